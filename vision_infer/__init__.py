@@ -1,0 +1,21 @@
+"""Real-time video inference: decode, batch, detect, and say where the time went."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vision_infer.pipeline.api import Detector as Detector
+    from vision_infer.pipeline.api import Pipeline as Pipeline
+
+__version__ = "0.1.0"
+__all__ = ["Detector", "Pipeline", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Heavy libraries are imported when first used, not by `import vision_infer`.
+    if name in ("Detector", "Pipeline"):
+        from vision_infer.pipeline import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'vision_infer' has no attribute {name!r}")

@@ -1,0 +1,77 @@
+"""What was found in one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Boxes, scores and classes of one frame, best score first unless tracked."""
+
+    boxes: NDArray[np.float32]
+    """float32 [N, 4], xyxy, pixels of the source picture"""
+    scores: NDArray[np.float32]
+    """float32 [N], 0–1"""
+    class_ids: NDArray[np.int32]
+    """int32 [N]"""
+    label_names: tuple[str, ...] | None = None
+    """label by class number; None: the number is the label"""
+    track_ids: NDArray[np.int32] | None = None
+    """int32 [N], numbers of tracks from 1, 0 for a detection without one; None when nothing was tracked"""
+
+    def __post_init__(self) -> None:
+        count = self.scores.shape[0] if self.scores.ndim == 1 else -1
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"boxes must be [N, 4] with N scores, got {self.boxes.shape} with scores {self.scores.shape}")
+        if self.class_ids.shape != (count,):
+            raise ValueError(f"class_ids must be [{count}], got {self.class_ids.shape}")
+        if self.track_ids is not None and self.track_ids.shape != (count,):
+            raise ValueError(f"track_ids must be [{count}], got {self.track_ids.shape}")
+
+    def __len__(self) -> int:
+        return int(self.scores.shape[0])
+
+    def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Detections:
+        """The chosen detections, in the order of ``index``."""
+        return Detections(
+            self.boxes[index],
+            self.scores[index],
+            self.class_ids[index],
+            self.label_names,
+            None if self.track_ids is None else self.track_ids[index],
+        )
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of each detection."""
+        return [self.label_of(class_id) for class_id in self.class_ids.tolist()]
+
+    def label_of(self, class_id: int) -> str:
+        """The label of a class; its number where there is no name for it."""
+        names = self.label_names
+        return names[class_id] if names is not None and 0 <= class_id < len(names) else str(class_id)
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as ``supervision.Detections`` (labels under ``data["class_name"]``)."""
+        import supervision
+
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.class_ids.astype(np.int_),
+            tracker_id=None if self.track_ids is None else self.track_ids.astype(np.int_),
+            data={"class_name": np.array(self.labels, dtype=np.str_)},
+        )
+
+    @classmethod
+    def empty(cls, label_names: tuple[str, ...] | None = None) -> Detections:
+        """No detection at all."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), label_names)

@@ -1,0 +1,18 @@
+"""Why a frame did not become a result. Every drop has one of these names and is counted under it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class DropReason(Enum):
+    """Why a frame was not inferred."""
+
+    SUPERSEDED = "superseded"
+    """a newer frame of the live stream took its place in the mailbox"""
+    PACED = "paced"
+    """the stream's wanted rate left it out"""
+    STOPPED = "stopped"
+    """the run ended before its turn"""
+    FAILED = "failed"
+    """the engine failed on its batch"""

@@ -1,0 +1,24 @@
+"""One picture of a stream on its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vision_infer.core.picture import Picture
+from vision_infer.core.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded picture with its place in the stream."""
+
+    stream: str
+    """name of the stream, unique in a run"""
+    index: int
+    """number of the frame in its stream, from 0, counting every decoded frame"""
+    pts_s: float | None
+    """presentation time, seconds from the stream's own zero; None for a still picture or where the stream gives none"""
+    picture: Picture
+    trace: Trace
+    file: str | None = None
+    """name of the picture's own file, in a stream that is a folder of pictures"""

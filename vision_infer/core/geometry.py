@@ -1,0 +1,103 @@
+"""How a picture is fitted into a network's input, and how boxes come back.
+
+Box edges are continuous coordinates: a picture of width w spans [0, w]. The resize maps [0, w] onto the content rectangle's
+width, so that the map and its inverse are one multiplication and one addition for each axis, with the scale of that axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Fit = Literal["center", "top_left", "stretch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A width and a height."""
+
+    width: int
+    """pixels, at least 1"""
+    height: int
+    """pixels, at least 1"""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a size must be at least 1x1, got {self.width}x{self.height}")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where the picture lies inside a network's input; made by :func:`letterbox`."""
+
+    source: Size
+    """the picture, pixels"""
+    input: Size
+    """the network's input, pixels"""
+    x: int
+    """left edge of the content inside the input, pixels"""
+    y: int
+    """top edge of the content inside the input, pixels"""
+    content: Size
+    """the resized picture inside the input, pixels"""
+    fill: tuple[int, int, int]
+    """RGB value outside the content, 0–255"""
+
+    def to_source(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Map boxes from input pixels to source pixels, not clipped.
+
+        Args:
+            boxes: [N, 4] xyxy, input pixels.
+
+        Returns:
+            float64 [N, 4] xyxy, source pixels.
+        """
+        scale_x = self.source.width / self.content.width
+        scale_y = self.source.height / self.content.height
+        scale = np.array([scale_x, scale_y, scale_x, scale_y])
+        offset = np.array([self.x, self.y, self.x, self.y], dtype=np.float64)
+        mapped: NDArray[np.float64] = (boxes.astype(np.float64) - offset) * scale
+        return mapped
+
+    def to_input(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Map boxes from source pixels to input pixels; the exact inverse of :meth:`to_source`.
+
+        Args:
+            boxes: [N, 4] xyxy, source pixels.
+
+        Returns:
+            float64 [N, 4] xyxy, input pixels.
+        """
+        scale_x = self.content.width / self.source.width
+        scale_y = self.content.height / self.source.height
+        scale = np.array([scale_x, scale_y, scale_x, scale_y])
+        offset = np.array([self.x, self.y, self.x, self.y], dtype=np.float64)
+        mapped: NDArray[np.float64] = boxes.astype(np.float64) * scale + offset
+        return mapped
+
+
+def letterbox(source: Size, target: Size, fit: Fit, fill: tuple[int, int, int]) -> Letterbox:
+    """Fit a picture into a network's input.
+
+    Args:
+        source: size of the picture.
+        target: size of the network's input.
+        fit: ``center`` and ``top_left`` keep the aspect ratio (rounded to whole pixels, at least one); ``stretch`` does not.
+        fill: RGB value around the content, 0–255 each.
+    """
+    if fit == "stretch":
+        return Letterbox(source, target, 0, 0, target, fill)
+    scale = min(target.width / source.width, target.height / source.height)
+    content = Size(
+        min(target.width, max(1, round(source.width * scale))),
+        min(target.height, max(1, round(source.height * scale))),
+    )
+    if fit == "top_left":
+        return Letterbox(source, target, 0, 0, content, fill)
+    return Letterbox(source, target, (target.width - content.width) // 2, (target.height - content.height) // 2, content, fill)

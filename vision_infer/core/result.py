@@ -1,0 +1,139 @@
+"""The result of one frame, and the JSON row in which it leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from vision_infer.core.detections import Detections
+from vision_infer.core.geometry import Size
+from vision_infer.core.trace import Latency
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a frame gave, with the account of its time. Plain values only: it can go to another process."""
+
+    stream: str
+    frame: int
+    """number of the frame in its stream, from 0"""
+    pts_s: float | None
+    """presentation time, seconds; None where there is none"""
+    size: Size
+    """the source picture, pixels"""
+    model: str
+    engine: str
+    detections: Detections
+    latency: Latency
+    file: str | None = None
+    """name of the picture's file, in a folder of pictures"""
+
+    def to_json(self) -> str:
+        """One line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
+        found = self.detections
+        parts: list[str] = []
+        tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
+        for box, score, class_id, track in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, strict=True
+        ):
+            tail = f', "track_id": {track}' if track else ""
+            parts.append(
+                '{"class_id": %d, "label": %s, "score": %.4f, "box": [%.2f, %.2f, %.2f, %.2f]%s}'
+                % (class_id, _quoted(found.label_of(class_id)), score, *box, tail)
+            )
+        spent = self.latency
+        pts = "null" if self.pts_s is None else repr(round(self.pts_s, 6))
+        file = "" if self.file is None else f'"file": {_quoted(self.file)}, '
+        return (
+            '{"stream": %s, "frame": %d, %s"pts_s": %s, "width": %d, "height": %d, "model": %s, "engine": %s, '
+            '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
+            '"postprocess": %.3f, "total": %.3f}}'
+            % (
+                _quoted(self.stream),
+                self.frame,
+                file,
+                pts,
+                self.size.width,
+                self.size.height,
+                _quoted(self.model),
+                _quoted(self.engine),
+                ", ".join(parts),
+                spent.decode_ns / 1e6,
+                spent.queue_ns / 1e6,
+                spent.preprocess_ns / 1e6,
+                spent.inference_ns / 1e6,
+                spent.postprocess_ns / 1e6,
+                spent.total_ns / 1e6,
+            )
+        )
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    # Names and labels repeat in every row: quoting them once is a third of the cost of a row.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _milliseconds(what: str) -> dict[str, Any]:
+    return {"type": "number", "description": f"{what}, milliseconds"}
+
+
+RESULT_SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "vision-infer result",
+    "description": "One line of a .jsonl file: what one frame of one stream gave.",
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["stream", "frame", "pts_s", "width", "height", "model", "engine", "detections", "latency_ms"],
+    "properties": {
+        "stream": {"type": "string", "minLength": 1, "description": "name of the stream, unique in a run"},
+        "frame": {"type": "integer", "minimum": 0, "description": "number of the frame in its stream, counting all decoded"},
+        "file": {"type": "string", "description": "name of the picture's file, only in a folder of pictures"},
+        "pts_s": {"type": ["number", "null"], "description": "presentation time, seconds; null where there is none"},
+        "width": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},
+        "height": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},
+        "model": {"type": "string", "description": "name of the model"},
+        "engine": {"type": "string", "description": "runtime-device-precision"},
+        "detections": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["class_id", "label", "score", "box"],
+                "properties": {
+                    "class_id": {"type": "integer", "minimum": 0},
+                    "label": {"type": "string"},
+                    "score": {"type": "number", "minimum": 0, "maximum": 1},
+                    "box": {
+                        "type": "array",
+                        "items": {"type": "number"},
+                        "minItems": 4,
+                        "maxItems": 4,
+                        "description": "x1, y1, x2, y2 in pixels of the source picture",
+                    },
+                    "track_id": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "only with tracking, once the track is confirmed",
+                    },
+                },
+            },
+        },
+        "latency_ms": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["decode", "queue", "preprocess", "inference", "postprocess", "total"],
+            "properties": {
+                "decode": _milliseconds("decoding"),
+                "queue": _milliseconds("all waiting between the stages"),
+                "preprocess": _milliseconds("colour conversion and resize into the engine's buffer"),
+                "inference": _milliseconds("the engine, for the whole batch"),
+                "postprocess": _milliseconds("selection (NMS) and tracking"),
+                "total": _milliseconds("from the start of decoding until the result was complete: the sum of the others"),
+            },
+        },
+    },
+}
+"""JSON Schema (2020-12) of a row"""
