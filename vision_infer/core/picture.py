@@ -1,4 +1,4 @@
-"""The first seam: a picture is opaque. It writes itself into a slot and shows itself as RGB; nobody assumes where its pixels are."""
+"""The first seam: a picture is opaque. It writes itself into a slot and shows itself as RGB; nobody else touches its pixels."""
 
 from __future__ import annotations
 
