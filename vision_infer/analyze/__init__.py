@@ -1,0 +1,1 @@
+"""Floor 2: what happens after the engine: select (NMS), track, draw."""

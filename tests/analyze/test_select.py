@@ -1,0 +1,163 @@
+"""Selection: against a plain reference, and its corners one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vision_infer.analyze import select as module
+from vision_infer.analyze.select import Selector, select
+from vision_infer.core.geometry import Size, letterbox
+
+GREY = (114, 114, 114)
+# Few different values, so that equal boxes, equal scores, touching edges and empty boxes are common, not rare.
+EDGE = st.sampled_from([0.0, 1.0, 2.0, 3.0, 10.0, 10.5, 20.0, float("nan"), float("inf")])
+SCORE = st.sampled_from([0.0, 0.2, 0.5, 0.5, 0.7, 0.9, 1.0, float("nan"), float("inf")])
+CANDIDATE = st.tuples(EDGE, EDGE, EDGE, EDGE, SCORE, st.integers(0, 2))
+SELECTOR = st.builds(
+    Selector,
+    confidence=st.sampled_from([0.0, 0.25, 0.5]),
+    iou=st.sampled_from([None, 0.0, 0.3, 0.5, 1.0]),
+    classes=st.sampled_from([None, frozenset({1}), frozenset({0, 2}), frozenset[int]()]),
+    max_detections=st.sampled_from([None, 1, 3]),
+)
+
+Candidate = tuple[float, float, float, float, float, int]
+Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
+
+
+def batch_of(*pictures: list[Candidate]) -> Batch:
+    """The engine's outputs for pictures with equally many candidates each."""
+    rows = np.array(pictures, dtype=np.float64).reshape(len(pictures), -1, 6)
+    return rows[..., :4].astype(np.float32), rows[..., 4].astype(np.float32), rows[..., 5].astype(np.int32)
+
+
+def overlap(one: list[float], other: list[float]) -> tuple[float, float]:
+    """Intersection and union of two boxes, pixels²."""
+    width = max(0.0, min(one[2], other[2]) - max(one[0], other[0]))
+    height = max(0.0, min(one[3], other[3]) - max(one[1], other[1]))
+    areas = [max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]) for box in (one, other)]
+    return width * height, sum(areas) - width * height
+
+
+def reference(candidates: list[Candidate], selector: Selector) -> list[int]:
+    """What greedy NMS keeps, as plainly as it can be written."""
+    sound = [
+        index
+        for index, candidate in enumerate(candidates)
+        if np.isfinite(candidate).all()
+        and candidate[4] >= selector.confidence
+        and (selector.classes is None or candidate[5] in selector.classes)
+    ]
+    kept: list[int] = []
+    for index in sorted(sound, key=lambda index: -candidates[index][4]):
+        suppressed = False
+        for winner in kept:
+            inter, union = overlap(list(candidates[index][:4]), list(candidates[winner][:4]))
+            same = candidates[index][5] == candidates[winner][5]
+            suppressed |= selector.iou is not None and same and inter > selector.iou * union
+        if not suppressed:
+            kept.append(index)
+    return kept[: selector.max_detections]
+
+
+@given(st.lists(CANDIDATE, max_size=14), SELECTOR, st.booleans())
+def test_it_keeps_what_the_reference_keeps(candidates: list[Candidate], selector: Selector, many: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if many:
+            patch.setattr(module, "_LOOP_LIMIT", 0)
+        ((boxes, scores, class_ids),) = selector(*batch_of(candidates))
+    kept = reference(candidates, selector)
+    expected = batch_of([candidates[index] for index in kept])
+    np.testing.assert_array_equal(boxes, expected[0][0])
+    np.testing.assert_array_equal(scores, expected[1][0])
+    np.testing.assert_array_equal(class_ids, expected[2][0])
+    assert [found.dtype.name for found in (boxes, scores, class_ids)] == ["float32", "float32", "int32"]
+
+
+@given(st.lists(st.lists(CANDIDATE, min_size=5, max_size=5), min_size=1, max_size=4), SELECTOR)
+def test_a_batch_is_its_pictures_one_by_one(pictures: list[list[Candidate]], selector: Selector) -> None:
+    together = selector(*batch_of(*pictures))
+    for found, picture in zip(together, pictures, strict=True):
+        (alone,) = selector(*batch_of(picture))
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_both_ways_agree_on_a_thousand_candidates() -> None:
+    random = np.random.default_rng(7)
+    low = random.uniform(0, 100, (1000, 2))
+    boxes = np.concatenate([low, low + random.uniform(5, 60, (1000, 2))], axis=1).astype(np.float32)
+    class_ids = random.choice(3, 1000, p=[0.8, 0.1, 0.1]).astype(np.int32)
+    assert module._suppress(boxes, class_ids, 0.5) == module._suppress_few(boxes, class_ids, 0.5)
+
+
+def test_only_boxes_of_a_class_suppress_each_other() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    ((_, scores, class_ids),) = Selector(0.1, 0.5)(*batch_of([(*box, 0.5, 0), (*box, 0.9, 1), (*box, 0.8, 0)]))
+    assert scores.tolist() == pytest.approx([0.9, 0.8])
+    assert class_ids.tolist() == [1, 0]
+
+
+def test_an_overlap_equal_to_the_threshold_stays() -> None:
+    halves: list[Candidate] = [(0.0, 0.0, 10.0, 10.0, 0.9, 0), (0.0, 0.0, 10.0, 5.0, 0.8, 0)]
+    assert len(Selector(0.1, 0.5)(*batch_of(halves))[0][1]) == 2
+    assert len(Selector(0.1, 0.49)(*batch_of(halves))[0][1]) == 1
+
+
+def test_classes_are_filtered_before_suppression_and_the_limit() -> None:
+    box = (0.0, 0.0, 10.0, 10.0)
+    selector = Selector(0.1, 0.5, classes=frozenset({1}), max_detections=1)
+    ((_, _, class_ids),) = selector(*batch_of([(*box, 0.9, 0), (*box, 0.5, 1)]))
+    assert class_ids.tolist() == [1]
+
+
+def test_boxes_come_back_to_the_source_clipped() -> None:
+    place = letterbox(Size(200, 100), Size(100, 100), "center", GREY)  # content at y 25–75, half size
+    outputs = batch_of(
+        [
+            (10.0, 35.0, 30.0, 45.0, 0.9, 0),
+            (-20.0, 10.0, 130.0, 95.0, 0.8, 1),
+            (40.0, 5.0, 60.0, 25.0, 0.7, 0),  # only in the fill above the picture
+            (5.0, 40.0, 5.0, 50.0, 0.6, 0),  # no width
+            (60.0, 50.0, 50.0, 60.0, 0.5, 0),  # right edge before the left one
+        ]
+    )
+    (found,) = select(outputs, [place], Selector(0.1, 0.5, label_names=("cat", "dog")))
+    np.testing.assert_allclose(found.boxes, [[20, 20, 60, 40], [0, 0, 200, 100]])
+    assert found.labels == ["cat", "dog"]
+    assert found.boxes.dtype == np.float32
+    assert found.track_ids is None
+
+
+def test_the_padding_of_a_batch_is_not_looked_at() -> None:
+    candidate: Candidate = (0.0, 0.0, 10.0, 10.0, 0.9, 0)
+    places = [letterbox(Size(10, 10), Size(20, 20), "top_left", GREY), letterbox(Size(40, 40), Size(20, 20), "stretch", GREY)]
+    found = select(batch_of([candidate], [candidate], [candidate]), places, Selector(0.1, 0.5))
+    assert [one.boxes.tolist() for one in found] == [[[0, 0, 5, 5]], [[0, 0, 20, 20]]]
+
+
+def test_nothing_over_the_threshold_is_nothing() -> None:
+    place = letterbox(Size(10, 10), Size(20, 20), "center", GREY)
+    (found,) = select(batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)]), [place], Selector(0.5, 0.5, classes=frozenset({0})))
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"confidence": 1.5}, {"confidence": float("nan")}, {"iou": -0.1}, {"iou": 2.0}, {"max_detections": 0}]
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Selector(**{"confidence": 0.5, "iou": 0.5, **wrong})  # type: ignore[arg-type]
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    boxes, scores, class_ids = batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)])
+    with pytest.raises(ValueError, match=r"\(1, 1\) and \(1, 2\)"):
+        Selector(0.5, 0.5)(boxes, scores, np.zeros((1, 2), np.int32))
+    with pytest.raises(ValueError, match="cannot hold 2 pictures"):
+        select((boxes, scores, class_ids), [letterbox(Size(1, 1), Size(1, 1), "center", GREY)] * 2, Selector(0.5, 0.5))
