@@ -1,0 +1,40 @@
+"""What there is to run on."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from vision_infer.core.errors import EngineError, UsageError
+
+
+def available_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """CPUs that this process may use: its affinity, and the quota of its control group (version 2), rounded up."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = cgroup.read_text().split()
+    except (OSError, ValueError):
+        return count
+    if quota == "max":
+        return count
+    return max(1, min(count, -(-int(quota) // int(period))))
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """``cpu`` or ``cuda[:N]`` as (kind, index).
+
+    Raises:
+        UsageError: anything else.
+    """
+    if device == "cpu":
+        return "cpu", 0
+    match = re.fullmatch(r"cuda(?::(\d{1,3}))?", device)
+    if match is None:
+        raise UsageError(f"unknown device {device!r}", "use cpu or cuda:N")
+    return "cuda", int(match[1] or 0)
+
+
+def missing_runtime() -> EngineError:
+    """The error for an installation without any engine."""
+    return EngineError("no inference engine is installed", "pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)")

@@ -1,0 +1,45 @@
+"""An ONNX file may name other files that hold its weights; those have to lie in its own folder."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from vision_infer.core.errors import ModelError
+
+
+def refuse_external_data_outside(path: Path) -> None:
+    """Check where a file's external data lies, before any runtime opens it.
+
+    Raises:
+        ModelError: the file cannot be read, or names data outside its folder.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            # Nearly every file has its weights inside: only one with the key of external data is parsed.
+            if content.find(b"location") < 0:
+                return
+    except (OSError, ValueError) as error:
+        reason = "it is empty" if isinstance(error, ValueError) else getattr(error, "strerror", None) or str(error)
+        raise ModelError(f"{path} cannot be read: {reason}", "give an ONNX file or the name of a model") from error
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's and onnx's errors have no common type
+        raise ModelError(f"{path} is not an ONNX file", "give an ONNX file or the name of a model") from error
+    folder = path.parent.resolve()
+    for tensor in _tensors(model.graph, onnx):
+        for entry in tensor.external_data:
+            if entry.key == "location" and not (folder / entry.value).resolve().is_relative_to(folder):
+                raise ModelError(f"{path} wants data outside its folder: {entry.value!r}", "refused for safety")
+
+
+def _tensors(graph, onnx):  # type: ignore[no-untyped-def]
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _tensors(attribute.g, onnx)

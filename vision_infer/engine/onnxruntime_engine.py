@@ -1,0 +1,204 @@
+"""ONNX Runtime: on the CPU, or with CUDA where onnxruntime-gpu and a device are there.
+
+With one thread a session has no thread pool and ``Run`` may be called from several threads at once: one session, whose
+weights are in memory once, serves all workers. With more threads each worker has a session, and so a pool, of its own.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from vision_infer.core.card import CARD_KEY, ModelCard, parse_card_json
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.core.errors import EngineError, ModelError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.buffers import BufferPool, HostBuffer
+from vision_infer.engine.device import missing_runtime
+from vision_infer.engine.engine import OUTPUT_NAMES, Loan, RawResults, Ticket
+from vision_infer.engine.external_data import refuse_external_data_outside
+
+_DTYPES = {"tensor(float)": np.dtype(np.float32), "tensor(int32)": np.dtype(np.int32)}
+CUDA_BATCH_SIZES = (1, 2, 4, 8, 16)
+CUDA_IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxRuntimeSettings:
+    """How a deployment graph is run."""
+
+    device: str = "cpu"
+    """``cpu`` or ``cuda``"""
+    device_index: int = 0
+    workers: int = 1
+    """batches in flight"""
+    threads: int = 1
+    """threads of each batch, on the CPU"""
+    batch: int = 1
+    """largest batch"""
+
+
+class OnnxRuntimeEngine:
+    """A deployment graph in ONNX Runtime.
+
+    Args:
+        path: the deployment graph.
+        settings: device, workers, threads, largest batch.
+
+    Raises:
+        EngineError: the runtime is not installed, or the device is not there.
+        ModelError: the file cannot be loaded or is no deployment graph.
+    """
+
+    def __init__(self, path: Path, settings: OnnxRuntimeSettings) -> None:
+        refuse_external_data_outside(path)
+        sessions = 1 if settings.threads == 1 or settings.device == "cuda" else settings.workers
+        self._sessions = [_load(path, settings) for _ in range(sessions)]
+        self.card = _read_card(self._sessions[0], path)
+        outputs = _check_contract(self._sessions[0], self.card, path)
+        cuda = settings.device == "cuda"
+        self.name = f"onnxruntime-{settings.device}-{self.card.precision}"
+        self.in_flight = settings.workers
+        self.batch_sizes = (
+            tuple(size for size in CUDA_BATCH_SIZES if size <= settings.batch) if cuda else tuple(range(1, settings.batch + 1))
+        )
+        self._pool = BufferPool(self.card.input_size, self.batch_sizes, settings.workers, outputs)
+        self._session_of = {id(buffer): self._sessions[number % sessions] for number, buffer in enumerate(self._pool.buffers)}
+
+    @property
+    def input_size(self) -> Size:
+        """Width and height of a slot, pixels."""
+        return self.card.input_size
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Size of all buffers, bytes."""
+        return self._pool.nbytes
+
+    def lend(self, count: int) -> Loan:
+        """Slots for a batch."""
+        return self._pool.lend(count)
+
+    def release(self, loan: Loan) -> None:
+        """Take slots back."""
+        self._pool.release(loan)
+
+    def submit(self, loan: Loan) -> Ticket:
+        """Run the batch, on this thread: ONNX Runtime has no queue of its own."""
+        buffer: HostBuffer = loan.buffer
+        session = self._session_of[id(buffer)]
+        started = SYSTEM_CLOCK.monotonic_ns()
+        try:
+            binding = buffer.bindings.get(len(loan.slots))
+            if binding is None:
+                binding = buffer.bindings[len(loan.slots)] = _bind(session, buffer, len(loan.slots))
+            session.run_with_iobinding(binding)
+        except Exception as error:  # the runtime's errors have no common type of their own
+            self._pool.release(loan)
+            raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {_first_line(error)}") from error
+        return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
+
+    def collect(self, ticket: Ticket) -> RawResults:
+        """The batch's results, copied out of the buffer (a few kilobytes), which is free again."""
+        count = len(ticket.loan.slots)
+        buffer: HostBuffer = ticket.loan.buffer
+        outputs = {name: array[:count].copy() for name, array in buffer.outputs.items()}
+        self._pool.release(ticket.loan)
+        started, ended = ticket.state
+        return RawResults(outputs, started, ended)
+
+    def warm_up(self) -> None:
+        """Run the smallest and the largest batch in every buffer."""
+        for count in {self.batch_sizes[0], self.batch_sizes[-1]}:
+            loans = [self.lend(count) for _ in range(self.in_flight)]
+            for loan in loans:
+                self.collect(self.submit(loan))
+
+    def __enter__(self) -> OnnxRuntimeEngine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for buffer in self._pool.buffers:
+            buffer.bindings.clear()
+        self._session_of.clear()
+        self._sessions.clear()
+
+
+def _load(path: Path, settings: OnnxRuntimeSettings) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_runtime() from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads sleep: spinning takes the cores from decoding and from the other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Denormals cost a hundred times a normal multiplication and mean nothing here.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if settings.device == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise EngineError("this ONNX Runtime has no CUDA", "pip install 'vision-infer[gpu]', or --device cpu")
+        providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # the runtime's errors have no common type of their own
+        raise ModelError(f"{path} cannot be loaded: {_first_line(error)}", "is it an ONNX file?") from error
+    if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        # ONNX Runtime falls back to the CPU with no more than a line in its log.
+        raise EngineError(f"cuda:{settings.device_index} cannot be used", "check the driver, CUDA and cuDNN, or use --device cpu")
+    return session
+
+
+def _read_card(session: Any, path: Path) -> ModelCard:
+    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
+    if text is None:
+        raise _no_deployment_graph(path, "it carries no card")
+    return parse_card_json(text, str(path))
+
+
+def _check_contract(session: Any, card: ModelCard, path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    inputs = session.get_inputs()
+    wanted = ["images", "tensor(uint8)", [card.input.height, card.input.width, 3]]
+    found = [[one.name, one.type, list(one.shape[1:])] for one in inputs]
+    if found != [wanted]:
+        raise _no_deployment_graph(path, f"its inputs are {found}, not {[wanted]}")
+    if isinstance(inputs[0].shape[0], int):
+        raise _no_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
+    outputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    by_name = {one.name: one for one in session.get_outputs()}
+    for name in OUTPUT_NAMES[card.task]:
+        one = by_name.get(name)
+        if one is None or one.type not in _DTYPES or not all(isinstance(side, int) for side in one.shape[1:]):
+            given = "is missing" if one is None else f"is {one.type} {one.shape}"
+            raise _no_deployment_graph(path, f"its output '{name}' {given}")
+        outputs[name] = (tuple(one.shape[1:]), _DTYPES[one.type])
+    return outputs
+
+
+def _bind(session: Any, buffer: HostBuffer, count: int) -> Any:
+    binding = session.io_binding()
+    images = buffer.images[:count]
+    binding.bind_input("images", "cpu", 0, np.uint8, images.shape, images.ctypes.data)
+    for name, array in buffer.outputs.items():
+        view = array[:count]
+        binding.bind_output(name, "cpu", 0, view.dtype.type, view.shape, view.ctypes.data)
+    return binding
+
+
+def _no_deployment_graph(path: Path, why: str) -> ModelError:
+    return ModelError(f"{path} is no deployment graph ({why})", f"vision-infer model import {path} --name NAME makes one")
+
+
+def _first_line(error: Exception) -> str:
+    text = ""
+    with suppress(Exception):
+        text = str(error).strip().splitlines()[0]
+    return text or type(error).__name__

@@ -1,0 +1,54 @@
+"""Which frames of a stream are wanted at all."""
+
+from __future__ import annotations
+
+
+class EveryNth:
+    """Every N-th frame of a recorded stream, the first included."""
+
+    __slots__ = ("_every",)
+
+    def __init__(self, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self._every = every
+
+    def wants(self, index: int, time_ns: int) -> bool:  # noqa: ARG002
+        """Whether the frame with this index is wanted."""
+        return index % self._every == 0
+
+
+class Pacer:
+    """At most so many frames a second, evenly spaced by the stream's own time.
+
+    The grid is fixed by the first frame: a frame is wanted when it is the first at or after the next point of the grid.
+    So the rate is exact over time (30 fps paced to 12 gives 12, not 10), whatever the jitter. After a gap, or a jump back
+    by more than one interval, the grid starts anew; it never catches up with a burst.
+    """
+
+    __slots__ = ("_interval_ns", "_next_ns", "_tolerance_ns")
+
+    def __init__(self, frames_per_second: float) -> None:
+        if frames_per_second <= 0:
+            raise ValueError(f"frames_per_second must be above 0, got {frames_per_second}")
+        self._interval_ns = max(1, round(1e9 / frames_per_second))
+        # Timestamps are rounded to their time base (up to a millisecond): a frame that close to its point is on it.
+        self._tolerance_ns = min(1_000_000, self._interval_ns // 4)
+        self._next_ns: int | None = None
+
+    def wants(self, index: int, time_ns: int) -> bool:  # noqa: ARG002
+        """Whether the frame with this time is wanted; each frame is asked about once, in order.
+
+        Args:
+            index: number of the frame in its stream.
+            time_ns: presentation or capture time, nanoseconds.
+        """
+        due = self._next_ns
+        interval = self._interval_ns
+        if due is None or time_ns >= due + interval or time_ns < due - 2 * interval:
+            self._next_ns = time_ns + interval
+            return True
+        if time_ns < due - self._tolerance_ns:
+            return False
+        self._next_ns = due + interval
+        return True
