@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vision_infer.core.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def refuse_external_data_outside(path: Path) -> None:
@@ -29,17 +34,17 @@ def refuse_external_data_outside(path: Path) -> None:
     except Exception as error:  # protobuf's and onnx's errors have no common type
         raise ModelError(f"{path} is not an ONNX file", "give an ONNX file or the name of a model") from error
     folder = path.parent.resolve()
-    for tensor in _tensors(model.graph, onnx):
+    for tensor in _tensors(model.graph):
         for entry in tensor.external_data:
             if entry.key == "location" and not (folder / entry.value).resolve().is_relative_to(folder):
                 raise ModelError(f"{path} wants data outside its folder: {entry.value!r}", "refused for safety")
 
 
-def _tensors(graph, onnx):  # type: ignore[no-untyped-def]
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.TENSOR:
+            if attribute.HasField("t"):
                 yield attribute.t
-            elif attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _tensors(attribute.g, onnx)
+            elif attribute.HasField("g"):
+                yield from _tensors(attribute.g)

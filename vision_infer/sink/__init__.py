@@ -1,0 +1,1 @@
+"""Floor 2: results leave. One file for each kind."""

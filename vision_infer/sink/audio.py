@@ -1,0 +1,89 @@
+"""The sound of a source, copied into the annotated video beside the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+
+import av
+import av.container
+from av.audio.stream import AudioStream
+
+MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
+"""what MP4 players take as it is; anything else is encoded as AAC"""
+
+
+class SoundCopy:
+    """Copies sound into ``output`` up to a given time, as often as asked.
+
+    A file without sound, or with sound that cannot be read, gives none: it never costs the pictures.
+
+    Args:
+        path: the source file.
+        output: the container to write to; its header must not be written yet.
+    """
+
+    def __init__(self, path: str, output: av.container.OutputContainer) -> None:
+        self._output = output
+        self._source: av.container.InputContainer | None = None
+        self._packets: Iterator[av.Packet] = iter(())
+        self._held: av.Packet | None = None
+        with suppress(av.error.FFmpegError, OSError):
+            source = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+            if not source.streams.audio:
+                source.close()
+                return
+            self._source = source
+            self._packets = self._copied(source.streams.audio[0])
+
+    def copy_until(self, seconds: float) -> None:
+        """Write the sound that begins before this time of the source."""
+        while True:
+            packet, self._held = self._held or self._next(), None
+            if packet is None:
+                return
+            begin = packet.dts if packet.dts is not None else packet.pts
+            if begin is not None and packet.time_base is not None and begin * packet.time_base > seconds:
+                self._held = packet
+                return
+            self._output.mux(packet)
+
+    def close(self) -> None:
+        """Close the source."""
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        self._packets = iter(())
+
+    def _next(self) -> av.Packet | None:
+        try:
+            return next(self._packets, None)
+        except av.error.FFmpegError:
+            return None  # damaged sound ends here; the pictures go on
+
+    def _copied(self, audio: AudioStream) -> Iterator[av.Packet]:
+        if audio.codec_context.name in MP4_AUDIO:
+            stream = self._output.add_stream_from_template(audio)
+            return self._as_it_is(audio, stream)
+        encoder = self._output.add_stream("aac", rate=audio.codec_context.sample_rate)
+        return self._encoded(audio, encoder)
+
+    def _as_it_is(self, audio: AudioStream, stream: AudioStream) -> Iterator[av.Packet]:
+        assert self._source is not None
+        for packet in self._source.demux(audio):
+            if packet.dts is not None:
+                packet.stream = stream
+                yield packet
+
+    def _encoded(self, audio: AudioStream, encoder: AudioStream) -> Iterator[av.Packet]:
+        assert self._source is not None
+        context = encoder.codec_context
+        layout = "mono" if audio.codec_context.channels == 1 else "stereo"
+        context.layout = layout
+        context.time_base = Fraction(1, context.sample_rate)
+        resampler = av.AudioResampler("fltp", layout, context.sample_rate)
+        for frame in self._source.decode(audio):
+            for resampled in resampler.resample(frame):
+                yield from encoder.encode(resampled)
+        yield from encoder.encode(None)

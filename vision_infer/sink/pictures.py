@@ -1,0 +1,53 @@
+"""Annotated still pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import OutputError
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.sink.output_file import OutputFile
+from vision_infer.sink.sink import OutputSpec
+
+Draw = Callable[[NDArray[np.uint8], Detections], NDArray[np.uint8]]
+"""draws detections into uint8 [H, W, 3] RGB"""
+
+
+class PicturesSink:
+    """A JPEG for each picture of a stream: ``spec.path`` is its file, or a folder for the pictures of a folder."""
+
+    needs_pictures = True
+
+    def __init__(self, spec: OutputSpec, draw: Draw) -> None:
+        self._path = Path(spec.path)
+        self._overwrite = spec.overwrite
+        self._draw = draw
+
+    def write(self, frame: Frame, result: Result | None) -> None:
+        """Draw and write one picture."""
+        rgb = frame.picture.to_rgb()
+        if result is not None:
+            rgb = self._draw(rgb, result.detections)
+        path = self._path if frame.file is None else self._path / f"{Path(frame.file).stem}.jpg"
+        output = OutputFile(str(path), self._overwrite)
+        encoded, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        try:
+            if not encoded:
+                raise OutputError(f"{path}: the picture cannot be encoded as JPEG", f"it is {rgb.shape[1]}x{rgb.shape[0]}")
+            output.partial.write_bytes(data.tobytes())
+        except OSError as error:
+            output.discard()
+            raise OutputError(
+                f"{path}: cannot be written: {error.strerror or error}", "choose another place with --out"
+            ) from error
+        output.commit()
+
+    def close(self, complete: bool) -> None:
+        """Every picture is in its place already."""

@@ -1,0 +1,85 @@
+"""Still pictures: one file, or a folder of them as one stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.errors import StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.core.trace import Trace
+from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.source import SourceSpec, StreamInfo
+
+
+def read_image(path: str) -> NDArray[np.uint8]:
+    """Read a picture, turned as its EXIF orientation says.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+
+    Raises:
+        StreamError: the file is missing, unreadable or no picture.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError as error:
+        raise StreamError(f"{path}: no such file", "check the path") from error
+    except OSError as error:
+        raise StreamError(f"{path}: cannot be read: {error.strerror or error}", "check the file") from error
+    image = None
+    if data.size:
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB)
+        except cv2.error:
+            image = None
+    if image is None:
+        raise StreamError(f"{path}: no picture that can be read", "is it an image file, and whole?")
+    return np.asarray(image, np.uint8)
+
+
+class ImagesSource:
+    """Pictures in the order of their names.
+
+    A picture that cannot be read is a gap, and the others go on; with no other, it is the stream's error.
+    """
+
+    live = False
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self.spec = spec
+        self.gaps = 0
+        self.info = StreamInfo(
+            size=None,
+            frames=len(spec.paths),
+            duration_s=None,
+            frame_rate=None,
+            time_base=None,
+            codec="images",
+            has_audio=False,
+        )
+
+    def frames(self) -> Iterator[Frame]:
+        """A frame for each picture."""
+        index = 0
+        for path in self.spec.paths:
+            try:
+                picture = ArrayPicture(read_image(path))
+            except StreamError:
+                self.gaps += 1
+                if self.gaps == len(self.spec.paths):
+                    raise
+                continue
+            yield Frame(self.spec.name, index, None, picture, Trace(), os.path.basename(path) if self.spec.folder else None)
+            index += 1
+
+    def __enter__(self) -> ImagesSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass

@@ -1,0 +1,113 @@
+"""Pictures: the YUV planes of a decoder, and RGB arrays.
+
+A pixel of a decoded frame is touched twice on its way to the engine: swscale converts and resizes the planes into a small RGB
+picture in one pass, and that is copied into the slot. (FFmpeg's scaler allocates its own output: PyAV has no way to hand it the
+slot.) A frame that no batch takes is never converted.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.picture import Slot
+
+_REFORMATTERS_PER_THREAD = 16
+_local = threading.local()
+
+
+def _reformatter(key: tuple[object, ...]) -> VideoReformatter:
+    # A reformatter whose parameters change is set up anew, at several times the cost of a picture: each thread keeps one for
+    # each kind of picture it has met lately.
+    known: OrderedDict[tuple[object, ...], VideoReformatter] | None = getattr(_local, "reformatters", None)
+    if known is None:
+        known = _local.reformatters = OrderedDict()
+    reformatter = known.get(key)
+    if reformatter is None:
+        reformatter = known[key] = VideoReformatter()
+        if len(known) > _REFORMATTERS_PER_THREAD:
+            known.popitem(last=False)
+    else:
+        known.move_to_end(key)
+    return reformatter
+
+
+def _to_rgb24(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+    """Convert and resize in one pass; a view of the result, uint8 [height, width, 3], its rows padded."""
+    key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, width, height)
+    rgb = _reformatter(key).reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
+    plane = rgb.planes[0]
+    rows: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    return rows[:height, : width * 3].reshape(height, width, 3)
+
+
+def _fill_around(slot: Slot, letterbox: Letterbox) -> NDArray[np.uint8]:
+    """Paint what is around the content, unless it is painted already; returns the content's place in the slot."""
+    top, left = letterbox.y, letterbox.x
+    bottom, right = top + letterbox.content.height, left + letterbox.content.width
+    pixels = slot.pixels
+    if slot.layout != letterbox:
+        pixels[:top] = letterbox.fill
+        pixels[bottom:] = letterbox.fill
+        pixels[top:bottom, :left] = letterbox.fill
+        pixels[top:bottom, right:] = letterbox.fill
+        slot.layout = letterbox
+    return pixels[top:bottom, left:right]
+
+
+class VideoPicture:
+    """A frame as the decoder gave it."""
+
+    __slots__ = ("_frame", "size")
+
+    def __init__(self, frame: av.VideoFrame) -> None:
+        self._frame = frame
+        self.size = Size(frame.width, frame.height)
+
+    def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
+        """Convert, resize, and copy into the slot."""
+        content = letterbox.content
+        _fill_around(slot, letterbox)[:] = _to_rgb24(self._frame, content.width, content.height)
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3]."""
+        return _to_rgb24(self._frame, self.size.width, self.size.height).copy()
+
+
+class ArrayPicture:
+    """An RGB array: a still picture, or what a user passes in.
+
+    Args:
+        rgb: uint8 [H, W, 3], contiguous or not; it is not copied.
+    """
+
+    __slots__ = ("_rgb", "size")
+
+    def __init__(self, rgb: NDArray[np.uint8]) -> None:
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
+            raise ValueError(f"a picture must be uint8 [H, W, 3] RGB, got {rgb.dtype} {list(rgb.shape)}")
+        self._rgb = rgb
+        self.size = Size(rgb.shape[1], rgb.shape[0])
+
+    def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
+        """Resize straight into the slot."""
+        content = letterbox.content
+        place = _fill_around(slot, letterbox)
+        if content == self.size:
+            place[:] = self._rgb
+            return
+        # Averaging where a picture shrinks to less than half: bilinear would skip pixels there.
+        shrinks = self.size.width > 2 * content.width or self.size.height > 2 * content.height
+        size = (content.width, content.height)
+        cv2.resize(self._rgb, size, dst=place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3], a copy."""
+        return self._rgb.copy()

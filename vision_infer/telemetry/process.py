@@ -1,0 +1,29 @@
+"""What this process has used, as the operating system counts it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+
+
+def peak_rss_bytes() -> int:
+    """Most memory that the process has had resident, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def cpu_ns() -> int:
+    """CPU time of all threads of the process, user and system, nanoseconds."""
+    return time.process_time_ns()
+
+
+def process_age_s() -> float | None:
+    """Seconds since the process was started, to a hundredth; None where the system does not tell."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as file:
+            started_ticks = int(file.read().rpartition(")")[2].split()[19])
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError, AttributeError):
+        return None
