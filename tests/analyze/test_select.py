@@ -161,3 +161,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         Selector(0.5, 0.5)(boxes, scores, np.zeros((1, 2), np.int32))
     with pytest.raises(ValueError, match="cannot hold 2 pictures"):
         select((boxes, scores, class_ids), [letterbox(Size(1, 1), Size(1, 1), "center", GREY)] * 2, Selector(0.5, 0.5))
+
+
+def test_the_limit_holds_without_suppression() -> None:
+    ((_, scores, _),) = Selector(0.1, None, max_detections=2)(*batch_of([(0.0, 0.0, 9.0, 9.0, s, 0) for s in (0.5, 0.9, 0.7)]))
+    assert scores.tolist() == pytest.approx([0.9, 0.7])

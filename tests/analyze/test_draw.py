@@ -1,0 +1,105 @@
+"""Drawing: where pixels change, in which colours, and that no picture is too small."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from vision_infer.analyze.draw import Drawer
+from vision_infer.core.detections import Detections
+
+PURPLE = [0xA3, 0x51, 0xFB]
+"""the first colour of supervision's palette, RGB"""
+RED = [0xFF, 0x40, 0x40]
+"""the second one"""
+GREY = [0x80, 0x80, 0x80]
+
+
+def one_box(box: tuple[float, ...], class_id: int = 0, track_id: int | None = None, label: str = "person") -> Detections:
+    tracks = None if track_id is None else np.array([track_id], np.int32)
+    return Detections(
+        np.array([box], np.float32), np.array([0.91], np.float32), np.array([class_id], np.int32), (label,) * 3, tracks
+    )
+
+
+def black(height: int, width: int) -> NDArray[np.uint8]:
+    return np.zeros((height, width, 3), np.uint8)
+
+
+def test_pixels_change_only_near_the_box() -> None:
+    picture = black(480, 640)
+    assert Drawer()(picture, one_box((200.0, 200.0, 400.0, 300.0))) is picture
+    rows, columns = np.nonzero(picture.max(axis=2))
+    assert 170 < rows.min() < 200  # the label stands above
+    assert 299 <= rows.max() < 304
+    assert 197 < columns.min() <= 200
+    assert 399 <= columns.max() < 404
+    assert not picture[210:290, 210:390].any()
+
+
+@pytest.mark.parametrize(
+    ("class_id", "track_id", "color"), [(0, None, PURPLE), (1, None, RED), (1, 1, PURPLE), (0, 2, RED), (0, 0, GREY)]
+)
+def test_the_colour_is_that_of_the_track_or_the_class(class_id: int, track_id: int | None, color: list[int]) -> None:
+    picture = Drawer()(black(480, 640), one_box((200.0, 200.0, 400.0, 300.0), class_id, track_id))
+    assert picture[300, 300].tolist() == color
+
+
+def test_a_label_stays_inside_the_picture() -> None:
+    corner = Drawer()(black(480, 640), one_box((600.0, 0.0, 640.0, 100.0)))
+    inside = Drawer()(black(480, 640), one_box((300.0, 200.0, 340.0, 300.0)))
+    purple = [(one == PURPLE).all(axis=2).sum() for one in (corner, inside)]
+    assert purple[0] > 0.7 * purple[1]
+
+
+def test_the_text_tells_label_track_and_score() -> None:
+    box = (200.0, 200.0, 400.0, 300.0)
+    drawn = [
+        Drawer()(black(480, 640), one_box(box, 0, track, label))
+        for label, track in [("person", 1), ("person", 12), ("dog", 1), ("person", 1)]
+    ]
+    assert (drawn[0] == drawn[3]).all()
+    assert (drawn[0] != drawn[1]).any()
+    assert (drawn[0] != drawn[2]).any()
+
+
+def test_the_best_is_drawn_on_top() -> None:
+    boxes = np.array([[100, 100, 200, 200]] * 2, np.float32)
+    for scores in ([0.9, 0.5], [0.5, 0.9]):
+        best = int(np.argmax(scores))
+        found = Detections(boxes, np.array(scores, np.float32), np.array([0, 1], np.int32))
+        assert Drawer()(black(480, 640), found)[200, 150].tolist() == [PURPLE, RED][best]
+
+
+def test_lines_and_letters_follow_the_size_of_the_picture() -> None:
+    changed = [
+        Drawer()(black(*size), one_box((50.0, 150.0, 90.0, 190.0))).any(axis=2).sum() for size in ((240, 320), (1080, 1920))
+    ]
+    assert changed[1] > 1.5 * changed[0]
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (7, 3), (1, 500), (20, 20)])
+def test_tiny_pictures_are_drawn_on(height: int, width: int) -> None:
+    picture = black(height, width)
+    Drawer()(picture, one_box((0.0, 0.0, float(width), float(height))))
+    assert picture.any()
+
+
+def test_no_detection_changes_nothing() -> None:
+    picture = np.full((48, 64, 3), 7, np.uint8)
+    Drawer()(picture, Detections.empty())
+    assert (picture == 7).all()
+
+
+def test_a_view_is_drawn_on_in_place() -> None:
+    whole = black(480, 1280)
+    Drawer()(whole[:, ::2], one_box((200.0, 200.0, 400.0, 300.0)))
+    assert whole[300, 600].tolist() == PURPLE
+    assert not whole[:, 1::2].any()
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
+def test_what_is_no_picture_is_refused(wrong: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
+        Drawer()(wrong, one_box((0.0, 0.0, 1.0, 1.0)))

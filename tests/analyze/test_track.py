@@ -1,0 +1,234 @@
+"""Tracking: fabricated objects whose true identity is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from vision_infer.analyze.track import LOW_SCORE, Tracker, selection_confidence
+from vision_infer.core.detections import Detections
+
+Seen = tuple[float, float, float, int]
+"""centre x, centre y (pixels), score, class"""
+
+
+def frame(seen: Iterable[Seen], width: float = 40, height: float = 80) -> Detections:
+    """Detections of objects of one size, in the order given."""
+    rows = list(seen)
+    boxes = [[x - width / 2, y - height / 2, x + width / 2, y + height / 2] for x, y, _, _ in rows]
+    return Detections(
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array([row[2] for row in rows], np.float32),
+        np.array([row[3] for row in rows], np.int32),
+        ("person", "dog"),
+    )
+
+
+def follow(tracker: Tracker, frames: Iterable[Iterable[Seen]], fps: float | None = 30) -> list[list[int]]:
+    """The track ids of each frame."""
+    found = []
+    for number, seen in enumerate(frames):
+        result = tracker.update(frame(seen), None if fps is None else number / fps)
+        assert result.track_ids is not None
+        found.append(result.track_ids.tolist())
+    return found
+
+
+def test_a_second_detection_confirms_a_track() -> None:
+    found = follow(Tracker(), [[(100.0 + 3 * t, 100.0, 0.9, 0)] for t in range(5)])
+    assert found == [[0], [1], [1], [1], [1]]
+
+
+def test_a_flicker_takes_no_number() -> None:
+    found = follow(Tracker(), [[(100, 100, 0.9, 0)], [], [(500, 100, 0.9, 0)], [(501, 100, 0.9, 0)]])
+    assert found == [[0], [], [0], [1]]
+
+
+def test_the_result_is_the_input_with_numbers() -> None:
+    tracker = Tracker(confidence=0.5)
+    seen: list[Seen] = [(300, 100, 0.6, 1), (100, 100, 0.9, 0), (500, 100, 0.45, 0), (200, 100, 0.7, 0)]
+    tracker.update(frame(seen), 0.0)
+    given = frame(seen)
+    result = tracker.update(given, 1 / 30)
+    expected = given[np.array([0, 1, 3])]  # 0.45 belongs to no track and is below the confidence
+    np.testing.assert_array_equal(result.boxes, expected.boxes)
+    np.testing.assert_array_equal(result.scores, expected.scores)
+    assert result.labels == ["dog", "person", "person"]
+    assert result.track_ids is not None
+    assert result.track_ids.dtype == np.int32
+    assert result.track_ids.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fps", [30, 10, None])
+def test_crossing_objects_keep_their_numbers(fps: float | None) -> None:
+    speed = 4.0 if fps is None else 4.0 * 30 / fps
+    frames = [[(100 + speed * t, 100.0, 0.9, 0), (420 - speed * t, 110.0, 0.9, 0)] for t in range(int(320 / speed))]
+    found = follow(Tracker(), frames, fps)
+    assert found[1:] == [[1, 2]] * (len(frames) - 1)
+
+
+def test_the_order_of_detections_does_not_matter() -> None:
+    frames = [[(100 + 4.0 * t, 100.0, 0.9, 0), (420 - 4.0 * t, 110.0, 0.9, 0)][:: -1 if t % 3 == 2 else 1] for t in range(80)]
+    for number, ids in enumerate(follow(Tracker(), frames)[1:], start=1):
+        assert ids == ([2, 1] if number % 3 == 2 else [1, 2])
+
+
+@pytest.mark.parametrize("hidden", [1, 5, 20, 28])
+def test_an_object_comes_back_from_hiding(hidden: int) -> None:
+    frames = [[(100 + 3.0 * t, 100.0, 0.9, 0)] if not 20 <= t < 20 + hidden else [] for t in range(60)]
+    found = follow(Tracker(buffer_s=1.0), frames)
+    assert found[19] == [1]
+    assert found[20 + hidden :] == [[1]] * (40 - hidden)
+
+
+def test_a_track_that_is_hidden_for_too_long_is_another() -> None:
+    frames = [[(100.0, 100.0, 0.9, 0)] if not 20 <= t < 55 else [] for t in range(60)]
+    assert follow(Tracker(buffer_s=1.0), frames)[55:] == [[0], [2], [2], [2], [2]]
+
+
+def test_a_low_score_keeps_a_track_but_begins_none() -> None:
+    frames: list[list[Seen]] = [[(100 + 3.0 * t, 100.0, 0.9 if t < 5 else 0.2, 0), (500.0, 100.0, 0.2, 0)] for t in range(60)]
+    found = follow(Tracker(confidence=0.4, buffer_s=0.2), frames)
+    assert found[1:] == [[1]] * 59  # the second object is never passed on, the first one always
+
+
+def test_a_score_below_the_low_one_keeps_nothing() -> None:
+    frames: list[list[Seen]] = [[(100.0, 100.0, 0.9 if t < 5 else 0.05, 0)] for t in range(10)]
+    assert follow(Tracker(), frames)[5:] == [[]] * 5
+
+
+def test_classes_are_never_mixed() -> None:
+    frames: list[list[Seen]] = [[(100.0, 100.0, 0.9, int(t >= 10))] for t in range(20)]
+    found = follow(Tracker(), frames)
+    assert found[9:12] == [[1], [0], [2]]
+    together = follow(Tracker(), [[(100.0, 100.0, 0.9, 1), (100.0, 100.0, 0.8, 0)]] * 3)
+    assert together[1:] == [[1, 2]] * 2
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 6])
+def test_skipped_frames_are_bridged_by_time(every: int) -> None:
+    tracker = Tracker()
+    found = []
+    for t in range(0, 120, every):
+        result = tracker.update(frame([(100 + 4.0 * t, 100.0, 0.9, 0)], width=60), t / 30)
+        assert result.track_ids is not None
+        found.append(result.track_ids.tolist())
+    assert found[1:] == [[1]] * (len(found) - 1)
+
+
+def test_a_gap_in_time_longer_than_the_buffer_ends_all_tracks() -> None:
+    tracker = Tracker(buffer_s=1.0)
+    follow(tracker, [[(100.0, 100.0, 0.9, 0)]] * 10)
+    ids = [tracker.update(frame([(100.0, 100.0, 0.9, 0)]), 60 + t / 30).track_ids for t in range(2)]
+    assert [None if one is None else one.tolist() for one in ids] == [[0], [2]]
+
+
+def test_a_stream_slower_than_the_buffer_is_tracked() -> None:
+    seen: list[list[Seen]] = [[(100.0 + t, 100.0, 0.9, 0)] if t != 5 else [] for t in range(8)]
+    assert follow(Tracker(buffer_s=1.0), seen, fps=0.2) == [[0], [1], [1], [1], [1], [], [1], [1]]
+
+
+@pytest.mark.parametrize("strange", [0.0, -5.0, float("nan"), float("inf"), float("-inf"), None])
+def test_strange_times_count_as_one_step(strange: float | None) -> None:
+    tracker = Tracker()
+    times: list[float | None] = [5.0, 5.03, strange, 5.1, 5.13]
+    found = [tracker.update(frame([(100 + 3.0 * t, 100.0, 0.9, 0)]), pts) for t, pts in enumerate(times)]
+    if strange in (0.0, -5.0):  # the time then jumps five seconds: a gap
+        found = found[:3]
+    assert [one.track_ids.tolist() for one in found[1:] if one.track_ids is not None] == [[1]] * (len(found) - 1)
+
+
+def test_empty_frames_do_no_harm() -> None:
+    tracker = Tracker()
+    for number in range(5):
+        result = tracker.update(Detections.empty(("person",)), number / 30)
+        assert len(result) == 0
+        assert result.track_ids is not None
+        assert result.track_ids.shape == (0,)
+    assert follow(tracker, [[(100.0, 100.0, 0.9, 0)]] * 2) == [[0], [1]]
+
+
+def test_one_object_with_two_tracks_goes_on_under_the_older_number() -> None:
+    tracker = Tracker(match_iou=0.5)
+    frames: list[list[Seen]] = [[(100.0, 100.0, 0.9, 0)]] * 20
+    frames += [[(160.0 - 4 * t, 100.0, 0.9, 0)] for t in range(30)]  # it leaps away, then comes back over its old place
+    found = follow(tracker, frames)
+    assert found[21] == [2]
+    assert found[-1] == [1]
+
+
+def test_of_two_tracks_the_live_one_stays_when_it_is_the_older() -> None:
+    tracker = Tracker(match_iou=0.5)
+    both: list[list[Seen]] = [[(100.0, 100.0, 0.9, 0)]] * 10 + [[(100.0, 100.0, 0.9, 0), (124.0, 100.0, 0.9, 0)]] * 3
+    found = follow(tracker, both + [[(100.0 + 4 * min(t, 6), 100.0, 0.9, 0)] for t in range(12)])
+    assert found[12] == [1, 2]
+    assert found[-1] == [1]
+
+
+def random_frames(seed: int, count: int) -> Iterable[Detections]:
+    """Detections without any sense: up to 30 boxes anywhere."""
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        amount = int(random.integers(0, 31))
+        low = random.uniform(0, 600, (amount, 2))
+        boxes = np.concatenate((low, low + random.uniform(0, 200, (amount, 2))), axis=1).astype(np.float32)
+        scores = random.uniform(0, 1, amount).astype(np.float32)
+        yield Detections(boxes, scores, random.integers(0, 3, amount).astype(np.int32))
+
+
+def test_memory_is_bounded_and_numbers_are_unique_over_ten_thousand_frames() -> None:
+    tracker = Tracker(buffer_s=100.0, max_lost=50)
+    highest = 0
+    for number, detections in enumerate(random_frames(1, 10_000)):
+        result = tracker.update(detections, number / 30)
+        assert result.track_ids is not None
+        given = result.track_ids[result.track_ids > 0].tolist()
+        assert len(set(given)) == len(given)
+        assert len(tracker._tracks.ids) <= 50 + 2 * 30
+        for one in sorted(given):
+            assert one <= highest + 1  # numbers rise one by one, so none is given twice
+            highest = max(highest, one)
+    assert highest > 1000
+    assert np.isfinite(tracker._tracks.motion).all()
+
+
+def test_lost_tracks_go_with_time() -> None:
+    tracker = Tracker(buffer_s=0.5)
+    follow(tracker, [[(100.0 * n, 100.0, 0.9, 0) for n in range(9)]] * 3 + [[]] * 5)
+    assert len(tracker._tracks.ids) == 9
+    follow(tracker, [[]] * 20)
+    assert len(tracker._tracks.ids) == 0
+
+
+def test_the_same_detections_give_the_same_numbers() -> None:
+    runs = []
+    for _ in range(2):
+        tracker = Tracker()
+        results = [tracker.update(one, number / 30).track_ids for number, one in enumerate(random_frames(5, 200))]
+        runs.append([one.tolist() for one in results if one is not None])
+    assert runs[0] == runs[1]
+
+
+def test_tracked_runs_select_more_than_they_show() -> None:
+    assert selection_confidence(0.35) == LOW_SCORE
+    assert selection_confidence(0.05) == 0.05
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"confidence": 1.1},
+        {"match_iou": -1.0},
+        {"high": 0.05},
+        {"high": 0.6, "new": 0.5},
+        {"new": 1.5},
+        {"buffer_s": 0.0},
+        {"buffer_s": float("nan")},
+        {"max_lost": -1},
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Tracker(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,275 @@
+"""Tracking: which detections of successive frames are the same object.
+
+Written from Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box" (2022). Its idea: detections of
+low score are not thrown away, for an object that is half hidden still gives one. They are matched, last, with tracks that found
+no better one; they never begin a track. What differs from the paper:
+
+- A class is never mixed with another: a track keeps the class it began with.
+- Time comes from presentation times, not from counting frames, so that skipped frames and any frame rate work.
+- A track has a number once its second detection confirms it, so that flickers use up none.
+
+A pipeline that tracks selects at :func:`selection_confidence`; the tracker then passes on what the user's own confidence asks
+for, and what belongs to a track.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze import motion
+from vision_infer.analyze.motion import STEP_S, Motion
+from vision_infer.core.detections import Detections
+
+LOW_SCORE = 0.1
+"""least score of a detection that can keep a track alive"""
+
+_SAME_OBJECT_IOU = 0.85
+"""a live and a lost track that overlap more are one object"""
+
+
+def selection_confidence(confidence: float) -> float:
+    """The score at which to select when the results are tracked, given the confidence that the user wants."""
+    return min(confidence, LOW_SCORE)
+
+
+@dataclass(slots=True)
+class _Tracks:
+    """All tracks that are remembered."""
+
+    ids: NDArray[np.int32]
+    """int32 [T], from 1; 0 until confirmed"""
+    class_ids: NDArray[np.int32]
+    """int32 [T]"""
+    since_s: NDArray[np.float64]
+    """float64 [T], tracker's time of the first detection, seconds"""
+    seen_s: NDArray[np.float64]
+    """float64 [T], tracker's time of the last detection, seconds"""
+    lost: NDArray[np.bool_]
+    """bool [T], not found in the last frame"""
+    motion: Motion
+    """float64 [5, T, 4]"""
+
+    def keep(self, mask: NDArray[np.bool_]) -> None:
+        """Forget the tracks that are not in the mask, bool [T]."""
+        if not mask.all():
+            self.ids, self.class_ids, self.lost = self.ids[mask], self.class_ids[mask], self.lost[mask]
+            self.since_s, self.seen_s = self.since_s[mask], self.seen_s[mask]
+            self.motion = self.motion[:, mask]
+
+    def add(self, boxes: NDArray[np.float32], class_ids: NDArray[np.int32], now_s: float) -> None:
+        """Begin a track with each box, float32 [N, 4], not confirmed yet."""
+        count = len(boxes)
+        if count:
+            now = np.full(count, now_s)
+            self.ids = np.concatenate((self.ids, np.zeros(count, np.int32)))
+            self.class_ids = np.concatenate((self.class_ids, class_ids))
+            self.since_s = np.concatenate((self.since_s, now))
+            self.seen_s = np.concatenate((self.seen_s, now))
+            self.lost = np.concatenate((self.lost, np.zeros(count, np.bool_)))
+            self.motion = np.concatenate((self.motion, motion.begin(boxes)), axis=1)
+
+    @classmethod
+    def none(cls) -> _Tracks:
+        ids, times = np.zeros(0, np.int32), np.zeros(0)
+        return cls(ids, ids, times, times, np.zeros(0, np.bool_), motion.begin(np.zeros((0, 4))))
+
+
+@dataclass(slots=True, kw_only=True)
+class Tracker:
+    """The tracks of one stream. Not for several threads at once."""
+
+    confidence: float = 0.35
+    """detections below it are passed on only if they belong to a track, 0–1"""
+    high: float | None = None
+    """least score for the first association, 0–1; None: ``confidence``"""
+    new: float | None = None
+    """least score that begins a track, 0–1; None: as ``high``"""
+    low: float = LOW_SCORE
+    """least score for the second association, 0–1"""
+    match_iou: float = 0.2
+    """IoU that tracks and detections of high score must exceed to be matched (the paper's figure)"""
+    low_match_iou: float = 0.3
+    """the same for detections of low score"""
+    new_match_iou: float = 0.3
+    """the same for tracks that are not confirmed yet"""
+    buffer_s: float = 1.0
+    """how long a track that is not seen is remembered, seconds"""
+    max_lost: int = 300
+    """how many tracks that are not seen are remembered, those seen last"""
+
+    _tracks: _Tracks = field(default_factory=_Tracks.none, init=False, repr=False)
+    _next_id: int = field(default=1, init=False, repr=False)
+    _now_s: float = field(default=0.0, init=False, repr=False)
+    _interval_s: float = field(default=math.inf, init=False, repr=False)
+    _pts_s: float | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "low", "match_iou", "low_match_iou", "new_match_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be within 0 and 1, got {getattr(self, name)}")
+        high, new = self._first_score, self._new_score
+        if not self.low <= high <= new <= 1:
+            raise ValueError(f"must be low <= high <= new <= 1, got low {self.low}, high {high}, new {new}")
+        if not self.buffer_s > 0 or self.max_lost < 0:
+            raise ValueError(f"buffer_s must be above 0 and max_lost at least 0, got {self.buffer_s} and {self.max_lost}")
+
+    @property
+    def _first_score(self) -> float:
+        # Without a setting of its own it follows the confidence, but not below what the second association takes.
+        return max(self.confidence, self.low) if self.high is None else self.high
+
+    @property
+    def _new_score(self) -> float:
+        return self._first_score if self.new is None else self.new
+
+    def update(self, detections: Detections, pts_s: float | None) -> Detections:
+        """Follow the tracks into the next frame.
+
+        Args:
+            detections: of the frame, selected at :func:`selection_confidence`; boxes in pixels of the source.
+            pts_s: presentation time, seconds. Where there is none, or it goes back, the frame counts as one step.
+
+        Returns:
+            The detections with ``track_ids``, in the same order, without those below ``confidence`` that have no track.
+        """
+        self._advance(pts_s)
+        tracks, scores = self._tracks, detections.scores
+        track_of = self._associate(detections)
+        hit = np.flatnonzero(track_of >= 0)
+        fresh = np.flatnonzero((track_of < 0) & (scores >= self._new_score))
+        self._note(track_of[hit], detections.boxes[hit])
+        if tracks.lost.any():
+            self._merge_duplicates()
+        ids = np.zeros(len(scores), np.int32)
+        ids[hit] = tracks.ids[track_of[hit]]
+        tracks.keep(tracks.ids > 0)  # what was not confirmed in this frame was a flicker
+        self._forget_some()
+        tracks.add(detections.boxes[fresh], detections.class_ids[fresh], self._now_s)
+        passed = (scores >= self.confidence) | (ids > 0)
+        return Detections(
+            detections.boxes[passed], scores[passed], detections.class_ids[passed], detections.label_names, ids[passed]
+        )
+
+    def _advance(self, pts_s: float | None) -> None:
+        """Move the clock and all tracks to the frame's time; forget those not seen for too long."""
+        if pts_s is not None and not math.isfinite(pts_s):
+            pts_s = None
+        elapsed_s = STEP_S
+        if pts_s is not None and self._pts_s is not None and pts_s > self._pts_s:
+            elapsed_s = pts_s - self._pts_s
+        # A stream with few frames must be allowed to miss one: its usual interval may be longer than the buffer.
+        patience_s = max(self.buffer_s, 2 * self._interval_s)
+        if self._now_s > 0:
+            self._interval_s = elapsed_s
+        self._pts_s = pts_s
+        self._now_s += elapsed_s
+        self._tracks.keep(self._now_s - self._tracks.seen_s <= patience_s + 1e-9)
+        if len(self._tracks.ids):
+            self._tracks.motion = motion.predict(self._tracks.motion, elapsed_s / STEP_S)
+
+    def _associate(self, detections: Detections) -> NDArray[np.intp]:
+        """intp [N]: for each detection the index of its track, -1 for none."""
+        tracks, scores = self._tracks, detections.scores
+        track_of = np.full(len(scores), -1, np.intp)
+        if not len(tracks.ids) or not len(scores):
+            return track_of
+        overlap = _overlap(motion.to_boxes(tracks.motion), detections.boxes)
+        overlap[tracks.class_ids[:, None] != detections.class_ids] = 0
+        confirmed = tracks.ids > 0
+        high = scores >= self._first_score
+        _match(overlap, confirmed, high, self.match_iou, track_of)
+        # Lost tracks take part, as in the paper's algorithm: an object that comes out of hiding begins with a low score.
+        _match(overlap, confirmed, ~high & (scores >= self.low), self.low_match_iou, track_of)
+        _match(overlap, ~confirmed, high, self.new_match_iou, track_of)
+        return track_of
+
+    def _note(self, found: NDArray[np.intp], boxes: NDArray[np.float32]) -> None:
+        """Correct the tracks that were found by where they were seen, float32 [F, 4]; the others are lost."""
+        tracks = self._tracks
+        tracks.lost[:] = True
+        if len(found):
+            tracks.lost[found] = False
+            tracks.seen_s[found] = self._now_s
+            tracks.motion[:, found] = motion.correct(tracks.motion[:, found], boxes)
+            confirmed_now = found[tracks.ids[found] == 0]
+            tracks.ids[confirmed_now] = np.arange(self._next_id, self._next_id + len(confirmed_now), dtype=np.int32)
+            self._next_id += len(confirmed_now)
+        # A height that goes on changing unseen ends as a box of nothing or of everything.
+        tracks.motion[1, tracks.lost, 3] = 0
+
+    def _merge_duplicates(self) -> None:
+        """Where a lost track lies on a live one, they are one object: it goes on under the number of the older."""
+        tracks = self._tracks
+        live = np.flatnonzero(~tracks.lost)
+        gone = np.flatnonzero(tracks.lost & (tracks.ids > 0))
+        boxes = motion.to_boxes(tracks.motion)
+        same = _overlap(boxes[live], boxes[gone]) > _SAME_OBJECT_IOU
+        same &= tracks.class_ids[live][:, None] == tracks.class_ids[gone]
+        for row, column in np.argwhere(same).tolist():
+            winner, loser = live[row], gone[column]
+            if tracks.ids[loser] == 0:
+                continue
+            if tracks.seen_s[loser] - tracks.since_s[loser] > tracks.seen_s[winner] - tracks.since_s[winner]:
+                tracks.ids[winner], tracks.since_s[winner] = tracks.ids[loser], tracks.since_s[loser]
+            tracks.ids[loser] = 0
+
+    def _forget_some(self) -> None:
+        """Keep the number of lost tracks within its bound."""
+        tracks = self._tracks
+        lost = np.flatnonzero(tracks.lost)
+        excess = len(lost) - self.max_lost
+        if excess > 0:
+            mask = np.ones(len(tracks.ids), np.bool_)
+            mask[lost[tracks.seen_s[lost].argsort(kind="stable")[:excess]]] = False
+            tracks.keep(mask)
+
+
+def _match(
+    overlap: NDArray[np.float64],
+    tracks: NDArray[np.bool_],
+    detections: NDArray[np.bool_],
+    least_iou: float,
+    track_of: NDArray[np.intp],
+) -> None:
+    """Match the tracks and detections of the masks that are still free.
+
+    What the IoU of the pairs exceeds the least by is made greatest, in sum. A pair that is not above it gains nothing: no good
+    match is given up to make room for two that are hardly any.
+
+    Args:
+        overlap: float64 [T, N], IoU.
+        tracks: bool [T].
+        detections: bool [N].
+        least_iou: a pair must exceed it.
+        track_of: intp [N], the track of each detection, -1 for none; written.
+    """
+    free = tracks.copy()
+    free[track_of[track_of >= 0]] = False
+    rows = free.nonzero()[0]
+    columns = (detections & (track_of < 0)).nonzero()[0]
+    if not len(rows) or not len(columns):
+        return
+    from scipy.optimize import linear_sum_assignment  # imported on first use: it takes a third of a second
+
+    gain = np.maximum(overlap[np.ix_(rows, columns)] - least_iou, 0)
+    chosen_rows, chosen_columns = linear_sum_assignment(gain, maximize=True)
+    good = gain[chosen_rows, chosen_columns] > 0
+    track_of[columns[chosen_columns[good]]] = rows[chosen_rows[good]]
+
+
+def _overlap(ones: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+    """float64 [N, M]: IoU of boxes [N, 4] and [M, 4], xyxy; 0 where neither has an area."""
+    a, b = ones.astype(np.float64)[:, None], others.astype(np.float64)[None]
+    inter = _area(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]))
+    union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def _area(sides: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area of boxes by their sides, [..., 2]; a negative side is none."""
+    area: NDArray[np.float64] = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
+    return area
