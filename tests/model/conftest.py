@@ -1,0 +1,114 @@
+"""What the tests of the model floor share: real networks and pictures, and networks made up to the byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from vision_infer.core.geometry import Fit, Size, letterbox
+
+ASSETS = Path(__file__).resolve().parents[2].parent / "shared" / "assets"
+Run = Callable[[onnx.ModelProto, dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+Fabricate = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def networks() -> Path:
+    """The folder of the raw networks."""
+    folder = ASSETS / "models"
+    if not folder.is_dir():
+        pytest.skip("the raw networks (shared/assets/models) are not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def letterboxed() -> Callable[[int, Size, Fit, tuple[int, int, int]], NDArray[np.uint8]]:
+    """Real photographs as uint8 [n, H, W, 3] RGB, fitted into an input."""
+    files = sorted((ASSETS / "images" / "coco_val_ccby" / "images").glob("*.jpg"))
+    if not files:
+        pytest.skip("the photographs (shared/assets/images/coco_val_ccby) are not here")
+
+    def load(count: int, size: Size, fit: Fit, fill: tuple[int, int, int]) -> NDArray[np.uint8]:
+        batch = np.empty((count, size.height, size.width, 3), np.uint8)
+        for slot, file in zip(batch, files, strict=False):
+            picture = cv2.imread(str(file))
+            assert picture is not None
+            box = letterbox(Size(picture.shape[1], picture.shape[0]), size, fit, fill)
+            slot[:] = fill
+            content = cv2.resize(picture[:, :, ::-1], (box.content.width, box.content.height))
+            slot[box.y : box.y + box.content.height, box.x : box.x + box.content.width] = content
+        return batch
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Run a graph with ONNX Runtime; outputs by name."""
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+
+    def call(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, feeds), strict=True))
+
+    return call
+
+
+@pytest.fixture
+def fabricate(tmp_path: Path) -> Fabricate:
+    """Write a raw network whose outputs are given values times the mean of the picture (as the network sees it).
+
+    The batch is fixed at 1 by a Reshape, as in real exports.
+    """
+
+    def make(
+        outputs: dict[str, NDArray[Any]],
+        size: tuple[int | str, int | str] = (64, 64),
+        *,
+        file: str = "raw.onnx",
+        opset: int = 13,
+        batch: int | str = 1,
+        sigmoid: tuple[str, ...] = (),
+        extra: tuple[onnx.NodeProto, ...] = (),
+        extra_inputs: tuple[onnx.ValueInfoProto, ...] = (),
+        half: bool = False,
+    ) -> Path:
+        kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+        float_type = np.float16 if half else np.float32
+        nodes = [helper.make_node("ReduceMean", ["images"], ["mean4"], axes=[1, 2, 3], keepdims=1)]
+        nodes.append(helper.make_node("Reshape", ["mean4", "ones"], ["mean"]))
+        initializers = [numpy_helper.from_array(np.array([1, 1, 1]), "ones"), numpy_helper.from_array(np.array([1]), "axis")]
+        infos = []
+        for name, values in outputs.items():
+            integer = np.issubdtype(values.dtype, np.integer)
+            initializers.append(numpy_helper.from_array(values.astype(float_type)[None], f"{name}_values"))
+            steps: list[tuple[str, list[str], dict[str, Any]]] = [("Mul", [f"{name}_values", "mean"], {})]
+            if values.ndim == 1:
+                steps = [("Squeeze", ["mean", "axis"], {}), ("Mul", [f"{name}_values", f"{name}_0"], {})]
+            if name in sigmoid:
+                steps.append(("Sigmoid", [f"{name}_{len(steps) - 1}"], {}))
+            if integer:
+                steps.append(("Cast", [f"{name}_{len(steps) - 1}"], {"to": TensorProto.INT64}))
+            for number, (op, inputs, attributes) in enumerate(steps):
+                made = name if number == len(steps) - 1 else f"{name}_{number}"
+                nodes.append(helper.make_node(op, inputs, [made], **attributes))
+            infos.append(helper.make_tensor_value_info(name, TensorProto.INT64 if integer else kind, [batch, *values.shape]))
+        picture = helper.make_tensor_value_info("images", kind, [batch, 3, *size])
+        graph = helper.make_graph([*nodes, *extra], "raw", [picture, *extra_inputs], infos, initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        path = tmp_path / file
+        onnx.save(model, path)
+        return path
+
+    return make

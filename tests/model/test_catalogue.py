@@ -1,0 +1,132 @@
+"""Where models are found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vision_infer.core.errors import ModelError
+from vision_infer.model.catalogue import bundled_dir, list_models, model_dir, resolve_model
+
+CARD = "name: {name}\ninput: {{width: 32, height: 32}}\n"
+
+
+def add(folder: Path, name: str, card: str | bytes = CARD, graph: bool = True) -> Path:
+    model = folder / name
+    model.mkdir(parents=True)
+    content = card.format(name=name).encode() if isinstance(card, str) else card
+    (model / "model.yaml").write_bytes(content)
+    if graph:
+        (model / "model.onnx").write_bytes(b"")
+    return model / "model.onnx"
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    return tmp_path / "user"
+
+
+@pytest.fixture
+def bundled(tmp_path: Path) -> Path:
+    return tmp_path / "bundled"
+
+
+def test_the_users_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert model_dir(Path("here"), {"VISION_INFER_HOME": "/there"}) == Path("here")
+    assert model_dir(None, {"VISION_INFER_HOME": "/there"}) == Path("/there/models")
+    assert model_dir(None, {"VISION_INFER_HOME": "~/there"}) == Path("/home/someone/there/models")
+    assert model_dir(None, {"VISION_INFER_HOME": ""}) == model_dir(None, {})
+    assert model_dir(None, {}) == Path("/home/someone/.local/share/vision-infer/models")
+
+
+def test_the_environment_of_the_process_is_read_when_asked(user: Path, bundled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = add(user / "models", "mine")
+    monkeypatch.setenv("VISION_INFER_HOME", str(user))
+    assert resolve_model("mine", bundled=bundled) == graph
+
+
+def test_bundled_models_lie_inside_the_package_or_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).resolve().parents[2]
+    assert bundled_dir() in (root / "models", root / "vision_infer" / "bundled")
+    monkeypatch.setattr(
+        "vision_infer.model.catalogue.__file__", str(tmp_path / "site" / "vision_infer" / "model" / "catalogue.py")
+    )
+    assert bundled_dir() == tmp_path / "site" / "models"
+    (tmp_path / "site" / "vision_infer" / "bundled").mkdir(parents=True)
+    assert bundled_dir() == tmp_path / "site" / "vision_infer" / "bundled"
+
+
+def test_models_are_listed_by_name_and_the_users_own_go_first(user: Path, bundled: Path) -> None:
+    add(bundled, "b")
+    hidden = add(bundled, "c")
+    own, first = add(user, "c"), add(user, "a")
+    add(user, ".importing-x")
+    (user / "no-model").mkdir()
+    entries = list_models(user, {}, bundled)
+    assert [(entry.name, entry.origin) for entry in entries] == [("a", "user"), ("b", "bundled"), ("c", "user")]
+    assert [entry.path for entry in entries] == [first, bundled / "b" / "model.onnx", own]
+    assert all(entry.card is not None and entry.card.name == entry.name and not entry.error for entry in entries)
+    assert resolve_model("c", user, {}, bundled) == own != hidden
+
+
+def test_no_folders_are_no_models(user: Path, bundled: Path) -> None:
+    assert list_models(user, {}, bundled) == []
+    with pytest.raises(ModelError, match="unknown model 'x': there are no models"):
+        resolve_model("x", user, {}, bundled)
+
+
+@pytest.mark.parametrize(
+    ("card", "error"),
+    [
+        (b"name: [", "broken/model.yaml: is not YAML"),
+        (b"\xff\xfe", "broken/model.yaml: cannot be read"),
+        (b"", "broken/model.yaml: field 'card'"),
+        (b"name: x\ninput: {width: 0, height: 1}\n", "field 'input.width'"),
+    ],
+)
+def test_a_broken_card_is_listed_with_its_error_and_hides_no_other(user: Path, bundled: Path, card: bytes, error: str) -> None:
+    add(user, "broken", card)
+    add(user, "whole")
+    broken, whole = list_models(user, {}, bundled)
+    assert (broken.card, whole.error) == (None, "")
+    assert error in broken.error
+    with pytest.raises(ModelError, match="model 'broken' cannot be used"):
+        resolve_model("broken", user, {}, bundled)
+    assert resolve_model("whole", user, {}, bundled) == whole.path
+
+
+def test_a_card_without_its_graph(user: Path, bundled: Path) -> None:
+    add(user, "half", graph=False)
+    (entry,) = list_models(user, {}, bundled)
+    assert entry.card is not None
+    with pytest.raises(ModelError, match=r"half/model.onnx is missing"):
+        resolve_model("half", user, {}, bundled)
+
+
+def test_an_unknown_name_is_told_with_the_nearest(user: Path, bundled: Path) -> None:
+    add(user, "nanodet-416")
+    add(user, "yolox-nano")
+    with pytest.raises(ModelError, match=r"unknown model 'nanodet': did you mean 'nanodet-416'\?"):
+        resolve_model("nanodet", user, {}, bundled)
+    with pytest.raises(ModelError, match="unknown model 'qqq': there are nanodet-416, yolox-nano"):
+        resolve_model("qqq", user, {}, bundled)
+
+
+def test_a_file_goes_by_its_path(user: Path, bundled: Path) -> None:
+    graph = add(user, "mine")
+    assert resolve_model(graph, user, {}, bundled) == graph
+    assert resolve_model(str(graph), user, {}, bundled) == graph
+    with pytest.raises(ModelError, match=r"none.onnx: no such file"):
+        resolve_model("none.onnx", user, {}, bundled)
+
+
+def test_listing_models_does_not_import_onnx() -> None:
+    """It takes longer to import than the rest of a command to run."""
+    code = "import sys, vision_infer.model.catalogue as c; c.list_models(); print('onnx' in sys.modules)"
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"

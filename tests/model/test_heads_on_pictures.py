@@ -1,0 +1,166 @@
+"""Each head against a NumPy reference of it, on real photographs and real networks.
+
+Detections are matched by class and box, never by rank: equal scores may come in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+
+from vision_infer.core.card import InputSize, ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.graph import assert_dynamic_batch, read_card
+from vision_infer.model.heads import find_head
+from vision_infer.model.importing import build_deployment_graph
+
+Arrays = dict[str, NDArray[Any]]
+SIZE = Size(416, 416)
+FILES = {
+    "nanodet": "nanodet_coco_416.onnx",
+    "yolox": "yolox_nano_416x416.onnx",
+    "detr": "deimv2_hgnetv2_femto_coco.onnx",
+}
+
+
+def card_of(head: str) -> ModelCard:
+    defaults = find_head(head).DEFAULTS
+    return ModelCard(
+        name=head,
+        head=head,
+        input=InputSize(width=SIZE.width, height=SIZE.height),
+        color=defaults.color,
+        mean=defaults.mean,
+        std=defaults.std,
+        fit=defaults.fit,
+        fill=defaults.fill,
+        iou=defaults.iou,
+    )
+
+
+def grid(strides: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    cells, steps = [], []
+    for stride in strides:
+        for row in range(SIZE.height // stride):
+            for column in range(SIZE.width // stride):
+                cells.append((column, row))
+                steps.append((stride,))
+    return np.array(cells, np.float64), np.array(steps, np.float64)
+
+
+def decode_nanodet(raw: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    """float64 boxes [N, 4] and scores [N, 80] of one picture."""
+    by_shape = {array.shape[1:]: array[0].astype(np.float64) for array in raw.values()}
+    scores = np.concatenate([by_shape[count, 80] for count in (2704, 676, 169)])
+    bins = np.concatenate([by_shape[count, 44] for count in (2704, 676, 169)]).reshape(-1, 4, 11)
+    share = np.exp(bins - bins.max(axis=2, keepdims=True))
+    share /= share.sum(axis=2, keepdims=True)
+    cells, steps = grid((8, 16, 32))
+    distance = (share * np.arange(11)).sum(axis=2) * steps
+    centre = (cells + 0.5) * steps
+    return np.concatenate([centre - distance[:, :2], centre + distance[:, 2:]], axis=1), scores
+
+
+def decode_yolox(raw: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
+    output = raw["output"][0].astype(np.float64)
+    cells, steps = grid((8, 16, 32))
+    xy, wh = (output[:, :2] + cells) * steps, np.exp(output[:, 2:4]) * steps
+    return np.concatenate([xy - wh / 2, xy + wh / 2], axis=1), output[:, 4:5] * output[:, 5:]
+
+
+def reference(head: str, raw: onnx.ModelProto, picture: NDArray[np.uint8], run: Any) -> Arrays:
+    """All pairs of anchor and class of one picture, best first: what the deployment graph has to choose from."""
+    card = card_of(head)
+    seen = picture[:, :, ::-1] if card.color == "bgr" else picture
+    # In float32 and with the reciprocal, as in the graph: a deep network makes 2e-5 of the last bit of its input.
+    centred = seen.astype(np.float32) - np.array(card.mean, np.float32)
+    tensor = (centred * (1 / np.array(card.std)).astype(np.float32)).transpose(2, 0, 1)[None]
+    if head == "detr":
+        out = run(raw, {"images": tensor, "orig_target_sizes": np.array([[SIZE.width, SIZE.height]])})
+        return {"boxes": out["boxes"][0], "scores": out["scores"][0], "class_ids": out["labels"][0]}
+    out = run(raw, {raw.graph.input[0].name: tensor})
+    boxes, scores = decode_nanodet(out) if head == "nanodet" else decode_yolox(out)
+    order = np.argsort(-scores, axis=None)[:400]
+    anchors, classes = np.unravel_index(order, scores.shape)
+    return {"boxes": boxes[anchors], "scores": scores[anchors, classes], "class_ids": classes}
+
+
+def greatest_differences(found: Arrays, expected: Arrays) -> tuple[float, float]:
+    """The greatest difference of boxes and scores over all of ``found``, each matched with its nearest in ``expected``."""
+    box, score = 0.0, 0.0
+    for one_box, one_score, one_class in zip(found["boxes"], found["scores"], found["class_ids"], strict=True):
+        same = expected["class_ids"] == one_class
+        assert same.any(), f"class {one_class} with score {one_score} is not in the reference"
+        boxes = np.abs(expected["boxes"][same] - one_box).max(axis=1)
+        scores = np.abs(expected["scores"][same] - one_score)
+        best = np.argmin(boxes / 0.01 + scores / 1e-5)  # neighbours may have nearly the same box
+        box, score = max(box, float(boxes[best])), max(score, float(scores[best]))
+    return box, score
+
+
+def picture_of(batch: Arrays, index: int, above: float = -1.0) -> Arrays:
+    keep = batch["scores"][index] > above
+    return {name: array[index][keep] for name, array in batch.items()}
+
+
+@pytest.mark.parametrize("head", sorted(FILES))
+def test_a_head_agrees_with_its_numpy_reference(
+    head: str, networks: Path, letterboxed: Callable[..., NDArray[np.uint8]], run: Any
+) -> None:
+    raw = onnx.load(networks / FILES[head])
+    card = card_of(head)
+    pictures = letterboxed(6, SIZE, card.fit, card.fill)
+    found = run(build_deployment_graph(networks / FILES[head], card), {"images": pictures})
+    assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
+        "boxes": ((6, 300, 4), "float32"),
+        "scores": ((6, 300), "float32"),
+        "class_ids": ((6, 300), "int32"),
+    }
+    for index in range(len(pictures)):
+        expected = reference(head, raw, pictures[index], run)
+        box, score = greatest_differences(picture_of(found, index), expected)
+        assert box <= 0.01
+        assert score <= 1e-5
+        # The other way round: nothing that belongs to the 300 best is missing, but for ties where they end.
+        best = {name: array[:300] for name, array in expected.items()}
+        sure = {name: array[best["scores"] > best["scores"][-1] + 1e-5] for name, array in best.items()}
+        box, score = greatest_differences(sure, picture_of(found, index))
+        assert box <= 0.01
+        assert score <= 1e-5
+
+
+@pytest.mark.parametrize("head", sorted(FILES))
+def test_a_batch_is_the_same_as_single_runs(
+    head: str, networks: Path, letterboxed: Callable[..., NDArray[np.uint8]], run: Any
+) -> None:
+    card = card_of(head)
+    graph = build_deployment_graph(networks / FILES[head], card)
+    pictures = letterboxed(5, SIZE, card.fit, card.fill)
+    single = [run(graph, {"images": pictures[index : index + 1]}) for index in range(5)]
+    for count in (2, 5):
+        batch = run(graph, {"images": pictures[:count]})
+        for index in range(count):
+            box, score = greatest_differences(picture_of(batch, index, above=0.01), picture_of(single[index], 0))
+            assert box <= 0.01
+            assert score <= 1e-5
+
+
+@pytest.mark.parametrize("head", sorted(FILES))
+def test_the_graph_keeps_the_contract(head: str, networks: Path) -> None:
+    card = card_of(head)
+    graph = build_deployment_graph(networks / FILES[head], card, candidates=1000)
+    assert_dynamic_batch(graph, head)
+    assert read_card(graph, head) == card
+    first = graph.graph.node[0]
+    assert (first.op_type, first.input[0]) == ("Cast", "images")
+    count = graph.graph.output[1].type.tensor_type.shape.dim[1].dim_value
+    assert count == (300 if head == "detr" else 1000)  # DETR gives what it has
+    ours = [node.name.startswith("vision_infer/") for node in graph.graph.node]
+    theirs = [node.name.startswith("network/") for node in graph.graph.node]
+    assert all(one != other for one, other in zip(ours, theirs, strict=True))

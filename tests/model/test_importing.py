@@ -1,0 +1,204 @@
+"""Import: the folder that it writes, the card in it, and each way it can fail."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from vision_infer.core.errors import ModelError
+from vision_infer.core.geometry import Size
+from vision_infer.model.catalogue import read_card_file, resolve_model
+from vision_infer.model.graph import read_card
+from vision_infer.model.importing import build_deployment_graph, card_to_yaml, import_model, read_labels
+
+YOLOX = {"output": np.ones((84, 8))}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+def folders(models: Path) -> list[str]:
+    return sorted(path.name for path in models.iterdir()) if models.is_dir() else []
+
+
+def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
+    file = fabricate(YOLOX)
+    heard: list[str] = []
+    graph = import_model(file, "mine", model_dir=models, say=heard.append)
+    assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
+    assert heard == [
+        "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each"
+    ]
+    card = read_card_file(models / "mine" / "model.yaml")
+    assert card == read_card(onnx.load(graph), "x")
+    assert (card.name, card.head, card.input_size, card.labels) == ("mine", "yolox", Size(64, 64), None)
+    assert (card.color, card.fit, card.fill, card.iou) == ("bgr", "top_left", (114, 114, 114), 0.45)
+    assert card.weights.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert folders(models) == ["mine"]
+
+
+def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\n dog \nthing\n\n")
+    graph = import_model(
+        fabricate(YOLOX, ("h", "w"), batch="n"),
+        "mine",
+        "yolox",
+        labels=tmp_path / "labels.txt",
+        fit="center",
+        fill=(1, 2, 3),
+        color="rgb",
+        mean=(1.0, 2.0, 3.0),
+        std=(4.0, 5.0, 6.0),
+        input_size=Size(64, 64),
+        model_dir=models,
+        candidates=7,
+    )
+    card = read_card(onnx.load(graph), "x")
+    assert card is not None
+    assert card.labels == ("cat", "dog", "thing")
+    assert (card.fit, card.fill, card.color, card.mean, card.std) == ("center", (1, 2, 3), "rgb", (1, 2, 3), (4, 5, 6))
+    assert onnx.load(graph).graph.output[1].type.tensor_type.shape.dim[1].dim_value == 7
+
+
+def test_a_file_that_leaves_its_size_open_gets_the_usual_one_of_its_family(fabricate: Any, models: Path) -> None:
+    file = fabricate({"output": np.ones((8400, 8))}, ("h", "w"), batch="n")
+    import_model(file, "mine", "yolox", model_dir=models)
+    assert read_card_file(models / "mine" / "model.yaml").input_size == Size(640, 640)
+    with pytest.raises(ModelError, match="leaves its input size open"):
+        import_model(file, "other", model_dir=models)
+
+
+def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_path: Path) -> None:
+    first = import_model(fabricate(YOLOX), "mine", model_dir=models)
+    same = import_model(first, "mine", model_dir=tmp_path / "same")
+    assert same.read_bytes() == first.read_bytes()
+    renamed = onnx.load(import_model(first, "other", model_dir=models))
+    card = read_card(renamed, "x")
+    assert card is not None
+    assert card.name == "other"
+    assert renamed.graph == onnx.load(first).graph
+    with pytest.raises(ModelError, match="is a deployment graph already"):
+        import_model(first, "third", labels="coco", model_dir=models)
+    with pytest.raises(ModelError, match="is a deployment graph already"):
+        import_model(first, "third", mean=(1.0, 1.0, 1.0), model_dir=models)
+
+
+def test_a_card_on_a_graph_that_does_not_keep_the_contract(fabricate: Any, models: Path) -> None:
+    graph = import_model(fabricate(YOLOX), "mine", model_dir=models)
+    model = onnx.load(graph)
+    del model.graph.output[2:]
+    onnx.save(model, graph)
+    with pytest.raises(ModelError, match="is no deployment graph"):
+        import_model(graph, "other", model_dir=models)
+
+
+def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> None:
+    import_model(fabricate(YOLOX), "mine", model_dir=models)
+    with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
+        import_model(fabricate(YOLOX), "mine", model_dir=models)
+    import_model(fabricate(YOLOX), "mine", fit="stretch", model_dir=models, overwrite=True)
+    assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
+    assert folders(models) == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 101])
+def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="model name"):
+        import_model(fabricate(YOLOX), name, model_dir=models)
+    assert folders(models) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "nanodet"}, "does not fit head 'nanodet'"),
+        ({"head": "none"}, "unknown head 'none'"),
+        ({"labels": "coco"}, "has 3 classes, but there are 80 labels"),
+        ({"labels": "none.txt"}, "cannot be read as labels"),
+        ({"std": (1.0, 0.0, 1.0)}, "field 'std'"),
+        ({"fill": (0, 0, 256)}, "field 'fill.2'"),
+        ({"input_size": Size(32, 32)}, "takes pictures of 64x64, not 32x32"),
+        ({"candidates": 0}, "cannot give 0 candidates"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        import_model(fabricate(YOLOX), "mine", model_dir=models, **options)
+    assert "\n" not in str(caught.value)
+    assert folders(models) == []
+
+
+def test_a_folder_that_cannot_be_written(fabricate: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match=r"model 'mine' cannot be written to .*file"):
+        import_model(fabricate(YOLOX), "mine", model_dir=tmp_path / "file")
+
+
+def test_a_failure_at_the_last_step_keeps_the_old_model(fabricate: Any, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = import_model(fabricate(YOLOX), "mine", model_dir=models)
+    content, rename = graph.read_bytes(), Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.parent.name.startswith(".importing-") and self.name == "mine":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(ModelError, match="No space left on device"):
+        import_model(fabricate(YOLOX), "mine", model_dir=models, overwrite=True)
+    assert graph.read_bytes() == content
+    assert folders(models) == ["mine"]
+
+
+def test_a_new_model_that_cannot_be_moved_leaves_nothing(fabricate: Any, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(ModelError, match="No space left on device"):
+        import_model(fabricate(YOLOX), "mine", model_dir=models)
+    assert folders(models) == []
+
+
+def test_labels(tmp_path: Path) -> None:
+    coco = read_labels("coco")
+    assert coco is not None
+    assert (len(coco), coco[0], coco[79]) == (80, "person", "toothbrush")
+    assert read_labels(None) is None
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ModelError, match="holds no labels"):
+        read_labels(tmp_path / "empty.txt")
+    with pytest.raises(ModelError, match="cannot be read as labels"):
+        read_labels(tmp_path / "binary.txt")
+
+
+def test_the_data_file_of_labels_is_inside_the_package() -> None:
+    """The wheel takes every file of the package, and nothing beside it."""
+    from vision_infer.model import importing
+
+    assert importing.COCO_FILE.is_file()
+    assert importing.COCO_FILE.parent == Path(importing.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("file", "head"),
+    [
+        ("nanodet_coco_416.onnx", "nanodet"),
+        ("yolox_nano_416x416.onnx", "yolox"),
+        ("deimv2_hgnetv2_femto_coco.onnx", "detr"),
+    ],
+)
+def test_real_networks_are_recognised(networks: Path, models: Path, file: str, head: str) -> None:
+    import_model(networks / file, "mine", labels="coco", model_dir=models)
+    card = read_card_file(models / "mine" / "model.yaml")
+    assert (card.head, card.input_size, card.labels) == (head, Size(416, 416), read_labels("coco"))
+    assert build_deployment_graph(networks / file, card) == onnx.load(models / "mine" / "model.onnx")
+    assert "labels:" in card_to_yaml(card)

@@ -1,0 +1,244 @@
+"""Raw files: what is refused, and what is made of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from vision_infer.core.card import ModelCard, parse_card
+from vision_infer.core.errors import ModelError
+from vision_infer.core.geometry import Size
+from vision_infer.model.graph import (
+    assert_dynamic_batch,
+    check_contract,
+    finish,
+    infer_shapes,
+    read_card,
+    tensor_info,
+    write_card,
+)
+from vision_infer.model.importing import build_deployment_graph
+from vision_infer.model.network import prepare_network, read_onnx
+
+CARD = parse_card({"name": "made-up", "head": "yolox", "input": {"width": 64, "height": 64}}, "test")
+YOLOX = {"output": np.ones((84, 8))}
+
+
+def test_no_file_and_no_onnx(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        read_onnx(tmp_path / "none.onnx")
+    for number, content in enumerate((b"", b"hello, I am text", b"\x00" * 100, b"PK\x03\x04" + bytes(range(256)))):
+        file = tmp_path / f"{number}.onnx"
+        file.write_bytes(content)
+        with pytest.raises(ModelError, match=f"{number}.onnx: not an ONNX file"):
+            read_onnx(file)
+
+
+def with_external_data(path: Path, location: str) -> Path:
+    """Move the network's values out of the file."""
+    model = onnx.load(path)
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "output_values")
+    (path.parent / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    helper.set_model_props(model, {})
+    tensor.external_data.add(key="location", value=location)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_external_data_beside_the_file_becomes_part_of_the_model(fabricate: Any, run: Any) -> None:
+    inside = build_deployment_graph(fabricate(YOLOX), CARD)
+    graph = build_deployment_graph(with_external_data(fabricate(YOLOX), "weights.bin"), CARD)
+    pictures = {"images": np.ones((1, 64, 64, 3), np.uint8)}
+    assert np.array_equal(run(graph, pictures)["boxes"], run(inside, pictures)["boxes"])
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../weights.bin", "a/../../weights.bin", "C:\\weights.bin", "..\\w", ""])
+def test_external_data_outside_the_folder_is_refused(fabricate: Any, location: str) -> None:
+    path = with_external_data(fabricate(YOLOX), location)
+    with pytest.raises(ModelError, match="has its data outside the file's folder"):
+        read_onnx(path)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(fabricate: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = with_external_data(fabricate(YOLOX), "link.bin")
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret.bin"
+    secret.write_bytes(bytes(84 * 8 * 4))
+    (path.parent / "link.bin").symlink_to(secret)
+    with pytest.raises(ModelError, match="has its data outside the file's folder"):
+        read_onnx(path)
+
+
+def test_external_data_is_looked_for_everywhere_in_a_file(fabricate: Any) -> None:
+    """A tensor may hide in a branch of a node, in a function, or in a sparse constant."""
+    stray = TensorProto(name="stray", data_type=TensorProto.FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+    stray.external_data.add(key="location", value="/etc/passwd")
+    constant = helper.make_node("Constant", [], ["c"], value=stray)
+    branch = helper.make_graph([constant], "branch", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [1])])
+    choice = helper.make_node("If", ["condition"], ["chosen"], then_branch=branch, else_branch=branch)
+    function = helper.make_function("ours", "f", [], ["c"], [constant], [helper.make_opsetid("", 13)])
+    for place in ("node", "branch", "function", "sparse"):
+        path = fabricate(YOLOX)
+        model = onnx.load(path)
+        if place == "function":
+            model.functions.append(function)
+        elif place == "sparse":
+            model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=stray, dims=[1]))
+        else:
+            model.graph.node.append(constant if place == "node" else choice)
+        path.write_bytes(model.SerializeToString())
+        with pytest.raises(ModelError, match="'stray' has its data outside"):
+            read_onnx(path)
+
+
+def test_external_data_that_is_missing_is_told(fabricate: Any) -> None:
+    with pytest.raises(ModelError, match="external data cannot be read") as caught:
+        read_onnx(with_external_data(fabricate(YOLOX), "none.bin"))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_input_size(fabricate: Any) -> None:
+    model = read_onnx(fabricate(YOLOX, ("h", "w"), batch="n"))
+    with pytest.raises(ModelError, match="leaves its input size open"):
+        prepare_network(model, "raw.onnx")
+    network = prepare_network(model, "raw.onnx", Size(96, 32))
+    assert (network.size, network.image.shape) == (Size(96, 32), (1, 3, 32, 96))
+    with pytest.raises(ModelError, match="takes pictures of 64x64, not 32x32"):
+        prepare_network(read_onnx(fabricate(YOLOX)), "raw.onnx", Size(32, 32))
+
+
+def test_an_input_that_takes_no_pictures(fabricate: Any) -> None:
+    model = read_onnx(fabricate(YOLOX))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 1
+    with pytest.raises(ModelError, match=r"no single input takes pictures.*images\[1, 1, 64, 64\]"):
+        prepare_network(model, "raw.onnx")
+
+
+def test_weights_that_are_listed_as_inputs_are_none(fabricate: Any) -> None:
+    model = read_onnx(fabricate(YOLOX))
+    model.graph.input.append(helper.make_tensor_value_info("output_values", TensorProto.FLOAT, [1, 84, 8]))
+    assert prepare_network(model, "raw.onnx").other_inputs == ()
+
+
+def test_an_old_opset_is_converted_and_nodes_without_a_name_get_one(fabricate: Any) -> None:
+    network = prepare_network(read_onnx(fabricate(YOLOX, opset=13)), "raw.onnx")
+    assert network.model.opset_import[0].version == 17
+    assert all(node.name.startswith("network/") for node in network.model.graph.node)
+
+
+def test_an_opset_that_cannot_be_converted(fabricate: Any) -> None:
+    model = read_onnx(fabricate(YOLOX))
+    model.graph.node.append(helper.make_node("Unheard", ["mean"], ["x"]))
+    with pytest.raises(ModelError, match="cannot be converted to opset 17") as caught:
+        prepare_network(model, "raw.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_only_a_reshape_of_the_batch_is_freed(fabricate: Any, run: Any) -> None:
+    """A constant of weights and a shape that only happens to begin with 1 stay; a shared shape is not changed for others."""
+    extra = (
+        helper.make_node("Constant", [], ["row"], value=numpy_helper.from_array(np.array([1, 672]))),
+        helper.make_node("Reshape", ["output_values", "row"], ["weights_row"]),
+        helper.make_node("Reshape", ["output", "row"], ["output_row"]),
+        helper.make_node("Add", ["weights_row", "output_row"], ["sum"]),
+    )
+    network = prepare_network(read_onnx(fabricate(YOLOX, extra=extra)), "raw.onnx")
+    shapes = [network.constant(node.input[1]) for node in network.model.graph.node if node.op_type == "Reshape"]
+    assert [shape.tolist() for shape in shapes if shape is not None] == [[0, 1, 1], [1, 672], [0, 672]]
+
+
+def test_a_batch_that_stays_fixed_is_refused(fabricate: Any) -> None:
+    # The mean over the batch: a batch of one, whatever goes in.
+    extra = (helper.make_node("ReduceMean", ["raw"], ["output"], axes=[0], keepdims=1),)
+    path = fabricate({"raw": np.ones((84, 8))}, extra=extra)
+    model = onnx.load(path)
+    model.graph.output[0].name = "output"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="the batch of 'boxes' is fixed"):
+        build_deployment_graph(path, CARD)
+
+
+def test_shapes_that_contradict_each_other(fabricate: Any) -> None:
+    extra = (helper.make_node("MatMul", ["output", "output"], ["wrong"]),)
+    with pytest.raises(ModelError, match="its shapes do not fit together") as caught:
+        prepare_network(read_onnx(fabricate(YOLOX, extra=extra, opset=17)), "raw.onnx")
+    assert "\n" not in str(caught.value)
+
+
+def test_finish_drops_what_is_stale_and_keeps_the_card(fabricate: Any) -> None:
+    graph = build_deployment_graph(fabricate(YOLOX), CARD)
+    spoiled = onnx.ModelProto()
+    spoiled.CopyFrom(graph)
+    del spoiled.metadata_props[:]
+    spoiled.metadata_props.add(key="other", value="stays")
+    for info in spoiled.graph.value_info:
+        info.type.tensor_type.shape.dim.add(dim_value=7)
+    spoiled.graph.node.append(helper.make_node("Relu", ["boxes"], ["unread"]))
+    spoiled.graph.initializer.append(numpy_helper.from_array(np.ones(3), "unread_too"))
+    mended = finish(spoiled, CARD, "x")
+    assert read_card(mended, "x") == CARD
+    assert mended.graph == graph.graph
+    assert {entry.key for entry in mended.metadata_props} == {"other", "vision_infer.card"}
+
+
+def test_finish_keeps_what_only_a_branch_reads(fabricate: Any) -> None:
+    graph = build_deployment_graph(fabricate(YOLOX), CARD)
+    body = [helper.make_node("Add", ["boxes_before", "offset"], ["sum"])]
+    branch = helper.make_graph(body, "branch", [], [helper.make_tensor_value_info("sum", TensorProto.FLOAT, None)])
+    for node in graph.graph.node:
+        node.output[:] = ["boxes_before" if name == "boxes" else name for name in node.output]
+    graph.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "offset"))
+    graph.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
+    graph.graph.node.append(helper.make_node("If", ["condition"], ["boxes"], then_branch=branch, else_branch=branch))
+    assert {"offset", "condition"} <= {tensor.name for tensor in finish(graph, CARD, "x").graph.initializer}
+
+
+def test_what_is_no_deployment_graph(fabricate: Any) -> None:
+    graph = build_deployment_graph(fabricate(YOLOX), CARD)
+    check_contract(graph, CARD, "x")
+    other = parse_card({**CARD.model_dump(), "input": {"width": 32, "height": 64}}, "test")
+    with pytest.raises(ModelError, match="no deployment graph for detect at 32x64"):
+        check_contract(graph, other, "x")
+    classify: ModelCard = CARD.model_copy(update={"task": "classify"})
+    with pytest.raises(ModelError, match="no deployment graph for classify"):
+        check_contract(graph, classify, "x")
+    graph.graph.output[1].type.tensor_type.shape.dim[0].dim_value = 2
+    with pytest.raises(ModelError, match=r"the batch of 'scores' is fixed \(2\)"):
+        assert_dynamic_batch(graph, "x")
+
+
+def test_an_output_that_is_not_static_is_refused(fabricate: Any) -> None:
+    graph = build_deployment_graph(fabricate(YOLOX), CARD)
+    for node in graph.graph.node:
+        node.output[:] = ["scores_before" if name == "scores" else name for name in node.output]
+    graph.graph.node.append(helper.make_node("NonZero", ["scores_before"], ["hits"]))
+    graph.graph.node.append(helper.make_node("Cast", ["hits"], ["scores"], to=TensorProto.FLOAT))
+    with pytest.raises(ModelError, match="the shape of output 'scores' is not static"):
+        finish(graph, CARD, "x")
+
+
+def test_a_graph_that_the_checker_refuses(fabricate: Any) -> None:
+    graph = build_deployment_graph(fabricate(YOLOX), CARD)
+    graph.graph.name = ""
+    with pytest.raises(ModelError, match="not valid ONNX") as caught:
+        finish(graph, CARD, "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_cards_in_graphs() -> None:
+    graph = helper.make_graph([], "g", [tensor_info("x", TensorProto.FLOAT, 1)], [tensor_info("x", TensorProto.FLOAT, 1)])
+    model = helper.make_model(graph)
+    assert read_card(model, "x") is None
+    write_card(model, CARD)
+    write_card(model, CARD)
+    assert [entry.key for entry in model.metadata_props] == ["vision_infer.card"]
+    model.metadata_props[0].value = "{"
+    with pytest.raises(ModelError, match="its card is not JSON"):
+        read_card(model, "x")
+    infer_shapes(model, "x")

@@ -1,0 +1,131 @@
+"""What heads share: normalisation, the exact multi-label top K, and the grid of anchor points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import ModelError
+from vision_infer.core.geometry import Size
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.network import RawNetwork, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class TopPairs:
+    """The K best (anchor, class) pairs, best first; names of tensors."""
+
+    scores: str
+    """float32 [B, K]"""
+    class_ids: str
+    """int32 [B, K]"""
+    anchors: str
+    """int64 [B, K], index into the network's anchors"""
+    count: int
+    """K"""
+
+
+def normalise_images(builder: GraphBuilder, images: str, card: ModelCard, dtype: int) -> str:
+    """From the pictures of a batch to what the raw network wants.
+
+    Args:
+        builder: takes the nodes.
+        images: uint8 [B, H, W, 3], RGB.
+        card: says colour order, mean and standard deviation.
+        dtype: ONNX element type of the network's input.
+
+    Returns:
+        Name of a tensor [B, 3, H, W] of ``dtype``.
+    """
+    # Cast comes first: TensorRT takes a uint8 input only so.
+    tensor = builder.cast(images, TensorProto.FLOAT, "images_float")
+    tensor = builder.add("Transpose", tensor, name="images_nchw", perm=[0, 3, 1, 2])
+    if card.color == "bgr":
+        tensor = builder.add("Gather", tensor, builder.ints("bgr_order", 2, 1, 0), name="images_bgr", axis=1)
+    mean = np.array(card.mean, np.float64).reshape(1, 3, 1, 1)
+    std = np.array(card.std, np.float64).reshape(1, 3, 1, 1)
+    if np.any(mean != 0):
+        tensor = builder.add("Sub", tensor, builder.constant("mean", mean.astype(np.float32)), name="images_centred")
+    if np.any(std != 1):
+        tensor = builder.add("Mul", tensor, builder.constant("inverse_std", (1 / std).astype(np.float32)), name="images_scaled")
+    if dtype != TensorProto.FLOAT:
+        tensor = builder.cast(tensor, dtype, "images_cast")
+    return tensor
+
+
+def as_float(builder: GraphBuilder, tensor: Tensor) -> str:
+    """An output of the raw network as float32, whatever precision the network has: boxes are decoded in FP32."""
+    if tensor.dtype == TensorProto.FLOAT:
+        return tensor.inside
+    return builder.cast(tensor.inside, TensorProto.FLOAT, f"{tensor.name}_float")
+
+
+def gather_rows(builder: GraphBuilder, rows: str, index: str, name: str) -> str:
+    """Pick rows in each picture: [B, N, D] and int64 [B, K] give [B, K, D]."""
+    axis = builder.ints(f"{name}_axis", 2)
+    index = builder.add("Unsqueeze", index, axis, name=f"{name}_index")
+    return builder.add("GatherND", rows, index, name=name, batch_dims=1)
+
+
+def top_pairs(builder: GraphBuilder, scores: str, anchors: int, classes: int, candidates: int) -> TopPairs:
+    """The exact K best (anchor, class) pairs without sorting all of them.
+
+    The K best pairs lie in the K anchors whose best classes are best: an anchor outside them is beaten by K others,
+    each with at least one better pair. So two small sorts do, of N values and of K times C.
+
+    Args:
+        builder: takes the nodes.
+        scores: float32 [B, N, C].
+        anchors: N.
+        classes: C.
+        candidates: K; less where there are less than K pairs.
+    """
+    kept = min(candidates, anchors)
+    count = min(candidates, kept * classes)
+    best = builder.reduce_max(scores, 2, "anchor_best")
+    _, top = builder.add_many("TopK", best, builder.ints("anchor_count", kept), name="anchor_top", outputs=2, axis=1)
+    rows = gather_rows(builder, scores, top, "anchor_scores")
+    flat = builder.add("Reshape", rows, builder.ints("pair_shape", 0, kept * classes), name="pair_scores")
+    values, pairs = builder.add_many("TopK", flat, builder.ints("pair_count", count), name="pair_top", outputs=2, axis=1)
+    number = builder.ints("class_count", classes)
+    position = builder.add("Div", pairs, number, name="pair_anchor")
+    # The rest of the division, written so because not every runtime has Mod for int64.
+    start = builder.add("Mul", position, number, name="pair_start")
+    class_ids = builder.cast(builder.add("Sub", pairs, start, name="pair_class"), TensorProto.INT32, "pair_class_int32")
+    chosen = builder.add("GatherElements", top, position, name="top_anchors", axis=1)
+    return TopPairs(values, class_ids, chosen, count)
+
+
+def grid_counts(size: Size, strides: tuple[int, ...]) -> tuple[int, ...]:
+    """The number of cells for each stride; a cell that the input only begins counts."""
+    return tuple(math.ceil(size.width / stride) * math.ceil(size.height / stride) for stride in strides)
+
+
+def grid(size: Size, strides: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cell indices and strides of all anchors, row by row, in the order of the strides.
+
+    Returns:
+        float32 [N, 2], (column, row) of each cell; float32 [N, 1], its stride in input pixels.
+    """
+    cells, steps = [], []
+    for stride in strides:
+        rows, columns = np.indices((math.ceil(size.height / stride), math.ceil(size.width / stride)))
+        cells.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
+        steps.append(np.full((cells[-1].shape[0], 1), stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(steps).astype(np.float32)
+
+
+def check_labels(network: RawNetwork, card: ModelCard, classes: int) -> None:
+    """Check that the card names each class of the network, or none.
+
+    Raises:
+        ModelError: the numbers differ.
+    """
+    if card.labels is not None and len(card.labels) != classes:
+        message = f"{network.where}: the network has {classes} classes, but there are {len(card.labels)} labels"
+        raise ModelError(message, "give a file with one label a line in the network's order, or no labels")

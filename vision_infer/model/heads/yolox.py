@@ -1,0 +1,82 @@
+"""YOLOX: one output [B, N, 5 + C] of centre, size, objectness and classes for each cell of the strides 8, 16, 32 (and 64).
+
+xy = (xy + cell)·stride, wh = exp(wh)·stride, score = objectness·class.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.decode import as_float, check_labels, gather_rows, grid, grid_counts, top_pairs
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.network import RawNetwork
+
+DEFAULTS = HeadDefaults(
+    color="bgr",
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    fit="top_left",
+    fill=(114, 114, 114),
+    confidence=0.35,
+    iou=0.45,
+    input_size=Size(640, 640),
+)
+_STRIDES = ((8, 16, 32), (8, 16, 32, 64))
+
+
+def _find_layout(network: RawNetwork) -> tuple[tuple[int, ...], int, int] | None:
+    """The strides, number of anchors and number of classes; None where the output is none of YOLOX."""
+    if network.other_inputs or len(network.outputs) != 1 or len(network.outputs[0].shape) != 3:
+        return None
+    _, anchors, width = network.outputs[0].shape
+    if anchors is None or width is None or width < 6:
+        return None
+    for strides in _STRIDES:
+        if sum(grid_counts(network.size, strides)) == anchors:
+            return strides, anchors, width - 5
+    return None
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is a YOLOX; None if it is not."""
+    layout = _find_layout(network)
+    if layout is None:
+        return None
+    strides, anchors, classes = layout
+    return f"one output of {anchors} anchors, as strides {'/'.join(map(str, strides))} give, with 5 + {classes} values each"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add YOLOX's decoding; see :class:`vision_infer.model.head.Head`."""
+    layout = _find_layout(network)
+    if layout is None:
+        counts = " or ".join(str(sum(grid_counts(network.size, strides))) for strides in _STRIDES)
+        raise network.refuse("yolox", f"it wants one output [1, {counts}, 5 + classes]")
+    if network.has_op("Exp"):  # the raw network has none: sizes are decoded inside already
+        raise network.refuse("yolox", "its boxes are decoded already; export it without decode_in_inference")
+    strides, anchors, classes = layout
+    check_labels(network, card, classes)
+    output = as_float(builder, network.outputs[0])
+
+    def columns(tensor: str, start: int, stop: int, name: str) -> str:
+        bounds = (builder.ints(f"{name}_start", start), builder.ints(f"{name}_stop", stop), builder.ints(f"{name}_axis", 2))
+        return builder.add("Slice", tensor, *bounds, name=name)
+
+    objectness, class_scores = columns(output, 4, 5, "objectness"), columns(output, 5, 5 + classes, "class_scores")
+    scores = builder.add("Mul", objectness, class_scores, name="scores_all")
+    top = top_pairs(builder, scores, anchors, classes, candidates)
+
+    rows = gather_rows(builder, output, top.anchors, "rows_top")
+    cells, steps = grid(network.size, strides)
+    cell = builder.add("Gather", builder.constant("cells", cells), top.anchors, name="cells_top", axis=0)
+    step = builder.add("Gather", builder.constant("strides", steps), top.anchors, name="strides_top", axis=0)
+    shifted = builder.add("Add", columns(rows, 0, 2, "xy_raw"), cell, name="xy_shifted")
+    xy = builder.add("Mul", shifted, step, name="xy")
+    growth = builder.add("Exp", columns(rows, 2, 4, "wh_raw"), name="wh_exp")
+    wh = builder.add("Mul", growth, step, name="wh")
+    half = builder.add("Mul", wh, builder.constant("half", np.array(0.5, np.float32)), name="wh_half")
+    corners = (builder.add("Sub", xy, half, name="box_min"), builder.add("Add", xy, half, name="box_max"))
+    return Decoded(builder.add("Concat", *corners, name="box", axis=2), top.scores, top.class_ids)
