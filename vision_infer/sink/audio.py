@@ -27,8 +27,8 @@ class SoundCopy:
     def __init__(self, path: str, output: av.container.OutputContainer) -> None:
         self._output = output
         self._source: av.container.InputContainer | None = None
-        self._packets: Iterator[av.Packet] = iter(())
-        self._held: av.Packet | None = None
+        self._packets: Iterator[av.Packet[AudioStream]] = iter(())
+        self._held: av.Packet[AudioStream] | None = None
         with suppress(av.error.FFmpegError, OSError):
             source = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
             if not source.streams.audio:
@@ -56,27 +56,27 @@ class SoundCopy:
             self._source = None
         self._packets = iter(())
 
-    def _next(self) -> av.Packet | None:
+    def _next(self) -> av.Packet[AudioStream] | None:
         try:
             return next(self._packets, None)
         except av.error.FFmpegError:
             return None  # damaged sound ends here; the pictures go on
 
-    def _copied(self, audio: AudioStream) -> Iterator[av.Packet]:
+    def _copied(self, audio: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         if audio.codec_context.name in MP4_AUDIO:
             stream = self._output.add_stream_from_template(audio)
             return self._as_it_is(audio, stream)
         encoder = self._output.add_stream("aac", rate=audio.codec_context.sample_rate)
         return self._encoded(audio, encoder)
 
-    def _as_it_is(self, audio: AudioStream, stream: AudioStream) -> Iterator[av.Packet]:
+    def _as_it_is(self, audio: AudioStream, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         assert self._source is not None
         for packet in self._source.demux(audio):
             if packet.dts is not None:
                 packet.stream = stream
                 yield packet
 
-    def _encoded(self, audio: AudioStream, encoder: AudioStream) -> Iterator[av.Packet]:
+    def _encoded(self, audio: AudioStream, encoder: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         assert self._source is not None
         context = encoder.codec_context
         layout = "mono" if audio.codec_context.channels == 1 else "stereo"

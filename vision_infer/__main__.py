@@ -1,0 +1,5 @@
+"""``python -m vision_infer`` is the command ``vision-infer``."""
+
+from vision_infer.cli.main import main
+
+main()

@@ -1,0 +1,95 @@
+"""The command ``vision-infer``: its parts, and the one place where an error becomes a line and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from vision_infer import __version__
+from vision_infer.cli import model, run, schema
+from vision_infer.core.errors import VisionInferError
+
+INTERNAL_ERROR = 70
+"""exit status of a mistake of ours (EX_SOFTWARE of sysexits.h)"""
+
+app = typer.Typer(
+    name="vision-infer",
+    help="Real-time video inference: video in, detections out, every frame with its latency account.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="run")(run.run_command)
+app.add_typer(model.app, name="model")
+app.add_typer(schema.app, name="schema")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vision-infer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command and leave with its exit status (``docs/cli.md`` lists them)."""
+    debug = "--debug" in sys.argv[1:]
+    # `vision-infer run --debug` is what people type: it is taken anywhere on the line.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        status = app(arguments, prog_name="vision-infer", standalone_mode=False)
+        sys.stdout.flush()
+        leave(status if isinstance(status, int) else 0)
+    except VisionInferError as error:
+        if debug:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        leave(error.exit_status)
+    except BrokenPipeError:
+        leave(141)
+    except typer.Abort:
+        leave(130)
+    except KeyboardInterrupt:
+        leave(130)
+    except Exception as error:
+        if debug:
+            raise
+        typer.echo(_usage_or_internal(error), err=True)
+        leave(getattr(error, "exit_code", INTERNAL_ERROR))
+
+
+def leave(status: int) -> NoReturn:
+    """Leave at once: every file is closed by now, and tearing down the runtimes' thread pools takes time and does nothing."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass
+    os._exit(status)
+
+
+def _usage_or_internal(error: Exception) -> str:
+    # Errors of the option parser: they have a message for people and an exit code.
+    format_message = getattr(error, "format_message", None)
+    if format_message is not None:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "vision-infer"
+        text = " ".join(str(format_message()).split()).rstrip(".")
+        return f"error: {text}: see '{command} --help'"
+    return f"error: unexpected {type(error).__name__}: {error}: run again with --debug and report this"
+
+
+if __name__ == "__main__":
+    main()

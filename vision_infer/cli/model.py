@@ -1,0 +1,154 @@
+"""``vision-infer model``: which networks there are, bringing one's own, and how good they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
+
+ModelDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of your own models. Default: $VISION_INFER_HOME/models.")
+]
+
+
+@app.command("list")
+def list_command(
+    model_dir: ModelDir = None, json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
+) -> None:
+    """Show the models that can be run by name."""
+    from vision_infer.model.catalogue import list_models
+
+    entries = list_models(model_dir)
+    if json_output:
+        rows = [
+            {"name": entry.name, "origin": entry.origin, "path": str(entry.path), "error": entry.error or None}
+            for entry in entries
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for entry in entries:
+        if entry.card is None or entry.error:
+            typer.echo(f"{entry.name}  {entry.origin}  cannot be used: {entry.error}")
+            continue
+        card = entry.card
+        labels = f"{len(card.labels)} labels" if card.labels else "no labels"
+        accuracy = "".join(f", {one.metric} {one.value:g} on {one.dataset}" for one in card.accuracy[:1])
+        typer.echo(
+            f"{entry.name}  {entry.origin}  {card.task}, {card.input_size}, {labels}{accuracy}, {card.license or 'no licence'}"
+        )
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")],
+    model_dir: ModelDir = None,
+    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Show a model's card."""
+    from vision_infer.model.catalogue import read_card_file, resolve_model
+
+    path = resolve_model(model, model_dir)
+    if model.endswith(".onnx"):
+        from vision_infer.model.importing import read_deployment_card
+
+        card = read_deployment_card(path)
+    else:
+        card = read_card_file(path.with_name("model.yaml"))
+    if json_output:
+        typer.echo(card.model_dump_json(indent=2))
+        return
+    from vision_infer.model.importing import card_to_yaml
+
+    typer.echo(f"# {path}\n{card_to_yaml(card)}", nl=False)
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A network as its authors export it, or a deployment graph.")],
+    name: Annotated[str, typer.Option(help="Name for 'run --model NAME'.")],
+    head: Annotated[str | None, typer.Option(metavar="yolox|nanodet|detr", help="Family. Default: recognised.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="coco|FILE", help="Labels, one a line. Default: class numbers.")] = None,
+    fit: Annotated[str | None, typer.Option(metavar="center|top_left|stretch", help="How pictures are fitted in.")] = None,
+    fill: Annotated[int | None, typer.Option(min=0, max=255, help="Grey level around the picture.")] = None,
+    color: Annotated[str | None, typer.Option(metavar="rgb|bgr", help="Colour order of the network.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="A,B,C", help="Subtracted, in colour order, 0–255.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="A,B,C", help="Divided by, in colour order.")] = None,
+    candidates: Annotated[int, typer.Option(min=1, max=5000, help="Boxes a picture before NMS.")] = 300,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
+    model_dir: ModelDir = None,
+) -> None:
+    """Make a deployment graph and its card of an ONNX network; what is not given is the family's default."""
+    import os
+
+    from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.importing import import_model
+
+    path = import_model(
+        file,
+        name,
+        head,
+        labels=labels,
+        fit=_one_of("--fit", fit, ("center", "top_left", "stretch")),  # type: ignore[arg-type]
+        fill=None if fill is None else (fill, fill, fill),
+        color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
+        mean=_three("--mean", mean),
+        std=_three("--std", std),
+        model_dir=user_folder(model_dir, os.environ),
+        candidates=candidates,
+        overwrite=overwrite,
+    )
+    typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model, or a deployment graph (.onnx).")],
+    data: Annotated[Path, typer.Option(metavar="instances.json", help="Annotations in COCO's form.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures.")],
+    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Least score. Default: 0.001.")] = None,
+    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="Overlap of NMS. Default: the model's.")] = None,
+    engine: Annotated[str, typer.Option(metavar="auto|NAME")] = "auto",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
+    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    model_dir: ModelDir = None,
+) -> None:
+    """Measure a model's accuracy on annotated pictures, through the whole path of a run."""
+    from vision_infer.config.run import run_settings
+    from vision_infer.precision.accuracy import evaluate as measure
+
+    settings = run_settings(
+        sources=(str(images),), model=model, model_dir=model_dir, engine=engine, device=device, confidence=confidence, iou=iou
+    )
+    report = measure(settings, data, images)
+    if json_output:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
+
+
+def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
+    from vision_infer.core.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3:
+        raise UsageError(f"{option} {text}: is not three numbers", f"write {option} 123.7,116.3,103.5")
+    return values[0], values[1], values[2]
+
+
+def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str | None:
+    from vision_infer.core.errors import UsageError
+
+    if value is not None and value not in choices:
+        raise UsageError(f"{option} {value}: unknown", f"use {' or '.join(choices)}")
+    return value

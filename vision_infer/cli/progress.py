@@ -1,0 +1,118 @@
+"""How a run goes: bars on a terminal, plain lines elsewhere. All of it on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.pipeline.offline import Progress as Report
+from vision_infer.pipeline.status import StreamState, StreamStatus
+
+BARS_SHOWN = 12
+"""bars of single sources at the same time; there is always one for all"""
+LINE_INTERVAL_NS = 5_000_000_000
+_OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
+
+
+@contextmanager
+def open_progress(quiet: bool) -> Iterator[Report | None]:
+    """What :func:`vision_infer.pipeline.offline.run` calls with the state of the streams; None when quiet."""
+    if quiet:
+        yield None
+        return
+    if not sys.stderr.isatty():
+        yield PlainLines(SYSTEM_CLOCK)
+        return
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, console=console, transient=True, refresh_per_second=5) as bars:
+        yield Bars(bars, SYSTEM_CLOCK)
+
+
+class Bars:
+    """A bar for each source that runs, and one for all."""
+
+    def __init__(self, bars: Progress, clock: Clock) -> None:
+        self._bars = bars
+        self._rate = Rate(clock)
+        self._tasks: dict[str, TaskID] = {}
+        self._all = bars.add_task("all", total=None, text="")
+
+    def __call__(self, statuses: Sequence[StreamStatus]) -> None:
+        """Draw the streams as they are now."""
+        for status in statuses:
+            task = self._tasks.get(status.name)
+            if status.state in _OVER:
+                if task is not None:
+                    self._bars.remove_task(self._tasks.pop(status.name))
+            elif status.state is StreamState.RUNNING and (task is not None or len(self._tasks) < BARS_SHOWN):
+                if task is None:
+                    task = self._tasks[status.name] = self._bars.add_task(status.name, total=status.frames_expected, text="")
+                text = f"{status.decoded}/{status.frames_expected or '?'} frames"
+                self._bars.update(task, completed=status.decoded, total=status.frames_expected, text=text)
+        total, done = totals(statuses)
+        self._bars.update(self._all, completed=done, total=total, text=self._rate.text(statuses))
+
+
+class PlainLines:
+    """A line every five seconds."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._rate = Rate(clock)
+        self._next_ns = clock.monotonic_ns() + LINE_INTERVAL_NS
+
+    def __call__(self, statuses: Sequence[StreamStatus]) -> None:
+        """Tell how far it is, if it is time to."""
+        now = self._clock.monotonic_ns()
+        text = self._rate.text(statuses)
+        if now >= self._next_ns:
+            self._next_ns = now + LINE_INTERVAL_NS
+            over = sum(status.state in _OVER for status in statuses)
+            sys.stderr.write(f"{over}/{len(statuses)} sources done, {text}\n")
+            sys.stderr.flush()
+
+
+class Rate:
+    """Frames a second, times real time and time left, over the whole run so far."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started_ns = clock.monotonic_ns()
+
+    def text(self, statuses: Sequence[StreamStatus]) -> str:
+        """``120/1000 frames, 33.5 fps, 1.3x real time, 0:00:27 left``."""
+        elapsed = (self._clock.monotonic_ns() - self._started_ns) / 1e9
+        total, done = totals(statuses)
+        rate = done / elapsed if elapsed > 0 else 0.0
+        parts = [f"{done}/{total or '?'} frames", f"{rate:.1f} fps"]
+        media = sum(status.decoded / status.frame_rate for status in statuses if status.frame_rate)
+        if media and elapsed > 0:
+            parts.append(f"{media / elapsed:.1f}x real time")
+        if total and rate > 0:
+            parts.append(f"{_clock_text(max(0.0, (total - done) / rate))} left")
+        return ", ".join(parts)
+
+
+def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:
+    """Frames expected over all sources (None while one of them is unknown) and frames decoded."""
+    done = sum(status.decoded for status in statuses)
+    expected = 0
+    for status in statuses:
+        if status.state in _OVER:
+            expected += status.decoded
+        elif status.frames_expected is None:
+            return None, done
+        else:
+            expected += max(status.frames_expected, status.decoded)
+    return expected, done
+
+
+def _clock_text(seconds: float) -> str:
+    return time.strftime("%H:%M:%S" if seconds >= 3600 else "%M:%S", time.gmtime(round(seconds)))

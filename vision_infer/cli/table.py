@@ -1,0 +1,59 @@
+"""The summary of a run as people read it, on standard error."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from vision_infer.pipeline.summary import RunSummary
+
+
+def print_summary(summary: RunSummary, console: Console | None = None) -> None:
+    """Print what was done, where the time went, and what it cost."""
+    console = console or Console(stderr=True, highlight=False)
+    if len(summary.sources) > 1:
+        console.print(_sources(summary))
+    console.print(_stages(summary))
+    per_frame = 1000 * summary.cpu_seconds / summary.frames if summary.frames else 0.0
+    every = f" of {summary.decoded} decoded" if summary.decoded != summary.frames else ""
+    console.print(
+        f"{summary.frames} frames{every} in {summary.seconds:.2f} s = {summary.fps:.1f} fps, {summary.detections} detections, "
+        f"{summary.model} on {summary.engine}",
+        soft_wrap=True,
+    )
+    busy = ", ".join(f"{stage} {fraction:.0%}" for stage, fraction in summary.busy.items())
+    console.print(f"bound by {summary.bound_by} (busy: {busy})", soft_wrap=True)
+    console.print(
+        f"{per_frame:.1f} ms of CPU a frame, peak memory {summary.peak_rss_bytes / 1e6:.0f} MB, "
+        f"started in {summary.startup_seconds:.2f} s",
+        soft_wrap=True,
+    )
+    for output in summary.outputs:
+        console.print(f"wrote {output}", soft_wrap=True, markup=False)
+    if summary.interrupted:
+        console.print("stopped before the end: what was decoded is written")
+
+
+def _stages(summary: RunSummary) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stage")
+    for heading in ("mean ms", "p50", "p95", "p99", "share"):
+        table.add_column(heading, justify="right")
+    for stage, row in summary.stages.items():
+        figures = (f"{row[key]:.2f}" for key in ("mean_ms", "p50_ms", "p95_ms", "p99_ms"))
+        table.add_row(stage, *figures, f"{row['share']:.1%}")
+    return table
+
+
+def _sources(summary: RunSummary, most: int = 20) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("source", overflow="fold")
+    for heading in ("frames", "detections", "gaps"):
+        table.add_column(heading, justify="right")
+    table.add_column("state")
+    for source in summary.sources[:most]:
+        counts = (str(source[key]) for key in ("frames", "detections", "gaps"))
+        table.add_row(str(source["name"]), *counts, str(source["state"]))
+    if len(summary.sources) > most:
+        table.add_row(f"… and {len(summary.sources) - most} more")
+    return table

@@ -1,0 +1,74 @@
+"""One thread for each batch in flight: take a batch, write its pictures into the engine's slots, run it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from queue import Queue
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import EngineError
+from vision_infer.core.frame import Frame
+from vision_infer.engine.engine import Loan
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.messages import Failed, Inferred, Message
+from vision_infer.schedule.batcher import Batch
+
+
+class InferenceWorker:
+    """Runs batches until the dispatch is closed and empty."""
+
+    def __init__(self, number: int, lanes: Mapping[str, Lane], dispatch: Dispatch, results: Queue[Message], clock: Clock) -> None:
+        self._lanes = lanes
+        self._dispatch = dispatch
+        self._results = results
+        self._clock = clock
+        self.preprocess_ns = 0
+        self.inference_ns = 0
+        self.present_ns = 0
+        self.thread = threading.Thread(target=self._run, name=f"inference-{number}", daemon=True)
+
+    def _run(self) -> None:
+        started = self._clock.monotonic_ns()
+        while (batch := self._dispatch.take()) is not None:
+            self._results.put(self._infer(batch))
+        self.present_ns = self._clock.monotonic_ns() - started
+
+    def _infer(self, batch: Batch[Frame]) -> Message:
+        engine = self._lanes[batch.lane].engine
+        engine_ns = 0
+        try:
+            loan = engine.lend(batch.size)
+            unreadable = self._write(batch, loan)
+            raw = engine.collect(engine.submit(loan))
+            engine_ns = raw.ended_ns - raw.started_ns
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            if isinstance(error, EngineError):
+                return Failed(batch, error)
+            failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "please report this")
+            failure.__cause__ = error
+            return Failed(batch, failure)
+        finally:
+            self._dispatch.done(batch, engine_ns)
+        self.inference_ns += engine_ns
+        for entry in batch.entries:
+            trace = entry.waiting.item.trace
+            trace.inference_start_ns = raw.started_ns
+            trace.inference_end_ns = raw.ended_ns
+        return Inferred(batch, raw, unreadable)
+
+    def _write(self, batch: Batch[Frame], loan: Loan) -> dict[int, str]:
+        lane = self._lanes[batch.lane]
+        now = self._clock.monotonic_ns
+        unreadable: dict[int, str] = {}
+        for place, entry in enumerate(batch.entries):
+            picture, trace = entry.waiting.item.picture, entry.waiting.item.trace
+            trace.preprocess_start_ns = begin = now()
+            try:
+                picture.write_into(loan.slots[place], lane.letterbox(picture.size))
+            except Exception as error:  # noqa: BLE001 - one stream's picture must not cost the others their batch
+                unreadable[place] = f"{type(error).__name__}: {error}"
+            trace.preprocess_end_ns = end = now()
+            self.preprocess_ns += end - begin
+        return unreadable

@@ -1,0 +1,70 @@
+"""The third seam: a lane is one engine with one input size, and how its results become detections."""
+
+from __future__ import annotations
+
+import difflib
+from functools import lru_cache
+
+from vision_infer.analyze.select import Selector
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.geometry import Letterbox, Size, letterbox
+from vision_infer.engine.engine import Engine
+from vision_infer.schedule.batcher import LaneSettings
+
+
+class Lane:
+    """An engine and the choice among its candidates.
+
+    Args:
+        name: unique among the lanes of a supervisor.
+        engine: runs the batches; stays its owner's to close.
+        selector: which candidates become detections.
+        max_wait_ns: how long a frame may wait for its batch to fill.
+    """
+
+    def __init__(self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0) -> None:
+        if engine.card.task != "detect":
+            raise ModelError(f"{engine.card.name} is a network for '{engine.card.task}'", "only 'detect' can be run so far")
+        self.name = name
+        self.engine = engine
+        self.selector = selector
+        self.settings = LaneSettings(name, engine.batch_sizes, engine.in_flight, max_wait_ns)
+        self._letterbox = lru_cache(maxsize=256)(self._fit)
+
+    def letterbox(self, size: Size) -> Letterbox:
+        """How a picture of this size is fitted into the engine's slots."""
+        return self._letterbox(size)
+
+    def _fit(self, size: Size) -> Letterbox:
+        card = self.engine.card
+        return letterbox(size, self.engine.input_size, card.fit, card.fill)
+
+
+def make_selector(card: ModelCard, confidence: float | None, iou: float | None, classes: tuple[str, ...] | None) -> Selector:
+    """The selector that a user wants, the rest from the card.
+
+    Raises:
+        UsageError: a class that the network does not know; names the nearest ones.
+    """
+    return Selector(
+        confidence=card.confidence if confidence is None else confidence,
+        iou=card.iou if iou is None else iou,
+        classes=None if classes is None else frozenset(_class_id(card, name.strip()) for name in classes),
+        label_names=card.labels,
+    )
+
+
+def _class_id(card: ModelCard, name: str) -> int:
+    labels = card.labels
+    if labels is None:
+        if name.isdecimal():
+            return int(name)
+        raise UsageError(f"unknown class {name!r}: {card.name} has no labels", "give class numbers")
+    by_name = {label.casefold(): number for number, label in enumerate(labels)}
+    found = by_name.get(name.casefold())
+    if found is not None:
+        return found
+    near = difflib.get_close_matches(name.casefold(), by_name, 3, 0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"'vision-infer model show {card.name}' lists them"
+    raise UsageError(f"unknown class {name!r} for {card.name}", hint)

@@ -1,0 +1,150 @@
+"""A run over files: settings in, results written, the summary out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from vision_infer.analyze.track import selection_confidence
+from vision_infer.config.run import RunSettings
+from vision_infer.core.errors import StreamError
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.outputs import OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.status import StreamStatus
+from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
+from vision_infer.pipeline.supervisor import AddStream, Supervisor
+from vision_infer.sink.sink import Sink
+from vision_infer.stream.find import Found, find_sources
+from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
+
+Progress = Callable[[Sequence[StreamStatus]], None]
+PROGRESS_INTERVAL_S = 0.2
+
+
+def run(settings: RunSettings, stopping: threading.Event, progress: Progress | None = None) -> RunSummary:
+    """Read all sources, write all results.
+
+    Args:
+        settings: what to do.
+        stopping: set it to stop early; what was decoded is still finished and written.
+        progress: called a few times a second with the state of every stream.
+
+    Raises:
+        VisionInferError: nothing could be run (usage, model, engine, outputs), or something broke that all sources share.
+            A source that fails alone is in the summary, and the others go on.
+    """
+    found = find_sources(settings.sources)
+    if not found.specs:
+        raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
+    plan = plan_outputs(settings.out, found.specs, settings.overwrite)
+    path = resolve_model(settings.model, settings.model_dir)
+    with open_engine(path, engine_request(settings)) as engine:
+        lane = make_lane(engine, settings)
+        engine.warm_up()
+        return _run(settings, found, plan, lane, stopping, progress)
+
+
+def engine_request(settings: RunSettings) -> EngineRequest:
+    """The part of the settings that chooses the engine."""
+    return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch)
+
+
+def make_lane(engine: Engine, settings: RunSettings) -> Lane:
+    """The lane of a run: all its sources go through one engine."""
+    least = shown_confidence(engine, settings)
+    if settings.track:
+        least = selection_confidence(least)  # a tracker finds lost objects again by their detections of low score
+    return Lane("main", engine, make_selector(engine.card, least, settings.iou, settings.classes))
+
+
+def shown_confidence(engine: Engine, settings: RunSettings) -> float:
+    """Least score of a detection that becomes a result without belonging to a track."""
+    return engine.card.confidence if settings.confidence is None else settings.confidence
+
+
+def make_supervisor(lane: Lane, sources: int, shared: Sequence[Sink]) -> Supervisor:
+    """A supervisor for recorded sources: as many side by side as keep the machine busy."""
+    cpus = available_cpus()
+    side_by_side = min(sources, max(4, 2 * cpus), 16)
+    decode_threads = max(1, cpus // (2 * side_by_side))
+    return Supervisor([lane], shared, max_active=side_by_side, decode_threads=decode_threads)
+
+
+def _run(
+    settings: RunSettings, found: Found, plan: OutputPlan, lane: Lane, stopping: threading.Event, progress: Progress | None
+) -> RunSummary:
+    engine = lane.engine
+    track = shown_confidence(engine, settings) if settings.track else None
+    shared: list[Sink] = []
+    with ExitStack() as stack:
+        for output in plan.shared:
+            sink = open_sink(output, None)
+            shared.append(sink)
+            stack.callback(sink.close, False)
+        startup_s = process_age_s()
+        cpu_before = cpu_ns()
+        supervisor = stack.enter_context(make_supervisor(lane, len(found.specs), shared))
+        for spec in found.specs:
+            supervisor.add(AddStream(spec, lane.name, plan.by_stream[spec.name], settings.every, track))
+        interrupted = _wait(supervisor, stopping, progress)
+        supervisor.close()
+        cpu = cpu_ns() - cpu_before
+    if supervisor.error is not None:
+        raise supervisor.error
+    records = supervisor.records()
+    work = supervisor.work()
+    return RunSummary(
+        frames=sum(record.results for record in records),
+        decoded=sum(record.decoded for record in records),
+        detections=sum(record.detections for record in records),
+        seconds=(supervisor.last_written_ns - supervisor.first_open_ns) / 1e9,
+        startup_seconds=startup_s or 0.0,
+        cpu_seconds=cpu / 1e9,
+        peak_rss_bytes=peak_rss_bytes(),
+        bound_by=bound_by(work),
+        busy=busy_fractions(work),
+        stages=supervisor.account().summary(),
+        sources=(*(source_summary(record) for record in records), *(_not_found(error) for error in found.errors)),
+        model=engine.card.name,
+        engine=engine.name,
+        outputs=tuple(plan.paths()),
+        padded=supervisor.padded,
+        interrupted=interrupted,
+    )
+
+
+def _wait(supervisor: Supervisor, stopping: threading.Event, progress: Progress | None) -> bool:
+    """Wait for the end, or for the wish to stop; True when it was stopped."""
+    interrupted = False
+    while not supervisor.wait(PROGRESS_INTERVAL_S):
+        if stopping.is_set() and not interrupted:
+            interrupted = True
+            supervisor.stop()
+        if progress is not None:
+            progress(supervisor.statuses())
+    if progress is not None:
+        progress(supervisor.statuses())
+    return interrupted
+
+
+def _nothing_found(found: Found) -> StreamError:
+    return StreamError(f"nothing to read: {'; '.join(error.message for error in found.errors)}", "give video files or pictures")
+
+
+def _not_found(error: StreamError) -> dict[str, object]:
+    return {
+        "name": error.message.split(":")[0],
+        "source": error.message.split(":")[0],
+        "state": "failed",
+        "frames": 0,
+        "decoded": 0,
+        "detections": 0,
+        "gaps": 0,
+        "dropped": {},
+        "error": str(error),
+    }

@@ -1,0 +1,115 @@
+"""The end of a stream's way: its results go into its sinks, in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import Queue
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import OutputError, VisionInferError
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.sink.sink import Sink
+from vision_infer.telemetry.histogram import Histogram
+
+
+@dataclass(frozen=True, slots=True)
+class _Close:
+    complete: bool
+
+
+class Outlet:
+    """Writes a stream's frames into its sinks and gives their places in the window back.
+
+    Sinks that draw and encode take milliseconds for each frame: then the outlet has a thread of its own, so that they cost
+    the other streams nothing. Otherwise whoever puts, writes.
+
+    Args:
+        name: of the stream.
+        sinks: the stream's own; closed with it.
+        shared: sinks of all streams; not closed here.
+        window: gets a credit back for each frame.
+        window_size: most frames that can be here at the same time.
+        failed: called with the first error of a sink (and whether the sink is shared).
+        closed: called once, when everything is written and closed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sinks: Sequence[Sink],
+        shared: Sequence[Sink],
+        window: threading.Semaphore,
+        window_size: int,
+        clock: Clock,
+        failed: Callable[[VisionInferError, bool], None],
+        closed: Callable[[], None],
+    ) -> None:
+        self._sinks = tuple(sinks)
+        self._shared = tuple(shared)
+        self._window = window
+        self._clock = clock
+        self._failed = failed
+        self._closed = closed
+        self._broken = False
+        self.write_times = Histogram()
+        self.present_ns = 0
+        self.needs_pictures = any(sink.needs_pictures for sink in (*sinks, *shared))
+        # One place more than the window for the closing word: putting never waits.
+        self._queue: Queue[tuple[Frame, Result | None] | _Close] | None = None
+        if self.needs_pictures:
+            self._queue = Queue(maxsize=window_size + 1)
+            threading.Thread(target=self._run, name=f"outlet-{name}", daemon=True).start()
+
+    def put(self, frame: Frame, result: Result | None) -> None:
+        """Take the stream's next frame."""
+        if self._queue is None:
+            self._write(frame, result)
+        else:
+            self._queue.put((frame, result))
+
+    def close(self, complete: bool) -> None:
+        """The stream has no more frames."""
+        if self._queue is None:
+            self._finish(complete)
+        else:
+            self._queue.put(_Close(complete))
+
+    def _run(self) -> None:
+        assert self._queue is not None
+        started = self._clock.monotonic_ns()
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _Close):
+                self.present_ns = self._clock.monotonic_ns() - started
+                self._finish(item.complete)
+                return
+            self._write(*item)
+            del item  # the picture's memory is not held while waiting for the next
+
+    def _write(self, frame: Frame, result: Result | None) -> None:
+        begin = self._clock.monotonic_ns()
+        for sink in (*self._sinks, *self._shared):
+            if not self._broken:
+                self._guard(lambda sink=sink: sink.write(frame, result), sink)  # type: ignore[misc]
+        self.write_times.record(self._clock.monotonic_ns() - begin)
+        self._window.release()
+
+    def _finish(self, complete: bool) -> None:
+        for sink in self._sinks:
+            self._guard(lambda sink=sink: sink.close(complete), sink)  # type: ignore[misc]
+        self._closed()
+
+    def _guard(self, action: Callable[[], None], sink: Sink) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            self._broken = True
+            if isinstance(error, VisionInferError):
+                failure = error
+            else:
+                failure = OutputError(f"unexpected {type(error).__name__} while writing: {error}", "please report this")
+                failure.__cause__ = error
+            self._failed(failure, sink in self._shared)

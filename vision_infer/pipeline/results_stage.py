@@ -1,0 +1,183 @@
+"""The thread between engines and sinks: select, put in order, track, emit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from queue import Queue
+
+from vision_infer.analyze.select import select
+from vision_infer.analyze.track import Tracker
+from vision_infer.core.clock import Clock
+from vision_infer.core.detections import Detections
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import VisionInferError
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.messages import Ended, Failed, Inferred, Message, Passed, Superseded
+from vision_infer.pipeline.outlet import Outlet
+from vision_infer.pipeline.status import StreamRecord
+from vision_infer.schedule.reorder import Reorder
+from vision_infer.telemetry.account import StageAccount
+
+
+@dataclass(frozen=True, slots=True)
+class _Selected:
+    frame: Frame
+    lane: Lane | None
+    """None: the frame was not inferred"""
+    detections: Detections
+
+
+@dataclass(slots=True)
+class _Stream:
+    record: StreamRecord
+    outlet: Outlet
+    tracker: Tracker | None
+    window: threading.Semaphore
+    order: Reorder[_Selected] = field(default_factory=Reorder)
+    left: int = 0
+    """sequence numbers that have left the order, with a result or without"""
+    end: Ended | None = None
+
+
+class ResultsStage:
+    """Takes what the workers have done and hands each stream's results to its outlet, in order.
+
+    Args:
+        failed: called with the error of an engine.
+        ended: called when a stream has given its last result to its outlet.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, Lane],
+        messages: Queue[Message],
+        clock: Clock,
+        failed: Callable[[VisionInferError], None],
+        ended: Callable[[Ended], None],
+    ) -> None:
+        self._lanes = lanes
+        self._messages = messages
+        self._clock = clock
+        self._failed = failed
+        self._ended = ended
+        self._streams: dict[str, _Stream] = {}
+        self.account = StageAccount()
+        self.busy_ns = 0
+        self.present_ns = 0
+        self.thread = threading.Thread(target=self._run, name="results", daemon=True)
+
+    def join(self, record: StreamRecord, outlet: Outlet, tracker: Tracker | None, window: threading.Semaphore) -> None:
+        """Let a stream in, before its first frame is offered."""
+        self._streams[record.name] = _Stream(record, outlet, tracker, window)
+
+    def _run(self) -> None:
+        now = self._clock.monotonic_ns
+        started = now()
+        while True:
+            message = self._messages.get()
+            begin = now()
+            if isinstance(message, Inferred):
+                self._inferred(message)
+            elif isinstance(message, Passed):
+                self._passed(message)
+            elif isinstance(message, Ended):
+                self._end(message)
+            elif isinstance(message, Superseded):
+                self._dropped(self._streams[message.stream], message.sequence, DropReason.SUPERSEDED)
+            elif isinstance(message, Failed):
+                for entry in message.batch.entries:
+                    self._dropped(self._streams[entry.stream], entry.waiting.sequence, DropReason.FAILED)
+                self._failed(message.error)
+            else:
+                break
+            self.busy_ns += now() - begin
+            del message  # the pictures' memory is not held while waiting for the next
+        self.present_ns = now() - started
+
+    def _inferred(self, message: Inferred) -> None:
+        now = self._clock.monotonic_ns
+        lane = self._lanes[message.batch.lane]
+        entries = message.batch.entries
+        begin = now()
+        outputs = message.raw.outputs
+        found = select(
+            (outputs["boxes"], outputs["scores"], outputs["class_ids"]),
+            [lane.letterbox(entry.waiting.item.picture.size) for entry in entries],
+            lane.selector,
+        )
+        end = now()
+        for place, entry in enumerate(entries):
+            stream = self._streams[entry.stream]
+            frame, sequence = entry.waiting.item, entry.waiting.sequence
+            if place in message.unreadable:
+                stream.record.gaps += 1
+                self._dropped(stream, sequence, DropReason.FAILED)
+                continue
+            frame.trace.select_start_ns = begin
+            frame.trace.select_end_ns = end
+            self._emit(stream, stream.order.put(sequence, _Selected(frame, lane, found[place])))
+            self._finish_if_last(stream, 1)
+
+    def _passed(self, message: Passed) -> None:
+        stream = self._streams[message.frame.stream]
+        self._emit(stream, stream.order.put(message.sequence, _Selected(message.frame, None, Detections.empty())))
+        self._finish_if_last(stream, 1)
+
+    def _dropped(self, stream: _Stream, sequence: int, reason: DropReason) -> None:
+        stream.record.drop(reason)
+        if reason is not DropReason.SUPERSEDED:
+            stream.window.release()
+        self._emit(stream, stream.order.skip(sequence))
+        self._finish_if_last(stream, 1)
+
+    def _emit(self, stream: _Stream, ready: list[_Selected]) -> None:
+        now = self._clock.monotonic_ns
+        record = stream.record
+        for one in ready:
+            frame, lane = one.frame, one.lane
+            if lane is None:
+                stream.outlet.put(frame, None)
+                continue
+            trace = frame.trace
+            trace.track_start_ns = now()
+            detections = one.detections
+            if stream.tracker is not None:
+                detections = stream.tracker.update(detections, frame.pts_s)
+            trace.emitted_ns = now()
+            latency = trace.latency()
+            self.account.latency(latency)
+            record.results += 1
+            record.detections += len(detections)
+            engine = lane.engine
+            result = Result(
+                frame.stream,
+                frame.index,
+                frame.pts_s,
+                frame.picture.size,
+                engine.card.name,
+                engine.name,
+                detections,
+                latency,
+                frame.file,
+            )
+            stream.outlet.put(frame, result)
+
+    def _end(self, message: Ended) -> None:
+        stream = self._streams.get(message.stream)
+        if stream is None:  # it never opened
+            self._ended(message)
+            return
+        stream.end = message
+        self._finish_if_last(stream, 0)
+
+    def _finish_if_last(self, stream: _Stream, left: int) -> None:
+        stream.left += left
+        end = stream.end
+        if end is not None and stream.left == end.sequences:
+            del self._streams[end.stream]
+            self._ended(end)
+            stream.outlet.close(end.complete)

@@ -1,0 +1,119 @@
+"""One thread for each stream: open, decode, choose, offer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from queue import Queue
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.messages import Ended, Message, Passed, Superseded
+from vision_infer.pipeline.status import StreamRecord
+from vision_infer.schedule.pacing import EveryNth
+from vision_infer.stream.source import Source
+
+Opener = Callable[[], Source]
+
+
+class StreamWorker:
+    """Decodes a source and offers its frames to a lane.
+
+    A recorded stream has a *window*: so many of its frames may be anywhere between the decoder and the last sink. When they
+    are, the decoder waits. That one number bounds every queue that a recorded frame passes.
+
+    Args:
+        record: where the stream's counts are kept.
+        open_source: opens the source; may raise StreamError.
+        opened: called with the source once it is open, before its first frame.
+        every: infer every N-th frame.
+        pass_others: whether the frames between are drawn too.
+        window: the window's credits; the outlet gives them back. None for a live stream.
+    """
+
+    def __init__(
+        self,
+        record: StreamRecord,
+        lane: str,
+        open_source: Opener,
+        opened: Callable[[Source], bool],
+        dispatch: Dispatch,
+        results: Queue[Message],
+        clock: Clock,
+        every: int,
+        window: threading.Semaphore,
+    ) -> None:
+        self.record = record
+        self.stopping = threading.Event()
+        self._lane = lane
+        self._open_source = open_source
+        self._opened = opened
+        self._dispatch = dispatch
+        self._results = results
+        self._clock = clock
+        self._pacing = EveryNth(every)
+        self._window = window
+        self._sequence = 0
+        self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
+
+    def stop(self) -> None:
+        """Decode no further; what was decoded goes its way."""
+        self.stopping.set()
+        self._window.release()  # it may be waiting for its window
+
+    def _run(self) -> None:
+        error: StreamError | None = None
+        started = self._clock.monotonic_ns()
+        try:
+            with self._open_source() as source:
+                pass_others = self._opened(source)
+                self._read(source, pass_others)
+                self.record.gaps = source.gaps
+        except StreamError as failure:
+            error = failure
+        except Exception as failure:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            error = StreamError(f"{self.record.name}: unexpected {type(failure).__name__}: {failure}", "please report this")
+            error.__cause__ = failure
+        finally:
+            self.record.present_ns = self._clock.monotonic_ns() - started
+        complete = error is None and not self.stopping.is_set()
+        self._results.put(Ended(self.record.name, self._sequence, complete, error))
+
+    def _read(self, source: Source, pass_others: bool) -> None:
+        now = self._clock.monotonic_ns
+        record = self.record
+        frames = source.frames()
+        while not self.stopping.is_set():
+            begin = now()
+            frame = next(frames, None)
+            end = now()
+            record.decode_ns += end - begin
+            if frame is None:
+                return
+            record.decoded += 1
+            record.gaps = source.gaps
+            frame.trace.decode_start_ns = begin
+            frame.trace.decode_end_ns = end
+            if self._pacing.wants(frame.index, end):
+                self._offer(frame, source.live)
+            elif pass_others:
+                self._window.acquire()
+                self._results.put(Passed(frame, self._sequence))
+                self._sequence += 1
+            else:
+                record.drop(DropReason.PACED)
+
+    def _offer(self, frame: Frame, live: bool) -> None:
+        if not live:
+            self._window.acquire()
+            if self.stopping.is_set():
+                self.record.drop(DropReason.STOPPED)
+                return
+        sequence = self._sequence
+        self._sequence += 1
+        superseded = self._dispatch.offer(frame.stream, self._lane, sequence, frame)
+        if superseded is not None:
+            self._results.put(Superseded(frame.stream, superseded.sequence))

@@ -1,0 +1,164 @@
+"""Accuracy of a model on annotated pictures, through exactly the path that frames take in a run.
+
+The metric is COCO's (Lin et al., ECCV 2014; pycocotools): average precision over IoU 0.50:0.95, at most 100 detections a
+picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vision_infer.config.run import RunSettings
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import ModelError, StreamError, UsageError
+from vision_infer.core.result import Result
+from vision_infer.engine.open import open_engine
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.pipeline.channel import ResultChannel
+from vision_infer.pipeline.offline import engine_request, make_lane, make_supervisor
+from vision_infer.pipeline.supervisor import AddStream
+from vision_infer.stream.source import SourceSpec
+
+LOW_CONFIDENCE = 0.001
+"""average precision looks at all recalls: hardly anything may be left out by its score"""
+
+METRICS = (
+    "AP",
+    "AP50",
+    "AP75",
+    "AP_small",
+    "AP_medium",
+    "AP_large",
+    "AR_1",
+    "AR_10",
+    "AR_100",
+    "AR_small",
+    "AR_medium",
+    "AR_large",
+)
+"""COCO's twelve figures, in its order"""
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyReport:
+    """How well a model finds what was annotated."""
+
+    model: str
+    engine: str
+    images: int
+    boxes: int
+    """annotated boxes"""
+    figures: dict[str, float]
+    """by name of :data:`METRICS`, per cent; -1 where nothing of the kind is annotated"""
+    table: str
+    """pycocotools' own table"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        figures = {name: round(value, 2) for name, value in self.figures.items()}
+        return {"model": self.model, "engine": self.engine, "images": self.images, "boxes": self.boxes, **figures}
+
+
+def evaluate(settings: RunSettings, annotations: Path, images: Path) -> AccuracyReport:
+    """Measure a model on pictures with annotations in COCO's form.
+
+    Args:
+        settings: the model and its engine; ``sources`` is not used, the confidence is low unless set.
+        annotations: ``instances.json``.
+        images: folder of the pictures that it names.
+
+    Raises:
+        UsageError: pycocotools is missing, or the annotations cannot be read.
+        ModelError: the model's labels are not the annotations' categories.
+        StreamError: a picture is missing or cannot be read.
+    """
+    truth = _read_annotations(annotations)
+    entries = truth.loadImgs(truth.getImgIds())
+    paths = tuple(str(images / entry["file_name"]) for entry in entries)
+    for path in paths:
+        if not Path(path).is_file():
+            raise StreamError(f"{path}: no such file", "--images must name the folder of the pictures of --data")
+    settings = settings.model_copy(
+        update={"confidence": LOW_CONFIDENCE if settings.confidence is None else settings.confidence, "track": False}
+    )
+    with open_engine(resolve_model(settings.model, settings.model_dir), engine_request(settings)) as engine:
+        category_ids = _category_ids(engine.card, truth)
+        lane = make_lane(engine, settings)
+        channel = ResultChannel(capacity=len(paths))
+        with make_supervisor(lane, 1, [channel]) as supervisor:
+            supervisor.add(AddStream(SourceSpec("images", "images", paths, folder=True), lane.name))
+        supervisor_error = supervisor.error or next((record.error for record in supervisor.records() if record.error), None)
+        if supervisor_error is not None:
+            raise supervisor_error
+        ids = {Path(entry["file_name"]).name: entry["id"] for entry in entries}
+        found = [row for result in channel for row in _coco_rows(result, ids, category_ids)]
+        figures, table = _score(truth, found)
+        return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), figures, table)
+
+
+def _read_annotations(path: Path) -> Any:
+    try:
+        from pycocotools.coco import COCO
+    except ImportError as error:
+        raise UsageError("evaluating needs pycocotools", "pip install 'vision-infer[evaluate]'") from error
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO()
+            truth.dataset = data
+            truth.createIndex()
+        if not truth.getImgIds() or not truth.getAnnIds():
+            raise UsageError(f"{path}: names no pictures or no boxes", "give annotations in COCO's form (instances.json)")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", "check --data") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: is not COCO's form", "give annotations in COCO's form (instances.json)") from error
+    return truth
+
+
+def _category_ids(card: ModelCard, truth: Any) -> dict[int, int]:
+    """Category of each of our class numbers, by name; classes that are not annotated have none."""
+    by_name = {category["name"]: category["id"] for category in truth.loadCats(truth.getCatIds())}
+    ids = {number: by_name[label] for number, label in enumerate(card.labels or ()) if label in by_name}
+    missing = sorted(set(by_name) - set(card.labels or ()))
+    if missing:
+        raise ModelError(
+            f"{card.name} has no label {', '.join(repr(name) for name in missing[:5])}",
+            "its labels must be the annotations' names",
+        )
+    return ids
+
+
+def _coco_rows(result: Result, ids: dict[str, int], category_ids: dict[int, int]) -> list[dict[str, Any]]:
+    found = result.detections
+    rows = []
+    for box, score, class_id in zip(found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True):
+        category = category_ids.get(class_id)
+        if category is not None:
+            x1, y1, x2, y2 = box
+            bbox = [x1, y1, x2 - x1, y2 - y1]
+            rows.append({"image_id": ids[result.file or ""], "category_id": category, "bbox": bbox, "score": score})
+    return rows
+
+
+def _score(truth: Any, found: list[dict[str, Any]]) -> tuple[dict[str, float], str]:
+    from pycocotools.cocoeval import COCOeval
+
+    if not found:
+        return dict.fromkeys(METRICS, 0.0), "nothing was found"
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    table = io.StringIO()
+    with contextlib.redirect_stdout(table):
+        evaluation.summarize()
+    figures = [float(value) for value in evaluation.stats]
+    return {
+        name: 100 * value if value >= 0 else -1.0 for name, value in zip(METRICS, figures, strict=True)
+    }, table.getvalue().rstrip()
