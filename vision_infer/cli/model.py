@@ -100,6 +100,7 @@ def import_command(
         model_dir=user_folder(model_dir, os.environ),
         candidates=candidates,
         overwrite=overwrite,
+        say=typer.echo,
     )
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 
@@ -110,7 +111,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(metavar="instances.json", help="Annotations in COCO's form.")],
     images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures.")],
     confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Least score. Default: 0.001.")] = None,
-    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="Overlap of NMS. Default: the model's.")] = None,
+    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="Overlap of NMS. Default: 0.65.")] = None,
     engine: Annotated[str, typer.Option(metavar="auto|NAME")] = "auto",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
     json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,

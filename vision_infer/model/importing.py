@@ -134,6 +134,18 @@ def import_model(
     return folder / GRAPH_FILE
 
 
+def read_deployment_card(file: Path) -> ModelCard:
+    """The card inside a deployment graph.
+
+    Raises:
+        ModelError: the file cannot be read, or carries no card.
+    """
+    card = read_card(read_onnx(file), str(file))
+    if card is None:
+        raise ModelError(f"{file}: is no deployment graph", f"vision-infer model import {file} --name NAME makes one")
+    return card
+
+
 def read_labels(labels: str | Path | None) -> tuple[str, ...] | None:
     """The labels by class number.
 

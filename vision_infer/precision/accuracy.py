@@ -27,6 +27,9 @@ from vision_infer.stream.source import SourceSpec
 LOW_CONFIDENCE = 0.001
 """average precision looks at all recalls: hardly anything may be left out by its score"""
 
+EVALUATION_IOU = 0.65
+"""for the same reason NMS keeps more than in a run, where a second box on an object disturbs"""
+
 METRICS = (
     "AP",
     "AP50",
@@ -68,7 +71,7 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
     """Measure a model on pictures with annotations in COCO's form.
 
     Args:
-        settings: the model and its engine; ``sources`` is not used, the confidence is low unless set.
+        settings: the model and its engine; ``sources`` is not used; confidence is low and NMS lenient unless set.
         annotations: ``instances.json``.
         images: folder of the pictures that it names.
 
@@ -83,15 +86,13 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
     for path in paths:
         if not Path(path).is_file():
             raise StreamError(f"{path}: no such file", "--images must name the folder of the pictures of --data")
-    settings = settings.model_copy(
-        update={"confidence": LOW_CONFIDENCE if settings.confidence is None else settings.confidence, "track": False}
-    )
     with open_engine(resolve_model(settings.model, settings.model_dir), engine_request(settings)) as engine:
         category_ids = _category_ids(engine.card, truth)
-        lane = make_lane(engine, settings)
+        lane = make_lane(engine, _evaluation_settings(settings, engine.card))
         channel = ResultChannel(capacity=len(paths))
         with make_supervisor(lane, 1, [channel]) as supervisor:
             supervisor.add(AddStream(SourceSpec("images", "images", paths, folder=True), lane.name))
+            supervisor.wait()
         supervisor_error = supervisor.error or next((record.error for record in supervisor.records() if record.error), None)
         if supervisor_error is not None:
             raise supervisor_error
@@ -99,6 +100,14 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
         found = [row for result in channel for row in _coco_rows(result, ids, category_ids)]
         figures, table = _score(truth, found)
         return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), figures, table)
+
+
+def _evaluation_settings(settings: RunSettings, card: ModelCard) -> RunSettings:
+    confidence = LOW_CONFIDENCE if settings.confidence is None else settings.confidence
+    iou = settings.iou
+    if iou is None and card.iou is not None:
+        iou = max(EVALUATION_IOU, card.iou)
+    return settings.model_copy(update={"confidence": confidence, "iou": iou, "track": False})
 
 
 def _read_annotations(path: Path) -> Any:
