@@ -19,7 +19,7 @@ _WHERE = "Output"
 
 def run_command(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Video files, pictures and folders.", show_default=False)
+        list[str], typer.Argument(metavar="SOURCE", help="Video files, pictures and folders.", show_default=False)
     ],
     model: Annotated[
         str, typer.Option(help="Name of a model, or a deployment graph (.onnx).", rich_help_panel=_WHAT)
@@ -29,7 +29,7 @@ def run_command(
         float | None, typer.Option(min=0.01, max=1, help="Overlap above which the worse of two boxes goes. Default: the model's.")
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="A,B,…", help="Only these labels.")] = None,
-    track: Annotated[bool, typer.Option("--track", help="Number the objects across frames (ByteTrack).")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Number the objects across frames (ByteTrack); an object that has a number is followed below --confidence too.")] = False,
     every: Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")] = 1,
     engine: Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")] = "auto",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help="Where to run.")] = "auto",

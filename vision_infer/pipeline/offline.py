@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib import import_module
 
 from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.run import RunSettings
@@ -43,9 +44,12 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
     plan = plan_outputs(settings.out, found.specs, settings.overwrite)
     path = resolve_model(settings.model, settings.model_dir)
+    libraries = threading.Thread(target=_import_libraries, args=(settings, found, plan), name="imports", daemon=True)
+    libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
     with open_engine(path, engine_request(settings)) as engine:
         lane = make_lane(engine, settings)
         engine.warm_up()
+        libraries.join()
         return _run(settings, found, plan, lane, stopping, progress)
 
 
@@ -73,6 +77,18 @@ def make_supervisor(lane: Lane, sources: int, shared: Sequence[Sink]) -> Supervi
     side_by_side = min(sources, max(4, 2 * cpus), 16)
     decode_threads = max(1, cpus // (2 * side_by_side))
     return Supervisor([lane], shared, max_active=side_by_side, decode_threads=decode_threads)
+
+
+def _import_libraries(settings: RunSettings, found: Found, plan: OutputPlan) -> None:
+    """Import what the run will use, so that no frame waits for it."""
+    import_module("vision_infer.stream.video_file")
+    if any(spec.kind == "images" for spec in found.specs):
+        import_module("vision_infer.stream.images")
+    if any(output.kind != "jsonl" for outputs in plan.by_stream.values() for output in outputs):
+        import_module("vision_infer.sink.video")
+        import_module("supervision")
+    if settings.track:
+        import_module("scipy.optimize")
 
 
 def _run(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_infer.core.errors import StreamError
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -42,14 +43,14 @@ def find_sources(arguments: Iterable[str]) -> Found:
             try:
                 found = _in_folder(path)
             except OSError as error:
-                errors.append(StreamError(f"{argument}: cannot be read: {error.strerror}", "check its permissions"))
+                errors.append(StreamError(f"{redact(argument)}: cannot be read: {error.strerror}", "check its permissions"))
                 continue
             if not found:
                 errors.append(StreamError(f"{argument}: no video or picture in this folder", "its subfolders are not searched"))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
-            found = [SourceSpec(path.stem, "images", (argument,))]
+            found = [SourceSpec(_name(argument), "images", (argument,))]
         else:
-            found = [SourceSpec(path.stem or "stream", "video", (argument,))]
+            found = [SourceSpec(_name(argument), "video", (argument,))]
         for spec in found:
             name = _unique(spec.name, names)
             names.add(name)
@@ -79,6 +80,10 @@ def _in_folder(folder: Path) -> list[SourceSpec]:
     if images:
         specs.append(SourceSpec(folder.resolve().name or "images", "images", images, folder=True))
     return specs
+
+
+def _name(argument: str) -> str:
+    return Path(redact(argument)).stem or "stream"
 
 
 def _unique(name: str, names: set[str]) -> str:

