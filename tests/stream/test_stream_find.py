@@ -1,0 +1,72 @@
+"""From what a user names to sources: unique names, folders, and what is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_infer.stream.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_sources
+
+
+def test_a_mixed_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    names = ("b.MP4", "a.mkv", "z.jpg", "y.PNG", "notes.txt", ".hidden.mp4", ".hidden.jpg", "noending")
+    for name in names:
+        (folder / name).touch()
+    (folder / "inner").mkdir()
+    (folder / "inner" / "c.mp4").touch()
+    (folder / "folder.mp4").mkdir()
+    found = find_sources([str(folder)])
+    assert found.errors == ()
+    assert [(spec.name, spec.kind) for spec in found.specs] == [("a", "video"), ("b", "video"), ("holiday", "images")]
+    assert [Path(path).name for path in found.specs[2].paths] == ["y.PNG", "z.jpg"]
+    assert found.specs[2].folder
+    assert not found.specs[0].folder
+
+
+def test_every_known_suffix_is_found(tmp_path: Path) -> None:
+    for suffix in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+        (tmp_path / f"x{suffix.upper()}").touch()
+    found = find_sources([str(tmp_path)])
+    assert sum(spec.kind == "video" for spec in found.specs) == len(VIDEO_SUFFIXES)
+    assert [len(spec.paths) for spec in found.specs if spec.kind == "images"] == [len(IMAGE_SUFFIXES)]
+
+
+def test_a_folder_named_with_a_dot(tmp_path: Path, monkeypatch: object) -> None:
+    (tmp_path / "a.jpg").touch()
+    (spec,) = find_sources([f"{tmp_path}/."]).specs
+    assert spec.name == tmp_path.name
+
+
+def test_missing_files_are_left_to_the_opening(tmp_path: Path) -> None:
+    found = find_sources([str(tmp_path / "none.mp4"), str(tmp_path / "none.jpg"), str(tmp_path / "none")])
+    assert [(spec.name, spec.kind) for spec in found.specs] == [("none", "video"), ("none-2", "images"), ("none-3", "video")]
+    assert found.errors == ()
+
+
+def test_an_empty_folder_is_an_error_and_the_others_are_found(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    found = find_sources([str(empty), "a.mp4"])
+    assert [spec.name for spec in found.specs] == ["a"]
+    (error,) = found.errors
+    assert str(empty) in error.message
+    assert error.hint
+
+
+def test_the_name_of_a_url_holds_no_password() -> None:
+    found = find_sources(["rtsp://user:secret@host", "rtsp://host/cam?token=hidden"])
+    assert not [spec.name for spec in found.specs if "secret" in spec.name or "hidden" in spec.name]
+
+
+@given(st.lists(st.sampled_from(["a", "a-2", "a-3", "b", "b-2", "a-2-2"]), max_size=12))
+def test_names_are_unique_and_the_first_keeps_its_own(stems: list[str]) -> None:
+    found = find_sources([f"/none/{number}/{stem}.mp4" for number, stem in enumerate(stems)])
+    names = [spec.name for spec in found.specs]
+    assert len(set(names)) == len(stems)
+    assert all(name.startswith(stem) for name, stem in zip(names, stems, strict=True))
+    if stems:
+        assert names[0] == stems[0]

@@ -1,0 +1,248 @@
+"""Pictures write themselves into slots: the right pixels, in the right place, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import av
+import cv2
+import numpy as np
+import pytest
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+from tests.media import numbered
+from vision_infer.core.geometry import Fit, Letterbox, Size, letterbox
+from vision_infer.core.picture import Picture
+from vision_infer.engine.engine import HostSlot
+from vision_infer.stream import picture as module
+from vision_infer.stream.picture import ArrayPicture, VideoPicture
+
+FILL = (114, 7, 200)
+TARGET = Size(64, 48)
+
+
+def slot(size: Size = TARGET) -> HostSlot:
+    """A slot in the middle of a batch, full of an older picture; its neighbours must stay as they are."""
+    batch = np.full((3, size.height, size.width, 3), 99, np.uint8)
+    return HostSlot(batch[1])
+
+
+def noise(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def video_frame(width: int, height: int, pix_fmt: str = "yuv420p", seed: int = 0) -> av.VideoFrame:
+    smooth = cv2.GaussianBlur(noise(width, height, seed), (0, 0), 2)
+    return av.VideoFrame.from_ndarray(np.asarray(smooth, np.uint8), "rgb24").reformat(format=pix_fmt)
+
+
+def array_picture(width: int, height: int, seed: int = 0) -> Picture:
+    return ArrayPicture(noise(width, height, seed))
+
+
+def video_picture(width: int, height: int, seed: int = 0) -> Picture:
+    return VideoPicture(video_frame(width, height, seed=seed))
+
+
+MAKERS: list[Callable[..., Picture]] = [array_picture, video_picture]
+SIZES = [(64, 48), (640, 480), (200, 20), (20, 200), (33, 17), (101, 57), (1, 1), (2, 300), (128, 96), (63, 47)]
+
+
+def parts(pixels: NDArray[np.uint8], box: Letterbox) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The content, and all pixels around it as [N, 3]."""
+    around = np.ones(pixels.shape[:2], bool)
+    around[box.y : box.y + box.content.height, box.x : box.x + box.content.width] = False
+    return pixels[box.y : box.y + box.content.height, box.x : box.x + box.content.width], pixels[around]
+
+
+@pytest.mark.parametrize("fit", ["center", "top_left", "stretch"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("make", MAKERS)
+def test_fill_is_exact_and_the_neighbours_are_untouched(make: Callable[..., Picture], size: tuple[int, int], fit: Fit) -> None:
+    picture = make(*size)
+    box = letterbox(picture.size, TARGET, fit, FILL)
+    place = slot()
+    picture.write_into(place, box)
+    content, around = parts(place.pixels, box)
+    assert (around == FILL).all()
+    assert not (content == 99).all()
+    batch = place.pixels.base
+    assert isinstance(batch, np.ndarray)
+    assert (batch[0] == 99).all()
+    assert (batch[2] == 99).all()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_an_array_is_resized_as_opencv_does(size: tuple[int, int]) -> None:
+    rgb = noise(*size)
+    box = letterbox(Size(*size), TARGET, "center", FILL)
+    place = slot()
+    ArrayPicture(rgb).write_into(place, box)
+    content = box.content
+    shrinks = size[0] > 2 * content.width or size[1] > 2 * content.height
+    wanted = cv2.resize(rgb, (content.width, content.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    assert np.array_equal(parts(place.pixels, box)[0], wanted)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda rgb: rgb[:, :, ::-1],
+        lambda rgb: rgb[::-1],
+        lambda rgb: rgb[::2, ::2],
+        lambda rgb: rgb.transpose(1, 0, 2),
+        lambda rgb: np.asfortranarray(rgb),
+    ],
+)
+def test_any_memory_layout(view: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> None:
+    rgb = view(noise(120, 80))
+    rgb.flags.writeable = False
+    seen, plain = slot(), slot()
+    box = letterbox(Size(rgb.shape[1], rgb.shape[0]), TARGET, "center", FILL)
+    ArrayPicture(rgb).write_into(seen, box)
+    ArrayPicture(np.ascontiguousarray(rgb)).write_into(plain, box)
+    assert np.array_equal(seen.pixels, plain.pixels)
+    assert np.array_equal(ArrayPicture(rgb).to_rgb(), rgb)
+
+
+def test_to_rgb_of_an_array_is_a_copy_that_may_be_changed() -> None:
+    rgb = noise(9, 5)
+    copy = ArrayPicture(rgb).to_rgb()
+    copy[:] = 0
+    assert rgb.any()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+    ],
+)
+def test_what_is_no_picture(wrong: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
+        ArrayPicture(wrong)
+
+
+FORMATS = ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "gray", "rgb24", "bgr24", "rgba", "bgr0"]
+
+
+@pytest.mark.parametrize("pix_fmt", FORMATS)
+@pytest.mark.parametrize("size", [(64, 48), (200, 150), (101, 57), (33, 90)], ids=str)
+def test_a_frame_is_converted_as_a_new_reformatter_does(pix_fmt: str, size: tuple[int, int]) -> None:
+    frame = video_frame(*size, pix_fmt)
+    picture = VideoPicture(frame)
+    box = letterbox(picture.size, TARGET, "center", FILL)
+    place = slot()
+    picture.write_into(place, box)
+    wanted = VideoReformatter().reformat(
+        frame, box.content.width, box.content.height, "rgb24", interpolation=Interpolation.BILINEAR
+    )
+    assert np.array_equal(parts(place.pixels, box)[0], wanted.to_ndarray())
+    full = picture.to_rgb()
+    assert full.shape == (size[1], size[0], 3)
+    assert full.flags.writeable
+    assert full.flags.c_contiguous
+    assert np.array_equal(full, frame.to_ndarray(format="rgb24", interpolation=Interpolation.BILINEAR))
+
+
+def test_to_rgb_leaves_the_frame_alone() -> None:
+    picture = VideoPicture(video_frame(64, 48, "rgb24"))
+    first = picture.to_rgb()
+    before = first.copy()
+    first[:] = 0
+    assert np.array_equal(picture.to_rgb(), before)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_slot_that_is_used_again_holds_nothing_of_what_it_held(make: Callable[..., Picture]) -> None:
+    """Every picture after every other: what is in the slot is what a fresh slot would hold."""
+    pictures = [make(*size, seed=number) for number, size in enumerate(SIZES)]
+    boxes = [letterbox(one.size, TARGET, fit, FILL) for one in pictures for fit in ("center", "top_left")]
+    boxes += [letterbox(one.size, TARGET, "center", (1, 2, 3)) for one in pictures]
+    work = [(next(one for one in pictures if one.size == box.source), box) for box in boxes]
+    fresh = []
+    for picture, box in work:
+        place = slot()
+        picture.write_into(place, box)
+        fresh.append(place.pixels.copy())
+    used = slot()
+    for first in range(len(work)):
+        for second in range(len(work)):
+            for number in (first, second):
+                work[number][0].write_into(used, work[number][1])
+            assert np.array_equal(used.pixels, fresh[second])
+            assert used.layout == work[second][1]
+
+
+def test_pictures_of_both_kinds_share_a_slot() -> None:
+    used = slot()
+    for number in range(12):
+        make = MAKERS[number % 2]
+        picture = make(*SIZES[number * 7 % len(SIZES)], seed=number)
+        box = letterbox(picture.size, TARGET, "center", FILL)
+        picture.write_into(used, box)
+        place = slot()
+        picture.write_into(place, box)
+        assert np.array_equal(used.pixels, place.pixels)
+
+
+def test_a_write_that_fails_does_not_spoil_the_next() -> None:
+    used = slot()
+    tall = ArrayPicture(numbered(1, 20, 200))
+    ArrayPicture(numbered(0, 200, 20)).write_into(used, letterbox(Size(200, 20), TARGET, "center", FILL))
+    box = letterbox(tall.size, TARGET, "center", FILL)
+    tall._rgb = np.zeros((0, 0, 3), np.uint8)
+    with pytest.raises(Exception, match="resize"):
+        tall.write_into(used, box)
+    fresh, good = slot(), ArrayPicture(numbered(1, 20, 200))
+    good.write_into(fresh, box)
+    good.write_into(used, box)
+    assert np.array_equal(used.pixels, fresh.pixels)
+
+
+def reference(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+    wanted = VideoReformatter().reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR)
+    return np.asarray(wanted.to_ndarray(), np.uint8)
+
+
+def test_the_reformatters_of_a_thread_are_bounded_and_right_for_alternating_sizes() -> None:
+    frames = [
+        video_frame(40 + 2 * number, 60 - number, ("yuv420p", "yuv444p", "nv12")[number % 3], number) for number in range(24)
+    ]
+    wanted = [reference(frame, 32, 24) for frame in frames]
+    kept: list[int] = []
+
+    def work() -> None:
+        for turn in (1, 5, 7):
+            for number in range(len(frames)):
+                number = number * turn % len(frames)
+                assert np.array_equal(module._to_rgb24(frames[number], 32, 24), wanted[number])
+                kept.append(len(module._local.reformatters))
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result(timeout=60)
+    assert max(kept) == module._REFORMATTERS_PER_THREAD
+
+
+def test_threads_do_not_share_reformatters() -> None:
+    frames = [video_frame(80 + 16 * number, 60 + number, seed=number) for number in range(4)]
+    wanted = [reference(frame, 48, 48) for frame in frames]
+    together = threading.Barrier(4, timeout=60)
+
+    def work(start: int) -> int:
+        together.wait()
+        wrong = 0
+        for turn in range(200):
+            number = (start + turn) % len(frames)
+            wrong += not np.array_equal(module._to_rgb24(frames[number], 48, 48), wanted[number])
+        return wrong
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(work, range(4), timeout=60)) == [0] * 4
