@@ -170,19 +170,21 @@ def _own_hash() -> str:
 
 def _write(recipe: Clip, path: Path) -> None:
     with av.open(str(path), "w", options=dict(recipe.format_options)) as container:
-        video = None
+        video: VideoStream | None = None
         if recipe.codec:
-            video = container.add_stream(recipe.codec, rate=recipe.rate, options=dict(recipe.options))
-            assert isinstance(video, VideoStream)
+            added = container.add_stream(recipe.codec, rate=recipe.rate, options=dict(recipe.options))
+            assert isinstance(added, VideoStream)
+            video = added
             video.width, video.height, video.pix_fmt = recipe.width, recipe.height, recipe.pix_fmt
             if recipe.time_base is not None:
                 video.codec_context.time_base = recipe.time_base
             if recipe.cover:
                 video.disposition = Disposition.attached_pic
-        audio = None
+        audio: AudioStream | None = None
         if recipe.sound is not None:
-            audio = container.add_stream(recipe.sound.codec, rate=recipe.sound.rate)
-            assert isinstance(audio, AudioStream)
+            added = container.add_stream(recipe.sound.codec, rate=recipe.sound.rate)
+            assert isinstance(added, AudioStream)
+            audio = added
             audio.codec_context.layout = "mono" if recipe.sound.channels == 1 else "stereo"
         if video is not None:
             base = recipe.time_base or 1 / recipe.rate
