@@ -14,11 +14,10 @@ def available_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = cgroup.read_text().split()
-    except (OSError, ValueError):
+        granted = -(-int(quota) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):  # no group, or no quota: "max"
         return count
-    if quota == "max":
-        return count
-    return max(1, min(count, -(-int(quota) // int(period))))
+    return max(1, min(count, granted))
 
 
 def parse_device(device: str) -> tuple[str, int]:

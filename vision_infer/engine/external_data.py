@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vision_infer.core.errors import ModelError
 
@@ -34,17 +34,20 @@ def refuse_external_data_outside(path: Path) -> None:
     except Exception as error:  # protobuf's and onnx's errors have no common type
         raise ModelError(f"{path} is not an ONNX file", "give an ONNX file or the name of a model") from error
     folder = path.parent.resolve()
-    for tensor in _tensors(model.graph):
+    for tensor in _tensors(model):
         for entry in tensor.external_data:
             if entry.key == "location" and not (folder / entry.value).resolve().is_relative_to(folder):
                 raise ModelError(f"{path} wants data outside its folder: {entry.value!r}", "refused for safety")
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            elif attribute.HasField("g"):
-                yield from _tensors(attribute.g)
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """Every tensor anywhere in the file: initializers, attributes, subgraphs, functions, and what later versions add."""
+    import onnx
+
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in (value,) if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)

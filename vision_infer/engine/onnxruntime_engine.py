@@ -176,10 +176,15 @@ def _check_contract(session: Any, card: ModelCard, path: Path) -> dict[str, tupl
     by_name = {one.name: one for one in session.get_outputs()}
     for name in OUTPUT_NAMES[card.task]:
         one = by_name.get(name)
-        if one is None or one.type not in _DTYPES or not all(isinstance(side, int) for side in one.shape[1:]):
+        wanted_type = "tensor(int32)" if name == "class_ids" else "tensor(float)"
+        if one is None or one.type != wanted_type or not all(isinstance(side, int) for side in one.shape[1:]):
             given = "is missing" if one is None else f"is {one.type} {one.shape}"
             raise _no_deployment_graph(path, f"its output '{name}' {given}")
         outputs[name] = (tuple(one.shape[1:]), _DTYPES[one.type])
+    shapes = {name: shape for name, (shape, _) in outputs.items()}
+    last = shapes[OUTPUT_NAMES[card.task][-1]]
+    if len(last) != 1 or shapes != {name: (*last, 4) if name == "boxes" else last for name in shapes}:
+        raise _no_deployment_graph(path, f"the shapes of its outputs are {shapes}")
     return outputs
 
 

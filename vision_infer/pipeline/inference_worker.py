@@ -33,6 +33,7 @@ class InferenceWorker:
         started = self._clock.monotonic_ns()
         while (batch := self._dispatch.take()) is not None:
             self._results.put(self._infer(batch))
+            del batch  # the pictures' memory is not held while waiting for the next
         self.present_ns = self._clock.monotonic_ns() - started
 
     def _infer(self, batch: Batch[Frame]) -> Message:

@@ -107,9 +107,13 @@ class Outlet:
             action()
         except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
             self._broken = True
-            if isinstance(error, VisionInferError):
-                failure = error
-            else:
-                failure = OutputError(f"unexpected {type(error).__name__} while writing: {error}", "please report this")
-                failure.__cause__ = error
-            self._failed(failure, sink in self._shared)
+            self._failed(output_failure(error), sink in self._shared)
+
+
+def output_failure(error: Exception) -> VisionInferError:
+    """What a sink raised, as an error of ours."""
+    if isinstance(error, VisionInferError):
+        return error
+    failure = OutputError(f"unexpected {type(error).__name__} while writing: {error}", "please report this")
+    failure.__cause__ = error
+    return failure

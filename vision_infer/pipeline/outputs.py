@@ -102,8 +102,11 @@ def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec],
     folders = {
         output.path for source in sources if source.folder for output in plan.by_stream[source.name] if output.kind == "pictures"
     }
+    read_from = {os.path.dirname(path) for path in inputs}
     for path in plan.paths():
         real = os.path.realpath(path)
+        if path in folders and real in read_from:
+            raise UsageError(f"--out {path}: the pictures of this run are read from there", "choose another folder")
         if real in seen:
             raise UsageError(f"--out {path}: given twice", "give each output once")
         if real in inputs:

@@ -16,7 +16,7 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.messages import Ended, Failed, Inferred, Message, Passed, Superseded
+from vision_infer.pipeline.messages import Ended, Failed, Finish, Inferred, Message, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.status import StreamRecord
 from vision_infer.schedule.reorder import Reorder
@@ -47,8 +47,9 @@ class ResultsStage:
     """Takes what the workers have done and hands each stream's results to its outlet, in order.
 
     Args:
-        failed: called with the error of an engine.
-        ended: called when a stream has given its last result to its outlet.
+        failed: called with what broke for all streams: the error of an engine, or our own.
+        ended: called when a stream has given its last result to its outlet, and whether it had joined (had it not, it never
+            opened).
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class ResultsStage:
         messages: Queue[Message],
         clock: Clock,
         failed: Callable[[VisionInferError], None],
-        ended: Callable[[Ended], None],
+        ended: Callable[[Ended, bool], None],
     ) -> None:
         self._lanes = lanes
         self._messages = messages
@@ -65,6 +66,7 @@ class ResultsStage:
         self._failed = failed
         self._ended = ended
         self._streams: dict[str, _Stream] = {}
+        self._broken = False
         self.account = StageAccount()
         self.busy_ns = 0
         self.present_ns = 0
@@ -80,23 +82,40 @@ class ResultsStage:
         while True:
             message = self._messages.get()
             begin = now()
-            if isinstance(message, Inferred):
-                self._inferred(message)
-            elif isinstance(message, Passed):
-                self._passed(message)
-            elif isinstance(message, Ended):
-                self._end(message)
-            elif isinstance(message, Superseded):
-                self._dropped(self._streams[message.stream], message.sequence, DropReason.SUPERSEDED)
-            elif isinstance(message, Failed):
-                for entry in message.batch.entries:
-                    self._dropped(self._streams[entry.stream], entry.waiting.sequence, DropReason.FAILED)
-                self._failed(message.error)
-            else:
+            if isinstance(message, Finish):
                 break
+            try:
+                self._handle(message)
+            except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+                self._give_up(error)
             self.busy_ns += now() - begin
             del message  # the pictures' memory is not held while waiting for the next
         self.present_ns = now() - started
+
+    def _handle(self, message: Message) -> None:
+        if isinstance(message, Ended):
+            self._end(message)
+        elif self._broken:
+            return
+        elif isinstance(message, Inferred):
+            self._inferred(message)
+        elif isinstance(message, Passed):
+            self._passed(message)
+        elif isinstance(message, Superseded):
+            self._dropped(self._streams[message.stream], message.sequence, DropReason.SUPERSEDED)
+        elif isinstance(message, Failed):
+            for entry in message.batch.entries:
+                self._dropped(self._streams[entry.stream], entry.waiting.sequence, DropReason.FAILED)
+            self._failed(message.error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Results cannot be put in order any more: say so, take no more of them, and let every stream come to its end."""
+        self._broken = True
+        failure = VisionInferError(f"results: unexpected {type(error).__name__}: {error}", "please report this")
+        failure.__cause__ = error
+        self._failed(failure)
+        for stream in list(self._streams.values()):
+            self._finish_if_last(stream, 0)
 
     def _inferred(self, message: Inferred) -> None:
         now = self._clock.monotonic_ns
@@ -114,7 +133,7 @@ class ResultsStage:
             stream = self._streams[entry.stream]
             frame, sequence = entry.waiting.item, entry.waiting.sequence
             if place in message.unreadable:
-                stream.record.gaps += 1
+                stream.record.unreadable += 1
                 self._dropped(stream, sequence, DropReason.FAILED)
                 continue
             frame.trace.select_start_ns = begin
@@ -169,7 +188,7 @@ class ResultsStage:
     def _end(self, message: Ended) -> None:
         stream = self._streams.get(message.stream)
         if stream is None:  # it never opened
-            self._ended(message)
+            self._ended(message, False)
             return
         stream.end = message
         self._finish_if_last(stream, 0)
@@ -177,7 +196,7 @@ class ResultsStage:
     def _finish_if_last(self, stream: _Stream, left: int) -> None:
         stream.left += left
         end = stream.end
-        if end is not None and stream.left == end.sequences:
+        if end is not None and (stream.left == end.sequences or self._broken):
             del self._streams[end.stream]
-            self._ended(end)
-            stream.outlet.close(end.complete)
+            self._ended(end, True)
+            stream.outlet.close(end.complete and not self._broken)

@@ -41,6 +41,8 @@ class StreamRecord:
     detections: int = 0
     gaps: int = 0
     """places where something could not be decoded"""
+    unreadable: int = 0
+    """frames that were decoded, and whose picture could not be written into the engine's slot"""
     dropped: dict[DropReason, int] = field(default_factory=dict)
     """frames that were decoded and not inferred, by reason"""
     error: VisionInferError | None = None
@@ -97,7 +99,7 @@ def status_of(record: StreamRecord) -> StreamStatus:
         decoded=record.decoded,
         results=record.results,
         detections=record.detections,
-        gaps=record.gaps,
-        dropped={reason.value: count for reason, count in record.dropped.items()},
+        gaps=record.gaps + record.unreadable,
+        dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
     )

@@ -70,8 +70,10 @@ class StreamWorker:
         try:
             with self._open_source() as source:
                 pass_others = self._opened(source)
-                self._read(source, pass_others)
-                self.record.gaps = source.gaps
+                try:
+                    self._read(source, pass_others)
+                finally:
+                    self.record.gaps = source.gaps
         except StreamError as failure:
             error = failure
         except Exception as failure:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there

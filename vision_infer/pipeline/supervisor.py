@@ -22,7 +22,7 @@ from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.inference_worker import InferenceWorker
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.messages import Ended, Finish, Message
-from vision_infer.pipeline.outlet import Outlet
+from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.outputs import open_sink
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState, StreamStatus, status_of
@@ -30,6 +30,7 @@ from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.find import open_source
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
 from vision_infer.telemetry.account import Busy, StageAccount
 
@@ -121,7 +122,7 @@ class Supervisor:
     # Commands
 
     def add(self, command: AddStream) -> None:
-        """Run a stream: now, or when an earlier one has made room.
+        """Run a stream: now, or when an earlier one has made room; after :meth:`stop`, or once something broke for all, never.
 
         Raises:
             ValueError: there is a stream with this name, or no such lane.
@@ -130,7 +131,10 @@ class Supervisor:
         with self._changed:
             if name in self._records or command.lane not in self._lanes:
                 raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
-            self._records[name] = StreamRecord(name, command.source.paths[0])
+            record = self._records[name] = StreamRecord(name, redact(command.source.paths[0]))
+            if self._stopped:
+                self._set_state(record, StreamState.STOPPED, "stopped before its turn")
+                return
             self._waiting.append(command)
         self._start_waiting()
 
@@ -274,13 +278,14 @@ class Supervisor:
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: threading.Semaphore) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
+        tracker = None if command.track is None else Tracker(confidence=command.track)
         sinks: list[Sink] = []
         failure: VisionInferError | None = None
         for output in command.outputs:
             try:
                 sinks.append(open_sink(output, source))
-            except VisionInferError as error:
-                failure = failure or error
+            except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
+                failure = failure or output_failure(error)
         outlet = Outlet(
             record.name,
             sinks,
@@ -291,7 +296,6 @@ class Supervisor:
             lambda error, shared: self._output_failed(record, error, shared),
             lambda: self._stream_written(record, outlet),
         )
-        tracker = None if command.track is None else Tracker(confidence=command.track)
         self._stage.join(record, outlet, tracker, window)
         self._dispatch.join(record.name, command.lane, None if source.live else self._window, command.weight)
         if failure is not None:
@@ -300,15 +304,15 @@ class Supervisor:
             self._set_state(record, StreamState.RUNNING)
         return outlet.needs_pictures
 
-    def _stream_ended(self, ended: Ended) -> None:
-        """The results stage has passed on the last result of a stream, or the stream never opened."""
+    def _stream_ended(self, ended: Ended, joined: bool) -> None:
+        """The results stage has passed on the last result of a stream, or the stream never joined it."""
         record = self._records[ended.stream]
         if ended.error is not None:
             record.error = record.error or ended.error
-        if record.info is None:
-            self._stream_written(record, None)
-        else:
+        if joined:
             self._dispatch.leave(record.name)
+        else:
+            self._stream_written(record, None)
 
     def _stream_written(self, record: StreamRecord, outlet: Outlet | None) -> None:
         """All of a stream is written and its sinks are closed."""

@@ -96,8 +96,12 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
         supervisor_error = supervisor.error or next((record.error for record in supervisor.records() if record.error), None)
         if supervisor_error is not None:
             raise supervisor_error
-        ids = {Path(entry["file_name"]).name: entry["id"] for entry in entries}
-        found = [row for result in channel for row in _coco_rows(result, ids, category_ids)]
+        results = list(channel)
+        if len(results) < len(paths):
+            read = {result.file for result in results}
+            missing = next((path for path in paths if Path(path).name not in read), paths[-1])
+            raise StreamError(f"{missing}: no picture that can be read", "is it an image file, and whole?")
+        found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], category_ids)]
         figures, table = _score(truth, found)
         return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), figures, table)
 
@@ -123,6 +127,10 @@ def _read_annotations(path: Path) -> Any:
             truth.createIndex()
         if not truth.getImgIds() or not truth.getAnnIds():
             raise UsageError(f"{path}: names no pictures or no boxes", "give annotations in COCO's form (instances.json)")
+        # What is missing shows here, and not in the middle of the work.
+        _ = [Path(image["file_name"]) for image in truth.imgs.values()]
+        for box in truth.anns.values():
+            _ = [box["bbox"], box["area"], box["iscrowd"], truth.cats[box["category_id"]], truth.imgs[box["image_id"]]]
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}", "check --data") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -143,7 +151,7 @@ def _category_ids(card: ModelCard, truth: Any) -> dict[int, int]:
     return ids
 
 
-def _coco_rows(result: Result, ids: dict[str, int], category_ids: dict[int, int]) -> list[dict[str, Any]]:
+def _coco_rows(result: Result, image_id: int, category_ids: dict[int, int]) -> list[dict[str, Any]]:
     found = result.detections
     rows = []
     for box, score, class_id in zip(found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), strict=True):
@@ -151,7 +159,7 @@ def _coco_rows(result: Result, ids: dict[str, int], category_ids: dict[int, int]
         if category is not None:
             x1, y1, x2, y2 = box
             bbox = [x1, y1, x2 - x1, y2 - y1]
-            rows.append({"image_id": ids[result.file or ""], "category_id": category, "bbox": bbox, "score": score})
+            rows.append({"image_id": image_id, "category_id": category, "bbox": bbox, "score": score})
     return rows
 
 

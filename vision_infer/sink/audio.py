@@ -29,6 +29,7 @@ class SoundCopy:
         self._source: av.container.InputContainer | None = None
         self._packets: Iterator[av.Packet[AudioStream]] = iter(())
         self._held: av.Packet[AudioStream] | None = None
+        self._last_dts: int | None = None
         with suppress(av.error.FFmpegError, OSError):
             source = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
             if not source.streams.audio:
@@ -59,7 +60,7 @@ class SoundCopy:
     def _next(self) -> av.Packet[AudioStream] | None:
         try:
             return next(self._packets, None)
-        except av.error.FFmpegError:
+        except (av.error.FFmpegError, ValueError):  # ValueError: its layout changes, which the resampler refuses
             return None  # damaged sound ends here; the pictures go on
 
     def _copied(self, audio: AudioStream) -> Iterator[av.Packet[AudioStream]]:
@@ -72,7 +73,9 @@ class SoundCopy:
     def _as_it_is(self, audio: AudioStream, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         assert self._source is not None
         for packet in self._source.demux(audio):
-            if packet.dts is not None:
+            # A muxer refuses timestamps that do not rise, and with them the whole file.
+            if packet.dts is not None and (self._last_dts is None or packet.dts > self._last_dts):
+                self._last_dts = packet.dts
                 packet.stream = stream
                 yield packet
 

@@ -29,13 +29,14 @@ class PicturesSink:
         self._path = Path(spec.path)
         self._overwrite = spec.overwrite
         self._draw = draw
+        self._written: set[str] = set()  # names; the list of the folder's pictures is as long
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """Draw and write one picture."""
         rgb = frame.picture.to_rgb()
         if result is not None:
             rgb = self._draw(rgb, result.detections)
-        path = self._path if frame.file is None else self._path / f"{Path(frame.file).stem}.jpg"
+        path = self._path if frame.file is None else self._path / self._name(frame.file)
         output = OutputFile(str(path), self._overwrite)
         encoded, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         try:
@@ -48,6 +49,13 @@ class PicturesSink:
                 f"{path}: cannot be written: {error.strerror or error}", "choose another place with --out"
             ) from error
         output.commit()
+
+    def _name(self, file: str) -> str:
+        name = f"{Path(file).stem}.jpg"
+        if name in self._written:  # a.png beside a.jpg
+            name = f"{file}.jpg"
+        self._written.add(name)
+        return name
 
     def close(self, complete: bool) -> None:
         """Every picture is in its place already."""
