@@ -1,0 +1,95 @@
+"""Small deployment graphs, right and wrong ones, made with onnx.helper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from vision_infer.core.card import CARD_KEY, ModelCard
+
+Shape = Sequence[int | str]
+
+
+def tiny_graph(
+    path: Path,
+    card: ModelCard | str | None,
+    *,
+    image: tuple[str, int, Shape] = ("images", TensorProto.UINT8, ("batch", 32, 32, 3)),
+    outputs: dict[str, tuple[int, Shape]] | None = None,
+    candidates: int = 4,
+    fail_above: int | None = None,
+) -> Path:
+    """A graph whose scores are the mean of the picture / 255: what it gives says which picture it was given.
+
+    Args:
+        path: where to write.
+        card: goes into the file; a string as it is; None: no card.
+        image: the input: name, type, shape.
+        outputs: type and shape as declared, in place of the right ones; a name that is left out is missing.
+        candidates: K.
+        fail_above: a batch of more pictures than this fails while it runs.
+    """
+    declared = outputs or {
+        "boxes": (TensorProto.FLOAT, ("batch", candidates, 4)),
+        "scores": (TensorProto.FLOAT, ("batch", candidates)),
+        "class_ids": (TensorProto.INT32, ("batch", candidates)),
+    }
+    ones = np.ones((1, candidates), np.float32)
+    corners = np.tile(np.array([1, 2, 20, 30], np.float32), (1, candidates, 1))
+    constants: dict[str, Any] = {"ones": ones, "corners": corners, "full": np.float32(255), "one": np.float32(1)}
+    nodes = [
+        helper.make_node("Cast", [image[0]], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "axis"], ["column"]),
+        helper.make_node("Div", ["column", "full"], ["share"]),
+        helper.make_node("Mul", ["share", "ones"], ["plain_scores"]),
+        helper.make_node("Unsqueeze", ["plain_scores", "last"], ["deep"]),
+        helper.make_node("Sub", ["deep", "deep"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "corners"], ["some_boxes"]),
+        helper.make_node("Sub", ["plain_scores", "plain_scores"], ["zeros"]),
+    ]
+    constants |= {"axis": np.array([1], np.int64), "last": np.array([2], np.int64)}
+    scores = "plain_scores"
+    if fail_above is not None:
+        # Fits by broadcasting one picture only: [fail_above, 1] + [B, K] fails for other B above 1.
+        constants["narrow"] = np.zeros((fail_above, 1), np.float32)
+        nodes.append(helper.make_node("Add", ["plain_scores", "narrow"], ["narrow_scores"]))
+        scores = "narrow_scores"
+    sources = {"boxes": "some_boxes", "scores": scores, "class_ids": "zeros", "embedding": scores}
+    for name, (kind, _) in declared.items():
+        nodes.append(helper.make_node("Cast", [sources.get(name, scores)], [name], to=kind))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info(*image)],
+        [helper.make_tensor_value_info(name, *rest) for name, rest in declared.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if card is not None:
+        text = card if isinstance(card, str) else card.to_json()
+        model.metadata_props.append(onnx.StringStringEntryProto(key=CARD_KEY, value=text))
+    onnx.save(model, str(path))
+    return path
+
+
+def externalise(path: Path, location: str) -> Path:
+    """Say that the tensor ``ones`` is in another file; writes that file if it lies beside or below."""
+    model = onnx.load(str(path))
+    for tensor in model.graph.initializer:
+        if tensor.name == "ones":
+            data = numpy_helper.to_array(tensor).tobytes()
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", location), ("offset", "0"), ("length", str(len(data)))):
+                tensor.external_data.append(onnx.StringStringEntryProto(key=key, value=value))
+            target = path.parent / location
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+    path.write_bytes(model.SerializeToString())
+    return path

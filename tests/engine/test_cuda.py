@@ -1,0 +1,50 @@
+"""The bundled network on a GPU finds what it finds on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine.matching import Outputs, assert_same
+from tests.media import bikes, decoded
+from vision_infer.core.geometry import letterbox
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.stream.picture import VideoPicture
+
+ort = pytest.importorskip("onnxruntime")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        "CUDAExecutionProvider" not in ort.get_available_providers(), reason="needs CUDA: no CUDAExecutionProvider"
+    ),
+]
+
+
+def infer(engine: Engine, pictures: list[VideoPicture]) -> Outputs:
+    loan = engine.lend(len(pictures))
+    for slot, picture in zip(loan.slots, pictures, strict=True):
+        picture.write_into(slot, letterbox(picture.size, engine.input_size, engine.card.fit, engine.card.fill))
+    return engine.collect(engine.submit(loan)).outputs
+
+
+def test_cuda_finds_what_the_cpu_finds(bundled: Path) -> None:
+    pictures = [VideoPicture(frame) for frame in decoded(bikes())[::32]]
+    with open_engine(bundled, EngineRequest(device="cpu", workers=1)) as engine:
+        expected = [infer(engine, [picture]) for picture in pictures]
+    with open_engine(bundled, EngineRequest(device="cuda:0", batch=4)) as engine:
+        assert engine.name == "onnxruntime-cuda-fp32"
+        assert engine.batch_sizes == (1, 2, 4)
+        assert engine.in_flight == 2
+        engine.warm_up()
+        for count in engine.batch_sizes:
+            found = infer(engine, pictures[:count])
+            # TF32 convolutions: three digits less than the CPU's.
+            assert sum(assert_same(found, place, expected[place], 0, score=0.02, pixels=2.0) for place in range(count))
+
+
+def test_auto_chooses_the_gpu(bundled: Path) -> None:
+    with open_engine(bundled, EngineRequest()) as engine:
+        assert engine.name == "onnxruntime-cuda-fp32"
+        assert engine.batch_sizes[-1] == 8

@@ -1,0 +1,170 @@
+"""Only deployment graphs are run, and only with data from their own folder; everything else is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.engine.graphs import externalise, tiny_graph
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import ModelError
+from vision_infer.engine.external_data import refuse_external_data_outside
+from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+
+pytest.importorskip("onnxruntime")
+FLOAT, INT32, INT64 = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64
+
+
+def refusal(path: Path) -> ModelError:
+    with pytest.raises(ModelError) as caught:
+        OnnxRuntimeEngine(path, OnnxRuntimeSettings())
+    error = caught.value
+    assert str(path) in error.message
+    assert error.hint
+    assert "\n" not in str(error)
+    return error
+
+
+def test_the_right_graph_is_accepted(tmp_path: Path, card: ModelCard) -> None:
+    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(batch=3, workers=2)) as engine:
+        assert engine.card == card
+        assert engine.name == "onnxruntime-cpu-fp32"
+        assert engine.batch_sizes == (1, 2, 3)
+        assert engine.in_flight == 2
+        assert engine.buffer_bytes == 2 * 3 * (32 * 32 * 3 + 4 * 4 * 4 + 4 * 4 + 4 * 4)
+
+
+def outputs(**others: tuple[int, tuple[int | str, ...]] | None) -> dict[str, tuple[int, tuple[int | str, ...]]]:
+    right = {"boxes": (FLOAT, ("batch", 4, 4)), "scores": (FLOAT, ("batch", 4)), "class_ids": (INT32, ("batch", 4))}
+    return {name: value for name, value in {**right, **others}.items() if value is not None}
+
+
+BATCH = ("batch", 32, 32, 3)
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "name of the input": ({"image": ("picture", TensorProto.UINT8, BATCH)}, "its inputs are"),
+    "type of the input": ({"image": ("images", FLOAT, BATCH)}, "its inputs are"),
+    "size of the input": ({"image": ("images", TensorProto.UINT8, ("batch", 32, 40, 3))}, "its inputs are"),
+    "symbolic size": ({"image": ("images", TensorProto.UINT8, ("batch", "h", "w", 3))}, "its inputs are"),
+    "fixed batch": ({"image": ("images", TensorProto.UINT8, (1, 32, 32, 3))}, "batch is fixed at 1"),
+    "no boxes": ({"outputs": outputs(boxes=None)}, "'boxes' is missing"),
+    "no scores": ({"outputs": outputs(scores=None)}, "'scores' is missing"),
+    "no class_ids": ({"outputs": outputs(class_ids=None)}, "'class_ids' is missing"),
+    "type of class_ids": ({"outputs": outputs(class_ids=(INT64, ("batch", 4)))}, "'class_ids' is tensor(int64)"),
+    "classes that are no integers": ({"outputs": outputs(class_ids=(FLOAT, ("batch", 4)))}, "'class_ids' is tensor(float)"),
+    "scores that are integers": ({"outputs": outputs(scores=(INT32, ("batch", 4)))}, "'scores' is tensor(int32)"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_graphs(tmp_path: Path, card: ModelCard, kind: str) -> None:
+    options, why = WRONG[kind]
+    error = refusal(tiny_graph(tmp_path / "x.onnx", card, **options))
+    assert why in error.message
+    assert "model import" in error.hint
+
+
+def test_boxes_of_another_form(tmp_path: Path, card: ModelCard) -> None:
+    """Declared as it is computed, but not what boxes are."""
+    path = tiny_graph(tmp_path / "x.onnx", card)
+    model = onnx.load(str(path))
+    (node,) = [node for node in model.graph.node if node.output[0] == "boxes"]
+    node.input[0] = "plain_scores"
+    info = helper.make_tensor_value_info("boxes", FLOAT, ("batch", 4))
+    (at,) = [number for number, one in enumerate(model.graph.output) if one.name == "boxes"]
+    model.graph.output[at].CopyFrom(info)
+    path.write_bytes(model.SerializeToString())
+    assert "shapes of its outputs" in refusal(path).message
+
+
+def test_no_card(tmp_path: Path) -> None:
+    assert "no card" in refusal(tiny_graph(tmp_path / "x.onnx", None)).message
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"name": "x", "input": {"width": 0, "height": 1}}', '{"name": "a b"}'])
+def test_broken_card(tmp_path: Path, text: str) -> None:
+    refusal(tiny_graph(tmp_path / "x.onnx", text))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"just text\n" * 100, b"the location of things\n" * 100, bytes(1000), b"\x08\x07" * 40], ids=range(5)
+)
+def test_no_onnx_at_all(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.onnx"
+    path.write_bytes(content)
+    refusal(path)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    refusal(tmp_path / "none.onnx")
+    refusal(tmp_path)
+
+
+def test_a_cut_file(tmp_path: Path, card: ModelCard) -> None:
+    path = tiny_graph(tmp_path / "x.onnx", card)
+    path.write_bytes(path.read_bytes()[:-40])
+    refusal(path)
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "below/weights.bin", "./weights.bin", "below/../weights.bin"])
+def test_data_inside_the_folder_is_accepted(tmp_path: Path, card: ModelCard, location: str) -> None:
+    path = externalise(tiny_graph(tmp_path / "x.onnx", card), location)
+    refuse_external_data_outside(path)
+    if ".." not in location:  # ONNX Runtime itself takes no such path
+        with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
+            engine.warm_up()
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "below/../../weights.bin", "/absolute/weights.bin"])
+def test_data_outside_the_folder_is_refused(tmp_path: Path, card: ModelCard, location: str) -> None:
+    if location.startswith("/"):
+        location = f"{tmp_path}{location}"
+    folder = tmp_path / "model"
+    (folder / "below").mkdir(parents=True)
+    path = externalise(tiny_graph(folder / "x.onnx", card), location)
+    assert "outside its folder" in refusal(path).message
+
+
+def test_data_behind_a_link_is_refused(tmp_path: Path, card: ModelCard) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    path = externalise(tiny_graph(folder / "x.onnx", card), "weights.bin")
+    (folder / "weights.bin").rename(tmp_path / "elsewhere.bin")
+    (folder / "weights.bin").symlink_to(tmp_path / "elsewhere.bin")
+    assert "outside its folder" in refusal(path).message
+
+
+def hidden(where: str, tensor: onnx.TensorProto) -> onnx.ModelProto:
+    """A graph that keeps the tensor in a place that is easily overlooked."""
+    inner = helper.make_node("Constant", [], ["inner"], value=tensor)
+    out = helper.make_tensor_value_info("inner", FLOAT, (1,))
+    node = inner
+    functions = []
+    if where == "subgraph":
+        branch = helper.make_graph([inner], "branch", [], [out])
+        node = helper.make_node("If", ["yes"], ["inner"], then_branch=branch, else_branch=branch)
+    elif where == "function":
+        functions = [helper.make_function("own", "F", [], ["inner"], [inner], [helper.make_opsetid("", 17)])]
+        node = helper.make_node("F", [], ["inner"], domain="own")
+    elif where == "list of tensors":
+        node = helper.make_node("X", [], ["inner"], domain="own", some=[tensor, tensor])
+    graph = helper.make_graph([node], "g", [], [out])
+    if where == "sparse":
+        graph.sparse_initializer.add().values.CopyFrom(tensor)
+    return helper.make_model(graph, functions=functions)
+
+
+@pytest.mark.parametrize("where", ["attribute", "subgraph", "function", "list of tensors", "sparse"])
+def test_data_is_found_wherever_it_is_hidden(tmp_path: Path, where: str) -> None:
+    tensor = numpy_helper.from_array(np.ones(1, np.float32), "t")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="/etc/hostname"))
+    path = tmp_path / "x.onnx"
+    path.write_bytes(hidden(where, tensor).SerializeToString())
+    with pytest.raises(ModelError, match="outside its folder"):
+        refuse_external_data_outside(path)

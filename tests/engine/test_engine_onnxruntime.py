@@ -1,0 +1,159 @@
+"""ONNX Runtime: the same results in every batch, on every thread, and buffers that come back whatever happens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.engine.graphs import tiny_graph
+from tests.engine.matching import Outputs, assert_same
+from tests.media import bikes, decoded
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Size, letterbox
+from vision_infer.engine.engine import Engine, RawResults
+from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.stream.picture import VideoPicture
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[VideoPicture]:
+    return [VideoPicture(frame) for frame in decoded(bikes())[::40]]
+
+
+def infer(engine: Engine, pictures: list[VideoPicture]) -> Outputs:
+    loan = engine.lend(len(pictures))
+    for slot, picture in zip(loan.slots, pictures, strict=True):
+        picture.write_into(slot, letterbox(picture.size, engine.input_size, engine.card.fit, engine.card.fill))
+    return engine.collect(engine.submit(loan)).outputs
+
+
+@pytest.fixture(scope="module")
+def singles(bundled: Path, pictures: list[VideoPicture]) -> list[Outputs]:
+    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
+        return [infer(engine, [picture]) for picture in pictures]
+
+
+def test_the_clip_holds_something_to_find(singles: list[Outputs]) -> None:
+    assert all((outputs["scores"][0] >= 0.3).any() for outputs in singles)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_batch_gives_what_its_pictures_give(
+    bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], count: int
+) -> None:
+    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings(batch=4)) as engine:
+        batch = infer(engine, pictures[:count])
+        again = infer(engine, pictures[count - 1 :: -1])
+    assert batch["boxes"].shape == (count, 300, 4)
+    for place in range(count):
+        assert assert_same(batch, place, singles[place], 0)
+        assert assert_same(again, count - 1 - place, singles[place], 0)
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 1), (1, 2), (2, 2)])
+def test_threads_at_once_give_what_they_give_one_after_the_other(
+    bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], workers: int, threads: int
+) -> None:
+    together = threading.Barrier(workers, timeout=60)
+    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings(workers=workers, threads=threads)) as engine:
+        assert len({id(session) for session in engine._session_of.values()}) == (1 if threads == 1 else workers)
+        engine.warm_up()
+
+        def work(start: int) -> None:
+            together.wait()
+            for turn in range(4):
+                number = (start + turn) % len(pictures)
+                assert assert_same(infer(engine, [pictures[number]]), 0, singles[number], 0)
+
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, range(workers), timeout=120))
+        assert [engine.lend(1) for _ in range(workers)]
+
+
+def fill(engine: Engine, values: list[int]) -> RawResults:
+    loan = engine.lend(len(values))
+    for slot, value in zip(loan.slots, values, strict=True):
+        slot.pixels[:] = value
+    return engine.collect(engine.submit(loan))
+
+
+def first_scores(raw: RawResults) -> NDArray[np.float32]:
+    scores: NDArray[np.float32] = raw.outputs["scores"][:, 0]
+    return scores
+
+
+def test_results_belong_to_the_caller(tmp_path: Path, card: ModelCard) -> None:
+    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(batch=2)) as engine:
+        first = fill(engine, [51, 102])
+        kept = {name: array.copy() for name, array in first.outputs.items()}
+        for value in (0, 255):
+            fill(engine, [value, value])
+        assert all(np.array_equal(first.outputs[name], kept[name]) for name in kept)
+        assert first_scores(first) == pytest.approx([0.2, 0.4])
+        assert first.outputs["boxes"].tolist() == [[[1, 2, 20, 30]] * 4] * 2
+        assert {name: array.dtype for name, array in first.outputs.items()} == {
+            "boxes": np.float32,
+            "scores": np.float32,
+            "class_ids": np.int32,
+        }
+        assert 0 < first.started_ns <= first.ended_ns
+
+
+def test_every_batch_size_in_every_buffer(tmp_path: Path, card: ModelCard) -> None:
+    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(batch=5, workers=3)) as engine:
+        engine.warm_up()
+        for count in (5, 1, 3, 2, 4, 1, 5):
+            loans = [engine.lend(count) for _ in range(3)]
+            for number, loan in enumerate(loans):
+                for place, slot in enumerate(loan.slots):
+                    slot.pixels[:] = 10 * number + place
+            for number, ticket in reversed(list(enumerate([engine.submit(loan) for loan in loans]))):
+                scores = first_scores(engine.collect(ticket))
+                assert scores * 255 == pytest.approx([10 * number + place for place in range(count)], abs=1e-3)
+
+
+def test_one_session_serves_many_threads(tmp_path: Path, card: ModelCard) -> None:
+    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(workers=4)) as engine:
+
+        def work(value: int) -> None:
+            for _ in range(200):
+                assert first_scores(fill(engine, [value])) * 255 == pytest.approx([value], abs=1e-3)
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, [3, 60, 140, 250], timeout=60))
+
+
+def test_a_failure_gives_the_buffer_back(tmp_path: Path, card: ModelCard) -> None:
+    path = tiny_graph(tmp_path / "x.onnx", card, fail_above=2)
+    with OnnxRuntimeEngine(path, OnnxRuntimeSettings(batch=3)) as engine:
+        for _ in range(3):
+            with pytest.raises(EngineError) as caught:
+                fill(engine, [1, 2, 3])
+            assert "onnxruntime-cpu-fp32" in caught.value.message
+            assert "batch of 3" in caught.value.message
+            assert "\n" not in str(caught.value)
+            assert first_scores(fill(engine, [51, 102])) == pytest.approx([0.2, 0.4])
+
+
+def test_slots_have_the_size_of_the_input(bundled: Path) -> None:
+    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
+        assert engine.input_size == Size(416, 416)
+        (slot,) = engine.lend(1).slots
+        assert slot.pixels.shape == (416, 416, 3)
+
+
+def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
+    engine = OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(workers=2, threads=2))
+    leave: Callable[..., None] = engine.__exit__
+    leave(None, None, None)
+    leave(None, None, None)
+    assert not engine._sessions

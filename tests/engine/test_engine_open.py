@@ -1,0 +1,102 @@
+"""Names of engines and devices, and what they open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine.graphs import tiny_graph
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError, UsageError
+from vision_infer.engine import open as module
+from vision_infer.engine.open import EngineRequest, open_engine
+
+ort = pytest.importorskip("onnxruntime")
+needs_no_gpu = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="auto would choose the GPU")
+
+
+@pytest.fixture
+def graph(tmp_path: Path, card: ModelCard) -> Path:
+    return tiny_graph(tmp_path / "x.onnx", card)
+
+
+@pytest.fixture
+def eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cpus", lambda: 8)
+
+
+@pytest.mark.parametrize("name", ["auto", "onnxruntime", "onnxruntime-cpu-fp32"])
+def test_names_that_open_onnxruntime(graph: Path, name: str) -> None:
+    with open_engine(graph, EngineRequest(name, "auto" if name.endswith("fp32") else "cpu", 1)) as engine:
+        assert engine.name == "onnxruntime-cpu-fp32"
+
+
+@pytest.mark.parametrize("name", ["null", "null-cpu-none"])
+def test_names_that_open_nothing(graph: Path, name: str, card: ModelCard) -> None:
+    with open_engine(graph, EngineRequest(name, "cpu", workers=3, batch=2)) as engine:
+        assert engine.name == "null-cpu-none"
+        assert engine.card == card
+        assert (engine.in_flight, engine.batch_sizes) == (3, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("onnxruntme", "onnxruntime"),
+        ("onnxruntime-cpu", "onnxruntime-cpu-fp32"),
+        ("nul", "null"),
+        ("onnxruntime-cpu-fp32-x", "onnxruntime-cpu-fp32"),
+        ("zzz", "onnxruntime or null"),
+        ("", "onnxruntime or null"),
+    ],
+)
+def test_unknown_engines_name_the_nearest(graph: Path, name: str, near: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        open_engine(graph, EngineRequest(name))
+    assert repr(name) in caught.value.message
+    assert near in caught.value.hint
+
+
+def test_a_full_name_has_to_be_the_engines_own(graph: Path) -> None:
+    with pytest.raises(EngineError) as caught:
+        open_engine(graph, EngineRequest("onnxruntime-cpu-int8"))
+    assert "onnxruntime-cpu-fp32" in caught.value.message
+    assert "onnxruntime-cpu-fp32" in caught.value.hint
+
+
+def test_a_device_that_is_none(graph: Path) -> None:
+    for request in (EngineRequest(device="gpu"), EngineRequest("onnxruntime-gpu-fp32")):
+        with pytest.raises(UsageError, match="cuda:N"):
+            open_engine(graph, request)
+
+
+@needs_no_gpu
+def test_cuda_where_there_is_none(graph: Path) -> None:
+    for request in (EngineRequest(device="cuda:0"), EngineRequest("onnxruntime-cuda-fp32")):
+        with pytest.raises(EngineError, match="no CUDA"):
+            open_engine(graph, request)
+
+
+@pytest.mark.parametrize(
+    ("request_", "in_flight", "largest"),
+    [
+        (EngineRequest(device="cpu"), 8, 1),
+        (EngineRequest(device="cpu", threads=2), 4, 1),
+        (EngineRequest(device="cpu", threads=3), 2, 1),
+        (EngineRequest(device="cpu", threads=16), 1, 1),
+        (EngineRequest(device="cpu", workers=3, threads=1, batch=4), 3, 4),
+    ],
+)
+def test_what_is_not_asked_for_follows_from_the_cpus(
+    graph: Path, eight: None, request_: EngineRequest, in_flight: int, largest: int
+) -> None:
+    with open_engine(graph, request_) as engine:
+        assert engine.in_flight == in_flight
+        assert engine.batch_sizes == tuple(range(1, largest + 1))
+
+
+def test_without_a_runtime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    with pytest.raises(EngineError, match="no inference engine is installed"):
+        open_engine(graph, EngineRequest())
