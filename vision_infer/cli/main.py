@@ -15,6 +15,9 @@ from vision_infer.core.errors import VisionInferError
 INTERNAL_ERROR = 70
 """exit status of a mistake of ours (EX_SOFTWARE of sysexits.h)"""
 
+READER_GONE = 141
+"""exit status when standard output has no reader any more (as if killed by SIGPIPE): nothing to complain about"""
+
 app = typer.Typer(
     name="vision-infer",
     help="Real-time video inference: video in, detections out, every frame with its latency account.",
@@ -53,12 +56,14 @@ def main() -> NoReturn:
         sys.stdout.flush()
         leave(status if isinstance(status, int) else 0)
     except VisionInferError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            leave(READER_GONE)
         if debug:
             raise
         typer.echo(f"error: {error}", err=True)
         leave(error.exit_status)
     except BrokenPipeError:
-        leave(141)
+        leave(READER_GONE)
     except typer.Abort:
         leave(130)
     except KeyboardInterrupt:

@@ -29,7 +29,13 @@ def run_command(
         float | None, typer.Option(min=0.01, max=1, help="Overlap above which the worse of two boxes goes. Default: the model's.")
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="A,B,…", help="Only these labels.")] = None,
-    track: Annotated[bool, typer.Option("--track", help="Number the objects across frames (ByteTrack); an object that has a number is followed below --confidence too.")] = False,
+    track: Annotated[
+        bool,
+        typer.Option(
+            "--track",
+            help="Number the objects across frames (ByteTrack); an object that has a number is followed below --confidence too.",
+        ),
+    ] = False,
     every: Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")] = 1,
     engine: Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")] = "auto",
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help="Where to run.")] = "auto",
@@ -115,7 +121,7 @@ def _check_standard_output(out: tuple[str, ...], json_summary: bool) -> None:
 
 def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet: bool, overwrite: bool) -> None:
     text = json.dumps(result.to_dict(), indent=2)
-    if not quiet:
+    if not quiet and (result.decoded or not result.failed):
         from vision_infer.cli.table import print_summary
 
         print_summary(result)

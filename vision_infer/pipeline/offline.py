@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -128,7 +129,7 @@ def _run(
         sources=(*(source_summary(record) for record in records), *(_not_found(error) for error in found.errors)),
         model=engine.card.name,
         engine=engine.name,
-        outputs=tuple(plan.paths()),
+        outputs=tuple(path for path in plan.paths() if os.path.exists(path)),
         padded=supervisor.padded,
         interrupted=interrupted,
     )

@@ -223,7 +223,7 @@ class Supervisor:
         if self._closed:
             return
         self._closed = True
-        complete = self.wait(0) and not self._stopped
+        complete = self.wait(0) and not self._stopped and not any(record.error for record in self._records.values())
         self.stop()
         self.wait()
         self._dispatch.close()

@@ -41,6 +41,7 @@ class JsonlSink:
             self._interval_ns = FLUSH_INTERVAL_NS
         self._flushed_ns = clock.monotonic_ns()
         self._closed = False
+        self._rows = 0
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
         """Add a row; a frame that was not inferred has none."""
@@ -51,14 +52,15 @@ class JsonlSink:
         with self._lock:
             try:
                 self._file.write(row)
+                self._rows += 1
                 if now - self._flushed_ns >= self._interval_ns:
                     self._flushed_ns = now
                     self._file.flush()
             except OSError as error:
                 raise self._error(error) from error
 
-    def close(self, complete: bool) -> None:  # noqa: ARG002
-        """Write what is buffered and put the file in its place."""
+    def close(self, complete: bool) -> None:
+        """Write what is buffered and put the file in its place; no rows of a run that broke replace nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -67,8 +69,12 @@ class JsonlSink:
                 self._file.close()
             except OSError as error:
                 raise self._error(error) from error
-            if self._output is not None:
+            if self._output is None:
+                return
+            if complete or self._rows:
                 self._output.commit()
+            else:
+                self._output.discard()
 
     def _error(self, error: OSError) -> OutputError:
         if isinstance(error, BrokenPipeError):

@@ -1,0 +1,186 @@
+"""Every mistake of a user: one line that names the thing and the next step, a documented exit status, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tests.cli.conftest import Command
+from tests.media import BUNDLED, ONLY_SOUND, SONG, bikes, clip
+
+
+def one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    assert done.returncode == status, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def bad_source(kind: str, folder: Path) -> tuple[str, str]:
+    """A source that cannot be read, and a word that the error must hold."""
+    path = folder / f"{kind}.mp4"
+    if kind == "missing":
+        return str(path), "no such file"
+    if kind == "folder":
+        (folder / "empty").mkdir()
+        (folder / "empty" / "notes.txt").write_text("no media")
+        return str(folder / "empty"), "no video or picture"
+    if kind == "text":
+        path.write_text("not a video\n" * 100)
+        return str(path), "no video"
+    if kind == "zero":
+        path.touch()
+        return str(path), "empty"
+    if kind in ("sound", "cover"):
+        return str(clip(ONLY_SOUND if kind == "sound" else SONG)), "only sound"
+    picture = folder / "broken.jpg"
+    picture.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    return str(picture), "no picture"
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "zero", "sound", "cover", "picture"])
+def test_sources(command: Command, tmp_path: Path, kind: str) -> None:
+    source, word = bad_source(kind, tmp_path)
+    one_line(command("run", source, "--out", "rows.jsonl"), 1, source, word)
+
+
+def foreign_onnx(path: Path) -> Path:
+    images = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [images], [result])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
+def external_onnx(path: Path) -> Path:
+    """A graph whose weights lie outside its folder."""
+    model = onnx.load(str(BUNDLED))
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/hostname")
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def card_onnx(path: Path) -> Path:
+    model = onnx.load(str(BUNDLED))
+    for entry in model.metadata_props:
+        if entry.key == "vision_infer.card":
+            entry.value = entry.value.replace('"center"', '"middle"')
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_models(command: Command, tmp_path: Path) -> None:
+    one_line(command("run", bikes(), "--model", "nanodet-461"), 3, "nanodet-461", "nanodet-416")
+    one_line(command("run", bikes(), "--model", "gone.onnx"), 3, "gone.onnx", "no such file")
+    foreign = foreign_onnx(tmp_path / "foreign.onnx")
+    one_line(command("run", bikes(), "--model", foreign), 3, "no deployment graph", f"vision-infer model import {foreign}")
+    one_line(
+        command("run", bikes(), "--model", external_onnx(tmp_path / "outside.onnx")), 3, "outside its folder", "etc/hostname"
+    )
+    one_line(command("model", "import", tmp_path / "outside.onnx", "--name", "x"), 3, "outside")
+    one_line(command("run", bikes(), "--model", card_onnx(tmp_path / "card.onnx")), 3, "field 'fit'", "middle")
+    (tmp_path / "text.onnx").write_text("hello")
+    one_line(command("run", bikes(), "--model", tmp_path / "text.onnx"), 3, "text.onnx")
+
+
+def test_a_card_in_the_model_folder_with_a_wrong_field(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").write_text("name: mine\ninput: {width: 0, height: 10}\n")
+    one_line(command("run", bikes(), "--model", "mine"), 3, "mine", "input.width")
+    listed = command("model", "list")
+    assert listed.returncode == 0
+    assert "nanodet-416" in listed.stdout
+    assert "cannot be used" in listed.stdout
+
+
+def test_outputs(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "there.jsonl").write_text("precious\n")
+    one_line(command("run", bikes(), "--out", "there.jsonl"), 5, "there.jsonl", "--overwrite")
+    assert (tmp_path / "there.jsonl").read_text() == "precious\n"
+    one_line(command("run", bikes(), "--out", "there.jsonl/x.jsonl"), 5, "there.jsonl")
+    one_line(command("run", bikes(), "--out", "/proc/nowhere/x.jsonl"), 5, "/proc/nowhere/x.jsonl")
+    one_line(command("run", bikes(), bikes(), "--out", "both.mp4"), 2, "both.mp4", "FOLDER/")
+    one_line(command("run", bikes(), "--out", "rows.xlsx"), 2, "rows.xlsx", "FILE.jsonl")
+    one_line(command("run", bikes(), "--out", "-", "--json"), 2, "--json", "--summary")
+    one_line(command("run", bikes(), "--summary", "there.jsonl"), 5, "there.jsonl", "--overwrite")
+
+
+def test_a_folder_that_may_not_be_written(command: Command, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(locked, os.W_OK):  # root may write everywhere
+        assert command("run", bikes(), "--out", "locked/rows.jsonl", "--every", "250", "--quiet").returncode == 0
+    else:
+        one_line(command("run", bikes(), "--out", "locked/rows.jsonl"), 5, "not writable")
+
+
+def test_options(command: Command) -> None:
+    one_line(command("run", bikes(), "--classes", "persn"), 2, "persn", "person")
+    one_line(command("run", bikes(), "--foo"), 2, "--foo", "--help")
+    one_line(command("run", bikes(), "--every", "0"), 2, "--every", "greater than or equal to 1")
+    one_line(command("run", bikes(), "--confidence", "1.5"), 2, "--confidence", "less than or equal to 1")
+    one_line(command("run", bikes(), "--device", "tpu"), 2, "tpu", "cuda:N")
+    one_line(command("run", bikes(), "--engine", "onxruntime"), 4, "onxruntime", "onnxruntime")
+    one_line(command("run"), 2, "SOURCE", "--help")
+    one_line(command("rum"), 2, "rum", "--help")
+
+
+def test_debug_shows_the_traceback(command: Command) -> None:
+    done = command("run", bikes(), "--classes", "persn", "--debug")
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_what_is_done(number: signal.Signals, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "vision_infer", "run", str(bikes()), "--out", "cut.mp4", "--out", "-", "--quiet"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = [process.stdout.readline() for _ in range(20)]
+        process.send_signal(number)
+        seen += process.stdout.readlines()
+        assert process.wait(timeout=60) == 128 + number
+        assert process.stderr.read() == ""
+    with av.open(str(tmp_path / "cut.mp4")) as container:
+        drawn = sum(1 for _ in container.decode(video=0))
+    assert 20 <= drawn == len(seen) < 250
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "vision_infer", "run", str(bikes()), "--out", "-", "--quiet"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith('{"stream": "bikes"')
+        process.stdout.close()
+        assert process.wait(timeout=60) == 141
+        assert process.stderr.read() == ""
+
+
+def test_no_engine_says_what_to_install(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 8, 3), 90, np.uint8))
+    hide = "import sys; sys.modules['onnxruntime'] = None; from vision_infer.cli.main import main; main()"
+    words = [sys.executable, "-c", hide, "run", str(tmp_path / "grey.png")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    one_line(done, 4, "pip install 'vision-infer[cpu]'")

@@ -1,0 +1,162 @@
+"""``vision-infer run`` on real clips, read back by independent readers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import jsonschema
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Command
+from tests.media import Clip, Sound, bikes, clip
+from vision_infer.core.result import RESULT_SCHEMA
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in found:
+        jsonschema.validate(row, RESULT_SCHEMA)
+    return found
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first 30 frames of a real clip, its packets copied."""
+    path = tmp_path_factory.mktemp("clip") / "short.mp4"
+    with av.open(str(bikes())) as source, av.open(str(path), "w") as output:
+        video = source.streams.video[0]
+        stream = output.add_stream_from_template(video)
+        for number, packet in enumerate(source.demux(video)):
+            if packet.dts is None or number == 30:
+                break
+            packet.stream = stream
+            output.mux(packet)
+    return path
+
+
+def frames_of(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_clip_gives_a_row_for_each_frame_and_a_true_account(command: Command, short: Path, tmp_path: Path) -> None:
+    done = command("run", short, "--out", "rows.jsonl", "--summary", "summary.json", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    found = rows(tmp_path / "rows.jsonl")
+    count = frames_of(short)
+    assert [row["frame"] for row in found] == list(range(count))
+    assert [row["pts_s"] for row in found] == pytest.approx([number / 25 for number in range(count)])
+    assert {(row["stream"], row["width"], row["height"], row["model"]) for row in found} == {("short", 640, 272, "nanodet-416")}
+    for row in found:
+        spent = row["latency_ms"]
+        parts = sum(spent[stage] for stage in ("decode", "queue", "preprocess", "inference", "postprocess"))
+        assert parts == pytest.approx(spent["total"], abs=0.01)
+        assert all(0 <= box[0] < box[2] <= 640 and 0 <= box[1] < box[3] <= 272 for box in (d["box"] for d in row["detections"]))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["frames"] == summary["decoded"] == count
+    assert summary["detections"] == sum(len(row["detections"]) for row in found) > 0
+    assert set(summary["stages"]) == {"decode", "queue", "preprocess", "inference", "postprocess", "write"}
+    assert sum(stage["share"] for stage in summary["stages"].values()) == pytest.approx(1, abs=0.001)
+    assert summary["fps"] == pytest.approx(count / summary["seconds"], rel=0.01)
+    assert summary["sources"][0] | {"error": None, "gaps": 0, "state": "ended"} == summary["sources"][0]
+    assert 0 < summary["cpu_seconds"] < 60
+    assert summary["peak_rss_bytes"] > 20e6
+    assert summary["bound_by"] in {"decode", "preprocess", "inference", "postprocess", "write", "nothing"}
+
+
+def test_several_sources_together_give_what_each_gives_alone(command: Command, short: Path, tmp_path: Path) -> None:
+    other = clip(Clip(sound=Sound()))
+    picture = tmp_path / "still.png"
+    with av.open(str(short)) as container:
+        rgb = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    cv2.imwrite(str(picture), rgb[..., ::-1])
+    sources = (short, other, picture)
+    for source in sources:
+        assert command("run", source, "--out", f"{Path(source).stem}.alone.jsonl", "--quiet").returncode == 0
+    assert command("run", *sources, "--out", "all.jsonl", "--out", "sets/", "--quiet").returncode == 0
+    together = rows(tmp_path / "all.jsonl")
+    for source in sources:
+        name = Path(source).stem
+        alone = [row | {"latency_ms": 0} for row in rows(tmp_path / f"{name}.alone.jsonl")]
+        assert [row | {"latency_ms": 0} for row in together if row["stream"] == name] == alone
+        assert [row | {"latency_ms": 0} for row in rows(tmp_path / "sets" / f"{name}.jsonl")] == alone
+    assert sorted(path.name for path in (tmp_path / "sets").iterdir()) == sorted(
+        ["short.jsonl", "short.mp4", f"{other.stem}.jsonl", f"{other.stem}.mp4", "still.jsonl", "still.jpg"]
+    )
+
+
+def test_the_annotated_video_has_the_sources_size_rate_timing_and_sound(command: Command, tmp_path: Path) -> None:
+    source = clip(Clip(sound=Sound()))
+    assert command("run", source, "--out", "drawn.mp4", "--every", "3", "--quiet").returncode == 0
+    with av.open(str(source)) as before, av.open(str(tmp_path / "drawn.mp4")) as after:
+        assert after.streams.video[0].codec_context.name == "h264"
+        assert after.streams.video[0].average_rate == before.streams.video[0].average_rate
+        wanted = [(frame.time, frame.width, frame.height) for frame in before.decode(video=0)]
+        drawn = [(frame.time, frame.width, frame.height) for frame in after.decode(video=0)]
+        assert drawn == [(pytest.approx(time, abs=1e-4), width, height) for time, width, height in wanted]
+        assert after.streams.audio[0].codec_context.name == "aac"
+
+
+def test_rows_on_standard_output_end_quietly_when_nobody_reads(command: Command, short: Path) -> None:
+    done = command("run", short, "--out", "-", "--every", "10", "--quiet")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["frame"] for row in found] == [0, 10, 20]
+    assert done.stderr == ""
+
+
+def test_json_prints_the_summary_alone_on_standard_output(command: Command, short: Path) -> None:
+    done = command("run", short, "--json", "--every", "10")
+    assert json.loads(done.stdout)["frames"] == 3
+    assert "3 frames of 30 decoded" in done.stderr
+
+
+def test_a_folder_of_pictures_is_one_stream_whose_rows_name_the_file(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("b.jpg", "a.jpg", "c.png"):
+        cv2.imwrite(str(folder / name), np.full((40, 60, 3), 90, np.uint8))
+    (folder / "notes.txt").write_text("no picture")
+    assert command("run", folder, "--out", "out/", "--quiet").returncode == 0
+    found = rows(tmp_path / "out" / "photos.jsonl")
+    assert [(row["stream"], row["frame"], row["file"], row["pts_s"]) for row in found] == [
+        ("photos", 0, "a.jpg", None),
+        ("photos", 1, "b.jpg", None),
+        ("photos", 2, "c.png", None),
+    ]
+    assert sorted(path.name for path in (tmp_path / "out" / "photos").iterdir()) == ["a.jpg", "b.jpg", "c.jpg"]
+
+
+def test_classes_confidence_and_tracks(command: Command, short: Path, tmp_path: Path) -> None:
+    done = command("run", short, "--classes", "Person, car", "--confidence", "0.4", "--track", "--out", "t.jsonl", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [detection for row in rows(tmp_path / "t.jsonl") for detection in row["detections"]]
+    assert {detection["label"] for detection in found} <= {"person", "car"}
+    assert any("track_id" in detection for detection in found)
+    assert all(detection["score"] >= 0.4 for detection in found if "track_id" not in detection)
+
+
+@pytest.mark.parametrize("batch", ["1", "4"])
+def test_batches_change_nothing_but_the_time(command: Command, short: Path, tmp_path: Path, batch: str) -> None:
+    assert command("run", short, "--out", "one.jsonl", "--workers", "1", "--quiet").returncode == 0
+    assert command("run", short, "--out", "many.jsonl", "--workers", "3", "--batch", batch, "--quiet").returncode == 0
+    for one, many in zip(rows(tmp_path / "one.jsonl"), rows(tmp_path / "many.jsonl"), strict=True):
+        assert len(one["detections"]) == len(many["detections"])
+        for first, second in zip(one["detections"], many["detections"], strict=True):
+            assert first["class_id"] == second["class_id"]
+            assert first["box"] == pytest.approx(second["box"], abs=0.05)
+            assert first["score"] == pytest.approx(second["score"], abs=1e-3)
+
+
+def test_a_broken_source_costs_the_others_nothing(command: Command, short: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_text("this is text\n" * 50)
+    done: subprocess.CompletedProcess[str] = command("run", "broken.mp4", short, "gone.mp4", "--out", "rows.jsonl")
+    assert done.returncode == 1
+    assert len(rows(tmp_path / "rows.jsonl")) == 30
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert [error.split(":")[1].strip() for error in errors] == ["broken.mp4", "gone.mp4"]
