@@ -8,17 +8,13 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
+from vision_infer.cli import options
 
-ModelDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of your own models. Default: $VISION_INFER_HOME/models.")
-]
+app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_command(
-    model_dir: ModelDir = None, json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
-) -> None:
+def list_command(model_dir: options.ModelDir = None, json_output: options.Json = False) -> None:
     """Show the models that can be run by name."""
     from vision_infer.model.catalogue import list_models
 
@@ -45,8 +41,8 @@ def list_command(
 @app.command()
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")],
-    model_dir: ModelDir = None,
-    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
 ) -> None:
     """Show a model's card."""
     from vision_infer.model.catalogue import read_card_file, resolve_model
@@ -78,8 +74,8 @@ def import_command(
     mean: Annotated[str | None, typer.Option(metavar="A,B,C", help="Subtracted, in colour order, 0–255.")] = None,
     std: Annotated[str | None, typer.Option(metavar="A,B,C", help="Divided by, in colour order.")] = None,
     candidates: Annotated[int, typer.Option(min=1, max=5000, help="Boxes a picture before NMS.")] = 300,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
-    model_dir: ModelDir = None,
+    overwrite: options.Overwrite = False,
+    model_dir: options.ModelDir = None,
 ) -> None:
     """Make a deployment graph and its card of an ONNX network; what is not given is the family's default."""
     import os
@@ -112,10 +108,10 @@ def evaluate(
     images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures.")],
     confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Least score. Default: 0.001.")] = None,
     iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="Overlap of NMS. Default: 0.65.")] = None,
-    engine: Annotated[str, typer.Option(metavar="auto|NAME")] = "auto",
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
-    json_output: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
-    model_dir: ModelDir = None,
+    engine: options.Engine = "auto",
+    device: options.Device = "auto",
+    json_output: options.Json = False,
+    model_dir: options.ModelDir = None,
 ) -> None:
     """Measure a model's accuracy on annotated pictures, through the whole path of a run."""
     from vision_infer.config.run import run_settings

@@ -5,61 +5,35 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from vision_infer.cli import options
 
 if TYPE_CHECKING:
     from vision_infer.pipeline.summary import RunSummary
 
-_WHAT = "Detection"
-_HOW = "Engine"
-_WHERE = "Output"
-
 
 def run_command(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Video files, pictures and folders.", show_default=False)
-    ],
-    model: Annotated[
-        str, typer.Option(help="Name of a model, or a deployment graph (.onnx).", rich_help_panel=_WHAT)
-    ] = "nanodet-416",
-    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Least score. Default: the model's.")] = None,
-    iou: Annotated[
-        float | None, typer.Option(min=0.01, max=1, help="Overlap above which the worse of two boxes goes. Default: the model's.")
-    ] = None,
-    classes: Annotated[str | None, typer.Option(metavar="A,B,…", help="Only these labels.")] = None,
-    track: Annotated[
-        bool,
-        typer.Option(
-            "--track",
-            help="Number the objects across frames (ByteTrack); an object that has a number is followed below --confidence too.",
-        ),
-    ] = False,
-    every: Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")] = 1,
-    engine: Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")] = "auto",
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help="Where to run.")] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Batches in flight. Default: CPUs / threads; 2 on a GPU.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=256, help="CPU threads of each batch. Default: 1, best for throughput.")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, max=256, help="Largest batch. Default: 1 on the CPU, 8 on a GPU.")] = None,
-    out: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE.jsonl|FILE.mp4|DIR/|-",
-            help="Rows of all sources, annotated video, a set of both for each source, or rows on standard output. Repeatable.",
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    summary: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write the summary as JSON.")] = None,
-    json_summary: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no table.")] = False,
-    model_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of your own models. Default: $VISION_INFER_HOME/models.")
-    ] = None,
+    sources: options.Sources,
+    model: options.Model = "nanodet-416",
+    confidence: options.Confidence = None,
+    iou: options.Iou = None,
+    classes: options.Classes = None,
+    track: options.Track = False,
+    every: options.Every = 1,
+    engine: options.Engine = "auto",
+    device: options.Device = "auto",
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    batch: options.Batch = None,
+    out: options.Out = None,
+    overwrite: options.Overwrite = False,
+    summary: options.SummaryFile = None,
+    json_summary: options.JsonSummary = False,
+    quiet: options.Quiet = False,
+    model_dir: options.ModelDir = None,
 ) -> int:
     """Detect objects in video files, pictures and folders.
 

@@ -1,0 +1,70 @@
+"""``vision-infer model`` and ``schema``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from tests.cli.conftest import Command
+from tests.media import ROOT, asset, bikes
+
+
+def test_list_and_show_the_bundled_model(command: Command) -> None:
+    listed = json.loads(command("model", "list", "--json").stdout)
+    assert [(entry["name"], entry["origin"], entry["error"]) for entry in listed] == [("nanodet-416", "bundled", None)]
+    assert "nanodet-416  bundled  detect, 416x416, 80 labels" in command("model", "list").stdout
+    shown = yaml.safe_load(command("model", "show", "nanodet-416").stdout)
+    inside = json.loads(command("model", "show", ROOT / "models" / "nanodet-416" / "model.onnx", "--json").stdout)
+    assert shown["name"] == inside["name"] == "nanodet-416"
+    assert shown["labels"] == inside["labels"]
+    schema = json.loads(command("schema", "card").stdout)
+    jsonschema.validate(inside, schema)
+
+
+def test_import_a_network_and_run_it_by_name(command: Command, tmp_path: Path) -> None:
+    network = asset("models/yolox_nano_416x416.onnx")
+    done = command("model", "import", network, "--name", "yolox-nano", "--labels", "coco")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "head 'yolox'" in done.stdout
+    assert "vision-infer run VIDEO --model yolox-nano" in done.stdout
+    again = command("model", "import", network, "--name", "yolox-nano")
+    assert again.returncode == 3
+    assert "--overwrite" in again.stderr
+    ran = command("run", bikes(), "--model", "yolox-nano", "--every", "50", "--out", "rows.jsonl", "--quiet")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["frame"] for row in rows] == [0, 50, 100, 150, 200]
+    assert {row["model"] for row in rows} == {"yolox-nano"}
+    assert any(detection["label"] == "person" for row in rows for detection in row["detections"])
+
+
+def test_import_options_are_checked(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_text("no network")
+    for options, word in (
+        (["--fit", "middle"], "center"),
+        (["--color", "yuv"], "rgb"),
+        (["--mean", "1,2"], "three numbers"),
+        ([], "x.onnx"),
+    ):
+        done = command("model", "import", "x.onnx", "--name", "x", *options)
+        assert done.returncode in (2, 3)
+        assert done.stderr.count("\n") == 1
+        assert word in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_evaluate_prints_cocos_table(command: Command) -> None:
+    data = asset("images/coco_val_ccby/instances.json")
+    done = command("model", "evaluate", "nanodet-416", "--data", data, "--images", data.parent / "images")
+    assert done.returncode == 0, done.stderr
+    assert "40 pictures, 391 boxes" in done.stdout
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.29" in done.stdout
+
+
+def test_the_result_schema_is_a_schema(command: Command) -> None:
+    schema = json.loads(command("schema", "result").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["title"] == "vision-infer result"
