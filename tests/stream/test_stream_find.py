@@ -47,6 +47,11 @@ def test_missing_files_are_left_to_the_opening(tmp_path: Path) -> None:
     assert found.errors == ()
 
 
+def test_a_name_that_is_too_long_is_left_to_the_opening() -> None:
+    (spec,) = find_sources(["x" * 300 + ".mp4"]).specs
+    assert spec.name == "x" * 300
+
+
 def test_an_empty_folder_is_an_error_and_the_others_are_found(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

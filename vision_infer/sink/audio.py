@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
+from itertools import chain
 
 import av
 import av.container
@@ -64,10 +65,10 @@ class SoundCopy:
             return None  # damaged sound ends here; the pictures go on
 
     def _copied(self, audio: AudioStream) -> Iterator[av.Packet[AudioStream]]:
-        if audio.codec_context.name in MP4_AUDIO:
+        if audio.codec_context.codec.canonical_name in MP4_AUDIO:  # the decoder of mp3 has a name of its own: mp3float
             stream = self._output.add_stream_from_template(audio)
             return self._as_it_is(audio, stream)
-        encoder = self._output.add_stream("aac", rate=audio.codec_context.sample_rate)
+        encoder = self._output.add_stream("aac", rate=_aac_rate(audio.codec_context.sample_rate))
         return self._encoded(audio, encoder)
 
     def _as_it_is(self, audio: AudioStream, stream: AudioStream) -> Iterator[av.Packet[AudioStream]]:
@@ -86,7 +87,13 @@ class SoundCopy:
         context.layout = layout
         context.time_base = Fraction(1, context.sample_rate)
         resampler = av.AudioResampler("fltp", layout, context.sample_rate)
-        for frame in self._source.decode(audio):
+        for frame in chain(self._source.decode(audio), (None,)):
             for resampled in resampler.resample(frame):
                 yield from encoder.encode(resampled)
         yield from encoder.encode(None)
+
+
+def _aac_rate(rate: int) -> int:
+    """The sample rate that AAC has for this one: itself, or the nearest."""
+    rates = av.Codec("aac", "w").audio_rates or [48_000]
+    return rate if rate in rates else min(rates, key=lambda one: abs(one - rate))

@@ -55,9 +55,13 @@ def check_output(path: Path, overwrite: bool) -> None:
     Raises:
         OutputError: it exists and may not be overwritten, is a folder, or lies in something that is no folder.
     """
-    if path.is_dir():
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except OSError as error:  # a name that is too long, links in a circle
+        raise output_error(path, error) from error
+    if folder:
         raise OutputError(f"{path}: is a folder", f"for a set of outputs for each source, write --out {path}/")
-    if path.exists() and not overwrite:
+    if there and not overwrite:
         raise OutputError(f"{path}: exists already", "add --overwrite to replace it")
     parent = path.parent
     while not parent.exists() and parent != parent.parent:

@@ -22,6 +22,7 @@ from vision_infer.sink.sink import OutputSpec
 
 _FALLBACK_RATE = Fraction(25)
 _FALLBACK_TIME_BASE = Fraction(1, 90_000)
+_MOST_FINE = 1_000_000
 
 
 class VideoSink:
@@ -96,7 +97,9 @@ class VideoSink:
         self._file.commit()
 
     def _open(self, width: int, height: int) -> None:
-        container = av.open(str(self._file.partial), "w", format="mp4")
+        # The time of the first frame is kept in units of the whole file: milliseconds, unless it is told better.
+        fine = min(self._time_base.denominator, _MOST_FINE)
+        container = av.open(str(self._file.partial), "w", format="mp4", options={"movie_timescale": str(max(1000, fine))})
         stream = container.add_stream("libx264", rate=self._rate, options={"preset": "veryfast", "crf": "23"})
         stream.width, stream.height = width, height
         stream.pix_fmt = "yuv420p"

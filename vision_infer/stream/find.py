@@ -39,7 +39,7 @@ def find_sources(arguments: Iterable[str]) -> Found:
     names: set[str] = set()
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
+        if os.path.isdir(path):  # Path.is_dir raises where a name is too long
             try:
                 found = _in_folder(path)
             except OSError as error:
