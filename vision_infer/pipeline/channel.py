@@ -1,15 +1,62 @@
-"""Results for whoever runs the pipeline from Python: a bounded channel that pushes back."""
+"""Bounded ways from thread to thread.
+
+A window and a channel are made of ``queue.SimpleQueue``, which is written in C: on the way of every frame, the standard library's
+``Semaphore`` and ``Queue`` cost several times as much.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import Generic, TypeVar
 
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 
+T = TypeVar("T")
 CAPACITY = 64
+
+
+class Window:
+    """So many credits: whoever takes one more waits until one is given back."""
+
+    __slots__ = ("_credits", "acquire")
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"a window has at least 1 place, got {size}")
+        self._credits: SimpleQueue[None] = SimpleQueue()
+        for _ in range(size):
+            self._credits.put(None)
+        self.acquire = self._credits.get
+        """take a credit; waits for one"""
+
+    def release(self) -> None:
+        """Give a credit back."""
+        self._credits.put(None)
+
+
+class Channel(Generic[T]):
+    """First in, first out, between any number of threads; putting waits while ``capacity`` items are inside."""
+
+    __slots__ = ("_items", "_places")
+
+    def __init__(self, capacity: int) -> None:
+        self._items: SimpleQueue[T] = SimpleQueue()
+        self._places = Window(capacity)
+
+    def put(self, item: T) -> None:
+        """Add an item; waits for a place."""
+        self._places.acquire()
+        self._items.put(item)
+
+    def get(self) -> T:
+        """Take the oldest item; waits for one."""
+        item = self._items.get()
+        self._places.release()
+        return item
 
 
 class ResultChannel:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from queue import Queue
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Loan
+from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.messages import Failed, Inferred, Message
@@ -19,7 +19,9 @@ from vision_infer.schedule.batcher import Batch
 class InferenceWorker:
     """Runs batches until the dispatch is closed and empty."""
 
-    def __init__(self, number: int, lanes: Mapping[str, Lane], dispatch: Dispatch, results: Queue[Message], clock: Clock) -> None:
+    def __init__(
+        self, number: int, lanes: Mapping[str, Lane], dispatch: Dispatch, results: Channel[Message], clock: Clock
+    ) -> None:
         self._lanes = lanes
         self._dispatch = dispatch
         self._results = results

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import Queue
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import OutputError, VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
+from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.sink.sink import Sink
 from vision_infer.telemetry.histogram import Histogram
 
@@ -41,7 +41,7 @@ class Outlet:
         name: str,
         sinks: Sequence[Sink],
         shared: Sequence[Sink],
-        window: threading.Semaphore,
+        window: Window,
         window_size: int,
         clock: Clock,
         failed: Callable[[VisionInferError, bool], None],
@@ -49,6 +49,7 @@ class Outlet:
     ) -> None:
         self._sinks = tuple(sinks)
         self._shared = tuple(shared)
+        self._all = (*self._sinks, *self._shared)
         self._window = window
         self._clock = clock
         self._failed = failed
@@ -56,11 +57,11 @@ class Outlet:
         self._broken = False
         self.write_times = Histogram()
         self.present_ns = 0
-        self.needs_pictures = any(sink.needs_pictures for sink in (*sinks, *shared))
+        self.needs_pictures = any(sink.needs_pictures for sink in self._all)
         # One place more than the window for the closing word: putting never waits.
-        self._queue: Queue[tuple[Frame, Result | None] | _Close] | None = None
+        self._queue: Channel[tuple[Frame, Result | None] | _Close] | None = None
         if self.needs_pictures:
-            self._queue = Queue(maxsize=window_size + 1)
+            self._queue = Channel(window_size + 1)
             threading.Thread(target=self._run, name=f"outlet-{name}", daemon=True).start()
 
     def put(self, frame: Frame, result: Result | None) -> None:
@@ -91,23 +92,26 @@ class Outlet:
 
     def _write(self, frame: Frame, result: Result | None) -> None:
         begin = self._clock.monotonic_ns()
-        for sink in (*self._sinks, *self._shared):
+        for sink in self._all:
             if not self._broken:
-                self._guard(lambda sink=sink: sink.write(frame, result), sink)  # type: ignore[misc]
+                try:
+                    sink.write(frame, result)
+                except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+                    self._sink_failed(sink, error)
         self.write_times.record(self._clock.monotonic_ns() - begin)
         self._window.release()
 
     def _finish(self, complete: bool) -> None:
         for sink in self._sinks:
-            self._guard(lambda sink=sink: sink.close(complete), sink)  # type: ignore[misc]
+            try:
+                sink.close(complete)
+            except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+                self._sink_failed(sink, error)
         self._closed()
 
-    def _guard(self, action: Callable[[], None], sink: Sink) -> None:
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
-            self._broken = True
-            self._failed(output_failure(error), sink in self._shared)
+    def _sink_failed(self, sink: Sink, error: Exception) -> None:
+        self._broken = True
+        self._failed(output_failure(error), sink in self._shared)
 
 
 def output_failure(error: Exception) -> VisionInferError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from queue import Queue
 
 from vision_infer.analyze.select import select
 from vision_infer.analyze.track import Tracker
@@ -15,6 +14,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
+from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.messages import Ended, Failed, Finish, Inferred, Message, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
@@ -36,7 +36,7 @@ class _Stream:
     record: StreamRecord
     outlet: Outlet
     tracker: Tracker | None
-    window: threading.Semaphore
+    window: Window
     order: Reorder[_Selected] = field(default_factory=Reorder)
     left: int = 0
     """sequence numbers that have left the order, with a result or without"""
@@ -55,7 +55,7 @@ class ResultsStage:
     def __init__(
         self,
         lanes: Mapping[str, Lane],
-        messages: Queue[Message],
+        messages: Channel[Message],
         clock: Clock,
         failed: Callable[[VisionInferError], None],
         ended: Callable[[Ended, bool], None],
@@ -72,7 +72,7 @@ class ResultsStage:
         self.present_ns = 0
         self.thread = threading.Thread(target=self._run, name="results", daemon=True)
 
-    def join(self, record: StreamRecord, outlet: Outlet, tracker: Tracker | None, window: threading.Semaphore) -> None:
+    def join(self, record: StreamRecord, outlet: Outlet, tracker: Tracker | None, window: Window) -> None:
         """Let a stream in, before its first frame is offered."""
         self._streams[record.name] = _Stream(record, outlet, tracker, window)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from queue import Queue
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
+from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message, Passed, Superseded
 from vision_infer.pipeline.status import StreamRecord
@@ -41,10 +41,10 @@ class StreamWorker:
         open_source: Opener,
         opened: Callable[[Source], bool],
         dispatch: Dispatch,
-        results: Queue[Message],
+        results: Channel[Message],
         clock: Clock,
         every: int,
-        window: threading.Semaphore,
+        window: Window,
     ) -> None:
         self.record = record
         self.stopping = threading.Event()

@@ -11,13 +11,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import Queue
 from types import TracebackType
 
 from vision_infer.analyze.track import Tracker
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
+from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.inference_worker import InferenceWorker
 from vision_infer.pipeline.lane import Lane
@@ -95,7 +95,7 @@ class Supervisor:
         for lane in lanes:
             batcher.add_lane(lane.settings)
         self._dispatch = Dispatch(batcher, clock)
-        self._messages: Queue[Message] = Queue(maxsize=MESSAGES_IN_FLIGHT)
+        self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
         self._stage = ResultsStage(self._lanes, self._messages, clock, self._fail, self._stream_ended)
         self._workers = [
             InferenceWorker(number, self._lanes, self._dispatch, self._messages, clock) for number in range(in_flight)
@@ -255,7 +255,7 @@ class Supervisor:
             while self._waiting and len(self._active) < self._max_active and not self._stopped:
                 command = self._waiting.popleft()
                 record = self._records[command.source.name]
-                window = threading.Semaphore(self._window)
+                window = Window(self._window)
                 worker = StreamWorker(
                     record,
                     command.lane,
@@ -275,7 +275,7 @@ class Supervisor:
                     self.first_open_ns = self._clock.monotonic_ns()
                 worker.thread.start()
 
-    def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: threading.Semaphore) -> bool:
+    def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
         tracker = None if command.track is None else Tracker(confidence=command.track)
