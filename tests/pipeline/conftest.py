@@ -1,0 +1,42 @@
+"""What the tests of the pipeline share."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.pipeline.fakes import LONG_S, FakePicture, FakeSink
+from vision_infer.core.errors import OutputError
+from vision_infer.pipeline import supervisor as supervisor_module
+from vision_infer.sink.sink import OutputSpec, Sink
+from vision_infer.stream.source import Source
+
+Sinks = dict[str, FakeSink | Exception]
+
+
+@pytest.fixture
+def sinks(monkeypatch: pytest.MonkeyPatch) -> Sinks:
+    """Sinks by the path of their output; an exception is raised instead of opening one."""
+    registered: Sinks = {}
+
+    def open_sink(output: OutputSpec, source: Source | None) -> Sink:
+        sink = registered.get(output.path, OutputError(f"{output.path}: not registered"))
+        if isinstance(sink, Exception):
+            raise sink
+        return sink
+
+    monkeypatch.setattr(supervisor_module, "open_sink", open_sink)
+    return registered
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays() -> Iterator[None]:
+    """Every thread that a test started has ended after it."""
+    before = set(threading.enumerate())
+    FakePicture.alive.clear()
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(LONG_S)
+        assert not thread.is_alive(), f"{thread.name} is still running"
