@@ -119,6 +119,24 @@ def changed(recipe: Clip, how: str) -> Path:
     return _cached(f"{how} {recipe!r}", recipe.suffix, write)
 
 
+def excerpt(first: int, count: int, width: int, height: int, suffix: str = ".mp4") -> Path:
+    """Some frames of the real clip with people and bicycles, in another size."""
+
+    def write(path: Path) -> None:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=Fraction(25), options={"preset": "ultrafast", "crf": "18"})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for number, frame in enumerate(decoded(bikes())[first : first + count]):
+                picture = frame.reformat(width, height, "yuv420p")
+                picture.pts, picture.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode(None))
+
+    bikes()  # skips where it is not here
+    return _cached(f"excerpt {first} {count} {width}x{height}", suffix, write)
+
+
 def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
     """Picture ``number``: grey, with a bright square that moves; uint8 [H, W, 3] RGB."""
     picture = np.full((height, width, 3), (40 + number * 5 % 160, 90, 140), np.uint8)

@@ -144,6 +144,20 @@ def test_a_failure_gives_the_buffer_back(tmp_path: Path, card: ModelCard) -> Non
             assert first_scores(fill(engine, [51, 102])) == pytest.approx([0.2, 0.4])
 
 
+def test_an_interruption_gives_the_buffer_back(tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a notebook: the same engine is called again afterwards."""
+    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings()) as engine:
+
+        def interrupted(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr("vision_infer.engine.onnxruntime_engine._bind", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fill(engine, [51])
+        assert first_scores(fill(engine, [51])) == pytest.approx([0.2])
+
+
 def test_slots_have_the_size_of_the_input(bundled: Path) -> None:
     with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
         assert engine.input_size == Size(416, 416)

@@ -98,8 +98,10 @@ class OnnxRuntimeEngine:
             if binding is None:
                 binding = buffer.bindings[len(loan.slots)] = _bind(session, buffer, len(loan.slots))
             session.run_with_iobinding(binding)
-        except Exception as error:  # the runtime's errors have no common type of their own
+        except BaseException as error:  # the runtime's errors have no common type; and whoever interrupts us may call again
             self._pool.release(loan)
+            if not isinstance(error, Exception):
+                raise
             raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {_first_line(error)}") from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class PilImage(Protocol):
 
 Image: TypeAlias = NDArray[np.uint8] | str | PathLike[str] | PilImage
 """uint8 [H, W, 3] RGB, a path, or a PIL image"""
+AnyImage = TypeVar("AnyImage", bound=Image)
+"""one kind of image: a ``list[NDArray]`` is no ``list[Image]`` to a type checker"""
 
 
 class Detector:
@@ -91,9 +93,9 @@ class Detector:
     @overload
     def __call__(self, images: Image) -> Detections: ...
     @overload
-    def __call__(self, images: list[Image] | tuple[Image, ...]) -> list[Detections]: ...
+    def __call__(self, images: list[AnyImage] | tuple[AnyImage, ...]) -> list[Detections]: ...
 
-    def __call__(self, images: Image | list[Image] | tuple[Image, ...]) -> Detections | list[Detections]:
+    def __call__(self, images: Image | list[AnyImage] | tuple[AnyImage, ...]) -> Detections | list[Detections]:
         """Detect in one picture, or in each of several.
 
         Args:
@@ -213,8 +215,8 @@ def _detect(lane: Lane, pictures: Sequence[Picture], start: int) -> list[Detecti
     engine = lane.engine
     batch = pictures[start : start + engine.batch_sizes[-1]]
     size = next(size for size in engine.batch_sizes if size >= len(batch))
-    loan = engine.lend(size)
     letterboxes = [lane.letterbox(picture.size) for picture in batch]
+    loan = engine.lend(size)
     try:
         for picture, slot, letterbox in zip(batch, loan.slots, letterboxes, strict=False):
             picture.write_into(slot, letterbox)

@@ -1,0 +1,232 @@
+"""The Python interface: Detector on pictures of every kind, Pipeline on files."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import vision_infer
+from tests import media
+from vision_infer import Detector, Pipeline
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import ModelError, StreamError, UsageError
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[NDArray[np.uint8]]:
+    return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in media.decoded(media.bikes())[110:200:40]]
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector(device="cpu")
+
+
+def same(first: Detections, second: Detections, pixels: float = 0.0) -> bool:
+    return (
+        len(first) == len(second)
+        and first.labels == second.labels
+        and bool(len(first) == 0 or np.abs(first.boxes - second.boxes).max() <= pixels)
+    )
+
+
+def test_one_array(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
+    before = pictures[0].copy()
+    found = detector(pictures[0])
+    assert isinstance(found, Detections)
+    assert {"person", "bicycle"} & set(found.labels)
+    assert (np.diff(found.scores) <= 0).all()
+    assert (found.boxes >= 0).all()
+    assert (found.boxes[:, 2] <= 640).all()
+    assert np.array_equal(pictures[0], before)
+    assert same(detector(pictures[0]), found)
+
+
+def test_a_path_and_a_pil_image_are_the_same_picture(
+    detector: Detector, pictures: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    image = pytest.importorskip("PIL.Image").fromarray(pictures[0])
+    image.save(tmp_path / "a.png")
+    expected = detector(pictures[0])
+    for given in (image, str(tmp_path / "a.png"), tmp_path / "a.png", image.convert("RGBA")):
+        assert same(detector(given), expected)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_several_give_a_list(detector: Detector, pictures: list[NDArray[np.uint8]], kind: Any) -> None:
+    found = detector(kind(pictures))
+    assert isinstance(found, list)
+    assert len(found) == len(pictures)
+    for one, picture in zip(found, pictures, strict=True):
+        assert same(one, detector(picture))
+    assert detector([]) == []
+    (only,) = detector([pictures[0]])
+    assert same(only, found[0])
+
+
+def test_different_sizes_in_one_list(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
+    mixed = [pictures[0], pictures[0][:200, :300].copy(), pictures[1][::2, ::2], np.zeros((1, 1, 3), np.uint8)]
+    found = detector(mixed)
+    for one, picture in zip(found, mixed, strict=True):
+        assert same(one, detector(picture))
+        height, width = picture.shape[:2]
+        assert (one.boxes <= [width, height, width, height]).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((2, 8, 8, 3), np.uint8), "list"),
+        (np.zeros((8, 8), np.uint8), "uint8"),
+        (np.zeros((8, 8, 4), np.uint8), "uint8"),
+        (np.zeros((8, 8, 3), np.float32), "uint8"),
+        (np.zeros((0, 8, 3), np.uint8), "uint8"),
+        (7, "int"),
+        (None, "NoneType"),
+    ],
+)
+def test_what_is_no_picture(detector: Detector, image: Any, words: str) -> None:
+    for given in (image, [image]) if words != "list" else (image,):
+        with pytest.raises(ValueError, match=words):
+            detector(given)
+    assert len(detector(np.zeros((8, 8, 3), np.uint8))) == 0
+
+
+def test_a_picture_that_cannot_be_read(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(StreamError, match="no such file"):
+        detector(tmp_path / "none.jpg")
+
+
+def test_calls_from_threads_take_turns(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
+    expected = [detector(picture) for picture in pictures]
+
+    def work(start: int) -> bool:
+        numbers = [(start + turn) % len(pictures) for turn in range(4)]
+        return all(same(detector(pictures[number]), expected[number]) for number in numbers)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(work, range(3), timeout=60))
+
+
+def test_closing_and_calling_again(pictures: list[NDArray[np.uint8]]) -> None:
+    with Detector(device="cpu", threads=1) as detector:
+        first = detector(pictures[0])
+    detector.close()
+    assert same(detector(pictures[0]), first)
+    detector.close()
+
+
+def test_thresholds_and_classes(pictures: list[NDArray[np.uint8]]) -> None:
+    every = Detector(device="cpu", confidence=0.1)(pictures[0])
+    few = Detector(device="cpu", confidence=0.5, classes=["PERSON"])(pictures[0])
+    assert len(every) > len(few) > 0
+    assert set(few.labels) == {"person"}
+    assert few.scores.min() >= 0.5
+    strict = Detector(device="cpu", confidence=0.1, iou=0.01)(pictures[0])
+    assert len(strict) < len(every)
+
+
+def test_mistakes_name_what_is_near(pictures: list[NDArray[np.uint8]]) -> None:
+    with pytest.raises(UsageError, match="person"):
+        Detector(device="cpu", classes=["persn"])(pictures[0])
+    with pytest.raises(ModelError, match="nanodet-416"):
+        Detector("nanodet-41")
+    for wrong in ({"confidence": 1.5}, {"iou": 0}, {"threads": 0}):
+        with pytest.raises(UsageError, match="--"):
+            Detector(**wrong)
+
+
+def test_pipeline_gives_what_the_detector_gives(detector: Detector) -> None:
+    clips = [media.excerpt(20, 10, 640, 272), media.excerpt(120, 14, 320, 240, ".mkv")]
+    found = list(Pipeline(detector, workers=2).run(*clips))
+    assert len(found) == 24
+    for clip in clips:
+        of_one = [result for result in found if result.stream == clip.stem]
+        frames = media.decoded(clip)
+        assert [result.frame for result in of_one] == list(range(len(frames)))
+        assert [result.pts_s for result in of_one] == [frame.time for frame in frames]
+    first = next(result for result in found if result.stream == clips[0].stem)
+    assert first.engine == "onnxruntime-cpu-fp32"
+    assert first.model == "nanodet-416"
+    assert first.detections.labels
+
+
+def test_pipeline_every_and_tracks(detector: Detector) -> None:
+    found = list(Pipeline(detector, every=4, track=True).run(media.excerpt(20, 14, 640, 272)))
+    assert [result.frame for result in found] == [0, 4, 8, 12]
+    assert all(result.detections.track_ids is not None for result in found)
+
+
+def threads_end(before: set[threading.Thread]) -> None:
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive(), thread.name
+
+
+def test_leaving_the_loop_early_ends_every_thread(detector: Detector) -> None:
+    before = set(threading.enumerate())
+    seen = 0
+    for _ in Pipeline(detector, workers=2).run(media.bikes(), media.excerpt(20, 10, 640, 272)):
+        seen += 1
+        if seen == 5:
+            break
+    gc.collect()
+    assert seen == 5
+    threads_end(before)
+
+
+def test_an_iterator_that_is_dropped_ends_every_thread(detector: Detector) -> None:
+    before = set(threading.enumerate())
+    results = iter(Pipeline(detector).run(media.bikes()))
+    next(results)
+    del results
+    gc.collect()
+    threads_end(before)
+
+
+def test_an_error_of_a_source_comes_after_the_results_of_the_others(detector: Detector, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    clip = media.excerpt(20, 10, 640, 272)
+    results = Pipeline(detector).run(tmp_path / "none.mp4", clip)
+    seen: list[int] = []
+    with pytest.raises(StreamError, match=r"none\.mp4"):
+        seen.extend(result.frame for result in results)
+    assert seen == list(range(10))
+    threads_end(before)
+
+
+def test_an_error_inside_the_loop_ends_every_thread(detector: Detector) -> None:
+    before = set(threading.enumerate())
+
+    def loop() -> None:
+        for _ in Pipeline(detector).run(media.bikes()):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
+    gc.collect()
+    threads_end(before)
+
+
+def test_no_source_and_an_empty_folder(detector: Detector, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no source"):
+        list(Pipeline(detector).run())
+    with pytest.raises(StreamError, match="no video or picture"):
+        list(Pipeline(detector).run(tmp_path))
+    with pytest.raises(UsageError, match="--every"):
+        Pipeline(detector, every=0)
+
+
+def test_the_package_names_its_interface() -> None:
+    assert {"Detector", "Pipeline", "__version__"} == set(vision_infer.__all__)
+    with pytest.raises(AttributeError):
+        vision_infer.Detectr  # noqa: B018
