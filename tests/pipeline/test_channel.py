@@ -1,0 +1,100 @@
+"""Bounded ways from thread to thread: they push back, lose nothing, and let go when they are closed."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.pipeline.fakes import LONG_S
+from tests.sink.results import frame, result_of
+from vision_infer.pipeline.channel import Channel, ResultChannel, Window
+
+
+def test_a_reader_gets_everything_in_order_and_then_the_end() -> None:
+    channel = ResultChannel(capacity=3)
+
+    def write() -> None:
+        for index in range(200):
+            channel.write(frame(index), result_of(frame(index)))
+        channel.close(True)
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert [result.frame for result in channel] == list(range(200))
+        writing.result(LONG_S)
+    assert list(channel) == []
+    assert not channel.needs_pictures
+
+
+def test_frames_without_a_result_are_not_for_the_reader() -> None:
+    channel = ResultChannel()
+    channel.write(frame(), None)
+    channel.finish()
+    assert list(channel) == []
+
+
+def test_a_full_channel_pushes_back_and_closing_lets_go() -> None:
+    channel = ResultChannel(capacity=2)
+    written: list[int] = []
+    third = threading.Event()
+
+    def write() -> None:
+        for index in range(4):
+            if index == 2:
+                third.set()
+            channel.write(frame(index), result_of(frame(index)))
+            written.append(index)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    assert third.wait(LONG_S)
+    thread.join(0.1)  # time to go wrong in
+    assert written == [0, 1]
+    channel.finish()
+    thread.join(LONG_S)
+    assert not thread.is_alive()
+    assert [result.frame for result in channel] == [0, 1]  # what came after the end went nowhere
+
+
+def test_a_window_gives_as_many_credits_as_it_has() -> None:
+    window = Window(2)
+    window.acquire()
+    window.acquire()
+    got = threading.Event()
+
+    def take() -> None:
+        window.acquire()
+        got.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    assert not got.wait(0.1)  # time to go wrong in
+    window.release()
+    assert got.wait(LONG_S)
+    thread.join(LONG_S)
+    with pytest.raises(ValueError, match="at least 1"):
+        Window(0)
+
+
+def test_a_channel_holds_no_more_than_its_capacity() -> None:
+    channel: Channel[int] = Channel(3)
+    put: list[int] = []
+    fourth = threading.Event()
+
+    def write() -> None:
+        for number in range(300):
+            if number == 3:
+                fourth.set()
+            channel.put(number)
+            put.append(number)
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    assert fourth.wait(LONG_S)
+    thread.join(0.1)  # time to go wrong in
+    assert put == [0, 1, 2]
+    assert [channel.get() for _ in range(300)] == list(range(300))
+    thread.join(LONG_S)
+    assert not thread.is_alive()

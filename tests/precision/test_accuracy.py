@@ -1,0 +1,151 @@
+"""Accuracy on annotated pictures: the floors of three real networks, and what is said where there is nothing to measure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import media
+from vision_infer.config.run import RunSettings, run_settings
+from vision_infer.core.errors import ModelError, StreamError, UsageError
+from vision_infer.model.importing import import_model
+from vision_infer.precision.accuracy import METRICS, AccuracyReport, evaluate
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("pycocotools")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Path:
+    return media.asset("images/coco_val_ccby")
+
+
+def settings(model: str | Path, **options: Any) -> RunSettings:
+    return run_settings(sources=("-",), model=str(model), device="cpu", **options)
+
+
+def measure(model: str | Path, pictures: Path) -> AccuracyReport:
+    return evaluate(settings(model), pictures / "instances.json", pictures / "images")
+
+
+def test_the_bundled_network(pictures: Path) -> None:
+    report = measure("nanodet-416", pictures)
+    assert report.figures["AP"] >= 29.0
+    assert (report.images, report.boxes) == (40, 391)
+    assert tuple(report.figures) == METRICS
+    assert report.engine == "onnxruntime-cpu-fp32"
+    assert "Average Precision" in report.table
+    json.dumps(report.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("file", "least"), [("yolox_nano_416x416.onnx", 30.3), ("deimv2_hgnetv2_femto_coco.onnx", 35.0)], ids=["yolox", "deimv2"]
+)
+def test_imported_networks(pictures: Path, tmp_path: Path, file: str, least: float) -> None:
+    path = import_model(media.asset(f"models/{file}"), "imported", labels="coco", model_dir=tmp_path)
+    assert measure(path, pictures).figures["AP"] >= least
+
+
+@pytest.fixture
+def small(pictures: Path, tmp_path: Path) -> Path:
+    """Three of the pictures, with their annotations, to be spoiled."""
+    data = json.loads((pictures / "instances.json").read_text())
+    data["images"] = sorted(data["images"], key=lambda image: str(image["file_name"]))[:3]
+    ids = {image["id"] for image in data["images"]}
+    data["annotations"] = [box for box in data["annotations"] if box["image_id"] in ids]
+    (tmp_path / "images").mkdir()
+    for image in data["images"]:
+        shutil.copy(pictures / "images" / image["file_name"], tmp_path / "images")
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    return tmp_path
+
+
+def spoil(small: Path, change: Any) -> Path:
+    path = small / "instances.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    return small
+
+
+def test_workers_and_batches_change_nothing(small: Path) -> None:
+    data, images = small / "instances.json", small / "images"
+    one = evaluate(settings("nanodet-416", workers=1), data, images)
+    several = evaluate(settings("nanodet-416", workers=2, batch=2), data, images)
+    assert (one.images, several.images) == (3, 3)
+    assert np.allclose(list(one.figures.values()), list(several.figures.values()), atol=0.5)
+
+
+def test_an_engine_that_finds_nothing(small: Path) -> None:
+    report = evaluate(settings("nanodet-416", engine="null"), small / "instances.json", small / "images")
+    assert report.figures == dict.fromkeys(METRICS, 0.0)
+
+
+def test_a_picture_that_is_missing_or_broken_is_not_left_out(small: Path) -> None:
+    picture = sorted((small / "images").iterdir())[1]
+    picture.write_bytes(picture.read_bytes()[:500])
+    with pytest.raises(StreamError, match=picture.name):
+        measure("nanodet-416", small)
+    picture.unlink()
+    with pytest.raises(StreamError, match=picture.name):
+        measure("nanodet-416", small)
+    shutil.rmtree(small / "images")
+    with pytest.raises(StreamError, match="no such file"):
+        measure("nanodet-416", small)
+
+
+@pytest.mark.parametrize("content", ["", "no json", "[]", "7", "{}", '{"images": []}', '{"images": 3, "annotations": 4}'])
+def test_a_file_that_is_no_annotations(small: Path, content: str) -> None:
+    (small / "instances.json").write_text(content)
+    with pytest.raises(UsageError, match=r"instances\.json") as caught:
+        measure("nanodet-416", small)
+    assert caught.value.hint
+
+
+def test_annotations_that_are_missing_or_no_text(small: Path) -> None:
+    (small / "instances.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match=r"instances\.json"):
+        measure("nanodet-416", small)
+    (small / "instances.json").unlink()
+    with pytest.raises(UsageError, match="cannot be read"):
+        measure("nanodet-416", small)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["annotations"][0].pop("bbox"),
+        lambda data: data["annotations"][0].pop("category_id"),
+        lambda data: data["annotations"][0].pop("area"),
+        lambda data: data["annotations"][0].pop("iscrowd"),
+        lambda data: data["annotations"][0].update(category_id=9999),
+        lambda data: data["annotations"][0].update(image_id=9999),
+        lambda data: data["images"][0].pop("file_name"),
+        lambda data: data["images"][0].update(file_name=7),
+        lambda data: data.pop("annotations"),
+        lambda data: data.pop("categories"),
+    ],
+    ids=range(10),
+)
+def test_annotations_of_another_form(small: Path, change: Any) -> None:
+    with pytest.raises(UsageError, match=r"instances\.json"):
+        measure("nanodet-416", spoil(small, change))
+
+
+def test_labels_that_do_not_match(small: Path) -> None:
+    def rename(data: Any) -> None:
+        data["categories"][0]["name"] = "unicorn"
+
+    with pytest.raises(ModelError, match="unicorn"):
+        measure("nanodet-416", spoil(small, rename))
+
+
+def test_a_network_without_labels(small: Path, tmp_path: Path) -> None:
+    path = import_model(media.asset("models/yolox_nano_416x416.onnx"), "bare", model_dir=tmp_path / "models")
+    with pytest.raises(ModelError, match="has no label"):
+        measure(path, small)
