@@ -242,3 +242,18 @@ def test_cards_in_graphs() -> None:
     with pytest.raises(ModelError, match="its card is not JSON"):
         read_card(model, "x")
     infer_shapes(model, "x")
+
+
+def test_every_node_has_a_name_of_its_own(fabricate: Any, run: Any) -> None:
+    model = onnx.load(fabricate(YOLOX))
+    nodes = model.graph.node
+    image = model.graph.input[0].name
+    # An unnamed node whose made-up name is another's already, and two nodes with one name.
+    nodes.append(helper.make_node("Identity", [image], ["extra_a"], name=f"Identity_{len(nodes) + 2}"))
+    nodes.append(helper.make_node("Identity", ["extra_a"], ["extra_b"], name="same"))
+    nodes.append(helper.make_node("Identity", ["extra_b"], ["extra_c"], name=""))
+    nodes.append(helper.make_node("Identity", ["extra_c"], ["extra_d"], name="same"))
+    network = prepare_network(model, "test", Size(64, 64))
+    names = [node.name for node in network.model.graph.node]
+    assert all(names)
+    assert len(set(names)) == len(names)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vision_infer.cli import options
+
+if TYPE_CHECKING:
+    from vision_infer.core.geometry import Size
 
 app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
 
@@ -66,14 +69,20 @@ def show(
 def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A network as its authors export it, or a deployment graph.")],
     name: Annotated[str, typer.Option(help="Name for 'run --model NAME'.")],
-    head: Annotated[str | None, typer.Option(metavar="yolox|nanodet|detr", help="Family. Default: recognised.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Family: a file of vision_infer/model/heads, such as yolox. Default: recognised."),
+    ] = None,
     labels: Annotated[str | None, typer.Option(metavar="coco|FILE", help="Labels, one a line. Default: class numbers.")] = None,
     fit: Annotated[str | None, typer.Option(metavar="center|top_left|stretch", help="How pictures are fitted in.")] = None,
     fill: Annotated[int | None, typer.Option(min=0, max=255, help="Grey level around the picture.")] = None,
     color: Annotated[str | None, typer.Option(metavar="rgb|bgr", help="Colour order of the network.")] = None,
     mean: Annotated[str | None, typer.Option(metavar="A,B,C", help="Subtracted, in colour order, 0–255.")] = None,
     std: Annotated[str | None, typer.Option(metavar="A,B,C", help="Divided by, in colour order.")] = None,
-    candidates: Annotated[int, typer.Option(min=1, max=5000, help="Boxes a picture before NMS.")] = 300,
+    input_size: Annotated[
+        str | None, typer.Option("--input", metavar="WxH", help="Input size, for a file that leaves it open.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=5000, help="Boxes a picture before NMS. Default: 300.")] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
@@ -93,6 +102,7 @@ def import_command(
         color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
         mean=_three("--mean", mean),
         std=_three("--std", std),
+        input_size=_size("--input", input_size),
         model_dir=user_folder(model_dir, os.environ),
         candidates=candidates,
         overwrite=overwrite,
@@ -125,6 +135,18 @@ def evaluate(
         typer.echo(json.dumps(report.to_dict(), indent=2))
         return
     typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
+
+
+def _size(option: str, text: str | None) -> Size | None:
+    from vision_infer.core.errors import UsageError
+    from vision_infer.core.geometry import Size
+
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+        raise UsageError(f"{option} {text}: is no size", f"write {option} 640x384")
+    return Size(int(width), int(height))
 
 
 def _three(option: str, text: str | None) -> tuple[float, float, float] | None:

@@ -76,7 +76,7 @@ def import_model(
     std: _Three | None = None,
     input_size: Size | None = None,
     model_dir: Path,
-    candidates: int = 300,
+    candidates: int | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Path:
@@ -94,7 +94,7 @@ def import_model(
         std: divided by, in colour order.
         input_size: for a file that leaves it open.
         model_dir: where models are kept.
-        candidates: K, the number of boxes for each picture.
+        candidates: K, the number of boxes for each picture; None: 300.
         overwrite: replace a model of that name.
         say: is told which head was recognised, and why.
 
@@ -116,7 +116,7 @@ def import_model(
     model = read_onnx(file)
     card = read_card(model, file.name)
     if card is not None:
-        if given or head or labels or input_size:
+        if given or head or labels or input_size or candidates is not None:
             message = f"{file.name}: is a deployment graph already, so that its head, labels and normalisation are fixed"
             raise ModelError(message, "leave these options out, or import the raw network")
         check_contract(model, card, file.name)
@@ -129,7 +129,7 @@ def import_model(
             say(f"{file.name}: head '{head}', for it has {reason}")
         given |= {"labels": read_labels(labels), "weights": {"source": file.name, "sha256": _sha256(file)}}
         card = _make_card(network, name, head, given)
-        model = _join(network, card, candidates)
+        model = _join(network, card, 300 if candidates is None else candidates)
     _write_folder(folder, model, card)
     return folder / GRAPH_FILE
 

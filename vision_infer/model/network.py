@@ -162,10 +162,23 @@ def prepare_network(model: onnx.ModelProto, where: str, size: Size | None = None
     others = tuple(describe(info) for info in model.graph.input if info.name != image.name)
     outputs = tuple(describe(info) for info in inferred.graph.output)
     _free_reshapes(model, image.name, shapes)
-    for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"  # tools that leave nodes out do so by name
+    _name_nodes(model)
     compose.add_prefix(model, NETWORK_PREFIX, inplace=True)
     return RawNetwork(where, model, image, others, outputs)
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own: tools that leave nodes out do so by name, and runtimes refuse a name twice."""
+    taken = {node.name for node in model.graph.node}
+    seen = {""}
+    for number, node in enumerate(model.graph.node):
+        if node.name in seen:
+            name = f"{node.op_type}_{number}"
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            node.name = name
+        seen.add(node.name)
 
 
 def _at_opset(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
@@ -191,7 +204,7 @@ def _fix_shapes(model: onnx.ModelProto, image: onnx.ValueInfoProto, size: Size |
     _, _, height, width = dims_of(image)
     given = Size(width, height) if width and height else None
     if given is None and size is None:
-        raise ModelError(f"{where}: leaves its input size open", "give the input size, such as 640x640")
+        raise ModelError(f"{where}: leaves its input size open", "give it, such as --input 640x640")
     if given is not None and size is not None and given != size:
         raise ModelError(f"{where}: takes pictures of {given}, not {size}", "leave the input size out, or export it anew")
     chosen = given or size
