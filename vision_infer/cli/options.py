@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-Sources = Annotated[list[str], typer.Argument(metavar="SOURCE", help="Video files, pictures and folders.", show_default=False)]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Video files, pictures, folders, patterns, http(s) URLs, @LIST (a file with one a line), - (standard input).",
+        show_default=False,
+    ),
+]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Search folders with all that is below them.")]
+TrackIndex = Annotated[int, typer.Option(min=0, help="Which video track of a file, from 0.")]
+Start = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Begin there, exact to the frame.")]
+End = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="End there, exact to the frame.")]
+Fps = Annotated[float | None, typer.Option(metavar="F", help="Infer at most F frames a second of video.")]
+Keyframes = Annotated[bool, typer.Option("--keyframes", help="Decode and infer key frames only.")]
+MaxPixels = Annotated[int, typer.Option(min=1, metavar="N", help="Refuse pictures with more pixels.")]
 Model = Annotated[str, typer.Option(help="Name of a model, or a deployment graph (.onnx).")]
 ModelDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Your own models. Default: $VISION_INFER_HOME/models.")]
 
@@ -23,6 +37,10 @@ Track = Annotated[
         help="Number the objects across frames (ByteTrack); a numbered object is followed below --confidence too.",
     ),
 ]
+PerClass = Annotated[str | None, typer.Option(metavar="A=0.5,B=0.3", help="Least scores of single classes, before --confidence.")]
+MinSize = Annotated[float, typer.Option(min=0, metavar="PIXELS", help="Least width and height of a box.")]
+Region = Annotated[Path | None, typer.Option(metavar="FILE", help="Polygons in which we look, and masks where we do not (YAML).")]
+Hook = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Called with each result; may change or drop it.")]
 Every = Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")]
 
 Engine = Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")]
@@ -36,10 +54,19 @@ Batch = Annotated[int | None, typer.Option(min=1, max=256, help="Largest batch. 
 Out = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE.jsonl|FILE.mp4|DIR/|-",
-        help="Rows of all sources, annotated video, a set of both for each source, or rows on standard output. Repeatable.",
+        metavar="FILE|DIR/|-",
+        help="FILE.jsonl, .csv, .parquet, .json (COCO) take all sources; .txt (MOT), .mp4 (annotated) take one; DIR/ gets a set "
+        "for each source; - is rows on standard output. Repeatable.",
     ),
 ]
+Formats = Annotated[str | None, typer.Option(metavar="jsonl,mp4,…", help="What DIR/ gets for each source. Default: jsonl,mp4.")]
+Crops = Annotated[Path | None, typer.Option(metavar="DIR", help="Cut out each detection as a picture.")]
+PreviewFps = Annotated[float | None, typer.Option(metavar="F", help="Frame rate of the annotated video. Default: the source's.")]
+PreviewSize = Annotated[
+    int | None, typer.Option(min=16, metavar="HEIGHT", help="Height of the annotated video. Default: the source's.")
+]
+RotateMb = Annotated[float | None, typer.Option(metavar="MB", help="JSONL goes on in a new file after so many megabytes.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where an earlier run with the same options was cut off.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 SummaryFile = Annotated[Path | None, typer.Option("--summary", metavar="FILE.json", help="Write the summary as JSON.")]
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")]

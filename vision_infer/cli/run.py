@@ -5,60 +5,60 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from vision_infer.cli import options
 
 if TYPE_CHECKING:
+    from vision_infer.config.run import RunSettings
     from vision_infer.pipeline.summary import RunSummary
 
 
 def run_command(
     sources: options.Sources,
-    model: options.Model = "nanodet-416",
-    confidence: options.Confidence = None,
-    iou: options.Iou = None,
-    classes: options.Classes = None,
-    track: options.Track = False,
+    recursive: options.Recursive = False,
+    track_index: options.TrackIndex = 0,
+    start: options.Start = 0.0,
+    end: options.End = None,
     every: options.Every = 1,
+    fps: options.Fps = None,
+    keyframes: options.Keyframes = False,
+    max_pixels: options.MaxPixels = 100_000_000,
+    model: options.Model = "nanodet-416",
+    model_dir: options.ModelDir = None,
     engine: options.Engine = "auto",
     device: options.Device = "auto",
     workers: options.Workers = None,
     threads: options.Threads = None,
     batch: options.Batch = None,
+    confidence: options.Confidence = None,
+    per_class: options.PerClass = None,
+    iou: options.Iou = None,
+    classes: options.Classes = None,
+    min_size: options.MinSize = 0.0,
+    region: options.Region = None,
+    track: options.Track = False,
+    hook: options.Hook = None,
     out: options.Out = None,
+    formats: options.Formats = None,
+    crops: options.Crops = None,
+    preview_fps: options.PreviewFps = None,
+    preview_size: options.PreviewSize = None,
+    rotate_mb: options.RotateMb = None,
     overwrite: options.Overwrite = False,
+    resume: options.Resume = False,
     summary: options.SummaryFile = None,
     json_summary: options.JsonSummary = False,
     quiet: options.Quiet = False,
-    model_dir: options.ModelDir = None,
 ) -> int:
     """Detect objects in video files, pictures and folders.
 
     Several sources are decoded side by side and batched together; each one's results come in its own order and nothing is
     dropped. Without --out only the summary is shown.
     """
-    from vision_infer.config.run import run_settings
-
-    settings = run_settings(
-        sources=tuple(sources),
-        model=model,
-        model_dir=model_dir,
-        engine=engine,
-        device=device,
-        workers=workers,
-        threads=threads,
-        batch=batch,
-        every=every,
-        confidence=confidence,
-        iou=iou,
-        classes=_split(classes),
-        track=track,
-        out=tuple(out or ()),
-        overwrite=overwrite,
-    )
+    settings = _settings(locals())  # the options, which have the names of the settings
     _check_standard_output(settings.out, json_summary)
     if summary is not None:
         from vision_infer.sink.output_file import check_output
@@ -75,15 +75,40 @@ def run_command(
     return signals.exit_status or _status_of(result)
 
 
-def _split(classes: str | None) -> tuple[str, ...] | None:
+def _settings(options_given: dict[str, Any]) -> RunSettings:
+    from vision_infer.config.run import RunSettings, run_settings
+
+    values = {name: value for name, value in options_given.items() if name in RunSettings.model_fields}
+    values["sources"] = tuple(values["sources"])
+    values["out"] = tuple(values["out"] or ())
+    values["classes"] = _split("--classes", values["classes"])
+    values["formats"] = _split("--formats", values["formats"])
+    values["per_class"] = _thresholds(values["per_class"])
+    return run_settings(**values)
+
+
+def _split(option: str, text: str | None) -> tuple[str, ...] | None:
     from vision_infer.core.errors import UsageError
 
-    if classes is None:
+    if text is None:
         return None
-    names = tuple(name.strip() for name in classes.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise UsageError("--classes: names no class", "give labels, such as --classes person,car")
+        raise UsageError(f"{option}: names nothing", f"see 'vision-infer run --help' for {option}")
     return names
+
+
+def _thresholds(text: str | None) -> dict[str, float]:
+    from vision_infer.core.errors import UsageError
+
+    scores: dict[str, float] = {}
+    for part in _split("--per-class", text) or ():
+        name, _, score = part.partition("=")
+        try:
+            scores[name.strip()] = float(score)
+        except ValueError:
+            raise UsageError(f"--per-class {part}: is no class with a score", "write --per-class person=0.5,car=0.3") from None
+    return scores
 
 
 def _check_standard_output(out: tuple[str, ...], json_summary: bool) -> None:

@@ -17,7 +17,14 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sources: tuple[str, ...] = Field(min_length=1, description="video files, pictures and folders")
+    sources: tuple[str, ...] = Field(min_length=1, description="video files, pictures, folders, patterns, URLs, @lists, -")
+    recursive: bool = False
+    track_index: int = Field(default=0, ge=0, description="which of a file's video tracks")
+    start: float = Field(default=0.0, ge=0, description="seconds from the stream's beginning")
+    end: float | None = Field(default=None, gt=0, description="seconds from the stream's beginning")
+    fps: float | None = Field(default=None, gt=0, description="infer so many frames a second at most")
+    keyframes: bool = Field(default=False, description="decode and infer key frames only")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="larger pictures are refused")
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="name of a model, or a deployment graph (.onnx)")
     model_dir: Path | None = Field(default=None, description="folder of the user's models")
     engine: str = "auto"
@@ -29,9 +36,19 @@ class RunSettings(BaseModel):
     confidence: float | None = Field(default=None, ge=0, le=1)
     iou: float | None = Field(default=None, gt=0, le=1)
     classes: tuple[str, ...] | None = None
+    per_class: dict[str, float] = Field(default_factory=dict, description="least score of single classes")
+    min_size: float = Field(default=0.0, ge=0, description="least width and height of a box, source pixels")
+    region: Path | None = Field(default=None, description="file of polygons in which we look")
+    hook: str | None = Field(default=None, description="module:function called with each result")
     track: bool = False
     out: tuple[str, ...] = ()
+    formats: tuple[str, ...] | None = Field(default=None, description="what a folder gets for each source")
+    crops: Path | None = Field(default=None, description="folder of cut-out detections")
+    preview_fps: float | None = Field(default=None, gt=0, description="frame rate of annotated video")
+    preview_size: int | None = Field(default=None, ge=16, description="height of annotated video, pixels")
+    rotate_mb: float | None = Field(default=None, gt=0, description="JSONL goes on in a new file after so many megabytes")
     overwrite: bool = False
+    resume: bool = Field(default=False, description="go on where an earlier run with these settings was cut off")
 
 
 def run_settings(**values: Any) -> RunSettings:
