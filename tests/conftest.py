@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -12,6 +13,11 @@ if str(ROOT) not in sys.path:  # so that `from tests.media import …` works how
     sys.path.insert(0, str(ROOT))
 
 from vision_infer.core.card import ModelCard, parse_card
+
+
+# How long an example takes says nothing on a machine that is shared.
+hypothesis.settings.register_profile("shared machine", deadline=None)
+hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture
