@@ -14,7 +14,6 @@ if str(ROOT) not in sys.path:  # so that `from tests.media import …` works how
 
 from vision_infer.core.card import ModelCard, parse_card
 
-
 # How long an example takes says nothing on a machine that is shared.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
