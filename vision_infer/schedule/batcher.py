@@ -2,11 +2,19 @@
 
 It is work-conserving: while the device has room for a batch and a frame waits, that frame goes, unless the lane asks to wait
 (``max_wait_ns``) for a fuller batch. Among the frames that wait, the stream with the least virtual time goes first and the
-oldest frame breaks the tie (:mod:`vision_infer.schedule.shares`); a batch never mixes lanes.
+one that has waited longest breaks the tie (:mod:`vision_infer.schedule.shares`); a batch never mixes lanes.
+
+Two bounds keep the shares true where several lanes share the device:
+
+- *Riders.* A stream that is not due may fill the places that are left in a batch, but while another lane has someone
+  waiting it gets no further ahead of them than its cost of one full batch. Else it would ride along for ever at their cost.
+- *Lag.* A lane that may not run (its own ``in_flight`` is used up, or it waits to fill) falls behind the others. More than a
+  few batches of that are forgotten, or it could hold the device for hours once the others change.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -14,6 +22,12 @@ from vision_infer.schedule.queues import FrameQueue, Waiting
 from vision_infer.schedule.shares import FairShares
 
 T = TypeVar("T")
+
+_UNKNOWN_NS = 1.0
+"""what a frame is charged before the lane's first batch is done: every frame as much, so that streams take turns"""
+
+_LAG_BATCHES = 4
+"""credit that a lane may keep for the time when it was not allowed to run; what batches of uneven cost need to even out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +40,7 @@ class LaneSettings:
     in_flight: int
     """batches that the engine takes at the same time"""
     max_wait_ns: int = 0
-    """how long the oldest frame may wait for the batch to fill"""
+    """how long a stream may wait for the batch to fill, from its oldest frame on; a newer one in its mailbox does not renew it"""
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes
@@ -67,9 +81,17 @@ class Batch(Generic[T]):
 class _Lane(Generic[T]):
     settings: LaneSettings
     queues: dict[str, FrameQueue[T]] = field(default_factory=dict)
+    since_ns: dict[str, int] = field(default_factory=dict)
+    """the streams that have frames waiting, and since when"""
     waiting: int = 0
     flying: int = 0
-    frame_ns: float = 0.0
+    frame_ns: float = _UNKNOWN_NS
+    """estimate of a frame's engine time"""
+
+    @property
+    def batch_ns(self) -> float:
+        """Estimate of a full batch's engine time."""
+        return self.frame_ns * self.settings.batch_sizes[-1]
 
 
 class Batcher(Generic[T]):
@@ -97,11 +119,13 @@ class Batcher(Generic[T]):
 
     def join(self, stream: str, lane: str, queue: FrameQueue[T], weight: float = 1.0) -> None:
         """Let a stream's frames into a lane; further lanes of the same stream share its account."""
-        if stream not in self.streams:
-            self.shares.join(stream, weight)
         queues = self._lanes[lane].queues
         if stream in queues:
             raise ValueError(f"stream {stream!r} is in lane {lane!r} already")
+        if len(queue):
+            raise ValueError(f"the queue of stream {stream!r} must be empty, it holds {len(queue)} frames")
+        if stream not in self.streams:
+            self.shares.join(stream, weight)
         queues[stream] = queue
 
     def leave(self, stream: str) -> list[Waiting[T]]:
@@ -111,6 +135,7 @@ class Batcher(Generic[T]):
             queue = lane.queues.pop(stream, None)
             if queue is not None:
                 lane.waiting -= len(queue)
+                lane.since_ns.pop(stream, None)
                 lost += queue.clear()
         self.shares.leave(stream)
         return lost
@@ -127,34 +152,41 @@ class Batcher(Generic[T]):
     def offer(self, stream: str, lane: str, waiting: Waiting[T]) -> Waiting[T] | None:
         """Let a frame wait for its turn; returns the frame that is lost for it (a mailbox's older one), or None."""
         to = self._lanes[lane]
-        queue = to.queues[stream]
-        if len(queue) == 0:
-            self.shares.wake(stream)
-        lost = queue.put(waiting)
+        lost = to.queues[stream].put(waiting)
         if lost is None:
             to.waiting += 1
+        if stream not in to.since_ns:
+            if not any(stream in one.since_ns for one in self._lanes.values()):
+                self._wake(stream, to)
+            to.since_ns[stream] = waiting.arrived_ns
         return lost
 
     def take(self, now_ns: int) -> Batch[T] | None:
         """The next batch, or None when there is no room, nothing waits, or the lane still waits for more."""
         if self._flying >= self._in_flight:
             return None
-        best: tuple[float, int, str] | None = None
+        ready: list[tuple[tuple[float, int, str], str]] = []
+        held: list[_Lane[T]] = []
         for name, lane in self._lanes.items():
             if self._ready(lane, now_ns):
-                head = self._next_stream(lane)
-                if best is None or (head[0], head[1]) < (best[0], best[1]):
-                    best = (head[0], head[1], name)
-        if best is None:
+                ready.append((self._next_stream(lane), name))
+            elif lane.waiting:
+                held.append(lane)
+        if not ready:
             return None
-        return self._fill(self._lanes[best[2]])
+        ready.sort()
+        due, name = ready[0]
+        batch = self._fill(self._lanes[name], due[2], ready[1][0][0] if len(ready) > 1 else math.inf)
+        for lane in held:
+            self._bound_lag(lane)
+        return batch
 
     def wake_at_ns(self) -> int | None:
         """When :meth:`take` has to be asked again because a wait runs out; None when only an event can change its answer."""
         if self._flying >= self._in_flight:
             return None
         times = [
-            self._oldest_ns(lane) + lane.settings.max_wait_ns
+            min(lane.since_ns.values()) + lane.settings.max_wait_ns
             for lane in self._lanes.values()
             if lane.waiting and lane.flying < lane.settings.in_flight
         ]
@@ -165,13 +197,16 @@ class Batcher(Generic[T]):
 
         Args:
             batch: as :meth:`take` gave it.
-            engine_ns: the engine time that it cost; shared equally among its frames, padding included.
+            engine_ns: the engine time that it cost; shared equally among its frames, padding included. 0 when it failed
+                before it ran: then the estimate stands, since frames that cost nothing would be next for ever.
         """
         lane = self._lanes[batch.lane]
         lane.flying -= 1
         self._flying -= 1
+        if engine_ns <= 0:
+            return
         each = engine_ns / len(batch.entries)
-        lane.frame_ns = each if lane.frame_ns == 0.0 else lane.frame_ns + 0.125 * (each - lane.frame_ns)
+        lane.frame_ns = each if lane.frame_ns == _UNKNOWN_NS else lane.frame_ns + 0.125 * (each - lane.frame_ns)
         for entry in batch.entries:
             self.shares.correct(entry.stream, batch.estimated_ns, each)
 
@@ -191,28 +226,56 @@ class Batcher(Generic[T]):
             return False
         if settings.max_wait_ns == 0 or lane.waiting >= settings.batch_sizes[-1]:
             return True
-        return now_ns - self._oldest_ns(lane) >= settings.max_wait_ns
-
-    def _oldest_ns(self, lane: _Lane[T]) -> int:
-        return min(head.arrived_ns for queue in lane.queues.values() if (head := queue.oldest()) is not None)
+        return now_ns - min(lane.since_ns.values()) >= settings.max_wait_ns
 
     def _next_stream(self, lane: _Lane[T]) -> tuple[float, int, str]:
-        return min(
-            (self.shares.virtual_ns(stream), head.arrived_ns, stream)
-            for stream, queue in lane.queues.items()
-            if (head := queue.oldest()) is not None
-        )
+        virtual_ns = self.shares.virtual_ns
+        return min((virtual_ns(stream), since_ns, stream) for stream, since_ns in lane.since_ns.items())
 
-    def _fill(self, lane: _Lane[T]) -> Batch[T]:
+    def _wake(self, stream: str, lane: _Lane[T]) -> None:
+        # Alone on the device, a lane cannot be behind it: nothing to look for.
+        behind = len(self._lanes) > 1 and lane.since_ns
+        self.shares.wake(stream, self._next_stream(lane)[0] if behind else math.inf)
+
+    def _fill(self, lane: _Lane[T], stream: str, others_ns: float) -> Batch[T]:
+        """Fill a batch.
+
+        Args:
+            lane: whose batch.
+            stream: the one that is due.
+            others_ns: the least virtual time among those that wait in other lanes and could go now.
+        """
         sizes = lane.settings.batch_sizes
         entries: list[Entry[T]] = []
-        while lane.waiting and len(entries) < sizes[-1]:
-            stream = self._next_stream(lane)[2]
-            entries.append(Entry(stream, lane.queues[stream].pop()))
-            lane.waiting -= 1
-            self.shares.charge(stream, lane.frame_ns)
+        while True:
+            entries.append(Entry(stream, self._pop(lane, stream)))
+            self.shares.charge(stream, lane.frame_ns, others_ns)
+            if not lane.waiting or len(entries) == sizes[-1]:
+                break
+            virtual_ns, _, stream = self._next_stream(lane)
+            if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, lane.batch_ns):
+                break
         size = next(size for size in sizes if size >= len(entries))
         self.padded += size - len(entries)
         lane.flying += 1
         self._flying += 1
         return Batch(lane.settings.name, tuple(entries), size, lane.frame_ns)
+
+    def _pop(self, lane: _Lane[T], stream: str) -> Waiting[T]:
+        queue = lane.queues[stream]
+        taken = queue.pop()
+        lane.waiting -= 1
+        following = queue.oldest()
+        if following is None:
+            del lane.since_ns[stream]
+        else:
+            lane.since_ns[stream] = following.arrived_ns
+        return taken
+
+    def _bound_lag(self, lane: _Lane[T]) -> None:
+        if lane.frame_ns == _UNKNOWN_NS:
+            return
+        virtual_ns, _, stream = self._next_stream(lane)
+        least_ns = self.shares.now_ns - self.shares.virtual_cost_ns(stream, _LAG_BATCHES * lane.batch_ns)
+        if virtual_ns < least_ns:
+            self.shares.advance(lane.since_ns, least_ns - virtual_ns)

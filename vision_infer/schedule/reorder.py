@@ -11,21 +11,28 @@ class Reorder(Generic[T]):
     """Puts the results of one stream back into its order.
 
     Every sequence number from 0 on is either put or skipped, once. What is held back is bounded by what is in flight:
-    whoever hands out the numbers bounds those (``limit`` makes a mistake there loud).
+    whoever hands out the numbers bounds those (``limit`` makes a mistake there loud). Numbers skipped one after the other
+    are held as one run, so that a live stream may drop frames for as long as an engine is stuck.
 
     Args:
-        limit: most items held back at the same time.
+        limit: most results and runs of skipped numbers held back at the same time.
     """
 
-    __slots__ = ("_held", "_limit", "_next")
+    __slots__ = ("_held", "_limit", "_next", "_run_first", "_run_stop")
 
     def __init__(self, limit: int = 4096) -> None:
-        self._held: dict[int, T | None] = {}
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        self._held: dict[int, T] = {}
+        self._run_stop: dict[int, int] = {}
+        """first number of a skipped run → the number after its last"""
+        self._run_first: dict[int, int] = {}
+        """the reverse"""
         self._next = 0
         self._limit = limit
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + len(self._run_stop)
 
     def put(self, sequence: int, item: T) -> list[T]:
         """Add a result; returns the results that can leave now, in order.
@@ -34,22 +41,39 @@ class Reorder(Generic[T]):
             ValueError: this number was put or skipped before.
             OverflowError: too many are held back.
         """
-        return self._add(sequence, item)
+        self._check(sequence)
+        self._held[sequence] = item
+        return self._ready()
 
     def skip(self, sequence: int) -> list[T]:
-        """There will be no result with this number (dropped); returns the results that can leave now, in order."""
-        return self._add(sequence, None)
+        """There will be no result with this number (dropped); returns the results that can leave now, in order.
 
-    def _add(self, sequence: int, item: T | None) -> list[T]:
-        if sequence < self._next or sequence in self._held:
+        Raises:
+            ValueError: this number was put or skipped before.
+            OverflowError: too many are held back.
+        """
+        self._check(sequence)
+        first = self._run_first.pop(sequence, sequence)
+        stop = self._run_stop.pop(sequence + 1, sequence + 1)
+        self._run_stop[first] = stop
+        self._run_first[stop] = first
+        return self._ready()
+
+    def _check(self, sequence: int) -> None:
+        came = sequence < self._next or sequence in self._held
+        if came or any(first <= sequence < stop for first, stop in self._run_stop.items()):
             raise ValueError(f"sequence {sequence} came twice")
-        if sequence != self._next and len(self._held) >= self._limit:
+        if sequence != self._next and len(self) >= self._limit and sequence not in self._run_first:
             raise OverflowError(f"{self._limit} results wait for sequence {self._next}")
-        self._held[sequence] = item
+
+    def _ready(self) -> list[T]:
         ready: list[T] = []
-        while self._next in self._held:
-            left = self._held.pop(self._next)
-            self._next += 1
-            if left is not None:
-                ready.append(left)
-        return ready
+        while True:
+            if self._next in self._held:
+                ready.append(self._held.pop(self._next))
+                self._next += 1
+            elif self._next in self._run_stop:
+                self._next = self._run_stop.pop(self._next)
+                del self._run_first[self._next]
+            else:
+                return ready

@@ -8,6 +8,8 @@ estimated when the frame is taken and corrected when its batch is done, so that 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -27,14 +29,18 @@ class FairShares:
         self._accounts: dict[str, _Account] = {}
         self._now = 0.0
 
+    @property
+    def now_ns(self) -> float:
+        """The virtual time of the system: where a stream starts that had nothing waiting. It never goes back."""
+        return self._now
+
     def join(self, stream: str, weight: float = 1.0) -> None:
         """Open an account.
 
         Raises:
-            ValueError: the weight is not above 0, or the stream has an account.
+            ValueError: the weight is not a number above 0, or the stream has an account.
         """
-        if not weight > 0:
-            raise ValueError(f"the weight must be above 0, got {weight}")
+        _check(weight)
         if stream in self._accounts:
             raise ValueError(f"stream {stream!r} has joined already")
         self._accounts[stream] = _Account(weight, self._now)
@@ -45,24 +51,39 @@ class FairShares:
 
     def set_weight(self, stream: str, weight: float) -> None:
         """Change a stream's weight; it holds for what is charged from now on."""
-        if not weight > 0:
-            raise ValueError(f"the weight must be above 0, got {weight}")
+        _check(weight)
         self._accounts[stream].weight = weight
 
-    def wake(self, stream: str) -> None:
-        """The stream had nothing waiting and has something now."""
+    def wake(self, stream: str, lane_ns: float = math.inf) -> None:
+        """The stream had nothing waiting and has something now.
+
+        Args:
+            stream: its name.
+            lane_ns: the least virtual time among those that wait in its lane; where the lane is behind the system, the stream
+                starts beside them, not behind.
+        """
         account = self._accounts[stream]
-        if account.virtual_ns < self._now:
-            account.virtual_ns = self._now
+        account.virtual_ns = max(account.virtual_ns, min(self._now, lane_ns))
 
     def virtual_ns(self, stream: str) -> float:
         """Where the stream stands: the least goes next."""
         return self._accounts[stream].virtual_ns
 
-    def charge(self, stream: str, estimated_ns: float) -> None:
-        """A frame of the stream was taken; its engine time is an estimate until :meth:`correct`."""
+    def virtual_cost_ns(self, stream: str, engine_ns: float) -> float:
+        """How far so much engine time takes the stream."""
+        return engine_ns / self._accounts[stream].weight
+
+    def charge(self, stream: str, estimated_ns: float, others_ns: float = math.inf) -> None:
+        """A frame of the stream was taken; its engine time is an estimate until :meth:`correct`.
+
+        Args:
+            stream: its name.
+            estimated_ns: what the frame will cost.
+            others_ns: the least virtual time among those that could have been taken instead: the system's time stays
+                behind it, so that whoever wakes next competes with them.
+        """
         account = self._accounts[stream]
-        self._now = max(self._now, account.virtual_ns)
+        self._now = max(self._now, min(account.virtual_ns, others_ns))
         account.virtual_ns += estimated_ns / account.weight
 
     def correct(self, stream: str, estimated_ns: float, engine_ns: float) -> None:
@@ -72,6 +93,16 @@ class FairShares:
             account.virtual_ns += (engine_ns - estimated_ns) / account.weight
             account.engine_ns += engine_ns
 
+    def advance(self, streams: Iterable[str], virtual_ns: float) -> None:
+        """Take credit from streams, from each as much: their order among themselves stays."""
+        for stream in streams:
+            self._accounts[stream].virtual_ns += virtual_ns
+
     def engine_ns(self, stream: str) -> float:
         """Engine time that the stream has used, nanoseconds."""
         return self._accounts[stream].engine_ns
+
+
+def _check(weight: float) -> None:
+    if not 0 < weight < math.inf:
+        raise ValueError(f"the weight must be a number above 0, got {weight}")

@@ -1,0 +1,140 @@
+"""A device to try the batcher on: engines that only take time, streams that only offer numbers, and a clock of our own."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+
+from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+
+MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a lane's engine costs: so much for a batch and for each place in it, more or less by ``spread`` (0–1)."""
+
+    batch_ns: int
+    frame_ns: int
+    sizes: tuple[int, ...]
+    spread: float = 0.0
+
+    @property
+    def full_ns(self) -> int:
+        """The most that a batch can cost."""
+        return round((self.batch_ns + self.sizes[-1] * self.frame_ns) * (1 + self.spread))
+
+    def cost(self, size: int, chance: Random) -> int:
+        """Engine time of a batch."""
+        return max(1, round((self.batch_ns + size * self.frame_ns) * chance.uniform(1 - self.spread, 1 + self.spread)))
+
+
+@dataclass
+class Stream:
+    """A stream on the device, and what became of it."""
+
+    lane: str
+    queue: Mailbox[int] | BoundedQueue[int]
+    backlogged: bool
+    sequence: int = 0
+    waits_from_ns: int | None = None
+    """engine time that the device had spent when the stream began to wait for its next turn"""
+    longest_ns: int = 0
+    """most engine time that the device spent while a frame of the stream waited for its turn"""
+    engine_ns: float = 0.0
+    served: int = 0
+
+
+class Device:
+    """Several networks on one device, driven from event to event."""
+
+    def __init__(
+        self, in_flight: int, networks: Mapping[str, Network], seed: int, limits: Mapping[str, int] | None = None
+    ) -> None:
+        self.batcher: Batcher[int] = Batcher(in_flight)
+        self.networks = dict(networks)
+        self.streams: dict[str, Stream] = {}
+        self.now_ns = 0
+        self.spent_ns = 0
+        self._chance = Random(seed)
+        self._flights: list[tuple[int, int, Batch[int], int]] = []
+        self._events: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = itertools.count()
+        for name, network in networks.items():
+            self.batcher.add_lane(LaneSettings(name, network.sizes, (limits or {}).get(name, in_flight)))
+
+    def at(self, time_ns: int, action: Callable[[], None]) -> None:
+        """Do something at a time."""
+        heapq.heappush(self._events, (max(time_ns, self.now_ns), next(self._count), action))
+
+    def join(self, name: str, lane: str, weight: float, *, backlogged: bool = False, live: bool = False) -> None:
+        """Let a stream in; a backlogged one has always more frames waiting than the device can take."""
+        most = 2 * self.networks[lane].sizes[-1] + 1
+        queue: Mailbox[int] | BoundedQueue[int] = Mailbox() if live else BoundedQueue(most)
+        self.streams[name] = Stream(lane, queue, backlogged)
+        self.batcher.join(name, lane, queue, weight)
+        self._refill()
+
+    def leave(self, name: str) -> None:
+        """Take a stream out."""
+        self.batcher.leave(name)
+        del self.streams[name]
+
+    def offer(self, name: str) -> None:
+        """A frame of the stream arrives; a full queue holds it back, and a stream that has left has none."""
+        stream = self.streams.get(name)
+        if stream is None or stream.queue.full:
+            return
+        if stream.waits_from_ns is None:
+            stream.waits_from_ns = self.spent_ns
+        self.batcher.offer(name, stream.lane, Waiting(0, stream.sequence, self.now_ns))
+        stream.sequence += 1
+
+    def waits_ns(self) -> dict[str, int]:
+        """For each stream the most engine time spent while it waited for a turn, the wait that still lasts included."""
+        return {
+            name: max(one.longest_ns, 0 if one.waits_from_ns is None else self.spent_ns - one.waits_from_ns)
+            for name, one in self.streams.items()
+        }
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Go from event to event until the condition holds or nothing can happen any more."""
+        self._start()
+        while not until() and (self._flights or self._events):
+            if self._events and (not self._flights or self._events[0][0] <= self._flights[0][0]):
+                self.now_ns, _, action = heapq.heappop(self._events)
+                action()
+            else:
+                self._finish()
+            self._start()
+
+    def _finish(self) -> None:
+        self.now_ns, _, batch, cost = heapq.heappop(self._flights)
+        self.batcher.done(batch, cost)
+        self.spent_ns += cost
+        for entry in batch.entries:
+            stream = self.streams.get(entry.stream)
+            if stream is not None:
+                stream.engine_ns += cost / len(batch.entries)
+                stream.served += 1
+
+    def _start(self) -> None:
+        self._refill()
+        while (batch := self.batcher.take(self.now_ns)) is not None:
+            cost = self.networks[batch.lane].cost(batch.size, self._chance)
+            heapq.heappush(self._flights, (self.now_ns + cost, next(self._count), batch, cost))
+            for name in {entry.stream for entry in batch.entries}:
+                stream = self.streams[name]
+                assert stream.waits_from_ns is not None
+                stream.longest_ns = max(stream.longest_ns, self.spent_ns - stream.waits_from_ns)
+                stream.waits_from_ns = self.spent_ns if len(stream.queue) else None
+            self._refill()
+
+    def _refill(self) -> None:
+        for name, stream in self.streams.items():
+            while stream.backlogged and not stream.queue.full:
+                self.offer(name)

@@ -1,0 +1,260 @@
+"""What the batcher does in single cases: waiting to fill, padding, ties, joining and leaving, and what it refuses."""
+
+from __future__ import annotations
+
+import pytest
+
+from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.schedule.shares import FairShares
+
+
+def frame(sequence: int, arrived_ns: int = 0) -> Waiting[int]:
+    return Waiting(sequence, sequence, arrived_ns)
+
+
+def one_lane(sizes: tuple[int, ...] = (1, 2, 4), in_flight: int = 1, max_wait_ns: int = 0) -> Batcher[int]:
+    batcher: Batcher[int] = Batcher(in_flight)
+    batcher.add_lane(LaneSettings("lane", sizes, in_flight, max_wait_ns))
+    return batcher
+
+
+def taken(batch: Batch[int] | None) -> list[tuple[str, int]]:
+    assert batch is not None
+    return [(entry.stream, entry.waiting.item) for entry in batch.entries]
+
+
+def test_a_batch_goes_as_soon_as_there_is_room() -> None:
+    batcher = one_lane()
+    assert batcher.take(0) is None
+    assert batcher.wake_at_ns() is None
+    batcher.join("a", "lane", BoundedQueue(8))
+    batcher.offer("a", "lane", frame(0))
+    first = batcher.take(0)
+    assert taken(first) == [("a", 0)]
+    batcher.offer("a", "lane", frame(1))
+    assert batcher.take(10**9) is None
+    assert batcher.wake_at_ns() is None
+    assert first is not None
+    batcher.done(first, 5)
+    assert taken(batcher.take(0)) == [("a", 1)]
+
+
+def test_a_live_streams_older_frame_comes_back_once() -> None:
+    batcher = one_lane()
+    batcher.join("live", "lane", Mailbox())
+    assert batcher.offer("live", "lane", frame(0)) is None
+    assert batcher.offer("live", "lane", frame(1)) == frame(0)
+    assert batcher.waiting == 1
+    assert taken(batcher.take(0)) == [("live", 1)]
+    assert batcher.waiting == 0
+
+
+@pytest.mark.parametrize(("frames", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (6, 4)])
+def test_a_batch_is_padded_to_the_next_size_that_the_engine_runs(frames: int, size: int) -> None:
+    batcher = one_lane()
+    batcher.join("a", "lane", BoundedQueue(8))
+    for number in range(frames):
+        batcher.offer("a", "lane", frame(number))
+    batch = batcher.take(0)
+    assert batch is not None
+    assert batch.size == size
+    assert len(batch.entries) == min(frames, 4)
+    assert batch.padding == batcher.padded == size - min(frames, 4)
+
+
+def test_where_the_lane_waits_a_batch_goes_when_full_or_when_the_wait_runs_out() -> None:
+    batcher = one_lane(max_wait_ns=100, in_flight=4)
+    batcher.join("a", "lane", BoundedQueue(8))
+    batcher.join("b", "lane", BoundedQueue(8))
+    batcher.offer("a", "lane", frame(0, 1000))
+    batcher.offer("b", "lane", frame(0, 1060))
+    assert batcher.take(1099) is None
+    assert batcher.wake_at_ns() == 1100
+    assert taken(batcher.take(1100)) == [("a", 0), ("b", 0)]
+    assert batcher.wake_at_ns() is None
+    for number in range(1, 6):
+        batcher.offer("a", "lane", frame(number, 1200 + number))
+    assert [item for _, item in taken(batcher.take(1206))] == [1, 2, 3, 4]
+    assert batcher.take(1206) is None
+    assert batcher.wake_at_ns() == 1305, "the wait of the frame that is left"
+
+
+def test_a_newer_frame_in_the_mailbox_does_not_renew_the_wait() -> None:
+    """Frames come faster than the wait runs out: if each renewed it, none would ever go."""
+    batcher = one_lane(max_wait_ns=100)
+    batcher.join("live", "lane", Mailbox())
+    for number in range(4):
+        batcher.offer("live", "lane", frame(number, 30 * number))
+        assert batcher.take(30 * number) is None
+        assert batcher.wake_at_ns() == 100
+    assert taken(batcher.take(100)) == [("live", 3)]
+
+
+def test_the_stream_that_has_waited_longest_breaks_a_tie() -> None:
+    batcher = one_lane(sizes=(1,))
+    for name in ("a", "b", "c"):
+        batcher.join(name, "lane", Mailbox())
+    batcher.offer("c", "lane", frame(0, 5))
+    batcher.offer("a", "lane", frame(0, 6))
+    batcher.offer("b", "lane", frame(0, 4))
+    batcher.offer("b", "lane", frame(1, 7))
+    order: list[str] = []
+    for _ in range(3):
+        batch = batcher.take(10)
+        assert batch is not None
+        order += [entry.stream for entry in batch.entries]
+        batcher.done(batch, 0)
+    assert order == ["b", "c", "a"]
+
+
+def test_a_lane_whose_places_are_used_up_leaves_the_device_to_the_others() -> None:
+    batcher: Batcher[int] = Batcher(3)
+    batcher.add_lane(LaneSettings("x", (1,), 1))
+    batcher.add_lane(LaneSettings("y", (1,), 2))
+    batcher.join("a", "x", BoundedQueue(4))
+    batcher.join("b", "y", BoundedQueue(4))
+    for number in range(4):
+        batcher.offer("a", "x", frame(number))
+        batcher.offer("b", "y", frame(number))
+    lanes = [batch.lane for _ in range(3) if (batch := batcher.take(0)) is not None]
+    assert sorted(lanes) == ["x", "y", "y"]
+    assert batcher.flying == 3
+
+
+def test_a_batch_that_failed_before_it_ran_is_charged_as_estimated() -> None:
+    """If it were free, the stream whose frames fail would be next for ever."""
+    batcher = one_lane(sizes=(1,))
+    for name in ("good", "broken"):
+        batcher.join(name, "lane", BoundedQueue(100))
+        for number in range(100):
+            batcher.offer(name, "lane", frame(number))
+    order: list[str] = []
+    for _ in range(40):
+        batch = batcher.take(0)
+        assert batch is not None
+        order += [entry.stream for entry in batch.entries]
+        batcher.done(batch, 0 if order[-1] == "broken" else 1000)
+    assert 18 <= order.count("good") <= 22
+    assert batcher.shares.engine_ns("broken") == 0
+    assert batcher.shares.engine_ns("good") == 1000 * order.count("good")
+
+
+def test_a_stream_in_two_lanes_has_one_account() -> None:
+    batcher: Batcher[int] = Batcher(1)
+    for lane in ("x", "y"):
+        batcher.add_lane(LaneSettings(lane, (1,), 1))
+        batcher.join("both", lane, BoundedQueue(200))
+    batcher.join("single", "x", BoundedQueue(200))
+    for number in range(200):
+        for stream, lane in (("both", "x"), ("both", "y"), ("single", "x")):
+            batcher.offer(stream, lane, frame(number))
+    for _ in range(200):
+        batch = batcher.take(0)
+        assert batch is not None
+        batcher.done(batch, 10)
+    assert batcher.shares.engine_ns("both") == pytest.approx(batcher.shares.engine_ns("single"), rel=0.02)
+
+
+def test_a_stream_with_frames_in_another_lane_has_not_been_idle() -> None:
+    """It is behind the others: a frame in its second lane must not cost it that."""
+    batcher: Batcher[int] = Batcher(2)
+    batcher.add_lane(LaneSettings("x", (1,), 1))
+    batcher.add_lane(LaneSettings("y", (1,), 2))
+    batcher.join("both", "x", BoundedQueue(4))
+    batcher.join("both", "y", BoundedQueue(4))
+    batcher.join("other", "y", BoundedQueue(9))
+    batcher.offer("both", "x", frame(0))
+    held = batcher.take(0)
+    for number in range(3):
+        batcher.offer("both", "x", frame(1 + number))
+        batcher.offer("other", "y", frame(number))
+    for _ in range(2):
+        batch = batcher.take(0)
+        assert batch is not None
+        batcher.done(batch, 10)
+    behind = batcher.shares.virtual_ns("both")
+    assert held is not None
+    assert behind < batcher.shares.now_ns
+    batcher.offer("both", "y", frame(0))
+    assert batcher.shares.virtual_ns("both") == behind
+
+
+def test_leaving_gives_back_what_waits_and_what_flies_is_forgotten() -> None:
+    batcher = one_lane(sizes=(1,))
+    batcher.join("a", "lane", BoundedQueue(4))
+    batcher.join("b", "lane", Mailbox())
+    for number in range(3):
+        batcher.offer("a", "lane", frame(number))
+    batch = batcher.take(0)
+    assert batch is not None
+    assert batcher.leave("a") == [frame(1), frame(2)]
+    assert batcher.leave("nobody") == []
+    assert batcher.streams == {"b"}
+    assert batcher.waiting == 0
+    batcher.done(batch, 10)
+    assert batcher.flying == 0
+    batcher.join("a", "lane", BoundedQueue(4))
+    assert batcher.shares.engine_ns("a") == 0
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1)])
+def test_batch_sizes_rise_from_one(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="batch_sizes must rise"):
+        LaneSettings("lane", sizes, 1)
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="in_flight must be at least 1, got 0"):
+        LaneSettings("lane", (1,), 0)
+    with pytest.raises(ValueError, match="max_wait_ns must not be negative, got -1"):
+        LaneSettings("lane", (1,), 1, -1)
+    with pytest.raises(ValueError, match="in_flight must be at least 1, got 0"):
+        Batcher(0)
+    batcher = one_lane()
+    with pytest.raises(ValueError, match="lane 'lane' exists already"):
+        batcher.add_lane(LaneSettings("lane", (1,), 1))
+    batcher.join("a", "lane", Mailbox())
+    with pytest.raises(ValueError, match="stream 'a' is in lane 'lane' already"):
+        batcher.join("a", "lane", Mailbox())
+    used: Mailbox[int] = Mailbox()
+    used.put(frame(0))
+    with pytest.raises(ValueError, match="queue of stream 'b' must be empty"):
+        batcher.join("b", "lane", used)
+
+
+def test_a_stream_that_could_not_join_can_join_later() -> None:
+    batcher = one_lane()
+    with pytest.raises(KeyError):
+        batcher.join("a", "nowhere", Mailbox())
+    with pytest.raises(ValueError, match="weight"):
+        batcher.join("a", "lane", Mailbox(), 0.0)
+    assert batcher.streams == frozenset()
+    batcher.join("a", "lane", Mailbox())
+
+
+def test_a_frame_that_the_queue_refuses_changes_nothing() -> None:
+    batcher = one_lane()
+    batcher.join("a", "lane", BoundedQueue(1))
+    batcher.offer("a", "lane", frame(3))
+    assert batcher.full("a", "lane")
+    with pytest.raises(OverflowError):
+        batcher.offer("a", "lane", frame(4))
+    assert batcher.waiting == 1
+    assert taken(batcher.take(0)) == [("a", 3)]
+    with pytest.raises(ValueError, match="not newer"):
+        batcher.offer("a", "lane", frame(3))
+    assert batcher.waiting == 0
+    assert batcher.take(0) is None
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_weight_is_a_number_above_zero(weight: float) -> None:
+    shares = FairShares()
+    with pytest.raises(ValueError, match="the weight must be a number above 0"):
+        shares.join("a", weight)
+    shares.join("a")
+    with pytest.raises(ValueError, match="stream 'a' has joined already"):
+        shares.join("a")
+    with pytest.raises(ValueError, match="the weight must be a number above 0"):
+        shares.set_weight("a", weight)
