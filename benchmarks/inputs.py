@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 MEDIA = RESULTS / "media"
 ASSETS = ROOT.parent / "shared" / "assets"
+SECONDS = 5
+"""length of the clip that is made here"""
 COMMAND = Path(sys.executable).parent / "vision-infer"
 """our own contender: the command beside the interpreter that runs the benchmark"""
 
@@ -36,7 +38,7 @@ def clip(name: str) -> Path:
     if name == "768x432" and real.is_file():
         return real
     width, height, rate, bit_rate = {"768x432": (768, 432, 10, 500_000), "1080p": (1920, 1080, 30, 4_000_000)}[name]
-    made = MEDIA / f"{name}.mp4"
+    made = MEDIA / f"{name}-{SECONDS}s.mp4"
     if not made.is_file():
         part = made.with_suffix(".part.mp4")
         MEDIA.mkdir(parents=True, exist_ok=True)
@@ -121,12 +123,12 @@ def _append(source: Path, output: av.container.OutputContainer, times: int) -> N
 
 
 def _fabricate(path: Path, width: int, height: int, rate: int, bit_rate: int) -> None:
-    """Ten seconds of real pictures: a window of the wanted shape wanders over the bikes clip and is enlarged."""
+    """Real pictures: a window of the wanted shape wanders over the bikes clip and is enlarged."""
     frames = _bikes()
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=rate, options={"preset": "fast"})
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bit_rate
-        for index, pixels in enumerate(itertools.islice(frames, 10 * rate)):
+        for index, pixels in enumerate(itertools.islice(frames, SECONDS * rate)):
             crop = pixels.shape[0] * width // height // 2 * 2
             x = round((pixels.shape[1] - crop) * (0.5 + 0.5 * math.sin(index / rate)))
             window = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels[:, x : x + crop]), format="rgb24")

@@ -1,8 +1,8 @@
 """What our own code costs: ready pictures in, an engine that computes nothing, JSON rows out.
 
-Neither decoding, conversion nor inference is in it: the figure is the CPU time of scheduling, batching, selection (NMS), ordering,
-the latency account and writing, for each frame. The control runs the same selection and the same rows in a plain loop without any
-of the pipeline, in the same process, interleaved.
+Neither decoding, conversion nor inference is in it: the figure is the CPU time of scheduling, batching, selection (NMS),
+ordering, the latency account and writing, for each frame. The control runs the same selection and the same rows in a plain loop
+without any of the pipeline, in the same process, interleaved.
 
     python -m benchmarks.own_cost [--frames 20000] [--rounds 5]
 """

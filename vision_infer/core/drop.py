@@ -10,6 +10,8 @@ class DropReason(Enum):
 
     SUPERSEDED = "superseded"
     """a newer frame of the live stream took its place in the mailbox"""
+    BACKLOGGED = "backlogged"
+    """as many of the live stream's frames as its window allows are on their way already: what follows the engine is too slow"""
     PACED = "paced"
     """the stream's wanted rate left it out"""
     STOPPED = "stopped"

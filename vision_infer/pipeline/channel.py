@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from vision_infer.core.frame import Frame
@@ -32,6 +32,14 @@ class Window:
             self._credits.put(None)
         self.acquire = self._credits.get
         """take a credit; waits for one"""
+
+    def try_acquire(self) -> bool:
+        """Take a credit if there is one now."""
+        try:
+            self._credits.get_nowait()
+        except Empty:
+            return False
+        return True
 
     def release(self) -> None:
         """Give a credit back."""

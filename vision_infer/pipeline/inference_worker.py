@@ -12,7 +12,7 @@ from vision_infer.engine.engine import Loan
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.messages import Failed, Inferred, Message
+from vision_infer.pipeline.messages import Broken, Failed, Inferred, Message
 from vision_infer.schedule.batcher import Batch
 
 
@@ -33,9 +33,12 @@ class InferenceWorker:
 
     def _run(self) -> None:
         started = self._clock.monotonic_ns()
-        while (batch := self._dispatch.take()) is not None:
-            self._results.put(self._infer(batch))
-            del batch  # the pictures' memory is not held while waiting for the next
+        try:
+            while (batch := self._dispatch.take()) is not None:
+                self._results.put(self._infer(batch))
+                del batch  # the pictures' memory is not held while waiting for the next
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            self._results.put(Broken(error))
         self.present_ns = self._clock.monotonic_ns() - started
 
     def _infer(self, batch: Batch[Frame]) -> Message:

@@ -29,6 +29,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Broken:
+    """An inference worker met an error of our own and has ended."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class Passed:
     """A frame that is not inferred, but drawn."""
 
@@ -61,4 +68,4 @@ class Finish:
     """Every stream has ended: the results stage may stop."""
 
 
-Message = Inferred | Failed | Passed | Superseded | Ended | Finish
+Message = Inferred | Failed | Broken | Passed | Superseded | Ended | Finish

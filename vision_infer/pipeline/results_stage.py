@@ -16,7 +16,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.messages import Ended, Failed, Finish, Inferred, Message, Passed, Superseded
+from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Inferred, Message, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.status import StreamRecord
 from vision_infer.schedule.reorder import Reorder
@@ -107,11 +107,13 @@ class ResultsStage:
             for entry in message.batch.entries:
                 self._dropped(self._streams[entry.stream], entry.waiting.sequence, DropReason.FAILED)
             self._failed(message.error)
+        elif isinstance(message, Broken):
+            raise message.error
 
     def _give_up(self, error: Exception) -> None:
         """Results cannot be put in order any more: say so, take no more of them, and let every stream come to its end."""
         self._broken = True
-        failure = VisionInferError(f"results: unexpected {type(error).__name__}: {error}", "please report this")
+        failure = VisionInferError(f"pipeline: unexpected {type(error).__name__}: {error}", "please report this")
         failure.__cause__ = error
         self._failed(failure)
         for stream in list(self._streams.values()):
@@ -148,7 +150,7 @@ class ResultsStage:
 
     def _dropped(self, stream: _Stream, sequence: int, reason: DropReason) -> None:
         stream.record.drop(reason)
-        if reason is not DropReason.SUPERSEDED:
+        if reason is not DropReason.SUPERSEDED:  # then the stream worker has given the credit back: it had to have it at once
             stream.window.release()
         self._emit(stream, stream.order.skip(sequence))
         self._finish_if_last(stream, 1)

@@ -23,7 +23,7 @@ class StreamWorker:
     """Decodes a source and offers its frames to a lane.
 
     A recorded stream has a *window*: so many of its frames may be anywhere between the decoder and the last sink. When they
-    are, the decoder waits. That one number bounds every queue that a recorded frame passes.
+    are, the decoder waits; a live stream's frame is dropped instead. That one number bounds every queue that a frame passes.
 
     Args:
         record: where the stream's counts are kept.
@@ -31,7 +31,7 @@ class StreamWorker:
         opened: called with the source once it is open, before its first frame.
         every: infer every N-th frame.
         pass_others: whether the frames between are drawn too.
-        window: the window's credits; the outlet gives them back. None for a live stream.
+        window: the window's credits; a frame gives its own back where it leaves: at the outlet, or where it is dropped.
     """
 
     def __init__(
@@ -99,23 +99,28 @@ class StreamWorker:
             record.gaps = source.gaps
             frame.trace.decode_start_ns = begin
             frame.trace.decode_end_ns = end
-            if self._pacing.wants(frame.index, end):
-                self._offer(frame, source.live)
-            elif pass_others:
-                self._window.acquire()
+            wanted = self._pacing.wants(frame.index, end)
+            if not wanted and not pass_others:
+                record.drop(DropReason.PACED)
+            elif not self._enter(source.live):
+                record.drop(DropReason.BACKLOGGED if source.live else DropReason.STOPPED)
+            elif wanted:
+                self._offer(frame)
+            else:
                 self._results.put(Passed(frame, self._sequence))
                 self._sequence += 1
-            else:
-                record.drop(DropReason.PACED)
 
-    def _offer(self, frame: Frame, live: bool) -> None:
-        if not live:
-            self._window.acquire()
-            if self.stopping.is_set():
-                self.record.drop(DropReason.STOPPED)
-                return
+    def _enter(self, live: bool) -> bool:
+        """Take a credit of the window, which the frame gives back wherever it leaves; a live stream never waits for one."""
+        if live:
+            return self._window.try_acquire()
+        self._window.acquire()
+        return not self.stopping.is_set()
+
+    def _offer(self, frame: Frame) -> None:
         sequence = self._sequence
         self._sequence += 1
         superseded = self._dispatch.offer(frame.stream, self._lane, sequence, frame)
         if superseded is not None:
+            self._window.release()
             self._results.put(Superseded(frame.stream, superseded.sequence))

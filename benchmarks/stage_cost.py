@@ -1,0 +1,207 @@
+"""How near a whole run comes to what its stages cost: the limit is cores / Σ CPU seconds a frame.
+
+Each stage alone is run on all cores at once, so that the contention for caches and memory that a run meets is in its cost; the
+CPU time is that of the threads themselves. Then the whole command runs over the same files. Both are interleaved, round by round.
+
+    python -m benchmarks.stage_cost [--rounds 5] [--frames 300]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+
+from benchmarks.inputs import COMMAND, RESULTS, InputMissingError, clip, copies, graph
+from benchmarks.machine import describe_machine
+from benchmarks.measure import measure
+from vision_infer.analyze.select import select
+from vision_infer.core.detections import Detections
+from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.result import Result
+from vision_infer.core.trace import Trace
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.engine import Engine, RawResults
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.stream.picture import VideoPicture
+
+STAGES = ("decode", "preprocess", "inference", "postprocess", "write")
+Work = Callable[[int], None]
+"""does a stage for a thread's next frame; the argument is the number of the thread"""
+
+
+def cpu_ms(make: Callable[[], Work], threads: int, frames: int) -> float:
+    """CPU milliseconds a frame of a stage that all cores do at once.
+
+    Args:
+        make: gives each thread work of its own, ready to begin.
+        threads: as many as there are cores.
+        frames: how often each thread does it.
+    """
+    spent = [0.0] * threads
+    ready = threading.Barrier(threads)
+
+    def run(number: int) -> None:
+        work = make()
+        for _ in range(5):
+            work(number)
+        ready.wait()
+        begin = time.thread_time()
+        for _ in range(frames):
+            work(number)
+        spent[number] = time.thread_time() - begin
+
+    workers = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return 1000 * sum(spent) / (threads * frames)
+
+
+def _decoded(path: Path) -> Iterator[av.VideoFrame]:
+    while True:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            stream.codec_context.thread_type = "NONE"
+            yield from container.decode(stream)
+
+
+class Stages:
+    """The stages of a run over one clip with one engine, each on its own."""
+
+    def __init__(self, engine: Engine, path: Path) -> None:
+        self._engine = engine
+        self._path = path
+        self._lane = Lane("main", engine, make_selector(engine.card, None, None, None))
+        frames = list(itertools.islice(_decoded(path), 32))
+        self._pictures = [VideoPicture(frame) for frame in frames]
+        self._size = Size(frames[0].width, frames[0].height)
+        self._raws = [self._infer(picture) for picture in self._pictures]
+        self._found = [self._select(raw) for raw in self._raws]
+
+    def _letterbox(self) -> Letterbox:
+        return self._lane.letterbox(self._size)
+
+    def _infer(self, picture: VideoPicture) -> RawResults:
+        loan = self._engine.lend(1)
+        picture.write_into(loan.slots[0], self._letterbox())
+        return self._engine.collect(self._engine.submit(loan))
+
+    def _select(self, raw: RawResults) -> Detections:
+        outputs = raw.outputs
+        return select((outputs["boxes"], outputs["scores"], outputs["class_ids"]), [self._letterbox()], self._lane.selector)[0]
+
+    def decode(self) -> Work:
+        """Take the next frame from a decoder of one's own."""
+        frames = _decoded(self._path)
+        return lambda _: (next(frames), None)[1]
+
+    def preprocess(self) -> Work:
+        """Write a picture into a slot."""
+        pictures = itertools.cycle(self._pictures)
+
+        def work(_: int) -> None:
+            loan = self._engine.lend(1)
+            next(pictures).write_into(loan.slots[0], self._letterbox())
+            self._engine.release(loan)
+
+        return work
+
+    def inference(self) -> Work:
+        """Run the engine on what is in the slot."""
+        return lambda _: (self._engine.collect(self._engine.submit(self._engine.lend(1))), None)[1]
+
+    def postprocess(self) -> Work:
+        """Select the detections."""
+        raws = itertools.cycle(self._raws)
+        return lambda _: (self._select(next(raws)), None)[1]
+
+    def write(self) -> Work:
+        """Make a row and write it."""
+        found = itertools.cycle(self._found)
+        file = tempfile.TemporaryFile("w", encoding="utf-8")  # noqa: SIM115 - it lives as long as the work
+
+        def work(_: int) -> None:
+            result = Result("clip", 0, 0.0, self._size, "model", "engine", next(found), Trace().latency())
+            file.write(result.to_json() + "\n")
+
+        return work
+
+
+def whole_run(model: Path, videos: list[Path], out: Path) -> float:
+    """Frames a second of the command, over its own clock: first open to last result written."""
+    words = [str(COMMAND), "run", *map(str, videos), "--model", str(model), "--out", str(out), "--overwrite", "--json", "--quiet"]
+    return float(json.loads(measure(words).stdout)["fps"])
+
+
+def measure_cell(network: str, clip_name: str, rounds: int, frames: int) -> list[dict[str, object]]:
+    """One network and clip: the limit and the runs of one and of four files, round by round."""
+    model, source = graph(network), clip(clip_name)
+    cores = available_cpus()
+    costs: list[dict[str, float]] = []
+    speeds: dict[int, list[float]] = {1: [], 4: []}
+    with tempfile.TemporaryDirectory() as folder, open_engine(model, EngineRequest(workers=cores)) as engine:
+        engine.warm_up()
+        stages = Stages(engine, source)
+        for _ in range(rounds):
+            costs.append({name: cpu_ms(getattr(stages, name), cores, frames) for name in STAGES})
+            for count in speeds:
+                videos = [source] if count == 1 else copies(source, count)
+                speeds[count].append(whole_run(model, videos, Path(folder) / "rows.jsonl"))
+    limits = [1000 * cores / sum(cost.values()) for cost in costs]
+    typical = {name: statistics.median(cost[name] for cost in costs) for name in STAGES}
+    return [
+        {
+            "network": network,
+            "clip": clip_name,
+            "files": count,
+            "stage_cpu_ms": typical,
+            "limit_fps": statistics.median(limits),
+            "run_fps": statistics.median(seen),
+            "ratio": statistics.median(speed / limit for speed, limit in zip(seen, limits, strict=True)),
+            "ratios": [speed / limit for speed, limit in zip(seen, limits, strict=True)],
+        }
+        for count, seen in speeds.items()
+    ]
+
+
+def main() -> None:
+    """Measure all cells, print the table, write ``stage_cost.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=100)
+    args = parser.parse_args()
+    rows: list[dict[str, object]] = []
+    headings = "  ".join(f"{name:>11}" for name in STAGES)
+    print(f"{'network':<12}{'clip':<9}{'files':>5}  {headings}  {'limit':>7} {'run':>7} {'ratio':>6}")
+    for network, clip_name in itertools.product(("nanodet", "yolox-nano"), ("768x432", "1080p")):
+        try:
+            cells = measure_cell(network, clip_name, args.rounds, args.frames)
+        except InputMissingError as error:
+            print(f"{network}, {clip_name}: skipped: {error}")
+            continue
+        rows += cells
+        for row in cells:
+            stage_cpu_ms = row["stage_cpu_ms"]
+            assert isinstance(stage_cpu_ms, dict)
+            shown = "  ".join(f"{stage_cpu_ms[name]:>8.3f} ms" for name in STAGES)
+            figures = f"{row['limit_fps']:>7.1f} {row['run_fps']:>7.1f} {row['ratio']:>6.3f}"
+            print(f"{network:<12}{clip_name:<9}{row['files']:>5}  {shown}  {figures}")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    report = {"machine": describe_machine(), "rounds": args.rounds, "cells": rows}
+    (RESULTS / "stage_cost.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
