@@ -90,8 +90,9 @@ def test_an_engine_that_fails_ends_live_streams_too() -> None:
         assert record.decoded == record.results + sum(record.dropped.values())
 
 
-def test_drawing_live_frames_loses_none_that_is_written_in_order() -> None:
-    """Every second frame is inferred, the others are drawn as they are; whatever is superseded is missing, and counted."""
+def test_what_is_drawn_of_a_live_stream_is_in_order_and_the_rest_is_counted() -> None:
+    """Every second frame is inferred, the others are drawn as they are. A burst is more than the window lets in: the camera
+    never waits, so what is superseded or finds no place is missing, and counted."""
     source, shared = FakeSource(0, count=120, live=True), FakeSink(needs_pictures=True)
     supervisor = make_supervisor(EchoEngine(2), [source], shared=[shared])
     supervisor.add(add(source, every=2))
@@ -101,4 +102,4 @@ def test_drawing_live_frames_loses_none_that_is_written_in_order() -> None:
     seen = shared.indices()
     assert seen == sorted(set(seen))
     assert len(seen) + sum(record.dropped.values()) == record.decoded == 120
-    assert [index for index in range(1, 120, 2) if index not in seen] == []
+    assert set(record.dropped) <= {DropReason.SUPERSEDED, DropReason.BACKLOGGED}
