@@ -23,6 +23,7 @@ SELECTOR = st.builds(
     iou=st.sampled_from([None, 0.0, 0.3, 0.5, 1.0]),
     classes=st.sampled_from([None, frozenset({1}), frozenset({0, 2}), frozenset[int]()]),
     max_detections=st.sampled_from([None, 1, 3]),
+    per_class=st.dictionaries(st.integers(0, 2), st.sampled_from([0.0, 0.2, 0.7, 1.0])),
 )
 
 Candidate = tuple[float, float, float, float, float, int]
@@ -49,7 +50,7 @@ def reference(candidates: list[Candidate], selector: Selector) -> list[int]:
         index
         for index, candidate in enumerate(candidates)
         if np.isfinite(candidate).all()
-        and candidate[4] >= selector.confidence
+        and candidate[4] >= selector.per_class.get(candidate[5], selector.confidence)
         and (selector.classes is None or candidate[5] in selector.classes)
     ]
     kept: list[int] = []
@@ -166,3 +167,17 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 def test_the_limit_holds_without_suppression() -> None:
     ((_, scores, _),) = Selector(0.1, None, max_detections=2)(*batch_of([(0.0, 0.0, 9.0, 9.0, s, 0) for s in (0.5, 0.9, 0.7)]))
     assert scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+def test_a_class_may_have_a_least_score_of_its_own() -> None:
+    boxes = np.array([[[20 * n, 0, 20 * n + 10, 10] for n in range(6)]], np.float32)
+    scores = np.array([[0.35, 0.34, 0.9, 0.69, 0.2, 0.19]], np.float32)
+    class_ids = np.array([[0, 0, 1, 1, 2, 2]], np.int32)
+    ((_, found, kinds),) = Selector(confidence=0.35, iou=0.5, per_class={1: 0.7, 2: 0.2})(boxes, scores, class_ids)
+    assert list(zip(kinds.tolist(), found.tolist(), strict=True)) == [
+        (1, float(np.float32(0.9))),
+        (0, float(np.float32(0.35))),  # exactly the limit, as a float32
+        (2, float(np.float32(0.2))),
+    ]
+    with pytest.raises(ValueError, match=r"1\.5"):
+        Selector(confidence=0.35, iou=None, per_class={0: 1.5})

@@ -232,3 +232,20 @@ def test_tracked_runs_select_more_than_they_show() -> None:
 def test_settings_that_do_not_fit_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Tracker(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_class_with_a_higher_score_of_its_own_begins_no_track_below_it_but_is_followed_there() -> None:
+    tracker = Tracker(confidence=0.3, per_class={1: 0.7})
+    frames = [[(100.0 + t, 100.0, 0.5, 1), (400.0 + t, 100.0, 0.5, 0)] for t in range(3)]
+    assert follow(tracker, frames) == [[0], [1], [1]]  # of class 0 only
+    frames = [[(100.0 + t, 300.0, score, 1)] for t, score in enumerate((0.8, 0.8, 0.5, 0.15, 0.05))]
+    assert follow(Tracker(confidence=0.3, per_class={1: 0.7}), frames) == [[0], [1], [1], [1], []]
+
+
+def test_a_class_with_a_lower_score_of_its_own_begins_tracks_there() -> None:
+    frames = [[(100.0 + t, 100.0, 0.25, 1), (400.0 + t, 100.0, 0.25, 0)] for t in range(3)]
+    assert follow(Tracker(confidence=0.5, per_class={1: 0.2}), frames) == [[0], [1], [1]]
+    shown = [[(100.0 + t, 100.0, 0.07, 1)] for t in range(3)]  # too low for any track, and asked for
+    assert follow(Tracker(confidence=0.5, per_class={1: 0.05}), shown) == [[0], [0], [0]]
+    with pytest.raises(ValueError, match="per_class"):
+        Tracker(per_class={0: -0.1})

@@ -8,8 +8,8 @@ without a division there is no special case for boxes without area, which neithe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -39,10 +39,16 @@ class Selector:
     """label by class number, handed on to the detections"""
     max_detections: int | None = None
     """how many are kept for a picture, the best ones; None: all"""
+    per_class: Mapping[int, float] = field(default_factory=dict, hash=False)
+    """least score by class number, 0–1, lower or higher than ``confidence``, which counts for the other classes"""
+    _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
+    """the least of all these scores"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence must be within 0 and 1, got {self.confidence}")
+        for least in (self.confidence, *self.per_class.values()):
+            if not 0 <= least <= 1:
+                raise ValueError(f"confidence must be within 0 and 1, got {least}")
+        object.__setattr__(self, "_lowest", min(self.confidence, *self.per_class.values(), 1.0))
         if self.iou is not None and not 0 <= self.iou <= 1:
             raise ValueError(f"iou must be within 0 and 1, got {self.iou}")
         if self.max_detections is not None and self.max_detections < 1:
@@ -64,7 +70,7 @@ class Selector:
             raise ValueError(
                 f"boxes must be [B, K, 4], scores and class_ids [B, K], got {boxes.shape}, {scores.shape} and {class_ids.shape}"
             )
-        passing = scores >= self.confidence  # false for NaN
+        passing = scores >= self._lowest  # false for NaN
         return [
             self._one(passing[picture], boxes[picture], scores[picture], class_ids[picture]) for picture in range(scores.shape[0])
         ]
@@ -81,6 +87,8 @@ class Selector:
         if self.classes is not None and len(index):
             wanted = self.classes
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
+        if self.per_class and len(index):
+            index = index[scores[index] >= least_scores(class_ids[index], self.per_class, self.confidence)]
         picked = boxes[index]
         sure = scores[index]
         kinds = class_ids[index]
@@ -124,6 +132,20 @@ def select(
         _in_source(one, letterbox, selector.label_names) if len(one[1]) else Detections(*one, selector.label_names)
         for one, letterbox in zip(found, letterboxes, strict=True)
     ]
+
+
+def least_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], confidence: float) -> NDArray[np.float32]:
+    """What each detection's score must reach.
+
+    Args:
+        class_ids: int32 [N].
+        per_class: least score by class number, 0–1.
+        confidence: least score for the other classes, 0–1.
+
+    Returns:
+        float32 [N], as scores are: 0.35 as a float64 is more than 0.35 as a float32, and would refuse it.
+    """
+    return np.array([per_class.get(class_id, confidence) for class_id in class_ids.tolist()], np.float32)
 
 
 def _in_source(selected: Selected, letterbox: Letterbox, label_names: tuple[str, ...] | None) -> Detections:

@@ -15,6 +15,7 @@ for, and what belongs to a track.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze import motion
 from vision_infer.analyze.motion import STEP_S, Motion
+from vision_infer.analyze.select import least_scores
 from vision_infer.core.detections import Detections
 
 LOW_SCORE = 0.1
@@ -100,6 +102,8 @@ class Tracker:
     """how long a track that is not seen is remembered, seconds"""
     max_lost: int = 300
     """how many tracks that are not seen are remembered, those seen last"""
+    per_class: Mapping[int, float] = field(default_factory=dict)
+    """what ``confidence`` is for single classes, by class number, 0–1"""
 
     _tracks: _Tracks = field(default_factory=_Tracks.none, init=False, repr=False)
     _next_id: int = field(default=1, init=False, repr=False)
@@ -111,20 +115,15 @@ class Tracker:
         for name in ("confidence", "low", "match_iou", "low_match_iou", "new_match_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be within 0 and 1, got {getattr(self, name)}")
-        high, new = self._first_score, self._new_score
+        if not all(0 <= least <= 1 for least in self.per_class.values()):
+            raise ValueError(f"per_class must be within 0 and 1, got {dict(self.per_class)}")
+        # Without settings of their own they follow the confidence, but not below what the second association takes.
+        high = max(self.confidence, self.low) if self.high is None else self.high
+        new = high if self.new is None else self.new
         if not self.low <= high <= new <= 1:
             raise ValueError(f"must be low <= high <= new <= 1, got low {self.low}, high {high}, new {new}")
         if not self.buffer_s > 0 or self.max_lost < 0:
             raise ValueError(f"buffer_s must be above 0 and max_lost at least 0, got {self.buffer_s} and {self.max_lost}")
-
-    @property
-    def _first_score(self) -> float:
-        # Without a setting of its own it follows the confidence, but not below what the second association takes.
-        return max(self.confidence, self.low) if self.high is None else self.high
-
-    @property
-    def _new_score(self) -> float:
-        return self._first_score if self.new is None else self.new
 
     def update(self, detections: Detections, pts_s: float | None) -> Detections:
         """Follow the tracks into the next frame.
@@ -138,9 +137,10 @@ class Tracker:
         """
         self._advance(pts_s)
         tracks, scores = self._tracks, detections.scores
-        track_of = self._associate(detections)
+        shown, high, fresh_enough = self._by_score(detections)
+        track_of = self._associate(detections, high)
         hit = np.flatnonzero(track_of >= 0)
-        fresh = np.flatnonzero((track_of < 0) & (scores >= self._new_score))
+        fresh = np.flatnonzero((track_of < 0) & fresh_enough)
         self._note(track_of[hit], detections.boxes[hit])
         if tracks.lost.any():
             self._merge_duplicates()
@@ -149,10 +149,22 @@ class Tracker:
         tracks.keep(tracks.ids > 0)  # what was not confirmed in this frame was a flicker
         self._forget_some()
         tracks.add(detections.boxes[fresh], detections.class_ids[fresh], self._now_s)
-        passed = (scores >= self.confidence) | (ids > 0)
+        passed = shown | (ids > 0)
         return Detections(
             detections.boxes[passed], scores[passed], detections.class_ids[passed], detections.label_names, ids[passed]
         )
+
+    def _by_score(self, detections: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """bool [N] each: passed on without a track, part of the first association, able to begin a track."""
+        scores = detections.scores
+        if not self.per_class:  # one number for all: no array of limits
+            shown = scores >= self.confidence
+            high = scores >= (max(self.confidence, self.low) if self.high is None else self.high)
+        else:
+            least = least_scores(detections.class_ids, self.per_class, self.confidence)
+            shown = scores >= least
+            high = scores >= (np.maximum(least, self.low) if self.high is None else self.high)
+        return shown, high, high if self.new is None else high & (scores >= self.new)
 
     def _advance(self, pts_s: float | None) -> None:
         """Move the clock and all tracks to the frame's time; forget those not seen for too long."""
@@ -171,8 +183,8 @@ class Tracker:
         if len(self._tracks.ids):
             self._tracks.motion = motion.predict(self._tracks.motion, elapsed_s / STEP_S)
 
-    def _associate(self, detections: Detections) -> NDArray[np.intp]:
-        """intp [N]: for each detection the index of its track, -1 for none."""
+    def _associate(self, detections: Detections, high: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """intp [N]: for each detection the index of its track, -1 for none; ``high`` [N] says which take part first."""
         tracks, scores = self._tracks, detections.scores
         track_of = np.full(len(scores), -1, np.intp)
         if not len(tracks.ids) or not len(scores):
@@ -180,7 +192,6 @@ class Tracker:
         overlap = _overlap(motion.to_boxes(tracks.motion), detections.boxes)
         overlap[tracks.class_ids[:, None] != detections.class_ids] = 0
         confirmed = tracks.ids > 0
-        high = scores >= self._first_score
         _match(overlap, confirmed, high, self.match_iou, track_of)
         # Lost tracks take part, as in the paper's algorithm: an object that comes out of hiding begins with a low score.
         _match(overlap, confirmed, ~high & (scores >= self.low), self.low_match_iou, track_of)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from vision_infer.core.errors import UsageError
 
@@ -15,7 +15,7 @@ DEFAULT_MODEL = "nanodet-416"
 class RunSettings(BaseModel):
     """What is run on what, how, and where the results go. None leaves the choice to the model's card or to the machine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sources: tuple[str, ...] = Field(min_length=1, description="video files, pictures, folders, patterns, URLs, @lists, -")
     recursive: bool = False
@@ -36,7 +36,9 @@ class RunSettings(BaseModel):
     confidence: float | None = Field(default=None, ge=0, le=1)
     iou: float | None = Field(default=None, gt=0, le=1)
     classes: tuple[str, ...] | None = None
-    per_class: dict[str, float] = Field(default_factory=dict, description="least score of single classes")
+    per_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="least score of single classes"
+    )
     min_size: float = Field(default=0.0, ge=0, description="least width and height of a box, source pixels")
     region: Path | None = Field(default=None, description="file of polygons in which we look")
     hook: str | None = Field(default=None, description="module:function called with each result")
@@ -49,6 +51,14 @@ class RunSettings(BaseModel):
     rotate_mb: float | None = Field(default=None, gt=0, description="JSONL goes on in a new file after so many megabytes")
     overwrite: bool = False
     resume: bool = Field(default=False, description="go on where an earlier run with these settings was cut off")
+
+    @field_validator("end")
+    @classmethod
+    def _end_after_start(cls, end: float | None, info: ValidationInfo) -> float | None:
+        start = info.data.get("start", 0.0)
+        if end is not None and end <= start:
+            raise ValueError(f"must be after the start, {start} s")
+        return end
 
 
 def run_settings(**values: Any) -> RunSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from functools import lru_cache
 
 from vision_infer.analyze.select import Selector
@@ -41,8 +42,17 @@ class Lane:
         return letterbox(size, self.engine.input_size, card.fit, card.fill)
 
 
-def make_selector(card: ModelCard, confidence: float | None, iou: float | None, classes: tuple[str, ...] | None) -> Selector:
+def make_selector(
+    card: ModelCard,
+    confidence: float | None,
+    iou: float | None,
+    classes: tuple[str, ...] | None,
+    per_class: Mapping[int, float] | None = None,
+) -> Selector:
     """The selector that a user wants, the rest from the card.
+
+    Args:
+        per_class: least scores by class number, see :func:`scores_by_class`.
 
     Raises:
         UsageError: a class that the network does not know; names the nearest ones.
@@ -52,7 +62,23 @@ def make_selector(card: ModelCard, confidence: float | None, iou: float | None, 
         iou=card.iou if iou is None else iou,
         classes=None if classes is None else frozenset(_class_id(card, name.strip()) for name in classes),
         label_names=card.labels,
+        per_class=per_class or {},
     )
+
+
+def scores_by_class(card: ModelCard, per_class: Mapping[str, float]) -> dict[int, float]:
+    """Least scores by class number, 0–1, of those by label.
+
+    Raises:
+        UsageError: a class that the network does not know, or that is named twice.
+    """
+    scores: dict[int, float] = {}
+    for name, least in per_class.items():
+        number = _class_id(card, name)
+        if number in scores:
+            raise UsageError(f"--per-class: {name} is named twice", "give one score for each class")
+        scores[number] = least
+    return scores
 
 
 def _class_id(card: ModelCard, name: str) -> int:

@@ -1,0 +1,93 @@
+"""The file of ``--region``: what it may hold, and that every mistake is told with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vision_infer.config.region import read_region
+from vision_infer.core.errors import UsageError
+
+GOOD = """\
+units: relative
+look:
+  - [[0.1, 0.4], [0.9, 0.4], [0.9, 1.0], [0.1, 1.0]]
+ignore:
+  - [[0.4, 0.4], [0.6, 0.4], [0.6, 0.6]]
+streams:
+  gate:
+    anchor: center
+    look: [[[0, 300], [640, 300], [640, 480]]]
+"""
+
+
+def test_a_stream_takes_its_own_region_or_that_of_all(tmp_path: Path) -> None:
+    path = tmp_path / "yard.yaml"
+    path.write_text(GOOD)
+    region = read_region(path, ["gate", "yard"])
+    assert region.of("yard").units == "relative"
+    assert region.of("yard").anchor == "bottom_center"
+    assert region.of("yard").ignore == (((0.4, 0.4), (0.6, 0.4), (0.6, 0.6)),)
+    assert region.of("gate").look == (((0, 300), (640, 300), (640, 480)),)
+    assert (region.of("gate").units, region.of("gate").anchor, region.of("gate").ignore) == ("pixels", "center", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "look, ignore or streams"),
+        ("- 1", "look, ignore or streams"),
+        ("look: []", "no polygon"),
+        ("streams: {gate: {}}", "no polygon"),
+        ("units: inches\nlook: [[[0, 0], [9, 0], [9, 9]]]", "line 1: field 'units'"),
+        ("\nlook:\n  - [[0, 0], [9, 0], [9, 9]]\n  - [[0, 0], [9, 0]]", "line 4: field 'look.1'"),
+        ("look:\n- - [0, 0]\n  - [9, x]\n  - [9, 9]", "line 3: field 'look.0.1.1'"),
+        ("look:\n- - [0, 0]\n  - [9]\n  - [9, 9]", "line 3: field 'look.0.1.1'"),
+        ("look:\n- - [0, 0]\n  - [9, .nan]\n  - [9, 9]", "line 3: field 'look.0.1.1'"),
+        ("ignore:\n- [[0, 0], [5, 5], [9, 9]]", "line 2: field 'ignore.0': all its points are on a line"),
+        ("ignore:\n- [[3, 3], [3, 3], [3, 3]]", "line 2: field 'ignore.0': all its points are on a line"),
+        ("look:\n- [[0, 0], [1, 0], [1, 1]]", "line 2: field 'look.0': is not larger than a pixel"),
+        ("units: relative\nlook:\n- [[0, 0], [10, 0], [1, 1]]", "line 3: field 'look.0': relative points"),
+        ("streams:\n  gate:\n    look:\n    - [[0, 0], [5, 5], [9, 9]]", "line 4: field 'streams.gate.look.0'"),
+        ("streams:\n  gate:\n    hide: []", "line 3: field 'streams.gate.hide'"),
+        ("streams: 5", "line 1: field 'streams'"),
+        ("streams: {12: {look: []}}", "line 1: field 'streams.12"),
+        ("look: [[[0, 0], [9, 0], [9, 9]]]\nanchor: center\nlook: []", "line 3: field 'look' is there twice"),
+        ("streams:\n  gate: {look: [[[0, 0], [9, 0], [9, 9]]]}\n  gate: {}", "line 3: field 'gate' is there twice"),
+        ("streams:\n  gate: {look: [[[0, 0], [9, 0], [9, 9]]], look: []}", "line 2: field 'look' is there twice"),
+        ("streams: {gate: {look: [[[0, 0], [9, 0], [9, 9]]]}}", "'gate'"),
+        ("look: [[[0, 0], [9, 0]\nignore: 5", "line 2: is no YAML"),
+        ("look: !!python/object/apply:os.system ['true']", "no YAML"),
+        ("look: \x00", "no YAML"),
+        ("[" * 100_000, "no YAML"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "yard.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError) as raised:
+        read_region(path, ["bikes", "gates"])
+    assert str(raised.value).startswith(f"--region {path}: ")
+    assert words in str(raised.value)
+    assert raised.value.hint
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "gone.yaml"):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_region(path, [])
+    (tmp_path / "video.mp4").write_bytes(b"\xff\xfe\x00\x80" * 100)
+    with pytest.raises(UsageError, match="is no YAML"):
+        read_region(tmp_path / "video.mp4", [])
+    (tmp_path / "large.yaml").write_bytes(b"# \n" * 2_000_000)
+    with pytest.raises(UsageError, match="larger than 4 MB"):
+        read_region(tmp_path / "large.yaml", [])
+
+
+def test_a_stream_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "yard.yaml"
+    path.write_text("streams: {gate: {look: [[[0, 0], [9, 0], [9, 9]]]}}")
+    with pytest.raises(UsageError, match="there are gates"):
+        read_region(path, ["bikes", "gates"])
+    assert not read_region(path, ["gate"]).of("gate").everywhere
