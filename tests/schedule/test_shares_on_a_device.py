@@ -119,7 +119,7 @@ def test_backlogged_streams_share_by_weight_and_nobody_starves(
         assert stream.longest_ns <= most_turns(weight, residents, visitors, in_flight) * full_ns
 
 
-@HEAVY
+@settings(HEAVY, max_examples=20)
 @given(
     st.lists(st.tuples(NETWORKS, st.integers(1, 4)), min_size=1, max_size=3),
     st.lists(RESIDENTS, min_size=2, max_size=4),

@@ -16,7 +16,7 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class _CardPart(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InputSize(_CardPart):
@@ -112,6 +112,6 @@ def parse_card_json(text: str, where: str) -> ModelCard:
 
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: its card is not JSON", "import the model again with 'vision-infer model import'") from error
     return parse_card(data, where)

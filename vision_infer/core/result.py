@@ -73,7 +73,8 @@ class Result:
 @lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
     # Names and labels repeat in every row: quoting them once is a third of the cost of a row.
-    return json.dumps(text, ensure_ascii=False)
+    # A file's name may hold bytes that are no text (surrogates, in Python); only escaped can they be written as UTF-8.
+    return json.dumps(text, ensure_ascii=any("\ud800" <= character <= "\udfff" for character in text))
 
 
 def _milliseconds(what: str) -> dict[str, Any]:
@@ -130,7 +131,7 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "queue": _milliseconds("all waiting between the stages"),
                 "preprocess": _milliseconds("colour conversion and resize into the engine's buffer"),
                 "inference": _milliseconds("the engine, for the whole batch"),
-                "postprocess": _milliseconds("selection (NMS) and tracking"),
+                "postprocess": _milliseconds("selection (NMS), tracking and the hook"),
                 "total": _milliseconds("from the start of decoding until the result was complete: the sum of the others"),
             },
         },

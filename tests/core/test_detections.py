@@ -1,0 +1,98 @@
+"""Detections: shapes are checked, choosing keeps the parts together, labels, and the way to ``supervision``."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from vision_infer.core.detections import Detections
+
+NAMES = ("person", "bicycle", "car")
+
+
+def some(count: int, tracked: bool = False, names: tuple[str, ...] | None = NAMES) -> Detections:
+    """Detection number N has N in each of its parts."""
+    numbers = np.arange(count)
+    return Detections(
+        np.repeat(numbers, 4).reshape(count, 4).astype(np.float32),
+        (numbers / max(1, count)).astype(np.float32),
+        numbers.astype(np.int32),
+        names,
+        numbers.astype(np.int32) if tracked else None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("boxes", "scores", "class_ids", "track_ids", "said"),
+    [
+        ((2, 4), (3,), (3,), None, r"boxes must be \[N, 4\] with N scores, got \(2, 4\) with scores \(3,\)"),
+        ((2, 5), (2,), (2,), None, r"got \(2, 5\)"),
+        ((4,), (1,), (1,), None, r"got \(4,\)"),
+        ((2, 4), (2, 1), (2,), None, r"with scores \(2, 1\)"),
+        ((2, 4), (2,), (3,), None, r"class_ids must be \[2\], got \(3,\)"),
+        ((2, 4), (2,), (2, 1), None, r"class_ids must be \[2\], got \(2, 1\)"),
+        ((2, 4), (2,), (2,), (1,), r"track_ids must be \[2\], got \(1,\)"),
+    ],
+)
+def test_shapes_are_checked_and_the_wrong_one_is_printed(
+    boxes: tuple[int, ...], scores: tuple[int, ...], class_ids: tuple[int, ...], track_ids: tuple[int, ...] | None, said: str
+) -> None:
+    tracks = None if track_ids is None else np.zeros(track_ids, np.int32)
+    with pytest.raises(ValueError, match=said):
+        Detections(np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(class_ids, np.int32), None, tracks)
+
+
+@given(st.lists(st.booleans(), max_size=12), st.booleans())
+def test_choosing_keeps_the_parts_together(mask: list[bool], tracked: bool) -> None:
+    chosen = [number for number, wanted in enumerate(mask) if wanted]
+    found = some(len(mask), tracked)
+    indices: list[NDArray[np.bool_] | NDArray[np.intp]] = [np.array(mask, np.bool_), np.array(chosen, np.intp)]
+    for index in indices:
+        part = found[index]
+        assert len(part) == len(chosen)
+        assert part.class_ids.tolist() == chosen
+        assert part.boxes.tolist() == [[number] * 4 for number in chosen]
+        assert part.scores.tolist() == found.scores[chosen].tolist()
+        assert part.label_names == NAMES
+        assert part.track_ids is None if not tracked else part.track_ids is not None and part.track_ids.tolist() == chosen
+    assert found[::-1].class_ids.tolist() == list(range(len(mask)))[::-1]
+
+
+def test_a_class_without_a_name_is_its_number() -> None:
+    assert some(5).labels == ["person", "bicycle", "car", "3", "4"]
+    assert some(2, names=None).labels == ["0", "1"]
+    assert some(0).label_of(-1) == "-1"
+
+
+def test_detections_are_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        setattr(some(1), "scores", np.zeros(1, np.float32))  # noqa: B010 - the type checker refuses it too
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+@pytest.mark.parametrize("count", [0, 3])
+def test_to_supervision(count: int, tracked: bool) -> None:
+    theirs = some(count, tracked).to_supervision()
+    assert len(theirs) == count
+    assert theirs.xyxy.shape == (count, 4)
+    assert theirs.class_id is not None
+    assert theirs.class_id.tolist() == list(range(count))
+    assert theirs.confidence is not None
+    assert theirs.confidence.tolist() == some(count).scores.tolist()
+    assert (theirs.tracker_id is not None) == tracked
+    assert list(theirs.data["class_name"]) == list(NAMES[:count])
+    assert theirs.is_empty() == (count == 0)
+
+
+def test_empty() -> None:
+    found = Detections.empty(NAMES)
+    assert len(found) == 0
+    assert found.labels == []
+    assert found.track_ids is None
+    assert found.boxes.dtype == found.scores.dtype == np.float32
+    assert found.class_ids.dtype == np.int32
