@@ -258,3 +258,20 @@ def test_a_weight_is_a_number_above_zero(weight: float) -> None:
         shares.join("a")
     with pytest.raises(ValueError, match="the weight must be a number above 0"):
         shares.set_weight("a", weight)
+
+
+def test_virtual_time_is_engine_time_by_weight() -> None:
+    shares = FairShares()
+    shares.join("a", 2.0)
+    shares.charge("a", 10)
+    assert shares.virtual_ns("a") == 5
+    assert shares.now_ns == 0, "where it stood when it was served"
+    shares.correct("a", 10, 30)
+    assert (shares.virtual_ns("a"), shares.engine_ns("a")) == (15, 30)
+    shares.charge("a", 30)
+    shares.join("b")
+    assert shares.virtual_ns("b") == shares.now_ns == 15, "no credit for the time before"
+    shares.wake("b", lane_ns=4)
+    assert shares.virtual_ns("b") == 15, "a stream never goes back"
+    shares.leave("a")
+    shares.correct("a", 30, 40)
