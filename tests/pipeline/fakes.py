@@ -22,8 +22,9 @@ from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Loan, RawResults, Ticket
+from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.supervisor import AddStream, Supervisor
+from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec, StreamInfo
 

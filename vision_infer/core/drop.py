@@ -18,3 +18,5 @@ class DropReason(Enum):
     """the run ended before its turn"""
     FAILED = "failed"
     """the engine failed on its batch"""
+    HOOK = "hook"
+    """it was inferred, and the user's hook wanted no row of it"""

@@ -23,9 +23,10 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import open_engine
 from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
+from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.offline import engine_request, make_lane, make_supervisor, shown_confidence
-from vision_infer.pipeline.supervisor import AddStream, Supervisor
+from vision_infer.pipeline.offline import engine_request, make_lane, make_supervisor, stream_command
+from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import find_sources
 from vision_infer.stream.images import read_image
 from vision_infer.stream.picture import ArrayPicture
@@ -152,11 +153,21 @@ class Pipeline:
         track: number the objects across frames.
         workers: batches in flight; default: as many as the machine carries.
         batch: largest batch.
+        hook: called with each result, on a thread of its own but one call at a time; returns it, another for the same frame, or
+            None to leave it out. What it raises is logged, and the result goes on unchanged.
     """
 
     def __init__(
-        self, detector: Detector, *, every: int = 1, track: bool = False, workers: int | None = None, batch: int | None = None
+        self,
+        detector: Detector,
+        *,
+        every: int = 1,
+        track: bool = False,
+        workers: int | None = None,
+        batch: int | None = None,
+        hook: Hook | None = None,
     ) -> None:
+        self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
         self.detector = detector
         values = detector.settings.model_dump() | {"every": every, "track": track, "workers": workers, "batch": batch}
         self.settings: RunSettings = run_settings(**values)
@@ -177,11 +188,10 @@ class Pipeline:
         settings = self.settings
         with open_engine(self.detector.path, engine_request(settings)) as engine:
             lane = make_lane(engine, settings)
-            track = shown_confidence(engine, settings) if settings.track else None
             channel = ResultChannel()
-            supervisor = make_supervisor(lane, len(found.specs), [channel])
+            supervisor = make_supervisor(lane, len(found.specs), [channel], self._hook)
             for spec in found.specs:
-                supervisor.add(AddStream(spec, lane.name, (), settings.every, track))
+                supervisor.add(stream_command(spec, lane, settings))
             waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
             waiter.start()
             try:

@@ -9,19 +9,23 @@ from contextlib import ExitStack
 from importlib import import_module
 
 from vision_infer.analyze.track import selection_confidence
+from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import StreamError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.catalogue import resolve_model
-from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.outputs import OutputPlan, open_sink, plan_outputs
 from vision_infer.pipeline.status import StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
-from vision_infer.pipeline.supervisor import AddStream, Supervisor
-from vision_infer.sink.sink import Sink
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.find import Found, find_sources
+from vision_infer.stream.source import SourceSpec
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
 
 Progress = Callable[[Sequence[StreamStatus]], None]
@@ -44,14 +48,17 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
     plan = plan_outputs(settings.out, found.specs, settings.overwrite)
+    region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
+    hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
     path = resolve_model(settings.model, settings.model_dir)
     libraries = threading.Thread(target=_import_libraries, args=(settings, found, plan), name="imports", daemon=True)
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
     with open_engine(path, engine_request(settings)) as engine:
         lane = make_lane(engine, settings)
+        commands = [stream_command(spec, lane, settings, region, plan.by_stream[spec.name]) for spec in found.specs]
         engine.warm_up()
         libraries.join()
-        return _run(settings, found, plan, lane, stopping, progress)
+        return _run(found, plan, lane, commands, hook, stopping, progress)
 
 
 def engine_request(settings: RunSettings) -> EngineRequest:
@@ -62,9 +69,11 @@ def engine_request(settings: RunSettings) -> EngineRequest:
 def make_lane(engine: Engine, settings: RunSettings) -> Lane:
     """The lane of a run: all its sources go through one engine."""
     least = shown_confidence(engine, settings)
-    if settings.track:
-        least = selection_confidence(least)  # a tracker finds lost objects again by their detections of low score
-    return Lane("main", engine, make_selector(engine.card, least, settings.iou, settings.classes))
+    per_class = scores_by_class(engine.card, settings.per_class)
+    if settings.track:  # a tracker finds lost objects again by their detections of low score
+        least = selection_confidence(least)
+        per_class = {number: selection_confidence(score) for number, score in per_class.items()}
+    return Lane("main", engine, make_selector(engine.card, least, settings.iou, settings.classes, per_class))
 
 
 def shown_confidence(engine: Engine, settings: RunSettings) -> float:
@@ -72,12 +81,29 @@ def shown_confidence(engine: Engine, settings: RunSettings) -> float:
     return engine.card.confidence if settings.confidence is None else settings.confidence
 
 
-def make_supervisor(lane: Lane, sources: int, shared: Sequence[Sink]) -> Supervisor:
+def stream_command(
+    spec: SourceSpec, lane: Lane, settings: RunSettings, region: RegionFile | None = None, outputs: tuple[OutputSpec, ...] = ()
+) -> AddStream:
+    """The command that adds a source to a run with these settings."""
+    engine = lane.engine
+    return AddStream(
+        spec,
+        lane.name,
+        outputs,
+        settings.every,
+        shown_confidence(engine, settings) if settings.track else None,
+        track_per_class=scores_by_class(engine.card, settings.per_class),
+        min_size=settings.min_size,
+        region=None if region is None else region.of(spec.name),
+    )
+
+
+def make_supervisor(lane: Lane, sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
     """A supervisor for recorded sources: as many side by side as keep the machine busy."""
     cpus = available_cpus()
     side_by_side = min(sources, max(4, 2 * cpus), 16)
     decode_threads = max(1, cpus // (2 * side_by_side))
-    return Supervisor([lane], shared, max_active=side_by_side, decode_threads=decode_threads)
+    return Supervisor([lane], shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)
 
 
 def _import_libraries(settings: RunSettings, found: Found, plan: OutputPlan) -> None:
@@ -93,10 +119,15 @@ def _import_libraries(settings: RunSettings, found: Found, plan: OutputPlan) -> 
 
 
 def _run(
-    settings: RunSettings, found: Found, plan: OutputPlan, lane: Lane, stopping: threading.Event, progress: Progress | None
+    found: Found,
+    plan: OutputPlan,
+    lane: Lane,
+    commands: Sequence[AddStream],
+    hook: GuardedHook | None,
+    stopping: threading.Event,
+    progress: Progress | None,
 ) -> RunSummary:
     engine = lane.engine
-    track = shown_confidence(engine, settings) if settings.track else None
     shared: list[Sink] = []
     with ExitStack() as stack:
         for output in plan.shared:
@@ -105,9 +136,9 @@ def _run(
             stack.callback(sink.close, False)
         startup_s = process_age_s()
         cpu_before = cpu_ns()
-        supervisor = stack.enter_context(make_supervisor(lane, len(found.specs), shared))
-        for spec in found.specs:
-            supervisor.add(AddStream(spec, lane.name, plan.by_stream[spec.name], settings.every, track))
+        supervisor = stack.enter_context(make_supervisor(lane, len(found.specs), shared, hook))
+        for command in commands:
+            supervisor.add(command)
         interrupted = _wait(supervisor, stopping, progress)
         supervisor.close()
         cpu = cpu_ns() - cpu_before
@@ -163,5 +194,6 @@ def _not_found(error: StreamError) -> dict[str, object]:
         "detections": 0,
         "gaps": 0,
         "dropped": {},
+        "hook_errors": 0,
         "error": str(error),
     }

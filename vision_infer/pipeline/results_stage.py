@@ -1,11 +1,12 @@
-"""The thread between engines and sinks: select, put in order, track, emit."""
+"""The thread between engines and sinks: select, put in order, filter, track, call the hook, emit."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import select
 from vision_infer.analyze.track import Tracker
 from vision_infer.core.clock import Clock
@@ -15,6 +16,7 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Inferred, Message, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
@@ -35,6 +37,7 @@ class _Selected:
 class _Stream:
     record: StreamRecord
     outlet: Outlet
+    keep: Filter | None
     tracker: Tracker | None
     window: Window
     order: Reorder[_Selected] = field(default_factory=Reorder)
@@ -50,6 +53,7 @@ class ResultsStage:
         failed: called with what broke for all streams: the error of an engine, or our own.
         ended: called when a stream has given its last result to its outlet, and whether it had joined (had it not, it never
             opened).
+        hook: called with each result.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class ResultsStage:
         clock: Clock,
         failed: Callable[[VisionInferError], None],
         ended: Callable[[Ended, bool], None],
+        hook: GuardedHook | None = None,
     ) -> None:
         self._lanes = lanes
         self._messages = messages
         self._clock = clock
         self._failed = failed
         self._ended = ended
+        self._hook = hook
         self._streams: dict[str, _Stream] = {}
         self._broken = False
         self.account = StageAccount()
@@ -72,9 +78,9 @@ class ResultsStage:
         self.present_ns = 0
         self.thread = threading.Thread(target=self._run, name="results", daemon=True)
 
-    def join(self, record: StreamRecord, outlet: Outlet, tracker: Tracker | None, window: Window) -> None:
+    def join(self, record: StreamRecord, outlet: Outlet, keep: Filter | None, tracker: Tracker | None, window: Window) -> None:
         """Let a stream in, before its first frame is offered."""
-        self._streams[record.name] = _Stream(record, outlet, tracker, window)
+        self._streams[record.name] = _Stream(record, outlet, keep, tracker, window)
 
     def _run(self) -> None:
         now = self._clock.monotonic_ns
@@ -156,36 +162,45 @@ class ResultsStage:
         self._finish_if_last(stream, 1)
 
     def _emit(self, stream: _Stream, ready: list[_Selected]) -> None:
-        now = self._clock.monotonic_ns
-        record = stream.record
         for one in ready:
-            frame, lane = one.frame, one.lane
-            if lane is None:
-                stream.outlet.put(frame, None)
-                continue
-            trace = frame.trace
-            trace.track_start_ns = now()
-            detections = one.detections
-            if stream.tracker is not None:
-                detections = stream.tracker.update(detections, frame.pts_s)
-            trace.emitted_ns = now()
+            result = None if one.lane is None else self._complete(stream, one.frame, one.lane, one.detections)
+            stream.outlet.put(one.frame, result)
+
+    def _complete(self, stream: _Stream, frame: Frame, lane: Lane, detections: Detections) -> Result | None:
+        """The result of a frame that was inferred; None where the hook wants none."""
+        now = self._clock.monotonic_ns
+        trace, record = frame.trace, stream.record
+        trace.track_start_ns = now()
+        if stream.keep is not None:
+            detections = stream.keep(detections, frame.picture.size)
+        if stream.tracker is not None:
+            detections = stream.tracker.update(detections, frame.pts_s)
+        trace.emitted_ns = now()
+        latency = trace.latency()
+        engine = lane.engine
+        result: Result | None = Result(
+            frame.stream,
+            frame.index,
+            frame.pts_s,
+            frame.picture.size,
+            engine.card.name,
+            engine.name,
+            detections,
+            latency,
+            frame.file,
+        )
+        if self._hook is not None and result is not None:
+            result = self._hook(result, record)
+            trace.emitted_ns = now()  # a hook's time is part of the account, whatever it does
             latency = trace.latency()
-            self.account.latency(latency)
+            result = None if result is None else replace(result, latency=latency)
+        self.account.latency(latency)
+        if result is None:
+            record.drop(DropReason.HOOK)
+        else:
             record.results += 1
-            record.detections += len(detections)
-            engine = lane.engine
-            result = Result(
-                frame.stream,
-                frame.index,
-                frame.pts_s,
-                frame.picture.size,
-                engine.card.name,
-                engine.name,
-                detections,
-                latency,
-                frame.file,
-            )
-            stream.outlet.put(frame, result)
+            record.detections += len(result.detections)
+        return result
 
     def _end(self, message: Ended) -> None:
         stream = self._streams.get(message.stream)

@@ -43,8 +43,10 @@ class StreamRecord:
     """places where something could not be decoded"""
     unreadable: int = 0
     """frames that were decoded, and whose picture could not be written into the engine's slot"""
+    hook_errors: int = 0
+    """results that went on unchanged because the hook failed on them"""
     dropped: dict[DropReason, int] = field(default_factory=dict)
-    """frames that were decoded and not inferred, by reason"""
+    """frames that were decoded and gave no result, by reason"""
     error: VisionInferError | None = None
     decode_ns: int = 0
     """time in the decoder, monotonic"""

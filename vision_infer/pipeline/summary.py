@@ -113,5 +113,6 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
         "detections": status.detections,
         "gaps": status.gaps,
         "dropped": status.dropped,
+        "hook_errors": record.hook_errors,
         "error": status.error if status.state is StreamState.FAILED else None,
     }

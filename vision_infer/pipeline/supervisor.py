@@ -13,12 +13,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
+from vision_infer.analyze.region import Filter
 from vision_infer.analyze.track import Tracker
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.inference_worker import InferenceWorker
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.messages import Ended, Finish, Message
@@ -28,7 +31,7 @@ from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState, StreamStatus, status_of
 from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
-from vision_infer.sink.sink import OutputSpec, Sink
+from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
@@ -36,21 +39,6 @@ from vision_infer.telemetry.account import Busy, StageAccount
 
 EVENTS_KEPT = 1024
 MESSAGES_IN_FLIGHT = 64
-
-
-@dataclass(frozen=True, slots=True)
-class AddStream:
-    """Read this source, infer its frames in this lane, and write the results there."""
-
-    source: SourceSpec
-    lane: str
-    outputs: tuple[OutputSpec, ...] = ()
-    every: int = 1
-    """infer every N-th frame"""
-    track: float | None = None
-    """least score of a detection that is shown, with tracking; None: no tracking"""
-    weight: float = 1.0
-    """share of the engine's time"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +61,7 @@ class Supervisor:
         max_active: streams that are open at the same time; more wait for their turn, in order.
         decode_threads: threads of each decoder.
         open_stream: opens a source; tests pass their own.
+        hook: called with every result, on the results stage's thread.
     """
 
     def __init__(
@@ -83,6 +72,7 @@ class Supervisor:
         decode_threads: int = 1,
         clock: Clock = SYSTEM_CLOCK,
         open_stream: Callable[[SourceSpec, int], Source] = open_source,
+        hook: GuardedHook | None = None,
     ) -> None:
         self._lanes = {lane.name: lane for lane in lanes}
         self._shared = tuple(shared)
@@ -96,7 +86,7 @@ class Supervisor:
             batcher.add_lane(lane.settings)
         self._dispatch = Dispatch(batcher, clock)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
-        self._stage = ResultsStage(self._lanes, self._messages, clock, self._fail, self._stream_ended)
+        self._stage = ResultsStage(self._lanes, self._messages, clock, self._fail, self._stream_ended, hook)
         self._workers = [
             InferenceWorker(number, self._lanes, self._dispatch, self._messages, clock) for number in range(in_flight)
         ]
@@ -278,7 +268,8 @@ class Supervisor:
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
-        tracker = None if command.track is None else Tracker(confidence=command.track)
+        tracker = None if command.track is None else Tracker(confidence=command.track, per_class=command.track_per_class)
+        keep = Filter(command.min_size, command.region) if command.min_size or command.region else None
         sinks: list[Sink] = []
         failure: VisionInferError | None = None
         for output in command.outputs:
@@ -296,7 +287,7 @@ class Supervisor:
             lambda error, shared: self._output_failed(record, error, shared),
             lambda: self._stream_written(record, outlet),
         )
-        self._stage.join(record, outlet, tracker, window)
+        self._stage.join(record, outlet, keep, tracker, window)
         self._dispatch.join(record.name, command.lane, None if source.live else self._window, command.weight)
         if failure is not None:
             self._output_failed(record, failure, shared=False)

@@ -1,0 +1,200 @@
+"""The user's own function in the way of the results: what it may do, and that it can break nothing."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.media import bikes
+from tests.pipeline.conftest import Sinks
+from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, make_supervisor, run_all
+from vision_infer import Detector, Pipeline
+from vision_infer.config.region import Region
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import UsageError
+from vision_infer.core.result import Result
+from vision_infer.pipeline.hook import GuardedHook, load_hook
+from vision_infer.pipeline.summary import source_summary
+
+
+def run_with(hook: Any, sink: FakeSink, count: int = 12, **stream_options: Any) -> dict[str, Any]:
+    """Run one source through the hook; its part of the summary."""
+    supervisor = run_all(EchoEngine(), [FakeSource(0, count)], sink, stream_options, hook=GuardedHook(hook, "mine:hook"))
+    assert supervisor.error is None
+    return source_summary(supervisor.records()[0])
+
+
+def test_what_the_hook_returns_goes_on() -> None:
+    sink = FakeSink()
+
+    def relabel(result: Result) -> Result:
+        found = replace(result.detections, scores=result.detections.scores * np.float32(0.5))
+        return replace(result, detections=found)
+
+    summary = run_with(relabel, sink)
+    assert sink.results() == list(range(12))
+    assert {float(result.detections.scores[0]) for _, _, result in sink.written if result} == {float(np.float32(0.9)) * 0.5}
+    assert (summary["frames"], summary["hook_errors"], summary["dropped"]) == (12, 0, {})
+
+
+def test_none_drops_the_row_and_nothing_else(sinks: Sinks) -> None:
+    rows = sinks["rows"] = FakeSink()
+    drawn = sinks["drawn"] = FakeSink(needs_pictures=True)
+    source = FakeSource(0)
+    hook = GuardedHook(lambda result: result if result.frame % 3 == 0 else None, "thirds")
+    supervisor = make_supervisor(EchoEngine(), [source], hook=hook)
+    supervisor.add(add(source, "rows", "drawn"))
+    finish(supervisor)
+    thirds = list(range(0, 20, 3))
+    assert rows.results() == drawn.results() == thirds
+    assert drawn.indices() == list(range(20))  # every picture, those without a row undrawn
+    record = supervisor.records()[0]
+    assert record.dropped == {DropReason.HOOK: 20 - len(thirds)}
+    assert (record.results, record.detections, record.decoded) == (len(thirds), len(thirds), 20)
+
+
+class Quits:
+    """A hook that is an object, and fails in its own way at each frame."""
+
+    def __call__(self, result: Result) -> Any:
+        if result.frame == 0:
+            sys.exit("enough")
+        if result.frame < 4:
+            return result.detections
+        if result.frame < 6:
+            return replace(result, frame=0)
+        if result.frame < 9:
+            raise KeyError("label\nof two lines")
+        return result
+
+
+def test_an_error_stops_nothing_and_is_told_once_for_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    sink = FakeSink()
+    with caplog.at_level(logging.WARNING):
+        summary = run_with(Quits(), sink)
+    assert sink.results() == list(range(12))
+    assert (summary["frames"], summary["hook_errors"]) == (12, 9)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 4
+    for text, words in zip(told, ("SystemExit: enough", "TypeError", "ValueError", "KeyError"), strict=True):
+        assert text.startswith("hook mine:hook: ")
+        assert words in text
+        assert "\n" not in text
+    assert "(what it returned)" in told[1]
+    assert f"{__file__}:" in told[3]
+
+
+def test_a_hook_that_fails_in_ever_new_ways_does_not_flood(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(result: Result) -> Result:
+        raise type(f"Error{result.frame}", (Exception,), {})
+
+    with caplog.at_level(logging.WARNING):
+        summary = run_with(fails, FakeSink(), 60)
+    assert summary["hook_errors"] == 60
+    assert len(caplog.records) == 20
+
+
+def test_the_place_of_an_error_is_in_the_hooks_own_file(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(result: Result) -> Result:
+        np.stack([])  # raised deep inside numpy
+        return result
+
+    with caplog.at_level(logging.WARNING):
+        run_with(fails, FakeSink(), 1)
+    line = fails.__code__.co_firstlineno + 1
+    assert f"({__file__}:{line})" in caplog.text
+
+
+def test_its_time_is_in_the_account() -> None:
+    def slow(result: Result) -> Result | None:
+        assert result.latency.total_ns > 0  # what is known until then
+        time.sleep(0.02)
+        return result
+
+    sink = FakeSink()
+    supervisor = run_all(EchoEngine(), [FakeSource(0, 4)], sink, hook=GuardedHook(slow, "slow"))
+    for _, _, result in sink.written:
+        assert result is not None
+        spent = result.latency
+        assert spent.postprocess_ns >= 20e6
+        parts = (spent.decode_ns, spent.queue_ns, spent.preprocess_ns, spent.inference_ns, spent.postprocess_ns)
+        assert sum(parts) == spent.total_ns
+    assert supervisor.account().summary()["postprocess"]["mean_ms"] >= 20
+
+
+def test_it_is_called_after_the_filters_and_tracking() -> None:
+    seen: list[tuple[int, list[int] | None]] = []
+
+    def look(result: Result) -> Result:
+        tracks = result.detections.track_ids
+        seen.append((result.frame, None if tracks is None else tracks.tolist()))
+        return result
+
+    below = Region(look=(((-1, 100), (256, 100), (256, 256)),))
+    run_with(look, FakeSink(), 3, track=0.5, region=below)
+    assert seen == [(0, [0]), (1, [1]), (2, [1])]
+    seen.clear()
+    run_with(look, FakeSink(), 3, track=0.5, region=Region(ignore=below.look))
+    assert seen == [(0, []), (1, []), (2, [])]
+    seen.clear()
+    run_with(look, FakeSink(), 3, min_size=200.0)
+    assert seen == [(0, None), (1, None), (2, None)]
+
+
+@pytest.fixture
+def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder with modules for hooks."""
+    (tmp_path / "mine_good.py").write_text("class Box:\n    def keep(self, result): return result\nbox = Box()\nnumber = 5\n")
+    (tmp_path / "mine_async.py").write_text("async def hook(result): return result\n")
+    (tmp_path / "mine_syntax.py").write_text("x = 1\ndef hook(result) return result\n")
+    (tmp_path / "mine_needs.py").write_text("import surely_not_installed\n")
+    (tmp_path / "mine_exits.py").write_text("raise SystemExit('bye')\n")
+    before = list(sys.path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.path[:] = before
+    for name in [name for name in sys.modules if name.startswith("mine_")]:
+        del sys.modules[name]
+
+
+def test_a_hook_is_found_in_the_current_folder_which_then_comes_last(hooks: Path) -> None:
+    assert load_hook("mine_good:box.keep")(None) is None  # type: ignore[arg-type]
+    assert load_hook("os.path:join") is not None
+    assert sys.path[-1] == str(hooks)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("filters.py", "MODULE:FUNCTION"),
+        ("a/b:hook", "MODULE:FUNCTION"),
+        (":hook", "MODULE:FUNCTION"),
+        ("mine_good:", "MODULE:FUNCTION"),
+        ("mine_gone:hook", "there is no module mine_gone"),
+        ("mine_good.sub:hook", "no module mine_good"),
+        ("mine_good:gone", "mine_good has no function gone"),
+        ("mine_good:number", "mine_good has no function number"),
+        ("mine_async:hook", "async"),
+        ("mine_syntax:hook", "SyntaxError"),
+        ("mine_needs:hook", "surely_not_installed"),
+        ("mine_exits:hook", "SystemExit: bye"),
+    ],
+)
+def test_what_cannot_be_imported_is_told_before_the_run(hooks: Path, name: str, words: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        load_hook(name)
+    assert str(raised.value).startswith(f"--hook {name}: ")
+    assert words in str(raised.value)
+
+
+def test_a_pipeline_in_python_takes_a_function() -> None:
+    pipeline = Pipeline(Detector(), every=50, hook=lambda result: result if result.frame else None)
+    assert [result.frame for result in pipeline.run(bikes())] == [50, 100, 150, 200]

@@ -1,0 +1,31 @@
+"""What is asked of the supervisor: plain values, which could come from another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vision_infer.config.region import Region
+from vision_infer.sink.sink import OutputSpec
+from vision_infer.stream.source import SourceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AddStream:
+    """Read this source, infer its frames in this lane, and write the results there."""
+
+    source: SourceSpec
+    lane: str
+    outputs: tuple[OutputSpec, ...] = ()
+    every: int = 1
+    """infer every N-th frame"""
+    track: float | None = None
+    """least score of a detection that is shown, with tracking; None: no tracking"""
+    weight: float = 1.0
+    """share of the engine's time"""
+    track_per_class: Mapping[int, float] = field(default_factory=dict)
+    """what ``track`` is for single classes, by class number"""
+    min_size: float = 0.0
+    """least width and height of a box, source pixels"""
+    region: Region | None = None
+    """where detections count; None: everywhere"""
