@@ -37,7 +37,9 @@ Track = Annotated[
         help="Number the objects across frames (ByteTrack); a numbered object is followed below --confidence too.",
     ),
 ]
-PerClass = Annotated[str | None, typer.Option(metavar="A=0.5,B=0.3", help="Least scores of single classes, before --confidence.")]
+PerClass = Annotated[
+    str | None, typer.Option(metavar="A=0.5,B=0.3", help="Least scores of single classes, instead of --confidence.")
+]
 MinSize = Annotated[float, typer.Option(min=0, metavar="PIXELS", help="Least width and height of a box.")]
 Region = Annotated[Path | None, typer.Option(metavar="FILE", help="Polygons in which we look, and masks where we do not (YAML).")]
 Hook = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Called with each result; may change or drop it.")]

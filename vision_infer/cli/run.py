@@ -69,6 +69,8 @@ def run_command(
     from vision_infer.cli.signals import StopSignals
     from vision_infer.pipeline.offline import run
 
+    if hook is not None:
+        _show_warnings()
     with StopSignals() as signals, open_progress(quiet) as progress:
         result = run(settings, signals.stopping, progress)
     _report(result, summary, json_summary, quiet, overwrite)
@@ -105,10 +107,21 @@ def _thresholds(text: str | None) -> dict[str, float]:
     for part in _split("--per-class", text) or ():
         name, _, score = part.partition("=")
         try:
-            scores[name.strip()] = float(score)
+            least = float(score)
         except ValueError:
             raise UsageError(f"--per-class {part}: is no class with a score", "write --per-class person=0.5,car=0.3") from None
+        if name.strip() in scores:
+            raise UsageError(f"--per-class {part}: the class is there twice", "give one score for each class")
+        scores[name.strip()] = least
     return scores
+
+
+def _show_warnings() -> None:
+    """Let what is logged as a warning look like our own lines; it goes to standard error as it is then, above the bars."""
+    import logging
+
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(logging.Formatter("warning: %(message)s"))
 
 
 def _check_standard_output(out: tuple[str, ...], json_summary: bool) -> None:
@@ -128,7 +141,10 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
     for source in result.sources:
         if source["error"]:
             typer.echo(f"error: {source['error']}", err=True)
-        elif source["gaps"]:
+        if source["hook_errors"]:
+            text = f"the hook failed on {source['hook_errors']} results, which went on unchanged"
+            typer.echo(f"warning: {source['source']}: {text}", err=True)
+        if source["gaps"] and not source["error"]:
             typer.echo(f"warning: {source['source']}: {source['gaps']} places could not be decoded", err=True)
     if summary is not None:
         from vision_infer.sink.output_file import OutputFile, output_error
