@@ -36,7 +36,7 @@ from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec
-from vision_infer.stream.source import SourceSpec, StreamInfo
+from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 SIZE = Size(1920, 1080)
 DETECTIONS = 5
@@ -60,7 +60,7 @@ class ReadySource:
     """A recorded stream of ready pictures."""
 
     live = False
-    gaps = 0
+    report = ReadReport()
     info = StreamInfo(SIZE, None, None, None, None, "none", False)
 
     def __init__(self, spec: SourceSpec, frames: int) -> None:

@@ -25,8 +25,8 @@ from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.sink.sink import OutputSpec
-from vision_infer.stream.source import SourceSpec, StreamInfo
+from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 LONG_S = 30.0
 SIDE = 256
@@ -96,6 +96,10 @@ class FakeSource:
     @property
     def info(self) -> StreamInfo:
         return StreamInfo(Size(SIDE, SIDE), self.count, self.count / 25, None, None, "fake", False)
+
+    @property
+    def report(self) -> ReadReport:
+        return ReadReport(self.gaps)
 
     def frames(self) -> Iterator[Frame]:
         for index in range(self.count):
@@ -194,6 +198,7 @@ class FakeSink:
         close_error: Exception | None = None,
     ) -> None:
         self.needs_pictures = needs_pictures
+        self.outputs: tuple[Written, ...] = ()
         self._before = before
         self._close_error = close_error
         self._changed = threading.Condition()

@@ -107,7 +107,7 @@ def test_a_folder_goes_on_after_a_broken_picture(tmp_path: Path) -> None:
     (spec,) = find_sources([str(tmp_path)]).specs
     with open_source(spec) as source:
         frames = list(source.frames())
-        assert source.gaps == 1
+        assert source.report.gaps == 1
         assert source.info.frames == 4
     assert [frame.file for frame in frames] == ["a.jpg", "b.JPG", "c.jpeg"]
     assert [frame.index for frame in frames] == [0, 1, 2]

@@ -21,7 +21,7 @@ from vision_infer.stream.source import SourceSpec, StreamInfo
 def read(path: Path | str, threads: int = 1) -> tuple[StreamInfo, list[Frame], int]:
     with open_source(SourceSpec("clip", "video", (str(path),)), threads) as source:
         frames = list(source.frames())
-        return source.info, frames, source.gaps
+        return source.info, frames, source.report.gaps
 
 
 def failure(path: Path | str) -> StreamError:

@@ -142,10 +142,12 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
         if source["error"]:
             typer.echo(f"error: {source['error']}", err=True)
         if source["hook_errors"]:
-            text = f"the hook failed on {source['hook_errors']} results, which went on unchanged"
-            typer.echo(f"warning: {source['source']}: {text}", err=True)
+            failed = f"the hook failed on {source['hook_errors']} results, which went on unchanged"
+            typer.echo(f"warning: {source['source']}: {failed}", err=True)
         if source["gaps"] and not source["error"]:
             typer.echo(f"warning: {source['source']}: {source['gaps']} places could not be decoded", err=True)
+        for warning in source["warnings"]:
+            typer.echo(f"warning: {source['source']}: {warning}", err=True)
     if summary is not None:
         from vision_infer.sink.output_file import OutputFile, output_error
 

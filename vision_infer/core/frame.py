@@ -15,10 +15,13 @@ class Frame:
     stream: str
     """name of the stream, unique in a run"""
     index: int
-    """number of the frame in its stream, from 0, counting every decoded frame"""
+    """number of the frame among those that are read of its stream, from 0; where reading starts late, or takes key frames only,
+    the frames that are left out are not counted"""
     pts_s: float | None
     """presentation time, seconds from the stream's own zero; None for a still picture or where the stream gives none"""
     picture: Picture
     trace: Trace
     file: str | None = None
     """name of the picture's own file, in a stream that is a folder of pictures"""
+    damaged: bool = False
+    """the decoder marked it: something of it is missing or guessed"""

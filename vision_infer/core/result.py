@@ -29,6 +29,8 @@ class Result:
     latency: Latency
     file: str | None = None
     """name of the picture's file, in a folder of pictures"""
+    damaged: bool = False
+    """the decoder marked the picture: something of it is missing or guessed"""
 
     def to_json(self) -> str:
         """One line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
@@ -46,6 +48,8 @@ class Result:
         spent = self.latency
         pts = "null" if self.pts_s is None else repr(round(self.pts_s, 6))
         file = "" if self.file is None else f'"file": {_quoted(self.file)}, '
+        if self.damaged:
+            file += '"damaged": true, '
         return (
             '{"stream": %s, "frame": %d, %s"pts_s": %s, "width": %d, "height": %d, "model": %s, "engine": %s, '
             '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
@@ -90,8 +94,14 @@ RESULT_SCHEMA: dict[str, Any] = {
     "required": ["stream", "frame", "pts_s", "width", "height", "model", "engine", "detections", "latency_ms"],
     "properties": {
         "stream": {"type": "string", "minLength": 1, "description": "name of the stream, unique in a run"},
-        "frame": {"type": "integer", "minimum": 0, "description": "number of the frame in its stream, counting all decoded"},
+        "frame": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "number of the frame in its stream, from 0, counting all that are read: with --start from "
+            "there, with --keyframes key frames only",
+        },
         "file": {"type": "string", "description": "name of the picture's file, only in a folder of pictures"},
+        "damaged": {"const": True, "description": "only where the decoder marked the picture: something is missing or guessed"},
         "pts_s": {"type": ["number", "null"], "description": "presentation time, seconds; null where there is none"},
         "width": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},
         "height": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},

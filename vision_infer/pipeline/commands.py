@@ -29,3 +29,5 @@ class AddStream:
     """least width and height of a box, source pixels"""
     region: Region | None = None
     """where detections count; None: everywhere"""
+    fps: float | None = None
+    """infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves"""

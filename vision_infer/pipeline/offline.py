@@ -95,6 +95,7 @@ def stream_command(
         track_per_class=scores_by_class(engine.card, settings.per_class),
         min_size=settings.min_size,
         region=None if region is None else region.of(spec.name),
+        fps=settings.fps,
     )
 
 
@@ -193,6 +194,9 @@ def _not_found(error: StreamError) -> dict[str, object]:
         "decoded": 0,
         "detections": 0,
         "gaps": 0,
+        "gap_times": [],
+        "damaged": 0,
+        "warnings": [],
         "dropped": {},
         "hook_errors": 0,
         "error": str(error),

@@ -188,6 +188,7 @@ class ResultsStage:
             detections,
             latency,
             frame.file,
+            frame.damaged,
         )
         if self._hook is not None and result is not None:
             result = self._hook(result, record)

@@ -7,7 +7,7 @@ from enum import Enum
 
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
-from vision_infer.stream.source import StreamInfo
+from vision_infer.stream.source import ReadReport, StreamInfo
 
 
 class StreamState(Enum):
@@ -39,8 +39,8 @@ class StreamRecord:
     results: int = 0
     """frames inferred and emitted"""
     detections: int = 0
-    gaps: int = 0
-    """places where something could not be decoded"""
+    report: ReadReport = field(default_factory=ReadReport)
+    """what was lost while it was read"""
     unreadable: int = 0
     """frames that were decoded, and whose picture could not be written into the engine's slot"""
     hook_errors: int = 0
@@ -101,7 +101,7 @@ def status_of(record: StreamRecord) -> StreamStatus:
         decoded=record.decoded,
         results=record.results,
         detections=record.detections,
-        gaps=record.gaps + record.unreadable,
+        gaps=record.report.gaps + record.unreadable,
         dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
     )

@@ -13,7 +13,7 @@ from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message, Passed, Superseded
 from vision_infer.pipeline.status import StreamRecord
-from vision_infer.schedule.pacing import EveryNth
+from vision_infer.schedule.pacing import EveryNth, Pacer
 from vision_infer.stream.source import Source
 
 Opener = Callable[[], Source]
@@ -30,8 +30,8 @@ class StreamWorker:
         open_source: opens the source; may raise StreamError.
         opened: called with the source once it is open, before its first frame.
         every: infer every N-th frame.
-        pass_others: whether the frames between are drawn too.
         window: the window's credits; a frame gives its own back where it leaves: at the outlet, or where it is dropped.
+        fps: infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class StreamWorker:
         clock: Clock,
         every: int,
         window: Window,
+        fps: float | None = None,
     ) -> None:
         self.record = record
         self.stopping = threading.Event()
@@ -54,7 +55,8 @@ class StreamWorker:
         self._dispatch = dispatch
         self._results = results
         self._clock = clock
-        self._pacing = EveryNth(every)
+        self._every = EveryNth(every)
+        self._pacer = None if fps is None else Pacer(fps)
         self._window = window
         self._sequence = 0
         self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
@@ -73,7 +75,7 @@ class StreamWorker:
                 try:
                     self._read(source, pass_others)
                 finally:
-                    self.record.gaps = source.gaps
+                    self.record.report = source.report
         except StreamError as failure:
             error = failure
         except Exception as failure:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
@@ -96,10 +98,10 @@ class StreamWorker:
             if frame is None:
                 return
             record.decoded += 1
-            record.gaps = source.gaps
+            record.report = source.report
             frame.trace.decode_start_ns = begin
             frame.trace.decode_end_ns = end
-            wanted = self._pacing.wants(frame.index, end)
+            wanted = self._wants(frame, source, end)
             if not wanted and not pass_others:
                 record.drop(DropReason.PACED)
             elif not self._enter(source.live):
@@ -109,6 +111,23 @@ class StreamWorker:
             else:
                 self._results.put(Passed(frame, self._sequence))
                 self._sequence += 1
+
+    def _wants(self, frame: Frame, source: Source, now_ns: int) -> bool:
+        """Whether a frame is inferred; each is asked about once, in order."""
+        if not self._every.wants(frame.index, now_ns):
+            return False
+        if self._pacer is None:
+            return True
+        rate = source.info.frame_rate
+        if frame.pts_s is not None:
+            time_ns = round(frame.pts_s * 1e9)
+        elif source.live:
+            time_ns = now_ns
+        elif rate:
+            time_ns = round(frame.index / rate * 1_000_000_000)
+        else:
+            return True  # a still picture has no time
+        return self._pacer.wants(frame.index, time_ns)
 
     def _enter(self, live: bool) -> bool:
         """Take a credit of the window, which the frame gives back wherever it leaves; a live stream never waits for one."""

@@ -258,6 +258,7 @@ class Supervisor:
                     self._clock,
                     command.every,
                     window,
+                    command.fps,
                 )
                 self._active[record.name] = worker
                 self._set_state(record, StreamState.OPENING)

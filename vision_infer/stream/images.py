@@ -15,7 +15,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.stream.picture import ArrayPicture
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import SourceSpec, StreamInfo
+from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 
 def read_image(path: str) -> NDArray[np.uint8]:
@@ -54,7 +54,7 @@ class ImagesSource:
 
     def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
-        self.gaps = 0
+        self.report = ReadReport()
         self.info = StreamInfo(
             size=None,
             frames=len(spec.paths),
@@ -72,8 +72,8 @@ class ImagesSource:
             try:
                 picture = ArrayPicture(read_image(path))
             except StreamError:
-                self.gaps += 1
-                if self.gaps == len(self.spec.paths):
+                self.report.gap(None, None)
+                if self.report.gaps == len(self.spec.paths):
                     raise
                 continue
             yield Frame(self.spec.name, index, None, picture, Trace(), os.path.basename(path) if self.spec.folder else None)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.picture import Slot
+from vision_infer.stream.colour import set_matrix
 
 _REFORMATTERS_PER_THREAD = 16
 _local = threading.local()
@@ -62,22 +63,35 @@ def _fill_around(slot: Slot, letterbox: Letterbox) -> NDArray[np.uint8]:
 
 
 class VideoPicture:
-    """A frame as the decoder gave it."""
+    """A frame as the decoder gave it, turned as its stream says.
 
-    __slots__ = ("_frame", "size")
+    Args:
+        frame: the decoder's.
+        quarter_turns: to turn it by, counterclockwise, 0–3.
+    """
 
-    def __init__(self, frame: av.VideoFrame) -> None:
+    __slots__ = ("_frame", "_quarter_turns", "size")
+
+    def __init__(self, frame: av.VideoFrame, quarter_turns: int = 0) -> None:
         self._frame = frame
-        self.size = Size(frame.width, frame.height)
+        self._quarter_turns = quarter_turns
+        set_matrix(frame)
+        self.size = Size(frame.height, frame.width) if quarter_turns % 2 else Size(frame.width, frame.height)
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Convert, resize, and copy into the slot."""
-        content = letterbox.content
-        _fill_around(slot, letterbox)[:] = _to_rgb24(self._frame, content.width, content.height)
+        """Convert and resize, and turn on the way into the slot what has become small."""
+        _fill_around(slot, letterbox)[:] = self._rgb(letterbox.content)
 
     def to_rgb(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3]."""
-        return _to_rgb24(self._frame, self.size.width, self.size.height).copy()
+        return self._rgb(self.size).copy()
+
+    def _rgb(self, size: Size) -> NDArray[np.uint8]:
+        turns = self._quarter_turns
+        if not turns:
+            return _to_rgb24(self._frame, size.width, size.height)
+        width, height = (size.height, size.width) if turns % 2 else (size.width, size.height)
+        return np.rot90(_to_rgb24(self._frame, width, height), turns)
 
 
 class ArrayPicture:

@@ -1,6 +1,6 @@
-"""No password leaves this program: every URL that is shown, logged or put into an error goes through here.
+"""What is shown of a name or URL: every one that is shown, logged or put into an error goes through here.
 
-Where it is not clear what belongs to a password, more is hidden rather than less.
+No password leaves this program. Where it is not clear what belongs to a password, more is hidden rather than less.
 """
 
 from __future__ import annotations
@@ -14,11 +14,31 @@ _SECRET_PARAMETER = re.compile(
     r"(?i)([?&;#](?:[\w.-]*[._-])?"
     r"(?:pass(?:word|wd|code|phrase)?|pwd|token|secret|(?:api|access)?key|auth|sig(?:nature)?|jwt|credentials?)=)[^&\s]*"
 )
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def redact(text: str) -> str:
-    """Hide the passwords of all URLs in a text.
+    """Hide the passwords of all URLs in a text, and make it printable.
 
     ``rtsp://user:secret@host/path?token=abc`` becomes ``rtsp://user:***@host/path?token=***``.
     """
-    return _SECRET_PARAMETER.sub(r"\1***", _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text))
+    hidden = _SECRET_PARAMETER.sub(
+        r"\1***", _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text)
+    )
+    return printable(hidden)
+
+
+def printable(name: str) -> str:
+    r"""A name as text that can be shown and written as UTF-8.
+
+    The name of a file is bytes. Those that are no UTF-8 (surrogates, in Python), line ends and other control characters are
+    written as ``\xNN``: ``caf\xe9.mp4``. The file itself is opened by its own name.
+    """
+    return _UNPRINTABLE.sub(_escaped, name)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
 from typing import Literal, Protocol
 
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
+
+GAP_TIMES_KEPT = 100
+WARNINGS_KEPT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Which part of a source is read; a folder of pictures takes ``max_pixels`` only."""
+
+    track_index: int = 0
+    """which of a file's video tracks, from 0"""
+    start_s: float = 0.0
+    """the first frame is the first at or after this time, seconds from the stream's beginning"""
+    end_s: float | None = None
+    """the last frame is the last before this time, seconds from the stream's beginning; None: the stream's end"""
+    keyframes: bool = False
+    """key frames only; the others are not decoded"""
+    max_pixels: int = 100_000_000
+    """pictures with more pixels are refused before they are decoded"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +39,10 @@ class SourceSpec:
     """name of the stream, unique in a run"""
     kind: Literal["video", "images"]
     paths: tuple[str, ...]
-    """the video file, or the pictures in order"""
+    """the video (a file, a URL, or ``-`` for standard input), or the pictures in order"""
     folder: bool = False
     """the pictures are a folder: each row names its file"""
+    read: ReadOptions = ReadOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +50,45 @@ class StreamInfo:
     """What is known of a stream once it is open."""
 
     size: Size | None
-    """pixels; None where pictures differ or are not known yet"""
+    """pixels as coded, before a rotation; None where pictures differ or are not known yet"""
     frames: int | None
-    """number of frames, as the container says or estimated from its duration; None if unknown"""
+    """number of frames that are to be read, as the container says or estimated from its duration; None if unknown"""
     duration_s: float | None
-    """seconds"""
+    """of the whole stream, seconds"""
     frame_rate: Fraction | None
     """average frames per second"""
     time_base: Fraction | None
     """seconds per unit of PTS"""
     codec: str
     has_audio: bool
+    """whether there is sound that belongs beside all that is read, in a file that can be opened again"""
+    interlaced: bool = False
+    """two fields, of different times, make a frame"""
+
+
+@dataclass(slots=True)
+class ReadReport:
+    """What was lost while a source was read. Written by the thread that reads; others see a value that is a moment old."""
+
+    gaps: int = 0
+    """places where something could not be decoded"""
+    gap_times: list[tuple[float | None, float | None]] = field(default_factory=list)
+    """from and to, presentation time in seconds, of the first 100 gaps; None where it is not known"""
+    damaged: int = 0
+    """frames that the decoder delivered and marked as damaged"""
+    warnings: list[str] = field(default_factory=list)
+    """at most 20, a line each, without the source's name"""
+
+    def gap(self, from_s: float | None, to_s: float | None) -> None:
+        """Count a gap."""
+        self.gaps += 1
+        if len(self.gap_times) < GAP_TIMES_KEPT:
+            self.gap_times.append((from_s, to_s))
+
+    def warn(self, text: str) -> None:
+        """Note something that the user should know, once."""
+        if len(self.warnings) < WARNINGS_KEPT and text not in self.warnings:
+            self.warnings.append(text)
 
 
 class Source(Protocol):
@@ -62,8 +110,8 @@ class Source(Protocol):
         ...
 
     @property
-    def gaps(self) -> int:
-        """Places so far where something could not be decoded."""
+    def report(self) -> ReadReport:
+        """What was lost so far."""
         ...
 
     def frames(self) -> Iterator[Frame]:

@@ -1,147 +1,298 @@
-"""A video file, through FFmpeg."""
+"""A video through FFmpeg: a file, standard input, or a file behind a URL."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from types import TracebackType
 
 import av
-import av.container
-from av.stream import Disposition
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
+from vision_infer.stream.ffmpeg_log import SourceLog
+from vision_infer.stream.gap_watch import GapWatch
+from vision_infer.stream.open_video import (
+    STANDARD_INPUT,
+    can_open_again,
+    is_url,
+    open_video,
+    reason,
+    too_many_pixels,
+    video_stream,
+)
 from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import SourceSpec, StreamInfo
+from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
+
+_SAME_TIME_S = 1e-6
+_STEPS_BACK_S = (0.0, 1.0, 10.0)
+"""how much earlier than wanted to look for a key frame: containers are not exact, and some are wrong"""
+_PROGRESSIVE = 1
+"""libavcodec's field orders: 0 is unknown, 1 progressive, the others interlaced"""
 
 
 class VideoFileSource:
-    """A file, decoded in software.
+    """A video, decoded in software.
 
     Args:
-        spec: the file, and the name of its stream.
+        spec: the video, the name of its stream, and which part is read.
         decode_threads: threads of the decoder.
 
     Raises:
-        StreamError: the file is missing, unreadable, empty, no video, or holds no video stream.
+        StreamError: it is missing, unreadable, empty, no video, or holds no such video stream.
     """
 
     live = False
 
     def __init__(self, spec: SourceSpec, decode_threads: int = 1) -> None:
         self.spec = spec
-        self.gaps = 0
-        self._shown = redact(spec.paths[0])
-        self._container = _open(spec.paths[0], self._shown)
+        self.report = ReadReport()
+        self._path = spec.paths[0]
+        self._shown = "standard input" if self._path == STANDARD_INPUT else redact(self._path)
+        self._threads = decode_threads
+        self._log = SourceLog(spec.name)
         try:
-            self._stream = _video_stream(self._container, self._shown)
-            context = self._stream.codec_context
-            context.thread_count = decode_threads
-            context.thread_type = "AUTO" if decode_threads > 1 else "NONE"
-            self.info = _info(self._container, self._stream)
+            self._open()
+            self._origin_s = _start_s(self._stream)
+            self.info = _info(self._container, self._stream, spec)
         except BaseException:
-            self._container.close()
+            self._log.close()
             raise
+        if self.info.interlaced:
+            self._warn_interlaced()
 
     def frames(self) -> Iterator[Frame]:
-        """All frames that can be decoded, in presentation order."""
-        name = self.spec.name
-        index = 0
-        for decoded in self._decode():
-            time = decoded.time
-            yield Frame(name, index, None if time is None else float(time), VideoPicture(decoded), Trace())
+        """The frames that are wanted and can be decoded, in presentation order."""
+        read, name, report = self.spec.read, self.spec.name, self.report
+        index, seen = 0, False
+        end_s = begin_s = None
+        position = None
+        for decoded in self._decoded():
+            seen = True
+            pts_s = _pts_s(decoded)
+            if pts_s is not None:
+                if end_s is None and begin_s is None:  # the first time that is known
+                    begin_s, end_s = self._range(pts_s)
+                if end_s is not None and pts_s >= end_s - _SAME_TIME_S:
+                    break
+            if read.start_s and (pts_s is None or (begin_s is not None and pts_s < begin_s - _SAME_TIME_S)):
+                continue
+            damaged = decoded.is_corrupt
+            report.damaged += damaged
+            if decoded.interlaced_frame and not self.info.interlaced:
+                self.info = replace(self.info, interlaced=True)
+                self._warn_interlaced()
+            position = _end_s(decoded, pts_s, self._interval_s)
+            yield Frame(name, index, pts_s, VideoPicture(decoded, _turns(decoded)), Trace(), damaged=damaged)
             index += 1
-        if index == 0:
+        else:
+            self._check_end(position)
+        if not seen:
             raise StreamError(
                 f"{self._shown}: no frame could be decoded", "the file is damaged, or cut off before its first frame"
             )
-
-    def _decode(self) -> Iterator[av.VideoFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.error.FFmpegError, OSError) as error:
-                raise StreamError(
-                    f"{self._shown}: reading stopped: {_reason(error)}", "the file may be damaged or cut off"
-                ) from error
-            try:
-                decoded = packet.decode()
-            except av.error.InvalidDataError:
-                self.gaps += 1
-                continue
-            except av.error.FFmpegError as error:
-                raise StreamError(f"{self._shown}: decoding stopped: {_reason(error)}", "the file may be damaged") from error
-            for frame in decoded:
-                if isinstance(frame, av.VideoFrame):
-                    yield frame
+        if not index:
+            raise StreamError(f"{self._shown}: no frame between --start and --end", f"it ends at {self._length()}")
 
     def __enter__(self) -> VideoFileSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+        self._log.close()
+
+    def _open(self) -> None:
+        read = self.spec.read
+        self._container = open_video(self._path, read, self._log)
+        try:
+            self._stream = video_stream(self._container, read, self._shown, self._log)
+            context = self._stream.codec_context
+            context.thread_count = self._threads
+            context.thread_type = "AUTO" if self._threads > 1 else "NONE"
+            context.options = {"max_pixels": str(read.max_pixels)}
+            if read.keyframes:
+                context.skip_frame = "NONKEY"
+        except BaseException:
+            self._container.close()
+            raise
+        self._packets = self._container.demux(self._stream)
+        rate = self._stream.average_rate or self._stream.base_rate
+        self._interval_s = float(1 / rate) if rate and not read.keyframes else None
+
+    def _close(self) -> None:
+        # The decoder's threads come to rest before PyAV frees it: see ffmpeg_log.
+        self._stream.codec_context.flush_buffers()
         self._container.close()
 
+    def _range(self, first_s: float) -> tuple[float, float | None]:
+        """The times of the first frame that is wanted and the first that is not, seconds on the stream's own clock."""
+        read = self.spec.read
+        origin = first_s if self._origin_s is None else self._origin_s
+        return origin + read.start_s, None if read.end_s is None else origin + read.end_s
 
-def _open(path: str, shown: str) -> av.container.InputContainer:
-    try:
-        if os.path.isfile(path) and os.path.getsize(path) == 0:
-            raise StreamError(f"{shown}: the file is empty", "give a file with video in it")
-        # "file:" so that a name with a colon is no protocol; a playlist inside a file may name files only, not hosts.
-        return av.open(f"file:{Path(path)}", options={"protocol_whitelist": "file"})
-    except FileNotFoundError as error:
-        raise StreamError(f"{shown}: no such file", "check the path") from error
-    except IsADirectoryError as error:
-        raise StreamError(f"{shown}: is a folder", "give a folder without a trailing file name") from error
-    except PermissionError as error:
-        raise StreamError(f"{shown}: permission denied", "make the file readable") from error
-    except av.error.InvalidDataError as error:
-        raise StreamError(f"{shown}: no video that FFmpeg can read", "is it a video file, and whole?") from error
-    except (av.error.FFmpegError, OSError) as error:
-        raise StreamError(f"{shown}: cannot be opened: {_reason(error)}", "is it a video file, and whole?") from error
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        read = self.spec.read
+        first = self._seek() if read.start_s else None
+        since_s = self._range(0.0)[0] if read.start_s and self._origin_s is not None else None
+        watch = GapWatch(self.report, self._interval_s, since_s)
+        while True:
+            packet, first = (first or self._next_packet()), None
+            if packet is None:
+                watch.finish()
+                return
+            if read.keyframes and packet.size and not packet.is_keyframe:
+                continue
+            self._log.here()
+            try:
+                decoded = packet.decode()
+            except av.error.InvalidDataError:
+                if self._log.said("max pixel count"):
+                    raise too_many_pixels("pictures further on", read, self._shown) from None
+                watch.lost(_packet_s(packet))
+                continue
+            except EOFError:  # the decoder was flushed already
+                watch.finish()
+                return
+            except av.error.FFmpegError as error:
+                raise StreamError(f"{self._shown}: decoding stopped: {reason(error)}", "the file may be damaged") from error
+            for frame in decoded:
+                pts_s = _pts_s(frame)
+                watch.frame(pts_s, _end_s(frame, pts_s, self._interval_s), self._log.errors)
+                yield frame
+
+    def _next_packet(self) -> Packet[VideoStream] | None:
+        self._log.here()
+        try:
+            return next(self._packets, None)
+        except (av.error.FFmpegError, OSError) as error:
+            failure = StreamError(f"{self._shown}: reading stopped: {reason(error)}", "the file may be damaged or cut off")
+            if not is_url(self._path):
+                raise failure from error
+            if isinstance(error, av.error.ExitError):
+                failure = StreamError(f"{self._shown}: the server stopped sending", "try again, or download it first")
+            raise failure from None  # the library's error holds the whole URL, and a traceback would show it
+
+    def _seek(self) -> Packet[VideoStream] | None:
+        """Go to the last key frame from which all wanted frames can be decoded; returns its packet.
+
+        Where that cannot be found (standard input, a server without ranges, a container without times) reading begins at the
+        beginning, and None is returned.
+        """
+        base = self._stream.time_base
+        if self._path == STANDARD_INPUT or self._origin_s is None or base is None:
+            return None
+        begin_s = self._range(0.0)[0]
+        for back_s in _STEPS_BACK_S:
+            if begin_s - back_s <= self._origin_s:
+                break
+            try:
+                self._container.seek(int((begin_s - back_s) / base), stream=self._stream)
+                self._packets = self._container.demux(self._stream)
+                packet = self._next_packet()
+                while packet is not None and packet.size and not packet.is_keyframe:
+                    packet = self._next_packet()
+            except (av.error.FFmpegError, OSError, StreamError):
+                break
+            if packet is not None and packet.size:
+                key_s = _packet_s(packet)
+                if key_s is not None and key_s <= begin_s + _SAME_TIME_S:
+                    return packet
+        self._close()
+        self._open()
+        return None
+
+    def _check_end(self, position_s: float | None) -> None:
+        """Tell of a stream that ends before its time."""
+        duration = self.info.duration_s
+        if position_s is None or self._origin_s is None:
+            return
+        at = position_s - self._origin_s
+        cut = self._log.said("ended prematurely", "partial file", "ends prematurely", "Truncat", "truncat")
+        if duration is None:
+            if cut:
+                self.report.warn(f"is cut off at {at:.2f} s")
+            return
+        # The length of a container is that of its longest track; of a track of its own, it is exact.
+        if self._stream.duration is not None or not self.info.has_audio:
+            slack = max(0.02 * duration, 3 * (self._interval_s or 1.0))
+        else:
+            slack = max(0.05 * duration, 1.0)
+        if cut or at < duration - slack:
+            self.report.warn(f"ends at {at:.2f} s of {duration:.2f} s: cut off, or its header is wrong")
+
+    def _warn_interlaced(self) -> None:
+        self.report.warn("is interlaced: its fields are not separated, what moves has combed edges")
+
+    def _length(self) -> str:
+        return "an unknown time" if self.info.duration_s is None else f"{self.info.duration_s:.2f} s"
 
 
-def _video_stream(container: av.container.InputContainer, shown: str) -> VideoStream:
-    # The cover picture of a song is a video stream to FFmpeg, but no video.
-    streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-    if not streams:
-        held = "only sound" if container.streams.audio else "no video stream"
-        raise StreamError(f"{shown}: holds {held}", "give a file with video in it")
-    stream = streams[0]
-    if getattr(stream, "codec_context", None) is None:
-        raise StreamError(f"{shown}: no decoder for its video", "convert it with ffmpeg to H.264, H.265, VP9 or AV1")
-    return stream
-
-
-def _info(container: av.container.InputContainer, stream: VideoStream) -> StreamInfo:
+def _info(container: av.container.InputContainer, stream: VideoStream, spec: SourceSpec) -> StreamInfo:
     duration = None
     if stream.duration is not None and stream.time_base is not None:
         duration = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         duration = container.duration / av.time_base
     rate = stream.average_rate or stream.base_rate
-    frames: int | None = stream.frames or None
-    if frames is None and duration is not None and rate:
-        frames = round(duration * rate)
     context = stream.codec_context
+    read = spec.read
+    whole = not read.start_s and read.end_s is None and not read.keyframes
     return StreamInfo(
         size=Size(context.width, context.height) if context.width and context.height else None,
-        frames=frames,
+        frames=_expected_frames(stream, duration, read),
         duration_s=duration,
         frame_rate=rate,
         time_base=stream.time_base,
         codec=context.name,
-        has_audio=bool(container.streams.audio),
+        has_audio=bool(container.streams.audio) and whole and can_open_again(spec.paths[0]),
+        interlaced=context.field_order > _PROGRESSIVE,
     )
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _expected_frames(stream: VideoStream, duration: float | None, read: ReadOptions) -> int | None:
+    rate = stream.average_rate or stream.base_rate
+    if read.keyframes:
+        return None
+    if not read.start_s and read.end_s is None and stream.frames:
+        return stream.frames
+    if not rate or (duration is None and read.end_s is None):
+        return None
+    end = min(duration if duration is not None else float("inf"), read.end_s if read.end_s is not None else float("inf"))
+    return max(0, round((end - read.start_s) * rate))
+
+
+def _start_s(stream: VideoStream) -> float | None:
+    if stream.start_time is None or stream.time_base is None:
+        return None
+    return float(stream.start_time * stream.time_base)
+
+
+def _pts_s(frame: av.VideoFrame) -> float | None:
+    """Presentation time, seconds. Where a container gives decoding times only, those: such streams have no B-frames."""
+    pts = frame.pts if frame.pts is not None else frame.dts
+    return None if pts is None or frame.time_base is None else float(pts * frame.time_base)
+
+
+def _packet_s(packet: Packet[VideoStream]) -> float | None:
+    pts = packet.pts if packet.pts is not None else packet.dts
+    return None if pts is None else float(pts * packet.time_base)
+
+
+def _end_s(frame: av.VideoFrame, pts_s: float | None, interval_s: float | None) -> float | None:
+    """When the next frame is due, seconds."""
+    if pts_s is None:
+        return None
+    if frame.duration and frame.time_base is not None:
+        return pts_s + float(frame.duration * frame.time_base)
+    return pts_s + (interval_s or 0.0)
+
+
+def _turns(frame: av.VideoFrame) -> int:
+    """Quarter turns counterclockwise that its stream wants; an angle between is ignored."""
+    turns = frame.rotation / 90
+    return round(turns) % 4 if abs(turns - round(turns)) < 0.02 else 0
