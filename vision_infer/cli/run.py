@@ -74,7 +74,7 @@ def run_command(
     with StopSignals() as signals, open_progress(quiet) as progress:
         result = run(settings, signals.stopping, progress)
     _report(result, summary, json_summary, quiet, overwrite)
-    return signals.exit_status or _status_of(result)
+    return signals.exit_status or result.exit_status
 
 
 def _settings(options_given: dict[str, Any]) -> RunSettings:
@@ -159,7 +159,3 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
             raise output_error(summary, error) from error
     if json_summary:
         sys.stdout.write(text + "\n")
-
-
-def _status_of(result: RunSummary) -> int:
-    return 1 if result.failed else 0

@@ -29,7 +29,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         soft_wrap=True,
     )
     for output in summary.outputs:
-        console.print(f"wrote {output}", soft_wrap=True, markup=False)
+        encoder = f" ({summary.encoders[output]})" if output in summary.encoders else ""
+        console.print(f"wrote {output}{encoder}", soft_wrap=True, markup=False)
     if summary.interrupted:
         console.print("stopped before the end: what was decoded is written")
 

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
+from vision_infer.sink.sink import Written
 
 T = TypeVar("T")
 CAPACITY = 64
@@ -71,6 +72,7 @@ class ResultChannel:
     """A sink that hands results to another thread; when that is slow the streams wait, and nothing is lost."""
 
     needs_pictures = False
+    outputs: tuple[Written, ...] = ()
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity

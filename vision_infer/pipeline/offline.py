@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from importlib import import_module
 from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
-from vision_infer.core.errors import StreamError
+from vision_infer.core.errors import StreamError, VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
@@ -19,8 +18,8 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
-from vision_infer.pipeline.outputs import OutputPlan, open_sink, plan_outputs
-from vision_infer.pipeline.status import StreamStatus
+from vision_infer.pipeline.outputs import OutputOptions, OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.status import StreamRecord, StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Sink
@@ -47,7 +46,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     found = find_sources(settings.sources)
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
-    plan = plan_outputs(settings.out, found.specs, settings.overwrite)
+    plan = plan_outputs(settings.out, found.specs, settings.overwrite, output_options(settings))
     region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
     hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
     path = resolve_model(settings.model, settings.model_dir)
@@ -59,6 +58,12 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
         engine.warm_up()
         libraries.join()
         return _run(found, plan, lane, commands, hook, stopping, progress)
+
+
+def output_options(settings: RunSettings) -> OutputOptions:
+    """The part of the settings that says more about the outputs."""
+    rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
+    return OutputOptions(settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes)
 
 
 def engine_request(settings: RunSettings) -> EngineRequest:
@@ -112,9 +117,12 @@ def _import_libraries(settings: RunSettings, found: Found, plan: OutputPlan) -> 
     import_module("vision_infer.stream.video_file")
     if any(spec.kind == "images" for spec in found.specs):
         import_module("vision_infer.stream.images")
-    if any(output.kind != "jsonl" for outputs in plan.by_stream.values() for output in outputs):
+    kinds = {output.kind for output in (*plan.shared, *(one for outputs in plan.by_stream.values() for one in outputs))}
+    if kinds & {"video", "pictures"}:
         import_module("vision_infer.sink.video")
         import_module("supervision")
+    if "parquet" in kinds:
+        import_module("pyarrow.parquet")
     if settings.track:
         import_module("scipy.optimize")
 
@@ -146,6 +154,7 @@ def _run(
     if supervisor.error is not None:
         raise supervisor.error
     records = supervisor.records()
+    written = [one for sink in shared for one in sink.outputs] + [one for record in records for one in record.outputs]
     work = supervisor.work()
     return RunSummary(
         frames=sum(record.results for record in records),
@@ -161,7 +170,9 @@ def _run(
         sources=(*(source_summary(record) for record in records), *(_not_found(error) for error in found.errors)),
         model=engine.card.name,
         engine=engine.name,
-        outputs=tuple(path for path in plan.paths() if os.path.exists(path)),
+        outputs=tuple(dict.fromkeys(one.path for one in written)),
+        encoders={one.path: one.how for one in written if one.how},
+        exit_status=max((error.exit_status for error in (*found.errors, *_errors(records))), default=0),
         padded=supervisor.padded,
         interrupted=interrupted,
     )
@@ -183,6 +194,10 @@ def _wait(supervisor: Supervisor, stopping: threading.Event, progress: Progress 
 
 def _nothing_found(found: Found) -> StreamError:
     return StreamError(f"nothing to read: {'; '.join(error.message for error in found.errors)}", "give video files or pictures")
+
+
+def _errors(records: Sequence[StreamRecord]) -> list[VisionInferError]:
+    return [record.error for record in records if record.error is not None]
 
 
 def _not_found(error: StreamError) -> dict[str, object]:

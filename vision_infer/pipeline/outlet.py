@@ -11,7 +11,7 @@ from vision_infer.core.errors import OutputError, VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.pipeline.channel import Channel, Window
-from vision_infer.sink.sink import Sink
+from vision_infer.sink.sink import Sink, Written
 from vision_infer.telemetry.histogram import Histogram
 
 
@@ -63,6 +63,11 @@ class Outlet:
         if self.needs_pictures:
             self._queue = Channel(window_size + 1)
             threading.Thread(target=self._run, name=f"outlet-{name}", daemon=True).start()
+
+    @property
+    def outputs(self) -> tuple[Written, ...]:
+        """What the stream's own sinks have put in its place."""
+        return tuple(written for sink in self._sinks for written in sink.outputs)
 
     def put(self, frame: Frame, result: Result | None) -> None:
         """Take the stream's next frame."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
+from vision_infer.sink.sink import Written
 from vision_infer.stream.source import ReadReport, StreamInfo
 
 
@@ -48,6 +50,8 @@ class StreamRecord:
     dropped: dict[DropReason, int] = field(default_factory=dict)
     """frames that were decoded and gave no result, by reason"""
     error: VisionInferError | None = None
+    outputs: tuple[Written, ...] = ()
+    """the stream's own files that are in their place; known once it has ended"""
     decode_ns: int = 0
     """time in the decoder, monotonic"""
     present_ns: int = 0
@@ -87,6 +91,15 @@ class StreamStatus:
     gaps: int
     dropped: dict[str, int]
     error: str | None
+
+
+def progress_of(records: Sequence[StreamRecord]) -> float | None:
+    """How much of these streams is decoded, 0–1, about; None if unknown. One that is not open yet counts like the others."""
+    known = [(record.decoded, record.info.frames) for record in records if record.info is not None and record.info.frames]
+    if not known:
+        return None
+    expected = sum(frames for _, frames in known) * len(records) / len(known)
+    return min(1.0, sum(decoded for decoded, _ in known) / expected)
 
 
 def status_of(record: StreamRecord) -> StreamStatus:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vision_infer.core.trace import STAGES
@@ -44,6 +44,10 @@ class RunSummary:
     """places of batches that were wasted"""
     interrupted: bool
     """it was stopped before its end"""
+    encoders: dict[str, str] = field(default_factory=dict)
+    """for each annotated video the encoder that made it"""
+    exit_status: int = 0
+    """of the command: 0, or that of the worst error of a source or its outputs"""
 
     @property
     def fps(self) -> float:
@@ -73,6 +77,7 @@ class RunSummary:
             "model": self.model,
             "engine": self.engine,
             "outputs": list(self.outputs),
+            "encoders": self.encoders,
             "padded": self.padded,
             "interrupted": self.interrupted,
         }

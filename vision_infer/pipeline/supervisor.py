@@ -28,10 +28,11 @@ from vision_infer.pipeline.messages import Ended, Finish, Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.outputs import open_sink
 from vision_infer.pipeline.results_stage import ResultsStage
-from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState, StreamStatus, status_of
+from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState, StreamStatus, progress_of, status_of
 from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
 from vision_infer.sink.sink import Sink
+from vision_infer.sink.space import NoSpaceError
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
@@ -310,6 +311,7 @@ class Supervisor:
         """All of a stream is written and its sinks are closed."""
         with self._changed:
             if outlet is not None:
+                record.outputs = outlet.outputs
                 self._writes.histograms["write"].merge(outlet.write_times)
                 self._write.add(outlet.write_times.sum_ns, outlet.present_ns or record.present_ns)
             worker = self._active.pop(record.name)
@@ -323,6 +325,8 @@ class Supervisor:
         self._start_waiting()
 
     def _output_failed(self, record: StreamRecord, error: VisionInferError, shared: bool) -> None:
+        if isinstance(error, NoSpaceError):
+            error = error.at(progress_of(self.records() if shared else [record]))
         record.error = record.error or error
         if shared:
             self._fail(error)
