@@ -23,8 +23,8 @@ from vision_infer.pipeline.status import StreamRecord, StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Sink
-from vision_infer.stream.find import Found, find_sources
-from vision_infer.stream.source import SourceSpec
+from vision_infer.stream.find import Found, NotFoundError, find_sources
+from vision_infer.stream.source import ReadOptions, SourceSpec
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
 
 Progress = Callable[[Sequence[StreamStatus]], None]
@@ -43,7 +43,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
         VisionInferError: nothing could be run (usage, model, engine, outputs), or something broke that all sources share.
             A source that fails alone is in the summary, and the others go on.
     """
-    found = find_sources(settings.sources)
+    found = find_sources(settings.sources, settings.recursive, read_options(settings))
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
     plan = plan_outputs(settings.out, found.specs, settings.overwrite, output_options(settings))
@@ -64,6 +64,11 @@ def output_options(settings: RunSettings) -> OutputOptions:
     """The part of the settings that says more about the outputs."""
     rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
     return OutputOptions(settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes)
+
+
+def read_options(settings: RunSettings) -> ReadOptions:
+    """The part of the settings that says what is read of each source."""
+    return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes, settings.max_pixels)
 
 
 def engine_request(settings: RunSettings) -> EngineRequest:
@@ -200,10 +205,10 @@ def _errors(records: Sequence[StreamRecord]) -> list[VisionInferError]:
     return [record.error for record in records if record.error is not None]
 
 
-def _not_found(error: StreamError) -> dict[str, object]:
+def _not_found(error: NotFoundError) -> dict[str, object]:
     return {
-        "name": error.message.split(":")[0],
-        "source": error.message.split(":")[0],
+        "name": error.source,
+        "source": error.source,
         "state": "failed",
         "frames": 0,
         "decoded": 0,

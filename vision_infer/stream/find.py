@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+from urllib.parse import unquote, urlsplit
 
 from vision_infer.core.errors import StreamError
-from vision_infer.stream.redact import redact
-from vision_infer.stream.source import Source, SourceSpec
+from vision_infer.stream.redact import printable, redact
+from vision_infer.stream.source import ReadOptions, Source, SourceSpec
+from vision_infer.stream.source_list import read_list
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 VIDEO_SUFFIXES = frozenset(
@@ -18,43 +22,61 @@ VIDEO_SUFFIXES = frozenset(
 )
 """what is looked for in a folder; a file that is named itself may have any name"""
 
+STANDARD_INPUT = "-"
+
+
+class NotFoundError(StreamError):
+    """Something that was named holds nothing to open.
+
+    Args:
+        source: what was named, without secrets.
+        message: what is wrong with it.
+        hint: what to do next.
+    """
+
+    def __init__(self, source: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{source}: {message}", hint)
+        self.source = source
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """The sources that were named."""
 
     specs: tuple[SourceSpec, ...]
-    errors: tuple[StreamError, ...]
+    errors: tuple[NotFoundError, ...]
     """what was named and holds nothing to open"""
 
 
-def find_sources(arguments: Iterable[str]) -> Found:
-    """Turn files and folders into sources with unique names.
+def find_sources(arguments: Iterable[str], recursive: bool = False, read: ReadOptions = ReadOptions()) -> Found:  # noqa: B008
+    """Turn what was named into sources with unique names.
 
-    A folder gives a stream for each video in it, and one stream for all its pictures. A file that does not exist is left to
-    :func:`open_source`, so that it is reported like any other source that fails.
+    ``-`` is standard input; ``@LIST`` is a text file with a source on each line; ``http://`` and ``https://`` name a file on a
+    server. A folder gives a stream for each video in it, and one stream for all its pictures; a pattern (``'cam*/*.mp4'``,
+    ``**`` for any folders) gives the same of what it matches, folders included. A file that does not exist is left to
+    :func:`open_source`, so that it is reported like any other source that fails, unless a list names it: then the error names
+    the line.
+
+    Args:
+        arguments: what was named; as it was typed, names of any bytes included.
+        recursive: folders are searched with all that is below them, but for links.
+        read: which part of each source is read.
     """
     specs: list[SourceSpec] = []
-    errors: list[StreamError] = []
+    errors: list[NotFoundError] = []
     names: set[str] = set()
-    for argument in arguments:
-        path = Path(argument)
-        if os.path.isdir(path):  # Path.is_dir raises where a name is too long
-            try:
-                found = _in_folder(path)
-            except OSError as error:
-                errors.append(StreamError(f"{redact(argument)}: cannot be read: {error.strerror}", "check its permissions"))
-                continue
-            if not found:
-                errors.append(StreamError(f"{argument}: no video or picture in this folder", "its subfolders are not searched"))
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
-            found = [SourceSpec(_name(argument), "images", (argument,))]
-        else:
-            found = [SourceSpec(_name(argument), "video", (argument,))]
+    for argument, line in _with_lists(arguments, errors):
+        try:
+            found = _named(argument, recursive, line is not None, errors)
+            if found[0].paths == (STANDARD_INPUT,) and any(spec.paths == (STANDARD_INPUT,) for spec in specs):
+                raise NotFoundError("standard input", "was named twice", "it can be read once")
+        except NotFoundError as error:
+            errors.append(error if line is None else NotFoundError(line, error.message, error.hint))
+            continue
         for spec in found:
-            name = _unique(spec.name, names)
+            name = _unique(printable(spec.name), names)
             names.add(name)
-            specs.append(SourceSpec(name, spec.kind, spec.paths, spec.folder))
+            specs.append(replace(spec, name=name, read=read))
     return Found(tuple(specs), tuple(errors))
 
 
@@ -73,17 +95,139 @@ def open_source(spec: SourceSpec, decode_threads: int = 1) -> Source:
     return VideoFileSource(spec, decode_threads)
 
 
-def _in_folder(folder: Path) -> list[SourceSpec]:
-    files = sorted(entry.path for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
-    specs = [SourceSpec(Path(file).stem, "video", (file,)) for file in files if Path(file).suffix.lower() in VIDEO_SUFFIXES]
-    images = tuple(file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES)
-    if images:
-        specs.append(SourceSpec(folder.resolve().name or "images", "images", images, folder=True))
+def _with_lists(arguments: Iterable[str], errors: list[NotFoundError]) -> Iterator[tuple[str, str | None]]:
+    """Every argument, those of lists with the place where they stand."""
+    for argument in arguments:
+        if not argument.startswith("@") or os.path.lexists(argument):
+            yield argument, None
+            continue
+        try:
+            lines = read_list(argument[1:])
+        except StreamError as error:
+            errors.append(NotFoundError(redact(argument), error.message, error.hint))
+            continue
+        if not lines:
+            errors.append(NotFoundError(redact(argument), "names no source", "write one on each line"))
+        for number, line in lines:
+            place = f"{redact(argument[1:])}:{number}"
+            if "\0" in line or line.startswith("@"):
+                errors.append(NotFoundError(place, "is no name of a source", "write a file, folder, pattern or URL on each line"))
+            else:
+                yield line, place
+
+
+def _named(argument: str, recursive: bool, must_exist: bool, errors: list[NotFoundError]) -> list[SourceSpec]:
+    """The sources that one argument names, at least one; folders below it that cannot be read are errors beside them.
+
+    Raises:
+        NotFoundError: it names none.
+    """
+    shown = redact(argument)
+    if argument == STANDARD_INPUT:
+        return [SourceSpec("stdin", "video", (STANDARD_INPUT,))]
+    if "://" in argument and not os.path.lexists(argument):
+        return [SourceSpec(_name_of_url(argument), "video", (argument,))]
+    if os.path.isdir(argument):  # Path.is_dir raises where a name is too long
+        try:
+            found = _of_files(_files_in(argument, recursive, errors))
+        except OSError as error:
+            raise _unreadable(argument, error) from error
+        if not found:
+            hint = "" if recursive else "its subfolders are not searched without --recursive"
+            raise NotFoundError(shown, "no video or picture in this folder", hint)
+        return found
+    if glob.has_magic(argument) and not os.path.lexists(argument):
+        return _matching(argument, recursive, errors)
+    if must_exist and not os.path.lexists(argument):
+        raise NotFoundError(shown, "no such file", "check the path; it is taken from the current folder")
+    return [SourceSpec(_stem(argument), _kind(argument), (argument,))]
+
+
+def _matching(pattern: str, recursive: bool, errors: list[NotFoundError]) -> list[SourceSpec]:
+    shown = redact(pattern)
+    matches = sorted(glob.glob(pattern, recursive=True))
+    if not matches:
+        raise NotFoundError(shown, "no file matches this pattern", "check it, and the folder that it is taken from")
+    suffix = os.path.splitext(pattern)[1]
+    any_suffix = not suffix or glob.has_magic(suffix)
+    files: list[str] = []
+    for match in matches:
+        if os.path.isdir(match):
+            if "**" in pattern:  # it has the folders' files among its matches already
+                continue
+            try:
+                files += _files_in(match, recursive, errors)
+            except OSError as error:
+                errors.append(_unreadable(match, error))
+        elif not any_suffix or _is_known(match):
+            files.append(match)
+    found = _of_files(dict.fromkeys(files))
+    if not found:
+        raise NotFoundError(shown, "no video or picture matches this pattern", "end it in a suffix, to take files of any kind")
+    return found
+
+
+def _files_in(folder: str, recursive: bool, errors: list[NotFoundError]) -> list[str]:
+    """The videos and pictures of a folder, in order of their names, folder by folder.
+
+    Raises:
+        OSError: it cannot be read; a folder below it that cannot is added to the errors.
+    """
+    files: list[str] = []
+    below: list[str] = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_file():
+            if _is_known(entry.path):
+                files.append(entry.path)
+        elif recursive and entry.is_dir(follow_symlinks=False):  # links may lead in circles
+            below.append(entry.path)
+    for path in below:
+        try:
+            files += _files_in(path, recursive, errors)
+        except OSError as error:
+            errors.append(_unreadable(path, error))
+    return files
+
+
+def _unreadable(folder: str, error: OSError) -> NotFoundError:
+    return NotFoundError(redact(folder), f"cannot be read: {error.strerror}", "check its permissions")
+
+
+def _of_files(files: Iterable[str]) -> list[SourceSpec]:
+    """A stream for each video, and one for the pictures of each folder."""
+    specs: list[SourceSpec] = []
+    pictures: dict[str, list[str]] = {}
+    for file in files:
+        if _kind(file) == "images":
+            pictures.setdefault(os.path.dirname(file), []).append(file)
+        else:
+            specs.append(SourceSpec(_stem(file), "video", (file,)))
+    for folder, paths in pictures.items():
+        specs.append(SourceSpec(Path(folder).resolve().name or "images", "images", tuple(paths), folder=True))
     return specs
 
 
-def _name(argument: str) -> str:
-    return Path(redact(argument)).stem or "stream"
+def _is_known(path: str) -> bool:
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+
+def _kind(path: str) -> Literal["video", "images"]:
+    return "images" if Path(path).suffix.lower() in IMAGE_SUFFIXES else "video"
+
+
+def _stem(path: str) -> str:
+    return Path(path).stem or "stream"
+
+
+def _name_of_url(url: str) -> str:
+    """The last part of a URL's path, or its host: what is neither a password nor a parameter."""
+    try:
+        parts = urlsplit(url)
+        return redact(Path(unquote(parts.path)).stem or parts.hostname or "stream")
+    except ValueError:  # such as an IPv6 address that is not closed
+        return "stream"
 
 
 def _unique(name: str, names: set[str]) -> str:

@@ -13,19 +13,24 @@ from numpy.typing import NDArray
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
+from vision_infer.stream.image_size import image_size
 from vision_infer.stream.picture import ArrayPicture
-from vision_infer.stream.redact import redact
-from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
+from vision_infer.stream.redact import printable, redact
+from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
 
 
-def read_image(path: str) -> NDArray[np.uint8]:
+def read_image(path: str, max_pixels: int = ReadOptions().max_pixels) -> NDArray[np.uint8]:
     """Read a picture, turned as its EXIF orientation says.
+
+    Args:
+        path: the file.
+        max_pixels: a larger picture is refused before it is decoded.
 
     Returns:
         uint8 [H, W, 3] RGB.
 
     Raises:
-        StreamError: the file is missing, unreadable or no picture.
+        StreamError: the file is missing, unreadable, too large or no picture.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -33,6 +38,11 @@ def read_image(path: str) -> NDArray[np.uint8]:
         raise StreamError(f"{redact(path)}: no such file", "check the path") from error
     except OSError as error:
         raise StreamError(f"{redact(path)}: cannot be read: {error.strerror or error}", "check the file") from error
+    size = image_size(memoryview(data))
+    if size is not None and size.width * size.height > max_pixels:
+        raise StreamError(
+            f"{redact(path)}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels"
+        )
     image = None
     if data.size:
         try:
@@ -70,13 +80,15 @@ class ImagesSource:
         index = 0
         for path in self.spec.paths:
             try:
-                picture = ArrayPicture(read_image(path))
-            except StreamError:
+                picture = ArrayPicture(read_image(path, self.spec.read.max_pixels))
+            except StreamError as error:
                 self.report.gap(None, None)
+                self.report.warn(error.message)
                 if self.report.gaps == len(self.spec.paths):
                     raise
                 continue
-            yield Frame(self.spec.name, index, None, picture, Trace(), os.path.basename(path) if self.spec.folder else None)
+            file = printable(os.path.basename(path)) if self.spec.folder else None
+            yield Frame(self.spec.name, index, None, picture, Trace(), file)
             index += 1
 
     def __enter__(self) -> ImagesSource:
