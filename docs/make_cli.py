@@ -11,6 +11,7 @@ PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = (
     (),
     ("run",),
+    ("diff",),
     ("model",),
     ("model", "list"),
     ("model", "show"),
@@ -29,8 +30,8 @@ This page is written by `make format` from the help of the commands.
 | status | meaning |
 | --- | --- |
 | 0 | everything was read and written |
-| 1 | a source could not be read, or broke; the others are whole |
-| 2 | the options are wrong |
+| 1 | a source could not be read, or broke; the others are whole. `diff`: the results differ |
+| 2 | the options are wrong. `diff`: the results cannot be compared |
 | 3 | the model is unknown, is no deployment graph, or its card is wrong |
 | 4 | the engine is missing, unknown, or failed while it ran |
 | 5 | an output exists already, cannot be written, or broke |

@@ -189,7 +189,7 @@ class Tracker:
         track_of = np.full(len(scores), -1, np.intp)
         if not len(tracks.ids) or not len(scores):
             return track_of
-        overlap = _overlap(motion.to_boxes(tracks.motion), detections.boxes)
+        overlap = box_overlap(motion.to_boxes(tracks.motion), detections.boxes)
         overlap[tracks.class_ids[:, None] != detections.class_ids] = 0
         confirmed = tracks.ids > 0
         _match(overlap, confirmed, high, self.match_iou, track_of)
@@ -218,7 +218,7 @@ class Tracker:
         live = np.flatnonzero(~tracks.lost)
         gone = np.flatnonzero(tracks.lost & (tracks.ids > 0))
         boxes = motion.to_boxes(tracks.motion)
-        same = _overlap(boxes[live], boxes[gone]) > _SAME_OBJECT_IOU
+        same = box_overlap(boxes[live], boxes[gone]) > _SAME_OBJECT_IOU
         same &= tracks.class_ids[live][:, None] == tracks.class_ids[gone]
         for row, column in np.argwhere(same).tolist():
             winner, loser = live[row], gone[column]
@@ -272,7 +272,7 @@ def _match(
     track_of[columns[chosen_columns[good]]] = rows[chosen_rows[good]]
 
 
-def _overlap(ones: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+def box_overlap(ones: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
     """float64 [N, M]: IoU of boxes [N, 4] and [M, 4], xyxy; 0 where neither has an area."""
     a, b = ones.astype(np.float64)[:, None], others.astype(np.float64)[None]
     inter = _area(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]))

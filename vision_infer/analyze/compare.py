@@ -1,0 +1,127 @@
+"""What differs between two sets of detections of the same frame, and the account of it for each class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze.track import box_overlap
+from vision_infer.core.detections import Detections
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDifference:
+    """Which detections of A and B are the same object. Indices are into the detections of A and of B."""
+
+    pairs: NDArray[np.intp]
+    """intp [M, 2]: those of A and of B that belong together"""
+    ious: NDArray[np.float64]
+    """float64 [M], overlap of each pair, 0–1"""
+    score_changes: NDArray[np.float64]
+    """float64 [M], score in B less that in A"""
+    only_a: NDArray[np.intp]
+    """intp [N]: those of A without a partner"""
+    only_b: NDArray[np.intp]
+    """intp [K]: those of B without a partner"""
+
+    def changed(self, score_tolerance: float) -> NDArray[np.bool_]:
+        """bool [M]: pairs whose scores differ by more."""
+        return np.abs(self.score_changes) > score_tolerance
+
+    @property
+    def size(self) -> tuple[int, float]:
+        """How large the difference is, for sorting: detections without a partner, then what the pairs differ by in all."""
+        inside = float(np.abs(self.score_changes).sum() + (1 - self.ious).sum())
+        return len(self.only_a) + len(self.only_b), inside
+
+
+def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
+    """Find the objects that both have.
+
+    Each detection has one partner at most, of its own class, that overlaps it by ``iou`` or more; of all ways to pair them
+    one with the greatest sum of overlaps is taken.
+
+    Args:
+        a: of a frame; class numbers mean the same in both.
+        b: of the same frame.
+        iou: least overlap of partners, above 0 and up to 1.
+    """
+    pairs, ious = _pairs(a, b, iou)
+    scores = a.scores.astype(np.float64), b.scores.astype(np.float64)
+    return FrameDifference(
+        pairs,
+        ious,
+        scores[1][pairs[:, 1]] - scores[0][pairs[:, 0]],
+        _others(len(a), pairs[:, 0]),
+        _others(len(b), pairs[:, 1]),
+    )
+
+
+def _others(count: int, taken: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The numbers from 0 to ``count`` less 1 that are not taken."""
+    free = np.ones(count, np.bool_)
+    free[taken] = False
+    return free.nonzero()[0]
+
+
+def _pairs(a: Detections, b: Detections, iou: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    if len(a) == len(b) and np.array_equal(a.boxes, b.boxes) and np.array_equal(a.class_ids, b.class_ids):
+        numbers = np.arange(len(a))
+        return np.stack((numbers, numbers), axis=1), np.ones(len(a))
+    if not len(a) or not len(b):
+        return np.zeros((0, 2), np.intp), np.zeros(0)
+    overlap = box_overlap(a.boxes, b.boxes)
+    possible = (overlap >= iou) & (a.class_ids[:, None] == b.class_ids)
+    rows, columns = possible.nonzero()
+    if max(possible.sum(axis=0).max(), possible.sum(axis=1).max()) > 1:  # someone has a choice
+        from scipy.optimize import linear_sum_assignment  # imported on first use: it takes a third of a second
+
+        rows, columns = linear_sum_assignment(np.where(possible, overlap, 0), maximize=True)
+        good = possible[rows, columns]
+        rows, columns = rows[good], columns[good]
+    return np.stack((rows, columns), axis=1), overlap[rows, columns]
+
+
+@dataclass(slots=True)
+class ClassAccount:
+    """What became of the detections of one class, over all frames."""
+
+    matched: int = 0
+    """pairs"""
+    only_a: int = 0
+    only_b: int = 0
+    score_changed: int = 0
+    """pairs whose scores differ by more than is tolerated"""
+    iou_sum: float = 0.0
+    change_sum: float = 0.0
+    """of the scores, B less A"""
+    difference_sum: float = 0.0
+    """of the scores, without its sign"""
+    difference_max: float = 0.0
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs by more than is tolerated."""
+        return not (self.only_a or self.only_b or self.score_changed)
+
+
+def account(
+    by_class: dict[int, ClassAccount], a: Detections, b: Detections, difference: FrameDifference, score_tolerance: float
+) -> None:
+    """Add a frame to the account of each class."""
+    of_a, of_b = a.class_ids.tolist(), b.class_ids.tolist()
+    changes = zip(difference.pairs[:, 0].tolist(), difference.ious.tolist(), difference.score_changes.tolist(), strict=True)
+    for index, iou, change in changes:
+        entry = by_class.setdefault(of_a[index], ClassAccount())
+        entry.matched += 1
+        entry.iou_sum += iou
+        entry.change_sum += change
+        entry.difference_sum += abs(change)
+        entry.difference_max = max(entry.difference_max, abs(change))
+        entry.score_changed += abs(change) > score_tolerance
+    for index in difference.only_a.tolist():
+        by_class.setdefault(of_a[index], ClassAccount()).only_a += 1
+    for index in difference.only_b.tolist():
+        by_class.setdefault(of_b[index], ClassAccount()).only_b += 1

@@ -1,0 +1,134 @@
+"""``vision-infer diff``: what differs between the results of two runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vision_infer.cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vision_infer.pipeline.diff import DiffReport
+
+STREAMS_SHOWN = 20
+DIFFERENT = 1
+"""exit status when the results differ"""
+
+
+def diff_command(
+    a: Annotated[str, typer.Argument(metavar="A.jsonl", help="Results of a run.")],
+    b: Annotated[str, typer.Argument(metavar="B.jsonl", help="Results of another run over the same sources.")],
+    iou: Annotated[float, typer.Option(metavar="IOU", help="Least overlap of two boxes that are one object.")] = 0.5,
+    score_tolerance: Annotated[float, typer.Option(metavar="SCORE", help="By how much scores of one object may differ.")] = 0.05,
+    top: Annotated[int, typer.Option(min=0, metavar="N", help="How many of the frames that differ most are told and drawn.")] = 6,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw these frames, A on the left, B on the right.")
+    ] = None,
+    video: Annotated[
+        list[str] | None, typer.Option(metavar="SOURCE", help="What was run over, for --pictures. Repeatable.")
+    ] = None,
+    overwrite: options.Overwrite = False,
+    json_output: options.Json = False,
+) -> int:
+    """Compare the results of two runs: which frames and which detections only one has, and how far the others agree.
+
+    The exit status is 0 when they are the same: the same frames, a partner for each detection, scores within the tolerance. It is
+    1 when they differ, 2 when they cannot be compared. Numbers of tracks are not compared.
+    """
+    from vision_infer.core.errors import UsageError
+    from vision_infer.pipeline.diff import DiffSettings, diff
+
+    settings = DiffSettings(iou, score_tolerance, top)
+    if (pictures is None) != (not video):
+        raise UsageError("--pictures and --video: one needs the other", "write --pictures DIR --video SOURCE")
+    if pictures is None:
+        report, drawn = diff(a, b, settings), []
+    else:
+        from vision_infer.pipeline.diff_pictures import DiffPictures
+
+        drawer = DiffPictures(pictures, video or (), overwrite)
+        report = diff(a, b, settings)
+        drawn = drawer.write(report)
+    if json_output:
+        typer.echo(json.dumps(report.to_dict() | {"pictures": drawn}, indent=2))
+    else:
+        _print(report, drawn)
+    if pictures is not None and len(drawn) < len(report.most_different):
+        missing = len(report.most_different) - len(drawn)
+        typer.echo(f"warning: --video: {missing} of the frames are not in it", err=True)
+    return 0 if report.same else DIFFERENT
+
+
+def _print(report: DiffReport, drawn: list[str]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if len(report.streams) > 1:
+        console.print(_streams(report))
+    if report.classes:
+        console.print(_classes(report))
+    frames = report.frames
+    if report.resized:
+        console.print(
+            f"the pictures of {report.resized} frames have another size: their boxes cannot be compared", soft_wrap=True
+        )
+    if report.most_different:
+        worst = ", ".join(f"{one.stream} {one.frame}" for one in report.most_different)
+        console.print(f"frames that differ most: {worst}", soft_wrap=True, markup=False)
+    for path in drawn:
+        console.print(f"wrote {path}", soft_wrap=True, markup=False)
+    verdict = "the same" if report.same else "different"
+    console.print(
+        f"{verdict}: {frames.both} frames in both, {frames.different} of them differ, {frames.only_a} only in A, "
+        f"{frames.only_b} only in B",
+        soft_wrap=True,
+    )
+
+
+def _streams(report: DiffReport) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stream", overflow="fold")
+    for heading in ("frames in both", "differ", "only A", "only B"):
+        table.add_column(heading, justify="right")
+    for name, count in list(report.streams.items())[:STREAMS_SHOWN]:
+        table.add_row(_plain(name), *map(str, (count.both, count.different, count.only_a, count.only_b)))
+    if len(report.streams) > STREAMS_SHOWN:
+        table.add_row(f"… and {len(report.streams) - STREAMS_SHOWN} more")
+    return table
+
+
+def _classes(report: DiffReport) -> Table:
+    from rich.table import Table
+
+    from vision_infer.pipeline.diff import class_figures
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class", overflow="ellipsis", no_wrap=True)
+    over = f">{report.settings.score_tolerance:g}"  # pairs whose scores differ by more
+    for heading in ("matched", "only A", "only B", "IoU", "score B-A", "|B-A|", "max", over):
+        table.add_column(heading, justify="right")
+    for label, entry in report.by_label():
+        figures = class_figures(entry)
+        means = (
+            figures["mean_iou"],
+            figures["mean_score_change"],
+            figures["mean_score_difference"],
+            figures["max_score_difference"],
+        )
+        shown = ("–" if value is None else f"{value:.4f}" for value in means)
+        table.add_row(_plain(label), *map(str, (entry.matched, entry.only_a, entry.only_b)), *shown, str(entry.score_changed))
+    return table
+
+
+def _plain(text: str) -> Any:
+    """Text from a file: nothing in it is markup."""
+    from rich.text import Text
+
+    return Text(text)
