@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -70,7 +72,7 @@ class Quits:
         if result.frame < 4:
             return result.detections
         if result.frame < 6:
-            return replace(result, frame=0)
+            return replace(result, frame=99)
         if result.frame < 9:
             raise KeyError("label\nof two lines")
         return result
@@ -90,6 +92,48 @@ def test_an_error_stops_nothing_and_is_told_once_for_each_kind(caplog: pytest.Lo
         assert "\n" not in text
     assert "(what it returned)" in told[1]
     assert f"{__file__}:" in told[3]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stream": "other"}, "changed stream to 'other'"),
+        ({"pts_s": "soon"}, "changed pts_s"),
+        ({"detections": None}, "must be Detections"),
+        ({"detections": {"boxes": np.full((1, 4), np.nan, np.float32)}}, "finite"),
+        ({"detections": {"scores": np.array([np.inf])}}, "finite"),
+        ({"detections": {"class_ids": np.array([1.0])}}, "integers"),
+        ({"detections": {"boxes": np.array([["a", "b", "c", "d"]])}}, "floats"),
+        ({"detections": {"track_ids": np.array([None])}}, "integers"),
+        ({"detections": {"label_names": (5,)}}, "strings"),
+        ({"detections": {"class_ids": np.array([1, 2])}}, r"class_ids must be \[1\]"),
+    ],
+)
+def test_what_no_sink_could_write_goes_no_further(change: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture) -> None:
+    def nonsense(result: Result) -> Result:
+        parts = change.get("detections")
+        return replace(result, **(change if parts is None else {"detections": replace(result.detections, **parts)}))
+
+    sink = FakeSink()
+    with caplog.at_level(logging.WARNING):
+        assert run_with(nonsense, sink, 2)["hook_errors"] == 2
+    assert sink.results() == [0, 1]
+    (told,) = caplog.records
+    assert re.search(words, told.getMessage())
+
+
+def test_a_hook_may_return_wider_numbers() -> None:
+    def wide(result: Result) -> Result:
+        found = result.detections
+        return replace(
+            result, detections=replace(found, boxes=found.boxes.astype(np.float64), class_ids=found.class_ids.astype(np.uint8))
+        )
+
+    sink = FakeSink()
+    assert run_with(wide, sink, 2)["hook_errors"] == 0
+    for _, _, result in sink.written:
+        assert result is not None
+        json.loads(result.to_json())
 
 
 def test_a_hook_that_fails_in_ever_new_ways_does_not_flood(caplog: pytest.LogCaptureFixture) -> None:

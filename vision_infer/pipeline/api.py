@@ -153,8 +153,8 @@ class Pipeline:
         track: number the objects across frames.
         workers: batches in flight; default: as many as the machine carries.
         batch: largest batch.
-        hook: called with each result, on a thread of its own but one call at a time; returns it, another for the same frame, or
-            None to leave it out. What it raises is logged, and the result goes on unchanged.
+        hook: called with each result, on a thread of its own but one call at a time; returns it, one with other detections,
+            or None to leave it out. What it raises is logged, and the result goes on unchanged.
     """
 
     def __init__(

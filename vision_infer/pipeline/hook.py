@@ -11,13 +11,17 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamRecord
 
 Hook: TypeAlias = Callable[[Result], Result | None]
-"""takes each result; gives it back, or another for the same frame, or None for no row"""
+"""takes each result; gives it back, or one with other detections, or None for no row"""
 
+_KEPT = ("stream", "frame", "pts_s", "size", "model", "engine", "file")
 _KINDS_TOLD = 20
 """different errors of a hook that are logged; all are counted"""
 
@@ -88,9 +92,31 @@ def _checked(changed: Any, result: Result) -> Result | None:
         return None
     if not isinstance(changed, Result):
         raise TypeError(f"must return a Result or None, got {type(changed).__name__}")
-    if (changed.stream, changed.frame) != (result.stream, result.frame):
-        raise ValueError(f"must keep stream and frame ({result.stream}, {result.frame}), got ({changed.stream}, {changed.frame})")
+    if changed is not result:
+        for name in _KEPT:
+            if getattr(changed, name) != getattr(result, name):
+                raise ValueError(f"may change the detections only, changed {name} to {getattr(changed, name)!r}")
+    _check_detections(changed.detections)
     return changed
+
+
+def _check_detections(found: Any) -> None:
+    """What a sink could not write must not get there: it would end the run."""
+    if not isinstance(found, Detections):
+        raise TypeError(f"detections must be Detections, got {type(found).__name__}")
+    tracks = found.track_ids
+    kinds = (
+        found.boxes.dtype.kind
+        + found.scores.dtype.kind
+        + found.class_ids.dtype.kind
+        + ("i" if tracks is None else tracks.dtype.kind)
+    )
+    if kinds not in ("ffii", "ffiu", "ffui", "ffuu"):
+        raise TypeError("boxes and scores must be of floats, class_ids and track_ids of integers")
+    if not (np.isfinite(found.boxes).all() and np.isfinite(found.scores).all()):
+        raise ValueError("boxes and scores must be finite")
+    if found.label_names is not None and not all(isinstance(label, str) for label in found.label_names):
+        raise TypeError("label_names must be strings")
 
 
 def _place(error: BaseException, file: str | None) -> str:
