@@ -162,8 +162,8 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     found = find_sources([str(tmp_path)])
     assert sorted(named(found)) == sorted(["caf\\xe9", "line\\x0aend", "ok ü", "\\x1b[31mred", "caf\\xe8"])
     assert all(os.path.exists(spec.paths[0]) for spec in found.specs)
-    for name in named(found):
-        name.encode()
+    for shown in named(found):
+        shown.encode()
 
 
 @given(st.binary(min_size=1, max_size=30))

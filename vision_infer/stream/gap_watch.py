@@ -14,14 +14,17 @@ class GapWatch:
     Args:
         report: where the gaps are counted.
         interval_s: between two frames, seconds; None where it is not known or frames are left out on purpose.
+        origin_s: when the first frame is due, seconds; None if unknown.
         since_s: gaps that end before this time are not counted, seconds; frames before it are only decoded to get there.
     """
 
-    def __init__(self, report: ReadReport, interval_s: float | None, since_s: float | None) -> None:
+    def __init__(
+        self, report: ReadReport, interval_s: float | None, origin_s: float | None = None, since_s: float | None = None
+    ) -> None:
         self._report = report
         self._interval_s = interval_s
         self._since_s = since_s
-        self._last_s: float | None = None
+        self._last_s = origin_s
         self._errors = 0
         self._pending = False
         self._lost_from_s: float | None = None

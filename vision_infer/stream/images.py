@@ -38,7 +38,7 @@ def read_image(path: str, max_pixels: int = ReadOptions().max_pixels) -> NDArray
         raise StreamError(f"{redact(path)}: no such file", "check the path") from error
     except OSError as error:
         raise StreamError(f"{redact(path)}: cannot be read: {error.strerror or error}", "check the file") from error
-    size = image_size(memoryview(data))
+    size = image_size(data.data)
     if size is not None and size.width * size.height > max_pixels:
         raise StreamError(
             f"{redact(path)}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels"

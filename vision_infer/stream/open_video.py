@@ -57,6 +57,10 @@ def open_video(path: str, read: ReadOptions, log: SourceLog) -> av.container.Inp
         if timeout is None and os.path.isfile(path) and os.path.getsize(path) == 0:
             raise StreamError(f"{shown}: the file is empty", "give a file with video in it")
         options = {"protocol_whitelist": protocols, "max_pixels": str(read.max_pixels)}
+        if timeout is not None:
+            # Without it FFmpeg 8.1 asks a server to close the connection and, where the answer does not confirm that, sends its
+            # next request over it all the same: a seek fails, and frames are lost without an error.
+            options["multiple_requests"] = "1"
         return av.open(name, options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_open_error(error, shown, log)

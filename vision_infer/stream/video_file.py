@@ -55,6 +55,7 @@ class VideoFileSource:
         self._path = spec.paths[0]
         self._shown = "standard input" if self._path == STANDARD_INPUT else redact(self._path)
         self._threads = decode_threads
+        self._seen = False
         self._log = SourceLog(spec.name)
         try:
             self._open()
@@ -69,14 +70,13 @@ class VideoFileSource:
     def frames(self) -> Iterator[Frame]:
         """The frames that are wanted and can be decoded, in presentation order."""
         read, name, report = self.spec.read, self.spec.name, self.report
-        index, seen = 0, False
+        index = 0
         end_s = begin_s = None
         position = None
         for decoded in self._decoded():
-            seen = True
             pts_s = _pts_s(decoded)
             if pts_s is not None:
-                if end_s is None and begin_s is None:  # the first time that is known
+                if begin_s is None:  # the first time that is known
                     begin_s, end_s = self._range(pts_s)
                 if end_s is not None and pts_s >= end_s - _SAME_TIME_S:
                     break
@@ -92,10 +92,12 @@ class VideoFileSource:
             index += 1
         else:
             self._check_end(position)
-        if not seen:
+        if not self._seen:
             raise StreamError(
                 f"{self._shown}: no frame could be decoded", "the file is damaged, or cut off before its first frame"
             )
+        if begin_s is None and (read.start_s or read.end_s is not None):
+            self._no_times(index)
         if not index:
             raise StreamError(f"{self._shown}: no frame between --start and --end", f"it ends at {self._length()}")
 
@@ -139,7 +141,7 @@ class VideoFileSource:
         read = self.spec.read
         first = self._seek() if read.start_s else None
         since_s = self._range(0.0)[0] if read.start_s and self._origin_s is not None else None
-        watch = GapWatch(self.report, self._interval_s, since_s)
+        watch = GapWatch(self.report, self._interval_s, None if first else self._origin_s, since_s)
         while True:
             packet, first = (first or self._next_packet()), None
             if packet is None:
@@ -161,6 +163,7 @@ class VideoFileSource:
             except av.error.FFmpegError as error:
                 raise StreamError(f"{self._shown}: decoding stopped: {reason(error)}", "the file may be damaged") from error
             for frame in decoded:
+                self._seen = True
                 pts_s = _pts_s(frame)
                 watch.frame(pts_s, _end_s(frame, pts_s, self._interval_s), self._log.errors)
                 yield frame
@@ -170,12 +173,20 @@ class VideoFileSource:
         try:
             return next(self._packets, None)
         except (av.error.FFmpegError, OSError) as error:
-            failure = StreamError(f"{self._shown}: reading stopped: {reason(error)}", "the file may be damaged or cut off")
-            if not is_url(self._path):
-                raise failure from error
-            if isinstance(error, av.error.ExitError):
-                failure = StreamError(f"{self._shown}: the server stopped sending", "try again, or download it first")
-            raise failure from None  # the library's error holds the whole URL, and a traceback would show it
+            failure = self._read_error(error)
+            if is_url(self._path):
+                raise failure from None  # the library's error holds the whole URL, and a traceback would show it
+            raise failure from error
+
+    def _read_error(self, error: Exception) -> StreamError:
+        if isinstance(error, av.error.ExitError):
+            return StreamError(f"{self._shown}: the server stopped sending", "try again, or download it first")
+        if not can_open_again(self._path) and not self._seen and self._log.said("partial file"):
+            return StreamError(
+                f"{self._shown}: its index is at its end, and we cannot go back there",
+                "make it anew with -movflags +faststart, or give it as a file",
+            )
+        return StreamError(f"{self._shown}: reading stopped: {reason(error)}", "the file may be damaged or cut off")
 
     def _seek(self) -> Packet[VideoStream] | None:
         """Go to the last key frame from which all wanted frames can be decoded; returns its packet.
@@ -224,6 +235,11 @@ class VideoFileSource:
             slack = max(0.05 * duration, 1.0)
         if cut or at < duration - slack:
             self.report.warn(f"ends at {at:.2f} s of {duration:.2f} s: cut off, or its header is wrong")
+
+    def _no_times(self, delivered: int) -> None:
+        if not delivered:
+            raise StreamError(f"{self._shown}: its frames have no times", "read it without --start, or put it into a container")
+        self.report.warn("its frames have no times: it was read to its end")
 
     def _warn_interlaced(self) -> None:
         self.report.warn("is interlaced: its fields are not separated, what moves has combed edges")
