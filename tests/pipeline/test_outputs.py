@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.pipeline.outputs import OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.outputs import FORMATS, OutputOptions, OutputPlan, open_sink, plan_outputs
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec
@@ -19,8 +20,8 @@ PHOTO = SourceSpec("photo", "images", ("/photos/photo.png",))
 PHOTOS = SourceSpec("photos", "images", ("/photos/a.jpg", "/photos/b.png"), folder=True)
 
 
-def plan(outs: list[str | Path], *sources: SourceSpec, overwrite: bool = False) -> OutputPlan:
-    return plan_outputs([str(out) for out in outs], sources or (CLIP,), overwrite)
+def plan(outs: list[str | Path], *sources: SourceSpec, overwrite: bool = False, **options: Any) -> OutputPlan:
+    return plan_outputs([str(out) for out in outs], sources or (CLIP,), overwrite, OutputOptions(**options))
 
 
 def kinds(specs: tuple[OutputSpec, ...], folder: Path) -> list[tuple[str, str]]:
@@ -71,6 +72,8 @@ def test_a_folder_called_like_a_file_is_a_folder(tmp_path: Path) -> None:
     [
         (["out.mp4"], (CLIP, OTHER), "one video cannot hold 2 sources"),
         (["out.mp4"], (PHOTO,), "no frame rate"),
+        (["out.txt"], (CLIP, OTHER), "one MOT file cannot hold 2 sources"),
+        (["a.json", "a.images.json"], (CLIP,), "twice"),
         (["out.avi"], (CLIP,), "no such kind"),
         (["out"], (CLIP,), "no such kind"),
         ([""], (CLIP,), "no such kind"),
@@ -135,3 +138,125 @@ def test_a_sink_of_all_streams_is_opened_without_a_source(tmp_path: Path) -> Non
     sink = open_sink(OutputSpec("jsonl", str(tmp_path / "rows.jsonl")), None)
     assert isinstance(sink, JsonlSink)
     sink.close(True)
+
+
+def test_one_file_takes_the_rows_of_all(tmp_path: Path) -> None:
+    names = ["a.jsonl", "a.csv", "a.parquet", "A.JSON"]
+    made = plan([tmp_path / name for name in names], CLIP, OTHER, PHOTOS)
+    assert kinds(made.shared, tmp_path) == [("jsonl", "a.jsonl"), ("csv", "a.csv"), ("parquet", "a.parquet"), ("coco", "A.JSON")]
+    assert not any(made.by_stream.values())
+    assert [Path(path).name for path in made.paths()] == [*names, "A.images.json"]
+
+
+def test_tracks_of_one_source(tmp_path: Path) -> None:
+    for source in (CLIP, PHOTOS):
+        made = plan([tmp_path / "tracks.txt"], source)
+        assert made.by_stream[source.name] == (OutputSpec("mot", str(tmp_path / "tracks.txt")),)
+    with pytest.raises(UsageError) as caught:
+        plan([tmp_path / "tracks.txt"], CLIP, OTHER)
+    assert caught.value.hint == "write --out FOLDER/ --formats txt for one each"
+
+
+def test_a_folder_gets_the_formats_that_are_named(tmp_path: Path) -> None:
+    made = plan([f"{tmp_path}/"], CLIP, PHOTO, PHOTOS, formats=tuple(FORMATS))
+    rows = [("jsonl", "jsonl"), ("csv", "csv"), ("parquet", "parquet"), ("coco", "json"), ("mot", "txt")]
+    for name, drawn in (
+        ("clip", ("video", "clip.mp4")),
+        ("photo", ("pictures", "photo.jpg")),
+        ("photos", ("pictures", "photos")),
+    ):
+        assert kinds(made.by_stream[name], tmp_path) == [*[(kind, f"{name}.{suffix}") for kind, suffix in rows], drawn]
+    only = plan([f"{tmp_path}/"], CLIP, formats=(".CSV", "csv"))
+    assert kinds(only.by_stream["clip"], tmp_path) == [("csv", "clip.csv")]
+
+
+def test_formats_that_cannot_be_given(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--formats avi: no such format") as caught:
+        plan([f"{tmp_path}/"], formats=("jsonl", "avi"))
+    assert "jsonl, csv, parquet, json, txt, mp4, jpg" in caught.value.hint
+    with pytest.raises(UsageError, match="gives photo nothing"):
+        plan([f"{tmp_path}/"], CLIP, PHOTO, formats=("mp4",))
+    with pytest.raises(UsageError, match="no --out is a folder"):
+        plan([tmp_path / "a.csv"], formats=("csv",))
+
+
+def test_options_reach_the_outputs_that_they_concern(tmp_path: Path) -> None:
+    made = plan(
+        [f"{tmp_path}/", tmp_path / "all.jsonl", "-"],
+        preview_fps=5.0,
+        preview_height=120,
+        rotate_bytes=1000,
+        crops=tmp_path / "crops",
+    )
+    rows, video, crops = made.by_stream["clip"]
+    assert (rows.rotate_bytes, rows.fps, rows.height) == (1000, None, None)
+    assert (video.kind, video.rotate_bytes, video.fps, video.height) == ("video", None, 5.0, 120)
+    assert crops == OutputSpec("crops", str(tmp_path / "crops"))
+    assert [one.rotate_bytes for one in made.shared] == [1000, None]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"preview_fps": 5.0}, "--preview-fps: no annotated video"),
+        ({"preview_height": 100}, "--preview-size: no annotated video"),
+    ],
+)
+def test_options_without_effect_are_refused(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        plan([tmp_path / "a.jsonl"], **options)
+    for outs in ([], [tmp_path / "a.csv"], ["-"]):
+        with pytest.raises(UsageError, match="--rotate-mb: no JSONL file"):
+            plan(outs, rotate_bytes=1000)  # type: ignore[arg-type]
+
+
+def test_pictures_that_are_numbered(tmp_path: Path) -> None:
+    def numbered(*sources: SourceSpec) -> bool:
+        return plan([tmp_path / "found.json"], *sources).shared[0].numbered
+
+    assert numbered(SourceSpec("val", "images", ("/val/000139.jpg", "/val/7.png"), folder=True))
+    assert numbered(SourceSpec("139", "images", ("/val/139.jpg",)), SourceSpec("7", "images", ("/val/7.jpg",)))
+    assert not numbered(SourceSpec("val", "images", ("/val/07.jpg", "/val/7.png"), folder=True))  # one number, two pictures
+    assert not numbered(SourceSpec("val", "images", ("/val/139.jpg", "/val/a.png"), folder=True))
+    assert not numbered(SourceSpec("139", "images", ("/val/139.jpg",)), CLIP)
+    assert not numbered(SourceSpec("1", "images", ("/a/1.jpg",)), SourceSpec("1-2", "images", ("/b/1.jpg",)))
+
+
+def test_crops(tmp_path: Path) -> None:
+    folder = tmp_path / "crops"
+    (folder / "other").mkdir(parents=True)
+    (folder / "other" / "a.jpg").touch()
+    assert plan([], crops=folder).by_stream["clip"] == (OutputSpec("crops", str(folder)),)
+    with pytest.raises(OutputError, match="other: exists already"):
+        plan([], CLIP, OTHER, crops=folder)
+    assert plan([], CLIP, OTHER, crops=folder, overwrite=True).shared == ()
+    inside = SourceSpec("clip", "images", (str(folder / "clip" / "a.jpg"),), folder=True)
+    with pytest.raises(UsageError, match="are read from"):
+        plan([], inside, crops=folder, overwrite=True)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="no folder"):
+        plan([], crops=tmp_path / "file")
+
+
+def test_a_second_part_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a-2.jsonl").touch()
+    with pytest.raises(OutputError, match=r"a-2\.jsonl: exists already"):
+        plan([tmp_path / "a.jsonl"], rotate_bytes=1000)
+    plan([tmp_path / "a.jsonl"])
+    plan([tmp_path / "a.jsonl"], rotate_bytes=1000, overwrite=True)
+
+
+def test_parquet_without_pyarrow_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.parquet.find_spec", lambda name: None)
+    with pytest.raises(OutputError, match="pyarrow") as caught:
+        plan([tmp_path / "a.parquet"])
+    assert "vision-infer[parquet]" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "coco", "mot", "crops", "pictures"])
+def test_every_kind_can_be_opened(tmp_path: Path, kind: str) -> None:
+    sink = open_sink(OutputSpec(kind, str(tmp_path / "out")), None)  # type: ignore[arg-type]
+    assert sink.outputs in ([], ())
+    sink.close(False)
+    assert sink.outputs in ([], ())
+    assert not list(tmp_path.iterdir())

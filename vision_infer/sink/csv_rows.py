@@ -42,6 +42,16 @@ class CsvSink:
         with self._lock:
             self._file.write(rows)
 
+    def flush(self) -> None:
+        """Hand all rows so far to the system: they outlive the process.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        with self._lock:
+            if not self._closed:
+                self._file.flush()
+
     def close(self, complete: bool) -> None:
         """Put the file in its place; a run that broke before its first detection leaves none."""
         with self._lock:

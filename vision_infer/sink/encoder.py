@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import av.logging
 from av.video.codeccontext import VideoCodecContext
 
 from vision_infer.core.errors import OutputError
@@ -57,4 +58,5 @@ def _try(encoder: Encoder, size: Size, rate: Fraction, time_base: Fraction) -> N
     context.pix_fmt = encoder.pix_fmt
     context.time_base, context.framerate = time_base, rate
     context.options = dict(encoder.options)
-    context.open()
+    with av.logging.Capture():  # FFmpeg's complaints of devices that are not here concern nobody
+        context.open()

@@ -34,6 +34,7 @@ class JsonlSink:
         self._lock = threading.Lock()
         self._part = 1
         self._in_place = 0
+        self._failure: OutputError | None = None
         self._file: RowFile | RowWriter
         if spec.path == "-":
             # A duplicate: closing it must not close the process's own standard output.
@@ -54,12 +55,24 @@ class JsonlSink:
             return
         row = (result.to_json() + "\n").encode()
         with self._lock:
+            if self._failure is not None:
+                raise self._failure
             try:
                 if self._is_full(len(row)):
                     self._rotate()
                 self._file.write(row)
             except OutputError as error:
                 raise self._named(error) from error.__cause__
+
+    def flush(self) -> None:
+        """Hand all rows so far to the system: they outlive the process.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        with self._lock:
+            if not self._closed:
+                self._file.flush()
 
     def close(self, complete: bool) -> None:
         """Write what is buffered and put the file in its place; no rows of a run that broke replace nothing."""
@@ -68,7 +81,8 @@ class JsonlSink:
                 return
             self._closed = True
             if isinstance(self._file, RowFile):
-                self._finish(complete)
+                if not self._file.finished:
+                    self._finish(complete)
                 if complete:
                     self._remove_older_parts()
                 return
@@ -84,7 +98,11 @@ class JsonlSink:
     def _rotate(self) -> None:
         self._finish(True)
         self._part += 1
-        self._file = RowFile(replace(self._spec, path=rotated(self._spec.path, self._part)), clock=self._clock)
+        try:
+            self._file = RowFile(replace(self._spec, path=rotated(self._spec.path, self._part)), clock=self._clock)
+        except OutputError as error:
+            self._failure = error
+            raise
 
     def _finish(self, complete: bool) -> None:
         assert isinstance(self._file, RowFile)

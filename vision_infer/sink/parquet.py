@@ -104,20 +104,22 @@ class ParquetSink:
             except OutputError as error:
                 failure = error
             if not self._rows and (not complete or self._failure is not None):
-                self._target.reserve.release()
-                self._file.discard()
+                self._finish(keep=False)
             else:
-                self._finish()
+                self._finish(keep=True)
             if failure is not None:
                 raise failure
 
-    def _finish(self) -> None:
+    def _finish(self, keep: bool) -> None:
+        self._target.reserve.release()
         try:
-            self._target.reserve.release()
-            self._writer.close()
+            self._writer.close()  # always: it would try later by itself, when the file is closed
         except OSError as error:
             self._file.discard()
             raise output_error(self._file.path, error) from error
+        if not keep:
+            self._file.discard()
+            return
         self._file.commit()
         self._in_place = True
 
@@ -138,7 +140,7 @@ class ParquetSink:
             self._failure = output_error(self._file.path, error)
             raise self._failure from error
         if len(table) < wanted or self._target.full:
-            kept = f"its rows up to there are kept ({self._rows})"
+            kept = f"its first {self._rows} rows are kept"
             self._failure = NoSpaceError(self._file.path, self._target.size, kept=kept)
             raise self._failure
 

@@ -104,7 +104,7 @@ class RowWriter:
 
     def _error(self, error: OSError) -> OutputError:
         if is_full(error):
-            return NoSpaceError(self._name, self._written, kept=f"its rows up to there are kept ({self.rows})")
+            return NoSpaceError(self._name, self._written, kept=f"the rows of {self.rows} frames are kept")
         return output_error(self._name, error)
 
 
@@ -136,6 +136,7 @@ class RowFile(RowWriter):
         self._before = self._written > len(head)  # rows of an earlier run
         self.in_place = False
         """whether the file has its name"""
+        self.finished = False
         self._tail = tail
         self._reserve: SpaceReserve | None = None
         if tail:
@@ -152,7 +153,7 @@ class RowFile(RowWriter):
                 raise output_error(spec.path, error) from error
 
     def finish(self, complete: bool, tail: bytes | None = None) -> None:
-        """Write what waits and put the file in its place; no rows of a run that broke replace nothing.
+        """Write what waits and put the file in its place; no rows of a run that broke replace nothing. Once.
 
         Args:
             complete: the run was not cut short.
@@ -161,6 +162,9 @@ class RowFile(RowWriter):
         Raises:
             OutputError: what waited cannot be written (the rows before it are in place), or the file cannot be put there.
         """
+        if self.finished:
+            return
+        self.finished = True
         failure: OutputError | None = None
         if self._failure is None:
             try:

@@ -22,7 +22,8 @@ class _Canvas:
 
 def shrunk_size(size: Size, height: int) -> Size:
     """The size with this height, its aspect ratio kept, in even numbers of at least 2 pixels."""
-    return Size(max(2, 2 * round(size.width * height / size.height / 2)), max(2, height - height % 2))
+    even = max(2, height - height % 2)
+    return Size(max(2, 2 * round(size.width * even / size.height / 2)), even)
 
 
 def shrunk_to(picture: Picture, size: Size) -> NDArray[np.uint8]:

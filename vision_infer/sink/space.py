@@ -26,14 +26,23 @@ class NoSpaceError(OutputError):
         path: the output.
         written: bytes of it that are written; None if unknown.
         more: bytes that are still needed for it, about; None if unknown.
+        free: bytes that were free when it happened; None: that are free now.
         kept: what has become of it.
     """
 
-    def __init__(self, path: str | Path, written: int | None = None, more: int | None = None, kept: str = KEPT) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        written: int | None = None,
+        more: int | None = None,
+        kept: str = KEPT,
+        free: int | None = None,
+    ) -> None:
         self.path = Path(path)
         self.written = written
         self.kept = kept
-        message = f"{path}: no space left: {size_in_words(free_bytes(self.path))} are free there"
+        self.free = free_bytes(self.path) if free is None else free
+        message = f"{path}: no space left: {size_in_words(self.free)} are free there"
         if more is not None:
             message += f", about {size_in_words(more)} more are needed for this output"
         super().__init__(message, f"free some space or choose another place with --out; {kept}")
@@ -46,7 +55,7 @@ class NoSpaceError(OutputError):
         """
         if progress is None or not 0 < progress <= 1 or not self.written:
             return self
-        told = NoSpaceError(self.path, self.written, round(self.written * (1 / progress - 1)), self.kept)
+        told = NoSpaceError(self.path, self.written, round(self.written * (1 / progress - 1)), self.kept, self.free)
         told.__cause__ = self.__cause__
         return told
 
@@ -84,7 +93,11 @@ class SpaceReserve:
     def __init__(self, folder: Path, size: int) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._size = 0
-        self.grow_to(size)
+        try:
+            self.grow_to(size)
+        except OSError:
+            self._file.close()
+            raise
 
     def grow_to(self, size: int) -> None:
         """Reserve ``size`` bytes altogether.
@@ -117,6 +130,8 @@ class ReservedFile:
         self._raw = raw
         self.reserve = reserve
         self.full = False
+        self.free = 0
+        """bytes that were free when the disk was full"""
 
     @property
     def closed(self) -> bool:
@@ -143,6 +158,8 @@ class ReservedFile:
                 if not is_full(error) or self.full:
                     raise
                 self.full = True
+                disk = os.fstatvfs(self._raw.fileno())
+                self.free = disk.f_bavail * disk.f_frsize
                 self.reserve.release()
         return len(view)
 

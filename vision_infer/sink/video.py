@@ -84,6 +84,7 @@ class VideoSink:
         self._frames = 0
         self._last = Detections.empty()
         self._closed = False
+        self._failure: OutputError | None = None
         self._in_place = False
 
     @property
@@ -93,10 +94,12 @@ class VideoSink:
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """Draw and encode one frame."""
+        if self._failure is not None:
+            raise self._failure
         if result is not None:
             self._last = result.detections
         pts = self._pts(frame.pts_s)
-        if self._closed or not self._is_shown(pts):
+        if not self._is_shown(pts):
             return
         rgb = self._drawn(frame)
         try:
@@ -106,7 +109,7 @@ class VideoSink:
         except (av.error.FFmpegError, OSError) as error:
             raise self._error(error) from error
         if self._target is not None and self._target.full:
-            raise self._full()
+            self.close(False)  # raises, and says what has become of the video
 
     def close(self, complete: bool) -> None:
         """Write what the encoder holds and the index, so that the file plays, and put it in its place."""
@@ -124,16 +127,19 @@ class VideoSink:
                 if self._sound is not None and not self._target.full:
                     self._sound.copy_until(float("inf") if complete else float(self._last_pts * self._time_base))
         except (av.error.FFmpegError, OSError) as error:
+            self._failure = self._error(error)
             self._file.discard()
-            raise self._error(error) from error
+            raise self._failure from error
         finally:
             self._target.reserve.release()
             if self._sound is not None:
                 self._sound.close()
+        if self._target.full:
+            self._failure = self._no_space("it plays as far as it goes")
         self._file.commit()
         self._in_place = True
-        if self._target.full:
-            raise self._no_space("it plays as far as it goes")
+        if self._failure is not None:
+            raise self._failure
 
     def _drawn(self, frame: Frame) -> NDArray[np.uint8]:
         if self._height is None or self._height >= frame.picture.size.height:
@@ -201,16 +207,10 @@ class VideoSink:
         self._shown = interval
         return True
 
-    def _full(self) -> OutputError:
-        """Finish the video where the disk became full; returns the error that says so."""
-        try:
-            self.close(False)
-        except OutputError as error:
-            return error
-        return self._no_space("it plays as far as it goes")
-
     def _no_space(self, kept: str) -> NoSpaceError:
-        return NoSpaceError(self._file.path, None if self._target is None else self._target.size, kept=kept)
+        if self._target is None:
+            return NoSpaceError(self._file.path, kept=kept)
+        return NoSpaceError(self._file.path, self._target.size, kept=kept, free=self._target.free)
 
     def _error(self, error: Exception) -> OutputError:
         if isinstance(error, OSError):

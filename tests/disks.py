@@ -1,0 +1,49 @@
+"""A disk that is small, to be full soon; and a user who may not write everywhere."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65_534
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[Path]:
+    """A file system of its own with so many bytes; skips the test where mounting is not permitted."""
+    folder = Path(tempfile.mkdtemp(prefix="small-disk-"))
+    try:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False).returncode == 0
+        if not mounted:
+            pytest.skip("a small disk cannot be mounted here")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True, capture_output=True)
+    finally:
+        folder.rmdir()
+
+
+@contextmanager
+def ordinary_user() -> Iterator[Path]:
+    """An empty folder, and no rights beyond it: root gives up its own for the time."""
+    folder = Path(tempfile.mkdtemp(prefix="ordinary-"))
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)

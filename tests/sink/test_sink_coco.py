@@ -1,0 +1,94 @@
+"""COCO results, read back with pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sink.results import LABELS, found, frame, result_of
+from vision_infer.core.detections import Detections
+from vision_infer.sink.coco import CocoSink, category_id, images_path, whole_number
+from vision_infer.sink.sink import OutputSpec, Written
+
+COCO = pytest.importorskip("pycocotools.coco").COCO
+
+
+def load(path: Path) -> tuple[Any, Any]:
+    """The images and the results, as pycocotools sees them."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        images = COCO(images_path(str(path)))
+        return images, images.loadRes(str(path))
+
+
+def test_results_load_and_every_image_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    sink = CocoSink(OutputSpec("coco", str(path)))
+    shown = [(frame(0, 0.0), found(2)), (frame(5, 0.2), Detections.empty(LABELS)), (frame(6, None, stream="ü"), found(3))]
+    for one, detections in shown:
+        sink.write(one, result_of(one, detections))
+    sink.write(frame(7), None)
+    assert not path.exists()
+    sink.close(True)
+    sink.close(True)
+    assert sink.outputs == [Written(str(path)), Written(str(tmp_path / "found.images.json"))]
+    images, results = load(path)
+    assert sorted(images.imgs) == [1, 2, 3]  # a frame in which nothing was found is an image too
+    assert images.imgs[2] == {
+        "id": 2,
+        "file_name": "clip/000005",
+        "width": 96,
+        "height": 64,
+        "stream": "clip",
+        "frame": 5,
+        "pts_s": 0.2,
+    }
+    assert images.imgs[3]["file_name"] == "ü"
+    assert [one["name"] for one in images.loadCats(images.getCatIds())] == list(LABELS)
+    anns = results.loadAnns(results.getAnnIds())
+    assert [(one["image_id"], one["category_id"]) for one in anns] == [(1, 1), (1, 2), (3, 1), (3, 2), (3, 3)]
+    assert anns[0]["bbox"] == [10, 10, 50, 40]
+    assert anns[0]["score"] == 0.75
+
+
+def test_pictures_whose_names_are_numbers_keep_them(tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    sink = CocoSink(OutputSpec("coco", str(path), numbered=True))
+    for index, one in enumerate(
+        [frame(0, None, file="000000000139.jpg"), frame(1, None, file="7.png"), frame(0, None, stream="0042")]
+    ):
+        sink.write(one, result_of(one, found(index)))
+    sink.close(True)
+    images, results = load(path)
+    assert sorted(images.imgs) == [7, 42, 139]
+    assert images.imgs[139]["file_name"] == "000000000139.jpg"
+    assert [one["image_id"] for one in results.loadAnns(results.getAnnIds())] == [7, 42, 42]
+
+
+def test_categories() -> None:
+    coco = ("person", *[f"label {number}" for number in range(1, 79)], "toothbrush")
+    assert [category_id(number, coco) for number in (0, 10, 11, 79, 80)] == [1, 11, 13, 90, 81]
+    assert [category_id(number, ("a", "b")) for number in (0, 1)] == [1, 2]
+    assert category_id(6, None) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("000000000139.jpg", 139), ("/a/b/7.png", 7), ("a7.jpg", None), ("7.5.jpg", None), ("²³.jpg", None), ("9" * 19, None)],
+)
+def test_names_that_are_numbers(name: str, number: int | None) -> None:
+    assert whole_number(name) == number
+
+
+def test_stopped_it_is_whole_and_broken_at_once_it_is_nothing(tmp_path: Path) -> None:
+    stopped = CocoSink(OutputSpec("coco", str(tmp_path / "stopped.json")))
+    stopped.write(frame(), result_of(frame(), Detections.empty(LABELS)))
+    stopped.close(False)
+    CocoSink(OutputSpec("coco", str(tmp_path / "broken.json"))).close(False)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["stopped.images.json", "stopped.json"]
+    assert json.loads((tmp_path / "stopped.json").read_text()) == []
+    assert len(json.loads((tmp_path / "stopped.images.json").read_text())["images"]) == 1

@@ -1,0 +1,102 @@
+"""CSV, read back with the standard library's reader."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.sink.results import LABELS, found, frame, result_of
+from vision_infer.core.detections import Detections
+from vision_infer.sink.csv_rows import COLUMNS, CsvSink
+from vision_infer.sink.sink import OutputSpec, Written
+
+HEADER = ",".join(COLUMNS)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_row_for_each_detection_in_the_documented_columns(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    tracked = found(3, (10.5, 20.25, 60.125, 50))
+    tracked = Detections(tracked.boxes, tracked.scores, tracked.class_ids, tracked.label_names, np.array([4, 0, 7], np.int32))
+    odd = 'a, "stream"\nof two lines'
+    for one, detections in (
+        (frame(0, 0.0), found(2)),
+        (frame(1, 1 / 3, stream=odd), tracked),
+        (frame(2, 0.08), Detections.empty()),
+        (frame(3, None, file="überall.jpg"), found(1)),
+    ):
+        sink.write(one, result_of(one, detections))
+    sink.write(frame(4), None)
+    assert sink.outputs == []
+    sink.close(True)
+    sink.close(True)
+    assert sink.outputs == [Written(str(path))]
+    assert not sink.needs_pictures
+    written = rows(path)
+    assert list(written[0]) == list(COLUMNS)
+    assert [row["frame"] for row in written] == ["0", "0", "1", "1", "1", "3"]  # the frame without detections has no row
+    assert written[2] == {
+        "stream": odd,
+        "frame": "1",
+        "pts_s": "0.333333",
+        "file": "",
+        "class_id": "0",
+        "label": LABELS[0],
+        "score": "0.7500",
+        "x1": "10.50",
+        "y1": "20.25",
+        "x2": "60.12",
+        "y2": "50.00",
+        "track_id": "4",
+    }
+    assert [row["track_id"] for row in written[2:5]] == ["4", "", "7"]
+    assert [row["label"] for row in written[2:5]] == list(LABELS)  # with quotes and umlauts
+    assert (written[5]["pts_s"], written[5]["file"]) == ("", "überall.jpg")
+
+
+def test_nothing_found_is_a_header_and_a_run_that_broke_leaves_nothing(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
+    for path, complete in ((whole, True), (broken, False)):
+        sink = CsvSink(OutputSpec("csv", str(path)))
+        sink.write(frame(), result_of(frame(), Detections.empty()))
+        sink.close(complete)
+    assert whole.read_text() == HEADER + "\n"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["whole.csv"]
+
+
+def test_a_stopped_run_keeps_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    sink.write(frame(), result_of(frame()))
+    sink.close(False)
+    assert len(rows(path)) == 2
+
+
+@pytest.mark.parametrize("lines", [0, 2])
+def test_going_on_in_what_an_earlier_run_has_left(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "rows.csv"
+    partial = tmp_path / ".rows.csv.partial"
+    if lines:
+        partial.write_text(HEADER + "\nclip,0,0.0,,0,person,0.7500,1.00,2.00,3.00,4.00,\n")
+    sink = CsvSink(OutputSpec("csv", str(path), resume=True))
+    one = frame(1, 0.04)
+    sink.write(one, result_of(one))
+    sink.close(True)
+    assert [row["frame"] for row in rows(path)] == (["0"] if lines else []) + ["1", "1"]
+
+
+def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    one = frame(0, None, file="a\udcff.jpg")
+    sink.write(one, result_of(one, found(1)))
+    sink.close(True)
+    assert rows(path)[0]["file"] == "a\\udcff.jpg"

@@ -1,0 +1,165 @@
+"""A disk that becomes full: what is whole is kept and can be read, and the error says what is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests import media
+from tests.disks import small_disk
+from tests.sink.results import found, frame, result_of
+from vision_infer.analyze.draw import Drawer
+from vision_infer.core.errors import OutputError
+from vision_infer.core.frame import Frame
+from vision_infer.sink.coco import CocoSink
+from vision_infer.sink.crops import CropsSink
+from vision_infer.sink.csv_rows import CsvSink
+from vision_infer.sink.encoder import X264
+from vision_infer.sink.jsonl import JsonlSink
+from vision_infer.sink.mot import MotSink
+from vision_infer.sink.parquet import ParquetSink
+from vision_infer.sink.sink import OutputSpec, Sink
+from vision_infer.sink.space import NoSpaceError, size_in_words
+from vision_infer.sink.video import VideoSink
+
+SIZE = 1024 * 1024
+
+
+def until_full(
+    sink: Sink,
+    make: Callable[[int], Frame] = frame,
+    boxes: int = 20,
+    box: tuple[float, float, float, float] = (10, 10, 60, 50),
+) -> tuple[int, NoSpaceError]:
+    """Write until the disk is full; how many frames went in, and the error."""
+    for index in range(100_000):
+        one = make(index)
+        try:
+            sink.write(one, result_of(one, found(boxes, box)))
+        except NoSpaceError as error:
+            with pytest.raises(NoSpaceError):  # and so it stays
+                sink.write(one, result_of(one, found(boxes, box)))
+            return index, error
+    raise AssertionError("the disk is not full")
+
+
+def test_jsonl() -> None:
+    with small_disk(SIZE) as folder:
+        path = folder / "rows.jsonl"
+        sink = JsonlSink(OutputSpec("jsonl", str(path)))
+        written, error = until_full(sink)
+        sink.close(False)
+        lines = path.read_text().split("\n")
+        assert lines.pop() == ""
+        rows = [json.loads(line) for line in lines]
+        assert [row["frame"] for row in rows] == list(range(len(rows)))
+        assert 0 < len(rows) < written
+        assert path.stat().st_size > SIZE / 2
+        assert f"the rows of {len(rows)} frames are kept" in error.hint
+        assert "are free there" in error.message
+        assert list(folder.iterdir()) == [path]
+
+
+def test_csv_and_mot() -> None:
+    with small_disk(SIZE) as folder:
+        rows = CsvSink(OutputSpec("csv", str(folder / "rows.csv")))
+        until_full(rows)
+        rows.close(False)
+        with (folder / "rows.csv").open(newline="") as file:
+            read = list(csv.DictReader(file))
+        assert all(row["y2"] == "50.00" for row in read)
+        assert len(read) % 20 == 0  # frames are whole
+        (folder / "rows.csv").unlink()
+        tracks = MotSink(OutputSpec("mot", str(folder / "tracks.txt")))
+        until_full(tracks)
+        tracks.close(False)
+        assert all(len(line.split(",")) == 10 for line in (folder / "tracks.txt").read_text().splitlines())
+
+
+def test_coco_is_still_json_and_every_result_has_its_image() -> None:
+    with small_disk(SIZE) as folder:
+        sink = CocoSink(OutputSpec("coco", str(folder / "found.json")))
+        until_full(sink)
+        sink.close(False)
+        results = json.loads((folder / "found.json").read_text())
+        images = json.loads((folder / "found.images.json").read_text())
+        assert len(results) > 1000
+        assert {one["image_id"] for one in results} <= {one["id"] for one in images["images"]}
+        assert len(images["categories"]) == 3
+
+
+def test_parquet_keeps_whole_groups_and_what_fits_of_the_last() -> None:
+    with small_disk(SIZE // 2) as folder:
+        path = folder / "rows.parquet"
+        sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group=2000)
+        random = np.random.default_rng(1)
+
+        def make(index: int) -> Frame:
+            return frame(index, float(random.random()))
+
+        written, error = until_full(sink, make)
+        sink.close(False)
+        frames = pq.read_table(path)["frame"].to_pylist()
+        assert f"its first {len(frames)} rows are kept" in error.hint
+        assert frames == [index for index in range(written) for _ in range(20)][: len(frames)]
+        assert written * 20 - len(frames) < 2000 + 20
+
+
+def test_a_video_plays_as_far_as_it_goes() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (8, 96, 128, 3), np.uint8)
+    with small_disk(SIZE) as folder:
+        path = folder / "out.mp4"
+        sink = VideoSink(OutputSpec("video", str(path)), Drawer(), None, Fraction(25), Fraction(1, 12_800), (X264,))
+
+        def make(index: int) -> Frame:
+            return frame(index, index / 25, noise[index % 8].copy())
+
+        written, error = until_full(sink, make, 0)
+        sink.close(False)
+        pictures = media.decoded(path)
+        assert written - 80 < len(pictures) <= written  # what was inside the encoder is lost
+        assert [round(float(one.time or 0) * 25) for one in pictures] == list(range(len(pictures)))
+        assert list(folder.iterdir()) == [path]
+        assert "plays as far as it goes" in error.hint
+        assert error.written
+        assert error.free < 4096 * 4  # not what was put aside, which is given back by now
+
+
+def test_a_picture_is_there_whole_or_not_at_all() -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (300, 300, 3), np.uint8)
+    with small_disk(SIZE) as folder:
+        sink = CropsSink(OutputSpec("crops", str(folder)), "clip")
+        until_full(sink, lambda index: frame(index, 0.0, noise), 1, (0, 0, 300, 300))
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert files
+        for path in files:
+            assert path.read_bytes().endswith(b"\xff\xd9")  # JPEG's last marker
+
+
+def test_no_space_to_begin_with() -> None:
+    with small_disk(SIZE) as folder:
+        with pytest.raises(OSError, match="No space"):
+            (folder / "filler").write_bytes(bytes(2 * SIZE))
+        for path in ("rows.csv", "found.json", "rows.parquet"):
+            spec = OutputSpec("csv", str(folder / path))
+            with pytest.raises(NoSpaceError):
+                {"csv": CsvSink, "json": CocoSink, "parquet": ParquetSink}[path.split(".")[1]](spec)
+        assert [entry.name for entry in folder.iterdir()] == ["filler"]
+
+
+def test_what_is_missing_is_estimated() -> None:
+    error = NoSpaceError("/nowhere/rows.jsonl", 2_000_000, kept="the rows of 7 frames are kept")
+    told = error.at(0.25)
+    assert "about 6.0 MB more are needed" in told.message
+    assert "7 frames" in told.hint
+    assert told.exit_status == 5
+    assert isinstance(told, OutputError)
+    for nothing in (None, 0.0, 1.5):
+        assert error.at(nothing) is error
+    assert [size_in_words(size) for size in (12, 3400, 5_600_000, 7e9)] == ["12 bytes", "3.4 kB", "5.6 MB", "7.0 GB"]  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""Parquet, read back with pyarrow."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.sink.results import LABELS, found, frame, result_of
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import OutputError
+from vision_infer.sink import parquet as parquet_module
+from vision_infer.sink.csv_rows import COLUMNS
+from vision_infer.sink.parquet import ParquetSink
+from vision_infer.sink.sink import OutputSpec, Written
+
+
+def test_types_and_values(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    sink = ParquetSink(OutputSpec("parquet", str(path)))
+    tracked = found(3, (10.5, 20.25, 60, 50))
+    tracked = Detections(tracked.boxes, tracked.scores, tracked.class_ids, tracked.label_names, np.array([4, 0, 7], np.int32))
+    for one, detections in (
+        (frame(0, 0.25), found(2)),
+        (frame(1, 1 / 3), tracked),
+        (frame(2, 0.5), Detections.empty()),
+        (frame(3, None, stream="photos", file="ü\udcff.jpg"), found(1)),
+    ):
+        sink.write(one, result_of(one, detections))
+    sink.write(frame(4), None)
+    assert not path.exists()
+    sink.close(True)
+    sink.close(False)
+    assert sink.outputs == [Written(str(path))]
+    table = pq.read_table(path)
+    assert table.column_names == list(COLUMNS)
+    text = pa.dictionary(pa.int32(), pa.string())
+    assert table.schema.types == [
+        text,
+        pa.int64(),
+        pa.float64(),
+        text,
+        pa.int32(),
+        text,
+        *[pa.float32()] * 5,
+        pa.int32(),
+    ]
+    rows = table.to_pylist()
+    assert [row["frame"] for row in rows] == [0, 0, 1, 1, 1, 3]
+    assert [row["track_id"] for row in rows] == [None, None, 4, None, 7, None]
+    assert [row["label"] for row in rows[2:5]] == list(LABELS)
+    assert rows[2] == {
+        "stream": "clip",
+        "frame": 1,
+        "pts_s": 1 / 3,
+        "file": None,
+        "class_id": 0,
+        "label": "person",
+        "score": 0.75,
+        "x1": 10.5,
+        "y1": 20.25,
+        "x2": 60.0,
+        "y2": 50.0,
+        "track_id": 4,
+    }
+    assert (rows[5]["stream"], rows[5]["pts_s"], rows[5]["file"]) == ("photos", None, "ü\\udcff.jpg")
+
+
+def test_rows_go_to_the_file_in_groups(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group=100)
+    for index in range(95):
+        one = frame(index, index / 25)
+        sink.write(one, result_of(one, found(3)))
+        assert len(sink._waiting) * 3 < 100 + 3
+    sink.close(False)  # what was whole when it was stopped is kept
+    with pq.ParquetFile(path) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    assert sizes == [102, 102, 81]
+    assert pq.read_table(path)["frame"].to_pylist() == [index for index in range(95) for _ in range(3)]
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    for name, complete in (("whole.parquet", True), ("broken.parquet", False)):
+        sink = ParquetSink(OutputSpec("parquet", str(tmp_path / name)))
+        sink.close(complete)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["whole.parquet"]
+    assert pq.read_table(tmp_path / "whole.parquet").num_rows == 0
+
+
+def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(parquet_module, "find_spec", lambda name: None if name == "pyarrow" else real(name))
+    with pytest.raises(OutputError, match="pyarrow") as caught:
+        ParquetSink(OutputSpec("parquet", str(tmp_path / "rows.parquet")))
+    assert caught.value.hint == "pip install 'vision-infer[parquet]'"
+    assert not list(tmp_path.iterdir())
