@@ -31,3 +31,5 @@ class AddStream:
     """where detections count; None: everywhere"""
     fps: float | None = None
     """infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves"""
+    first_frame: int = 0
+    """frames before this one are decoded and left out: an earlier run has their results"""

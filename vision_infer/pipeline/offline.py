@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib import import_module
+from pathlib import Path
 
 from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.region import RegionFile, read_region
@@ -19,11 +21,15 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.outputs import OutputOptions, OutputPlan, open_sink, plan_outputs
-from vision_infer.pipeline.status import StreamRecord, StreamStatus
+from vision_infer.pipeline.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
+from vision_infer.pipeline.status import StreamRecord, StreamState, StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.csv_rows import CsvSink
+from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.find import Found, NotFoundError, find_sources
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadOptions, SourceSpec
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
 
@@ -46,18 +52,58 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     found = find_sources(settings.sources, settings.recursive, read_options(settings))
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
-    plan = plan_outputs(settings.out, found.specs, settings.overwrite, output_options(settings))
+    job = _plan(settings, found)
     region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
     hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
-    path = resolve_model(settings.model, settings.model_dir)
-    libraries = threading.Thread(target=_import_libraries, args=(settings, found, plan), name="imports", daemon=True)
+    libraries = threading.Thread(target=_import_libraries, args=(settings, job), name="imports", daemon=True)
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
-    with open_engine(path, engine_request(settings)) as engine:
+    with open_engine(job.model, engine_request(settings)) as engine:
         lane = make_lane(engine, settings)
-        commands = [stream_command(spec, lane, settings, region, plan.by_stream[spec.name]) for spec in found.specs]
+        commands = [
+            replace(
+                stream_command(spec, lane, settings, region, job.plan.by_stream[spec.name]),
+                first_frame=job.todo.first_frame.get(spec.name, 0),
+            )
+            for spec in job.specs
+        ]
         engine.warm_up()
         libraries.join()
-        return _run(found, plan, lane, commands, hook, stopping, progress)
+        return _run(job, lane, commands, hook, stopping, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is to be done."""
+
+    found: Found
+    specs: tuple[SourceSpec, ...]
+    """the sources to read; those that an earlier run has finished are left out"""
+    plan: OutputPlan
+    model: Path
+    """the deployment graph"""
+    journal: Journal | None
+    todo: ResumePlan
+    keep_journal: bool
+
+
+def _plan(settings: RunSettings, found: Found) -> _Job:
+    # Before anything takes time, what could not be written is refused.
+    options = output_options(settings)
+    plan = plan_outputs(settings.out, found.specs, settings.overwrite or settings.resume, options)
+    model = resolve_model(settings.model, settings.model_dir)
+    journal = open_journal(settings, model, plan)
+    if settings.resume:
+        check_resumable(plan)
+        todo = None if journal is None else plan_resume(journal, found.specs, plan, settings.track)
+        if journal is not None and todo is not None:
+            left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
+            journal.begin(left, resumed=True)
+            return _Job(found, left, with_resume(plan, todo), model, journal, todo, keep_journal=True)
+        # There was no earlier run: nothing of what is there is ours to replace.
+        plan = plan_outputs(settings.out, found.specs, settings.overwrite, options)
+    if journal is not None:
+        journal.begin(found.specs, resumed=False)
+    return _Job(found, found.specs, plan, model, journal, ResumePlan(), settings.resume)
 
 
 def output_options(settings: RunSettings) -> OutputOptions:
@@ -117,12 +163,12 @@ def make_supervisor(lane: Lane, sources: int, shared: Sequence[Sink], hook: Guar
     return Supervisor([lane], shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)
 
 
-def _import_libraries(settings: RunSettings, found: Found, plan: OutputPlan) -> None:
+def _import_libraries(settings: RunSettings, job: _Job) -> None:
     """Import what the run will use, so that no frame waits for it."""
     import_module("vision_infer.stream.video_file")
-    if any(spec.kind == "images" for spec in found.specs):
+    if any(spec.kind == "images" for spec in job.specs):
         import_module("vision_infer.stream.images")
-    kinds = {output.kind for output in (*plan.shared, *(one for outputs in plan.by_stream.values() for one in outputs))}
+    kinds = {output.kind for output in job.plan.specs()}
     if kinds & {"video", "pictures"}:
         import_module("vision_infer.sink.video")
         import_module("supervision")
@@ -133,8 +179,7 @@ def _import_libraries(settings: RunSettings, found: Found, plan: OutputPlan) -> 
 
 
 def _run(
-    found: Found,
-    plan: OutputPlan,
+    job: _Job,
     lane: Lane,
     commands: Sequence[AddStream],
     hook: GuardedHook | None,
@@ -144,21 +189,24 @@ def _run(
     engine = lane.engine
     shared: list[Sink] = []
     with ExitStack() as stack:
-        for output in plan.shared:
+        for output in job.plan.shared:
             sink = open_sink(output, None)
             shared.append(sink)
             stack.callback(sink.close, False)
         startup_s = process_age_s()
         cpu_before = cpu_ns()
-        supervisor = stack.enter_context(make_supervisor(lane, len(found.specs), shared, hook))
+        supervisor = stack.enter_context(make_supervisor(lane, max(1, len(job.specs)), shared, hook))
         for command in commands:
             supervisor.add(command)
-        interrupted = _wait(supervisor, stopping, progress)
+        interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
         supervisor.close()
+        _note_finished(job, supervisor, ())
         cpu = cpu_ns() - cpu_before
     if supervisor.error is not None:
         raise supervisor.error
     records = supervisor.records()
+    if job.journal is not None and not job.keep_journal and not interrupted and not any(record.error for record in records):
+        job.journal.remove()
     written = [one for sink in shared for one in sink.outputs] + [one for record in records for one in record.outputs]
     work = supervisor.work()
     return RunSummary(
@@ -172,24 +220,46 @@ def _run(
         bound_by=bound_by(work),
         busy=busy_fractions(work),
         stages=supervisor.account().summary(),
-        sources=(*(source_summary(record) for record in records), *(_not_found(error) for error in found.errors)),
+        sources=(
+            *(_finished_earlier(spec) for spec in job.found.specs if spec.name in job.todo.finished),
+            *(source_summary(record) for record in records),
+            *(_not_found(error) for error in job.found.errors),
+        ),
         model=engine.card.name,
         engine=engine.name,
         outputs=tuple(dict.fromkeys(one.path for one in written)),
         encoders={one.path: one.how for one in written if one.how},
-        exit_status=max((error.exit_status for error in (*found.errors, *_errors(records))), default=0),
+        exit_status=max((error.exit_status for error in (*job.found.errors, *_errors(records))), default=0),
         padded=supervisor.padded,
         interrupted=interrupted,
     )
 
 
-def _wait(supervisor: Supervisor, stopping: threading.Event, progress: Progress | None) -> bool:
+def _note_finished(job: _Job, supervisor: Supervisor, shared: Sequence[Sink]) -> None:
+    """Put the sources that have ended since into the journal, once the rows that they share a file for are safe."""
+    if job.journal is None:
+        return
+    ended = {record.name for record in supervisor.records() if record.state is StreamState.ENDED}
+    new = [spec for spec in job.specs if spec.name in ended and not job.journal.has(spec)]
+    if not new:
+        return
+    for sink in shared:
+        if isinstance(sink, JsonlSink | CsvSink):
+            sink.flush()
+    for spec in new:
+        job.journal.finish(spec)
+
+
+def _wait(
+    supervisor: Supervisor, stopping: threading.Event, progress: Progress | None, note_finished: Callable[[], None]
+) -> bool:
     """Wait for the end, or for the wish to stop; True when it was stopped."""
     interrupted = False
     while not supervisor.wait(PROGRESS_INTERVAL_S):
         if stopping.is_set() and not interrupted:
             interrupted = True
             supervisor.stop()
+        note_finished()
         if progress is not None:
             progress(supervisor.statuses())
     if progress is not None:
@@ -206,10 +276,18 @@ def _errors(records: Sequence[StreamRecord]) -> list[VisionInferError]:
 
 
 def _not_found(error: NotFoundError) -> dict[str, object]:
+    return _unread(error.source, error.source, "failed") | {"error": str(error)}
+
+
+def _finished_earlier(spec: SourceSpec) -> dict[str, object]:
+    return _unread(spec.name, redact(spec.paths[0]), "finished earlier")
+
+
+def _unread(name: str, source: str, state: str) -> dict[str, object]:
     return {
-        "name": error.source,
-        "source": error.source,
-        "state": "failed",
+        "name": name,
+        "source": source,
+        "state": state,
         "frames": 0,
         "decoded": 0,
         "detections": 0,
@@ -219,5 +297,5 @@ def _not_found(error: NotFoundError) -> dict[str, object]:
         "warnings": [],
         "dropped": {},
         "hook_errors": 0,
-        "error": str(error),
+        "error": None,
     }

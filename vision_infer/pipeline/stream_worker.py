@@ -10,6 +10,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message, Passed, Superseded
 from vision_infer.pipeline.status import StreamRecord
@@ -27,36 +28,33 @@ class StreamWorker:
 
     Args:
         record: where the stream's counts are kept.
+        command: what is wanted of the stream.
         open_source: opens the source; may raise StreamError.
         opened: called with the source once it is open, before its first frame.
-        every: infer every N-th frame.
         window: the window's credits; a frame gives its own back where it leaves: at the outlet, or where it is dropped.
-        fps: infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves.
     """
 
     def __init__(
         self,
         record: StreamRecord,
-        lane: str,
+        command: AddStream,
         open_source: Opener,
         opened: Callable[[Source], bool],
         dispatch: Dispatch,
         results: Channel[Message],
         clock: Clock,
-        every: int,
         window: Window,
-        fps: float | None = None,
     ) -> None:
         self.record = record
         self.stopping = threading.Event()
-        self._lane = lane
+        self._command = command
         self._open_source = open_source
         self._opened = opened
         self._dispatch = dispatch
         self._results = results
         self._clock = clock
-        self._every = EveryNth(every)
-        self._pacer = None if fps is None else Pacer(fps)
+        self._every = EveryNth(command.every)
+        self._pacer = None if command.fps is None else Pacer(command.fps)
         self._window = window
         self._sequence = 0
         self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
@@ -102,6 +100,8 @@ class StreamWorker:
             frame.trace.decode_start_ns = begin
             frame.trace.decode_end_ns = end
             wanted = self._wants(frame, source, end)
+            if frame.index < self._command.first_frame:
+                continue
             if not wanted and not pass_others:
                 record.drop(DropReason.PACED)
             elif not self._enter(source.live):
@@ -139,7 +139,7 @@ class StreamWorker:
     def _offer(self, frame: Frame) -> None:
         sequence = self._sequence
         self._sequence += 1
-        superseded = self._dispatch.offer(frame.stream, self._lane, sequence, frame)
+        superseded = self._dispatch.offer(frame.stream, self._command.lane, sequence, frame)
         if superseded is not None:
             self._window.release()
             self._results.put(Superseded(frame.stream, superseded.sequence))

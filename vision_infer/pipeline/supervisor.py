@@ -249,7 +249,7 @@ class Supervisor:
                 window = Window(self._window)
                 worker = StreamWorker(
                     record,
-                    command.lane,
+                    command,
                     lambda command=command: self._open_stream(command.source, self._decode_threads),  # type: ignore[misc]
                     lambda source, command=command, record=record, window=window: self._opened(  # type: ignore[misc]
                         source, command, record, window
@@ -257,9 +257,7 @@ class Supervisor:
                     self._dispatch,
                     self._messages,
                     self._clock,
-                    command.every,
                     window,
-                    command.fps,
                 )
                 self._active[record.name] = worker
                 self._set_state(record, StreamState.OPENING)

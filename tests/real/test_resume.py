@@ -1,0 +1,179 @@
+"""A run that is killed and gone on with leaves what a run that was never killed leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.media import bikes, excerpt
+
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    made = []
+    for name, first, width, height in (("a.mp4", 20, 320, 136), ("b.mkv", 100, 160, 120), ("c.mp4", 180, 320, 136)):
+        path = folder / name
+        shutil.copyfile(excerpt(first, FRAMES, width, height, path.suffix), path)
+        made.append(path)
+    return made
+
+
+def words(*options: str | Path) -> list[str]:
+    return [sys.executable, "-m", "vision_infer", "run", "--quiet", *map(str, options)]
+
+
+def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Rows by stream, in the file's order, without their times."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        del row["latency_ms"]
+        found.setdefault(row["stream"], []).append(row)
+    return found
+
+
+def table(path: Path) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["stream"], []).append(row)
+    return found
+
+
+def size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # not begun, or in its place already
+        return 0
+
+
+def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, most: int = 12) -> int:
+    """Run with --resume, and kill it each time it has got a random bit further, until it gets through.
+
+    Returns:
+        how often it was killed.
+    """
+    chance = random.Random(seed)
+    kills = 0
+    while kills < most:
+        before = size(watched)
+        more = chance.randint(1, 12_000)
+        with subprocess.Popen(words(*options, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            while process.poll() is None:
+                if size(watched) - before > more:
+                    process.send_signal(signal.SIGKILL)
+                    break
+                os.sched_yield()
+            process.wait(timeout=60)
+            assert process.stderr is not None
+            errors = process.stderr.read()
+        if process.returncode == 0:
+            return kills
+        assert process.returncode == -signal.SIGKILL, errors
+        kills += 1
+    done = subprocess.run(words(*options, "--resume"), capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return kills
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_rows_go_on_inside_a_source(clips: list[Path], tmp_path: Path, seed: int) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    done = subprocess.run(words(*clips, "--out", whole / "r.jsonl", "--out", whole / "r.csv"), check=False, timeout=120)
+    assert done.returncode == 0
+    options: list[str | Path] = [*clips, "--out", cut / "r.jsonl", "--out", cut / "r.csv"]
+    kills = killed_again_and_again(options, cut / ".r.jsonl.partial", seed)
+    assert kills >= 1
+    assert rows(cut / "r.jsonl") == rows(whole / "r.jsonl")
+    assert table(cut / "r.csv") == table(whole / "r.csv")
+    assert sorted(path.name for path in cut.iterdir()) == [".r.jsonl.resume", "r.csv", "r.jsonl"]
+
+
+def test_a_set_for_each_source_where_finished_ones_are_left_alone(clips: list[Path], tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run(words(*clips, "--out", f"{whole}/", "--formats", "jsonl,csv,txt"), check=True, timeout=120)
+    options: list[str | Path] = [*clips, "--out", f"{cut}/", "--formats", "jsonl,csv,txt"]
+    killed_again_and_again(options, cut / ".c.jsonl.partial", 3)
+    before = {path.name: path.stat().st_mtime_ns for path in cut.iterdir()}
+    subprocess.run(words(*options, "--resume"), check=True, timeout=120)
+    after = {path.name: path.stat().st_mtime_ns for path in cut.iterdir()}
+    assert {name: time for name, time in after.items() if not name.startswith(".")} == {
+        name: time for name, time in before.items() if not name.startswith(".")
+    }
+    for name in ("a", "b", "c"):
+        assert rows(cut / f"{name}.jsonl") == rows(whole / f"{name}.jsonl")
+        assert table(cut / f"{name}.csv") == table(whole / f"{name}.csv")
+        assert (cut / f"{name}.txt").read_text() == (whole / f"{name}.txt").read_text()
+
+
+def test_tracks_begin_anew_so_that_their_numbers_are_those_of_one_run(clips: list[Path], tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.jsonl", tmp_path / "cut.jsonl"
+    subprocess.run(words(*clips, "--track", "--out", whole), check=True, timeout=120)
+    kills = killed_again_and_again([*clips, "--track", "--out", cut], tmp_path / ".cut.jsonl.partial", 4, most=2)
+    assert kills >= 1
+    assert rows(cut) == rows(whole)
+
+
+def test_a_run_that_was_stopped_by_a_signal_goes_on(clips: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    with subprocess.Popen(words(*clips, "--out", out, "--out", "-"), stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for _ in range(25):
+            process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(timeout=60) == 143
+    assert 25 <= len(out.read_text().splitlines()) < 3 * FRAMES
+    refused = subprocess.run(words(*clips, "--out", out, "--resume", "--every", "2"), capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert "--every" in refused.stderr
+    done = subprocess.run(words(*clips, "--out", out, "--out", tmp_path / "x.csv", "--resume"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--out" in done.stderr
+
+
+def test_a_source_that_has_changed_is_read_again(clips: list[Path], tmp_path: Path) -> None:
+    source = tmp_path / "video.mp4"
+    shutil.copyfile(clips[0], source)
+    out = tmp_path / "rows.jsonl"
+    subprocess.run(words(source, "--out", out, "--resume"), check=True, timeout=60)
+    first = rows(out)
+    shutil.copyfile(clips[2], source)
+    subprocess.run(words(source, clips[1], "--out", out, "--resume"), check=True, timeout=60)
+    second = rows(out)
+    assert set(second) == {"video", "b"}
+    assert len(second["video"]) == len(first["video"]) == FRAMES
+    assert second["video"] != first["video"]
+
+
+def test_what_cannot_be_gone_on_with_is_refused(tmp_path: Path) -> None:
+    for options, word in (
+        (["--out", "-"], "no file"),
+        (["--out", "x.parquet"], "x.parquet"),
+        (["--out", "x.jsonl", "--rotate-mb", "1"], "--rotate-mb"),
+        ([], "no file"),
+    ):
+        done = subprocess.run(words(bikes(), *options, "--resume"), cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2, done.stderr
+        assert word in done.stderr
+    (tmp_path / "rows.jsonl").write_text("precious\n")
+    done = subprocess.run(
+        words(bikes(), "--out", "rows.jsonl", "--resume"), cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 5
+    assert (tmp_path / "rows.jsonl").read_text() == "precious\n"
