@@ -147,7 +147,8 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
         if source["gaps"] and not source["error"]:
             typer.echo(f"warning: {source['source']}: {source['gaps']} places could not be decoded", err=True)
         for warning in source["warnings"]:
-            typer.echo(f"warning: {source['source']}: {warning}", err=True)
+            if warning not in (source["error"] or ""):  # what broke a source is told once
+                typer.echo(f"warning: {source['source']}: {warning}", err=True)
     if summary is not None:
         from vision_infer.sink.output_file import OutputFile, output_error
 

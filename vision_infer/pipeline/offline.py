@@ -52,9 +52,9 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     found = find_sources(settings.sources, settings.recursive, read_options(settings))
     if not found.specs:
         raise found.errors[0] if len(found.errors) == 1 else _nothing_found(found)
-    job = _plan(settings, found)
     region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
     hook = None if settings.hook is None else GuardedHook(load_hook(settings.hook), settings.hook)
+    job = _plan(settings, found)
     libraries = threading.Thread(target=_import_libraries, args=(settings, job), name="imports", daemon=True)
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
     with open_engine(job.model, engine_request(settings)) as engine:
