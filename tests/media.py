@@ -159,6 +159,11 @@ def write_jpeg(path: Path, rgb: NDArray[np.uint8], orientation: int | None = Non
     return path
 
 
+def made(recipe: str, suffix: str, write: Callable[[Path], None]) -> Path:
+    """The file of a recipe that is told in words; ``write`` makes it where it is not there yet."""
+    return _cached(recipe, suffix, write)
+
+
 def decoded(path: Path) -> list[av.VideoFrame]:
     """All pictures of a file, read with PyAV alone."""
     with av.open(str(path)) as container:

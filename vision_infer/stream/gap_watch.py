@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from vision_infer.stream.source import ReadReport
 
 _JUMP = 1.75
-"""so many frame intervals between two frames, with an error between them, are a gap"""
+"""so many frame intervals between two frames, with signs of damage, are a gap"""
+_LOOK_BACK = 32
+"""frames: a decoder gives them out so much later than it met the damage, at most"""
 
 
 class GapWatch:
@@ -25,7 +29,7 @@ class GapWatch:
         self._interval_s = interval_s
         self._since_s = since_s
         self._last_s = origin_s
-        self._errors = 0
+        self._signs: deque[int] = deque([0], maxlen=_LOOK_BACK)
         self._pending = False
         self._lost_from_s: float | None = None
         self._lost_to_s: float | None = None
@@ -41,21 +45,22 @@ class GapWatch:
             self._lost_from_s = pts_s if self._lost_from_s is None else min(self._lost_from_s, pts_s)
             self._lost_to_s = pts_s if self._lost_to_s is None else max(self._lost_to_s, pts_s)
 
-    def frame(self, pts_s: float | None, end_s: float | None, errors: int) -> None:
+    def frame(self, pts_s: float | None, end_s: float | None, signs: int) -> None:
         """A frame was decoded; they come in presentation order.
 
         Args:
             pts_s: its presentation time, seconds.
             end_s: when the next one is due, seconds.
-            errors: how many errors FFmpeg has told of, so far.
+            signs: how many signs of damage there were so far: what FFmpeg told of, packets and frames that were marked.
         """
         interval, last = self._interval_s, self._last_s
         jumped = interval is not None and last is not None and pts_s is not None and pts_s - last > (_JUMP - 1) * interval
         # A lost packet may be one of a frame that comes later: those before it in presentation order are still delivered.
         passed = self._pending and (self._lost_from_s is None or pts_s is None or pts_s >= self._lost_from_s)
-        if passed or (jumped and errors > self._errors and not self._pending):
+        if passed or (jumped and signs > self._signs[0] and not self._pending):
+            self._signs.clear()
             self._count(last if last is not None else self._lost_from_s, pts_s)
-        self._errors = errors
+        self._signs.append(signs)
         if end_s is not None:
             self._last_s = end_s
 

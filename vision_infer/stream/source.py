@@ -66,6 +66,10 @@ class StreamInfo:
     """two fields, of different times, make a frame"""
 
 
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
+
+
 @dataclass(slots=True)
 class ReadReport:
     """What was lost while a source was read. Written by the thread that reads; others see a value that is a moment old."""
@@ -83,7 +87,7 @@ class ReadReport:
         """Count a gap."""
         self.gaps += 1
         if len(self.gap_times) < GAP_TIMES_KEPT:
-            self.gap_times.append((from_s, to_s))
+            self.gap_times.append((_rounded(from_s), _rounded(to_s)))
 
     def warn(self, text: str) -> None:
         """Note something that the user should know, once."""

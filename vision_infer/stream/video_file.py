@@ -56,6 +56,8 @@ class VideoFileSource:
         self._shown = "standard input" if self._path == STANDARD_INPUT else redact(self._path)
         self._threads = decode_threads
         self._seen = False
+        self._marked = 0
+        self._last_is_partial = False
         self._log = SourceLog(spec.name)
         try:
             self._open()
@@ -72,7 +74,7 @@ class VideoFileSource:
         read, name, report = self.spec.read, self.spec.name, self.report
         index = 0
         end_s = begin_s = None
-        position = None
+        position, damaged = None, False
         for decoded in self._decoded():
             pts_s = _pts_s(decoded)
             if pts_s is not None:
@@ -91,7 +93,7 @@ class VideoFileSource:
             yield Frame(name, index, pts_s, VideoPicture(decoded, _turns(decoded)), Trace(), damaged=damaged)
             index += 1
         else:
-            self._check_end(position)
+            self._check_end(position, damaged)
         if not self._seen:
             raise StreamError(
                 f"{self._shown}: no frame could be decoded", "the file is damaged, or cut off before its first frame"
@@ -149,6 +151,9 @@ class VideoFileSource:
                 return
             if read.keyframes and packet.size and not packet.is_keyframe:
                 continue
+            if packet.size:
+                self._marked += packet.is_corrupt
+                self._last_is_partial = packet.is_corrupt
             self._log.here()
             try:
                 decoded = packet.decode()
@@ -165,7 +170,8 @@ class VideoFileSource:
             for frame in decoded:
                 self._seen = True
                 pts_s = _pts_s(frame)
-                watch.frame(pts_s, _end_s(frame, pts_s, self._interval_s), self._log.errors)
+                self._marked += frame.is_corrupt
+                watch.frame(pts_s, _end_s(frame, pts_s, self._interval_s), self._log.errors + self._marked)
                 yield frame
 
     def _next_packet(self) -> Packet[VideoStream] | None:
@@ -217,14 +223,18 @@ class VideoFileSource:
         self._open()
         return None
 
-    def _check_end(self, position_s: float | None) -> None:
-        """Tell of a stream that ends before its time."""
-        duration = self.info.duration_s
+    def _check_end(self, position_s: float | None, damaged: bool) -> None:
+        """Tell of a stream that ends before its time.
+
+        Args:
+            position_s: when the last frame ends, seconds.
+            damaged: the last frame is.
+        """
         if position_s is None or self._origin_s is None:
             return
-        at = position_s - self._origin_s
-        cut = self._log.said("ended prematurely", "partial file", "ends prematurely", "Truncat", "truncat")
-        if duration is None:
+        at, duration = position_s - self._origin_s, self.info.duration_s
+        cut = damaged or self._last_is_partial or self._log.said("ended prematurely", "partial file")
+        if duration is None or at >= duration:
             if cut:
                 self.report.warn(f"is cut off at {at:.2f} s")
             return
@@ -233,7 +243,9 @@ class VideoFileSource:
             slack = max(0.02 * duration, 3 * (self._interval_s or 1.0))
         else:
             slack = max(0.05 * duration, 1.0)
-        if cut or at < duration - slack:
+        # Some containers count their length from zero, wherever the stream begins.
+        short = max(at, position_s) < duration - slack
+        if cut or (short and not self.spec.read.keyframes):
             self.report.warn(f"ends at {at:.2f} s of {duration:.2f} s: cut off, or its header is wrong")
 
     def _no_times(self, delivered: int) -> None:

@@ -1,0 +1,166 @@
+"""Parts of a video: from and to a time, exact to the frame; key frames only; another track; larger than allowed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import media, odd_files
+from vision_infer.core.errors import StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.stream.find import open_source
+from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
+
+OPEN_GOP = replace(media.B_FRAMES, options=(("preset", "veryfast"), ("bf", "3"), ("g", "12"), ("x264-params", "open-gop=1")))
+"""key frames that are followed by frames shown before them"""
+RANGED = {
+    "mp4 with B-frames": media.B_FRAMES,
+    "open groups": OPEN_GOP,
+    "one key frame": odd_files.LONG_GOP,
+    "transport stream": odd_files.LATE_TS,
+    "matroska that begins at 5 s": media.LATE_START,
+    "avi": replace(media.B_FRAMES, suffix=".avi"),
+    "flash": replace(media.B_FRAMES, suffix=".flv"),
+    "variable rate": media.VARIABLE,
+    "29.97": media.NTSC,
+}
+
+
+def read(path: Path, **options: float | bool | None) -> tuple[StreamInfo, list[Frame], ReadReport]:
+    with open_source(SourceSpec("clip", "video", (str(path),), read=ReadOptions(**options))) as source:  # type: ignore[arg-type]
+        return source.info, list(source.frames()), source.report
+
+
+def times(path: Path) -> list[float]:
+    return [float(one.time) for one in media.decoded(path)]
+
+
+def beginning(path: Path) -> float:
+    """Where the container says that the video begins."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.start_time is not None
+        assert stream.time_base is not None
+        return float(stream.start_time * stream.time_base)
+
+
+@pytest.mark.parametrize("recipe", RANGED.values(), ids=RANGED.keys())
+@given(data=st.data())
+@settings(max_examples=12)
+def test_exactly_the_frames_of_the_range(recipe: media.Clip, data: st.DataObject) -> None:
+    """Whatever the container's index and wherever its key frames are; with the pixels that the whole file gives."""
+    path = media.clip(recipe)
+    whole = media.decoded(path)
+    first, last = beginning(path), float(whole[-1].time)
+    start = data.draw(st.floats(0, last - first, allow_nan=False).map(lambda value: round(value, 3)))
+    end = data.draw(st.none() | st.floats(0.001, last - first + 1).map(lambda value: round(start + value, 3)))
+    wanted = [one for one in whole if one.time - first >= start - 1e-6 and (end is None or one.time - first < end - 1e-6)]
+    if not wanted:
+        with pytest.raises(StreamError, match="no frame between --start and --end"):
+            read(path, start_s=start, end_s=end)
+        return
+    _, frames, report = read(path, start_s=start, end_s=end)
+    assert [frame.pts_s for frame in frames] == [float(one.time) for one in wanted]
+    assert [frame.index for frame in frames] == list(range(len(wanted)))
+    for place in (0, -1):
+        assert np.array_equal(frames[place].picture.to_rgb(), wanted[place].to_ndarray(format="rgb24"))
+    assert report == ReadReport()
+
+
+def test_ranges_that_follow_each_other_hold_each_frame_once() -> None:
+    path = media.clip(media.B_FRAMES)
+    cuts = (0.0, 0.3, 0.52, 1.0, 9.0)
+    seen: list[float | None] = []
+    for start, end in pairwise(cuts):
+        seen += [frame.pts_s for frame in read(path, start_s=start, end_s=end)[1]]
+    assert seen == times(path)
+
+
+def test_a_start_behind_the_end_says_where_that_is() -> None:
+    with pytest.raises(StreamError, match=r"no frame between.*ends at 1\.00 s"):
+        read(media.clip(media.H264), start_s=7.0)
+
+
+def test_a_stream_without_times_has_no_range() -> None:
+    path = media.clip(odd_files.HEADERLESS)
+    assert {frame.pts_s for frame in read(path)[1]} == {None}
+    with pytest.raises(StreamError, match="no times"):
+        read(path, start_s=0.5)
+    _, frames, report = read(path, end_s=0.5)
+    assert len(frames) == 40
+    assert "no times" in report.warnings[0]
+
+
+def test_how_many_frames_are_expected() -> None:
+    path = media.clip(media.B_FRAMES)
+    assert read(path)[0].frames == 40
+    assert read(path, start_s=0.4)[0].frames == 30
+    assert read(path, start_s=0.4, end_s=0.6)[0].frames == 5
+    assert read(path, end_s=99.0)[0].frames == 40
+    assert read(path, keyframes=True)[0].frames is None
+
+
+def test_sound_belongs_to_what_is_read_whole() -> None:
+    path = media.clip(media.WITH_AAC)
+    assert read(path)[0].has_audio
+    for part in ({"start_s": 0.1}, {"end_s": 0.5}, {"keyframes": True}):
+        assert not read(path, **part)[0].has_audio
+
+
+def test_key_frames_only() -> None:
+    for recipe in (media.H264, media.B_FRAMES, OPEN_GOP, odd_files.LATE_TS, replace(media.B_FRAMES, suffix=".mkv")):
+        path = media.clip(recipe)
+        _, frames, report = read(path, keyframes=True)
+        keys = [one for one in media.decoded(path) if one.key_frame]
+        assert [frame.pts_s for frame in frames] == [float(one.time) for one in keys]
+        assert [frame.index for frame in frames] == list(range(len(keys)))
+        assert report == ReadReport()
+        for frame, one in zip(frames, keys, strict=True):
+            assert np.array_equal(frame.picture.to_rgb(), one.to_ndarray(format="rgb24"))
+
+
+def test_key_frames_of_a_range() -> None:
+    path = media.clip(media.B_FRAMES)
+    _, frames, _ = read(path, keyframes=True, start_s=0.4, end_s=1.2)
+    keys = [float(one.time) for one in media.decoded(path) if one.key_frame]
+    assert [frame.pts_s for frame in frames] == [time for time in keys if 0.4 <= time < 1.2]
+
+
+def test_another_track() -> None:
+    path = odd_files.two_tracks()
+    assert {frame.picture.size for frame in read(path)[1]} == {Size(128, 96)}
+    info, frames, _ = read(path, track_index=1)
+    assert len(frames) == 20
+    assert {frame.picture.size for frame in frames} == {Size(64, 48)} == {info.size}
+    with pytest.raises(StreamError, match="no video track 2: it holds 2 video tracks"):
+        read(path, track_index=2)
+    with pytest.raises(StreamError, match="no video track 1: it holds 1 video track"):
+        read(media.clip(media.H264), track_index=1)
+
+
+def test_what_is_too_large_is_refused_by_name() -> None:
+    path = media.clip(media.H264)
+    assert len(read(path, max_pixels=128 * 96)[1]) == 25
+    with pytest.raises(StreamError, match=r"128x96 are larger than 12287 pixels.*--max-pixels"):
+        read(path, max_pixels=128 * 96 - 1)
+
+
+def test_what_becomes_too_large_is_refused_there() -> None:
+    small = replace(media.H264, suffix=".ts")
+    path = odd_files.joined(small, replace(small, width=320, height=240))
+    seen: list[Size] = []
+    with (
+        pytest.raises(StreamError, match="further on are larger than 12288 pixels"),
+        open_source(SourceSpec("clip", "video", (str(path),), read=ReadOptions(max_pixels=128 * 96))) as source,
+    ):
+        seen.extend(frame.picture.size for frame in source.frames())
+    assert seen == [Size(128, 96)] * len(seen)
+    assert len(seen) >= 24
