@@ -140,7 +140,8 @@ class Journal:
             with self.path.open(mode, encoding="utf-8", errors="surrogateescape") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in entries)
         except OSError as error:
-            raise output_error(self.path, error) from error
+            output = self.path.name.removeprefix(".").removesuffix(".resume")  # what the user has named
+            raise output_error(self.path.with_name(output), error) from error
 
 
 def open_journal(settings: RunSettings, model: Path, plan: OutputPlan) -> Journal | None:
