@@ -72,6 +72,8 @@ class RowWriter:
         Raises:
             OutputError: as :meth:`write`.
         """
+        if self._failure is not None:
+            raise self._failure
         done = 0
         try:
             if self.before_flush is not None:
