@@ -1,0 +1,160 @@
+"""FFmpeg's log: to our logger, with the source's name, a limited number of lines, never to the terminal, and no deadlock."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import av.logging
+import pytest
+
+from tests import media, odd_files
+from tests.stream.test_stream_damage import FAST_START
+from vision_infer.stream.ffmpeg_log import LINES_A_SECOND, LINES_A_SOURCE, SourceLog
+from vision_infer.stream.find import open_source
+from vision_infer.stream.source import SourceSpec
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "vision_infer.ffmpeg"]
+
+
+class HandClock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_have_the_name_of_their_source(caplog: pytest.LogCaptureFixture) -> None:
+    damaged, sound = odd_files.overwritten(FAST_START, 0.3, 700), media.clip(media.H264)
+    with (
+        open_source(SourceSpec("broken", "video", (str(damaged),))) as one,
+        open_source(SourceSpec("whole", "video", (str(sound),))) as other,
+    ):
+        frames, others = one.frames(), other.frames()
+        for _ in range(20):  # in turn, on one thread
+            next(frames)
+            next(others)
+    seen = lines(caplog)
+    assert seen
+    assert all(line.startswith("broken: ") for line in seen)
+
+
+def test_sources_on_their_own_threads_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    together = threading.Barrier(2, timeout=30)
+
+    def read(name: str, path: Path) -> None:
+        together.wait()
+        with open_source(SourceSpec(name, "video", (str(path),))) as source:
+            list(source.frames())
+
+    damaged = odd_files.overwritten(FAST_START, 0.3, 700)
+    threads = [threading.Thread(target=read, args=args) for args in (("a", damaged), ("b", media.clip(media.H264)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert {line.split(":")[0] for line in lines(caplog)} == {"a"}
+
+
+def test_at_most_so_many_lines_a_second_and_a_source(caplog: pytest.LogCaptureFixture) -> None:
+    clock = HandClock()
+    log = SourceLog("camera", clock)
+    for number in range(25):
+        log.take(logging.ERROR, f"line {number}")
+    assert len(lines(caplog)) == LINES_A_SECOND
+    for _ in range(100):
+        clock.now += 1
+        for number in range(25):
+            log.take(logging.ERROR, f"line {number}")
+    assert len(lines(caplog)) == LINES_A_SOURCE
+    assert log.errors == 25 * 101
+    assert log.suppressed == 25 * 101 - LINES_A_SOURCE
+    log.close()
+    assert lines(caplog)[-1] == f"camera: {25 * 101 - LINES_A_SOURCE} more lines of FFmpeg's are left out"
+
+
+def test_no_password_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    log = SourceLog("camera")
+    log.here()
+    av.logging.log(av.logging.ERROR, "http", "cannot open http://user:secret@host/x?token=hidden\n")
+    log.close()
+    assert lines(caplog) == ["camera: cannot open http://user:***@host/x?token=***"]
+    assert log.said("token=***")
+
+
+def test_a_line_from_a_thread_of_ffmpegs_belongs_to_the_only_source(caplog: pytest.LogCaptureFixture) -> None:
+    def speak() -> None:
+        av.logging.log(av.logging.ERROR, "h264", "who am I")
+
+    def on_another_thread() -> None:
+        thread = threading.Thread(target=speak)
+        thread.start()
+        thread.join()
+
+    alone = SourceLog("alone")
+    on_another_thread()
+    second = SourceLog("second")
+    on_another_thread()
+    alone.close()
+    second.close()
+    assert lines(caplog) == ["alone: who am I", "source unknown: who am I"]
+    assert second.errors == 0
+
+
+QUIET = """
+import sys
+from vision_infer.stream.find import open_source
+from vision_infer.stream.source import SourceSpec
+with open_source(SourceSpec("a", "video", (sys.argv[1],))) as source:
+    print(len(list(source.frames())))
+try:
+    open_source(SourceSpec("b", "video", (sys.argv[0],)))
+except Exception:
+    pass
+"""
+
+
+def test_nothing_reaches_the_terminal() -> None:
+    path = odd_files.overwritten(FAST_START, 0.3, 700)
+    done = subprocess.run([sys.executable, "-c", QUIET, str(path)], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.strip() == "39"
+
+
+OTHERS = """
+import logging, sys
+import av.logging
+av.logging.set_level(av.logging.WARNING)
+logging.basicConfig(format="%(name)s", stream=sys.stdout)
+from vision_infer.stream.find import open_source
+from vision_infer.stream.source import SourceSpec
+with open_source(SourceSpec("a", "video", (sys.argv[1],))) as source:
+    list(source.frames())
+assert av.logging.get_level() == av.logging.WARNING
+"""
+
+
+def test_a_program_that_listens_itself_still_hears() -> None:
+    path = odd_files.overwritten(FAST_START, 0.3, 700)
+    done = subprocess.run([sys.executable, "-c", OTHERS, str(path)], capture_output=True, text=True, check=True, timeout=60)
+    assert {"libav.h264", "vision_infer.ffmpeg"} <= set(done.stdout.split())
+
+
+def test_leaving_a_damaged_file_while_its_decoder_has_threads() -> None:
+    """PyAV frees a decoder with Python's lock held: a thread of the decoder that wants to log then would wait for ever."""
+    path = odd_files.overwritten(FAST_START, 0.3, 2500)
+    for taken in range(0, 40, 2):
+        with open_source(SourceSpec("clip", "video", (str(path),)), 8) as source:
+            frames = source.frames()
+            for _ in range(taken):
+                if next(frames, None) is None:
+                    break
+        del source, frames
