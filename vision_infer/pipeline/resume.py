@@ -156,6 +156,8 @@ def open_journal(settings: RunSettings, model: Path, plan: OutputPlan) -> Journa
 def results_depend_on(settings: RunSettings, model: Path) -> dict[str, Any]:
     """The settings that a resumed run must share with the earlier one, as plain values."""
     values: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(_WITHOUT_EFFECT)))
+    if settings.region is not None:  # the polygons count, not the name of their file
+        values["region"] = hashlib.sha256(settings.region.read_bytes()).hexdigest()
     return values | {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
 
 

@@ -1,0 +1,66 @@
+"""How the settings of a run become what each stream and the engine are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.fakes import CARD, EchoEngine, FakeSource
+from vision_infer.config.region import read_region
+from vision_infer.config.run import RunSettings, run_settings
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import UsageError
+from vision_infer.pipeline.lane import scores_by_class
+from vision_infer.pipeline.offline import make_lane, stream_command
+from vision_infer.pipeline.resume import results_depend_on
+
+
+def settings(**values: Any) -> RunSettings:
+    return run_settings(sources=("-",), **values)
+
+
+def test_scores_of_classes_are_found_by_label(card: ModelCard) -> None:
+    assert scores_by_class(card, {"Person": 0.5, "car": 0.1}) == {0: 0.5, 2: 0.1}
+    with pytest.raises(UsageError, match="did you mean bicycle"):
+        scores_by_class(card, {"bycicle": 0.5})
+    with pytest.raises(UsageError, match="CAR is named twice"):
+        scores_by_class(card, {"car": 0.5, "CAR": 0.5})
+    assert CARD.labels is None
+    assert scores_by_class(CARD, {"7": 0.5}) == {7: 0.5}
+
+
+@pytest.mark.parametrize("track", [True, False])
+def test_a_tracker_is_given_low_scores_and_knows_what_is_shown(track: bool) -> None:
+    wanted = settings(confidence=0.4, per_class={"1": 0.6, "2": 0.05}, track=track)
+    lane = make_lane(EchoEngine(), wanted)
+    assert lane.selector.confidence == (0.1 if track else 0.4)
+    assert lane.selector.per_class == ({1: 0.1, 2: 0.05} if track else {1: 0.6, 2: 0.05})
+    command = stream_command(FakeSource(0).spec, lane, wanted)
+    assert command.track == (0.4 if track else None)
+    assert command.track_per_class == {1: 0.6, 2: 0.05}
+
+
+def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:
+    path = tmp_path / "where.yaml"
+    path.write_text("look: [[[0, 0], [9, 0], [9, 9]]]\nstreams:\n  s1: {ignore: [[[0, 0], [5, 0], [5, 5]]]}\n")
+    wanted = settings(min_size=12, region=path)
+    region = read_region(path, ["s0", "s1"])
+    lane = make_lane(EchoEngine(), wanted)
+    first, second = (stream_command(FakeSource(number).spec, lane, wanted, region) for number in (0, 1))
+    assert first.min_size == second.min_size == 12
+    assert first.region is not None
+    assert second.region is not None
+    assert (len(first.region.look), len(first.region.ignore)) == (1, 0)
+    assert (len(second.region.look), len(second.region.ignore)) == (0, 1)
+
+
+def test_a_run_goes_on_with_the_same_polygons_only(tmp_path: Path, bundled: Path) -> None:
+    first, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    for path in (first, other):
+        path.write_text("look: [[[0, 0], [9, 0], [9, 9]]]\n")
+    before = results_depend_on(settings(region=first), bundled)
+    assert results_depend_on(settings(region=other), bundled) == before
+    first.write_text("look: [[[0, 0], [9, 0], [9, 8]]]\n")
+    assert results_depend_on(settings(region=first), bundled) != before
