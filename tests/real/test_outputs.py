@@ -7,8 +7,10 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,52 @@ def test_a_full_disk_under_rows_that_all_sources_share() -> None:
         assert read
         assert all(None not in row.values() for row in read)
         assert not list(disk.glob(".*.partial"))
+
+
+def readable(folder: Path) -> dict[str, int]:
+    """How much each output of ``folder`` holds, read to its end."""
+    with (folder / "cut.csv").open(newline="") as file:
+        rows = len(list(csv.DictReader(file)))
+    return {
+        "frames": sum(1 for line in (folder / "cut.jsonl").read_text().splitlines() if json.loads(line)),
+        "csv": rows,
+        "parquet": pq.read_table(folder / "cut.parquet").num_rows,
+        "coco": len(json.loads((folder / "cut.json").read_text())),
+        "images": len(json.loads((folder / "cut.images.json").read_text())["images"]),
+        "mot": len((folder / "cut.txt").read_text().splitlines()),
+        "pictures": len(media.decoded(folder / "cut.mp4")),
+    }
+
+
+@pytest.mark.parametrize("how", ["stopped", "source cut off"])
+def test_a_run_that_ends_early_leaves_everything_whole(tmp_path: Path, how: str) -> None:
+    clip, folder = tmp_path / "cut.mkv", tmp_path / "out"
+    data = media.excerpt(20, 60, 640, 272, ".mkv").read_bytes()
+    clip.write_bytes(data if how == "stopped" else data[: len(data) // 2])
+    words = [
+        sys.executable,
+        "-m",
+        "vision_infer",
+        "run",
+        str(clip),
+        "--device",
+        "cpu",
+        "--out",
+        f"{folder}/",
+        "--formats",
+        FORMATS,
+    ]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        if how == "stopped":
+            deadline = time.monotonic() + 60
+            while not (folder / ".cut.mp4.partial").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode in ((130,) if how == "stopped" else (0, 1)), told
+    held = readable(folder)
+    assert 0 < held["frames"] <= 60
+    assert held["frames"] == held["images"] == held["pictures"]
+    assert held["csv"] == held["parquet"] == held["coco"] == held["mot"] > 0
+    assert not list(folder.glob(".*.partial"))
