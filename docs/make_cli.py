@@ -39,8 +39,8 @@ This page is written by `make format` from the help of the commands.
 | 130, 143 | stopped by Ctrl-C or SIGTERM; what was decoded is written whole |
 | 141 | whoever read standard output has gone |
 
-An error is one line on standard error that names the thing and what to do next; `--debug` shows the traceback. When several sources
-are given, one that fails costs the others nothing. A second Ctrl-C ends the program at once.
+An error is one line on standard error that names the thing and what to do next; `--debug` shows the traceback. When several
+sources are given, one that fails costs the others nothing. A second Ctrl-C ends the program at once.
 """
 
 
