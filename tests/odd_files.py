@@ -111,6 +111,18 @@ def overwritten(recipe: media.Clip, part: float, size: int) -> Path:
     return media.made(f"overwritten {part} {size} {recipe!r}", recipe.suffix, lambda path: _keep(path, media.clip(recipe), spoil))
 
 
+def scratched(recipe: media.Clip, every: int, size: int) -> Path:
+    """A file with nonsense in a great many places: almost every frame gives errors."""
+
+    def spoil(data: bytes) -> bytes:
+        spoiled = bytearray(data)
+        for at in range(3000, len(data) - size, every):
+            spoiled[at : at + size] = bytes((number * 37 + at) % 251 for number in range(size))
+        return bytes(spoiled)
+
+    return media.made(f"scratched {every} {size} {recipe!r}", recipe.suffix, lambda path: _keep(path, media.clip(recipe), spoil))
+
+
 def _keep(path: Path, source: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(source.read_bytes()))
 
