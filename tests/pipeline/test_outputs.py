@@ -10,9 +10,10 @@ import pytest
 
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.outputs import FORMATS, OutputOptions, OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.status import StreamRecord, progress_of
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec
-from vision_infer.stream.source import SourceSpec
+from vision_infer.stream.source import SourceSpec, StreamInfo
 
 CLIP = SourceSpec("clip", "video", ("/videos/clip.mp4",))
 OTHER = SourceSpec("other", "video", ("/videos/other.avi",))
@@ -260,3 +261,18 @@ def test_every_kind_can_be_opened(tmp_path: Path, kind: str) -> None:
     sink.close(False)
     assert sink.outputs in ([], ())
     assert not list(tmp_path.iterdir())
+
+
+def test_how_much_is_done() -> None:
+    def record(decoded: int, frames: int | None) -> StreamRecord:
+        info = StreamInfo(None, frames, None, None, None, "h264", False)
+        return StreamRecord("clip", "clip.mp4", info=info, decoded=decoded)
+
+    waiting = StreamRecord("later", "later.mp4")
+    assert progress_of([]) is None
+    assert progress_of([waiting]) is None
+    assert progress_of([record(5, None)]) is None
+    assert progress_of([record(25, 100)]) == 0.25
+    assert progress_of([record(50, 100), waiting]) == 0.25  # taken to be as long
+    assert progress_of([record(100, 100), record(0, 300)]) == 0.25
+    assert progress_of([record(120, 100)]) == 1.0  # a container that says too little

@@ -21,7 +21,9 @@ import pytest
 
 from tests import media
 from tests.disks import small_disk
+from vision_infer.config.run import run_settings
 from vision_infer.core.result import RESULT_SCHEMA
+from vision_infer.precision.accuracy import evaluate
 
 pytest.importorskip("onnxruntime")
 COCO = pytest.importorskip("pycocotools.coco").COCO
@@ -229,3 +231,23 @@ def test_a_run_that_ends_early_leaves_everything_whole(tmp_path: Path, how: str)
     assert held["frames"] == held["images"] == held["pictures"]
     assert held["csv"] == held["parquet"] == held["coco"] == held["mot"] > 0
     assert not list(folder.glob(".*.partial"))
+
+
+def test_coco_results_score_what_our_own_evaluation_does(tmp_path: Path) -> None:
+    """Against COCO's own annotations, by the pictures' and categories' own numbers."""
+    from pycocotools.cocoeval import COCOeval
+
+    pictures = media.asset("images/coco_val_ccby")
+    out = tmp_path / "found.json"
+    done = command(pictures / "images", "--confidence", "0.001", "--iou", "0.65", "--out", out)
+    assert done.returncode == 0, done.stderr
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(pictures / "instances.json"))
+        scored = COCOeval(truth, truth.loadRes(str(out)), "bbox")
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    settings = run_settings(sources=("-",), device="cpu")
+    report = evaluate(settings, pictures / "instances.json", pictures / "images")
+    assert 100 * scored.stats[0] == pytest.approx(report.figures["AP"], abs=0.05)
+    assert 100 * scored.stats[1] == pytest.approx(report.figures["AP50"], abs=0.05)
