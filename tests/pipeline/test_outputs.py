@@ -276,3 +276,14 @@ def test_how_much_is_done() -> None:
     assert progress_of([record(50, 100), waiting]) == 0.25  # taken to be as long
     assert progress_of([record(100, 100), record(0, 300)]) == 0.25
     assert progress_of([record(120, 100)]) == 1.0  # a container that says too little
+
+
+def test_a_part_is_never_called_like_another_output(tmp_path: Path) -> None:
+    """Of two sources of one name the second is clip-2, and so would be the second part of the first."""
+    second = SourceSpec("clip-2", "video", ("/other/clip.mp4",))
+    with pytest.raises(UsageError, match=r"--rotate-mb: a part of .*clip\.jsonl would be called clip-2\.jsonl"):
+        plan([f"{tmp_path}/"], CLIP, second, rotate_bytes=1000, overwrite=True)
+    plan([f"{tmp_path}/"], CLIP, second)
+    plan([f"{tmp_path}/"], CLIP, OTHER, rotate_bytes=1000)
+    with pytest.raises(UsageError, match=r"would be called a-7\.jsonl"):
+        plan([tmp_path / "a.jsonl", tmp_path / "a-7.jsonl"], rotate_bytes=1000)

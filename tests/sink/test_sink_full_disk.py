@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -25,7 +27,7 @@ from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.mot import MotSink
 from vision_infer.sink.parquet import ParquetSink
 from vision_infer.sink.sink import OutputSpec, Sink
-from vision_infer.sink.space import NoSpaceError, size_in_words
+from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, size_in_words
 from vision_infer.sink.video import VideoSink
 
 SIZE = 1024 * 1024
@@ -163,3 +165,42 @@ def test_what_is_missing_is_estimated() -> None:
     for nothing in (None, 0.0, 1.5):
         assert error.at(nothing) is error
     assert [size_in_words(size) for size in (12, 3400, 5_600_000, 7e9)] == ["12 bytes", "3.4 kB", "5.6 MB", "7.0 GB"]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_what_is_put_aside_is_there_when_it_is_needed(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not able:  # a file system that cannot set space aside without writing it
+
+        def refuse(fd: int, offset: int, size: int) -> None:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with small_disk(SIZE) as folder:
+        reserve = SpaceReserve(folder, 100_000)
+        reserve.grow_to(300_000)
+        reserve.grow_to(200_000)
+        with pytest.raises(OSError, match="No space"):
+            reserve.grow_to(2 * SIZE)
+        with (folder / "file").open("wb", buffering=0) as raw:
+            file = ReservedFile(raw, reserve)
+            for _ in range(100):
+                file.write(bytes(10_000))
+                if file.full:
+                    break
+            assert SIZE - 330_000 < file.size < SIZE - 280_000
+            assert file.free < 8192
+            for _ in range(20):
+                file.write(bytes(10_000))
+            with pytest.raises(OSError, match="No space"):
+                file.write(bytes(SIZE))
+
+
+def test_a_reserve_that_cannot_grow_counts_as_full() -> None:
+    with small_disk(SIZE) as folder, (folder / "file").open("wb", buffering=0) as raw:
+        file = ReservedFile(raw, SpaceReserve(folder, 100_000))
+        states = []
+        for size in (500_000, 2 * SIZE):
+            file.grow_reserve(size)
+            states.append(file.full)
+        assert states == [False, True]
+        file.write(bytes(SIZE // 2))

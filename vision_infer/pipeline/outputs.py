@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,6 +287,7 @@ def _check(plan: OutputPlan, outs: Sequence[str], sources: Sequence[SourceSpec],
     for output in plan.shared:
         if output.rotate_bytes is not None:
             _check_second_part(output)
+    _check_parts(plan)
 
 
 def _check_crops(output: OutputSpec, stream: str, inputs: set[str], overwrite: bool) -> None:
@@ -298,6 +300,20 @@ def _check_crops(output: OutputSpec, stream: str, inputs: set[str], overwrite: b
     if folder.is_dir() and not overwrite and any(folder.iterdir()):
         raise OutputError(f"{folder}: exists already", "add --overwrite to write into it, or choose another --crops")
     check_output(folder / "label" / "crop.jpg", overwrite)
+
+
+def _check_parts(plan: OutputPlan) -> None:
+    """Refuse that a part of one output has the name of another: of two sources called clip the second is clip-2."""
+    others = {os.path.realpath(path) for path in plan.paths()}
+    for output in plan.specs():
+        if output.rotate_bytes is not None:
+            path = Path(os.path.realpath(output.path))
+            part = re.compile(re.escape(f"{path.parent / path.stem}-") + r"[0-9]+" + re.escape(path.suffix))
+            for other in filter(part.fullmatch, others):
+                raise UsageError(
+                    f"--rotate-mb: a part of {output.path} would be called {os.path.basename(other)}, as another output is",
+                    "leave --rotate-mb out, or run these sources apart",
+                )
 
 
 def _check_second_part(output: OutputSpec) -> None:

@@ -91,7 +91,7 @@ class SpaceReserve:
     """
 
     def __init__(self, folder: Path, size: int) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
         self._size = 0
         try:
             self.grow_to(size)
@@ -107,13 +107,30 @@ class SpaceReserve:
         """
         if size <= self._size or self._file.closed:
             return
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file.fileno(), 0, size)
-        else:  # macOS
-            self._file.seek(self._size)
-            self._file.write(bytes(size - self._size))
-            self._file.flush()
+        if not self._allocated(size):
+            try:
+                self._fill(size)
+            except OSError:
+                os.ftruncate(self._file.fileno(), self._size)
+                raise
         self._size = size
+
+    def _fill(self, size: int) -> None:
+        self._file.seek(self._size)
+        while (missing := size - self._file.tell()) > 0:
+            self._file.write(bytes(missing))
+
+    def _allocated(self, size: int) -> bool:
+        """Whether the system could set so much aside without writing it: macOS and some file systems cannot."""
+        if not hasattr(os, "posix_fallocate"):
+            return False
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                return False
+            raise
+        return True
 
     def release(self) -> None:
         """Give it back. Further calls do nothing."""
@@ -157,11 +174,27 @@ class ReservedFile:
             except OSError as error:
                 if not is_full(error) or self.full:
                     raise
-                self.full = True
-                disk = os.fstatvfs(self._raw.fileno())
-                self.free = disk.f_bavail * disk.f_frsize
-                self.reserve.release()
+                self._now_full()
         return len(view)
+
+    def grow_reserve(self, size: int) -> None:
+        """Put ``size`` bytes aside altogether; where there is not as much, the disk counts as full.
+
+        Raises:
+            OSError: anything else.
+        """
+        try:
+            self.reserve.grow_to(size)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._now_full()
+
+    def _now_full(self) -> None:
+        self.full = True
+        disk = os.fstatvfs(self._raw.fileno())
+        self.free = disk.f_bavail * disk.f_frsize
+        self.reserve.release()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place, as for any file."""

@@ -182,7 +182,7 @@ class VideoSink:
             self._sound.copy_until(float(pts * self._time_base))
         self._frames += 1
         if self._frames % _RESERVE_EVERY == 0 and self._target is not None:
-            self._target.reserve.grow_to(_RESERVE + self._frames * _INDEX_PER_FRAME)
+            self._target.grow_reserve(_RESERVE + self._frames * _INDEX_PER_FRAME)
 
     def _pts(self, seconds: float | None) -> int:
         # Timestamps must rise: one that is missing or does not rise goes right after the one before.
