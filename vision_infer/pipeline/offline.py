@@ -172,6 +172,8 @@ def _import_libraries(settings: RunSettings, job: _Job) -> None:
     if kinds & {"video", "pictures"}:
         import_module("vision_infer.sink.video")
         import_module("supervision")
+    if "crops" in kinds:
+        import_module("vision_infer.sink.crops")
     if "parquet" in kinds:
         import_module("pyarrow.parquet")
     if settings.track:

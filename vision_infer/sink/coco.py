@@ -113,7 +113,8 @@ def _separated(file: RowFile, row: str) -> bytes:
 def _image(result: Result, number: int) -> str:
     name = result.file or (result.stream if result.pts_s is None else f"{result.stream}/{result.frame:06d}")
     row = {"id": number, "file_name": name, "width": result.size.width, "height": result.size.height}
-    return json.dumps(row | {"stream": result.stream, "frame": result.frame, "pts_s": result.pts_s})
+    pts = None if result.pts_s is None else round(result.pts_s, 6)
+    return json.dumps(row | {"stream": result.stream, "frame": result.frame, "pts_s": pts})
 
 
 def _detections(found: Detections, number: int) -> str:
