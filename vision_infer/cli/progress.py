@@ -43,9 +43,14 @@ class Bars:
         self._rate = Rate(clock)
         self._tasks: dict[str, TaskID] = {}
         self._all = bars.add_task("all", total=None, text="")
+        self._memory_told = False
 
     def __call__(self, statuses: Sequence[StreamStatus]) -> None:
         """Draw the streams as they are now."""
+        memory = None if self._memory_told else memory_text(statuses)
+        if memory is not None:
+            self._memory_told = True
+            self._bars.console.print(memory)
         for status in statuses:
             task = self._tasks.get(status.name)
             if status.state in _OVER:
@@ -67,11 +72,16 @@ class PlainLines:
         self._clock = clock
         self._rate = Rate(clock)
         self._next_ns = clock.monotonic_ns() + LINE_INTERVAL_NS
+        self._memory_told = False
 
     def __call__(self, statuses: Sequence[StreamStatus]) -> None:
         """Tell how far it is, if it is time to."""
         now = self._clock.monotonic_ns()
         text = self._rate.text(statuses)
+        memory = None if self._memory_told else memory_text(statuses)
+        if memory is not None:
+            self._memory_told = True
+            sys.stderr.write(f"{memory}\n")
         if now >= self._next_ns:
             self._next_ns = now + LINE_INTERVAL_NS
             over = sum(status.state in _OVER for status in statuses)
@@ -98,6 +108,15 @@ class Rate:
         if total and rate > 0:
             parts.append(f"{_clock_text(max(0.0, (total - done) / rate))} left")
         return ", ".join(parts)
+
+
+def memory_text(statuses: Sequence[StreamStatus]) -> str | None:
+    """What decoded pictures will take, once the first sources are open; None before."""
+    states = {status.state for status in statuses}
+    open_now = [status for status in statuses if status.state is StreamState.RUNNING and status.picture_bytes]
+    if StreamState.OPENING in states or not open_now:
+        return None
+    return f"decoded pictures take at most {sum(status.picture_bytes for status in open_now) / 1e6:.0f} MB at a time"
 
 
 def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:

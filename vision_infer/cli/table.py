@@ -32,7 +32,7 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         encoder = f" ({summary.encoders[output]})" if output in summary.encoders else ""
         console.print(f"wrote {output}{encoder}", soft_wrap=True, markup=False)
     if summary.interrupted:
-        console.print("stopped before the end: what was decoded is written")
+        console.print("stopped before the end: what was done until then is written whole")
 
 
 def _stages(summary: RunSummary) -> Table:

@@ -57,6 +57,9 @@ class StreamRecord:
     present_ns: int = 0
     """time from opening to the last frame, monotonic"""
 
+    picture_bytes: int = 0
+    """most memory that its decoded pictures on their way take, beside the decoder's own; 0 until it is open"""
+
     def drop(self, reason: DropReason) -> None:
         """Count a dropped frame."""
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
@@ -91,6 +94,8 @@ class StreamStatus:
     gaps: int
     dropped: dict[str, int]
     error: str | None
+    picture_bytes: int
+    """most memory that its decoded pictures on their way take; 0 until it is open, and where it is not known"""
 
 
 def progress_of(records: Sequence[StreamRecord]) -> float | None:
@@ -117,4 +122,5 @@ def status_of(record: StreamRecord) -> StreamStatus:
         gaps=record.report.gaps + record.unreadable,
         dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
+        picture_bytes=record.picture_bytes,
     )

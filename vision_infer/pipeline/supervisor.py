@@ -40,6 +40,11 @@ from vision_infer.telemetry.account import Busy, StageAccount
 
 EVENTS_KEPT = 1024
 MESSAGES_IN_FLIGHT = 64
+PICTURE_MEMORY_BYTES = 1 << 30
+"""what the decoded pictures of all open streams may take together, as far as their windows can be made smaller for it"""
+LEAST_WINDOW = 2
+BYTES_PER_PIXEL = 3
+"""of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +273,7 @@ class Supervisor:
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
+        self._bound_memory(record, window)
         tracker = None if command.track is None else Tracker(confidence=command.track, per_class=command.track_per_class)
         keep = Filter(command.min_size, command.region) if command.min_size or command.region else None
         sinks: list[Sink] = []
@@ -294,6 +300,18 @@ class Supervisor:
         with self._changed:
             self._set_state(record, StreamState.RUNNING)
         return outlet.needs_pictures
+
+    def _bound_memory(self, record: StreamRecord, window: Window) -> None:
+        """Large pictures: let fewer of them be on their way."""
+        size = None if record.info is None else record.info.size
+        if size is None:
+            return
+        picture = size.width * size.height * BYTES_PER_PIXEL
+        fit = PICTURE_MEMORY_BYTES // (self._max_active * picture)
+        places = max(LEAST_WINDOW, min(self._window, fit))
+        for _ in range(self._window - places):
+            window.try_acquire()
+        record.picture_bytes = places * picture
 
     def _stream_ended(self, ended: Ended, joined: bool) -> None:
         """The results stage has passed on the last result of a stream, or the stream never joined it."""

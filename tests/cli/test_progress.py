@@ -1,0 +1,78 @@
+"""Progress, with a clock of our own."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, Rate, memory_text, totals
+from vision_infer.pipeline.status import StreamState, StreamStatus
+
+
+class HandClock:
+    """Goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def wall_ns(self) -> int:
+        return self.now_ns
+
+
+def status(name: str, state: StreamState, decoded: int, expected: int | None = 100, picture_bytes: int = 0) -> StreamStatus:
+    return StreamStatus(name, f"{name}.mp4", state, expected, 25.0, decoded, decoded, 0, 0, {}, None, picture_bytes)
+
+
+def test_totals_count_what_ended_as_it_was_and_the_rest_as_expected() -> None:
+    ended = status("a", StreamState.ENDED, 90)
+    running = status("b", StreamState.RUNNING, 30)
+    assert totals([ended, running]) == (190, 120)
+    assert totals([ended, status("c", StreamState.WAITING, 0, None)]) == (None, 90)
+    assert totals([status("d", StreamState.RUNNING, 130)]) == (130, 130)
+
+
+def test_the_rate_tells_frames_speed_and_what_is_left() -> None:
+    clock = HandClock()
+    rate = Rate(clock)
+    clock.now_ns = 2_000_000_000
+    assert rate.text([status("a", StreamState.RUNNING, 50)]) == "50/100 frames, 25.0 fps, 1.0x real time, 00:02 left"
+    assert rate.text([status("a", StreamState.RUNNING, 50, None)]).startswith("50/? frames, 25.0 fps")
+
+
+def test_plain_lines_come_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = HandClock()
+    lines = PlainLines(clock)
+    for second in range(12):
+        clock.now_ns = second * 1_000_000_000
+        lines([status("a", StreamState.RUNNING, 10 * second), status("b", StreamState.ENDED, 7)])
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 11 * 1_000_000_000 // LINE_INTERVAL_NS
+    assert told[0].startswith("1/2 sources done, 57/107 frames")
+
+
+def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.CaptureFixture[str]) -> None:
+    opening = [status("a", StreamState.RUNNING, 0, picture_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
+    assert memory_text(opening) is None
+    both = [status(name, StreamState.RUNNING, 0, picture_bytes=30_000_000) for name in "ab"]
+    assert memory_text(both) == "decoded pictures take at most 60 MB at a time"
+    lines = PlainLines(HandClock())
+    for _ in range(3):
+        lines(both)
+    assert capsys.readouterr().err == "decoded pictures take at most 60 MB at a time\n"
+
+
+def test_a_bar_for_each_source_that_runs_and_one_for_all() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    progress = Progress(console=console, auto_refresh=False)
+    bars = Bars(progress, HandClock())
+    bars([status("a", StreamState.RUNNING, 10), status("b", StreamState.RUNNING, 20), status("c", StreamState.WAITING, 0)])
+    assert [task.description for task in progress.tasks] == ["all", "a", "b"]
+    assert [task.completed for task in progress.tasks] == [30, 10, 20]
+    bars([status("a", StreamState.ENDED, 100), status("b", StreamState.RUNNING, 50), status("c", StreamState.RUNNING, 1)])
+    assert [task.description for task in progress.tasks] == ["all", "b", "c"]
