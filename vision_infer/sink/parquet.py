@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
@@ -19,7 +17,7 @@ from vision_infer.sink.sink import OutputSpec, Written
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is_full
 
 ROWS_OF_A_GROUP = 65_536
-"""rows that are held in memory and become a row group: about 3 MB"""
+"""rows that are held in memory and become a row group: about 4 MB"""
 _FOOTER = 64 * 1024
 _FOOTER_PER_GROUP = 4096
 """bytes kept free for the end of the file, without which nothing of it can be read"""
@@ -35,13 +33,71 @@ def require_pyarrow() -> None:
         raise OutputError(".parquet needs pyarrow, which is not installed", "pip install 'vision-infer[parquet]'")
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    stream: str
-    frame: int
-    pts_s: float | None
-    file: str | None
-    detections: Detections
+class _Rows:
+    """The rows of a group in columns of a fixed length: what is held does not depend on how many frames they come from."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.count = 0
+        self._boxes = np.empty((room, 4), np.float32)
+        self._scores = np.empty(room, np.float32)
+        self._class_ids, self._tracks = np.empty(room, np.int32), np.empty(room, np.int32)
+        self._frames = np.empty(room, np.int64)
+        self._pts = np.empty(room, np.float64)  # NaN: there is none
+        self._texts = {name: np.empty(room, np.int32) for name in ("stream", "file", "label")}  # -1: there is none
+        self._known: dict[str, dict[str, int]] = {name: {} for name in self._texts}
+
+    def add(self, result: Result, first: int) -> int:
+        """Add the detections from ``first`` on, as many as there is room for; returns how many."""
+        found = result.detections
+        taken = min(len(found) - first, self.room - self.count)
+        rows, of = slice(self.count, self.count + taken), slice(first, first + taken)
+        self._boxes[rows] = found.boxes[of]
+        self._scores[rows] = found.scores[of]
+        self._class_ids[rows] = found.class_ids[of]
+        self._tracks[rows] = 0 if found.track_ids is None else found.track_ids[of]
+        self._frames[rows] = result.frame
+        self._pts[rows] = np.nan if result.pts_s is None else result.pts_s
+        self._texts["stream"][rows] = self._number("stream", result.stream)
+        self._texts["file"][rows] = -1 if result.file is None else self._number("file", result.file)
+        labels = [self._number("label", found.label_of(class_id)) for class_id in found.class_ids[of].tolist()]
+        self._texts["label"][rows] = labels
+        self.count += taken
+        return taken
+
+    def take(self) -> Any:
+        """All rows as a table of Arrow, which is good until more are added; none are left here."""
+        import pyarrow as pa
+
+        rows = slice(0, self.count)
+        pts, tracks = self._pts[rows], self._tracks[rows]
+        columns = [
+            self._text("stream"),
+            pa.array(self._frames[rows]),
+            pa.array(pts, mask=np.isnan(pts)),
+            self._text("file"),
+            pa.array(self._class_ids[rows]),
+            self._text("label"),
+            pa.array(self._scores[rows]),
+            *(pa.array(np.ascontiguousarray(self._boxes[rows, edge])) for edge in range(4)),
+            pa.array(tracks, mask=tracks <= 0),
+        ]
+        table = pa.Table.from_arrays(columns, schema=_schema())
+        self.count = 0
+        for known in self._known.values():
+            known.clear()
+        return table
+
+    def _number(self, column: str, text: str) -> int:
+        return self._known[column].setdefault(text, len(self._known[column]))
+
+    def _text(self, column: str) -> Any:
+        import pyarrow as pa
+
+        numbers = self._texts[column][: self.count]
+        # A file's name may hold bytes that are no text: they are written as escapes.
+        texts = [text.encode(errors="backslashreplace").decode() for text in self._known[column]]
+        return pa.DictionaryArray.from_arrays(pa.array(numbers, mask=numbers < 0), pa.array(texts, pa.string()))
 
 
 class ParquetSink:
@@ -58,9 +114,7 @@ class ParquetSink:
         import pyarrow.parquet as pq
 
         self._lock = threading.Lock()
-        self._group = rows_of_a_group
-        self._waiting: list[_Found] = []
-        self._rows_waiting = 0
+        self._waiting = _Rows(rows_of_a_group)
         self._rows = 0
         self._groups = 0
         self._closed = False
@@ -86,10 +140,11 @@ class ParquetSink:
         with self._lock:
             if self._failure is not None:
                 raise self._failure
-            self._waiting.append(_Found(result.stream, result.frame, result.pts_s, result.file, result.detections))
-            self._rows_waiting += len(result.detections)
-            if self._rows_waiting >= self._group:
-                self._flush()
+            first = 0
+            while first < len(result.detections):
+                first += self._waiting.add(result, first)
+                if self._waiting.count == self._waiting.room:
+                    self._flush()
 
     def close(self, complete: bool) -> None:
         """Write the last rows and the footer, and put the file in its place; a run that broke before any row leaves none."""
@@ -99,7 +154,7 @@ class ParquetSink:
             self._closed = True
             known, failure = self._failure, None
             try:
-                if self._waiting and known is None:
+                if self._waiting.count and known is None:
                     self._flush()
             except OutputError as error:
                 failure = error
@@ -125,9 +180,7 @@ class ParquetSink:
 
     def _flush(self) -> None:
         """Write the rows that wait as a group, or as many of them as the disk has space for."""
-        table = _table(self._waiting)
-        self._waiting.clear()
-        self._rows_waiting = 0
+        table = self._waiting.take()
         wanted = len(table)
         try:
             while len(table) and not self._reserved(table.nbytes):
@@ -173,41 +226,3 @@ def _schema() -> Any:
             pa.field("track_id", pa.int32()),
         ]
     )
-
-
-def _table(found: Sequence[_Found]) -> Any:
-    import pyarrow as pa
-
-    counts = [len(one.detections) for one in found]
-    boxes = np.concatenate([one.detections.boxes for one in found])
-    classes = np.concatenate([one.detections.class_ids for one in found])
-    tracks = np.concatenate([_tracks(one.detections) for one in found])
-    labels = [one.detections.label_of(class_id) for one in found for class_id in one.detections.class_ids.tolist()]
-
-    def text(values: list[str | None]) -> Any:
-        return pa.array(values, pa.string()).dictionary_encode()
-
-    def repeated(values: list[Any], kind: Any) -> Any:
-        return pa.array(values, kind).take(pa.array(np.repeat(np.arange(len(counts)), counts)))
-
-    columns = [
-        repeated([_text(one.stream) for one in found], pa.string()).dictionary_encode(),
-        repeated([one.frame for one in found], pa.int64()),
-        repeated([one.pts_s for one in found], pa.float64()),
-        repeated([None if one.file is None else _text(one.file) for one in found], pa.string()).dictionary_encode(),
-        pa.array(classes, pa.int32()),
-        text([_text(label) for label in labels]),
-        pa.array(np.concatenate([one.detections.scores for one in found]), pa.float32()),
-        *(pa.array(np.ascontiguousarray(boxes[:, edge]), pa.float32()) for edge in range(4)),
-        pa.array(tracks, pa.int32(), mask=tracks <= 0),
-    ]
-    return pa.Table.from_arrays(columns, schema=_schema())
-
-
-def _tracks(found: Detections) -> Any:
-    return np.zeros(len(found), np.int32) if found.track_ids is None else found.track_ids
-
-
-def _text(text: str) -> str:
-    # A file's name may hold bytes that are no text: they are written as escapes.
-    return text.encode(errors="backslashreplace").decode()
