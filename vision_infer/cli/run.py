@@ -152,11 +152,12 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
     if summary is not None:
         from vision_infer.sink.output_file import OutputFile, output_error
 
+        file = OutputFile(str(summary), overwrite)
         try:
-            file = OutputFile(str(summary), overwrite)
             file.partial.write_text(text + "\n", encoding="utf-8")
-            file.commit()
         except OSError as error:
+            file.discard()
             raise output_error(summary, error) from error
+        file.commit()
     if json_summary:
         sys.stdout.write(text + "\n")
