@@ -8,12 +8,14 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from weakref import WeakSet
 
 import av.logging
 import pytest
 
 from tests import media, odd_files
 from tests.stream.test_stream_damage import FAST_START
+from vision_infer.stream import ffmpeg_log
 from vision_infer.stream.ffmpeg_log import LINES_A_SECOND, LINES_A_SOURCE, SourceLog
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import SourceSpec
@@ -91,7 +93,12 @@ def test_no_password_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert log.said("token=***")
 
 
-def test_a_line_from_a_thread_of_ffmpegs_belongs_to_the_only_source(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_from_a_thread_of_ffmpegs_belongs_to_the_only_source(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg_log, "_unattributed", None)  # other tests may have used up its lines
+    monkeypatch.setattr(ffmpeg_log, "_open", WeakSet())
+
     def speak() -> None:
         av.logging.log(av.logging.ERROR, "h264", "who am I")
 

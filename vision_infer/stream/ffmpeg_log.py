@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from weakref import WeakSet
 
 import av.logging
 
@@ -27,7 +28,8 @@ _log = logging.getLogger("vision_infer.ffmpeg")
 _log.addHandler(logging.NullHandler())  # without it, Python prints what nobody handles
 _local = threading.local()
 _lock = threading.Lock()
-_open: list[SourceLog] = []
+_open: WeakSet[SourceLog] = WeakSet()
+"""weak: a source that nobody closed is no source"""
 _installed = False
 
 
@@ -55,7 +57,7 @@ class SourceLog:
         self._in_second = 0
         _install()
         with _lock:
-            _open.append(self)
+            _open.add(self)
 
     def here(self) -> None:
         """What FFmpeg says on this thread is about this source, until another says so."""
@@ -89,8 +91,7 @@ class SourceLog:
     def close(self) -> None:
         """Say how many lines were not passed on."""
         with _lock:
-            if self in _open:
-                _open.remove(self)
+            _open.discard(self)
         if getattr(_local, "source", None) is self:
             _local.source = None
         if self.suppressed:
@@ -118,7 +119,7 @@ def _nobody() -> SourceLog:
     if _unattributed is None:
         _unattributed = SourceLog("source unknown")
         with _lock:
-            _open.remove(_unattributed)
+            _open.discard(_unattributed)
     return _unattributed
 
 

@@ -25,6 +25,7 @@ from vision_infer.stream.open_video import (
     too_many_pixels,
     video_stream,
 )
+from vision_infer.stream.ordered_times import OrderedTimes
 from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
@@ -144,6 +145,7 @@ class VideoFileSource:
         first = self._seek() if read.start_s else None
         since_s = self._range(0.0)[0] if read.start_s and self._origin_s is not None else None
         watch = GapWatch(self.report, self._interval_s, None if first else self._origin_s, since_s)
+        times = OrderedTimes() if self._container.format.name == "avi" and self._stream.codec_context.has_b_frames else None
         while True:
             packet, first = (first or self._next_packet()), None
             if packet is None:
@@ -154,6 +156,8 @@ class VideoFileSource:
             if packet.size:
                 self._marked += packet.is_corrupt
                 self._last_is_partial = packet.is_corrupt
+                if times is not None:
+                    times.sent(packet.pts)
             self._log.here()
             try:
                 decoded = packet.decode()
@@ -161,6 +165,8 @@ class VideoFileSource:
                 if self._log.said("max pixel count"):
                     raise too_many_pixels("pictures further on", read, self._shown) from None
                 watch.lost(_packet_s(packet))
+                if times is not None:
+                    times.lost(packet.pts)
                 continue
             except EOFError:  # the decoder was flushed already
                 watch.finish()
@@ -169,6 +175,8 @@ class VideoFileSource:
                 raise StreamError(f"{self._shown}: decoding stopped: {reason(error)}", "the file may be damaged") from error
             for frame in decoded:
                 self._seen = True
+                if times is not None:
+                    frame.pts = times.of(frame.pts, frame.key_frame)
                 pts_s = _pts_s(frame)
                 self._marked += frame.is_corrupt
                 watch.frame(pts_s, _end_s(frame, pts_s, self._interval_s), self._log.errors + self._marked)
