@@ -166,7 +166,7 @@ def test_several_sources(tmp_path: Path) -> None:
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_whole(tmp_path: Path) -> None:
     clip = media.bikes()
-    with small_disk(600 * 1024) as disk:
+    with small_disk(450 * 1024) as disk:
         done = command(clip, "--every", "50", "--out", disk / "bikes.mp4", "--out", tmp_path / "rows.jsonl")
         assert done.returncode == 5, done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
