@@ -76,8 +76,7 @@ class VideoFileSource:
         index = 0
         end_s = begin_s = None
         position, damaged = None, False
-        for decoded in self._decoded():
-            pts_s = _pts_s(decoded)
+        for decoded, pts_s, next_s in self._decoded():
             if pts_s is not None:
                 if begin_s is None:  # the first time that is known
                     begin_s, end_s = self._range(pts_s)
@@ -90,7 +89,7 @@ class VideoFileSource:
             if decoded.interlaced_frame and not self.info.interlaced:
                 self.info = replace(self.info, interlaced=True)
                 self._warn_interlaced()
-            position = _end_s(decoded, pts_s, self._interval_s)
+            position = next_s
             yield Frame(name, index, pts_s, VideoPicture(decoded, _turns(decoded)), Trace(), damaged=damaged)
             index += 1
         else:
@@ -127,6 +126,7 @@ class VideoFileSource:
             raise
         self._packets = self._container.demux(self._stream)
         rate = self._stream.average_rate or self._stream.base_rate
+        self._base_s = float(self._stream.time_base or 0)
         self._interval_s = float(1 / rate) if rate and not read.keyframes else None
 
     def _close(self) -> None:
@@ -140,7 +140,8 @@ class VideoFileSource:
         origin = first_s if self._origin_s is None else self._origin_s
         return origin + read.start_s, None if read.end_s is None else origin + read.end_s
 
-    def _decoded(self) -> Iterator[av.VideoFrame]:
+    def _decoded(self) -> Iterator[tuple[av.VideoFrame, float | None, float | None]]:
+        """Every frame from the one where decoding begins, its presentation time, and when the next is due, seconds."""
         read = self.spec.read
         first = self._seek() if read.start_s else None
         since_s = self._range(0.0)[0] if read.start_s and self._origin_s is not None else None
@@ -178,9 +179,16 @@ class VideoFileSource:
                 if times is not None:
                     frame.pts = times.of(frame.pts, frame.key_frame)
                 pts_s = _pts_s(frame)
+                next_s = self._next_s(frame, pts_s)
                 self._marked += frame.is_corrupt
-                watch.frame(pts_s, _end_s(frame, pts_s, self._interval_s), self._log.errors + self._marked)
-                yield frame
+                watch.frame(pts_s, next_s, self._log.errors + self._marked)
+                yield frame, pts_s, next_s
+
+    def _next_s(self, frame: av.VideoFrame, pts_s: float | None) -> float | None:
+        if pts_s is None:
+            return None
+        duration = frame.duration
+        return pts_s + (duration * self._base_s if duration else self._interval_s or 0.0)
 
     def _next_packet(self) -> Packet[VideoStream] | None:
         self._log.here()
@@ -310,8 +318,10 @@ def _start_s(stream: VideoStream) -> float | None:
 
 def _pts_s(frame: av.VideoFrame) -> float | None:
     """Presentation time, seconds. Where a container gives decoding times only, those: such streams have no B-frames."""
-    pts = frame.pts if frame.pts is not None else frame.dts
-    return None if pts is None or frame.time_base is None else float(pts * frame.time_base)
+    if frame.pts is not None:
+        return frame.time
+    dts, base = frame.dts, frame.time_base
+    return None if dts is None or base is None else float(dts * base)
 
 
 def _packet_s(packet: Packet[VideoStream]) -> float | None:
@@ -319,16 +329,10 @@ def _packet_s(packet: Packet[VideoStream]) -> float | None:
     return None if pts is None else float(pts * packet.time_base)
 
 
-def _end_s(frame: av.VideoFrame, pts_s: float | None, interval_s: float | None) -> float | None:
-    """When the next frame is due, seconds."""
-    if pts_s is None:
-        return None
-    if frame.duration and frame.time_base is not None:
-        return pts_s + float(frame.duration * frame.time_base)
-    return pts_s + (interval_s or 0.0)
-
-
 def _turns(frame: av.VideoFrame) -> int:
     """Quarter turns counterclockwise that its stream wants; an angle between is ignored."""
-    turns = frame.rotation / 90
-    return round(turns) % 4 if abs(turns - round(turns)) < 0.02 else 0
+    angle = frame.rotation
+    if not angle:
+        return 0
+    turns = round(angle / 90)
+    return turns % 4 if abs(angle - 90 * turns) < 2 else 0
