@@ -30,15 +30,20 @@ LATE_TS = media.Clip(suffix=".ts", frames=60, options=(("preset", "veryfast"), (
 
 def rotated(clockwise: int) -> Path:
     """A phone's video: held upright, coded lying down, with a note how to turn it for display."""
+    return displayed(_MATRICES[clockwise])
+
+
+def displayed(matrix: tuple[int, int, int, int]) -> Path:
+    """A video with a display matrix: a point goes from (x, y) to (a·x + c·y, b·x + d·y), y downwards."""
 
     def write(path: Path) -> None:
         data = bytearray(media.clip(media.H264).read_bytes())
-        a, b, c, d = (65_536 * value for value in _MATRICES[clockwise])
+        a, b, c, d = (65_536 * value for value in matrix)
         at = data.index(b"tkhd") + 4 + 40
         data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
         path.write_bytes(data)
 
-    return media.made(f"rotated {clockwise}", ".mp4", write)
+    return media.made(f"displayed {matrix}", ".mp4", write)
 
 
 def two_tracks() -> Path:

@@ -29,6 +29,29 @@ def test_a_turned_video_is_shown_as_a_player_shows_it(clockwise: int, turns: int
         assert np.array_equal(frame.picture.to_rgb(), wanted)
 
 
+@pytest.mark.parametrize(
+    "matrix",
+    [(a, b, c, d) for a, d in ((1, 1), (-1, 1), (1, -1), (-1, -1)) for b, c in ((0, 0),)]
+    + [(0, b, c, 0) for b in (-1, 1) for c in (-1, 1)],
+    ids=str,
+)
+def test_every_mirroring_and_turn(matrix: tuple[int, int, int, int]) -> None:
+    """Pixel by pixel, by the definition of the matrix: front cameras mirror."""
+    coded = read(media.clip(media.H264))[1][5].picture.to_rgb()
+    shown = read(odd_files.displayed(matrix))[1][5].picture.to_rgb()
+    a, b, c, d = matrix
+    height, width = coded.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    p, q = a * x + c * y, b * x + d * y
+    wanted = np.zeros_like(shown)
+    wanted[q - q.min(), p - p.min()] = coded
+    assert np.array_equal(shown, wanted)
+
+
+def test_a_matrix_that_is_none_turns_nothing() -> None:
+    assert read(odd_files.displayed((0, 0, 0, 0)))[1][0].picture.size == Size(128, 96)
+
+
 @pytest.mark.parametrize("clockwise", [0, 90, 180, 270])
 @pytest.mark.parametrize("target", [Size(64, 48), Size(50, 70)], ids=str)
 def test_a_turned_picture_in_a_slot_is_turned_too(clockwise: int, target: Size) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.picture import Slot
 from vision_infer.stream.colour import set_matrix
+from vision_infer.stream.orientation import UPRIGHT, Orientation
 
 _REFORMATTERS_PER_THREAD = 16
 _local = threading.local()
@@ -67,16 +68,16 @@ class VideoPicture:
 
     Args:
         frame: the decoder's.
-        quarter_turns: to turn it by, counterclockwise, 0–3.
+        orientation: how it is shown.
     """
 
-    __slots__ = ("_frame", "_quarter_turns", "size")
+    __slots__ = ("_frame", "_orientation", "size")
 
-    def __init__(self, frame: av.VideoFrame, quarter_turns: int = 0) -> None:
+    def __init__(self, frame: av.VideoFrame, orientation: Orientation = UPRIGHT) -> None:
         self._frame = frame
-        self._quarter_turns = quarter_turns
+        self._orientation = orientation
         set_matrix(frame)
-        self.size = Size(frame.height, frame.width) if quarter_turns % 2 else Size(frame.width, frame.height)
+        self.size = Size(frame.height, frame.width) if orientation.turns % 2 else Size(frame.width, frame.height)
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Convert and resize, and turn on the way into the slot what has become small."""
@@ -87,11 +88,12 @@ class VideoPicture:
         return self._rgb(self.size).copy()
 
     def _rgb(self, size: Size) -> NDArray[np.uint8]:
-        turns = self._quarter_turns
-        if not turns:
-            return _to_rgb24(self._frame, size.width, size.height)
+        turns = self._orientation.turns
         width, height = (size.height, size.width) if turns % 2 else (size.width, size.height)
-        return np.rot90(_to_rgb24(self._frame, width, height), turns)
+        rgb = _to_rgb24(self._frame, width, height)
+        if self._orientation.mirrored:
+            rgb = rgb[:, ::-1]
+        return np.rot90(rgb, turns) if turns else rgb
 
 
 class ArrayPicture:

@@ -26,6 +26,7 @@ from vision_infer.stream.open_video import (
     video_stream,
 )
 from vision_infer.stream.ordered_times import OrderedTimes
+from vision_infer.stream.orientation import Orientations
 from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
@@ -73,7 +74,7 @@ class VideoFileSource:
     def frames(self) -> Iterator[Frame]:
         """The frames that are wanted and can be decoded, in presentation order."""
         read, name, report = self.spec.read, self.spec.name, self.report
-        index = 0
+        index, orientations = 0, Orientations()
         end_s = begin_s = None
         position, damaged = None, False
         for decoded, pts_s, next_s in self._decoded():
@@ -90,7 +91,7 @@ class VideoFileSource:
                 self.info = replace(self.info, interlaced=True)
                 self._warn_interlaced()
             position = next_s
-            yield Frame(name, index, pts_s, VideoPicture(decoded, _turns(decoded)), Trace(), damaged=damaged)
+            yield Frame(name, index, pts_s, VideoPicture(decoded, orientations.of(decoded)), Trace(), damaged=damaged)
             index += 1
         else:
             self._check_end(position, damaged)
@@ -327,12 +328,3 @@ def _pts_s(frame: av.VideoFrame) -> float | None:
 def _packet_s(packet: Packet[VideoStream]) -> float | None:
     pts = packet.pts if packet.pts is not None else packet.dts
     return None if pts is None else float(pts * packet.time_base)
-
-
-def _turns(frame: av.VideoFrame) -> int:
-    """Quarter turns counterclockwise that its stream wants; an angle between is ignored."""
-    angle = frame.rotation
-    if not angle:
-        return 0
-    turns = round(angle / 90)
-    return turns % 4 if abs(angle - 90 * turns) < 2 else 0
