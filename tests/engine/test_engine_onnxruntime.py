@@ -171,3 +171,12 @@ def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
     leave(None, None, None)
     leave(None, None, None)
     assert not engine._sessions
+
+
+def test_the_callers_arithmetic_stays_as_it_was(bundled: Path) -> None:
+    """A session that flushes denormals to zero would change the floating-point mode of the thread that calls it, for good."""
+    smallest = np.nextafter(0.0, 1.0)
+    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
+        engine.collect(engine.submit(engine.lend(1)))
+        assert np.array([smallest])[0] * 1.0 == smallest
+        assert np.float64(2.0) ** -1060 > 0

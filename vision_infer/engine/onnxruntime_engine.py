@@ -142,8 +142,7 @@ def _load(path: Path, settings: OnnxRuntimeSettings) -> Any:
     options.log_severity_level = 3
     # Waiting threads sleep: spinning takes the cores from decoding and from the other workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Denormals cost a hundred times a normal multiplication and mean nothing here.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Not "session.set_denormal_as_zero": it changes the floating-point mode of whatever thread calls, a user's too, for good.
     providers: list[Any] = ["CPUExecutionProvider"]
     if settings.device == "cuda":
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
