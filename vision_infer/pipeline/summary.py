@@ -7,7 +7,7 @@ from typing import Any
 
 from vision_infer.core.trace import STAGES
 from vision_infer.pipeline.status import StreamRecord, StreamState, status_of
-from vision_infer.pipeline.supervisor import Work
+from vision_infer.telemetry.account import Work
 
 BUSY_ENOUGH = 0.5
 """a part that was busy for less than half of its time did not bound the run"""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
 from vision_infer.analyze.region import Filter
@@ -36,7 +35,7 @@ from vision_infer.sink.space import NoSpaceError
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
-from vision_infer.telemetry.account import Busy, StageAccount
+from vision_infer.telemetry.account import Busy, StageAccount, Work
 
 EVENTS_KEPT = 1024
 MESSAGES_IN_FLIGHT = 64
@@ -45,17 +44,6 @@ PICTURE_MEMORY_BYTES = 1 << 30
 LEAST_WINDOW = 2
 BYTES_PER_PIXEL = 3
 """of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """How busy the parts were, each out of the time that its workers were there."""
-
-    decode: Busy
-    preprocess: Busy
-    inference: Busy
-    postprocess: Busy
-    write: Busy
 
 
 class Supervisor:

@@ -64,3 +64,14 @@ class Busy:
     def fraction(self) -> float:
         """0–1; 0 when no worker was there."""
         return self.busy_ns / self.present_ns if self.present_ns else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How busy the parts were, each out of the time that its workers were there."""
+
+    decode: Busy
+    preprocess: Busy
+    inference: Busy
+    postprocess: Busy
+    write: Busy
