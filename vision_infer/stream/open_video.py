@@ -72,7 +72,7 @@ def raise_open_error(error: Exception, shown: str, log: SourceLog) -> NoReturn:
     Raises:
         StreamError: always.
     """
-    message, hint = _explain(error, log)
+    message, hint = _explain(error, shown, log)
     failure = StreamError(f"{shown}: {message}", hint)
     if "://" in shown:
         # The library's error holds the whole URL, and a traceback would show it.
@@ -126,7 +126,7 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def _explain(error: Exception, log: SourceLog) -> tuple[str, str]:
+def _explain(error: Exception, path: str, log: SourceLog) -> tuple[str, str]:
     """What went wrong, and what to do."""
     if isinstance(error, StreamError):
         return error.message, error.hint
@@ -149,4 +149,5 @@ def _explain(error: Exception, log: SourceLog) -> tuple[str, str]:
         )
     if isinstance(error, av.error.InvalidDataError):
         return "no video that FFmpeg can read", _WHOLE
-    return f"cannot be opened: {reason(error)}", _WHOLE
+    hint = "is the address right, and the server there?" if is_url(path) else _WHOLE
+    return f"cannot be opened: {reason(error)}", hint
