@@ -78,6 +78,41 @@ def test_a_window_gives_as_many_credits_as_it_has() -> None:
         Window(0)
 
 
+def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
+    window = Window(6)
+    for _ in range(6):
+        assert window.acquire()
+    got = threading.Event()
+
+    def take() -> None:
+        window.acquire()
+        got.set()
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    window.release()
+    window.release()
+    assert not got.wait(0.1)  # time to go wrong in
+    window.release()
+    assert got.wait(LONG_S)
+    thread.join(LONG_S)
+    assert [window.try_acquire() for _ in range(3)] == [True, True, False]
+
+
+def test_a_window_that_shrinks_and_one_that_is_closed() -> None:
+    window = Window(8)
+    window.shrink(2)
+    assert [window.try_acquire() for _ in range(3)] == [True, True, False]
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(window.acquire()), daemon=True)
+    thread.start()
+    window.close()
+    thread.join(LONG_S)
+    assert answers == [False]
+    window.release()
+    assert window.acquire() is False
+
+
 def test_a_channel_holds_no_more_than_its_capacity() -> None:
     channel: Channel[int] = Channel(3)
     put: list[int] = []

@@ -6,7 +6,7 @@ width, so that the map and its inverse are one multiplication and one addition f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -48,6 +48,15 @@ class Letterbox:
     """the resized picture inside the input, pixels"""
     fill: tuple[int, int, int]
     """RGB value outside the content, 0–255"""
+    _scale: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    _offset: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Made once: boxes of every frame of a stream go through the same letterbox.
+        scale_x = self.source.width / self.content.width
+        scale_y = self.source.height / self.content.height
+        object.__setattr__(self, "_scale", np.array([scale_x, scale_y, scale_x, scale_y]))
+        object.__setattr__(self, "_offset", np.array([self.x, self.y, self.x, self.y], dtype=np.float64))
 
     def to_source(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map boxes from input pixels to source pixels, not clipped.
@@ -58,11 +67,7 @@ class Letterbox:
         Returns:
             float64 [N, 4] xyxy, source pixels.
         """
-        scale_x = self.source.width / self.content.width
-        scale_y = self.source.height / self.content.height
-        scale = np.array([scale_x, scale_y, scale_x, scale_y])
-        offset = np.array([self.x, self.y, self.x, self.y], dtype=np.float64)
-        mapped: NDArray[np.float64] = (boxes.astype(np.float64) - offset) * scale
+        mapped: NDArray[np.float64] = (boxes.astype(np.float64) - self._offset) * self._scale
         return mapped
 
     def to_input(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -77,8 +82,7 @@ class Letterbox:
         scale_x = self.content.width / self.source.width
         scale_y = self.content.height / self.source.height
         scale = np.array([scale_x, scale_y, scale_x, scale_y])
-        offset = np.array([self.x, self.y, self.x, self.y], dtype=np.float64)
-        mapped: NDArray[np.float64] = boxes.astype(np.float64) * scale + offset
+        mapped: NDArray[np.float64] = boxes.astype(np.float64) * scale + self._offset
         return mapped
 
 

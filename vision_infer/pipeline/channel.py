@@ -1,6 +1,6 @@
 """Bounded ways from thread to thread.
 
-A window and a channel are made of ``queue.SimpleQueue``, which is written in C: on the way of every frame, the standard library's
+They are made of plain locks and ``queue.SimpleQueue``, which are written in C: on the way of every frame, the standard library's
 ``Semaphore`` and ``Queue`` cost several times as much.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from vision_infer.core.frame import Frame
@@ -21,30 +21,71 @@ CAPACITY = 64
 
 
 class Window:
-    """So many credits: whoever takes one more waits until one is given back."""
+    """So many credits, of which one thread takes and any gives back.
 
-    __slots__ = ("_credits", "acquire")
+    Who finds none waits until half of them are back: so one awakening serves several frames. As every frame gives its credit back
+    without needing another one to follow, they do come back.
+    """
+
+    __slots__ = ("_closed", "_free", "_gate", "_lock", "_resume_at", "_size", "_waiting")
 
     def __init__(self, size: int) -> None:
         if size < 1:
             raise ValueError(f"a window has at least 1 place, got {size}")
-        self._credits: SimpleQueue[None] = SimpleQueue()
-        for _ in range(size):
-            self._credits.put(None)
-        self.acquire = self._credits.get
-        """take a credit; waits for one"""
+        self._size = self._free = size
+        self._resume_at = max(1, size // 2)
+        self._waiting = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def acquire(self) -> bool:
+        """Take a credit, waiting for one; False when the window was closed."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    return False
+                if self._free > 0:
+                    self._free -= 1
+                    return True
+                self._waiting = True
+            self._gate.acquire()
 
     def try_acquire(self) -> bool:
         """Take a credit if there is one now."""
-        try:
-            self._credits.get_nowait()
-        except Empty:
-            return False
-        return True
+        with self._lock:
+            if self._free < 1:
+                return False
+            self._free -= 1
+            return True
 
     def release(self) -> None:
         """Give a credit back."""
-        self._credits.put(None)
+        with self._lock:
+            self._free += 1
+            if self._waiting and self._free >= self._resume_at:
+                self._waiting = False
+                self._gate.release()
+
+    def shrink(self, size: int) -> None:
+        """Take places away for good, before any credit is taken.
+
+        Args:
+            size: places that are left, at least 1 and no more than there were.
+        """
+        with self._lock:
+            self._free -= self._size - size
+            self._size = size
+            self._resume_at = max(1, size // 2)
+
+    def close(self) -> None:
+        """Give out no more credits; who waits for one goes on without."""
+        with self._lock:
+            self._closed = True
+            if self._waiting:
+                self._waiting = False
+                self._gate.release()
 
 
 class Channel(Generic[T]):
@@ -54,17 +95,19 @@ class Channel(Generic[T]):
 
     def __init__(self, capacity: int) -> None:
         self._items: SimpleQueue[T] = SimpleQueue()
-        self._places = Window(capacity)
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(capacity):
+            self._places.put(None)
 
     def put(self, item: T) -> None:
         """Add an item; waits for a place."""
-        self._places.acquire()
+        self._places.get()
         self._items.put(item)
 
     def get(self) -> T:
         """Take the oldest item; waits for one."""
         item = self._items.get()
-        self._places.release()
+        self._places.put(None)
         return item
 
 

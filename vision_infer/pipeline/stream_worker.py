@@ -62,7 +62,7 @@ class StreamWorker:
     def stop(self) -> None:
         """Decode no further; what was decoded goes its way."""
         self.stopping.set()
-        self._window.release()  # it may be waiting for its window
+        self._window.close()  # it may be waiting for a place there
 
     def _run(self) -> None:
         error: StreamError | None = None
@@ -133,8 +133,7 @@ class StreamWorker:
         """Take a credit of the window, which the frame gives back wherever it leaves; a live stream never waits for one."""
         if live:
             return self._window.try_acquire()
-        self._window.acquire()
-        return not self.stopping.is_set()
+        return self._window.acquire()
 
     def _offer(self, frame: Frame) -> None:
         sequence = self._sequence

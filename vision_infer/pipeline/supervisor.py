@@ -297,8 +297,7 @@ class Supervisor:
         picture = size.width * size.height * BYTES_PER_PIXEL
         fit = PICTURE_MEMORY_BYTES // (self._max_active * picture)
         places = max(LEAST_WINDOW, min(self._window, fit))
-        for _ in range(self._window - places):
-            window.try_acquire()
+        window.shrink(places)
         record.picture_bytes = places * picture
 
     def _stream_ended(self, ended: Ended, joined: bool) -> None:
