@@ -65,6 +65,7 @@ docs: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.run
 	$(BIN)/python -m benchmarks.own_cost
+	$(BIN)/python -m benchmarks.stage_cost
 	$(BIN)/python -m benchmarks.long_file
 	$(BIN)/python -m benchmarks.startup
 
