@@ -34,3 +34,26 @@ def test_a_thousand_files_with_one_in_ten_broken(tmp_path: Path) -> None:
     assert len(errors) == FILES // 10
     assert all(line.startswith("error: ") and ".mp4: " in line for line in errors)
     assert summary["peak_rss_bytes"] < 400e6
+
+
+def test_a_file_that_is_replaced_or_shortened_while_it_is_read(tmp_path: Path) -> None:
+    """A recorder turns its files over: the name leads to another file, or the file loses its end, while we read."""
+    replaced, shortened = tmp_path / "replaced.mp4", tmp_path / "shortened.mp4"
+    source = clip(Clip(frames=400)).read_bytes()
+    for path in (replaced, shortened):
+        path.write_bytes(source)
+    words = [sys.executable, "-m", "vision_infer", "run", str(replaced), str(shortened), "--engine", "null", "--out", "-", "-q"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = [json.loads(process.stdout.readline()) for _ in range(20)]
+        (tmp_path / "new.mp4").write_bytes(b"another content")
+        (tmp_path / "new.mp4").rename(replaced)
+        with shortened.open("r+b") as file:
+            file.truncate(len(source) // 2)
+        seen += [json.loads(line) for line in process.stdout]
+        assert process.wait(timeout=60) in (0, 1)
+        assert "Traceback" not in process.stderr.read()
+    rows = Counter(row["stream"] for row in seen)
+    assert rows["replaced"] == 400  # what was opened is read to its end
+    assert 0 < rows["shortened"] <= 400
