@@ -32,6 +32,12 @@ MOST_BYTES = 700_000_000
 """no child may have had more memory resident"""
 PER_CHILD = 100
 INPUT = Size(416, 416)
+HEVC_10BIT = media.Clip(
+    codec="libx265", pix_fmt="yuv420p10le", frames=12, options=(("preset", "ultrafast"), ("x265-params", "log-level=none"))
+)
+VP9 = media.Clip(suffix=".webm", codec="libvpx-vp9", frames=12, options=(("deadline", "realtime"), ("cpu-used", "8")))
+AV1 = media.Clip(suffix=".mkv", codec="libsvtav1", frames=12, options=(("preset", "12"),))
+TRANSPORT = media.Clip(suffix=".ts", codec="mpeg2video", frames=12, options=())
 RECIPES = (
     media.H264,
     media.B_FRAMES,
@@ -41,6 +47,10 @@ RECIPES = (
     media.ODD,
     media.ODD_MJPEG,
     media.WITH_PCM_AVI,
+    HEVC_10BIT,
+    VP9,
+    AV1,
+    TRANSPORT,
 )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import av
@@ -184,3 +186,11 @@ def test_no_engine_says_what_to_install(tmp_path: Path) -> None:
     words = [sys.executable, "-c", hide, "run", str(tmp_path / "grey.png")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     one_line(done, 4, "pip install 'vision-infer[cpu]'")
+
+
+def test_a_picture_of_twenty_thousand_by_twenty_thousand_is_refused_from_its_header(command: Command, tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "huge.png").write_bytes(data + bytes(5000))
+    one_line(command("run", "huge.png"), 1, "huge.png", "20000x20000", "--max-pixels")
