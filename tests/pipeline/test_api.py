@@ -230,3 +230,11 @@ def test_the_package_names_its_interface() -> None:
     assert {"Detector", "Pipeline", "__version__"} == set(vision_infer.__all__)
     with pytest.raises(AttributeError):
         vision_infer.Detectr  # noqa: B018
+
+
+def test_what_cannot_be_found_is_told_after_the_results_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    results = Pipeline(Detector(), every=50).run(tmp_path / "empty", media.bikes())
+    assert [next(results).frame for _ in range(5)] == [0, 50, 100, 150, 200]
+    with pytest.raises(StreamError, match="no video or picture"):
+        next(results)

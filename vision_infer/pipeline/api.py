@@ -181,10 +181,8 @@ class Pipeline:
             VisionInferError: a source cannot be read (after the results of the others), or something broke for all.
         """
         found = find_sources(str(source) for source in sources)
-        if found.errors:
-            raise found.errors[0]
         if not found.specs:
-            raise UsageError("no source was given", "call run('video.mp4')")
+            raise found.errors[0] if found.errors else UsageError("no source was given", "call run('video.mp4')")
         settings = self.settings
         with open_engine(self.detector.path, engine_request(settings)) as engine:
             lane = make_lane(engine, settings)
@@ -200,7 +198,8 @@ class Pipeline:
                 channel.finish()
                 supervisor.close()
                 waiter.join()
-            errors: list[VisionInferError | None] = [supervisor.error, *(record.error for record in supervisor.records())]
+            failed = (record.error for record in supervisor.records())
+            errors: list[VisionInferError | None] = [supervisor.error, *found.errors, *failed]
             for error in errors:
                 if error is not None:
                     raise error
