@@ -117,6 +117,7 @@ def test_data_inside_the_folder_is_accepted(tmp_path: Path, card: ModelCard, loc
     if ".." not in location:  # ONNX Runtime itself takes no such path
         with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
             engine.warm_up()
+            assert engine.card == card
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "below/../../weights.bin", "/absolute/weights.bin"])
