@@ -2,6 +2,7 @@
 
     VisionInferError            exit status 1
     ├── StreamError             1   a source cannot be opened, or breaks while it is read
+    │   └── RefusedError        1   it was refused: trying again at once would not help
     ├── UsageError              2   options or arguments that do not fit together
     ├── ModelError              3   unknown model, file that is no deployment graph, wrong card
     ├── EngineError             4   runtime missing, unknown engine or device, failure while it runs
@@ -38,6 +39,10 @@ class StreamError(VisionInferError):
     """A source cannot be opened, holds no video, or breaks while it is read."""
 
     exit_status = 1
+
+
+class RefusedError(StreamError):
+    """A camera or server refused: wrong password, no such stream, nothing that can be decoded. Asking again at once is no use."""
 
 
 class UsageError(VisionInferError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,12 +81,26 @@ def find_sources(arguments: Iterable[str], recursive: bool = False, read: ReadOp
     return Found(tuple(specs), tuple(errors))
 
 
-def open_source(spec: SourceSpec, decode_threads: int = 1) -> Source:
+def open_source(spec: SourceSpec, decode_threads: int = 1, stopping: threading.Event | None = None) -> Source:
     """Open a source; it is a context manager.
+
+    Args:
+        spec: what to open.
+        decode_threads: threads of the decoder.
+        stopping: set it, and a live source that waits on its own clock waits no longer.
 
     Raises:
         StreamError: it cannot be opened; says why.
     """
+    if spec.kind == "live":
+        stopping = stopping or threading.Event()
+        if spec.paths[0].startswith("test://"):
+            from vision_infer.stream.test_pattern import PatternSource
+
+            return PatternSource(spec, stopping)
+        from vision_infer.stream.live import LiveSource
+
+        return LiveSource(spec, decode_threads, stopping)
     if spec.kind == "images":
         from vision_infer.stream.images import ImagesSource
 

@@ -8,6 +8,7 @@ from fractions import Fraction
 from types import TracebackType
 from typing import Literal, Protocol
 
+from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 
@@ -32,17 +33,44 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """How a live source is read."""
+
+    transport: Literal["tcp", "udp"] = "tcp"
+    """of RTSP"""
+    open_timeout_s: float = 10.0
+    """how long a server may take to answer when it is opened"""
+    stall_timeout_s: float = 5.0
+    """without a frame for so long, a connection counts as dead"""
+    max_age_s: float = 0.5
+    """a frame that is older is not inferred"""
+    clock: Literal["auto", "arrival", "camera"] = "auto"
+    """where ``captured`` comes from: the camera's own clock where it is plausible, arrival only, or the camera's whatever it says"""
+    keyframes_only: bool = False
+    """decode key frames only"""
+    skip_nonref: bool = False
+    """do not decode frames that no other frame needs"""
+    loop: bool = False
+    """a file begins again at its end"""
+    allow_networks: tuple[str, ...] = ()
+    """networks (CIDR) that a URL, its redirects and the entries of its playlists may lead to; empty: any"""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSpec:
     """Which source to open; a plain value, so that it can go to another process."""
 
     name: str
     """name of the stream, unique in a run"""
-    kind: Literal["video", "images"]
+    kind: Literal["video", "images", "live"]
+    """``live`` runs on its own clock: a camera, or a file that is played in real time"""
     paths: tuple[str, ...]
     """the video (a file, a URL, or ``-`` for standard input), or the pictures in order"""
     folder: bool = False
     """the pictures are a folder: each row names its file"""
     read: ReadOptions = ReadOptions()
+    live: LiveOptions = LiveOptions()
+    """of a live one"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +110,14 @@ class ReadReport:
     """frames that the decoder delivered and marked as damaged"""
     warnings: list[str] = field(default_factory=list)
     """at most 20, a line each, without the source's name"""
+    dropped: dict[DropReason, int] = field(default_factory=dict)
+    """frames of a live source that were not delivered, by reason: what of its packets was not decoded counts as a frame each"""
+    clock_offset_ms: float | None = None
+    """how far a camera's own clock is behind ours, milliseconds, as seen at the arrival of its packets; None: it tells none"""
+
+    def drop(self, reason: DropReason, count: int = 1) -> None:
+        """Count frames that are not delivered."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def gap(self, from_s: float | None, to_s: float | None) -> None:
         """Count a gap."""
