@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
+from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA, SceneEvent
 from vision_infer.core.trace import Latency
+
+
+@dataclass(frozen=True, slots=True)
+class LiveAccount:
+    """What a live stream's result tells besides."""
+
+    captured_wall_ns: int
+    """when the picture was taken, nanoseconds since 1970 (UTC)"""
+    age_ns: int
+    """how old the picture was when the result was emitted: emitted − captured"""
+    clock: str
+    """where ``captured`` comes from: ``arrival``, ``camera`` or ``playout``"""
+    dropped_before: Mapping[str, int]
+    """frames of this stream that were dropped since its last result, by reason"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +48,10 @@ class Result:
     """name of the picture's file, in a folder of pictures"""
     damaged: bool = False
     """the decoder marked the picture: something of it is missing or guessed"""
+    live: LiveAccount | None = None
+    """of a live stream"""
+    events: tuple[SceneEvent, ...] = ()
+    """what happened in the stream's zones and at its lines"""
 
     def to_json(self) -> str:
         """One line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
@@ -50,10 +71,13 @@ class Result:
         file = "" if self.file is None else f'"file": {_quoted(self.file)}, '
         if self.damaged:
             file += '"damaged": true, '
+        tail = "" if self.live is None else _live_fields(self.live)
+        if self.events:
+            tail += ', "events": ' + json.dumps([event.to_dict() for event in self.events], ensure_ascii=False)
         return (
             '{"stream": %s, "frame": %d, %s"pts_s": %s, "width": %d, "height": %d, "model": %s, "engine": %s, '
             '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
-            '"postprocess": %.3f, "total": %.3f}}'
+            '"postprocess": %.3f, "total": %.3f}%s}'
             % (
                 _quoted(self.stream),
                 self.frame,
@@ -70,8 +94,29 @@ class Result:
                 spent.inference_ns / 1e6,
                 spent.postprocess_ns / 1e6,
                 spent.total_ns / 1e6,
+                tail,
             )
         )
+
+
+def _live_fields(live: LiveAccount) -> str:
+    dropped = ", ".join('"%s": %d' % item for item in live.dropped_before.items())
+    return ', "captured_at": "%s", "age_ms": %.3f, "clock": "%s", "dropped_before": {%s}' % (
+        utc(live.captured_wall_ns),
+        live.age_ns / 1e6,
+        live.clock,
+        dropped,
+    )
+
+
+def utc(wall_ns: int) -> str:
+    """A moment as RFC 3339 has it, to the millisecond: ``2026-11-24T18:00:00.123Z``.
+
+    Args:
+        wall_ns: nanoseconds since 1970 (UTC).
+    """
+    seconds, milliseconds = divmod(wall_ns // 1_000_000, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % milliseconds
 
 
 @lru_cache(maxsize=1024)
@@ -145,6 +190,23 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "total": _milliseconds("from the start of decoding until the result was complete: the sum of the others"),
             },
         },
+        "captured_at": {
+            "type": "string",
+            "format": "date-time",
+            "description": "when the picture was taken (UTC); this and what follows: live streams only",
+        },
+        "age_ms": _milliseconds("how old the picture was when its result was complete"),
+        "clock": {
+            "enum": ["arrival", "camera", "playout"],
+            "description": "how captured_at is known: by the arrival of the picture's packet, by the camera's own clock, or by the "
+            "moment at which a file's picture was due",
+        },
+        "dropped_before": {
+            "type": "object",
+            "additionalProperties": {"type": "integer", "minimum": 1},
+            "description": "frames of this stream that were dropped since its last result, by reason",
+        },
+        "events": {"type": "array", "items": SCENE_EVENT_SCHEMA, "description": "only where something happened at a zone or line"},
     },
 }
 """JSON Schema (2020-12) of a row"""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vision_infer.analyze.select import Selector
 from vision_infer.config.region import Region
+from vision_infer.config.serve import Reconnect
+from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec
 
@@ -33,3 +36,13 @@ class AddStream:
     """infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves"""
     first_frame: int = 0
     """frames before this one are decoded and left out: an earlier run has their results"""
+    selector: Selector | None = None
+    """which candidates become detections; None: the lane's choice"""
+    zones: Mapping[str, ZoneSettings] = field(default_factory=dict)
+    """by name; with :attr:`track` only"""
+    lines: Mapping[str, LineSettings] = field(default_factory=dict)
+    """by name; with :attr:`track` only"""
+    hook: str | None = None
+    """MODULE:FUNCTION called with each result of this stream"""
+    reconnect: Reconnect = Reconnect()
+    """of a live stream"""

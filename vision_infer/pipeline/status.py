@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -19,12 +19,27 @@ class StreamState(Enum):
     """its turn to be opened has not come"""
     OPENING = "opening"
     RUNNING = "running"
+    CONNECTING = "connecting"
+    """a live source is being opened, or has not given its first frame yet"""
+    LIVE = "live"
+    """frames come"""
+    STALLED = "stalled"
+    """connected, and no frame came for a while"""
+    BACKING_OFF = "backing_off"
+    """the connection is gone; the next attempt waits for its time"""
+    REFUSED = "refused"
+    """the camera or server refused: wrong password, no such stream, nothing that can be decoded; the next attempt waits long"""
     ENDED = "ended"
     """read to its end, all results written"""
     STOPPED = "stopped"
     """stopped before its end; what was decoded is written"""
     FAILED = "failed"
-    """the source or an output broke; what was whole before that is written"""
+    """the source or an output broke; what was whole before that is written. A live stream fails when its attempts are used up"""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more comes of the stream."""
+        return self in (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
 
 
 @dataclass(slots=True)
@@ -96,6 +111,74 @@ class StreamStatus:
     error: str | None
     picture_bytes: int
     """most memory that its decoded pictures on their way take; 0 until it is open, and where it is not known"""
+    live: bool = False
+    reason: str = ""
+    """why it is in its state, one line without secrets; empty where there is nothing to say"""
+    since_ns: int = 0
+    """when it came into its state, monotonic"""
+    since_wall_ns: int = 0
+    """the same, since 1970 (UTC)"""
+    size: tuple[int, int] | None = None
+    """width and height of the source picture; None until it is known"""
+    codec: str | None = None
+    reconnects: int = 0
+    """connections after the first"""
+    last_frame_ns: int | None = None
+    """when the last frame was decoded, monotonic; None: none yet"""
+    clock_offset_ms: float | None = None
+    """how far the camera's own clock is behind ours, milliseconds; None where it is not known"""
+    clock: str | None = None
+    """where the last frame's time of capture came from; None before the first"""
+    lane: str = ""
+    model: str = ""
+    engine: str = ""
+    wanted_fps: float | None = None
+    """most frames a second that are inferred; None: all"""
+    weight: float = 1.0
+    decoded_fps: float = 0.0
+    """over the last ten seconds or so"""
+    result_fps: float = 0.0
+    """over the last ten seconds or so"""
+    age_ms: Mapping[str, float] = field(default_factory=dict)
+    """``p50``, ``p95``, ``p99``, ``max`` of the ages of its results in the last minute or so; empty without one"""
+    engine_ns: int = 0
+    """engine time that it has used"""
+    occupancy: Mapping[str, int] = field(default_factory=dict)
+    """objects in each zone now"""
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """crossings of each line so far, in and out"""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """A lane as it is now."""
+
+    name: str
+    model: str
+    engine: str
+    input_size: tuple[int, int]
+    """width and height, pixels"""
+    batch_sizes: tuple[int, ...]
+    in_flight: int
+    """batches at the same time, at most"""
+    flying: int
+    """batches in the engine now"""
+    waiting: int
+    """frames that wait for it now"""
+    batches: Mapping[int, int]
+    """batches so far, by the number of frames in them"""
+    frames: int
+    """frames inferred so far"""
+    busy_ns: int
+    """engine time so far, over all batches"""
+    utilisation: float
+    """part of the engine's places for batches that was in use, over the last ten seconds or so, 0–1"""
+    inference_ms: Mapping[str, float]
+    """``p50``, ``p95``, ``p99`` of the engine's time for a batch in the last minute or so"""
+    padded: int
+    """places of batches wasted so far"""
+    buffer_bytes: int
+    """size of the engine's input and output buffers"""
 
 
 def progress_of(records: Sequence[StreamRecord]) -> float | None:
