@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test test-all check format docs bench bench-quick clean
+.PHONY: help demo cameras test test-all check format docs bench bench-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
 	@echo "make test        install what the tests need, run them"
+	@echo "make cameras     install the RTSP server that the tests watch (a part of make test)"
 	@echo "make test-all    the same with the slow ones"
 	@echo "make check       lint, strict types, floors, documents"
 	@echo "make format      format the code and write docs/cli.md anew"
@@ -39,10 +40,20 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/vision-infer run "$$clip" --out demo-output/ --summary demo-output/summary.json --overwrite && \
 	echo && echo "annotated video  demo-output/bikes.mp4" && echo "detections       demo-output/bikes.jsonl" && echo "summary          demo-output/summary.json"
 
-test: $(VENV)/dev.stamp
+# The tests of live streams watch real cameras: GStreamer's RTSP server, which the system's own Python runs. Without it they are skipped.
+CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
+
+cameras: $(VENV)/dev.stamp
+	@missing=$$($(BIN)/python -c 'from tests.cameras import missing; print(missing())'); \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(CAMERA_PACKAGES) >/dev/null; \
+	else echo "Tests of live streams are skipped ($$missing). They need the packages: $(CAMERA_PACKAGES)"; fi
+
+test: $(VENV)/dev.stamp cameras
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(VENV)/dev.stamp
+test-all: $(VENV)/dev.stamp cameras
 	$(BIN)/python -m pytest
 
 check: $(VENV)/dev.stamp
