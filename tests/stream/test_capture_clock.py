@@ -1,0 +1,318 @@
+"""When a picture was taken, told from packets whose arrival and truth we make up."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_infer.stream.capture_clock import MS, SECOND, CaptureClock, PacketTimes
+
+INTERVAL = 40 * MS
+EPOCH = 5_000 * SECOND
+
+
+@dataclass
+class Seen:
+    """A packet as it was read, what was really so, and what the clock said of it."""
+
+    taken_ns: int
+    read_ns: int
+    captured_ns: int
+    settled: bool
+    clock: str
+
+    @property
+    def wrong_ms(self) -> float:
+        """Positive: it is taken to be younger than it is."""
+        return (self.captured_ns - self.taken_ns) / MS
+
+
+def camera(count: int, pts_of: Callable[[int], int] = lambda number: number * INTERVAL) -> list[tuple[int, int]]:
+    """When each picture was taken, and its PTS."""
+    return [(EPOCH + number * INTERVAL, pts_of(number)) for number in range(count)]
+
+
+def arrivals(taken: list[tuple[int, int]], way: Callable[[int], int]) -> list[tuple[int, int, int]]:
+    """Taken, PTS, arrival: each comes ``way(number)`` later, and never before the one before it."""
+    last, out = 0, []
+    for number, (taken_ns, pts) in enumerate(taken):
+        last = max(last, taken_ns + way(number))
+        out.append((taken_ns, pts, last))
+    return out
+
+
+def watch(
+    clock: CaptureClock,
+    packets: list[tuple[int, int, int]],
+    held: bool = False,
+    started_ns: int = 0,
+    camera_ns: Callable[[int], int | None] = lambda taken: None,
+    dts: bool = True,
+) -> Iterator[Seen]:
+    """Read packets as fast as they come.
+
+    Args:
+        packets: when taken, PTS, arrival.
+        held: each comes out when the next one arrives, as libavformat's parsers have it.
+        started_ns: when reading began.
+        camera_ns: what the camera's clock says of a picture taken at a time.
+    """
+    now = started_ns
+    for number, (taken, pts, arrival) in enumerate(packets):
+        out = arrival
+        if held:
+            out = packets[number + 1][2] if number + 1 < len(packets) else arrival + INTERVAL
+        read = max(now, out)
+        clock.packet(PacketTimes(read, read - now, pts, pts if dts else None, camera_ns(taken)))
+        now = read
+        yield Seen(taken, read, clock.captured(pts, read), clock.settled, clock.clock)
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("dts", [False, True])
+def test_a_steady_camera(held: bool, dts: bool) -> None:
+    """What cannot be seen is the least time of the way; the interval for which a parser holds a picture is seen."""
+    clock = CaptureClock(held=held, interval_ns=INTERVAL)
+    seen = list(watch(clock, arrivals(camera(500), lambda _: 2 * MS), held, EPOCH, dts=dts))
+    assert all(1.9 < one.wrong_ms < 2.1 for one in seen)
+    assert [one.settled for one in seen] == [False] + [True] * 499
+    assert seen[9].read_ns - seen[9].captured_ns == pytest.approx(INTERVAL if held else 0, abs=MS / 10)
+    assert clock.clock_offset_ms is None
+
+
+@pytest.mark.parametrize("held", [False, True])
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_jitter_shows_as_age(held: bool, seed: int, most_ms: int) -> None:
+    """After a second, every picture's age is known to a few milliseconds, however late its packet came."""
+    rng = random.Random(seed)
+    packets = arrivals(camera(300), lambda _: int(rng.random() ** 2 * most_ms * MS))
+    clock = CaptureClock(held=held, interval_ns=INTERVAL)
+    seen = list(watch(clock, packets, held, EPOCH))
+    assert all(-2.5 < one.wrong_ms < 5 + most_ms / 10 for one in seen[50:])
+    assert all(one.captured_ns <= one.read_ns for one in seen)
+
+
+def test_variable_frame_rate_with_a_parser() -> None:
+    """The packet before says when this one arrived: no interval is guessed."""
+    rng = random.Random(3)
+    taken, at = [], EPOCH
+    for _ in range(300):
+        at += rng.choice([20, 40, 120]) * MS
+        taken.append((at, at - EPOCH))
+    clock = CaptureClock(held=True, interval_ns=10 * INTERVAL)  # what a stream says of its rate may be nonsense
+    seen = list(watch(clock, arrivals(taken, lambda _: MS), held=True, started_ns=EPOCH))
+    assert all(abs(one.wrong_ms - 1) < 1 for one in seen[1:])
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_stall_and_the_burst_after_it(held: bool) -> None:
+    packets = arrivals(camera(300), lambda number: 2 * SECOND if number == 100 else MS)
+    clock = CaptureClock(held=held, interval_ns=INTERVAL)
+    seen = list(watch(clock, packets, held, EPOCH))
+    ages = [(one.read_ns - one.captured_ns) / MS for one in seen]
+    assert ages[101] == pytest.approx(1960, abs=50)
+    assert ages[120] == pytest.approx(1200, abs=50)
+    assert ages[160] < 45
+    assert all(one.settled for one in seen[1:]), "its minimum was known before"
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("pace", [0.0, 0.02, 0.3, 0.6])
+def test_a_backlog_on_opening_is_old(held: bool, pace: float) -> None:
+    """The server had kept a second, and sends it as fast as the network allows."""
+    opened = EPOCH + 25 * INTERVAL
+    packets = []
+    for number, (taken, pts) in enumerate(camera(200)):
+        packets.append((taken, pts, max(taken + MS, opened + int(number * INTERVAL * pace))))
+    clock = CaptureClock(held=held, interval_ns=INTERVAL)
+    seen = list(watch(clock, packets, held, opened))
+    settled = [number for number, one in enumerate(seen) if one.settled]
+    assert not any(one.settled for one in seen[:22])
+    assert settled[0] <= 25 / (1 - pace) + 3
+    assert all(abs(one.wrong_ms) < 20 for one in seen if one.settled)
+
+
+def test_a_single_old_key_frame_before_the_live_ones() -> None:
+    """Some servers keep the last key frame for whoever comes."""
+    live = arrivals(camera(100), lambda _: MS)[40:]
+    packets = [(EPOCH, 0, live[0][2] - 5 * MS), *live]
+    seen = list(watch(CaptureClock(), packets, started_ns=live[0][2] - 6 * MS))
+    assert not seen[0].settled
+    assert not seen[1].settled, "it came right behind"
+    assert seen[2].settled
+    assert abs(seen[2].wrong_ms) < 2
+
+
+@pytest.mark.parametrize("parts_per_million", [-150, 150])
+def test_a_camera_that_drifts(parts_per_million: int) -> None:
+    """Two hours: a quartz is off by 20 to 100 parts in a million, which is up to half a second."""
+    count = 7200
+    packets = [
+        (at, int((at - EPOCH) * (1 + parts_per_million / 1e6)), at + MS) for at in range(EPOCH, EPOCH + count * SECOND, SECOND)
+    ]
+    seen = list(watch(CaptureClock(), packets, started_ns=EPOCH))
+    assert all(abs(one.wrong_ms - 1) < 2 for one in seen)
+
+
+@pytest.mark.parametrize("by_s", [-3600, -5, -1, -0.5, 1, 5, 3600])
+@pytest.mark.parametrize("dts", [False, True])
+def test_timestamps_that_jump(by_s: float, dts: bool) -> None:
+    """No picture after a jump is taken for old but a few."""
+
+    def pts(number: int) -> int:
+        return number * INTERVAL + (int(by_s * SECOND) if number >= 100 else 0)
+
+    seen = list(watch(CaptureClock(), arrivals(camera(500, pts), lambda _: MS), started_ns=EPOCH, dts=dts))
+    # With B-frames, small steps back are nothing unusual: it takes the live edge to tell.
+    late = 160 if -1 <= by_s < 0 and not dts else 1
+    wrong = [number for number, one in enumerate(seen) if abs(one.wrong_ms) > 5]
+    assert not [number for number in wrong if not 100 <= number < 100 + late]
+    assert not [number for number in range(1, 500) if not seen[number].settled and not 100 <= number <= 101]
+
+
+def test_a_single_timestamp_that_is_nonsense() -> None:
+    def pts(number: int) -> int:
+        return number * INTERVAL + (86_400 * SECOND if number == 100 else 0)
+
+    seen = list(watch(CaptureClock(), arrivals(camera(300, pts), lambda _: MS), started_ns=EPOCH))
+    assert all(one.settled for one in seen[103:])
+    assert all(abs(one.wrong_ms) < 5 for one in seen[103:])
+
+
+def test_a_way_that_becomes_longer_is_a_new_base() -> None:
+    packets = arrivals(camera(600), lambda number: 300 * MS if number >= 200 else MS)
+    seen = list(watch(CaptureClock(), packets, started_ns=EPOCH))
+    assert seen[250].wrong_ms == pytest.approx(1, abs=5), "it may be a backlog"
+    assert seen[200 + 6 * 25].wrong_ms == pytest.approx(300, abs=5), "nothing waits there: the way is longer"
+
+
+def test_a_backlog_of_our_own_is_none() -> None:
+    """Decoding takes all the time there is and keeps pace, 300 ms late: nothing is waited for."""
+    clock = CaptureClock()
+    late = 0
+    for taken, pts, arrival in arrivals(camera(1000), lambda _: MS):
+        late = 300 * MS if pts > 100 * INTERVAL else 0
+        read = arrival + late
+        clock.packet(PacketTimes(read, 0 if late else 30 * MS, pts, pts))
+        assert abs(clock.captured(pts, read) - taken) < 10 * MS
+
+
+@pytest.mark.parametrize("slower", [0.01, 0.1, 0.5])
+def test_a_slow_drip_gets_older_and_older(slower: float) -> None:
+    packets = arrivals(camera(1000), lambda number: MS + int(max(0, number - 100) * INTERVAL * slower))
+    seen = list(watch(CaptureClock(), packets, started_ns=EPOCH))
+    leaked = 1000 * INTERVAL * 200e-6 / MS
+    assert all(one.wrong_ms < 2 + leaked * (1 + slower) for one in seen)
+
+
+def test_timestamps_that_run_fast_are_given_up() -> None:
+    """A camera whose PTS run twice as fast as time is no backlog for ever."""
+    seen = list(
+        watch(CaptureClock(), arrivals(camera(400, lambda number: 2 * number * INTERVAL), lambda _: MS), started_ns=EPOCH)
+    )
+    assert not any(one.settled for one in seen[:100])
+    assert all(one.settled for one in seen[140:])
+    assert all(abs(one.wrong_ms) < 5 for one in seen[140:])
+
+
+def test_b_frames() -> None:
+    """PTS go back and forth; a reference frame that comes early says when the ones before it were taken."""
+    order = [0, 3, 1, 2, 6, 4, 5]
+    for cycle in range(1, 60):
+        order += [cycle * 6 + step for step in (3, 1, 2, 6, 4, 5)]
+    packets, last = [], EPOCH
+    for place, number in enumerate(order):
+        last = max(last, EPOCH + (max(order[: place + 1])) * INTERVAL + MS)
+        packets.append((EPOCH + number * INTERVAL, number * INTERVAL, last))
+    clock = CaptureClock()
+    now, wrong, settled = EPOCH, [], []
+    for taken, pts, arrival in packets:
+        clock.packet(PacketTimes(arrival, arrival - now, pts, None))
+        now = arrival
+        wrong.append((clock.captured(pts, arrival) - taken) / MS)
+        settled.append(clock.settled)
+    assert all(settled[2:])
+    assert all(abs(one - 1) < 1 for one in wrong)
+
+
+def test_packets_without_times_are_as_old_as_their_arrival() -> None:
+    clock = CaptureClock(held=True, interval_ns=INTERVAL)
+    clock.packet(PacketTimes(EPOCH, 5, None))
+    assert clock.captured(None, EPOCH) == EPOCH - INTERVAL
+    assert not clock.settled
+
+
+# The camera's own clock.
+
+
+@pytest.mark.parametrize("offset_ms", [0, 1, 80, 450])
+def test_the_cameras_clock_counts_where_it_is_steady_and_plausible(offset_ms: int) -> None:
+    clock = CaptureClock()
+    packets = arrivals(camera(100), lambda _: 20 * MS)
+    seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken + 20 * MS - offset_ms * MS))
+    assert clock.clock_offset_ms == pytest.approx(offset_ms, abs=1)
+    assert {one.clock for one in seen[:8]} == {"arrival"}
+    assert {one.clock for one in seen[10:]} == {"camera"}
+    assert all(one.wrong_ms == pytest.approx(20 - offset_ms, abs=1) for one in seen[10:])
+
+
+@pytest.mark.parametrize("offset_ms", [-3_600_000, -50, 600, 7_200_000])
+def test_a_clock_that_is_set_wrong_does_not_count(offset_ms: int) -> None:
+    clock = CaptureClock()
+    packets = arrivals(camera(100), lambda _: MS)
+    seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken + MS - offset_ms * MS))
+    assert {one.clock for one in seen} == {"arrival"}
+    assert clock.clock_offset_ms == pytest.approx(offset_ms, abs=1), "it is shown all the same"
+
+
+def test_a_clock_that_is_not_steady_does_not_count() -> None:
+    rng = random.Random(2)
+    clock = CaptureClock()
+    packets = arrivals(camera(200), lambda _: 100 * MS)
+    seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken + int(rng.uniform(0, 90) * MS)))
+    assert {one.clock for one in seen} == {"arrival"}
+
+
+def test_the_cameras_clock_stays_where_arrivals_jitter() -> None:
+    rng = random.Random(5)
+    clock = CaptureClock()
+    packets = arrivals(camera(200), lambda _: 5 * MS + int(rng.random() * 60 * MS))
+    seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken))
+    assert {one.clock for one in seen[100:]} == {"camera"}
+    assert all(one.captured_ns == one.taken_ns for one in seen[100:])
+
+
+def test_it_counts_whatever_it_says_where_the_user_wants_it() -> None:
+    clock = CaptureClock("camera")
+    packets = arrivals(camera(50), lambda _: MS)
+    seen = list(watch(clock, packets, started_ns=EPOCH, camera_ns=lambda taken: taken - 3 * SECOND))
+    assert {one.clock for one in seen} == {"camera"}
+    assert all(one.wrong_ms == -3000 for one in seen)
+    ahead = list(watch(CaptureClock("camera"), packets, started_ns=EPOCH, camera_ns=lambda taken: taken + 3 * SECOND))
+    assert all(one.captured_ns == one.read_ns for one in ahead), "nothing is taken after it came"
+
+
+def test_it_never_counts_where_the_user_wants_arrival() -> None:
+    clock = CaptureClock("arrival")
+    seen = list(watch(clock, arrivals(camera(50), lambda _: 20 * MS), started_ns=EPOCH, camera_ns=lambda taken: taken))
+    assert {one.clock for one in seen} == {"arrival"}
+    assert clock.clock_offset_ms == pytest.approx(20, abs=1)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 10 * SECOND), st.integers(-(10**13), 10**13), st.booleans()), min_size=1, max_size=200),
+    st.booleans(),
+)
+def test_whatever_comes_nothing_is_taken_after_it_came(steps: list[tuple[int, int, bool]], held: bool) -> None:
+    clock = CaptureClock(held=held, interval_ns=INTERVAL)
+    now = EPOCH
+    for passed, pts, has_dts in steps:
+        now += passed
+        clock.packet(PacketTimes(now, passed, pts, pts if has_dts else None, now - 7 * MS))
+        assert clock.captured(pts, now) <= now
+        assert clock.captured(None, now) <= now
