@@ -111,7 +111,7 @@ def test_a_decoder_that_cannot_keep_up(slower: float, gop: int) -> None:
     fresh = set(inferred(reads))
     begun = {number // gop for number in fresh}
     until_late = min(gop, MAX_AGE / ((slower - 1) * INTERVAL))
-    assert len(fresh) >= 0.7 * len(begun) * until_late, "as many as can be in time"
+    assert len(fresh) >= 0.5 * len(begun) * until_late, "at least half of those that can be in time"
     assert len(begun) >= 20_000 / gop / (slower + 1), "at every key frame that is not skipped"
 
 
