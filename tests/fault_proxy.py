@@ -186,7 +186,7 @@ class FaultProxy:
             self.accepted += 1
             connection = _Connection(self, client, server)
             self._connections.add(connection)
-        connection.start()
+            connection.start()
 
     def forget(self, connection: _Connection) -> None:
         """A connection has ended."""
