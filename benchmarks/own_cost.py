@@ -95,7 +95,7 @@ def pipeline_us(frames: int, streams: int, in_flight: int, batch: int, out: Path
     lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
     sink = JsonlSink(OutputSpec("jsonl", str(out), overwrite=True))
     begin = time.process_time()
-    with Supervisor([lane], [sink], open_stream=lambda spec, _: ReadySource(spec, frames // streams)) as supervisor:
+    with Supervisor([lane], [sink], open_stream=lambda spec, *_: ReadySource(spec, frames // streams)) as supervisor:
         for number in range(streams):
             supervisor.add(AddStream(SourceSpec(f"stream-{number}", "video", ("none",)), "main"))
         supervisor.wait()

@@ -245,7 +245,7 @@ def make_supervisor(engine: EchoEngine, sources: list[FakeSource], **options: An
     """A supervisor that opens these sources by their names."""
     by_name = {source.name: source for source in sources}
 
-    def open_stream(spec: SourceSpec, decode_threads: int) -> FakeSource:
+    def open_stream(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> FakeSource:
         source = by_name[spec.name]
         if source.open_error is not None:
             raise source.open_error

@@ -206,7 +206,11 @@ RESULT_SCHEMA: dict[str, Any] = {
             "additionalProperties": {"type": "integer", "minimum": 1},
             "description": "frames of this stream that were dropped since its last result, by reason",
         },
-        "events": {"type": "array", "items": SCENE_EVENT_SCHEMA, "description": "only where something happened at a zone or line"},
+        "events": {
+            "type": "array",
+            "items": SCENE_EVENT_SCHEMA,
+            "description": "only where something happened at a zone or line",
+        },
     },
 }
 """JSON Schema (2020-12) of a row"""

@@ -16,11 +16,6 @@ class Trace:
     frame. Decoding begins when the decoder was asked for the frame (recorded) or its packet arrived (live).
     """
 
-    captured_ns: int = 0
-    """when the picture was taken, of a live stream; 0 for a recorded one. ``clock`` says how it is known"""
-    clock: str = ""
-    """of ``captured_ns``: ``arrival`` (of its packet), ``camera`` (the camera's own clock) or ``playout`` (when its turn came, of
-    what is played in real time); empty for a recorded stream"""
     decode_start_ns: int = 0
     decode_end_ns: int = 0
     preprocess_start_ns: int = 0
@@ -32,6 +27,11 @@ class Trace:
     track_start_ns: int = 0
     emitted_ns: int = 0
     """the result is complete: tracked, ready for the sinks"""
+    captured_ns: int = 0
+    """when the picture was taken, of a live stream; 0 for a recorded one. ``clock`` says how it is known"""
+    clock: str = ""
+    """of ``captured_ns``: ``arrival`` (of its packet), ``camera`` (the camera's own clock) or ``playout`` (when its turn came, of
+    what is played in real time); empty for a recorded stream"""
 
     def latency(self) -> Latency:
         """The account of a frame whose result was emitted. Waiting is what no stage explains, so that all add up to the total."""

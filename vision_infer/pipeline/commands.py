@@ -44,5 +44,5 @@ class AddStream:
     """by name; with :attr:`track` only"""
     hook: str | None = None
     """MODULE:FUNCTION called with each result of this stream"""
-    reconnect: Reconnect = Reconnect()
+    reconnect: Reconnect = field(default_factory=Reconnect)
     """of a live stream"""

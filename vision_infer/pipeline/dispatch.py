@@ -3,11 +3,42 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass, field, replace
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
-from vision_infer.schedule.batcher import Batch, Batcher
+from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.telemetry.rolling import Rate, RollingHistogram
+
+
+@dataclass(slots=True)
+class LaneLoad:
+    """What a lane has done so far."""
+
+    batches: dict[int, int] = field(default_factory=dict)
+    """by the number of frames in them"""
+    frames: int = 0
+    padded: int = 0
+    engine_ns: int = 0
+    times: RollingHistogram = field(default_factory=RollingHistogram)
+    """of the engine, for a batch, in the last minute"""
+    rate: Rate = field(default_factory=lambda: Rate(1))
+    """of engine time, nanoseconds a second"""
+
+    def add(self, batch: Batch[Frame], engine_ns: int, now_ns: int) -> None:
+        """Count a batch that has left the engine."""
+        if engine_ns:
+            self.times.record(now_ns, engine_ns)
+        count = len(batch.entries)
+        self.batches[count] = self.batches.get(count, 0) + 1
+        self.frames += count
+        self.padded += batch.padding
+        self.engine_ns += engine_ns
+
+    def copy(self) -> LaneLoad:
+        """As it is now."""
+        return replace(self, batches=self.batches.copy())
 
 
 class Dispatch:
@@ -22,6 +53,44 @@ class Dispatch:
         self._clock = clock
         self._changed = threading.Condition()
         self._closed = False
+        self._loads: dict[str, LaneLoad] = {}
+
+    def add_lane(self, settings: LaneSettings) -> None:
+        """Open a lane."""
+        with self._changed:
+            self._batcher.add_lane(settings)
+            self._loads[settings.name] = LaneLoad()
+
+    def remove_lane(self, name: str) -> None:
+        """Close a lane.
+
+        Raises:
+            ValueError: it is in use.
+        """
+        with self._changed:
+            self._batcher.remove_lane(name)
+            del self._loads[name]
+
+    def set_weight(self, stream: str, weight: float) -> None:
+        """Change a stream's share of the engine's time."""
+        with self._changed:
+            self._batcher.shares.set_weight(stream, weight)
+
+    def engine_ns(self, stream: str) -> int:
+        """Engine time that a stream has used; 0 where it is not there."""
+        with self._changed:
+            return round(self._batcher.shares.engine_ns(stream)) if stream in self._batcher.streams else 0
+
+    def load(self, lane: str) -> tuple[LaneLoad, int, int]:
+        """What a lane has done, the frames that wait for it now, and its batches in the engine now."""
+        with self._changed:
+            return self._loads[lane].copy(), *self._batcher.lane_load(lane)
+
+    def sample(self, now_ns: int) -> None:
+        """Look how much engine time each lane has used; to be called about once a second."""
+        with self._changed:
+            for load in self._loads.values():
+                load.rate.sample(now_ns, load.engine_ns)
 
     def join(self, stream: str, lane: str, window: int | None, weight: float) -> None:
         """Let a stream in.
@@ -65,6 +134,7 @@ class Dispatch:
         """A batch has left the engine."""
         with self._changed:
             self._batcher.done(batch, engine_ns)
+            self._loads[batch.lane].add(batch, engine_ns, self._clock.monotonic_ns())
             if self._batcher.waiting:
                 self._changed.notify()
             if self._closed:

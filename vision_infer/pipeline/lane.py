@@ -60,7 +60,7 @@ def make_selector(
     return Selector(
         confidence=card.confidence if confidence is None else confidence,
         iou=card.iou if iou is None else iou,
-        classes=None if classes is None else frozenset(_class_id(card, name.strip()) for name in classes),
+        classes=None if classes is None else frozenset(class_id(card, name.strip()) for name in classes),
         label_names=card.labels,
         per_class=per_class or {},
     )
@@ -74,14 +74,19 @@ def scores_by_class(card: ModelCard, per_class: Mapping[str, float]) -> dict[int
     """
     scores: dict[int, float] = {}
     for name, least in per_class.items():
-        number = _class_id(card, name)
+        number = class_id(card, name)
         if number in scores:
             raise UsageError(f"--per-class: {name} is named twice", "give one score for each class")
         scores[number] = least
     return scores
 
 
-def _class_id(card: ModelCard, name: str) -> int:
+def class_id(card: ModelCard, name: str) -> int:
+    """The number of a class, by its label (or the number itself, where a network has no labels).
+
+    Raises:
+        UsageError: the network does not know it; names the nearest ones.
+    """
     labels = card.labels
     if labels is None:
         if name.isdecimal():

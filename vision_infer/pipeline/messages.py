@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from vision_infer.core.errors import StreamError, VisionInferError
+from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import RawResults
 from vision_infer.schedule.batcher import Batch
@@ -25,7 +25,7 @@ class Failed:
     """The engine failed on a batch."""
 
     batch: Batch[Frame]
-    error: VisionInferError
+    error: EngineError
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,21 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import select
-from vision_infer.analyze.track import Tracker
 from vision_infer.core.clock import Clock
 from vision_infer.core.detections import Detections
 from vision_infer.core.drop import DropReason
-from vision_infer.core.errors import VisionInferError
+from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.core.frame import Frame
-from vision_infer.core.result import Result
+from vision_infer.core.result import LiveAccount, Result
+from vision_infer.core.scene_event import SceneEvent
+from vision_infer.core.trace import Trace
 from vision_infer.pipeline.channel import Channel, Window
-from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Inferred, Message, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
-from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.status import LiveRecord, StreamRecord
+from vision_infer.pipeline.steps import Steps
 from vision_infer.schedule.reorder import Reorder
 from vision_infer.telemetry.account import StageAccount
 
@@ -37,10 +37,11 @@ class _Selected:
 class _Stream:
     record: StreamRecord
     outlet: Outlet
-    keep: Filter | None
-    tracker: Tracker | None
+    steps: Steps
     window: Window
     order: Reorder[_Selected] = field(default_factory=Reorder)
+    told: dict[DropReason, int] = field(default_factory=dict)
+    """what was dropped until the last result of a live stream"""
     left: int = 0
     """sequence numbers that have left the order, with a result or without"""
     end: Ended | None = None
@@ -50,10 +51,10 @@ class ResultsStage:
     """Takes what the workers have done and hands each stream's results to its outlet, in order.
 
     Args:
-        failed: called with what broke for all streams: the error of an engine, or our own.
+        failed: called with what broke for all streams: an error of our own.
+        engine_failed: called with the lane whose engine has failed on a batch, and how.
         ended: called when a stream has given its last result to its outlet, and whether it had joined (had it not, it never
             opened).
-        hook: called with each result.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class ResultsStage:
         messages: Channel[Message],
         clock: Clock,
         failed: Callable[[VisionInferError], None],
+        engine_failed: Callable[[str, EngineError], None],
         ended: Callable[[Ended, bool], None],
-        hook: GuardedHook | None = None,
     ) -> None:
         self._lanes = lanes
         self._messages = messages
         self._clock = clock
         self._failed = failed
+        self._engine_failed = engine_failed
         self._ended = ended
-        self._hook = hook
         self._streams: dict[str, _Stream] = {}
         self._broken = False
         self.account = StageAccount()
@@ -78,9 +79,18 @@ class ResultsStage:
         self.present_ns = 0
         self.thread = threading.Thread(target=self._run, name="results", daemon=True)
 
-    def join(self, record: StreamRecord, outlet: Outlet, keep: Filter | None, tracker: Tracker | None, window: Window) -> None:
+    def join(self, record: StreamRecord, outlet: Outlet, steps: Steps, window: Window) -> None:
         """Let a stream in, before its first frame is offered."""
-        self._streams[record.name] = _Stream(record, outlet, keep, tracker, window)
+        self._streams[record.name] = _Stream(record, outlet, steps, window)
+
+    def steps(self, name: str) -> Steps | None:
+        """The steps of a stream; None where it is not there."""
+        stream = self._streams.get(name)
+        return None if stream is None else stream.steps
+
+    def change(self, name: str, steps: Steps) -> None:
+        """Go on with other steps, from the next result on."""
+        self._streams[name].steps = steps
 
     def _run(self) -> None:
         now = self._clock.monotonic_ns
@@ -112,7 +122,7 @@ class ResultsStage:
         elif isinstance(message, Failed):
             for entry in message.batch.entries:
                 self._dropped(self._streams[entry.stream], entry.waiting.sequence, DropReason.FAILED)
-            self._failed(message.error)
+            self._engine_failed(message.batch.lane, message.error)
         elif isinstance(message, Broken):
             raise message.error
 
@@ -130,12 +140,7 @@ class ResultsStage:
         lane = self._lanes[message.batch.lane]
         entries = message.batch.entries
         begin = now()
-        outputs = message.raw.outputs
-        found = select(
-            (outputs["boxes"], outputs["scores"], outputs["class_ids"]),
-            [lane.letterbox(entry.waiting.item.picture.size) for entry in entries],
-            lane.selector,
-        )
+        found = self._select(lane, message)
         end = now()
         for place, entry in enumerate(entries):
             stream = self._streams[entry.stream]
@@ -148,6 +153,18 @@ class ResultsStage:
             frame.trace.select_end_ns = end
             self._emit(stream, stream.order.put(sequence, _Selected(frame, lane, found[place])))
             self._finish_if_last(stream, 1)
+
+    def _select(self, lane: Lane, message: Inferred) -> list[Detections]:
+        entries = message.batch.entries
+        boxes, scores, class_ids = (message.raw.outputs[name] for name in ("boxes", "scores", "class_ids"))
+        letterboxes = [lane.letterbox(entry.waiting.item.picture.size) for entry in entries]
+        selectors = [self._streams[entry.stream].steps.selector or lane.selector for entry in entries]
+        if all(selector is selectors[0] for selector in selectors):
+            return select((boxes, scores, class_ids), letterboxes, selectors[0])
+        return [
+            select((boxes[at : at + 1], scores[at : at + 1], class_ids[at : at + 1]), letterboxes[at : at + 1], selector)[0]
+            for at, selector in enumerate(selectors)
+        ]
 
     def _passed(self, message: Passed) -> None:
         stream = self._streams[message.frame.stream]
@@ -169,12 +186,17 @@ class ResultsStage:
     def _complete(self, stream: _Stream, frame: Frame, lane: Lane, detections: Detections) -> Result | None:
         """The result of a frame that was inferred; None where the hook wants none."""
         now = self._clock.monotonic_ns
-        trace, record = frame.trace, stream.record
+        trace, record, steps = frame.trace, stream.record, stream.steps
         trace.track_start_ns = now()
-        if stream.keep is not None:
-            detections = stream.keep(detections, frame.picture.size)
-        if stream.tracker is not None:
-            detections = stream.tracker.update(detections, frame.pts_s)
+        events: tuple[SceneEvent, ...] = ()
+        if steps.keep is not None:
+            detections = steps.keep(detections, frame.picture.size)
+        if steps.tracker is not None:
+            # A live stream's own time may jump, and begins anew with each connection.
+            time_s = trace.captured_ns / 1e9 if trace.captured_ns else frame.pts_s
+            detections = steps.tracker.update(detections, time_s)
+            if steps.zones is not None and time_s is not None:
+                events = steps.zones.update(detections, frame.picture.size, time_s)
         trace.emitted_ns = now()
         latency = trace.latency()
         engine = lane.engine
@@ -189,19 +211,32 @@ class ResultsStage:
             latency,
             frame.file,
             frame.damaged,
+            events=events,
         )
-        if self._hook is not None and result is not None:
-            result = self._hook(result, record)
+        if steps.hook is not None and result is not None:
+            result = steps.hook(result, record)
             trace.emitted_ns = now()  # a hook's time is part of the account, whatever it does
             latency = trace.latency()
             result = None if result is None else replace(result, latency=latency)
         self.account.latency(latency)
         if result is None:
             record.drop(DropReason.HOOK)
-        else:
-            record.results += 1
-            record.detections += len(result.detections)
+            return None
+        record.results += 1
+        record.detections += len(result.detections)
+        if record.live is not None and trace.captured_ns:
+            result = replace(result, live=self._live_account(stream, record.live, trace))
         return result
+
+    def _live_account(self, stream: _Stream, live: LiveRecord, trace: Trace) -> LiveAccount:
+        age_ns = trace.emitted_ns - trace.captured_ns
+        live.ages.record(trace.emitted_ns, age_ns)
+        live.age_total.record(age_ns)
+        dropped = stream.record.dropped.copy()
+        before = {reason.value: count - stream.told.get(reason, 0) for reason, count in dropped.items()}
+        stream.told = dropped
+        captured_wall_ns = self._clock.wall_ns() - (self._clock.monotonic_ns() - trace.captured_ns)
+        return LiveAccount(captured_wall_ns, age_ns, trace.clock, {reason: count for reason, count in before.items() if count})
 
     def _end(self, message: Ended) -> None:
         stream = self._streams.get(message.stream)

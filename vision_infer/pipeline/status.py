@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from vision_infer.analyze.zones import Zones
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
+from vision_infer.pipeline.dispatch import LaneLoad
+from vision_infer.pipeline.lane import Lane
 from vision_infer.sink.sink import Written
 from vision_infer.stream.source import ReadReport, StreamInfo
+from vision_infer.telemetry.histogram import Histogram
+from vision_infer.telemetry.rolling import Rate, RollingHistogram
 
 
 class StreamState(Enum):
@@ -40,6 +45,31 @@ class StreamState(Enum):
     def final(self) -> bool:
         """Whether nothing more comes of the stream."""
         return self in (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
+
+
+@dataclass(slots=True)
+class LiveRecord:
+    """What is counted of a live stream besides."""
+
+    lane: str
+    weight: float
+    wanted_fps: float | None
+    connections: int = 0
+    """how often the source was opened"""
+    last_frame_ns: int | None = None
+    """when the last frame was decoded, monotonic"""
+    interval_ns: float = 0.0
+    """between frames, about; 0 before the second"""
+    clock: str | None = None
+    """where the last frame's time of capture came from"""
+    clock_offset_ms: float | None = None
+    """how far the camera's own clock is behind ours"""
+    ages: RollingHistogram = field(default_factory=RollingHistogram)
+    """of the results of the last minute"""
+    age_total: Histogram = field(default_factory=Histogram)
+    """of all results"""
+    rate: Rate = field(default_factory=lambda: Rate(2))
+    """frames decoded and results"""
 
 
 @dataclass(slots=True)
@@ -74,6 +104,14 @@ class StreamRecord:
 
     picture_bytes: int = 0
     """most memory that its decoded pictures on their way take, beside the decoder's own; 0 until it is open"""
+    reason: str = ""
+    """why it is in its state"""
+    since_ns: int = 0
+    """when it came into its state, monotonic"""
+    since_wall_ns: int = 0
+    """the same, since 1970 (UTC)"""
+    live: LiveRecord | None = None
+    """of a live stream"""
 
     def drop(self, reason: DropReason) -> None:
         """Count a dropped frame."""
@@ -90,6 +128,8 @@ class StreamEvent:
     """monotonic"""
     reason: str = ""
     """why, in one line without secrets"""
+    at_wall_ns: int = 0
+    """since 1970 (UTC)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +219,10 @@ class LaneStatus:
     """places of batches wasted so far"""
     buffer_bytes: int
     """size of the engine's input and output buffers"""
+    failures: int = 0
+    """batches on which the engine failed"""
+    error: str | None = None
+    """the last failure"""
 
 
 def progress_of(records: Sequence[StreamRecord]) -> float | None:
@@ -206,4 +250,81 @@ def status_of(record: StreamRecord) -> StreamStatus:
         dropped={reason.value: count for reason, count in record.dropped.copy().items()},
         error=None if record.error is None else str(record.error),
         picture_bytes=record.picture_bytes,
+        reason=record.reason,
+        since_ns=record.since_ns,
+        since_wall_ns=record.since_wall_ns,
+        size=(info.size.width, info.size.height) if info and info.size else None,
+        codec=info.codec if info else None,
+    )
+
+
+def live_status_of(
+    record: StreamRecord, live: LiveRecord, lane: Lane, zones: Zones | None, engine_ns: int, now_ns: int
+) -> StreamStatus:
+    """A snapshot of a live stream's record.
+
+    Args:
+        record: its counts.
+        live: its other counts.
+        lane: where its frames go.
+        zones: where its tracks are, if that is looked at.
+        engine_ns: the engine time that it has used.
+        now_ns: monotonic.
+    """
+    decoded_fps, result_fps = live.rate.per_second
+    return replace(
+        status_of(record),
+        live=True,
+        reconnects=max(0, live.connections - 1),
+        last_frame_ns=live.last_frame_ns,
+        clock_offset_ms=live.clock_offset_ms,
+        clock=live.clock,
+        lane=lane.name,
+        model=lane.engine.card.name,
+        engine=lane.engine.name,
+        wanted_fps=live.wanted_fps,
+        weight=live.weight,
+        decoded_fps=round(decoded_fps, 2),
+        result_fps=round(result_fps, 2),
+        age_ms=live.ages.quantiles_ms(now_ns),
+        engine_ns=engine_ns,
+        occupancy={} if zones is None else zones.occupancy(),
+        counts={} if zones is None else zones.counts(),
+    )
+
+
+def lane_status_of(
+    lane: Lane, load: LaneLoad, waiting: int, flying: int, failures: int, error: str | None, now_ns: int
+) -> LaneStatus:
+    """A snapshot of a lane.
+
+    Args:
+        lane: which.
+        load: what it has done.
+        waiting: frames that wait for it.
+        flying: batches in the engine.
+        failures: batches on which the engine failed.
+        error: the last failure.
+        now_ns: monotonic.
+    """
+    engine = lane.engine
+    size = engine.input_size
+    return LaneStatus(
+        name=lane.name,
+        model=engine.card.name,
+        engine=engine.name,
+        input_size=(size.width, size.height),
+        batch_sizes=engine.batch_sizes,
+        in_flight=engine.in_flight,
+        flying=flying,
+        waiting=waiting,
+        batches=load.batches,
+        frames=load.frames,
+        busy_ns=load.engine_ns,
+        utilisation=min(1.0, round(load.rate.per_second[0] / 1e9 / engine.in_flight, 4)),
+        inference_ms=load.times.quantiles_ms(now_ns),
+        padded=load.padded,
+        buffer_bytes=engine.buffer_bytes,
+        failures=failures,
+        error=error,
     )

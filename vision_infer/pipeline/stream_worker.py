@@ -17,7 +17,7 @@ from vision_infer.pipeline.status import StreamRecord
 from vision_infer.schedule.pacing import EveryNth, Pacer
 from vision_infer.stream.source import Source
 
-Opener = Callable[[], Source]
+Opener = Callable[[threading.Event], Source]
 
 
 class StreamWorker:
@@ -68,7 +68,7 @@ class StreamWorker:
         error: StreamError | None = None
         started = self._clock.monotonic_ns()
         try:
-            with self._open_source() as source:
+            with self._open_source(self.stopping) as source:
                 pass_others = self._opened(source)
                 try:
                     self._read(source, pass_others)

@@ -12,22 +12,33 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from vision_infer.analyze.region import Filter
-from vision_infer.analyze.track import Tracker
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import VisionInferError
-from vision_infer.core.frame import Frame
+from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.inference_worker import InferenceWorker
 from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.live_watch import LiveWatch
+from vision_infer.pipeline.live_worker import LiveWorker
 from vision_infer.pipeline.messages import Ended, Finish, Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.outputs import open_sink
 from vision_infer.pipeline.results_stage import ResultsStage
-from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState, StreamStatus, progress_of, status_of
+from vision_infer.pipeline.status import (
+    LaneStatus,
+    LiveRecord,
+    StreamEvent,
+    StreamRecord,
+    StreamState,
+    StreamStatus,
+    lane_status_of,
+    live_status_of,
+    progress_of,
+    status_of,
+)
+from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
 from vision_infer.sink.sink import Sink
@@ -42,6 +53,8 @@ MESSAGES_IN_FLIGHT = 64
 PICTURE_MEMORY_BYTES = 1 << 30
 """what the decoded pictures of all open streams may take together, as far as their windows can be made smaller for it"""
 LEAST_WINDOW = 2
+REMOVE_TIMEOUT_S = 30.0
+"""how long removing a live stream may take: its frames in the engines come back first"""
 BYTES_PER_PIXEL = 3
 """of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
 
@@ -54,42 +67,51 @@ class Supervisor:
         shared: sinks for the results of all streams; closed with the supervisor.
         max_active: streams that are open at the same time; more wait for their turn, in order.
         decode_threads: threads of each decoder.
-        open_stream: opens a source; tests pass their own.
-        hook: called with every result, on the results stage's thread.
+        open_stream: opens a source, and lets a live one know when to stop; tests pass their own.
+        hook: called with every result, on the results stage's thread, where a stream has none of its own.
+        in_flight: batches that the device runs at the same time; None: as many as the lanes' engines take.
+        keep_going: an engine's failure costs its batch; otherwise it ends all streams.
+        on_event: called with each change of a stream's state; it must be quick, and may not call the supervisor.
     """
 
     def __init__(
         self,
-        lanes: Sequence[Lane],
+        lanes: Sequence[Lane] = (),
         shared: Sequence[Sink] = (),
         max_active: int = 16,
         decode_threads: int = 1,
         clock: Clock = SYSTEM_CLOCK,
-        open_stream: Callable[[SourceSpec, int], Source] = open_source,
+        open_stream: Callable[[SourceSpec, int, threading.Event], Source] = open_source,
         hook: GuardedHook | None = None,
+        in_flight: int | None = None,
+        keep_going: bool = False,
+        on_event: Callable[[StreamEvent], None] | None = None,
     ) -> None:
-        self._lanes = {lane.name: lane for lane in lanes}
+        self._lanes: dict[str, Lane] = {}
         self._shared = tuple(shared)
         self._max_active = max_active
         self._decode_threads = decode_threads
         self._clock = clock
         self._open_stream = open_stream
-        in_flight = max(lane.engine.in_flight for lane in lanes)
-        batcher: Batcher[Frame] = Batcher(in_flight)
+        self._hook = hook
+        self._keep_going = keep_going
+        self._on_event = on_event
+        in_flight = in_flight or max(lane.engine.in_flight for lane in lanes)
+        self._dispatch = Dispatch(Batcher(in_flight), clock)
         for lane in lanes:
-            batcher.add_lane(lane.settings)
-        self._dispatch = Dispatch(batcher, clock)
+            self.add_lane(lane)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
-        self._stage = ResultsStage(self._lanes, self._messages, clock, self._fail, self._stream_ended, hook)
+        self._stage = ResultsStage(self._lanes, self._messages, clock, self._fail, self._engine_failed, self._stream_ended)
         self._workers = [
             InferenceWorker(number, self._lanes, self._dispatch, self._messages, clock) for number in range(in_flight)
         ]
-        # What the largest batches in flight hold, as much again waiting, and a few between the engine and the sinks.
-        self._window = 4 + 2 * max(lane.engine.in_flight * lane.engine.batch_sizes[-1] for lane in lanes)
         self._changed = threading.Condition()
         self._records: dict[str, StreamRecord] = {}
         self._waiting: deque[AddStream] = deque()
-        self._active: dict[str, StreamWorker] = {}
+        self._active: dict[str, StreamWorker | LiveWorker] = {}
+        self._forgotten: set[str] = set()
+        self._lane_failures: dict[str, tuple[int, str]] = {}
+        self._watch = LiveWatch(self._live_workers, self._stalled, self._dispatch.sample, clock)
         self._events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
         self._write = Busy()
         self._writes = StageAccount()
@@ -100,38 +122,95 @@ class Supervisor:
         """when the first source was opened, monotonic"""
         self.last_written_ns = 0
         """when the last stream was finished, monotonic"""
-        for thread in (self._stage.thread, *(worker.thread for worker in self._workers)):
+        for thread in (self._stage.thread, self._watch.thread, *(worker.thread for worker in self._workers)):
             thread.start()
 
     # Commands
+
+    def add_lane(self, lane: Lane) -> None:
+        """Open a lane.
+
+        Raises:
+            ValueError: there is one with this name.
+        """
+        self._dispatch.add_lane(lane.settings)
+        self._lanes[lane.name] = lane
+
+    def remove_lane(self, name: str) -> None:
+        """Close a lane that no stream uses any more; its engine may be closed then.
+
+        Raises:
+            ValueError: it is in use.
+        """
+        self._dispatch.remove_lane(name)
+        del self._lanes[name]
 
     def add(self, command: AddStream) -> None:
         """Run a stream: now, or when an earlier one has made room; after :meth:`stop`, or once something broke for all, never.
 
         Raises:
             ValueError: there is a stream with this name, or no such lane.
+            UsageError: what a live stream is to do cannot be done.
         """
         name = command.source.name
+        lane = self._lanes.get(command.lane)
+        if name in self._records or lane is None:
+            raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
+        live = make_steps(command, lane.engine.card, self._hook) if command.source.kind == "live" else None
         with self._changed:
-            if name in self._records or command.lane not in self._lanes:
-                raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
-            record = self._records[name] = StreamRecord(name, redact(command.source.paths[0]))
+            record = StreamRecord(name, redact(command.source.paths[0]))
+            self._records[name] = record
             if self._stopped:
                 self._set_state(record, StreamState.STOPPED, "stopped before its turn")
+                return
+            if live is not None:
+                self._start_live(command, lane, live, record)
                 return
             self._waiting.append(command)
         self._start_waiting()
 
+    def change(self, command: AddStream) -> None:
+        """Run a live stream by another command: in place where source and lane stay the same, else anew.
+
+        Raises:
+            KeyError: there is no such live stream.
+            UsageError: the command cannot be carried out; the stream goes on as it was.
+        """
+        name = command.source.name
+        worker = self._active.get(name)
+        if not isinstance(worker, LiveWorker):
+            raise KeyError(name)
+        old = worker.command
+        lane = self._lanes[command.lane]
+        if (old.source, old.lane, old.reconnect) != (command.source, command.lane, command.reconnect):
+            make_steps(command, lane.engine.card, self._hook)  # what cannot be carried out shall not cost the stream
+            self.remove(name)
+            self.add(command)
+            return
+        before = self._stage.steps(name)
+        if before is None:
+            raise KeyError(name)
+        steps = make_steps(command, lane.engine.card, self._hook, (old, before))
+        self._stage.change(name, steps)
+        self._dispatch.set_weight(name, command.weight)
+        worker.change(command)
+
     def remove(self, name: str) -> None:
-        """Stop a stream: what was decoded is finished and written."""
+        """Stop a stream: what was decoded is finished and written. A live one is gone, and forgotten, on return."""
         with self._changed:
             worker = self._active.get(name)
+            if isinstance(worker, LiveWorker):
+                self._forgotten.add(name)
             if worker is None:
                 self._waiting = deque(command for command in self._waiting if command.source.name != name)
                 record = self._records.get(name)
                 if record is not None and record.state is StreamState.WAITING:
                     self._set_state(record, StreamState.STOPPED, "removed before its turn")
-        if worker is not None:
+        if isinstance(worker, LiveWorker):
+            worker.abandon()
+            with self._changed:
+                self._changed.wait_for(lambda: self._active.get(name) is not worker, REMOVE_TIMEOUT_S)
+        elif worker is not None:
             worker.stop()
 
     def stop(self) -> None:
@@ -151,7 +230,18 @@ class Supervisor:
     def statuses(self) -> list[StreamStatus]:
         """Every stream as it is now."""
         with self._changed:
-            return [status_of(record) for record in self._records.values()]
+            records = list(self._records.values())
+        return [self._status(record) for record in records]
+
+    def lane_statuses(self) -> list[LaneStatus]:
+        """Every lane as it is now."""
+        now = self._clock.monotonic_ns()
+        statuses: list[LaneStatus] = []
+        for lane in list(self._lanes.values()):
+            load, waiting, flying = self._dispatch.load(lane.name)
+            failures, error = self._lane_failures.get(lane.name, (0, None))
+            statuses.append(lane_status_of(lane, load, waiting, flying, failures, error, now))
+        return statuses
 
     def records(self) -> list[StreamRecord]:
         """The streams' own counts; exact once the supervisor is closed."""
@@ -209,10 +299,13 @@ class Supervisor:
         self._closed = True
         complete = self.wait(0) and not self._stopped and not any(record.error for record in self._records.values())
         self.stop()
+        for worker in self._live_workers():
+            worker.abandon()
         self.wait()
+        self._watch.end()
         self._dispatch.close()
-        for worker in self._workers:
-            worker.thread.join()
+        for inference in self._workers:
+            inference.thread.join()
         self._messages.put(Finish())
         self._stage.thread.join()
         failure: VisionInferError | None = None
@@ -239,11 +332,13 @@ class Supervisor:
             while self._waiting and len(self._active) < self._max_active and not self._stopped:
                 command = self._waiting.popleft()
                 record = self._records[command.source.name]
-                window = Window(self._window)
+                window = Window(self._window(command.lane))
                 worker = StreamWorker(
                     record,
                     command,
-                    lambda command=command: self._open_stream(command.source, self._decode_threads),  # type: ignore[misc]
+                    lambda stopping, command=command: self._open_stream(  # type: ignore[misc]
+                        command.source, self._decode_threads, stopping
+                    ),
                     lambda source, command=command, record=record, window=window: self._opened(  # type: ignore[misc]
                         source, command, record, window
                     ),
@@ -258,12 +353,47 @@ class Supervisor:
                     self.first_open_ns = self._clock.monotonic_ns()
                 worker.thread.start()
 
+    def _start_live(self, command: AddStream, lane: Lane, steps: Steps, record: StreamRecord) -> None:
+        """Let a live stream in and start its worker."""
+        live = record.live = LiveRecord(lane.name, command.weight, command.fps)
+        size = self._window(lane.name)
+        window = Window(size)
+        outlet = self._outlet(record, (), window, size)
+        self._stage.join(record, outlet, steps, window)
+        self._dispatch.join(record.name, lane.name, None, command.weight)
+        worker = LiveWorker(
+            record,
+            live,
+            command,
+            lambda stopping: self._open_stream(command.source, self._decode_threads, stopping),
+            self._tell,
+            self._dispatch,
+            self._messages,
+            self._clock,
+            window,
+        )
+        self._active[record.name] = worker
+        self._set_state(record, StreamState.CONNECTING)
+        worker.thread.start()
+
+    def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
+        outlet = Outlet(
+            record.name,
+            sinks,
+            self._shared,
+            window,
+            size,
+            self._clock,
+            lambda error, shared: self._output_failed(record, error, shared),
+            lambda: self._stream_written(record, outlet),
+        )
+        return outlet
+
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
-        self._bound_memory(record, window)
-        tracker = None if command.track is None else Tracker(confidence=command.track, per_class=command.track_per_class)
-        keep = Filter(command.min_size, command.region) if command.min_size or command.region else None
+        self._bound_memory(record, window, self._window(command.lane))
+        steps = make_steps(command, self._lanes[command.lane].engine.card, self._hook)
         sinks: list[Sink] = []
         failure: VisionInferError | None = None
         for output in command.outputs:
@@ -271,32 +401,29 @@ class Supervisor:
                 sinks.append(open_sink(output, source))
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
-        outlet = Outlet(
-            record.name,
-            sinks,
-            self._shared,
-            window,
-            self._window,
-            self._clock,
-            lambda error, shared: self._output_failed(record, error, shared),
-            lambda: self._stream_written(record, outlet),
-        )
-        self._stage.join(record, outlet, keep, tracker, window)
-        self._dispatch.join(record.name, command.lane, None if source.live else self._window, command.weight)
+        size = self._window(command.lane)
+        outlet = self._outlet(record, sinks, window, size)
+        self._stage.join(record, outlet, steps, window)
+        self._dispatch.join(record.name, command.lane, None if source.live else size, command.weight)
         if failure is not None:
             self._output_failed(record, failure, shared=False)
         with self._changed:
             self._set_state(record, StreamState.RUNNING)
         return outlet.needs_pictures
 
-    def _bound_memory(self, record: StreamRecord, window: Window) -> None:
+    def _window(self, lane: str) -> int:
+        """What the largest batches in flight hold, as much again waiting, and a few between the engine and the sinks."""
+        engine = self._lanes[lane].engine
+        return 4 + 2 * engine.in_flight * engine.batch_sizes[-1]
+
+    def _bound_memory(self, record: StreamRecord, window: Window, most: int) -> None:
         """Large pictures: let fewer of them be on their way."""
         size = None if record.info is None else record.info.size
         if size is None:
             return
         picture = size.width * size.height * BYTES_PER_PIXEL
         fit = PICTURE_MEMORY_BYTES // (self._max_active * picture)
-        places = max(LEAST_WINDOW, min(self._window, fit))
+        places = max(LEAST_WINDOW, min(most, fit))
         window.shrink(places)
         record.picture_bytes = places * picture
 
@@ -318,6 +445,9 @@ class Supervisor:
                 self._writes.histograms["write"].merge(outlet.write_times)
                 self._write.add(outlet.write_times.sum_ns, outlet.present_ns or record.present_ns)
             worker = self._active.pop(record.name)
+            if record.name in self._forgotten:
+                self._forgotten.remove(record.name)
+                del self._records[record.name]
             if record.error is not None:
                 self._set_state(record, StreamState.FAILED, str(record.error))
             elif worker.stopping.is_set():
@@ -340,6 +470,41 @@ class Supervisor:
         self._error = self._error or error
         self.stop()
 
+    def _engine_failed(self, lane: str, error: EngineError) -> None:
+        count, _ = self._lane_failures.get(lane, (0, ""))
+        self._lane_failures[lane] = (count + 1, str(error))
+        if not self._keep_going:
+            self._fail(error)
+
+    def _status(self, record: StreamRecord) -> StreamStatus:
+        live = record.live
+        lane = None if live is None else self._lanes.get(live.lane)
+        if live is None or lane is None:
+            return status_of(record)
+        steps = self._stage.steps(record.name)
+        zones = None if steps is None else steps.zones
+        return live_status_of(record, live, lane, zones, self._dispatch.engine_ns(record.name), self._clock.monotonic_ns())
+
+    def _live_workers(self) -> list[LiveWorker]:
+        with self._changed:
+            return [worker for worker in self._active.values() if isinstance(worker, LiveWorker)]
+
+    def _stalled(self, worker: LiveWorker, reason: str) -> None:
+        with self._changed:
+            if worker.record.state is StreamState.LIVE:  # it may have found its voice again
+                self._set_state(worker.record, StreamState.STALLED, reason)
+
+    def _tell(self, record: StreamRecord, state: StreamState, reason: str) -> None:
+        with self._changed:
+            if self._records.get(record.name) is record:
+                self._set_state(record, state, reason)
+
     def _set_state(self, record: StreamRecord, state: StreamState, reason: str = "") -> None:
-        record.state = state
-        self._events.append(StreamEvent(record.name, state, self._clock.monotonic_ns(), reason))
+        if (record.state, record.reason) == (state, reason):
+            return
+        record.state, record.reason = state, reason
+        record.since_ns, record.since_wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        event = StreamEvent(record.name, state, record.since_ns, reason, record.since_wall_ns)
+        self._events.append(event)
+        if self._on_event is not None:
+            self._on_event(event)

@@ -117,6 +117,17 @@ class Batcher(Generic[T]):
             raise ValueError(f"lane {settings.name!r} exists already")
         self._lanes[settings.name] = _Lane(settings)
 
+    def remove_lane(self, name: str) -> None:
+        """Close a lane.
+
+        Raises:
+            ValueError: a stream is in it, or a batch on its way.
+        """
+        lane = self._lanes[name]
+        if lane.queues or lane.flying:
+            raise ValueError(f"lane {name!r} is in use: {len(lane.queues)} streams, {lane.flying} batches on their way")
+        del self._lanes[name]
+
     def join(self, stream: str, lane: str, queue: FrameQueue[T], weight: float = 1.0) -> None:
         """Let a stream's frames into a lane; further lanes of the same stream share its account."""
         queues = self._lanes[lane].queues
@@ -209,6 +220,11 @@ class Batcher(Generic[T]):
         lane.frame_ns = each if lane.frame_ns == _UNKNOWN_NS else lane.frame_ns + 0.125 * (each - lane.frame_ns)
         for entry in batch.entries:
             self.shares.correct(entry.stream, batch.estimated_ns, each)
+
+    def lane_load(self, name: str) -> tuple[int, int]:
+        """Frames that wait for a lane now, and its batches in the engine."""
+        lane = self._lanes[name]
+        return lane.waiting, lane.flying
 
     @property
     def flying(self) -> int:

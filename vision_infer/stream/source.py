@@ -73,6 +73,13 @@ class SourceSpec:
     """of a live one"""
 
 
+def ends_by_itself(spec: SourceSpec) -> bool:
+    """Whether the end of a live source is its end, not a lost connection: a file that does not begin again."""
+    path = spec.paths[0]
+    is_file = path.startswith("file:") or ("://" not in path and not path.startswith("/dev/"))
+    return is_file and not spec.live.loop
+
+
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
     """What is known of a stream once it is open."""
