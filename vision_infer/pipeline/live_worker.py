@@ -1,0 +1,249 @@
+"""One thread for each live stream: connect, decode, choose, offer; and connect again, for as long as the stream is wanted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.messages import Ended, Message, Superseded
+from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
+from vision_infer.schedule.pacing import Pacer
+from vision_infer.stream.backoff import Backoff, after_refusals
+from vision_infer.stream.source import ReadReport, Source, ends_by_itself
+
+GOOD_NS = 5_000_000_000
+"""a connection that gave frames for so long was a good one: the next wait is a first one"""
+
+Opener = Callable[[threading.Event], Source]
+Tell = Callable[[StreamRecord, StreamState, str], None]
+
+
+class LiveWorker:
+    """Keeps a live stream running until it is stopped.
+
+    It owns the stream's connection, and may hang in it (a name that is looked up, a camera that says nothing) for as long as
+    the source's time-outs allow. Whoever wants to be rid of the stream does not wait for that: :meth:`abandon` ends the stream at
+    once, and the thread finds out when it comes back.
+
+    Args:
+        record: where the stream's counts are kept.
+        live: the same.
+        command: what is wanted of the stream.
+        open_source: opens the source once; it may raise StreamError.
+        tell: called with each change of the stream's state.
+        window: credits of frames on their way.
+    """
+
+    def __init__(
+        self,
+        record: StreamRecord,
+        live: LiveRecord,
+        command: AddStream,
+        open_source: Opener,
+        tell: Tell,
+        dispatch: Dispatch,
+        results: Channel[Message],
+        clock: Clock,
+        window: Window,
+    ) -> None:
+        self.record = record
+        self.live = live
+        self.command = command
+        self.stopping = threading.Event()
+        self._open_source = open_source
+        self._tell_state = tell
+        self._dispatch = dispatch
+        self._results = results
+        self._clock = clock
+        self._window = window
+        self._own = threading.Lock()
+        """held while a frame is handed on, and by whoever takes the stream away"""
+        self._gone = False
+        self._pacer = _pacer(command)
+        self._sequence = 0
+        self._index = 0
+        self._failures = 0
+        reconnect = command.reconnect
+        self._backoff = Backoff(reconnect.min_s, max(reconnect.min_s, reconnect.max_s))
+        self._refusals = after_refusals(reconnect.refused_s, 5 * reconnect.refused_s)
+        self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
+
+    def stop(self) -> None:
+        """Connect and decode no further, as soon as the source comes back from what it is doing."""
+        self.stopping.set()
+
+    def abandon(self) -> None:
+        """End the stream now, wherever its thread is: what was decoded goes its way, and nothing more comes."""
+        self.stopping.set()
+        with self._own:
+            if not self._gone:
+                self._gone = True
+                self._results.put(Ended(self.record.name, self._sequence, False, None))
+
+    def change(self, command: AddStream) -> None:
+        """Go on with another command for the same source and lane."""
+        with self._own:
+            if command.fps != self.command.fps:
+                self._pacer = _pacer(command)
+            self.command = command
+            self.live.weight, self.live.wanted_fps = command.weight, command.fps
+
+    def _run(self) -> None:
+        started = self._clock.monotonic_ns()
+        error: StreamError | None = None
+        complete = False
+        while not self.stopping.is_set():
+            self._tell(StreamState.CONNECTING)
+            failure = self._connect()
+            if failure is None and ends_by_itself(self.command.source):
+                complete = True
+                break
+            if self.stopping.is_set():
+                break
+            attempts = self.command.reconnect.attempts
+            if attempts is not None and self._failures >= attempts:
+                error = StreamError(f"{self.record.name}: gave up after {attempts} failures in a row", _text(failure))
+                break
+            self._back_off(failure)
+        self.record.present_ns = self._clock.monotonic_ns() - started
+        with self._own:
+            if not self._gone:
+                self._gone = True
+                self._results.put(Ended(self.record.name, self._sequence, complete, error))
+
+    def _connect(self) -> StreamError | None:
+        """One connection, from opening to its end; returns what ended it, None where it simply ended."""
+        opened = frames = self._clock.monotonic_ns()
+        failure: StreamError | None = None
+        self._failures += 1
+        try:
+            with self._open_source(self.stopping) as source:
+                self.live.connections += 1
+                taken = _Taken(self.record, self.live)
+                frames = self._clock.monotonic_ns()
+                try:
+                    self._read(source, taken)
+                finally:
+                    taken.all_of(source)
+        except StreamError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            failure = StreamError(f"{self.record.name}: unexpected {type(error).__name__}: {error}", "please report this")
+            failure.__cause__ = error
+        last = self.live.last_frame_ns
+        if last is not None and last > opened and last - frames >= GOOD_NS:
+            self._backoff.reset()
+            self._refusals.reset()
+            self._failures = 0
+        return failure
+
+    def _read(self, source: Source, taken: _Taken) -> None:
+        now = self._clock.monotonic_ns
+        first = True
+        base = self._index
+        for frame in source.frames():
+            if self.stopping.is_set():
+                return
+            end = now()
+            if first:
+                first = False
+                self.record.info = source.info
+                self.live.last_frame_ns = None
+                self._tell(StreamState.LIVE)
+            elif self.record.state is StreamState.STALLED:
+                self._tell(StreamState.LIVE)
+            taken.frame(frame, source, end)
+            with self._own:
+                if self._gone:
+                    return
+                self._index = base + frame.index + 1
+                self._take(replace(frame, index=base + frame.index) if base else frame)
+            del frame  # the picture's memory is not held while waiting for the next
+
+    def _take(self, frame: Frame) -> None:
+        record = self.record
+        if self._pacer is not None and not self._pacer.wants(frame.index, frame.trace.captured_ns):
+            record.drop(DropReason.PACED)
+        elif not self._window.try_acquire():
+            record.drop(DropReason.BACKLOGGED)
+        else:
+            sequence = self._sequence
+            self._sequence += 1
+            superseded = self._dispatch.offer(frame.stream, self.command.lane, sequence, frame)
+            if superseded is not None:
+                self._window.release()
+                self._results.put(Superseded(frame.stream, superseded.sequence))
+
+    def _back_off(self, failure: StreamError | None) -> None:
+        if isinstance(failure, RefusedError):
+            state, wait_s = StreamState.REFUSED, self._refusals.next_s()
+        else:
+            state, wait_s = StreamState.BACKING_OFF, self._backoff.next_s()
+        self._tell(state, f"{_text(failure)}; next attempt in {wait_s:.1f} s")
+        self.stopping.wait(wait_s)
+
+    def _tell(self, state: StreamState, reason: str = "") -> None:
+        if not self._gone:
+            self._tell_state(self.record, state, reason)
+
+
+class _Taken:
+    """Adds what one connection has lost to the stream's counts, a little at a time."""
+
+    def __init__(self, record: StreamRecord, live: LiveRecord) -> None:
+        self._record = record
+        self._live = live
+        self._dropped: dict[DropReason, int] = {}
+        self._before = record.report
+        record.report = ReadReport(
+            gaps=self._before.gaps,
+            gap_times=self._before.gap_times,
+            damaged=self._before.damaged,
+            warnings=self._before.warnings,
+        )
+        self._gaps, self._damaged = self._before.gaps, self._before.damaged
+
+    def frame(self, frame: Frame, source: Source, now_ns: int) -> None:
+        """A frame was decoded."""
+        record, live = self._record, self._live
+        last, live.last_frame_ns = live.last_frame_ns, now_ns
+        if last is not None:
+            live.interval_ns += 0.1 * (now_ns - last - live.interval_ns) if live.interval_ns else now_ns - last
+        record.decoded += 1
+        trace = frame.trace
+        trace.decode_end_ns = now_ns
+        record.decode_ns += now_ns - trace.decode_start_ns
+        live.clock = trace.clock or None
+        self.all_of(source)
+
+    def all_of(self, source: Source) -> None:
+        """Take over what the source has counted so far."""
+        record, report = self._record, source.report
+        for reason, count in report.dropped.items():
+            more = count - self._dropped.get(reason, 0)
+            if more:
+                self._dropped[reason] = count
+                record.dropped[reason] = record.dropped.get(reason, 0) + more
+                if reason is DropReason.STALE:
+                    record.decoded += more
+        record.report.gaps = self._gaps + report.gaps
+        record.report.damaged = self._damaged + report.damaged
+        self._live.clock_offset_ms = report.clock_offset_ms
+        if source.info is not record.info:
+            record.info = source.info
+
+
+def _pacer(command: AddStream) -> Pacer | None:
+    return None if command.fps is None else Pacer(command.fps)
+
+
+def _text(failure: StreamError | None) -> str:
+    return "the server ended the stream" if failure is None else str(failure)

@@ -1,0 +1,77 @@
+"""What was measured lately, in fixed memory: the last minute of a service that runs for months."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+from vision_infer.telemetry.histogram import Histogram
+
+QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+
+
+class RollingHistogram:
+    """Durations of the last ``slots × slot_ns``, to a slot. One thread records; others may read, and see a value more or less.
+
+    Args:
+        slots: how many parts the time has; the oldest is forgotten as a whole.
+        slot_ns: how long one is.
+    """
+
+    __slots__ = ("_parts", "_slot_ns", "_slots")
+
+    def __init__(self, slots: int = 6, slot_ns: int = 10_000_000_000) -> None:
+        self._slots = slots
+        self._slot_ns = slot_ns
+        self._parts: deque[tuple[int, Histogram]] = deque(maxlen=slots)
+
+    def record(self, now_ns: int, duration_ns: int) -> None:
+        """Count one duration.
+
+        Args:
+            now_ns: monotonic.
+            duration_ns: what was measured.
+        """
+        slot = now_ns // self._slot_ns
+        if not self._parts or self._parts[-1][0] != slot:
+            self._parts.append((slot, Histogram()))
+        self._parts[-1][1].record(duration_ns)
+
+    def quantiles_ms(self, now_ns: int) -> Mapping[str, float]:
+        """``p50``, ``p95``, ``p99``, ``max`` in milliseconds; empty where nothing was recorded lately."""
+        oldest = now_ns // self._slot_ns - self._slots
+        whole = Histogram()
+        for slot, part in tuple(self._parts):
+            if slot > oldest:
+                whole.merge(part)
+        if not whole.count:
+            return {}
+        found = {name: round(whole.quantile_ns(share) / 1e6, 3) for name, share in QUANTILES.items()}
+        return {**found, "max": round(whole.max_ns / 1e6, 3)}
+
+
+class Rate:
+    """How fast some counters rise, from samples of the last ten seconds.
+
+    Args:
+        counters: how many there are.
+        samples: how many samples are kept.
+    """
+
+    __slots__ = ("_samples", "per_second")
+
+    def __init__(self, counters: int, samples: int = 11) -> None:
+        self._samples: deque[tuple[int, tuple[int, ...]]] = deque(maxlen=samples)
+        self.per_second: tuple[float, ...] = (0.0,) * counters
+
+    def sample(self, now_ns: int, *values: int) -> None:
+        """Look at the counters.
+
+        Args:
+            now_ns: monotonic.
+            values: where they stand.
+        """
+        self._samples.append((now_ns, values))
+        then, before = self._samples[0]
+        if now_ns > then:
+            self.per_second = tuple((value - old) * 1e9 / (now_ns - then) for value, old in zip(values, before, strict=True))
