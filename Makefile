@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras test test-all check format docs bench bench-quick clean
+.PHONY: help demo cameras test test-all check format docs bench bench-quick deploy-check clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -15,6 +15,7 @@ help:
 	@echo "make check       lint, strict types, floors, documents"
 	@echo "make format      format the code and write docs/cli.md anew"
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
+	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make clean       remove what was made, the virtual environment too"
 
 $(BIN)/python:
@@ -83,6 +84,15 @@ bench: $(VENV)/dev.stamp
 bench-quick: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.run --quick
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
+
+# It reads and checks; no daemon is needed. Tests of systemd and promtool skip by name where those are missing.
+deploy-check: $(VENV)/dev.stamp
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v docker-compose >/dev/null; then \
+	  apt-get update -qq && apt-get install -qq -y --no-install-recommends docker-compose; fi
+	@command -v docker-compose >/dev/null || { echo "docker-compose is missing: install the package docker-compose"; exit 1; }
+	@for profiles in "" camera gpu camera,gpu; do \
+	  COMPOSE_PROFILES=$$profiles docker-compose config --quiet && echo "compose.yaml with profiles '$$profiles': good" || exit 1; done
+	$(BIN)/python -m pytest -q tests/deploy
 
 clean:
 	rm -rf $(VENV) demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,92 @@
+# syntax=docker/dockerfile:1
+# Two images from one file:
+#   docker build --target cpu -t vision-infer:cpu .
+#   docker build --target gpu -t vision-infer:gpu .
+# Python is the same version in both: what the slim image and Ubuntu 24.04 have in common.
+
+ARG PYTHON_IMAGE=python:3.12-slim-trixie
+# onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9; the driver of the host has to be one for CUDA 13 (580 or newer).
+ARG CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
+ARG ONNXRUNTIME_GPU=1.31.1
+
+
+# The wheel. What may be copied is listed in .dockerignore.
+FROM ${PYTHON_IMAGE} AS wheel
+WORKDIR /src
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt hatchling
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY vision_infer vision_infer
+RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir /wheel .
+
+
+# The environments are made apart, so that the images hold neither the wheel nor what made them.
+FROM ${PYTHON_IMAGE} AS cpu-environment
+COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
+RUN python -m venv /opt/vision-infer \
+ && wheel=$(echo /wheel/vision_infer-*.whl) \
+ && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
+      --constraint /wheel/constraints.txt "vision-infer[cpu] @ file://${wheel}"
+
+
+FROM ${CUDA_IMAGE} AS gpu-python
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+
+
+FROM gpu-python AS gpu-environment
+ARG ONNXRUNTIME_GPU
+COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
+RUN python3 -m venv /opt/vision-infer \
+ && wheel=$(echo /wheel/vision_infer-*.whl) \
+ && /opt/vision-infer/bin/pip install --no-cache-dir --disable-pip-version-check --only-binary :all: \
+      --constraint /wheel/constraints.txt "vision-infer[gpu] @ file://${wheel}" "onnxruntime-gpu==${ONNXRUNTIME_GPU}"
+
+
+FROM gpu-python AS gpu
+LABEL org.opencontainers.image.title="vision-infer (CUDA)" org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 10001 vision-infer \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \
+ && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/vision-infer
+COPY --from=gpu-environment /opt/vision-infer /opt/vision-infer
+ENV PATH=/opt/vision-infer/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    VISION_INFER_HOME=/var/lib/vision-infer \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+# The only place that is written to: streams made over the API, the token's hash, models of your own. The rest may be read-only.
+VOLUME /var/lib/vision-infer
+WORKDIR /var/lib/vision-infer
+USER 10001:10001
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# http.client, for it asks no proxy. With TLS the check has to be another one: see docs/deployment.md.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-IS", "-c", "import http.client; c = http.client.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["vision-infer"]
+CMD ["serve", "/etc/vision-infer/cameras.yaml", "--host", "0.0.0.0"]
+
+
+# The last stage is what a build without --target makes.
+FROM ${PYTHON_IMAGE} AS cpu
+LABEL org.opencontainers.image.title="vision-infer" org.opencontainers.image.licenses="Apache-2.0"
+RUN groupadd --gid 10001 vision-infer \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \
+ && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/vision-infer
+COPY --from=cpu-environment /opt/vision-infer /opt/vision-infer
+ENV PATH=/opt/vision-infer/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    VISION_INFER_HOME=/var/lib/vision-infer
+VOLUME /var/lib/vision-infer
+WORKDIR /var/lib/vision-infer
+USER 10001:10001
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["python", "-IS", "-c", "import http.client; c = http.client.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["vision-infer"]
+CMD ["serve", "/etc/vision-infer/cameras.yaml", "--host", "0.0.0.0"]

@@ -1,0 +1,169 @@
+"""What stands around the service can be used as it is: images, compose file, unit, monitoring."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.media import ROOT
+from vision_infer.config.serve import ServeSettings
+
+DEPLOY = ROOT / "deploy"
+PROFILES = ["", "camera", "gpu", "camera,gpu"]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SECRETS = ["admin_token", "camera_publish_password", "camera_read_password", "view_token"]
+
+
+def output_of(command: list[str], **environ: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("profiles", PROFILES)
+def test_compose_takes_its_file(profiles: str) -> None:
+    if shutil.which("docker-compose") is None:
+        pytest.skip("docker-compose is not here")
+    # Its complaints are warnings too: a `$` that was meant for the shell would be a variable that is not set.
+    assert output_of(["docker-compose", "config", "--quiet"], COMPOSE_PROFILES=profiles) == (0, "", "")
+
+
+def test_profiles_are_those_that_are_checked() -> None:
+    assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == {"camera", "gpu"}
+    assert [name for name, service in SERVICES.items() if "profiles" not in service] == ["vision-infer", "mediamtx", "prometheus"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_may_do_no_more_than_it_needs(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+    assert not {"privileged", "network_mode", "pid", "cap_add", "environment", "env_file"} & set(service)
+    assert service.get("user", "65534:65534") != "0"
+    for port in service.get("ports", []):
+        assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port)
+    for volume in service.get("volumes", []):
+        assert volume.endswith(":ro") or volume.split(":")[0] in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_an_image_has_its_version_and_a_check_of_health(name: str) -> None:
+    service = SERVICES[name]
+    if name.startswith("vision-infer"):
+        assert service["build"] == {"context": ".", "target": service["image"].removeprefix("vision-infer:")}
+        return
+    assert re.fullmatch(r"[a-z]+/[a-z]+:v?\d+\.\d+\.\d+(-ffmpeg)?", service["image"])
+    assert "healthcheck" in service
+
+
+def test_secrets_are_files_that_the_script_makes(tmp_path: Path) -> None:
+    named = {name: declared["file"] for name, declared in COMPOSE["secrets"].items()}
+    assert named == {name: f"./deploy/secrets/{name}" for name in SECRETS}
+    assert {secret for service in SERVICES.values() for secret in service.get("secrets", [])} == set(SECRETS)
+    folder = tmp_path / "secrets"
+    script = ["sh", str(DEPLOY / "make_secrets.sh"), str(folder)]
+    assert output_of(script)[0] == 0
+    made = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert sorted(made) == SECRETS
+    assert all(re.fullmatch(r"[0-9a-f]{64}", secret) for secret in made.values())
+    assert len(set(made.values())) == len(SECRETS)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o444}
+    assert output_of(script)[0] == 0
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == made
+
+
+def test_secrets_are_not_kept_in_the_repository() -> None:
+    assert (DEPLOY / "secrets" / ".gitignore").read_text(encoding="utf-8") == "*\n!.gitignore\n"
+    for path in [*DEPLOY.rglob("*"), ROOT / "compose.yaml", ROOT / "Dockerfile"]:
+        if path.is_file() and path.parent.name != "secrets":
+            assert not re.search(r"\b[0-9a-f]{32,}\b", path.read_text(encoding="utf-8")), path
+
+
+def test_what_compose_serves_is_a_configuration() -> None:
+    text = (DEPLOY / "config" / "cameras.yaml").read_text(encoding="utf-8")
+    settings = ServeSettings.model_validate(yaml.safe_load(re.sub(r"\$\{file:[^}]*\}", "password", text)))
+    for token, name in ((settings.service.token, "admin_token"), (settings.service.view_token, "view_token")):
+        assert token is not None
+        assert token.get_secret_value() == f"file:/run/secrets/{name}"
+    assert set(re.findall(r"/run/secrets/(\w+)", text)) == set(SERVICES["vision-infer"]["secrets"])
+    assert SERVICES["vision-infer-gpu"]["secrets"] == SERVICES["vision-infer"]["secrets"]
+    assert "vision-infer" in settings.service.allow_hosts  # Prometheus comes under this name
+
+
+def test_mediamtx_lets_nobody_in_without_the_secret_files() -> None:
+    settings = yaml.safe_load((DEPLOY / "mediamtx.yml").read_text(encoding="utf-8"))
+    users = settings["authInternalUsers"]
+    assert [user["user"] for user in users] == ["publisher", "reader"]
+    assert all(user["pass"].startswith("sha256:") for user in users)
+    script = SERVICES["mediamtx"]["command"][0]
+    for number, secret in enumerate(["camera_publish_password", "camera_read_password"]):
+        assert f'MTX_AUTHINTERNALUSERS_{number}_PASS="$$(cat /run/secrets/{secret})"' in script
+    assert [name for name in ("rtmp", "hls", "webrtc", "srt", "moq", "api", "playback") if settings[name] is not False] == []
+    assert "ports" not in SERVICES["mediamtx"]
+    # What the camera publishes is what is read.
+    assert list(settings["paths"]) == ["door"]
+    assert "publisher:" in SERVICES["camera"]["command"][0]
+    assert SERVICES["camera"]["command"][0].rstrip().endswith('@mediamtx:8554/door"')
+    assert "@mediamtx:8554/door\n" in (DEPLOY / "config" / "cameras.yaml").read_text(encoding="utf-8")
+
+
+def unit() -> dict[str, list[str]]:
+    settings: dict[str, list[str]] = {}
+    for line in (DEPLOY / "vision-infer.service").read_text(encoding="utf-8").splitlines():
+        if line and line[0] not in "#[":
+            name, _, value = line.partition("=")
+            settings.setdefault(name, []).append(value)
+    return settings
+
+
+def test_the_unit_says_when_it_is_ready_and_alive() -> None:
+    settings = unit()
+    assert settings["Type"] == ["notify"]
+    assert int(settings["WatchdogSec"][0]) >= 10
+    assert settings["Restart"] == ["on-failure"]
+    assert settings["RestartPreventExitStatus"] == ["2 3"]  # UsageError and ModelError
+    assert int(settings["TimeoutStopSec"][0]) > 5
+    assert "AF_UNIX" in settings["RestrictAddressFamilies"][0].split()
+    assert "--host ${SERVE_HOST}" in settings["ExecStart"][0]
+    assert "SERVE_HOST=127.0.0.1" in settings["Environment"][0].split()
+
+
+def test_the_unit_is_locked_down() -> None:
+    settings = unit()
+    for name in ("DynamicUser", "NoNewPrivileges", "ProtectHome", "PrivateTmp", "PrivateDevices", "LockPersonality"):
+        assert settings[name] == ["yes"], name
+    assert settings["ProtectSystem"] == ["strict"]
+    assert settings["CapabilityBoundingSet"] == [""]
+    assert settings["StateDirectory"] == ["vision-infer"]
+    assert "VISION_INFER_HOME=/var/lib/vision-infer" in settings["Environment"]
+    assert settings["LoadCredential"] == ["secret:/etc/vision-infer/secrets"]
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not here")
+    text = (DEPLOY / "vision-infer.service").read_text(encoding="utf-8")
+    copy = tmp_path / "vision-infer.service"
+    copy.write_text(text.replace("/opt/vision-infer/bin/vision-infer", "/bin/true"), encoding="utf-8")
+    status, _, complaints = output_of(["systemd-analyze", "verify", "--man=no", str(copy)])
+    assert status == 0
+    assert [line for line in complaints.splitlines() if "vision-infer" in line] == []
+
+
+def test_the_environment_file_holds_what_the_unit_reads() -> None:
+    lines = (DEPLOY / "vision-infer.env").read_text(encoding="utf-8").splitlines()
+    set_there = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
+    assert set_there == sorted(set(re.findall(r"\$\{(\w+)\}", unit()["ExecStart"][0])))
+    assert unit()["EnvironmentFile"] == ["-/etc/vision-infer/vision-infer.env"]

@@ -1,0 +1,193 @@
+"""The Dockerfile, read instruction by instruction: there is not always a Docker to build it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.media import ROOT
+
+TARGETS = ["cpu", "gpu"]
+HOME = "/var/lib/vision-infer"
+
+
+@dataclass
+class Stage:
+    """What stands between two FROM."""
+
+    image: str
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+    def of(self, keyword: str) -> list[str]:
+        return [rest for word, rest in self.steps if word == keyword]
+
+
+def read_stages() -> tuple[dict[str, str], dict[str, Stage]]:
+    """(arguments before the first stage, the stages by name)."""
+    text = "\n".join(
+        line for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
+    )
+    arguments: dict[str, str] = {}
+    stages: dict[str, Stage] = {}
+    steps: list[tuple[str, str]] | None = None
+    for line in text.replace("\\\n", " ").splitlines():
+        keyword, _, rest = line.strip().partition(" ")
+        rest = re.sub(r"\s+", " ", rest.strip()) if keyword == "RUN" else rest.strip()
+        if keyword == "FROM":
+            image, _, name = rest.partition(" AS ")
+            stage = Stage(re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], image))
+            stages[name], steps = stage, stage.steps
+        elif keyword and steps is None:
+            assert keyword == "ARG"
+            name, _, value = rest.partition("=")
+            arguments[name] = value
+        elif keyword and steps is not None:
+            steps.append((keyword, rest))
+    return arguments, stages
+
+
+ARGUMENTS, STAGES = read_stages()
+KEYWORDS = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL"}
+KEYWORDS |= {"RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
+
+
+def test_only_instructions_that_there_are() -> None:
+    assert {word for stage in STAGES.values() for word, _ in stage.steps} == KEYWORDS
+
+
+def test_the_stages_and_what_they_start_from() -> None:
+    assert list(STAGES) == ["wheel", "cpu-environment", "gpu-python", "gpu-environment", "gpu", "cpu"]
+    for name, stage in STAGES.items():
+        assert stage.image in STAGES or re.search(r":\d+\.\d+", stage.image), name
+    # What a virtual environment links to has to be in the image that it is copied to.
+    assert STAGES["cpu-environment"].image == STAGES["cpu"].image
+    assert STAGES["gpu-environment"].image == STAGES["gpu"].image == "gpu-python"
+
+
+def test_the_gpu_image_has_what_its_runtime_was_built_for() -> None:
+    """onnxruntime-gpu 1.31 says that it was built with CUDA 13.0 and links cuDNN 9, which the images of CUDA 13 hold."""
+    assert ARGUMENTS["ONNXRUNTIME_GPU"].startswith("1.31.")
+    assert re.fullmatch(r"nvidia/cuda:13\.\d+\.\d+-cudnn-runtime-ubuntu24\.04", STAGES["gpu-python"].image)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_image_runs_as_nobody_in_particular(target: str) -> None:
+    stage = STAGES[target]
+    words = [word for word, _ in stage.steps]
+    assert stage.of("USER") == ["10001:10001"]
+    assert "RUN" not in words[words.index("USER") :]
+    assert stage.of("VOLUME") == [HOME]
+    assert f"VISION_INFER_HOME={HOME}" in stage.of("ENV")[0].split()
+    assert f"--owner 10001 --group 10001 --mode 0700 {HOME}" in stage.of("RUN")[-1]
+    assert stage.of("EXPOSE") == ["8080"]
+    assert stage.of("STOPSIGNAL") == ["SIGTERM"]
+    assert json.loads(stage.of("ENTRYPOINT")[0]) == ["vision-infer"]
+    assert json.loads(stage.of("CMD")[0]) == ["serve", "/etc/vision-infer/cameras.yaml", "--host", "0.0.0.0"]
+
+
+def test_both_images_are_run_alike() -> None:
+    alike = {"USER", "VOLUME", "WORKDIR", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD", "RUN"}
+    cpu, gpu = ([step for step in STAGES[target].steps if step[0] in alike] for target in TARGETS)
+    assert cpu == gpu
+
+
+def test_nothing_secret_and_nothing_needless_is_in_a_layer() -> None:
+    for name, stage in STAGES.items():
+        for word, rest in stage.steps:
+            assert word in ("RUN", "COPY", "CMD") or not re.search(r"token|password|secret", rest, re.IGNORECASE), name
+            if word == "RUN" and "pip " in rest:
+                assert "--no-cache-dir" in rest
+            if word == "RUN" and "pip install" in rest:
+                assert "--constraint" in rest
+            if word == "RUN" and "apt-get" in rest:
+                assert rest.endswith("rm -rf /var/lib/apt/lists/*")
+                assert "--no-install-recommends" in rest
+    for target in TARGETS:
+        assert STAGES[target].of("COPY") == [f"--from={target}-environment /opt/vision-infer /opt/vision-infer"]
+
+
+def copied() -> list[str]:
+    return [source for rest in STAGES["wheel"].of("COPY") for source in rest.split()[:-1]]
+
+
+def test_what_is_copied_is_there_and_is_all_that_a_build_is_given() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert sorted(copied()) == sorted(rule[1:] for rule in rules if rule.startswith("!"))
+    assert [source for source in copied() if not (ROOT / source).exists()] == []
+
+
+def test_the_wheel_can_be_built_from_what_is_copied(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    for source in copied():
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, context / source, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / source, context / source)
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "wheel")]
+    subprocess.run(command, cwd=context, check=True, capture_output=True, timeout=120)
+    (wheel,) = (tmp_path / "wheel").glob("vision_infer-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "vision_infer/cli/main.py" in names
+    assert any(name.startswith("vision_infer/bundled/") and name.endswith(".onnx") for name in names)
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    """Says of its health what the test wants."""
+
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[http.server.HTTPServer]:
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def health(port: int) -> int:
+    _, _, command = STAGES["cpu"].of("HEALTHCHECK")[0].partition("CMD ")
+    program, *rest = json.loads(command)
+    assert program == "python"
+    arguments = [argument.replace("8080", str(port)) for argument in rest]
+    # A proxy that the container is given for its cameras must not be asked for its own health.
+    environ = {**os.environ, "http_proxy": "http://192.0.2.1:9", "HTTP_PROXY": "http://192.0.2.1:9"}
+    done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, timeout=60, check=False)
+    return done.returncode
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1)])
+def test_the_health_check_tells(server: http.server.HTTPServer, status: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Answers, "status", status)
+    assert health(server.server_port) == code
+
+
+def test_the_health_check_tells_when_nobody_answers(server: http.server.HTTPServer) -> None:
+    port = server.server_port
+    server.shutdown()
+    server.server_close()
+    assert health(port) == 1
