@@ -14,20 +14,18 @@ streams:                   # a stream that is named here takes this instead of w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from vision_infer.config.yaml_lines import LARGEST_FILE, line_of
 from vision_infer.core.errors import UsageError
 
 Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Polygon = Annotated[tuple[tuple[Coordinate, Coordinate], ...], Field(min_length=3, max_length=10_000)]
 """corners x, y in order; the last is joined to the first"""
-
-LARGEST_FILE = 4_000_000
-"""bytes; more is no file of polygons"""
 
 
 class Region(BaseModel):
@@ -127,25 +125,7 @@ def _first_mistake(error: ValidationError, node: Any) -> str:
         name, _, message = message.partition(": ")
         place += [int(part) if part.isdecimal() else part for part in name.split(".")]
     field = ".".join(map(str, place))
-    return f"line {_line_of(node, place)}: field '{field}': {message}"
-
-
-def _line_of(node: Any, place: Sequence[str | int]) -> int:
-    """The line, from 1, of a field, or of the nearest that is there of those that hold it."""
-    import yaml
-
-    line = node.start_mark.line
-    for step in place:
-        below = None
-        if isinstance(node, yaml.MappingNode):
-            below = next(((key, value) for key, value in node.value if key.value == str(step)), None)
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            below = (node.value[step], node.value[step])
-        if below is None:
-            break
-        line = below[0].start_mark.line
-        node = below[1]
-    return int(line) + 1
+    return f"line {line_of(node, place)}: field '{field}': {message}"
 
 
 def _given_twice(node: Any) -> Any:

@@ -2,69 +2,151 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
+from vision_infer.config.stream_url import SCHEMES as SCHEMES
+from vision_infer.config.stream_url import check_url, is_file
 from vision_infer.config.zones import LineSettings, ZoneSettings
 
 STREAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test", "file")
-"""kinds of URLs of a stream; besides ``/dev/videoN`` and the path of a file"""
+
+
+def _url(url: str) -> str:
+    check_url(url)
+    return url
+
+
+def _scheme(scheme: str) -> str:
+    if scheme not in (*SCHEMES, "dev"):
+        raise ValueError(f"there are {', '.join(SCHEMES)} and dev")
+    return scheme
+
+
+def _network(network: str) -> str:
+    try:
+        ipaddress.ip_network(network)
+    except ValueError:
+        raise ValueError("is no network, such as 10.0.0.0/8 or fd00::/8, with the part of the host zero") from None
+    return network
+
 
 Name = Annotated[str, Field(pattern=STREAM_NAME)]
 Score = Annotated[float, Field(ge=0, le=1)]
-Url = Annotated[str, Field(min_length=1, max_length=4096)]
+Url = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_url)]
+Label = Annotated[str, Field(min_length=1)]
+Host = Annotated[str, Field(pattern=r"^[^\s/@]+$")]
+Token = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
+Scheme = Annotated[str, AfterValidator(_scheme)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    # Errors of the library would show what was put in, a password perhaps.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        protected_namespaces=(),
+    )
 
 
 class Reconnect(_Settings):
     """How a stream comes back."""
 
-    min_s: float = Field(default=0.5, gt=0, le=3600, description="longest first wait; each wait is drawn between 0 and its limit")
-    max_s: float = Field(default=30.0, gt=0, le=3600, description="the limit doubles with each failure up to this")
-    refused_s: float = Field(default=60.0, gt=0, le=86_400, description="wait after a wrong password or a 404, doubling up to five")
-    attempts: int | None = Field(default=None, ge=1, description="failures in a row after which the stream fails; null: never")
+    min_s: float = Field(
+        default=0.5, gt=0, le=3600, description="longest first wait, seconds; each wait is drawn between 0 and its limit"
+    )
+    max_s: float = Field(default=30.0, gt=0, le=3600, description="the limit doubles with each failure up to this, seconds")
+    refused_s: float = Field(
+        default=60.0, gt=0, le=86_400, description="wait after a wrong password or a 404, seconds; doubles up to five times"
+    )
+    attempts: int | None = Field(
+        default=None, ge=1, description="failures in a row after which the stream is given up; null: it is never given up"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Reconnect:
+        if self.max_s < self.min_s:
+            raise ValueError("max_s: must not be less than min_s")
+        return self
 
 
-class StreamSettings(_Settings):
-    """One camera, or a file that is played in real time. What is null is taken from ``defaults``, then from the model's card."""
+class StreamUrls(_Settings):
+    """Where the pictures of a stream come from."""
 
     detect: Url = Field(
         validation_alias=AliasChoices("detect", "url"),
-        description="URL that is inferred: rtsp(s), http(s) (HLS, MPEG-TS, MJPEG), rtmp, srt, /dev/video0, a file, test://; "
-        "a camera's small substream saves most of the decoding",
+        repr=False,
+        description="URL that is inferred: rtsp(s)://, http(s):// (HLS, MPEG-TS, MJPEG), rtmp(s)://, srt://, /dev/video0, "
+        "a file, test://; a camera's small substream saves most of the decoding. `url` is the same",
     )
-    view: Url | None = Field(default=None, description="URL of the main stream, for snapshots; opened only when somebody looks")
-    enabled: bool = True
-    model: str | None = Field(default=None, min_length=1, description="name of a model, or a deployment graph (.onnx)")
-    fps: float | None = Field(default=None, gt=0, le=1000, description="infer at most so many frames a second")
+    view: Url | None = Field(
+        default=None,
+        repr=False,
+        description="URL of the main stream, for snapshots; opened only when somebody looks; null: `detect`",
+    )
+
+
+class StreamDefaults(_Settings):
+    """What streams take where they say nothing themselves. A field that a stream names replaces this one whole."""
+
+    enabled: bool = Field(default=True, description="false: the stream is known, but not opened")
+    model: str | None = Field(
+        default=None, min_length=1, description="name of a model, or a deployment graph (.onnx); null: the service's `model`"
+    )
+    fps: float | None = Field(
+        default=None, gt=0, le=1000, description="infer at most so many frames a second; null: all that come"
+    )
     weight: float = Field(default=1.0, gt=0, le=1000, description="share of the engine's time beside the other streams")
-    confidence: Score | None = None
-    iou: Annotated[float, Field(gt=0, le=1)] | None = None
-    classes: tuple[str, ...] | None = Field(default=None, description="only these labels")
-    per_class: dict[str, Score] = Field(default_factory=dict, description="least score of single classes")
-    min_size: float = Field(default=0.0, ge=0, description="least width and height of a box, source pixels")
-    region: Region | None = Field(default=None, description="where detections count: look and ignore polygons")
+    confidence: Score | None = Field(default=None, description="least score, 0–1; null: that of the model's card")
+    iou: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="boxes of a class that overlap more are one, 0–1; null: that of the model's card"
+    )
+    classes: tuple[Label, ...] | None = Field(default=None, description="only these labels; null: all")
+    per_class: dict[Label, Score] = Field(
+        default_factory=dict, description="least score of single labels; goes before `confidence`, higher or lower"
+    )
+    min_size: float = Field(default=0.0, ge=0, le=100_000, description="least width and height of a box, pixels of the source")
+    region: Region | None = Field(default=None, description="where detections count: `look` and `ignore` polygons")
     track: bool = Field(default=False, description="number the objects; zones and lines do so anyway")
-    zones: dict[Name, ZoneSettings] = Field(default_factory=dict)
-    lines: dict[Name, LineSettings] = Field(default_factory=dict)
-    hook: str | None = Field(default=None, description="MODULE:FUNCTION called with each result")
+    zones: dict[Name, ZoneSettings] = Field(
+        default_factory=dict, description="by name: polygons that tell who enters, leaves and stays"
+    )
+    lines: dict[Name, LineSettings] = Field(default_factory=dict, description="by name: lines that count who crosses them")
+    hook: str | None = Field(
+        default=None, min_length=1, description="MODULE:FUNCTION called with each result; it may change or drop it"
+    )
     transport: Literal["tcp", "udp"] = Field(default="tcp", description="of RTSP")
-    open_timeout_s: float = Field(default=10.0, gt=0, le=120, description="how long a server may take to answer")
-    stall_timeout_s: float = Field(default=5.0, gt=0, le=600, description="without a frame for so long, we connect anew")
-    max_age_ms: float = Field(default=500.0, gt=0, le=60_000, description="an older frame is not inferred")
-    clock: Literal["auto", "arrival", "camera"] = Field(default="auto", description="where the time of capture comes from")
+    open_timeout_s: float = Field(default=10.0, gt=0, le=120, description="how long a server may take to answer, seconds")
+    stall_timeout_s: float = Field(default=5.0, gt=0, le=600, description="without a frame for so long, we connect anew; seconds")
+    max_age_ms: float = Field(default=500.0, gt=0, le=60_000, description="an older frame is not inferred, milliseconds")
+    clock: Literal["auto", "arrival", "camera"] = Field(
+        default="auto",
+        description="where the time of capture comes from: `arrival` of the packet, the `camera`'s own clock, or `auto`: "
+        "the latter where it is plausible",
+    )
     keyframes_only: bool = Field(default=False, description="decode key frames only: for very many cameras")
     skip_nonref: bool = Field(default=False, description="do not decode frames that no other frame needs")
-    loop: bool = Field(default=False, description="a file begins again at its end")
-    reconnect: Reconnect = Reconnect()
+    loop: bool = Field(default=False, description="a file begins again at its end; files only")
+    reconnect: Reconnect = Field(default=Reconnect(), description="how long is waited before each attempt to come back")
+
+
+class StreamSettings(StreamDefaults, StreamUrls):
+    """One camera, or a file that is played in real time. What is left out is taken from ``defaults``."""
+
+    @model_validator(mode="after")
+    def _loop_of_a_file(self) -> StreamSettings:
+        if self.loop and not is_file(self.detect):
+            raise ValueError("loop: is for files only")
+        return self
 
     @property
     def tracked(self) -> bool:
@@ -75,58 +157,95 @@ class StreamSettings(_Settings):
 class TlsSettings(_Settings):
     """Certificate and key, PEM."""
 
-    certificate: Path
-    key: Path
+    certificate: Path = Field(description="file of the certificate, with those between it and the root, PEM")
+    key: Path = Field(description="file of its key, PEM")
 
 
 class ServiceSettings(_Settings):
     """The web side."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; a token is needed where it is not loopback")
-    port: int = Field(default=8080, ge=0, le=65_535, description="0: any free port")
-    token: SecretStr | None = Field(default=None, description="of the role admin; null: made at the first start, where one is needed")
-    view_token: SecretStr | None = Field(default=None, description="of the role view: may look, not change")
-    tls: TlsSettings | None = None
-    allow_hosts: tuple[str, ...] = Field(default=(), description="names under which the service is reached, besides its address")
-    allow_schemes: tuple[str, ...] = Field(
-        default=("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test"), description="of URLs that come over the API"
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="address to listen on; a token is needed where it is not loopback"
     )
-    allow_networks: tuple[str, ...] = Field(default=(), description="networks (CIDR) that URLs over the API may lead to; empty: any")
-    max_streams: int = Field(default=256, ge=1, le=10_000)
+    port: int = Field(default=8080, ge=0, le=65_535, description="0: any free port")
+    token: Token | None = Field(
+        default=None, description="of the role admin; null: one is made at the first start, where one is needed, and printed once"
+    )
+    view_token: Token | None = Field(
+        default=None, description="of the role view, which may look, not change; null: there is none"
+    )
+    tls: TlsSettings | None = Field(default=None, description="certificate and key; null: HTTP without TLS")
+    allow_hosts: tuple[Host, ...] = Field(
+        default=(), description="names under which the service is reached, besides its address and localhost"
+    )
+    allow_schemes: tuple[Scheme, ...] = Field(
+        default=("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test"),
+        description="of URLs that come over the API; `file` and `dev` (/dev/videoN) only where they are named here",
+    )
+    allow_networks: tuple[Network, ...] = Field(
+        default=(), description="networks (CIDR) that URLs over the API may lead to; empty: any"
+    )
+    max_streams: int = Field(default=256, ge=1, le=10_000, description="streams of the file and of the API together")
     max_clients: int = Field(default=64, ge=1, le=10_000, description="readers of results at the same time")
-    max_upload_mb: float = Field(default=16.0, gt=0, le=1024)
-    requests_per_second: float = Field(default=100.0, gt=0, description="of one client address; more are answered with 429")
-    log_format: Literal["human", "json"] = "human"
+    max_upload_mb: float = Field(
+        default=16.0, gt=0, le=1024, description="largest picture that is sent to be inferred, megabytes"
+    )
+    requests_per_second: float = Field(
+        default=100.0, gt=0, le=1_000_000, description="of one client address; more are answered with 429"
+    )
+    log_format: Literal["human", "json"] = Field(default="human", description="lines for people, or a JSON object in each")
 
 
 class ResultsSettings(_Settings):
     """Files of results, beside WebSocket and SSE."""
 
-    jsonl: str | None = Field(default=None, description="file; {stream} in its name gives one for each stream; null: none")
-    rotate_mb: float = Field(default=100.0, gt=0)
-    keep: int = Field(default=10, ge=0, description="rotated files that are kept, of each name")
+    jsonl: str | None = Field(
+        default=None, min_length=1, description="file; `{stream}` in its name gives one for each stream; null: none"
+    )
+    rotate_mb: float = Field(default=100.0, gt=0, le=1_000_000, description="a new file is begun after so many megabytes")
+    keep: int = Field(default=10, ge=0, le=100_000, description="rotated files that are kept, of each name")
 
 
 class ServeSettings(_Settings):
-    """The whole file."""
+    """The whole file, each stream with what it has from ``defaults``."""
 
-    service: ServiceSettings = ServiceSettings()
-    model: str = Field(default=DEFAULT_MODEL, min_length=1, description="of streams that name none")
-    model_dir: Path | None = Field(default=None, description="folder of the user's models")
-    engine: str = "auto"
-    device: str = "auto"
-    workers: int | None = Field(default=None, ge=1, le=256, description="batches in flight")
-    threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads of each batch")
-    batch: int | None = Field(default=None, ge=1, le=256, description="largest batch")
-    decode_threads: int = Field(default=1, ge=1, le=64, description="of each decoder; more cost age, one frame each")
-    results: ResultsSettings = ResultsSettings()
+    service: ServiceSettings = Field(default=ServiceSettings(), description="the web side")
+    model: str = Field(
+        default=DEFAULT_MODEL,
+        min_length=1,
+        description="of streams that name none: name of a model, or a deployment graph (.onnx)",
+    )
+    model_dir: Path | None = Field(default=None, description="folder of your models; null: $VISION_INFER_HOME/models")
+    engine: str = Field(
+        default="auto", min_length=1, description="name of an engine, such as onnxruntime-cpu-fp32; auto: the best"
+    )
+    device: str = Field(default="auto", min_length=1, description="cpu, cuda:0 …; auto: the best")
+    workers: int | None = Field(default=None, ge=1, le=256, description="batches in flight; null: as the machine has cores")
+    threads: int | None = Field(
+        default=None, ge=1, le=256, description="CPU threads of each batch; null: as the machine has cores"
+    )
+    batch: int | None = Field(default=None, ge=1, le=256, description="largest batch; null: as the engine likes")
+    decode_threads: int = Field(
+        default=1, ge=1, le=64, description="of each decoder; each more costs a frame of age, so 1 is best for live streams"
+    )
+    results: ResultsSettings = Field(default=ResultsSettings(), description="files of results, beside WebSocket and SSE")
     state_dir: Path | None = Field(
         default=None, description="where streams made over the API and the token's hash are kept; null: $VISION_INFER_HOME/serve"
     )
-    streams: dict[Name, StreamSettings] = Field(default_factory=dict, max_length=10_000)
+    streams: dict[Name, StreamSettings] = Field(
+        default_factory=dict, max_length=10_000, description="by name: letters, digits, `.`, `_`, `-`"
+    )
 
     @model_validator(mode="after")
-    def _few_enough(self) -> ServeSettings:
+    def _few_and_different(self) -> ServeSettings:
         if len(self.streams) > self.service.max_streams:
             raise ValueError(f"streams: {len(self.streams)} are more than service.max_streams, {self.service.max_streams}")
+        if len({name.casefold() for name in self.streams}) < len(self.streams):
+            raise ValueError("streams: names differ by more than capital letters")
         return self
+
+
+class ServeFile(ServeSettings):
+    """The file of ``vision-infer serve``."""
+
+    defaults: StreamDefaults = Field(default=StreamDefaults(), description="what streams take where they say nothing themselves")

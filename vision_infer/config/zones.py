@@ -14,6 +14,7 @@ lines:
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -75,7 +76,7 @@ class LineSettings(BaseModel):
         inside = all(0 <= value <= 1 for point in points for value in point)
         if self.units == "relative" and not inside:
             raise ValueError("relative points are within 0 and 1; for pixels write units: pixels")
-        if self.from_ == self.to:
+        if math.dist(self.from_, self.to) < 1e-6:
             raise ValueError("begins and ends at the same point")
         if self.units == "pixels" and inside:
             raise ValueError("is not longer than a pixel; for parts of the picture write units: relative")

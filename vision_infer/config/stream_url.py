@@ -1,0 +1,152 @@
+"""What a stream's URL says of itself: its kind, its host, whether it can be meant, and a name for the stream.
+
+No message in here holds a part of the URL: any part of one that is mistyped may be its password.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test", "file")
+"""kinds of URLs of a stream; besides ``/dev/videoN`` and the path of a file"""
+
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
+_HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]:@\s]*))(?::(?P<port>\d{1,5}))?")
+_DEVICE = re.compile(r"/dev/video\d+")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
+_HOSTLESS = frozenset({"test", "file", "srt"})
+"""schemes that need no host; an SRT listener has none"""
+_SAYS_NOTHING = frozenset({"index", "playlist", "master", "stream", "live", "video", "media", "main", "sub", "mjpg"})
+"""last parts of URLs that many cameras share"""
+_LONGEST_NAME = 56
+"""characters, which leaves room for a number; a longer part of a path may be a key"""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """A URL taken apart as FFmpeg does it: the authority ends at the first ``/ ? #``, its user part at the last ``@``."""
+
+    scheme: str
+    """lower case"""
+    user: str = ""
+    """``user:password`` as it stands; may be empty"""
+    host: str = ""
+    """without brackets; may be empty"""
+    port: int | None = None
+    rest: str = ""
+    """path, query and fragment"""
+
+    def __repr__(self) -> str:
+        return f"UrlParts({self.scheme})"
+
+
+def split_url(url: str) -> UrlParts:
+    """Take a URL apart. A path is of the scheme ``file``, ``/dev/videoN`` of the scheme ``dev``.
+
+    Raises:
+        ValueError: host or port cannot be meant.
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        return UrlParts("dev" if _DEVICE.fullmatch(url) else "file", rest=url)
+    scheme = match["scheme"].lower()
+    if scheme in ("file", "test"):
+        return UrlParts(scheme, rest=match["authority"] + match["rest"])
+    user, _, place = match["authority"].rpartition("@")
+    host = _HOST.fullmatch(place)
+    if host is None or (host["port"] and not 0 < int(host["port"]) < 65_536):
+        raise ValueError(
+            "its host or port cannot be meant: in a password, write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F"
+        )
+    port = int(host["port"]) if host["port"] else None
+    return UrlParts(scheme, user, host["bracketed"] or host["host"], port, match["rest"])
+
+
+def check_url(url: str) -> None:
+    """Refuse what no stream can be opened by. Nothing is opened, and a file need not be there.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    if _UNPRINTABLE.search(url) or not url.strip():
+        raise ValueError("is empty or holds a control character")
+    if url != url.strip():
+        raise ValueError("begins or ends with a space")
+    match = _URL.match(url)
+    if match is None:
+        before = url.partition(":")[0].lower()
+        if ":" in url and before in SCHEMES:
+            raise ValueError(f"write {before}:// with two slashes")
+        if url.startswith("/dev/") and not _DEVICE.fullmatch(url):
+            raise ValueError("of devices, /dev/video0 and its like can be read")
+        return
+    scheme = match["scheme"].lower()
+    if scheme not in SCHEMES:
+        near = [f"{one}://" for one in difflib.get_close_matches(scheme, SCHEMES, 3, 0.6)]
+        raise ValueError(
+            f"has an unknown scheme: did you mean {' or '.join(near)}?"
+            if near
+            else f"has an unknown scheme: there are {_SCHEMES}"
+        )
+    parts = split_url(url)
+    if " " in url and scheme not in ("file", "test"):
+        raise ValueError("holds a space: write it as %20")
+    if not parts.host and scheme not in _HOSTLESS:
+        raise ValueError("names no host")
+    if scheme == "file" and not parts.rest.startswith("/"):
+        raise ValueError("write file:///path, or only the path")
+
+
+_SCHEMES = ", ".join(SCHEMES)
+
+
+def is_file(url: str) -> bool:
+    """Whether it is a file, which can begin again at its end."""
+    match = _URL.match(url)
+    return _DEVICE.fullmatch(url) is None if match is None else match["scheme"].lower() == "file"
+
+
+def name_of(url: str, taken: Collection[str] = ()) -> str:
+    """A name for the stream of a URL: from the end of its path, or from its host, and from nothing that may be a secret.
+
+    Args:
+        url: as the user gave it; may be wrong.
+        taken: names that are used already.
+    """
+    try:
+        parts = split_url(url)
+    except ValueError:
+        parts = UrlParts("stream")
+    wanted = _names(parts)
+    used = {name.casefold() for name in taken}
+    for name in wanted:
+        if name.casefold() not in used:
+            return name
+    number = 2
+    while f"{wanted[0]}-{number}".casefold() in used:
+        number += 1
+    return f"{wanted[0]}-{number}"
+
+
+def _names(parts: UrlParts) -> list[str]:
+    if parts.scheme == "test":
+        return ["test"]
+    if parts.scheme in ("file", "dev"):
+        leaf = parts.rest.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        return [_valid(leaf.rpartition(".")[0] or leaf) or "file"]
+    host = _valid(parts.host) or parts.scheme
+    path = re.split(r"[?#;]", parts.rest)[0].rstrip("/")
+    leaf = path.rpartition("/")[2]
+    stem = leaf.rpartition(".")[0] or leaf
+    # In some cameras' paths stand user=…&password=…, in others' a key: only what is plainly a name becomes one.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", stem) or "@" in parts.rest:
+        return [host]
+    both = _valid(f"{host}-{stem}") or host
+    return [host, both] if stem.lower() in _SAYS_NOTHING else [both] if stem.isdecimal() else [stem, both]
+
+
+def _valid(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:_LONGEST_NAME]
