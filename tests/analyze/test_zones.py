@@ -1,0 +1,399 @@
+"""Zones and lines: every visit and every real crossing is told once, whatever the tracks, the times and the trembling."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from tests.media import asset
+from vision_infer.analyze.zones import Zones
+from vision_infer.config.zones import LineSettings, ZoneSettings
+from vision_infer.core.detections import Detections
+from vision_infer.core.geometry import Size
+from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA, SceneEvent
+
+LABELS = ("person", "bicycle", "car")
+SIZE = Size(128, 64)
+VALIDATOR = Draft202012Validator(SCENE_EVENT_SCHEMA)
+
+Spot = tuple[int, float, float]
+"""a track's number and where it stands, pixels"""
+
+
+def standing(*spots: Spot, side: float = 0, classes: Sequence[int] = ()) -> Detections:
+    """Square boxes with the middle of their lower edge at these places."""
+    boxes = [(x - side / 2, y - side, x + side / 2, y) for _, x, y in spots]
+    kinds = np.array(classes or [0] * len(spots), np.int32)
+    numbers = np.array([number for number, _, _ in spots], np.int32)
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4), np.full(len(spots), 0.9, np.float32), kinds, LABELS, numbers)
+
+
+def room(**values: object) -> ZoneSettings:
+    return ZoneSettings.model_validate({"polygon": [[32, 16], [96, 16], [96, 48], [32, 48]], **values})
+
+
+def line(start: tuple[float, float], end: tuple[float, float], **values: object) -> LineSettings:
+    return LineSettings.model_validate({"from": start, "to": end, **values})
+
+
+def watch(
+    zones: dict[str, ZoneSettings] | None = None,
+    lines: dict[str, LineSettings] | None = None,
+    most_tracks: int = 100,
+) -> Zones:
+    return Zones(zones or {}, lines or {}, LABELS.index, most_tracks=most_tracks)
+
+
+def walk(zones: Zones, path: Iterable[tuple[float, float]], side: float = 0, step_s: float = 1.0) -> list[SceneEvent]:
+    """Track 1 goes from place to place."""
+    found: list[SceneEvent] = []
+    for number, (x, y) in enumerate(path):
+        found += zones.update(standing((1, x, y), side=side), SIZE, number * step_s)
+    return found
+
+
+def told(events: Iterable[SceneEvent]) -> list[tuple[object, ...]]:
+    return [(event.kind, event.place, event.track_id, event.seconds, event.direction, event.counts) for event in events]
+
+
+def test_a_visit() -> None:
+    zones = watch({"door": room(min_s=0.2, dwell_s=1.5)})
+    happened = []
+    for tenth in range(50):
+        x = 64 if 10 <= tenth < 35 else 10
+        for event in zones.update(standing((3, x, 30)), SIZE, tenth / 10):
+            happened.append((tenth, event))
+            VALIDATOR.validate(event.to_dict())
+        assert zones.occupancy() == {"door": int(12 <= tenth < 37)}
+    assert [(tenth, event.to_dict()) for tenth, event in happened] == [
+        (12, {"kind": "enter", "place": "door", "track_id": 3, "class_id": 0, "label": "person"}),
+        (25, {"kind": "dwell", "place": "door", "track_id": 3, "class_id": 0, "label": "person", "seconds": 1.5}),
+        (37, {"kind": "leave", "place": "door", "track_id": 3, "class_id": 0, "label": "person", "seconds": 2.5}),
+    ]
+
+
+def test_what_vanishes_inside_leaves_when_its_time_is_over() -> None:
+    zones = watch({"door": room(min_s=0, dwell_s=60)})
+    assert [event.kind for event in zones.update(standing((1, 64, 30)), SIZE, 100)] == ["enter"]
+    assert zones.update(standing((1, 65, 30)), SIZE, 101.5) == ()
+    assert zones.update(standing((2, 1, 1)), SIZE, 103.4) == ()
+    assert zones.occupancy() == {"door": 1}
+    assert told(zones.update(Detections.empty(), SIZE, 103.5)) == [("leave", "door", 1, 1.5, None, None)]
+    assert zones.occupancy() == {"door": 0}
+    # It comes back as if it had never been here.
+    assert [event.kind for event in zones.update(standing((1, 64, 30)), SIZE, 103.6)] == ["enter"]
+
+
+def test_a_track_that_is_hidden_for_a_moment_has_not_left() -> None:
+    zones = watch({"door": room(min_s=0)})
+    zones.update(standing((1, 64, 30)), SIZE, 0)
+    for moment in (0.5, 1.0, 1.9):
+        assert zones.update(Detections.empty(), SIZE, moment) == ()
+    assert zones.update(standing((1, 60, 30)), SIZE, 2.5) == ()
+    assert zones.occupancy() == {"door": 1}
+
+
+def test_only_tracks_of_its_classes_count() -> None:
+    zones = watch(
+        {"all": room(min_s=0), "wheels": room(min_s=0, classes=["bicycle", "car"])},
+        {"feet": line((64, 64), (64, 0), classes=["person"])},
+    )
+    first = zones.update(standing((1, 60, 30), (2, 60, 30), (0, 60, 30), classes=[0, 2, 2]), SIZE, 0)
+    assert [(event.place, event.track_id, event.label) for event in first] == [
+        ("all", 1, "person"),
+        ("all", 2, "car"),
+        ("wheels", 2, "car"),
+    ]
+    second = zones.update(standing((1, 70, 30), (2, 70, 30), (0, 70, 30), classes=[0, 2, 2]), SIZE, 1)
+    assert told(second) == [("cross", "feet", 1, None, "in", (1, 0))]
+    untracked = Detections(*(getattr(standing((1, 1, 1)), name) for name in ("boxes", "scores", "class_ids")))
+    assert zones.update(untracked, SIZE, 1.5) == ()
+    with pytest.raises(ValueError, match="not in tuple"):
+        watch({"door": room(classes=["dragon"])})
+
+
+def test_in_is_from_left_to_right_along_the_line() -> None:
+    up = {"gate": line((64, 64), (64, 0))}
+    assert told(walk(watch(lines=up), [(50, 30), (80, 30), (50, 30)])) == [
+        ("cross", "gate", 1, None, "in", (1, 0)),
+        ("cross", "gate", 1, None, "out", (1, 1)),
+    ]
+    to_the_right = {"gate": line((0, 32), (128, 32))}
+    assert [event.direction for event in walk(watch(lines=to_the_right), [(60, 10), (60, 50), (60, 10)])] == ["in", "out"]
+
+
+def test_who_goes_around_the_end_of_a_line_does_not_cross_it() -> None:
+    gate = {"gate": line((64, 40), (64, 20))}
+    assert walk(watch(lines=gate), [(50, 10), (80, 10), (80, 60), (50, 60)]) == []
+    around = watch(lines=gate)
+    assert [event.direction for event in walk(around, [(50, 30), (80, 30), (80, 60), (50, 60), (50, 30), (80, 30)])] == [
+        "in",
+        "in",
+    ]
+    assert around.counts() == {"gate": (2, 0)}
+
+
+def test_trembling_on_a_line_counts_once_and_only_once_it_is_clear() -> None:
+    side = 80  # clear from 4 pixels on
+    gate = {"gate": line((64, 64), (64, 0))}
+    trembling = [(64 + (3 if step % 2 else -3), 30) for step in range(40)]
+    assert walk(watch(lines=gate), [(40, 30), *trembling, (40, 30)], side) == []
+    crossing = watch(lines=gate)
+    assert told(walk(crossing, [(40, 30), *trembling, (70, 30), *trembling, (80, 30)], side)) == [
+        ("cross", "gate", 1, None, "in", (1, 0))
+    ]
+
+
+POSITIONS = st.tuples(st.integers(0, 16).map(lambda step: step * 8.0), st.integers(0, 16).map(lambda step: step * 4.0))
+STEPS = st.sampled_from([0.0, 0.04, 0.1, 0.5, 1.9, 2.0, 7.0])
+JUMPS = st.one_of(STEPS, st.sampled_from([-3.0, -1e9, 1e6, 1e300, math.inf, -math.inf, math.nan]))
+FRAMES = st.dictionaries(st.integers(1, 5), POSITIONS, max_size=5)
+
+
+def check(zones: Zones, updates: Iterable[tuple[Detections, float]]) -> None:
+    """Visits alternate, and what is counted is what was told."""
+    inside: Counter[tuple[str, int]] = Counter()
+    dwelt: set[tuple[str, int]] = set()
+    crossed: Counter[tuple[str, str]] = Counter()
+
+    def note(events: Iterable[SceneEvent]) -> None:
+        for event in events:
+            VALIDATOR.validate(event.to_dict())
+            key = (event.place, event.track_id)
+            if event.kind == "cross":
+                assert event.direction is not None
+                crossed[event.place, event.direction] += 1
+            elif event.kind == "dwell":
+                assert key not in dwelt
+                assert inside[key] == 1
+                dwelt.add(key)
+            else:
+                assert inside[key] == (event.kind == "leave")
+                inside[key] += 1 if event.kind == "enter" else -1
+                dwelt.discard(key)
+        present = Counter(place for place, _ in inside.elements())
+        assert zones.occupancy() == {place: present[place] for place in zones.occupancy()}
+        assert zones.counts() == {place: (crossed[place, "in"], crossed[place, "out"]) for place in zones.counts()}
+
+    for detections, now_s in updates:
+        note(zones.update(detections, SIZE, now_s))
+    note(zones.leave_all())
+    assert not +inside
+
+
+@given(
+    st.lists(st.tuples(JUMPS, FRAMES), max_size=25),
+    st.sampled_from([0.0, 0.1, 1.0]),
+    st.sampled_from([None, 0.5, 3.0]),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 30.0]),
+)
+def test_visits_alternate_and_counts_add_up_whatever_the_times(
+    frames: list[tuple[float, dict[int, tuple[float, float]]]], min_s: float, dwell_s: float | None, most: int, side: float
+) -> None:
+    zones = watch(
+        {"room": room(min_s=min_s, dwell_s=dwell_s), "left": room(polygon=[[0, 0], [50, 0], [50, 64]], min_s=0)},
+        {"gate": line((64, 64), (64, 0)), "step": line((20, 30), (90, 44), anchor="center")},
+        most_tracks=most,
+    )
+    now_s, updates = 0.0, []
+    for step_s, spots in frames:
+        now_s = now_s + step_s if math.isfinite(now_s + step_s) else step_s
+        updates.append((standing(*((number, x, y) for number, (x, y) in spots.items()), side=side), now_s))
+        now_s = now_s if math.isfinite(now_s) else 0.0
+    check(zones, updates)
+
+
+def turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> int:
+    """1 where c is right of the way from a to b on a picture, -1 left, 0 on it; exact for whole numbers."""
+    value = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+    return (value > 0) - (value < 0)
+
+
+GRID = st.tuples(st.integers(1, 15), st.integers(1, 15))
+
+
+@given(GRID, GRID, st.lists(GRID, min_size=1, max_size=30))
+def test_every_crossing_of_the_segment_is_counted(
+    start: tuple[int, int], end: tuple[int, int], path: list[tuple[int, int]]
+) -> None:
+    if start == end:
+        return
+    zones = watch(lines={"gate": line((start[0] * 2, start[1] * 2), (end[0] * 2, end[1] * 2))})
+    ways = [(x * 2 + 1, y * 2) for x, y in path]  # never through an end of the line by way of a corner alone
+    events = walk(zones, ways)
+    a, b = (start[0] * 2, start[1] * 2), (end[0] * 2, end[1] * 2)
+    expected, side = [], 0
+    for before, now in zip([ways[0], *ways], ways, strict=False):
+        here = turn(a, b, now)
+        if here and side and here != side:
+            # It met the line where the line's ends are on different sides of the way, or it came from a point of the line.
+            between = turn(before, now, a) * turn(before, now, b) <= 0
+            expected += ["in" if here > 0 else "out"] if between else []
+        side = here or side
+    assert [event.direction for event in events] == expected
+
+
+@given(st.lists(st.floats(-60, 60).map(lambda x: round(x, 2)), min_size=1, max_size=40), st.sampled_from([0.0, 40.0, 160.0]))
+def test_in_minus_out_is_the_change_of_sides(across: list[float], side: float) -> None:
+    zones = watch(lines={"gate": line((64, 640), (64, -640))})
+    clear = side / 20
+    ends = [across[0], *(x for x in across if abs(x) > clear + 0.01), across[-1]]
+    ends = [x for x in ends if abs(x) > clear + 0.01 or x is across[0]]
+    if any(abs(abs(x) - clear) <= 0.01 for x in across) or across[0] == 0:
+        return
+    walk(zones, [(64 + x, 30) for x in across], side)
+    went_in, went_out = zones.counts()["gate"]
+    assert went_in - went_out == ((ends[-1] > 0) - (ends[0] > 0))
+    assert abs(went_in - went_out) <= 1
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30))
+def test_trembling_on_an_edge_below_the_least_time_is_not_told(stays: list[tuple[int, bool]]) -> None:
+    zones = watch({"room": room(min_s=1.0)})
+    now = 0
+    # Long outside, trembling, long inside, trembling.
+    for settled, x in ((False, 0.0), (True, 64.0)):
+        assert [
+            event.kind for moment in range(20) for event in zones.update(standing((1, x, 30)), SIZE, (now + moment) / 10)
+        ] == (["enter"] if settled else [])
+        now += 20
+        for tenths, _ in stays:
+            for where in (not settled, settled):  # away for less than a second, then back
+                for _ in range(tenths if where != settled else 1):
+                    assert zones.update(standing((1, 64.0 if where else 0.0, 30)), SIZE, now / 10) == ()
+                    now += 1
+
+
+def test_one_has_left_a_zone_only_when_it_is_clear_of_the_edge() -> None:
+    zones = watch({"room": room(min_s=0)})  # its right edge is at 96
+    path = [(90, 30), (97, 30), (99, 30), (95, 30), (99, 30), (101, 30), (99, 30), (97, 30), (95, 30)]
+    found = [
+        [event.kind for event in zones.update(standing((1, x, y), side=80), SIZE, number)] for number, (x, y) in enumerate(path)
+    ]
+    assert found == [["enter"], [], [], [], [], ["leave"], [], [], ["enter"]]
+    corner = watch({"room": room(min_s=0)})
+    path = [(95, 47), (98, 50), (99, 51)]  # 2.8 and 4.2 from the corner
+    found = [
+        [event.kind for event in corner.update(standing((1, x, y), side=80), SIZE, number)] for number, (x, y) in enumerate(path)
+    ]
+    assert found == [["enter"], [], ["leave"]]
+
+
+@given(
+    st.lists(POSITIONS, min_size=1, max_size=25), st.sampled_from([2, 4, 8, 32]), st.tuples(st.integers(0, 4), st.integers(0, 4))
+)
+def test_scale_and_place_change_nothing(path: list[tuple[float, float]], scale: int, shift: tuple[int, int]) -> None:
+    def events(size: Size, dx: float, dy: float) -> list[tuple[object, ...]]:
+        corners = [(0.25, 0.125), (0.5, 0.25), (0.375, 0.5)]
+        zones = watch(
+            {"room": ZoneSettings(units="relative", polygon=tuple((x + dx, y + dy) for x, y in corners), min_s=1, dwell_s=3)},
+            {"gate": line((0.125 + dx, 0.5 + dy), (0.375 + dx, 0.125 + dy), units="relative")},
+        )
+        found: list[SceneEvent] = []
+        for number, (x, y) in enumerate(path):
+            spot = (1, (x / 256 + dx) * size.width, (y / 128 + dy) * size.height)
+            found += zones.update(standing(spot, side=size.width / 8), size, number)
+        return told(found)
+
+    usual = events(SIZE, 0, 0)
+    assert events(Size(SIZE.width * scale, SIZE.height * scale), 0, 0) == usual
+    assert events(SIZE, shift[0] / 8, shift[1] / 8) == usual
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    zones = watch({"room": room(min_s=0)}, most_tracks=50)
+    left = 0
+    for number in range(0, 1000, 10):
+        spots = [(number + more, 64.0, 30.0) for more in range(1, 11)]
+        left += sum(event.kind == "leave" for event in zones.update(standing(*spots), SIZE, number / 1e6))
+        assert zones.occupancy()["room"] <= 50
+    assert left == 1000 - 50
+    assert len(zones.leave_all()) == 50
+    with pytest.raises(ValueError, match="at least 1"):
+        watch(most_tracks=0)
+
+
+def test_what_another_thread_holds_does_not_change() -> None:
+    zones = watch({"room": room(min_s=0)}, {"gate": line((64, 64), (64, 0))})
+    before = zones.occupancy(), zones.counts()
+    walk(zones, [(60, 30), (80, 30)])
+    assert before == ({"room": 0}, {"gate": (0, 0)})
+    assert (zones.occupancy(), zones.counts()) == ({"room": 1}, {"gate": (1, 0)})
+    with pytest.raises(TypeError):
+        zones.occupancy()["room"] = 5  # type: ignore[index]
+
+
+def test_a_number_that_is_there_twice_counts_once() -> None:
+    zones = watch({"room": room(min_s=0)})
+    assert told(zones.update(standing((1, 64, 30), (1, 0, 0), (1, 64, 30)), SIZE, 0)) == [("enter", "room", 1, None, None, None)]
+
+
+def test_the_schema_knows_what_belongs_to_a_kind() -> None:
+    bare = {"kind": "enter", "place": "door", "track_id": 1, "class_id": 0, "label": "person"}
+    assert VALIDATOR.is_valid(bare)
+    counts = {"in": 1, "out": 0}
+    for change in (
+        {"kind": "leave"},
+        {"kind": "cross"},
+        {"kind": "cross", "direction": "in"},
+        {"seconds": 1.5},
+        {"direction": "in"},
+        {"counts": counts},
+        {"track_id": 0},
+        {"kind": "leave", "seconds": 1, "counts": counts},
+    ):
+        assert not VALIDATOR.is_valid(bare | change)
+    assert VALIDATOR.is_valid(bare | {"kind": "cross", "direction": "in", "counts": counts})
+
+
+PEOPLE = {"classes": ["person"]}
+
+
+def events_of(clip: str, zones: Zones, last: int) -> list[SceneEvent]:
+    """What happens in a real clip, up to a frame, with the bundled detector and the tracker."""
+    from vision_infer import Detector, Pipeline
+
+    events: list[SceneEvent] = []
+    for result in Pipeline(Detector(), track=True).run(asset(clip)):
+        assert result.pts_s is not None
+        events += zones.update(result.detections, result.size, result.pts_s)
+        if result.frame == last:
+            break
+    return events
+
+
+def test_a_person_who_walks_in_stands_at_the_table_and_goes(bundled: Path) -> None:
+    table = {"polygon": [[380, 340], [540, 340], [540, 430], [380, 430]], "dwell_s": 5, **PEOPLE}
+    zones = watch(
+        {"table": ZoneSettings.model_validate(table)},
+        {"door": line((600, 432), (600, 0), **PEOPLE), "wall": line((240, 432), (240, 200), **PEOPLE)},
+    )
+    events = events_of("videos/one-by-one-person-detection.mp4", zones, 228)  # then the next one comes
+    assert [(event.kind, event.place, event.direction) for event in events] == [
+        ("enter", "table", None),
+        ("dwell", "table", None),
+        ("leave", "table", None),
+        ("cross", "door", "in"),
+    ]
+    assert len({event.track_id for event in events}) == 1
+    assert {event.label for event in events} == {"person"}
+    assert events[2].seconds == pytest.approx(11.5, abs=1)  # from frame 71 to 186, at 10 a second
+    assert (zones.occupancy(), zones.counts()) == ({"table": 0}, {"door": (1, 0), "wall": (0, 0)})
+
+
+def test_a_person_who_stands_on_a_line_and_on_an_edge_is_not_counted_again_and_again(bundled: Path) -> None:
+    # The lower edge of this person's box trembles between 373 and 376 for ten seconds.
+    edge = {"polygon": [[300, 374], [650, 374], [650, 430], [300, 430]], **PEOPLE}
+    zones = watch({"floor": ZoneSettings.model_validate(edge)}, {"feet": line((300, 374.3), (650, 374.3), **PEOPLE)})
+    events = events_of("videos/person_h264_10s.mp4", zones, 99)
+    assert told(events) == [("enter", "floor", 1, None, None, None)]
+    assert zones.counts() == {"feet": (0, 0)}
