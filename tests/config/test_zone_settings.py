@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from vision_infer.config import zones
 from vision_infer.config.zones import LineSettings, ZoneSettings
+from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA
 
 SQUARE = [[0, 0], [9, 0], [9, 9]]
 
@@ -85,3 +89,17 @@ def test_what_is_dumped_can_be_read_again() -> None:
         assert LineSettings.model_validate_json(line.model_dump_json(by_alias=by_alias)) == line
         assert ZoneSettings.model_validate_json(zone.model_dump_json(by_alias=by_alias)) == zone
     assert set(LineSettings.model_json_schema()["required"]) == {"from", "to"}
+
+
+def test_the_example_of_the_documentation_is_right() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "zones.md").read_text(encoding="utf-8")
+    stream = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["streams"]["yard"]
+    door = ZoneSettings.model_validate(stream["zones"]["door"])
+    assert door == ZoneSettings(
+        units="relative", polygon=((0.4, 0.5), (0.6, 0.5), (0.6, 1.0), (0.4, 1.0)), classes=("person",), dwell_s=30
+    )
+    assert LineSettings.model_validate(stream["lines"]["gate"]).to == (0.5, 0)
+    events = text.partition("```json\n")[2].partition("```")[0].splitlines()
+    assert [json.loads(event)["kind"] for event in events] == ["enter", "dwell", "leave", "cross"]
+    for event in events:
+        Draft202012Validator(SCENE_EVENT_SCHEMA).validate(json.loads(event))
