@@ -20,6 +20,7 @@ COMMANDS = (
     ("schema",),
     ("schema", "result"),
     ("schema", "card"),
+    ("schema", "config"),
 )
 HEAD = """# Command line
 

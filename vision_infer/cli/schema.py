@@ -1,4 +1,4 @@
-"""``vision-infer schema``: the formats that are written, as JSON Schema."""
+"""``vision-infer schema``: the formats that are read and written, as JSON Schema."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ def card() -> None:
     from vision_infer.core.card import ModelCard
 
     typer.echo(json.dumps(ModelCard.model_json_schema(), indent=2))
+
+
+@app.command()
+def config() -> None:
+    """The configuration of 'vision-infer serve', YAML; editors take it to complete and check."""
+    from vision_infer.config.serve_schema import config_schema
+
+    typer.echo(json.dumps(config_schema(), indent=2))

@@ -35,8 +35,8 @@ class Region(BaseModel):
 
     units: Literal["pixels", "relative"] = Field(default="pixels", description="pixels of the source, or parts of its sides, 0–1")
     anchor: Literal["bottom_center", "center"] = Field(default="bottom_center", description="the point of a box that counts")
-    look: tuple[Polygon, ...] = ()
-    ignore: tuple[Polygon, ...] = ()
+    look: tuple[Polygon, ...] = Field(default=(), description="polygons; where there are any, only what stands in one counts")
+    ignore: tuple[Polygon, ...] = Field(default=(), description="polygons; what stands in one does not count")
 
     @model_validator(mode="after")
     def _plausible(self) -> Region:

@@ -37,7 +37,7 @@ class ZoneSettings(BaseModel):
 
     units: _Units = "pixels"
     anchor: _Anchor = "bottom_center"
-    polygon: Polygon
+    polygon: Polygon = Field(description="corners x, y in order; the last is joined to the first")
     classes: _Classes = None
     dwell_s: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="seconds inside after which that is told, once a visit"
