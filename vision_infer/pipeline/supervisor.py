@@ -195,23 +195,34 @@ class Supervisor:
         self._dispatch.set_weight(name, command.weight)
         worker.change(command)
 
-    def remove(self, name: str) -> None:
-        """Stop a stream: what was decoded is finished and written. A live one is gone, and forgotten, on return."""
+    def remove(self, name: str, forget: bool = False) -> None:
+        """Stop a stream: what was decoded is finished and written.
+
+        Args:
+            name: of the stream; one that is not there is no mistake.
+            forget: wait for that, and let the name be free for another. It is always so with a live stream, however long its
+                camera does not answer; a recorded one may have to come back from its source first.
+        """
         with self._changed:
             worker = self._active.get(name)
-            if isinstance(worker, LiveWorker):
-                self._forgotten.add(name)
+            record = self._records.get(name)
+            forget = forget or isinstance(worker, LiveWorker) or (record is not None and record.live is not None)
             if worker is None:
                 self._waiting = deque(command for command in self._waiting if command.source.name != name)
-                record = self._records.get(name)
                 if record is not None and record.state is StreamState.WAITING:
                     self._set_state(record, StreamState.STOPPED, "removed before its turn")
+                if forget:
+                    self._records.pop(name, None)
+                return
+            if forget:
+                self._forgotten.add(name)
         if isinstance(worker, LiveWorker):
             worker.abandon()
+        else:
+            worker.stop()
+        if forget:
             with self._changed:
                 self._changed.wait_for(lambda: self._active.get(name) is not worker, REMOVE_TIMEOUT_S)
-        elif worker is not None:
-            worker.stop()
 
     def stop(self) -> None:
         """Stop all streams: what was decoded is finished and written."""

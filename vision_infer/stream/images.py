@@ -38,11 +38,23 @@ def read_image(path: str, max_pixels: int = ReadOptions().max_pixels) -> NDArray
         raise StreamError(f"{redact(path)}: no such file", "check the path") from error
     except OSError as error:
         raise StreamError(f"{redact(path)}: cannot be read: {error.strerror or error}", "check the file") from error
+    return decode_image(data, redact(path), max_pixels)
+
+
+def decode_image(data: NDArray[np.uint8], shown: str, max_pixels: int) -> NDArray[np.uint8]:
+    """As :func:`read_image`, of what is in memory.
+
+    Args:
+        data: uint8 [N], the bytes of the file.
+        shown: what the picture is called in errors.
+        max_pixels: a larger picture is refused before it is decoded.
+
+    Raises:
+        StreamError: it is too large, or no picture.
+    """
     size = image_size(data.data)
     if size is not None and size.width * size.height > max_pixels:
-        raise StreamError(
-            f"{redact(path)}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels"
-        )
+        raise StreamError(f"{shown}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels")
     image = None
     if data.size:
         try:
@@ -50,7 +62,7 @@ def read_image(path: str, max_pixels: int = ReadOptions().max_pixels) -> NDArray
         except cv2.error:
             image = None
     if image is None:
-        raise StreamError(f"{redact(path)}: no picture that can be read", "is it an image file, and whole?")
+        raise StreamError(f"{shown}: no picture that can be read", "is it an image file, and whole?")
     return np.asarray(image, np.uint8)
 
 

@@ -1,0 +1,124 @@
+"""The engines of a running service: one for each model that a stream uses, opened when it is first asked for."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from vision_infer.config.serve import ServeSettings
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.service.requests import PREFIX, Answers, Requests
+
+REQUEST_CONFIDENCE = 0.05
+"""candidates below this are never told to who sends single pictures"""
+
+
+def in_flight(settings: ServeSettings) -> int:
+    """Batches that may be in flight on this machine, before an engine is there to say so."""
+    return settings.workers or max(2, available_cpus() // (settings.threads or 1))
+
+
+class Lanes:
+    """Opens lanes in a supervisor and closes them. Not for several threads at once, but for :meth:`get`.
+
+    Args:
+        settings: which engine is wanted.
+        supervisor: where the lanes go.
+        answers: where the results of single pictures come out.
+    """
+
+    def __init__(self, settings: ServeSettings, supervisor: Supervisor, answers: Answers) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._answers = answers
+        self._lanes: dict[str, Lane] = {}
+        self._requests: dict[str, Requests] = {}
+        self._opened = 0
+        self._lock = threading.Lock()
+
+    def get(self, model: str) -> Lane | None:
+        """The lane of a model, if it is open."""
+        return self._lanes.get(model)
+
+    def open(self, model: str) -> Lane:
+        """The lane of a model; its engine is loaded and warm.
+
+        Raises:
+            ModelError: there is no such model.
+            EngineError: it cannot be loaded.
+        """
+        lane = self._lanes.get(model)
+        if lane is not None:
+            return lane
+        path = resolve_model(model, self._settings.model_dir)
+        engine = self._load(path)
+        try:
+            lane = Lane(model, engine, make_selector(engine.card, None, None, None))
+            engine.warm_up()
+            self._supervisor.add_lane(lane)
+        except BaseException:
+            engine.__exit__(None, None, None)
+            raise
+        self._lanes[model] = lane
+        return lane
+
+    def ask(self, model: str) -> Requests:
+        """Where single pictures go that a model shall infer; its lane must be open."""
+        with self._lock:
+            requests = self._requests.get(model)
+            if requests is None:
+                lane = self._lanes[model]
+                card = lane.engine.card
+                self._opened += 1
+                requests = Requests(f"{PREFIX}{self._opened}")
+                self._answers.requests[requests.spec.name] = requests
+                selector = make_selector(card, min(REQUEST_CONFIDENCE, card.confidence), None, None)
+                self._requests[model] = requests
+                self._supervisor.add(AddStream(requests.spec, lane.name, selector=selector))
+            return requests
+
+    def source(self, name: str) -> Requests | None:
+        """The source of single pictures with this name, if it is one."""
+        return self._answers.requests.get(name)
+
+    def close_unused(self, used: frozenset[str]) -> None:
+        """Close the lanes of all models but these."""
+        for model in [model for model in self._lanes if model not in used]:
+            self._end_requests(model)
+            try:
+                self._supervisor.remove_lane(model)
+            except ValueError:  # a batch is on its way: next time
+                continue
+            lane = self._lanes.pop(model)
+            lane.engine.__exit__(None, None, None)
+
+    def close(self) -> None:
+        """Free the engines; the supervisor is closed by then."""
+        for model in list(self._lanes):
+            self._end_requests(model)
+            self._lanes.pop(model).engine.__exit__(None, None, None)
+
+    def _end_requests(self, model: str) -> None:
+        with self._lock:
+            requests = self._requests.pop(model, None)
+        if requests is not None:
+            requests.end()
+            self._supervisor.remove(requests.spec.name, forget=True)
+            del self._answers.requests[requests.spec.name]
+
+    def _load(self, path: Path) -> Engine:
+        settings = self._settings
+        request = EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch)
+        try:
+            return open_engine(path, request)
+        except EngineError:
+            raise
+        except MemoryError as error:
+            raise EngineError(f"{path.name}: there is not enough memory for it", "use a smaller network or batch") from error

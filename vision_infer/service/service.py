@@ -1,0 +1,438 @@
+"""The live service without its web side: settings in, streams running; everything that the routes ask for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, Protocol
+
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import ModelError, OutputError, UsageError, VisionInferError
+from vision_infer.core.result import Result
+from vision_infer.model.catalogue import list_models
+from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.service import snapshot as snapshots
+from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.hub import ResultHub
+from vision_infer.service.lanes import Lanes, in_flight
+from vision_infer.service.requests import PREFIX, Answers, LiveOnly, infer_picture
+from vision_infer.service.stream_command import live_source, stream_command
+from vision_infer.sink.sink import Sink
+from vision_infer.stream.find import open_source
+from vision_infer.stream.redact import redact
+from vision_infer.stream.source import Source, SourceSpec
+from vision_infer.telemetry.histogram import Histogram
+
+EVENTS_KEPT = 1024
+
+_log = logging.getLogger("vision_infer.service")
+
+Origin = Literal["file", "api"]
+
+
+class StreamKeeper(Protocol):
+    """Where the settings of streams are kept that are made over the API."""
+
+    def read(self) -> Mapping[str, StreamSettings]:
+        """All that are kept, by name."""
+        ...
+
+    def write(self, name: str, settings: StreamSettings) -> None:
+        """Keep a stream's settings.
+
+        Raises:
+            OutputError: they cannot be written; what was kept before is still there.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Keep them no longer.
+
+        Raises:
+            OutputError: they cannot be removed.
+        """
+        ...
+
+
+@dataclass(slots=True)
+class _Stream:
+    settings: StreamSettings
+    origin: Origin
+    problem: VisionInferError | None = None
+    """why it is not running although it is enabled"""
+    problem_ns: tuple[int, int] = (0, 0)
+    """since when, monotonic and wall"""
+
+
+class Service:
+    """Runs the streams of its settings. Use it as a context manager; :meth:`start` comes first.
+
+    Reading is safe from any thread at any time; changes take turns.
+
+    Args:
+        settings: what to run.
+        keep: keeps the settings of streams that are made over the API.
+        sinks: files of results, beside the hub.
+        on_event: called with each change of a stream's state; it must be quick.
+        open_stream: opens sources; tests pass their own.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        keep: StreamKeeper | None = None,
+        sinks: Sequence[Sink] = (),
+        on_event: Callable[[StreamEvent], None] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        open_stream: Callable[[SourceSpec, int, threading.Event], Source] = open_source,
+    ) -> None:
+        self.settings = settings
+        self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
+        self._keep = keep
+        self._clock = clock
+        self._open_source = open_stream
+        self._tell = on_event
+        self._events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
+        self._answers = Answers()
+        self._supervisor = Supervisor(
+            shared=[LiveOnly(self.hub), *(LiveOnly(sink) for sink in sinks), self._answers],
+            decode_threads=settings.decode_threads,
+            clock=clock,
+            open_stream=self._open,
+            in_flight=in_flight(settings),
+            keep_going=True,
+            on_event=self._event,
+        )
+        self._lanes = Lanes(settings, self._supervisor, self._answers)
+        self._streams: dict[str, _Stream] = {}
+        self._changing = threading.RLock()
+        self._warm = False
+        self._ended = threading.Event()
+        self._error: VisionInferError | None = None
+
+    # Life
+
+    def start(self) -> None:
+        """Load the default model's engine, then let all streams begin; returns at once, :meth:`ready` tells how far it is."""
+        for name, settings in self.settings.streams.items():
+            self._streams[name] = _Stream(settings, "file")
+        for name, settings in ({} if self._keep is None else self._keep.read()).items():
+            if name in self._streams:
+                _log.warning("%s: the file of settings has a stream of this name: that made over the API is left out", name)
+            else:
+                self._streams[name] = _Stream(settings, "api")
+        threading.Thread(target=self._begin, name="service-start", daemon=True).start()
+
+    @property
+    def error(self) -> VisionInferError | None:
+        """What broke for all, if anything did: the service cannot go on."""
+        return self._error or self._supervisor.error
+
+    def close(self) -> None:
+        """Stop all streams; what was decoded is finished and written."""
+        self._ended.set()
+        with self._changing:
+            for requests in list(self._answers.requests.values()):
+                requests.end()
+            self._supervisor.close()
+            self._lanes.close()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # What there is
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether it can infer, and why not."""
+        error = self.error
+        if error is not None:
+            return False, str(error)
+        if self._ended.is_set():
+            return False, "stopping"
+        return (True, "") if self._warm else (False, f"loading {self.settings.model}")
+
+    def streams(self) -> list[StreamView]:
+        """All streams, in the order of their names."""
+        statuses = {status.name: status for status in self._supervisor.statuses()}
+        return [self._view(name, stream, statuses.get(name)) for name, stream in sorted(self._streams.items())]
+
+    def stream(self, name: str) -> StreamView:
+        """One stream.
+
+        Raises:
+            UnknownStreamError: there is none of this name.
+        """
+        stream = self._known(name)
+        return self._view(name, stream, next((one for one in self._supervisor.statuses() if one.name == name), None))
+
+    def lanes(self) -> list[LaneStatus]:
+        """All engines that are loaded."""
+        return self._supervisor.lane_statuses()
+
+    def models(self) -> list[ModelView]:
+        """All models that streams may use; a broken one is left out."""
+        views: list[ModelView] = []
+        for entry in list_models(self.settings.model_dir):
+            card = entry.card
+            if card is not None and not entry.error:
+                size = (card.input_size.width, card.input_size.height)
+                loaded = self._lanes.get(entry.name) is not None
+                views.append(ModelView(entry.name, card.task, size, card.labels or (), card.license or "", loaded))
+        return views
+
+    def events(self) -> list[StreamEvent]:
+        """The last changes of state, the newest last."""
+        return list(self._events)
+
+    def stages(self) -> Mapping[str, Histogram]:
+        """Durations by stage of the account, since the start."""
+        return self._supervisor.account().histograms
+
+    # Changes
+
+    def create(self, name: str, settings: StreamSettings) -> StreamView:
+        """Add a stream, and keep it.
+
+        Raises:
+            ConflictError: the name is taken, or there are as many streams as may be.
+            UsageError: the settings cannot be used, such as those of an unknown model.
+            OutputError: they cannot be kept.
+        """
+        with self._changing:
+            if name in self._streams:
+                raise ConflictError(f"there is a stream {name} already", "choose another name, or replace it")
+            most = self.settings.service.max_streams
+            if len(self._streams) >= most:
+                raise ConflictError(f"there are {most} streams already", "remove one, or raise service.max_streams")
+            return self._put(name, _Stream(settings, "api"), None)
+
+    def replace(self, name: str, settings: StreamSettings) -> StreamView:
+        """Give a stream other settings, and keep them.
+
+        Raises:
+            UnknownStreamError: there is none of this name.
+            ConflictError: it belongs to the file of settings.
+            UsageError: the settings cannot be used; it goes on as it was.
+            OutputError: they cannot be kept; it goes on as it was.
+        """
+        with self._changing:
+            return self._put(name, _Stream(settings, "api"), self._owned(name))
+
+    def delete(self, name: str) -> None:
+        """Take a stream away, for good.
+
+        Raises:
+            UnknownStreamError: there is none of this name.
+            ConflictError: it belongs to the file of settings.
+            OutputError: its settings cannot be removed.
+        """
+        with self._changing:
+            self._owned(name)
+            if self._keep is not None:
+                self._keep.remove(name)
+            del self._streams[name]
+            self._supervisor.remove(name)
+            self._close_unused()
+
+    def reload(self, settings: ServeSettings) -> None:
+        """Take over the streams of a changed file; those that are the same go on untouched.
+
+        What is wrong with one stream is its state, and costs the others nothing.
+        """
+        with self._changing:
+            before = {name: stream for name, stream in self._streams.items() if stream.origin == "file"}
+            for name in before.keys() - settings.streams.keys():
+                _log.info("%s: removed from the file of settings", name)
+                del self._streams[name]
+                self._supervisor.remove(name)
+            for name, wanted in settings.streams.items():
+                old = self._streams.get(name)
+                if old is not None and old.origin == "api":
+                    _log.warning("%s: a stream of this name was made over the API: that of the file is left out", name)
+                elif old is None or old.settings != wanted or old.problem is not None:
+                    _log.info(
+                        "%s: %s", name, "added by the file of settings" if old is None else "changed by the file of settings"
+                    )
+                    stream = self._streams[name] = _Stream(wanted, "file")
+                    self._run_or_note(name, stream)
+            self.settings = self.settings.model_copy(update={"streams": settings.streams})
+            self._close_unused()
+
+    # Pictures
+
+    def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:
+        """A picture of the stream as it is now.
+
+        Raises:
+            UnknownStreamError: there is none of this name.
+            UnavailableError: it gives no picture now, or gave none in this time.
+        """
+        view = self.stream(name)
+        status = view.status
+        if status is None or status.state is not StreamState.LIVE:
+            state, reason = ("disabled", "") if status is None else (status.state.value, status.reason)
+            raise UnavailableError(f"{name}: gives no picture now: {state}", "see the stream's state", state, reason)
+        if view.settings.view is None:
+            return snapshots.of_result(*snapshots.next_result(self.hub, name, timeout_s), annotated, self._clock)
+        found = snapshots.next_result(self.hub, name, timeout_s)[1] if annotated else None
+        spec = live_source(name, view.settings.view, view.settings, self._allowed(view.origin))
+        return snapshots.of_view(spec, self._open_source, found, self._clock)
+
+    def infer(self, picture: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+        """Infer one picture, given as JPEG, PNG or WebP.
+
+        Raises:
+            UsageError: it is no picture, is too large, or the model or a label is unknown.
+            UnavailableError: the model is not loaded, or too many pictures wait.
+        """
+        ready, reason = self.ready()
+        if not ready:
+            raise UnavailableError(reason, "try again in a moment")
+        name = model or self.settings.model
+        lane = self._lane_for_picture(name)
+        selector = make_selector(lane.engine.card, confidence, None, classes)
+        return infer_picture(self._lanes.ask(name), picture, selector)
+
+    # Inside
+
+    def _begin(self) -> None:
+        try:
+            self._lanes.open(self.settings.model)
+        except VisionInferError as error:
+            self._error = error
+            return
+        except Exception as error:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
+            self._error = VisionInferError(f"unexpected {type(error).__name__} while loading: {error}", "please report this")
+            return
+        self._warm = True
+        _log.info("ready: %s is loaded", self.settings.model)
+        with self._changing:
+            for name, stream in list(self._streams.items()):
+                if self._ended.is_set():
+                    return
+                self._run_or_note(name, stream)
+
+    def _put(self, name: str, stream: _Stream, old: _Stream | None) -> StreamView:
+        model = stream.settings.model
+        if model is not None and model.endswith(".onnx"):
+            raise UsageError("a stream over the API names a model, not a file", "see /api/v1/models")
+        if self._warm:
+            self._run(name, stream)
+        if self._keep is not None:
+            try:
+                self._keep.write(name, stream.settings)
+            except OutputError:
+                if old is None:
+                    self._supervisor.remove(name)
+                else:
+                    self._run(name, old)
+                raise
+        self._streams[name] = stream
+        self._close_unused()
+        return self.stream(name)
+
+    def _run_or_note(self, name: str, stream: _Stream) -> None:
+        try:
+            self._run(name, stream)
+        except VisionInferError as error:
+            stream.problem = error
+            stream.problem_ns = (self._clock.monotonic_ns(), self._clock.wall_ns())
+            self._supervisor.remove(name)
+            self._event(StreamEvent(name, StreamState.FAILED, stream.problem_ns[0], redact(str(error)), stream.problem_ns[1]))
+
+    def _run(self, name: str, stream: _Stream) -> None:
+        """Let a stream run by its settings, whatever it did before.
+
+        Raises:
+            UsageError: the settings cannot be used; it goes on as it was.
+        """
+        if not stream.settings.enabled:
+            self._supervisor.remove(name)
+            return
+        try:
+            lane = self._lanes.open(stream.settings.model or self.settings.model)
+        except ModelError as error:
+            raise UsageError(error.message, error.hint) from error
+        command = stream_command(name, stream.settings, lane, self._allowed(stream.origin))
+        running = any(status.name == name and not status.state.final for status in self._supervisor.statuses())
+        if running:
+            self._supervisor.change(command)
+        else:
+            self._supervisor.remove(name)
+            self._supervisor.add(command)
+
+    def _lane_for_picture(self, model: str) -> Lane:
+        lane = self._lanes.get(model)
+        if lane is None:
+            known = {view.name for view in self.models()}
+            if model in known:
+                raise UnavailableError(f"{model} is not loaded", "use the model of a stream")
+            raise UsageError(f"unknown model {model!r}", "see /api/v1/models")
+        return lane
+
+    def _close_unused(self) -> None:
+        used = {stream.settings.model or self.settings.model for stream in self._streams.values() if stream.settings.enabled}
+        self._lanes.close_unused(frozenset({self.settings.model, *used}))
+
+    def _open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Source:
+        requests = self._lanes.source(spec.name)
+        return requests if requests is not None else self._open_source(spec, decode_threads, stopping)
+
+    def _event(self, event: StreamEvent) -> None:
+        if event.stream.startswith(PREFIX):
+            return
+        self._events.append(event)
+        self.hub.tell(event)
+        if self._tell is not None:
+            self._tell(event)
+
+    def _allowed(self, origin: Origin) -> tuple[str, ...]:
+        return self.settings.service.allow_networks if origin == "api" else ()
+
+    def _known(self, name: str) -> _Stream:
+        stream = self._streams.get(name)
+        if stream is None:
+            raise UnknownStreamError(f"there is no stream {name}", "see /api/v1/streams")
+        return stream
+
+    def _owned(self, name: str) -> _Stream:
+        stream = self._known(name)
+        if stream.origin == "file":
+            raise ConflictError(f"stream {name} belongs to the file of settings", "change it there; the file is watched")
+        return stream
+
+    def _view(self, name: str, stream: _Stream, status: StreamStatus | None) -> StreamView:
+        if status is None and stream.settings.enabled:
+            status = self._not_running(name, stream)
+        return StreamView(name, stream.origin, stream.settings, status)
+
+    def _not_running(self, name: str, stream: _Stream) -> StreamStatus:
+        state = StreamState.WAITING if stream.problem is None else StreamState.FAILED
+        return StreamStatus(
+            name=name,
+            source=redact(stream.settings.detect),
+            state=state,
+            frames_expected=None,
+            frame_rate=None,
+            decoded=0,
+            results=0,
+            detections=0,
+            gaps=0,
+            dropped={},
+            error=None if stream.problem is None else str(stream.problem),
+            picture_bytes=0,
+            live=True,
+            reason="" if stream.problem is None else redact(str(stream.problem)),
+            since_ns=stream.problem_ns[0],
+            since_wall_ns=stream.problem_ns[1],
+        )

@@ -1,0 +1,100 @@
+"""A picture of a stream as it is now, as JPEG."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze.draw import Drawer
+from vision_infer.core.clock import Clock
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.core.result import Result
+from vision_infer.service.backend import Snapshot, UnavailableError
+from vision_infer.service.hub import ResultHub
+from vision_infer.stream.source import Source, SourceSpec
+
+QUALITY = 85
+MOST_VIEWS = 4
+"""main streams that are open for snapshots at the same time"""
+_views = threading.BoundedSemaphore(MOST_VIEWS)
+
+
+def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, Result]:
+    """The next result of a stream, with its frame.
+
+    Raises:
+        UnavailableError: none came in this time.
+    """
+    future = hub.one_shot(stream)
+    try:
+        return future.result(timeout_s)
+    except (TimeoutError, CancelledError):
+        future.cancel()
+        raise UnavailableError(f"{stream}: no picture within {timeout_s:g} s", "try again") from None
+
+
+def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Snapshot:
+    """The picture of a result."""
+    rgb = frame.picture.to_rgb()
+    return _encode(rgb, result.detections if annotated else None, _wall_ns(clock, frame.trace.captured_ns))
+
+
+def of_view(
+    spec: SourceSpec, open_source: Callable[[SourceSpec, int, threading.Event], Source], found: Result | None, clock: Clock
+) -> Snapshot:
+    """A picture of the main stream, which is opened for it.
+
+    Args:
+        spec: the main stream.
+        open_source: opens it.
+        found: the newest result of the substream, to be drawn on it; None: nothing is drawn.
+
+    Raises:
+        UnavailableError: the main stream gives no picture, or too many are open already.
+    """
+    if not _views.acquire(timeout=1.0):
+        raise UnavailableError(f"{spec.name}: {MOST_VIEWS} main streams are open for snapshots already", "try again")
+    stopping = threading.Event()
+    try:
+        with open_source(spec, 1, stopping) as source:
+            frame = next(source.frames(), None)
+            if frame is None:
+                raise UnavailableError(f"{spec.name}: its main stream gives no picture", "check the stream's 'view' URL")
+            rgb = frame.picture.to_rgb()
+            captured_ns = frame.trace.captured_ns
+    except StreamError as error:
+        raise UnavailableError(error.message, error.hint) from None
+    finally:
+        stopping.set()
+        _views.release()
+    detections = None if found is None else scaled(found.detections, found.size, Size(rgb.shape[1], rgb.shape[0]))
+    return _encode(rgb, detections, _wall_ns(clock, captured_ns))
+
+
+def scaled(detections: Detections, source: Size, target: Size) -> Detections:
+    """The same detections in a picture of another size."""
+    ratios = np.array([target.width / source.width, target.height / source.height] * 2, np.float32)
+    return Detections(
+        detections.boxes * ratios, detections.scores, detections.class_ids, detections.label_names, detections.track_ids
+    )
+
+
+def _wall_ns(clock: Clock, monotonic_ns: int) -> int:
+    return clock.wall_ns() - (clock.monotonic_ns() - monotonic_ns)
+
+
+def _encode(rgb: NDArray[np.uint8], detections: Detections | None, captured_wall_ns: int) -> Snapshot:
+    if detections is not None:
+        Drawer()(rgb, detections)
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not done:
+        raise UnavailableError("the picture cannot be written as JPEG", "please report this")
+    return Snapshot(data.tobytes(), captured_wall_ns, rgb.shape[1], rgb.shape[0])
