@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.media import ROOT, Clip, clip
-from vision_infer.pipeline.supervisor import BYTES_PER_PIXEL, PICTURE_MEMORY_BYTES
+from vision_infer.pipeline.memory import BYTES_PER_PIXEL, PICTURE_MEMORY_BYTES
 
 SIZE_4K = 3840 * 2160 * BYTES_PER_PIXEL
 SCRIPT = """

@@ -11,7 +11,7 @@ from tests.pipeline.conftest import Sinks
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, close, finish, make_supervisor, run_all, wait_for
 from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import StreamState
-from vision_infer.pipeline.supervisor import EVENTS_KEPT
+from vision_infer.pipeline.stream_table import EVENTS_KEPT
 
 
 def at(index: int, reached: threading.Event) -> Any:

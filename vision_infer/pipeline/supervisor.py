@@ -20,8 +20,10 @@ from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.inference_worker import InferenceWorker
 from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lane_table import LaneTable
 from vision_infer.pipeline.live_watch import LiveWatch
 from vision_infer.pipeline.live_worker import LiveWorker
+from vision_infer.pipeline.memory import bound_memory
 from vision_infer.pipeline.messages import Ended, Finish, Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.outputs import open_sink
@@ -33,12 +35,12 @@ from vision_infer.pipeline.status import (
     StreamRecord,
     StreamState,
     StreamStatus,
-    lane_status_of,
     live_status_of,
     progress_of,
     status_of,
 )
 from vision_infer.pipeline.steps import Steps, make_steps
+from vision_infer.pipeline.stream_table import StreamTable
 from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
 from vision_infer.sink.sink import Sink
@@ -48,11 +50,7 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.source import Source, SourceSpec
 from vision_infer.telemetry.account import Busy, StageAccount, Work
 
-EVENTS_KEPT = 1024
 MESSAGES_IN_FLIGHT = 64
-PICTURE_MEMORY_BYTES = 1 << 30
-"""what the decoded pictures of all open streams may take together, as far as their windows can be made smaller for it"""
-LEAST_WINDOW = 2
 REMOVE_TIMEOUT_S = 30.0
 """how long removing a live stream may take: its frames in the engines come back first"""
 BYTES_PER_PIXEL = 3
@@ -87,7 +85,6 @@ class Supervisor:
         keep_going: bool = False,
         on_event: Callable[[StreamEvent], None] | None = None,
     ) -> None:
-        self._lanes: dict[str, Lane] = {}
         self._shared = tuple(shared)
         self._max_active = max_active
         self._decode_threads = decode_threads
@@ -95,24 +92,27 @@ class Supervisor:
         self._open_stream = open_stream
         self._hook = hook
         self._keep_going = keep_going
-        self._on_event = on_event
         in_flight = in_flight or max(lane.engine.in_flight for lane in lanes)
         self._dispatch = Dispatch(Batcher(in_flight), clock)
-        for lane in lanes:
-            self.add_lane(lane)
+        self._lanes = LaneTable(lanes, self._dispatch, clock)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
-        self._stage = ResultsStage(self._lanes, self._messages, clock, self._fail, self._engine_failed, self._stream_ended)
+        self._stage = ResultsStage(
+            self._lanes.by_name, self._messages, clock, self._fail, self._engine_failed, self._stream_ended
+        )
         self._workers = [
-            InferenceWorker(number, self._lanes, self._dispatch, self._messages, clock) for number in range(in_flight)
+            InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock) for number in range(in_flight)
         ]
-        self._changed = threading.Condition()
-        self._records: dict[str, StreamRecord] = {}
+        self._streams = StreamTable(clock, on_event)
+        self._changed = self._streams.changed
         self._waiting: deque[AddStream] = deque()
         self._active: dict[str, StreamWorker | LiveWorker] = {}
         self._forgotten: set[str] = set()
-        self._lane_failures: dict[str, tuple[int, str]] = {}
-        self._watch = LiveWatch(self._live_workers, self._stalled, self._dispatch.sample, clock)
-        self._events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
+        self._watch = LiveWatch(
+            self._live_workers,
+            lambda worker, reason: self._streams.set_if_in(StreamState.LIVE, worker.record, StreamState.STALLED, reason),
+            self._dispatch.sample,
+            clock,
+        )
         self._write = Busy()
         self._writes = StageAccount()
         self._error: VisionInferError | None = None
@@ -133,8 +133,7 @@ class Supervisor:
         Raises:
             ValueError: there is one with this name.
         """
-        self._dispatch.add_lane(lane.settings)
-        self._lanes[lane.name] = lane
+        self._lanes.add(lane)
 
     def remove_lane(self, name: str) -> None:
         """Close a lane that no stream uses any more; its engine may be closed then.
@@ -142,8 +141,7 @@ class Supervisor:
         Raises:
             ValueError: it is in use.
         """
-        self._dispatch.remove_lane(name)
-        del self._lanes[name]
+        self._lanes.remove(name)
 
     def add(self, command: AddStream) -> None:
         """Run a stream: now, or when an earlier one has made room; after :meth:`stop`, or once something broke for all, never.
@@ -153,15 +151,15 @@ class Supervisor:
             UsageError: what a live stream is to do cannot be done.
         """
         name = command.source.name
-        lane = self._lanes.get(command.lane)
-        if name in self._records or lane is None:
+        lane = self._lanes.by_name.get(command.lane)
+        if name in self._streams.by_name or lane is None:
             raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
         live = make_steps(command, lane.engine.card, self._hook) if command.source.kind == "live" else None
         with self._changed:
             record = StreamRecord(name, redact(command.source.paths[0]))
-            self._records[name] = record
+            self._streams.by_name[name] = record
             if self._stopped:
-                self._set_state(record, StreamState.STOPPED, "stopped before its turn")
+                self._streams.set_state(record, StreamState.STOPPED, "stopped before its turn")
                 return
             if live is not None:
                 self._start_live(command, lane, live, record)
@@ -181,7 +179,7 @@ class Supervisor:
         if not isinstance(worker, LiveWorker):
             raise KeyError(name)
         old = worker.command
-        lane = self._lanes[command.lane]
+        lane = self._lanes.by_name[command.lane]
         if (old.source, old.lane, old.reconnect) != (command.source, command.lane, command.reconnect):
             make_steps(command, lane.engine.card, self._hook)  # what cannot be carried out shall not cost the stream
             self.remove(name)
@@ -205,14 +203,14 @@ class Supervisor:
         """
         with self._changed:
             worker = self._active.get(name)
-            record = self._records.get(name)
+            record = self._streams.by_name.get(name)
             forget = forget or isinstance(worker, LiveWorker) or (record is not None and record.live is not None)
             if worker is None:
                 self._waiting = deque(command for command in self._waiting if command.source.name != name)
                 if record is not None and record.state is StreamState.WAITING:
-                    self._set_state(record, StreamState.STOPPED, "removed before its turn")
+                    self._streams.set_state(record, StreamState.STOPPED, "removed before its turn")
                 if forget:
-                    self._records.pop(name, None)
+                    self._streams.by_name.pop(name, None)
                 return
             if forget:
                 self._forgotten.add(name)
@@ -229,8 +227,8 @@ class Supervisor:
         with self._changed:
             self._stopped = True
             while self._waiting:
-                record = self._records[self._waiting.popleft().source.name]
-                self._set_state(record, StreamState.STOPPED, "stopped before its turn")
+                record = self._streams.by_name[self._waiting.popleft().source.name]
+                self._streams.set_state(record, StreamState.STOPPED, "stopped before its turn")
             workers = list(self._active.values())
             self._changed.notify_all()
         for worker in workers:
@@ -240,30 +238,19 @@ class Supervisor:
 
     def statuses(self) -> list[StreamStatus]:
         """Every stream as it is now."""
-        with self._changed:
-            records = list(self._records.values())
-        return [self._status(record) for record in records]
+        return [self._status(record) for record in self._streams.records()]
 
     def lane_statuses(self) -> list[LaneStatus]:
         """Every lane as it is now."""
-        now = self._clock.monotonic_ns()
-        statuses: list[LaneStatus] = []
-        for lane in list(self._lanes.values()):
-            load, waiting, flying = self._dispatch.load(lane.name)
-            failures, error = self._lane_failures.get(lane.name, (0, None))
-            statuses.append(lane_status_of(lane, load, waiting, flying, failures, error, now))
-        return statuses
+        return self._lanes.statuses()
 
     def records(self) -> list[StreamRecord]:
         """The streams' own counts; exact once the supervisor is closed."""
-        return list(self._records.values())
+        return self._streams.records()
 
     def events(self) -> list[StreamEvent]:
         """The last state changes, oldest first; takes them out of the channel (which keeps the newest 1,024)."""
-        with self._changed:
-            events = list(self._events)
-            self._events.clear()
-        return events
+        return self._streams.take_events()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until every stream has ended, or something broke for all; True when so."""
@@ -284,7 +271,7 @@ class Supervisor:
 
     def work(self) -> Work:
         """How busy the parts were; exact once the supervisor is closed."""
-        records = self._records.values()
+        records = self._streams.records()
         present = sum(worker.present_ns for worker in self._workers)
         return Work(
             decode=Busy(sum(record.decode_ns for record in records), sum(record.present_ns for record in records)),
@@ -308,7 +295,7 @@ class Supervisor:
         if self._closed:
             return
         self._closed = True
-        complete = self.wait(0) and not self._stopped and not any(record.error for record in self._records.values())
+        complete = self.wait(0) and not self._stopped and not any(record.error for record in self._streams.records())
         self.stop()
         for worker in self._live_workers():
             worker.abandon()
@@ -342,8 +329,8 @@ class Supervisor:
         with self._changed:
             while self._waiting and len(self._active) < self._max_active and not self._stopped:
                 command = self._waiting.popleft()
-                record = self._records[command.source.name]
-                window = Window(self._window(command.lane))
+                record = self._streams.by_name[command.source.name]
+                window = Window(self._lanes.window(command.lane))
                 worker = StreamWorker(
                     record,
                     command,
@@ -359,7 +346,7 @@ class Supervisor:
                     window,
                 )
                 self._active[record.name] = worker
-                self._set_state(record, StreamState.OPENING)
+                self._streams.set_state(record, StreamState.OPENING)
                 if self.first_open_ns == 0:
                     self.first_open_ns = self._clock.monotonic_ns()
                 worker.thread.start()
@@ -367,7 +354,7 @@ class Supervisor:
     def _start_live(self, command: AddStream, lane: Lane, steps: Steps, record: StreamRecord) -> None:
         """Let a live stream in and start its worker."""
         live = record.live = LiveRecord(lane.name, command.weight, command.fps)
-        size = self._window(lane.name)
+        size = self._lanes.window(lane.name)
         window = Window(size)
         outlet = self._outlet(record, (), window, size)
         self._stage.join(record, outlet, steps, window)
@@ -377,14 +364,14 @@ class Supervisor:
             live,
             command,
             lambda stopping: self._open_stream(command.source, self._decode_threads, stopping),
-            self._tell,
+            self._streams.set_if_there,
             self._dispatch,
             self._messages,
             self._clock,
             window,
         )
         self._active[record.name] = worker
-        self._set_state(record, StreamState.CONNECTING)
+        self._streams.set_state(record, StreamState.CONNECTING)
         worker.thread.start()
 
     def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
@@ -403,8 +390,8 @@ class Supervisor:
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
-        self._bound_memory(record, window, self._window(command.lane))
-        steps = make_steps(command, self._lanes[command.lane].engine.card, self._hook)
+        bound_memory(record, window, self._lanes.window(command.lane), self._max_active)
+        steps = make_steps(command, self._lanes.by_name[command.lane].engine.card, self._hook)
         sinks: list[Sink] = []
         failure: VisionInferError | None = None
         for output in command.outputs:
@@ -412,35 +399,19 @@ class Supervisor:
                 sinks.append(open_sink(output, source))
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
-        size = self._window(command.lane)
+        size = self._lanes.window(command.lane)
         outlet = self._outlet(record, sinks, window, size)
         self._stage.join(record, outlet, steps, window)
         self._dispatch.join(record.name, command.lane, None if source.live else size, command.weight)
         if failure is not None:
             self._output_failed(record, failure, shared=False)
         with self._changed:
-            self._set_state(record, StreamState.RUNNING)
+            self._streams.set_state(record, StreamState.RUNNING)
         return outlet.needs_pictures
-
-    def _window(self, lane: str) -> int:
-        """What the largest batches in flight hold, as much again waiting, and a few between the engine and the sinks."""
-        engine = self._lanes[lane].engine
-        return 4 + 2 * engine.in_flight * engine.batch_sizes[-1]
-
-    def _bound_memory(self, record: StreamRecord, window: Window, most: int) -> None:
-        """Large pictures: let fewer of them be on their way."""
-        size = None if record.info is None else record.info.size
-        if size is None:
-            return
-        picture = size.width * size.height * BYTES_PER_PIXEL
-        fit = PICTURE_MEMORY_BYTES // (self._max_active * picture)
-        places = max(LEAST_WINDOW, min(most, fit))
-        window.shrink(places)
-        record.picture_bytes = places * picture
 
     def _stream_ended(self, ended: Ended, joined: bool) -> None:
         """The results stage has passed on the last result of a stream, or the stream never joined it."""
-        record = self._records[ended.stream]
+        record = self._streams.by_name[ended.stream]
         if ended.error is not None:
             record.error = record.error or ended.error
         if joined:
@@ -458,13 +429,13 @@ class Supervisor:
             worker = self._active.pop(record.name)
             if record.name in self._forgotten:
                 self._forgotten.remove(record.name)
-                del self._records[record.name]
+                del self._streams.by_name[record.name]
             if record.error is not None:
-                self._set_state(record, StreamState.FAILED, str(record.error))
+                self._streams.set_state(record, StreamState.FAILED, str(record.error))
             elif worker.stopping.is_set():
-                self._set_state(record, StreamState.STOPPED)
+                self._streams.set_state(record, StreamState.STOPPED)
             else:
-                self._set_state(record, StreamState.ENDED)
+                self._streams.set_state(record, StreamState.ENDED)
             self._changed.notify_all()
         self._start_waiting()
 
@@ -482,14 +453,13 @@ class Supervisor:
         self.stop()
 
     def _engine_failed(self, lane: str, error: EngineError) -> None:
-        count, _ = self._lane_failures.get(lane, (0, ""))
-        self._lane_failures[lane] = (count + 1, str(error))
+        self._lanes.failed(lane, error)
         if not self._keep_going:
             self._fail(error)
 
     def _status(self, record: StreamRecord) -> StreamStatus:
         live = record.live
-        lane = None if live is None else self._lanes.get(live.lane)
+        lane = None if live is None else self._lanes.by_name.get(live.lane)
         if live is None or lane is None:
             return status_of(record)
         steps = self._stage.steps(record.name)
@@ -499,23 +469,3 @@ class Supervisor:
     def _live_workers(self) -> list[LiveWorker]:
         with self._changed:
             return [worker for worker in self._active.values() if isinstance(worker, LiveWorker)]
-
-    def _stalled(self, worker: LiveWorker, reason: str) -> None:
-        with self._changed:
-            if worker.record.state is StreamState.LIVE:  # it may have found its voice again
-                self._set_state(worker.record, StreamState.STALLED, reason)
-
-    def _tell(self, record: StreamRecord, state: StreamState, reason: str) -> None:
-        with self._changed:
-            if self._records.get(record.name) is record:
-                self._set_state(record, state, reason)
-
-    def _set_state(self, record: StreamRecord, state: StreamState, reason: str = "") -> None:
-        if (record.state, record.reason) == (state, reason):
-            return
-        record.state, record.reason = state, reason
-        record.since_ns, record.since_wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
-        event = StreamEvent(record.name, state, record.since_ns, reason, record.since_wall_ns)
-        self._events.append(event)
-        if self._on_event is not None:
-            self._on_event(event)

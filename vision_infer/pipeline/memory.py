@@ -1,0 +1,31 @@
+"""What the decoded pictures of recorded streams may take together."""
+
+from __future__ import annotations
+
+from vision_infer.pipeline.channel import Window
+from vision_infer.pipeline.status import StreamRecord
+
+PICTURE_MEMORY_BYTES = 1 << 30
+"""of all open streams, as far as their windows can be made smaller for it"""
+LEAST_WINDOW = 2
+BYTES_PER_PIXEL = 3
+"""of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
+
+
+def bound_memory(record: StreamRecord, window: Window, most: int, open_streams: int) -> None:
+    """Let fewer large pictures be on their way, before the first is.
+
+    Args:
+        record: of the stream; it notes how much memory they may take.
+        window: of the stream.
+        most: how many places it has.
+        open_streams: streams that may be open at the same time.
+    """
+    size = None if record.info is None else record.info.size
+    if size is None:
+        return
+    picture = size.width * size.height * BYTES_PER_PIXEL
+    fit = PICTURE_MEMORY_BYTES // (open_streams * picture)
+    places = max(LEAST_WINDOW, min(most, fit))
+    window.shrink(places)
+    record.picture_bytes = places * picture
