@@ -1,0 +1,155 @@
+"""The built-in camera: its pictures carry the moment they were drawn, come on the beat of the clock, and stop when told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from fractions import Fraction
+from itertools import islice, pairwise
+
+import numpy as np
+import pytest
+
+from vision_infer.core.errors import StreamError
+from vision_infer.core.geometry import Size
+from vision_infer.core.time_code import MODULUS, moment_ms
+from vision_infer.stream.find import open_source
+from vision_infer.stream.source import Source, SourceSpec
+from vision_infer.stream.test_pattern import PatternSource
+from vision_infer.stream.time_code import read
+
+MS = 1_000_000
+
+
+class OwnClock:
+    """A clock that tests move; waiting for it moves it."""
+
+    def __init__(self, now_ns: int = 5_000 * MS) -> None:
+        self.now_ns = now_ns
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def wall_ns(self) -> int:
+        return self.now_ns
+
+
+class Waiting(threading.Event):
+    """The event that a source waits with: a wait passes on the test's clock, and is noted."""
+
+    def __init__(self, clock: OwnClock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert timeout is not None
+        self.waits.append(timeout)
+        self.clock.now_ns += round(timeout * 1e9)
+        return self.is_set()
+
+
+def spec(url: str = "test://") -> SourceSpec:
+    return SourceSpec("pattern", "live", (url,))
+
+
+def pattern(url: str = "test://", clock: OwnClock | None = None) -> tuple[PatternSource, OwnClock, Waiting]:
+    clock = clock or OwnClock()
+    stopping = Waiting(clock)
+    return PatternSource(spec(url), stopping, clock), clock, stopping
+
+
+def test_it_is_opened_by_its_name_and_is_live() -> None:
+    with open_source(spec("test://?size=320x180&fps=12.5")) as source:
+        assert source.live
+        assert (source.info.size, source.info.frame_rate, source.info.frames) == (Size(320, 180), Fraction(25, 2), None)
+        assert next(source.frames()).picture.size == Size(320, 180)
+
+
+def test_every_frame_carries_the_moment_at_which_it_was_drawn() -> None:
+    source, _, _ = pattern(clock=OwnClock((MODULUS - 100) * MS))
+    frames = list(islice(source.frames(), 8))
+    assert [frame.index for frame in frames] == list(range(8))
+    assert [read(frame.picture.to_rgb()) for frame in frames] == [moment_ms(frame.trace.captured_ns) for frame in frames]
+    assert {frame.trace.clock for frame in frames} == {"camera"}
+    assert read(frames[0].picture.to_rgb()) == MODULUS - 100
+    assert (read(frames[-1].picture.to_rgb()) or MODULUS) < 200, "moments wrap"
+
+
+@pytest.mark.parametrize(("url", "fps"), [("test://", 30), ("test://?fps=5", 5), ("test://?fps=29.97", Fraction("29.97"))])
+def test_frames_come_on_the_beat_of_the_clock(url: str, fps: Fraction) -> None:
+    source, clock, _ = pattern(url)
+    begin = clock.now_ns
+    for number, frame in enumerate(islice(source.frames(), 40)):
+        due = begin + round(number * 1e9 / fps)
+        assert 0 <= frame.trace.captured_ns - due < MS
+        assert frame.pts_s == pytest.approx(number / fps)
+
+
+def test_turns_that_pass_while_nobody_asks_are_gone() -> None:
+    source, clock, _ = pattern("test://?fps=10")
+    frames = source.frames()
+    assert next(frames).pts_s == 0
+    clock.now_ns += 1_030 * MS
+    late = next(frames)
+    assert (late.index, late.pts_s) == (1, 1.0)
+    assert late.trace.captured_ns == clock.now_ns, "it is drawn now, not older than it says"
+    assert next(frames).pts_s == pytest.approx(1.1)
+
+
+def test_something_moves() -> None:
+    source, _, _ = pattern("test://?size=320x180&fps=10")
+    shown = [frame.picture.to_rgb().astype(int) for frame in islice(source.frames(), 31)]
+    below_the_code = [picture[60:] for picture in shown]
+    for before, after in pairwise(below_the_code[5:]):
+        assert 50 < (np.abs(before - after).max(axis=2) > 20).sum() < 60 * 320, "a ball moves, the wall stays"
+
+
+def test_it_ends_when_told_before_the_first_frame_and_after_one() -> None:
+    source, _, stopping = pattern()
+    frames = source.frames()
+    assert next(frames).index == 0
+    stopping.set()
+    assert list(frames) == []
+    source, _, stopping = pattern()
+    stopping.set()
+    assert list(source.frames()) == []
+
+
+def test_a_wait_for_the_next_turn_is_cut_short() -> None:
+    stopping = threading.Event()
+    source = PatternSource(spec("test://?fps=0.01"), stopping)
+    frames = source.frames()
+    next(frames)
+    threading.Timer(0.1, stopping.set).start()
+    begin = time.monotonic()
+    assert list(frames) == []
+    assert time.monotonic() - begin < 50, "of the 100 s to the next turn"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("test://?size=100x90", "no size for a test pattern: size is WIDTHxHEIGHT, from 160x90"),
+        ("test://?size=99999x99999", "no size for a test pattern"),
+        ("test://?size=640", "no size for a test pattern"),
+        ("test://?size=-640x-360", "no size for a test pattern"),
+        ("test://?fps=0", "no rate for a test pattern: fps is a number"),
+        ("test://?fps=1000", "no rate for a test pattern"),
+        ("test://?fps=nan", "no rate for a test pattern"),
+        ("test://?fps=", "no rate for a test pattern"),
+        ("test://?speed=2", "the test pattern has no speed: write test://"),
+        ("test:///path", "the test pattern has no path"),
+    ],
+)
+def test_what_it_has_not_is_told(url: str, message: str) -> None:
+    with pytest.raises(StreamError) as caught:
+        pattern(url)
+    assert str(caught.value).startswith(f"{url}: {message}")
+
+
+def test_it_keeps_the_protocol_of_a_source() -> None:
+    source: Source = pattern()[0]
+    with source as opened:
+        assert opened.spec.name == "pattern"
+        assert opened.report.gaps == 0
