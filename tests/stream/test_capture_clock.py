@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.capture_clock import MS, SECOND, CaptureClock, PacketTimes
+from vision_infer.stream.capture_clock import MS, SECOND, CaptureClock, PacketTimes, UntimedClock
 
 INTERVAL = 40 * MS
 EPOCH = 5_000 * SECOND
@@ -316,3 +316,41 @@ def test_whatever_comes_nothing_is_taken_after_it_came(steps: list[tuple[int, in
         clock.packet(PacketTimes(now, passed, pts, pts if has_dts else None, now - 7 * MS))
         assert clock.captured(pts, now) <= now
         assert clock.captured(None, now) <= now
+
+
+# Streams whose times mean nothing.
+
+
+def ages_without_times(packets: list[tuple[int, int, int]], slow_from: int = 1000, decode_ns: int = 2 * INTERVAL) -> list[float]:
+    """How old each picture is taken to be when it was read, milliseconds."""
+    clock, now, ages = UntimedClock(), EPOCH, []
+    for number, (_, pts, arrival) in enumerate(packets):
+        read = max(now, arrival)
+        clock.packet(PacketTimes(read, read - now, None))
+        ages.append((read - clock.captured(pts, read)) / MS)
+        now = read + (decode_ns if number >= slow_from else MS)
+    return ages
+
+
+def test_without_times_what_was_waited_for_is_new() -> None:
+    assert set(ages_without_times(arrivals(camera(200), lambda number: number % 7 * MS))) == {0.0}
+
+
+def test_without_times_a_burst_after_a_stall_is_old() -> None:
+    ages = ages_without_times(arrivals(camera(200), lambda number: 2 * SECOND if number == 100 else MS))
+    assert ages[100] == pytest.approx(2000, abs=50)
+    assert ages[120] == pytest.approx(1200, abs=100)
+    assert ages[-1] == 0
+
+
+def test_without_times_a_backlog_of_our_own_shows() -> None:
+    ages = ages_without_times(arrivals(camera(200), lambda _: MS), slow_from=100)
+    assert ages[-1] == pytest.approx(4000, rel=0.1)
+    unknown = ages_without_times(arrivals(camera(200), lambda _: MS), slow_from=0)
+    assert max(unknown) == 0, "a pace that was never seen makes nothing old"
+
+
+def test_without_times_a_pause_makes_one_picture_old() -> None:
+    taken = [(EPOCH + number * INTERVAL + (60 * SECOND if number >= 50 else 0), 0) for number in range(100)]
+    ages = ages_without_times(arrivals(taken, lambda _: MS))
+    assert [number for number, age in enumerate(ages) if age] == [50]

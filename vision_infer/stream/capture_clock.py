@@ -44,6 +44,8 @@ so far above the minimum, the way has become longer: that is the new minimum. A 
 _CAMERA_PACKETS, _CAMERA_LEAST = 16, 8
 _CAMERA_SPREAD_NS = 20 * MS
 _CAMERA_PLAUSIBLE_NS = (-5 * MS, 500 * MS)
+_PAUSE_INTERVALS, _PAUSE_NS = 3, 200 * MS
+_AVERAGE = 0.05
 _WAITED_NS = MS
 """a read that took so long found nothing there"""
 
@@ -223,3 +225,39 @@ class CaptureClock:
             steady = max(self._camera_offsets) - min(self._camera_offsets) <= _CAMERA_SPREAD_NS
             plausible = _CAMERA_PLAUSIBLE_NS[0] <= middle <= _CAMERA_PLAUSIBLE_NS[1]
         self._by_camera = self._choice == "camera" or (self._choice == "auto" and steady and plausible)
+
+
+class UntimedClock:
+    """The same for a stream whose packets carry no times that mean anything (MJPEG from a web server).
+
+    A packet that we waited for has just come. One that was there already came behind the one before it, at the stream's own
+    pace. After a pause much longer than that pace something was held up: what comes out first is old, and so is all that comes
+    without being waited for.
+    """
+
+    settled = True
+    clock: Clocks = "arrival"
+    clock_offset_ms: float | None = None
+
+    def __init__(self) -> None:
+        self._read_ns: int | None = None
+        self._captured_ns = 0
+        self._interval_ns = 0.0
+        """between packets that were waited for, a running average; 0 until it is known"""
+
+    def packet(self, times: PacketTimes) -> None:
+        """A packet was read."""
+        last, self._read_ns = self._read_ns, times.read_ns
+        interval = self._interval_ns
+        held_up = interval and times.waited_ns > _PAUSE_INTERVALS * interval + _PAUSE_NS
+        if last is None or not interval or (times.waited and not held_up):
+            self._captured_ns = times.read_ns
+            if last is not None and times.waited:
+                gap = times.read_ns - last
+                self._interval_ns += (gap - interval) * (_AVERAGE if interval else 1.0)
+        else:
+            self._captured_ns = min(times.read_ns, self._captured_ns + round(interval))
+
+    def captured(self, pts_ns: int | None, read_ns: int) -> int:  # noqa: ARG002 - its times mean nothing
+        """When the picture of the last packet was taken, monotonic nanoseconds."""
+        return min(self._captured_ns, read_ns)
