@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from tests.media import ROOT
-from vision_infer.config.serve import ServeSettings
+from vision_infer.config.serve_file import load_settings
 
 DEPLOY = ROOT / "deploy"
 PROFILES = ["", "camera", "gpu", "camera,gpu"]
@@ -91,14 +92,18 @@ def test_secrets_are_not_kept_in_the_repository() -> None:
             assert not re.search(r"\b[0-9a-f]{32,}\b", path.read_text(encoding="utf-8")), path
 
 
-def test_what_compose_serves_is_a_configuration() -> None:
+def test_what_compose_serves_is_a_configuration(tmp_path: Path) -> None:
     text = (DEPLOY / "config" / "cameras.yaml").read_text(encoding="utf-8")
-    settings = ServeSettings.model_validate(yaml.safe_load(re.sub(r"\$\{file:[^}]*\}", "password", text)))
-    for token, name in ((settings.service.token, "admin_token"), (settings.service.view_token, "view_token")):
-        assert token is not None
-        assert token.get_secret_value() == f"file:/run/secrets/{name}"
     assert set(re.findall(r"/run/secrets/(\w+)", text)) == set(SERVICES["vision-infer"]["secrets"])
     assert SERVICES["vision-infer-gpu"]["secrets"] == SERVICES["vision-infer"]["secrets"]
+    assert output_of(["sh", str(DEPLOY / "make_secrets.sh"), str(tmp_path)])[0] == 0
+    copy = tmp_path / "cameras.yaml"
+    copy.write_text(text.replace("/run/secrets", str(tmp_path)), encoding="utf-8")
+    settings = load_settings(copy, [], {}, {})
+    secrets = {name: (tmp_path / name).read_text(encoding="utf-8") for name in SECRETS}
+    assert settings.service.token == SecretStr(secrets["admin_token"])
+    assert settings.service.view_token == SecretStr(secrets["view_token"])
+    assert settings.streams["door"].detect == f"rtsp://reader:{secrets['camera_read_password']}@mediamtx:8554/door"
     assert "vision-infer" in settings.service.allow_hosts  # Prometheus comes under this name
 
 
