@@ -1,0 +1,87 @@
+"""``vision-infer serve``: cameras in, detections out, until it is stopped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vision_infer.cli import options
+
+if TYPE_CHECKING:
+    from vision_infer.config.serve import ServeSettings
+
+ServeSources = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[CONFIG.yaml|URL]...",
+        help="A configuration, or URLs of cameras: rtsp(s)://, http(s)://, rtmp://, srt://, /dev/video0, a file, test://. "
+        "Without one the service begins empty: streams come over the API.",
+        show_default=False,
+    ),
+]
+Host = Annotated[
+    str | None, typer.Option(help="Address to listen on; but for loopback a token is needed then. Default: 127.0.0.1.")
+]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: any that is free. Default: 8080.")]
+ServeModel = Annotated[str | None, typer.Option(help="Model of streams that name none. Default: nanodet-416.")]
+ServeEngine = Annotated[str | None, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")]
+Check = Annotated[bool, typer.Option("--check", help="Only say whether the configuration can be used.")]
+
+
+def serve_command(
+    sources: ServeSources = None,
+    host: Host = None,
+    port: Port = None,
+    model: ServeModel = None,
+    model_dir: options.ModelDir = None,
+    engine: ServeEngine = None,
+    check: Check = False,
+) -> int:
+    """Run streams as a service: REST and metrics over HTTP, results over WebSocket and server-sent events.
+
+    A configuration that changes is taken over while the service runs. Ctrl-C or SIGTERM finishes what is on its way.
+    """
+    from vision_infer.config.serve_file import load_settings
+    from vision_infer.core.errors import UsageError
+
+    configurations = [source for source in sources or () if source.lower().endswith((".yaml", ".yml"))]
+    if len(configurations) > 1:
+        raise UsageError(f"{configurations[1]}: a second configuration", "write all streams into one file")
+    file = Path(configurations[0]) if configurations else None
+    urls = [source for source in sources or () if source not in configurations]
+    given = {
+        "service.host": host,
+        "service.port": port,
+        "model": model,
+        "model_dir": None if model_dir is None else str(model_dir),
+        "engine": engine,
+    }
+    environ = dict(os.environ)
+
+    def load() -> ServeSettings:
+        return load_settings(file, urls, environ, given)
+
+    settings = load()
+    if check:
+        return _check(settings)
+
+    from vision_infer.cli.signals import StopSignals
+    from vision_infer.service.serving import Start, serve
+
+    with StopSignals() as signals:
+        serve(Start(settings, file, load, environ), signals.stopping, lambda line: typer.echo(line, err=True))
+    return 0
+
+
+def _check(settings: ServeSettings) -> int:
+    from vision_infer.model.catalogue import resolve_model
+
+    models = {stream.model for stream in settings.streams.values() if stream.model is not None}
+    for model in sorted({settings.model, *models}):
+        resolve_model(model, settings.model_dir)
+    count = len(settings.streams)
+    typer.echo(f"ok: {count} stream{'' if count == 1 else 's'}{': ' if count else ''}{', '.join(settings.streams)}")
+    return 0

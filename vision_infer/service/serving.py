@@ -1,0 +1,118 @@
+"""``vision-infer serve`` from its start to its end: the web server answers first, then the engine and the streams come up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vision_infer.config.serve import ServeSettings
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import VisionInferError
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.service.app import make_app
+from vision_infer.service.auth import tokens_for
+from vision_infer.service.file_watch import FileWatch, diff_streams
+from vision_infer.service.logs import StateLog, configure
+from vision_infer.service.notify import ServiceNotifier
+from vision_infer.service.server import WebServer
+from vision_infer.service.service import Service
+from vision_infer.service.stream_files import StreamFiles, state_folder
+from vision_infer.sink.jsonl_log import JsonlLog
+from vision_infer.sink.sink import Sink
+
+LOOK_S = 0.25
+DRAIN_S = 5.0
+
+_log = logging.getLogger("vision_infer.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the service is started with."""
+
+    settings: ServeSettings
+    file: Path | None
+    """where the settings come from; watched"""
+    load: Callable[[], ServeSettings]
+    """reads them again"""
+    environ: Mapping[str, str]
+
+
+def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
+    """Run the service until it shall stop.
+
+    Args:
+        start: what is run.
+        stopping: set it, and what is on its way is finished and written, for at most five seconds.
+        say: tells the user where the service is, and its token when it was made just now.
+
+    Raises:
+        VisionInferError: it cannot start, or something broke that all streams need.
+    """
+    settings = start.settings
+    configure(settings.service.log_format)
+    resolve_model(settings.model, settings.model_dir)  # a name that is wrong is told before anything is started
+    state_dir = state_folder(settings.state_dir, start.environ)
+    tokens = tokens_for(settings.service, state_dir, clock)
+    notifier = ServiceNotifier(start.environ)
+    states = StateLog(clock)
+    service = Service(settings, StreamFiles(state_dir, settings.service), _sinks(settings, clock), states.tell, clock)
+    with WebServer(settings.service, service.hub) as web:
+        try:
+            service.start()
+            web.start(make_app(service, tokens.tokens, clock))
+            say(f"vision-infer serves on {web.url}")
+            if tokens.made is not None:
+                say(f"token (shown this once, only its hash is kept): {tokens.made}")
+            _run(service, start, stopping, notifier, clock)
+        finally:
+            notifier.stopping("finishing what is on its way")
+            _drain(service)
+    if service.error is not None:
+        raise service.error
+
+
+def _sinks(settings: ServeSettings, clock: Clock) -> list[Sink]:
+    results = settings.results
+    if results.jsonl is None:
+        return []
+    return [JsonlLog(results.jsonl, rotate_bytes=round(results.rotate_mb * 1e6), keep=results.keep, clock=clock)]
+
+
+def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
+    watch = None if start.file is None else FileWatch(start.file, clock)
+    told_ready, alive_ns = False, clock.monotonic_ns()
+    while not stopping.wait(LOOK_S) and service.error is None:
+        if not told_ready and service.ready()[0]:
+            told_ready = True
+            notifier.ready(f"{len(service.streams())} streams")
+        interval_s = notifier.watchdog_interval_s
+        if interval_s is not None and clock.monotonic_ns() - alive_ns >= interval_s * 1e9 / 2:
+            alive_ns = clock.monotonic_ns()
+            notifier.watchdog()
+        if watch is not None and watch.changed():
+            _reload(service, start)
+
+
+def _reload(service: Service, start: Start) -> None:
+    try:
+        settings = start.load()
+    except VisionInferError as error:
+        _log.error("the file of settings has changed and cannot be used, all goes on as it was: %s", error)
+        return
+    changes = diff_streams(service.settings, settings)
+    if changes.ignored_fields:
+        _log.warning("the file of settings has changed: %s: needs a restart", ", ".join(changes.ignored_fields))
+    service.reload(settings)
+
+
+def _drain(service: Service) -> None:
+    # An engine that hangs must not keep the process from its end.
+    closing = threading.Thread(target=service.close, name="service-close", daemon=True)
+    closing.start()
+    closing.join(DRAIN_S)
+    if closing.is_alive():
+        _log.error("what was on its way was not finished within %g s and is lost", DRAIN_S)
