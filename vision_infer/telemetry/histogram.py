@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections.abc import Sequence
 
 RELATIVE_ERROR = 0.01
 _RATIO = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
@@ -72,6 +73,22 @@ class Histogram:
                 middle = 2 * upper / (_RATIO + 1)
                 return float(min(max(middle, self.min_ns), self.max_ns))
         return float(self.max_ns)
+
+    def counts_up_to(self, bounds_ns: Sequence[int]) -> list[int]:
+        """How many durations were no longer than each of these bounds, which are known to within 2 %.
+
+        Args:
+            bounds_ns: ascending.
+        """
+        buckets = self._buckets[:]  # one moment for all bounds
+        counts = []
+        seen = begin = 0
+        for bound_ns in bounds_ns:
+            end = max(begin, math.floor(math.log(max(bound_ns, _SMALLEST_NS)) * _SCALE - _SHIFT + 1e-9) + 1)
+            seen += sum(buckets[begin:end])
+            begin = end
+            counts.append(seen)
+        return counts
 
     def merge(self, other: Histogram) -> None:
         """Add all that another histogram has counted."""

@@ -1,0 +1,267 @@
+"""What stands behind the routes, made of plain values; and clients without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+
+from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import UsageError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.core.result import LiveAccount, Result
+from vision_infer.core.scene_event import SceneEvent
+from vision_infer.core.trace import Latency, Trace
+from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.service.app import make_app
+from vision_infer.service.auth import Tokens
+from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.hub import ResultHub
+from vision_infer.service.token_file import digest_of
+from vision_infer.stream.picture import ArrayPicture
+from vision_infer.telemetry.histogram import Histogram
+
+LONG_S = 30.0
+LABELS = ("person", "bicycle", "car")
+JPEG = b"\xff\xd8\xff\xe0 a picture, let us say \xff\xd9"
+ADMIN = "the-token-of-an-admin-0123456789"
+VIEW = "the-token-of-a-viewer-0123456789"
+TOKENS = Tokens({digest_of(ADMIN): "admin", digest_of(VIEW): "view"})
+OPEN = Tokens({})
+WALL_NS = 1_700_000_000_000_000_000
+
+
+class FakeClock:
+    """Stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 10**12
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return WALL_NS + self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+
+
+def frame(stream: str = "door", index: int = 0) -> Frame:
+    return Frame(stream, index, index / 25, ArrayPicture(np.zeros((48, 64, 3), np.uint8)), Trace())
+
+
+def result(
+    stream: str = "door",
+    index: int = 0,
+    found: Mapping[str, float] | None = None,
+    events: tuple[SceneEvent, ...] = (),
+) -> Result:
+    """A result with one detection for each of these labels and scores."""
+    chosen = {"person": 0.9, "car": 0.4} if found is None else found
+    detections = Detections(
+        np.tile(np.array([1, 2, 30, 40], np.float32), (len(chosen), 1)),
+        np.array(list(chosen.values()), np.float32),
+        np.array([LABELS.index(label) for label in chosen], np.int32),
+        LABELS,
+    )
+    live = LiveAccount(WALL_NS, 50_000_000, "arrival", {"superseded": 2})
+    latency = Latency(1, 2, 3, 4, 5, 15)
+    return Result(stream, index, index / 25, Size(64, 48), "tiny", "null-cpu-none", detections, latency, live=live, events=events)
+
+
+def status(name: str = "door", state: StreamState = StreamState.LIVE, **more: Any) -> StreamStatus:
+    one = StreamStatus(
+        name=name,
+        source="rtsp://user:***@10.0.0.5/door",
+        state=state,
+        frames_expected=None,
+        frame_rate=25.0,
+        decoded=1000,
+        results=900,
+        detections=1800,
+        gaps=3,
+        dropped={"superseded": 90, "stale": 7},
+        error=None,
+        picture_bytes=0,
+        live=True,
+        since_wall_ns=WALL_NS,
+        size=(640, 480),
+        codec="h264",
+        reconnects=2,
+        last_frame_ns=10**12 - 40_000_000,
+        clock="arrival",
+        lane="main",
+        model="tiny",
+        engine="null-cpu-none",
+        age_ms={"p50": 50.0, "p95": 80.0, "p99": 95.5, "max": 120.0},
+        engine_ns=5_000_000_000,
+        occupancy={"yard": 2},
+        counts={"gate": (5, 4)},
+    )
+    return replace(one, **more)
+
+
+class FakeBackend:
+    """Streams are kept in a dictionary; all else is fixed, or set by the test."""
+
+    def __init__(self, **service: Any) -> None:
+        self.settings = ServeSettings(service=ServiceSettings(**service))
+        self.hub = ResultHub(self.settings.service.max_clients, self.settings.service.max_streams)
+        self.is_ready = (True, "")
+        self.kept: dict[str, StreamView] = {}
+        self.lock = threading.Lock()
+        self.broken: Exception | None = None
+        self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
+        self.told: list[StreamEvent] = []
+        self.histograms = {"decode": Histogram(), "inference": Histogram()}
+        self.put("door", "rtsp://user:secret@10.0.0.5/door?token=abc")
+
+    def put(self, name: str, url: str, origin: Any = "file", **more: Any) -> StreamView:
+        view = StreamView(name, origin, StreamSettings(detect=url), status(name, **more))
+        self.kept[name] = view
+        return view
+
+    def ready(self) -> tuple[bool, str]:
+        return self.is_ready
+
+    def streams(self) -> list[StreamView]:
+        if self.broken is not None:
+            raise self.broken
+        return list(self.kept.values())
+
+    def stream(self, name: str) -> StreamView:
+        view = self.kept.get(name)
+        if view is None:
+            raise UnknownStreamError(f"no stream {name}", "GET /api/v1/streams lists them")
+        return view
+
+    def create(self, name: str, settings: StreamSettings) -> StreamView:
+        with self.lock:
+            if name in self.kept:
+                raise ConflictError(f"stream {name} is there already")
+            if len(self.kept) >= self.settings.service.max_streams:
+                raise ConflictError("there are too many streams already")
+            return self._keep(name, settings)
+
+    def replace(self, name: str, settings: StreamSettings) -> StreamView:
+        with self.lock:
+            if self.stream(name).origin == "file":
+                raise ConflictError(f"stream {name} belongs to the file", "change it there")
+            return self._keep(name, settings)
+
+    def _keep(self, name: str, settings: StreamSettings) -> StreamView:
+        if settings.model == "nonsense":
+            raise UsageError("no model nonsense")
+        shown = status(name, StreamState.CONNECTING) if settings.enabled else None
+        view = self.kept[name] = StreamView(name, "api", settings, shown)
+        return view
+
+    def delete(self, name: str) -> None:
+        with self.lock:
+            if self.stream(name).origin == "file":
+                raise ConflictError(f"stream {name} belongs to the file", "change it there")
+            del self.kept[name]
+
+    def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:
+        view = self.stream(name)
+        if view.status is None or view.status.state is not StreamState.LIVE:
+            raise UnavailableError(f"{name} gives no picture", "", "connecting", "rtsp://a:b@host/ does not answer")
+        return Snapshot(JPEG, WALL_NS, 640, 480)
+
+    def infer(self, picture: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+        self.pictures.append((picture, model, confidence, classes))
+        if not picture.startswith(JPEG[:3]):
+            raise UsageError("the body is no picture")
+        return replace(result("upload"), live=None)
+
+    def lanes(self) -> list[LaneStatus]:
+        return [
+            LaneStatus(
+                "main",
+                "tiny",
+                "null-cpu-none",
+                (416, 416),
+                (1, 4),
+                2,
+                1,
+                3,
+                {1: 10, 4: 5},
+                30,
+                10**9,
+                0.25,
+                {"p50": 4.0},
+                2,
+                1024,
+            )
+        ]
+
+    def models(self) -> list[ModelView]:
+        return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]
+
+    def events(self) -> list[StreamEvent]:
+        return self.told
+
+    def stages(self) -> Mapping[str, Histogram]:
+        return self.histograms
+
+
+class Api:
+    """A client that speaks to the application without a network.
+
+    Args:
+        backend: what stands behind it.
+        tokens: who may do what.
+        host: under which name it is reached.
+        address: of the client.
+    """
+
+    def __init__(
+        self,
+        backend: FakeBackend | None = None,
+        tokens: Tokens = OPEN,
+        host: str = "127.0.0.1:8080",
+        address: str = "127.0.0.1",
+        app: FastAPI | None = None,
+    ) -> None:
+        self.backend = FakeBackend() if backend is None else backend
+        self.clock = FakeClock()
+        self.app = make_app(self.backend, tokens, self.clock) if app is None else app
+        self.host = host
+        self.address = address
+
+    def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> httpx.Response:
+        headers = httpx.Headers(more.pop("headers", None))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, client=(self.address, 40_000))
+            async with httpx.AsyncClient(transport=transport, base_url=f"http://{self.host}") as client:
+                return await client.request(method, path, headers=headers, **more)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        return self.ask("GET", path, **more)
+
+
+def problem(response: httpx.Response, status_code: int, kind: str) -> dict[str, Any]:
+    """The answer's document, which must be this problem."""
+    assert response.status_code == status_code, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = response.json()
+    assert document["status"] == status_code
+    assert document["type"] == f"urn:problem-type:vision-infer:{kind}"
+    assert document["title"]
+    assert document["detail"]
+    assert "Traceback" not in response.text
+    return document

@@ -1,0 +1,86 @@
+"""Streams: list, make, change, remove, and look at one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Query, Response
+
+from vision_infer.config.serve import StreamSettings
+from vision_infer.core.result import utc
+from vision_infer.service.api_models import StateChange, StreamAnswer, state_change, stream_answer
+from vision_infer.service.backend import UnknownStreamError
+from vision_infer.service.context import Shared, StreamName
+from vision_infer.service.openapi import problems
+from vision_infer.service.public import from_api
+
+router = APIRouter(prefix="/api/v1", tags=["streams"])
+
+
+@router.get("/streams", responses=problems())
+def list_streams(context: Shared) -> list[StreamAnswer]:
+    """All streams with their settings and how they are."""
+    return [stream_answer(view, context.clock) for view in context.backend.streams()]
+
+
+@router.get("/streams/{name}", responses=problems(404))
+def get_stream(name: StreamName, context: Shared) -> StreamAnswer:
+    """One stream with its settings and how it is: state, reason, counts, rates, ages."""
+    return stream_answer(context.backend.stream(name), context.clock)
+
+
+@router.put("/streams/{name}", responses={201: {"description": "It was made", "model": StreamAnswer}, **problems(403, 409, 422)})
+def put_stream(name: StreamName, settings: StreamSettings, response: Response, context: Shared) -> StreamAnswer:
+    """Make a stream, or give it other settings; no other stream loses a frame by it.
+
+    A URL that comes back as it was shown, with `***` for its password, keeps its password.
+    """
+    backend = context.backend
+    service = backend.settings.service
+    try:
+        before = backend.stream(name)
+    except UnknownStreamError:
+        response.status_code = 201
+        view = backend.create(name, from_api(settings, None, service))
+    else:
+        view = backend.replace(name, from_api(settings, before.settings, service))
+    return stream_answer(view, context.clock)
+
+
+@router.delete("/streams/{name}", status_code=204, responses=problems(403, 404, 409))
+def delete_stream(name: StreamName, context: Shared) -> Response:
+    """Take a stream away, for good."""
+    context.backend.delete(name)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/streams/{name}/snapshot.jpg",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture",
+            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {"X-Captured-At": {"description": "when it was taken (UTC)", "schema": {"type": "string"}}},
+        },
+        **problems(404, 503),
+    },
+)
+async def get_snapshot(
+    name: StreamName,
+    context: Shared,
+    annotated: Annotated[bool, Query(description="draw the detections into it")] = False,
+    timeout_s: Annotated[float, Query(gt=0, le=30, description="how long to wait for a picture, seconds")] = 10.0,
+) -> Response:
+    """A picture of the stream as it is now; 503 with the stream's state where it gives none."""
+    gate = context.snapshots
+    async with gate.place():
+        shot = await to_thread.run_sync(context.backend.snapshot, name, annotated, timeout_s, limiter=gate.threads)
+    return Response(shot.jpeg, headers={"X-Captured-At": utc(shot.captured_wall_ns)}, media_type="image/jpeg")
+
+
+@router.get("/events", responses=problems())
+def list_events(context: Shared) -> list[StateChange]:
+    """The last changes of state of all streams, the newest last."""
+    return [state_change(event, context.clock) for event in context.backend.events()]
