@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_the_unit_says_when_it_is_ready_and_alive() -> None:
     assert settings["Type"] == ["notify"]
     assert int(settings["WatchdogSec"][0]) >= 10
     assert settings["Restart"] == ["on-failure"]
-    assert settings["RestartPreventExitStatus"] == ["2 3"]  # UsageError and ModelError
+    assert settings["StartLimitIntervalSec"] == ["0"]  # it never gives up
     assert int(settings["TimeoutStopSec"][0]) > 5
     assert "AF_UNIX" in settings["RestrictAddressFamilies"][0].split()
     assert "--host ${SERVE_HOST}" in settings["ExecStart"][0]
@@ -154,6 +155,17 @@ def test_the_unit_is_locked_down() -> None:
     assert settings["StateDirectory"] == ["vision-infer"]
     assert "VISION_INFER_HOME=/var/lib/vision-infer" in settings["Environment"]
     assert settings["LoadCredential"] == ["secret:/etc/vision-infer/secrets"]
+
+
+def test_the_options_that_are_given_are_there() -> None:
+    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    command = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()[-1]
+    lines = [unit()["ExecStart"][0], command, *(line for line in page.splitlines() if "vision-infer serve " in line)]
+    given = set(re.findall(r"(?<![\w-])--[a-z-]+", "\n".join(lines)))
+    assert {"--host", "--port", "--check"} <= given
+    status, text, _ = output_of([sys.executable, "-m", "vision_infer", "serve", "--help"])
+    assert status == 0
+    assert given - set(re.findall(r"--[a-z-]+", text)) == set()
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
