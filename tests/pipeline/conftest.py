@@ -9,7 +9,7 @@ import pytest
 
 from tests.pipeline.fakes import LONG_S, FakePicture, FakeSink
 from vision_infer.core.errors import OutputError
-from vision_infer.pipeline import supervisor as supervisor_module
+from vision_infer.pipeline import launcher as launcher_module
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import Source
 
@@ -27,7 +27,7 @@ def sinks(monkeypatch: pytest.MonkeyPatch) -> Sinks:
             raise sink
         return sink
 
-    monkeypatch.setattr(supervisor_module, "open_sink", open_sink)
+    monkeypatch.setattr(launcher_module, "open_sink", open_sink)
     return registered
 
 

@@ -7,30 +7,27 @@ to the pipeline through this and nothing else.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, VisionInferError
-from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.inference_worker import InferenceWorker
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.lane_table import LaneTable
+from vision_infer.pipeline.launcher import Launcher, OpenStream
 from vision_infer.pipeline.live_watch import LiveWatch
 from vision_infer.pipeline.live_worker import LiveWorker
-from vision_infer.pipeline.memory import bound_memory
 from vision_infer.pipeline.messages import Ended, Finish, Message
-from vision_infer.pipeline.outlet import Outlet, output_failure
-from vision_infer.pipeline.outputs import open_sink
+from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.status import (
     LaneStatus,
-    LiveRecord,
     StreamEvent,
     StreamRecord,
     StreamState,
@@ -39,7 +36,6 @@ from vision_infer.pipeline.status import (
     progress_of,
     status_of,
 )
-from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_table import StreamTable
 from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
@@ -47,7 +43,6 @@ from vision_infer.sink.sink import Sink
 from vision_infer.sink.space import NoSpaceError
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import Source, SourceSpec
 from vision_infer.telemetry.account import Busy, StageAccount, Work
 
 MESSAGES_IN_FLIGHT = 64
@@ -79,18 +74,14 @@ class Supervisor:
         max_active: int = 16,
         decode_threads: int = 1,
         clock: Clock = SYSTEM_CLOCK,
-        open_stream: Callable[[SourceSpec, int, threading.Event], Source] = open_source,
+        open_stream: OpenStream = open_source,
         hook: GuardedHook | None = None,
         in_flight: int | None = None,
         keep_going: bool = False,
         on_event: Callable[[StreamEvent], None] | None = None,
     ) -> None:
-        self._shared = tuple(shared)
         self._max_active = max_active
-        self._decode_threads = decode_threads
         self._clock = clock
-        self._open_stream = open_stream
-        self._hook = hook
         self._keep_going = keep_going
         in_flight = in_flight or max(lane.engine.in_flight for lane in lanes)
         self._dispatch = Dispatch(Batcher(in_flight), clock)
@@ -104,6 +95,22 @@ class Supervisor:
         ]
         self._streams = StreamTable(clock, on_event)
         self._changed = self._streams.changed
+        self._shared = tuple(shared)
+        self._launcher = Launcher(
+            self._streams,
+            self._lanes,
+            self._dispatch,
+            self._stage,
+            self._messages,
+            self._shared,
+            hook,
+            open_stream,
+            decode_threads,
+            max_active,
+            clock,
+            self._output_failed,
+            self._stream_written,
+        )
         self._waiting: deque[AddStream] = deque()
         self._active: dict[str, StreamWorker | LiveWorker] = {}
         self._forgotten: set[str] = set()
@@ -154,15 +161,17 @@ class Supervisor:
         lane = self._lanes.by_name.get(command.lane)
         if name in self._streams.by_name or lane is None:
             raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
-        live = make_steps(command, lane.engine.card, self._hook) if command.source.kind == "live" else None
+        steps = self._launcher.steps(command) if command.source.kind == "live" else None
         with self._changed:
             record = StreamRecord(name, redact(command.source.paths[0]))
             self._streams.by_name[name] = record
             if self._stopped:
                 self._streams.set_state(record, StreamState.STOPPED, "stopped before its turn")
                 return
-            if live is not None:
-                self._start_live(command, lane, live, record)
+            if steps is not None:
+                worker = self._active[name] = self._launcher.live(command, steps, record)
+                self._streams.set_state(record, StreamState.CONNECTING)
+                worker.thread.start()
                 return
             self._waiting.append(command)
         self._start_waiting()
@@ -179,16 +188,15 @@ class Supervisor:
         if not isinstance(worker, LiveWorker):
             raise KeyError(name)
         old = worker.command
-        lane = self._lanes.by_name[command.lane]
         if (old.source, old.lane, old.reconnect) != (command.source, command.lane, command.reconnect):
-            make_steps(command, lane.engine.card, self._hook)  # what cannot be carried out shall not cost the stream
+            self._launcher.steps(command)  # what cannot be carried out shall not cost the stream
             self.remove(name)
             self.add(command)
             return
         before = self._stage.steps(name)
         if before is None:
             raise KeyError(name)
-        steps = make_steps(command, lane.engine.card, self._hook, (old, before))
+        steps = self._launcher.steps(command, (old, before))
         self._stage.change(name, steps)
         self._dispatch.set_weight(name, command.weight)
         worker.change(command)
@@ -330,84 +338,11 @@ class Supervisor:
             while self._waiting and len(self._active) < self._max_active and not self._stopped:
                 command = self._waiting.popleft()
                 record = self._streams.by_name[command.source.name]
-                window = Window(self._lanes.window(command.lane))
-                worker = StreamWorker(
-                    record,
-                    command,
-                    lambda stopping, command=command: self._open_stream(  # type: ignore[misc]
-                        command.source, self._decode_threads, stopping
-                    ),
-                    lambda source, command=command, record=record, window=window: self._opened(  # type: ignore[misc]
-                        source, command, record, window
-                    ),
-                    self._dispatch,
-                    self._messages,
-                    self._clock,
-                    window,
-                )
-                self._active[record.name] = worker
+                worker = self._active[record.name] = self._launcher.recorded(command, record)
                 self._streams.set_state(record, StreamState.OPENING)
                 if self.first_open_ns == 0:
                     self.first_open_ns = self._clock.monotonic_ns()
                 worker.thread.start()
-
-    def _start_live(self, command: AddStream, lane: Lane, steps: Steps, record: StreamRecord) -> None:
-        """Let a live stream in and start its worker."""
-        live = record.live = LiveRecord(lane.name, command.weight, command.fps)
-        size = self._lanes.window(lane.name)
-        window = Window(size)
-        outlet = self._outlet(record, (), window, size)
-        self._stage.join(record, outlet, steps, window)
-        self._dispatch.join(record.name, lane.name, None, command.weight)
-        worker = LiveWorker(
-            record,
-            live,
-            command,
-            lambda stopping: self._open_stream(command.source, self._decode_threads, stopping),
-            self._streams.set_if_there,
-            self._dispatch,
-            self._messages,
-            self._clock,
-            window,
-        )
-        self._active[record.name] = worker
-        self._streams.set_state(record, StreamState.CONNECTING)
-        worker.thread.start()
-
-    def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
-        outlet = Outlet(
-            record.name,
-            sinks,
-            self._shared,
-            window,
-            size,
-            self._clock,
-            lambda error, shared: self._output_failed(record, error, shared),
-            lambda: self._stream_written(record, outlet),
-        )
-        return outlet
-
-    def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
-        """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
-        record.info = source.info
-        bound_memory(record, window, self._lanes.window(command.lane), self._max_active)
-        steps = make_steps(command, self._lanes.by_name[command.lane].engine.card, self._hook)
-        sinks: list[Sink] = []
-        failure: VisionInferError | None = None
-        for output in command.outputs:
-            try:
-                sinks.append(open_sink(output, source))
-            except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
-                failure = failure or output_failure(error)
-        size = self._lanes.window(command.lane)
-        outlet = self._outlet(record, sinks, window, size)
-        self._stage.join(record, outlet, steps, window)
-        self._dispatch.join(record.name, command.lane, None if source.live else size, command.weight)
-        if failure is not None:
-            self._output_failed(record, failure, shared=False)
-        with self._changed:
-            self._streams.set_state(record, StreamState.RUNNING)
-        return outlet.needs_pictures
 
     def _stream_ended(self, ended: Ended, joined: bool) -> None:
         """The results stage has passed on the last result of a stream, or the stream never joined it."""

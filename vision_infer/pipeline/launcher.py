@@ -1,0 +1,125 @@
+"""Connects a stream's worker with the parts that its frames pass: dispatch, results stage, outlet."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import VisionInferError
+from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.hook import GuardedHook
+from vision_infer.pipeline.lane_table import LaneTable
+from vision_infer.pipeline.live_worker import LiveWorker
+from vision_infer.pipeline.memory import bound_memory
+from vision_infer.pipeline.messages import Message
+from vision_infer.pipeline.outlet import Outlet, output_failure
+from vision_infer.pipeline.outputs import open_sink
+from vision_infer.pipeline.results_stage import ResultsStage
+from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
+from vision_infer.pipeline.steps import Steps, make_steps
+from vision_infer.pipeline.stream_table import StreamTable
+from vision_infer.pipeline.stream_worker import StreamWorker
+from vision_infer.sink.sink import Sink
+from vision_infer.stream.source import Source, SourceSpec
+
+OpenStream = Callable[[SourceSpec, int, threading.Event], Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """Makes workers; who has one starts its thread."""
+
+    streams: StreamTable
+    lanes: LaneTable
+    dispatch: Dispatch
+    stage: ResultsStage
+    messages: Channel[Message]
+    shared: tuple[Sink, ...]
+    hook: GuardedHook | None
+    open_stream: OpenStream
+    decode_threads: int
+    max_active: int
+    clock: Clock
+    output_failed: Callable[[StreamRecord, VisionInferError, bool], None]
+    """called with the first error of a sink, and whether all streams share it"""
+    written: Callable[[StreamRecord, Outlet], None]
+    """called once for each stream that had joined, when all of it is written and its sinks are closed"""
+
+    def steps(self, command: AddStream, before: tuple[AddStream, Steps] | None = None) -> Steps:
+        """What is done with a stream's results, as :func:`make_steps`.
+
+        Raises:
+            UsageError: the command cannot be carried out.
+        """
+        return make_steps(command, self.lanes.by_name[command.lane].engine.card, self.hook, before)
+
+    def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
+        """The worker of a recorded stream, which joins when its source is open."""
+        window = Window(self.lanes.window(command.lane))
+        return StreamWorker(
+            record,
+            command,
+            lambda stopping: self.open_stream(command.source, self.decode_threads, stopping),
+            lambda source: self._opened(source, command, record, window),
+            self.dispatch,
+            self.messages,
+            self.clock,
+            window,
+        )
+
+    def live(self, command: AddStream, steps: Steps, record: StreamRecord) -> LiveWorker:
+        """The worker of a live stream, which joins at once: its connection comes and goes."""
+        live = record.live = LiveRecord(command.lane, command.weight, command.fps)
+        size = self.lanes.window(command.lane)
+        window = Window(size)
+        self.stage.join(record, self._outlet(record, (), window, size), steps, window)
+        self.dispatch.join(record.name, command.lane, None, command.weight)
+        return LiveWorker(
+            record,
+            live,
+            command,
+            lambda stopping: self.open_stream(command.source, self.decode_threads, stopping),
+            self.streams.set_if_there,
+            self.dispatch,
+            self.messages,
+            self.clock,
+            window,
+        )
+
+    def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
+        """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
+        record.info = source.info
+        size = self.lanes.window(command.lane)
+        bound_memory(record, window, size, self.max_active)
+        steps = self.steps(command)
+        sinks: list[Sink] = []
+        failure: VisionInferError | None = None
+        for output in command.outputs:
+            try:
+                sinks.append(open_sink(output, source))
+            except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
+                failure = failure or output_failure(error)
+        outlet = self._outlet(record, sinks, window, size)
+        self.stage.join(record, outlet, steps, window)
+        self.dispatch.join(record.name, command.lane, None if source.live else size, command.weight)
+        if failure is not None:
+            self.output_failed(record, failure, False)
+        self.streams.set_state(record, StreamState.RUNNING)
+        return outlet.needs_pictures
+
+    def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
+        outlet = Outlet(
+            record.name,
+            sinks,
+            self.shared,
+            window,
+            size,
+            self.clock,
+            lambda error, shared: self.output_failed(record, error, shared),
+            lambda: self.written(record, outlet),
+        )
+        return outlet
