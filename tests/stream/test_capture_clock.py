@@ -49,7 +49,7 @@ def arrivals(taken: list[tuple[int, int]], way: Callable[[int], int]) -> list[tu
 def watch(
     clock: CaptureClock,
     packets: list[tuple[int, int, int]],
-    held: bool = False,
+    held: int = 0,
     started_ns: int = 0,
     camera_ns: Callable[[int], int | None] = lambda taken: None,
     dts: bool = True,
@@ -58,7 +58,7 @@ def watch(
 
     Args:
         packets: when taken, PTS, arrival.
-        held: each comes out when the next one arrives, as libavformat's parsers have it.
+        held: each comes out when the one so many after it arrives, as libavformat's parsers have it.
         started_ns: when reading began.
         camera_ns: what the camera's clock says of a picture taken at a time.
     """
@@ -66,28 +66,28 @@ def watch(
     for number, (taken, pts, arrival) in enumerate(packets):
         out = arrival
         if held:
-            out = packets[number + 1][2] if number + 1 < len(packets) else arrival + INTERVAL
+            out = packets[number + held][2] if number + held < len(packets) else arrival + held * INTERVAL
         read = max(now, out)
         clock.packet(PacketTimes(read, read - now, pts, pts if dts else None, camera_ns(taken)))
         now = read
         yield Seen(taken, read, clock.captured(pts, read), clock.settled, clock.clock)
 
 
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("dts", [False, True])
-def test_a_steady_camera(held: bool, dts: bool) -> None:
+def test_a_steady_camera(held: int, dts: bool) -> None:
     """What cannot be seen is the least time of the way; the interval for which a parser holds a picture is seen."""
     clock = CaptureClock(held=held, interval_ns=INTERVAL)
     seen = list(watch(clock, arrivals(camera(500), lambda _: 2 * MS), held, EPOCH, dts=dts))
     assert all(1.9 < one.wrong_ms < 2.1 for one in seen)
     assert [one.settled for one in seen] == [False] + [True] * 499
-    assert seen[9].read_ns - seen[9].captured_ns == pytest.approx(INTERVAL if held else 0, abs=MS / 10)
+    assert seen[9].read_ns - seen[9].captured_ns == pytest.approx(held * INTERVAL, abs=MS / 10)
     assert clock.clock_offset_ms is None
 
 
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("held", [0, 1, 2])
 @given(st.integers(0, 2**32), st.integers(1, 60))
-def test_jitter_shows_as_age(held: bool, seed: int, most_ms: int) -> None:
+def test_jitter_shows_as_age(held: int, seed: int, most_ms: int) -> None:
     """After a second, every picture's age is known to a few milliseconds, however late its packet came."""
     rng = random.Random(seed)
     packets = arrivals(camera(300), lambda _: int(rng.random() ** 2 * most_ms * MS))
@@ -104,26 +104,26 @@ def test_variable_frame_rate_with_a_parser() -> None:
     for _ in range(300):
         at += rng.choice([20, 40, 120]) * MS
         taken.append((at, at - EPOCH))
-    clock = CaptureClock(held=True, interval_ns=10 * INTERVAL)  # what a stream says of its rate may be nonsense
-    seen = list(watch(clock, arrivals(taken, lambda _: MS), held=True, started_ns=EPOCH))
+    clock = CaptureClock(held=1, interval_ns=10 * INTERVAL)  # what a stream says of its rate may be nonsense
+    seen = list(watch(clock, arrivals(taken, lambda _: MS), held=1, started_ns=EPOCH))
     assert all(abs(one.wrong_ms - 1) < 1 for one in seen[1:])
 
 
-@pytest.mark.parametrize("held", [False, True])
-def test_a_stall_and_the_burst_after_it(held: bool) -> None:
+@pytest.mark.parametrize("held", [0, 1, 2])
+def test_a_stall_and_the_burst_after_it(held: int) -> None:
     packets = arrivals(camera(300), lambda number: 2 * SECOND if number == 100 else MS)
     clock = CaptureClock(held=held, interval_ns=INTERVAL)
     seen = list(watch(clock, packets, held, EPOCH))
     ages = [(one.read_ns - one.captured_ns) / MS for one in seen]
     assert ages[101] == pytest.approx(1960, abs=50)
     assert ages[120] == pytest.approx(1200, abs=50)
-    assert ages[160] < 45
+    assert ages[160] < held * INTERVAL / MS + 5
     assert all(one.settled for one in seen[1:]), "its minimum was known before"
 
 
-@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("held", [0, 1, 2])
 @pytest.mark.parametrize("pace", [0.0, 0.02, 0.3, 0.6])
-def test_a_backlog_on_opening_is_old(held: bool, pace: float) -> None:
+def test_a_backlog_on_opening_is_old(held: int, pace: float) -> None:
     """The server had kept a second, and sends it as fast as the network allows."""
     opened = EPOCH + 25 * INTERVAL
     packets = []
@@ -241,7 +241,7 @@ def test_b_frames() -> None:
 
 
 def test_packets_without_times_are_as_old_as_their_arrival() -> None:
-    clock = CaptureClock(held=True, interval_ns=INTERVAL)
+    clock = CaptureClock(held=1, interval_ns=INTERVAL)
     clock.packet(PacketTimes(EPOCH, 5, None))
     assert clock.captured(None, EPOCH) == EPOCH - INTERVAL
     assert not clock.settled
@@ -306,9 +306,9 @@ def test_it_never_counts_where_the_user_wants_arrival() -> None:
 
 @given(
     st.lists(st.tuples(st.integers(0, 10 * SECOND), st.integers(-(10**13), 10**13), st.booleans()), min_size=1, max_size=200),
-    st.booleans(),
+    st.integers(0, 3),
 )
-def test_whatever_comes_nothing_is_taken_after_it_came(steps: list[tuple[int, int, bool]], held: bool) -> None:
+def test_whatever_comes_nothing_is_taken_after_it_came(steps: list[tuple[int, int, bool]], held: int) -> None:
     clock = CaptureClock(held=held, interval_ns=INTERVAL)
     now = EPOCH
     for passed, pts, has_dts in steps:

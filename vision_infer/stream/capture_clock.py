@@ -78,18 +78,20 @@ class CaptureClock:
 
     Args:
         choice: which clock counts; ``auto`` takes the camera's where it is steady and plausible.
-        held: packets come out when the next one begins to arrive.
-        interval_ns: between two frames, as the stream says; 0 if unknown. It is needed for the first packet only.
+        held: a packet comes out when the packet so many after it begins to arrive; 0: when it has arrived itself.
+        interval_ns: between two frames, as the stream says; 0 if unknown. It is needed for the first packets only.
     """
 
-    def __init__(self, choice: Literal["auto", "arrival", "camera"] = "auto", held: bool = False, interval_ns: int = 0) -> None:
+    def __init__(self, choice: Literal["auto", "arrival", "camera"] = "auto", held: int = 0, interval_ns: int = 0) -> None:
         self.clock_offset_ms: float | None = None
         """how far the camera's clock is behind the arrivals; None where it tells none yet"""
         self._choice = choice
         self._held = held
         self._interval_ns = interval_ns
-        self._previous: PacketTimes | None = None
+        self._earlier: deque[PacketTimes] = deque(maxlen=held)
         self._latest_dts: int | None = None
+        self._offset_ns: int | None = None
+        self._offset_is_guessed = False
         self._camera_offsets: deque[int] = deque(maxlen=_CAMERA_PACKETS)
         self._restart()
 
@@ -105,21 +107,23 @@ class CaptureClock:
 
     def packet(self, times: PacketTimes) -> None:
         """A packet was read; in the order in which they come."""
-        previous, self._previous = self._previous, times
+        known = len(self._earlier) == self._held
+        reads = (*self._earlier, times) if known else (times, times)
+        self._earlier.append(times)
         if times.pts_ns is None:
             return
         if self._jumped_back(times, times.pts_ns):
             self._restart()
         if times.dts_ns is not None:
             self._latest_dts = times.dts_ns
-        begun_ns, waited = times.read_ns, times.waited
-        if self._held:
-            begun_ns = times.read_ns - self._interval_ns if previous is None else previous.read_ns
-            waited = previous is not None and previous.waited
-        self._watch_arrival(times, times.pts_ns, begun_ns, waited)
+        # This one began to arrive at the first of these reads, and the one after it at the second.
+        begun_ns = reads[0].read_ns if known else times.read_ns - self._held * self._interval_ns
+        pace_ns = reads[min(1, self._held)].read_ns
+        if known and self._offset_is_guessed:
+            self._offset_ns = begun_ns - times.pts_ns
+        self._offset_is_guessed = not known
+        self._watch_arrival(times.pts_ns, begun_ns, pace_ns, known and reads[0].waited)
         self._watch_camera(times.pts_ns, times.camera_ns)
-        if self._held and previous is None:
-            self._offset_is_guessed = True
 
     def captured(self, pts_ns: int | None, read_ns: int) -> int:
         """When a picture was taken, monotonic nanoseconds; never after its packet was read.
@@ -129,7 +133,7 @@ class CaptureClock:
             read_ns: when its packet was read.
         """
         if pts_ns is None or self._offset_ns is None:
-            return read_ns - (self._interval_ns if self._held else 0)
+            return read_ns - self._held * self._interval_ns
         base = self._camera_ns if self._by_camera and self._camera_ns is not None else self._offset_ns
         return min(pts_ns + base, read_ns)
 
@@ -137,7 +141,7 @@ class CaptureClock:
         self._settled = False
         self._unsettled_since = 0
         self._runs_fast = False
-        self._offset_ns: int | None = None
+        self._offset_ns = None
         self._offset_is_guessed = False
         self._seen_ns = 0  # when the offset was last looked at
         self._latest_pts = 0
@@ -157,27 +161,25 @@ class CaptureClock:
             return times.dts_ns < self._latest_dts - _BACK_NS
         return self._offset_ns is not None and pts_ns < self._latest_pts - _BACK_REORDERED_NS
 
-    def _watch_arrival(self, times: PacketTimes, pts_ns: int, begun_ns: int, waited: bool) -> None:
+    def _watch_arrival(self, pts_ns: int, begun_ns: int, pace_ns: int, waited: bool) -> None:
         sample, offset = begun_ns - pts_ns, self._offset_ns
         if offset is None:
             self._offset_ns, self._seen_ns = sample, begun_ns
-            self._latest_pts, self._latest_read, self._unsettled_since = pts_ns, times.read_ns, times.read_ns
+            self._latest_pts, self._latest_read, self._unsettled_since = pts_ns, pace_ns, pace_ns
             return
-        if self._offset_is_guessed:
-            offset, self._offset_is_guessed = sample, False
         offset += max(0, begun_ns - self._seen_ns) * LEAK_PER_MILLION // 1_000_000
         self._seen_ns = max(self._seen_ns, begun_ns)
         self._offset_ns = min(offset, sample)
         if pts_ns > self._latest_pts:  # B-frames, which go back, say nothing of the pace
-            self._judge_pace(times.read_ns, pts_ns - self._latest_pts, offset - sample)
-            self._latest_pts, self._latest_read = pts_ns, times.read_ns
+            self._judge_pace(pace_ns, pts_ns - self._latest_pts, offset - sample)
+            self._latest_pts, self._latest_read = pts_ns, pace_ns
         self._watch_edge(begun_ns, sample, waited)
 
     def _judge_pace(self, read_ns: int, advance_ns: int, fell_ns: int) -> None:
         """See whether packets come in real time.
 
         Args:
-            read_ns: when the packet was read.
+            read_ns: when a packet was read.
             advance_ns: since the packet before it, in presentation time.
             fell_ns: by how much it lowers the minimum; negative if it does not.
         """
