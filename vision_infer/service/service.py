@@ -6,9 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, Protocol
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -16,10 +14,11 @@ from vision_infer.core.errors import ModelError, OutputError, UsageError, Vision
 from vision_infer.core.result import Result
 from vision_infer.model.catalogue import list_models
 from vision_infer.pipeline.lane import Lane, make_selector
-from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeeper, view_of
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.lanes import Lanes, in_flight
 from vision_infer.service.requests import PREFIX, Answers, LiveOnly, infer_picture
@@ -33,42 +32,6 @@ from vision_infer.telemetry.histogram import Histogram
 EVENTS_KEPT = 1024
 
 _log = logging.getLogger("vision_infer.service")
-
-Origin = Literal["file", "api"]
-
-
-class StreamKeeper(Protocol):
-    """Where the settings of streams are kept that are made over the API."""
-
-    def read(self) -> Mapping[str, StreamSettings]:
-        """All that are kept, by name."""
-        ...
-
-    def write(self, name: str, settings: StreamSettings) -> None:
-        """Keep a stream's settings.
-
-        Raises:
-            OutputError: they cannot be written; what was kept before is still there.
-        """
-        ...
-
-    def remove(self, name: str) -> None:
-        """Keep them no longer.
-
-        Raises:
-            OutputError: they cannot be removed.
-        """
-        ...
-
-
-@dataclass(slots=True)
-class _Stream:
-    settings: StreamSettings
-    origin: Origin
-    problem: VisionInferError | None = None
-    """why it is not running although it is enabled"""
-    problem_ns: tuple[int, int] = (0, 0)
-    """since when, monotonic and wall"""
 
 
 class Service:
@@ -111,7 +74,7 @@ class Service:
             on_event=self._event,
         )
         self._lanes = Lanes(settings, self._supervisor, self._answers)
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, ConfiguredStream] = {}
         self._changing = threading.RLock()
         self._warm = False
         self._ended = threading.Event()
@@ -122,12 +85,12 @@ class Service:
     def start(self) -> None:
         """Load the default model's engine, then let all streams begin; returns at once, :meth:`ready` tells how far it is."""
         for name, settings in self.settings.streams.items():
-            self._streams[name] = _Stream(settings, "file")
+            self._streams[name] = ConfiguredStream(settings, "file")
         for name, settings in ({} if self._keep is None else self._keep.read()).items():
             if name in self._streams:
                 _log.warning("%s: the file of settings has a stream of this name: that made over the API is left out", name)
             else:
-                self._streams[name] = _Stream(settings, "api")
+                self._streams[name] = ConfiguredStream(settings, "api")
         threading.Thread(target=self._begin, name="service-start", daemon=True).start()
 
     @property
@@ -164,7 +127,7 @@ class Service:
     def streams(self) -> list[StreamView]:
         """All streams, in the order of their names."""
         statuses = {status.name: status for status in self._supervisor.statuses()}
-        return [self._view(name, stream, statuses.get(name)) for name, stream in sorted(self._streams.items())]
+        return [view_of(name, stream, statuses.get(name)) for name, stream in sorted(self._streams.items())]
 
     def stream(self, name: str) -> StreamView:
         """One stream.
@@ -173,7 +136,7 @@ class Service:
             UnknownStreamError: there is none of this name.
         """
         stream = self._known(name)
-        return self._view(name, stream, next((one for one in self._supervisor.statuses() if one.name == name), None))
+        return view_of(name, stream, next((one for one in self._supervisor.statuses() if one.name == name), None))
 
     def lanes(self) -> list[LaneStatus]:
         """All engines that are loaded."""
@@ -214,7 +177,7 @@ class Service:
             most = self.settings.service.max_streams
             if len(self._streams) >= most:
                 raise ConflictError(f"there are {most} streams already", "remove one, or raise service.max_streams")
-            return self._put(name, _Stream(settings, "api"), None)
+            return self._put(name, ConfiguredStream(settings, "api"), None)
 
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
         """Give a stream other settings, and keep them.
@@ -226,7 +189,7 @@ class Service:
             OutputError: they cannot be kept; it goes on as it was.
         """
         with self._changing:
-            return self._put(name, _Stream(settings, "api"), self._owned(name))
+            return self._put(name, ConfiguredStream(settings, "api"), self._owned(name))
 
     def delete(self, name: str) -> None:
         """Take a stream away, for good.
@@ -263,7 +226,7 @@ class Service:
                     _log.info(
                         "%s: %s", name, "added by the file of settings" if old is None else "changed by the file of settings"
                     )
-                    stream = self._streams[name] = _Stream(wanted, "file")
+                    stream = self._streams[name] = ConfiguredStream(wanted, "file")
                     self._run_or_note(name, stream)
             self.settings = self.settings.model_copy(update={"streams": settings.streams})
             self._close_unused()
@@ -322,7 +285,7 @@ class Service:
                     return
                 self._run_or_note(name, stream)
 
-    def _put(self, name: str, stream: _Stream, old: _Stream | None) -> StreamView:
+    def _put(self, name: str, stream: ConfiguredStream, old: ConfiguredStream | None) -> StreamView:
         model = stream.settings.model
         if model is not None and model.endswith(".onnx"):
             raise UsageError("a stream over the API names a model, not a file", "see /api/v1/models")
@@ -341,7 +304,7 @@ class Service:
         self._close_unused()
         return self.stream(name)
 
-    def _run_or_note(self, name: str, stream: _Stream) -> None:
+    def _run_or_note(self, name: str, stream: ConfiguredStream) -> None:
         try:
             self._run(name, stream)
         except VisionInferError as error:
@@ -350,7 +313,7 @@ class Service:
             self._supervisor.remove(name)
             self._event(StreamEvent(name, StreamState.FAILED, stream.problem_ns[0], redact(str(error)), stream.problem_ns[1]))
 
-    def _run(self, name: str, stream: _Stream) -> None:
+    def _run(self, name: str, stream: ConfiguredStream) -> None:
         """Let a stream run by its settings, whatever it did before.
 
         Raises:
@@ -399,40 +362,14 @@ class Service:
     def _allowed(self, origin: Origin) -> tuple[str, ...]:
         return self.settings.service.allow_networks if origin == "api" else ()
 
-    def _known(self, name: str) -> _Stream:
+    def _known(self, name: str) -> ConfiguredStream:
         stream = self._streams.get(name)
         if stream is None:
             raise UnknownStreamError(f"there is no stream {name}", "see /api/v1/streams")
         return stream
 
-    def _owned(self, name: str) -> _Stream:
+    def _owned(self, name: str) -> ConfiguredStream:
         stream = self._known(name)
         if stream.origin == "file":
             raise ConflictError(f"stream {name} belongs to the file of settings", "change it there; the file is watched")
         return stream
-
-    def _view(self, name: str, stream: _Stream, status: StreamStatus | None) -> StreamView:
-        if status is None and stream.settings.enabled:
-            status = self._not_running(name, stream)
-        return StreamView(name, stream.origin, stream.settings, status)
-
-    def _not_running(self, name: str, stream: _Stream) -> StreamStatus:
-        state = StreamState.WAITING if stream.problem is None else StreamState.FAILED
-        return StreamStatus(
-            name=name,
-            source=redact(stream.settings.detect),
-            state=state,
-            frames_expected=None,
-            frame_rate=None,
-            decoded=0,
-            results=0,
-            detections=0,
-            gaps=0,
-            dropped={},
-            error=None if stream.problem is None else str(stream.problem),
-            picture_bytes=0,
-            live=True,
-            reason="" if stream.problem is None else redact(str(stream.problem)),
-            since_ns=stream.problem_ns[0],
-            since_wall_ns=stream.problem_ns[1],
-        )
