@@ -29,7 +29,9 @@ class PictureSize(_Answer):
 class Crossings(_Answer):
     """How often a line was crossed."""
 
-    in_: int = Field(serialization_alias="in")
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    in_: int = Field(alias="in")
     out: int
 
 

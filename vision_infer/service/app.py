@@ -38,6 +38,7 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
         docs_url=None,  # its pages would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
+        separate_input_output_schemas=False,
     )
     doors = make_doors(backend.settings.service, tokens, clock)
     app.state.context = Context(backend, doors, clock)

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from vision_infer.config.mistakes import SettingsError
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.service.backend import ConflictError, UnavailableError, UnknownStreamError
 from vision_infer.service.hub import HubClosedError, TooManyReadersError
@@ -19,6 +20,7 @@ from vision_infer.stream.redact import redact
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:problem-type:vision-infer:"
+MOST_MISTAKES = 20
 
 KINDS: Mapping[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be understood"),
@@ -105,6 +107,9 @@ def problem_of(error: VisionInferError) -> Problem:
         return Problem("too-many-clients", text, {"Retry-After": "10"})
     if isinstance(error, HubClosedError):
         return Problem("stopping", text, {"Retry-After": "10"})
+    if isinstance(error, SettingsError):
+        wrong = [{"field": one.field, "message": redact(one.message)} for one in error.mistakes[:MOST_MISTAKES]]
+        return Problem("invalid", text, errors=wrong)
     if isinstance(error, UsageError | ModelError):
         return Problem("invalid", text)
     return Problem("internal", text)
@@ -114,7 +119,7 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """What pydantic finds wrong, as a problem. What was given is not shown: there may be a password in it."""
     if any(error["type"] == "json_invalid" for error in errors):
         return Problem("bad-request", "the body is no JSON")
-    found = [{"field": _field(error["loc"]), "message": redact(_message(error))} for error in errors[:20]]
+    found = [{"field": _field(error["loc"]), "message": redact(_message(error))} for error in errors[:MOST_MISTAKES]]
     first = found[0] if found else {"field": "", "message": "the values are wrong"}
     detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
     return Problem("invalid", detail, errors=found)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
-from vision_infer.config.serve import StreamSettings
 from vision_infer.core.result import utc
 from vision_infer.service.api_models import StateChange, StreamAnswer, state_change, stream_answer
 from vision_infer.service.backend import UnknownStreamError
 from vision_infer.service.context import Shared, StreamName
 from vision_infer.service.openapi import problems
+from vision_infer.service.problem import Problem
 from vision_infer.service.public import from_api
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
@@ -30,8 +31,31 @@ def get_stream(name: StreamName, context: Shared) -> StreamAnswer:
     return stream_answer(context.backend.stream(name), context.clock)
 
 
-@router.put("/streams/{name}", responses={201: {"description": "It was made", "model": StreamAnswer}, **problems(403, 409, 422)})
-def put_stream(name: StreamName, settings: StreamSettings, response: Response, context: Shared) -> StreamAnswer:
+async def _settings_of(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem("unsupported-media-type", "send the settings as application/json", {"Accept": "application/json"})
+    try:
+        data = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise Problem("bad-request", "the body is no JSON") from None
+    if not isinstance(data, dict):
+        raise Problem("invalid", 'the settings are an object: {"detect": "rtsp://…"}')
+    return data
+
+
+@router.put(
+    "/streams/{name}",
+    responses={201: {"description": "It was made", "model": StreamAnswer}, **problems(403, 409, 415, 422)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/StreamSettings"}}},
+        }
+    },
+)
+def put_stream(
+    name: StreamName, data: Annotated[dict[str, Any], Depends(_settings_of)], response: Response, context: Shared
+) -> StreamAnswer:
     """Make a stream, or give it other settings; no other stream loses a frame by it.
 
     A URL that comes back as it was shown, with `***` for its password, keeps its password.
@@ -42,9 +66,9 @@ def put_stream(name: StreamName, settings: StreamSettings, response: Response, c
         before = backend.stream(name)
     except UnknownStreamError:
         response.status_code = 201
-        view = backend.create(name, from_api(settings, None, service))
+        view = backend.create(name, from_api(data, None, service))
     else:
-        view = backend.replace(name, from_api(settings, before.settings, service))
+        view = backend.replace(name, from_api(data, before.settings, service))
     return stream_answer(view, context.clock)
 
 

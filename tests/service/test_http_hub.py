@@ -1,0 +1,352 @@
+"""Results for many readers: what is chosen, what is skipped, and that nobody is held up."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from typing import Any, TypeVar
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.service.fakes import LONG_S, WALL_NS, FakeClock, frame, result
+from vision_infer.core.result import Result
+from vision_infer.core.scene_event import SceneEvent
+from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.service.hub import DEPTH, STATES, HubClosedError, Message, ResultHub, Subscription, TooManyReadersError
+from vision_infer.service.openapi import result_schema
+from vision_infer.service.row import ResultFilter
+
+Value = TypeVar("Value")
+
+
+def run(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run on an event loop, never for ever."""
+
+    async def limited() -> Value:
+        async with asyncio.timeout(LONG_S):
+            return await work
+
+    return asyncio.run(limited())
+
+
+def write(hub: ResultHub, *rows: Result) -> None:
+    for row in rows:
+        hub.write(frame(row.stream, row.frame), row)
+
+
+async def drain(reader: Subscription) -> list[Message]:
+    """All that waits."""
+    messages: list[Message] = []
+    while True:
+        message = await reader.next(0.0)
+        if message is None:
+            return messages
+        messages.append(message)
+
+
+def rows_of(messages: list[Message]) -> list[dict[str, Any]]:
+    rows = [json.loads(message.text) for message in messages]
+    for row, message in zip(rows, messages, strict=True):
+        if message.kind == "result":
+            jsonschema.validate(row, result_schema())
+    return rows
+
+
+def test_a_reader_gets_every_row_in_order_while_it_keeps_up() -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        with hub.subscribe() as reader:
+            for index in range(5 * DEPTH):
+                write(hub, result(index=index))
+                message = await reader.next(LONG_S)
+                assert message is not None
+                row = json.loads(message.text)
+                assert (row["frame"], message.number) == (index, index + 1)
+                assert "skipped" not in row
+            assert reader.skipped == 0
+
+    run(work())
+
+
+def test_a_slow_reader_gets_the_newest_and_is_told_how_many_it_missed() -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        with hub.subscribe() as reader:
+            write(hub, *(result(index=index) for index in range(DEPTH + 3)))
+            write(hub, result("gate"))
+            got = rows_of(await drain(reader))
+            assert [(row["stream"], row["frame"]) for row in got] == [
+                ("door", DEPTH),
+                ("gate", 0),
+                ("door", DEPTH + 1),
+                ("door", DEPTH + 2),
+            ]
+            assert [row.get("skipped") for row in got] == [DEPTH, None, None, None]
+            assert reader.skipped == hub.skipped == DEPTH
+        assert hub.skipped == DEPTH
+        assert hub.readers == 0
+
+    run(work())
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 3)), max_size=200))
+def test_nothing_is_lost_untold_whatever_the_pace(steps: list[tuple[str, int]]) -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        written = dict.fromkeys("abc", 0)
+        seen = dict.fromkeys("abc", 0)
+        with hub.subscribe() as reader:
+
+            async def read(count: int) -> None:
+                for _ in range(count):
+                    message = await reader.next(0.0)
+                    if message is not None:
+                        row = json.loads(message.text)
+                        seen[row["stream"]] += row.get("skipped", 0)
+                        assert row["frame"] == seen[row["stream"]]
+                        seen[row["stream"]] += 1
+
+            for stream, reads in steps:
+                write(hub, result(stream, written[stream]))
+                written[stream] += 1
+                await read(reads)
+            await read(len(steps))
+            assert seen == written
+            assert hub.skipped == reader.skipped
+
+    run(work())
+
+
+def test_one_reader_that_does_not_read_takes_nothing_from_another() -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        with hub.subscribe(), hub.subscribe() as reader:
+            for index in range(10 * DEPTH):
+                write(hub, result(index=index))
+                assert len(await drain(reader)) == 1
+            assert reader.skipped == 0
+
+    run(work())
+
+
+def test_what_waits_is_bounded_even_if_streams_come_and_go() -> None:
+    async def work() -> None:
+        hub = ResultHub(max_streams=4)
+        with hub.subscribe() as reader:
+            write(hub, *(result(f"s{number}") for number in range(10)))
+            assert [row["stream"] for row in rows_of(await drain(reader))] == ["s6", "s7", "s8", "s9"]
+            assert reader.skipped == 6
+
+    run(work())
+
+
+def test_filters() -> None:
+    crossing = SceneEvent("cross", "gate", 1, 2, "car", direction="in", counts=(1, 0))
+
+    async def work() -> None:
+        hub = ResultHub()
+        wanted = [
+            ResultFilter(streams=frozenset({"gate"})),
+            ResultFilter(classes=frozenset({"car"})),
+            ResultFilter(min_score=0.5),
+            ResultFilter(classes=frozenset({"car"}), min_score=0.5, only_with_detections=True),
+            ResultFilter(only_with_detections=True),
+        ]
+        readers = [hub.subscribe(one) for one in wanted]
+        write(hub, result("door"), result("gate", found={"bicycle": 0.3}), result("yard", found={}, events=(crossing,)))
+        got = [rows_of(await drain(reader)) for reader in readers]
+        for reader in readers:
+            hub.leave(reader)
+        assert [row["stream"] for row in got[0]] == ["gate"]
+        assert [[one["label"] for one in row["detections"]] for row in got[1]] == [["car"], [], []]
+        assert [[one["label"] for one in row["detections"]] for row in got[2]] == [["person"], [], []]
+        assert [row["stream"] for row in got[3]] == ["yard"]
+        assert [row["stream"] for row in got[4]] == ["door", "gate", "yard"]
+        assert [row.get("events", []) != [] for row in got[1]] == [False, False, True]
+
+    run(work())
+
+
+def test_a_row_is_written_once_however_many_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    original = Result.to_json
+
+    def counted(self: Result) -> str:
+        calls.append(self.frame)
+        return original(self)
+
+    monkeypatch.setattr(Result, "to_json", counted)
+
+    async def work() -> None:
+        hub = ResultHub()
+        cars = ResultFilter(classes=frozenset({"car"}))
+        readers = [hub.subscribe() for _ in range(20)] + [hub.subscribe(cars) for _ in range(20)]
+        write(hub, result(index=7))
+        assert calls == [], "the pipeline's thread writes no JSON"
+        for reader in readers:
+            assert len(await drain(reader)) == 1
+            hub.leave(reader)
+        assert calls == [7, 7]
+
+    run(work())
+
+
+def test_readers_are_woken_from_another_thread_and_once_for_many_rows() -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        loop = asyncio.get_running_loop()
+        woken: list[object] = []
+        original = loop.call_soon_threadsafe
+
+        def counted(callback: Any, *arguments: Any, **more: Any) -> asyncio.Handle:
+            woken.append(callback)
+            return original(callback, *arguments, **more)
+
+        loop.call_soon_threadsafe = counted  # type: ignore[method-assign, assignment]
+        with hub.subscribe() as one, hub.subscribe() as other:
+            waiting = [asyncio.ensure_future(reader.next(LONG_S)) for reader in (one, other)]
+            await asyncio.sleep(0)
+            thread = threading.Thread(target=lambda: write(hub, *(result(index=index) for index in range(5))))
+            thread.start()
+            thread.join(LONG_S)  # the loop stands still meanwhile
+            assert len(woken) == 1
+            first = await asyncio.gather(*waiting)
+            assert [json.loads(message.text)["frame"] for message in first if message is not None] == [0, 0]
+            assert len(await drain(one)) == len(await drain(other)) == 4
+
+    run(work())
+
+
+def test_states_come_to_those_who_want_them() -> None:
+    async def work() -> None:
+        clock = FakeClock()
+        hub = ResultHub(clock=clock)
+        event = StreamEvent("door", StreamState.STALLED, clock.now - 10**9, "no frame for 5 s")
+        with hub.subscribe() as plain, hub.subscribe(ResultFilter(streams=frozenset({"gate"})), states=True) as other:
+            with hub.subscribe(states=True) as reader:
+                for _ in range(STATES + 5):
+                    hub.tell(event)
+                hub.tell(StreamEvent("door", StreamState.LIVE, clock.now))
+                got = await drain(reader)
+                assert len(got) == STATES
+                assert {message.kind for message in got} == {"state"}
+                assert json.loads(got[0].text) == {
+                    "type": "state",
+                    "stream": "door",
+                    "state": "stalled",
+                    "at": "2023-11-14T22:29:59.000Z",
+                    "reason": "no frame for 5 s",
+                }
+                assert json.loads(got[-1].text)["state"] == "live"
+            assert await drain(plain) == await drain(other) == []
+
+    assert WALL_NS == 1_700_000_000 * 10**9
+    run(work())
+
+
+def test_there_are_only_so_many_readers() -> None:
+    async def work() -> None:
+        hub = ResultHub(max_readers=2)
+        with hub.subscribe(), hub.subscribe():
+            with pytest.raises(TooManyReadersError, match="2 clients read results already"):
+                hub.subscribe()
+            assert hub.readers == 2
+        with hub.subscribe():
+            assert hub.readers == 1
+
+    run(work())
+
+
+def test_at_the_end_readers_get_what_waits_and_then_the_end() -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        with hub.subscribe() as reader, hub.subscribe() as idle:
+            sleeping = asyncio.ensure_future(idle.next(LONG_S))
+            await asyncio.sleep(0)
+            write(hub, result())
+            assert (await sleeping) is not None
+            sleeping = asyncio.ensure_future(idle.next(LONG_S))
+            await asyncio.sleep(0)
+            hub.close(True)
+            hub.close(True)
+            with pytest.raises(HubClosedError):
+                await sleeping
+            assert await reader.next(0) is not None
+            with pytest.raises(HubClosedError):
+                await reader.next(0)
+            with pytest.raises(HubClosedError):
+                hub.subscribe()
+        assert hub.one_shot("door").cancelled()
+
+    run(work())
+
+
+def test_a_hub_whose_loop_is_gone_goes_on() -> None:
+    hub = ResultHub()
+
+    async def leave_without_a_word() -> None:
+        reader = hub.subscribe()
+        assert await reader.next(0) is None
+
+    run(leave_without_a_word())
+    write(hub, result(), result(index=1))
+    assert hub.readers == 0
+
+
+def test_one_shot_gives_the_next_result_with_its_frame() -> None:
+    hub = ResultHub()
+    first, second, other = hub.one_shot("door"), hub.one_shot("door"), hub.one_shot("gate")
+    assert second.cancel()
+    hub.write(frame("door", 3), None)
+    assert not first.done()
+    write(hub, result(index=4))
+    taken, found = first.result(0)
+    assert (taken.index, found.frame) == (4, 4)
+    hub.close(True)
+    with pytest.raises(CancelledError):
+        other.result(0)
+
+
+def test_pictures_that_are_sent_in_are_nobody_elses() -> None:
+    async def work() -> None:
+        hub = ResultHub()
+        with hub.subscribe() as reader:
+            write(hub, result("~main"))
+            assert await drain(reader) == []
+
+    run(work())
+
+
+def test_writing_costs_next_to_nothing() -> None:
+    # Bounds are ten times and more what is measured, for machines that do other things at the same time.
+    hub = ResultHub()
+    one, row = frame(), result()
+
+    def cost_us() -> float:
+        gc.collect()
+        best = float("inf")
+        for _ in range(20):
+            begin = time.perf_counter_ns()
+            for _ in range(200):
+                hub.write(one, row)
+            best = min(best, (time.perf_counter_ns() - begin) / 200 / 1e3)
+        return best
+
+    assert cost_us() < 2
+
+    async def with_readers() -> float:
+        readers = [hub.subscribe() for _ in range(10)]
+        spent = cost_us()
+        for reader in readers:
+            hub.leave(reader)
+        return spent
+
+    assert run(with_readers()) < 200
