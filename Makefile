@@ -47,8 +47,8 @@ CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-ba
 cameras: $(VENV)/dev.stamp
 	@missing=$$($(BIN)/python -c 'from tests.cameras import missing; print(missing())'); \
 	if [ -z "$$missing" ]; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(CAMERA_PACKAGES) >/dev/null; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(CAMERA_PACKAGES) >/dev/null; then :; \
 	else echo "Tests of live streams are skipped ($$missing). They need the packages: $(CAMERA_PACKAGES)"; fi
 
 test: $(VENV)/dev.stamp cameras

@@ -12,6 +12,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -233,19 +234,23 @@ class RtspServer:
         told = {"port": self.port, "auth": self._auth, "mounts": [mount.told() for mount in self._mounts]}
         deadline = time.monotonic() + READY_S
         while True:
-            self._process = subprocess.Popen(
-                [SYSTEM_PYTHON, str(SCRIPT), json.dumps(told)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            assert self._process.stdout is not None
-            readable, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
-            answer = self._process.stdout.readline().split() if readable else []
-            if answer[:1] == ["ready"]:
-                self.port = int(answer[1])
-                return
-            self.kill()
-            if time.monotonic() >= deadline:
-                raise RuntimeError(f"the RTSP server did not get ready within {READY_S:.0f} s")
+            with tempfile.TemporaryFile("w+") as errors:
+                self._process = subprocess.Popen(
+                    [SYSTEM_PYTHON, str(SCRIPT), json.dumps(told)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=errors,
+                    text=True,
+                )
+                assert self._process.stdout is not None
+                readable, _, _ = select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+                answer = self._process.stdout.readline().split() if readable else []
+                if answer[:1] == ["ready"]:
+                    self.port = int(answer[1])
+                    return
+                self.kill()
+                errors.seek(0)
+                said = errors.read()[-500:]
+            if not self.port or time.monotonic() >= deadline:  # one that starts again may have to wait for its port
+                raise RuntimeError(f"the RTSP server did not get ready: {said}")
+            time.sleep(0.1)
