@@ -51,9 +51,11 @@ RUN groupadd --gid 10001 vision-infer \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/vision-infer
 COPY --from=gpu-environment /opt/vision-infer /opt/vision-infer
+# ONNX Runtime would tell its makers how it is used.
 ENV PATH=/opt/vision-infer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     VISION_INFER_HOME=/var/lib/vision-infer \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
@@ -77,9 +79,11 @@ RUN groupadd --gid 10001 vision-infer \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/vision-infer
 COPY --from=cpu-environment /opt/vision-infer /opt/vision-infer
+# As above.
 ENV PATH=/opt/vision-infer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     VISION_INFER_HOME=/var/lib/vision-infer
 VOLUME /var/lib/vision-infer
 WORKDIR /var/lib/vision-infer

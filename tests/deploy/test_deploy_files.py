@@ -154,6 +154,7 @@ def test_the_unit_is_locked_down() -> None:
     assert settings["CapabilityBoundingSet"] == [""]
     assert settings["StateDirectory"] == ["vision-infer"]
     assert "VISION_INFER_HOME=/var/lib/vision-infer" in settings["Environment"]
+    assert "ORT_DISABLE_TELEMETRY=1" in settings["Environment"]
     assert settings["LoadCredential"] == ["secret:/etc/vision-infer/secrets"]
 
 
