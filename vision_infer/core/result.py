@@ -206,6 +206,12 @@ RESULT_SCHEMA: dict[str, Any] = {
             "additionalProperties": {"type": "integer", "minimum": 1},
             "description": "frames of this stream that were dropped since its last result, by reason",
         },
+        "skipped": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "only over WebSocket and server-sent events: results of this stream that this reader was too slow for, "
+            "since the one that it got before",
+        },
         "events": {
             "type": "array",
             "items": SCENE_EVENT_SCHEMA,
