@@ -1,0 +1,320 @@
+"""Results over a real server: WebSocket and server-sent events, slow readers, limits, the end."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import jsonschema
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, VIEW, FakeBackend, frame, result
+from vision_infer.core.result import Result
+from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.service.app import make_app
+from vision_infer.service.auth import Tokens
+from vision_infer.service.hub import DEPTH
+from vision_infer.service.openapi import result_schema
+from vision_infer.service.server import WebServer
+
+
+class Served:
+    """A service on a port of its own.
+
+    Args:
+        tokens: who may do what.
+        service: settings of the service.
+    """
+
+    def __init__(self, tokens: Tokens = OPEN, **service: Any) -> None:
+        self.backend = FakeBackend(port=0, **service)
+        self.hub = self.backend.hub
+        self.web = WebServer(self.backend.settings.service, self.hub)
+        self.web.start(make_app(self.backend, tokens))
+        self.port = self.web.address[1]
+
+    def socket(self, query: str = "", **more: Any) -> ClientConnection:
+        url = f"ws://127.0.0.1:{self.port}/api/v1/results{query}"
+        client: ClientConnection = connect(url, open_timeout=LONG_S, proxy=None, **more)
+        return client
+
+    def write(self, stream: str = "door", index: int = 0, **more: Any) -> None:
+        self.hub.write(frame(stream, index), result(stream, index, **more))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Served]]:
+    with contextlib.ExitStack() as stack:
+
+        def begin(tokens: Tokens = OPEN, **service: Any) -> Served:
+            served = Served(tokens, **service)
+            stack.callback(served.web.stop, 1.0)
+            return served
+
+        yield begin
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {LONG_S} s until {what}"
+        time.sleep(0.005)
+
+
+def received(client: ClientConnection) -> dict[str, Any]:
+    row: dict[str, Any] = json.loads(client.recv(LONG_S))
+    return row
+
+
+def test_a_websocket_gets_each_row_as_a_message(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with served.socket() as client:
+        wait_until(lambda: served.hub.readers == 1, "the reader is there")
+        for index in range(20):
+            served.write(index=index)
+            row = received(client)
+            jsonschema.validate(row, result_schema())
+            assert (row["stream"], row["frame"], row["age_ms"]) == ("door", index, 50.0)
+        client.send("what a client says is not looked at")
+        served.write(index=20)
+        assert received(client)["frame"] == 20
+    wait_until(lambda: served.hub.readers == 0, "the reader has left")
+
+
+def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
+    served = serve()
+    query = "?streams=door,gate&classes=car&min_score=0.3&only_with_detections=true&states=true"
+    with served.socket(query) as client:
+        wait_until(lambda: served.hub.readers == 1, "the reader is there")
+        served.write("yard")
+        served.write("gate", found={"person": 0.9})
+        served.write("door", found={"car": 0.2})
+        served.hub.tell(StreamEvent("yard", StreamState.LIVE, 0))
+        served.hub.tell(StreamEvent("gate", StreamState.STALLED, time.monotonic_ns(), "no frame for 5 s"))
+        served.write("door", 1, found={"car": 0.9, "person": 0.8})
+        got = [received(client), received(client)]
+        got.sort(key=lambda row: "type" in row)
+        assert [one["label"] for one in got[0]["detections"]] == ["car"]
+        assert (got[0]["frame"], got[1]["state"], got[1]["reason"]) == (1, "stalled", "no frame for 5 s")
+
+
+@pytest.mark.parametrize("query", ["?min_score=2", "?colour=red", "?states=perhaps", "?streams="])
+def test_a_wrong_query_is_refused_before_the_websocket_is_open(serve: Callable[..., Served], query: str) -> None:
+    served = serve()
+    with pytest.raises(InvalidStatus) as refused:
+        served.socket(query)
+    response = refused.value.response
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(response.body or b"")["errors"]
+    answer = httpx.get(f"{served.web.url}/api/v1/results{query}", timeout=LONG_S)
+    assert answer.status_code == 422
+    assert served.hub.readers == 0
+
+
+def test_there_are_only_so_many_clients(serve: Callable[..., Served]) -> None:
+    served = serve(max_clients=2)
+    with served.socket(), served.socket():
+        wait_until(lambda: served.hub.readers == 2, "both are there")
+        with pytest.raises(InvalidStatus) as refused:
+            served.socket()
+        assert refused.value.response.status_code == 503
+        assert "Retry-After" in refused.value.response.headers
+        answer = httpx.get(f"{served.web.url}/api/v1/results", timeout=LONG_S)
+        assert answer.status_code == 503
+        assert answer.json()["type"].endswith(":too-many-clients")
+    wait_until(lambda: served.hub.readers == 0, "both have left")
+    with served.socket():
+        pass
+
+
+def events_of(response: httpx.Response) -> Iterator[dict[str, str]]:
+    """Server-sent events; a comment is one too."""
+    event: dict[str, str] = {}
+    for line in response.iter_lines():
+        if not line:
+            if event:
+                yield event
+            event = {}
+            continue
+        name, _, value = line.partition(": ")
+        event[name or "comment"] = value
+
+
+def test_server_sent_events(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.service.routes_results.HEARTBEAT_S", 0.05)
+    served = serve()
+    url = f"{served.web.url}/api/v1/results?states=true"
+    with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=LONG_S) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        assert response.headers["cache-control"] == "no-store"
+        events = events_of(response)
+        assert next(events) == {"retry": "2000"}
+        assert next(events) == {"comment": "still here"}
+        served.write(index=3)
+        event = next(one for one in events if "comment" not in one)
+        assert event["id"] == "1"
+        assert json.loads(event["data"])["frame"] == 3
+        served.hub.tell(StreamEvent("door", StreamState.REFUSED, time.monotonic_ns(), "401\nUnauthorized"))
+        event = next(one for one in events if "comment" not in one)
+        assert event["event"] == "state"
+        assert json.loads(event["data"])["reason"] == "401\nUnauthorized"
+    wait_until(lambda: served.hub.readers == 0, "the reader has left")
+
+
+def test_events_are_had_as_events_only(serve: Callable[..., Served]) -> None:
+    served = serve()
+    answer = httpx.get(f"{served.web.url}/api/v1/results", headers={"Accept": "application/json"}, timeout=LONG_S)
+    assert answer.status_code == 406
+
+
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    f"Sec-WebSocket-Key: {base64.b64encode(b'sixteen bytes it').decode()}\r\n"
+)
+
+
+def never_reading(served: Served, events: bool = False) -> socket.socket:
+    """A client that asks for results, and then does not read from its socket."""
+    client = socket.create_connection(("127.0.0.1", served.port), LONG_S)
+    head = f"GET /api/v1/results HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+    client.sendall(f"{head}{'' if events else UPGRADE}\r\n".encode())
+    return client
+
+
+def large_result(index: int) -> Result:
+    """A row of 100 kB: enough of them fill whatever the system holds for a connection."""
+    one = result(index=index, found={"person": 0.9})
+    return replace(one, detections=one.detections[np.zeros(1500, np.intp)])
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_a_client_that_never_reads_harms_nobody(serve: Callable[..., Served], events: bool) -> None:
+    served = serve()
+    rows = 200
+    stuck = never_reading(served, events)
+    try:
+        with served.socket() as client:
+            wait_until(lambda: served.hub.readers == 2, "both are there")
+            longest = 0.0
+            for index in range(rows):
+                begin = time.perf_counter()
+                served.hub.write(frame(index=index), large_result(index))
+                longest = max(longest, time.perf_counter() - begin)
+                assert received(client)["frame"] == index
+            assert longest < 1, "the pipeline waited for a reader"
+            assert served.hub.skipped > rows / 4, "the one that does not read has skipped most of them"
+            row = httpx.get(f"{served.web.url}/healthz", timeout=LONG_S)
+            assert row.status_code == 200
+    finally:
+        stuck.close()
+    wait_until(lambda: served.hub.readers == 0, "both have left")
+
+
+def test_a_slow_websocket_is_told_what_it_missed(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with served.socket() as client:
+        wait_until(lambda: served.hub.readers == 1, "the reader is there")
+        entered, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:  # the event loop stands still, as it would with a slow reader
+            entered.set()
+            leave.wait(LONG_S)
+
+        assert served.web._loop is not None
+        served.web._loop.call_soon_threadsafe(hold)
+        assert entered.wait(LONG_S)
+        for index in range(DEPTH + 1):
+            served.write(index=index)
+        leave.set()
+        row = received(client)
+        assert (row["frame"], row["skipped"]) == (DEPTH, DEPTH)
+
+
+def test_at_the_end_readers_are_sent_away_politely(serve: Callable[..., Served]) -> None:
+    served = serve()
+    url = f"{served.web.url}/api/v1/results"
+    with served.socket() as client, httpx.stream("GET", url, timeout=LONG_S) as response:
+        wait_until(lambda: served.hub.readers == 2, "both are there")
+        served.write()
+        served.web.stop(LONG_S)
+        assert received(client)["frame"] == 0
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(LONG_S)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the service stops")
+        assert [event for event in events_of(response) if "data" in event]  # and then it ends, without an error
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", served.port), 5)
+
+
+def test_the_end_does_not_wait_for_who_never_reads(serve: Callable[..., Served]) -> None:
+    served = serve()
+    with never_reading(served), never_reading(served, events=True):
+        wait_until(lambda: served.hub.readers == 2, "both are there")
+        for index in range(300):
+            served.hub.write(frame(index=index), large_result(index))
+            time.sleep(0.001)
+        wait_until(lambda: served.hub.skipped > 2 * DEPTH, "both are stuck")
+        begin = time.monotonic()
+        served.web.stop(1.0)
+        assert time.monotonic() - begin < 10
+        assert served.web._thread is not None
+        assert not served.web._thread.is_alive()
+
+
+def test_a_connection_that_takes_nothing_is_cut(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.service.server.STUCK_MS", 500)
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux we do it ourselves
+        monkeypatch.setattr("vision_infer.service.routes_results.STUCK_S", 0.5)
+    served = serve()
+    with never_reading(served), never_reading(served, events=True):
+        wait_until(lambda: served.hub.readers == 2, "both are there")
+        deadline = time.monotonic() + LONG_S
+        index = 0
+        while served.hub.readers:
+            assert time.monotonic() < deadline
+            served.hub.write(frame(index=index), large_result(index))
+            index += 1
+            time.sleep(0.01)
+
+
+def test_results_need_a_token(serve: Callable[..., Served]) -> None:
+    served = serve(TOKENS)
+    with pytest.raises(InvalidStatus) as refused:
+        served.socket()
+    assert refused.value.response.status_code == 401
+    with pytest.raises(InvalidStatus) as refused:
+        served.socket(f"?token={ADMIN}")
+    assert refused.value.response.status_code == 401
+    for token in (ADMIN, VIEW):
+        with served.socket(additional_headers={"Authorization": f"Bearer {token}"}):
+            pass
+
+
+def test_a_websocket_of_another_site_is_refused(serve: Callable[..., Served]) -> None:
+    served = serve(TOKENS)
+    login = httpx.post(f"{served.web.url}/api/v1/session", json={"token": VIEW}, timeout=LONG_S)
+    cookie = login.headers["set-cookie"].partition(";")[0]
+    for origin in ("https://evil.example", f"http://127.0.0.1:{served.port + 1}", "null", None):
+        with pytest.raises(InvalidStatus) as refused:
+            served.socket(additional_headers={"Cookie": cookie}, origin=origin)
+        assert refused.value.response.status_code == 403
+    with served.socket(additional_headers={"Cookie": cookie}, origin=served.web.url):
+        pass
+    open_to_all = serve()
+    with pytest.raises(InvalidStatus) as refused:
+        open_to_all.socket(origin="https://evil.example")
+    assert refused.value.response.status_code == 403
