@@ -1,0 +1,318 @@
+"""A real RTSP server, real encoded video, real faults: one connection at a time."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cameras import ClockMount, RtspServer, SoundMount
+from tests.fault_proxy import FaultProxy
+from tests.live_reading import Reading
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.source import LiveOptions
+
+MOUNTS = (
+    ClockMount("/clock", key_interval=10),
+    ClockMount("/h265", codec="h265", key_interval=10),
+    ClockMount("/long", key_interval=60),
+    ClockMount("/sizes", then_size=(320, 240), frames_per_size=20, key_interval=10),
+    ClockMount("/locked", user="user", password="s3cret"),
+    ClockMount("/silent", stop_after=0),
+    ClockMount("/one", stop_after=1),
+    SoundMount("/sound"),
+)
+SHORT = LiveOptions(open_timeout_s=2, stall_timeout_s=2)
+TYPICAL_MS, MOST_MS = 10, 50
+"""by how much captured may be off: in the middle; in no more than one of twenty"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RtspServer]:
+    with RtspServer(*MOUNTS) as running:
+        yield running
+
+
+@pytest.fixture
+def own_server() -> Iterator[RtspServer]:
+    """One that a test may kill."""
+    with RtspServer(ClockMount("/clock", key_interval=10)) as running:
+        yield running
+
+
+def refused(url: str, live: LiveOptions = SHORT) -> str:
+    with Reading(url, live) as reading:
+        error = reading.wait_for_end()
+    assert isinstance(error, RefusedError), error
+    return told(error)
+
+
+def told(error: StreamError) -> str:
+    assert error.hint
+    shown = "".join(traceback.format_exception(error))
+    for secret in ("s3cret", "wrong%40pass", "wrong@pass"):
+        assert secret not in shown, "not even a traceback shows a password"
+    return str(error)
+
+
+# Opening, and the age of pictures.
+
+
+@pytest.mark.parametrize("path", ["/clock", "/h265"])
+def test_the_first_frame_is_young_and_captured_is_true(server: RtspServer, path: str) -> None:
+    with Reading(server.url(path), LiveOptions(clock="arrival")) as reading:
+        reading.wait_for_frames(60)
+    assert reading.opened_s < 5, "expected: 0.05 s"
+    first = reading.got[0]
+    assert first.frame.index == 0
+    assert first.true_age_ms < 400, "expected: a frame interval, or two where its age has to be seen first"
+    wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got)
+    assert wrong[len(wrong) // 2] <= TYPICAL_MS
+    assert wrong[len(wrong) * 19 // 20] <= MOST_MS
+    assert {got.frame.trace.clock for got in reading.got} == {"arrival"}
+    info = reading.info
+    assert (info.codec, info.size and (info.size.width, info.size.height)) == ("h264" if path == "/clock" else "hevc", (640, 360))
+    assert info.frame_rate == 30
+
+
+def test_a_trace_tells_what_happened_in_order(server: RtspServer) -> None:
+    with Reading(server.url("/clock")) as reading:
+        reading.wait_for_frames(20)
+    for got in reading.got:
+        trace = got.frame.trace
+        assert 0 < trace.captured_ns <= trace.decode_start_ns <= trace.decode_end_ns <= got.at_ns
+    assert [got.frame.index for got in reading.got] == list(range(len(reading.got)))
+
+
+def test_nothing_of_a_healthy_stream_is_lost(server: RtspServer) -> None:
+    """From the first key frame on: 30 frames in each second, none left out."""
+    with Reading(server.url("/clock")) as reading:
+        reading.wait_for_frames(90)
+    assert [got.frame.index for got in reading.got] == list(range(len(reading.got)))
+    times = [got.frame.pts_s for got in reading.got[1:]]
+    lasted = (times[-1] or 0) - (times[0] or 0)
+    assert lasted == pytest.approx((len(times) - 1) / 30, rel=0.1)
+    assert set(reading.report.dropped) <= {DropReason.TO_KEYFRAME}
+    assert reading.report.gaps == 0
+
+
+def test_decoding_begins_at_a_key_frame(server: RtspServer) -> None:
+    """Whoever comes into the middle of a group of pictures waits for the next."""
+    with Reading(server.url("/long")) as warm:  # the encoder runs from here on
+        warm.wait_for_frames(5)
+        with Reading(server.url("/long")) as reading:
+            reading.wait_for_frames(3)
+            assert reading.dropped(DropReason.TO_KEYFRAME) > 0
+            assert not reading.got[0].frame.damaged
+            assert reading.report.gaps == 0
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_frame_threads_are_off(server: RtspServer, threads: int) -> None:
+    """Each would hold back a frame; 4 threads or 1, pictures are as young."""
+    with Reading(server.url("/clock"), decode_threads=threads) as reading:
+        reading.wait_for_frames(60)
+        assert reading._source is not None
+        context = reading._source._packets.opened.stream.codec_context
+        assert "FRAME" not in str(context.thread_type)
+    assert reading.median_age_ms(40) < 80, "expected: 36 ms; with frame threads: above 100"
+
+
+def test_the_cameras_clock_counts_once_it_is_told(server: RtspServer) -> None:
+    """RTCP sender reports come seconds after the opening."""
+    with Reading(server.url("/clock")) as reading:
+        reading.wait(lambda: bool(reading.got) and reading.got[-1].frame.trace.clock == "camera", "the camera's clock")
+        reading.wait_for_frames(30)
+        assert reading.report.clock_offset_ms is not None
+        assert abs(reading.report.clock_offset_ms) < MOST_MS
+    by_camera = [got for got in reading.got if got.frame.trace.clock == "camera"]
+    wrong = sorted(abs(got.captured_wrong_ms) for got in by_camera)
+    assert wrong[len(wrong) // 2] <= TYPICAL_MS
+    assert {got.frame.trace.clock for got in reading.got[:10]} == {"arrival"}
+
+
+def test_udp(server: RtspServer) -> None:
+    with Reading(server.url("/clock"), LiveOptions(transport="udp")) as reading:
+        reading.wait_for_frames(40)
+    assert reading.median_age_ms(30) < 250
+
+
+def test_a_size_that_changes_is_followed(server: RtspServer) -> None:
+    with Reading(server.url("/sizes")) as reading:
+        reading.wait(lambda: len({got.size for got in reading.got}) == 2, "both sizes")
+        reading.wait_for_frames(60)
+        size = reading.info.size
+        assert size is not None
+        assert (size.width, size.height) in {(640, 360), (320, 240)}
+    assert {got.size for got in reading.got} == {(640, 360), (320, 240)}
+    assert all(got.moment is not None for got in reading.got)
+    assert reading.report.gaps == 0
+
+
+def test_key_frames_only(server: RtspServer) -> None:
+    with Reading(server.url("/clock"), LiveOptions(keyframes_only=True)) as reading:
+        reading.wait_for_frames(5)
+        assert reading.dropped(DropReason.UNDECODED) >= 30
+    times = [got.frame.pts_s or 0.0 for got in reading.got[1:]]
+    assert all(abs(later - earlier - 1 / 3) < 0.1 for earlier, later in itertools.pairwise(times))
+
+
+# What breaks.
+
+
+def test_a_killed_server_ends_the_frames(own_server: RtspServer) -> None:
+    with Reading(own_server.url("/clock")) as reading:
+        reading.wait_for_frames(10)
+        own_server.kill()
+        assert reading.wait_for_end() is None, "the end of a live stream is no error here"
+
+
+@pytest.mark.parametrize("how", ["server", "network"])
+def test_a_frozen_camera_is_noticed_in_time_and_gives_no_stale_frame(own_server: RtspServer, how: str) -> None:
+    with FaultProxy(own_server.port) as network, Reading(network.url("/clock"), SHORT) as reading:
+        reading.wait_for_frames(10)
+        frozen = time.monotonic_ns()
+        own_server.freeze() if how == "server" else network.freeze()
+        error = reading.wait_for_end()
+        own_server.thaw()
+    assert error is not None
+    assert "nothing came for 2 s" in told(error)
+    assert (reading.ended_at_ns - frozen) / 1e9 < 2 * 2 - 0.2, "at the first time-out, not at the second"
+    assert all(got.true_age_ms < 1000 for got in reading.got)
+
+
+def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
+    """Two seconds come at once: they are decoded, and no key frame is waited for."""
+    with FaultProxy(server.port) as network, Reading(network.url("/long")) as reading:
+        reading.wait_for_frames(10)
+        network.stall(2)
+        reading.wait(lambda: reading.dropped(DropReason.STALE) > 20, "stale frames")
+        reading.wait_for_frames(30)
+        assert reading.median_age_ms(20) < 200
+    assert all(got.true_age_ms < 500 + 100 for got in reading.got), "max_age_s, and what decoding and noise take"
+    assert reading.report.gaps == 0
+
+
+def test_packets_without_a_picture_are_noticed(server: RtspServer) -> None:
+    """The server answers, and every byte of it is noise: the watchdog is on pictures, not on sockets."""
+    with FaultProxy(server.port) as network, Reading(network.url("/clock"), SHORT) as reading:
+        reading.wait_for_frames(10)
+        network.garbage()
+        error = reading.wait_for_end()
+    assert error is None or isinstance(error, StreamError)
+
+
+def test_damage_is_survived_and_counted(server: RtspServer) -> None:
+    with FaultProxy(server.port) as network, Reading(network.url("/clock")) as reading:
+        reading.wait_for_frames(10)
+        network.flip_bits(0.2)
+        reading.wait(lambda: network.flips > 30, "flipped bits")
+        network.heal()
+        reading.wait_for_frames(40)
+        assert reading.report.damaged + reading.report.gaps > 0
+        assert reading.report.damaged >= sum(got.frame.damaged for got in reading.got) > 0
+    assert not any(got.frame.damaged for got in reading.got[-15:])
+    assert all(got.moment is not None for got in reading.got[-15:])
+
+
+@pytest.mark.parametrize("by_s", [-3600.0, -1.0, 2.0, 3600.0])
+def test_timestamps_that_jump_make_nothing_old(server: RtspServer, by_s: float) -> None:
+    with FaultProxy(server.port) as network, Reading(network.url("/clock"), LiveOptions(clock="arrival")) as reading:
+        reading.wait_for_frames(20)
+        network.shift_times(by_s)
+        reading.wait_for_frames(40)
+        network.heal()
+        reading.wait_for_frames(40)
+        assert reading.dropped(DropReason.STALE) <= 4
+    wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got if got.moment is not None)
+    assert wrong[len(wrong) * 9 // 10] <= MOST_MS
+
+
+def test_a_drip_that_is_too_slow_is_given_up(server: RtspServer) -> None:
+    """Pictures come, each later than the one before it: to connect again is the way to the newest."""
+    with FaultProxy(server.port) as network, Reading(network.url("/clock"), SHORT) as reading:
+        reading.wait_for_frames(30)
+        network.drip(6_000)
+        error = reading.wait_for_end(60)
+    assert error is not None
+    assert "late" in told(error) or "nothing came" in told(error)
+    assert all(got.true_age_ms < 700 for got in reading.got)
+
+
+# What is refused, and what is not there.
+
+
+def test_a_stream_that_does_not_exist_is_refused(server: RtspServer) -> None:
+    assert "no such stream (404)" in refused(server.url("/nothing"))
+
+
+@pytest.mark.parametrize(("user", "password"), [("", ""), ("user", "wrong%40pass"), ("other", "s3cret")])
+def test_a_wrong_password_is_refused_and_not_told(server: RtspServer, user: str, password: str) -> None:
+    text = refused(server.url("/locked", user, password))
+    assert "wrong user or password" in text
+    assert "***" in text or not user
+
+
+def test_the_right_password(server: RtspServer) -> None:
+    with Reading(server.url("/locked", "user", "s3cret")) as reading:
+        reading.wait_for_frames(3)
+
+
+def test_only_sound_is_refused(server: RtspServer) -> None:
+    assert "holds only sound" in refused(server.url("/sound"))
+
+
+@pytest.mark.parametrize("path", ["/silent", "/one"])
+def test_a_camera_that_is_frozen_before_its_first_frame(server: RtspServer, path: str) -> None:
+    began = time.monotonic()
+    with Reading(server.url(path), SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "within 2 s" in told(error) or "nothing came for 2 s" in told(error)
+    assert time.monotonic() - began < 15, "expected: 2 to 4 s"
+
+
+def test_a_listener_that_says_nothing() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with Reading(f"rtsp://user:s3cret@127.0.0.1:{listener.getsockname()[1]}/x", SHORT) as reading:
+            error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "did not answer within 2 s" in told(error)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
+def test_nothing_listens(scheme: str) -> None:
+    with Reading(f"{scheme}://user:s3cret@127.0.0.1:9/x", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "connection refused" in told(error)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
+def test_a_host_that_does_not_exist(scheme: str) -> None:
+    with Reading(f"{scheme}://user:s3cret@camera.invalid/x", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "host is not known" in told(error) or "did not answer" in told(error)
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    assert "rtsp://" in refused("gopher://user:s3cret@host/x")
+
+
+def test_a_device_that_is_not_there() -> None:
+    with Reading("/dev/video99", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert "no such file or device" in told(error)
