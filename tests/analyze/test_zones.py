@@ -309,6 +309,35 @@ def test_scale_and_place_change_nothing(path: list[tuple[float, float]], scale: 
     assert events(SIZE, shift[0] / 8, shift[1] / 8) == usual
 
 
+def test_relative_places_follow_the_size_of_each_picture() -> None:
+    zones = watch({"room": room(units="relative", polygon=[[0.5, 0], [1, 0], [1, 1], [0.5, 1]], min_s=0)})
+    assert zones.update(standing((1, 60, 30)), SIZE, 0) == ()
+    assert [event.kind for event in zones.update(standing((1, 60, 30)), Size(100, 64), 1)] == ["enter"]
+    assert [event.kind for event in zones.update(standing((1, 60, 30)), SIZE, 2)] == ["leave"]
+
+
+def test_time_goes_on_after_it_went_back() -> None:
+    zones = watch({"room": room(min_s=0, dwell_s=3)})
+    times = [100.0, 101.0, 0.0, 1.0, math.nan, 2.0, 3.0]  # a second, none, a second, none, a second …
+    found = [told(zones.update(standing((1, 64, 30)), SIZE, now_s)) for now_s in times]
+    assert found[5] == [("dwell", "room", 1, 3.0, None, None)]
+    assert [len(events) for events in found] == [1, 0, 0, 0, 0, 1, 0]
+
+
+def test_who_stays_does_not_keep_the_gone() -> None:
+    zones = watch({"room": room(min_s=0)})
+    zones.update(standing((1, 64, 30), (2, 64, 30)), SIZE, 0)
+    found = [zones.update(standing((1, 64, 30)), SIZE, second) for second in (1, 2, 3)]
+    assert [told(events) for events in found] == [[], [("leave", "room", 2, 0.0, None, None)], []]
+
+
+def test_an_event_tells_the_class_of_its_moment() -> None:
+    zones = watch({"room": room(min_s=0)})
+    zones.update(standing((1, 64, 30), classes=[1]), SIZE, 0)
+    zones.update(standing((1, 64, 30), classes=[2]), SIZE, 1)
+    assert [(event.label, event.class_id) for event in zones.leave_all()] == [("car", 2)]
+
+
 def test_what_is_remembered_is_bounded() -> None:
     zones = watch({"room": room(min_s=0)}, most_tracks=50)
     left = 0

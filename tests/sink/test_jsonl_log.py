@@ -220,6 +220,7 @@ def test_a_full_disk_costs_rows_and_nothing_else(caplog: pytest.LogCaptureFixtur
         add(log, index + 1)
         add(log, index + 2)
         assert frames(path)[-2:] == [index + 1, index + 2]
+        assert index not in frames(path)
         assert state(log) == (dropped, None)
         assert [record.getMessage() for record in caplog.records[1:]] == [f"{path}: works again; {dropped} rows were dropped"]
         log.close(True)
@@ -299,6 +300,36 @@ def test_where_it_cannot_be_renamed_it_grows_and_says_so(caplog: pytest.LogCaptu
         assert frames(path) == [30]
         assert (*state(log), len(caplog.records)) == (0, None, 2)
         log.close(True)
+
+
+def test_a_file_that_could_not_be_renamed_is_moved_by_somebody_else(caplog: pytest.LogCaptureFixture) -> None:
+    clock = HandClock()
+    with ordinary_user() as folder:
+        path = folder / "rows.jsonl"
+        log = JsonlLog(str(path), rotate_bytes=2000, clock=clock)
+        add(log, 0, boxes=20)
+        folder.chmod(0o500)
+        add(log, 1)
+        assert log.error is not None
+        folder.chmod(0o700)
+        path.rename(folder / "moved")
+        clock.passed += RETRY_NS
+        add(log, 2, boxes=0)
+        add(log, 3, boxes=0)
+        assert (frames(folder / "moved"), frames(path)) == ([0, 1], [2, 3])
+        assert (*state(log), len(caplog.records)) == (0, None, 2)
+        log.close(True)
+
+
+def test_what_others_have_emptied_has_room_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    log = JsonlLog(str(path), rotate_bytes=2000)
+    add(log, 0, boxes=20)
+    os.truncate(path, 0)
+    add(log, 1, boxes=0)
+    add(log, 2, boxes=0)
+    assert (names(tmp_path), frames(path)) == (["rows.jsonl"], [1, 2])
+    log.close(True)
 
 
 def test_a_place_that_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
