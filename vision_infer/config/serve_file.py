@@ -67,9 +67,11 @@ class _Draft:
         text = read_text(path)
         try:
             self.node = compose(text)
-            data = {} if self.node is None else plain(self.node)
+            data = None if self.node is None else plain(self.node)
         except YamlError as error:
             raise SettingsError([self._in_file((), error.message, error.line or 0)]) from None
+        if data is None:  # only comments
+            return
         if not isinstance(data, dict):
             raise SettingsError([self._in_file((), "holds no streams", 0)], _EXAMPLE)
         self.data = {**data, "streams": data["streams"] or {}} if "streams" in data else data  # 'streams:' and nothing below it

@@ -20,6 +20,7 @@ LARGEST_FILE = 4_000_000
 _MOST_NODES = 500_000
 """values, those behind aliases counted each time: aliases of aliases grow without bounds"""
 _DEEPEST = 40
+_LEVELS = {"MappingStartEvent": 1, "SequenceStartEvent": 1, "MappingEndEvent": -1, "SequenceEndEvent": -1}
 _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 _MAP, _SEQ = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
@@ -71,6 +72,12 @@ def compose(text: str) -> Any:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
     try:
+        # The composer calls itself for each level, in C without a limit: too deep a text would end the process.
+        depth = 0
+        for event in yaml.parse(text, loader):
+            depth += _LEVELS.get(type(event).__name__, 0)
+            if depth > _DEEPEST:
+                raise YamlError("is nested too deeply", None if event.start_mark is None else event.start_mark.line + 1)
         return yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -79,6 +86,8 @@ def compose(text: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
         raise YamlError("is no YAML: it holds a control character", line) from None
+    except YamlError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError):
         raise YamlError("is no YAML") from None
 

@@ -1,0 +1,229 @@
+"""The service's configuration: what is read from where, and that every mistake is told with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from vision_infer.config.mistakes import SettingsError
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.config.serve_file import load_settings
+from vision_infer.core.errors import UsageError
+
+Load = Callable[..., ServeSettings]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def of(text: str, environ: Mapping[str, str] | None = None) -> ServeSettings:
+        path = tmp_path / "cameras.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_settings(path, [], environ or {}, {})
+
+    return of
+
+
+def test_nothing_at_all_is_a_configuration() -> None:
+    assert load_settings(None, [], {}, {}) == ServeSettings()
+
+
+def test_streams_take_from_the_defaults_what_they_do_not_name(load: Load) -> None:
+    settings = load(
+        """\
+defaults:
+  fps: 5
+  classes: [person]
+  reconnect: {max_s: 10, attempts: 3}
+streams:
+  a: {url: "rtsp://192.0.2.1/a"}
+  b:
+    url: rtsp://192.0.2.1/b
+    fps: null
+    classes: [car]
+    reconnect: {max_s: 20}
+"""
+    )
+    a, b = settings.streams["a"], settings.streams["b"]
+    assert (a.fps, a.classes, a.reconnect.max_s, a.reconnect.attempts) == (5, ("person",), 10, 3)
+    assert (b.fps, b.classes, b.reconnect.max_s, b.reconnect.attempts) == (None, ("car",), 20, None)
+
+
+def test_streams_keep_their_order_and_names_that_look_like_something_else(load: Load) -> None:
+    settings = load("streams:\n" + "".join(f"  {name}: {{url: 'test://'}}\n" for name in ("on", "12", "null", "2024-01-01", "a")))
+    assert list(settings.streams) == ["on", "12", "null", "2024-01-01", "a"]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet", "streams:", "streams: {}", "defaults:", "---\n"])
+def test_an_empty_beginning_is_whole(load: Load, text: str) -> None:
+    assert load(text) == ServeSettings()
+
+
+def test_urls_become_streams_beside_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text("defaults: {fps: 5}\nstreams: {front: {url: 'test://'}}")
+    settings = load_settings(path, ["rtsp://user:pw@192.0.2.7/front", "rtsp://u:${PW}@192.0.2.8/yard"], {"PW": "a/b"}, {})
+    assert {name: stream.detect for name, stream in settings.streams.items()} == {
+        "front": "test://",
+        "192.0.2.7-front": "rtsp://user:pw@192.0.2.7/front",
+        "yard": "rtsp://u:a%2Fb@192.0.2.8/yard",
+    }
+    assert settings.streams["yard"].fps == 5
+
+
+def test_each_later_source_goes_before_the_former(tmp_path: Path) -> None:
+    path = tmp_path / "cameras.yaml"
+    path.write_text("model: a\nengine: a\ndevice: a\nservice: {port: 1, host: '::1'}")
+    environ = {"VISION_INFER_ENGINE": "b", "VISION_INFER_DEVICE": "b", "VISION_INFER_SERVICE__PORT": "2"}
+    settings = load_settings(path, [], environ, {"device": "c", "service.port": 3, "service.host": None})
+    assert (settings.model, settings.engine, settings.device) == ("a", "b", "c")
+    assert (settings.service.port, settings.service.host) == (3, "::1")
+
+
+def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
+    settings = load("streams:\n  a: &a {url: 'test://', fps: 5}\n  b: {<<: *a, fps: 6}\n  c: *a\n")
+    assert [stream.fps for stream in settings.streams.values()] == [5, 6, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("\n\nstreams:\n  front:\n    url: test://\n    fps: -1", "line 6: streams.front.fps: must be greater than 0, got -1"),
+        (
+            "streams: {front: {url: 'test://', confidence: 1.5}}",
+            "streams.front.confidence: must be less than or equal to 1, got 1.5",
+        ),
+        ("streams: {front: {url: 'test://', transprot: udp}}", "streams.front.transprot: is unknown: did you mean transport?"),
+        ("streams: {front: {url: 'test://', xyz: 1}}", "streams.front.xyz: is unknown: there are detect, url, view"),
+        ("streams: {front: {url: 'test://', transport: udpp}}", "transport: must be tcp or udp: did you mean udp?"),
+        ("streams: {front: {url: 'test://', transport: 5}}", "line 1: streams.front.transport: must be tcp or udp"),
+        ("streams: {front: {url: 'test://', enabled: maybe}}", "streams.front.enabled: must be true or false"),
+        ("streams: {front: {url: 'test://', classes: person}}", "streams.front.classes: must be a list"),
+        ("streams: {front: {url: 'test://', classes: [5]}}", "streams.front.classes.0: must be text"),
+        ("streams: {front: {url: 'test://', fps: fast}}", "streams.front.fps: must be a number"),
+        ("streams: {front: {url: 'test://', fps: .inf}}", "streams.front.fps: must be"),
+        ("streams: {front: {url: 'test://', loop: true}}", "streams.front.loop: is for files only"),
+        ("streams: {front: {url: 'test://', reconnect: {min_s: 9, max_s: 1}}}", "reconnect.max_s: must not be less than min_s"),
+        ("streams: {front: {url: 'test://', reconnect: {attempts: 0.5}}}", "reconnect.attempts: must be a whole number"),
+        ("streams: {front: {fps: 5}}", "line 1: streams.front.detect: is missing"),
+        ("streams: {front: {url: 'test://', detect: 'test://'}}", "streams.front.url: is unknown"),
+        ("streams: {front: 'test://'}", "streams.front: must be a mapping of fields"),
+        ("streams: {front: }", "streams.front: must be a mapping of fields"),
+        ("streams: ['test://']", "streams: must be a mapping of names"),
+        ("streams: {'front door': {url: 'test://'}}", "streams.front door: is no name"),
+        ("streams: {Front: {url: 'test://'}, front: {url: 'test://'}}", "streams: names differ by more than capital letters"),
+        ("service: {max_streams: 1}\nstreams: {a: {url: 'test://'}, b: {url: 'test://'}}", "line 2: streams: 2 are more than"),
+        ("streams: {front: {url: 'rtps://192.0.2.1'}}", "streams.front.url: has an unknown scheme: did you mean rtsp"),
+        ("streams: {front: {url: 'rtsp:/192.0.2.1'}}", "streams.front.url: write rtsp:// with two slashes"),
+        (
+            "streams: {front: {url: 'test://', zones: {door: {polygon: [[0, 0], [9, 9]]}}}}",
+            "zones.door.polygon: must have at least 3 items",
+        ),
+        (
+            "streams: {front: {url: 'test://', zones: {door: {polygn: []}}}}",
+            "zones.door.polygn: is unknown: did you mean polygon?",
+        ),
+        ("streams: {front: {url: 'test://', lines: {door: {frm: [0, 0]}}}}", "lines.door.frm: is unknown: did you mean from?"),
+        (
+            "streams: {front: {url: 'test://', region: {look: [[[0, 0], [9, 9], [5, 5]]]}}}",
+            "region.look.0: all its points are on a line",
+        ),
+        ("service: {token: 12345678}", "service.token: must be text: a number or a word such as true needs quotes"),
+        ("service: {token: short}", "service.token: must have at least 8 characters"),
+        ("service: {allow_networks: [10.0.0.1/8]}", "service.allow_networks.0: is no network, such as 10.0.0.0/8"),
+        ("service: {allow_schemes: [gopher]}", "service.allow_schemes.0: there are rtsp, rtsps"),
+        ("service: {tls: {certificate: a.pem}}", "service.tls.key: is missing"),
+        ("servce: {port: 1}", "line 1: servce: is unknown: did you mean service"),
+        ("defaults: {url: 'test://'}", "defaults.url: is unknown"),
+        ("defaults: {fps: -1}\nstreams: {a: {url: 'test://'}}", "line 1: defaults.fps: must be greater than 0, got -1"),
+        ("defaults: [fps]", "defaults: must be a mapping of fields"),
+        ("defaults:\n  loop: true\nstreams:\n  a: {url: 'test://'}", "line 2: streams.a.loop: is for files only"),
+        ("a: 1\na: 2", "line 2: a is there twice"),
+        ("streams:\n  a: {url: 'test://'}\n  a: {url: 'test://'}", "line 3: a is there twice"),
+        ("streams: {a: {url: 'test://', fps: 1, fps: 2}}", "line 1: fps is there twice"),
+        ("- a", "holds no streams"),
+        ("streams", "holds no streams"),
+        ("streams:\n  a: [", "is no YAML"),
+        ("a: !!python/object:os.system x", "line 1: has a tag that means nothing here"),
+        ("a: !x y", "line 1: has a tag that means nothing here"),
+        ("a: &a [*a]", "nested too deeply"),
+        ("model: 0x", "is unknown"),
+        ("a: \x07", "is no YAML: it holds a control character"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(load: Load, text: str, told: str) -> None:
+    if text == "model: 0x":  # text, though it begins like a number
+        assert load(text).model == "0x"
+        return
+    with pytest.raises(UsageError) as caught:
+        load(text)
+    assert "cameras.yaml: " in caught.value.message
+    assert told in caught.value.message
+    assert "\n" not in str(caught.value)
+
+
+def test_all_mistakes_are_told_up_to_ten_and_each_once(load: Load) -> None:
+    streams = "".join(f"  cam{number}: {{url: 'test://', weight: 0}}\n" for number in range(30))
+    with pytest.raises(SettingsError) as caught:
+        load(f"modl: x\ndefaults: {{fps: -1}}\nstreams:\n{streams}")
+    assert len(caught.value.mistakes) == 32
+    message = caught.value.message
+    assert message.startswith("32 mistakes: ")
+    assert message.endswith("; and 22 more")
+    assert message.count("defaults.fps") == 1
+    assert [one.line for one in caught.value.mistakes] == [1, 2, *range(4, 34)]
+    assert (caught.value.mistakes[2].field, caught.value.mistakes[2].place) == (
+        "streams.cam0.weight",
+        ("streams", "cam0", "weight"),
+    )
+
+
+def test_aliases_of_aliases_do_not_grow_without_bounds(load: Load) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 12)]
+    with pytest.raises(UsageError, match="holds too much"):
+        load("\n".join(lines))
+
+
+def test_a_deep_file_is_refused(load: Load) -> None:
+    with pytest.raises(UsageError, match="line 1: is nested too deeply"):
+        load("a: " + "[" * 100_000)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    for path, told in (
+        (tmp_path / "none.yaml", "No such file"),
+        (tmp_path, "Is a directory"),
+        (Path("a\0b"), "no name of a file"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            load_settings(path, [], {}, {})
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * 4_000_001)
+    with pytest.raises(UsageError, match="larger than 4 MB"):
+        load_settings(large, [], {}, {})
+    large.write_bytes(b"a: b\n\xff")
+    with pytest.raises(UsageError, match="line 2: is no UTF-8 text"):
+        load_settings(large, [], {}, {})
+
+
+def test_many_streams_are_read(load: Load) -> None:
+    text = "service: {max_streams: 5000}\nstreams:\n" + "".join(
+        f"  cam-{number}:\n    detect: rtsp://192.0.2.1/{number}\n    fps: 5\n    classes: [person, car]\n"
+        for number in range(5000)
+    )
+    assert len(load(text).streams) == 5000
+
+
+def test_options_and_urls_are_named_in_messages() -> None:
+    with pytest.raises(UsageError, match=r"^--port: service.port: must be less than or equal to 65535, got 99999"):
+        load_settings(None, [], {}, {"service.port": 99_999})
+    with pytest.raises(UsageError, match=r"^URL 2: streams.h.detect: has an unknown scheme"):
+        load_settings(None, ["test://", "gopher://h/x y"], {}, {})
+
+
+def test_a_stream_with_zones_or_lines_is_tracked() -> None:
+    assert not StreamSettings(detect="test://").tracked
+    assert StreamSettings(detect="test://", track=True).tracked
+    assert StreamSettings.model_validate({"url": "test://", "lines": {"a": {"from": [0, 0], "to": [9, 9]}}}).tracked

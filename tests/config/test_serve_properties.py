@@ -1,0 +1,186 @@
+"""What holds for all configurations: nothing is lost on the way through the file, and no secret is ever told."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from tests.config.some_settings import SETTINGS, STREAMS
+from vision_infer.config.api_stream import stream_from_api
+from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
+from vision_infer.config.serve_file import load_settings
+from vision_infer.core.errors import UsageError
+
+SECRET = "Hunter2-geheim"
+
+
+def written(value: Any) -> Any:
+    """A value as a user writes it: dollar signs doubled."""
+    if isinstance(value, dict):
+        return {key: written(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [written(below) for below in value]
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    return value.replace("$", "$$") if isinstance(value, str) else str(value) if isinstance(value, Path) else value
+
+
+def load_text(text: str, environ: dict[str, str] | None = None) -> ServeSettings:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "cameras.yaml")
+        path.write_text(text, encoding="utf-8")
+        return load_settings(path, [], environ or {}, {})
+
+
+@given(SETTINGS, st.booleans())
+@settings(deadline=None)
+def test_settings_come_back_from_the_file_as_they_were(before: ServeSettings, short: bool) -> None:
+    data = written(before.model_dump(by_alias=True, exclude_defaults=short))
+    assert load_text(yaml.safe_dump(data, default_flow_style=short, sort_keys=False)) == before
+
+
+@given(STREAMS)
+@settings(deadline=None)
+def test_a_stream_is_the_same_over_the_api(data: dict[str, Any]) -> None:
+    service = ServiceSettings(allow_schemes=("rtsp", "https", "rtmp", "srt", "test", "file", "dev"))
+    if data.get("hook") is not None:
+        with pytest.raises(UsageError, match="hook"):
+            stream_from_api(data, service)
+        data["hook"] = None
+    settled = StreamSettings.model_validate(data)
+    if any("${" in (url or "") for url in (settled.detect, settled.view)):
+        with pytest.raises(UsageError, match="a reference"):
+            stream_from_api(data, service)
+    else:
+        assert stream_from_api(json.loads(json.dumps(data)), service) == settled
+
+
+PLACES = [
+    ("service", "token"),
+    ("service", "host"),
+    ("service", "port"),
+    ("service", "allow_networks", 0),
+    ("service", "tls"),
+    ("service",),
+    ("model",),
+    ("workers",),
+    ("defaults", "fps"),
+    ("defaults", "classes"),
+    ("defaults", "transport"),
+    ("defaults",),
+    ("streams", "front", "detect"),
+    ("streams", "front", "view"),
+    ("streams", "front", "fps"),
+    ("streams", "front", "enabled"),
+    ("streams", "front", "clock"),
+    ("streams", "front", "classes"),
+    ("streams", "front", "per_class", "person"),
+    ("streams", "front", "zones"),
+    ("streams", "front", "zones", "door", "polygon", 0),
+    ("streams", "front", "region", "look"),
+    ("streams", "front", "reconnect"),
+    ("streams", "front", "reconnect", "attempts"),
+    ("streams", "front", "loop"),
+    ("streams", "front", "passwrd"),
+    ("streams", "front"),
+    ("streams",),
+    ("passwort",),
+]
+SHAPES = [
+    "{}",
+    "rtsp://user:{}@192.0.2.1/front",
+    "rtsp://user:{}@@192.0.2.1:99999/front",
+    "rtps://user:{}@192.0.2.1/front",
+    "rtsp:/user:{}@192.0.2.1/front",
+    "rtsp://user:{}/192.0.2.1",
+    "rtsp://user:pass/{}@192.0.2.1/front",
+    "https://192.0.2.1/x?token={}",
+    "https://[192.0.2.1/{}",
+    " rtsp://u:{}@h",
+    "file:{}",
+    "${{{}}}",
+    "${{{}",
+    "{}\0",
+    "/dev/{}",
+]
+
+
+def put(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
+    """A file with a value at a place, good but for that."""
+    data: dict[str, Any] = {"streams": {"front": {"detect": "rtsp://192.0.2.1/front"}}}
+    at: Any = data
+    for key, following in pairwise(place):
+        empty: Any = [] if isinstance(following, int) else {}
+        at = at.setdefault(key, empty)
+    if isinstance(at, list):
+        at.append(value)
+    else:
+        at[place[-1]] = value
+    return data
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(SHAPES), st.booleans(), st.integers(0, 3), st.booleans())
+@example(("streams", "front", "detect"), SHAPES[2], False, 0, False)
+@settings(deadline=None, max_examples=400)
+def test_a_secret_is_never_told(place: tuple[Any, ...], shape: str, by_reference: bool, wrap: int, broken: bool) -> None:
+    secret = "${CAM}" if by_reference else SECRET
+    if shape.startswith(("file:", "$")):  # names of files and variables are told: they are no secrets
+        secret = "NO_SUCH"
+    value: Any = shape.format(secret)
+    value = [value, [value], {"a b": value}, [[value, 1]]][wrap]
+    text = yaml.safe_dump(put(place, value)) + ("\n  - [" if broken else "")
+    outcome: ServeSettings | UsageError
+    try:
+        outcome = load_text(text, {"CAM": SECRET})
+    except UsageError as error:
+        outcome = error
+    if isinstance(outcome, UsageError):
+        told = [str(outcome), repr(outcome), *map(str, getattr(outcome, "mistakes", ()))]
+        assert not any(SECRET in one for one in told)
+        assert outcome.__cause__ is None
+        assert outcome.__context__ is None or outcome.__suppress_context__
+    elif place[-1] in ("token", "detect", "view"):
+        assert SECRET not in repr(outcome)
+        assert SECRET not in str(outcome)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"streams: {{front: {{url: rtsp://u:{SECRET},{SECRET}@192.0.2.1/x}}}}",
+        f"streams: {{front: {{url: rtsp://u:a,{SECRET}}}}}",
+        f"streams: [rtsp://u:{SECRET}@192.0.2.1/x]",
+        f"streams: rtsp://u:{SECRET}@192.0.2.1/x",
+        f"streams: {{'rtsp://u:{SECRET}@192.0.2.1/x': null}}",
+        f"service: {{token: *{SECRET}}}",
+        f"service: {{token: !{SECRET} x}}",
+        f"service: {{token: &{SECRET} a, token: b}}",
+        f"service: {{token: '{SECRET}",
+        f"service:\n\ttoken: {SECRET}",
+        f"service: token: {SECRET}",
+        f"service: {{token: %{SECRET}}}",
+        f"service: {{token: @{SECRET}}}",
+        f"service: {{token: `{SECRET}}}",
+        f'service: {{token: "\\{SECRET}"}}',
+        f"%{SECRET} x\n---\na: b",
+        f"{SECRET}",
+        f"[{SECRET}]",
+        f"? [{SECRET}]\n: x",
+        f"<<: {SECRET}",
+        f"service: {{<<: [{SECRET}]}}",
+    ],
+)
+def test_nor_does_yaml_that_breaks_at_it(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_text(text)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
