@@ -73,7 +73,7 @@ class Result:
             file += '"damaged": true, '
         tail = "" if self.live is None else _live_fields(self.live)
         if self.events:
-            tail += ', "events": ' + json.dumps([event.to_dict() for event in self.events], ensure_ascii=False)
+            tail += ', "events": ' + json.dumps([event.to_dict() for event in self.events])
         return (
             '{"stream": %s, "frame": %d, %s"pts_s": %s, "width": %d, "height": %d, "model": %s, "engine": %s, '
             '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
