@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -21,6 +23,8 @@ from vision_infer.stream.redact import redact
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:problem-type:vision-infer:"
 MOST_MISTAKES = 20
+
+logger = logging.getLogger("vision_infer.http")
 
 KINDS: Mapping[str, tuple[int, str]] = {
     "bad-request": (400, "The request cannot be understood"),
@@ -142,19 +146,35 @@ def install(app: FastAPI) -> None:
 
     async def of_ours(_: Request, error: Exception) -> Response:
         assert isinstance(error, VisionInferError)
-        return problem_of(error).response()
+        problem = problem_of(error)
+        if problem.status_code == 500:
+            logger.error("%s", redact(str(error)))
+        return problem.response()
 
     async def of_values(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         return invalid(error.errors()).response()
 
-    async def of_http(_: Request, error: Exception) -> Response:
+    async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return as_problem(error).response()
+        response = as_problem(error).response()
+        if error.status_code == 405:  # the framework names the methods of one route only, of several with this path
+            response.headers["Allow"] = ", ".join(_methods_of(app, request.scope["path"]))
+        return response
 
     app.add_exception_handler(VisionInferError, of_ours)
     app.add_exception_handler(RequestValidationError, of_values)
     app.add_exception_handler(HTTPException, of_http)
+
+
+def _methods_of(app: FastAPI, path: str) -> list[str]:
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    return [
+        method.upper()
+        for template, operations in paths.items()
+        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path)
+        for method in operations
+    ]
 
 
 def as_problem(error: HTTPException) -> Problem:

@@ -1,0 +1,283 @@
+"""Who may do what: tokens, roles, sessions, names of hosts, origins."""
+
+from __future__ import annotations
+
+import json
+import stat
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from tests.service.fakes import ADMIN, JPEG, OPEN, TOKENS, VIEW, Api, FakeBackend, FakeClock, problem
+from vision_infer.config.serve import ServiceSettings
+from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.service.auth import Sessions, is_loopback, tokens_for
+from vision_infer.service.guard import SESSION_COOKIE
+
+METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
+
+
+def routes(api: Api) -> list[tuple[str, str]]:
+    """Every method and path of the application, and some that there are not."""
+    document = api.get("/api/v1/openapi.json", token=ADMIN).json()
+    paths = [path.replace("{name}", "door") for path in document["paths"]]
+    assert "/api/v1/streams/door/snapshot.jpg" in paths
+    return [(method, path) for path in [*paths, "/api/v1/openapi.json", "/", "/docs", "/nothing"] for method in METHODS]
+
+
+def test_nothing_but_health_answers_without_a_token() -> None:
+    api = Api(tokens=TOKENS, backend=FakeBackend(requests_per_second=10_000))
+    for method, path in routes(api):
+        for headers in ({}, {"Authorization": "Basic YTpi"}, {"Cookie": f"{SESSION_COOKIE}=guessed"}):
+            answer = api.ask(method, path, headers=headers, json={} if method in ("POST", "PUT") else None)
+            if path == "/healthz":
+                assert answer.status_code == (200 if method == "GET" else 405), (method, path)
+            else:
+                assert answer.status_code == 401, (method, path)
+                assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert len(api.backend.kept) == 1
+
+
+def test_there_are_no_routes_that_the_document_does_not_have() -> None:
+    api = Api()
+    known = set(api.get("/api/v1/openapi.json").json()["paths"]) | {"/api/v1/openapi.json", "/api/v1/results"}
+    there = {str(getattr(route, "path", "")) for route in all_routes(api.app.routes)}
+    assert there - known == set()
+
+
+def all_routes(found: Any) -> list[Any]:
+    flat = []
+    for route in found:
+        inner = getattr(route, "routes", None) or getattr(getattr(route, "original_router", None), "routes", None)
+        flat += all_routes(inner) if inner else [route]
+    return flat
+
+
+@settings(max_examples=60)
+@given(st.text(max_size=60), st.sampled_from(["", "Bearer ", "bearer ", "Bearer", "Token ", "Bearer  "]))
+def test_no_guess_is_a_token(guess: str, kind: str) -> None:
+    api = Api(tokens=TOKENS)
+    header = f"{kind}{guess}".encode("utf-8", "replace").replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")
+    assert api.get("/api/v1/streams", headers={b"authorization": header}).status_code == 401
+
+
+def test_a_token_in_the_url_is_none() -> None:
+    api = Api(tokens=TOKENS)
+    for name in ("token", "access_token", "authorization"):
+        problem(api.get("/api/v1/streams", params={name: ADMIN}), 401, "unauthorized")
+
+
+def test_roles() -> None:
+    api = Api(tokens=TOKENS)
+    body = {"detect": "rtsp://10.0.0.9/x"}
+    for path in ("/api/v1/streams", "/api/v1/streams/door", "/api/v1/models", "/metrics", "/readyz", "/api/v1/openapi.json"):
+        assert api.get(path, token=VIEW).status_code == 200
+    for method, path in (("PUT", "/api/v1/streams/x"), ("DELETE", "/api/v1/streams/door"), ("PATCH", "/"), ("POST", "/nothing")):
+        problem(api.ask(method, path, token=VIEW, json=body if method == "PUT" else None), 403, "forbidden")
+    sent = api.ask("POST", "/api/v1/infer", token=VIEW, content=JPEG, headers={"Content-Type": "image/jpeg"})
+    assert sent.status_code == 200
+    assert api.ask("PUT", "/api/v1/streams/x", token=ADMIN, json=body).status_code == 201
+    assert api.get("/api/v1/session", token=VIEW).json()["role"] == "view"
+    assert api.get("/api/v1/session", token=ADMIN).json()["role"] == "admin"
+
+
+def test_on_loopback_without_tokens_everything_is_open() -> None:
+    api = Api(tokens=OPEN)
+    assert api.ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.9/x"}).status_code == 201
+    login = api.ask("POST", "/api/v1/session")
+    assert login.json() == {"role": "admin", "expires_s": None}
+    assert "set-cookie" not in login.headers
+
+
+def cookie_of(api: Api, token: str) -> str:
+    answer = api.ask("POST", "/api/v1/session", json={"token": token})
+    assert answer.status_code == 200, answer.text
+    morsel = SimpleCookie(answer.headers["set-cookie"])[SESSION_COOKIE]
+    assert (morsel["httponly"], morsel["samesite"], morsel["path"]) == (True, "strict", "/")
+    assert int(morsel["max-age"]) == answer.json()["expires_s"] > 0
+    assert token not in answer.text + answer.headers["set-cookie"]
+    return f"{SESSION_COOKIE}={morsel.value}"
+
+
+def test_a_browser_logs_in_and_out() -> None:
+    api = Api(tokens=TOKENS)
+    cookie = cookie_of(api, ADMIN)
+    own = {"Cookie": f"theme=dark; {cookie}", "Origin": "http://127.0.0.1:8080"}
+    assert api.get("/api/v1/streams", headers=own).status_code == 200
+    assert api.ask("PUT", "/api/v1/streams/x", headers=own, json={"detect": "rtsp://10.0.0.9/x"}).status_code == 201
+    out = api.ask("DELETE", "/api/v1/session", headers=own)
+    assert out.status_code == 204
+    assert "Max-Age=0" in out.headers["set-cookie"]
+    problem(api.get("/api/v1/streams", headers=own), 401, "unauthorized")
+
+
+def test_a_login_by_header_and_what_is_no_login() -> None:
+    api = Api(tokens=TOKENS)
+    answer = api.ask("POST", "/api/v1/session", token=VIEW)
+    assert answer.json()["role"] == "view"
+    assert "Secure" not in answer.headers["set-cookie"]
+    for body in (b"", b"[]", b"{}", b'{"token": 5}', b'{"token": ""}', b"[" * 100_000, b"\xff", b'{"token": "wrong"}'):
+        problem(api.ask("POST", "/api/v1/session", content=body), 401, "unauthorized")
+
+
+def test_behind_tls_the_cookie_is_secure(tmp_path: Path) -> None:
+    backend = FakeBackend(tls={"certificate": tmp_path / "a.pem", "key": tmp_path / "b.pem"})
+    answer = Api(backend, TOKENS).ask("POST", "/api/v1/session", token=VIEW)
+    assert "Secure" in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("http://127.0.0.1:8080", True),
+        ("https://127.0.0.1:8080", True),
+        ("http://127.0.0.1", False),
+        ("http://localhost:8080", False),
+        ("http://127.0.0.1:8080.evil.example", False),
+        ("https://evil.example", False),
+        ("null", False),
+        ("http://[", False),
+        ("http://127.0.0.1:99999", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_what_a_cookie_may_change_depends_on_the_origin(origin: str | None, allowed: bool) -> None:
+    api = Api(tokens=TOKENS)
+    headers = {"Cookie": cookie_of(api, ADMIN)} | ({} if origin is None else {"Origin": origin})
+    assert api.get("/api/v1/streams", headers=headers).status_code == 200  # a foreign site cannot read the answer: CORS is off
+    answer = api.ask("PUT", "/api/v1/streams/x", headers=headers, json={"detect": "rtsp://10.0.0.9/x"})
+    if allowed:
+        assert answer.status_code == 201
+    else:
+        problem(answer, 403, "wrong-origin")
+        assert "x" not in api.backend.kept
+
+
+def test_a_foreign_site_cannot_use_an_open_service() -> None:
+    api = Api(tokens=OPEN)
+    evil = {"Origin": "https://evil.example"}
+    problem(api.ask("PUT", "/api/v1/streams/x", headers=evil, json={"detect": "rtsp://10.0.0.9/x"}), 403, "wrong-origin")
+    answer = api.ask("OPTIONS", "/api/v1/streams/x", headers=evil | {"Access-Control-Request-Method": "PUT"})
+    assert answer.status_code == 405
+    assert not any(name.startswith("access-control") for name in answer.headers)
+    token = Api(tokens=TOKENS).ask("PUT", "/api/v1/streams/x", token=ADMIN, headers=evil, json={"detect": "rtsp://10.0.0.9/x"})
+    assert token.status_code == 201  # who has the token needs no browser
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8080", "localhost", "LOCALHOST:8080", "localhost.", "[::1]:8080", "cameras.example:1"]
+)
+def test_names_under_which_it_is_reached(host: str) -> None:
+    api = Api(FakeBackend(allow_hosts=["cameras.example"]))
+    assert api.get("/api/v1/version", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "10.0.0.7:8080", "", "localhost@evil.example", "localhost/x", "a:b:c", "[::1"],
+)
+def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
+    api = Api(FakeBackend(allow_hosts=["cameras.example"]), TOKENS)
+    problem(api.get("/api/v1/version", headers={"Host": host}, token=ADMIN), 421, "wrong-host")
+    assert api.get("/healthz", headers={"Host": host}).status_code == 200
+
+
+def test_where_others_reach_it_any_address_is_right_and_no_foreign_name() -> None:
+    api = Api(FakeBackend(host="0.0.0.0"), TOKENS)
+    for host in ("10.0.0.7:8080", "[fe80::1]:8080", "localhost"):
+        assert api.get("/api/v1/version", headers={"Host": host}, token=ADMIN).status_code == 200
+    problem(api.get("/api/v1/version", headers={"Host": "evil.example"}, token=ADMIN), 421, "wrong-host")
+
+
+def test_wrong_tokens_of_one_address_are_limited() -> None:
+    backend = FakeBackend()
+    api = Api(backend, TOKENS, address="192.0.2.1")
+    for _ in range(10):
+        problem(api.get("/api/v1/version", token="wrong"), 401, "unauthorized")
+    answer = api.get("/api/v1/version", token=ADMIN)
+    problem(answer, 429, "too-many-requests")
+    assert int(answer.headers["retry-after"]) >= 1
+    problem(api.ask("POST", "/api/v1/session", json={"token": ADMIN}), 429, "too-many-requests")
+    other = Api(backend, app=api.app, address="192.0.2.2")
+    assert other.get("/api/v1/version", token=ADMIN).status_code == 200
+    api.clock.move(10)
+    assert api.get("/api/v1/version", token=ADMIN).status_code == 200
+
+
+def test_sessions_end_and_are_bounded() -> None:
+    clock = FakeClock()
+    sessions = Sessions(clock, lifetime_s=60, most=3)
+    first, *others = [sessions.open("view") for _ in range(4)]
+    assert sessions.role_of(first) is None
+    assert [sessions.role_of(one) for one in others] == ["view"] * 3
+    clock.move(60)
+    assert [sessions.role_of(one) for one in others] == [None] * 3
+    assert len(sessions) == 0
+    sessions.close("unknown")
+
+
+def test_a_token_is_made_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    made = tokens_for(ServiceSettings(host="0.0.0.0"), folder, FakeClock())
+    assert made.made is not None
+    assert made.tokens.role_of(made.made) == "admin"
+    path = folder / "token.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert made.made not in path.read_text()
+    again = tokens_for(ServiceSettings(host="0.0.0.0"), folder, FakeClock())
+    assert again.made is None
+    assert again.tokens.role_of(made.made) == "admin"
+    assert [one.name for one in folder.iterdir()] == ["token.json"]
+
+
+def test_which_tokens_there_are(tmp_path: Path) -> None:
+    assert not tokens_for(ServiceSettings(), tmp_path).tokens.needed
+    chosen = tokens_for(ServiceSettings(token=SecretStr(ADMIN), view_token=SecretStr(VIEW), host="0.0.0.0"), tmp_path)
+    assert (chosen.made, chosen.tokens.role_of(ADMIN), chosen.tokens.role_of(VIEW)) == (None, "admin", "view")
+    assert not (tmp_path / "token.json").exists()
+    on_loopback = tokens_for(ServiceSettings(view_token=SecretStr(VIEW)), tmp_path)
+    assert on_loopback.made is not None
+    with pytest.raises(UsageError, match="is the same"):
+        tokens_for(ServiceSettings(token=SecretStr(ADMIN), view_token=SecretStr(ADMIN)), tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"sha256": "00"}', '{"sha256": 5}', '{"sha256": "zz"}', "[" * 100_000])
+def test_a_broken_file_of_the_token_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "token.json").write_text(text)
+    with pytest.raises(UsageError, match="holds no hash"):
+        tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"token\.json"):
+        tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path / "file" / "state")
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("cam", False),
+    ],
+)
+def test_what_loopback_is(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_the_hash_is_json_that_says_when(tmp_path: Path) -> None:
+    tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path, FakeClock())
+    values = json.loads((tmp_path / "token.json").read_text())
+    assert values["created"] == "2023-11-14T22:30:00.000Z"
+    assert len(values["sha256"]) == 64

@@ -1,0 +1,173 @@
+"""How much one client may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Message
+
+from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, FakeClock, problem
+from vision_infer.service.guard import MOST_JSON_BYTES
+from vision_infer.service.limits import Gate, TokenBuckets, address_of, limited
+from vision_infer.service.problem import Problem
+
+AS_JPEG = {"Content-Type": "image/jpeg"}
+
+
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+    clock = FakeClock()
+    buckets = TokenBuckets(2.0, 4.0, clock)
+    assert [buckets.take("a") for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]
+    assert buckets.take("b") == 0
+    clock.move(0.5)
+    assert (buckets.wait_s("a"), buckets.take("a")) == (0, 0)
+    assert buckets.take("a") == pytest.approx(0.5)
+    clock.move(3600)
+    assert [buckets.take("a") == 0 for _ in range(5)] == [True] * 4 + [False]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2_000)), max_size=200))
+def test_no_address_gets_more_than_its_rate(steps: list[tuple[int, int]]) -> None:
+    clock = FakeClock()
+    begin = clock.now
+    buckets = TokenBuckets(5.0, 10.0, clock, most=4)
+    taken = dict.fromkeys(range(4), 0)
+    for address, pause_ms in steps:
+        clock.move(pause_ms / 1e3)
+        taken[address] += buckets.take(str(address)) == 0
+        assert taken[address] <= 10 + 5 * (clock.now - begin) / 1e9 + 1e-6
+
+
+def test_buckets_are_bounded() -> None:
+    buckets = TokenBuckets(1.0, 2.0, FakeClock(), most=10)
+    for number in range(1000):
+        assert buckets.take(f"10.0.0.{number}") == 0
+    assert len(buckets) == 10
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("nowhere", "nowhere"),
+    ],
+)
+def test_what_an_address_is(host: str, address: str) -> None:
+    assert address_of({"type": "http", "client": (host, 1)}) == address
+    assert address_of({"type": "http", "client": None}) == ""
+
+
+def test_too_many_requests() -> None:
+    backend = FakeBackend(requests_per_second=2)
+    api = Api(backend, address="192.0.2.1")
+    for _ in range(4):
+        assert api.get("/api/v1/version").status_code == 200
+    answer = api.get("/api/v1/version")
+    problem(answer, 429, "too-many-requests")
+    assert answer.headers["retry-after"] == "1"
+    assert api.get("/healthz").status_code == 200
+    assert Api(backend, app=api.app, address="192.0.2.2").get("/api/v1/version").status_code == 200
+    api.clock.move(1)
+    assert api.get("/api/v1/version").status_code == 200
+
+
+def chunks(count: int, size: int) -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield (JPEG if number == 0 else b"").ljust(size, b"x")
+
+    return body()
+
+
+def test_a_picture_may_have_so_many_bytes_and_no_more() -> None:
+    backend = FakeBackend(max_upload_mb=0.01)
+    api = Api(backend)
+    most = JPEG.ljust(10_000, b"x")
+    assert api.ask("POST", "/api/v1/infer", content=most, headers=AS_JPEG).status_code == 200
+    answer = api.ask("POST", "/api/v1/infer", content=most + b"x", headers=AS_JPEG)
+    assert "10000 bytes" in problem(answer, 413, "too-large")["detail"]
+    assert api.ask("POST", "/api/v1/infer", content=chunks(10, 1000), headers=AS_JPEG).status_code == 200
+    problem(api.ask("POST", "/api/v1/infer", content=chunks(11, 1000), headers=AS_JPEG), 413, "too-large")
+    assert [len(picture) for picture, *_ in backend.pictures] == [10_000, 10_000]
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "99999999999999999999", "٣"])
+def test_a_length_that_is_none(length: str) -> None:
+    headers = [(b"content-type", b"image/jpeg"), (b"content-length", length.encode())]
+    answer = Api().ask("POST", "/api/v1/infer", content=JPEG, headers=headers)
+    problem(answer, 413, "too-large")
+
+
+def test_settings_and_tokens_may_have_a_megabyte() -> None:
+    api = Api(tokens=TOKENS)
+    body = b" " * (MOST_JSON_BYTES + 1)
+    for method, path in (("PUT", "/api/v1/streams/x"), ("POST", "/api/v1/session"), ("POST", "/nothing")):
+        problem(api.ask(method, path, token=ADMIN, content=body), 413, "too-large")
+    problem(api.ask("POST", "/api/v1/session", content=chunks(101, 10_000)), 413, "too-large")
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    async def never() -> Message:
+        await asyncio.sleep(LONG_S)
+        raise AssertionError
+
+    async def work() -> None:
+        receive = limited({"type": "http", "headers": []}, never, 100, timeout_s=0.01)
+        with pytest.raises(Problem) as slow:
+            await receive()
+        assert slow.value.status_code == 408
+
+    asyncio.run(work())
+
+
+def test_after_the_body_waiting_for_the_client_to_leave_has_no_limit() -> None:
+    messages: list[Message] = [{"type": "http.request", "body": b"x" * 100}, {"type": "http.disconnect"}]
+
+    async def receive_next() -> Message:
+        if len(messages) == 1:
+            await asyncio.sleep(0.05)
+        return messages.pop(0)
+
+    async def work() -> None:
+        receive = limited({"type": "http", "headers": []}, receive_next, 100, timeout_s=0.02)
+        assert (await receive())["type"] == "http.request"
+        assert (await receive())["type"] == "http.disconnect"
+
+    asyncio.run(work())
+
+
+def test_a_gate_has_its_places_and_its_queue() -> None:
+    async def work() -> None:
+        gate = Gate(2, 1)
+        leave = asyncio.Event()
+        inside = 0
+        most = 0
+
+        async def visit() -> None:
+            nonlocal inside, most
+            async with gate.place():
+                inside += 1
+                most = max(most, inside)
+                await leave.wait()
+                inside -= 1
+
+        visits = [asyncio.ensure_future(visit()) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as full:
+            async with gate.place():
+                pass
+        assert (full.value.status_code, full.value.kind) == (503, "unavailable")
+        leave.set()
+        await asyncio.gather(*visits)
+        assert most == 2
+        async with gate.place():
+            pass
+
+    asyncio.run(work())
