@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -180,3 +183,12 @@ def test_the_callers_arithmetic_stays_as_it_was(bundled: Path) -> None:
         engine.collect(engine.submit(engine.lend(1)))
         assert np.array([smallest])[0] * 1.0 == smallest
         assert np.float64(2.0) ** -1060 > 0
+
+
+def test_the_runtime_is_told_to_tell_nobody(tmp_path: Path) -> None:
+    """It would keep an identifier of this device in the user's cache folder."""
+    code = "from vision_infer.engine.device import load_onnxruntime; load_onnxruntime()"
+    environ = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], env={**environ, **home}, check=True, timeout=120)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

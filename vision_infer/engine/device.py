@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from vision_infer.core.errors import EngineError, UsageError
 
@@ -32,6 +33,22 @@ def parse_device(device: str) -> tuple[str, int]:
     if match is None:
         raise UsageError(f"unknown device {device!r}", "use cpu or cuda:N")
     return "cuda", int(match[1] or 0)
+
+
+def load_onnxruntime() -> Any:
+    """The module ``onnxruntime``, told first to send nothing about its use anywhere: since 1.29 it does on Linux, unless told.
+
+    Who wants that nevertheless sets ``ORT_DISABLE_TELEMETRY=0``.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_runtime() from error
+    return onnxruntime
 
 
 def missing_runtime() -> EngineError:

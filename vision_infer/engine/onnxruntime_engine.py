@@ -19,7 +19,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.buffers import BufferPool, HostBuffer
-from vision_infer.engine.device import missing_runtime
+from vision_infer.engine.device import load_onnxruntime
 from vision_infer.engine.engine import OUTPUT_NAMES, Loan, RawResults, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
 
@@ -132,10 +132,7 @@ class OnnxRuntimeEngine:
 
 
 def _load(path: Path, settings: OnnxRuntimeSettings) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_runtime() from error
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.device import available_cpus, missing_runtime, parse_device
+from vision_infer.engine.device import available_cpus, load_onnxruntime, missing_runtime, parse_device
 from vision_infer.engine.engine import Engine
 
 RUNTIMES = ("onnxruntime", "null")
@@ -72,9 +72,7 @@ def _parse_name(name: str) -> tuple[str, str | None]:
 def _choose_device(device: str) -> tuple[str, int]:
     if device != "auto":
         return parse_device(device)
-    import onnxruntime
-
-    return ("cuda", 0) if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else ("cpu", 0)
+    return ("cuda", 0) if "CUDAExecutionProvider" in load_onnxruntime().get_available_providers() else ("cpu", 0)
 
 
 def _null_engine(path: Path, workers: int, batch: int) -> Engine:
