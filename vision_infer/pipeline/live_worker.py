@@ -17,6 +17,7 @@ from vision_infer.pipeline.messages import Ended, Message, Superseded
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.stream.backoff import Backoff, after_refusals
+from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, Source, ends_by_itself
 
 GOOD_NS = 5_000_000_000
@@ -64,8 +65,8 @@ class LiveWorker:
         self._results = results
         self._clock = clock
         self._window = window
-        self._own = threading.Lock()
-        """held while a frame is handed on, and by whoever takes the stream away"""
+        self._own = threading.RLock()
+        """held while a frame is counted and handed on, and by whoever takes the stream away"""
         self._gone = False
         self._pacer = _pacer(command)
         self._sequence = 0
@@ -126,17 +127,23 @@ class LiveWorker:
         self._failures += 1
         try:
             with self._open_source(self.stopping) as source:
+                if self.stopping.is_set():  # it may have taken long, and reading would take longer
+                    return None
                 self.live.connections += 1
                 taken = _Taken(self.record, self.live)
                 frames = self._clock.monotonic_ns()
                 try:
                     self._read(source, taken)
                 finally:
-                    taken.all_of(source)
+                    with self._own:
+                        if not self._gone:
+                            taken.all_of(source)
         except StreamError as error:
             failure = error
         except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
-            failure = StreamError(f"{self.record.name}: unexpected {type(error).__name__}: {error}", "please report this")
+            failure = StreamError(
+                f"{self.record.name}: unexpected {type(error).__name__}: {redact(str(error))}", "please report this"
+            )
             failure.__cause__ = error
         last = self.live.last_frame_ns
         if last is not None and last > opened and last - frames >= GOOD_NS:
@@ -153,17 +160,16 @@ class LiveWorker:
             if self.stopping.is_set():
                 return
             end = now()
-            if first:
-                first = False
-                self.record.info = source.info
-                self.live.last_frame_ns = None
-                self._tell(StreamState.LIVE)
-            elif self.record.state is StreamState.STALLED:
-                self._tell(StreamState.LIVE)
-            taken.frame(frame, source, end)
             with self._own:
                 if self._gone:
                     return
+                if first:
+                    self.record.info = source.info
+                    self.live.last_frame_ns = None
+                taken.frame(frame, source, end)
+                if first or self.record.state is StreamState.STALLED:
+                    first = False
+                    self._tell(StreamState.LIVE)
                 self._index = base + frame.index + 1
                 self._take(replace(frame, index=base + frame.index) if base else frame)
             del frame  # the picture's memory is not held while waiting for the next
@@ -191,8 +197,9 @@ class LiveWorker:
         self.stopping.wait(wait_s)
 
     def _tell(self, state: StreamState, reason: str = "") -> None:
-        if not self._gone:
-            self._tell_state(self.record, state, reason)
+        with self._own:
+            if not self._gone:
+                self._tell_state(self.record, state, reason)
 
 
 class _Taken:
@@ -246,4 +253,4 @@ def _pacer(command: AddStream) -> Pacer | None:
 
 
 def _text(failure: StreamError | None) -> str:
-    return "the server ended the stream" if failure is None else str(failure)
+    return "the server ended the stream" if failure is None else redact(str(failure))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from vision_infer.core.clock import Clock
 from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState
 
 EVENTS_KEPT = 1024
+
+_log = logging.getLogger("vision_infer.pipeline")
 
 
 class StreamTable:
@@ -48,7 +51,10 @@ class StreamTable:
             event = StreamEvent(record.name, state, record.since_ns, reason, record.since_wall_ns)
             self._events.append(event)
             if self._on_event is not None:
-                self._on_event(event)
+                try:
+                    self._on_event(event)
+                except Exception:  # noqa: BLE001 - who listens must not end whoever tells
+                    _log.exception("%s: its change to %s could not be told", record.name, state.value)
 
     def set_if_there(self, record: StreamRecord, state: StreamState, reason: str) -> None:
         """As :meth:`set_state`; nothing where the record's place was given to another stream."""

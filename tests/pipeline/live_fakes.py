@@ -1,0 +1,244 @@
+"""A camera whose every step a test decides, and what is needed around it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakePicture, FakeSink, make_lane
+from vision_infer.config.serve import Reconnect
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.drop import DropReason
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.core.trace import Trace
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, StreamInfo
+
+SOON = Reconnect(min_s=0.001, max_s=0.001, refused_s=60.0)
+"""comes back at once"""
+
+
+def until(condition: Callable[[], object], what: str = "a condition") -> None:
+    """Wait for what another thread does, but never for ever."""
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {LONG_S} s for {what}"
+        time.sleep(0.002)
+
+
+class HandClock:
+    """Stands still unless it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 10**12
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return 1_700_000_000 * 10**9 + self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
+
+
+class Camera:
+    """A live source that does what it is told, over any number of connections.
+
+    What it is told waits in a queue, which the open connection works off; it goes on over connections.
+
+    Args:
+        number: of the stream, less than 200; its name is ``s<number>``.
+        path: a URL, or a file, which ends by itself.
+        refusals: raised by the first attempts to open it, one each.
+        clock: gives the times of capture.
+        loop: a file that begins again at its end.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        path: str | None = None,
+        refusals: list[Exception] | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        loop: bool = False,
+    ) -> None:
+        self.loop = loop
+        self.number = number
+        self.name = f"s{number}"
+        self.path = path or f"rtsp://10.0.0.{number + 1}/main"
+        self.clock = clock
+        self.refusals = list(refusals or [])
+        self.opened: list[Connection] = []
+        self.attempts = 0
+        self.release = threading.Event()
+        """lets go on whatever hangs"""
+        self.hangs = threading.Event()
+        """something hangs"""
+        self.orders: queue.SimpleQueue[Callable[[Connection], Iterator[Frame] | None]] = queue.SimpleQueue()
+        self.hang_when_opened = False
+
+    @property
+    def spec(self) -> SourceSpec:
+        return SourceSpec(self.name, "live", (self.path,), live=LiveOptions(loop=self.loop))
+
+    def open(self, stopping: threading.Event) -> Connection:
+        self.attempts += 1
+        if self.refusals:
+            raise self.refusals.pop(0)
+        if self.hang_when_opened:
+            self.hang()
+        connection = Connection(self, stopping)
+        self.opened.append(connection)
+        return connection
+
+    def hang(self) -> None:
+        self.hangs.set()
+        assert self.release.wait(2 * LONG_S), "nobody released what hangs"
+
+    def give(self, count: int = 1) -> None:
+        """Let it give frames."""
+        for _ in range(count):
+            self.orders.put(lambda connection: connection.frame())
+
+    def drop(self, reason: DropReason, count: int = 1) -> None:
+        """Let it count frames that it does not deliver."""
+        self.orders.put(lambda connection: connection.report.drop(reason, count))
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Let the connection end, with an error or without."""
+
+        def work(connection: Connection) -> None:
+            connection.ended = True
+            if error is not None:
+                raise error
+
+        self.orders.put(work)
+
+    def hang_here(self) -> None:
+        """Let its reading hang, whoever wants it to stop."""
+        self.orders.put(lambda connection: self.hang())
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Let it call this between two frames."""
+
+        def order(connection: Connection) -> None:
+            del connection
+            work()
+
+        self.orders.put(order)
+
+
+class Connection:
+    """One connection to a camera."""
+
+    live = True
+
+    def __init__(self, camera: Camera, stopping: threading.Event) -> None:
+        self.camera = camera
+        self.spec = camera.spec
+        self.info = StreamInfo(Size(SIDE, SIDE), None, None, None, None, "fake", False)
+        self.report = ReadReport()
+        self.stopping = stopping
+        self.closed = threading.Event()
+        self.given = 0
+        self.ended = False
+        self.close_error: Exception | None = None
+
+    def frame(self) -> Iterator[Frame]:
+        index, self.given = self.given, self.given + 1
+        now = self.camera.clock.monotonic_ns()
+        trace = Trace(decode_start_ns=now, captured_ns=now, clock="arrival")
+        yield Frame(self.camera.name, index, index / 25, FakePicture(self.camera.number, index), trace)
+
+    def frames(self) -> Iterator[Frame]:
+        while not self.ended:
+            try:
+                order = self.camera.orders.get(timeout=0.02)
+            except queue.Empty:
+                if self.stopping.is_set():
+                    return
+                continue
+            yield from order(self) or ()
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.closed.set()
+        if self.close_error is not None:
+            raise self.close_error
+
+
+class Rig:
+    """A supervisor of cameras, a sink, and all that happens."""
+
+    def __init__(self, *cameras: Camera, engine: EchoEngine | None = None, **options: Any) -> None:
+        self.cameras = {camera.name: camera for camera in cameras}
+        self.sink = FakeSink()
+        self.engine = engine or EchoEngine()
+        self.events: list[StreamEvent] = []
+        options = {"keep_going": True, "on_event": self.events.append, "shared": [self.sink], **options}
+        self.supervisor = Supervisor([make_lane(self.engine)], open_stream=self.open, **options)
+
+    def open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Connection:
+        return self.cameras[spec.name].open(stopping)
+
+    def add(self, camera: Camera, **options: Any) -> AddStream:
+        """Run a camera; returns the command."""
+        self.cameras[camera.name] = camera
+        command = AddStream(camera.spec, "main", **{"reconnect": SOON, **options})
+        self.supervisor.add(command)
+        return command
+
+    def change(self, command: AddStream, **changes: Any) -> AddStream:
+        """Run a stream by a command with some changes; returns it."""
+        command = replace(command, **changes)
+        self.supervisor.change(command)
+        return command
+
+    def status(self, name: str = "s0") -> StreamStatus:
+        return next(status for status in self.supervisor.statuses() if status.name == name)
+
+    def wait_state(self, state: StreamState, name: str = "s0") -> StreamStatus:
+        until(lambda: self.status(name).state is state, f"{name} to be {state.value}, it is {self.status(name).state.value}")
+        return self.status(name)
+
+    def states(self, name: str = "s0") -> list[StreamState]:
+        """All states of a stream so far, in order."""
+        return [event.state for event in self.events if event.stream == name]
+
+    def give(self, camera: Camera, count: int = 1) -> None:
+        """Let a camera give frames, one after the other, each when the result of the one before is written."""
+        for _ in range(count):
+            written = len(self.sink.indices(camera.name))
+            camera.give()
+            until(lambda: len(self.sink.indices(camera.name)) > written, f"a result of {camera.name}")  # noqa: B023
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        started = time.monotonic()
+        work = threading.Thread(target=self.supervisor.close, daemon=True)
+        work.start()
+        work.join(LONG_S)
+        took = time.monotonic() - started
+        for camera in self.cameras.values():
+            camera.release.set()
+        assert not work.is_alive(), "closing the supervisor hangs"
+        if error is None:
+            assert took < LONG_S / 3
+
+
+def dropped(status: StreamStatus) -> int:
+    """Frames that were decoded and gave no result."""
+    return sum(count for reason, count in status.dropped.items() if reason not in ("not_referenced", "to_keyframe", "undecoded"))

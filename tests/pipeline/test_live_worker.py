@@ -1,0 +1,437 @@
+"""The worker of a live stream: it comes back from whatever happens to its camera, and whoever removes it never waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, wait_for
+from tests.pipeline.live_fakes import SOON, Camera, HandClock, Rig, dropped, until
+from vision_infer.config.serve import Reconnect
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.pipeline.live_watch import LiveWatch
+from vision_infer.pipeline.live_worker import GOOD_NS
+from vision_infer.pipeline.status import StreamState
+
+S = StreamState
+
+
+def test_a_server_that_ends_is_connected_again_and_frames_count_on() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera, reconnect=Reconnect(min_s=0.3, max_s=0.3))
+        rig.give(camera, 3)
+        camera.end()
+        until(lambda: S.BACKING_OFF in rig.states())
+        reason = rig.events[-1].reason if rig.events[-1].state is S.BACKING_OFF else rig.events[-2].reason
+        assert reason.startswith("the server ended the stream; next attempt in 0.")
+        assert reason.endswith(" s")
+        rig.give(camera, 2)
+        assert rig.wait_state(S.LIVE).reason == ""
+        status = rig.status()
+        assert (status.decoded, status.results, status.reconnects) == (5, 5, 1)
+        assert dropped(status) == 0
+        assert [connection.given for connection in camera.opened] == [3, 2]
+        assert rig.sink.indices() == [0, 1, 2, 3, 4]
+        assert rig.states() == [S.CONNECTING, S.LIVE, S.BACKING_OFF, S.CONNECTING, S.LIVE]
+        assert camera.opened[0].closed.is_set()
+    until(lambda: all(connection.closed.is_set() for connection in camera.opened))
+
+
+def test_every_change_has_its_time_and_the_reason_of_what_broke() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera)
+        rig.give(camera)
+        camera.end(StreamError("rtsp://cam/main: nothing came for 5 s", "is it on?"))
+        rig.give(camera)
+        (lost,) = [event for event in rig.events if event.state is S.BACKING_OFF]
+        assert lost.reason == "rtsp://cam/main: nothing came for 5 s: is it on?; next attempt in 0.0 s"
+        times = [event.at_ns for event in rig.events]
+        assert times == sorted(times)
+        assert all(event.at_wall_ns > 10**18 for event in rig.events)
+
+
+def test_counts_add_up_over_connections() -> None:
+    camera = Camera(0)
+    clogged, go = threading.Event(), threading.Event()
+
+    def run(batch: list[tuple[int, int]]) -> None:
+        if batch == [(0, 0)]:
+            clogged.set()
+            wait_for(go, "the engine's gate")
+
+    with Rig(engine=EchoEngine(run=run)) as rig:
+        rig.add(camera)
+        camera.give()
+        wait_for(clogged)
+        camera.drop(DropReason.STALE, 4)
+        camera.drop(DropReason.TO_KEYFRAME, 5)
+        camera.give(6)  # the engine stands still: five of them make room
+        camera.call(go.set)
+        camera.end()
+        camera.drop(DropReason.STALE, 2)
+        camera.drop(DropReason.NOT_REFERENCED, 3)
+        until(lambda: rig.status().results == 2)
+        rig.give(camera, 2)
+        camera.drop(DropReason.STALE, 1)
+        camera.end(StreamError("lost"))
+        until(lambda: rig.status().reconnects == 2)
+        status = rig.status()
+    assert status.dropped == {"superseded": 5, "stale": 7, "to_keyframe": 5, "not_referenced": 3}
+    assert (status.decoded, status.results) == (7 + 2 + 7, 4)
+    assert status.decoded == status.results + dropped(status)
+
+
+def test_what_the_camera_lost_and_damaged_adds_up_too() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera)
+        for gaps in (1, 2):
+            for _ in range(gaps):
+                camera.call(lambda: camera.opened[-1].report.gap(None, None))
+            rig.give(camera)
+            camera.end()
+        until(lambda: rig.status().reconnects == 2)
+        assert rig.status().gaps == 3
+
+
+def test_a_refusal_waits_long_and_says_so() -> None:
+    camera = Camera(0, refusals=[RefusedError("rtsp://cam/main: refused: wrong user or password", "check them")])
+    with Rig() as rig:
+        rig.add(camera)
+        status = rig.wait_state(S.REFUSED)
+        assert status.reason == "rtsp://cam/main: refused: wrong user or password: check them; next attempt in 60.0 s"
+        assert camera.attempts == 1
+    assert camera.attempts == 1
+
+
+def test_refusals_in_a_row_are_told_each() -> None:
+    camera = Camera(0, refusals=[RefusedError("no") for _ in range(4)])
+    with Rig() as rig:
+        rig.add(camera, reconnect=Reconnect(min_s=0.001, max_s=0.001, refused_s=0.002))
+        rig.give(camera)
+    assert rig.states()[:10] == [S.CONNECTING, S.REFUSED] * 4 + [S.CONNECTING, S.LIVE]
+    assert camera.attempts == 5
+
+
+def test_attempts_are_used_up() -> None:
+    camera = Camera(0, refusals=[StreamError("nothing listens there", "is it on?") for _ in range(5)])
+    with Rig() as rig:
+        rig.add(camera, reconnect=SOON.model_copy(update={"attempts": 3}))
+        status = rig.wait_state(S.FAILED)
+        assert status.reason == "s0: gave up after 3 failures in a row: nothing listens there: is it on?"
+        assert status.error == status.reason
+        assert camera.attempts == 3
+        assert rig.supervisor.error is None
+        rig.supervisor.remove("s0")
+        assert rig.supervisor.statuses() == []
+
+
+def test_a_file_ends_and_one_that_loops_does_not() -> None:
+    file = Camera(0, path="/videos/door.mp4")
+    with Rig() as rig:
+        rig.add(file)
+        rig.give(file, 2)
+        file.end()
+        assert rig.wait_state(S.ENDED).results == 2
+        assert file.attempts == 1
+        assert rig.states() == [S.CONNECTING, S.LIVE, S.ENDED]
+        looped = Camera(1, path="/videos/door.mp4", loop=True)
+        rig.add(looped)
+        rig.give(looped, 2)
+        looped.end()
+        rig.give(looped, 2)
+        assert S.BACKING_OFF in rig.states("s1")
+
+
+def test_a_file_that_breaks_is_tried_again() -> None:
+    file = Camera(0, path="/videos/door.mp4")
+    with Rig() as rig:
+        rig.add(file)
+        file.give()
+        file.end(StreamError("/videos/door.mp4: cannot be read"))
+        file.give()
+        file.end()
+        rig.wait_state(S.ENDED)
+        assert file.attempts == 2
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_only_a_good_connection_makes_the_failures_forgotten(good: bool) -> None:
+    """Three attempts in a row are allowed. A connection that gave frames for some seconds begins a new row."""
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    frames_for_s = GOOD_NS / 1e9 + 0.1 if good else GOOD_NS / 1e9 - 0.1
+    with Rig(clock=clock) as rig:
+        rig.add(camera, reconnect=SOON.model_copy(update={"attempts": 3}))
+        for number in range(5):
+            camera.give()
+            camera.call(lambda: clock.move(frames_for_s))
+            camera.give()
+            camera.end()
+            until(lambda number=number: rig.status().state is S.FAILED or camera.attempts == number + 2)  # type: ignore[misc]
+        assert (rig.status().state is S.FAILED) is not good
+        assert camera.attempts == (6 if good else 3)
+
+
+def test_a_connection_that_is_silent_for_long_is_no_good_one() -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera, reconnect=SOON.model_copy(update={"attempts": 2}))
+        for _ in range(2):
+            camera.give()
+            camera.call(lambda: clock.move(60))
+            camera.end()
+        rig.wait_state(S.FAILED)
+
+
+@pytest.mark.parametrize("where", ["opening", "reading"])
+def test_a_camera_that_hangs_is_removed_at_once_and_its_name_is_free(where: str) -> None:
+    camera = Camera(0)
+    camera.hang_when_opened = where == "opening"
+    with Rig() as rig:
+        rig.add(camera)
+        if where == "reading":
+            rig.give(camera, 2)
+            camera.hang_here()
+        wait_for(camera.hangs)
+        thread = next(one for one in threading.enumerate() if one.name == "stream-s0")
+        before = time.monotonic()
+        rig.supervisor.remove("s0")
+        assert time.monotonic() - before < LONG_S / 3
+        assert rig.supervisor.statuses() == []
+        told = len(rig.events)
+        assert rig.events[-1].state is S.STOPPED
+
+        # Another stream of the same name, while the thread of the first one still hangs in its camera.
+        again = Camera(0)
+        rig.add(again)
+        rig.give(again, 3)
+        states = rig.states()
+        written = list(rig.sink.indices())
+        status = rig.status()
+
+        camera.give(5)
+        camera.drop(DropReason.STALE, 5)
+        camera.release.set()
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+        assert all(connection.closed.is_set() for connection in camera.opened)
+        assert rig.sink.indices() == written
+        assert rig.states() == states
+        assert len(rig.events) == told + 2
+        assert (rig.status().decoded, rig.status().results, rig.status().dropped) == (status.decoded, status.results, {})
+
+
+@pytest.mark.parametrize("where", ["opening", "reading"])
+def test_closing_with_hung_cameras_is_quick_and_what_it_left_stays(where: str) -> None:
+    cameras = [Camera(number) for number in range(20)]
+    rig = Rig()
+    for camera in cameras:
+        camera.hang_when_opened = where == "opening"
+        rig.add(camera)
+        if where == "reading":
+            rig.give(camera, 2)
+            camera.drop(DropReason.STALE, 3)
+            camera.hang_here()
+    for camera in cameras:
+        wait_for(camera.hangs)
+    before = time.monotonic()
+    rig.supervisor.close()
+    assert time.monotonic() - before < LONG_S / 3
+    statuses = rig.supervisor.statuses()
+    told = list(rig.events)
+    assert {status.state for status in statuses} == {S.STOPPED}
+    for camera in cameras:
+        camera.give(3)
+        camera.release.set()
+    for thread in [one for one in threading.enumerate() if one.name.startswith("stream-")]:
+        thread.join(LONG_S)
+    assert rig.events == told
+    after = rig.supervisor.statuses()
+    assert [(one.state, one.decoded, one.results, one.dropped, one.reconnects) for one in after] == [
+        (one.state, one.decoded, one.results, one.dropped, one.reconnects) for one in statuses
+    ]
+    assert all(connection.closed.is_set() for camera in cameras for connection in camera.opened)
+
+
+def test_whoever_stops_in_the_middle_of_a_wait_waits_no_longer() -> None:
+    camera = Camera(0, refusals=[RefusedError("no")])
+    with Rig() as rig:
+        rig.add(camera)
+        rig.wait_state(S.REFUSED)
+        before = time.monotonic()
+        rig.supervisor.remove("s0")
+        assert time.monotonic() - before < 12
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("cannot read rtsp://admin:hunter2@10.0.0.1/main"), MemoryError("no room"), KeyError("oh")]
+)
+@pytest.mark.parametrize("where", ["opening", "reading"])
+def test_what_nobody_expected_is_a_reason_and_not_a_dead_thread(error: Exception, where: str) -> None:
+    camera = Camera(0, refusals=[error] if where == "opening" else [])
+    with Rig() as rig:
+        rig.add(camera)
+        if where == "reading":
+            rig.give(camera)
+            camera.end(error)
+        rig.give(camera, 2)
+        (event,) = [event for event in rig.events if event.state is S.BACKING_OFF]
+        assert event.reason.startswith(f"s0: unexpected {type(error).__name__}: ")
+        assert "please report this" in event.reason
+        assert "hunter2" not in event.reason
+        assert "\n" not in event.reason
+
+
+def test_an_error_when_the_source_is_closed_is_one_too() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera)
+        rig.give(camera)
+        camera.opened[0].close_error = OSError("closing failed")
+        camera.end()
+        rig.give(camera)
+        assert "unexpected OSError: closing failed" in next(one for one in rig.events if one.state is S.BACKING_OFF).reason
+
+
+def test_paced_frames_are_counted_and_the_rate_may_change_while_it_runs() -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        command = rig.add(camera, fps=5.0)
+
+        def second() -> None:
+            for _ in range(10):
+                decoded = rig.status().decoded
+                camera.give()
+                until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
+                until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
+                clock.move(0.1)
+
+        second()
+        assert (rig.status().results, rig.status().dropped) == (5, {"paced": 5})
+        rig.change(command, fps=None)
+        second()
+        assert (rig.status().results, rig.status().dropped) == (15, {"paced": 5})
+
+
+def test_a_frame_that_nobody_takes_keeps_no_memory() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera)
+        rig.give(camera, 20)
+        until(lambda: len(FakePicture.alive) <= 2, "the pictures' memory")
+
+
+# The watch
+
+
+class _Watched:
+    """A rig whose watch a test calls itself."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
+    def look(self) -> None:
+        watch: LiveWatch = self.rig.supervisor._watch
+        watch.look()
+
+
+def steady(rig: Rig, clock: HandClock, camera: Camera, count: int, interval_s: float) -> None:
+    for _ in range(count):
+        clock.move(interval_s)
+        rig.give(camera)
+
+
+@pytest.mark.parametrize(("interval_s", "stalls_after_s"), [(0.04, 1.0), (0.2, 1.0), (1.0, 5.0), (4.0, 20.0)])
+def test_a_stream_stalls_after_five_intervals_and_at_least_a_second(interval_s: float, stalls_after_s: float) -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        steady(rig, clock, camera, 10, interval_s)
+        clock.move(stalls_after_s * 0.99)
+        _Watched(rig).look()
+        assert rig.status().state is S.LIVE
+        clock.move(stalls_after_s * 0.02)
+        _Watched(rig).look()
+        stalled = rig.status()
+        assert stalled.state is S.STALLED
+        assert stalled.reason == f"no frame for {stalls_after_s * 1.01:.1f} s"
+        rig.give(camera)
+        assert rig.wait_state(S.LIVE).reason == ""
+        _Watched(rig).look()
+        assert rig.status().state is S.LIVE
+        assert rig.states()[1:] == [S.LIVE, S.STALLED, S.LIVE]
+
+
+def test_what_does_not_run_does_not_stall() -> None:
+    clock = HandClock()
+    refused, silent = Camera(0, refusals=[RefusedError("no")], clock=clock), Camera(1, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(refused)
+        rig.add(silent)
+        rig.wait_state(S.REFUSED)
+        clock.move(3600)
+        _Watched(rig).look()
+        assert rig.status("s0").state is S.REFUSED
+        assert rig.status("s1").state is S.CONNECTING
+
+
+def test_a_connection_begins_its_own_silence() -> None:
+    """The last frame of the connection before is long ago: that is no stall of this one."""
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        steady(rig, clock, camera, 5, 0.04)
+        camera.end()
+        until(lambda: rig.status().state is S.CONNECTING)
+        clock.move(100)
+        steady(rig, clock, camera, 2, 0.04)
+        _Watched(rig).look()
+        assert S.STALLED not in rig.states()
+        clock.move(1.5)
+        _Watched(rig).look()
+        assert rig.status().state is S.STALLED
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera, fps=5.0)
+        for _ in range(120):
+            decoded = rig.status().decoded
+            camera.give()
+            until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
+            until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
+            clock.move(0.1)
+            _Watched(rig).look()
+        assert rig.status().decoded_fps == pytest.approx(10, abs=0.5)
+        assert rig.status().result_fps == pytest.approx(5, abs=0.5)
+        for _ in range(12):
+            clock.move(1)
+            _Watched(rig).look()
+        assert (rig.status().decoded_fps, rig.status().result_fps) == (0, 0)
+
+
+def test_a_listener_that_breaks_costs_no_thread() -> None:
+    """What is called with each change of state may fail: streams go on, and so does the watch."""
+    camera = Camera(0)
+
+    def broken(event: object) -> None:
+        raise RuntimeError("the listener is broken")
+
+    with Rig(on_event=broken) as rig:
+        rig.add(camera)
+        rig.give(camera, 2)
+        camera.end()
+        rig.give(camera, 2)
+        assert rig.status().results == 4
