@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.media import ROOT
+from vision_infer.config.serve_file import load_settings
 
 MODULES = sorted((ROOT / "vision_infer").rglob("*.py"))
 
@@ -15,6 +16,14 @@ MODULES = sorted((ROOT / "vision_infer").rglob("*.py"))
 @pytest.mark.parametrize("folder", ["models", "engines", "streams", "benchmarks"])
 def test_the_folders_at_the_root_say_what_they_hold(folder: str) -> None:
     assert (ROOT / folder / "README.md").read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "streams").iterdir()), ids=lambda path: path.name)
+def test_every_configuration_loads_as_it_stands_and_is_told_of(path: Path) -> None:
+    if path.name == "README.md":
+        return
+    assert load_settings(path, [], {}, {}).streams
+    assert f"({path.name})" in (ROOT / "streams" / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_module_and_public_name_has_a_docstring() -> None:

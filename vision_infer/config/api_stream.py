@@ -14,6 +14,7 @@ from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.config.stream_url import split_url
 
 _FILE_ONLY = "stands in the configuration file only"
+_REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"
 
 
 def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> StreamSettings:
@@ -26,10 +27,13 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
     Raises:
         SettingsError: with all that is wrong; holds no secret.
     """
+    unread = [field for field in ("detect", "url", "view") if isinstance(data.get(field), str) and has_references(data[field])]
+    if unread:
+        raise SettingsError([Mistake((field,), _REFERENCE) for field in unread], "write the URL as it is")
     try:
         settings = StreamSettings.model_validate(dict(data))
     except ValidationError as error:
-        raise SettingsError(mistakes_of(error, StreamSettings)) from None
+        raise SettingsError(mistakes_of(error, StreamSettings), "") from None
     mistakes = api_mistakes(settings, service)
     if mistakes:
         raise SettingsError(mistakes, "see allow_schemes and allow_networks of the service")
@@ -54,7 +58,7 @@ def api_mistakes(settings: StreamSettings, service: ServiceSettings) -> list[Mis
 def url_mistake(url: str, service: ServiceSettings) -> str:
     """Why a URL is not taken over the API; empty where it is. Holds no part of the URL."""
     if has_references(url):
-        return f"a reference ${{…}} {_FILE_ONLY}"
+        return _REFERENCE
     try:
         parts = split_url(url)
     except ValueError as error:

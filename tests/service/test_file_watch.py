@@ -1,0 +1,148 @@
+"""The configuration file while the service runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vision_infer.config.serve import ServeSettings
+from vision_infer.service.file_watch import QUIET_NS, FileWatch, StreamChanges, diff_streams
+
+
+class OurClock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.now
+
+
+class Polls:
+    """A watch that is asked every second."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock = OurClock()
+        self.watch = FileWatch(path, self.clock)
+
+    def __call__(self, times: int = 1) -> list[bool]:
+        told: list[bool] = []
+        for _ in range(times):
+            self.clock.now += 1_000_000_000
+            told.append(self.watch.changed())
+        return told
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "cameras.yaml"
+    path.write_text("model: a")
+    return path
+
+
+def test_a_change_is_told_once_when_it_is_quiet(path: Path) -> None:
+    polls = Polls(path)
+    assert polls(3) == [False] * 3
+    path.write_text("model: bb")
+    assert polls(4) == [False, True, False, False]
+
+
+def test_while_it_is_written_it_is_not_read(path: Path) -> None:
+    polls = Polls(path)
+    with open(path, "w") as file:
+        for _ in range(5):
+            file.write("# a line\n")
+            file.flush()
+            assert polls() == [False]
+    assert polls(2) == [True, False]
+
+
+def test_two_looks_at_the_same_moment_are_not_quiet(path: Path) -> None:
+    polls = Polls(path)
+    path.write_text("model: bb")
+    assert polls() == [False]
+    polls.clock.now += QUIET_NS - 1
+    assert not polls.watch.changed()
+    polls.clock.now += 1
+    assert polls.watch.changed()
+
+
+def test_a_file_that_an_editor_has_replaced(path: Path) -> None:
+    polls = Polls(path)
+    status = path.stat()
+    new = path.with_name(".swp")
+    new.write_text("model: b")  # as long as before, and as old
+    os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace(new, path)
+    assert polls(3) == [False, True, False]
+
+
+def test_a_change_in_place_that_keeps_size_and_time(path: Path) -> None:
+    polls = Polls(path)
+    status = path.stat()
+    path.write_text("model: b")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert polls(3) == [False, True, False]
+
+
+def test_a_file_that_is_away_for_a_moment(path: Path) -> None:
+    polls = Polls(path)
+    away = path.with_name("away")
+    os.rename(path, away)
+    assert polls(3) == [False] * 3
+    path.write_text("model: bb")
+    assert polls() == [False]
+    path.unlink()
+    assert polls() == [False]
+    path.write_text("model: bbb")
+    assert polls(3) == [False, True, False]
+
+
+def test_links_that_are_turned_as_kubernetes_does(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "cameras.yaml").write_text("model: a")
+    (tmp_path / "..data").symlink_to("one")
+    path = tmp_path / "cameras.yaml"
+    path.symlink_to("..data/cameras.yaml")
+    polls = Polls(path)
+    (tmp_path / "..new").symlink_to("two")
+    os.replace(tmp_path / "..new", tmp_path / "..data")
+    assert polls(3) == [False, True, False]
+
+
+def test_a_file_that_comes_later(tmp_path: Path) -> None:
+    polls = Polls(tmp_path / "cameras.yaml")
+    assert polls(2) == [False, False]
+    (tmp_path / "cameras.yaml").write_text("")
+    assert polls(3) == [False, True, False]
+
+
+BEFORE = {
+    "service": {"port": 1, "token": "12345678"},
+    "streams": {"a": {"url": "test://"}, "b": {"url": "rtsp://h/b"}, "c": {"url": "test://"}},
+}
+AFTER = {
+    "service": {"port": 2, "token": "123456789"},
+    "model": "other",
+    "results": {"keep": 1},
+    "streams": {"d": {"url": "test://"}, "c": {"url": "test://"}, "b": {"url": "rtsp://h/c", "fps": 5}},
+}
+
+
+def test_what_is_different() -> None:
+    before, after = ServeSettings.model_validate(BEFORE), ServeSettings.model_validate(AFTER)
+    assert diff_streams(before, after) == StreamChanges(
+        added=("d",),
+        changed={"b": ("detect", "fps")},
+        removed=("a",),
+        ignored_fields=("service.port", "service.token", "model", "results.keep"),
+    )
+    assert diff_streams(before, after)
+    assert not diff_streams(before, ServeSettings.model_validate(BEFORE))
