@@ -27,9 +27,10 @@ class LaneLoad:
     """of engine time, nanoseconds a second"""
 
     def add(self, batch: Batch[Frame], engine_ns: int, now_ns: int) -> None:
-        """Count a batch that has left the engine."""
-        if engine_ns:
-            self.times.record(now_ns, engine_ns)
+        """Count a batch that has left the engine; one on which it failed (0 ns) is counted elsewhere."""
+        if engine_ns <= 0:
+            return
+        self.times.record(now_ns, engine_ns)
         count = len(batch.entries)
         self.batches[count] = self.batches.get(count, 0) + 1
         self.frames += count

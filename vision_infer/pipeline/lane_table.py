@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from vision_infer.core.clock import Clock
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.status import LaneStatus, lane_status_of
+
+FAILING = 5
+"""an engine that failed so many times in a row is taken for broken"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    count: int
+    in_a_row: int = 0
+    frames: int = 0
+    """inferred until then"""
+    error: str = ""
 
 
 class LaneTable:
@@ -17,7 +30,7 @@ class LaneTable:
         self.by_name: dict[str, Lane] = {}
         self._dispatch = dispatch
         self._clock = clock
-        self._failures: dict[str, tuple[int, str]] = {}
+        self._failures: dict[str, _Failures] = {}
         for lane in lanes:
             self.add(lane)
 
@@ -48,8 +61,11 @@ class LaneTable:
 
     def failed(self, name: str, error: Exception) -> None:
         """The engine of a lane failed on a batch."""
-        count, _ = self._failures.get(name, (0, ""))
-        self._failures[name] = (count + 1, str(error))
+        load, _, _ = self._dispatch.load(name)
+        before = self._failures.get(name)
+        if before is None or load.frames > before.frames:
+            before = _Failures(0 if before is None else before.count)
+        self._failures[name] = _Failures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
 
     def statuses(self) -> list[LaneStatus]:
         """Every lane as it is now."""
@@ -57,6 +73,10 @@ class LaneTable:
         statuses: list[LaneStatus] = []
         for lane in list(self.by_name.values()):
             load, waiting, flying = self._dispatch.load(lane.name)
-            failures, error = self._failures.get(lane.name, (0, None))
-            statuses.append(lane_status_of(lane, load, waiting, flying, failures, error, now))
+            status = lane_status_of(lane, load, waiting, flying, now)
+            failures = self._failures.get(lane.name)
+            if failures is not None:
+                failing = failures.in_a_row >= FAILING and failures.frames == load.frames
+                status = replace(status, failures=failures.count, error=failures.error, failing=failing)
+            statuses.append(status)
         return statuses

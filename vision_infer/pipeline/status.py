@@ -223,6 +223,8 @@ class LaneStatus:
     """batches on which the engine failed"""
     error: str | None = None
     """the last failure"""
+    failing: bool = False
+    """it has failed on every batch lately"""
 
 
 def progress_of(records: Sequence[StreamRecord]) -> float | None:
@@ -293,9 +295,7 @@ def live_status_of(
     )
 
 
-def lane_status_of(
-    lane: Lane, load: LaneLoad, waiting: int, flying: int, failures: int, error: str | None, now_ns: int
-) -> LaneStatus:
+def lane_status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: int) -> LaneStatus:
     """A snapshot of a lane.
 
     Args:
@@ -303,8 +303,6 @@ def lane_status_of(
         load: what it has done.
         waiting: frames that wait for it.
         flying: batches in the engine.
-        failures: batches on which the engine failed.
-        error: the last failure.
         now_ns: monotonic.
     """
     engine = lane.engine
@@ -325,6 +323,4 @@ def lane_status_of(
         inference_ms=load.times.quantiles_ms(now_ns),
         padded=load.padded,
         buffer_bytes=engine.buffer_bytes,
-        failures=failures,
-        error=error,
     )

@@ -122,6 +122,9 @@ class Service:
             return False, str(error)
         if self._ended.is_set():
             return False, "stopping"
+        for lane in self._supervisor.lane_statuses():
+            if lane.failing:
+                return False, f"the engine of {lane.name} fails: {lane.error}"
         return (True, "") if self._warm else (False, f"loading {self.settings.model}")
 
     def streams(self) -> list[StreamView]:
