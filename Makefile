@@ -13,7 +13,7 @@ help:
 	@echo "make cameras     install the RTSP server that the tests watch (a part of make test)"
 	@echo "make test-all    the same with the slow ones"
 	@echo "make check       lint, strict types, floors, documents"
-	@echo "make format      format the code and write docs/cli.md anew"
+	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make clean       remove what was made, the virtual environment too"
@@ -63,15 +63,18 @@ check: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_cli.py --check
+	$(BIN)/python docs/make_config.py --check
 	$(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_config.py
 
 docs: $(VENV)/dev.stamp
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_config.py
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/dev.stamp

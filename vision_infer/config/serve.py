@@ -66,7 +66,10 @@ class Reconnect(_Settings):
     )
     max_s: float = Field(default=30.0, gt=0, le=3600, description="the limit doubles with each failure up to this, seconds")
     refused_s: float = Field(
-        default=60.0, gt=0, le=86_400, description="wait after a wrong password or a 404, seconds; doubles up to five times"
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="wait after a wrong password or a 404, seconds; doubles, up to five times as long",
     )
     attempts: int | None = Field(
         default=None, ge=1, description="failures in a row after which the stream is given up; null: it is never given up"
