@@ -8,15 +8,18 @@ import os
 import platform
 from pathlib import Path
 
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
+"""those that decide how fast a network is on a CPU"""
 PACKAGES = ("vision-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless")
 
 
 def describe_machine() -> dict[str, object]:
-    """Processor, cores that we may use, load, versions and date. No host name, no path."""
+    """Processor and its instruction set, cores that we may use, load, versions and date. No host name, no path."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
+        "instructions": _instructions(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -32,6 +35,16 @@ def _cpu_model() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor())
+
+
+def _instructions() -> list[str]:
+    """Which of :data:`INSTRUCTIONS` the processor has."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return [name for name in INSTRUCTIONS if name in flags]
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,154 @@
+"""``vision-infer serve`` as a process of its own, with settings of its own: started, asked, measured and stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.inputs import COMMAND
+from benchmarks.processes import cpu_s
+
+START_S = 60.0
+STOP_S = 20.0
+_URL = re.compile(r"serves on (http://\S+)")
+
+
+class ServiceFailedError(RuntimeError):
+    """The service did not do what it must for anything to be measured."""
+
+
+class LiveService:
+    """A running service; a context manager. It listens on any free port of the loopback.
+
+    Args:
+        settings: as in its file; may be changed by :meth:`configure` while it runs.
+    """
+
+    def __init__(self, settings: Mapping[str, object]) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="vision-infer-bench-")
+        self.folder = Path(self._folder.name)
+        """of its settings, its log and what it keeps"""
+        self.log = self.folder / "service.log"
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self.configure(settings)
+
+    def __enter__(self) -> LiveService:
+        environment = {**os.environ, "VISION_INFER_HOME": str(self.folder / "home")}
+        command = [str(COMMAND), "serve", str(self.folder / "settings.yaml"), "--port", "0"]
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        try:
+            self.wait(lambda: self._find_url() and self._ready(), START_S, "the service did not get ready")
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+        self._folder.cleanup()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def results_url(self) -> str:
+        """The WebSocket of results."""
+        return f"ws{self.url.removeprefix('http')}/api/v1/results"
+
+    def configure(self, settings: Mapping[str, object] | str) -> None:
+        """Write the file of settings, whole at once; a running service takes it over."""
+        text = settings if isinstance(settings, str) else json.dumps(settings, indent=1)
+        partial = self.folder / "settings.part"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.folder / "settings.yaml")
+
+    def cpu_s(self) -> float:
+        """CPU time so far, seconds."""
+        return cpu_s(self.pid)
+
+    def ask(self, path: str, method: str = "GET", body: object = None, timeout_s: float = 30.0) -> Any:
+        """What the API answers: JSON where it is such, else text; None where the answer is empty.
+
+        Raises:
+            urllib.error.HTTPError: it says that it cannot.
+            OSError: it does not answer.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            content = answer.read()
+            kind = answer.headers.get_content_type()
+        if not content:
+            return None
+        return json.loads(content) if kind == "application/json" else content
+
+    def states(self) -> dict[str, str]:
+        """The state of each stream that is enabled."""
+        return {row["name"]: row["status"]["state"] for row in self.ask("/api/v1/streams") if row["status"] is not None}
+
+    def wait_live(self, count: int, timeout_s: float = START_S) -> None:
+        """Wait until that many streams are live.
+
+        Raises:
+            ServiceFailedError: they are not in time.
+        """
+
+        def enough() -> bool:
+            return sum(state == "live" for state in self.states().values()) >= count
+
+        self.wait(enough, timeout_s, f"{count} streams did not get live")
+
+    def wait(self, condition: Callable[[], object], timeout_s: float, otherwise: str) -> None:
+        """Wait for something.
+
+        Raises:
+            ServiceFailedError: it does not come true in time, or the service has ended.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                tail = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise ServiceFailedError(f"{otherwise} (exit status {self._process.poll()}):\n{tail}")
+            time.sleep(0.05)
+
+    def stop(self) -> int:
+        """SIGTERM, and SIGKILL where that does not help; returns the exit status."""
+        process = self._process
+        if process is None:
+            return 0
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+    def _find_url(self) -> bool:
+        found = _URL.search(self.log.read_text(encoding="utf-8", errors="replace"))
+        if found:
+            self.url = found[1].rstrip("/")
+        return found is not None
+
+    def _ready(self) -> bool:
+        try:
+            return bool(self.ask("/readyz")["ready"])
+        except (urllib.error.HTTPError, OSError):
+            return False

@@ -1,0 +1,80 @@
+"""What processes use, read from ``/proc``: CPU time, memory, threads; and what the machine does beside them. Linux only."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far, seconds; without its children.
+
+    Raises:
+        ProcessLookupError: it has ended.
+    """
+    fields = _stat(pid)
+    if fields is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def rss_bytes(pid: int) -> int:
+    """Memory of a process that is in RAM now."""
+    return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def threads(pid: int) -> int:
+    """Threads of a process now."""
+    return len(os.listdir(_PROC / str(pid) / "task"))
+
+
+def open_files(pid: int) -> int:
+    """File descriptors of a process now."""
+    return len(os.listdir(_PROC / str(pid) / "fd"))
+
+
+class ForeignLoad:
+    """How many cores others used while the context was open: neither this process nor any that it started.
+
+    What the host took away (steal) counts as others' too.
+    """
+
+    cores = 0.0
+    """known once the context is closed"""
+
+    def __enter__(self) -> ForeignLoad:
+        self._began, self._machine, self._own = time.monotonic(), _machine_s(), _own_s()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        others = (_machine_s() - self._machine) - (_own_s() - self._own)
+        self.cores = max(0.0, others / (time.monotonic() - self._began))
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields behind the name; None where the process has ended."""
+    try:
+        return (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _machine_s() -> float:
+    """CPU time of everything, over all cores: user, nice, system, interrupts, steal."""
+    user, nice, system, _idle, _wait, irq, soft, steal = map(int, (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + soft + steal) / _TICKS
+
+
+def _own_s() -> float:
+    """CPU time of this process and of all that descend from it, those that have ended too."""
+    fields = {int(name): found for name in os.listdir(_PROC) if name.isdigit() and (found := _stat(int(name))) is not None}
+    ours, more = {os.getpid()}, True
+    while more:
+        born = {pid for pid, found in fields.items() if int(found[1]) in ours} - ours
+        ours, more = ours | born, bool(born)
+    return sum(sum(map(int, fields[pid][11:15])) for pid in ours if pid in fields) / _TICKS

@@ -1,0 +1,200 @@
+"""Hour after hour: does memory grow, does an error go unhandled, does a stream stay away, when cameras and clients misbehave?
+
+    python -m benchmarks.soak [--minutes 30] [--seed 1]
+
+Four streams of two RTSP servers and the built-in camera run through ``vision-infer serve`` with the clock network. One fault after
+another befalls them, at random; streams are added, changed and removed over the API, snapshots taken, and readers come that never
+read. The median of memory in the last sixth of the time is compared with that in the second sixth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.inputs import RESULTS
+from benchmarks.live_reader import Reader
+from benchmarks.live_service import ServiceFailedError
+from benchmarks.machine import describe_machine
+from benchmarks.processes import ForeignLoad, open_files, rss_bytes, threads
+from benchmarks.soak_faults import FAULTS, Rig
+from benchmarks.verdict import Check, conclude, quantile
+from tests.cameras import missing
+
+STREAMS = 5
+"""of the file of settings"""
+MOST_GROWTH_MB = 3.0
+RECOVERY_S = 60.0
+SAMPLE_S = 2.0
+CALM_S = 10.0
+"""at the end, with everything healed"""
+_EXPECTED = "the file of settings has changed and cannot be used"
+_FFMPEG = "vision_infer.ffmpeg"
+"""the logger of what FFmpeg says of sources; what became of it is told by the stream's state"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The service's process at a moment."""
+
+    at_s: float
+    """since the start"""
+    rss_mb: float
+    threads: int
+    files: int
+
+
+class Sampler:
+    """A thread that looks at the process every other second."""
+
+    def __init__(self, pid: int) -> None:
+        self.samples: list[Sample] = []
+        self._pid, self._began = pid, time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            at_s = round(time.monotonic() - self._began, 1)
+            self.samples.append(Sample(at_s, rss_bytes(self._pid) / 1e6, threads(self._pid), open_files(self._pid)))
+
+
+@dataclass(frozen=True, slots=True)
+class Befallen:
+    """A fault that is over."""
+
+    fault: str
+    lasted_s: float
+    recovered_s: float
+    """from its end until all streams were live; infinite where they were not in time"""
+
+
+def befall(rig: Rig, fault: str, until: float) -> Befallen:
+    """One fault, with clients that go on meddling; then wait until all is live again."""
+    began = time.monotonic()
+    rig.begin(fault)
+    lasts = rig.random.uniform(2, 10)
+    while time.monotonic() < min(began + lasts, until):
+        time.sleep(0.5)
+        rig.meddle()
+    rig.heal(fault)
+    healed = time.monotonic()
+    recovered = float("inf")
+    while time.monotonic() < healed + RECOVERY_S:
+        if all_live(rig):
+            recovered = time.monotonic() - healed
+            break
+        time.sleep(0.25)
+    if recovered == float("inf"):
+        print(f"NOT BACK after '{fault}': {rig.service.states()}", flush=True)
+    return Befallen(fault, round(healed - began, 1), round(recovered, 2))
+
+
+def all_live(rig: Rig) -> bool:
+    """Whether every stream of the file is live."""
+    states = rig.service.states()
+    return all(states.get(name) == "live" for name in rig.settings()["streams"])
+
+
+def unhandled(log: Path) -> list[str]:
+    """Lines of the log that must not be: errors of our own, tracebacks, and what is no line of the log at all."""
+    found: list[str] = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if "vision-infer serves on" not in line:
+                found.append(line)
+            continue
+        bad = "traceback" in row or row["level"] in ("error", "critical") or "unexpected" in row["message"]
+        if bad and row["logger"] != _FFMPEG and _EXPECTED not in row["message"]:
+            found.append(line)
+    return found
+
+
+def windows(samples: list[Sample], whole_s: float) -> tuple[list[float], list[float]]:
+    """Memory in the second and in the last sixth of the time, MB."""
+    sixth = whole_s / 6
+    early = [sample.rss_mb for sample in samples if sixth <= sample.at_s < 2 * sixth]
+    return early, [sample.rss_mb for sample in samples if whole_s - sixth <= sample.at_s < whole_s]
+
+
+def soak(rig: Rig, minutes: float) -> tuple[list[Befallen], list[Sample], int]:
+    """The whole time of it; also how many results one reader got."""
+    began = time.monotonic()
+    end, told = began + minutes * 60, began
+    befallen: list[Befallen] = []
+    sampler = Sampler(rig.service.pid)
+    with Reader(rig.service.results_url, keep=False) as reader:
+        while time.monotonic() < end:
+            befallen.append(befall(rig, rig.random.choice(FAULTS), end))
+            time.sleep(rig.random.uniform(0, 4))
+            if time.monotonic() - told >= 60 and sampler.samples:
+                told = time.monotonic()
+                print(f"{(told - began) / 60:5.1f} min  {sampler.samples[-1]}  {len(befallen)} faults", flush=True)
+        sampler.end()
+    return befallen, sampler.samples, reader.count
+
+
+def main() -> int:
+    """Run it, print the verdict, write ``soak.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    if missing():
+        print(f"{missing()}: make cameras", file=sys.stderr)
+        return 1
+    machine = describe_machine()
+    with ForeignLoad() as foreign, Rig(args.seed) as rig:
+        rig.service.wait_live(STREAMS)
+        befallen, samples, results = soak(rig, args.minutes)
+        rig.remove_all()
+        rig.close_readers()
+        time.sleep(CALM_S)
+        try:
+            rig.service.wait(lambda: all_live(rig), RECOVERY_S, "not all streams came back")
+        except ServiceFailedError as error:
+            print(error, file=sys.stderr)
+        states = rig.service.states()
+        status = rig.service.stop()
+        log = rig.service.log
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / "soak-service.log").write_bytes(log.read_bytes())
+        errors = unhandled(log)
+        unexpected = rig.unexpected
+    early, late = windows(samples, args.minutes * 60)
+    recovered = [one.recovered_s for one in befallen]
+    for line in (errors + unexpected)[:10]:
+        print(f"UNHANDLED {line}", file=sys.stderr)
+    print(f"{len(befallen)} faults: {dict(Counter(one.fault for one in befallen))}")
+    print(f"{results} results read; others used {foreign.cores:.2f} cores; back after p50 {quantile(recovered, 0.5):.1f} s")
+    print(f"threads {samples[0].threads} to {samples[-1].threads}, files {samples[0].files} to {samples[-1].files}")
+    growth = statistics.median(late) - statistics.median(early) if early and late else float("nan")
+    checks = [
+        Check("memory: median of the last sixth − of the second", growth, MOST_GROWTH_MB, "MB"),
+        Check("unhandled errors in the log", len(errors), 0, ""),
+        Check("answers of the API that must not be", len(unexpected), 0, ""),
+        Check("longest time until all were live after a fault", max(recovered), RECOVERY_S, "s"),
+        Check("streams of the file that are live at the end", list(states.values()).count("live"), STREAMS, "", at_most=False),
+        Check("exit status after SIGTERM", abs(status), 0, ""),
+    ]
+    more = {"minutes": args.minutes, "seed": args.seed, "foreign_cores": foreign.cores, "samples": [asdict(s) for s in samples]}
+    return conclude("soak", machine, checks, [asdict(one) for one in befallen], more)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
