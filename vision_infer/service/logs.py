@@ -73,9 +73,8 @@ def configure(form: Literal["human", "json"], level: int = logging.INFO, stream:
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
     for name, least in (("vision_infer", level), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
         chosen = logging.getLogger(name)
-        chosen.addHandler(handler)
+        chosen.handlers[:] = [handler]
         chosen.setLevel(max(level, least))
-        chosen.propagate = False
     return handler
 
 

@@ -1,0 +1,102 @@
+"""Metrics: what is told, under which names, and that labels stay few."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from tests.service.fakes import Api, FakeBackend
+from vision_infer.pipeline.status import StreamState
+from vision_infer.telemetry.histogram import Histogram
+
+
+def scrape(api: Api) -> list[Sample]:
+    answer = api.get("/metrics")
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return [sample for family in text_string_to_metric_families(answer.text) for sample in family.samples]
+
+
+def value(samples: list[Sample], name: str, **labels: str) -> float:
+    found = [one.value for one in samples if one.name == name and labels.items() <= one.labels.items()]
+    assert len(found) == 1, (name, labels, found)
+    return found[0]
+
+
+def test_what_is_told_of_a_stream() -> None:
+    api = Api()
+    api.backend.put("gate", "rtsp://10.0.0.6/gate", state=StreamState.REFUSED, age_ms={}, last_frame_ns=None)
+    samples = scrape(api)
+    assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="result") == 900
+    assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="superseded") == 90
+    assert value(samples, "vision_infer_stream_decoded_frames_total", stream="door") == 1000
+    assert value(samples, "vision_infer_stream_age_seconds", stream="door", quantile="0.99") == pytest.approx(0.0955)
+    assert value(samples, "vision_infer_stream_last_frame_seconds", stream="door") == pytest.approx(0.04)
+    assert value(samples, "vision_infer_stream_reconnects_total", stream="door") == 2
+    assert value(samples, "vision_infer_stream_engine_seconds_total", stream="door") == 5
+    assert value(samples, "vision_infer_zone_objects", stream="door", zone="yard") == 2
+    assert value(samples, "vision_infer_line_crossings_total", stream="door", line="gate", direction="out") == 4
+    for stream, state in (("door", "live"), ("gate", "refused")):
+        states = {
+            one.labels["state"]: one.value for one in samples if one.name.endswith("_state") and one.labels["stream"] == stream
+        }
+        assert [name for name, on in states.items() if on] == [state]
+        assert {state.value for state in StreamState} - states.keys() == {"opening", "running"}
+
+
+def test_a_stream_that_is_gone_leaves_no_sample() -> None:
+    api = Api()
+    api.backend.put("gate", "rtsp://10.0.0.6/gate", origin="api")
+    assert any(one.labels.get("stream") == "gate" for one in scrape(api))
+    assert api.ask("DELETE", "/api/v1/streams/gate").status_code == 204
+    assert not any(one.labels.get("stream") == "gate" for one in scrape(api))
+
+
+def test_what_is_told_of_engines_clients_and_the_process() -> None:
+    api = Api()
+    samples = scrape(api)
+    assert value(samples, "vision_infer_engine_utilisation_ratio", lane="main", model="tiny", engine="null-cpu-none") == 0.25
+    assert value(samples, "vision_infer_engine_waiting_frames") == 3
+    assert value(samples, "vision_infer_engine_batch_frames_bucket", le="1.0") == 10
+    assert value(samples, "vision_infer_engine_batch_frames_bucket", le="4.0") == 15
+    assert value(samples, "vision_infer_engine_batch_frames_sum") == 30
+    assert value(samples, "vision_infer_clients") == 0
+    assert value(samples, "vision_infer_results_skipped_total") == 0
+    assert value(samples, "vision_infer_ready") == 1
+    assert value(samples, "process_resident_memory_bytes") > 0
+    api.backend.is_ready = (False, "loading")
+    assert value(scrape(api), "vision_infer_ready") == 0
+
+
+def test_durations_are_folded_into_few_buckets() -> None:
+    backend = FakeBackend()
+    for milliseconds in (0.05, 0.3, 3, 30, 30, 10_000):
+        backend.histograms["decode"].record(round(milliseconds * 1e6))
+    samples = [one for one in scrape(Api(backend)) if one.name.startswith("vision_infer_stage_seconds")]
+    decode = [one for one in samples if one.labels["stage"] == "decode"]
+    buckets = {float(one.labels["le"]): one.value for one in decode if one.name.endswith("_bucket")}
+    assert len(buckets) == 16
+    assert [buckets[bound] for bound in (0.0001, 0.00025, 0.0005, 0.005, 0.02, 0.04, 5.0, math.inf)] == [1, 1, 2, 3, 3, 5, 5, 6]
+    assert list(buckets.values()) == sorted(buckets.values())
+    assert value(decode, "vision_infer_stage_seconds_count") == 6
+    assert value(decode, "vision_infer_stage_seconds_sum") == pytest.approx(10.06335)
+
+
+def test_names_are_as_prometheus_wants_them() -> None:
+    text = Api().get("/metrics").text
+    for name, kind in re.findall(r"^# TYPE (vision_infer_\S+) (\S+)$", text, re.MULTILINE):
+        assert re.fullmatch(r"[a-z_]+", name)
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert "_ms" not in name
+
+
+def test_counts_up_to_bounds() -> None:
+    histogram = Histogram()
+    for duration_ns in (0, 50, 100, 1_000, 10_000, 10**6, 10**14):
+        histogram.record(duration_ns)
+    assert histogram.counts_up_to([1, 100, 900, 1_100, 9_000, 11_000, 10**9, 10**13]) == [3, 3, 3, 4, 4, 5, 6, 6]
+    assert histogram.counts_up_to([]) == []

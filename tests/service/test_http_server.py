@@ -1,0 +1,158 @@
+"""The server: where it listens, TLS, limits of the connection, and its end."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.fakes import LONG_S, OPEN, FakeBackend
+from vision_infer.core.errors import UsageError
+from vision_infer.service.app import make_app
+from vision_infer.service.server import MOST_HEADER_BYTES, WebServer
+
+
+def server(**service: Any) -> tuple[WebServer, FakeBackend]:
+    backend = FakeBackend(**{"port": 0, **service})
+    return WebServer(backend.settings.service, backend.hub), backend
+
+
+def test_a_free_port_is_told() -> None:
+    web, backend = server()
+    with web:
+        web.start(make_app(backend, OPEN))
+        assert web.url == f"http://127.0.0.1:{web.address[1]}"
+        assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).text == "ok\n"
+    web.stop()  # a second time
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    web, _ = server()
+    with web, pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1:\d+: another program does") as refused:
+        server(port=web.address[1])
+    assert "\n" not in str(refused.value)
+    again, backend = server(port=web.address[1])  # free again, at once
+    with again:
+        again.start(make_app(backend, OPEN))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 300])
+def test_an_address_that_is_not_ours(host: str) -> None:
+    with pytest.raises(UsageError, match="give --host an address of this machine"):
+        server(host=host)
+
+
+def test_who_connects_before_it_is_started_waits() -> None:
+    web, backend = server()
+    with web:
+        client = socket.create_connection(web.address, LONG_S)
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        web.start(make_app(backend, OPEN))
+        with client:
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
+OPENSSL = (
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost "
+    "-addext subjectAltName=IP:127.0.0.1"
+)
+
+
+def certificate(folder: Path, name: str) -> tuple[Path, Path]:
+    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(
+        [*OPENSSL.split(), "-keyout", str(key), "-out", str(chain)],
+        check=True,
+        capture_output=True,
+        timeout=LONG_S,
+    )
+    return chain, key
+
+
+def test_tls(tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "own")
+    web, backend = server(tls={"certificate": chain, "key": key})
+    with web:
+        web.start(make_app(backend, OPEN))
+        assert web.url.startswith("https://")
+        context = ssl.create_default_context(cafile=chain)
+        assert httpx.get(f"{web.url}/api/v1/version", verify=context, timeout=LONG_S).status_code == 200
+
+
+def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
+    chain, key = certificate(tmp_path, "own")
+    _, foreign = certificate(tmp_path, "foreign")
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "pkcs8", "-topk8", "-in", str(key), "-out", str(locked), "-passout", "pass:secret"],
+        check=True,
+        capture_output=True,
+        timeout=LONG_S,
+    )
+    for one, other in ((chain, foreign), (key, chain), (chain, tmp_path / "missing"), (tmp_path, key), (chain, locked)):
+        with pytest.raises(UsageError, match=r"service\.tls: .*both must be PEM files"):
+            server(tls={"certificate": one, "key": other})
+
+
+def test_a_header_that_does_not_end() -> None:
+    web, backend = server()
+    with web:
+        web.start(make_app(backend, OPEN))
+        with socket.create_connection(web.address, LONG_S) as client:
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * (2 * MOST_HEADER_BYTES))
+            assert client.recv(65_536).startswith(b"HTTP/1.1 400")
+        with socket.create_connection(web.address, LONG_S) as client:
+            client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            assert client.recv(65_536).startswith(b"HTTP/1.1 400")
+        assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code == 200
+
+
+def test_what_is_under_way_is_finished() -> None:
+    web, backend = server()
+    entered, leave = threading.Event(), threading.Event()
+    original = backend.streams
+
+    def slow() -> Any:
+        entered.set()
+        leave.wait(LONG_S)
+        return original()
+
+    backend.streams = slow  # type: ignore[method-assign]
+    answers: list[int] = []
+    with web:
+        web.start(make_app(backend, OPEN))
+        asking = threading.Thread(
+            target=lambda: answers.append(httpx.get(f"{web.url}/api/v1/streams", timeout=LONG_S).status_code)
+        )
+        asking.start()
+        assert entered.wait(LONG_S)
+        stopping = threading.Thread(target=web.stop, args=(LONG_S,))
+        stopping.start()
+        leave.set()
+        asking.join(LONG_S)
+        stopping.join(LONG_S)
+    assert answers == [200]
+    assert not stopping.is_alive()
+
+
+def test_threads_and_files_are_given_back() -> None:
+    def once() -> tuple[int, int]:
+        web, backend = server()
+        with web:
+            web.start(make_app(backend, OPEN))
+            assert httpx.get(f"{web.url}/metrics", timeout=LONG_S).status_code == 200
+        deadline = time.monotonic() + LONG_S
+        while any(thread.name == "web" or thread.name.startswith("AnyIO") for thread in threading.enumerate()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 0
+
+    once()
+    assert once() == once()
