@@ -94,7 +94,7 @@ class Reading:
 
     def dropped(self, reason: DropReason) -> int:
         """Frames that were not delivered for this reason."""
-        return self.report.dropped.get(reason, 0)
+        return 0 if self._source is None else self.report.dropped.get(reason, 0)
 
     def wait(self, condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
         """Wait until something is so; the test fails where it does not become so, or the source ends before."""

@@ -30,6 +30,8 @@ LEAK_PER_MILLION = 200
 """so fast may the minimum rise"""
 _REAL_TIME_PACE = 0.75
 """packets that come at this part of the pace of their PTS, or slower, are no backlog"""
+_AT_PACE_NS = 60 * MS
+"""so long, in presentation time, they have to come at that pace: a backlog may falter once"""
 _FELL_NS = 10 * MS
 """a minimum that falls by less is jitter"""
 _UNSETTLED_NS = 5 * SECOND
@@ -140,6 +142,7 @@ class CaptureClock:
     def _restart(self) -> None:
         self._settled = False
         self._unsettled_since = 0
+        self._at_pace_ns = 0
         self._runs_fast = False
         self._offset_ns = None
         self._offset_is_guessed = False
@@ -187,11 +190,14 @@ class CaptureClock:
             return
         if self._settled:
             if fell_ns > max((1 - _REAL_TIME_PACE) * advance_ns, _FELL_NS):
-                self._settled, self._unsettled_since = False, read_ns
+                self._settled, self._unsettled_since, self._at_pace_ns = False, read_ns, 0
         elif read_ns - self._latest_read >= _REAL_TIME_PACE * advance_ns:
-            self._settled = True
+            self._at_pace_ns += advance_ns
+            self._settled = self._at_pace_ns >= _AT_PACE_NS
         elif read_ns - self._unsettled_since > _UNSETTLED_NS:
             self._settled = self._runs_fast = True
+        else:
+            self._at_pace_ns = 0
 
     def _watch_edge(self, now_ns: int, sample: int, waited: bool) -> None:
         """Take a way that became longer for what it is."""

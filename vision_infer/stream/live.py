@@ -8,6 +8,7 @@ that cannot keep up leaves behind is decoded or left out by :mod:`vision_infer.s
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -37,6 +38,7 @@ from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 _READS_KEPT = 64
 """packets whose pictures may still come: no decoder holds back more"""
+_UNJUDGED_MOST = 3
 _STALE_STALLS = 2
 """a connection of which every picture has been too old for this many stall time-outs is dead too"""
 _PROGRESSIVE = 1
@@ -88,8 +90,8 @@ class LiveSource:
         self._index = 0
         self._reads: dict[int | None, int] = {}
         """when the packet of each picture that is still to come was read, by PTS"""
-        self._unjudged: Frame | None = None
-        """decoded before the age of anything was known"""
+        self._unjudged: deque[Frame] = deque()
+        """decoded before the age of anything was known, at most three"""
         self._stale_since: int | None = None
         self._latest_s: float | None = None
         self._failing = False
@@ -157,13 +159,16 @@ class LiveSource:
         if self._playout is not None:
             turn = times.pts_ns if times.dts_ns is None else times.dts_ns
             due = self._playout.packet_due(turn, times.read_ns, times.waited)
-            wait = due - self._now()
-            if wait > 0:
-                self._stopping.wait(wait / SECOND)
+            self._wait_until(due)
             return self._now() - due
         self._times.packet(times)
         self.report.clock_offset_ms = self._times.clock_offset_ms
         return self._now() - self._times.captured(times.pts_ns, times.read_ns) if self._times.settled else None
+
+    def _wait_until(self, due_ns: int) -> None:
+        wait = due_ns - self._now()
+        if wait > 0:
+            self._stopping.wait(wait / SECOND)
 
     def _leave_out(self, reason: DropReason) -> None:
         self.report.drop(reason)
@@ -185,8 +190,10 @@ class LiveSource:
             self._packets.picture()
             self._failing = False
             if self._playout is None and not self._times.settled:
-                self._drop_unjudged()
-                self._unjudged = frame
+                self._unjudged.append(frame)
+                if len(self._unjudged) > _UNJUDGED_MOST:
+                    self._unjudged.popleft()
+                    self.report.drop(DropReason.STALE)
             else:
                 yield from self._young(frame)
 
@@ -196,12 +203,13 @@ class LiveSource:
         if picture.pts is not None and base is not None and self._packets.opened.timed:
             pts_ns = picture.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
         read_ns = self._reads.pop(picture.pts, times.read_ns)
-        now = self._now()
         if self._playout is not None:
-            trace = Trace(captured_ns=self._playout.captured(pts_ns, now), clock="playout")
+            due = self._playout.picture_due(pts_ns)
+            self._wait_until(due)
+            trace = Trace(captured_ns=min(due, self._now()), clock="playout")
         else:
             trace = Trace(captured_ns=self._times.captured(pts_ns, read_ns), clock=self._times.clock)
-        trace.decode_start_ns, trace.decode_end_ns = read_ns, now
+        trace.decode_start_ns, trace.decode_end_ns = read_ns, self._now()
         pts_s = self._latest_s = None if pts_ns is None else pts_ns / SECOND
         self.report.damaged += picture.is_corrupt
         self._follow(picture)
@@ -217,15 +225,13 @@ class LiveSource:
             self.info = replace(self.info, size=size, interlaced=interlaced)
 
     def _judge(self) -> Iterator[Frame]:
-        """Yield the frame whose age was not known, once it is known and young."""
-        frame = self._unjudged
-        if frame is None or not self._times.settled:
-            return
-        self._unjudged = None
-        pts_ns = None if frame.pts_s is None else round(frame.pts_s * SECOND)
-        frame.trace.captured_ns = self._times.captured(pts_ns, frame.trace.decode_start_ns)
-        frame.trace.clock = self._times.clock
-        yield from self._young(frame)
+        """Yield the frames whose age was not known, once it is known, and they are young."""
+        while self._unjudged and self._times.settled:
+            frame = self._unjudged.popleft()
+            pts_ns = None if frame.pts_s is None else round(frame.pts_s * SECOND)
+            frame.trace.captured_ns = self._times.captured(pts_ns, frame.trace.decode_start_ns)
+            frame.trace.clock = self._times.clock
+            yield from self._young(frame)
 
     def _young(self, frame: Frame) -> Iterator[Frame]:
         """The frame, unless it is too old."""
@@ -242,11 +248,6 @@ class LiveSource:
                 f"{self._shown}: pictures come {age_ns / SECOND:.1f} s late, and stay so",
                 "the network is too slow for it, or the camera's clock is wrong",
             )
-
-    def _drop_unjudged(self) -> None:
-        if self._unjudged is not None:
-            self._unjudged = None
-            self.report.drop(DropReason.STALE)
 
     def _lost(self, error: Exception) -> None:
         """A packet could not be decoded; what follows is tried all the same."""

@@ -12,7 +12,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import NoReturn
 
 import av
 from av.packet import Packet
@@ -86,6 +85,7 @@ class LivePackets:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
                 self._read_failed(error)
+                return
             if packet is None:
                 return
             after = now()
@@ -141,7 +141,9 @@ class LivePackets:
             return None
         return units * SECOND * base.numerator // base.denominator + self.shift_ns
 
-    def _read_failed(self, error: Exception) -> NoReturn:
+    def _read_failed(self, error: Exception) -> None:
+        if self.opened.kind == "http" and self._log.said("ends prematurely"):
+            return  # a live stream has no length: where the server closes, it is at its end
         if isinstance(error, av.error.ExitError):
             raise self._silent() from None
         raise_live_error(error, self._shown, self._log, self.spec.live, doing="reading stopped")

@@ -56,7 +56,11 @@ class Playout:
             self._base_ns = now_ns
         return self._due_ns
 
-    def captured(self, pts_ns: int | None, now_ns: int) -> int:
-        """When it was a picture's turn, monotonic nanoseconds; never later than now."""
-        due = self._due_ns if pts_ns is None or self._base_ns is None or self._latest_ns is None else self._base_ns + pts_ns
-        return min(due, now_ns)
+    def picture_due(self, pts_ns: int | None) -> int:
+        """When it is a decoded picture's turn, monotonic nanoseconds: that of its last packet where it has no time.
+
+        With B-frames, what the decoder still holds at the end comes out before its time.
+        """
+        if pts_ns is None or self._base_ns is None or self._latest_ns is None:
+            return self._due_ns
+        return self._base_ns + pts_ns

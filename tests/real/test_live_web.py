@@ -1,0 +1,202 @@
+"""Live video from a web server, HLS, and files that are played in real time."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from tests import media
+from tests.live_reading import LIMIT_S, Reading
+from tests.live_web import hls_writer, live_web
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import RefusedError
+from vision_infer.stream.source import LiveOptions
+
+SHORT = LiveOptions(open_timeout_s=5, stall_timeout_s=2)
+KINDS = ["ts", "flv", "mjpeg"]
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with live_web() as address:
+        yield address
+
+
+# A server that sends without an end.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_are_young_and_captured_is_true(web: str, kind: str) -> None:
+    """MPEG-TS is two frames late, since its demuxer and its parser each wait for the next picture."""
+    with Reading(f"{web}/live.{kind}") as reading:
+        reading.wait_for_frames(60)
+    assert reading.opened_s < 10, "expected: below 1 s"
+    assert reading.got[0].true_age_ms < 600, "what was probed is thrown away"
+    assert reading.median_age_ms(40) < 250, "expected: 82 ms for MPEG-TS, else 2"
+    wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got[5:] if got.moment is not None)
+    assert wrong[len(wrong) // 2] <= 25, "expected: 2 ms"
+    assert not reading.dropped(DropReason.STALE)
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv", "mjpeg"])
+def test_a_burst_after_a_stall_is_not_inferred(web: str, kind: str) -> None:
+    with Reading(f"{web}/live.{kind}?stall_at=75", LiveOptions(stall_timeout_s=10)) as reading:
+        reading.wait(lambda: reading.dropped(DropReason.STALE) > 20, "stale frames")
+        reading.wait_for_frames(30)
+        assert reading.median_age_ms(20) < 250
+    slack = 150 if kind != "mjpeg" else 400  # without times, it goes by the pace
+    assert all(got.true_age_ms < 500 + slack for got in reading.got if got.moment is not None)
+
+
+@pytest.mark.parametrize("kind", ["ts", "flv"])
+def test_a_backlog_on_opening_is_not_inferred(web: str, kind: str) -> None:
+    """Five seconds that the server had kept; probing takes the first half."""
+    with Reading(f"{web}/live.{kind}?backlog=125") as reading:
+        reading.wait_for_frames(30)
+        assert reading.dropped(DropReason.STALE) + reading.dropped(DropReason.TO_KEYFRAME) > 20
+    assert all(got.true_age_ms < 600 for got in reading.got if got.moment is not None)
+
+
+def test_a_server_that_closes_ends_the_frames(web: str) -> None:
+    with Reading(f"{web}/live.ts?frames=60") as reading:
+        assert reading.wait_for_end() is None
+    assert len(reading.got) > 20
+
+
+@pytest.mark.parametrize("fault", ["no_picture_from", "noise_from"])
+def test_packets_come_and_no_picture(web: str, fault: str) -> None:
+    """Sound goes on, or pictures have become noise: no read ever times out."""
+    with Reading(f"{web}/live.ts?{fault}=75", SHORT) as reading:
+        reading.wait_for_frames(10)
+        error = reading.wait_for_end()
+    assert error is not None
+    assert "packets come, but no picture could be decoded for 2 s" in str(error)
+    assert 2 < (reading.ended_at_ns - reading.got[-1].at_ns) / 1e9 < 15
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_refusals(web: str, status: int) -> None:
+    url = f"{web}/status/{status}?token=s3cret".replace("http://", "http://user:s3cret@")
+    with Reading(url, SHORT) as reading:
+        error = reading.wait_for_end()
+    assert isinstance(error, RefusedError)
+    assert "s3cret" not in "".join(traceback.format_exception(error))
+
+
+def test_a_server_that_fails_is_tried_again(web: str) -> None:
+    with Reading(f"{web}/status/503", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "server failed" in str(error)
+
+
+def test_a_redirect_is_followed_to_a_server_and_to_nothing_else(web: str, tmp_path: Path) -> None:
+    with Reading(f"{web}/moved?to={web}/live.mjpeg") as reading:
+        reading.wait_for_frames(3)
+    clip = media.clip(media.H264)
+    with Reading(f"{web}/moved?to=file://{clip}", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not reading.got
+
+
+@pytest.mark.parametrize("entry", ["file://{clip}", "{clip}", "concat:{clip}", "subfile,,start,0,end,0,,:{clip}"])
+def test_a_playlist_leads_to_no_file_of_this_machine(tmp_path: Path, entry: str) -> None:
+    clip = media.clip(replace(media.H264, suffix=".ts"))
+    (tmp_path / "list.m3u8").write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{entry.format(clip=clip)}\n#EXT-X-ENDLIST\n"
+    )
+    (tmp_path / "list.txt").write_text(f"ffconcat version 1.0\nfile '{clip}'\n")
+    with live_web(tmp_path) as address:
+        for name in ("list.m3u8", "list.txt"):
+            with Reading(f"{address}/files/{name}", SHORT) as reading:
+                reading.wait_for_end()
+            assert not reading.got
+
+
+# HLS comes in bursts.
+
+
+def test_hls_is_played_evenly(tmp_path: Path) -> None:
+    with live_web(tmp_path) as address, hls_writer(tmp_path):
+        began = time.monotonic()
+        while "#EXTINF" not in _text(tmp_path / "live.m3u8") and time.monotonic() - began < LIMIT_S:
+            time.sleep(0.05)
+        with Reading(f"{address}/files/live.m3u8", LiveOptions(open_timeout_s=20, stall_timeout_s=10)) as reading:
+            reading.wait_for_frames(100)
+    assert {got.frame.trace.clock for got in reading.got} == {"playout"}
+    gaps = [(later.at_ns - earlier.at_ns) / 1e6 for earlier, later in itertools.pairwise(reading.got)]
+    assert statistics.median(gaps) == pytest.approx(40, abs=10), "not 25 at once each second"
+    ages = [(got.at_ns - got.frame.trace.captured_ns) / 1e6 for got in reading.got]
+    assert statistics.median(ages) < 100
+    assert reading.report.dropped == {}
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+# Files in real time.
+
+
+@pytest.mark.parametrize("recipe", [media.H264, media.B_FRAMES, media.VARIABLE], ids=["h264", "b-frames", "variable"])
+def test_a_file_is_played_in_real_time(recipe: media.Clip) -> None:
+    path = media.clip(recipe)
+    expected = [float(one.time or 0) for one in media.decoded(path)]
+    with Reading(str(path)) as reading:
+        assert reading.wait_for_end() is None
+    assert [got.frame.pts_s for got in reading.got] == pytest.approx(expected, abs=1e-6), "every frame, once"
+    played = (reading.got[-1].frame.trace.captured_ns - reading.got[0].frame.trace.captured_ns) / 1e9
+    assert played == pytest.approx(expected[-1] - expected[0], abs=0.01)
+    took = (reading.got[-1].at_ns - reading.got[0].at_ns) / 1e9
+    assert took > (expected[-1] - expected[0]) * 0.8
+    assert all(got.frame.trace.clock == "playout" for got in reading.got)
+    assert reading.report.dropped == {}
+
+
+@pytest.mark.parametrize("recipe", [media.H264, media.B_FRAMES], ids=["h264", "b-frames"])
+def test_a_file_that_begins_again_goes_on_evenly(recipe: media.Clip) -> None:
+    path = media.clip(recipe)
+    count = len(list(media.decoded(path)))
+    with Reading(str(path), LiveOptions(loop=True)) as reading:
+        reading.wait_for_frames(2 * count + 5)
+    times = [got.frame.pts_s or 0.0 for got in reading.got]
+    assert all(later - earlier == pytest.approx(0.04, abs=1e-6) for earlier, later in itertools.pairwise(times))
+    due = [got.frame.trace.captured_ns / 1e9 for got in reading.got]
+    assert due[-1] - due[0] == pytest.approx(times[-1] - times[0], abs=0.1)
+    assert [got.frame.index for got in reading.got] == list(range(len(reading.got)))
+
+
+def test_a_file_that_is_stopped_while_it_waits() -> None:
+    slow = media.clip(replace(media.H264, rate=Fraction(1, 5), frames=5))
+    with Reading(str(slow), LiveOptions(loop=True, stall_timeout_s=1)) as reading:
+        reading.wait_for_frames(1)
+        began = time.monotonic()
+    assert time.monotonic() - began < 4, "expected: at once; the next frame is due after 5 s"
+
+
+def test_a_file_without_a_picture_does_not_spin(tmp_path: Path) -> None:
+    data = media.clip(media.H264).read_bytes()
+    begin = data.index(b"mdat") + 4
+    (tmp_path / "noise.mp4").write_bytes(data[:begin] + bytes(len(data) - begin) if data.index(b"moov") < begin else data[:9])
+    with Reading(str(tmp_path / "noise.mp4"), LiveOptions(loop=True)) as reading:
+        assert reading.wait_for_end() is not None
+
+
+def test_a_missing_file_and_a_file_with_sound_only() -> None:
+    with Reading("/nowhere/clip.mp4") as missing:
+        error = missing.wait_for_end()
+    assert error is not None
+    assert "no such file" in str(error)
+    assert not isinstance(error, RefusedError), "it may come back"
+    with Reading(str(media.clip(media.ONLY_SOUND))) as sound:
+        assert isinstance(sound.wait_for_end(), RefusedError)
