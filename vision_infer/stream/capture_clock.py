@@ -110,7 +110,7 @@ class CaptureClock:
     def packet(self, times: PacketTimes) -> None:
         """A packet was read; in the order in which they come."""
         known = len(self._earlier) == self._held
-        reads = (*self._earlier, times) if known else (times, times)
+        reads = (*self._earlier, times)
         self._earlier.append(times)
         if times.pts_ns is None:
             return
@@ -118,9 +118,9 @@ class CaptureClock:
             self._restart()
         if times.dts_ns is not None:
             self._latest_dts = times.dts_ns
-        # This one began to arrive at the first of these reads, and the one after it at the second.
+        # At the first of these reads this one began to arrive, and at the second the one after it.
         begun_ns = reads[0].read_ns if known else times.read_ns - self._held * self._interval_ns
-        pace_ns = reads[min(1, self._held)].read_ns
+        pace_ns = reads[min(1, self._held) if known else 0].read_ns
         if known and self._offset_is_guessed:
             self._offset_ns = begun_ns - times.pts_ns
         self._offset_is_guessed = not known
