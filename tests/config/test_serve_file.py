@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vision_infer.config.doubts import doubts_of
 from vision_infer.config.mistakes import SettingsError
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.serve_file import load_settings
@@ -227,3 +228,26 @@ def test_a_stream_with_zones_or_lines_is_tracked() -> None:
     assert not StreamSettings(detect="test://").tracked
     assert StreamSettings(detect="test://", track=True).tracked
     assert StreamSettings.model_validate({"url": "test://", "lines": {"a": {"from": [0, 0], "to": [9, 9]}}}).tracked
+
+
+def test_what_may_not_work_is_known_and_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "here.mp4").touch()
+    settings = ServeSettings.model_validate(
+        {
+            "model_dir": tmp_path / "models",
+            "service": {"tls": {"certificate": tmp_path / "here.mp4", "key": tmp_path / "key.pem"}},
+            "streams": {
+                "a": {"url": str(tmp_path / "here.mp4")},
+                "b": {"url": f"file://{tmp_path}/here.mp4", "view": f"file://{tmp_path}/Geheim.mp4"},
+                "c": {"url": "/dev/video77"},
+                "d": {"url": "rtsp://192.0.2.1/x"},
+            },
+        }
+    )
+    assert doubts_of(settings) == [
+        "streams.b.view: there is no such file now; it is waited for",
+        "streams.c.detect: there is no such device now; it is waited for",
+        f"service.tls.key: {tmp_path}/key.pem: there is no such file now",
+        f"model_dir: {tmp_path}/models: there is no such folder now",
+    ]
+    assert doubts_of(ServeSettings()) == []

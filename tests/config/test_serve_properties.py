@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.config.some_settings import SETTINGS, STREAMS
+from tests.media import ROOT
 from vision_infer.config.api_stream import stream_from_api
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.config.serve_file import load_settings
@@ -151,6 +153,48 @@ def test_a_secret_is_never_told(place: tuple[Any, ...], shape: str, by_reference
     elif place[-1] in ("token", "detect", "view"):
         assert SECRET not in repr(outcome)
         assert SECRET not in str(outcome)
+
+
+_WHOLE = sorted((ROOT / "streams").glob("*.yaml"))
+_PIECES = [
+    "${",
+    "}",
+    "$$",
+    "file:",
+    ":",
+    "- ",
+    "{",
+    "[",
+    "]",
+    "&a ",
+    "*a",
+    "!",
+    "@",
+    '"',
+    "'",
+    "\n",
+    "\t",
+    "<<: ",
+    "|",
+    "---\n",
+    ".nan",
+    "\0",
+    "9" * 5000,
+]
+
+
+@given(
+    st.sampled_from(_WHOLE),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.sampled_from(_PIECES)), min_size=1, max_size=5),
+)
+@settings(deadline=None, max_examples=150)
+def test_a_damaged_file_is_read_or_refused(path: Path, damages: list[tuple[float, int, str]]) -> None:
+    text = path.read_text(encoding="utf-8")
+    for where, cut, put_in in damages:
+        at = round(where * len(text))
+        text = text[:at] + put_in + text[at + cut :]
+    with suppress(UsageError):
+        load_text(text)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def load_settings(
     return draft.validated()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)  # it holds passwords
 class _Draft:
     """Settings on their way, with where each came from."""
 

@@ -15,6 +15,8 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test", "fi
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]:@\s]*))(?::(?P<port>\d{1,5}))?")
+_NO_SCHEME = re.compile(r"[^/\\:]+:[^/\\]*@|\d{1,3}(\.\d{1,3}){3}(:\d+)?(/|$)|[\w.-]+:\d{2,5}(/|$)")
+"""``user:password@…``, ``192.0.2.1/…``, ``camera:554/…``"""
 _DEVICE = re.compile(r"/dev/video\d+")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
 _HOSTLESS = frozenset({"test", "file", "srt"})
@@ -80,6 +82,8 @@ def check_url(url: str) -> None:
         before = url.partition(":")[0].lower()
         if ":" in url and before in SCHEMES:
             raise ValueError(f"write {before}:// with two slashes")
+        if _NO_SCHEME.match(url):
+            raise ValueError("looks like the address of a camera: write rtsp:// before it")
         if url.startswith("/dev/") and not _DEVICE.fullmatch(url):
             raise ValueError("of devices, /dev/video0 and its like can be read")
         return
