@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -112,6 +113,61 @@ def test_a_header_that_does_not_end() -> None:
             client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             assert client.recv(65_536).startswith(b"HTTP/1.1 400")
         assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code == 200
+
+
+def test_who_does_not_finish_a_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.service.connection.HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("vision_infer.service.server.IDLE_S", 1)
+    web, backend = server()
+    entered = threading.Event()
+    original = backend.streams
+
+    def slow() -> Any:
+        entered.set()
+        time.sleep(1)  # longer than the headers may take
+        return original()
+
+    backend.streams = slow  # type: ignore[method-assign]
+    with web:
+        web.start(make_app(backend, OPEN))
+        request = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        for begin in (b"", request, request + b"\r\n" + request):
+            with socket.create_connection(web.address, LONG_S) as client:
+                client.sendall(begin)
+                received = b""
+                while True:
+                    try:
+                        chunk = client.recv(65_536)
+                    except ConnectionResetError:
+                        break
+                    if not chunk:
+                        break
+                    received += chunk
+                assert received.count(b"HTTP/1.1 200") == begin.count(b"\r\n\r\n")
+        assert httpx.get(f"{web.url}/api/v1/streams", timeout=LONG_S).status_code == 200
+        assert entered.is_set()
+
+
+def test_one_address_cannot_hold_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.service.server._SPARE_CONNECTIONS", 8)
+    web, backend = server(max_clients=2)
+    with web, contextlib.ExitStack() as stack:
+        web.start(make_app(backend, OPEN))
+        held = [stack.enter_context(socket.create_connection(web.address, LONG_S)) for _ in range(6)]
+        assert httpx_status(web) is None
+        for one in held:
+            one.close()
+        deadline = time.monotonic() + LONG_S
+        while httpx_status(web) != 200:
+            assert time.monotonic() < deadline
+
+
+def httpx_status(web: WebServer) -> int | None:
+    """None: the connection was closed without an answer."""
+    try:
+        return httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code
+    except httpx.TransportError:
+        return None
 
 
 def test_what_is_under_way_is_finished() -> None:

@@ -182,9 +182,11 @@ class Guard:
                 role = None if session is None else doors.sessions.role_of(session)
             if role is None and (method, path) != ("POST", SESSION_PATH):
                 raise unauthorized("send 'Authorization: Bearer TOKEN'")
-        if not safe and not by_token:
+        if not by_token:
             # A browser adds a cookie, or reaches a service on its own machine, whichever site asks it to.
-            _check_origin(headers, needed=doors.tokens.needed and role is not None)
+            _check_site(headers, safe)
+            if not safe:
+                _check_origin(headers, needed=doors.tokens.needed and role is not None)
         if role == "view" and not safe and scope["type"] == "http" and path not in _VIEWER_PATHS:
             raise Problem("forbidden", "this needs the token of the role admin")
         scope.setdefault("state", {})["role"] = role
@@ -231,6 +233,13 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _check_site(headers: Headers, safe: bool) -> None:
+    # Following a link from another site is no harm. To fetch from it is: who cannot read the answer can still use up readers.
+    followed = safe and headers.get("sec-fetch-mode") == "navigate"
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed:
+        raise Problem("wrong-origin", "requests of other sites are not taken")
 
 
 def _check_origin(headers: Headers, needed: bool) -> None:

@@ -71,7 +71,7 @@ def configure(form: Literal["human", "json"], level: int = logging.INFO, stream:
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
-    for name, least in (("vision_infer", level), ("uvicorn", logging.WARNING), ("asyncio", logging.WARNING)):
+    for name, least in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
         chosen = logging.getLogger(name)
         chosen.handlers[:] = [handler]
         chosen.setLevel(max(level, least))

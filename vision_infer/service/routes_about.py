@@ -32,6 +32,7 @@ def list_engines(context: Shared) -> list[EngineAnswer]:
     return [engine_answer(lane) for lane in context.backend.lanes()]
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", tags=["health"], response_class=Response, responses={200: {"description": "It lives", "content": _TEXT}})
 async def get_health() -> Response:
     """200 as long as the process lives; needs no token."""

@@ -46,7 +46,7 @@ async def open_session(request: Request, response: Response, context: Shared) ->
         doors.sessions.open(role),
         max_age=doors.sessions.lifetime_s,
         path="/",
-        secure=doors.settings.tls is not None,
+        secure=doors.settings.tls is not None or request.headers.get("origin", "").startswith("https:"),  # TLS of a proxy
         httponly=True,
         samesite="strict",
     )

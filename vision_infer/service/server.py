@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from vision_infer.config.serve import ServiceSettings, TlsSettings
 from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.service.connection import protocol_for
 from vision_infer.service.hub import ResultHub
 
 SEND_BUFFER_BYTES = 128 * 1024
@@ -71,7 +72,7 @@ class WebServer:
         tls = self._settings.tls
         config = uvicorn.Config(
             app,
-            http="h11",  # its limit of the header's size is ours
+            http=protocol_for(self._settings.max_clients + _SPARE_CONNECTIONS // 2),
             ws="auto",
             lifespan="off",
             log_config=None,
