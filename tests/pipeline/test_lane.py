@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from vision_infer.core.card import ModelCard, parse_card
-from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.null import NullEngine
 from vision_infer.pipeline.lane import Lane, make_selector
@@ -50,7 +51,11 @@ def test_pictures_are_fitted_as_the_card_says(card: ModelCard) -> None:
     assert lane.letterbox(Size(64, 16)) is lane.letterbox(Size(64, 16))
 
 
-def test_only_detectors_can_be_run(card: ModelCard) -> None:
-    classifier = card.model_copy(update={"task": "classify"})
-    with pytest.raises(ModelError, match="classify"):
-        Lane("main", NullEngine(classifier), make_selector(card, None, None, None))
+def test_a_network_for_classification_describes(card: ModelCard) -> None:
+    classifier = card.model_copy(update={"task": "classify", "labels": ("cat", "dog", "cow")})
+    lane = Lane("main", NullEngine(classifier), make_selector(card, None, None, None), top=2)
+    assert lane.describer is not None
+    (told,) = lane.describer({"scores": np.array([[0.1, 0.7, 0.2], [0, 0, 0]], np.float32)}, 1)
+    assert told.classes is not None
+    assert [(one.class_id, one.label, round(one.score, 3)) for one in told.classes] == [(1, "dog", 0.7), (2, "cow", 0.2)]
+    assert Lane("other", NullEngine(card), make_selector(card, None, None, None)).describer is None

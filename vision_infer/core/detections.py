@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.core.description import Description
+
 if TYPE_CHECKING:
     import supervision
 
@@ -26,6 +28,8 @@ class Detections:
     """label by class number; None: the number is the label"""
     track_ids: NDArray[np.int32] | None = None
     """int32 [N], numbers of tracks from 1, 0 for a detection without one; None when nothing was tracked"""
+    descriptions: tuple[Description | None, ...] | None = None
+    """N: what a second network says of each detection, None where it says nothing; None when there is no second network"""
 
     def __post_init__(self) -> None:
         count = self.scores.shape[0] if self.scores.ndim == 1 else -1
@@ -35,6 +39,8 @@ class Detections:
             raise ValueError(f"class_ids must be [{count}], got {self.class_ids.shape}")
         if self.track_ids is not None and self.track_ids.shape != (count,):
             raise ValueError(f"track_ids must be [{count}], got {self.track_ids.shape}")
+        if self.descriptions is not None and len(self.descriptions) != count:
+            raise ValueError(f"descriptions must be {count}, got {len(self.descriptions)}")
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
@@ -47,6 +53,7 @@ class Detections:
             self.class_ids[index],
             self.label_names,
             None if self.track_ids is None else self.track_ids[index],
+            None if self.descriptions is None else tuple(np.array((*self.descriptions, None), object)[:-1][index]),
         )
 
     @property

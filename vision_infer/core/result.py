@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from vision_infer.core.description import DESCRIPTION_PROPERTIES, Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
 from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA, SceneEvent
@@ -52,16 +53,21 @@ class Result:
     """of a live stream"""
     events: tuple[SceneEvent, ...] = ()
     """what happened in the stream's zones and at its lines"""
+    description: Description | None = None
+    """of a network for classification or embeddings: what it says of the whole picture; then there are no detections"""
 
     def to_json(self) -> str:
         """One line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
         found = self.detections
         parts: list[str] = []
         tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
-        for box, score, class_id, track in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, strict=True
+        told = [None] * len(found) if found.descriptions is None else found.descriptions
+        for box, score, class_id, track, description in zip(
+            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, told, strict=True
         ):
             tail = f', "track_id": {track}' if track else ""
+            if description is not None:
+                tail += ", " + description.to_json()
             parts.append(
                 '{"class_id": %d, "label": %s, "score": %.4f, "box": [%.2f, %.2f, %.2f, %.2f]%s}'
                 % (class_id, _quoted(found.label_of(class_id)), score, *box, tail)
@@ -71,13 +77,16 @@ class Result:
         file = "" if self.file is None else f'"file": {_quoted(self.file)}, '
         if self.damaged:
             file += '"damaged": true, '
-        tail = "" if self.live is None else _live_fields(self.live)
+        tail = "" if self.description is None else ", " + self.description.to_json()
+        then = ', "then": %.3f' % (spent.then_ns / 1e6) if spent.then_ns else ""
+        if self.live is not None:
+            tail += _live_fields(self.live)
         if self.events:
             tail += ', "events": ' + json.dumps([event.to_dict() for event in self.events])
         return (
             '{"stream": %s, "frame": %d, %s"pts_s": %s, "width": %d, "height": %d, "model": %s, "engine": %s, '
             '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
-            '"postprocess": %.3f, "total": %.3f}%s}'
+            '"postprocess": %.3f%s, "total": %.3f}%s}'
             % (
                 _quoted(self.stream),
                 self.frame,
@@ -93,6 +102,7 @@ class Result:
                 spent.preprocess_ns / 1e6,
                 spent.inference_ns / 1e6,
                 spent.postprocess_ns / 1e6,
+                then,
                 spent.total_ns / 1e6,
                 tail,
             )
@@ -174,6 +184,7 @@ RESULT_SCHEMA: dict[str, Any] = {
                         "minimum": 1,
                         "description": "only with tracking, once the track is confirmed",
                     },
+                    **DESCRIPTION_PROPERTIES,
                 },
             },
         },
@@ -187,9 +198,11 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "preprocess": _milliseconds("colour conversion and resize into the engine's buffer"),
                 "inference": _milliseconds("the engine, for the whole batch"),
                 "postprocess": _milliseconds("selection (NMS), tracking and the hook"),
+                "then": _milliseconds("only with a second network: that network, for all crops of the frame, waiting included"),
                 "total": _milliseconds("from the start of decoding until the result was complete: the sum of the others"),
             },
         },
+        **DESCRIPTION_PROPERTIES,
         "captured_at": {
             "type": "string",
             "format": "date-time",
@@ -198,8 +211,8 @@ RESULT_SCHEMA: dict[str, Any] = {
         "age_ms": _milliseconds("how old the picture was when its result was complete"),
         "clock": {
             "enum": ["arrival", "camera", "playout"],
-            "description": "how captured_at is known: by the arrival of the picture's packet, by the camera's own clock, or by the "
-            "moment at which a file's picture was due",
+            "description": "how captured_at is known: by the arrival of the picture's packet, by the camera's own clock, or by "
+            "the moment at which a file's picture was due",
         },
         "dropped_before": {
             "type": "object",
@@ -209,8 +222,8 @@ RESULT_SCHEMA: dict[str, Any] = {
         "skipped": {
             "type": "integer",
             "minimum": 1,
-            "description": "only over WebSocket and server-sent events: results of this stream that this reader was too slow for, "
-            "since the one that it got before",
+            "description": "only over WebSocket and server-sent events: results of this stream that this reader was too slow "
+            "for, since the one that it got before",
         },
         "events": {
             "type": "array",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vision_infer.analyze.select import select
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
 from vision_infer.core.detections import Detections
-from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.picture import Picture
 from vision_infer.core.result import Result
 from vision_infer.engine.device import available_cpus
@@ -126,6 +126,9 @@ class Detector:
             settings = self.settings
             alone = settings.model_copy(update={"workers": 1, "threads": settings.threads or available_cpus()})
             self._engine = open_engine(self.path, engine_request(alone))
+            card = self._engine.card
+            if card.task != "detect":
+                raise ModelError(f"{card.name} is a network for '{card.task}'", "a Detector takes one for 'detect'")
             self._lane = make_lane(self._engine, alone)
         return self._lane
 

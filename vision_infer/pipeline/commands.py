@@ -42,6 +42,8 @@ class AddStream:
     """by name; with :attr:`track` only"""
     lines: Mapping[str, LineSettings] = field(default_factory=dict)
     """by name; with :attr:`track` only"""
+    then: str | None = None
+    """lane of a second network, for classification or embeddings, that looks at each detection"""
     hook: str | None = None
     """MODULE:FUNCTION called with each result of this stream"""
     reconnect: Reconnect = field(default_factory=Reconnect)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from vision_infer.core.clock import Clock
@@ -117,6 +118,20 @@ class Dispatch:
             lost = self._batcher.offer(stream, lane, Waiting(frame, sequence, self._clock.monotonic_ns()))
             self._changed.notify()
         return lost
+
+    def offer_all(self, stream: str, lane: str, frames: Sequence[tuple[int, Frame]]) -> None:
+        """Let frames wait that shall go together, as far as a batch has places: nobody takes the first before the last is there.
+
+        Args:
+            stream: its name.
+            lane: where it has joined with a queue that has room for them.
+            frames: with their sequences.
+        """
+        with self._changed:
+            now = self._clock.monotonic_ns()
+            for sequence, frame in frames:
+                self._batcher.offer(stream, lane, Waiting(frame, sequence, now))
+            self._changed.notify_all()
 
     def take(self) -> Batch[Frame] | None:
         """Wait for a batch; None when it was closed and nothing waits."""

@@ -62,7 +62,7 @@ class InferenceWorker:
             trace = entry.waiting.item.trace
             trace.inference_start_ns = raw.started_ns
             trace.inference_end_ns = raw.ended_ns
-        return Inferred(batch, raw, unreadable)
+        return Inferred(batch, engine, raw, unreadable)
 
     def _write(self, batch: Batch[Frame], loan: Loan) -> dict[int, str]:
         lane = self._lanes[batch.lane]

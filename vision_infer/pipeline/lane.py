@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Mapping
 from functools import lru_cache
 
+from vision_infer.analyze.describe import TOP, Describer
 from vision_infer.analyze.select import Selector
 from vision_infer.core.card import ModelCard
-from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.schedule.batcher import LaneSettings
@@ -20,16 +21,16 @@ class Lane:
     Args:
         name: unique among the lanes of a supervisor.
         engine: runs the batches; stays its owner's to close.
-        selector: which candidates become detections.
+        selector: which candidates become detections, where the network is for that.
         max_wait_ns: how long a frame may wait for its batch to fill.
+        top: how many classes are told, where the network is for classification.
     """
 
-    def __init__(self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0) -> None:
-        if engine.card.task != "detect":
-            raise ModelError(f"{engine.card.name} is a network for '{engine.card.task}'", "only 'detect' can be run so far")
+    def __init__(self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP) -> None:
         self.name = name
         self.engine = engine
         self.selector = selector
+        self.describer = None if engine.card.task == "detect" else Describer(engine.card, top)
         self.settings = LaneSettings(name, engine.batch_sizes, engine.in_flight, max_wait_ns)
         self._letterbox = lru_cache(maxsize=256)(self._fit)
 

@@ -19,6 +19,7 @@ from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.outputs import open_sink
 from vision_infer.pipeline.results_stage import ResultsStage
+from vision_infer.pipeline.second_stage import MOST_CROPS, SecondStage
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_table import StreamTable
@@ -76,8 +77,9 @@ class Launcher:
         live = record.live = LiveRecord(command.lane, command.weight, command.fps)
         size = self.lanes.window(command.lane)
         window = Window(size)
-        self.stage.join(record, self._outlet(record, (), window, size), steps, window)
-        self.dispatch.join(record.name, command.lane, None, command.weight)
+        second = self._second(command)
+        self.stage.join(record, self._outlet(record, (), window, size), steps, window, second)
+        self._join(command, None, size)
         return LiveWorker(
             record,
             live,
@@ -104,12 +106,22 @@ class Launcher:
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
         outlet = self._outlet(record, sinks, window, size)
-        self.stage.join(record, outlet, steps, window)
-        self.dispatch.join(record.name, command.lane, None if source.live else size, command.weight)
+        self.stage.join(record, outlet, steps, window, self._second(command))
+        self._join(command, None if source.live else size, size)
         if failure is not None:
             self.output_failed(record, failure, False)
         self.streams.set_state(record, StreamState.RUNNING)
         return outlet.needs_pictures
+
+    def _second(self, command: AddStream) -> SecondStage | None:
+        return None if command.then is None else SecondStage(command.source.name, command.then, self.dispatch, self.clock)
+
+    def _join(self, command: AddStream, places: int | None, window: int) -> None:
+        """Let a stream into its lanes: with so many places in the first (None: a mailbox), and as many as it needs in the second."""
+        name = command.source.name
+        self.dispatch.join(name, command.lane, places, command.weight)
+        if command.then is not None:
+            self.dispatch.join(name, command.then, window * MOST_CROPS, command.weight)
 
     def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
         outlet = Outlet(

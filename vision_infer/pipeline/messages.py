@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.frame import Frame
-from vision_infer.engine.engine import RawResults
+from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.schedule.batcher import Batch
 
 
@@ -15,6 +15,7 @@ class Inferred:
     """A batch has left the engine."""
 
     batch: Batch[Frame]
+    engine: Engine
     raw: RawResults
     unreadable: dict[int, str] = field(default_factory=dict)
     """places of the batch whose picture could not be written into its slot, and why"""

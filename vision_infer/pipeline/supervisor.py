@@ -188,7 +188,7 @@ class Supervisor:
         if not isinstance(worker, LiveWorker):
             raise KeyError(name)
         old = worker.command
-        if (old.source, old.lane, old.reconnect) != (command.source, command.lane, command.reconnect):
+        if (old.source, old.lane, old.then, old.reconnect) != (command.source, command.lane, command.then, command.reconnect):
             self._launcher.steps(command)  # what cannot be carried out shall not cost the stream
             self.remove(name)
             self.add(command)
