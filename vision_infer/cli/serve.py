@@ -44,8 +44,11 @@ def serve_command(
 
     A configuration that changes is taken over while the service runs. Ctrl-C or SIGTERM finishes what is on its way.
     """
+    from vision_infer.config.mistakes import SettingsError
     from vision_infer.config.serve_file import load_settings
+    from vision_infer.core.clock import SYSTEM_CLOCK
     from vision_infer.core.errors import UsageError
+    from vision_infer.service.file_watch import FileWatch
 
     configurations = [source for source in sources or () if source.lower().endswith((".yaml", ".yml"))]
     if len(configurations) > 1:
@@ -64,7 +67,13 @@ def serve_command(
     def load() -> ServeSettings:
         return load_settings(file, urls, environ, given)
 
-    settings = load()
+    watch = None if file is None else FileWatch(file, SYSTEM_CLOCK)
+    try:
+        settings = load()
+    except SettingsError as error:
+        for mistake in error.mistakes:
+            typer.echo(f"error: {mistake}", err=True)
+        return error.exit_status
     if check:
         return _check(settings)
 
@@ -72,13 +81,16 @@ def serve_command(
     from vision_infer.service.serving import Start, serve
 
     with StopSignals() as signals:
-        serve(Start(settings, file, load, environ), signals.stopping, lambda line: typer.echo(line, err=True))
+        serve(Start(settings, watch, load, environ), signals.stopping, lambda line: typer.echo(line, err=True))
     return 0
 
 
 def _check(settings: ServeSettings) -> int:
+    from vision_infer.config.doubts import doubts_of
     from vision_infer.model.catalogue import resolve_model
 
+    for doubt in doubts_of(settings):
+        typer.echo(f"warning: {doubt}", err=True)
     models = {stream.model for stream in settings.streams.values() if stream.model is not None}
     for model in sorted({settings.model, *models}):
         resolve_model(model, settings.model_dir)

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -34,8 +33,8 @@ class Start:
     """What the service is started with."""
 
     settings: ServeSettings
-    file: Path | None
-    """where the settings come from; watched"""
+    watch: FileWatch | None
+    """of the file that the settings come from, made before it was read; None: there is none"""
     load: Callable[[], ServeSettings]
     """reads them again"""
     environ: Mapping[str, str]
@@ -83,7 +82,7 @@ def _sinks(settings: ServeSettings, clock: Clock) -> list[Sink]:
 
 
 def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
-    watch = None if start.file is None else FileWatch(start.file, clock)
+    watch = start.watch
     told_ready, alive_ns = False, clock.monotonic_ns()
     while not stopping.wait(LOOK_S) and service.error is None:
         if not told_ready and service.ready()[0]:
