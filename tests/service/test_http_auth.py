@@ -94,6 +94,12 @@ def test_on_loopback_without_tokens_everything_is_open() -> None:
     assert "set-cookie" not in login.headers
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
+def test_without_tokens_nobody_comes_through_a_proxy(header: str) -> None:
+    problem(Api(tokens=OPEN).get("/api/v1/streams", headers={header: "192.0.2.7"}), 403, "behind-proxy")
+    assert Api(tokens=TOKENS).get("/api/v1/streams", token=VIEW, headers={header: "192.0.2.7"}).status_code == 200
+
+
 def cookie_of(api: Api, token: str) -> str:
     answer = api.ask("POST", "/api/v1/session", json={"token": token})
     assert answer.status_code == 200, answer.text
@@ -243,6 +249,7 @@ def test_which_tokens_there_are(tmp_path: Path) -> None:
     assert not (tmp_path / "token.json").exists()
     on_loopback = tokens_for(ServiceSettings(view_token=SecretStr(VIEW)), tmp_path)
     assert on_loopback.made is not None
+    assert tokens_for(ServiceSettings(allow_hosts=("cameras.example",)), tmp_path / "proxied").made is not None
     with pytest.raises(UsageError, match="is the same"):
         tokens_for(ServiceSettings(token=SecretStr(ADMIN), view_token=SecretStr(ADMIN)), tmp_path)
 

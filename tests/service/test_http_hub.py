@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.service.fakes import LONG_S, WALL_NS, FakeClock, frame, result
-from vision_infer.core.result import Result
+from vision_infer.core.result import RESULT_SCHEMA, Result
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.hub import DEPTH, STATES, HubClosedError, Message, ResultHub, Subscription, TooManyReadersError
-from vision_infer.service.openapi import result_schema
 from vision_infer.service.row import ResultFilter
 
 Value = TypeVar("Value")
@@ -55,7 +54,7 @@ def rows_of(messages: list[Message]) -> list[dict[str, Any]]:
     rows = [json.loads(message.text) for message in messages]
     for row, message in zip(rows, messages, strict=True):
         if message.kind == "result":
-            jsonschema.validate(row, result_schema())
+            jsonschema.validate(row, RESULT_SCHEMA)
     return rows
 
 

@@ -20,12 +20,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, VIEW, FakeBackend, frame, result
-from vision_infer.core.result import Result
+from vision_infer.core.result import RESULT_SCHEMA, Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
 from vision_infer.service.hub import DEPTH
-from vision_infer.service.openapi import result_schema
 from vision_infer.service.server import WebServer
 
 
@@ -84,7 +83,7 @@ def test_a_websocket_gets_each_row_as_a_message(serve: Callable[..., Served]) ->
         for index in range(20):
             served.write(index=index)
             row = received(client)
-            jsonschema.validate(row, result_schema())
+            jsonschema.validate(row, RESULT_SCHEMA)
             assert (row["stream"], row["frame"], row["age_ms"]) == ("door", index, 50.0)
         client.send("what a client says is not looked at")
         served.write(index=20)

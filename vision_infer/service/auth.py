@@ -60,7 +60,10 @@ class TokenSet:
 
 
 def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> TokenSet:
-    """Find the tokens of a service. None is needed where it listens on a loopback address only and none is configured.
+    """Find the tokens of a service.
+
+    None is needed where none is configured, it listens on loopback only, and it has no other name: a name means a proxy,
+    through which others reach it.
 
     Args:
         state_dir: where the hash of a token is kept that we make ourselves.
@@ -78,7 +81,7 @@ def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM
             raise UsageError("service.view_token: is the same as service.token", "who may look could change everything")
         roles[digest] = "admin"
         return TokenSet(Tokens(roles))
-    if not roles and is_loopback(settings.host):
+    if not roles and is_loopback(settings.host) and not settings.allow_hosts:
         return TokenSet(Tokens({}))
     digest, made = load_or_make(state_dir, clock)
     roles[digest] = "admin"

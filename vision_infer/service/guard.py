@@ -33,6 +33,7 @@ _VIEWER_PATHS = (INFER_PATH, SESSION_PATH)
 """may be posted to by the role view: they change nothing"""
 _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
+_PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -172,6 +173,8 @@ class Guard:
         safe = method in _SAFE_METHODS and scope["type"] == "http"
         role: Role | None = "admin"
         by_token = False
+        if not doors.tokens.needed and any(name in headers for name in _PROXY_HEADERS):
+            raise Problem("behind-proxy", "set service.token: who comes through a proxy is not on this machine")
         if doors.tokens.needed:
             token = bearer_of(headers)
             by_token = token is not None

@@ -29,13 +29,6 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _TITLES[status], "content": _PROBLEM} for status in sorted({*_ALWAYS, *statuses})}
 
 
-def result_schema() -> dict[str, Any]:
-    """A result as readers of the API get it: the row of a file, and how many they missed."""
-    schema = {key: value for key, value in RESULT_SCHEMA.items() if key != "$schema"}
-    skipped = {"type": "integer", "minimum": 1, "description": "results of this stream that the reader was too slow for"}
-    return {**schema, "title": "Result", "properties": {"skipped": skipped, **schema["properties"]}}
-
-
 def install(app: FastAPI) -> None:
     """Let the app give this document."""
 
@@ -54,7 +47,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     components = made.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = PROBLEM_SCHEMA
-    schemas["Result"] = result_schema()
+    schemas["Result"] = {key: value for key, value in RESULT_SCHEMA.items() if key != "$schema"}
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {

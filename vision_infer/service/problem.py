@@ -31,6 +31,7 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "unauthorized": (401, "A token is needed"),
     "forbidden": (403, "This token may look, not change"),
     "wrong-origin": (403, "The request comes from another site"),
+    "behind-proxy": (403, "Through a proxy a token is needed"),
     "not-found": (404, "There is nothing here"),
     "unknown-stream": (404, "There is no such stream"),
     "method-not-allowed": (405, "This cannot be done here"),
