@@ -1,0 +1,321 @@
+"""One of four cameras is in trouble, of every kind there is, and the three others do not notice.
+
+One service goes through all troubles, one after the other; what was seen is checked afterwards, trouble by trouble.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+
+from tests.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer, SoundMount
+from tests.fault_proxy import FaultProxy
+from tests.live_service import Running, Seen, camera, gaps, longest_pause_s
+from vision_infer.pipeline.status import StreamEvent, StreamState
+
+BACKING_OFF, LIVE, REFUSED, STALLED = StreamState.BACKING_OFF, StreamState.LIVE, StreamState.REFUSED, StreamState.STALLED
+FPS = 10
+OTHERS = ("one", "two", "three")
+APART = "apart"
+SECRET = "s3cret"
+CONTROL_S = 5.0
+LEAST_S = 3.0
+"""how long each trouble is watched, at least"""
+MAX_AGE_MS = 500.0
+NOISE_MS = 250.0
+"""what a busy machine adds between a decision and what comes of it"""
+LIMIT_S = 40.0
+"""how long a trouble may take to be seen, and to be forgotten: 5 to 20 times what it takes"""
+
+
+def mount(path: str, **more: object) -> ClockMount:
+    return ClockMount(path, **{"width": 320, "height": 180, "fps": FPS, "key_interval": 5, "kbit_s": 500, **more})  # type: ignore[arg-type]
+
+
+STREET = Encoded(width=640, height=360, fps=30, kbit_s=4000, key_interval=10)
+"""real pictures in so many packets that one in a hundred is one every few frames"""
+
+
+@dataclass
+class Scene:
+    """The cameras, the bad network before one of them, and the service that watches."""
+
+    running: Running
+    apart: Running
+    """what noise there is on the machine, this one has too"""
+    server: RtspServer
+    network: FaultProxy
+
+    def since(self, began_ns: int) -> list[Seen]:
+        return self.running.seen("bad", began_ns)
+
+    def happened(self, began_ns: int, state: StreamState, *words: str) -> bool:
+        """Whether the bad camera came into a state for a reason with one of these words."""
+        events = self.running.events_of("bad", began_ns)
+        return any(event.state is state and any(word in event.reason for word in words or ("",)) for event in events)
+
+
+Trouble = Callable[[Scene], AbstractContextManager[object]]
+
+
+def on_the_way(begin: Callable[[FaultProxy], object]) -> Trouble:
+    """Something the network does."""
+
+    @contextmanager
+    def trouble(scene: Scene) -> Iterator[None]:
+        begin(scene.network)
+        yield
+        scene.network.heal()
+
+    return trouble
+
+
+def in_its_place(other: Mount) -> Trouble:
+    """There is another camera at the same address for a while."""
+
+    @contextmanager
+    def trouble(scene: Scene) -> Iterator[None]:
+        with RtspServer(other) as server:
+            scene.network.server_port = server.port
+            scene.network.drop()
+            yield
+            scene.network.server_port = scene.server.port
+
+    return trouble
+
+
+@contextmanager
+def flipped_bits(scene: Scene) -> Iterator[None]:
+    with in_its_place(ReplayMount("/bad", STREET))(scene), on_the_way(FaultProxy.flip_bits)(scene):
+        yield
+
+
+@contextmanager
+def killed(scene: Scene) -> Iterator[None]:
+    scene.server.kill()
+    scene.running.wait(lambda: scene.running.status("bad").state is BACKING_OFF, "the end was noticed")
+    scene.network.refuse()
+    yield
+    scene.server.restart()
+    scene.network.heal()
+
+
+@contextmanager
+def times_that_jump(scene: Scene) -> Iterator[None]:
+    for seconds in (100.0, -50.0, 3.0):
+        scene.network.shift_times(seconds)
+        scene.running.wait_for_results("bad", 2 * FPS)
+    yield
+    scene.network.heal()
+
+
+@contextmanager
+def a_name_that_nobody_knows(scene: Scene) -> Iterator[None]:
+    scene.running.service.replace("bad", camera(f"rtsp://user:{SECRET}@camera.invalid/bad"))
+    yield
+    scene.running.service.replace("bad", camera(scene.network.url("/bad", "user", SECRET)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trouble, and how it shows."""
+
+    trouble: Trouble
+    state: StreamState = LIVE
+    reasons: tuple[str, ...] = ()
+    """one of these is in the reason"""
+    lasts: Callable[[Scene, int], bool] | None = None
+    """it lasts until this is so as well"""
+
+
+def _until_flipped(scene: Scene, began_ns: int) -> bool:
+    return scene.network.flips >= 20 and len(scene.since(began_ns)) >= 60
+
+
+def _until_both_sizes(scene: Scene, began_ns: int) -> bool:
+    return len({seen.result.size for seen in scene.since(began_ns)}) == 2 and len(scene.since(began_ns)) > 30
+
+
+CASES = {
+    "frozen": Case(on_the_way(FaultProxy.freeze), BACKING_OFF, ("nothing came for 2 s", "did not answer within 2 s")),
+    "killed": Case(killed, BACKING_OFF, ("connection refused: nothing listens there",)),
+    "dripping": Case(on_the_way(lambda network: network.drip(3000)), BACKING_OFF, ("s late, and stay so",)),
+    "garbage": Case(
+        on_the_way(FaultProxy.garbage), BACKING_OFF, ("nothing that FFmpeg can read", "did not answer", "cannot be opened")
+    ),
+    "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("holds only sound",)),
+    "changing size": Case(in_its_place(mount("/bad", then_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
+    "times that jump": Case(times_that_jump),
+    "flipped bits": Case(flipped_bits, lasts=_until_flipped),
+    "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server knows no such stream (404)",)),
+    "locked": Case(in_its_place(mount("/bad", user="user", password="another")), REFUSED, ("wrong user or password",)),
+    "silent": Case(in_its_place(mount("/bad", stop_after=0)), BACKING_OFF, ("did not answer within 2 s", "nothing came for 2 s")),
+    "one picture": Case(
+        in_its_place(mount("/bad", stop_after=1)), BACKING_OFF, ("nothing came for 2 s", "did not answer within 2 s")
+    ),
+    "no such host": Case(a_name_that_nobody_knows, BACKING_OFF, ("host is not known", "did not answer")),
+}
+
+
+SILENT = ("frozen", "dripping", "garbage")
+"""what shows while the connection is still there"""
+
+
+@dataclass
+class Episode:
+    """What was seen of one trouble."""
+
+    began_ns: int
+    healed_ns: int = 0
+    back_ns: int = 0
+    """the bad camera's second result after the end of the trouble"""
+    failure: str = ""
+    events: list[StreamEvent] = field(default_factory=list)
+    bad: list[Seen] = field(default_factory=list)
+    others: dict[str, list[Seen]] = field(default_factory=dict)
+    apart: list[Seen] = field(default_factory=list)
+    """of a service of its own, which has no bad camera"""
+
+    def finish(self, running: Running, apart: Running) -> Episode:
+        self.apart = apart.seen(APART, self.began_ns, self.back_ns)
+        self.events = running.events_of("bad", self.began_ns)
+        self.bad = running.seen("bad", self.began_ns, self.back_ns)
+        self.others = {name: running.seen(name, self.began_ns, self.back_ns) for name in OTHERS}
+        return self
+
+    @property
+    def lasted_s(self) -> float:
+        return (self.back_ns - self.began_ns) / 1e9
+
+
+@dataclass
+class Story:
+    """All that was seen."""
+
+    episodes: dict[str, Episode]
+    controls: list[Episode]
+    reconnects: dict[str, int]
+    shown: str
+
+
+def _quiet(scene: Scene) -> Episode:
+    """A while without trouble."""
+    running, episode = scene.running, Episode(time.monotonic_ns())
+    running.wait(lambda: time.monotonic_ns() - episode.began_ns > CONTROL_S * 1e9, "time passes")
+    episode.back_ns = time.monotonic_ns()
+    return episode.finish(running, scene.apart)
+
+
+def _go_through(scene: Scene, case: Case) -> Episode:
+    running, episode = scene.running, Episode(time.monotonic_ns())
+    try:
+        with case.trouble(scene):
+            if case.lasts is not None:
+                lasts = case.lasts
+                running.wait(lambda: lasts(scene, episode.began_ns), "it lasted", LIMIT_S)
+            running.wait(
+                lambda: scene.happened(episode.began_ns, case.state, *case.reasons) or case.state is LIVE, "it showed", LIMIT_S
+            )
+            episode.healed_ns = time.monotonic_ns()
+        running.wait_for_results("bad", 3, LIMIT_S)
+        running.wait(lambda: running.status("bad").state is LIVE, "live again", LIMIT_S)
+        running.wait(lambda: time.monotonic_ns() - episode.began_ns > LEAST_S * 1e9, "there is enough to count")
+    except AssertionError as error:
+        episode.failure = str(error)
+    scene.network.heal()
+    scene.network.server_port = scene.server.port
+    episode.back_ns = time.monotonic_ns()
+    return episode.finish(running, scene.apart)
+
+
+@pytest.fixture(scope="module")
+def story() -> Story:
+    urls = ("bad", *OTHERS)
+    with (
+        RtspServer(*(mount(f"/{name}") for name in (*OTHERS, APART))) as well,
+        RtspServer(mount("/bad")) as server,
+        FaultProxy(server.port) as network,
+        Running({name: camera(well.url(f"/{name}")) for name in OTHERS}, batch=4) as running,
+        Running({APART: camera(well.url(f"/{APART}"))}) as apart,
+    ):
+        running.service.create("bad", camera(network.url("/bad", "user", SECRET)))
+        for name in urls:
+            running.wait_for_results(name, 5)
+        apart.wait_for_results(APART, 1)
+        scene = Scene(running, apart, server, network)
+        controls = [_quiet(scene)]
+        STREET.file()  # made before, where it is not there yet
+        episodes: dict[str, Episode] = {}
+        for name, case in CASES.items():
+            episodes[name] = _go_through(scene, case)
+        running.wait_for_results("bad", 1)
+        controls.append(_quiet(scene))
+        reconnects = {name: running.status(name).reconnects for name in OTHERS}
+        shown = "\n".join(map(repr, (*running.events, *running.service.events(), *running.service.streams())))
+    return Story(episodes, controls, reconnects, shown)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_told_plainly_and_passes(story: Story, name: str) -> None:
+    case, episode = CASES[name], story.episodes[name]
+    assert not episode.failure
+    reasons = [event.reason for event in episode.events if event.state is case.state]
+    if case.state is LIVE:
+        assert not any(event.state is REFUSED for event in episode.events)
+    else:
+        assert any(word in reason for word in case.reasons for reason in reasons), reasons
+        if name in SILENT:
+            assert STALLED in [event.state for event in episode.events]
+        assert episode.events[-1].state is LIVE
+    if case.state is REFUSED:
+        assert all("next attempt in" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_others_lose_nothing(story: Story, name: str) -> None:
+    """Each gives as many results as it does without trouble, and none is ever held up."""
+    episode = story.episodes[name]
+    usual = sum(len(seen) for control in story.controls for seen in control.others.values())
+    usual_fps = usual / len(OTHERS) / sum(control.lasted_s for control in story.controls)
+    expected = usual_fps * episode.lasted_s
+    noise = max(gaps(episode.apart), expected - len(episode.apart), 0)
+    for other, seen in episode.others.items():
+        lost = max(gaps(seen), expected - len(seen))
+        assert lost <= 0.1 * expected + 2 + 2 * noise, (other, lost, expected, noise)
+        assert longest_pause_s(seen, episode.began_ns, episode.back_ns) < 1.0, other
+        assert sorted(one.age_ms for one in seen)[len(seen) * 9 // 10] < 2 * 1000 / FPS + NOISE_MS, other
+
+
+def test_the_others_keep_their_connection(story: Story) -> None:
+    assert sum(len(control.others["one"]) for control in story.controls) > 0.8 * 2 * CONTROL_S * FPS
+    assert story.reconnects == dict.fromkeys(OTHERS, 0)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "flipped bits"])  # it carries no time code
+def test_nothing_stale_is_inferred(story: Story, name: str) -> None:
+    """By the time code in the picture, whatever the stream's own times say."""
+    for seen in story.episodes[name].bad:
+        age = seen.true_age_ms
+        assert age is None or age - seen.after_decoding_ms < MAX_AGE_MS + NOISE_MS, (name, age)
+
+
+def test_pictures_of_both_sizes_gave_results(story: Story) -> None:
+    sizes = [seen.result.size for seen in story.episodes["changing size"].bad]
+    assert len(set(sizes)) == 2
+    assert sum(earlier != later for earlier, later in pairwise(sizes)) >= 2
+
+
+def test_damage_costs_pictures_and_not_the_connection(story: Story) -> None:
+    seen = [one for one in story.episodes["flipped bits"].bad if one.at_ns < story.episodes["flipped bits"].healed_ns]
+    assert len(seen) >= 50
+    assert any(one.result.damaged for one in seen) or gaps(seen)
+
+
+def test_no_password_is_shown(story: Story) -> None:
+    assert SECRET not in story.shown
+    assert "***" in story.shown
