@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -83,7 +83,8 @@ class Camera:
         """lets go on whatever hangs"""
         self.hangs = threading.Event()
         """something hangs"""
-        self.orders: queue.SimpleQueue[Callable[[Connection], Iterator[Frame] | None]] = queue.SimpleQueue()
+        self._orders: deque[Order] = deque()
+        self._changed = threading.Condition()
         self.hang_when_opened = False
 
     @property
@@ -100,6 +101,20 @@ class Camera:
         self.opened.append(connection)
         return connection
 
+    def next_order(self, stopping: threading.Event) -> Order | None:
+        """What is to be done next; None when it shall stop."""
+        with self._changed:
+            while not stopping.is_set():
+                if self._orders:
+                    return self._orders.popleft()
+                self._changed.wait(0.02)
+        return None
+
+    def _order(self, order: Order) -> None:
+        with self._changed:
+            self._orders.append(order)
+            self._changed.notify_all()
+
     def hang(self) -> None:
         self.hangs.set()
         assert self.release.wait(2 * LONG_S), "nobody released what hangs"
@@ -107,11 +122,11 @@ class Camera:
     def give(self, count: int = 1) -> None:
         """Let it give frames."""
         for _ in range(count):
-            self.orders.put(lambda connection: connection.frame())
+            self._order(lambda connection: connection.frame())
 
     def drop(self, reason: DropReason, count: int = 1) -> None:
         """Let it count frames that it does not deliver."""
-        self.orders.put(lambda connection: connection.report.drop(reason, count))
+        self._order(lambda connection: connection.report.drop(reason, count))
 
     def end(self, error: BaseException | None = None) -> None:
         """Let the connection end, with an error or without."""
@@ -121,11 +136,16 @@ class Camera:
             if error is not None:
                 raise error
 
-        self.orders.put(work)
+        self._order(work)
 
     def hang_here(self) -> None:
-        """Let its reading hang, whoever wants it to stop."""
-        self.orders.put(lambda connection: self.hang())
+        """Let its reading hang, whoever wants it to stop; when it is released a frame comes out."""
+
+        def order(connection: Connection) -> Iterator[Frame]:
+            self.hang()
+            yield from connection.frame()
+
+        self._order(order)
 
     def call(self, work: Callable[[], object]) -> None:
         """Let it call this between two frames."""
@@ -134,7 +154,7 @@ class Camera:
             del connection
             work()
 
-        self.orders.put(order)
+        self._order(order)
 
 
 class Connection:
@@ -161,12 +181,9 @@ class Connection:
 
     def frames(self) -> Iterator[Frame]:
         while not self.ended:
-            try:
-                order = self.camera.orders.get(timeout=0.02)
-            except queue.Empty:
-                if self.stopping.is_set():
-                    return
-                continue
+            order = self.camera.next_order(self.stopping)
+            if order is None:
+                return
             yield from order(self) or ()
 
     def __enter__(self) -> Connection:
@@ -242,3 +259,6 @@ class Rig:
 def dropped(status: StreamStatus) -> int:
     """Frames that were decoded and gave no result."""
     return sum(count for reason, count in status.dropped.items() if reason not in ("not_referenced", "to_keyframe", "undecoded"))
+
+
+Order = Callable[[Connection], Iterator[Frame] | None]

@@ -72,7 +72,10 @@ class LaneTable:
         now = self._clock.monotonic_ns()
         statuses: list[LaneStatus] = []
         for lane in list(self.by_name.values()):
-            load, waiting, flying = self._dispatch.load(lane.name)
+            try:
+                load, waiting, flying = self._dispatch.load(lane.name)
+            except KeyError:  # it is being closed just now
+                continue
             status = lane_status_of(lane, load, waiting, flying, now)
             failures = self._failures.get(lane.name)
             if failures is not None:

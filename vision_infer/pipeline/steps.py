@@ -41,16 +41,18 @@ def make_steps(
         UsageError: the hook cannot be loaded, or a zone names an unknown class.
     """
     old, kept = before or (None, None)
-    tracking = (command.track, command.track_per_class)
+    tracker: Tracker | None = None
     zones: Zones | None = None
-    if old is not None and kept is not None and tracking == (old.track, old.track_per_class):
-        tracker = kept.tracker
-        if (command.zones, command.lines) == (old.zones, old.lines):
+    if command.track is not None:
+        tracker = None if kept is None else kept.tracker
+        if tracker is None:
+            tracker = Tracker(confidence=command.track, per_class=command.track_per_class)
+        elif old is not None and kept is not None and (command.zones, command.lines) == (old.zones, old.lines):
             zones = kept.zones
-    else:
-        tracker = None if command.track is None else Tracker(confidence=command.track, per_class=command.track_per_class)
-    if zones is None and tracker is not None and (command.zones or command.lines):
-        zones = Zones(command.zones, command.lines, lambda label: class_id(card, label))
+        if zones is None and (command.zones or command.lines):
+            zones = Zones(command.zones, command.lines, lambda label: class_id(card, label))
     keep = Filter(command.min_size, command.region) if command.min_size or command.region else None
     own = None if command.hook is None else GuardedHook(load_hook(command.hook), command.hook)
+    if tracker is not None and command.track is not None:  # last: what fails above changes nothing
+        tracker.confidence, tracker.per_class = command.track, command.track_per_class
     return Steps(command.selector, keep, tracker, zones, own or hook)

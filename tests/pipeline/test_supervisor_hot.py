@@ -1,0 +1,493 @@
+"""Streams and lanes come, change and go while others run, and cost them nothing."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from tests.pipeline.fakes import CARD, LONG_S, EchoEngine, FakePicture, wait_for
+from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped, until
+from vision_infer.analyze.select import Selector
+from vision_infer.config.zones import LineSettings, ZoneSettings
+from vision_infer.core.card import parse_card
+from vision_infer.core.errors import UsageError
+from vision_infer.core.result import Result
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.status import StreamState
+
+YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0)
+CORNER = ZoneSettings(polygon=((200, 200), (250, 200), (250, 250)), min_s=0)
+GATE = LineSettings(from_=(65, 250), to=(65, 0))
+
+
+@contextmanager
+def running(rig: Rig, cameras: list[Camera], frames: int) -> Iterator[None]:
+    """These cameras give frames, each when the result of the one before is there; at the end all have given so many."""
+    failed: list[BaseException] = []
+
+    def work(camera: Camera) -> None:
+        try:
+            rig.give(camera, frames)
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(camera,), daemon=True) for camera in cameras]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(2 * LONG_S)
+        assert not thread.is_alive()
+    assert not failed, failed
+
+
+def lane_of(name: str, engine: EchoEngine) -> Lane:
+    return Lane(name, engine, Selector(confidence=0.1, iou=None))
+
+
+def test_streams_that_come_change_and_go_cost_the_others_no_frame() -> None:
+    steady = [Camera(0), Camera(1)]
+    with Rig(engine=EchoEngine(2, (1, 2, 4))) as rig:
+        for camera in steady:
+            rig.add(camera)
+        with running(rig, steady, 150):
+            for number in range(2, 22):
+                other = Camera(number)
+                command = rig.add(other)
+                rig.give(other, 2)
+                command = rig.change(command, weight=2.0, fps=100.0)
+                other.path = "rtsp://elsewhere/main"
+                command = rig.change(command, source=other.spec)
+                rig.give(other)
+                rig.supervisor.remove(other.name)
+        for camera in steady:
+            status = rig.status(camera.name)
+            assert rig.sink.results(camera.name) == list(range(150))
+            assert (status.decoded, status.results, status.dropped, status.reconnects) == (150, 150, {}, 0)
+            assert camera.attempts == 1
+            assert rig.states(camera.name) == [StreamState.CONNECTING, StreamState.LIVE]
+
+
+def test_a_camera_that_hangs_or_is_refused_costs_the_others_no_frame() -> None:
+    steady, hung, broken = Camera(0), Camera(1), Camera(2)
+    with Rig() as rig:
+        for camera in (steady, hung, broken):
+            rig.add(camera)
+        hung.hang_here()
+        for _ in range(50):
+            broken.end(RuntimeError("broken"))
+        with running(rig, [steady], 100):
+            wait_for(hung.hangs)
+            rig.supervisor.remove("s1")
+        assert rig.status("s0").dropped == {}
+        until(lambda: broken.attempts >= 50)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fps": 1000.0},
+        {"weight": 3.0},
+        {"selector": Selector(confidence=0.5, iou=None)},
+        {"track": 0.4},
+        {"track": 0.4, "zones": {"yard": YARD}},
+        {"min_size": 3.0},
+        {"hook": "json:loads"},
+    ],
+    ids=lambda changes: "+".join(changes),
+)
+def test_changes_keep_the_connection_and_the_counts(changes: dict[str, object]) -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        command = rig.add(camera)
+        rig.give(camera, 5)
+        told = len(rig.events)
+        rig.change(command, **changes)
+        rig.give(camera, 5)
+        status = rig.status()
+        assert (camera.attempts, status.reconnects, status.decoded) == (1, 0, 10)
+        assert rig.sink.indices() == list(range(10))
+        assert len(rig.events) == told
+        assert status.weight == changes.get("weight", 1.0)
+        assert status.wanted_fps == changes.get("fps")
+
+
+@pytest.mark.parametrize("what", ["url", "reconnect", "lane"])
+def test_other_changes_connect_anew(what: str) -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        command = rig.add(camera)
+        rig.give(camera, 3)
+        rig.supervisor.add_lane(lane_of("second", EchoEngine()))
+        camera.path = "rtsp://elsewhere/main" if what == "url" else camera.path
+        changes: dict[str, dict[str, object]] = {
+            "url": {"source": camera.spec},
+            "reconnect": {"reconnect": SOON.model_copy(update={"refused_s": 5.0})},
+            "lane": {"lane": "second"},
+        }
+        rig.change(command, **changes[what])
+        rig.give(camera, 2)
+        assert [connection.given for connection in camera.opened] == [3, 2]
+        assert camera.opened[0].closed.is_set()
+        assert rig.status().lane == ("second" if what == "lane" else "main")
+        assert rig.status().decoded == 2
+
+
+def result_of(rig: Rig, place: int) -> Result:
+    result = rig.sink.written[place][2]
+    assert result is not None
+    return result
+
+
+def tracks_of(rig: Rig) -> set[int]:
+    ids = result_of(rig, -1).detections.track_ids
+    return set() if ids is None else set(ids.tolist())
+
+
+def test_tracks_and_counts_survive_what_does_not_touch_them() -> None:
+    """The object goes a pixel to the right with each frame."""
+    camera = Camera(0)
+    with Rig() as rig:
+        command = rig.add(camera, track=0.3, zones={"yard": YARD}, lines={"gate": GATE})
+        rig.give(camera, 40)
+        track = tracks_of(rig)
+        assert len(track) == 1
+        counts = rig.status().counts
+        assert (rig.status().occupancy, counts) == ({"yard": 1}, {"gate": (1, 0)})
+        changes: list[dict[str, object]] = [
+            {"weight": 2.0},
+            {"fps": 900.0},
+            {"min_size": 2.0},
+            {"track": 0.6},
+            {"track_per_class": {0: 0.7}},
+            {"selector": Selector(confidence=0.05, iou=None)},
+        ]
+        for change in changes:
+            command = rig.change(command, **change)
+            rig.give(camera)
+            assert tracks_of(rig) == track, change
+            assert (rig.status().occupancy, rig.status().counts) == ({"yard": 1}, counts), change
+        rig.change(command, zones={"corner": CORNER})
+        rig.give(camera)
+        assert tracks_of(rig) == track
+        assert rig.status().occupancy == {"corner": 0}
+
+
+def test_a_higher_threshold_of_tracks_holds_from_the_next_frame_on() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        command = rig.add(camera, track=0.3)
+        rig.change(command, track=0.95)
+        rig.give(camera, 3)
+        assert len(result_of(rig, -1).detections) == 0
+        rig.change(command, track=None)
+        rig.give(camera)
+        assert len(result_of(rig, -1).detections) == 1
+        assert not tracks_of(rig)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"track": 0.3, "zones": {"yard": YARD.model_copy(update={"classes": ("unicorn",)})}},
+        {"hook": "no_such_module_at_all:hook", "weight": 5.0, "track": 0.9},
+    ],
+    ids=["zone", "hook"],
+)
+@pytest.mark.parametrize("url", [False, True])
+def test_what_cannot_be_carried_out_leaves_all_as_it_was(changes: dict[str, object], url: bool) -> None:
+    camera = Camera(0)
+    engine = EchoEngine()
+    engine.card = parse_card(
+        {"name": "echo", "input": {"width": 256, "height": 256}, "fit": "stretch", "iou": None, "labels": ["person"]}, "echo"
+    )
+    with Rig(engine=engine) as rig:
+        command = rig.add(camera, track=0.3, zones={"yard": YARD})
+        rig.give(camera, 3)
+        track, told = tracks_of(rig), len(rig.events)
+        if url:
+            changes = {**changes, "source": replace(camera.spec, paths=("rtsp://elsewhere/",))}
+        with pytest.raises(UsageError):
+            rig.change(command, **changes)
+        rig.give(camera, 3)
+        assert tracks_of(rig) == track
+        assert rig.status().occupancy == {"yard": 1}
+        assert (rig.status().weight, camera.attempts, len(rig.events)) == (1.0, 1, told)
+        assert rig.sink.indices() == list(range(6))
+
+
+def test_a_new_stream_that_cannot_be_carried_out_leaves_nothing() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        with pytest.raises(UsageError):
+            rig.add(camera, hook="no_such_module_at_all:hook")
+        assert rig.supervisor.statuses() == []
+        rig.add(camera)
+        rig.give(camera)
+
+
+def test_what_is_not_there_cannot_be_changed() -> None:
+    file = Camera(0, path="/videos/door.mp4")
+    with Rig() as rig:
+        with pytest.raises(KeyError):
+            rig.supervisor.change(AddStream(Camera(7).spec, "main"))
+        command = rig.add(file)
+        file.end()
+        rig.wait_state(StreamState.ENDED)
+        with pytest.raises(KeyError):
+            rig.supervisor.change(command)
+        rig.supervisor.remove("s0")
+        rig.supervisor.remove("s0")
+        rig.supervisor.remove("never there")
+
+
+# Lanes
+
+
+def test_two_lanes_at_once_and_one_that_goes() -> None:
+    first, second = EchoEngine(2), EchoEngine(2)
+    cameras = [Camera(number) for number in range(4)]
+    with Rig(engine=first, in_flight=2) as rig:
+        rig.supervisor.add_lane(lane_of("second", second))
+        with pytest.raises(ValueError, match="second"):
+            rig.supervisor.add_lane(lane_of("second", second))
+        for camera in cameras:
+            rig.cameras[camera.name] = camera
+            lane = "main" if camera.number % 2 == 0 else "second"
+            rig.supervisor.add(AddStream(camera.spec, lane, reconnect=SOON))
+        with running(rig, cameras, 40):
+            pass
+        for engine, odd in ((first, 0), (second, 1)):
+            assert {stream % 2 for batch in engine.batches for stream, _ in batch} == {odd}
+        statuses = {status.name: status for status in rig.supervisor.lane_statuses()}
+        assert {name: status.frames for name, status in statuses.items()} == {"main": 80, "second": 80}
+        with pytest.raises(ValueError, match="in use"):
+            rig.supervisor.remove_lane("second")
+        rig.supervisor.remove("s1")
+        rig.supervisor.remove("s3")
+        rig.supervisor.remove_lane("second")
+        assert [status.name for status in rig.supervisor.lane_statuses()] == ["main"]
+        rig.give(cameras[0], 3)
+        with pytest.raises(ValueError, match="no lane"):
+            rig.supervisor.add(AddStream(cameras[1].spec, "second"))
+        rig.supervisor.add_lane(lane_of("second", second))
+        assert rig.supervisor.lane_statuses()[1].frames == 0
+
+
+def test_lanes_come_and_go_while_somebody_looks() -> None:
+    stop = threading.Event()
+    failed: list[BaseException] = []
+    with Rig() as rig:
+
+        def look() -> None:
+            try:
+                while not stop.is_set():
+                    rig.supervisor.lane_statuses()
+                    rig.supervisor.statuses()
+            except BaseException as error:  # noqa: BLE001
+                failed.append(error)
+
+        threads = [threading.Thread(target=look) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        engine, camera = EchoEngine(), Camera(0)
+        try:
+            for _ in range(60):
+                rig.supervisor.add_lane(lane_of("second", engine))
+                rig.cameras["s0"] = camera
+                rig.supervisor.add(AddStream(camera.spec, "second", reconnect=SOON))
+                rig.give(camera)
+                rig.supervisor.remove("s0")
+                rig.supervisor.remove_lane("second")
+        finally:
+            stop.set()
+        for thread in threads:
+            thread.join()
+        assert not failed, failed
+
+
+@pytest.mark.parametrize("batch", [2, 4])
+def test_each_stream_of_a_batch_has_its_own_selector(batch: int) -> None:
+    """One box of 0.9 in every picture: for the odd streams that is too little."""
+    gate, taken = threading.Event(), threading.Event()
+
+    def run(places: list[tuple[int, int]]) -> None:
+        if not taken.is_set():
+            taken.set()
+            wait_for(gate)
+
+    engine = EchoEngine(1, (1, 2, 4)[: batch // 2 + 1], run=run)
+    cameras = [Camera(number) for number in range(batch)]
+    first = Camera(100)
+    with Rig(engine=engine) as rig:
+        rig.add(first)
+        first.give()
+        wait_for(taken)
+        for camera in cameras:
+            rig.add(camera, selector=Selector(confidence=0.95 if camera.number % 2 else 0.2, iou=None))
+            camera.give()
+        until(lambda: rig.supervisor.lane_statuses()[0].waiting == batch)
+        gate.set()
+        until(lambda: len(rig.sink.written) == batch + 1)
+        assert len(engine.batches[1]) == batch
+        for name, _, result in rig.sink.written[1:]:
+            assert result is not None
+            assert len(result.detections) == (0 if int(name[1:]) % 2 else 1)
+            assert result.stream == name
+
+
+def test_weights_share_the_engines_time() -> None:
+    """Both mailboxes are never empty: of the engine's frames one stream has twice as many as the other."""
+    served: Counter[int] = Counter()
+    heavy, light = Camera(0), Camera(1)
+    cameras = {0: heavy, 1: light}
+    ready = threading.Event()
+
+    def run(places: list[tuple[int, int]]) -> None:
+        """Time goes on in whole frames: another frame of each stream waits before this one is done."""
+        if not ready.is_set():
+            return
+        ((number, _),) = places
+        served[number] += 1
+        camera = cameras[number]
+        decoded = rig.status(camera.name).decoded
+        camera.give()
+        until(lambda: rig.status(camera.name).decoded > decoded)
+
+    rig = Rig(engine=EchoEngine(run=run))
+    with rig:
+        rig.add(heavy, weight=2.0)
+        rig.add(light, weight=1.0)
+        rig.give(heavy)
+        rig.give(light)
+        ready.set()
+        heavy.give()
+        light.give()
+        until(lambda: served.total() >= 300)
+        ready.clear()
+        share = served[0] / served.total()
+        assert share == pytest.approx(2 / 3, rel=0.05)
+        ratio = rig.status("s0").engine_ns / rig.status("s1").engine_ns
+        assert ratio == pytest.approx(2, rel=0.1)
+
+
+# An engine that fails
+
+
+def test_a_batch_on_which_the_engine_fails_is_lost_and_no_other() -> None:
+    def run(places: list[tuple[int, int]]) -> None:
+        if any(index in (3, 4, 8) for stream, index in places if stream == 0):
+            raise RuntimeError("out of memory")
+
+    engine = EchoEngine(run=run)
+    camera, other = Camera(0), Camera(1)
+    with Rig(engine=engine) as rig:
+        rig.add(camera)
+        rig.add(other)
+        for index in range(10):
+            camera.give()
+            until(lambda index=index: rig.status().results + dropped(rig.status()) == index + 1)  # type: ignore[misc]
+            rig.give(other)
+        status = rig.status()
+        assert (status.decoded, status.results, status.dropped) == (10, 7, {"failed": 3})
+        assert status.state is StreamState.LIVE
+        assert rig.sink.results("s0") == [0, 1, 2, 5, 6, 7, 9]
+        assert rig.sink.results("s1") == list(range(10))
+        (lane,) = rig.supervisor.lane_statuses()
+        assert lane.failures == 3
+        assert lane.error is not None
+        assert "out of memory" in lane.error
+        assert rig.supervisor.error is None
+
+
+def test_an_engine_that_always_fails_costs_no_credit() -> None:
+    def run(places: list[tuple[int, int]]) -> None:
+        raise RuntimeError("gone")
+
+    camera = Camera(0)
+    with Rig(engine=EchoEngine(run=run)) as rig:
+        rig.add(camera)
+        for count in range(1, 60):
+            camera.give()
+            until(lambda count=count: dropped(rig.status()) == count)  # type: ignore[misc]
+        assert rig.status().dropped == {"failed": 59}
+        rig.supervisor.remove("s0")
+        assert rig.supervisor.statuses() == []
+
+
+# Nothing stays
+
+
+def counts_of(rig: Rig) -> dict[str, int]:
+    supervisor = rig.supervisor
+    return {
+        "threads": threading.active_count(),
+        "records": len(supervisor.records()),
+        "active": len(supervisor._active),
+        "forgotten": len(supervisor._forgotten),
+        "stage": len(supervisor._stage._streams),
+        "dispatch": len(supervisor._dispatch._batcher.streams),
+        "accounts": len(supervisor._dispatch._batcher.shares._accounts),
+        "waiting": supervisor._dispatch._batcher.waiting,
+    }
+
+
+def test_after_hundreds_of_streams_nothing_of_them_is_left() -> None:
+    steady = Camera(0)
+    with Rig(engine=EchoEngine(2, (1, 2))) as rig:
+        rig.add(steady)
+        rig.give(steady)
+        before = counts_of(rig)
+        with running(rig, [steady], 100):
+            for number in range(300):
+                camera = Camera(1 + number % 3)
+                if number % 7 == 0:
+                    camera.refusals = [RuntimeError("no") for _ in range(3)]
+                rig.add(camera)
+                if number % 2:
+                    camera.give(3)
+                if number % 5 == 0:
+                    rig.give(camera)
+                rig.supervisor.remove(camera.name)
+        until(lambda: threading.active_count() <= before["threads"])
+        assert counts_of(rig) == before
+        assert rig.sink.results("s0") == list(range(101))
+        gc.collect()
+        until(lambda: len(FakePicture.alive) <= 1)
+
+
+def test_many_hung_cameras_are_removed_without_waiting_for_any() -> None:
+    cameras = [Camera(number) for number in range(50)]
+    with Rig() as rig:
+        for camera in cameras:
+            camera.hang_when_opened = True
+            rig.add(camera)
+        for camera in cameras:
+            wait_for(camera.hangs)
+        began = time.monotonic()
+        for camera in cameras:
+            rig.supervisor.remove(camera.name)
+        assert time.monotonic() - began < 10
+        assert rig.supervisor.statuses() == []
+        for camera in cameras:
+            camera.release.set()
+        until(lambda: not [one for one in threading.enumerate() if one.name.startswith("stream-")])
+
+
+def test_a_lane_knows_what_it_did() -> None:
+    camera = Camera(0)
+    with Rig(engine=EchoEngine(1, (2,))) as rig:
+        rig.add(camera)
+        rig.give(camera, 10)
+        (lane,) = rig.supervisor.lane_statuses()
+        assert (lane.frames, lane.padded, dict(lane.batches)) == (10, 10, {1: 10})
+        assert (lane.waiting, lane.flying, lane.failures, lane.error) == (0, 0, 0, None)
+        assert lane.model == CARD.name
