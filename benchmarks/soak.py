@@ -2,8 +2,8 @@
 
     python -m benchmarks.soak [--minutes 30] [--seed 1]
 
-Four streams of two RTSP servers and the built-in camera run through ``vision-infer serve`` with the clock network. One fault after
-another befalls them, at random; streams are added, changed and removed over the API, snapshots taken, and readers come that never
+Four streams of two RTSP servers and the built-in camera run through ``vision-infer serve`` with the clock network. Fault after
+fault befalls them, at random; streams are added, changed and removed over the API, snapshots taken, and readers come that never
 read. The median of memory in the last sixth of the time is compared with that in the second sixth.
 """
 

@@ -1,0 +1,101 @@
+"""What the live benchmarks watch and run: cameras, a network of a chosen cost, and the plain programs as processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from benchmarks.inputs import RESULTS, ROOT
+from tests.cameras import Encoded, ReplayMount, missing
+from vision_infer.core.geometry import Size
+from vision_infer.model.clock_network import build_clock_network
+
+STREET_1080 = Encoded("bikes", 1920, 1080, 30, kbit_s=4000, frames=150)
+STREET_360 = Encoded("bikes", 640, 360, 30, kbit_s=1000, frames=150)
+SMALL = Encoded("bikes", 320, 180, 5, kbit_s=150, frames=50, key_interval=10)
+INPUT = Size(640, 640)
+"""of the network that costs something: as large as that of a YOLO"""
+WANTED_MS = 40.0
+_RUNS = 12
+
+
+class Network(NamedTuple):
+    """A deployment graph, and what one picture costs it."""
+
+    path: Path
+    cpu_ms: float
+    """of one inference by itself, on one thread"""
+    burn: int
+    """convolutions in it"""
+
+
+def network(wanted_ms: float = WANTED_MS) -> Network:
+    """The clock network, with so much to compute beside that one inference costs about that much CPU on this machine."""
+    empty, some = _cost_ms(_build(0)), _cost_ms(_build(20))
+    burn = max(1, round(20 * (wanted_ms - empty) / (some - empty)))
+    path = _build(burn)
+    return Network(path, _cost_ms(path), burn)
+
+
+def bare(*arguments: object) -> subprocess.Popen[str]:
+    """Start one of the plain programs; :func:`told` waits for what it says."""
+    command = [sys.executable, "-m", "benchmarks.live_bare", *map(str, arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def told(program: subprocess.Popen[str]) -> Any:
+    """What a plain program says at its end.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    said, _ = program.communicate(timeout=300)
+    if program.returncode:
+        raise RuntimeError(f"a plain program failed: exit status {program.returncode}")
+    return json.loads(said)
+
+
+def cameras(count: int, video: Encoded) -> list[ReplayMount]:
+    """Cameras that send the same video, each in its own time."""
+    return [ReplayMount(f"/camera-{number}", video) for number in range(count)]
+
+
+def arguments(about: str | None, seconds: float) -> argparse.Namespace:
+    """Read the command line that the live benchmarks share; ends the program where there are no cameras."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=seconds, help="how long is measured in each round")
+    args = parser.parse_args()
+    if missing():
+        sys.exit(f"{missing()}: make cameras")
+    return args
+
+
+def _build(burn: int) -> Path:
+    path = RESULTS / "models" / f"clock-burn-{burn}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(build_clock_network("clock", INPUT, burn), path)
+    return path
+
+
+def _cost_ms(path: Path) -> float:
+    """CPU of one inference, milliseconds; the least of some."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    images = np.zeros((1, INPUT.height, INPUT.width, 3), np.uint8)
+    costs: list[float] = []
+    for _ in range(_RUNS):
+        began = time.process_time()
+        session.run(None, {"images": images})
+        costs.append((time.process_time() - began) * 1e3)
+    return sorted(costs)[_RUNS // 4]
