@@ -93,3 +93,48 @@ def externalise(path: Path, location: str) -> Path:
             target.write_bytes(data)
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def colour_graph(path: Path, task: str = "classify", side: int = 16) -> Path:
+    """A network that tells how much red, green and blue is in a picture: as probabilities, or as an embedding.
+
+    Args:
+        path: where to write.
+        task: ``classify`` or ``embed``.
+        side: of its square input, pixels.
+    """
+    labels = ("red", "green", "blue") if task == "classify" else None
+    values = {
+        "name": f"colour-{task}",
+        "task": task,
+        "input": {"width": side, "height": side},
+        "fit": "stretch",
+        "labels": labels,
+    }
+    card = ModelCard.model_validate(values)
+    output = "scores" if task == "classify" else "embedding"
+    nodes = [
+        helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("Add", ["mean", "little"], ["positive"]),
+        helper.make_node(
+            "ReduceSum" if task == "classify" else "ReduceL2",
+            ["positive", "axis"] if task == "classify" else ["positive"],
+            ["whole"],
+            keepdims=1,
+            **({} if task == "classify" else {"axes": [1]}),
+        ),
+        helper.make_node("Div", ["positive", "whole"], [output]),
+    ]
+    constants = {"little": np.float32(1e-3), "axis": np.array([1], np.int64)}
+    graph = helper.make_graph(
+        nodes,
+        "colour",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ("batch", side, side, 3))],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ("batch", 3))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model.metadata_props.append(onnx.StringStringEntryProto(key=CARD_KEY, value=card.to_json()))
+    onnx.save(model, str(path))
+    return path

@@ -42,6 +42,10 @@ PerClass = Annotated[
 ]
 MinSize = Annotated[float, typer.Option(min=0, metavar="PIXELS", help="Least width and height of a box.")]
 Region = Annotated[Path | None, typer.Option(metavar="FILE", help="Polygons in which we look, and masks where we do not (YAML).")]
+Then = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="A second model that looks at each detection: classification or embeddings.")
+]
+Top = Annotated[int, typer.Option(min=1, help="Classes that are told, of a model for classification.")]
 Hook = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Called with each result; may change or drop it.")]
 Every = Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")]
 

@@ -190,7 +190,7 @@ class Pipeline:
         with open_engine(self.detector.path, engine_request(settings)) as engine:
             lane = make_lane(engine, settings)
             channel = ResultChannel()
-            supervisor = make_supervisor(lane, len(found.specs), [channel], self._hook)
+            supervisor = make_supervisor([lane], len(found.specs), [channel], self._hook)
             for spec in found.specs:
                 supervisor.add(stream_command(spec, lane, settings))
             waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)

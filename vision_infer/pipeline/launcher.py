@@ -117,7 +117,7 @@ class Launcher:
         return None if command.then is None else SecondStage(command.source.name, command.then, self.dispatch, self.clock)
 
     def _join(self, command: AddStream, places: int | None, window: int) -> None:
-        """Let a stream into its lanes: with so many places in the first (None: a mailbox), and as many as it needs in the second."""
+        """Let a stream into its lanes: with so many places in the first (None: a mailbox), and all it needs in the second."""
         name = command.source.name
         self.dispatch.join(name, command.lane, places, command.weight)
         if command.then is not None:

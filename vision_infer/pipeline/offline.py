@@ -12,7 +12,7 @@ from pathlib import Path
 from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
-from vision_infer.core.errors import StreamError, VisionInferError
+from vision_infer.core.errors import ModelError, StreamError, VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
@@ -35,6 +35,8 @@ from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
 
 Progress = Callable[[Sequence[StreamStatus]], None]
 PROGRESS_INTERVAL_S = 0.2
+SECOND_BATCH = 32
+"""crops that go through a second network together"""
 
 
 def run(settings: RunSettings, stopping: threading.Event, progress: Progress | None = None) -> RunSummary:
@@ -57,8 +59,14 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     job = _plan(settings, found)
     libraries = threading.Thread(target=_import_libraries, args=(settings, job), name="imports", daemon=True)
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
-    with open_engine(job.model, engine_request(settings)) as engine:
+    with ExitStack() as engines:
+        engine = engines.enter_context(open_engine(job.model, engine_request(settings)))
         lane = make_lane(engine, settings)
+        lanes = [lane]
+        if job.then is not None:
+            second = engines.enter_context(open_engine(job.then, second_request(settings)))
+            lanes.append(make_second_lane(second, settings))
+            second.warm_up()
         commands = [
             replace(
                 stream_command(spec, lane, settings, region, job.plan.by_stream[spec.name]),
@@ -68,7 +76,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
         ]
         engine.warm_up()
         libraries.join()
-        return _run(job, lane, commands, hook, stopping, progress)
+        return _run(job, lanes, commands, hook, stopping, progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,8 @@ class _Job:
     plan: OutputPlan
     model: Path
     """the deployment graph"""
+    then: Path | None
+    """that of the second network"""
     journal: Journal | None
     todo: ResumePlan
     keep_journal: bool
@@ -91,6 +101,7 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
     options = output_options(settings)
     plan = plan_outputs(settings.out, found.specs, settings.overwrite or settings.resume, options)
     model = resolve_model(settings.model, settings.model_dir)
+    then = None if settings.then is None else resolve_model(settings.then, settings.model_dir)
     journal = open_journal(settings, model, plan)
     if settings.resume:
         check_resumable(plan)
@@ -98,12 +109,12 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
             journal.begin(left, resumed=True)
-            return _Job(found, left, with_resume(plan, todo), model, journal, todo, keep_journal=True)
+            return _Job(found, left, with_resume(plan, todo), model, then, journal, todo, keep_journal=True)
         # There was no earlier run: nothing of what is there is ours to replace.
         plan = plan_outputs(settings.out, found.specs, settings.overwrite, options)
     if journal is not None:
         journal.begin(found.specs, resumed=False)
-    return _Job(found, found.specs, plan, model, journal, ResumePlan(), settings.resume)
+    return _Job(found, found.specs, plan, model, then, journal, ResumePlan(), settings.resume)
 
 
 def output_options(settings: RunSettings) -> OutputOptions:
@@ -129,7 +140,26 @@ def make_lane(engine: Engine, settings: RunSettings) -> Lane:
     if settings.track:  # a tracker finds lost objects again by their detections of low score
         least = selection_confidence(least)
         per_class = {number: selection_confidence(score) for number, score in per_class.items()}
-    return Lane("main", engine, make_selector(engine.card, least, settings.iou, settings.classes, per_class))
+    selector = make_selector(engine.card, least, settings.iou, settings.classes, per_class)
+    return Lane("main", engine, selector, top=settings.top)
+
+
+def second_request(settings: RunSettings) -> EngineRequest:
+    """The engine of the second network: large batches, for the crops of a frame come together."""
+    request = engine_request(settings)
+    return replace(request, engine="auto", batch=request.batch or SECOND_BATCH)
+
+
+def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
+    """The lane where the crops of detections go.
+
+    Raises:
+        ModelError: its network is none for classification or embeddings.
+    """
+    card = engine.card
+    if card.task == "detect":
+        raise ModelError(f"--then {card.name}: is a network for 'detect'", "name one for classification or embeddings")
+    return Lane("then", engine, make_selector(card, None, None, None), top=settings.top)
 
 
 def shown_confidence(engine: Engine, settings: RunSettings) -> float:
@@ -152,15 +182,16 @@ def stream_command(
         min_size=settings.min_size,
         region=None if region is None else region.of(spec.name),
         fps=settings.fps,
+        then=None if settings.then is None else "then",
     )
 
 
-def make_supervisor(lane: Lane, sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
+def make_supervisor(lanes: Sequence[Lane], sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
     """A supervisor for recorded sources: as many side by side as keep the machine busy."""
     cpus = available_cpus()
     side_by_side = min(sources, max(4, 2 * cpus), 16)
     decode_threads = max(1, cpus // (2 * side_by_side))
-    return Supervisor([lane], shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)
+    return Supervisor(lanes, shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)
 
 
 def _import_libraries(settings: RunSettings, job: _Job) -> None:
@@ -182,13 +213,13 @@ def _import_libraries(settings: RunSettings, job: _Job) -> None:
 
 def _run(
     job: _Job,
-    lane: Lane,
+    lanes: Sequence[Lane],
     commands: Sequence[AddStream],
     hook: GuardedHook | None,
     stopping: threading.Event,
     progress: Progress | None,
 ) -> RunSummary:
-    engine = lane.engine
+    engine = lanes[0].engine
     shared: list[Sink] = []
     with ExitStack() as stack:
         for output in job.plan.shared:
@@ -197,7 +228,7 @@ def _run(
             stack.callback(sink.close, False)
         startup_s = process_age_s()
         cpu_before = cpu_ns()
-        supervisor = stack.enter_context(make_supervisor(lane, max(1, len(job.specs)), shared, hook))
+        supervisor = stack.enter_context(make_supervisor(lanes, max(1, len(job.specs)), shared, hook))
         for command in commands:
             supervisor.add(command)
         interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
