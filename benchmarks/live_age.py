@@ -81,6 +81,11 @@ def _quantiles(values: list[float]) -> tuple[float, float, float]:
     return quantile(values, 0.5), quantile(values, 0.95), quantile(values, 0.99)
 
 
+def _middle(rounds: list[tuple[float, float, float]]) -> list[float]:
+    """The medians over all rounds, place by place."""
+    return [statistics.median(values) for values in zip(*rounds, strict=True)]
+
+
 def main() -> int:
     """Measure, print, and write ``live_age.json``."""
     args = arguments(__doc__, seconds=12)
@@ -91,10 +96,7 @@ def main() -> int:
             one = measure(server.url("/clock"), args.seconds)
             rounds.append(one)
             print(f"round {number}: {one}", flush=True)
-    true, plain = (
-        [statistics.median(values[place] for values in all_of) for place in (0, 1)]
-        for all_of in ([one.true for one in rounds], [one.bare for one in rounds])
-    )
+    true, plain = _middle([one.true for one in rounds]), _middle([one.bare for one in rounds])
     differ = [statistics.median(abs(one.told[place] - one.true[place]) for one in rounds) for place in (0, 1)]
     checks = [
         Check("true age p50 (plain loop + 10)", true[0], plain[0] + P50_MS, "ms"),

@@ -3,7 +3,7 @@
     python -m benchmarks.live_load [--rounds 5] [--seconds 60]
 
 The cameras send real pictures, encoded before at 4 Mbit/s, so that they cost next to nothing here. Such video carries no time
-code: ages are those that the service tells, and ``live_age`` shows that these are true. A second witness has nothing to do with the
+code: ages are those that the service tells, and ``live_age`` shows that these are true. A second witness knows nothing of the
 service's clocks: the time at which a result came, less the presentation time of its picture, must not grow.
 
 Two controls in each round. One decodes the same cameras and does nothing else: what it leaves of the cores, divided by the CPU of
@@ -70,7 +70,8 @@ class Round:
         return (
             f"age {ages} ms (limit {self.age_limit_ms:.0f}), grows {self.slope:+.2f} ms/s (witness {self.witness_slope:+.2f}), "
             f"results {self.results}, {self.results_per_s:.1f}/s of {self.limit_per_s:.1f}; "
-            f"decoding {self.decode_cores:.2f} cores, cameras {self.camera_cores:.2f}, others {self.foreign_cores:.2f}; in order: grows {self.queue_slope:+.0f} ms/s"
+            f"decoding {self.decode_cores:.2f} cores, cameras {self.camera_cores:.2f}, others {self.foreign_cores:.2f}; "
+            f"in order: grows {self.queue_slope:+.0f} ms/s"
         )
 
 
