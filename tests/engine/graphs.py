@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vision_infer.core.card import CARD_KEY, ModelCard
+from vision_infer.core.card import CARD_KEY, InputSize, ModelCard
 
 Shape = Sequence[int | str]
 
@@ -95,7 +95,7 @@ def externalise(path: Path, location: str) -> Path:
     return path
 
 
-def colour_graph(path: Path, task: str = "classify", side: int = 16) -> Path:
+def colour_graph(path: Path, task: Literal["classify", "embed"] = "classify", side: int = 16) -> Path:
     """A network that tells how much red, green and blue is in a picture: as probabilities, or as an embedding.
 
     Args:
@@ -104,26 +104,17 @@ def colour_graph(path: Path, task: str = "classify", side: int = 16) -> Path:
         side: of its square input, pixels.
     """
     labels = ("red", "green", "blue") if task == "classify" else None
-    values = {
-        "name": f"colour-{task}",
-        "task": task,
-        "input": {"width": side, "height": side},
-        "fit": "stretch",
-        "labels": labels,
-    }
-    card = ModelCard.model_validate(values)
+    card = ModelCard(name=f"colour-{task}", task=task, input=InputSize(width=side, height=side), fit="stretch", labels=labels)
     output = "scores" if task == "classify" else "embedding"
+    if task == "classify":
+        whole = helper.make_node("ReduceSum", ["positive", "axis"], ["whole"], keepdims=1)
+    else:
+        whole = helper.make_node("ReduceL2", ["positive"], ["whole"], keepdims=1, axes=[1])
     nodes = [
         helper.make_node("Cast", ["images"], ["real"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["real"], ["mean"], axes=[1, 2], keepdims=0),
         helper.make_node("Add", ["mean", "little"], ["positive"]),
-        helper.make_node(
-            "ReduceSum" if task == "classify" else "ReduceL2",
-            ["positive", "axis"] if task == "classify" else ["positive"],
-            ["whole"],
-            keepdims=1,
-            **({} if task == "classify" else {"axes": [1]}),
-        ),
+        whole,
         helper.make_node("Div", ["positive", "whole"], [output]),
     ]
     constants = {"little": np.float32(1e-3), "axis": np.array([1], np.int64)}

@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import jsonschema
 import numpy as np
@@ -19,8 +19,8 @@ from tests.engine.graphs import colour_graph
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, make_lane
 from vision_infer.analyze.select import Selector
 from vision_infer.config.run import RunSettings, run_settings
-from vision_infer.core.card import ModelCard, parse_card
-from vision_infer.core.errors import ModelError, VisionInferError
+from vision_infer.core.card import InputSize, ModelCard
+from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.engine.buffers import BufferPool
@@ -39,9 +39,7 @@ class NumberEngine:
 
     name = "number-cpu-none"
     input_size = Size(4, 4)
-    card: ModelCard = parse_card(
-        {"name": "number", "task": "classify", "input": {"width": 4, "height": 4}, "fit": "stretch"}, "n"
-    )
+    card = ModelCard(name="number", task="classify", input=InputSize(width=4, height=4), fit="stretch")
 
     def __init__(self, largest: int = BOXES, in_flight: int = 1, fails: bool = False) -> None:
         self.batch_sizes = tuple(range(1, largest + 1))
@@ -159,9 +157,8 @@ def test_a_second_network_that_fails_costs_its_words_and_no_detection() -> None:
 def test_on_the_command_line_it_ends_the_run() -> None:
     supervisor = two_networks(NumberEngine(fails=True), [FakeSource(0, FRAMES)], FakeSink())
     assert supervisor.wait(30)
-    with pytest.raises(VisionInferError, match="broken"):
-        supervisor.close()
-        raise supervisor.error or AssertionError
+    supervisor.close()
+    assert "broken" in str(supervisor.error)
 
 
 def settings(tmp_path: Path, **options: Any) -> RunSettings:
@@ -196,7 +193,7 @@ def test_a_run_with_a_second_network_on_a_real_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
-def test_a_run_with_such_a_network_alone(tmp_path: Path, task: str) -> None:
+def test_a_run_with_such_a_network_alone(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
     run(settings(tmp_path, model=str(colour_graph(tmp_path / "colour.onnx", task)), top=2), threading.Event())
     rows = rows_of(tmp_path)
     assert len(rows) == FRAMES
