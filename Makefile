@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras test test-all check format docs bench bench-quick deploy-check clean
+.PHONY: help demo cameras test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -15,6 +15,8 @@ help:
 	@echo "make check       lint, strict types, floors, documents"
 	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
+	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
+	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make clean       remove what was made, the virtual environment too"
 
@@ -87,6 +89,20 @@ bench: $(VENV)/dev.stamp
 bench-quick: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.run --quick
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
+
+# Each says whether all is as it must be; that one is not does not keep the next from running.
+bench-live: $(VENV)/dev.stamp cameras
+	@status=0; for name in age load weights many; do $(BIN)/python -m benchmarks.live_$$name || status=1; done; exit $$status
+
+bench-live-quick: $(VENV)/dev.stamp cameras
+	@status=0; for name in age load weights many; do \
+	  $(BIN)/python -m benchmarks.live_$$name --rounds 1 --seconds 8 || status=1; done; exit $$status
+
+soak: $(VENV)/dev.stamp cameras
+	$(BIN)/python -m benchmarks.soak
+
+soak-quick: $(VENV)/dev.stamp cameras
+	$(BIN)/python -m benchmarks.soak --minutes 3
 
 # It reads and checks; no daemon is needed. Tests of systemd and promtool skip by name where those are missing.
 deploy-check: $(VENV)/dev.stamp
