@@ -47,8 +47,10 @@ def test_names_that_open_nothing(graph: Path, name: str, card: ModelCard) -> Non
         ("onnxruntime-cpu", "onnxruntime-cpu-fp32"),
         ("nul", "null"),
         ("onnxruntime-cpu-fp32-x", "onnxruntime-cpu-fp32"),
-        ("zzz", "onnxruntime or null"),
-        ("", "onnxruntime or null"),
+        ("openvno", "openvino"),
+        ("openvino-bf16", "openvino-cpu-bf16"),
+        ("zzz", "onnxruntime or openvino or null"),
+        ("", "onnxruntime or openvino or null"),
     ],
 )
 def test_unknown_engines_name_the_nearest(graph: Path, name: str, near: str) -> None:
@@ -94,6 +96,51 @@ def test_what_is_not_asked_for_follows_from_the_cpus(
     with open_engine(graph, request_) as engine:
         assert engine.in_flight == in_flight
         assert engine.batch_sizes == tuple(range(1, largest + 1))
+
+
+@pytest.mark.parametrize("name", ["openvino", "openvino-cpu-fp32"])
+def test_names_that_open_openvino(graph: Path, name: str) -> None:
+    pytest.importorskip("openvino")
+    with open_engine(graph, EngineRequest(name, workers=3, threads=2, batch=2)) as engine:
+        assert (engine.name, engine.in_flight, engine.batch_sizes) == ("openvino-cpu-fp32", 3, (1, 2))
+
+
+def test_openvino_runs_on_the_cpu(graph: Path) -> None:
+    for request in (EngineRequest("openvino", "cuda:0"), EngineRequest("openvino-cuda-fp32")):
+        with pytest.raises(EngineError, match="OpenVINO runs on the CPU"):
+            open_engine(graph, request)
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "word"),
+    [
+        (EngineRequest(compute="f16"), UsageError, "'f16'"),
+        (EngineRequest("openvino-cpu-bf16", compute="f32"), UsageError, "f32"),
+        (EngineRequest("onnxruntime", compute="bf16"), EngineError, "openvino-cpu-bf16"),
+        (EngineRequest("null", compute="bf16"), EngineError, "openvino-cpu-bf16"),
+    ],
+)
+def test_types_of_arithmetic_that_do_not_fit(graph: Path, request_: EngineRequest, kind: type[Exception], word: str) -> None:
+    with pytest.raises(kind, match=word):
+        open_engine(graph, request_)
+
+
+@pytest.mark.parametrize("request_", [EngineRequest("openvino", compute="bf16"), EngineRequest("openvino-cpu-bf16")])
+def test_bfloat16_is_asked_for_in_two_ways(graph: Path, request_: EngineRequest) -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with open_engine(graph, request_) as engine:
+            assert engine.name == "openvino-cpu-bf16"
+    else:
+        with pytest.raises(EngineError, match="bfloat16"):
+            open_engine(graph, request_)
+
+
+def test_openvino_is_taken_where_it_is_the_only_one(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "onnxruntime" else "there")
+    with open_engine(graph, EngineRequest(workers=1)) as engine:
+        assert engine.name == "openvino-cpu-fp32"
 
 
 def test_without_a_runtime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,28 @@ def load_onnxruntime() -> Any:
     except ImportError as error:
         raise missing_runtime() from error
     return onnxruntime
+
+
+def load_openvino() -> Any:
+    """The module ``openvino``, without the part that reports each import to its makers.
+
+    It takes that part's absence for granted where the package ``openvino-telemetry`` is not installed; here it never finds it.
+    A program that has imported ``openvino`` itself before us is not meddled with.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise EngineError("OpenVINO is not installed", "pip install 'vision-infer[openvino]'") from error
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
+    return openvino
 
 
 def missing_runtime() -> EngineError:

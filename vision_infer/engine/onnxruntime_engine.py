@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from vision_infer.core.card import CARD_KEY, ModelCard, parse_card_json
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.buffers import BufferPool, HostBuffer
+from vision_infer.engine.contract import Port, check_contract
 from vision_infer.engine.device import load_onnxruntime
-from vision_infer.engine.engine import OUTPUT_NAMES, Loan, RawResults, Ticket
+from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
+from vision_infer.engine.graph_facts import read_graph_facts
 
-_DTYPES = {"tensor(float)": np.dtype(np.float32), "tensor(int32)": np.dtype(np.int32)}
 CUDA_BATCH_SIZES = (1, 2, 4, 8, 16)
 CUDA_IN_FLIGHT = 2
 
@@ -57,12 +57,14 @@ class OnnxRuntimeEngine:
 
     def __init__(self, path: Path, settings: OnnxRuntimeSettings) -> None:
         refuse_external_data_outside(path)
+        facts = read_graph_facts(path)
+        self.card = facts.card
         sessions = 1 if settings.threads == 1 or settings.device == "cuda" else settings.workers
         self._sessions = [_load(path, settings) for _ in range(sessions)]
-        self.card = _read_card(self._sessions[0], path)
-        outputs = _check_contract(self._sessions[0], self.card, path)
+        first = self._sessions[0]
+        outputs = check_contract(_ports(first.get_inputs()), _ports(first.get_outputs()), self.card, path)
         cuda = settings.device == "cuda"
-        self.name = f"onnxruntime-{settings.device}-{self.card.precision}"
+        self.name = f"onnxruntime-{settings.device}-{facts.precision}"
         self.in_flight = settings.workers
         self.batch_sizes = (
             tuple(size for size in CUDA_BATCH_SIZES if size <= settings.batch) if cuda else tuple(range(1, settings.batch + 1))
@@ -96,7 +98,7 @@ class OnnxRuntimeEngine:
         try:
             binding = buffer.bindings.get(len(loan.slots))
             if binding is None:
-                binding = buffer.bindings[len(loan.slots)] = _bind(session, buffer, len(loan.slots))
+                binding = buffer.bindings[len(loan.slots)] = self._bind(session, buffer, len(loan.slots))
             session.run_with_iobinding(binding)
         except BaseException as error:  # the runtime's errors have no common type; and whoever interrupts us may call again
             self._pool.release(loan)
@@ -130,6 +132,15 @@ class OnnxRuntimeEngine:
         self._session_of.clear()
         self._sessions.clear()
 
+    def _bind(self, session: Any, buffer: HostBuffer, count: int) -> Any:
+        binding = session.io_binding()
+        images = buffer.images[:count]
+        binding.bind_input("images", "cpu", 0, np.uint8, images.shape, images.ctypes.data)
+        for name, array in buffer.outputs.items():
+            view = array[:count]
+            binding.bind_output(name, "cpu", 0, view.dtype.type, view.shape, view.ctypes.data)
+        return binding
+
 
 def _load(path: Path, settings: OnnxRuntimeSettings) -> Any:
     onnxruntime = load_onnxruntime()
@@ -155,49 +166,13 @@ def _load(path: Path, settings: OnnxRuntimeSettings) -> Any:
     return session
 
 
-def _read_card(session: Any, path: Path) -> ModelCard:
-    text = session.get_modelmeta().custom_metadata_map.get(CARD_KEY)
-    if text is None:
-        raise _no_deployment_graph(path, "it carries no card")
-    return parse_card_json(text, str(path))
-
-
-def _check_contract(session: Any, card: ModelCard, path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    inputs = session.get_inputs()
-    wanted = ["images", "tensor(uint8)", [card.input.height, card.input.width, 3]]
-    found = [[one.name, one.type, list(one.shape[1:])] for one in inputs]
-    if found != [wanted]:
-        raise _no_deployment_graph(path, f"its inputs are {found}, not {[wanted]}")
-    if isinstance(inputs[0].shape[0], int):
-        raise _no_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
-    outputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-    by_name = {one.name: one for one in session.get_outputs()}
-    for name in OUTPUT_NAMES[card.task]:
-        one = by_name.get(name)
-        wanted_type = "tensor(int32)" if name == "class_ids" else "tensor(float)"
-        if one is None or one.type != wanted_type or not all(isinstance(side, int) for side in one.shape[1:]):
-            given = "is missing" if one is None else f"is {one.type} {one.shape}"
-            raise _no_deployment_graph(path, f"its output '{name}' {given}")
-        outputs[name] = (tuple(one.shape[1:]), _DTYPES[one.type])
-    shapes = {name: shape for name, (shape, _) in outputs.items()}
-    last = shapes[OUTPUT_NAMES[card.task][-1]]
-    if len(last) != 1 or shapes != {name: (*last, 4) if name == "boxes" else last for name in shapes}:
-        raise _no_deployment_graph(path, f"the shapes of its outputs are {shapes}")
-    return outputs
-
-
-def _bind(session: Any, buffer: HostBuffer, count: int) -> Any:
-    binding = session.io_binding()
-    images = buffer.images[:count]
-    binding.bind_input("images", "cpu", 0, np.uint8, images.shape, images.ctypes.data)
-    for name, array in buffer.outputs.items():
-        view = array[:count]
-        binding.bind_output(name, "cpu", 0, view.dtype.type, view.shape, view.ctypes.data)
-    return binding
-
-
-def _no_deployment_graph(path: Path, why: str) -> ModelError:
-    return ModelError(f"{path} is no deployment graph ({why})", f"vision-infer model import {path} --name NAME makes one")
+def _ports(arguments: Any) -> list[Port]:
+    found = []
+    for one in arguments:
+        dtype = one.type.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(side if isinstance(side, int) else str(side) for side in one.shape)
+        found.append(Port(one.name, "float32" if dtype == "float" else dtype, shape))
+    return found
 
 
 def _first_line(error: Exception) -> str:

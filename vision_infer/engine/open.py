@@ -6,12 +6,16 @@ import difflib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.device import available_cpus, load_onnxruntime, missing_runtime, parse_device
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.null import NullEngine
 
-RUNTIMES = ("onnxruntime", "null")
+RUNTIMES = ("onnxruntime", "openvino", "null")
+COMPUTES = ("auto", "f32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,7 @@ class EngineRequest:
     """Which engine is wanted; None leaves the choice to the machine."""
 
     engine: str = "auto"
-    """``auto``, a runtime (``onnxruntime``, ``null``) or a full name such as ``onnxruntime-cpu-fp32``"""
+    """``auto``, a runtime (``onnxruntime``, ``openvino``, ``null``) or a full name such as ``onnxruntime-cpu-fp32``"""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda:N``"""
     workers: int | None = None
@@ -28,58 +32,84 @@ class EngineRequest:
     """threads of each batch on the CPU; default 1"""
     batch: int | None = None
     """largest batch; default 1 on the CPU, where larger ones do not pay, 8 on a GPU"""
+    compute: str = "auto"
+    """type of the arithmetic of a float32 graph: ``f32``, ``bf16``, or ``auto``: as a full name says, else ``f32``"""
 
 
 def open_engine(path: Path, request: EngineRequest) -> Engine:
     """Load a deployment graph; the engine is a context manager.
 
     Raises:
-        EngineError: the runtime is unknown or missing, or the device is not there.
+        EngineError: the runtime is unknown or missing, cannot compute so, or the device is not there.
         ModelError: the file is no deployment graph.
-        UsageError: the device is not well named.
+        UsageError: the device or the type of the arithmetic is not well named.
     """
-    from vision_infer.engine.onnxruntime_engine import CUDA_IN_FLIGHT, OnnxRuntimeEngine, OnnxRuntimeSettings
-
     runtime, named_device = _parse_name(request.engine)
-    if find_spec("onnxruntime") is None:
+    compute = _choose_compute(runtime, request)
+    device = named_device or request.device
+    if runtime == "onnxruntime" and find_spec("onnxruntime") is None:
         raise missing_runtime()
-    kind, index = _choose_device(named_device or request.device)
+    kind, index = _choose_device(runtime, device)
     threads = request.threads or 1
     if kind == "cuda":
+        from vision_infer.engine.onnxruntime_engine import CUDA_IN_FLIGHT
+
         workers, batch = request.workers or CUDA_IN_FLIGHT, request.batch or 8
     else:
         workers, batch = request.workers or max(1, available_cpus() // threads), request.batch or 1
+    engine: Engine
     if runtime == "null":
-        return _null_engine(path, workers, batch)
-    engine = OnnxRuntimeEngine(path, OnnxRuntimeSettings(kind, index, workers, threads, batch))
+        engine = NullEngine(read_graph_facts(path).card, batch_sizes=tuple(range(1, batch + 1)), in_flight=workers)
+    elif runtime == "openvino":
+        from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
+
+        engine = OpenVinoEngine(path, OpenVinoSettings(workers, threads, batch, compute))
+    else:
+        from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+
+        engine = OnnxRuntimeEngine(path, OnnxRuntimeSettings(kind, index, workers, threads, batch))
     if request.engine.count("-") == 2 and request.engine != engine.name:
-        raise EngineError(
-            f"the model gives the engine {engine.name}, not {request.engine}", f"use --engine {engine.name} or auto"
-        )
+        with engine:
+            raise EngineError(
+                f"the model gives the engine {engine.name}, not {request.engine}", f"use --engine {engine.name} or auto"
+            )
     return engine
 
 
 def _parse_name(name: str) -> tuple[str, str | None]:
     if name == "auto":
-        return "onnxruntime", None
+        if find_spec("onnxruntime") is None and find_spec("openvino") is None:
+            raise missing_runtime()
+        return "openvino" if find_spec("onnxruntime") is None else "onnxruntime", None
     parts = name.split("-")
     if parts[0] in RUNTIMES and len(parts) in (1, 3):
         return parts[0], parts[1] if len(parts) == 3 and parts[0] != "null" else None
-    near = difflib.get_close_matches(name, (*RUNTIMES, "onnxruntime-cpu-fp32", "onnxruntime-cuda-fp32"), 3, 0.4)
+    known = (*RUNTIMES, "onnxruntime-cpu-fp32", "onnxruntime-cuda-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16")
+    near = difflib.get_close_matches(name, known, 3, 0.4)
     raise EngineError(f"unknown engine {name!r}", f"use auto, {' or '.join(near or RUNTIMES)}")
 
 
-def _choose_device(device: str) -> tuple[str, int]:
+def _choose_compute(runtime: str, request: EngineRequest) -> Literal["f32", "bf16"]:
+    if request.compute not in COMPUTES:
+        raise UsageError(f"unknown type of arithmetic {request.compute!r}", f"use {', '.join(COMPUTES)}")
+    named = request.engine.endswith("-bf16")
+    if named and request.compute == "f32":
+        raise UsageError(f"{request.engine} does not compute in f32", "leave one of the two out")
+    if not named and request.compute != "bf16":
+        return "f32"
+    if runtime != "openvino" and request.compute != "bf16":
+        return "f32"  # the graph itself may be in bfloat16
+    if runtime != "openvino":
+        raise EngineError(f"{runtime} does not compute a float32 graph in bf16", "use --engine openvino-cpu-bf16")
+    return "bf16"
+
+
+def _choose_device(runtime: str, device: str) -> tuple[str, int]:
     if device != "auto":
-        return parse_device(device)
+        kind, index = parse_device(device)
+        if kind == "cuda" and runtime == "openvino":
+            raise EngineError("OpenVINO runs on the CPU here", "use --device cpu, or --engine onnxruntime")
+        return kind, index
+    if runtime != "onnxruntime":
+        return "cpu", 0
     return ("cuda", 0) if "CUDAExecutionProvider" in load_onnxruntime().get_available_providers() else ("cpu", 0)
-
-
-def _null_engine(path: Path, workers: int, batch: int) -> Engine:
-    # The card is inside the deployment graph; the runtime that reads it is not used for anything else.
-    from vision_infer.engine.null import NullEngine
-    from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-
-    with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as real:
-        card = real.card
-    return NullEngine(card, batch_sizes=tuple(range(1, batch + 1)), in_flight=workers)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the same results in every batch, on every thread, and buffers that come back whatever happens."""
+"""Each runtime: the same results in every batch, on every thread, and buffers that come back whatever happens."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from numpy.typing import NDArray
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.matching import Outputs, assert_same
+from tests.engine.runtimes import RUNTIMES, open_with
 from tests.media import bikes, decoded
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
 from vision_infer.stream.picture import VideoPicture
 
 pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +58,9 @@ def test_the_clip_holds_something_to_find(singles: list[Outputs]) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_a_batch_gives_what_its_pictures_give(
-    bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], count: int
+    runtime: str, bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], count: int
 ) -> None:
-    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings(batch=4)) as engine:
+    with open_with(runtime, bundled, batch=4) as engine:
         batch = infer(engine, pictures[:count])
         again = infer(engine, pictures[count - 1 :: -1])
     assert batch["boxes"].shape == (count, 300, 4)
@@ -64,11 +71,10 @@ def test_a_batch_gives_what_its_pictures_give(
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 1), (1, 2), (2, 2)])
 def test_threads_at_once_give_what_they_give_one_after_the_other(
-    bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], workers: int, threads: int
+    runtime: str, bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], workers: int, threads: int
 ) -> None:
     together = threading.Barrier(workers, timeout=60)
-    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings(workers=workers, threads=threads)) as engine:
-        assert len({id(session) for session in engine._session_of.values()}) == (1 if threads == 1 else workers)
+    with open_with(runtime, bundled, workers=workers, threads=threads) as engine:
         engine.warm_up()
 
         def work(start: int) -> None:
@@ -94,8 +100,8 @@ def first_scores(raw: RawResults) -> NDArray[np.float32]:
     return scores
 
 
-def test_results_belong_to_the_caller(tmp_path: Path, card: ModelCard) -> None:
-    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(batch=2)) as engine:
+def test_results_belong_to_the_caller(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    with open_with(runtime, tiny_graph(tmp_path / "x.onnx", card), batch=2) as engine:
         first = fill(engine, [51, 102])
         kept = {name: array.copy() for name, array in first.outputs.items()}
         for value in (0, 255):
@@ -111,8 +117,8 @@ def test_results_belong_to_the_caller(tmp_path: Path, card: ModelCard) -> None:
         assert 0 < first.started_ns <= first.ended_ns
 
 
-def test_every_batch_size_in_every_buffer(tmp_path: Path, card: ModelCard) -> None:
-    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(batch=5, workers=3)) as engine:
+def test_every_batch_size_in_every_buffer(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    with open_with(runtime, tiny_graph(tmp_path / "x.onnx", card), batch=5, workers=3) as engine:
         engine.warm_up()
         for count in (5, 1, 3, 2, 4, 1, 5):
             loans = [engine.lend(count) for _ in range(3)]
@@ -124,8 +130,8 @@ def test_every_batch_size_in_every_buffer(tmp_path: Path, card: ModelCard) -> No
                 assert scores * 255 == pytest.approx([10 * number + place for place in range(count)], abs=1e-3)
 
 
-def test_one_session_serves_many_threads(tmp_path: Path, card: ModelCard) -> None:
-    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(workers=4)) as engine:
+def test_many_threads_and_one_engine(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    with open_with(runtime, tiny_graph(tmp_path / "x.onnx", card), workers=4) as engine:
 
         def work(value: int) -> None:
             for _ in range(200):
@@ -135,37 +141,48 @@ def test_one_session_serves_many_threads(tmp_path: Path, card: ModelCard) -> Non
             list(pool.map(work, [3, 60, 140, 250], timeout=60))
 
 
-def test_a_failure_gives_the_buffer_back(tmp_path: Path, card: ModelCard) -> None:
+def test_a_failure_gives_the_buffer_back(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     path = tiny_graph(tmp_path / "x.onnx", card, fail_above=2)
-    with OnnxRuntimeEngine(path, OnnxRuntimeSettings(batch=3)) as engine:
+    with open_with(runtime, path, batch=3) as engine:
         for _ in range(3):
             with pytest.raises(EngineError) as caught:
                 fill(engine, [1, 2, 3])
-            assert "onnxruntime-cpu-fp32" in caught.value.message
+            assert f"{runtime}-cpu-fp32" in caught.value.message
             assert "batch of 3" in caught.value.message
             assert "\n" not in str(caught.value)
             assert first_scores(fill(engine, [51, 102])) == pytest.approx([0.2, 0.4])
 
 
-def test_an_interruption_gives_the_buffer_back(tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_gives_the_buffer_back(
+    runtime: str, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-C in a notebook: the same engine is called again afterwards."""
-    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings()) as engine:
+    with open_with(runtime, tiny_graph(tmp_path / "x.onnx", card)) as engine:
 
         def interrupted(*_: object) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr("vision_infer.engine.onnxruntime_engine._bind", interrupted)
+            patched.setattr(type(engine), "_bind", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 fill(engine, [51])
         assert first_scores(fill(engine, [51])) == pytest.approx([0.2])
 
 
-def test_slots_have_the_size_of_the_input(bundled: Path) -> None:
-    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
+def test_slots_have_the_size_of_the_input(runtime: str, bundled: Path) -> None:
+    with open_with(runtime, bundled) as engine:
         assert engine.input_size == Size(416, 416)
         (slot,) = engine.lend(1).slots
         assert slot.pixels.shape == (416, 416, 3)
+
+
+@pytest.mark.parametrize(("workers", "threads", "sessions"), [(1, 1, 1), (3, 1, 1), (2, 2, 2)])
+def test_one_session_of_onnx_runtime_serves_all_single_threads(
+    tmp_path: Path, card: ModelCard, workers: int, threads: int, sessions: int
+) -> None:
+    settings = OnnxRuntimeSettings(workers=workers, threads=threads)
+    with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), settings) as engine:
+        assert len({id(session) for session in engine._session_of.values()}) == sessions
 
 
 def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
@@ -176,18 +193,73 @@ def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
     assert not engine._sessions
 
 
-def test_the_callers_arithmetic_stays_as_it_was(bundled: Path) -> None:
+def test_the_callers_arithmetic_stays_as_it_was(runtime: str, bundled: Path) -> None:
     """A session that flushes denormals to zero would change the floating-point mode of the thread that calls it, for good."""
     smallest = np.nextafter(0.0, 1.0)
-    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
+    with open_with(runtime, bundled) as engine:
         engine.collect(engine.submit(engine.lend(1)))
         assert np.array([smallest])[0] * 1.0 == smallest
         assert np.float64(2.0) ** -1060 > 0
 
 
-def test_the_runtime_is_told_to_tell_nobody(tmp_path: Path) -> None:
-    """It would keep an identifier of this device in the user's cache folder."""
-    code = "from vision_infer.engine.device import load_onnxruntime; load_onnxruntime()"
+def test_openvino_runs_while_the_caller_goes_on(tmp_path: Path, card: ModelCard) -> None:
+    """Several batches are on their way at once, from one thread, and each is asked for when it suits."""
+    pytest.importorskip("openvino")
+    with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), OpenVinoSettings(workers=4)) as engine:
+        engine.warm_up()
+        loans = [engine.lend(1) for _ in range(4)]
+        for number, loan in enumerate(loans):
+            loan.slots[0].pixels[:] = 10 * number
+        tickets = [engine.submit(loan) for loan in loans]
+        for number in (3, 0, 2, 1):
+            raw = engine.collect(tickets[number])
+            assert first_scores(raw) * 255 == pytest.approx([10 * number], abs=1e-3)
+            assert 0 < raw.started_ns <= raw.ended_ns
+        leave: Callable[..., None] = engine.__exit__
+        engine.submit(engine.lend(1))
+        leave(None, None, None)  # waits for what is still on its way
+        leave(None, None, None)
+
+
+def test_openvino_reads_our_memory(tmp_path: Path, card: ModelCard) -> None:
+    pytest.importorskip("openvino")
+    with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), OpenVinoSettings()) as engine:
+        fill(engine, [1])
+        loan = engine.lend(1)
+        bound = engine._requests[id(loan.buffer)].get_tensor("images")
+        assert bound.data.ctypes.data == loan.buffer.images.ctypes.data
+        engine.release(loan)
+
+
+def test_openvino_loads_what_it_compiled(bundled: Path, pictures: list[VideoPicture], singles: list[Outputs]) -> None:
+    pytest.importorskip("openvino")
+    settings = OpenVinoSettings(workers=2)
+    with OpenVinoEngine(bundled, settings) as engine:
+        compiled = engine.export()
+    with OpenVinoEngine(bundled, settings, compiled) as engine:
+        assert (engine.name, engine.card.name, engine.batch_sizes) == ("openvino-cpu-fp32", "nanodet-416", (1,))
+        assert assert_same(infer(engine, pictures[:1]), 0, singles[0], 0)
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        OpenVinoEngine(bundled, settings, b"not what it compiled")
+
+
+def test_bfloat16_is_a_choice(tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino")
+    path = tiny_graph(tmp_path / "x.onnx", card)
+    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        with OpenVinoEngine(path, OpenVinoSettings(compute="bf16")) as engine:
+            assert engine.name == "openvino-cpu-bf16"
+            assert first_scores(fill(engine, [51])) == pytest.approx([0.2], abs=0.01)
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
+    with pytest.raises(EngineError, match="bfloat16"):
+        OpenVinoEngine(path, OpenVinoSettings(compute="bf16"))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_runtime_is_told_to_tell_nobody(runtime: str, tmp_path: Path) -> None:
+    """Either would keep an identifier of this device in the user's home."""
+    pytest.importorskip(runtime)
+    code = f"from vision_infer.engine.device import load_{runtime}; load_{runtime}(); load_{runtime}()"
     environ = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", code], env={**environ, **home}, check=True, timeout=120)

@@ -1,0 +1,21 @@
+"""The runtimes that run deployment graphs here, opened alike: what holds for one has to hold for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+def open_with(runtime: str, path: Path, workers: int = 1, threads: int = 1, batch: int = 1) -> Engine:
+    """The engine of a runtime, on the CPU, in float32; skips the test where the runtime is not installed."""
+    pytest.importorskip(runtime)
+    if runtime == "onnxruntime":
+        return OnnxRuntimeEngine(path, OnnxRuntimeSettings("cpu", 0, workers, threads, batch))
+    return OpenVinoEngine(path, OpenVinoSettings(workers, threads, batch))
