@@ -81,6 +81,8 @@ class LivePackets:
         while not self._stopping.is_set():
             before = now()
             self._log.here()
+            if self.opened.web is not None:
+                self.opened.web.allow(self.spec.live.stall_timeout_s)
             try:
                 packet = next(packets, None)
             except (av.error.FFmpegError, OSError) as error:
@@ -124,7 +126,7 @@ class LivePackets:
         """Let go of the source."""
         # The decoder's threads come to rest before PyAV frees it: see ffmpeg_log.
         self.opened.stream.codec_context.flush_buffers()
-        self.opened.container.close()
+        self.opened.close()
 
     def _times(self, packet: Packet[VideoStream], before_ns: int, after_ns: int) -> PacketTimes:
         pts, dts = self._ns(packet.time_base, packet.pts), self._ns(packet.time_base, packet.dts)

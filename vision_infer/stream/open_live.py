@@ -18,7 +18,9 @@ import av.container
 from av.video.stream import VideoStream
 
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream.allowed_networks import allowed_address, with_address
 from vision_infer.stream.ffmpeg_log import SourceLog
+from vision_infer.stream.guarded_http import GuardedHttp
 from vision_infer.stream.open_video import reason, video_stream
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import LiveOptions, SourceSpec
@@ -62,6 +64,14 @@ class Opened:
     """packets come in no time of their own: each waits for its turn"""
     timed: bool
     """packets carry times that mean something"""
+    web: GuardedHttp | None
+    """reads in FFmpeg's place, where it is limited which hosts may be asked"""
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.container.close()
+        if self.web is not None:
+            self.web.close()
 
 
 def kind_of(path: str) -> Kind:
@@ -91,23 +101,34 @@ def open_live(spec: SourceSpec, log: SourceLog) -> Opened:
         StreamError: it cannot be opened now.
     """
     path = spec.paths[0]
-    kind, shown = kind_of(path), redact(path)
+    kind = kind_of(path)
+    web = _web(kind, spec)
+    try:
+        return _probed(path, kind, spec, log, web)
+    except BaseException:
+        if web is not None:
+            web.close()
+        raise
+
+
+def _probed(path: str, kind: Kind, spec: SourceSpec, log: SourceLog, web: GuardedHttp | None) -> Opened:
+    """Open with the shortest probing that tells enough."""
     attempts = [_probing(kind, path), {}]
     while True:
         probing = attempts.pop(0)
-        container = _open(path, kind, probing, spec, log)
+        container = _open(path, kind, probing, spec, log, web)
         try:
             if probing and not _is_known(container):
                 container.close()
                 continue
-            stream = _video(container, spec, shown, log)
+            stream = _video(container, spec, redact(path), log)
         except BaseException:
             container.close()
             raise
         name, codec = container.format.name, stream.codec_context.name
         held = _HELD_BY_PARSERS.get(name, 0) if codec in _PARSED or name == "mjpeg" else 0
         paced = kind == "file" or name == "hls"
-        return Opened(container, stream, kind, 0 if paced else held, paced, kind == "file" or name not in _UNTIMED)
+        return Opened(container, stream, kind, 0 if paced else held, paced, kind == "file" or name not in _UNTIMED, web)
 
 
 def raise_live_error(
@@ -141,7 +162,17 @@ def _probing(kind: Kind, path: str) -> dict[str, str]:
     return {}
 
 
-def _open(path: str, kind: Kind, probing: dict[str, str], spec: SourceSpec, log: SourceLog) -> av.container.InputContainer:
+def _web(kind: Kind, spec: SourceSpec) -> GuardedHttp | None:
+    """What opens web addresses where hosts are limited."""
+    live = spec.live
+    if kind != "http" or not live.allow_networks:
+        return None
+    return GuardedHttp(live.allow_networks, live.open_timeout_s)
+
+
+def _open(
+    path: str, kind: Kind, probing: dict[str, str], spec: SourceSpec, log: SourceLog, web: GuardedHttp | None
+) -> av.container.InputContainer:
     live = spec.live
     options = {"max_pixels": str(spec.read.max_pixels), **probing}
     name, format_name = path, None
@@ -152,15 +183,43 @@ def _open(path: str, kind: Kind, probing: dict[str, str], spec: SourceSpec, log:
     else:
         options["protocol_whitelist"] = _PROTOCOLS[path.partition("://")[0].lower()][1]
     if kind == "rtsp":
-        options["rtsp_transport"] = live.transport
+        # Over UDP, a server's answer says where packets are sent to.
+        options["rtsp_transport"] = "tcp" if live.allow_networks else live.transport
     elif kind == "http":
         options["format_whitelist"] = _FORMATS
+    if web is not None:
+        options["http_persistent"] = "0"  # HLS would take our connections for its own, and abort
+    elif live.allow_networks:
+        name = _pinned(path, kind, live.allow_networks)
+        if kind == "rtmp":
+            options["rtmp_tcurl"] = _without_credentials(path)
     log.here()
+    timeout = (live.open_timeout_s, live.stall_timeout_s)
     began = time.monotonic()
+    if web is not None:
+        web.allow(live.open_timeout_s)
     try:
-        return av.open(name, format=format_name, options=options, timeout=(live.open_timeout_s, live.stall_timeout_s))
+        return av.open(name, format=format_name, options=options, timeout=timeout, io_open=web)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_live_error(error, redact(path), log, live, time.monotonic() - began)
+
+
+def _pinned(path: str, kind: Kind, networks: tuple[str, ...]) -> str:
+    """The URL with the address of its host, which was looked at.
+
+    Raises:
+        RefusedError: it is not allowed.
+    """
+    if kind in ("file", "device"):
+        raise RefusedError(f"{redact(path)}: is no address in a network", "where networks are limited, nothing else is opened")
+    return with_address(path, allowed_address(path, networks))
+
+
+def _without_credentials(url: str) -> str:
+    """What an RTMP server is told that we have come for: its name, and the application, the first part of the path."""
+    parts = urlsplit(url)
+    application = parts.path.strip("/").partition("/")[0]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/{application}"
 
 
 def _is_known(container: av.container.InputContainer) -> bool:
