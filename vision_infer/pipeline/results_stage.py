@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vision_infer.analyze.describe import Describer
@@ -52,14 +52,12 @@ class ResultsStage:
 
     def __init__(
         self,
-        lanes: Mapping[str, Lane],
         messages: Channel[Message],
         clock: Clock,
         failed: Callable[[VisionInferError], None],
         engine_failed: Callable[[str, EngineError], None],
         ended: Callable[[Ended, bool], None],
     ) -> None:
-        self._lanes = lanes
         self._messages = messages
         self._clock = clock
         self._failed = failed
@@ -131,12 +129,13 @@ class ResultsStage:
 
     def _inferred(self, message: Inferred) -> None:
         now = self._clock.monotonic_ns
-        lane = self._lanes[message.batch.lane]
+        lane = message.lane
         begin = now()
         found = self._detections(lane, message) if lane.describer is None else self._descriptions(lane.describer, message)
         end = now()
         for place, entry in enumerate(message.batch.entries):
             if place in message.unreadable:
+                self._streams[entry.stream].record.unreadable += 1
                 self._lost(entry, lane.name)
                 continue
             stream, one, sequence = self._streams[entry.stream], found[place], entry.waiting.sequence
@@ -153,7 +152,8 @@ class ResultsStage:
         entries = message.batch.entries
         boxes, scores, class_ids = (message.raw.outputs[name] for name in ("boxes", "scores", "class_ids"))
         letterboxes = [lane.letterbox(entry.waiting.item.picture.size) for entry in entries]
-        selectors = [self._streams[entry.stream].steps.selector or lane.selector for entry in entries]
+        steps = [self._streams[entry.stream].steps for entry in entries]
+        selectors = [one.selector if one.selector and one.lane == lane.name else lane.selector for one in steps]
         if all(selector is selectors[0] for selector in selectors):
             selected = select((boxes, scores, class_ids), letterboxes, selectors[0])
         else:
@@ -180,8 +180,11 @@ class ResultsStage:
         if stream.second is not None and stream.second.lane == lane:
             stream.second.came_back(sequence, None)
             self._emit_ready(stream)
-        else:
+        elif stream.outlet.needs_pictures:  # it may be as little fit to be drawn
             self._dropped(stream, sequence, DropReason.FAILED)
+        else:  # who waits for its result has to hear that there is none
+            stream.record.drop(DropReason.FAILED)
+            self._put_in_order(stream, sequence, Found(entry.waiting.item, None, Detections.empty()))
 
     def _dropped(self, stream: _Stream, sequence: int, reason: DropReason) -> None:
         stream.record.drop(reason)
