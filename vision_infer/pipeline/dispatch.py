@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
+from vision_infer.engine.engine import Engine
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
 from vision_infer.telemetry.rolling import Rate, RollingHistogram
@@ -56,12 +57,34 @@ class Dispatch:
         self._changed = threading.Condition()
         self._closed = False
         self._loads: dict[str, LaneLoad] = {}
+        self._engines: dict[str, Engine] = {}
+        self._using: dict[int, int] = {}
+        """batches in each engine now, by its identity"""
 
-    def add_lane(self, settings: LaneSettings) -> None:
+    def add_lane(self, settings: LaneSettings, engine: Engine) -> None:
         """Open a lane."""
         with self._changed:
             self._batcher.add_lane(settings)
             self._loads[settings.name] = LaneLoad()
+            self._engines[settings.name] = engine
+
+    def swap_engine(self, settings: LaneSettings, engine: Engine, timeout_s: float) -> bool:
+        """Let a lane's batches go to another engine, from the next one on, and wait until none is in the old one.
+
+        Args:
+            settings: of the lane, for the new engine.
+            engine: the new one.
+            timeout_s: how long to wait.
+
+        Returns:
+            Whether the old engine is free.
+        """
+        with self._changed:
+            old = self._engines[settings.name]
+            self._engines[settings.name] = engine
+            self._batcher.change_lane(settings)
+            self._changed.notify_all()
+            return self._changed.wait_for(lambda: not self._using.get(id(old)), timeout_s)
 
     def remove_lane(self, name: str) -> None:
         """Close a lane.
@@ -72,6 +95,7 @@ class Dispatch:
         with self._changed:
             self._batcher.remove_lane(name)
             del self._loads[name]
+            del self._engines[name]
 
     def set_weight(self, stream: str, weight: float) -> None:
         """Change a stream's share of the engine's time."""
@@ -133,22 +157,36 @@ class Dispatch:
                 self._batcher.offer(stream, lane, Waiting(frame, sequence, now))
             self._changed.notify_all()
 
-    def take(self) -> Batch[Frame] | None:
-        """Wait for a batch; None when it was closed and nothing waits."""
+    def leave_lane(self, stream: str, lane: str) -> list[Waiting[Frame]]:
+        """Take a stream out of one of its lanes, not the last; returns what waited there, which is lost."""
+        with self._changed:
+            return self._batcher.leave_lane(stream, lane)
+
+    def take(self) -> tuple[Batch[Frame], Engine] | None:
+        """Wait for a batch, and the engine that it goes to; None when it was closed and nothing waits."""
         with self._changed:
             while True:
                 now = self._clock.monotonic_ns()
                 batch = self._batcher.take(now)
                 if batch is not None:
-                    return batch
+                    engine = self._engines[batch.lane]
+                    self._using[id(engine)] = self._using.get(id(engine), 0) + 1
+                    return batch, engine
                 if self._closed and self._batcher.waiting == 0:
                     return None
                 wake_at = self._batcher.wake_at_ns()
                 self._changed.wait(None if wake_at is None else max(0.0, (wake_at - now) / 1e9))
 
-    def done(self, batch: Batch[Frame], engine_ns: int) -> None:
-        """A batch has left the engine."""
+    def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
+        """A batch has left its engine."""
         with self._changed:
+            left = self._using[id(engine)] - 1
+            if left:
+                self._using[id(engine)] = left
+            else:
+                del self._using[id(engine)]
+                if engine is not self._engines.get(batch.lane):  # somebody waits for that
+                    self._changed.notify_all()
             self._batcher.done(batch, engine_ns)
             self._loads[batch.lane].add(batch, engine_ns, self._clock.monotonic_ns())
             if self._batcher.waiting:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.frame import Frame
-from vision_infer.engine.engine import Loan
+from vision_infer.engine.engine import Engine, Loan
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
@@ -34,38 +34,37 @@ class InferenceWorker:
     def _run(self) -> None:
         started = self._clock.monotonic_ns()
         try:
-            while (batch := self._dispatch.take()) is not None:
-                self._results.put(self._infer(batch))
-                del batch  # the pictures' memory is not held while waiting for the next
+            while (taken := self._dispatch.take()) is not None:
+                self._results.put(self._infer(*taken))
+                del taken  # the pictures' memory is not held while waiting for the next
         except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
             self._results.put(Broken(error))
         self.present_ns = self._clock.monotonic_ns() - started
 
-    def _infer(self, batch: Batch[Frame]) -> Message:
-        engine = self._lanes[batch.lane].engine
+    def _infer(self, batch: Batch[Frame], engine: Engine) -> Message:
+        lane = self._lanes[batch.lane]
         engine_ns = 0
         try:
             loan = engine.lend(batch.size)
-            unreadable = self._write(batch, loan)
+            unreadable = self._write(batch, lane, loan)
             raw = engine.collect(engine.submit(loan))
             engine_ns = raw.ended_ns - raw.started_ns
         except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
             if isinstance(error, EngineError):
-                return Failed(batch, error)
+                return Failed(batch, lane, error)
             failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "please report this")
             failure.__cause__ = error
-            return Failed(batch, failure)
+            return Failed(batch, lane, failure)
         finally:
-            self._dispatch.done(batch, engine_ns)
+            self._dispatch.done(batch, engine, engine_ns)
         self.inference_ns += engine_ns
         for entry in batch.entries:
             trace = entry.waiting.item.trace
             trace.inference_start_ns = raw.started_ns
             trace.inference_end_ns = raw.ended_ns
-        return Inferred(batch, engine, raw, unreadable)
+        return Inferred(batch, lane, engine, raw, unreadable)
 
-    def _write(self, batch: Batch[Frame], loan: Loan) -> dict[int, str]:
-        lane = self._lanes[batch.lane]
+    def _write(self, batch: Batch[Frame], lane: Lane, loan: Loan) -> dict[int, str]:
         now = self._clock.monotonic_ns
         unreadable: dict[int, str] = {}
         for place, entry in enumerate(batch.entries):

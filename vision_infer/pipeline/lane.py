@@ -34,6 +34,20 @@ class Lane:
         self.settings = LaneSettings(name, engine.batch_sizes, engine.in_flight, max_wait_ns)
         self._letterbox = lru_cache(maxsize=256)(self._fit)
 
+    def change_engine(self, engine: Engine) -> LaneSettings:
+        """Go on with another engine.
+
+        Raises:
+            ValueError: it is for other pictures, another task or other classes.
+        """
+        old, new = self.engine.card, engine.card
+        for what in ("task", "input", "fit", "fill", "labels"):
+            if getattr(old, what) != getattr(new, what):
+                raise ValueError(f"lane {self.name!r} cannot go on with {engine.name}: its {what} differs")
+        self.engine = engine
+        self.settings = LaneSettings(self.name, engine.batch_sizes, engine.in_flight, self.settings.max_wait_ns)
+        return self.settings
+
     def letterbox(self, size: Size) -> Letterbox:
         """How a picture of this size is fitted into the engine's slots."""
         return self._letterbox(size)

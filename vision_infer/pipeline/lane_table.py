@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vision_infer.core.clock import Clock
+from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.status import LaneStatus, lane_status_of
@@ -40,7 +41,7 @@ class LaneTable:
         Raises:
             ValueError: there is one with this name.
         """
-        self._dispatch.add_lane(lane.settings)
+        self._dispatch.add_lane(lane.settings, lane.engine)
         self.by_name[lane.name] = lane
 
     def remove(self, name: str) -> None:
@@ -52,6 +53,17 @@ class LaneTable:
         self._dispatch.remove_lane(name)
         del self.by_name[name]
         self._failures.pop(name, None)
+
+    def swap(self, name: str, engine: Engine, timeout_s: float) -> Engine | None:
+        """Let a lane go on with another engine; returns the old one once it is free, None where it was not in this time.
+
+        Raises:
+            ValueError: the new engine does not fit.
+        """
+        lane = self.by_name[name]
+        old = lane.engine
+        settings = lane.change_engine(engine)
+        return old if self._dispatch.swap_engine(settings, engine, timeout_s) else None
 
     def window(self, name: str) -> int:
         """How many frames of a stream may be on their way: what the largest batches in flight hold, as much again waiting, and

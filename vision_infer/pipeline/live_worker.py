@@ -90,12 +90,17 @@ class LiveWorker:
                 self._results.put(Ended(self.record.name, self._sequence, False, None))
 
     def change(self, command: AddStream) -> None:
-        """Go on with another command for the same source and lane."""
+        """Go on with another command for the same source; its lane is one that the stream has joined."""
         with self._own:
             if command.fps != self.command.fps:
                 self._pacer = _pacer(command)
             self.command = command
-            self.live.weight, self.live.wanted_fps = command.weight, command.fps
+            self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.fps
+
+    def superseded(self, sequence: int) -> None:
+        """A frame that waited makes room for newer ones."""
+        self._window.release()
+        self._results.put(Superseded(self.record.name, sequence))
 
     def _run(self) -> None:
         started = self._clock.monotonic_ns()
@@ -185,8 +190,7 @@ class LiveWorker:
             self._sequence += 1
             superseded = self._dispatch.offer(frame.stream, self.command.lane, sequence, frame)
             if superseded is not None:
-                self._window.release()
-                self._results.put(Superseded(frame.stream, superseded.sequence))
+                self.superseded(superseded.sequence)
 
     def _back_off(self, failure: StreamError | None) -> None:
         if isinstance(failure, RefusedError):

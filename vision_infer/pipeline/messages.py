@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine, RawResults
+from vision_infer.pipeline.lane import Lane
 from vision_infer.schedule.batcher import Batch
 
 
@@ -15,6 +16,7 @@ class Inferred:
     """A batch has left the engine."""
 
     batch: Batch[Frame]
+    lane: Lane
     engine: Engine
     raw: RawResults
     unreadable: dict[int, str] = field(default_factory=dict)
@@ -26,6 +28,7 @@ class Failed:
     """The engine failed on a batch."""
 
     batch: Batch[Frame]
+    lane: Lane
     error: EngineError
 
 

@@ -18,6 +18,8 @@ from vision_infer.pipeline.lane import class_id
 class Steps:
     """The steps of one stream."""
 
+    lane: str
+    """that they are made for; a frame that is still in another has that lane's choice"""
     selector: Selector | None
     """None: the lane's"""
     keep: Filter | None
@@ -41,6 +43,8 @@ def make_steps(
         UsageError: the hook cannot be loaded, or a zone names an unknown class.
     """
     old, kept = before or (None, None)
+    if old is not None and old.lane != command.lane:  # another network has other classes
+        old, kept = None, None
     tracker: Tracker | None = None
     zones: Zones | None = None
     if command.track is not None:
@@ -55,4 +59,4 @@ def make_steps(
     own = None if command.hook is None else GuardedHook(load_hook(command.hook), command.hook)
     if tracker is not None and command.track is not None:  # last: what fails above changes nothing
         tracker.confidence, tracker.per_class = command.track, command.track_per_class
-    return Steps(command.selector, keep, tracker, zones, own or hook)
+    return Steps(command.lane, command.selector, keep, tracker, zones, own or hook)

@@ -13,6 +13,7 @@ from types import TracebackType
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, VisionInferError
+from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
@@ -46,6 +47,7 @@ from vision_infer.stream.redact import redact
 from vision_infer.telemetry.account import Busy, StageAccount, Work
 
 MESSAGES_IN_FLIGHT = 64
+SWAP_TIMEOUT_S = 60.0
 REMOVE_TIMEOUT_S = 30.0
 """how long removing a live stream may take: its frames in the engines come back first"""
 BYTES_PER_PIXEL = 3
@@ -87,9 +89,7 @@ class Supervisor:
         self._dispatch = Dispatch(Batcher(in_flight), clock)
         self._lanes = LaneTable(lanes, self._dispatch, clock)
         self._messages: Channel[Message] = Channel(MESSAGES_IN_FLIGHT)
-        self._stage = ResultsStage(
-            self._lanes.by_name, self._messages, clock, self._fail, self._engine_failed, self._stream_ended
-        )
+        self._stage = ResultsStage(self._messages, clock, self._fail, self._engine_failed, self._stream_ended)
         self._workers = [
             InferenceWorker(number, self._lanes.by_name, self._dispatch, self._messages, clock) for number in range(in_flight)
         ]
@@ -150,6 +150,22 @@ class Supervisor:
         """
         self._lanes.remove(name)
 
+    def swap_engine(self, name: str, engine: Engine, timeout_s: float = SWAP_TIMEOUT_S) -> Engine | None:
+        """Let a lane go on with another engine, between two batches: no frame is lost, none waits.
+
+        Args:
+            name: of the lane.
+            engine: for pictures of the same size, fitted in the same way, and with the same classes.
+            timeout_s: how long the last batch in the old engine may take.
+
+        Returns:
+            The old engine, which is its owner's to close; None where it did not come back in this time.
+
+        Raises:
+            ValueError: the new engine does not fit.
+        """
+        return self._lanes.swap(name, engine, timeout_s)
+
     def add(self, command: AddStream) -> None:
         """Run a stream: now, or when an earlier one has made room; after :meth:`stop`, or once something broke for all, never.
 
@@ -177,7 +193,7 @@ class Supervisor:
         self._start_waiting()
 
     def change(self, command: AddStream) -> None:
-        """Run a live stream by another command: in place where source and lane stay the same, else anew.
+        """Run a live stream by another command: with the same connection where the source stays the same, else anew.
 
         Raises:
             KeyError: there is no such live stream.
@@ -188,7 +204,7 @@ class Supervisor:
         if not isinstance(worker, LiveWorker):
             raise KeyError(name)
         old = worker.command
-        if (old.source, old.lane, old.then, old.reconnect) != (command.source, command.lane, command.then, command.reconnect):
+        if (old.source, old.then, old.reconnect) != (command.source, command.then, command.reconnect):
             self._launcher.steps(command)  # what cannot be carried out shall not cost the stream
             self.remove(name)
             self.add(command)
@@ -197,9 +213,14 @@ class Supervisor:
         if before is None:
             raise KeyError(name)
         steps = self._launcher.steps(command, (old, before))
+        if command.lane != old.lane:
+            self._dispatch.join(name, command.lane, None, command.weight)
         self._stage.change(name, steps)
         self._dispatch.set_weight(name, command.weight)
         worker.change(command)
+        if command.lane != old.lane:  # what is in the old engine comes back from it; what waits there would be late
+            for waiting in self._dispatch.leave_lane(name, old.lane):
+                worker.superseded(waiting.sequence)
 
     def remove(self, name: str, forget: bool = False) -> None:
         """Stop a stream: what was decoded is finished and written.

@@ -128,6 +128,18 @@ class Batcher(Generic[T]):
             raise ValueError(f"lane {name!r} is in use: {len(lane.queues)} streams, {lane.flying} batches on their way")
         del self._lanes[name]
 
+    def change_lane(self, settings: LaneSettings) -> None:
+        """Give a lane other batch sizes and limits, from its next batch on; what waits in it goes on waiting."""
+        self._lanes[settings.name].settings = settings
+
+    def leave_lane(self, stream: str, lane: str) -> list[Waiting[T]]:
+        """Take a stream out of one of its lanes, not the last; returns what it had waiting there, which is lost."""
+        of = self._lanes[lane]
+        queue = of.queues.pop(stream)
+        of.waiting -= len(queue)
+        of.since_ns.pop(stream, None)
+        return queue.clear()
+
     def join(self, stream: str, lane: str, queue: FrameQueue[T], weight: float = 1.0) -> None:
         """Let a stream's frames into a lane; further lanes of the same stream share its account."""
         queues = self._lanes[lane].queues
