@@ -6,7 +6,7 @@ import random
 import socket
 import tempfile
 import urllib.error
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,8 +43,11 @@ class Rig:
     def __enter__(self) -> Rig:
         with ExitStack() as stack:
             self._rows = stack.enter_context(tempfile.TemporaryDirectory())
-            self.first = stack.enter_context(RtspServer(ClockMount("/clock", 640, 360, 15), ReplayMount("/street", STREET)))
-            self.second = stack.enter_context(RtspServer(ReplayMount("/street", STREET), ReplayMount("/beach", BEACH)))
+            self.first = RtspServer(ClockMount("/clock", 640, 360, 15), ReplayMount("/street", STREET))
+            self.second = RtspServer(ReplayMount("/street", STREET), ReplayMount("/beach", BEACH))
+            for server in (self.first, self.second):
+                server.port = _kept_port(self.random)
+                stack.enter_context(server)
             self.network = stack.enter_context(FaultProxy(self.first.port, seed=self.random.randrange(1 << 30)))
             self.service = stack.enter_context(LiveService(self.settings()))
             self._stack = stack.pop_all()
@@ -180,6 +183,15 @@ FAULTS = (
     "settings changed",
     "settings broken",
 )
+
+
+def _kept_port(chance: random.Random) -> int:
+    """A free port that nobody gets by chance while its server is away: below those that the system gives to clients."""
+    while True:
+        port = chance.randrange(20_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _silent_reader(url: str) -> socket.socket:
