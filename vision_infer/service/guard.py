@@ -71,6 +71,7 @@ class Doors:
         role = self.tokens.role_of(token)
         if role is None:
             self.failures.take(address)
+            logger.warning("a wrong token came from %s", address)
             raise unauthorized("the token is wrong")
         return role
 

@@ -27,6 +27,7 @@ from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.requests import PREFIX
 from vision_infer.service.row import ResultFilter, Row
 from vision_infer.sink.sink import Written
+from vision_infer.stream.redact import redact
 
 DEPTH = 8
 """rows of one stream that may wait for a reader"""
@@ -321,5 +322,6 @@ def state_row(event: StreamEvent, wall_ns: int) -> str:
         event: the change.
         wall_ns: when it was, nanoseconds since 1970 (UTC).
     """
-    row = {"type": "state", "stream": event.stream, "state": event.state.value, "at": utc(wall_ns), "reason": event.reason}
+    reason = redact(event.reason)
+    row = {"type": "state", "stream": event.stream, "state": event.state.value, "at": utc(wall_ns), "reason": reason}
     return json.dumps(row, ensure_ascii=False)

@@ -9,6 +9,7 @@ from vision_infer.service.api_models import EngineAnswer, ModelAnswer, ReadyAnsw
 from vision_infer.service.context import Shared
 from vision_infer.service.metrics import exposition
 from vision_infer.service.openapi import problems
+from vision_infer.stream.redact import redact
 
 router = APIRouter()
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
@@ -49,7 +50,7 @@ def get_ready(response: Response, context: Shared) -> ReadyAnswer:
     ready, reason = context.backend.ready()
     if not ready:
         response.status_code = 503
-    return ReadyAnswer(ready=ready, reason="" if ready else reason)
+    return ReadyAnswer(ready=ready, reason="" if ready else redact(reason))
 
 
 @router.get(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, WebSocket
@@ -91,7 +92,7 @@ async def results_socket(socket: WebSocket) -> None:
     except VisionInferError as error:
         await socket.send_denial_response(problem_of(error).response())
         return
-    with reader:
+    with reader, suppress(WebSocketDisconnect, OSError):  # it is gone already
         await socket.accept()
 
         async def send(message: Message) -> None:

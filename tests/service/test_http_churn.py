@@ -1,0 +1,64 @@
+"""Readers that come and go leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
+from tests.service.test_http_results import UPGRADE
+from vision_infer.service.app import make_app
+from vision_infer.service.server import WebServer
+
+VISITS = 40
+
+
+def counts(web: WebServer) -> tuple[int, int, int]:
+    """Threads, open files and tasks."""
+    assert web._loop is not None
+    gc.collect()
+    files = Path("/proc/self/fd")
+    return threading.active_count(), len(list(files.iterdir())) if files.is_dir() else 0, len(asyncio.all_tasks(web._loop))
+
+
+def wait_until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def visit(web: WebServer, backend: FakeBackend, number: int) -> None:
+    """Ask for results in one way or the other, read some or none of them, and go without a word."""
+    with socket.create_connection(web.address, LONG_S) as client:
+        upgrade = UPGRADE if number % 2 else ""
+        client.sendall(f"GET /api/v1/results HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}\r\n".encode())
+        if number % 3:
+            assert client.recv(100)
+        if number % 4 == 0:
+            client.shutdown(socket.SHUT_WR)
+        backend.hub.write(frame(index=number), result(index=number))
+        if number % 5 == 0:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closed by a reset
+
+
+def test_readers_that_come_and_go_leave_nothing_behind() -> None:
+    backend = FakeBackend(port=0, requests_per_second=100_000)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        for number in range(10):
+            visit(web, backend, number)
+        assert wait_until(lambda: backend.hub.readers == 0)
+        assert wait_until(lambda: counts(web)[2] <= 1)
+        before = counts(web)
+        for number in range(VISITS):
+            visit(web, backend, number)
+        assert wait_until(lambda: backend.hub.readers == 0)
+        assert wait_until(lambda: counts(web) <= before), (before, counts(web))
