@@ -120,24 +120,21 @@ def test_changes_keep_the_connection_and_the_counts(changes: dict[str, object]) 
         assert status.wanted_fps == changes.get("fps")
 
 
-@pytest.mark.parametrize("what", ["url", "reconnect", "lane"])
+@pytest.mark.parametrize("what", ["url", "reconnect"])
 def test_other_changes_connect_anew(what: str) -> None:
     camera = Camera(0)
     with Rig() as rig:
         command = rig.add(camera)
         rig.give(camera, 3)
-        rig.supervisor.add_lane(lane_of("second", EchoEngine()))
         camera.path = "rtsp://elsewhere/main" if what == "url" else camera.path
         changes: dict[str, dict[str, object]] = {
             "url": {"source": camera.spec},
             "reconnect": {"reconnect": SOON.model_copy(update={"refused_s": 5.0})},
-            "lane": {"lane": "second"},
         }
         rig.change(command, **changes[what])
         rig.give(camera, 2)
         assert [connection.given for connection in camera.opened] == [3, 2]
         assert camera.opened[0].closed.is_set()
-        assert rig.status().lane == ("second" if what == "lane" else "main")
         assert rig.status().decoded == 2
 
 

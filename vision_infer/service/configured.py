@@ -72,7 +72,7 @@ def _not_running(name: str, stream: ConfiguredStream) -> StreamStatus:
         detections=0,
         gaps=0,
         dropped={},
-        error=None if stream.problem is None else str(stream.problem),
+        error=None if stream.problem is None else redact(str(stream.problem)),
         picture_bytes=0,
         live=True,
         reason="" if stream.problem is None else redact(str(stream.problem)),

@@ -14,6 +14,7 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.service.backend import UnavailableError
 from vision_infer.service.requests import PREFIX, Answers, Requests
 
 REQUEST_CONFIDENCE = 0.05
@@ -70,11 +71,17 @@ class Lanes:
         return lane
 
     def ask(self, model: str) -> Requests:
-        """Where single pictures go that a model shall infer; its lane must be open."""
+        """Where single pictures go that a model shall infer.
+
+        Raises:
+            UnavailableError: it is not open, or was closed just now.
+        """
         with self._lock:
             requests = self._requests.get(model)
             if requests is None:
-                lane = self._lanes[model]
+                lane = self._lanes.get(model)
+                if lane is None:
+                    raise UnavailableError(f"{model} is not loaded", "use the model of a stream")
                 card = lane.engine.card
                 self._opened += 1
                 requests = Requests(f"{PREFIX}{self._opened}")
@@ -92,11 +99,14 @@ class Lanes:
         """Close the lanes of all models but these."""
         for model in [model for model in self._lanes if model not in used]:
             self._end_requests(model)
-            try:
-                self._supervisor.remove_lane(model)
-            except ValueError:  # a batch is on its way: next time
-                continue
-            lane = self._lanes.pop(model)
+            with self._lock:
+                if model in self._requests:  # somebody has asked meanwhile: next time
+                    continue
+                try:
+                    self._supervisor.remove_lane(model)
+                except ValueError:  # a batch is on its way: next time
+                    continue
+                lane = self._lanes.pop(model)
             lane.engine.__exit__(None, None, None)
 
     def close(self) -> None:

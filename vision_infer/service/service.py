@@ -10,7 +10,7 @@ from types import TracebackType
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import ModelError, OutputError, UsageError, VisionInferError
+from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.result import Result
 from vision_infer.model.catalogue import list_models
 from vision_infer.pipeline.lane import Lane, make_selector
@@ -230,7 +230,8 @@ class Service:
                         "%s: %s", name, "added by the file of settings" if old is None else "changed by the file of settings"
                     )
                     stream = self._streams[name] = ConfiguredStream(wanted, "file")
-                    self._run_or_note(name, stream)
+                    if self._warm:  # else it is started with the others
+                        self._run_or_note(name, stream)
             self.settings = self.settings.model_copy(update={"streams": settings.streams})
             self._close_unused()
 
@@ -252,7 +253,7 @@ class Service:
             return snapshots.of_result(*snapshots.next_result(self.hub, name, timeout_s), annotated, self._clock)
         found = snapshots.next_result(self.hub, name, timeout_s)[1] if annotated else None
         spec = live_source(name, view.settings.view, view.settings, self._allowed(view.origin))
-        return snapshots.of_view(spec, self._open_source, found, self._clock)
+        return snapshots.of_view(spec, self._open_source, found, timeout_s, self._clock)
 
     def infer(self, picture: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
         """Infer one picture, given as JPEG, PNG or WebP.
@@ -292,25 +293,36 @@ class Service:
         model = stream.settings.model
         if model is not None and model.endswith(".onnx"):
             raise UsageError("a stream over the API names a model, not a file", "see /api/v1/models")
-        if self._warm:
-            self._run(name, stream)
-        if self._keep is not None:
-            try:
-                self._keep.write(name, stream.settings)
-            except OutputError:
-                if old is None:
-                    self._supervisor.remove(name)
-                else:
-                    self._run(name, old)
-                raise
-        self._streams[name] = stream
-        self._close_unused()
+        if self._ended.is_set():
+            raise UnavailableError("the service stops", "try again when it is back")
+        try:
+            if self._warm:
+                self._run(name, stream)
+            if self._keep is not None:
+                try:
+                    self._keep.write(name, stream.settings)
+                except VisionInferError:
+                    if old is None:
+                        self._supervisor.remove(name)
+                    elif self._warm:
+                        self._run_or_note(name, old)
+                    raise
+            self._streams[name] = stream
+        finally:
+            self._close_unused()
         return self.stream(name)
 
     def _run_or_note(self, name: str, stream: ConfiguredStream) -> None:
         try:
             self._run(name, stream)
-        except VisionInferError as error:
+        except Exception as raised:  # noqa: BLE001 - what is wrong with one stream must not cost the others theirs
+            if isinstance(raised, VisionInferError):
+                error = raised
+            else:
+                error = VisionInferError(
+                    f"{name}: unexpected {type(raised).__name__}: {redact(str(raised))}", "please report this"
+                )
+                error.__cause__ = raised
             stream.problem = error
             stream.problem_ns = (self._clock.monotonic_ns(), self._clock.wall_ns())
             self._supervisor.remove(name)
@@ -330,10 +342,9 @@ class Service:
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
         command = stream_command(name, stream.settings, lane, self._allowed(stream.origin))
-        running = any(status.name == name and not status.state.final for status in self._supervisor.statuses())
-        if running:
+        try:
             self._supervisor.change(command)
-        else:
+        except KeyError:  # it does not run, or has just ended
             self._supervisor.remove(name)
             self._supervisor.add(command)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -48,7 +50,11 @@ def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Sn
 
 
 def of_view(
-    spec: SourceSpec, open_source: Callable[[SourceSpec, int, threading.Event], Source], found: Result | None, clock: Clock
+    spec: SourceSpec,
+    open_source: Callable[[SourceSpec, int, threading.Event], Source],
+    found: Result | None,
+    timeout_s: float,
+    clock: Clock,
 ) -> Snapshot:
     """A picture of the main stream, which is opened for it.
 
@@ -56,6 +62,7 @@ def of_view(
         spec: the main stream.
         open_source: opens it.
         found: the newest result of the substream, to be drawn on it; None: nothing is drawn.
+        timeout_s: how long its opening, and then its first picture, may take.
 
     Raises:
         UnavailableError: the main stream gives no picture, or too many are open already.
@@ -63,8 +70,12 @@ def of_view(
     if not _views.acquire(timeout=1.0):
         raise UnavailableError(f"{spec.name}: {MOST_VIEWS} main streams are open for snapshots already", "try again")
     stopping = threading.Event()
+    live = spec.live
+    hurried = replace(
+        live, open_timeout_s=min(live.open_timeout_s, timeout_s), stall_timeout_s=min(live.stall_timeout_s, timeout_s)
+    )
     try:
-        with open_source(spec, 1, stopping) as source:
+        with open_source(replace(spec, live=hurried), 1, stopping) as source, _stopped_after(timeout_s, stopping):
             frame = next(source.frames(), None)
             if frame is None:
                 raise UnavailableError(f"{spec.name}: its main stream gives no picture", "check the stream's 'view' URL")
@@ -77,6 +88,17 @@ def of_view(
         _views.release()
     detections = None if found is None else scaled(found.detections, found.size, Size(rgb.shape[1], rgb.shape[0]))
     return _encode(rgb, detections, _wall_ns(clock, captured_ns))
+
+
+@contextmanager
+def _stopped_after(timeout_s: float, stopping: threading.Event) -> Iterator[None]:
+    timer = threading.Timer(timeout_s, stopping.set)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def scaled(detections: Detections, source: Size, target: Size) -> Detections:
