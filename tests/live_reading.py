@@ -9,6 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
 from vision_infer.core import time_code
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
@@ -46,6 +50,17 @@ class Got:
         return time_code.since_ms(self.moment, self.frame.trace.captured_ns)
 
 
+class _SlowSource(LiveSource):
+    """Its decoder is as slow as asked."""
+
+    slow_s = 0.0
+
+    def _decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
+        if self.slow_s:
+            time.sleep(self.slow_s)
+        return super()._decode(packet)
+
+
 class Reading:
     """One connection, read until it ends or the context does.
 
@@ -53,9 +68,11 @@ class Reading:
         url: of the source.
         live: how it is read.
         decode_threads: of its decoder.
+        slow_s: so long each packet takes to decode, seconds, beside what it takes anyway.
     """
 
-    def __init__(self, url: str, live: LiveOptions | None = None, decode_threads: int = 1) -> None:
+    def __init__(self, url: str, live: LiveOptions | None = None, decode_threads: int = 1, slow_s: float = 0.0) -> None:
+        self._slow_s = slow_s
         self.got: list[Got] = []
         self.error: StreamError | None = None
         self.crash: BaseException | None = None
@@ -120,7 +137,9 @@ class Reading:
 
     def _run(self) -> None:
         try:
-            with LiveSource(self._spec, self._decode_threads, self.stopping) as source:
+            source = _SlowSource(self._spec, self._decode_threads, self.stopping)
+            source.slow_s = self._slow_s
+            with source:
                 self._source = source
                 self.opened_s = time.monotonic() - self._began
                 for frame in source.frames():

@@ -316,3 +316,27 @@ def test_a_device_that_is_not_there() -> None:
         error = reading.wait_for_end()
     assert error is not None
     assert "no such file or device" in told(error)
+
+
+def test_a_camera_in_an_allowed_network(server: RtspServer) -> None:
+    url = server.url("/locked", "user", "s3cret").replace("127.0.0.1", "localhost")
+    with Reading(url, LiveOptions(allow_networks=("127.0.0.0/8",))) as reading:
+        reading.wait_for_frames(3)
+
+
+# What cannot keep up.
+
+
+@pytest.mark.parametrize("path", ["/clock", "/long"])
+def test_no_backlog_builds_up_where_we_are_too_slow(server: RtspServer, path: str) -> None:
+    """Each frame takes twice the time there is: ages stay bounded, results go on."""
+    with Reading(server.url(path), slow_s=2 / 30) as reading:
+        reading.wait(lambda: bool(reading.got), "a frame")
+        began = time.monotonic()
+        reading.wait(lambda: time.monotonic() - began > 8, "eight seconds")
+        late = reading.got[len(reading.got) // 2 :]
+        assert len(late) > 10, "expected: above 25"
+        assert reading.dropped(DropReason.TO_KEYFRAME) > 10
+    assert all(got.true_age_ms < 800 for got in reading.got), "max_age_s, and a frame"
+    assert reading.report.gaps == 0
+    assert not any(got.frame.damaged for got in reading.got)

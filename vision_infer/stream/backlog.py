@@ -4,7 +4,7 @@ A picture older than its stream allows is never inferred. Whether its packet is 
 follow need it. After a stall, decoding what waited is nearly always the quickest way to the newest picture (a second of video
 takes 15 to 150 ms); to skip to the next key frame may cost two seconds of results. So late packets are decoded while that makes
 the stream younger. Where it does not, since decoding itself is too slow, packets that no other frame needs are left out; and
-where that does not help, everything up to the next key frame.
+where that does not help, or there are none, everything up to the newest key frame that is there.
 
 Where packets are waited for, nothing of ours holds them up, and leaving out any of them would gain nothing.
 """
@@ -51,6 +51,9 @@ class Backlog:
         self._discarding_since: int | None = None
         self._begun = False
         self._skipping = False
+        self._unneeded_seen = False
+        self._key_ns: int | None = None
+        self._key_interval_ns = 0
         self._watched: tuple[int, int] | None = None
         """since when the way of catching up is watched, and the age then; None while packets are young"""
         self._waited = False
@@ -68,9 +71,11 @@ class Backlog:
         if not self._begun:
             self._begun, self._discarding_since = True, now_ns
         late = age_ns is None or age_ns > self._max_age_ns
+        if key and age_ns is not None:
+            self._see_key(now_ns - age_ns)
         if self._discarding_since is not None:
-            patient = now_ns - self._discarding_since < _KEY_PATIENCE_NS
-            if not key and (patient or late):
+            impatient = now_ns - self._discarding_since >= _KEY_PATIENCE_NS
+            if not (self._is_newest(age_ns, waited) if key else impatient and not late):
                 return Action.DISCARD
             self._discarding_since, self._skipping, self._watched = None, False, None
         if not late:
@@ -78,12 +83,26 @@ class Backlog:
             return Action.INFER
         if age_ns is None:
             return Action.DECODE
+        self._unneeded_seen = self._unneeded_seen or disposable
         if self._too_slow(now_ns, age_ns, waited):
-            if self._skipping and not key:
+            if self._skipping or not self._unneeded_seen:
                 self._discarding_since = now_ns
-                return Action.DISCARD
+                if not key or not self._is_newest(age_ns, waited):
+                    return Action.DISCARD
+                self._discarding_since = None
             self._skipping, self._watched = True, (now_ns, age_ns)
         return Action.SKIP if self._skipping and disposable else Action.DECODE
+
+    def _see_key(self, taken_ns: int) -> None:
+        if self._key_ns is not None:
+            self._key_interval_ns = max(0, taken_ns - self._key_ns)
+        self._key_ns = taken_ns
+
+    def _is_newest(self, age_ns: int | None, waited: bool) -> bool:
+        """Whether no newer key frame is there yet, as far as can be told; decoding begins at this one then."""
+        if waited or age_ns is None:
+            return True
+        return age_ns <= self._max_age_ns and (not self._key_interval_ns or age_ns <= self._key_interval_ns)
 
     def _too_slow(self, now_ns: int, age_ns: int, waited: bool) -> bool:
         """Whether it is time to leave out more."""

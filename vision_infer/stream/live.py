@@ -177,15 +177,7 @@ class LiveSource:
 
     def _pictures(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         """Decode a packet; yields the frames that are young enough."""
-        self._log.here()
-        try:
-            decoded = packet.decode()
-        except EOFError:  # the decoder was flushed already
-            return
-        except av.error.FFmpegError as error:
-            self._lost(error)
-            return
-        for picture in decoded:
+        for picture in self._decode(packet):
             frame = self._frame(picture, times)
             self._packets.picture()
             self._failing = False
@@ -196,6 +188,22 @@ class LiveSource:
                     self.report.drop(DropReason.STALE)
             else:
                 yield from self._young(frame)
+
+    def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+        self._log.here()
+        try:
+            decoded = packet.decode()
+            if self.spec.live.keyframes_only and packet.size:
+                # A decoder that knows of B-frames would hold it back until some more have come, seconds later.
+                context = self._packets.opened.stream.codec_context
+                decoded += context.decode(None)
+                context.flush_buffers()
+        except EOFError:  # the decoder was flushed already
+            return []
+        except av.error.FFmpegError as error:
+            self._lost(error)
+            return []
+        return decoded
 
     def _frame(self, picture: av.VideoFrame, times: PacketTimes) -> Frame:
         base = picture.time_base or self._packets.opened.stream.time_base

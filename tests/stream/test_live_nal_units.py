@@ -1,0 +1,63 @@
+"""Which pictures no other picture needs: told from the bytes, checked against what decodes without them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import av
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import media
+from vision_infer.stream.nal_units import every_picture_alone, not_needed
+
+H264 = replace(media.B_FRAMES, suffix=".mp4", options=(*media.B_FRAMES.options, ("b-pyramid", "none")))
+HEVC = replace(
+    media.B_FRAMES,
+    codec="libx265",
+    options=(("preset", "ultrafast"), ("x265-params", "log-level=none:bframes=3:b-adapt=0:keyint=20")),
+)
+
+
+def packets(recipe: media.Clip) -> list[tuple[bytes, bool]]:
+    """The bytes of each packet, and whether it is a key frame."""
+    with av.open(str(media.clip(recipe))) as container:
+        return [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+
+
+@pytest.mark.parametrize(("recipe", "codec"), [(H264, "h264"), (HEVC, "hevc")])
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_what_is_left_out_is_missed_by_nobody(recipe: media.Clip, codec: str, suffix: str) -> None:
+    """MP4 has lengths, MPEG-TS start codes; the frames that are left decode to the very same pictures."""
+    path = media.clip(replace(recipe, suffix=suffix))
+    whole = {frame.pts: bytes(frame.planes[0]) for frame in media.decoded(path)}
+    left: dict[int | None, bytes] = {}
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "NONE"
+        dropped = 0
+        for packet in container.demux(video=0):
+            if packet.size and not_needed(codec, memoryview(packet)):
+                dropped += 1
+                continue
+            left.update({frame.pts: bytes(frame.planes[0]) for frame in packet.decode()})
+    assert dropped >= len(whole) // 4
+    assert len(left) == len(whole) - dropped
+    assert all(whole[pts] == picture for pts, picture in left.items())
+
+
+def test_a_key_frame_is_needed() -> None:
+    for recipe, codec in ((H264, "h264"), (HEVC, "hevc")):
+        assert not any(not_needed(codec, data) for data, key in packets(recipe) if key)
+
+
+def test_pictures_that_stand_alone() -> None:
+    assert every_picture_alone("mjpeg")
+    assert not_needed("mjpeg", b"")
+    assert not every_picture_alone("h264")
+
+
+@given(st.sampled_from(["h264", "hevc", "vp9", "mpeg4"]), st.binary(max_size=200))
+def test_any_bytes(codec: str, data: bytes) -> None:
+    assert not_needed(codec, data) in (True, False)
+    assert not_needed(codec, memoryview(data)) == not_needed(codec, data)
