@@ -51,6 +51,8 @@ class ClockMount:
     key_interval: int = 30
     """frames"""
     kbit_s: int = 2000
+    b_frames: int = 0
+    """between two others, H.264 only; each makes the camera slower by a frame interval"""
     then_size: tuple[int, int] | None = None
     """width and height that it changes to, and back, in mid-stream; None: it does not"""
     frames_per_size: int = 60

@@ -180,8 +180,15 @@ def launch_line(mount):
     if mount["kind"] == "replay":
         caps = f'caps="video/x-{codec},stream-format=byte-stream,alignment=au"'
         return f"( {APPSRC} {caps} ! {PAY[codec]} )"
-    common = f"tune=zerolatency speed-preset=ultrafast key-int-max={mount['key_interval']} bitrate={mount['kbit_s']}"
-    encoder = f"x264enc {common} b-adapt=false bframes=0" if codec == "h264" else f"x265enc {common}"
+    common = f"speed-preset=ultrafast key-int-max={mount['key_interval']} bitrate={mount['kbit_s']}"
+    quick = f"tune=zerolatency {common}"
+    if codec == "h265":
+        encoder = f"x265enc {quick}"
+    elif mount["b_frames"]:  # neither the tuning for latency nor the profile that would be taken has any
+        own = f"b-adapt=false bframes={mount['b_frames']} rc-lookahead=0 sync-lookahead=0 sliced-threads=true"
+        encoder = f"x264enc {common} {own} ! video/x-h264,profile=main"
+    else:
+        encoder = f"x264enc {quick} b-adapt=false bframes=0"
     return f"( {APPSRC} ! {encoder} ! {PAY[codec]} )"
 
 
