@@ -46,7 +46,7 @@ class Rig:
             self.first = RtspServer(ClockMount("/clock", 640, 360, 15), ReplayMount("/street", STREET))
             self.second = RtspServer(ReplayMount("/street", STREET), ReplayMount("/beach", BEACH))
             for server in (self.first, self.second):
-                server.port = _kept_port(self.random)
+                server.port = _kept_port()
                 stack.enter_context(server)
             self.network = stack.enter_context(FaultProxy(self.first.port, seed=self.random.randrange(1 << 30)))
             self.service = stack.enter_context(LiveService(self.settings()))
@@ -185,10 +185,10 @@ FAULTS = (
 )
 
 
-def _kept_port(chance: random.Random) -> int:
+def _kept_port() -> int:
     """A free port that nobody gets by chance while its server is away: below those that the system gives to clients."""
     while True:
-        port = chance.randrange(20_000, 30_000)
+        port = random.randrange(20_000, 30_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
