@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import string
+from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vision_infer.stream.redact import redact
@@ -78,3 +79,83 @@ def test_the_rest_stays(text: str, shown: str) -> None:
 def test_text_without_secrets_is_left_alone(text: str) -> None:
     assert redact(text) == text
     assert redact(redact(text)) == redact(text)
+
+
+# Every shape of URL in which a camera, a server or a player takes a secret.
+
+ENCODED = st.text(string.printable.strip(), max_size=6).map(lambda text: quote(f"{text}{MARK}{text}", safe=""))
+ANYWHERE = st.one_of(PASSWORDS, ENCODED)
+VALUES = st.one_of(PASSWORDS.map(lambda text: text.replace("&", "")), ENCODED)
+NAMES = st.sampled_from(
+    "password pass PWD passwd pswd psw pw passphrase loginpas userpwd admin_password access_token accessToken apiKey api_key key "
+    "streamkey streamKey stream-key licenseKey pubPass sig Signature X-Amz-Signature X-Amz-Credential auth auth_token sessionid "
+    "SID code hash jwt streamid secret".split()
+)
+ODD_HOSTS = st.sampled_from(
+    [
+        "10.0.0.7",
+        "cam.example.org:554",
+        "[::1]",
+        "[fe80::1%25eth0]:8554",
+        "[2001:db8::7]:1935",
+        "täst.example",
+        "xn--tst-qla.example",
+    ]
+)
+
+
+@st.composite
+def urls(draw: st.DrawFn) -> str:
+    """A URL with a secret in one of its places, or in several."""
+    scheme = draw(st.sampled_from(["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "RTSP", "Http", "tls", "whep"]))
+    host, path = draw(ODD_HOSTS), draw(st.sampled_from(["", "/", "/live/ch0", "/Streaming/Channels/101", "/a:b@c/d", "/live@2x"]))
+    places = draw(
+        st.sets(st.sampled_from(["user", "query", "path", "nested", "fragment", "json", "rtmp"]), min_size=1, max_size=3)
+    )
+    credentials = f"{draw(USERS)}:{draw(ANYWHERE)}@" if "user" in places else ""
+    url = f"{scheme}://{credentials}{host}{path}"
+    if "path" in places:
+        url += f"/user=admin{draw(st.sampled_from(['&', '_']))}password={draw(VALUES)}_channel=1_stream=0.sdp"
+    url += "?mode=caller&latency=20"
+    if "query" in places:
+        name = draw(NAMES)
+        if draw(st.booleans()):
+            name = "".join(f"%{ord(letter):02X}" if number % 3 == 1 else letter for number, letter in enumerate(name))
+        equals = "=" if "%" in name else draw(st.sampled_from(["=", "%3D"]))
+        url += f"{draw(st.sampled_from('&;'))}{name}{equals}{draw(VALUES)}"
+    if "nested" in places:
+        url += "&url=" + quote(f"rtsp://user:{draw(PASSWORDS)}@other/x", safe="")
+    if "json" in places:
+        url += f'&settings={{"user":"a","{draw(NAMES)}":"{draw(ENCODED)}"}}'
+    if "fragment" in places:
+        url += f"#access_token={draw(VALUES)}"
+    if "rtmp" in places:
+        url += f" pubUser=me pubPass={draw(VALUES)} live=1"
+    return url
+
+
+@settings(max_examples=1000)
+@given(urls(), AROUND)
+def test_no_shape_of_url_lets_a_secret_through(url: str, around: tuple[str, str]) -> None:
+    shown = redact(f"{around[0]}{url}{around[1]}")
+    assert MARK not in shown
+    assert MARK not in unquote(shown)
+    assert MARK not in redact(shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("srt://host:9000?passphrase=abc&mode=caller", "srt://host:9000?passphrase=***&mode=caller"),
+        ("srt://host?streamid=read:cam:user:abc", "srt://host?streamid=***"),
+        ("http://a/x?url=rtsp%3A%2F%2Fu%3Aabc%40h%2Fy&b=1", "http://a/x?url=rtsp%3A%2F%2F***%40h%2Fy&b=1"),
+        ("rtsp://h/user=me_password=abc_channel=1", "rtsp://h/user=me_password=***"),
+        ("rtsp://h/x?profile=1&pass%77ord=abc&b=2", "rtsp://h/x?profile=1&pass%77ord=***&b=2"),
+        ('{"url": "rtsp://u:abc@h", "password": "abc"}', '{"url": "rtsp://u:***@h", "password": "***"}'),
+        ("tcp://127.0.0.1:554?timeout=0", "tcp://127.0.0.1:554?timeout=0"),
+        ("rtsp://h/Streaming/Channels/101?transportmode=unicast&codec=h264", None),
+        ("http://h/index.m3u8?passive=1&tokens=2&sid2=3&authority=x", None),
+    ],
+)
+def test_what_else_a_url_may_hold(text: str, shown: str | None) -> None:
+    assert redact(text) == (text if shown is None else shown)

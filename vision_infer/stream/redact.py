@@ -6,14 +6,27 @@ No password leaves this program. Where it is not clear what belongs to a passwor
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 # A user name may be an e-mail address, and a password may hold what a URL ought to escape: '@', '?' and even '/' (where what
 # follows the colon is no port). IPv6 addresses begin with '['.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s\[][^/\s:]*:(?!\d*[/?#])\S*|:(?!\d*[/?#])\S*|[^/\s]*)@")
-_SECRET_PARAMETER = re.compile(
-    r"(?i)([?&;#](?:[\w.-]*[._-])?"
-    r"(?:pass(?:word|wd|code|phrase)?|pwd|token|secret|(?:api|access)?key|auth|sig(?:nature)?|jwt|credentials?)=)[^&\s]*"
+# The same, encoded, as a parameter of another URL.
+_ENCODED_CREDENTIALS = re.compile(r"(?i)(?<=%3A%2F%2F)[^&\s]*(?=%40)")
+_WORDS = (
+    r"(?:login|user|admin)?(?:pass?(?:word|wd|code|phrase)?|pa?swd?|pwd?)|token|secret|(?:api|access|stream|licen[cs]e)?key|auth|code"
+    r"|sig(?:nature)?|hash|jwt|credentials?|session(?:id)?|sid|streamid"
 )
+_NAME = re.compile(
+    rf"(?i)(?:.*[._-])?(?:{_WORDS})|.*[a-z0-9](?-i:Pass(?:word)?|Pwd|Token|Secret|Key|Auth|Signature|Credentials?)"
+)
+# Some cameras take them in the path: user=admin_password=secret_channel=1. An SRT stream id may hold a password anywhere.
+_SECRET_PARAMETER = re.compile(
+    rf"((?:(?i:[?&;#,/_\s\"'{{=.-]|^)(?i:{_WORDS})|[a-z0-9](?:Pass(?:word)?|Pwd|Token|Secret|Key|Auth|Signature|Credentials?))"
+    r"(?i:=|%3D))[^&\s]*"
+)
+_ENCODED_NAME = re.compile(r"(?<=[?&;#])([^=&\s]*%[0-9A-Fa-f]{2}[^=&\s]*)=[^&\s]*")
+_JSON_MEMBER = re.compile(r"(?<=[\"'])([\w.-]+)([\"']\s*:\s*[\"'])[^\"']*")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -22,9 +35,11 @@ def redact(text: str) -> str:
 
     ``rtsp://user:secret@host/path?token=abc`` becomes ``rtsp://user:***@host/path?token=***``.
     """
-    hidden = _SECRET_PARAMETER.sub(
-        r"\1***", _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text)
-    )
+    hidden = _CREDENTIALS.sub(lambda match: f"{match[0].partition(':')[0].rstrip('@')}:***@", text)
+    hidden = _ENCODED_CREDENTIALS.sub("***", hidden)
+    hidden = _ENCODED_NAME.sub(lambda match: f"{match[1]}=***" if _NAME.fullmatch(unquote(match[1])) else match[0], hidden)
+    hidden = _JSON_MEMBER.sub(lambda match: f"{match[1]}{match[2]}***" if _NAME.fullmatch(match[1]) else match[0], hidden)
+    hidden = _SECRET_PARAMETER.sub(r"\1***", hidden)
     return printable(hidden)
 
 
