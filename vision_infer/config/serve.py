@@ -105,6 +105,11 @@ class StreamDefaults(_Settings):
     model: str | None = Field(
         default=None, min_length=1, description="name of a model, or a deployment graph (.onnx); null: the service's `model`"
     )
+    then: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a second model that looks at each detection: for classification or embeddings",
+    )
     fps: float | None = Field(
         default=None, gt=0, le=1000, description="infer at most so many frames a second; null: all that come"
     )

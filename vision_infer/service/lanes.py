@@ -6,13 +6,14 @@ import threading
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.offline import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.backend import UnavailableError
 from vision_infer.service.requests import PREFIX, Answers, Requests
@@ -24,6 +25,11 @@ REQUEST_CONFIDENCE = 0.05
 def in_flight(settings: ServeSettings) -> int:
     """Batches that may be in flight on this machine, before an engine is there to say so."""
     return settings.workers or max(2, available_cpus() // (settings.threads or 1))
+
+
+def second_name(model: str) -> str:
+    """The name of a model's lane for crops."""
+    return f"then:{model}"
 
 
 class Lanes:
@@ -58,16 +64,35 @@ class Lanes:
         lane = self._lanes.get(model)
         if lane is not None:
             return lane
+        return self._open(model, model, self._settings.batch)
+
+    def open_second(self, model: str) -> Lane:
+        """The lane of a model for crops of detections, which come many together; its engine is loaded and warm.
+
+        Raises:
+            ModelError: there is no such model, or it is none for classification or embeddings.
+            EngineError: it cannot be loaded.
+        """
+        name = second_name(model)
+        lane = self._lanes.get(name)
+        if lane is not None:
+            return lane
+        return self._open(name, model, self._settings.batch or SECOND_BATCH)
+
+    def _open(self, name: str, model: str, batch: int | None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
-        engine = self._load(path)
+        engine = self._load(path, batch)
         try:
-            lane = Lane(model, engine, make_selector(engine.card, None, None, None))
+            card = engine.card
+            if name != model and card.task == "detect":
+                raise ModelError(f"{model} is a network for 'detect'", "'then' wants one for classification or embeddings")
+            lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
             self._supervisor.add_lane(lane)
         except BaseException:
             engine.__exit__(None, None, None)
             raise
-        self._lanes[model] = lane
+        self._lanes[name] = lane
         return lane
 
     def ask(self, model: str) -> Requests:
@@ -123,9 +148,9 @@ class Lanes:
             self._supervisor.remove(requests.spec.name, forget=True)
             del self._answers.requests[requests.spec.name]
 
-    def _load(self, path: Path) -> Engine:
+    def _load(self, path: Path, batch: int | None) -> Engine:
         settings = self._settings
-        request = EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch)
+        request = EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, batch)
         try:
             return open_engine(path, request)
         except EngineError:

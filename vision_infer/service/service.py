@@ -20,7 +20,7 @@ from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
 from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeeper, view_of
 from vision_infer.service.hub import ResultHub
-from vision_infer.service.lanes import Lanes, in_flight
+from vision_infer.service.lanes import Lanes, in_flight, second_name
 from vision_infer.service.requests import PREFIX, Answers, LiveOnly, infer_picture
 from vision_infer.service.stream_command import live_source, stream_command
 from vision_infer.sink.sink import Sink
@@ -290,8 +290,8 @@ class Service:
                 self._run_or_note(name, stream)
 
     def _put(self, name: str, stream: ConfiguredStream, old: ConfiguredStream | None) -> StreamView:
-        model = stream.settings.model
-        if model is not None and model.endswith(".onnx"):
+        models = (stream.settings.model, stream.settings.then)
+        if any(model is not None and model.endswith(".onnx") for model in models):
             raise UsageError("a stream over the API names a model, not a file", "see /api/v1/models")
         if self._ended.is_set():
             raise UnavailableError("the service stops", "try again when it is back")
@@ -339,9 +339,10 @@ class Service:
             return
         try:
             lane = self._lanes.open(stream.settings.model or self.settings.model)
+            then = None if stream.settings.then is None else self._lanes.open_second(stream.settings.then)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
-        command = stream_command(name, stream.settings, lane, self._allowed(stream.origin))
+        command = stream_command(name, stream.settings, lane, then, self._allowed(stream.origin))
         try:
             self._supervisor.change(command)
         except KeyError:  # it does not run, or has just ended
@@ -358,7 +359,9 @@ class Service:
         return lane
 
     def _close_unused(self) -> None:
-        used = {stream.settings.model or self.settings.model for stream in self._streams.values() if stream.settings.enabled}
+        enabled = [stream.settings for stream in self._streams.values() if stream.settings.enabled]
+        used = {settings.model or self.settings.model for settings in enabled}
+        used |= {second_name(settings.then) for settings in enabled if settings.then is not None}
         self._lanes.close_unused(frozenset({self.settings.model, *used}))
 
     def _open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Source:

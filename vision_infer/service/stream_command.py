@@ -9,13 +9,16 @@ from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 
-def stream_command(name: str, settings: StreamSettings, lane: Lane, allow_networks: tuple[str, ...]) -> AddStream:
+def stream_command(
+    name: str, settings: StreamSettings, lane: Lane, then: Lane | None, allow_networks: tuple[str, ...]
+) -> AddStream:
     """The command for a stream.
 
     Args:
         name: of the stream.
         settings: what is wanted.
         lane: where its frames go.
+        then: where the crops of its detections go, if anywhere.
         allow_networks: where its URL may lead; empty: anywhere.
 
     Raises:
@@ -37,6 +40,7 @@ def stream_command(name: str, settings: StreamSettings, lane: Lane, allow_networ
         min_size=settings.min_size,
         region=settings.region,
         fps=settings.fps,
+        then=None if then is None else then.name,
         selector=make_selector(card, least, settings.iou, settings.classes, least_by_class),
         zones=settings.zones,
         lines=settings.lines,
