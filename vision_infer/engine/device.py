@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from vision_infer.core.errors import EngineError, UsageError
+
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
+INSTRUCTIONS_ARM = ("asimd", "asimddp", "bf16", "i8mm", "sve", "sve2")
+"""those that decide how fast a network is on a processor, and what comes out of it"""
+
+
+def cpu_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, tuple[str, ...]]:
+    """The processor's name, with its family and model where the system tells them, and which of the above it has."""
+    try:
+        first = cpuinfo.read_text(encoding="utf-8", errors="replace").strip().split("\n\n")[0]
+    except OSError:
+        return platform.processor() or platform.machine(), ()
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{word} {told[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in told]
+    flags = set((told.get("flags") or told.get("Features") or "").split())
+    return " ".join([name, *numbers]), tuple(one for one in (*INSTRUCTIONS, *INSTRUCTIONS_ARM) if one in flags)
 
 
 def available_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
@@ -65,13 +84,12 @@ def load_openvino() -> Any:
     if hidden:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        import openvino  # type: ignore[import-untyped]
+        return import_module("openvino")
     except ImportError as error:
         raise EngineError("OpenVINO is not installed", "pip install 'vision-infer[openvino]'") from error
     finally:
         if hidden:
             del sys.modules["openvino_telemetry"]
-    return openvino
 
 
 def missing_runtime() -> EngineError:

@@ -6,13 +6,18 @@ import difflib
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.device import available_cpus, load_onnxruntime, missing_runtime, parse_device
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.null import NullEngine
+from vision_infer.engine.onnxruntime_engine import CUDA_IN_FLIGHT, OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
+
+if TYPE_CHECKING:
+    from vision_infer.engine.cache import EngineCache, Say
 
 RUNTIMES = ("onnxruntime", "openvino", "null")
 COMPUTES = ("auto", "f32", "bf16")
@@ -34,10 +39,17 @@ class EngineRequest:
     """largest batch; default 1 on the CPU, where larger ones do not pay, 8 on a GPU"""
     compute: str = "auto"
     """type of the arithmetic of a float32 graph: ``f32``, ``bf16``, or ``auto``: as a full name says, else ``f32``"""
+    engine_dir: Path | None = None
+    """where compiled graphs are kept, as :func:`vision_infer.engine.cache.engine_dir` gives it; None: nowhere"""
 
 
-def open_engine(path: Path, request: EngineRequest) -> Engine:
+def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> Engine:
     """Load a deployment graph; the engine is a context manager.
+
+    Args:
+        path: the deployment graph.
+        request: which engine.
+        say: told, in a line, why something takes longer than usual, and what could not be kept.
 
     Raises:
         EngineError: the runtime is unknown or missing, cannot compute so, or the device is not there.
@@ -52,8 +64,6 @@ def open_engine(path: Path, request: EngineRequest) -> Engine:
     kind, index = _choose_device(runtime, device)
     threads = request.threads or 1
     if kind == "cuda":
-        from vision_infer.engine.onnxruntime_engine import CUDA_IN_FLIGHT
-
         workers, batch = request.workers or CUDA_IN_FLIGHT, request.batch or 8
     else:
         workers, batch = request.workers or max(1, available_cpus() // threads), request.batch or 1
@@ -61,19 +71,49 @@ def open_engine(path: Path, request: EngineRequest) -> Engine:
     if runtime == "null":
         engine = NullEngine(read_graph_facts(path).card, batch_sizes=tuple(range(1, batch + 1)), in_flight=workers)
     elif runtime == "openvino":
-        from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
-
-        engine = OpenVinoEngine(path, OpenVinoSettings(workers, threads, batch, compute))
+        engine = _open_openvino(path, OpenVinoSettings(workers, threads, batch, compute), _cache(request, say), say or _silent)
     else:
-        from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-
-        engine = OnnxRuntimeEngine(path, OnnxRuntimeSettings(kind, index, workers, threads, batch))
+        settings = OnnxRuntimeSettings(kind, index, workers, threads, batch)
+        engine = _open_onnxruntime(path, settings, _cache(request, say) if kind == "cpu" else None, say or _silent)
     if request.engine.count("-") == 2 and request.engine != engine.name:
         with engine:
             raise EngineError(
                 f"the model gives the engine {engine.name}, not {request.engine}", f"use --engine {engine.name} or auto"
             )
     return engine
+
+
+def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | None, say: Say) -> Engine:
+    if cache is None:
+        return OpenVinoEngine(path, settings)
+    from vision_infer.engine.compiled import open_openvino
+
+    return open_openvino(path, settings, cache, say)
+
+
+def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache | None, say: Say) -> Engine:
+    if cache is None:
+        return OnnxRuntimeEngine(path, settings)
+    from vision_infer.engine.compiled import open_onnxruntime
+
+    return open_onnxruntime(path, settings, cache, say)
+
+
+def _cache(request: EngineRequest, say: Say | None) -> EngineCache | None:
+    """The cache; without one where its folder cannot be used: an engine that starts slowly is better than none."""
+    if request.engine_dir is None:
+        return None
+    from vision_infer.engine.cache import EngineCache
+
+    try:
+        return EngineCache(request.engine_dir)
+    except EngineError as error:
+        (say or _silent)(f"engines are not kept: {error}")
+        return None
+
+
+def _silent(_: str) -> None:
+    pass
 
 
 def _parse_name(name: str) -> tuple[str, str | None]:

@@ -1,0 +1,77 @@
+"""What a compiled engine and its passport belong to: nothing of it may differ."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from vision_infer.engine.device import cpu_facts
+
+PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
+"""the packages that a runtime may come from"""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """The content that an engine was made of, and what it was made with and for."""
+
+    model: str
+    """name on the card"""
+    graph_sha256: str
+    """of the deployment graph"""
+    engine: str
+    """runtime-device-precision"""
+    compute: str
+    """type of the arithmetic where the graph's is float32"""
+    runtime_version: str
+    device: str
+    """the processor with its instruction set, or the GPU with its driver"""
+    batch: int
+    """largest batch that it was made for"""
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that stand for all of it."""
+        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def differences(self, other: EngineKey) -> tuple[str, ...]:
+        """What is not the same in the two, in words."""
+        told = {"graph_sha256": "the graph has changed", "device": f"it was made for {other.device}"}
+        names = [one.name for one in fields(self) if getattr(self, one.name) != getattr(other, one.name)]
+        return tuple(
+            told.get(name, f"{name.replace('_', ' ')} is {getattr(self, name)}, was {getattr(other, name)}") for name in names
+        )
+
+
+def cpu_engine_key(path: Path, model: str, engine: str, compute: str, batch: int) -> EngineKey:
+    """The key of an engine on this machine's processor.
+
+    Args:
+        path: the deployment graph; it is read from end to end.
+        model: name on its card.
+        engine: runtime-device-precision.
+        compute: ``f32`` or ``bf16``.
+        batch: largest batch.
+    """
+    name, instructions = cpu_facts()
+    device = f"{name} ({' '.join(instructions)})"
+    return EngineKey(model, file_sha256(path), engine, compute, runtime_version(engine.partition("-")[0]), device, batch)
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def runtime_version(runtime: str) -> str:
+    """The installed version of a runtime; empty where there is none."""
+    for package in PACKAGES.get(runtime, ()):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
