@@ -146,6 +146,7 @@ class Lanes:
         if requests is not None:
             requests.end()
             self._supervisor.remove(requests.spec.name, forget=True)
+            requests.close(False)
             del self._answers.requests[requests.spec.name]
 
     def _load(self, path: Path, batch: int | None) -> Engine:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -66,8 +67,11 @@ class Requests:
         """
         future: Future[Result] = Future()
         with self._lock:
-            if self._ended.is_set() or len(self._answers) >= MOST_WAITING:
-                raise TooManyRequestsError(f"{len(self._answers)} pictures wait already", "try again in a moment")
+            if self._ended.is_set():
+                raise TooManyRequestsError("no more pictures are taken", "try again in a moment")
+            waiting = max(len(self._answers), self._asked.qsize())  # those that are given up wait in the queue
+            if waiting >= MOST_WAITING:
+                raise TooManyRequestsError(f"{waiting} pictures wait already", "try again in a moment")
             # The frame's index is its place in the queue: both are taken under the lock.
             number = next(self._numbers)
             self._answers[number] = future
@@ -107,8 +111,11 @@ class Requests:
             future.cancel()
 
     def close(self, complete: bool) -> None:  # noqa: ARG002
-        """As :meth:`end`."""
+        """As :meth:`end`; no more results come, which is told to those that wait for one."""
         self.end()
+        for future in list(self._answers.values()):
+            with suppress(InvalidStateError):
+                future.set_exception(VisionInferError("the picture gave no result", "try again"))
 
     def __enter__(self) -> Requests:
         return self

@@ -262,9 +262,9 @@ class Service:
             UsageError: it is no picture, is too large, or the model or a label is unknown.
             UnavailableError: the model is not loaded, or too many pictures wait.
         """
-        ready, reason = self.ready()
-        if not ready:
-            raise UnavailableError(reason, "try again in a moment")
+        if not self._warm or self._ended.is_set() or self.error is not None:
+            # An engine that fails is asked all the same: only so it can show that it works again.
+            raise UnavailableError(self.ready()[1], "try again in a moment")
         name = model or self.settings.model
         lane = self._lane_for_picture(name)
         selector = make_selector(lane.engine.card, confidence, None, classes)

@@ -1,0 +1,324 @@
+"""Pictures out of a service and into it: snapshots, and single pictures that are inferred."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.pipeline.fakes import LONG_S, SIDE, wait_for
+from tests.pipeline.live_fakes import Camera, until
+from tests.service.site import Engines, Site, engines, wanted
+from vision_infer.config.serve import ServeSettings
+from vision_infer.core.errors import StreamError, UsageError
+from vision_infer.core.result import Result
+from vision_infer.pipeline.api import Detector
+from vision_infer.pipeline.status import StreamState
+from vision_infer.service import requests
+from vision_infer.service.backend import Snapshot, UnavailableError
+from vision_infer.service.service import Service
+
+__all__ = ["engines"]
+
+
+def png(value: int = 7, size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
+    done, data = cv2.imencode(".png", np.full((size[1], size[0], 3), value, np.uint8))
+    assert done
+    return data.tobytes()
+
+
+def shown(snapshot: Snapshot) -> NDArray[np.uint8]:
+    picture = cv2.imdecode(np.frombuffer(snapshot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    assert picture.shape[:2] == (snapshot.height, snapshot.width)
+    return np.asarray(picture, np.uint8)
+
+
+def while_giving(site: Site, camera: Camera, work: Callable[[], Snapshot]) -> Snapshot:
+    """What a call gives while the camera gives frames."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while not future.done():
+            site.give(camera)
+        return future.result()
+
+
+def test_a_snapshot_is_the_picture_of_a_result_and_may_be_annotated(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera) as site:
+        site.service.create("s0", wanted(camera))
+        site.give(camera)
+        plain = while_giving(site, camera, lambda: site.service.snapshot("s0", False, LONG_S))
+        picture = shown(plain)
+        assert picture.shape == (SIDE, SIDE, 3)
+        assert int(picture.max()) - int(picture.min()) < 4
+        assert abs(time.time_ns() - plain.captured_wall_ns) < LONG_S * 1e9
+        annotated = while_giving(site, camera, lambda: site.service.snapshot("s0", True, LONG_S))
+        assert int(shown(annotated).max()) - int(shown(annotated).min()) > 60
+
+
+def test_a_view_is_opened_for_the_snapshot_and_closed_after_it(engines: Engines) -> None:
+    camera, view = Camera(0), Camera(0, path="rtsp://main-stream/")
+    with Site(camera, view) as site:
+        site.service.create("s0", wanted(camera, view=view.path))
+        site.give(camera, 3)
+        assert view.attempts == 0
+        view.give()
+        snapshot = site.service.snapshot("s0", False, LONG_S)
+        assert int(np.median(shown(snapshot))) == 0  # the view's own first frame, not the camera's fourth
+        assert view.opened[0].closed.is_set()
+        view.give()
+        annotated = while_giving(site, camera, lambda: site.service.snapshot("s0", True, LONG_S))
+        assert int(shown(annotated).max()) > 60
+        assert site.status("s0").reconnects == 0
+        assert view.attempts == 2
+
+
+def test_a_view_that_does_not_answer_is_told_in_time(engines: Engines) -> None:
+    refused = StreamError("rtsp://user:***@main-stream/: connection refused: nothing listens there", "is it on?")
+    camera, view = Camera(0), Camera(0, path="rtsp://main-stream/", refusals=[refused])
+    with Site(camera, view) as site:
+        site.service.create("s0", wanted(camera, view=view.path))
+        site.give(camera)
+        with pytest.raises(UnavailableError, match="nothing listens there"):
+            site.service.snapshot("s0", False, LONG_S)
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match="gives no picture"):  # connected, and silent
+            site.service.snapshot("s0", False, 0.2)
+        assert time.monotonic() - began < LONG_S / 3
+        assert all(connection.closed.is_set() for connection in view.opened)
+        site.give(camera)
+
+
+def test_few_views_are_open_at_the_same_time(engines: Engines) -> None:
+    camera, view = Camera(0), Camera(0, path="rtsp://main-stream/")
+    with Site(camera, view) as site:
+        site.service.create("s0", wanted(camera, view=view.path))
+        site.give(camera)
+        with ThreadPoolExecutor(4) as pool:
+            waiting = [pool.submit(site.service.snapshot, "s0", False, LONG_S) for _ in range(4)]
+            until(lambda: len(view.opened) == 4)
+            with pytest.raises(UnavailableError, match="4 main streams are open"):
+                site.service.snapshot("s0", False, LONG_S)
+            view.give(4)
+            assert all(len(future.result(LONG_S).jpeg) > 100 for future in waiting)
+
+
+@pytest.mark.parametrize("state", ["connecting", "backing off", "removed while waiting"])
+def test_a_stream_that_is_not_live_gives_no_snapshot(engines: Engines, state: str) -> None:
+    camera = Camera(0, refusals=[StreamError("rtsp://cam/: lost")] if state == "backing off" else [])
+    with Site(camera) as site:
+        site.service.create("s0", wanted(camera, reconnect={"min_s": 3600, "max_s": 3600}))
+        if state == "backing off":
+            status = site.wait_state("s0", StreamState.BACKING_OFF)
+            with pytest.raises(UnavailableError) as raised:
+                site.service.snapshot("s0", False, LONG_S)
+            assert (raised.value.state, raised.value.reason) == ("backing_off", status.reason)
+        elif state == "connecting":
+            with pytest.raises(UnavailableError) as raised:
+                site.service.snapshot("s0", False, LONG_S)
+            assert raised.value.state == "connecting"
+        else:
+            site.give(camera)
+            with pytest.raises(UnavailableError, match=r"no picture within 0\.1 s"):
+                site.service.snapshot("s0", False, 0.1)
+
+
+# Single pictures
+
+
+def test_a_picture_is_inferred_beside_the_streams(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera) as site:
+        site.service.create("s0", wanted(camera))
+        site.give(camera)
+        result = site.service.infer(png(), None, None, None)
+        assert (result.stream, result.model, result.size.width, result.live) == ("picture", "one", SIDE, None)
+        assert len(result.detections) == 1
+        site.give(camera)
+        assert set(site.sink.indices("s0")) == {0, 1}
+        assert {name for name, _, _ in site.sink.written} == {"s0"}
+        assert {view.name for view in site.service.streams()} == {"s0"}
+        assert {event.stream for event in site.events} == {"s0"}
+
+
+def test_what_is_asked_narrows_what_is_told(engines: Engines) -> None:
+    """The engine finds a person of 0.9."""
+    with Site() as site:
+        assert len(site.service.infer(png(), None, 0.85, ("person",)).detections) == 1
+        assert len(site.service.infer(png(), None, 0.95, None).detections) == 0
+        assert len(site.service.infer(png(), None, None, ("car",)).detections) == 0
+
+
+def test_what_is_no_picture_or_no_model_is_the_users_mistake(engines: Engines) -> None:
+    with Site() as site:
+        for data in (b"", b"no picture", png()[:40], b"\xff\xd8\xff" + bytes(1000), b"%PDF-1.4"):
+            with pytest.raises(UsageError, match="picture"):
+                site.service.infer(data, None, None, None)
+        with pytest.raises(UsageError, match="unknown model"):
+            site.service.infer(png(), "nonsense", None, None)
+        with pytest.raises(UnavailableError, match="nanodet-416 is not loaded"):
+            site.service.infer(png(), "nanodet-416", None, None)
+        with pytest.raises(UsageError, match="unicorn"):
+            site.service.infer(png(), None, None, ("unicorn",))
+        assert len(site.service.infer(png(), None, None, None).detections) == 1
+
+
+def test_when_64_wait_another_one_is_refused_and_all_are_answered(engines: Engines) -> None:
+    clogged, go = threading.Event(), threading.Event()
+
+    def run(model: str, batch: object) -> None:
+        clogged.set()
+        wait_for(go)
+
+    engines.run = run
+    with Site() as site, ThreadPoolExecutor(64) as pool:
+        answers = [pool.submit(site.service.infer, png(), None, None, None) for _ in range(64)]
+        wait_for(clogged)
+        until(lambda: len(next(iter(site.service._answers.requests.values()))._answers) == 64)
+        with pytest.raises(UnavailableError, match="64 pictures wait already"):
+            site.service.infer(png(), None, None, None)
+        go.set()
+        assert all(len(answer.result(LONG_S).detections) == 1 for answer in answers)
+        assert len(site.service.infer(png(), None, None, None).detections) == 1
+
+
+def test_a_picture_on_which_the_engine_fails_is_told_soon_and_takes_no_place(engines: Engines) -> None:
+    failing = threading.Event()
+
+    def run(model: str, batch: object) -> None:
+        if failing.is_set():
+            raise RuntimeError("out of memory")
+
+    engines.run = run
+    with Site() as site:
+        site.service.infer(png(), None, None, None)
+        failing.set()
+        began = time.monotonic()
+        for _ in range(70):
+            with pytest.raises(UnavailableError, match="gave no result"):
+                site.service.infer(png(), None, None, None)
+        assert time.monotonic() - began < LONG_S / 3
+        failing.clear()
+        assert len(site.service.infer(png(), None, None, None).detections) == 1
+        assert site.service.ready() == (True, "")
+
+
+def test_who_gives_up_waiting_takes_no_place_for_ever(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    clogged, go = threading.Event(), threading.Event()
+
+    def run(model: str, batch: object) -> None:
+        clogged.set()
+        wait_for(go)
+
+    engines.run = run
+    monkeypatch.setattr(requests, "TIMEOUT_S", 0.05)
+    with Site() as site:
+        for _ in range(70):
+            with pytest.raises(UnavailableError):
+                site.service.infer(png(), None, None, None)
+        go.set()
+        monkeypatch.setattr(requests, "TIMEOUT_S", LONG_S)
+        until(lambda: not next(iter(site.service._answers.requests.values()))._answers)
+        assert len(site.service.infer(png(), None, None, None).detections) == 1
+
+
+def test_the_service_ends_while_pictures_wait(engines: Engines) -> None:
+    clogged, go = threading.Event(), threading.Event()
+
+    def run(model: str, batch: object) -> None:
+        clogged.set()
+        wait_for(go)
+
+    engines.run = run
+    with Site() as site, ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(site.service.infer, png(), None, None, None) for _ in range(20)]
+        wait_for(clogged)
+        closing = threading.Thread(target=site.close)
+        closing.start()
+        until(lambda: not site.service.ready()[0])
+        go.set()
+        closing.join(LONG_S)
+        began = time.monotonic()
+        for answer in answers:
+            error = answer.exception(LONG_S)
+            assert error is None or isinstance(error, UnavailableError)
+        assert time.monotonic() - began < LONG_S / 3
+
+
+def test_pictures_for_a_model_that_goes_and_comes(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera) as site:
+        for _ in range(3):
+            site.service.create("s0", wanted(camera, model="two"))
+            assert site.service.infer(png(), "two", None, None).model == "two"
+            site.service.delete("s0")
+            assert engines.loaded == {"one"}
+            with pytest.raises((UnavailableError, UsageError)):
+                site.service.infer(png(), "two", None, None)
+        assert site.service.infer(png(), "one", None, None).model == "one"
+
+
+def test_who_asks_while_the_model_goes_is_answered_or_told(engines: Engines) -> None:
+    camera = Camera(0)
+    failed: list[BaseException] = []
+    ended = threading.Event()
+    with Site(camera) as site:
+
+        def ask() -> None:
+            while not ended.is_set():
+                try:
+                    site.service.infer(png(), "two", None, None)
+                except (UnavailableError, UsageError):
+                    pass
+                except BaseException as error:  # noqa: BLE001
+                    failed.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        began = time.monotonic()
+        for _ in range(12):
+            site.service.create("s0", wanted(camera, model="two"))
+            site.service.delete("s0")
+        ended.set()
+        for thread in threads:
+            thread.join(LONG_S)
+        assert not failed, failed
+        assert time.monotonic() - began < LONG_S
+        assert site.service.infer(png(), None, None, None).model == "one"
+
+
+@pytest.mark.usefixtures("bundled")
+def test_a_result_is_that_of_the_detector() -> None:
+    """The bundled network, on a picture in which it finds something."""
+    noise = np.random.default_rng(3).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    picture = np.asarray(cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
+    done, data = cv2.imencode(".png", picture)
+    assert done
+    of = ServeSettings(model="nanodet-416")
+    with Service(of) as service:
+        service.start()
+        until(lambda: service.ready()[0])
+        by_confidence: dict[float, Result] = {
+            confidence: service.infer(data.tobytes(), None, confidence, None) for confidence in (0.05, 0.2, 0.5)
+        }
+        of_card = service.infer(data.tobytes(), None, None, None)
+    rgb = np.ascontiguousarray(picture[..., ::-1])
+    for confidence, result in by_confidence.items():
+        with Detector("nanodet-416", confidence=confidence) as detector:
+            expected = detector(rgb)
+        found = result.detections
+        assert len(found) == len(expected)
+        assert found.class_ids.tolist() == expected.class_ids.tolist()
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+    with Detector("nanodet-416") as detector:
+        assert len(of_card.detections) == len(detector(rgb))
+    assert len(by_confidence[0.05].detections) > len(by_confidence[0.2].detections) > 0

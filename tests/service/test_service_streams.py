@@ -1,0 +1,391 @@
+"""The streams of a service: from the file and over the API, changed while they run, never at the cost of another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from tests.pipeline.fakes import LONG_S, wait_for
+from tests.pipeline.live_fakes import Camera, until
+from tests.service.site import Engines, Keeper, Site, engines, settings, wanted
+from vision_infer.core.errors import EngineError, OutputError, UsageError, VisionInferError
+from vision_infer.pipeline.status import StreamState
+from vision_infer.service.backend import ConflictError, UnavailableError, UnknownStreamError
+
+__all__ = ["engines"]
+S = StreamState
+
+
+def test_streams_of_the_file_and_of_the_api_run(engines: Engines) -> None:
+    file, kept, made = Camera(0), Camera(1), Camera(2)
+    keep = Keeper({"s1": wanted(kept)})
+    with Site(file, kept, made, of=settings({"s0": wanted(file)}), keep=keep) as site:
+        view = site.service.create("s2", wanted(made, weight=2))
+        assert (view.name, view.origin) == ("s2", "api")
+        for camera in (file, kept, made):
+            site.give(camera, 3)
+        views = {view.name: view for view in site.service.streams()}
+        assert {name: view.origin for name, view in views.items()} == {"s0": "file", "s1": "api", "s2": "api"}
+        assert {site.status(name).state for name in views} == {S.LIVE}
+        assert set(keep.kept) == {"s1", "s2"}
+        assert site.service.stream("s2") == site.service.stream("s2")
+        assert engines.opened == ["one"]
+        assert {event.stream for event in site.service.events()} == {"s0", "s1", "s2"}
+    assert engines.loaded == set()
+
+
+def test_what_does_not_go_together_is_told_and_changes_nothing(engines: Engines) -> None:
+    file, made = Camera(0), Camera(1)
+    of = settings({"s0": wanted(file)}, service={"max_streams": 2})
+    with Site(file, made, of=of) as site:
+        site.service.create("s1", wanted(made))
+        conflicts: tuple[Callable[[], object], ...] = (
+            lambda: site.service.create("s0", wanted(made)),
+            lambda: site.service.create("s1", wanted(made)),
+            lambda: site.service.create("s2", wanted(made)),
+            lambda: site.service.replace("s0", wanted(made)),
+            lambda: site.service.delete("s0"),
+        )
+        for what in conflicts:
+            with pytest.raises(ConflictError):
+                what()
+        unknown: tuple[Callable[[], object], ...] = (
+            lambda: site.service.replace("s9", wanted(made)),
+            lambda: site.service.delete("s9"),
+            lambda: site.service.stream("s9"),
+            lambda: site.service.snapshot("s9", False, 1),
+        )
+        for what in unknown:
+            with pytest.raises(UnknownStreamError):
+                what()
+        site.give(file)
+        site.give(made)
+        assert (file.attempts, made.attempts) == (1, 1)
+        assert set(site.keep.kept) == {"s1"}
+
+
+def test_a_name_that_the_file_has_too_is_left_to_the_file(engines: Engines) -> None:
+    file, kept = Camera(0, path="rtsp://file/"), Camera(0, path="rtsp://kept/")
+    with Site(file, kept, of=settings({"s0": wanted(file)}), keep=Keeper({"s0": wanted(kept)})) as site:
+        site.give(file)
+        assert kept.attempts == 0
+        assert set(site.keep.kept) == {"s0"}
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ({"model": "nonsense"}, UsageError),
+        ({"model": "some.onnx"}, UsageError),
+        ({"model": "broken"}, EngineError),
+        ({"classes": ["unicorn"]}, UsageError),
+        ({"model": "two", "classes": ["unicorn"]}, UsageError),
+        ({"per_class": {"unicorn": 0.5}}, UsageError),
+        ({"hook": "no_such_module:hook"}, UsageError),
+        ({"zones": {"z": {"polygon": [[0, 0], [9, 0], [9, 9]], "classes": ["unicorn"]}}}, UsageError),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_cannot_be_used_is_told_over_the_api_and_nothing_stays(
+    engines: Engines, more: dict[str, Any], error: type[VisionInferError]
+) -> None:
+    camera = Camera(0)
+    with Site(camera) as site:
+        with pytest.raises(error):
+            site.service.create("s0", wanted(camera, **more))
+        assert site.service.streams() == []
+        assert site.keep.kept == {}
+        assert engines.loaded == {"one"}
+        site.service.create("s0", wanted(camera))
+        site.give(camera, 2)
+        with pytest.raises(error):
+            site.service.replace("s0", wanted(camera, **more))
+        site.give(camera, 2)
+        assert camera.attempts == 1
+        assert site.service.stream("s0").settings == site.keep.kept["s0"] == wanted(camera)
+        assert engines.loaded == {"one"}
+
+
+def test_what_cannot_be_used_in_the_file_is_the_streams_state_until_it_is_corrected(engines: Engines) -> None:
+    good, bad = Camera(0), Camera(1)
+    of = settings({"s1": wanted(bad, model="nonsense"), "s0": wanted(good)})
+    with Site(good, bad, of=of) as site:
+        status = site.wait_state("s1", S.FAILED)
+        assert status.reason == "unknown model 'nonsense': there are one, two, three"
+        assert status.since_ns > 0
+        assert status.since_wall_ns > 10**18
+        assert site.states("s1") == ["failed"]
+        site.give(good)
+        site.service.reload(settings({"s1": wanted(bad, model="broken"), "s0": wanted(good)}))
+        assert site.status("s1").reason.startswith("broken: cannot be loaded")
+        site.service.reload(settings({"s1": wanted(bad, model="two"), "s0": wanted(good)}))
+        site.give(bad)
+        assert (site.status("s1").state, site.status("s1").reason) == (S.LIVE, "")
+        site.service.reload(settings({"s1": wanted(bad, hook="no_such:hook"), "s0": wanted(good)}))
+        assert site.status("s1").state is S.FAILED
+        assert "no_such" in site.status("s1").reason
+        until(lambda: bad.opened[-1].closed.is_set())
+        site.give(good)
+        assert good.attempts == 1
+
+
+def test_what_nobody_expected_of_one_stream_costs_no_other_its_start(engines: Engines) -> None:
+    one, two, three = Camera(0), Camera(1), Camera(2)
+    of = settings({"s0": wanted(one), "s1": wanted(two, model="two"), "s2": wanted(three)})
+
+    def before_open(model: str) -> None:
+        if model == "two":
+            raise RuntimeError("no such instruction")
+
+    engines.before_open = before_open
+    with Site(one, two, three, of=of) as site:
+        site.give(one)
+        site.give(three)
+        assert "unexpected RuntimeError: no such instruction" in site.status("s1").reason
+        engines.before_open = lambda model: None
+        site.service.reload(of)
+        site.give(two)
+
+
+@pytest.mark.parametrize("change", ["create", "replace", "replace url", "replace model", "delete"])
+def test_a_disk_that_is_full_leaves_all_as_it_was(engines: Engines, change: str) -> None:
+    camera, other = Camera(0), Camera(1)
+    elsewhere = Camera(0, path="rtsp://elsewhere/")
+    with Site(camera, other, elsewhere) as site:
+        if change != "create":
+            site.service.create("s0", wanted(camera, weight=3))
+            site.give(camera, 2)
+        site.keep.full = True
+        kept = dict(site.keep.kept)
+        changes: dict[str, Callable[[], object]] = {
+            "create": lambda: site.service.create("s0", wanted(camera, model="two")),
+            "replace": lambda: site.service.replace("s0", wanted(camera, weight=5)),
+            "replace url": lambda: site.service.replace("s0", wanted(elsewhere)),
+            "replace model": lambda: site.service.replace("s0", wanted(camera, model="two")),
+            "delete": lambda: site.service.delete("s0"),
+        }
+        with pytest.raises(OutputError):
+            changes[change]()
+        assert site.keep.kept == kept
+        assert engines.loaded == {"one"}
+        if change == "create":
+            assert site.service.streams() == []
+            until(lambda: all(connection.closed.is_set() for connection in camera.opened))
+        else:
+            site.give(camera, 2)
+            status = site.status("s0")
+            assert (status.state, status.weight, status.model) == (S.LIVE, 3, "one")
+            assert site.service.stream("s0").settings == wanted(camera, weight=3)
+        site.keep.full = False
+        if change == "create":
+            site.service.create("s0", wanted(camera))
+        site.service.delete("s0")
+        assert site.service.streams() == []
+
+
+def test_a_changed_file_touches_only_what_it_changes(engines: Engines) -> None:
+    same, changed, moved, gone, new, api = (Camera(number) for number in range(6))
+    elsewhere = Camera(2, path="rtsp://elsewhere/")
+    before = settings({camera.name: wanted(camera) for camera in (same, changed, moved, gone)})
+    with Site(same, changed, moved, gone, new, api, elsewhere, of=before) as site:
+        site.service.create("s5", wanted(api))
+        for camera in (same, changed, moved, gone, api):
+            site.give(camera, 2)
+        after = settings({"s0": wanted(same), "s1": wanted(changed, weight=2), "s2": wanted(elsewhere), "s4": wanted(new)})
+        site.service.reload(after)
+        for camera in (same, changed, elsewhere, new, api):
+            site.give(camera, 2)
+        assert {view.name for view in site.service.streams()} == {"s0", "s1", "s2", "s4", "s5"}
+        assert {camera.number: camera.attempts for camera in (same, changed, moved, gone, new, api)} == dict.fromkeys(range(6), 1)
+        assert site.status("s1").weight == 2
+        assert site.states("s0") == site.states("s1") == site.states("s5") == ["connecting", "live"]
+        assert site.sink.indices("s0") == [0, 1, 2, 3]
+        until(lambda: gone.opened[0].closed.is_set())
+        site.service.reload(after)
+        assert elsewhere.attempts == 1
+        assert set(site.keep.kept) == {"s5"}
+
+
+def test_a_file_that_names_a_stream_of_the_api_does_not_take_it(engines: Engines) -> None:
+    api, file = Camera(0), Camera(0, path="rtsp://file/")
+    with Site(api, file) as site:
+        site.service.create("s0", wanted(api))
+        site.give(api)
+        site.service.reload(settings({"s0": wanted(file)}))
+        site.give(api)
+        assert site.service.stream("s0").origin == "api"
+        site.service.reload(settings({}))
+        site.give(api)
+        assert file.attempts == 0
+
+
+def test_a_file_that_changes_while_the_engine_is_loaded(engines: Engines) -> None:
+    """Nothing is started before its time, and nothing twice."""
+    old, new = Camera(0), Camera(1)
+    loading, go = threading.Event(), threading.Event()
+
+    def before_open(model: str) -> None:
+        loading.set()
+        wait_for(go)
+
+    engines.before_open = before_open
+    with Site(old, new, of=settings({"s0": wanted(old)}), ready=False) as site:
+        wait_for(loading)
+        site.service.reload(settings({"s1": wanted(new)}))
+        site.service.create("s5", wanted(Camera(5)))
+        assert [site.status(name).state for name in ("s1", "s5")] == [S.WAITING, S.WAITING]
+        site.service.delete("s5")
+        go.set()
+        site.give(new)
+        assert (old.attempts, new.attempts, engines.opened) == (0, 1, ["one"])
+
+
+def test_a_stream_that_is_not_enabled_is_known_and_not_opened(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera) as site:
+        site.service.create("s0", wanted(camera, enabled=False, model="two"))
+        assert site.service.stream("s0").status is None
+        assert engines.loaded == {"one"}
+        with pytest.raises(UnavailableError) as raised:
+            site.service.snapshot("s0", False, 1)
+        assert raised.value.state == "disabled"
+        site.service.replace("s0", wanted(camera, model="two"))
+        site.give(camera)
+        assert engines.loaded == {"one", "two"}
+        site.service.replace("s0", wanted(camera, enabled=False, model="two"))
+        assert site.service.stream("s0").status is None
+        until(lambda: camera.opened[0].closed.is_set())
+        assert engines.loaded == {"one"}
+        assert camera.attempts == 1
+
+
+def test_models_are_loaded_once_and_closed_when_nobody_uses_them(engines: Engines) -> None:
+    cameras = [Camera(number) for number in range(4)]
+    with Site(*cameras) as site:
+        for camera in cameras[:3]:
+            site.service.create(camera.name, wanted(camera, model="two"))
+            site.give(camera)
+        assert engines.opened == ["one", "two"]
+        assert {lane.model for lane in site.service.lanes()} == {"one", "two"}
+        site.service.delete("s0")
+        site.service.replace("s1", wanted(cameras[1], model="three"))
+        site.give(cameras[1])
+        site.give(cameras[2])
+        assert engines.loaded == {"one", "two", "three"}
+        site.service.delete("s2")
+        assert engines.loaded == {"one", "three"}
+        site.service.delete("s1")
+        assert engines.loaded == {"one"}
+        assert [lane.model for lane in site.service.lanes()] == ["one"]
+        site.service.create("s3", wanted(cameras[3], model="two"))
+        site.give(cameras[3])
+        assert engines.opened.count("two") == 2
+    assert engines.loaded == set()
+
+
+def test_a_stream_that_has_ended_or_failed_can_be_started_again(engines: Engines) -> None:
+    file = Camera(0, path="/videos/door.mp4")
+    given_up = Camera(1, refusals=[RuntimeError("no")])
+    with Site(file, given_up, of=settings({"s0": wanted(file)})) as site:
+        site.give(file)
+        file.end()
+        site.wait_state("s0", S.ENDED)
+        site.service.reload(settings({"s0": wanted(file)}))
+        assert site.status("s0").state is S.ENDED
+        site.service.reload(settings({"s0": wanted(file, weight=2)}))
+        site.give(file)
+        site.service.create("s1", wanted(given_up, reconnect={"attempts": 1}))
+        site.wait_state("s1", S.FAILED)
+        site.service.replace("s1", wanted(given_up, reconnect={"attempts": 1}))
+        site.give(given_up)
+
+
+def test_readiness_before_while_and_after(engines: Engines) -> None:
+    loading, go = threading.Event(), threading.Event()
+
+    def before_open(model: str) -> None:
+        loading.set()
+        wait_for(go)
+
+    engines.before_open = before_open
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)}), ready=False) as site:
+        wait_for(loading)
+        assert site.service.ready() == (False, "loading one")
+        assert site.status("s0").state is S.WAITING
+        with pytest.raises(UnavailableError):
+            site.service.infer(b"x", None, None, None)
+        go.set()
+        until(lambda: site.service.ready() == (True, ""))
+        site.give(camera)
+        site.close()
+        assert site.service.ready() == (False, "stopping")
+        with pytest.raises(UnavailableError):
+            site.service.create("s1", wanted(camera))
+
+
+def test_a_default_model_that_cannot_be_loaded_is_the_end(engines: Engines) -> None:
+    with Site(of=settings().model_copy(update={"model": "broken"}), ready=False) as site:
+        until(lambda: site.service.error is not None)
+        assert isinstance(site.service.error, EngineError)
+        assert site.service.ready() == (False, "broken: cannot be loaded: choose another")
+
+
+def test_closing_with_hung_cameras_writes_what_was_decoded(engines: Engines) -> None:
+    cameras = [Camera(number) for number in range(5)]
+    with Site(*cameras, of=settings({camera.name: wanted(camera) for camera in cameras})) as site:
+        for camera in cameras:
+            site.give(camera, 3)
+            camera.hang_here()
+        for camera in cameras:
+            wait_for(camera.hangs)
+        site.close()
+        assert site.sink.closes
+        assert len(site.sink.written) == 15
+        assert engines.loaded == set()
+        for camera in cameras:
+            camera.release.set()
+
+
+def test_many_who_change_and_look_at_the_same_time(engines: Engines) -> None:
+    cameras = [Camera(number) for number in range(12)]
+    failed: list[BaseException] = []
+    ended = threading.Event()
+    with Site(*cameras) as site:
+
+        def change(camera: Camera) -> None:
+            try:
+                for round_ in range(6):
+                    model = ("one", "two", "three")[round_ % 3]
+                    site.service.create(camera.name, wanted(camera, model=model))
+                    site.service.replace(camera.name, wanted(camera, model=model, weight=2))
+                    site.service.delete(camera.name)
+            except BaseException as error:  # noqa: BLE001
+                failed.append(error)
+
+        def look() -> None:
+            try:
+                while not ended.is_set():
+                    for view in site.service.streams():
+                        with suppress(UnknownStreamError):
+                            site.service.stream(view.name)
+                    site.service.lanes()
+                    site.service.events()
+            except BaseException as error:  # noqa: BLE001
+                failed.append(error)
+
+        threads = [threading.Thread(target=change, args=(camera,)) for camera in cameras[:6]]
+        watcher = threading.Thread(target=look)
+        for thread in (*threads, watcher):
+            thread.start()
+        for thread in threads:
+            thread.join(2 * LONG_S)
+        ended.set()
+        watcher.join(LONG_S)
+        assert not failed, failed
+        assert site.service.streams() == []
+        assert engines.loaded == {"one"}
