@@ -6,56 +6,19 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Coroutine
 from concurrent.futures import CancelledError
-from typing import Any, TypeVar
+from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.service.fakes import LONG_S, WALL_NS, FakeClock, frame, result
-from vision_infer.core.result import RESULT_SCHEMA, Result
+from tests.service.reading import drain, rows_of, run, write
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.hub import DEPTH, STATES, HubClosedError, Message, ResultHub, Subscription, TooManyReadersError
+from vision_infer.service.hub import DEPTH, EVENTS, STATES, HubClosedError, ResultHub, TooManyReadersError
 from vision_infer.service.row import ResultFilter
-
-Value = TypeVar("Value")
-
-
-def run(work: Coroutine[Any, Any, Value]) -> Value:
-    """Run on an event loop, never for ever."""
-
-    async def limited() -> Value:
-        async with asyncio.timeout(LONG_S):
-            return await work
-
-    return asyncio.run(limited())
-
-
-def write(hub: ResultHub, *rows: Result) -> None:
-    for row in rows:
-        hub.write(frame(row.stream, row.frame), row)
-
-
-async def drain(reader: Subscription) -> list[Message]:
-    """All that waits."""
-    messages: list[Message] = []
-    while True:
-        message = await reader.next(0.0)
-        if message is None:
-            return messages
-        messages.append(message)
-
-
-def rows_of(messages: list[Message]) -> list[dict[str, Any]]:
-    rows = [json.loads(message.text) for message in messages]
-    for row, message in zip(rows, messages, strict=True):
-        if message.kind == "result":
-            jsonschema.validate(row, RESULT_SCHEMA)
-    return rows
 
 
 def test_a_reader_gets_every_row_in_order_while_it_keeps_up() -> None:
@@ -91,6 +54,27 @@ def test_a_slow_reader_gets_the_newest_and_is_told_how_many_it_missed() -> None:
             assert reader.skipped == hub.skipped == DEPTH
         assert hub.skipped == DEPTH
         assert hub.readers == 0
+
+    run(work())
+
+
+def test_what_happened_in_skipped_rows_is_told() -> None:
+    def crossing(index: int) -> tuple[SceneEvent, ...]:
+        return (SceneEvent("cross", "gate", index + 1, 2, "car" if index % 2 else "person", direction="in", counts=(index, 0)),)
+
+    async def work() -> None:
+        hub = ResultHub()
+        with hub.subscribe() as reader, hub.subscribe(ResultFilter(classes=frozenset({"car"}))) as cars:
+            for index in range(20 * DEPTH + 1):
+                write(hub, result(index=index, events=crossing(index)))
+            (row,) = rows_of(await drain(reader))
+            assert [one["counts"]["in"] for one in row["skipped_events"]] == list(range(20 * DEPTH - EVENTS, 20 * DEPTH))
+            assert row["events"][0]["counts"]["in"] == row["skipped"] == 20 * DEPTH
+            (row,) = rows_of(await drain(cars))
+            assert {one["label"] for one in row["skipped_events"]} == {"car"}
+            write(hub, result())
+            (row,) = rows_of(await drain(reader))
+            assert row.keys().isdisjoint({"skipped", "skipped_events"})
 
     run(work())
 
@@ -142,57 +126,6 @@ def test_what_waits_is_bounded_even_if_streams_come_and_go() -> None:
             write(hub, *(result(f"s{number}") for number in range(10)))
             assert [row["stream"] for row in rows_of(await drain(reader))] == ["s6", "s7", "s8", "s9"]
             assert reader.skipped == 6
-
-    run(work())
-
-
-def test_filters() -> None:
-    crossing = SceneEvent("cross", "gate", 1, 2, "car", direction="in", counts=(1, 0))
-
-    async def work() -> None:
-        hub = ResultHub()
-        wanted = [
-            ResultFilter(streams=frozenset({"gate"})),
-            ResultFilter(classes=frozenset({"car"})),
-            ResultFilter(min_score=0.5),
-            ResultFilter(classes=frozenset({"car"}), min_score=0.5, only_with_detections=True),
-            ResultFilter(only_with_detections=True),
-        ]
-        readers = [hub.subscribe(one) for one in wanted]
-        write(hub, result("door"), result("gate", found={"bicycle": 0.3}), result("yard", found={}, events=(crossing,)))
-        got = [rows_of(await drain(reader)) for reader in readers]
-        for reader in readers:
-            hub.leave(reader)
-        assert [row["stream"] for row in got[0]] == ["gate"]
-        assert [[one["label"] for one in row["detections"]] for row in got[1]] == [["car"], [], []]
-        assert [[one["label"] for one in row["detections"]] for row in got[2]] == [["person"], [], []]
-        assert [row["stream"] for row in got[3]] == ["yard"]
-        assert [row["stream"] for row in got[4]] == ["door", "gate", "yard"]
-        assert [row.get("events", []) != [] for row in got[1]] == [False, False, True]
-
-    run(work())
-
-
-def test_a_row_is_written_once_however_many_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    original = Result.to_json
-
-    def counted(self: Result) -> str:
-        calls.append(self.frame)
-        return original(self)
-
-    monkeypatch.setattr(Result, "to_json", counted)
-
-    async def work() -> None:
-        hub = ResultHub()
-        cars = ResultFilter(classes=frozenset({"car"}))
-        readers = [hub.subscribe() for _ in range(20)] + [hub.subscribe(cars) for _ in range(20)]
-        write(hub, result(index=7))
-        assert calls == [], "the pipeline's thread writes no JSON"
-        for reader in readers:
-            assert len(await drain(reader)) == 1
-            hub.leave(reader)
-        assert calls == [7, 7]
 
     run(work())
 

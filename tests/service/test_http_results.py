@@ -166,10 +166,10 @@ def test_server_sent_events(serve: Callable[..., Served], monkeypatch: pytest.Mo
         event = next(one for one in events if "comment" not in one)
         assert event["id"] == "1"
         assert json.loads(event["data"])["frame"] == 3
-        served.hub.tell(StreamEvent("door", StreamState.REFUSED, time.monotonic_ns(), "401\nUnauthorized"))
+        served.hub.tell(StreamEvent("door", StreamState.REFUSED, time.monotonic_ns(), "401\nétrange"))
         event = next(one for one in events if "comment" not in one)
         assert event["event"] == "state"
-        assert json.loads(event["data"])["reason"] == "401\nUnauthorized"
+        assert json.loads(event["data"])["reason"] == "401\\x0aétrange"
     wait_until(lambda: served.hub.readers == 0, "the reader has left")
 
 

@@ -225,6 +225,11 @@ RESULT_SCHEMA: dict[str, Any] = {
             "description": "only over WebSocket and server-sent events: results of this stream that this reader was too slow "
             "for, since the one that it got before",
         },
+        "skipped_events": {
+            "type": "array",
+            "items": SCENE_EVENT_SCHEMA,
+            "description": "only with skipped: what happened in those, the last 64 at most",
+        },
         "events": {
             "type": "array",
             "items": SCENE_EVENT_SCHEMA,

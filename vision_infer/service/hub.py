@@ -4,7 +4,7 @@ The results thread puts a reference into each reader's own bounded buffer and go
 JSON, is done on the event loop by the first reader that sends the row, and once only for all with the same filter.
 
 A reader that is too slow loses for itself: when ``DEPTH`` rows of a stream wait for it, they make room for the newest one, and
-that one tells how many were skipped. So a slow reader gets less, never what is old.
+that one tells how many were skipped, and what happened in them. So a slow reader gets less, never what is old.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
+from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.requests import PREFIX
 from vision_infer.service.row import ResultFilter, Row
@@ -31,6 +32,8 @@ from vision_infer.stream.redact import redact
 
 DEPTH = 8
 """rows of one stream that may wait for a reader"""
+EVENTS = 64
+"""events in zones and at lines that are kept of the rows of one stream that a reader skipped; the oldest go first"""
 STATES = 256
 """changes of state that may wait for a reader; older ones go first"""
 
@@ -60,6 +63,16 @@ class _Waiting:
 
     rows: deque[Row] = field(default_factory=deque)
     skipped: int = 0
+    events: deque[SceneEvent] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    """of what was skipped"""
+
+    def skip(self, classes: frozenset[str] | None) -> None:
+        """Make room; what happened in the scene meanwhile is kept."""
+        self.skipped += len(self.rows)
+        for row in self.rows:
+            if row.result.events:
+                self.events += (one for one in row.result.events if classes is None or one.label in classes)
+        self.rows.clear()
 
 
 class Subscription:
@@ -94,9 +107,8 @@ class Subscription:
                     self.skipped += len(self._waiting.pop(next(iter(self._waiting))).rows)
                 waiting = self._waiting[name] = _Waiting()
             elif len(waiting.rows) >= DEPTH:
-                waiting.skipped += len(waiting.rows)
                 self.skipped += len(waiting.rows)
-                waiting.rows.clear()
+                waiting.skip(wanted.classes)
             waiting.rows.append(row)
             return self._must_wake()
 
@@ -149,10 +161,12 @@ class Subscription:
                 self._asleep = True
                 return None
             waiting = self._waiting.pop(name)
-            row, skipped, waiting.skipped = waiting.rows.popleft(), waiting.skipped, 0
+            row, skipped, events = waiting.rows.popleft(), waiting.skipped, tuple(waiting.events)
             if waiting.rows:
+                waiting.skipped = 0
+                waiting.events.clear()
                 self._waiting[name] = waiting  # at the end: the other streams come first
-        return Message("result", row.number, row.text(self.wanted, skipped))
+        return Message("result", row.number, row.text(self.wanted, skipped, events))
 
     def __enter__(self) -> Subscription:
         return self

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from vision_infer.core.result import Result
+from vision_infer.core.scene_event import SceneEvent
 
 FilterKey: TypeAlias = tuple[frozenset[str] | None, float]
 
@@ -63,18 +65,22 @@ class Row:
         result = self.chosen(wanted)
         return len(result.detections) > 0 or len(result.events) > 0
 
-    def text(self, wanted: ResultFilter, skipped: int = 0) -> str:
+    def text(self, wanted: ResultFilter, skipped: int = 0, events: Sequence[SceneEvent] = ()) -> str:
         """One line of JSON, without the line end.
 
         Args:
             wanted: the reader's filter.
             skipped: results of the stream that the reader was too slow for, since the one that it got before.
+            events: what happened in those.
         """
         key = wanted.key
         text = self._texts.get(key)
         if text is None:
             text = self._texts[key] = self.chosen(wanted).to_json()
-        return f'{text[:-1]}, "skipped": {skipped}}}' if skipped else text
+        if not skipped:
+            return text
+        missed = ', "skipped_events": ' + json.dumps([one.to_dict() for one in events], ensure_ascii=False) if events else ""
+        return f'{text[:-1]}, "skipped": {skipped}{missed}}}'
 
 
 def _choose(result: Result, wanted: ResultFilter) -> Result:

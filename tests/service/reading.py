@@ -1,0 +1,49 @@
+"""Reading from a hub in tests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import jsonschema
+
+from tests.service.fakes import LONG_S, frame
+from vision_infer.core.result import RESULT_SCHEMA, Result
+from vision_infer.service.hub import Message, ResultHub, Subscription
+
+Value = TypeVar("Value")
+
+
+def run(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run on an event loop, never for ever."""
+
+    async def limited() -> Value:
+        async with asyncio.timeout(LONG_S):
+            return await work
+
+    return asyncio.run(limited())
+
+
+def write(hub: ResultHub, *rows: Result) -> None:
+    for row in rows:
+        hub.write(frame(row.stream, row.frame), row)
+
+
+async def drain(reader: Subscription) -> list[Message]:
+    """All that waits."""
+    messages: list[Message] = []
+    while True:
+        message = await reader.next(0.0)
+        if message is None:
+            return messages
+        messages.append(message)
+
+
+def rows_of(messages: list[Message]) -> list[dict[str, Any]]:
+    rows = [json.loads(message.text) for message in messages]
+    for row, message in zip(rows, messages, strict=True):
+        if message.kind == "result":
+            jsonschema.validate(row, RESULT_SCHEMA)
+    return rows
