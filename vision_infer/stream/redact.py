@@ -25,7 +25,7 @@ _SECRET_PARAMETER = re.compile(
     rf"((?:(?i:[?&;#,/_\s\"'{{=.-]|^)(?i:{_WORDS})|[a-z0-9](?:Pass(?:word)?|Pwd|Token|Secret|Key|Auth|Signature|Credentials?))"
     r"(?i:=|%3D))[^&\s]*"
 )
-_ENCODED_NAME = re.compile(r"(?<=[?&;#])([^=&\s]*%[0-9A-Fa-f]{2}[^=&\s]*)=[^&\s]*")
+_ENCODED_NAME = re.compile(r"(?<=[?&;#])([^=&?;#\s]*%[0-9A-Fa-f]{2}[^=&?;#\s]*)=[^&\s]*")
 _JSON_MEMBER = re.compile(r"(?<=[\"'])([\w.-]+)([\"']\s*:\s*[\"'])[^\"']*")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
