@@ -31,3 +31,11 @@ def config() -> None:
     from vision_infer.config.serve_schema import config_schema
 
     typer.echo(json.dumps(config_schema(), indent=2))
+
+
+@app.command()
+def passport() -> None:
+    """A passport: what an engine was made of, how good and how fast it was measured to be, and where."""
+    from vision_infer.engine.passport import Passport
+
+    typer.echo(json.dumps(Passport.model_json_schema(), indent=2))

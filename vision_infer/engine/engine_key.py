@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from vision_infer.engine.device import cpu_facts
@@ -62,7 +63,13 @@ def cpu_engine_key(path: Path, model: str, engine: str, compute: str, batch: int
 
 
 def file_sha256(path: Path) -> str:
-    """Checksum of a file's content."""
+    """Checksum of a file's content; it is read once by a process, unless it has changed."""
+    found = path.stat()
+    return _sha256(path.resolve(), (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _: tuple[int, int, int]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""Any ONNX graph, run as it is: what an import is proved with. Frames go through :mod:`vision_infer.engine.onnxruntime_engine`."""
+"""Any ONNX graph, run as it is, to prove an import. Frames go through :mod:`vision_infer.engine.onnxruntime_engine`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class RawSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common type of their own
             raise ModelError(
-                f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}", "export it with known operators, opset 17 to 20"
+                f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}",
+                "export it with known operators, opset 17 to 20",
             ) from error
         self.inputs: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
             one.name: (tuple(side if isinstance(side, int) else None for side in one.shape), _DTYPES.get(one.type, np.float32))

@@ -1,0 +1,148 @@
+"""Passports: read, written whole, judged."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from tests.disks import small_disk
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.passport import (
+    DeviceFacts,
+    MeasuredAccuracy,
+    MeasuredSpeed,
+    Passport,
+    Sources,
+    parse_passport,
+    passport_file,
+    passports_beside,
+    read_passport,
+    summarise,
+    write_passport,
+)
+
+DEVICE = DeviceFacts(name="A Processor", instructions=("avx2", "avx512_vnni"), cores=2)
+
+
+def accuracy(high: float, judged: str = "proven") -> MeasuredAccuracy:
+    fields = {"metric": "agreement with FP32", "value": high / 2, "low": 0, "high": high, "data": "x", "frames": 200}
+    return MeasuredAccuracy.model_validate({**fields, "judged": judged})
+
+
+def speed(fps: float, workers: int = 2) -> MeasuredSpeed:
+    return MeasuredSpeed(batch=1, workers=workers, threads=1, p50_ms=9, p95_ms=11, fps=fps, fps_low=fps, fps_high=fps)
+
+
+@pytest.fixture
+def passport(card: ModelCard) -> Passport:
+    return Passport(
+        engine="onnxruntime-cpu-int8",
+        card=summarise(card),
+        sources=Sources(graph="a" * 64),
+        runtime="onnxruntime",
+        runtime_version="1.32.0",
+        tools={"numpy": "2.4"},
+        device=DEVICE,
+        precision={"convolutions": "int8", "box decoding": "fp32"},
+        accuracy=(accuracy(0.4), accuracy(0.7), accuracy(3.0, "not proven")),
+        speed=(speed(60.0), speed(90.0, 1)),
+        memory_bytes=50_000_000,
+        build_seconds=1.5,
+        date=datetime.datetime(2026, 11, 24, tzinfo=datetime.UTC),
+    )
+
+
+def test_written_and_read(passport: Passport, tmp_path: Path) -> None:
+    path = tmp_path / "x.passport.json"
+    write_passport(passport, path)
+    assert read_passport(path) == passport
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+    schema = Passport.model_json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(json.loads(path.read_text()), schema)
+
+
+def test_what_decides(passport: Passport) -> None:
+    loss, fastest = passport.loss(), passport.fastest()
+    assert loss is not None
+    assert fastest is not None
+    assert (loss.high, fastest.fps) == (0.7, 90.0)
+    empty = passport.model_copy(update={"accuracy": (accuracy(0.1, "not proven"),), "speed": ()})
+    assert empty.loss() is None
+    assert empty.fastest() is None
+
+
+def test_where_its_word_counts(passport: Passport) -> None:
+    more_cores = DEVICE.model_copy(update={"cores": 8, "name": "Another"})
+    other = DEVICE.model_copy(update={"instructions": ("avx2",)})
+    assert passport.holds_for("a" * 64, more_cores)
+    assert passport.holds_for("a" * 64, DEVICE, "1.32.0")
+    assert not passport.holds_for("b" * 64, DEVICE)
+    assert not passport.holds_for("a" * 64, other)
+    assert not passport.holds_for("a" * 64, DEVICE, "1.33.0")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"format": 2}, "format"),
+        ({"engine": "fast"}, "engine"),
+        ({"date": "2026-11-24T00:00:00"}, "date"),
+        ({"more": 1}, "more"),
+        ({"memory_bytes": -1}, "memory_bytes"),
+        ({"speed": [{"batch": 0}]}, "speed.0"),
+    ],
+)
+def test_what_is_no_passport(passport: Passport, tmp_path: Path, change: dict[str, object], word: str) -> None:
+    path = tmp_path / "x.passport.json"
+    path.write_text(json.dumps({**json.loads(passport.to_json()), **change}))
+    with pytest.raises(EngineError) as caught:
+        read_passport(path)
+    assert str(path) in caught.value.message
+    assert f"'{word}" in caught.value.message
+
+
+def test_nothing_infinite_gets_in() -> None:
+    with pytest.raises(ValidationError):
+        accuracy(float("nan"))
+    with pytest.raises(ValidationError):
+        speed(float("inf"))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", None])
+def test_files_that_are_none(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "x.passport.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EngineError, match="passport"):
+        read_passport(path)
+    with pytest.raises(EngineError, match="here"):
+        parse_passport("{}", "here")
+
+
+def test_a_full_disk_leaves_the_old_one(passport: Passport) -> None:
+    with small_disk(8192) as disk:
+        path = disk / "x.passport.json"
+        write_passport(passport.model_copy(update={"tools": {}}), path)
+        before = path.read_bytes()
+        with pytest.raises(EngineError, match="No space left"):
+            write_passport(passport.model_copy(update={"tools": {str(n): "x" * 100 for n in range(200)}}), path)
+        assert path.read_bytes() == before
+        assert [one.name for one in disk.iterdir()] == [path.name]
+
+
+def test_passports_travel_beside_their_graph(passport: Passport, tmp_path: Path) -> None:
+    graph = tmp_path / "model.onnx"
+    path = passport_file(graph, passport.engine)
+    assert path.name == "model.onnxruntime-cpu-int8.passport.json"
+    assert passports_beside(graph) == []
+    write_passport(passport, path)
+    (tmp_path / "model.broken.passport.json").write_text("{")
+    (tmp_path / "other.x.passport.json").write_text("{")
+    assert passports_beside(graph) == [passport]

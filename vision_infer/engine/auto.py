@@ -1,0 +1,205 @@
+"""``auto``: the fastest engine of this machine whose loss of accuracy is within the budget, and the reason in one line.
+
+Passports decide where they are; else a short trial does: every engine that needs no calibration is opened, compared with FP32 on
+the pictures that are there, and timed in turns with it. What a trial found is remembered (``choices.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import EngineError, ModelError
+from vision_infer.engine.candidates import Candidate
+from vision_infer.engine.choices import Choice
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.measure import Estimate, Frames, measure_speed, ratio
+from vision_infer.engine.passport import DeviceFacts, MeasuredAccuracy, MeasuredSpeed, Passport
+
+BUDGET_POINTS = 1.0
+"""loss of accuracy that is accepted unless another is given, points"""
+TRIAL_S = 2.0
+ROUNDS = 5
+CLEARLY_FASTER = 1.05
+"""what the lower end of the ratio has to exceed before another engine than FP32 on the first runtime is worth it"""
+GARBAGE = 0.05
+"""scores of float32 in two runtimes differ by less than this; where they do not, one of the two is wrong"""
+
+Agree = Callable[[Engine, Engine], MeasuredAccuracy]
+"""measures how much of the first engine's accuracy the second loses"""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A candidate with the passport that counts for it here."""
+
+    candidate: Candidate
+    passport: Passport
+    speed: MeasuredSpeed
+    """the one with the greatest ratio to FP32"""
+
+
+def with_passports(
+    choices: Sequence[Candidate], passports: Sequence[Passport], device: DeviceFacts, versions: Mapping[str, str]
+) -> list[Known]:
+    """The candidates for which a passport counts: measured on this very device, with this version of the runtime.
+
+    Args:
+        choices: the engines that are possible.
+        passports: all that there are, from the cache and from beside the graphs.
+        device: this machine's.
+        versions: of the runtimes, by name.
+    """
+    found = []
+    for candidate in choices:
+        sha = candidate.key().graph_sha256
+        for passport in passports:
+            same = (passport.engine, passport.compute, passport.device.name) == (candidate.engine, candidate.compute, device.name)
+            if not same or not passport.holds_for(sha, device, versions.get(candidate.runtime, "")):
+                continue
+            speed = max((one for one in passport.speed if one.fp32_ratio), key=lambda one: one.fp32_ratio or 0, default=None)
+            if speed is not None:
+                found.append(Known(candidate, passport, speed))
+                break
+    return found
+
+
+def choose_by_passports(
+    reference: Candidate, known: Sequence[Known], budget: float = BUDGET_POINTS, latency_ms: float | None = None
+) -> Choice | None:
+    """The fastest within the budget; None where no passport says anything of a speed.
+
+    Args:
+        reference: FP32, to which all ratios refer.
+        known: as :func:`with_passports` gives them.
+        budget: of accuracy, points; the upper end of the loss's interval has to be within it.
+        latency_ms: a batch must not take longer (95th percentile).
+    """
+    if not known:
+        return None
+    good = [one for one in known if _within(one, budget) and (latency_ms is None or one.speed.p95_ms <= latency_ms)]
+    best = max(good, key=lambda one: one.speed.fp32_ratio or 0, default=None)
+    if best is None or best.candidate == reference or (best.speed.fp32_ratio or 0) < CLEARLY_FASTER:
+        others = [
+            f"{one.candidate.engine} {one.speed.fp32_ratio:.1f}×{_over(one, budget)}"
+            for one in known
+            if one.candidate != reference
+        ]
+        return Choice(
+            reference, f"{reference.engine}: FP32 is fastest here ({', '.join(others) or 'nothing else'}, by passports)"
+        )
+    loss = best.passport.loss()
+    told = "" if loss is None else f", {-loss.value:+.1f} points on {loss.frames} frames of {loss.data}".replace("-", "−")
+    return Choice(best.candidate, f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {reference.engine}{told}")
+
+
+def choose_by_trial(
+    choices: Sequence[Candidate],
+    open_it: Callable[[Candidate], Engine],
+    *,
+    frames: Frames = (),
+    agree: Agree | None = None,
+    budget: float = BUDGET_POINTS,
+    seconds: float = TRIAL_S,
+    say: Callable[[str], None] = lambda _: None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Choice:
+    """Open the engines that need no calibration, compare them with the first, time them in turns.
+
+    Args:
+        choices: the engines that are possible, the reference first.
+        open_it: opens one, as it will be used: workers, threads, batch.
+        frames: pictures as they stand in a slot.
+        agree: measures the loss of accuracy; without it only engines that compute in float32 are tried, and only garbage is
+            noticed.
+        budget: of accuracy, points.
+        seconds: how long they are timed, all together; opening and comparing them comes on top.
+        say: told what is tried, and why an engine is left out.
+        clock: of the times.
+
+    Raises:
+        EngineError: the reference fails.
+        ModelError: the reference cannot be loaded.
+    """
+    reference, *others = choices
+    tried = [one for one in others if one.facts.precision != "int8" and (agree is not None or one.lossless)]
+    engines: dict[str, Engine] = {}
+    by_name: dict[str, Candidate] = {}
+    with ExitStack() as open_engines:
+        engines["reference"] = first = open_engines.enter_context(open_it(reference))
+        first.warm_up()
+        for candidate in tried:
+            say(f"trying {candidate.engine}")
+            try:
+                engine = open_engines.enter_context(open_it(candidate))
+                engine.warm_up()
+                why_not = _compare(first, engine, candidate, frames, agree, budget)
+            except (EngineError, ModelError) as error:
+                why_not = error.message
+            if why_not:
+                say(f"{candidate.engine} is left out: {why_not}")
+            else:
+                name = f"{candidate.engine} {candidate.graph.name}"
+                engines[name], by_name[name] = engine, candidate
+        if not by_name:
+            return Choice(reference, f"{reference.engine}: no other engine is within the budget here (trial)")
+        found = measure_speed(engines, frames, rounds=ROUNDS, round_s=seconds / ROUNDS / len(engines), clock=clock)
+    ratios = [(candidate, ratio(found[name], found["reference"])) for name, candidate in by_name.items()]
+    return _by_ratios(reference, ratios, seconds)
+
+
+def _by_ratios(reference: Candidate, ratios: Sequence[tuple[Candidate, Estimate]], seconds: float) -> Choice:
+    best, its = max(ratios, key=lambda one: one[1].median)
+    if its.low < CLEARLY_FASTER:
+        others = ", ".join(f"{one.engine} {estimate.median:.1f}×" for one, estimate in ratios)
+        return Choice(reference, f"{reference.engine}: FP32 is fastest here ({others}; trial of {seconds:.1f} s)")
+    faster = f"{its.median:.1f}× faster than {reference.engine} here (trial of {seconds:.1f} s)"
+    return Choice(best, f"{best.engine}: {faster}")
+
+
+def _within(one: Known, budget: float) -> bool:
+    """Whether a loss is proven to be within the budget; float32 in another runtime needs no proof, and is refused by its own."""
+    loss = one.passport.loss()
+    return one.candidate.lossless if loss is None else loss.high <= budget
+
+
+def _over(one: Known, budget: float) -> str:
+    loss = one.passport.loss()
+    if _within(one, budget):
+        return ""
+    return " but its accuracy is not proven" if loss is None else f" but up to {loss.high:.1f} points lost"
+
+
+def _compare(first: Engine, engine: Engine, candidate: Candidate, frames: Frames, agree: Agree | None, budget: float) -> str:
+    """Why a candidate may not be taken; empty if it may."""
+    if candidate.lossless:
+        for frame in frames[:4]:
+            if _scores_differ(first, engine, frame):
+                return "its scores are others than those of FP32"
+    if agree is None:
+        return ""
+    loss = agree(first, engine)
+    if loss.judged == "not proven" and not candidate.lossless:
+        return f"{loss.frames} frames are too few to tell what it loses"
+    upper = loss.value if candidate.lossless else loss.high
+    return f"up to {upper:.1f} points lost ({loss.metric}, {loss.frames} frames)" if upper > budget else ""
+
+
+def _scores_differ(first: Engine, second: Engine, frame: NDArray[np.uint8]) -> bool:
+    given = [np.sort(_best_scores(engine, frame)) for engine in (first, second)]
+    return not bool(np.all(np.abs(given[0] - given[1]) <= GARBAGE))  # also for NaN
+
+
+def _best_scores(engine: Engine, frame: NDArray[np.uint8]) -> NDArray[np.float32]:
+    loan = engine.lend(engine.batch_sizes[0])
+    for slot in loan.slots:
+        slot.pixels[:] = frame
+        slot.layout = None
+    outputs = engine.collect(engine.submit(loan)).outputs
+    values: NDArray[np.float32] = outputs["scores" if "scores" in outputs else "embedding"][0]
+    return values

@@ -1,0 +1,205 @@
+"""The passport of an engine: what it is, what it was made of, how good and how fast it was measured to be, and where.
+
+A passport is a JSON file beside the engine. Its word counts for the very graph, runtime, type of arithmetic and instruction set
+that it names: the same file may be right in one runtime and garbage in another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+
+SUFFIX = ".passport.json"
+"""how the file of a passport that travels with a graph ends"""
+
+Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+Share = Annotated[float, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class CardSummary(_Part):
+    """What the network is, of its card."""
+
+    name: str
+    task: Literal["detect", "classify", "embed"]
+    head: str = ""
+    width: int = Field(ge=1, description="input, pixels")
+    height: int = Field(ge=1, description="input, pixels")
+    labels: int = Field(default=0, ge=0, description="number of labels; 0: none")
+    license: str = ""
+
+
+class Sources(_Part):
+    """Checksums of what it was made of; empty where there is no such thing."""
+
+    graph: Sha256 = Field(description="the deployment graph that runs")
+    source: Sha256 = Field(default="", description="the raw network, as on the card")
+    calibration: Sha256 = Field(default="", description="the frames that it was calibrated with")
+
+
+class DeviceFacts(_Part):
+    """What it runs on."""
+
+    kind: Literal["cpu", "cuda"] = "cpu"
+    name: str
+    instructions: tuple[str, ...] = Field(default=(), description="of those that decide about speed and results")
+    cores: int = Field(default=1, ge=1, description="processors that may be used")
+
+
+class MeasuredAccuracy(_Part):
+    """How far the results are from those of FP32, or from the truth."""
+
+    metric: str = Field(description="for instance: agreement with FP32, mAP 0.50:0.95")
+    value: float = Field(description="loss against FP32 in points (per cent); negative: better than FP32")
+    low: float = Field(description="lower end of the 95 % interval of the loss")
+    high: float = Field(description="upper end")
+    data: str = Field(description="what it was measured on, in words")
+    data_sha256: Sha256 = ""
+    frames: int = Field(ge=0)
+    judged: Literal["proven", "not proven"] = Field(description="whether the frames were enough to tell")
+
+
+class MeasuredSpeed(_Part):
+    """How fast it was, for one batch size."""
+
+    batch: int = Field(ge=1)
+    workers: int = Field(ge=1, description="batches in flight")
+    threads: int = Field(ge=1, description="threads of each")
+    p50_ms: Share = Field(description="time of a batch while the others run too")
+    p95_ms: Share
+    fps: Share = Field(description="pictures a second, all workers together")
+    fps_low: Share = Field(description="lower end of the 95 % interval of the median")
+    fps_high: Share
+    cpu_ms: Share = Field(default=0, description="time of the processors for each picture; 0: not measured")
+    fp32_ratio: float | None = Field(
+        default=None, ge=0, description="times the pictures a second of FP32 on ONNX Runtime, measured in turns with it"
+    )
+
+
+class Passport(_Part):
+    """The record that travels with an engine."""
+
+    format: Literal[1] = 1
+    engine: str = Field(pattern=r"^[a-z0-9]+-[a-z]+-[a-z0-9]+$", description="runtime-device-precision")
+    card: CardSummary
+    sources: Sources
+    runtime: str
+    runtime_version: str
+    compute: Literal["f32", "bf16", "f16"] = "f32"
+    tools: Mapping[str, str] = Field(default_factory=dict, description="versions of what else took part")
+    device: DeviceFacts
+    precision: Mapping[str, str] = Field(
+        default_factory=dict, description="by group of layers, such as {'convolutions': 'int8', 'box decoding': 'fp32'}"
+    )
+    accuracy: tuple[MeasuredAccuracy, ...] = ()
+    speed: tuple[MeasuredSpeed, ...] = ()
+    memory_bytes: int | None = Field(default=None, ge=0, description="by which loading and warming it up made the process grow")
+    build_seconds: float | None = Field(default=None, ge=0)
+    date: AwareDatetime
+
+    def loss(self) -> MeasuredAccuracy | None:
+        """The accuracy that decides: of what is proven, the greatest loss at the interval's upper end; None where nothing is."""
+        return max((one for one in self.accuracy if one.judged == "proven"), key=lambda one: one.high, default=None)
+
+    def fastest(self) -> MeasuredSpeed | None:
+        """The speed in the configuration that gave the most pictures a second; None where none was measured."""
+        return max(self.speed, key=lambda one: one.fps, default=None)
+
+    def holds_for(self, graph_sha256: str, device: DeviceFacts, runtime_version: str | None = None) -> bool:
+        """Whether its accuracy counts here: the same graph and instructions, and the runtime's version where one is given."""
+        return (
+            self.sources.graph == graph_sha256
+            and (self.device.kind, self.device.instructions) == (device.kind, device.instructions)
+            and runtime_version in (None, self.runtime_version)
+        )
+
+    def to_json(self) -> str:
+        """The passport as its file holds it."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def summarise(card: ModelCard) -> CardSummary:
+    """What a passport keeps of a card."""
+    return CardSummary(
+        name=card.name,
+        task=card.task,
+        head=card.head,
+        width=card.input.width,
+        height=card.input.height,
+        labels=len(card.labels or ()),
+        license=card.license,
+    )
+
+
+def parse_passport(text: str, where: str) -> Passport:
+    """Check a passport.
+
+    Args:
+        text: JSON.
+        where: names the file in an error.
+
+    Raises:
+        EngineError: it is no passport, or one of a format that we do not know; names the first wrong field.
+    """
+    try:
+        return Passport.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "passport"
+        raise EngineError(f"{where}: field '{field}': {first['msg']}", "build the engine again") from error
+
+
+def read_passport(path: Path) -> Passport:
+    """Read a passport.
+
+    Raises:
+        EngineError: the file cannot be read or is no passport.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read: {error.strerror}", "build the engine again") from error
+    except UnicodeDecodeError as error:
+        raise EngineError(f"{path}: is no passport", "build the engine again") from error
+    return parse_passport(text, str(path))
+
+
+def write_passport(passport: Passport, path: Path) -> None:
+    """Write a passport, as a whole or not at all.
+
+    Raises:
+        EngineError: it cannot be written; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        temporary.write_text(passport.to_json(), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise EngineError(f"{path}: cannot be written: {error.strerror}", "make room, or write elsewhere") from error
+
+
+def passport_file(graph: Path, engine: str) -> Path:
+    """Where a passport travels with its graph: ``model.onnx`` has ``model.ENGINE.passport.json`` beside it."""
+    return graph.with_name(f"{graph.stem}.{engine}{SUFFIX}")
+
+
+def passports_beside(graph: Path) -> list[Passport]:
+    """The passports that travel with a graph; those that cannot be read are left out."""
+    found = []
+    for path in sorted(graph.parent.glob(f"{graph.stem}.*{SUFFIX}")):
+        try:
+            found.append(read_passport(path))
+        except EngineError:
+            continue
+    return found
