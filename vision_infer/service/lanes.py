@@ -49,6 +49,7 @@ class Lanes:
         self._requests: dict[str, Requests] = {}
         self._opened = 0
         self._lock = threading.Lock()
+        self._closed = False
 
     def get(self, model: str) -> Lane | None:
         """The lane of a model, if it is open."""
@@ -88,11 +89,14 @@ class Lanes:
                 raise ModelError(f"{model} is a network for 'detect'", "'then' wants one for classification or embeddings")
             lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
-            self._supervisor.add_lane(lane)
+            with self._lock:
+                if self._closed:  # while it was loaded
+                    raise UnavailableError("the service stops", "try again when it is back")
+                self._supervisor.add_lane(lane)
+                self._lanes[name] = lane
         except BaseException:
             engine.__exit__(None, None, None)
             raise
-        self._lanes[name] = lane
         return lane
 
     def ask(self, model: str) -> Requests:
@@ -135,7 +139,9 @@ class Lanes:
             lane.engine.__exit__(None, None, None)
 
     def close(self) -> None:
-        """Free the engines; the supervisor is closed by then."""
+        """Free the engines, and those that are still loaded as soon as they are; the supervisor is closed by then."""
+        with self._lock:
+            self._closed = True
         for model in list(self._lanes):
             self._end_requests(model)
             self._lanes.pop(model).engine.__exit__(None, None, None)

@@ -276,7 +276,8 @@ class Service:
         try:
             self._lanes.open(self.settings.model)
         except VisionInferError as error:
-            self._error = error
+            if not self._ended.is_set():
+                self._error = error
             return
         except Exception as error:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
             self._error = VisionInferError(f"unexpected {type(error).__name__} while loading: {error}", "please report this")

@@ -59,7 +59,12 @@ def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], c
     notifier = ServiceNotifier(start.environ)
     states = StateLog(clock)
     service = Service(settings, StreamFiles(state_dir, settings.service), _sinks(settings, clock), states.tell, clock)
-    with WebServer(settings.service, service.hub) as web:
+    try:
+        listening = WebServer(settings.service, service.hub)
+    except VisionInferError:
+        service.close()
+        raise
+    with listening as web:
         try:
             service.start()
             web.start(make_app(service, tokens.tokens, clock))

@@ -1,0 +1,212 @@
+"""The service from its start to its end, in this process: with its web server, its file, and engines that hang."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import jsonschema
+import pytest
+
+from tests.pipeline.fakes import LONG_S, wait_for
+from tests.pipeline.live_fakes import until
+from tests.service.site import Engines, engines
+from vision_infer.config.serve import ServeSettings
+from vision_infer.config.serve_file import load_settings
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.core.errors import EngineError, ModelError, UsageError
+from vision_infer.core.result import RESULT_SCHEMA
+from vision_infer.service import serving
+from vision_infer.service.file_watch import FileWatch
+from vision_infer.service.serving import Start, serve
+
+__all__ = ["engines"]
+TEST = "test://?size=320x180&fps=20"
+
+
+class Served:
+    """A service in a thread of its own."""
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.folder = folder
+        self.file = folder / "serve.yaml"
+        self.file.write_text(text)
+        self.said: list[str] = []
+        self.stopping = threading.Event()
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self) -> Start:
+        environ = {"VISION_INFER_HOME": str(self.folder / "home")}
+        watch = FileWatch(self.file, SYSTEM_CLOCK)
+        return Start(self.load(), watch, self.load, environ)
+
+    def load(self) -> ServeSettings:
+        return load_settings(self.file, [], {}, {})
+
+    def _run(self) -> None:
+        try:
+            serve(self.start(), self.stopping, self.said.append)
+        except BaseException as error:  # noqa: BLE001
+            self.error = error
+
+    @property
+    def url(self) -> str:
+        until(lambda: self.said or not self.thread.is_alive(), "the service to say where it is")
+        assert self.said, self.error
+        return self.said[0].removeprefix("vision-infer serves on ")
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, trust_env=False, timeout=LONG_S)
+
+    def streams(self) -> dict[str, str]:
+        """The state of each stream."""
+        answer = self.get("/api/v1/streams").json()
+        listed = answer["streams"] if isinstance(answer, dict) else answer
+        return {one["name"]: one["status"]["state"] for one in listed}
+
+    def stop(self) -> float:
+        """Let it stop; returns how long that took, seconds."""
+        began = time.monotonic()
+        self.stopping.set()
+        self.thread.join(LONG_S)
+        assert not self.thread.is_alive(), "the service does not stop"
+        return time.monotonic() - began
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch, engines: Engines) -> None:
+    monkeypatch.setattr(serving, "configure", lambda form: None)
+    monkeypatch.setattr(serving, "resolve_model", engines.resolve)
+
+
+@contextmanager
+def serves(folder: Path, text: str) -> Iterator[Served]:
+    served = Served(folder, text)
+    served.thread.start()
+    try:
+        yield served
+    finally:
+        served.stop()
+
+
+def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
+    rows = tmp_path / "rows.jsonl"
+    streams = f"streams: {{a: {{url: '{TEST}'}}, b: {{url: '{TEST}'}}}}"
+    text = f"model: one\nservice: {{port: 0}}\nresults: {{jsonl: {rows}}}\n{streams}\n"
+    with serves(tmp_path, text) as served:
+        assert served.get("/healthz").status_code == 200
+        until(lambda: served.get("/readyz").status_code == 200)
+        until(lambda: served.streams() == {"a": "live", "b": "live"})
+        until(lambda: rows.exists() and rows.read_text().count("\n") > 10)
+        assert served.stop() < serving.DRAIN_S
+        assert served.error is None
+        assert len(served.said) == 1
+        with pytest.raises(httpx.ConnectError):
+            served.get("/healthz")
+    assert engines.loaded == set()
+    text = rows.read_text()
+    assert text.endswith("}\n")
+    for line in text.splitlines():
+        row = json.loads(line)
+        jsonschema.validate(row, RESULT_SCHEMA)
+        assert row["clock"] == "camera"
+    assert not [one for one in threading.enumerate() if one.name.startswith(("stream-", "inference-", "results", "live-watch"))]
+
+
+def test_a_file_that_changes_is_taken_over_and_a_broken_one_is_not(
+    tmp_path: Path, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = "model: one\nservice: {port: 0}\nstreams:\n"
+    with serves(tmp_path, f"{text}  a: {{url: '{TEST}'}}\n") as served:
+        until(lambda: served.streams() == {"a": "live"})
+        served.file.write_text(f"{text}  a: {{url: '{TEST}'}}\n  b: {{url: '{TEST}'}}\n")
+        until(lambda: served.streams() == {"a": "live", "b": "live"})
+        served.file.write_text(f"{text}  a: {{url: '{TEST}', wieght: 3}}\n")
+        until(lambda: "cannot be used" in caplog.text)
+        assert served.streams() == {"a": "live", "b": "live"}
+        served.file.write_text(f"{text}  b: {{url: '{TEST}', model: nonsense}}\n".replace("port: 0", "port: 1"))
+        until(lambda: served.streams() == {"b": "failed"})
+        assert "service.port: needs a restart" in caplog.text
+        served.file.write_text(f"{text}  b: {{url: '{TEST}'}}\n")
+        until(lambda: served.streams() == {"b": "live"})
+        served.file.unlink()
+        assert served.streams() == {"b": "live"}
+
+
+def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path, engines: Engines) -> None:
+    before = threading.active_count()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        served = Served(tmp_path, f"model: one\nservice: {{port: {port}}}\nstreams: {{a: {{url: '{TEST}'}}}}\n")
+        with pytest.raises(UsageError, match=str(port)):
+            serve(served.start(), served.stopping, served.said.append)
+    assert served.said == []
+    assert engines.opened == []
+    until(lambda: threading.active_count() <= before)
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
+    served = Served(tmp_path, "model: nonsense\nservice: {port: 0}\n")
+    with pytest.raises(ModelError, match="nonsense"):
+        serve(served.start(), served.stopping, served.said.append)
+    assert served.said == []
+
+
+def test_an_engine_that_cannot_be_loaded_ends_the_service(tmp_path: Path) -> None:
+    served = Served(tmp_path, "model: broken\nservice: {port: 0}\n")
+    with pytest.raises(EngineError, match="broken: cannot be loaded"):
+        serve(served.start(), served.stopping, served.said.append)
+
+
+@pytest.mark.parametrize("where", ["running", "loading"])
+def test_an_engine_that_hangs_does_not_keep_the_service_from_its_end(
+    tmp_path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    monkeypatch.setattr(serving, "DRAIN_S", 0.3)
+    hangs, go = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        hangs.set()
+        wait_for(go)
+
+    if where == "running":
+        engines.run = hang
+    else:
+        engines.before_open = hang
+    try:
+        with serves(tmp_path, f"model: one\nservice: {{port: 0}}\nstreams: {{a: {{url: '{TEST}'}}}}\n") as served:
+            assert served.url
+            wait_for(hangs)
+            assert served.stop() < LONG_S / 3
+            assert served.error is None
+        assert ("was not finished within 0.3 s" in caplog.text) is (where == "running")
+    finally:
+        go.set()
+    until(lambda: not [one for one in threading.enumerate() if one.name in ("service-close", "service-start", "results")])
+    assert engines.loaded == set()
+
+
+def test_away_from_loopback_a_token_is_said_once(tmp_path: Path, engines: Engines) -> None:
+    text = "model: one\nservice: {port: 0, host: 0.0.0.0}\n"
+    with serves(tmp_path, text) as served:
+        assert served.get("/healthz").status_code == 200
+        assert served.get("/api/v1/streams").status_code == 401
+        until(lambda: len(served.said) == 2)
+        token = served.said[1].rpartition(" ")[2]
+        answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        assert answer.status_code == 200
+    with serves(tmp_path, text) as served:
+        answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
+        assert answer.status_code == 200
+        assert len(served.said) == 1
+    for path in (tmp_path / "home").rglob("*"):
+        assert not path.is_file() or token not in path.read_text()
