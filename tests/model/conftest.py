@@ -65,11 +65,29 @@ def run() -> Run:
     return call
 
 
+def put_together(
+    node: onnx.NodeProto, parts: tuple[tuple[int, str], ...], initializers: list[onnx.TensorProto], kind: Any
+) -> list[onnx.NodeProto]:
+    """In place of a node that copies: its columns apart, an operator on each part, and together again."""
+    name, source = node.output[0], node.input[0]
+    initializers.append(numpy_helper.from_array(np.array([width for width, _ in parts]), f"{name}_widths"))
+    pieces = [f"{name}_piece{number}" for number in range(len(parts))]
+    nodes = [helper.make_node("Split", [source, f"{name}_widths"], pieces, axis=2)]
+    for piece, (width, op) in zip(pieces, parts, strict=True):
+        unit = np.eye(width) if op == "MatMul" else np.ones(1)
+        initializers.append(numpy_helper.from_array(unit.astype(kind), f"{piece}_unit"))
+        inputs = [piece] if op == "Sigmoid" else [piece, f"{piece}_unit"]
+        nodes.append(helper.make_node(op, inputs, [f"{piece}_made"]))
+    nodes.append(helper.make_node("Concat", [f"{piece}_made" for piece in pieces], [name], axis=2))
+    return nodes
+
+
 @pytest.fixture
 def fabricate(tmp_path: Path) -> Fabricate:
     """Write a raw network whose outputs are given values times the mean of the picture (as the network sees it).
 
-    The batch is fixed at 1 by a Reshape, as in real exports.
+    The batch is fixed at 1 by a Reshape, as in real exports. ``parts`` are the columns of an output as its network makes them:
+    how many, and by which operator, MatMul (which changes nothing), Sigmoid or Mul.
     """
 
     def make(
@@ -80,6 +98,7 @@ def fabricate(tmp_path: Path) -> Fabricate:
         opset: int = 13,
         batch: int | str = 1,
         sigmoid: tuple[str, ...] = (),
+        parts: dict[str, tuple[tuple[int, str], ...]] | None = None,
         extra: tuple[onnx.NodeProto, ...] = (),
         extra_inputs: tuple[onnx.ValueInfoProto, ...] = (),
         half: bool = False,
@@ -98,11 +117,15 @@ def fabricate(tmp_path: Path) -> Fabricate:
                 steps = [("Squeeze", ["mean", "axis"], {}), ("Mul", [f"{name}_values", f"{name}_0"], {})]
             if name in sigmoid:
                 steps.append(("Sigmoid", [f"{name}_{len(steps) - 1}"], {}))
+            if name in (parts or {}):
+                steps.append(("Identity", [f"{name}_{len(steps) - 1}"], {}))
             if integer:
                 steps.append(("Cast", [f"{name}_{len(steps) - 1}"], {"to": TensorProto.INT64}))
             for number, (op, inputs, attributes) in enumerate(steps):
                 made = name if number == len(steps) - 1 else f"{name}_{number}"
                 nodes.append(helper.make_node(op, inputs, [made], **attributes))
+            if name in (parts or {}):
+                nodes[-1:] = put_together(nodes[-1], (parts or {})[name], initializers, float_type)
             infos.append(helper.make_tensor_value_info(name, TensorProto.INT64 if integer else kind, [batch, *values.shape]))
         picture = helper.make_tensor_value_info("images", kind, [batch, 3, *size])
         graph = helper.make_graph([*nodes, *extra], "raw", [picture, *extra_inputs], infos, initializers)

@@ -14,10 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vision_infer.core.card import parse_card
 from vision_infer.core.geometry import Size
+from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import read_card
 from vision_infer.model.heads import find_head
-from vision_infer.model.importing import build_deployment_graph
 
 NANODET = find_head("nanodet").DEFAULTS
 CARD = parse_card(

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from vision_infer.core.card import InputSize, ModelCard
 from vision_infer.core.geometry import Size
+from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import assert_dynamic_batch, read_card
 from vision_infer.model.heads import find_head
-from vision_infer.model.importing import build_deployment_graph
 
 Arrays = dict[str, NDArray[Any]]
 SIZE = Size(416, 416)

@@ -12,11 +12,21 @@ import pytest
 
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
+from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.catalogue import read_card_file, resolve_model
 from vision_infer.model.graph import read_card
-from vision_infer.model.importing import build_deployment_graph, card_to_yaml, import_model, read_labels
+from vision_infer.model.importing import import_model
+from vision_infer.model.labels import read_labels
+from vision_infer.model.model_folder import card_to_yaml
 
 YOLOX = {"output": np.ones((84, 8))}
+
+
+def raw_yolox(fabricate: Any, *size: Any, **options: Any) -> Path:
+    """A YOLOX: boxes straight from linear layers, objectness and classes behind a Sigmoid each."""
+    parts = {"output": ((4, "MatMul"), (1, "Sigmoid"), (3, "Sigmoid"))}
+    path: Path = fabricate(YOLOX, *size, parts=parts, **options)
+    return path
 
 
 @pytest.fixture
@@ -29,12 +39,13 @@ def folders(models: Path) -> list[str]:
 
 
 def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
-    file = fabricate(YOLOX)
+    file = raw_yolox(fabricate)
     heard: list[str] = []
     graph = import_model(file, "mine", model_dir=models, say=heard.append)
     assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
     assert heard == [
-        "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each"
+        "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each, "
+        "boxes straight from convolutions"
     ]
     card = read_card_file(models / "mine" / "model.yaml")
     assert card == read_card(onnx.load(graph), "x")
@@ -47,7 +58,7 @@ def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, mode
 def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\n dog \nthing\n\n")
     graph = import_model(
-        fabricate(YOLOX, ("h", "w"), batch="n"),
+        raw_yolox(fabricate, ("h", "w"), batch="n"),
         "mine",
         "yolox",
         labels=tmp_path / "labels.txt",
@@ -56,7 +67,7 @@ def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: 
         color="rgb",
         mean=(1.0, 2.0, 3.0),
         std=(4.0, 5.0, 6.0),
-        input_size=Size(64, 64),
+        inputs=(Size(64, 64),),
         model_dir=models,
         candidates=7,
     )
@@ -76,7 +87,7 @@ def test_a_file_that_leaves_its_size_open_gets_the_usual_one_of_its_family(fabri
 
 
 def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_path: Path) -> None:
-    first = import_model(fabricate(YOLOX), "mine", model_dir=models)
+    first = import_model(raw_yolox(fabricate), "mine", model_dir=models)
     same = import_model(first, "mine", model_dir=tmp_path / "same")
     assert same.read_bytes() == first.read_bytes()
     renamed = onnx.load(import_model(first, "other", model_dir=models))
@@ -91,7 +102,7 @@ def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_
 
 
 def test_a_card_on_a_graph_that_does_not_keep_the_contract(fabricate: Any, models: Path) -> None:
-    graph = import_model(fabricate(YOLOX), "mine", model_dir=models)
+    graph = import_model(raw_yolox(fabricate), "mine", model_dir=models)
     model = onnx.load(graph)
     del model.graph.output[2:]
     onnx.save(model, graph)
@@ -100,10 +111,10 @@ def test_a_card_on_a_graph_that_does_not_keep_the_contract(fabricate: Any, model
 
 
 def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> None:
-    import_model(fabricate(YOLOX), "mine", model_dir=models)
+    import_model(raw_yolox(fabricate), "mine", model_dir=models)
     with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
-        import_model(fabricate(YOLOX), "mine", model_dir=models)
-    import_model(fabricate(YOLOX), "mine", fit="stretch", model_dir=models, overwrite=True)
+        import_model(raw_yolox(fabricate), "mine", model_dir=models)
+    import_model(raw_yolox(fabricate), "mine", fit="stretch", model_dir=models, overwrite=True)
     assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
     assert folders(models) == ["mine"]
 
@@ -111,7 +122,7 @@ def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> N
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 101])
 def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str) -> None:
     with pytest.raises(ModelError, match="model name"):
-        import_model(fabricate(YOLOX), name, model_dir=models)
+        import_model(raw_yolox(fabricate), name, model_dir=models)
     assert folders(models) == []
 
 
@@ -124,13 +135,13 @@ def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str)
         ({"labels": "none.txt"}, "cannot be read as labels"),
         ({"std": (1.0, 0.0, 1.0)}, "field 'std'"),
         ({"fill": (0, 0, 256)}, "field 'fill.2'"),
-        ({"input_size": Size(32, 32)}, "takes pictures of 64x64, not 32x32"),
+        ({"inputs": (Size(32, 32),)}, "no head fits"),
         ({"candidates": 0}, "cannot give 0 candidates"),
     ],
 )
 def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
-        import_model(fabricate(YOLOX), "mine", model_dir=models, **options)
+        import_model(raw_yolox(fabricate), "mine", model_dir=models, **options)
     assert "\n" not in str(caught.value)
     assert folders(models) == []
 
@@ -138,21 +149,21 @@ def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, opt
 def test_a_folder_that_cannot_be_written(fabricate: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"model 'mine' cannot be written to .*file"):
-        import_model(fabricate(YOLOX), "mine", model_dir=tmp_path / "file")
+        import_model(raw_yolox(fabricate), "mine", model_dir=tmp_path / "file")
 
 
 def test_a_failure_at_the_last_step_keeps_the_old_model(fabricate: Any, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = import_model(fabricate(YOLOX), "mine", model_dir=models)
+    graph = import_model(raw_yolox(fabricate), "mine", model_dir=models)
     content, rename = graph.read_bytes(), Path.rename
 
     def failing(self: Path, target: Path) -> Path:
-        if self.parent.name.startswith(".importing-") and self.name == "mine":
+        if self.parent.parent.name.startswith(".importing-") and self.name == "mine":
             raise OSError(28, "No space left on device")
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ModelError, match="No space left on device"):
-        import_model(fabricate(YOLOX), "mine", model_dir=models, overwrite=True)
+        import_model(raw_yolox(fabricate), "mine", model_dir=models, overwrite=True)
     assert graph.read_bytes() == content
     assert folders(models) == ["mine"]
 
@@ -163,7 +174,7 @@ def test_a_new_model_that_cannot_be_moved_leaves_nothing(fabricate: Any, models:
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ModelError, match="No space left on device"):
-        import_model(fabricate(YOLOX), "mine", model_dir=models)
+        import_model(raw_yolox(fabricate), "mine", model_dir=models)
     assert folders(models) == []
 
 
@@ -182,10 +193,10 @@ def test_labels(tmp_path: Path) -> None:
 
 def test_the_data_file_of_labels_is_inside_the_package() -> None:
     """The wheel takes every file of the package, and nothing beside it."""
-    from vision_infer.model import importing
+    from vision_infer.model import labels
 
-    assert importing.COCO_FILE.is_file()
-    assert importing.COCO_FILE.parent == Path(importing.__file__).parent
+    assert labels.COCO_FILE.is_file()
+    assert labels.COCO_FILE.parent == Path(labels.__file__).parent
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
+from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import (
     assert_dynamic_batch,
     check_contract,
@@ -22,8 +23,8 @@ from vision_infer.model.graph import (
     tensor_info,
     write_card,
 )
-from vision_infer.model.importing import build_deployment_graph
-from vision_infer.model.network import prepare_network, read_onnx
+from vision_infer.model.network import prepare_network
+from vision_infer.model.reading import read_onnx
 
 CARD = parse_card({"name": "made-up", "head": "yolox", "input": {"width": 64, "height": 64}}, "test")
 YOLOX = {"output": np.ones((84, 8))}
@@ -109,8 +110,6 @@ def test_the_input_size(fabricate: Any) -> None:
         prepare_network(model, "raw.onnx")
     network = prepare_network(model, "raw.onnx", Size(96, 32))
     assert (network.size, network.image.shape) == (Size(96, 32), (1, 3, 32, 96))
-    with pytest.raises(ModelError, match="takes pictures of 64x64, not 32x32"):
-        prepare_network(read_onnx(fabricate(YOLOX)), "raw.onnx", Size(32, 32))
 
 
 def test_an_input_that_takes_no_pictures(fabricate: Any) -> None:
@@ -135,7 +134,7 @@ def test_an_old_opset_is_converted_and_nodes_without_a_name_get_one(fabricate: A
 def test_an_opset_that_cannot_be_converted(fabricate: Any) -> None:
     model = read_onnx(fabricate(YOLOX))
     model.graph.node.append(helper.make_node("Unheard", ["mean"], ["x"]))
-    with pytest.raises(ModelError, match="cannot be converted to opset 17") as caught:
+    with pytest.raises(ModelError, match="node 'x' has the unknown operator 'Unheard'") as caught:
         prepare_network(model, "raw.onnx")
     assert "\n" not in str(caught.value)
 

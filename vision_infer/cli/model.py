@@ -60,7 +60,7 @@ def show(
     if json_output:
         typer.echo(card.model_dump_json(indent=2))
         return
-    from vision_infer.model.importing import card_to_yaml
+    from vision_infer.model.model_folder import card_to_yaml
 
     typer.echo(f"# {path}\n{card_to_yaml(card)}", nl=False)
 
@@ -79,18 +79,38 @@ def import_command(
     color: Annotated[str | None, typer.Option(metavar="rgb|bgr", help="Colour order of the network.")] = None,
     mean: Annotated[str | None, typer.Option(metavar="A,B,C", help="Subtracted, in colour order, 0–255.")] = None,
     std: Annotated[str | None, typer.Option(metavar="A,B,C", help="Divided by, in colour order.")] = None,
-    input_size: Annotated[
-        str | None, typer.Option("--input", metavar="WxH", help="Input size, for a file that leaves it open.")
+    inputs: Annotated[
+        str | None,
+        typer.Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first; a graph for each. Default: the file's."),
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="probabilities|sigmoid|softmax", help="What class scores are, or what makes them so. Default: seen."
+        ),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pictures for the proof. Default: made-up ones.", file_okay=False)
     ] = None,
     candidates: Annotated[int | None, typer.Option(min=1, max=5000, help="Boxes a picture before NMS. Default: 300.")] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Make a deployment graph and its card of an ONNX network; what is not given is the family's default."""
+    """Make a deployment graph and its card of an ONNX network; what is not given is the family's default.
+
+    The graph is run beside the network as it came, and has to give the same.
+    """
     import os
 
     from vision_infer.model.catalogue import model_dir as user_folder
-    from vision_infer.model.importing import import_model
+    from vision_infer.model.importing import Proposal, import_model
+    from vision_infer.precision.import_proof import prove_import, read_pictures
+
+    shown = None if pictures is None else read_pictures(pictures)
+
+    def prove(proposal: Proposal) -> None:
+        for line in prove_import(proposal, shown):
+            typer.echo(line)
 
     path = import_model(
         file,
@@ -102,11 +122,13 @@ def import_command(
         color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
         mean=_three("--mean", mean),
         std=_three("--std", std),
-        input_size=_size("--input", input_size),
+        inputs=_sizes("--input", inputs),
+        scores=_one_of("--scores", scores, ("probabilities", "sigmoid", "softmax")),  # type: ignore[arg-type]
         model_dir=user_folder(model_dir, os.environ),
         candidates=candidates,
         overwrite=overwrite,
         say=typer.echo,
+        prove=prove,
     )
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 
@@ -137,16 +159,20 @@ def evaluate(
     typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
 
 
-def _size(option: str, text: str | None) -> Size | None:
+def _sizes(option: str, text: str | None) -> tuple[Size, ...]:
+    """Sizes as HEIGHTxWIDTH, separated by commas."""
     from vision_infer.core.errors import UsageError
     from vision_infer.core.geometry import Size
 
-    if text is None:
-        return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
-        raise UsageError(f"{option} {text}: is no size", f"write {option} 640x384")
-    return Size(int(width), int(height))
+    found = []
+    for part in [] if text is None else text.lower().split(","):
+        height, _, width = part.strip().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+            raise UsageError(
+                f"{option} {text}: is no size", f"write height and width: {option} 384x640, or {option} 384x640,640x640"
+            )
+        found.append(Size(int(width), int(height)))
+    return tuple(found)
 
 
 def _three(option: str, text: str | None) -> tuple[float, float, float] | None:

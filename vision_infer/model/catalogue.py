@@ -1,13 +1,15 @@
 """Where models are found: the user's own folder first, then the bundled ones.
 
 A model is a folder with ``model.yaml`` (its card) and ``model.onnx`` (its deployment graph); the folder's name is the model's.
-Nothing here reads a graph, so that listing is quick.
+It may hold further graphs for other input sizes, ``model-HEIGHTxWIDTH.onnx``. Nothing here reads a graph, so that listing
+is quick.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,12 @@ from typing import Literal
 
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import ModelError
+from vision_infer.core.geometry import Size
 
 CARD_FILE = "model.yaml"
 GRAPH_FILE = "model.onnx"
 HOME_VARIABLE = "VISION_INFER_HOME"
+_OTHER_GRAPH = re.compile(r"model-([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\.onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,35 @@ def resolve_model(
     else:
         hint = f"there are {', '.join(entries) or 'no models'}; 'vision-infer model import' adds one"
     raise ModelError(f"unknown model '{name}'", hint)
+
+
+def model_inputs(
+    name: str, explicit: Path | None = None, environ: Mapping[str, str] | None = None, bundled: Path | None = None
+) -> dict[Size, Path]:
+    """The .onnx files of a model by input size; the first is the one that :func:`resolve_model` gives.
+
+    Args:
+        name: of a model.
+        explicit: the user's folder, as for :func:`model_dir`. The others are as for :func:`list_models`.
+        environ: the environment.
+        bundled: the folder of the bundled models.
+
+    Raises:
+        ModelError: as :func:`resolve_model`.
+    """
+    path = resolve_model(name, explicit, environ, bundled)
+    card = read_card_file(path.with_name(CARD_FILE))
+    found = {card.input_size: path}
+    for other in sorted(path.parent.glob("model-*.onnx")):
+        match = _OTHER_GRAPH.fullmatch(other.name)
+        if match is not None:
+            found.setdefault(Size(int(match[2]), int(match[1])), other)
+    return found
+
+
+def graph_file(size: Size, first: Size) -> str:
+    """The name of a model's graph for an input size, where ``first`` is the model's own."""
+    return GRAPH_FILE if size == first else f"model-{size.height}x{size.width}.onnx"
 
 
 def _scan(folder: Path, origin: Literal["bundled", "user"]) -> list[ModelEntry]:

@@ -13,7 +13,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +129,52 @@ def check_labels(network: RawNetwork, card: ModelCard, classes: int) -> None:
     if card.labels is not None and len(card.labels) != classes:
         message = f"{network.where}: the network has {classes} classes, but there are {len(card.labels)} labels"
         raise ModelError(message, "give a file with one label a line in the network's order, or no labels")
+
+
+def columns(builder: GraphBuilder, tensor: str, start: int, stop: int, name: str) -> str:
+    """Columns ``start`` to ``stop`` of [B, N, D]."""
+    bounds = (builder.ints(f"{name}_start", start), builder.ints(f"{name}_stop", stop), builder.ints(f"{name}_axis", 2))
+    return builder.add("Slice", tensor, *bounds, name=name)
+
+
+def corners(builder: GraphBuilder, centre: str, size: str) -> str:
+    """Boxes xyxy [B, K, 4] of their centres and their widths and heights, [B, K, 2] each."""
+    half = builder.add("Mul", size, builder.constant("half", np.array(0.5, np.float32)), name="wh_half")
+    ends = (builder.add("Sub", centre, half, name="box_min"), builder.add("Add", centre, half, name="box_max"))
+    return builder.add("Concat", *ends, name="box", axis=2)
+
+
+def as_probabilities(builder: GraphBuilder, scores: str, kind: ScoreKind) -> str:
+    """Class scores [B, …, C] as what they mean: 0–1."""
+    if kind == "sigmoid":
+        return builder.add("Sigmoid", scores, name="scores_sigmoid")
+    return builder.add("Softmax", scores, name="scores_softmax", axis=-1) if kind == "softmax" else scores
+
+
+def top_of_best(builder: GraphBuilder, scores: str, anchors: int, candidates: int) -> TopPairs:
+    """The K anchors whose best classes are best, with that class alone; as networks are used whose classes exclude each other.
+
+    Args:
+        builder: takes the nodes.
+        scores: float32 [B, N, C].
+        anchors: N.
+        candidates: K; less where there are less than K anchors.
+    """
+    count = min(candidates, anchors)
+    best = builder.reduce_max(scores, 2, "query_best")
+    classes = builder.add("ArgMax", scores, name="query_class", axis=2, keepdims=0)
+    values, top = builder.add_many("TopK", best, builder.ints("query_count", count), name="query_top", outputs=2, axis=1)
+    chosen = builder.add("GatherElements", classes, top, name="query_class_top", axis=1)
+    return TopPairs(values, builder.cast(chosen, TensorProto.INT32, "query_class_int32"), top, count)
+
+
+def find_strides(size: Size, anchors: int | None, choices: tuple[tuple[int, ...], ...], each: int = 1) -> tuple[int, ...] | None:
+    """The strides whose cells are as many as a network's anchors; None where none of the choices are.
+
+    Args:
+        size: the network's input.
+        anchors: of the network.
+        choices: sets of strides, the usual ones first.
+        each: anchors of a cell.
+    """
+    return next((strides for strides in choices if each * sum(grid_counts(size, strides)) == anchors), None)

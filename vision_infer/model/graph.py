@@ -20,11 +20,12 @@ PREFIX = "vision_infer/"
 """of every node and tensor that we add"""
 BATCH = "batch"
 """the symbolic first dimension of every input and output"""
-_OUTPUTS = {
+OUTPUTS = {
     "detect": {"boxes": (TensorProto.FLOAT, 3), "scores": (TensorProto.FLOAT, 2), "class_ids": (TensorProto.INT32, 2)},
     "classify": {"scores": (TensorProto.FLOAT, 2)},
     "embed": {"embedding": (TensorProto.FLOAT, 2)},
 }
+"""element type and rank of a deployment graph's outputs, by task"""
 OPSET = 17
 """the lowest operator set of a deployment graph"""
 
@@ -166,7 +167,7 @@ def check_contract(model: onnx.ModelProto, card: ModelCard, where: str) -> None:
     Raises:
         ModelError: names what is otherwise.
     """
-    wanted = [("images", (TensorProto.UINT8, 4)), *_OUTPUTS[card.task].items()]
+    wanted = [("images", (TensorProto.UINT8, 4)), *OUTPUTS[card.task].items()]
     infos = (*model.graph.input, *model.graph.output)
     found = [(info.name, (info.type.tensor_type.elem_type, len(dims_of(info)))) for info in infos]
     if sorted(found) != sorted(wanted) or dims_of(infos[0])[1:] != (card.input.height, card.input.width, 3):

@@ -1,7 +1,8 @@
-"""DETR's grandchildren (RT-DETR, D-FINE, DEIM) exported with their post-processing: labels, boxes, scores, no NMS.
+"""DETR and its grandchildren (RT-DETR, D-FINE, DEIM): a fixed number of boxes, no NMS; with their post-processing or without it.
 
-The file takes, beside the pictures, ``orig_target_sizes`` (width, height) and gives boxes in pixels of that size. Here
-it is the input's own size, fixed, so that boxes come in input pixels as from every other head.
+With it the file takes, beside the pictures, ``orig_target_sizes`` (width, height) and gives labels, boxes and scores, the boxes
+in pixels of that size. Here it is the input's own size, fixed, so that boxes come in input pixels as from every other head.
+Without it there are class scores [B, Q, C] and boxes [B, Q, 4] of centre and size, as shares of the input.
 """
 
 from __future__ import annotations
@@ -11,10 +12,20 @@ from onnx import TensorProto, helper
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
-from vision_infer.model.decode import as_float, gather_rows
+from vision_infer.model.decode import (
+    as_float,
+    as_probabilities,
+    check_labels,
+    columns,
+    corners,
+    gather_rows,
+    top_of_best,
+    top_pairs,
+)
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
-from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
+from vision_infer.model.origin import LINEAR, Columns, find_score_kind
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -39,6 +50,25 @@ def _find_outputs(network: RawNetwork) -> tuple[Tensor, Tensor, Tensor] | None:
     return (labels[0], boxes[0], scores[0]) if labels and boxes and scores else None
 
 
+def _find_queries(network: RawNetwork) -> tuple[Tensor, Tensor] | None:
+    """Class scores and boxes of a network without post-processing; None where they are not there."""
+    if len(network.other_inputs) > 1 or any(tensor.shape[1:] != (2,) for tensor in network.other_inputs):
+        return None
+    threes = [tensor for tensor in network.outputs if len(tensor.shape) == 3 and None not in tensor.shape]
+    boxes = [tensor for tensor in threes if tensor.shape[2] == 4]
+    if len(boxes) > 1:
+        boxes = [tensor for tensor in boxes if "box" in tensor.name]
+    if len(boxes) != 1:
+        return None
+    scores = [tensor for tensor in threes if tensor is not boxes[0] and tensor.shape[1] == boxes[0].shape[1]]
+    if len(scores) > 1:  # some give their last hidden states too
+        scores = [tensor for tensor in scores if "logit" in tensor.name or "score" in tensor.name]
+    # A regression against anchors comes straight from a convolution.
+    if len(scores) != 1 or len(threes) != len(network.outputs) or Columns(network, boxes[0], 4).ops(0, 4) & LINEAR:
+        return None
+    return scores[0], boxes[0]
+
+
 def _count_of_top_k(network: RawNetwork, scores: Tensor) -> int | None:
     """What shape inference loses in a Tile further up: the scores come from a TopK with a constant count."""
     node = network.producer(scores, ("Identity", "Cast"))
@@ -48,25 +78,77 @@ def _count_of_top_k(network: RawNetwork, scores: Tensor) -> int | None:
 
 def recognise(network: RawNetwork) -> str | None:
     """Why a network is of DETR's kind; None if it is not."""
-    found = _find_outputs(network)
-    if found is None:
+    if _find_outputs(network) is not None:
+        return f"labels, boxes and scores as outputs, and the picture's size as input '{network.other_inputs[0].name}'"
+    queries = _find_queries(network)
+    if queries is None:
         return None
-    return f"labels, boxes and scores as outputs, and the picture's size as input '{network.other_inputs[0].name}'"
+    scores, boxes = queries
+    each = f"for each of {scores.shape[1]} queries"
+    return f"outputs '{scores.name}' of {scores.shape[2]} class scores and '{boxes.name}' of a box {each}"
 
 
-def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:  # noqa: ARG001
-    """Add what is left to do; see :class:`vision_infer.model.head.Head`. The card is not used."""
-    found = _find_outputs(network)
-    if found is None:
-        raise network.refuse("detr", "it wants labels [N, K], boxes [N, K, 4], scores [N, K], and an input of sizes [N, 2]")
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add what is left to do; see :class:`vision_infer.model.head.Head`."""
+    found, queries = _find_outputs(network), _find_queries(network)
+    if found is None and queries is None:
+        why = "it wants labels [N, K], boxes [N, K, 4], scores [N, K] and an input of sizes [N, 2]"
+        raise network.refuse("detr", f"{why}; or class scores [N, Q, C] and boxes [N, Q, 4]")
+    for sizes in network.other_inputs:
+        size = np.array([[network.size.width, network.size.height]]).astype(helper.tensor_dtype_to_np_dtype(sizes.dtype))
+        builder.rename(builder.constant("input_size", size), sizes.inside)
+    if found is not None:
+        return _take_chosen(builder, network, found, candidates)
+    assert queries is not None
+    return _choose(builder, network, card, queries, candidates)
+
+
+def _choose(
+    builder: GraphBuilder, network: RawNetwork, card: ModelCard, outputs: tuple[Tensor, Tensor], candidates: int
+) -> Decoded:
+    """The best boxes of all queries: pairs of query and class where classes stand apart, else each query's best class."""
+    logits, boxes = outputs
+    queries, width = logits.shape[1] or 0, logits.shape[2] or 0
+    kind, exclusive, classes, note = _find_kind(network, logits, width, None if card.labels is None else len(card.labels))
+    check_labels(network, card, classes)
+    scores = as_probabilities(builder, as_float(builder, logits), kind)
+    if classes < width:
+        scores = columns(builder, scores, 0, classes, "scores_of_things")
+    if exclusive:
+        top = top_of_best(builder, scores, queries, candidates)
+    else:
+        top = top_pairs(builder, scores, queries, classes, candidates)
+    rows = gather_rows(builder, as_float(builder, boxes), top.anchors, "boxes_top")
+    sides = builder.constant("input_sides", np.array([network.size.width, network.size.height] * 2, np.float32))
+    rows = builder.add("Mul", rows, sides, name="boxes_pixels")
+    box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
+    return Decoded(box, top.scores, top.class_ids, (note,))
+
+
+def _find_kind(network: RawNetwork, logits: Tensor, width: int, labels: int | None) -> tuple[ScoreKind, bool, int, str]:
+    """What the scores are, whether classes exclude each other, how many there are, and how that was found out.
+
+    Where classes exclude each other, the last column is that of no object. Logits do not tell; the number of labels does.
+    """
+    logits_are: ScoreKind | None = None
+    if labels in (width, width - 1):
+        logits_are = "sigmoid" if labels == width else "softmax"
+    kind, note = find_score_kind(network, logits, width, logits_are)
+    inside = Columns(network, logits, width).ops(0, width)
+    exclusive = kind == "softmax" or (kind == "probabilities" and (inside == {"Softmax"} or labels == width - 1))
+    if network.scores is None and kind != "probabilities":
+        note += f" ({labels} labels for {width} columns)"
+    if exclusive:
+        note += "; the last column is no object"
+    return kind, exclusive, width - 1 if exclusive else width, note
+
+
+def _take_chosen(builder: GraphBuilder, network: RawNetwork, found: tuple[Tensor, Tensor, Tensor], candidates: int) -> Decoded:
+    """The boxes that the network has chosen, or the best of them."""
     labels, boxes, scores = found
     queries = scores.shape[1] or _count_of_top_k(network, scores)
     if queries is None:
         raise network.refuse("detr", "the number of its boxes is not static")
-    sizes = network.other_inputs[0]
-    size = np.array([[network.size.width, network.size.height]]).astype(helper.tensor_dtype_to_np_dtype(sizes.dtype))
-    builder.rename(builder.constant("input_size", size), sizes.inside)
-
     # The shapes are written out: what is inside the network may hide from inference that they are static.
     count = min(candidates, queries)
     flat, rows = builder.ints("flat_shape", 0, queries), builder.ints("box_shape", 0, queries, 4)

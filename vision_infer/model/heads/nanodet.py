@@ -1,7 +1,8 @@
 """NanoDet: class scores and, for each side of a box, a distribution over distances from the centre of a cell.
 
 Each stride has two outputs, [B, n, C] scores and [B, n, 4·bins] distributions, in any order; they are paired by n, and
-n tells the stride. The distance of a side is the mean of its distribution: Σ softmax(bins)·index·stride.
+n tells the stride. Or, as NanoDet-Plus has it, there is one output [B, N, C + 4·bins] for all strides. The distance of a side is
+the mean of its distribution: Σ softmax(bins)·index·stride.
 """
 
 from __future__ import annotations
@@ -12,10 +13,22 @@ import numpy as np
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
-from vision_infer.model.decode import as_float, check_labels, gather_rows, grid, grid_counts, top_pairs
+from vision_infer.model.decode import (
+    as_float,
+    as_probabilities,
+    check_labels,
+    columns,
+    find_strides,
+    gather_rows,
+    grid,
+    grid_counts,
+    top_pairs,
+)
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.heads._yolo import only_output
 from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.origin import LINEAR, Columns
 
 DEFAULTS = HeadDefaults(
     color="bgr",
@@ -28,6 +41,7 @@ DEFAULTS = HeadDefaults(
     input_size=Size(416, 416),
 )
 _STRIDES = (4, 8, 16, 32, 64, 128)
+_ONE_OUTPUT = ((8, 16, 32, 64), (8, 16, 32), (4, 8, 16, 32), (4, 8, 16, 32, 64), (8, 16, 32, 64, 128), (16, 32, 64), (16, 32))
 _USUAL_BINS = (8, 11, 17)  # reg_max 7, 10, 16
 _MOVES = ("Identity", "Transpose", "Reshape", "Concat", "Squeeze", "Unsqueeze", "Cast", "Flatten")
 
@@ -88,8 +102,38 @@ def _plausible(network: RawNetwork, levels: _Levels) -> bool:
     return not any(sigmoid) and levels.bins in _USUAL_BINS
 
 
+@dataclass(frozen=True, slots=True)
+class _One:
+    """One output for all strides: scores first, distributions behind."""
+
+    strides: tuple[int, ...]
+    classes: int
+    bins: int
+    has_sigmoid: bool
+
+
+def _find_one(network: RawNetwork, labels: int | None) -> _One | None:
+    """The layout of a single output; how many of its columns are classes is told by a Sigmoid over them, or by the labels."""
+    tensor = only_output(network)
+    strides = find_strides(network.size, tensor.shape[1], _ONE_OUTPUT) if tensor is not None else None
+    if tensor is None or strides is None:
+        return None
+    width = tensor.shape[2] or 0
+    inside = Columns(network, tensor, width)
+    classes, has_sigmoid = inside.parts[0].width, True
+    if not (inside.ops(0, classes) == {"Sigmoid"} and classes < width and inside.ops(classes, width) <= LINEAR):
+        if labels is None or not inside.ops(0, width) <= LINEAR:
+            return None
+        classes, has_sigmoid = labels, False
+    bins = (width - classes) // 4
+    return _One(strides, classes, bins, has_sigmoid) if bins >= 2 and classes + 4 * bins == width else None
+
+
 def recognise(network: RawNetwork) -> str | None:
     """Why a network is a NanoDet; None if it is not."""
+    one = _find_one(network, None)
+    if one is not None:
+        return f"one output of {one.classes} scores behind a Sigmoid and 4 x {one.bins} distance bins for each anchor"
     levels = _find_levels(network)
     if levels is None:
         return None
@@ -98,26 +142,31 @@ def recognise(network: RawNetwork) -> str | None:
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
     """Add NanoDet's decoding; see :class:`vision_infer.model.head.Head`."""
-    levels = _find_levels(network)
-    if levels is None:
+    levels, one = _find_levels(network), _find_one(network, None if card.labels is None else len(card.labels))
+    found = levels or one
+    if found is None:
         why = "it wants, for each stride, one output of class scores [1, n, C] and one of distances [1, n, 4 x bins]"
-        raise network.refuse("nanodet", why)
-    check_labels(network, card, levels.classes)
-    scores = builder.add("Concat", *(as_float(builder, tensor) for tensor in levels.scores), name="scores_all", axis=1)
-    if not levels.has_sigmoid:
-        scores = builder.add("Sigmoid", scores, name="scores_sigmoid")
-    anchors = sum(grid_counts(network.size, levels.strides))
-    top = top_pairs(builder, scores, anchors, levels.classes, candidates)
+        raise network.refuse("nanodet", f"{why}; or one output [1, N, C + 4 x bins] with a Sigmoid over its C, or as many labels")
+    check_labels(network, card, found.classes)
+    if levels is not None:
+        scores = builder.add("Concat", *(as_float(builder, tensor) for tensor in levels.scores), name="scores_all", axis=1)
+        rows = builder.add("Concat", *(as_float(builder, tensor) for tensor in levels.distances), name="distances_all", axis=1)
+    else:
+        output, width = as_float(builder, network.outputs[0]), found.classes + 4 * found.bins
+        scores = columns(builder, output, 0, found.classes, "scores_all")
+        rows = columns(builder, output, found.classes, width, "distances_all")
+    scores = as_probabilities(builder, scores, "probabilities" if found.has_sigmoid else "sigmoid")
+    anchors = sum(grid_counts(network.size, found.strides))
+    top = top_pairs(builder, scores, anchors, found.classes, candidates)
 
-    rows = builder.add("Concat", *(as_float(builder, tensor) for tensor in levels.distances), name="distances_all", axis=1)
     rows = gather_rows(builder, rows, top.anchors, "distances_top")
-    shape = builder.ints("distances_shape", 0, top.count, 4, levels.bins)
+    shape = builder.ints("distances_shape", 0, top.count, 4, found.bins)
     share = builder.add("Softmax", builder.add("Reshape", rows, shape, name="distances_bins"), name="distances_softmax", axis=3)
-    index = builder.constant("bin_index", np.arange(levels.bins, dtype=np.float32))
+    index = builder.constant("bin_index", np.arange(found.bins, dtype=np.float32))
     weighted = builder.add("Mul", share, index, name="distances_weighted")
     distance = builder.add("ReduceSum", weighted, builder.ints("bin_axis", 3), name="distances", keepdims=0)
 
-    cells, steps = grid(network.size, levels.strides)
+    cells, steps = grid(network.size, found.strides)
     centres = np.tile((cells + np.float32(0.5)) * steps, (1, 2))
     signed_steps = steps * np.array([-1, -1, 1, 1], np.float32)
     centre = builder.add("Gather", builder.constant("centres", centres), top.anchors, name="centres_top", axis=0)

@@ -5,13 +5,12 @@ xy = (xy + cell)·stride, wh = exp(wh)·stride, score = objectness·class.
 
 from __future__ import annotations
 
-import numpy as np
-
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
-from vision_infer.model.decode import as_float, check_labels, gather_rows, grid, grid_counts, top_pairs
+from vision_infer.model.decode import as_float, check_labels, columns, corners, gather_rows, grid, grid_counts, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.heads._yolo import look_inside
 from vision_infer.model.network import RawNetwork
 
 DEFAULTS = HeadDefaults(
@@ -46,7 +45,11 @@ def recognise(network: RawNetwork) -> str | None:
     if layout is None:
         return None
     strides, anchors, classes = layout
-    return f"one output of {anchors} anchors, as strides {'/'.join(map(str, strides))} give, with 5 + {classes} values each"
+    inside = look_inside(network, network.outputs[0], 5 + classes)
+    if inside.boxes == "decoded" or not inside.scores_only or network.has_op("Exp"):
+        return None
+    seen = ", boxes straight from convolutions" if inside.boxes else ""
+    return f"one output of {anchors} anchors, as strides {'/'.join(map(str, strides))} give, with 5 + {classes} values each{seen}"
 
 
 def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
@@ -55,17 +58,17 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     if layout is None:
         counts = " or ".join(str(sum(grid_counts(network.size, strides))) for strides in _STRIDES)
         raise network.refuse("yolox", f"it wants one output [1, {counts}, 5 + classes]")
-    if network.has_op("Exp"):  # the raw network has none: sizes are decoded inside already
-        raise network.refuse("yolox", "its boxes are decoded already; export it without decode_in_inference")
+    # A raw network has no Exp: sizes are decoded inside already.
+    if network.has_op("Exp") or look_inside(network, network.outputs[0], 5 + layout[2]).boxes == "decoded":
+        raise network.refuse("yolox", "its boxes are decoded already; it is of the kind of head 'yolov5'")
     strides, anchors, classes = layout
     check_labels(network, card, classes)
     output = as_float(builder, network.outputs[0])
 
-    def columns(tensor: str, start: int, stop: int, name: str) -> str:
-        bounds = (builder.ints(f"{name}_start", start), builder.ints(f"{name}_stop", stop), builder.ints(f"{name}_axis", 2))
-        return builder.add("Slice", tensor, *bounds, name=name)
-
-    objectness, class_scores = columns(output, 4, 5, "objectness"), columns(output, 5, 5 + classes, "class_scores")
+    objectness, class_scores = (
+        columns(builder, output, 4, 5, "objectness"),
+        columns(builder, output, 5, 5 + classes, "class_scores"),
+    )
     scores = builder.add("Mul", objectness, class_scores, name="scores_all")
     top = top_pairs(builder, scores, anchors, classes, candidates)
 
@@ -73,10 +76,8 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     cells, steps = grid(network.size, strides)
     cell = builder.add("Gather", builder.constant("cells", cells), top.anchors, name="cells_top", axis=0)
     step = builder.add("Gather", builder.constant("strides", steps), top.anchors, name="strides_top", axis=0)
-    shifted = builder.add("Add", columns(rows, 0, 2, "xy_raw"), cell, name="xy_shifted")
+    shifted = builder.add("Add", columns(builder, rows, 0, 2, "xy_raw"), cell, name="xy_shifted")
     xy = builder.add("Mul", shifted, step, name="xy")
-    growth = builder.add("Exp", columns(rows, 2, 4, "wh_raw"), name="wh_exp")
+    growth = builder.add("Exp", columns(builder, rows, 2, 4, "wh_raw"), name="wh_exp")
     wh = builder.add("Mul", growth, step, name="wh")
-    half = builder.add("Mul", wh, builder.constant("half", np.array(0.5, np.float32)), name="wh_half")
-    corners = (builder.add("Sub", xy, half, name="box_min"), builder.add("Add", xy, half, name="box_max"))
-    return Decoded(builder.add("Concat", *corners, name="box", axis=2), top.scores, top.class_ids)
+    return Decoded(corners(builder, xy, wh), top.scores, top.class_ids)

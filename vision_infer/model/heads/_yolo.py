@@ -1,0 +1,47 @@
+"""What the YOLO families share: one output of a box, perhaps objectness, and classes for each anchor; how they differ inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.origin import LINEAR, Columns
+
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (4, 8, 16, 32, 64), (16, 32), (8, 16))
+"""sets of strides that are in use, the most usual first"""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """How a network makes the columns of its one output."""
+
+    boxes: Literal["raw", "decoded", ""]
+    """straight from convolutions; computed from them; empty where that is not known"""
+    objectness: bool | None
+    """whether the first score is made apart from the others; None where that is not known"""
+    scores_only: bool
+    """False where something behind the box is known to be no score"""
+
+
+def only_output(network: RawNetwork) -> Tensor | None:
+    """The output [1, …, …] of a network with one, and one input; None for others."""
+    if network.other_inputs or len(network.outputs) != 1 or len(network.outputs[0].shape) != 3:
+        return None
+    return network.outputs[0]
+
+
+def look_inside(network: RawNetwork, tensor: Tensor, width: int) -> Inside:
+    """Find out how the columns of an output are made: four of a box, and scores behind them."""
+    columns = Columns(network, tensor, width)
+    box, scores = columns.ops(0, 4), columns.ops(4, width)
+    known = columns.parted_at(4) and "" not in box
+    boxes: Literal["raw", "decoded", ""] = ""
+    if known and box <= LINEAR:
+        boxes = "raw"
+    elif known and not box & LINEAR:
+        boxes = "decoded"
+    sigmoid = columns.parted_at(4) and scores == {"Sigmoid"}
+    first_is_sigmoid = len(columns.parts) > 1 and box == {"Sigmoid"}
+    only = not columns.parted_at(4) or scores <= {"Sigmoid", ""}
+    return Inside(boxes, columns.parted_at(5) and width > 5 if sigmoid else None, only and not first_is_sigmoid)

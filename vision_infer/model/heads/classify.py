@@ -1,0 +1,53 @@
+"""Classifiers: one output [B, C] of logits or probabilities, which become probabilities."""
+
+from __future__ import annotations
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.decode import as_float, as_probabilities, check_labels
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Classified, HeadDefaults
+from vision_infer.model.heads._vector import flat, named, only_vector
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.origin import Columns, find_score_kind
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    fit="stretch",
+    fill=(124, 116, 104),
+    confidence=0.0,
+    iou=None,
+    input_size=Size(224, 224),
+    task="classify",
+)
+EMBEDDING_WORDS = ("embed", "feature", "descriptor")
+CLASS_WORDS = ("logit", "prob", "class", "score", "softmax", "cls")
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is a classifier; None if it is not."""
+    found = only_vector(network)
+    if found is None:
+        return None
+    tensor, width = found
+    ops = Columns(network, tensor, width).ops(0, width)
+    if ops <= {"Softmax", "LogSoftmax"}:
+        return f"one output of {width} values, which end in {next(iter(ops))}"
+    if named(tensor, *EMBEDDING_WORDS) or "Div" in ops or "LpNormalization" in ops:
+        return None
+    word = named(tensor, *CLASS_WORDS)
+    return f"one output of {width} values" + (f", whose name says '{word}'" if word else "")
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Classified:  # noqa: ARG001
+    """Make probabilities; see :class:`vision_infer.model.head.Head`. There are no candidates to choose."""
+    found = only_vector(network)
+    if found is None:
+        raise network.refuse("classify", "it wants one output [1, classes]")
+    tensor, width = found
+    check_labels(network, card, width)
+    kind, note = find_score_kind(network, tensor, width, "softmax")
+    scores = as_probabilities(builder, flat(builder, tensor, as_float(builder, tensor), width), kind)
+    return Classified(builder.add("Identity", scores, name="probabilities"), (note,))

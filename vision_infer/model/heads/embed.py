@@ -1,0 +1,62 @@
+"""Embedders: one output [B, D], which gets the length 1, so that a product of two vectors is the cosine between them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.decode import as_float
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Embedded, HeadDefaults
+from vision_infer.model.heads._vector import flat, named, only_vector
+from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.origin import Columns
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    fit="stretch",
+    fill=(124, 116, 104),
+    confidence=0.0,
+    iou=None,
+    input_size=Size(224, 224),
+    task="embed",
+)
+SMALLEST_LENGTH = 1e-12
+"""a vector that is shorter keeps its direction and stays shorter than 1"""
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is an embedder; None if it is not."""
+    found = only_vector(network)
+    if found is None:
+        return None
+    tensor, width = found
+    ops = Columns(network, tensor, width).ops(0, width)
+    if ops <= {"Softmax", "LogSoftmax"} or named(tensor, *CLASS_WORDS):
+        return None
+    if "Div" in ops or "LpNormalization" in ops:
+        return f"one output of {width} values, which end in a division by their length ({', '.join(sorted(ops))})"
+    word = named(tensor, *EMBEDDING_WORDS)
+    return f"one output of {width} values" + (f", whose name says '{word}'" if word else "")
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Embedded:  # noqa: ARG001
+    """Give the vector its length; see :class:`vision_infer.model.head.Head`. Neither card nor candidates are used."""
+    found = only_vector(network)
+    if found is None:
+        raise network.refuse("embed", "it wants one output [1, D]")
+    tensor, width = found
+    values = flat(builder, tensor, as_float(builder, tensor), width)
+    # Scaled before it is squared: the sum must not overflow.
+    most = builder.reduce_max(builder.add("Abs", values, name="sizes"), 1, "largest")
+    most = builder.add("Unsqueeze", most, builder.ints("largest_axis", 1), name="largest_column")
+    least = builder.constant("smallest", np.array(SMALLEST_LENGTH, np.float32))
+    scaled = builder.add("Div", values, builder.add("Max", most, least, name="largest_safe"), name="scaled")
+    squares = builder.add("Mul", scaled, scaled, name="squares")
+    total = builder.add("ReduceSum", squares, builder.ints("squares_axis", 1), name="squares_sum", keepdims=1)
+    length = builder.add("Max", builder.add("Sqrt", total, name="length"), least, name="length_safe")
+    return Embedded(builder.add("Div", scaled, length, name="unit"))

@@ -1,0 +1,53 @@
+"""Networks that choose their boxes inside (YOLOv10, YOLO26, NMS exported along): one output [B, K, 6] of xyxy, score, class."""
+
+from __future__ import annotations
+
+from onnx import TensorProto
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.decode import as_float, columns, gather_rows
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.heads._yolo import only_output
+from vision_infer.model.network import RawNetwork
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=(0.0, 0.0, 0.0),
+    std=(255.0, 255.0, 255.0),
+    fit="center",
+    fill=(114, 114, 114),
+    confidence=0.25,
+    iou=None,
+    input_size=Size(640, 640),
+)
+_CHOICE = ("TopK", "NonMaxSuppression")
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is of this kind; None if it is not."""
+    tensor = only_output(network)
+    chosen = [op for op in _CHOICE if network.has_op(op)]
+    if tensor is None or tensor.shape[2] != 6 or tensor.shape[1] is None or not chosen:
+        return None
+    return f"one output of {tensor.shape[1]} boxes, chosen inside ({', '.join(chosen)}), with corners, score and class each"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:  # noqa: ARG001
+    """Take the boxes apart; see :class:`vision_infer.model.head.Head`. The card is not used."""
+    tensor = only_output(network)
+    if tensor is None or tensor.shape[2] != 6 or tensor.shape[1] is None:
+        raise network.refuse("end2end", "it wants one output [1, K, 6] of corners, score and class")
+    boxes, count = tensor.shape[1], min(candidates, tensor.shape[1])
+    rows = as_float(builder, tensor)
+    if count < boxes:
+        score = builder.add(
+            "Reshape", columns(builder, rows, 4, 5, "score_column"), builder.ints("flat", 0, boxes), name="scores_all"
+        )
+        _, top = builder.add_many("TopK", score, builder.ints("top_count", count), name="scores_top", outputs=2, axis=1)
+        rows = gather_rows(builder, rows, top, "rows_top")
+    flat = builder.ints("flat_shape", 0, count)
+    score = builder.add("Reshape", columns(builder, rows, 4, 5, "score"), flat, name="scores")
+    label = builder.add("Reshape", columns(builder, rows, 5, 6, "class"), flat, name="classes")
+    return Decoded(columns(builder, rows, 0, 4, "box"), score, builder.cast(label, TensorProto.INT32, "classes_int32"))

@@ -1,0 +1,72 @@
+"""torchvision's FCOS, exported without its post-processing: class logits, four distances, and how near the centre a point is.
+
+``cls_logits`` [B, N, C], ``bbox_regression`` [B, N, 4] (left, top, right, bottom in units of the level), ``bbox_ctrness``
+[B, N, 1]; score = √(sigmoid(class)·sigmoid(centredness)). NMS is left to us.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.anchors import Grids, fcos_points, halving_grids
+from vision_infer.model.decode import as_float, as_probabilities, check_labels, gather_rows, top_pairs
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Decoded, HeadDefaults
+from vision_infer.model.heads._torchvision import raw_outputs
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.origin import find_score_kind
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    fit="top_left",
+    fill=(124, 116, 104),  # torchvision pads with zeros behind the normalisation
+    confidence=0.4,
+    iou=0.6,
+    input_size=Size(800, 800),
+)
+
+
+def _find_grids(network: RawNetwork) -> Grids | None:
+    found, grids = raw_outputs(network, 1), halving_grids(network.size, 8, 5)
+    fits = found is not None and found[0].shape[1] == sum(rows * wide for rows, wide in grids)
+    return grids if fits else None
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is an FCOS; None if it is not."""
+    if _find_grids(network) is None:
+        return None
+    count = network.outputs[0].shape[1]
+    return f"outputs of class scores, boxes and centredness of {count} points, the cells of the strides 8 to 128"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add FCOS's decoding; see :class:`vision_infer.model.head.Head`."""
+    found, grids = raw_outputs(network, 1), _find_grids(network)
+    if found is None or grids is None:
+        count = sum(rows * wide for rows, wide in halving_grids(network.size, 8, 5))
+        raise network.refuse(
+            "fcos", f"it wants class logits [1, {count}, classes], boxes [1, {count}, 4], centredness [1, {count}, 1]"
+        )
+    logits, boxes, centredness = found
+    classes = logits.shape[2] or 0
+    check_labels(network, card, classes)
+    kind, note = find_score_kind(network, logits, classes, "sigmoid")
+    near, _ = find_score_kind(network, centredness, 1, "sigmoid")
+    scores = as_probabilities(builder, as_float(builder, logits), kind)
+    scores = builder.add("Mul", scores, as_probabilities(builder, as_float(builder, centredness), near), name="scores_near")
+    scores = builder.add("Sqrt", scores, name="scores_all")
+    top = top_pairs(builder, scores, logits.shape[1] or 0, classes, candidates)
+
+    rows = gather_rows(builder, as_float(builder, boxes), top.anchors, "distances_top")
+    points = fcos_points(network.size, grids)
+    places = builder.constant("points", np.tile(points[:, :2], (1, 2)).astype(np.float32))
+    units = builder.constant("units", (points[:, 2:] * (-1, -1, 1, 1)).astype(np.float32))
+    place = builder.add("Gather", places, top.anchors, name="points_top", axis=0)
+    unit = builder.add("Gather", units, top.anchors, name="units_top", axis=0)
+    box = builder.add("Add", place, builder.add("Mul", rows, unit, name="box_offset"), name="box")
+    return Decoded(box, top.scores, top.class_ids, (note,))

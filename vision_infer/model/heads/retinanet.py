@@ -1,0 +1,59 @@
+"""torchvision's RetinaNet, exported without its post-processing: class logits and boxes against nine anchors for each cell.
+
+``cls_logits`` [B, N, C], each class with a sigmoid of its own, and ``bbox_regression`` [B, N, 4]. NMS is left to us.
+"""
+
+from __future__ import annotations
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.anchors import Grids, decode_deltas, halving_grids, retina_anchors
+from vision_infer.model.decode import as_float, as_probabilities, check_labels, top_pairs
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Decoded, HeadDefaults
+from vision_infer.model.heads._torchvision import raw_outputs
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.origin import find_score_kind
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=IMAGENET_MEAN,
+    std=IMAGENET_STD,
+    fit="top_left",
+    fill=(124, 116, 104),  # torchvision pads with zeros behind the normalisation
+    confidence=0.4,
+    iou=0.5,
+    input_size=Size(800, 800),
+)
+_EACH = 9
+
+
+def _find_grids(network: RawNetwork) -> Grids | None:
+    found, grids = raw_outputs(network), halving_grids(network.size, 8, 5)
+    fits = found is not None and found[0].shape[1] == _EACH * sum(rows * wide for rows, wide in grids)
+    return grids if fits else None
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is a RetinaNet; None if it is not."""
+    grids = _find_grids(network)
+    if grids is None:
+        return None
+    count = network.outputs[0].shape[1]
+    return f"outputs of {count} class scores and boxes, as nine anchors for each cell of the strides 8 to 128 give"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add RetinaNet's decoding; see :class:`vision_infer.model.head.Head`."""
+    found, grids = raw_outputs(network), _find_grids(network)
+    if found is None or grids is None:
+        count = _EACH * sum(rows * wide for rows, wide in halving_grids(network.size, 8, 5))
+        raise network.refuse("retinanet", f"it wants class logits [1, {count}, classes] and boxes [1, {count}, 4]")
+    logits, boxes = found
+    classes = logits.shape[2] or 0
+    check_labels(network, card, classes)
+    kind, note = find_score_kind(network, logits, classes, "sigmoid")
+    scores = as_probabilities(builder, as_float(builder, logits), kind)
+    top = top_pairs(builder, scores, logits.shape[1] or 0, classes, candidates)
+    box = decode_deltas(builder, as_float(builder, boxes), retina_anchors(network.size, grids), (1, 1), top)
+    return Decoded(box, top.scores, top.class_ids, (note,))

@@ -1,0 +1,65 @@
+"""torchvision's SSD and SSDLite, exported without their post-processing: class logits and boxes against default boxes.
+
+``cls_logits`` [B, N, 1 + C], whose first class is the background, and ``bbox_regression`` [B, N, 4]. As in torchvision, class
+numbers count the background as 0, so that none is ever 0; NMS is left to us.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import TensorProto
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.anchors import SsdLayout, decode_deltas, ssd_boxes, ssd_layouts
+from vision_infer.model.decode import as_float, as_probabilities, check_labels, columns, top_pairs
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.heads._torchvision import raw_outputs
+from vision_infer.model.network import RawNetwork
+from vision_infer.model.origin import find_score_kind
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=(127.5, 127.5, 127.5),  # SSDLite; SSD300 with VGG wants mean 123, 117, 104 and std 1
+    std=(127.5, 127.5, 127.5),
+    fit="stretch",
+    fill=(114, 114, 114),
+    confidence=0.4,
+    iou=0.55,
+    input_size=Size(320, 320),
+)
+
+
+def _find_layout(network: RawNetwork) -> SsdLayout | None:
+    found = raw_outputs(network)
+    if found is None or (found[0].shape[2] or 0) < 2:
+        return None
+    return next((layout for layout in ssd_layouts(network.size) if layout.count == found[0].shape[1]), None)
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is an SSD; None if it is not."""
+    layout = _find_layout(network)
+    if layout is None:
+        return None
+    return f"outputs of {layout.count} class scores and boxes, as many as {layout.name} has default boxes"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add SSD's decoding; see :class:`vision_infer.model.head.Head`."""
+    found, layout = raw_outputs(network), _find_layout(network)
+    if found is None or layout is None:
+        counts = " or ".join(f"{layout.count} ({layout.name})" for layout in ssd_layouts(network.size))
+        raise network.refuse("ssd", f"it wants class logits [1, N, 1 + classes] and boxes [1, N, 4], with N {counts}")
+    logits, boxes = found
+    width = logits.shape[2] or 0
+    check_labels(network, card, width)
+    kind, note = find_score_kind(network, logits, width, "softmax")
+    scores = as_probabilities(builder, as_float(builder, logits), kind)
+    things = columns(builder, scores, 1, width, "scores_of_things")
+    top = top_pairs(builder, things, layout.count, width - 1, candidates)
+    one = builder.constant("background", np.array(1, np.int32))
+    numbers = builder.add("Add", top.class_ids, one, name="class_with_background")
+    box = decode_deltas(builder, as_float(builder, boxes), ssd_boxes(network.size, layout), (10, 5), top)
+    return Decoded(box, top.scores, builder.cast(numbers, TensorProto.INT32, "class_ids_int32"), (note,))

@@ -1,0 +1,73 @@
+"""YOLOv5 and its like (v6, v7; a YOLOX that decodes its boxes itself): boxes decoded, objectness and classes, NMS left to us.
+
+One output [B, N, 5 + C]: centre and size in input pixels, objectness, classes; score = objectness·class. N is three anchors
+for each cell of the strides, or one.
+"""
+
+from __future__ import annotations
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.heads._yolo import STRIDES, look_inside, only_output
+from vision_infer.model.network import RawNetwork
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=(0.0, 0.0, 0.0),
+    std=(255.0, 255.0, 255.0),
+    fit="center",
+    fill=(114, 114, 114),
+    confidence=0.25,
+    iou=0.45,
+    input_size=Size(640, 640),
+)
+
+
+def _find_layout(network: RawNetwork) -> tuple[int, int, int] | None:
+    """Numbers of anchors, of columns, and of anchors in a cell; None where the output is another."""
+    tensor = only_output(network)
+    if tensor is None:
+        return None
+    _, anchors, width = tensor.shape
+    if anchors is None or width is None or width < 6:
+        return None
+    each = next((each for each in (3, 1) if find_strides(network.size, anchors, STRIDES, each)), None)
+    return None if each is None else (anchors, width, each)
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is a YOLOv5; None if it is not."""
+    layout = _find_layout(network)
+    if layout is None:
+        return None
+    anchors, width, each = layout
+    inside = look_inside(network, network.outputs[0], width)
+    if inside.boxes == "raw" or not inside.scores_only:
+        return None
+    if each == 1 and inside.objectness is False and not network.has_op("Exp"):
+        return None  # scores of one piece behind the box, one anchor a cell: no objectness
+    seen = ", and boxes that are decoded" if inside.boxes else ""
+    return f"one output of {anchors} anchors, {each} for each cell of its strides, with 5 + {width - 5} values each{seen}"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add what is left of YOLOv5's decoding; see :class:`vision_infer.model.head.Head`."""
+    layout = _find_layout(network)
+    if layout is None:
+        raise network.refuse(
+            "yolov5", "it wants one output [1, N, 5 + classes] with one or three anchors for each cell of its strides"
+        )
+    anchors, width, _ = layout
+    if look_inside(network, network.outputs[0], width).boxes == "raw":
+        raise network.refuse("yolov5", "its boxes are not decoded, but come straight from convolutions")
+    check_labels(network, card, width - 5)
+    output = as_float(builder, network.outputs[0])
+    objectness, classes = columns(builder, output, 4, 5, "objectness"), columns(builder, output, 5, width, "class_scores")
+    scores = builder.add("Mul", objectness, classes, name="scores_all")
+    top = top_pairs(builder, scores, anchors, width - 5, candidates)
+    rows = gather_rows(builder, columns(builder, output, 0, 4, "xywh_all"), top.anchors, "xywh_top")
+    box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
+    return Decoded(box, top.scores, top.class_ids)

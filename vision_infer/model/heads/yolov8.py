@@ -1,0 +1,76 @@
+"""YOLOv8 and those after it (v9, v10's one-to-many branch, 11, …): boxes decoded, classes without objectness, NMS left to us.
+
+One output [B, 4 + C, N], or [B, N, 4 + C]: centre and size in input pixels, then the classes' scores behind a sigmoid.
+"""
+
+from __future__ import annotations
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import Size
+from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
+from vision_infer.model.graph import GraphBuilder
+from vision_infer.model.head import Decoded, HeadDefaults
+from vision_infer.model.heads._yolo import STRIDES, look_inside, only_output
+from vision_infer.model.network import RawNetwork
+
+DEFAULTS = HeadDefaults(
+    color="rgb",
+    mean=(0.0, 0.0, 0.0),
+    std=(255.0, 255.0, 255.0),
+    fit="center",
+    fill=(114, 114, 114),
+    confidence=0.25,
+    iou=0.7,
+    input_size=Size(640, 640),
+)
+
+
+def _find_layout(network: RawNetwork) -> tuple[int, int, bool] | None:
+    """Numbers of anchors and of columns, and whether the anchors come first; None where the output is another."""
+    tensor = only_output(network)
+    if tensor is None:
+        return None
+    _, rows, columns_ = tensor.shape
+    if rows is None or columns_ is None:
+        return None
+    if rows >= 5 and find_strides(network.size, columns_, STRIDES):
+        return columns_, rows, False
+    if columns_ >= 5 and find_strides(network.size, rows, STRIDES):
+        return rows, columns_, True
+    return None
+
+
+def recognise(network: RawNetwork) -> str | None:
+    """Why a network is a YOLOv8; None if it is not."""
+    layout = _find_layout(network)
+    if layout is None:
+        return None
+    anchors, width, anchors_first = layout
+    inside = look_inside(network, network.outputs[0], width)
+    if inside.boxes == "raw" or inside.objectness or not inside.scores_only:
+        return None
+    shape = f"{anchors} x (4 + {width - 4})" if anchors_first else f"(4 + {width - 4}) x {anchors}"
+    seen = ", boxes that are decoded, and scores behind a Sigmoid without objectness" if inside.boxes else ""
+    return f"one output {shape}, as many anchors as its strides have cells{seen}"
+
+
+def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int) -> Decoded:
+    """Add what is left of YOLOv8's decoding; see :class:`vision_infer.model.head.Head`."""
+    layout = _find_layout(network)
+    if layout is None:
+        raise network.refuse("yolov8", "it wants one output [1, 4 + classes, N] with the N cells of its strides")
+    anchors, width, anchors_first = layout
+    inside = look_inside(network, network.outputs[0], width)
+    if inside.boxes == "raw":
+        raise network.refuse("yolov8", "its boxes are not decoded, but come straight from convolutions")
+    if not inside.scores_only:
+        raise network.refuse("yolov8", "there is more than class scores behind its boxes")
+    check_labels(network, card, width - 4)
+    output = as_float(builder, network.outputs[0])
+    if not anchors_first:
+        output = builder.add("Transpose", output, name="rows", perm=[0, 2, 1])
+    scores = columns(builder, output, 4, width, "scores_all")
+    top = top_pairs(builder, scores, anchors, width - 4, candidates)
+    rows = gather_rows(builder, columns(builder, output, 0, 4, "xywh_all"), top.anchors, "xywh_top")
+    box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
+    return Decoded(box, top.scores, top.class_ids)

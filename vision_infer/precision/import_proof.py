@@ -1,0 +1,263 @@
+"""Every import is proved: the deployment graph against the network as it came, on pictures, alone and in batches.
+
+The raw network's outputs are decoded once more, in NumPy (:mod:`vision_infer.precision.reference_heads`), and the graph has to
+give the same boxes and scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import ModelError, StreamError, UsageError
+from vision_infer.core.geometry import Size, letterbox
+from vision_infer.engine.engine import HostSlot
+from vision_infer.engine.raw_network import RawSession
+from vision_infer.model.importing import Proposal
+from vision_infer.precision.reference_heads import DETECTORS, VECTORS, Arrays, Raw
+from vision_infer.stream.images import read_image
+from vision_infer.stream.picture import ArrayPicture
+
+BATCHES = (1, 2, 5)
+BOX_TOLERANCE = 1e-2
+"""input pixels; of coordinates beyond :data:`FAR`, in proportion"""
+SCORE_TOLERANCE = 1e-5
+FAR = 4096.0
+"""pixels: float32 does not hold larger coordinates as exactly, and only networks without training give them"""
+_MARGIN = 100
+"""so many more pairs than the graph gives: scores that tie may come in any order"""
+_PICTURES = max(BATCHES)
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """How near a graph is to the network that it was made of."""
+
+    where: str
+    size: Size
+    pictures: str
+    against: str
+    """what it was compared with"""
+    boxes: float
+    """largest difference, input pixels; 0 where the task has none"""
+    values: float
+    """largest difference of scores, or of the elements of an embedding"""
+    task: str
+
+    def __str__(self) -> str:
+        batches = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+        values = "values" if self.task == "embed" else "scores"
+        boxes = f"boxes within {self.boxes:.2g} px, " if self.task == "detect" else ""
+        size = f"{self.size.width} wide and {self.size.height} high"
+        return (
+            f"{self.where}: proved {size}, in batches of {batches}, on {self.pictures}, against {self.against}: "
+            f"{boxes}{values} within {self.values:.1g}"
+        )
+
+
+def read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
+    """Five pictures of a folder, evenly from all of it; fewer where there are fewer.
+
+    Returns:
+        Each uint8 [H, W, 3] RGB.
+
+    Raises:
+        UsageError: there are none that can be read.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"--pictures {folder}: {error.strerror or error}", "give a folder of pictures") from error
+    chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, _PICTURES).astype(int))] if files else []
+    found = []
+    for path in chosen:
+        try:
+            found.append(read_image(str(path)))
+        except StreamError as error:
+            raise UsageError(error.message, "leave it out of the folder of --pictures") from error
+    if not found:
+        raise UsageError(f"--pictures {folder}: holds no pictures", f"give a folder of {', '.join(_SUFFIXES[:3])} files")
+    return found
+
+
+def made_up_pictures() -> list[NDArray[np.uint8]]:
+    """Five pictures of gradients, patches, bars and noise: edges and areas of all sizes. Each uint8 [480, 640, 3]."""
+    found = []
+    for number in range(_PICTURES):
+        random = np.random.default_rng(number)
+        rows, columns = np.mgrid[0:480, 0:640].astype(np.float32)
+        angle = random.uniform(0, np.pi)
+        slope = np.cos(angle) * columns / 640 + np.sin(angle) * rows / 480
+        picture = slope[..., None] * random.uniform(-160, 160, 3) + random.uniform(60, 200, 3)
+        for _ in range(12):
+            x, y, half = random.uniform(0, 640), random.uniform(0, 480), random.uniform(8, 140)
+            tall, square = random.uniform(0.4, 2.5), random.random() < 0.5
+            apart = np.abs(columns - x), np.abs(rows - y)
+            far = np.maximum(apart[0], apart[1] / tall) if square else np.hypot(*apart)
+            bars = 1 + 0.4 * np.sign(np.sin((columns + rows * tall) / random.uniform(2, 20)))
+            picture = np.where((far < half)[..., None], bars[..., None] * random.uniform(0, 220, 3), picture)
+        noise = random.normal(0, 24, (60, 80, 3)).repeat(8, axis=0).repeat(8, axis=1) + random.normal(0, 6, (480, 640, 3))
+        found.append(np.clip(picture + noise, 0, 255).astype(np.uint8))
+    return found
+
+
+def prove_import(proposal: Proposal, pictures: list[NDArray[np.uint8]] | None = None) -> list[Proof]:
+    """Run each graph of a proposed model, and the network it was made of, on the same pictures.
+
+    Args:
+        proposal: the model, not yet in its place.
+        pictures: uint8 [H, W, 3] RGB each; None: made-up ones.
+
+    Returns:
+        A proof for each input size.
+
+    Raises:
+        ModelError: the graph gives something else than the network, or one of them cannot be run or gives no numbers.
+    """
+    shown = made_up_pictures() if pictures is None else pictures
+    told = f"{len(shown)} {'made-up ' if pictures is None else ''}picture{'' if len(shown) == 1 else 's'}"
+    shown = [shown[index % len(shown)] for index in range(_PICTURES)]
+    proofs = []
+    for size, path in proposal.graphs.items():
+        images = _fit(shown, size, proposal.card)
+        graph = RawSession(path)
+        alone = [_finite(graph.run({"images": images[index : index + 1]}), proposal.where) for index in range(_PICTURES)]
+        _check_values(alone, proposal)
+        expected, against = _expected(proposal, size, images, alone)
+        worst = [0.0, 0.0]
+        for count in BATCHES:
+            for start in range(0, _PICTURES if count == 1 else 1, count):
+                found = alone[start] if count == 1 else _finite(graph.run({"images": images[:count]}), proposal.where)
+                for place in range(count):
+                    one = {name: array[place] for name, array in found.items()}
+                    differences = _differences(one, expected[start + place])
+                    _check(proposal, size, count, differences)
+                    worst = [max(pair) for pair in zip(worst, differences, strict=True)]
+        proofs.append(Proof(proposal.where, size, told, against, worst[0], worst[1], proposal.card.task))
+    return proofs
+
+
+def _fit(pictures: list[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
+    """The pictures as a run writes them into an engine's slots, [P, H, W, 3]."""
+    images = np.empty((len(pictures), size.height, size.width, 3), np.uint8)
+    for place, pixels in zip(images, pictures, strict=True):
+        picture = ArrayPicture(pixels)
+        picture.write_into(HostSlot(place), letterbox(picture.size, size, card.fit, card.fill))
+    return images
+
+
+def _expected(proposal: Proposal, size: Size, images: NDArray[np.uint8], alone: list[Arrays]) -> tuple[list[Arrays], str]:
+    """What the graph has to give for each picture, and where that is from."""
+    raw, head = proposal.raws.get(size), proposal.card.head
+    if raw is None or (head not in DETECTORS and head not in VECTORS):
+        reason = "it came as a deployment graph" if raw is None else f"head '{head}' has no reference"
+        return [{name: array[0] for name, array in one.items()} for one in alone], f"itself alone, for {reason}"
+    session = RawSession(raw)
+    runs = [
+        _finite(session.run(_feeds(session, images[index], size, proposal.card)), proposal.where) for index in range(_PICTURES)
+    ]
+    outputs = {name: np.concatenate([one[name] for one in runs]) for name in runs[0]}
+    labels = proposal.card.labels
+    given = Raw(outputs, size, None if labels is None else len(labels), proposal.scores)
+    source = "the network as it came" if raw.name == proposal.where else "the network, rewritten for this size"
+    if head in VECTORS:
+        name = "embedding" if head == "embed" else "scores"
+        return [{name: row} for row in VECTORS[head](given)], source
+    pairs, count = DETECTORS[head](given), alone[0]["scores"].shape[1]
+    return [pairs.best(index, count + _MARGIN) for index in range(_PICTURES)], source
+
+
+def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: ModelCard) -> Arrays:
+    """The raw network's inputs for one picture: normalised as the card says, in float32 and with the reciprocal as in the graph.
+
+    Otherwise the last bit of the input would be another one, and a deep network makes 2e-5 of that.
+    """
+    values = (image[:, :, ::-1] if card.color == "bgr" else image).astype(np.float32)
+    values = (values - np.array(card.mean, np.float32)) * (1 / np.array(card.std, np.float64)).astype(np.float32)
+    feeds: Arrays = {}
+    for name, (shape, dtype) in session.inputs.items():
+        if len(shape) == 4:
+            feeds[name] = np.ascontiguousarray(values.transpose(2, 0, 1)[None]).astype(dtype)
+        else:
+            feeds[name] = np.array([[size.width, size.height]]).astype(dtype)
+    return feeds
+
+
+def _finite(outputs: Arrays, where: str) -> Arrays:
+    for name, array in outputs.items():
+        if np.isnan(array).any():
+            message = f"{where}: its output '{name}' holds values that are no numbers (NaN)"
+            raise ModelError(message, "the network is broken, or normalised otherwise: see --mean and --std")
+    return outputs
+
+
+def _check_values(alone: list[Arrays], proposal: Proposal) -> None:
+    """What has to hold whatever the reference says: scores are 0–1, boxes are in pixels, embeddings have the length 1."""
+    where = proposal.where
+    if "embedding" in alone[0]:
+        if not all(np.allclose(np.linalg.norm(one["embedding"][0]), 1, atol=1e-4) for one in alone):
+            raise ModelError(f"{where}: gives a vector of zeros", "is it an embedder, and the normalisation right?")
+        return
+    low, high = (float(best([best(one["scores"]) for one in alone])) for best in (np.min, np.max))
+    if low < -SCORE_TOLERANCE or high > 1 + SCORE_TOLERANCE:
+        message = f"{where}: its scores are {low:.3g} to {high:.3g}, and no probabilities"
+        raise ModelError(message, "say --scores sigmoid or softmax, or another --head")
+    if proposal.card.head in ("yolov5", "yolov8", "end2end") and max(float(np.abs(one["boxes"]).max()) for one in alone) <= 2:
+        message = f"{where}: its boxes reach no further than 2: they are shares of the input, and not pixels"
+        raise ModelError(message, "export it with boxes in pixels")
+
+
+def _differences(found: Arrays, expected: Arrays) -> tuple[float, float]:
+    """The largest difference of boxes and of values; infinite where a class is missing altogether."""
+    if "boxes" not in found:
+        (name,) = found
+        return 0.0, float(np.abs(found[name] - expected[name]).max())
+    count = len(found["scores"])
+    best = {name: array[:count] for name, array in expected.items()}
+    last = best["scores"][-1] if len(best["scores"]) else 0.0
+    # What has the last score may be another of the same score.
+    sure = best["scores"] > last + SCORE_TOLERANCE if len(expected["scores"]) > count else np.ones(len(best["scores"]), bool)
+    there = _nearest(found, expected)
+    back = _nearest({name: array[sure] for name, array in best.items()}, found)
+    return max(there[0], back[0]), max(there[1], back[1])
+
+
+def _nearest(left: Arrays, right: Arrays) -> tuple[float, float]:
+    """For each box on the left the nearest of its class on the right: the largest differences of boxes and scores.
+
+    They are matched by class, box and score and never by rank, for scores that tie may come in any order.
+    """
+    if not len(left["scores"]):
+        return 0.0, 0.0
+    if not len(right["scores"]):
+        return np.inf, np.inf
+    scale = np.maximum(1, np.abs(left["boxes"]) / FAR)[:, None]
+    boxes = (np.abs(left["boxes"][:, None] - right["boxes"][None]) / scale).max(axis=2)
+    scores = np.abs(left["scores"][:, None].astype(np.float64) - right["scores"][None])
+    cost = boxes / BOX_TOLERANCE + scores / SCORE_TOLERANCE
+    cost[left["class_ids"][:, None] != right["class_ids"][None]] = np.inf
+    nearest = np.argmin(cost, axis=1)
+    rows = np.arange(len(nearest))
+    if np.isinf(cost[rows, nearest]).any():
+        return np.inf, np.inf
+    return float(boxes[rows, nearest].max()), float(scores[rows, nearest].max())
+
+
+def _check(proposal: Proposal, size: Size, count: int, differences: tuple[Any, ...]) -> None:
+    boxes, values = differences
+    if boxes <= BOX_TOLERANCE and values <= SCORE_TOLERANCE:
+        return
+    seen = "a class of it is missing" if np.isinf(boxes) else f"boxes differ by {boxes:.2g} px, values by {values:.2g}"
+    if count == 1:
+        message = (
+            f"{proposal.where}: the graph does not give what the network gives ({size.width} wide, {size.height} high): {seen}"
+        )
+        raise ModelError(message, f"is it of head '{proposal.card.head}'? see --head, --labels and --scores")
+    message = f"{proposal.where}: gives something else in a batch of {count} than for each picture alone: {seen}"
+    raise ModelError(message, "a batch is fixed inside of it: export it with a dynamic batch")
