@@ -44,6 +44,8 @@ class Wanted:
     """frame before which nothing goes out for two seconds, and then all at once"""
     no_picture_from: int = -1
     """frame from which sound goes on and no picture comes; needs MPEG-TS"""
+    picture_from: int = 0
+    """frame before which there is sound and no picture; needs MPEG-TS"""
     noise_from: int = -1
     """frame from which pictures are slices of a stream that nobody knows; needs MPEG-TS"""
 
@@ -90,7 +92,7 @@ def _send(outlet: _Outlet, format_name: str, wanted: Wanted, stopping: threading
         assert isinstance(video, VideoStream)
         video.width, video.height = WIDTH, HEIGHT
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        sound = container.add_stream("mp2", rate=_SOUND_RATE) if wanted.no_picture_from >= 0 else None
+        sound = container.add_stream("mp2", rate=_SOUND_RATE) if wanted.no_picture_from >= 0 or wanted.picture_from else None
         began, held_since = time.monotonic() - wanted.backlog / FPS, 0.0
         for number in range(wanted.frames):
             if stopping.wait(max(0.0, began + number / FPS - time.monotonic())):
@@ -101,7 +103,7 @@ def _send(outlet: _Outlet, format_name: str, wanted: Wanted, stopping: threading
                 outlet.release()
             if isinstance(sound, AudioStream):
                 _send_sound(container, sound, number)
-            if 0 <= wanted.no_picture_from <= number:
+            if 0 <= wanted.no_picture_from <= number or number < wanted.picture_from:
                 continue
             late = max(0, wanted.backlog - number) / FPS
             picture = painted(moment_ms(time.monotonic_ns() - int(late * 1e9)))

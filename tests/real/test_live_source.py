@@ -162,6 +162,17 @@ def test_key_frames_only(server: RtspServer) -> None:
     assert all(abs(later - earlier - 1 / 3) < 0.1 for earlier, later in itertools.pairwise(times))
 
 
+def test_frames_that_nobody_needs_are_left_out() -> None:
+    """With two B-frames between the others, two of three."""
+    with RtspServer(ClockMount("/b", key_interval=10, b_frames=2)) as server:
+        with Reading(server.url("/b"), LiveOptions(skip_nonref=True)) as reading:
+            reading.wait_for_frames(20)
+            assert reading.dropped(DropReason.UNDECODED) > 10
+        assert all(got.moment is not None and not got.frame.damaged for got in reading.got)
+        wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got[5:])
+        assert wrong[len(wrong) // 2] <= MOST_MS
+
+
 # What breaks.
 
 

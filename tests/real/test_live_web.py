@@ -46,6 +46,14 @@ def test_pictures_are_young_and_captured_is_true(web: str, kind: str) -> None:
     assert not reading.dropped(DropReason.STALE)
 
 
+def test_a_stream_that_takes_longer_probing_is_opened_again(web: str) -> None:
+    """The short probing sees sound only: that is no reason to refuse it."""
+    with Reading(f"{web}/live.ts?picture_from=30", LiveOptions(open_timeout_s=20)) as reading:
+        reading.wait_for_frames(20)
+        assert reading.opened_s > 0.5, "twice"
+    assert all(got.true_age_ms < 700 for got in reading.got)
+
+
 @pytest.mark.parametrize("kind", ["ts", "flv", "mjpeg"])
 def test_a_burst_after_a_stall_is_not_inferred(web: str, kind: str) -> None:
     with Reading(f"{web}/live.{kind}?stall_at=75", LiveOptions(stall_timeout_s=10)) as reading:
