@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
-from tests.service.fakes import LONG_S, OPEN, FakeBackend
+from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from vision_infer.core.errors import UsageError
 from vision_infer.service.app import make_app
 from vision_infer.service.server import MOST_HEADER_BYTES, WebServer
@@ -86,6 +87,14 @@ def test_tls(tmp_path: Path) -> None:
         assert web.url.startswith("https://")
         context = ssl.create_default_context(cafile=chain)
         assert httpx.get(f"{web.url}/api/v1/version", verify=context, timeout=LONG_S).status_code == 200
+        url = f"{web.url.replace('https', 'wss')}/api/v1/results"
+        with connect(url, ssl=context, open_timeout=LONG_S, proxy=None) as client:
+            deadline = time.monotonic() + LONG_S
+            while not backend.hub.readers:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            backend.hub.write(frame(), result())
+            assert '"stream": "door"' in str(client.recv(LONG_S))
 
 
 def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:

@@ -46,6 +46,19 @@ def protocol_for(most_of_an_address: int) -> type[H11Protocol]:
             super().data_received(data)
             self._watch()
 
+        def send_400_response(self, msg: str) -> None:
+            # What follows a request that is being answered is no request: uvicorn would mix both answers.
+            cycle = self.cycle
+            if cycle is None or cycle.response_complete:
+                super().send_400_response(msg)
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+            else:
+                super().send_400_response(msg)
+
         def handle_websocket_upgrade(self, event: Any) -> None:
             super().handle_websocket_upgrade(event)
             self._forget()

@@ -13,7 +13,9 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.utils import ClientDisconnected
 
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.clock import Clock
@@ -141,6 +143,10 @@ class Guard:
             if status:
                 raise
             await problem.response()(scope, receive, send_dressed)
+        except ClientDisconnected:
+            raise  # the server's own way to end what is in vain
+        except ClientDisconnect:
+            pass  # it left before its body was here: there is nobody to answer
         except Exception as error:  # whatever a route did not expect: the client is told nothing of it
             logger.error(
                 "%s %s: %s: %s", scope.get("method", "WEBSOCKET"), _path(scope), type(error).__name__, redact(str(error))

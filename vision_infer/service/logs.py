@@ -70,12 +70,18 @@ def configure(form: Literal["human", "json"], level: int = logging.INFO, stream:
         the handler, for who wants to take it away again.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.addFilter(_is_news)
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
     for name, least in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
         chosen = logging.getLogger(name)
         chosen.handlers[:] = [handler]
         chosen.setLevel(max(level, least))
     return handler
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # uvicorn says so of each WebSocket that is refused, which is no mistake: anybody could fill the log.
+    return not (record.name == "uvicorn.error" and record.getMessage().startswith("ASGI callable returned without completing"))
 
 
 @dataclass(slots=True)

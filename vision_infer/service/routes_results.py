@@ -92,14 +92,15 @@ async def results_socket(socket: WebSocket) -> None:
     except VisionInferError as error:
         await socket.send_denial_response(problem_of(error).response())
         return
-    with reader, suppress(WebSocketDisconnect, OSError):  # it is gone already
+    with reader:
         await socket.accept()
 
         async def send(message: Message) -> None:
             await socket.send_text(message.text)
 
         if await until_gone(_send_all(reader, send), _gone(socket)):
-            await socket.close(GOING_AWAY, "the service stops")
+            with suppress(WebSocketDisconnect):  # it has gone meanwhile
+                await socket.close(GOING_AWAY, "the service stops")
 
 
 async def _gone(socket: WebSocket) -> None:

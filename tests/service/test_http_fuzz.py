@@ -1,0 +1,87 @@
+"""Damaged requests, as they come from a port that anybody can reach: answered or cut, and the log stays quiet."""
+
+from __future__ import annotations
+
+import io
+import logging
+import random
+import socket
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, FakeBackend
+from tests.service.test_http_results import UPGRADE
+from vision_infer.service.app import make_app
+from vision_infer.service.auth import Tokens
+from vision_infer.service.logs import configure
+from vision_infer.service.server import WebServer
+
+REQUESTS = 300
+_HEAD = f"Host: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n"
+_SEEDS = (
+    f"GET /api/v1/streams HTTP/1.1\r\n{_HEAD}Cookie: a=b\r\nOrigin: http://127.0.0.1\r\n\r\n".encode(),
+    f"PUT /api/v1/streams/x HTTP/1.1\r\n{_HEAD}Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    + b'10\r\n{"detect": "rtsp\r\n8\r\n://a/b"}\r\n0\r\n\r\n',
+    f"GET /api/v1/results?streams=a&min_score=0.5 HTTP/1.1\r\n{_HEAD}{UPGRADE}\r\n".encode()
+    + b"\x81\x85\1\2\3\4abcde\x88\x80abcd",
+    f"POST /api/v1/infer HTTP/1.1\r\n{_HEAD}Content-Type: image/jpeg\r\nContent-Length: 5\r\n\r\n".encode() + b"\xff\xd8\xffab",
+    b'POST /api/v1/session HTTP/1.1\r\nHost: [::1]:80\r\nContent-Length: 14\r\n\r\n{"token": "ab"}',
+)
+
+
+def damaged(drawn: random.Random) -> bytes:
+    """One of the seeds with some bytes changed, taken out, put in or doubled."""
+    data = bytearray(drawn.choice(_SEEDS))
+    for _ in range(drawn.randrange(6)):
+        place = drawn.randrange(len(data))
+        match drawn.randrange(4):
+            case 0:
+                data[place] = drawn.randrange(256)
+            case 1:
+                del data[place : place + drawn.randrange(1, 8)]
+            case 2:
+                data[place:place] = drawn.randbytes(drawn.randrange(1, 6))
+            case _:
+                begin = drawn.randrange(len(data))
+                data[place:place] = data[begin : begin + drawn.randrange(1, 40)]
+    return bytes(data)
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What is logged of errors, as the service does it."""
+    loggers = [logging.getLogger(name) for name in ("vision_infer", "uvicorn", "asyncio")]
+    before = [(one.level, list(one.handlers)) for one in loggers]
+    text = io.StringIO()
+    configure("human", logging.ERROR, text)
+    yield text
+    for one, (level, handlers) in zip(loggers, before, strict=True):
+        one.setLevel(level)
+        one.handlers[:] = handlers
+
+
+@pytest.mark.parametrize("tokens", [OPEN, TOKENS], ids=["open", "guarded"])
+def test_damaged_requests(tokens: Tokens, log: io.StringIO) -> None:
+    drawn = random.Random(7)
+    backend = FakeBackend(port=0, requests_per_second=1e6)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, tokens))
+        for _ in range(REQUESTS):
+            with socket.create_connection(web.address, LONG_S) as client:
+                client.sendall(damaged(drawn))
+                client.settimeout(0.05)  # some are not whole: the service waits for more of them, we do not
+                try:
+                    answer = client.recv(64)
+                except OSError:
+                    continue
+                assert not answer or answer.startswith(b"HTTP/1.1 "), answer
+                assert not answer.startswith(b"HTTP/1.1 500"), answer
+        assert httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code == 200
+        deadline = time.monotonic() + LONG_S
+        while backend.hub.readers:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert log.getvalue() == ""
