@@ -1,6 +1,6 @@
 """How old is a result when a client has it? One camera, 640×360 at 30 pictures a second, which paints the time into each picture.
 
-    python -m benchmarks.live_age [--rounds 5] [--seconds 12]
+    python -m benchmarks.live_age [--rounds 5] [--seconds 10]
 
 The network reads that time, so that what arrives over the WebSocket tells its true age. Beside it, on the same camera, a plain
 PyAV loop reads the time itself, and only pictures that both have seen count. The age that the service tells is compared with the
@@ -88,7 +88,7 @@ def _middle(rounds: list[tuple[float, float, float]]) -> list[float]:
 
 def main() -> int:
     """Measure, print, and write ``live_age.json``."""
-    args = arguments(__doc__, seconds=12)
+    args = arguments(__doc__, seconds=10)
     machine = describe_machine()
     rounds: list[Round] = []
     with RtspServer(ClockMount("/clock", 640, 360, 30)) as server:

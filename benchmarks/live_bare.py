@@ -65,7 +65,6 @@ def decode_all(urls: list[str], seconds: float) -> dict[str, float]:
     """What decoding costs: cores, and frames a second of all cameras together."""
     counts = [0] * len(urls)
     ready = threading.Barrier(len(urls) + 1)
-    used: list[float] = []
 
     def work(number: int) -> None:
         first = True
@@ -83,10 +82,10 @@ def decode_all(urls: list[str], seconds: float) -> dict[str, float]:
     before, cpu, began = sum(counts), time.process_time(), time.monotonic()
     time.sleep(seconds)
     took = time.monotonic() - began
-    used = [(time.process_time() - cpu) / took, (sum(counts) - before) / took]
+    used = {"cores": (time.process_time() - cpu) / took, "frames_per_second": (sum(counts) - before) / took}
     for thread in threads:
         thread.join()
-    return {"cores": used[0], "frames_per_second": used[1]}
+    return used
 
 
 def in_order(urls: list[str], model: str, seconds: float) -> list[list[tuple[float, float]]]:

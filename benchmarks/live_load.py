@@ -34,7 +34,7 @@ PART_OF_LIMIT = 0.85
 QUEUE_GROWS_MS_PER_S = 100.0
 """the least that the control in order must grow by, or the machine was not overloaded"""
 SETTLE_S = 4.0
-DECODE_S, QUEUE_S = 8.0, 10.0
+DECODE_S, QUEUE_S = 6.0, 8.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What does a stream more cost? 64 streams of 320×180 at 5 pictures a second against 4 of the same kind, without a network.
 
-    python -m benchmarks.live_many [--rounds 5] [--seconds 10]
+    python -m benchmarks.live_many [--rounds 5] [--seconds 8]
 
 The engine computes nothing, so that the CPU of the service is that of receiving, decoding, scheduling, slots, rows, and
 one reader over the WebSocket. The control, in each round, is the service with 4 streams.
@@ -60,7 +60,7 @@ def measure(server: RtspServer, count: int, seconds: float) -> Run:
 
 def main() -> int:
     """Interleave both, print, and write ``live_many.json``."""
-    args = arguments(__doc__, seconds=10)
+    args = arguments(__doc__, seconds=8)
     machine = describe_machine()
     runs: list[Run] = []
     with RtspServer(*cameras(CAMERAS, SMALL)) as server:

@@ -1,6 +1,6 @@
 """Does the engine's time go by weight when there is too little of it? Four cameras, two of weight 2 and two of weight 1.
 
-    python -m benchmarks.live_weights [--rounds 5] [--seconds 12]
+    python -m benchmarks.live_weights [--rounds 5] [--seconds 10]
 
 The cameras send far more than the network can infer. Between two moments, the engine time that the heavy streams used must
 be twice that of the light ones. The control, in each round, gives all four the same weight: there the ratio must be 1.
@@ -65,7 +65,7 @@ def measure(server: RtspServer, graph: Network, weight: float, seconds: float) -
 
 def main() -> int:
     """Interleave both, print, and write ``live_weights.json``."""
-    args = arguments(__doc__, seconds=12)
+    args = arguments(__doc__, seconds=10)
     machine = describe_machine()
     graph = network()
     print(f"one inference: {graph.cpu_ms:.1f} ms of CPU")
