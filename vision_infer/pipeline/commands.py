@@ -19,6 +19,7 @@ class AddStream:
 
     source: SourceSpec
     lane: str
+    """or the group of lanes of which each picture goes into the one that fits it"""
     outputs: tuple[OutputSpec, ...] = ()
     every: int = 1
     """infer every N-th frame"""

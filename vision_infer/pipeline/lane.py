@@ -24,10 +24,15 @@ class Lane:
         selector: which candidates become detections, where the network is for that.
         max_wait_ns: how long a frame may wait for its batch to fill.
         top: how many classes are told, where the network is for classification.
+        group: lanes of one network with different input sizes have this in common: a picture goes into the one that fits it.
+            None: the lane is alone.
     """
 
-    def __init__(self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP) -> None:
+    def __init__(
+        self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP, group: str | None = None
+    ) -> None:
         self.name = name
+        self.group = group or name
         self.engine = engine
         self.selector = selector
         self.describer = None if engine.card.task == "detect" else Describer(engine.card, top)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
@@ -65,11 +67,23 @@ class LaneTable:
         settings = lane.change_engine(engine)
         return old if self._dispatch.swap_engine(settings, engine, timeout_s) else None
 
-    def window(self, name: str) -> int:
+    def of_group(self, group: str) -> list[Lane]:
+        """The lanes that a stream may go through; the first is the network's own size."""
+        return [lane for lane in list(self.by_name.values()) if lane.group == group]
+
+    def window(self, group: str) -> int:
         """How many frames of a stream may be on their way: what the largest batches in flight hold, as much again waiting, and
         a few between the engine and the sinks."""
-        engine = self.by_name[name].engine
-        return 4 + 2 * engine.in_flight * engine.batch_sizes[-1]
+        engines = [lane.engine for lane in self.of_group(group)]
+        return 4 + 2 * max(engine.in_flight * engine.batch_sizes[-1] for engine in engines)
+
+    def chooser(self, group: str) -> Callable[[Size], str]:
+        """Says to which lane of a group a picture of a size goes."""
+        by_size = {lane.engine.input_size: lane.name for lane in reversed(self.of_group(group))}
+        if len(by_size) == 1:
+            (only,) = by_size.values()
+            return lambda size: only  # noqa: ARG005
+        return lru_cache(maxsize=16)(lambda size: by_size[best_input(size, tuple(by_size))])
 
     def failed(self, name: str, error: Exception) -> None:
         """The engine of a lane failed on a batch."""

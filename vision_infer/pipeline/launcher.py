@@ -56,7 +56,7 @@ class Launcher:
         Raises:
             UsageError: the command cannot be carried out.
         """
-        return make_steps(command, self.lanes.by_name[command.lane].engine.card, self.hook, before)
+        return make_steps(command, self.lanes.of_group(command.lane)[0].engine.card, self.hook, before)
 
     def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
         """The worker of a recorded stream, which joins when its source is open."""
@@ -70,6 +70,7 @@ class Launcher:
             self.messages,
             self.clock,
             window,
+            self.lanes.chooser(command.lane),
         )
 
     def live(self, command: AddStream, steps: Steps, record: StreamRecord) -> LiveWorker:
@@ -79,7 +80,7 @@ class Launcher:
         window = Window(size)
         second = self._second(command)
         self.stage.join(record, self._outlet(record, (), window, size), steps, window, second)
-        self._join(command, None, size)
+        self.join(command, None, size)
         return LiveWorker(
             record,
             live,
@@ -90,6 +91,7 @@ class Launcher:
             self.messages,
             self.clock,
             window,
+            self.lanes.chooser(command.lane),
         )
 
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
@@ -107,7 +109,7 @@ class Launcher:
                 failure = failure or output_failure(error)
         outlet = self._outlet(record, sinks, window, size)
         self.stage.join(record, outlet, steps, window, self._second(command))
-        self._join(command, None if source.live else size, size)
+        self.join(command, None if source.live else size, size)
         if failure is not None:
             self.output_failed(record, failure, False)
         self.streams.set_state(record, StreamState.RUNNING)
@@ -116,10 +118,11 @@ class Launcher:
     def _second(self, command: AddStream) -> SecondStage | None:
         return None if command.then is None else SecondStage(command.source.name, command.then, self.dispatch, self.clock)
 
-    def _join(self, command: AddStream, places: int | None, window: int) -> None:
+    def join(self, command: AddStream, places: int | None, window: int) -> None:
         """Let a stream into its lanes: with so many places in the first (None: a mailbox), and all it needs in the second."""
         name = command.source.name
-        self.dispatch.join(name, command.lane, places, command.weight)
+        for lane in self.lanes.of_group(command.lane):
+            self.dispatch.join(name, lane.name, places, command.weight)
         if command.then is not None:
             self.dispatch.join(name, command.then, window * MOST_CROPS, command.weight)
 

@@ -10,6 +10,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
@@ -41,6 +42,7 @@ class LiveWorker:
         open_source: opens the source once; it may raise StreamError.
         tell: called with each change of the stream's state.
         window: credits of frames on their way.
+        lane_of: says to which lane a picture of a size goes.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class LiveWorker:
         results: Channel[Message],
         clock: Clock,
         window: Window,
+        lane_of: Callable[[Size], str],
     ) -> None:
         self.record = record
         self.live = live
@@ -65,6 +68,7 @@ class LiveWorker:
         self._results = results
         self._clock = clock
         self._window = window
+        self._lane_of = lane_of
         self._own = threading.RLock()
         """held while a frame is counted and handed on, and by whoever takes the stream away"""
         self._gone = False
@@ -89,9 +93,10 @@ class LiveWorker:
                 self._gone = True
                 self._results.put(Ended(self.record.name, self._sequence, False, None))
 
-    def change(self, command: AddStream) -> None:
-        """Go on with another command for the same source; its lane is one that the stream has joined."""
+    def change(self, command: AddStream, lane_of: Callable[[Size], str]) -> None:
+        """Go on with another command for the same source; its lanes are such as the stream has joined."""
         with self._own:
+            self._lane_of = lane_of
             if command.fps != self.command.fps:
                 self._pacer = _pacer(command)
             self.command = command
@@ -188,7 +193,7 @@ class LiveWorker:
         else:
             sequence = self._sequence
             self._sequence += 1
-            superseded = self._dispatch.offer(frame.stream, self.command.lane, sequence, frame)
+            superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
             if superseded is not None:
                 self.superseded(superseded.sequence)
 

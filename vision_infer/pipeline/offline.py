@@ -13,10 +13,11 @@ from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import ModelError, StreamError, VisionInferError
+from vision_infer.core.geometry import Size
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
@@ -60,21 +61,21 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     libraries = threading.Thread(target=_import_libraries, args=(settings, job), name="imports", daemon=True)
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
     with ExitStack() as engines:
-        engine = engines.enter_context(open_engine(job.model, engine_request(settings)))
-        lane = make_lane(engine, settings)
-        lanes = [lane]
+        lanes = [
+            make_lane(engines.enter_context(open_engine(path, engine_request(settings))), settings, size if number else None)
+            for number, (size, path) in enumerate(job.models.items())
+        ]
         if job.then is not None:
-            second = engines.enter_context(open_engine(job.then, second_request(settings)))
-            lanes.append(make_second_lane(second, settings))
-            second.warm_up()
+            lanes.append(make_second_lane(engines.enter_context(open_engine(job.then, second_request(settings))), settings))
         commands = [
             replace(
-                stream_command(spec, lane, settings, region, job.plan.by_stream[spec.name]),
+                stream_command(spec, lanes[0], settings, region, job.plan.by_stream[spec.name]),
                 first_frame=job.todo.first_frame.get(spec.name, 0),
             )
             for spec in job.specs
         ]
-        engine.warm_up()
+        for lane in lanes:
+            lane.engine.warm_up()
         libraries.join()
         return _run(job, lanes, commands, hook, stopping, progress)
 
@@ -87,8 +88,8 @@ class _Job:
     specs: tuple[SourceSpec, ...]
     """the sources to read; those that an earlier run has finished are left out"""
     plan: OutputPlan
-    model: Path
-    """the deployment graph"""
+    models: dict[Size, Path]
+    """the deployment graphs by input size, the network's own first"""
     then: Path | None
     """that of the second network"""
     journal: Journal | None
@@ -100,7 +101,8 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
     # Before anything takes time, what could not be written is refused.
     options = output_options(settings)
     plan = plan_outputs(settings.out, found.specs, settings.overwrite or settings.resume, options)
-    model = resolve_model(settings.model, settings.model_dir)
+    models = model_graphs(settings)
+    model = next(iter(models.values()))
     then = None if settings.then is None else resolve_model(settings.then, settings.model_dir)
     journal = open_journal(settings, model, plan)
     if settings.resume:
@@ -109,12 +111,12 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
             journal.begin(left, resumed=True)
-            return _Job(found, left, with_resume(plan, todo), model, then, journal, todo, keep_journal=True)
+            return _Job(found, left, with_resume(plan, todo), models, then, journal, todo, keep_journal=True)
         # There was no earlier run: nothing of what is there is ours to replace.
         plan = plan_outputs(settings.out, found.specs, settings.overwrite, options)
     if journal is not None:
         journal.begin(found.specs, resumed=False)
-    return _Job(found, found.specs, plan, model, then, journal, ResumePlan(), settings.resume)
+    return _Job(found, found.specs, plan, models, then, journal, ResumePlan(), settings.resume)
 
 
 def output_options(settings: RunSettings) -> OutputOptions:
@@ -133,15 +135,33 @@ def engine_request(settings: RunSettings) -> EngineRequest:
     return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch)
 
 
-def make_lane(engine: Engine, settings: RunSettings) -> Lane:
-    """The lane of a run: all its sources go through one engine."""
+def model_graphs(settings: RunSettings) -> dict[Size, Path]:
+    """The deployment graphs of the model by input size, its own first.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if settings.model.endswith(".onnx"):
+        return {Size(1, 1): resolve_model(settings.model, settings.model_dir)}  # its size is in the file
+    return model_inputs(settings.model, settings.model_dir)
+
+
+def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -> Lane:
+    """The lane of a run, or one of its lanes: a picture goes into the one whose input fits it.
+
+    Args:
+        engine: runs its batches.
+        settings: what counts.
+        size: of the input; None: it is the network's own.
+    """
     least = shown_confidence(engine, settings)
     per_class = scores_by_class(engine.card, settings.per_class)
     if settings.track:  # a tracker finds lost objects again by their detections of low score
         least = selection_confidence(least)
         per_class = {number: selection_confidence(score) for number, score in per_class.items()}
     selector = make_selector(engine.card, least, settings.iou, settings.classes, per_class)
-    return Lane("main", engine, selector, top=settings.top)
+    name = "main" if size is None else f"main@{size.height}x{size.width}"
+    return Lane(name, engine, selector, top=settings.top, group="main")
 
 
 def second_request(settings: RunSettings) -> EngineRequest:
@@ -174,7 +194,7 @@ def stream_command(
     engine = lane.engine
     return AddStream(
         spec,
-        lane.name,
+        lane.group,
         outputs,
         settings.every,
         shown_confidence(engine, settings) if settings.track else None,

@@ -153,7 +153,7 @@ class ResultsStage:
         boxes, scores, class_ids = (message.raw.outputs[name] for name in ("boxes", "scores", "class_ids"))
         letterboxes = [lane.letterbox(entry.waiting.item.picture.size) for entry in entries]
         steps = [self._streams[entry.stream].steps for entry in entries]
-        selectors = [one.selector if one.selector and one.lane == lane.name else lane.selector for one in steps]
+        selectors = [one.selector if one.selector and one.lane == lane.group else lane.selector for one in steps]
         if all(selector is selectors[0] for selector in selectors):
             selected = select((boxes, scores, class_ids), letterboxes, selectors[0])
         else:

@@ -281,7 +281,7 @@ def live_status_of(
         last_frame_ns=live.last_frame_ns,
         clock_offset_ms=live.clock_offset_ms,
         clock=live.clock,
-        lane=lane.name,
+        lane=lane.group,
         model=lane.engine.card.name,
         engine=lane.engine.name,
         wanted_fps=live.wanted_fps,

@@ -9,6 +9,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
@@ -31,6 +32,7 @@ class StreamWorker:
         command: what is wanted of the stream.
         open_source: opens the source; may raise StreamError.
         opened: called with the source once it is open, before its first frame.
+        lane_of: says to which lane a picture of a size goes.
         window: the window's credits; a frame gives its own back where it leaves: at the outlet, or where it is dropped.
     """
 
@@ -44,7 +46,9 @@ class StreamWorker:
         results: Channel[Message],
         clock: Clock,
         window: Window,
+        lane_of: Callable[[Size], str],
     ) -> None:
+        self._lane_of = lane_of
         self.record = record
         self.stopping = threading.Event()
         self._command = command
@@ -138,7 +142,7 @@ class StreamWorker:
     def _offer(self, frame: Frame) -> None:
         sequence = self._sequence
         self._sequence += 1
-        superseded = self._dispatch.offer(frame.stream, self._command.lane, sequence, frame)
+        superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
         if superseded is not None:
             self._window.release()
             self._results.put(Superseded(frame.stream, superseded.sequence))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -174,8 +175,7 @@ class Supervisor:
             UsageError: what a live stream is to do cannot be done.
         """
         name = command.source.name
-        lane = self._lanes.by_name.get(command.lane)
-        if name in self._streams.by_name or lane is None:
+        if name in self._streams.by_name or not self._lanes.of_group(command.lane):
             raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
         steps = self._launcher.steps(command) if command.source.kind == "live" else None
         with self._changed:
@@ -214,13 +214,14 @@ class Supervisor:
             raise KeyError(name)
         steps = self._launcher.steps(command, (old, before))
         if command.lane != old.lane:
-            self._dispatch.join(name, command.lane, None, command.weight)
+            self._launcher.join(replace(command, then=None), None, 0)
         self._stage.change(name, steps)
         self._dispatch.set_weight(name, command.weight)
-        worker.change(command)
+        worker.change(command, self._lanes.chooser(command.lane))
         if command.lane != old.lane:  # what is in the old engine comes back from it; what waits there would be late
-            for waiting in self._dispatch.leave_lane(name, old.lane):
-                worker.superseded(waiting.sequence)
+            for lane in self._lanes.of_group(old.lane):
+                for waiting in self._dispatch.leave_lane(name, lane.name):
+                    worker.superseded(waiting.sequence)
 
     def remove(self, name: str, forget: bool = False) -> None:
         """Stop a stream: what was decoded is finished and written.
@@ -415,12 +416,12 @@ class Supervisor:
 
     def _status(self, record: StreamRecord) -> StreamStatus:
         live = record.live
-        lane = None if live is None else self._lanes.by_name.get(live.lane)
-        if live is None or lane is None:
+        lanes = [] if live is None else self._lanes.of_group(live.lane)
+        if live is None or not lanes:
             return status_of(record)
         steps = self._stage.steps(record.name)
         zones = None if steps is None else steps.zones
-        return live_status_of(record, live, lane, zones, self._dispatch.engine_ns(record.name), self._clock.monotonic_ns())
+        return live_status_of(record, live, lanes[0], zones, self._dispatch.engine_ns(record.name), self._clock.monotonic_ns())
 
     def _live_workers(self) -> list[LiveWorker]:
         with self._changed:

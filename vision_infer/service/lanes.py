@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
-from vision_infer.core.errors import EngineError, ModelError
+from vision_infer.core.errors import EngineError, ModelError, VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.offline import SECOND_BATCH
@@ -20,6 +21,8 @@ from vision_infer.service.requests import PREFIX, Answers, Requests
 
 REQUEST_CONFIDENCE = 0.05
 """candidates below this are never told to who sends single pictures"""
+
+_log = logging.getLogger("vision_infer.service")
 
 
 def in_flight(settings: ServeSettings) -> int:
@@ -46,6 +49,8 @@ class Lanes:
         self._supervisor = supervisor
         self._answers = answers
         self._lanes: dict[str, Lane] = {}
+        self._others: dict[str, list[Lane]] = {}
+        """for other input sizes, by model"""
         self._requests: dict[str, Requests] = {}
         self._opened = 0
         self._lock = threading.Lock()
@@ -65,7 +70,23 @@ class Lanes:
         lane = self._lanes.get(model)
         if lane is not None:
             return lane
-        return self._open(model, model, self._settings.batch)
+        graphs = {} if model.endswith(".onnx") else model_inputs(model, self._settings.model_dir)
+        lane = self._open(model, model, self._settings.batch)
+        for size, path in list(graphs.items())[1:]:
+            self._open_other(f"{model}@{size.height}x{size.width}", lane, path)
+        return lane
+
+    def _open_other(self, name: str, lane: Lane, path: Path) -> None:
+        """A lane for another input size of a model. One that cannot be had is told, and done without."""
+        try:
+            engine = self._load(path, self._settings.batch)
+        except VisionInferError as error:
+            _log.warning("%s: is done without: %s", name, error)
+            return
+        engine.warm_up()
+        other = Lane(name, engine, lane.selector, group=lane.group)
+        self._supervisor.add_lane(other)
+        self._others.setdefault(lane.group, []).append(other)
 
     def open_second(self, model: str) -> Lane:
         """The lane of a model for crops of detections, which come many together; its engine is loaded and warm.
@@ -131,12 +152,23 @@ class Lanes:
             with self._lock:
                 if model in self._requests:  # somebody has asked meanwhile: next time
                     continue
-                try:
-                    self._supervisor.remove_lane(model)
-                except ValueError:  # a batch is on its way: next time
-                    continue
-                lane = self._lanes.pop(model)
-            lane.engine.__exit__(None, None, None)
+                closing = self._remove(model)
+            for lane in closing:
+                lane.engine.__exit__(None, None, None)
+
+    def _remove(self, model: str) -> list[Lane]:
+        """Take a model's lanes out of the supervisor, as far as no batch is on its way; returns those to be closed."""
+        removed: list[Lane] = []
+        others = self._others.get(model, [])
+        try:
+            while others:
+                self._supervisor.remove_lane(others[-1].name)
+                removed.append(others.pop())
+            self._supervisor.remove_lane(model)
+        except ValueError:  # a batch is on its way: next time
+            return removed
+        self._others.pop(model, None)
+        return [*removed, self._lanes.pop(model)]
 
     def close(self) -> None:
         """Free the engines, and those that are still loaded as soon as they are; the supervisor is closed by then."""
@@ -144,7 +176,8 @@ class Lanes:
             self._closed = True
         for model in list(self._lanes):
             self._end_requests(model)
-            self._lanes.pop(model).engine.__exit__(None, None, None)
+            for lane in (*self._others.pop(model, ()), self._lanes.pop(model)):
+                lane.engine.__exit__(None, None, None)
 
     def _end_requests(self, model: str) -> None:
         with self._lock:
