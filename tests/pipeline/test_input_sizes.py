@@ -1,0 +1,89 @@
+"""One network with several input sizes: each picture goes into the one that fits it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pipeline.fakes import EchoEngine, FakePicture, FakeSink, FakeSource, add, finish
+from vision_infer.analyze.select import Selector
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size, best_input
+from vision_infer.engine.buffers import BufferPool
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.stream.source import SourceSpec
+
+SQUARE, WIDE = Size(640, 640), Size(640, 384)
+sizes = st.builds(Size, st.integers(1, 4000), st.integers(1, 4000))
+
+
+@pytest.mark.parametrize(
+    ("picture", "wanted"),
+    [
+        (Size(1920, 1080), WIDE),
+        (Size(640, 360), WIDE),
+        (Size(640, 480), SQUARE),  # in the other it would be a fifth smaller
+        (Size(1080, 1920), SQUARE),
+        (Size(500, 500), SQUARE),
+        (Size(2560, 800), WIDE),
+    ],
+)
+def test_the_smallest_that_shows_it_as_large(picture: Size, wanted: Size) -> None:
+    assert best_input(picture, (SQUARE, WIDE)) == best_input(picture, (WIDE, SQUARE)) == wanted
+
+
+@given(sizes, st.lists(sizes, min_size=1, max_size=6, unique=True))
+def test_it_is_one_of_them_and_none_shows_it_much_larger(picture: Size, inputs: list[Size]) -> None:
+    def scale(size: Size) -> float:
+        return min(size.width / picture.width, size.height / picture.height)
+
+    best = best_input(picture, inputs)
+    assert best in inputs
+    assert scale(best) >= 0.9 * max(scale(size) for size in inputs)
+
+
+class SizedSource(FakeSource):
+    """Its pictures change their size in the middle."""
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            assert isinstance(frame.picture, FakePicture)
+            frame.picture.size = Size(256, 256) if frame.index < self.count // 2 else Size(512, 256)
+            yield frame
+
+
+class SizedEngine(EchoEngine):
+    """For pictures of another size."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(2, (1, 2))
+        self.input_size = size
+        self.pool = BufferPool(size, self.batch_sizes, self.in_flight, {})
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_stream_whose_pictures_change_goes_through_both(live: bool) -> None:
+    own, wide = SizedEngine(Size(256, 256)), SizedEngine(Size(512, 256))
+    lanes = [
+        Lane("main", own, Selector(confidence=0.1, iou=None), group="main"),
+        Lane("main@256x512", wide, Selector(confidence=0.1, iou=None), group="main"),
+    ]
+    source, shared = SizedSource(0, 60, live=live), FakeSink()
+
+    def open_stream(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> FakeSource:
+        return source
+
+    supervisor = Supervisor(lanes, [shared], open_stream=open_stream)
+    supervisor.add(add(source))
+    finish(supervisor)
+    assert shared.indices() == sorted(set(shared.indices()))
+    assert {index >= 30 for batch in wide.batches for _, index in batch} <= {True}
+    assert {index >= 30 for batch in own.batches for _, index in batch} <= {False}
+    if not live:
+        assert shared.indices() == list(range(60))
+        assert sum(map(len, wide.batches)) == sum(map(len, own.batches)) == 30
