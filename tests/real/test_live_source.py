@@ -136,6 +136,23 @@ def test_the_cameras_clock_counts_once_it_is_told(server: RtspServer) -> None:
     assert {got.frame.trace.clock for got in reading.got[:10]} == {"arrival"}
 
 
+@pytest.mark.parametrize("path", ["/clock", "/h265"])
+def test_own_assembly_is_an_interval_younger(server: RtspServer, path: str) -> None:
+    with Reading(server.url(path), LiveOptions(assemble=True, clock="arrival")) as reading:
+        reading.wait_for_frames(120)
+        assert reading.report.gaps == 0
+        size = reading.info.size
+        assert size is not None
+        assert (size.width, size.height) == (640, 360)
+    assert all(got.moment is not None and not got.frame.damaged for got in reading.got), "no picture is cut short"
+    assert reading.median_age_ms(60) < 60, "expected: 4 ms; with libavformat's parser 36"
+    wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got)
+    assert wrong[len(wrong) // 2] <= TYPICAL_MS
+    indexes = [got.frame.index for got in reading.got]
+    assert indexes == list(range(indexes[0], indexes[0] + len(indexes)))
+    assert indexes[0] <= 3
+
+
 def test_udp(server: RtspServer) -> None:
     with Reading(server.url("/clock"), LiveOptions(transport="udp")) as reading:
         reading.wait_for_frames(40)
@@ -197,9 +214,10 @@ def test_a_frozen_camera_is_noticed_in_time_and_gives_no_stale_frame(own_server:
     assert all(got.true_age_ms < 1000 for got in reading.got)
 
 
-def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
+@pytest.mark.parametrize("assemble", [False, True])
+def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer, assemble: bool) -> None:
     """Two seconds come at once: they are decoded, and no key frame is waited for."""
-    with FaultProxy(server.port) as network, Reading(network.url("/long")) as reading:
+    with FaultProxy(server.port) as network, Reading(network.url("/long"), LiveOptions(assemble=assemble)) as reading:
         reading.wait_for_frames(10)
         network.stall(2)
         reading.wait(lambda: reading.dropped(DropReason.STALE) > 20, "stale frames")
@@ -218,8 +236,9 @@ def test_packets_without_a_picture_are_noticed(server: RtspServer) -> None:
     assert error is None or isinstance(error, StreamError)
 
 
-def test_damage_is_survived_and_counted(server: RtspServer) -> None:
-    with FaultProxy(server.port) as network, Reading(network.url("/clock")) as reading:
+@pytest.mark.parametrize("assemble", [False, True])
+def test_damage_is_survived_and_counted(server: RtspServer, assemble: bool) -> None:
+    with FaultProxy(server.port) as network, Reading(network.url("/clock"), LiveOptions(assemble=assemble)) as reading:
         reading.wait_for_frames(10)
         network.flip_bits(0.2)
         reading.wait(lambda: network.flips > 30, "flipped bits")

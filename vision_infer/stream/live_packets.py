@@ -12,6 +12,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 from av.packet import Packet
@@ -19,6 +20,7 @@ from av.video.stream import VideoStream
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import StreamError
+from vision_infer.stream.assembly import Assembler, Piece
 from vision_infer.stream.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.open_live import Opened, open_live, raise_live_error
@@ -47,6 +49,7 @@ class LivePackets:
     def __init__(self, spec: SourceSpec, stopping: threading.Event, clock: Clock, log: SourceLog) -> None:
         self.spec = spec
         self.opened: Opened = open_live(spec, log)
+        self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
         self.shift_ns = 0
         """added to the times of packets and pictures: where a file begins again, they go on"""
         self._stopping = stopping
@@ -100,7 +103,11 @@ class LivePackets:
                 )
             if packet.stream_index == index:
                 video: Packet[VideoStream] = packet  # type: ignore[assignment]
-                yield video, self._times(video, before, after)
+                times = self._times(video, before, after)
+                if self._assembler is None:
+                    yield video, times
+                else:
+                    yield from self._assembled(self._assembler, video, times)
                 self._progress_ns += now() - after  # the watchdog watches what comes, not how long others take with it
 
     def begin_again(self) -> bool:
@@ -127,6 +134,30 @@ class LivePackets:
         # The decoder's threads come to rest before PyAV frees it: see ffmpeg_log.
         self.opened.stream.codec_context.flush_buffers()
         self.opened.close()
+
+    def _assembled(
+        self, assembler: Assembler, packet: Packet[VideoStream], times: PacketTimes
+    ) -> Iterator[tuple[Packet[VideoStream], PacketTimes]]:
+        """Put pieces together; a picture arrived when its first piece did."""
+        if not packet.size:
+            wholes = assembler.flush()
+        elif packet.pts is None:
+            return  # nothing tells which picture it is a piece of
+        else:
+            data = bytes(packet)
+            piece = Piece(data, packet.pts, times.read_ns, times.waited_ns, packet.is_corrupt, times.camera_ns)
+            wholes = assembler.push(piece)
+        for whole in wholes:
+            first = whole.first
+            picture = cast("Packet[VideoStream]", Packet(whole.data))
+            picture.pts = picture.dts = first.pts
+            picture.time_base, picture.stream = packet.time_base, packet.stream
+            picture.is_keyframe, picture.is_corrupt = whole.key, whole.corrupt
+            pts = self._ns(packet.time_base, first.pts)
+            # No decoding time: with B-frames, it is not the presentation time.
+            yield picture, PacketTimes(first.read_ns, first.waited_ns, pts, None, first.camera_ns)
+        if not packet.size:
+            yield packet, times
 
     def _times(self, packet: Packet[VideoStream], before_ns: int, after_ns: int) -> PacketTimes:
         pts, dts = self._ns(packet.time_base, packet.pts), self._ns(packet.time_base, packet.dts)

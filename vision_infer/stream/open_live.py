@@ -41,6 +41,8 @@ _FORMATS = "hls,mpegts,mov,matroska,flv,live_flv,mpjpeg,mjpeg,jpeg_pipe,h264,hev
 """what a web server may send us: no scripts that join other sources, no descriptions that lead elsewhere"""
 _SHORT_PROBE = {"fflags": "nobuffer", "analyzeduration": "500000"}
 _NO_PROBE = {"fflags": "nobuffer", "analyzeduration": "0", "probesize": "32"}
+_NO_PARSER = {**_NO_PROBE, "fflags": "nobuffer+noparse"}
+_ASSEMBLED = frozenset({"h264", "hevc"})
 _TIME_LEFT = 0.9
 """an opening that failed after this part of its time has timed out, whatever FFmpeg calls it"""
 _HELD_BY_PARSERS = {"rtsp": 1, "h264": 1, "hevc": 1, "mpegvideo": 1, "mjpeg": 1, "mpegts": 2}
@@ -64,6 +66,8 @@ class Opened:
     """packets come in no time of their own: each waits for its turn"""
     timed: bool
     """packets carry times that mean something"""
+    assembled: bool
+    """packets are pieces of pictures, which we put together ourselves"""
     web: GuardedHttp | None
     """reads in FFmpeg's place, where it is limited which hosts may be asked"""
 
@@ -72,6 +76,19 @@ class Opened:
         self.container.close()
         if self.web is not None:
             self.web.close()
+
+
+class _PiecesLog(SourceLog):
+    """Passes on what FFmpeg says while it probes, but not that pieces of pictures are no pictures."""
+
+    def __init__(self, log: SourceLog) -> None:
+        super().__init__(log.name)
+        self._log = log
+
+    def take(self, level: int, text: str) -> None:
+        """Pass a line on."""
+        if text != "no frame!":
+            self._log.take(level, text)
 
 
 def kind_of(path: str) -> Kind:
@@ -113,12 +130,13 @@ def open_live(spec: SourceSpec, log: SourceLog) -> Opened:
 
 def _probed(path: str, kind: Kind, spec: SourceSpec, log: SourceLog, web: GuardedHttp | None) -> Opened:
     """Open with the shortest probing that tells enough."""
-    attempts = [_probing(kind, path), {}]
+    attempts = [_probing(kind, path, spec.live), {}]
     while True:
         probing = attempts.pop(0)
         container = _open(path, kind, probing, spec, log, web)
         try:
-            if probing and not _is_known(container):
+            assembled = probing is _NO_PARSER and _can_be_assembled(container)
+            if probing and not (assembled or (probing is not _NO_PARSER and _is_known(container))):
                 container.close()
                 continue
             stream = _video(container, spec, redact(path), log)
@@ -128,7 +146,8 @@ def _probed(path: str, kind: Kind, spec: SourceSpec, log: SourceLog, web: Guarde
         name, codec = container.format.name, stream.codec_context.name
         held = _HELD_BY_PARSERS.get(name, 0) if codec in _PARSED or name == "mjpeg" else 0
         paced = kind == "file" or name == "hls"
-        return Opened(container, stream, kind, 0 if paced else held, paced, kind == "file" or name not in _UNTIMED, web)
+        timed = kind == "file" or name not in _UNTIMED
+        return Opened(container, stream, kind, 0 if paced or assembled else held, paced, timed, assembled, web)
 
 
 def raise_live_error(
@@ -154,9 +173,9 @@ def raise_live_error(
     raise failure from error
 
 
-def _probing(kind: Kind, path: str) -> dict[str, str]:
+def _probing(kind: Kind, path: str, live: LiveOptions) -> dict[str, str]:
     if kind == "rtsp":
-        return _NO_PROBE
+        return _NO_PARSER if live.assemble else _NO_PROBE
     if kind in ("http", "rtmp", "srt") and not urlsplit(path).path.endswith(".m3u8"):
         return _SHORT_PROBE
     return {}
@@ -193,7 +212,8 @@ def _open(
         name = _pinned(path, kind, live.allow_networks)
         if kind == "rtmp":
             options["rtmp_tcurl"] = _without_credentials(path)
-    log.here()
+    heard = _PiecesLog(log) if probing is _NO_PARSER else log
+    heard.here()
     timeout = (live.open_timeout_s, live.stall_timeout_s)
     began = time.monotonic()
     if web is not None:
@@ -202,6 +222,9 @@ def _open(
         return av.open(name, format=format_name, options=options, timeout=timeout, io_open=web)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_live_error(error, redact(path), log, live, time.monotonic() - began)
+    finally:
+        if heard is not log:
+            heard.close()
 
 
 def _pinned(path: str, kind: Kind, networks: tuple[str, ...]) -> str:
@@ -226,6 +249,12 @@ def _is_known(container: av.container.InputContainer) -> bool:
     """Whether all is known that a decoder needs."""
     videos = container.streams.video
     return bool(videos) and all(getattr(one, "codec_context", None) is not None and one.codec_context.width > 0 for one in videos)
+
+
+def _can_be_assembled(container: av.container.InputContainer) -> bool:
+    """Whether its video is of a codec whose pictures we can put together; its size is seen with the first of them."""
+    videos = container.streams.video
+    return bool(videos) and all(getattr(one, "codec_context", None) and one.codec_context.name in _ASSEMBLED for one in videos)
 
 
 def _video(container: av.container.InputContainer, spec: SourceSpec, shown: str, log: SourceLog) -> VideoStream:

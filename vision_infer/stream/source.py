@@ -45,11 +45,13 @@ class LiveOptions:
     max_age_s: float = 0.5
     """a frame that is older is not inferred"""
     clock: Literal["auto", "arrival", "camera"] = "auto"
-    """where ``captured`` comes from: the camera's own clock where it is plausible, arrival only, or the camera's whatever it says"""
+    """where ``captured`` comes from: the camera's own clock where it is plausible, arrival only, or the camera's in any case"""
     keyframes_only: bool = False
     """decode key frames only"""
     skip_nonref: bool = False
     """do not decode frames that no other frame needs"""
+    assemble: bool = False
+    """RTSP with H.264 or H.265: put pictures together ourselves, a frame interval earlier than libavformat's parser gives them"""
     loop: bool = False
     """a file begins again at its end"""
     allow_networks: tuple[str, ...] = ()
