@@ -13,7 +13,7 @@ from tests.engine.runtimes import RUNTIMES, open_with
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Loan, RawResults, Ticket
-from vision_infer.engine.measure import Rounds, estimate, measure_opening, measure_speed, ratio, resident_bytes
+from vision_infer.engine.measure import Rounds, estimate, faster, measure_opening, measure_speed, resident_bytes
 from vision_infer.engine.null import NullEngine
 
 MS = 1_000_000
@@ -59,7 +59,10 @@ def test_speed_is_what_the_clock_says(card: ModelCard) -> None:
     assert (found["fast"].percentile_ms(0.5), found["fast"].percentile_ms(0.95)) == (10, 10)
     assert found["slow"].fps == pytest.approx([40] * 4)
     assert (found["slow"].percentile_ms(0.4), found["slow"].percentile_ms(0.95)) == (20, 30)
-    assert ratio(found["fast"], found["slow"]).median == pytest.approx(2.5)
+    assert found["slow"].shares == pytest.approx([2.0] * 4)
+    compared = faster(found["fast"], found["slow"])
+    assert compared.times.median == pytest.approx(2.5)
+    assert not compared.by_cpu
 
 
 def test_engines_have_their_turns_and_the_order_is_reversed(card: ModelCard) -> None:
@@ -136,7 +139,15 @@ def test_the_interval_tells_how_sure_the_median_is() -> None:
     assert (steady.median, steady.low, steady.high) == (10, 10, 10)
     assert shaky.low < shaky.median == 10 < shaky.high
     assert estimate([5.0, 8.0, 9.0]) == estimate([5.0, 8.0, 9.0])
-    assert ratio(Rounds(1, fps=[20, 40]), Rounds(1, fps=[10, 20])).median == 2
+
+
+@pytest.mark.parametrize(("share", "times"), [(0.95, 2.0), (0.5, 1.5)])
+def test_on_a_busy_machine_processor_time_tells(share: float, times: float) -> None:
+    mine = Rounds(1, fps=[20, 40, 60], cpu_ms=[10, 20, 10], shares=[0.9, 0.9, 0.9])
+    other = Rounds(1, fps=[10, 20, 30], cpu_ms=[15, 30, 15], shares=[share, share, 0.1])
+    compared = faster(mine, other)
+    assert compared.times.median == pytest.approx(times)
+    assert compared.by_cpu == (share < 0.8)
 
 
 def test_memory_of_this_process(tmp_path: Path) -> None:

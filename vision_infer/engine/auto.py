@@ -6,6 +6,7 @@ the pictures that are there, and timed in turns with it. What a trial found is r
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.candidates import Candidate
 from vision_infer.engine.choices import Choice
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.measure import Estimate, Frames, measure_speed, ratio
+from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
 from vision_infer.engine.passport import DeviceFacts, MeasuredAccuracy, MeasuredSpeed, Passport
 
 BUDGET_POINTS = 1.0
@@ -106,8 +107,10 @@ def choose_by_trial(
     agree: Agree | None = None,
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
+    threads: int = 1,
     say: Callable[[str], None] = lambda _: None,
     clock: Clock = SYSTEM_CLOCK,
+    cpu_ns: Callable[[], int] = time.process_time_ns,
 ) -> Choice:
     """Open the engines that need no calibration, compare them with the first, time them in turns.
 
@@ -119,8 +122,10 @@ def choose_by_trial(
             noticed.
         budget: of accuracy, points.
         seconds: how long they are timed, all together; opening and comparing them comes on top.
+        threads: of each batch, as ``open_it`` opens them.
         say: told what is tried, and why an engine is left out.
         clock: of the times.
+        cpu_ns: processor time of this process so far.
 
     Raises:
         EngineError: the reference fails.
@@ -148,18 +153,20 @@ def choose_by_trial(
                 engines[name], by_name[name] = engine, candidate
         if not by_name:
             return Choice(reference, f"{reference.engine}: no other engine is within the budget here (trial)")
-        found = measure_speed(engines, frames, rounds=ROUNDS, round_s=seconds / ROUNDS / len(engines), clock=clock)
-    ratios = [(candidate, ratio(found[name], found["reference"])) for name, candidate in by_name.items()]
+        round_s = seconds / ROUNDS / len(engines)
+        found = measure_speed(engines, frames, threads=threads, rounds=ROUNDS, round_s=round_s, clock=clock, cpu_ns=cpu_ns)
+    ratios = [(candidate, faster(found[name], found["reference"])) for name, candidate in by_name.items()]
     return _by_ratios(reference, ratios, seconds)
 
 
-def _by_ratios(reference: Candidate, ratios: Sequence[tuple[Candidate, Estimate]], seconds: float) -> Choice:
-    best, its = max(ratios, key=lambda one: one[1].median)
-    if its.low < CLEARLY_FASTER:
-        others = ", ".join(f"{one.engine} {estimate.median:.1f}×" for one, estimate in ratios)
-        return Choice(reference, f"{reference.engine}: FP32 is fastest here ({others}; trial of {seconds:.1f} s)")
-    faster = f"{its.median:.1f}× faster than {reference.engine} here (trial of {seconds:.1f} s)"
-    return Choice(best, f"{best.engine}: {faster}")
+def _by_ratios(reference: Candidate, ratios: Sequence[tuple[Candidate, Faster]], seconds: float) -> Choice:
+    busy = any(one.by_cpu for _, one in ratios)
+    trial = f"trial of {seconds:.1f} s{', by processor time: the machine is busy' if busy else ''}"
+    best, its = max(ratios, key=lambda one: one[1].times.median)
+    if its.times.low < CLEARLY_FASTER:
+        others = ", ".join(f"{one.engine} {other.times.median:.1f}×" for one, other in ratios)
+        return Choice(reference, f"{reference.engine}: FP32 is fastest here ({others}; {trial})")
+    return Choice(best, f"{best.engine}: {its.times.median:.1f}× faster than {reference.engine} here ({trial})")
 
 
 def _within(one: Known, budget: float) -> bool:

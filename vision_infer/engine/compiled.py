@@ -50,8 +50,7 @@ def open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache, sa
 def open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache, say: Say) -> Engine:
     """The same with ONNX Runtime on the CPU; arguments and errors as above."""
     facts = read_graph_facts(path)
-    # A rewritten graph takes every batch.
-    key = cpu_engine_key(path, facts.card.name, f"onnxruntime-cpu-{facts.precision}", "f32", 0)
+    key = cpu_engine_key(path, facts.card.name, f"onnxruntime-cpu-{facts.precision}", "f32", settings.batch)
     kept = cache.load(key)
     if kept is not None:
         try:

@@ -31,7 +31,7 @@ class EngineKey:
     device: str
     """the processor with its instruction set, or the GPU with its driver"""
     batch: int
-    """largest batch that it was made for"""
+    """largest batch that it was made for; 0: for any"""
 
     def digest(self) -> str:
         """32 hexadecimal digits that stand for all of it."""
@@ -55,8 +55,9 @@ def cpu_engine_key(path: Path, model: str, engine: str, compute: str, batch: int
         model: name on its card.
         engine: runtime-device-precision.
         compute: ``f32`` or ``bf16``.
-        batch: largest batch.
+        batch: largest batch; it makes no difference to ONNX Runtime.
     """
+    batch = 0 if engine.startswith("onnxruntime-") else batch
     name, instructions = cpu_facts()
     device = f"{name} ({' '.join(instructions)})"
     return EngineKey(model, file_sha256(path), engine, compute, runtime_version(engine.partition("-")[0]), device, batch)

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
+from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+UNDISTURBED = 0.8
 
 Frames = Sequence[NDArray[np.uint8]]
 """pictures as they stand in a slot, uint8 [H, W, 3], letterboxed"""
@@ -37,6 +39,8 @@ class Rounds:
     """processor time for each picture, of each round, milliseconds"""
     latencies_ms: list[float] = field(default_factory=list)
     """time of each batch, of all rounds, milliseconds"""
+    shares: list[float] = field(default_factory=list)
+    """how much of the processors that it could use it got, of each round, 0 to about 1"""
 
     def percentile_ms(self, part: float) -> float:
         """The time that this part (0–1) of all batches did not exceed, milliseconds."""
@@ -53,11 +57,21 @@ class Estimate:
     high: float
 
 
+@dataclass(frozen=True, slots=True)
+class Faster:
+    """How many times faster one engine is than another."""
+
+    times: Estimate
+    by_cpu: bool
+    """by processor time, since other programs took the processors, and not by pictures a second"""
+
+
 def measure_speed(
     engines: Mapping[str, Engine],
     frames: Frames = (),
     *,
     batch: int = 1,
+    threads: int = 1,
     rounds: int = 7,
     round_s: float = 0.5,
     clock: Clock = SYSTEM_CLOCK,
@@ -69,6 +83,7 @@ def measure_speed(
         engines: by any name; warmed up here. Nothing else may use them meanwhile.
         frames: what their slots hold; without any, noise (the time of a network hardly depends on it).
         batch: pictures in a batch.
+        threads: of each batch, as the engines were opened.
         rounds: how often each has its turn; the order is reversed every time.
         round_s: how long a turn is, at least; one batch is always run to its end.
         clock: of the times.
@@ -81,10 +96,11 @@ def measure_speed(
     for engine in engines.values():
         _fill(engine, batch, frames)
         engine.warm_up()
+    cores = {name: min(available_cpus(), engine.in_flight * threads) for name, engine in engines.items()}
     names = list(engines)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            _run_round(engines[name], found[name], int(round_s * NS_PER_S), clock, cpu_ns)
+            _run_round(engines[name], found[name], int(round_s * NS_PER_S), cores[name], clock, cpu_ns)
     return found
 
 
@@ -96,9 +112,15 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(statistics.median(values), medians[cut], medians[-1 - cut])
 
 
-def ratio(mine: Rounds, other: Rounds) -> Estimate:
-    """How many times the pictures a second of the other, round by round."""
-    return estimate([one / two for one, two in zip(mine.fps, other.fps, strict=True)])
+def faster(mine: Rounds, other: Rounds) -> Faster:
+    """How many times faster one is than the other, round by round.
+
+    Where other programs left one of the two less than :data:`UNDISTURBED` of the processors, pictures a second tell more of those
+    programs than of the engines. Then the processor time of a picture is compared.
+    """
+    by_cpu = min(statistics.median(mine.shares), statistics.median(other.shares)) < UNDISTURBED
+    pairs = zip(other.cpu_ms, mine.cpu_ms, strict=True) if by_cpu else zip(mine.fps, other.fps, strict=True)
+    return Faster(estimate([one / two for one, two in pairs]), by_cpu)
 
 
 def measure_opening(open_it: Callable[[], Engine], clock: Clock = SYSTEM_CLOCK) -> tuple[Engine, float, int | None]:
@@ -143,7 +165,7 @@ def _fill(engine: Engine, batch: int, frames: Frames) -> None:
             engine.release(loan)
 
 
-def _run_round(engine: Engine, into: Rounds, length_ns: int, clock: Clock, cpu_ns: Callable[[], int]) -> None:
+def _run_round(engine: Engine, into: Rounds, length_ns: int, cores: int, clock: Clock, cpu_ns: Callable[[], int]) -> None:
     """One turn: a thread for each batch in flight, as the pipeline has them; with one it is the caller's own."""
     started, cpu_started = clock.monotonic_ns(), cpu_ns()
     until = started + length_ns
@@ -171,6 +193,8 @@ def _run_round(engine: Engine, into: Rounds, length_ns: int, clock: Clock, cpu_n
     if failed:
         raise failed[0] if isinstance(failed[0], EngineError) else EngineError(f"{engine.name}: {failed[0]}") from failed[0]
     pictures = len(latencies) * into.batch
-    into.fps.append(pictures * NS_PER_S / max(1, clock.monotonic_ns() - started))
-    into.cpu_ms.append((cpu_ns() - cpu_started) / NS_PER_MS / pictures)
+    wall_ns, used_ns = max(1, clock.monotonic_ns() - started), max(1, cpu_ns() - cpu_started)
+    into.fps.append(pictures * NS_PER_S / wall_ns)
+    into.cpu_ms.append(used_ns / NS_PER_MS / pictures)
+    into.shares.append(used_ns / wall_ns / cores)
     into.latencies_ms.extend(latency / NS_PER_MS for latency in latencies)

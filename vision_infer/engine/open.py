@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -56,6 +56,8 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
         ModelError: the file is no deployment graph.
         UsageError: the device or the type of the arithmetic is not well named.
     """
+    if request.engine == "auto" and request.engine_dir is not None:
+        path, request = _known_choice(path, request, say or _silent)
     runtime, named_device = _parse_name(request.engine)
     compute = _choose_compute(runtime, request)
     device = named_device or request.device
@@ -81,6 +83,21 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
                 f"the model gives the engine {engine.name}, not {request.engine}", f"use --engine {engine.name} or auto"
             )
     return engine
+
+
+def _known_choice(path: Path, request: EngineRequest, say: Say) -> tuple[Path, EngineRequest]:
+    """What passports or an earlier trial say of this machine's processor; the request as it is where they say nothing."""
+    assert request.engine_dir is not None
+    runtime = _parse_name("auto")[0]
+    if request.compute != "auto" or _choose_device(runtime, request.device)[0] != "cpu":
+        return path, request
+    from vision_infer.engine.known import known_choice
+
+    choice = known_choice(path, request.engine_dir)
+    if choice is None:
+        return path, request
+    say(choice.reason)
+    return choice.candidate.graph, replace(request, engine=choice.candidate.engine, device="cpu")
 
 
 def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | None, say: Say) -> Engine:

@@ -82,7 +82,9 @@ class MeasuredSpeed(_Part):
     fps_high: Share
     cpu_ms: Share = Field(default=0, description="time of the processors for each picture; 0: not measured")
     fp32_ratio: float | None = Field(
-        default=None, ge=0, description="times the pictures a second of FP32 on ONNX Runtime, measured in turns with it"
+        default=None,
+        ge=0,
+        description="times faster than FP32 on ONNX Runtime, in turns; by processor time where the machine was busy",
     )
 
 

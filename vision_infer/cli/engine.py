@@ -1,0 +1,234 @@
+"""``vision-infer engine``: which engines a model has on this machine, what is known of them, and making them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vision_infer.cli import options
+
+if TYPE_CHECKING:
+    from vision_infer.engine.candidates import Candidate
+    from vision_infer.engine.passport import Passport
+
+app = typer.Typer(help="List, show, build and remove engines: a model made ready for this machine.", no_args_is_help=True)
+
+EngineDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where engines are kept. Default: $VISION_INFER_HOME/engines.")
+]
+Budget = Annotated[float | None, typer.Option(min=0, metavar="POINTS", help="Loss of accuracy that is accepted. Default: 1.0.")]
+MODEL_HELP = "Name of a model, or a deployment graph (.onnx)."
+
+
+@app.command("list")
+def list_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "nanodet-416",
+    budget: Budget = None,
+    engine_dir: EngineDir = None,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show the engines that a model can have here, what was measured of them, and which one 'auto' takes."""
+    from vision_infer.engine.auto import BUDGET_POINTS
+    from vision_infer.engine.known import known_choice, passports
+
+    path, possible = _possible(model, model_dir)
+    folder = _folder(engine_dir)
+    known = passports(possible, folder)
+    choice = known_choice(path, folder, BUDGET_POINTS if budget is None else budget)
+    rows = []
+    for candidate in possible:
+        passport = next((one for one in known if _is_of(one, candidate)), None)
+        chosen = choice is not None and choice.candidate == candidate
+        plain = None if passport is None else _plain(passport)
+        rows.append({"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain})
+        if not json_output:
+            mark = "*" if chosen else " "
+            typer.echo(f"{mark} {candidate.engine:22} {candidate.graph.name:22} {_told(passport)}")
+    if json_output:
+        _print_json({"engines": rows, "reason": None if choice is None else choice.reason})
+    elif choice is not None:
+        typer.echo(f"auto takes {choice.reason}")
+    else:
+        typer.echo(f"nothing was measured yet: vision-infer engine build {model}")
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    engine: Annotated[str | None, typer.Argument(metavar="ENGINE", help="Such as openvino-cpu-fp32. Default: all.")] = None,
+    engine_dir: EngineDir = None,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show the passports of a model's engines."""
+    from vision_infer.core.errors import EngineError
+    from vision_infer.engine.known import passports
+
+    _, possible = _possible(model, model_dir)
+    found = [one for one in passports(possible, _folder(engine_dir)) if engine in (None, one.engine)]
+    if not found:
+        raise EngineError(f"{model} has no passport for {engine or 'any engine'}", f"vision-infer engine build {model} makes one")
+    if json_output:
+        _print_json([_plain(one) for one in found])
+        return
+    for one in found:
+        typer.echo(_page(one))
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe (its name, or FILE.yaml), or a model.")],
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This engine of the model only. Default: all that compute in float32.")
+    ] = None,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    budget: Budget = None,
+    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Build it even if it is known to lose more.")] = False,
+    engine_dir: EngineDir = None,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Compile engines, time them in turns with FP32, and write their passports."""
+    from vision_infer.engine.auto import BUDGET_POINTS
+    from vision_infer.engine.build import Profile, build_engine
+    from vision_infer.engine.cache import EngineCache
+    from vision_infer.engine.recipe import candidate_of, find_recipe, read_recipe, recipes_dir
+
+    folder = _folder(engine_dir)
+    file = find_recipe(name, (folder, recipes_dir()))
+    if file is not None:
+        recipe = read_recipe(file)
+        network = recipe.network if not recipe.network.endswith(".onnx") else str(file.parent / recipe.network)
+        _, possible = _possible(network, model_dir)
+        wanted = [candidate_of(recipe, tuple(possible))]
+        profile = Profile(batch or recipe.batch, workers or recipe.workers, threads or recipe.threads)
+        allowed = recipe.budget if budget is None else budget
+    else:
+        _, possible = _possible(name, model_dir)
+        wanted = _wanted(name, possible, engine)
+        profile, allowed = Profile(batch or 1, workers, threads or 1), BUDGET_POINTS if budget is None else budget
+    cache = EngineCache(folder)
+    made = []
+    for candidate in wanted:
+        passport = build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
+        made.append(passport)
+        if not json_output:
+            typer.echo(f"{passport.engine}: {_told(passport)}")
+    if json_output:
+        _print_json([_plain(one) for one in made])
+
+
+@app.command()
+def prune(
+    most: Annotated[float, typer.Option("--max-mb", min=0, metavar="MB", help="What may stay, last used first.")] = 4000,
+    days: Annotated[
+        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not used since goes.")
+    ] = None,
+    engine_dir: EngineDir = None,
+) -> None:
+    """Remove engines that were not used for longest, and what builders left that were killed."""
+    from vision_infer.engine.cache import EngineCache
+
+    cache = EngineCache(_folder(engine_dir))
+    for entry in cache.prune(int(most * 1e6), None if days is None else days * 86_400):
+        typer.echo(f"removed {entry.key.engine} of {entry.key.model}, {entry.nbytes / 1e6:.1f} MB")
+    left = cache.entries()
+    typer.echo(f"{len(left)} engines stay, {sum(entry.nbytes for entry in left) / 1e6:.1f} MB")
+
+
+def _plain(passport: Passport) -> dict[str, object]:
+    return passport.model_dump(mode="json")
+
+
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _folder(explicit: Path | None) -> Path:
+    import os
+
+    from vision_infer.engine.cache import engine_dir
+
+    return engine_dir(explicit, os.environ)
+
+
+def _possible(model: str, model_dir: Path | None) -> tuple[Path, list[Candidate]]:
+    from vision_infer.engine.candidates import candidates
+    from vision_infer.engine.device import missing_runtime
+    from vision_infer.model.catalogue import resolve_model
+
+    path = resolve_model(model, model_dir)
+    possible = candidates(path)
+    if not possible:
+        raise missing_runtime()
+    return path, possible
+
+
+def _wanted(model: str, possible: list[Candidate], engine: str | None) -> list[Candidate]:
+    from vision_infer.core.errors import EngineError
+
+    if engine is None:
+        return [one for one in possible if one.lossless]
+    found = [one for one in possible if one.engine == engine]
+    if not found:
+        raise EngineError(f"{model} has no engine {engine} here", f"there are {', '.join(one.engine for one in possible)}")
+    return found
+
+
+def _is_of(passport: Passport, candidate: Candidate) -> bool:
+    same = (passport.engine, passport.compute) == (candidate.engine, candidate.compute)
+    return same and passport.sources.graph == candidate.key().graph_sha256
+
+
+def _told(passport: Passport | None) -> str:
+    """What counts of a passport, in a line."""
+    if passport is None:
+        return "not measured"
+    speed, loss = passport.fastest(), passport.loss()
+    parts = []
+    if speed is not None:
+        parts.append(f"{speed.fps:.1f} fps ({speed.workers} × {speed.threads} threads), p95 {speed.p95_ms:.1f} ms")
+        if speed.fp32_ratio is not None:
+            parts.append(f"{speed.fp32_ratio:.2f}× FP32")
+    if loss is not None:
+        parts.append(f"{-loss.value:+.1f} points on {loss.frames} frames".replace("-", "−"))
+    elif passport.accuracy:
+        parts.append("accuracy not proven")
+    return ", ".join(parts) or "nothing was measured"
+
+
+def _page(passport: Passport) -> str:
+    card, device = passport.card, passport.device
+    lines = [
+        f"{passport.engine} of {card.name}",
+        f"  network    {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no licence'}",
+        f"  graph      sha256 {passport.sources.graph}",
+        f"  runtime    {passport.runtime} {passport.runtime_version}, computes in {passport.compute}",
+        f"  device     {device.name} ({' '.join(device.instructions)}), {device.cores} cores",
+        f"  precision  {', '.join(f'{group}: {kind}' for group, kind in passport.precision.items()) or 'not told'}",
+    ]
+    for one in passport.accuracy:
+        interval = f"{-one.value:+.2f} points (95 % {-one.high:+.2f} to {-one.low:+.2f})".replace("-", "−")
+        lines.append(f"  accuracy   {interval}, {one.metric}, {one.frames} frames of {one.data}: {one.judged}")
+    if not passport.accuracy:
+        lines.append("  accuracy   not measured")
+    lines += [
+        f"  speed      batch {speed.batch}, {speed.workers} × {speed.threads} threads: {speed.fps:.1f} fps "
+        f"(95 % {speed.fps_low:.1f}–{speed.fps_high:.1f}), p50 {speed.p50_ms:.1f} ms, p95 {speed.p95_ms:.1f} ms, "
+        f"{speed.cpu_ms:.1f} ms of CPU a picture, {speed.fp32_ratio or 0:.2f}× FP32"
+        for speed in passport.speed
+    ]
+    if passport.memory_bytes is not None:
+        lines.append(f"  memory     {passport.memory_bytes / 1e6:.0f} MB")
+    lines.append(f"  built      {passport.date:%Y-%m-%d}, in {passport.build_seconds or 0:.2f} s")
+    return "\n".join(lines)

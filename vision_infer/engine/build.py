@@ -1,0 +1,169 @@
+"""Builds an engine: compiled and kept, timed in turns with FP32, and with a passport that says so."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.auto import BUDGET_POINTS
+from vision_infer.engine.cache import EngineCache, Say
+from vision_infer.engine.candidates import Candidate, this_device
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.known import kept_passport
+from vision_infer.engine.measure import NS_PER_S, Frames, Rounds, estimate, faster, measure_opening, measure_speed
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
+
+TOOLS = ("vision-infer", "numpy", "onnx")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How an engine will be used, and so how it is built and timed."""
+
+    batch: int = 1
+    workers: int | None = None
+    """None: as many as the CPUs allow"""
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How an engine is timed, in turns with FP32."""
+
+    rounds: int = 7
+    """turns of each"""
+    round_s: float = 0.5
+    """seconds of a turn"""
+    frames: Frames = ()
+    """pictures as they stand in a slot"""
+
+
+def build_engine(
+    candidate: Candidate,
+    reference: Candidate,
+    profile: Profile,
+    cache: EngineCache,
+    say: Say,
+    timing: Timing | None = None,
+    *,
+    budget: float = BUDGET_POINTS,
+    accept_loss: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+) -> Passport:
+    """Compile an engine, keep it, time it and write its passport beside it.
+
+    What an earlier passport says of its accuracy stays: it holds for the same graph, runtime and instruction set.
+
+    Args:
+        candidate: what is built.
+        reference: FP32, with which it is timed in turns.
+        profile: batch, workers, threads.
+        cache: where it is kept.
+        say: told each step.
+        timing: how it is timed.
+        budget: of accuracy, points.
+        accept_loss: keep an engine that loses more.
+        clock: of the times.
+
+    Raises:
+        EngineError: it cannot be built or kept, or is known to lose more accuracy than the budget.
+        ModelError: the graph cannot be loaded.
+    """
+    timing = timing or Timing()
+    key, earlier = candidate.key(), kept_passport(cache, candidate)
+    accuracy = _known_accuracy(candidate, earlier)
+    if not accept_loss:
+        _refuse_loss(candidate, accuracy, budget)
+    engine, seconds, grown = measure_opening(lambda: _open(candidate, profile, cache, say), clock)
+    with engine:
+        say(f"{candidate.engine}: ready in {seconds:.2f} s; timing it in turns with {reference.engine}")
+        speed = _time(engine, profile, timing, None if candidate == reference else _open(reference, profile, cache, say), clock)
+    passport = Passport(
+        engine=candidate.engine,
+        card=summarise(candidate.facts.card),
+        sources=Sources(graph=key.graph_sha256, source=candidate.facts.card.weights.sha256),
+        runtime=candidate.runtime,
+        runtime_version=key.runtime_version,
+        compute=candidate.compute,
+        tools={name: version for name in TOOLS if (version := _version(name))},
+        device=this_device(),
+        precision={"graph": candidate.facts.precision, "arithmetic": candidate.compute},
+        accuracy=accuracy,
+        speed=(speed,),
+        memory_bytes=grown,
+        # The second time it is only loaded.
+        build_seconds=round(max(seconds, (earlier and earlier.build_seconds) or 0.0), 3),
+        date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, datetime.UTC),
+    )
+    cache.keep_passport(key, passport.to_json())
+    return passport
+
+
+def _refuse_loss(candidate: Candidate, accuracy: tuple[MeasuredAccuracy, ...], budget: float) -> None:
+    over = [one for one in accuracy if one.judged == "proven" and one.high > budget]
+    if over:
+        lost = f"up to {over[0].high:.1f} points lost on {over[0].frames} frames of {over[0].data}, the budget is {budget:g}"
+        what = f"{candidate.engine} of {candidate.facts.card.name}"
+        raise EngineError(f"{what} is refused: {lost}", "give a greater --budget, or --accept-loss")
+
+
+def _open(candidate: Candidate, profile: Profile, cache: EngineCache, say: Say) -> Engine:
+    request = EngineRequest(
+        candidate.engine, "cpu", profile.workers, profile.threads, profile.batch, candidate.compute, cache.folder
+    )
+    return open_engine(candidate.graph, request, say)
+
+
+def _time(engine: Engine, profile: Profile, timing: Timing, fp32: Engine | None, clock: Clock) -> MeasuredSpeed:
+    """Time an engine; None: it is FP32 itself. The other is closed."""
+    with ExitStack() as stack:
+        engines = {"it": engine}
+        if fp32 is not None:
+            engines["fp32"] = stack.enter_context(fp32)
+        found = measure_speed(
+            engines,
+            timing.frames,
+            batch=profile.batch,
+            threads=profile.threads,
+            rounds=timing.rounds,
+            round_s=timing.round_s,
+            clock=clock,
+        )
+    return _speed(engine, profile, found["it"], 1.0 if fp32 is None else faster(found["it"], found["fp32"]).times.median)
+
+
+def _speed(engine: Engine, profile: Profile, rounds: Rounds, fp32_ratio: float) -> MeasuredSpeed:
+    fps = estimate(rounds.fps)
+    return MeasuredSpeed(
+        batch=profile.batch,
+        workers=engine.in_flight,
+        threads=profile.threads,
+        p50_ms=round(rounds.percentile_ms(0.5), 3),
+        p95_ms=round(rounds.percentile_ms(0.95), 3),
+        fps=round(fps.median, 2),
+        fps_low=round(fps.low, 2),
+        fps_high=round(fps.high, 2),
+        cpu_ms=round(estimate(rounds.cpu_ms).median, 3),
+        fp32_ratio=round(fp32_ratio, 3),
+    )
+
+
+def _known_accuracy(candidate: Candidate, earlier: Passport | None) -> tuple[MeasuredAccuracy, ...]:
+    device, key = this_device(), candidate.key()
+    for one in [*([] if earlier is None else [earlier]), *passports_beside(candidate.graph)]:
+        same = (one.engine, one.compute) == (candidate.engine, candidate.compute)
+        if one.accuracy and same and one.holds_for(key.graph_sha256, device):
+            return one.accuracy
+    return ()
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
