@@ -1,0 +1,86 @@
+"""``vision-infer engine``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.cli.conftest import Command
+from tests.engine.graphs import tiny_graph
+from vision_infer.core.card import ModelCard
+from vision_infer.engine.candidates import candidates
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def graph(tmp_path: Path, card: ModelCard) -> Path:
+    return tiny_graph(tmp_path / "model.onnx", card)
+
+
+def test_list_build_show_and_prune(command: Command, graph: Path, tmp_path: Path) -> None:
+    listed = command("engine", "list", graph)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.splitlines()[0].split() == ["onnxruntime-cpu-fp32", "model.onnx", "not", "measured"]
+    assert "vision-infer engine build" in listed.stdout
+    none = command("engine", "show", graph)
+    assert none.returncode == 4
+    assert "has no passport for any engine" in none.stderr
+
+    built = command("engine", "build", graph, "--engine", "openvino-cpu-fp32", "--workers", "1", "--json")
+    assert built.returncode == 0, built.stderr
+    assert "building openvino-cpu-fp32 of tiny: there is none yet" in built.stderr
+    (passport,) = json.loads(built.stdout)
+    jsonschema.validate(passport, json.loads(command("schema", "passport").stdout))
+    assert passport["speed"][0]["workers"] == 1
+    assert len(list((tmp_path / "home" / "engines").glob("*/passport.json"))) == 1
+
+    shown = command("engine", "show", graph, "openvino-cpu-fp32")
+    assert shown.stdout.startswith("openvino-cpu-fp32 of tiny\n")
+    assert "accuracy   not measured" in shown.stdout
+    again = json.loads(command("engine", "list", graph, "--json").stdout)
+    assert [row["engine"] for row in again["engines"]] == [one.engine for one in candidates(graph)]
+    assert [row["engine"] for row in again["engines"] if row["passport"]] == ["openvino-cpu-fp32"]
+    assert sum(row["auto"] for row in again["engines"]) == 1
+    assert again["reason"]
+
+    pruned = command("engine", "prune", "--max-mb", "0")
+    assert pruned.stdout.splitlines()[-1] == "0 engines stay, 0.0 MB"
+    assert "removed openvino-cpu-fp32 of tiny" in pruned.stdout
+
+
+def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("network: model.onnx\nruntime: openvino\nworkers: 1\nthreads: 2\n")
+    built = command("engine", "build", "mine.yaml", "--engine-dir", tmp_path / "here")
+    assert built.returncode == 0, built.stderr
+    assert "1 × 2 threads" in built.stdout
+    assert len(list((tmp_path / "here").glob("*/engine.bin"))) == 2  # FP32, to compare with, is one of them
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["build", "nanodt"], 3, "nanodet-416"),
+        (["build", "none.yaml"], 4, "none.yaml"),
+        (["build", "nanodet-416", "--engine", "openvino-cpu-int8"], 4, "there are onnxruntime-cpu-fp32"),
+        (["list", "none.onnx"], 3, "no such file"),
+        (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot be made"),
+    ],
+)
+def test_mistakes_are_one_line(command: Command, words: list[str], status: int, told: str) -> None:
+    done = command("engine", *words)
+    assert done.returncode == status
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_a_folder_that_others_may_write_to(command: Command, graph: Path, tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    done = command("engine", "build", graph, "--engine-dir", tmp_path / "open")
+    assert done.returncode == 4
+    assert "others may write there" in done.stderr

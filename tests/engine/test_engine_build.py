@@ -1,0 +1,81 @@
+"""Building an engine: kept, timed, with a passport; refused where it is known to lose too much."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.disks import small_disk
+from tests.engine.graphs import tiny_graph
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.build import Profile, Timing, build_engine
+from vision_infer.engine.cache import EngineCache
+from vision_infer.engine.candidates import Candidate, candidates
+from vision_infer.engine.known import kept_passport
+from vision_infer.engine.passport import MeasuredAccuracy
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+SHORT = Timing(rounds=2, round_s=0.02)
+
+
+@pytest.fixture
+def possible(tmp_path: Path, card: ModelCard) -> list[Candidate]:
+    return candidates(tiny_graph(tmp_path / "model.onnx", card))
+
+
+def by_name(possible: list[Candidate], engine: str) -> Candidate:
+    return next(one for one in possible if one.engine == engine)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32"])
+def test_it_is_kept_with_a_passport(possible: list[Candidate], tmp_path: Path, card: ModelCard, engine: str) -> None:
+    cache = EngineCache(tmp_path / "engines")
+    said: list[str] = []
+    one = by_name(possible, engine)
+    passport = build_engine(one, possible[0], Profile(batch=1, workers=2), cache, said.append, SHORT)
+    assert any(f"building {engine} of tiny: there is none yet" in line for line in said)
+    assert kept_passport(cache, one) == passport
+    assert cache.load(one.key()) is not None
+    assert (passport.engine, passport.card.name, passport.compute) == (engine, "tiny", "f32")
+    assert passport.sources.graph == one.key().graph_sha256
+    assert "numpy" in passport.tools
+    (speed,) = passport.speed
+    assert (speed.batch, speed.workers, speed.threads) == (1, 2, 1)
+    assert 0 < speed.p50_ms <= speed.p95_ms
+    assert 0 < speed.fps_low <= speed.fps <= speed.fps_high
+    assert speed.fp32_ratio == 1 if one == possible[0] else (speed.fp32_ratio or 0) > 0
+    assert passport.accuracy == ()
+
+
+def accuracy(high: float) -> MeasuredAccuracy:
+    fields = {"metric": "agreement", "value": high / 2, "low": 0, "high": high, "data": "my.mp4", "frames": 200}
+    return MeasuredAccuracy.model_validate({**fields, "judged": "proven"})
+
+
+def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[Candidate], tmp_path: Path) -> None:
+    cache = EngineCache(tmp_path / "engines")
+    one = by_name(possible, "openvino-cpu-fp32")
+    passport = build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
+    cache.keep_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(0.8),)}).to_json())
+    again = build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
+    assert again.accuracy == (accuracy(0.8),)
+    assert (again.build_seconds or 0) >= (passport.build_seconds or 0)
+    cache.keep_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(1.8),)}).to_json())
+    with pytest.raises(EngineError) as caught:
+        build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
+    assert "refused: up to 1.8 points lost on 200 frames of my.mp4, the budget is 1" in caught.value.message
+    assert "--accept-loss" in caught.value.hint
+    for options in ({"accept_loss": True}, {"budget": 2.0}):
+        assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options)
+
+
+def test_a_full_disk_is_an_error_for_who_builds(possible: list[Candidate]) -> None:
+    with small_disk(4096) as disk:
+        disk.chmod(0o700)
+        cache = EngineCache(disk)
+        with pytest.raises(EngineError, match="cannot be kept: No space left"):
+            build_engine(by_name(possible, "openvino-cpu-fp32"), possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
+        assert cache.entries() == []
