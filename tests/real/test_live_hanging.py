@@ -1,0 +1,108 @@
+"""Cameras that take a connection and never answer, and cameras over UDP: nobody waits for them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cameras import ClockMount, RtspServer
+from tests.live_service import Running, camera
+from tests.serve_process import ServeProcess
+from vision_infer.pipeline.status import StreamState
+
+PATTERN = "test://?size=160x90&fps=10"
+AT_ONCE_S = 5.0
+"""what is done at once takes far less, on a busy machine too; the hanging cameras would take a minute"""
+HANGS_S = 60.0
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of one that never answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"rtsp://user:s3cret@127.0.0.1:{listener.getsockname()[1]}/x"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RtspServer]:
+    with RtspServer(ClockMount("/clock", 320, 180, 20, key_interval=5)) as running:
+        yield running
+
+
+def test_a_hanging_stream_is_replaced_and_removed_at_once(silent: str, server: RtspServer) -> None:
+    """Its thread hangs on for as long as the connection takes; what comes of it goes nowhere."""
+    hangs = camera(silent, open_timeout_s=HANGS_S)
+    with Running({"well": camera(PATTERN)}) as running:
+        service = running.service
+        service.create("cam", hangs)
+        for _ in range(2):
+            running.wait(lambda: any(thread.name == "stream-cam" for thread in threading.enumerate()), "it hangs")
+            began = time.monotonic()
+            service.replace("cam", camera(server.url("/clock")))
+            assert time.monotonic() - began < AT_ONCE_S
+            seen = running.wait_for_results("cam", 5)
+            assert seen[0].result.frame < 20, "it begins anew"
+            assert running.status("cam").reconnects == 0
+            began = time.monotonic()
+            service.replace("cam", hangs)
+            assert time.monotonic() - began < AT_ONCE_S
+            assert running.status("cam").state is StreamState.CONNECTING
+            assert running.status("cam").results == 0
+        service.delete("cam")
+        assert [view.name for view in service.streams()] == ["well"]
+        running.wait_for_results("well", 5)
+        service.create("cam", hangs)
+        began = time.monotonic()
+    assert time.monotonic() - began < AT_ONCE_S, "the end does not wait for it either"
+
+
+def test_a_process_ends_while_cameras_hang(silent: str, tmp_path: Path) -> None:
+    streams = "".join(f"  s{number}: {{detect: '{silent}', open_timeout_s: {HANGS_S}}}\n" for number in range(3))
+    with ServeProcess(tmp_path, f"model: clock\nstreams:\n{streams}") as process:
+        process.wait(lambda: {one["status"]["state"] for one in process.streams().values()} == {"connecting"}, "they hang")
+        status, took_s = process.stop()
+    assert status == 0
+    assert took_s < 15, "expected: 0.5 s"
+
+
+def test_a_camera_over_udp_comes_back() -> None:
+    """There no connection breaks that would tell of it."""
+    with RtspServer(ClockMount("/clock", 320, 180, 20, key_interval=5)) as server:
+        with Running({"cam": camera(server.url("/clock"), transport="udp")}) as running:
+            running.wait_for_results("cam", 10)
+            began = time.monotonic_ns()
+            server.freeze()
+            running.wait(lambda: StreamState.BACKING_OFF in running.states("cam", began), "it was noticed")
+            assert StreamState.STALLED in running.states("cam", began)
+            server.thaw()
+            running.wait_for_results("cam", 5)
+            killed = time.monotonic_ns()
+            server.kill()
+            running.wait(lambda: StreamState.BACKING_OFF in running.states("cam", killed), "its end was noticed")
+            server.restart()
+            seen = running.wait_for_results("cam", 10)
+            assert seen[-1].true_age_ms is not None
+            assert seen[-1].true_age_ms < 1000
+
+
+def test_many_cameras_that_are_lost_together_come_back() -> None:
+    names = [f"cam{number}" for number in range(16)]
+    with RtspServer(ClockMount("/clock", 320, 180, 10, key_interval=5)) as server:
+        with Running({name: camera(server.url("/clock")) for name in names}) as running:
+            for name in names:
+                running.wait_for_results(name, 1)
+            began = time.monotonic_ns()
+            server.kill()
+            running.wait(lambda: all(StreamState.BACKING_OFF in running.states(name, began) for name in names), "all are lost")
+            server.restart()
+            back = time.monotonic_ns()
+            running.wait(lambda: all(running.seen(name, back) for name in names), "all are back")
+            reasons = [event.reason for event in running.events if event.state is StreamState.BACKING_OFF]
+            assert len({reason.rpartition("next attempt in ")[2] for reason in reasons}) > 1, "not in step"
