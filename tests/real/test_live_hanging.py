@@ -74,35 +74,39 @@ def test_a_process_ends_while_cameras_hang(silent: str, tmp_path: Path) -> None:
 
 def test_a_camera_over_udp_comes_back() -> None:
     """There no connection breaks that would tell of it."""
-    with RtspServer(ClockMount("/clock", 320, 180, 20, key_interval=5)) as server:
-        with Running({"cam": camera(server.url("/clock"), transport="udp")}) as running:
-            running.wait_for_results("cam", 10)
-            began = time.monotonic_ns()
-            server.freeze()
-            running.wait(lambda: StreamState.BACKING_OFF in running.states("cam", began), "it was noticed")
-            assert StreamState.STALLED in running.states("cam", began)
-            server.thaw()
-            running.wait_for_results("cam", 5)
-            killed = time.monotonic_ns()
-            server.kill()
-            running.wait(lambda: StreamState.BACKING_OFF in running.states("cam", killed), "its end was noticed")
-            server.restart()
-            seen = running.wait_for_results("cam", 10)
-            assert seen[-1].true_age_ms is not None
-            assert seen[-1].true_age_ms < 1000
+    with (
+        RtspServer(ClockMount("/clock", 320, 180, 20, key_interval=5)) as server,
+        Running({"cam": camera(server.url("/clock"), transport="udp")}) as running,
+    ):
+        running.wait_for_results("cam", 10)
+        began = time.monotonic_ns()
+        server.freeze()
+        running.wait(lambda: StreamState.BACKING_OFF in running.states("cam", began), "it was noticed")
+        assert StreamState.STALLED in running.states("cam", began)
+        server.thaw()
+        running.wait_for_results("cam", 5)
+        killed = time.monotonic_ns()
+        server.kill()
+        running.wait(lambda: StreamState.BACKING_OFF in running.states("cam", killed), "its end was noticed")
+        server.restart()
+        seen = running.wait_for_results("cam", 10)
+        assert seen[-1].true_age_ms is not None
+        assert seen[-1].true_age_ms < 1000
 
 
 def test_many_cameras_that_are_lost_together_come_back() -> None:
     names = [f"cam{number}" for number in range(16)]
-    with RtspServer(ClockMount("/clock", 320, 180, 10, key_interval=5)) as server:
-        with Running({name: camera(server.url("/clock")) for name in names}) as running:
-            for name in names:
-                running.wait_for_results(name, 1)
-            began = time.monotonic_ns()
-            server.kill()
-            running.wait(lambda: all(StreamState.BACKING_OFF in running.states(name, began) for name in names), "all are lost")
-            server.restart()
-            back = time.monotonic_ns()
-            running.wait(lambda: all(running.seen(name, back) for name in names), "all are back")
-            reasons = [event.reason for event in running.events if event.state is StreamState.BACKING_OFF]
-            assert len({reason.rpartition("next attempt in ")[2] for reason in reasons}) > 1, "not in step"
+    with (
+        RtspServer(ClockMount("/clock", 320, 180, 10, key_interval=5)) as server,
+        Running({name: camera(server.url("/clock")) for name in names}) as running,
+    ):
+        for name in names:
+            running.wait_for_results(name, 1)
+        began = time.monotonic_ns()
+        server.kill()
+        running.wait(lambda: all(StreamState.BACKING_OFF in running.states(name, began) for name in names), "all are lost")
+        server.restart()
+        back = time.monotonic_ns()
+        running.wait(lambda: all(running.seen(name, back) for name in names), "all are back")
+        reasons = [event.reason for event in running.events if event.state is StreamState.BACKING_OFF]
+        assert len({reason.rpartition("next attempt in ")[2] for reason in reasons}) > 1, "not in step"
