@@ -60,6 +60,7 @@ def live_source(name: str, url: str, settings: StreamSettings, allow_networks: t
         keyframes_only=settings.keyframes_only,
         skip_nonref=settings.skip_nonref,
         loop=settings.loop,
+        assemble=settings.assemble,
         allow_networks=allow_networks,
     )
     return SourceSpec(name, "live", (url,), live=live)
