@@ -44,6 +44,8 @@ class Faults:
     """part of the video packets, 0 to 1, in which one bit of the payload is turned over"""
     shift_s: float = 0.0
     """seconds by which the times of video packets are off"""
+    rewritten: tuple[bytes, bytes] | None = None
+    """what the server says of a stream, in its answers, and as many other bytes in its place"""
     held_until: float = 0.0
     """monotonic seconds; what comes before is sent then, at once"""
 
@@ -115,6 +117,11 @@ class FaultProxy:
     def shift_times(self, seconds: float) -> None:
         """The times of video packets are off from here on, forwards or back."""
         self.faults = replace(self.faults, shift_s=seconds)
+
+    def rewrite(self, said: bytes, instead: bytes) -> None:
+        """In the server's answers these bytes are others, as many."""
+        assert len(said) == len(instead)
+        self.faults = replace(self.faults, rewritten=(said, instead))
 
     def stall(self, seconds: float) -> None:
         """Nothing comes for so long, then all of it at once."""
@@ -260,7 +267,7 @@ class _Connection:
             return dice.randbytes(len(part))
         payload = video_payload(part)
         if payload is None:
-            return part
+            return part if faults.rewritten is None or part[:1] == b"$" else part.replace(*faults.rewritten)
         changed = bytearray(part)
         if faults.shift_s:
             stamp = int.from_bytes(changed[8:12], "big") + round(faults.shift_s * CLOCK_RATE)

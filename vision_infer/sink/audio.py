@@ -32,7 +32,7 @@ class SoundCopy:
         self._held: av.Packet[AudioStream] | None = None
         self._last_dts: int | None = None
         with suppress(av.error.FFmpegError, OSError):
-            source = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+            source = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
             if not source.streams.audio:
                 source.close()
                 return

@@ -219,7 +219,8 @@ def _open(
     if web is not None:
         web.allow(live.open_timeout_s)
     try:
-        return av.open(name, format=format_name, options=options, timeout=timeout, io_open=web)
+        # Names that cameras give their streams are in all sorts of encodings.
+        return av.open(name, format=format_name, options=options, timeout=timeout, io_open=web, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_live_error(error, redact(path), log, live, time.monotonic() - began)
     finally:

@@ -61,7 +61,7 @@ def open_video(path: str, read: ReadOptions, log: SourceLog) -> av.container.Inp
             # Without it FFmpeg 8.1 asks a server to close the connection and, where the answer does not confirm that, sends its
             # next request over it all the same: a seek fails, and frames are lost without an error.
             options["multiple_requests"] = "1"
-        return av.open(name, options=options, timeout=timeout)
+        return av.open(name, options=options, timeout=timeout, metadata_errors="replace")  # titles are in all sorts of encodings
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_open_error(error, shown, log)
 
