@@ -145,8 +145,8 @@ class StreamDefaults(_Settings):
     skip_nonref: bool = Field(default=False, description="do not decode frames that no other frame needs")
     assemble: bool = Field(
         default=False,
-        description="RTSP: hand pictures out as soon as they are whole, a frame interval younger; the first broken picture ends it "
-        "for that connection",
+        description="RTSP: hand pictures out as soon as they are whole, a frame interval younger; the first broken picture ends "
+        "it for that connection",
     )
     loop: bool = Field(default=False, description="a file begins again at its end; files only")
     reconnect: Reconnect = Field(default=Reconnect(), description="how long is waited before each attempt to come back")
