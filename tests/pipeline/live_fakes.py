@@ -6,11 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakePicture, FakeSink, make_lane
+from vision_infer.analyze.select import Selector
 from vision_infer.config.serve import Reconnect
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.drop import DropReason
@@ -18,6 +20,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, StreamInfo
@@ -254,6 +257,31 @@ class Rig:
         assert not work.is_alive(), "closing the supervisor hangs"
         if error is None:
             assert took < LONG_S / 3
+
+
+@contextmanager
+def running(rig: Rig, cameras: list[Camera], frames: int) -> Iterator[None]:
+    """These cameras give frames, each when the result of the one before is there; at the end all have given so many."""
+    failed: list[BaseException] = []
+
+    def work(camera: Camera) -> None:
+        try:
+            rig.give(camera, frames)
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    threads = [threading.Thread(target=work, args=(camera,), daemon=True) for camera in cameras]
+    for thread in threads:
+        thread.start()
+    yield
+    for thread in threads:
+        thread.join(2 * LONG_S)
+        assert not thread.is_alive()
+    assert not failed, failed
+
+
+def lane_of(name: str, engine: EchoEngine) -> Lane:
+    return Lane(name, engine, Selector(confidence=0.1, iou=None))
 
 
 def dropped(status: StreamStatus) -> int:

@@ -110,47 +110,6 @@ def test_what_cannot_be_used_is_told_over_the_api_and_nothing_stays(
         assert engines.loaded == {"one"}
 
 
-def test_what_cannot_be_used_in_the_file_is_the_streams_state_until_it_is_corrected(engines: Engines) -> None:
-    good, bad = Camera(0), Camera(1)
-    of = settings({"s1": wanted(bad, model="nonsense"), "s0": wanted(good)})
-    with Site(good, bad, of=of) as site:
-        status = site.wait_state("s1", S.FAILED)
-        assert status.reason == "unknown model 'nonsense': there are one, two, three"
-        assert status.since_ns > 0
-        assert status.since_wall_ns > 10**18
-        assert site.states("s1") == ["failed"]
-        site.give(good)
-        site.service.reload(settings({"s1": wanted(bad, model="broken"), "s0": wanted(good)}))
-        assert site.status("s1").reason.startswith("broken: cannot be loaded")
-        site.service.reload(settings({"s1": wanted(bad, model="two"), "s0": wanted(good)}))
-        site.give(bad)
-        assert (site.status("s1").state, site.status("s1").reason) == (S.LIVE, "")
-        site.service.reload(settings({"s1": wanted(bad, hook="no_such:hook"), "s0": wanted(good)}))
-        assert site.status("s1").state is S.FAILED
-        assert "no_such" in site.status("s1").reason
-        until(lambda: bad.opened[-1].closed.is_set())
-        site.give(good)
-        assert good.attempts == 1
-
-
-def test_what_nobody_expected_of_one_stream_costs_no_other_its_start(engines: Engines) -> None:
-    one, two, three = Camera(0), Camera(1), Camera(2)
-    of = settings({"s0": wanted(one), "s1": wanted(two, model="two"), "s2": wanted(three)})
-
-    def before_open(model: str) -> None:
-        if model == "two":
-            raise RuntimeError("no such instruction")
-
-    engines.before_open = before_open
-    with Site(one, two, three, of=of) as site:
-        site.give(one)
-        site.give(three)
-        assert "unexpected RuntimeError: no such instruction" in site.status("s1").reason
-        engines.before_open = lambda model: None
-        site.service.reload(of)
-        site.give(two)
-
-
 @pytest.mark.parametrize("change", ["create", "replace", "replace url", "replace model", "delete"])
 def test_a_disk_that_is_full_leaves_all_as_it_was(engines: Engines, change: str) -> None:
     camera, other = Camera(0), Camera(1)
@@ -185,63 +144,6 @@ def test_a_disk_that_is_full_leaves_all_as_it_was(engines: Engines, change: str)
             site.service.create("s0", wanted(camera))
         site.service.delete("s0")
         assert site.service.streams() == []
-
-
-def test_a_changed_file_touches_only_what_it_changes(engines: Engines) -> None:
-    same, changed, moved, gone, new, api = (Camera(number) for number in range(6))
-    elsewhere = Camera(2, path="rtsp://elsewhere/")
-    before = settings({camera.name: wanted(camera) for camera in (same, changed, moved, gone)})
-    with Site(same, changed, moved, gone, new, api, elsewhere, of=before) as site:
-        site.service.create("s5", wanted(api))
-        for camera in (same, changed, moved, gone, api):
-            site.give(camera, 2)
-        after = settings({"s0": wanted(same), "s1": wanted(changed, weight=2), "s2": wanted(elsewhere), "s4": wanted(new)})
-        site.service.reload(after)
-        for camera in (same, changed, elsewhere, new, api):
-            site.give(camera, 2)
-        assert {view.name for view in site.service.streams()} == {"s0", "s1", "s2", "s4", "s5"}
-        assert {camera.number: camera.attempts for camera in (same, changed, moved, gone, new, api)} == dict.fromkeys(range(6), 1)
-        assert site.status("s1").weight == 2
-        assert site.states("s0") == site.states("s1") == site.states("s5") == ["connecting", "live"]
-        assert site.sink.indices("s0") == [0, 1, 2, 3]
-        until(lambda: gone.opened[0].closed.is_set())
-        site.service.reload(after)
-        assert elsewhere.attempts == 1
-        assert set(site.keep.kept) == {"s5"}
-
-
-def test_a_file_that_names_a_stream_of_the_api_does_not_take_it(engines: Engines) -> None:
-    api, file = Camera(0), Camera(0, path="rtsp://file/")
-    with Site(api, file) as site:
-        site.service.create("s0", wanted(api))
-        site.give(api)
-        site.service.reload(settings({"s0": wanted(file)}))
-        site.give(api)
-        assert site.service.stream("s0").origin == "api"
-        site.service.reload(settings({}))
-        site.give(api)
-        assert file.attempts == 0
-
-
-def test_a_file_that_changes_while_the_engine_is_loaded(engines: Engines) -> None:
-    """Nothing is started before its time, and nothing twice."""
-    old, new = Camera(0), Camera(1)
-    loading, go = threading.Event(), threading.Event()
-
-    def before_open(model: str) -> None:
-        loading.set()
-        wait_for(go)
-
-    engines.before_open = before_open
-    with Site(old, new, of=settings({"s0": wanted(old)}), ready=False) as site:
-        wait_for(loading)
-        site.service.reload(settings({"s1": wanted(new)}))
-        site.service.create("s5", wanted(Camera(5)))
-        assert [site.status(name).state for name in ("s1", "s5")] == [S.WAITING, S.WAITING]
-        site.service.delete("s5")
-        go.set()
-        site.give(new)
-        assert (old.attempts, new.attempts, engines.opened) == (0, 1, ["one"])
 
 
 def test_a_stream_that_is_not_enabled_is_known_and_not_opened(engines: Engines) -> None:

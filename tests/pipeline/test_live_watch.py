@@ -1,0 +1,102 @@
+"""The watch over live streams: who has stalled, and how fast all go. Its clock is the test's."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.pipeline.live_fakes import Camera, HandClock, Rig, dropped, until
+from vision_infer.core.errors import RefusedError
+from vision_infer.pipeline.live_watch import LiveWatch
+from vision_infer.pipeline.status import StreamState
+
+S = StreamState
+
+
+class _Watched:
+    """A rig whose watch a test calls itself."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
+    def look(self) -> None:
+        watch: LiveWatch = self.rig.supervisor._watch
+        watch.look()
+
+
+def steady(rig: Rig, clock: HandClock, camera: Camera, count: int, interval_s: float) -> None:
+    for _ in range(count):
+        clock.move(interval_s)
+        rig.give(camera)
+
+
+@pytest.mark.parametrize(("interval_s", "stalls_after_s"), [(0.04, 1.0), (0.2, 1.0), (1.0, 5.0), (4.0, 20.0)])
+def test_a_stream_stalls_after_five_intervals_and_at_least_a_second(interval_s: float, stalls_after_s: float) -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        steady(rig, clock, camera, 10, interval_s)
+        clock.move(stalls_after_s * 0.99)
+        _Watched(rig).look()
+        assert rig.status().state is S.LIVE
+        clock.move(stalls_after_s * 0.02)
+        _Watched(rig).look()
+        stalled = rig.status()
+        assert stalled.state is S.STALLED
+        assert stalled.reason == f"no frame for {stalls_after_s * 1.01:.1f} s"
+        rig.give(camera)
+        assert rig.wait_state(S.LIVE).reason == ""
+        _Watched(rig).look()
+        assert rig.status().state is S.LIVE
+        assert rig.states()[1:] == [S.LIVE, S.STALLED, S.LIVE]
+
+
+def test_what_does_not_run_does_not_stall() -> None:
+    clock = HandClock()
+    refused, silent = Camera(0, refusals=[RefusedError("no")], clock=clock), Camera(1, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(refused)
+        rig.add(silent)
+        rig.wait_state(S.REFUSED)
+        clock.move(3600)
+        _Watched(rig).look()
+        assert rig.status("s0").state is S.REFUSED
+        assert rig.status("s1").state is S.CONNECTING
+
+
+def test_a_connection_begins_its_own_silence() -> None:
+    """The last frame of the connection before is long ago: that is no stall of this one."""
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        steady(rig, clock, camera, 5, 0.04)
+        camera.end()
+        until(lambda: rig.status().state is S.CONNECTING)
+        clock.move(100)
+        steady(rig, clock, camera, 2, 0.04)
+        _Watched(rig).look()
+        assert S.STALLED not in rig.states()
+        clock.move(1.5)
+        _Watched(rig).look()
+        assert rig.status().state is S.STALLED
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera, fps=5.0)
+        for _ in range(120):
+            decoded = rig.status().decoded
+            camera.give()
+            until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
+            until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
+            clock.move(0.1)
+            _Watched(rig).look()
+        assert rig.status().decoded_fps == pytest.approx(10, abs=0.5)
+        assert rig.status().result_fps == pytest.approx(5, abs=0.5)
+        for _ in range(12):
+            clock.move(1)
+            _Watched(rig).look()
+        assert (rig.status().decoded_fps, rig.status().result_fps) == (0, 0)
