@@ -294,7 +294,7 @@ def _explain(error: Exception, log: SourceLog, options: LiveOptions, took_s: flo
     if isinstance(error, FileNotFoundError):
         return False, "no such file or device", "check the path"
     if isinstance(error, PermissionError):
-        return False, "permission denied", "make it readable for the user that runs this"
+        return False, "permission denied", "the user that runs this must be able to read it, and no firewall may be in its way"
     if isinstance(error, av.error.InvalidDataError):
         return False, "sends nothing that FFmpeg can read as video", "check that its URL is that of a stream"
     return False, f"{doing}: {reason(error)}", "is the address right, and the server there?"
