@@ -103,6 +103,32 @@ def test_no_onnx_at_all(runtime: str, tmp_path: Path, content: bytes) -> None:
     refusal(runtime, path)
 
 
+def changed(path: Path, **change: Any) -> Path:
+    model = onnx.load(str(path))
+    model.graph.node[3].op_type = change.get("operator", model.graph.node[3].op_type)
+    model.graph.node[3].input[1] = change.get("reads", model.graph.node[3].input[1])
+    model.opset_import[0].version = change.get("operators", 17)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_an_operator_that_nobody_knows(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    error = refusal(runtime, changed(tiny_graph(tmp_path / "x.onnx", card), operator="Frobnicate"))
+    assert "operator that the runtime does not know: Frobnicate" in error.message
+
+
+def test_an_operator_set_of_the_future(tmp_path: Path, card: ModelCard) -> None:
+    """OpenVINO reads it as the newest that it knows."""
+    error = refusal("onnxruntime", changed(tiny_graph(tmp_path / "x.onnx", card), operators=99))
+    assert "operator set 99 is newer than the runtime knows" in error.message
+
+
+def test_shapes_that_do_not_fit(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    error = refusal(runtime, changed(tiny_graph(tmp_path / "x.onnx", card), reads="corners"))
+    assert ".cpp:" not in error.message
+    assert len(error.message) < 300 + len(str(tmp_path))
+
+
 def test_missing_file_and_folder(runtime: str, tmp_path: Path) -> None:
     refusal(runtime, tmp_path / "none.onnx")
     refusal(runtime, tmp_path)

@@ -7,7 +7,6 @@ weights are in memory once, serves all workers. With more threads each worker ha
 from __future__ import annotations
 
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +23,7 @@ from vision_infer.engine.device import load_onnxruntime
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
 from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.runtime_errors import told
 
 CUDA_BATCH_SIZES = (1, 2, 4, 8, 16)
 CUDA_IN_FLIGHT = 2
@@ -106,7 +106,7 @@ class OnnxRuntimeEngine:
             self._pool.release(loan)
             if not isinstance(error, Exception):
                 raise
-            raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {_first_line(error)}") from error
+            raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {told(error)}") from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
 
     def collect(self, ticket: Ticket) -> RawResults:
@@ -182,7 +182,7 @@ def _load(path: Path, settings: OnnxRuntimeSettings, optimised: bytes | None = N
     try:
         session = onnxruntime.InferenceSession(str(path) if optimised is None else optimised, options, providers=providers)
     except Exception as error:  # the runtime's errors have no common type of their own
-        raise ModelError(f"{path} cannot be loaded: {_first_line(error)}", "is it an ONNX file?") from error
+        raise ModelError(f"{path} cannot be loaded: {told(error)}", "is it whole, and for this runtime?") from error
     if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         # ONNX Runtime falls back to the CPU with no more than a line in its log.
         raise EngineError(f"cuda:{settings.device_index} cannot be used", "check the driver, CUDA and cuDNN, or use --device cpu")
@@ -196,10 +196,3 @@ def _ports(arguments: Any) -> list[Port]:
         shape = tuple(side if isinstance(side, int) else str(side) for side in one.shape)
         found.append(Port(one.name, "float32" if dtype == "float" else dtype, shape))
     return found
-
-
-def _first_line(error: Exception) -> str:
-    text = ""
-    with suppress(Exception):
-        text = str(error).strip().splitlines()[0]
-    return text or type(error).__name__

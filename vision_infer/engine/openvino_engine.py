@@ -25,6 +25,7 @@ from vision_infer.engine.device import load_openvino
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
+from vision_infer.engine.runtime_errors import told
 
 NS_PER_MS = 1_000_000
 _DTYPES = {"u8": "uint8", "f32": "float32", "i32": "int32", "i64": "int64"}
@@ -102,7 +103,7 @@ class OpenVinoEngine:
             stream = self._compiled.export_model()
             return bytes(stream if isinstance(stream, bytes | bytearray) else stream.getvalue())
         except Exception as error:  # the runtime's errors have no common type of their own
-            raise EngineError(f"{self.name} cannot be exported: {_reason(error)}") from error
+            raise EngineError(f"{self.name} cannot be exported: {told(error)}") from error
 
     def lend(self, count: int) -> Loan:
         """Slots for a batch."""
@@ -172,7 +173,7 @@ class OpenVinoEngine:
         self._bound[id(buffer)] = count
 
     def _failure(self, count: int, error: Exception) -> EngineError:
-        return EngineError(f"{self.name} failed on a batch of {count}: {_reason(error)}")
+        return EngineError(f"{self.name} failed on a batch of {count}: {told(error)}")
 
 
 def openvino_name(precision: Precision, compute: str) -> str:
@@ -195,7 +196,7 @@ def _read(core: Any, path: Path) -> Any:
     try:
         return core.read_model(str(path))
     except Exception as error:  # the runtime's errors have no common type of their own
-        raise ModelError(f"{path} cannot be loaded by OpenVINO: {_reason(error)}", "use --engine onnxruntime") from error
+        raise ModelError(f"{path} cannot be loaded by OpenVINO: {told(error)}", "use --engine onnxruntime") from error
 
 
 def _compile(core: Any, model: Any, path: Path, settings: OpenVinoSettings, size: Size) -> Any:
@@ -204,14 +205,14 @@ def _compile(core: Any, model: Any, path: Path, settings: OpenVinoSettings, size
             model.reshape([1, size.height, size.width, 3])
         return core.compile_model(model, "CPU", _configuration(settings))
     except Exception as error:
-        raise ModelError(f"{path} cannot be compiled by OpenVINO: {_reason(error)}", "use --engine onnxruntime") from error
+        raise ModelError(f"{path} cannot be compiled by OpenVINO: {told(error)}", "use --engine onnxruntime") from error
 
 
 def _import(core: Any, compiled: bytes, settings: OpenVinoSettings) -> Any:
     try:
         return core.import_model(compiled, "CPU", _configuration(settings))
     except Exception as error:
-        raise EngineError(f"the compiled graph cannot be loaded: {_reason(error)}", "build it again") from error
+        raise EngineError(f"the compiled graph cannot be loaded: {told(error)}", "build it again") from error
 
 
 def _ports(ports: Any) -> list[Port]:
@@ -224,10 +225,3 @@ def _ports(ports: Any) -> list[Port]:
         dtype = port.element_type.get_type_name()
         found.append(Port(name, _DTYPES.get(dtype, dtype), shape))
     return found
-
-
-def _reason(error: Exception) -> str:
-    """The line that says what is wrong: the runtime's own begin with where in its sources it was noticed."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and "Exception from" not in line and not line.startswith("Check '")]
-    return (told or [line for line in lines if line] or [type(error).__name__])[0]

@@ -1,0 +1,42 @@
+"""Pages of a runtime become a line."""
+
+from __future__ import annotations
+
+import pytest
+
+from vision_infer.engine.runtime_errors import told
+
+ORT, LOAD = "[ONNXRuntimeError] : 1 : FAIL : ", "Load model from /some/where.onnx failed:"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "RuntimeError"),
+        ("plain", "plain"),
+        ("\n\n  first \nsecond", "first"),
+        (f"{ORT}{LOAD}Protobuf parsing failed.", "Protobuf parsing failed."),
+        (
+            f"{ORT}{LOAD}/a/b/model.cc:256 onnxruntime::Model::Model(int&&, bool) Unsupported model IR version: 99",
+            "Unsupported model IR version: 99",
+        ),
+        (f"{ORT}Non-zero status code returned while running Add node.", "Non-zero status code returned while running Add node."),
+        (
+            f'{ORT}{LOAD}In Node, ("", X) , Error No Op registered for X with domain_version of 17',
+            "it has an operator that the runtime does not know: X",
+        ),
+        ("Exception from a.cpp:1:\nCheck 'false' failed at b.cpp:2:\nWhat it is.\n", "What it is."),
+        ("Caught exception: Exception from a.cpp:1:\nWhat it is.", "What it is."),
+        ("Exception from a.cpp:1:\n", "Exception from a.cpp:1:"),
+    ],
+)
+def test_the_line_that_says_what_is_wrong(text: str, line: str) -> None:
+    assert told(RuntimeError(text)) == line
+
+
+def test_an_error_whose_text_fails() -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    assert told(OddError()) == "OddError"
