@@ -16,6 +16,7 @@ from tests.pipeline.live_fakes import Camera, Connection, until
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.core.card import parse_card
 from vision_infer.core.errors import EngineError, ModelError, OutputError
+from vision_infer.core.geometry import Size
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus
 from vision_infer.service import lanes
@@ -100,6 +101,7 @@ class Keeper:
 def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
     made = Engines()
     monkeypatch.setattr(lanes, "resolve_model", made.resolve)
+    monkeypatch.setattr(lanes, "model_inputs", lambda model, folder: {Size(SIDE, SIDE): made.resolve(model, folder)})
     monkeypatch.setattr(lanes, "open_engine", made.open)
     return made
 

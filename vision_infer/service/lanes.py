@@ -83,10 +83,17 @@ class Lanes:
         except VisionInferError as error:
             _log.warning("%s: is done without: %s", name, error)
             return
-        engine.warm_up()
-        other = Lane(name, engine, lane.selector, group=lane.group)
-        self._supervisor.add_lane(other)
-        self._others.setdefault(lane.group, []).append(other)
+        try:
+            engine.warm_up()
+            other = Lane(name, engine, lane.selector, group=lane.group)
+            with self._lock:
+                if self._closed:  # while it was loaded
+                    raise UnavailableError("the service stops", "try again when it is back")
+                self._supervisor.add_lane(other)
+                self._others.setdefault(lane.group, []).append(other)
+        except BaseException:
+            engine.__exit__(None, None, None)
+            raise
 
     def open_second(self, model: str) -> Lane:
         """The lane of a model for crops of detections, which come many together; its engine is loaded and warm.
