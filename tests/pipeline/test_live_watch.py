@@ -7,6 +7,7 @@ import pytest
 from tests.pipeline.live_fakes import Camera, HandClock, Rig, dropped, until
 from vision_infer.core.errors import RefusedError
 from vision_infer.pipeline.live_watch import LiveWatch
+from vision_infer.pipeline.live_worker import LiveWorker
 from vision_infer.pipeline.status import StreamState
 
 S = StreamState
@@ -100,3 +101,22 @@ def test_rates_are_those_of_the_last_seconds() -> None:
             clock.move(1)
             _Watched(rig).look()
         assert (rig.status().decoded_fps, rig.status().result_fps) == (0, 0)
+
+
+def test_the_watch_outlives_what_it_does_not_expect(caplog: pytest.LogCaptureFixture) -> None:
+    """Its own thread looks, on the clock of this machine."""
+    camera = Camera(0)
+    with Rig() as rig:
+        watch: LiveWatch = rig.supervisor._watch
+        stalled, broken = watch._stalled, [RuntimeError("oh")]
+
+        def once_broken(worker: LiveWorker, reason: str) -> None:
+            if broken:
+                raise broken.pop()
+            stalled(worker, reason)
+
+        watch._stalled = once_broken
+        rig.add(camera)
+        rig.give(camera, 3)
+        rig.wait_state(S.STALLED)
+    assert "met something unexpected" in caplog.text

@@ -142,4 +142,5 @@ def _import(module_name: str, where: str) -> Any:
         raise UsageError(f"{where}: importing {module_name} failed: {failure}", "--debug shows where") from error
     finally:
         sys.path.remove(folder)
-        sys.path.append(folder)
+        if folder not in sys.path:  # a service loads hooks again and again
+            sys.path.append(folder)

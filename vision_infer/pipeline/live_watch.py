@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,8 @@ LEAST_STALL_NS = 1_000_000_000
 STALL_INTERVALS = 5
 """a stream counts as stalled when no frame came for so many of its usual intervals, and at least a second"""
 _SAMPLE_NS = 1_000_000_000
+
+_log = logging.getLogger("vision_infer.pipeline")
 
 
 class LiveWatch:
@@ -64,4 +67,7 @@ class LiveWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL_S):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+                _log.exception("the watch over live streams met something unexpected, and goes on")
