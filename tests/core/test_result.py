@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from itertools import accumulate
 
 import numpy as np
@@ -133,7 +134,9 @@ def test_the_schema_is_a_schema_and_refuses_what_it_does_not_name() -> None:
 @given(st.lists(st.integers(0, 10**12), min_size=10, max_size=10))
 def test_the_stages_add_up_to_the_total(steps_ns: list[int]) -> None:
     times = list(accumulate(steps_ns))
-    trace = Trace(*times)
+    trace = Trace()
+    for stage, time_ns in zip(fields(Trace), times, strict=False):
+        setattr(trace, stage.name, time_ns)
     spent = trace.latency()
     parts = (spent.decode_ns, spent.queue_ns, spent.preprocess_ns, spent.inference_ns, spent.postprocess_ns)
     assert sum(parts) == spent.total_ns == times[-1] - times[0]

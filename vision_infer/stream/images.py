@@ -54,7 +54,9 @@ def decode_image(data: NDArray[np.uint8], shown: str, max_pixels: int) -> NDArra
     """
     size = image_size(data.data)
     if size is not None and size.width * size.height > max_pixels:
-        raise StreamError(f"{shown}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels")
+        raise StreamError(
+            f"{shown}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels"
+        )
     image = None
     if data.size:
         try:
