@@ -21,7 +21,7 @@ from vision_infer.engine.candidates import Candidate, candidates, this_device, v
 from vision_infer.engine.choices import Choice, recall, remember
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import GraphFacts
-from vision_infer.engine.known import known_choice
+from vision_infer.engine.known import known_choice, try_here
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.passport import (
     MeasuredAccuracy,
@@ -82,8 +82,7 @@ def passport(one: Candidate, times: float, accuracy: MeasuredAccuracy | None = N
 
 
 def by_passports(possible: list[Candidate], *given: Passport, **options: Any) -> Choice | None:
-    versions = {one.runtime: one.key().runtime_version for one in possible}
-    return choose_by_passports(possible[0], with_passports(possible, given, this_device(), versions), **options)
+    return choose_by_passports(possible[0], with_passports(possible, given, this_device()), **options)
 
 
 def test_the_fastest_within_the_budget(possible: list[Candidate]) -> None:
@@ -150,6 +149,20 @@ def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: li
         {"speed": ()},
     ):
         assert by_passports(possible, passport(one, 9.0, **more)) is None
+
+
+def test_a_passport_of_a_machine_that_computes_alike_is_a_guess(graph: Path, tmp_path: Path) -> None:
+    here = candidates(graph)
+    (other,) = [one for one in here if one.engine == OPENVINO]
+    elsewhere = this_device().model_copy(update={"name": "Another"})
+    write_passport(passport(other, 1.6, device=elsewhere, runtime_version="0.9"), passport_file(graph, OPENVINO))
+    choice = known_choice(graph, tmp_path)
+    assert choice is not None
+    assert choice.reason == f"{OPENVINO}: 1.6× faster than {ORT} (as on Another, openvino 0.9)"
+    remember(tmp_path / "engines", here, 1.0, Choice(here[0], "a trial here"))
+    choice = known_choice(graph, tmp_path / "engines")
+    assert choice is not None
+    assert choice.reason == "a trial here"
 
 
 class Openers:
@@ -239,6 +252,23 @@ def test_bfloat16_has_to_prove_itself(possible: list[Candidate], card: ModelCard
     choice, _ = trial(possible, openers, time, frames=FRAMES, agree=agree)
     assert compared == [(ORT, OPENVINO), (ORT, BF16)]
     assert choice.candidate.engine == taken
+
+
+def test_int8_is_tried_where_a_passport_proves_it(possible: list[Candidate], card: ModelCard) -> None:
+    for found, taken in ((loss(0.3, 0.8), INT8), (loss(0.3, 1.2), ORT)):
+        time = Time()
+        openers = Openers(time, {ORT: 40, OPENVINO: 41, INT8: 15}, card, {INT8: 0.5})
+        choice, _ = trial(possible, openers, time, proven=lambda one, found=found: found if one.engine == INT8 else None)
+        assert choice.candidate.engine == taken
+
+
+def test_trying_for_real_is_remembered(graph: Path, tmp_path: Path) -> None:
+    request = EngineRequest(workers=1, engine_dir=tmp_path / "engines")
+    said: list[str] = []
+    choice = try_here(graph, request, seconds=0.1, say=said.append)
+    assert f"trying {OPENVINO}" in said
+    assert known_choice(graph, tmp_path / "engines") == choice
+    assert try_here(graph, EngineRequest(workers=1), seconds=0.1).candidate.lossless
 
 
 def test_a_choice_is_remembered_for_the_same_candidates_only(possible: list[Candidate], tmp_path: Path) -> None:

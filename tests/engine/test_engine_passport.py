@@ -79,13 +79,27 @@ def test_what_decides(passport: Passport) -> None:
 
 
 def test_where_its_word_counts(passport: Passport) -> None:
-    more_cores = DEVICE.model_copy(update={"cores": 8, "name": "Another"})
-    other = DEVICE.model_copy(update={"instructions": ("avx2",)})
-    assert passport.holds_for("a" * 64, more_cores)
-    assert passport.holds_for("a" * 64, DEVICE, "1.32.0")
+    another = DEVICE.model_copy(update={"cores": 8, "name": "Another"})
+    assert passport.holds_for("a" * 64, another)
     assert not passport.holds_for("b" * 64, DEVICE)
-    assert not passport.holds_for("a" * 64, other)
-    assert not passport.holds_for("a" * 64, DEVICE, "1.33.0")
+    assert passport.measured_here(DEVICE.model_copy(update={"cores": 8}), "1.32.0")
+    assert not passport.measured_here(another, "1.32.0")
+    assert not passport.measured_here(DEVICE, "1.33.0")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "alike"),
+    [
+        (("avx2", "avx_vnni"), True),
+        (("avx2", "avx512f", "amx_int8"), True),
+        (("avx2",), False),
+        (("avx2", "avx512_vnni", "avx512_bf16"), False),
+        (("avx2", "avx512_vnni", "avx512_fp16"), False),
+        (("asimd", "asimddp"), False),
+    ],
+)
+def test_devices_that_compute_alike(passport: Passport, instructions: tuple[str, ...], alike: bool) -> None:
+    assert passport.holds_for("a" * 64, DEVICE.model_copy(update={"instructions": instructions})) == alike
 
 
 @pytest.mark.parametrize(

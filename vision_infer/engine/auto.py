@@ -7,7 +7,7 @@ the pictures that are there, and timed in turns with it. What a trial found is r
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError
-from vision_infer.engine.candidates import Candidate
+from vision_infer.engine.candidates import Candidate, this_device
 from vision_infer.engine.choices import Choice
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
@@ -46,28 +46,39 @@ class Known:
 
 
 def with_passports(
-    choices: Sequence[Candidate], passports: Sequence[Passport], device: DeviceFacts, versions: Mapping[str, str]
+    choices: Sequence[Candidate], passports: Sequence[Passport], device: DeviceFacts, here: bool = True
 ) -> list[Known]:
-    """The candidates for which a passport counts: measured on this very device, with this version of the runtime.
+    """The candidates for which a passport counts.
 
     Args:
         choices: the engines that are possible.
         passports: all that there are, from the cache and from beside the graphs.
         device: this machine's.
-        versions: of the runtimes, by name.
+        here: only what was measured on this very device with this version of the runtime; False: on any that computes alike. Its
+            accuracy counts as well there, its speed is a guess.
     """
     found = []
     for candidate in choices:
-        sha = candidate.key().graph_sha256
-        for passport in passports:
-            same = (passport.engine, passport.compute, passport.device.name) == (candidate.engine, candidate.compute, device.name)
-            if not same or not passport.holds_for(sha, device, versions.get(candidate.runtime, "")):
+        for passport in _of(candidate, passports, device):
+            if here and not passport.measured_here(device, candidate.key().runtime_version):
                 continue
             speed = max((one for one in passport.speed if one.fp32_ratio), key=lambda one: one.fp32_ratio or 0, default=None)
             if speed is not None:
                 found.append(Known(candidate, passport, speed))
                 break
     return found
+
+
+def proven_loss(candidate: Candidate, passports: Sequence[Passport], device: DeviceFacts) -> MeasuredAccuracy | None:
+    """What passports prove of a candidate's accuracy on a device that computes like this one; None where they prove nothing."""
+    losses = (passport.loss() for passport in _of(candidate, passports, device))
+    return next((loss for loss in losses if loss is not None), None)
+
+
+def _of(candidate: Candidate, passports: Sequence[Passport], device: DeviceFacts) -> list[Passport]:
+    wanted = (candidate.engine, candidate.compute)
+    sha = candidate.key().graph_sha256
+    return [one for one in passports if (one.engine, one.compute) == wanted and one.holds_for(sha, device)]
 
 
 def choose_by_passports(
@@ -95,8 +106,16 @@ def choose_by_passports(
             reference, f"{reference.engine}: FP32 is fastest here ({', '.join(others) or 'nothing else'}, by passports)"
         )
     loss = best.passport.loss()
-    told = "" if loss is None else f", {-loss.value:+.1f} points on {loss.frames} frames of {loss.data}".replace("-", "−")
+    told = "" if loss is None else f", {points(loss)} points on {loss.frames} frames of {loss.data}"
+    passport = best.passport
+    if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
+        told += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
     return Choice(best.candidate, f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {reference.engine}{told}")
+
+
+def points(loss: MeasuredAccuracy) -> str:
+    """What a loss does to the accuracy: ``−0.4``."""
+    return f"{0 - loss.value:+.1f}".replace("-", "−")
 
 
 def choose_by_trial(
@@ -105,6 +124,7 @@ def choose_by_trial(
     *,
     frames: Frames = (),
     agree: Agree | None = None,
+    proven: Callable[[Candidate], MeasuredAccuracy | None] = lambda _: None,
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
     threads: int = 1,
@@ -120,6 +140,7 @@ def choose_by_trial(
         frames: pictures as they stand in a slot.
         agree: measures the loss of accuracy; without it only engines that compute in float32 are tried, and only garbage is
             noticed.
+        proven: what passports prove of an engine's accuracy; it is tried if that is within the budget, whatever its precision.
         budget: of accuracy, points.
         seconds: how long they are timed, all together; opening and comparing them comes on top.
         threads: of each batch, as ``open_it`` opens them.
@@ -132,7 +153,7 @@ def choose_by_trial(
         ModelError: the reference cannot be loaded.
     """
     reference, *others = choices
-    tried = [one for one in others if one.facts.precision != "int8" and (agree is not None or one.lossless)]
+    tried = [one for one in others if _may_be_tried(one, proven(one), budget, agree is not None)]
     engines: dict[str, Engine] = {}
     by_name: dict[str, Candidate] = {}
     with ExitStack() as open_engines:
@@ -143,7 +164,7 @@ def choose_by_trial(
             try:
                 engine = open_engines.enter_context(open_it(candidate))
                 engine.warm_up()
-                why_not = _compare(first, engine, candidate, frames, agree, budget)
+                why_not = "" if proven(candidate) else _compare(first, engine, candidate, frames, agree, budget)
             except (EngineError, ModelError) as error:
                 why_not = error.message
             if why_not:
@@ -157,6 +178,12 @@ def choose_by_trial(
         found = measure_speed(engines, frames, threads=threads, rounds=ROUNDS, round_s=round_s, clock=clock, cpu_ns=cpu_ns)
     ratios = [(candidate, faster(found[name], found["reference"])) for name, candidate in by_name.items()]
     return _by_ratios(reference, ratios, seconds)
+
+
+def _may_be_tried(one: Candidate, loss: MeasuredAccuracy | None, budget: float, can_compare: bool) -> bool:
+    if loss is not None:
+        return loss.high <= budget
+    return one.lossless or (can_compare and one.facts.precision != "int8")
 
 
 def _by_ratios(reference: Candidate, ratios: Sequence[tuple[Candidate, Faster]], seconds: float) -> Choice:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.auto import BUDGET_POINTS, choose_by_passports, with_passports
+from vision_infer.engine.auto import (
+    BUDGET_POINTS,
+    TRIAL_S,
+    Agree,
+    choose_by_passports,
+    choose_by_trial,
+    proven_loss,
+    with_passports,
+)
 from vision_infer.engine.cache import EngineCache
 from vision_infer.engine.candidates import Candidate, candidates, this_device
-from vision_infer.engine.choices import Choice, recall
-from vision_infer.engine.engine_key import runtime_version
+from vision_infer.engine.choices import Choice, recall, remember
+from vision_infer.engine.device import missing_runtime
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.measure import Frames
+from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.passport import Passport, parse_passport, passports_beside
 
 
@@ -29,9 +41,66 @@ def known_choice(path: Path, engine_dir: Path, budget: float = BUDGET_POINTS, la
     possible = candidates(path)
     if len(possible) < 2:
         return None
-    versions = {one.runtime: runtime_version(one.runtime) for one in possible}
-    known = with_passports(possible, passports(possible, engine_dir), this_device(), versions)
-    return choose_by_passports(possible[0], known, budget, latency_ms) or recall(engine_dir, possible, budget)
+    found, device = passports(possible, engine_dir), this_device()
+    return (
+        choose_by_passports(possible[0], with_passports(possible, found, device), budget, latency_ms)
+        or recall(engine_dir, possible, budget)
+        or choose_by_passports(possible[0], with_passports(possible, found, device, here=False), budget, latency_ms)
+    )
+
+
+def try_here(
+    path: Path,
+    request: EngineRequest,
+    *,
+    frames: Frames = (),
+    agree: Agree | None = None,
+    budget: float = BUDGET_POINTS,
+    seconds: float = TRIAL_S,
+    say: Callable[[str], None] = lambda _: None,
+) -> Choice:
+    """Try the engines of a model on this machine, and remember the outcome where ``request.engine_dir`` is given.
+
+    Args:
+        path: the model's deployment graph.
+        request: how the engine will be used; workers, threads, batch and engine_dir count.
+        frames: pictures as they stand in a slot.
+        agree: measures the loss of accuracy against FP32, as for :func:`vision_infer.engine.auto.choose_by_trial`.
+        budget: of accuracy, points.
+        seconds: how long the engines are timed.
+        say: told what is tried, and why an engine is left out.
+
+    Raises:
+        EngineError: no runtime is installed, or FP32 fails.
+        ModelError: the file is no deployment graph.
+    """
+    possible = candidates(path)
+    if not possible:
+        raise missing_runtime()
+    known = [] if request.engine_dir is None else passports(possible, request.engine_dir)
+    device = this_device()
+
+    def open_it(candidate: Candidate) -> Engine:
+        wanted = replace(request, engine=candidate.engine, compute="auto", device="cpu")
+        return open_engine(candidate.graph, wanted, say)
+
+    choice = choose_by_trial(
+        possible,
+        open_it,
+        frames=frames,
+        agree=agree,
+        proven=lambda candidate: proven_loss(candidate, known, device),
+        budget=budget,
+        seconds=seconds,
+        threads=request.threads or 1,
+        say=say,
+    )
+    if request.engine_dir is not None:
+        try:
+            remember(request.engine_dir, possible, budget, choice)
+        except EngineError as error:
+            say(str(error))
+    return choice
 
 
 def passports(possible: Sequence[Candidate], engine_dir: Path) -> list[Passport]:

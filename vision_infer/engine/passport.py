@@ -55,6 +55,16 @@ class DeviceFacts(_Part):
     instructions: tuple[str, ...] = Field(default=(), description="of those that decide about speed and results")
     cores: int = Field(default=1, ge=1, description="processors that may be used")
 
+    def arithmetic(self) -> tuple[str, bool, bool, bool]:
+        """What of the instructions decides about results: the family, and whether there are some for INT8, bfloat16 and float16.
+
+        Without those for INT8 sums of products saturate; without the others the runtime computes in float32 instead.
+        """
+        has = set(self.instructions)
+        family = "arm" if "asimd" in has else self.kind
+        int8 = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
+        return family, bool(has & int8), bool(has & {"avx512_bf16", "amx_bf16", "bf16"}), "avx512_fp16" in has
+
 
 class MeasuredAccuracy(_Part):
     """How far the results are from those of FP32, or from the truth."""
@@ -117,13 +127,14 @@ class Passport(_Part):
         """The speed in the configuration that gave the most pictures a second; None where none was measured."""
         return max(self.speed, key=lambda one: one.fps, default=None)
 
-    def holds_for(self, graph_sha256: str, device: DeviceFacts, runtime_version: str | None = None) -> bool:
-        """Whether its accuracy counts here: the same graph and instructions, and the runtime's version where one is given."""
-        return (
-            self.sources.graph == graph_sha256
-            and (self.device.kind, self.device.instructions) == (device.kind, device.instructions)
-            and runtime_version in (None, self.runtime_version)
-        )
+    def holds_for(self, graph_sha256: str, device: DeviceFacts) -> bool:
+        """Whether its accuracy counts here: the same graph, computed with instructions of the same kind."""
+        return self.sources.graph == graph_sha256 and self.device.arithmetic() == device.arithmetic()
+
+    def measured_here(self, device: DeviceFacts, runtime_version: str) -> bool:
+        """Whether its speed counts here too: the same device, and the same version of the runtime."""
+        mine = (self.device.kind, self.device.name, self.device.instructions, self.runtime_version)
+        return mine == (device.kind, device.name, device.instructions, runtime_version)
 
     def to_json(self) -> str:
         """The passport as its file holds it."""
