@@ -270,6 +270,11 @@ class Supervisor:
         """Every stream as it is now."""
         return [self._status(record) for record in self._streams.records()]
 
+    def status(self, name: str) -> StreamStatus | None:
+        """One stream as it is now; None where it is not there."""
+        record = self._streams.by_name.get(name)
+        return None if record is None else self._status(record)
+
     def lane_statuses(self) -> list[LaneStatus]:
         """Every lane as it is now."""
         return self._lanes.statuses()

@@ -139,7 +139,7 @@ class Service:
             UnknownStreamError: there is none of this name.
         """
         stream = self._known(name)
-        return view_of(name, stream, next((one for one in self._supervisor.statuses() if one.name == name), None))
+        return view_of(name, stream, self._supervisor.status(name))
 
     def lanes(self) -> list[LaneStatus]:
         """All engines that are loaded."""

@@ -10,6 +10,8 @@ import math
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
+
 RELATIVE_ERROR = 0.01
 _RATIO = (1 + RELATIVE_ERROR) / (1 - RELATIVE_ERROR)
 _LOG_RATIO = math.log(_RATIO)
@@ -65,14 +67,12 @@ class Histogram:
         if self.count == 0:
             return 0.0
         rank = max(1, math.ceil(quantile * self.count))
-        seen = 0
-        for place, count in enumerate(self._buckets):
-            seen += count
-            if seen >= rank:
-                upper = _SMALLEST_NS * _RATIO**place
-                middle = 2 * upper / (_RATIO + 1)
-                return float(min(max(middle, self.min_ns), self.max_ns))
-        return float(self.max_ns)
+        place = int(np.frombuffer(self._buckets, np.uint64).cumsum().searchsorted(rank))
+        if place == _BUCKETS:
+            return float(self.max_ns)
+        upper = _SMALLEST_NS * _RATIO**place
+        middle = 2 * upper / (_RATIO + 1)
+        return float(min(max(middle, self.min_ns), self.max_ns))
 
     def counts_up_to(self, bounds_ns: Sequence[int]) -> list[int]:
         """How many durations were no longer than each of these bounds, which are known to within 2 %.
@@ -94,8 +94,8 @@ class Histogram:
         """Add all that another histogram has counted."""
         if other.count == 0:
             return
-        for place, count in enumerate(other._buckets):
-            self._buckets[place] += count
+        buckets = np.frombuffer(self._buckets, np.uint64)
+        buckets += np.frombuffer(other._buckets, np.uint64)
         self.min_ns = other.min_ns if self.count == 0 else min(self.min_ns, other.min_ns)
         self.max_ns = max(self.max_ns, other.max_ns)
         self.count += other.count
