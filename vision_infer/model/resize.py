@@ -51,7 +51,7 @@ def resize_network(model: onnx.ModelProto, image: onnx.ValueInfoProto, shapes: S
     try:
         return known_shapes(infer_shapes(model, where))
     except ModelError as error:
-        found = _NODE.search(error.message)
+        found = _NODE.search(str(error.__cause__))  # all that does not fit; the first is what stops it
         op, name = (found[1], found[2] or "") if found else ("", "")
         raise _tied(where, old, size, op, name) from error
 
@@ -119,6 +119,8 @@ def _reshaped(target: list[int], before: tuple[int | None, ...], after: tuple[in
     while last <= min(len(target), len(old)) and target[-last] == old[-last]:  # height and width stay where they are
         made[-last] = new[-last]
         last += 1
+    if -1 not in target and _holds(made, new):
+        return made
     for place, value in enumerate(target[: len(target) - last + 1]):
         meant = meaning.get(value, {value})
         if value in (-1, 0, 1) or value in meant:
@@ -126,11 +128,14 @@ def _reshaped(target: list[int], before: tuple[int | None, ...], after: tuple[in
         if len(meant) > 1:
             return None
         made[place] = meant.pop()
-    filled = [new[place] if value == 0 and place < len(new) else value for place, value in enumerate(made)]
+    return made if _holds(made, new) else None
+
+
+def _holds(target: list[int], shape: list[int]) -> bool:
+    """Whether a Reshape to ``target`` takes all values of a tensor of a shape, and no more."""
+    filled = [shape[place] if value == 0 and place < len(shape) else value for place, value in enumerate(target)]
     rest = prod(value for value in filled if value != -1)
-    if rest == 0 or prod(new) % rest or (-1 not in filled and rest != prod(new)):
-        return None
-    return made
+    return rest != 0 and (prod(shape) % rest == 0 if -1 in filled else rest == prod(shape))
 
 
 def _resized(target: list[int], before: tuple[int | None, ...], after: tuple[int | None, ...]) -> list[int] | None:

@@ -6,7 +6,9 @@ give the same boxes and scores.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,6 @@ BOX_TOLERANCE = 1e-2
 SCORE_TOLERANCE = 1e-5
 FAR = 4096.0
 """pixels: float32 does not hold larger coordinates as exactly, and only networks without training give them"""
-_MARGIN = 100
-"""so many more pairs than the graph gives: scores that tie may come in any order"""
 _PICTURES = max(BATCHES)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -86,28 +86,30 @@ def read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
     return found
 
 
-def made_up_pictures() -> list[NDArray[np.uint8]]:
-    """Five pictures of gradients, patches, bars and noise: edges and areas of all sizes. Each uint8 [480, 640, 3]."""
+@cache
+def made_up_pictures() -> tuple[NDArray[np.uint8], ...]:
+    """Five pictures of gradients, patches, bars and noise: edges and areas of all sizes. Each uint8 [240, 320, 3]."""
     found = []
     for number in range(_PICTURES):
         random = np.random.default_rng(number)
-        rows, columns = np.mgrid[0:480, 0:640].astype(np.float32)
+        rows, columns = np.mgrid[0:240, 0:320].astype(np.float32)
         angle = random.uniform(0, np.pi)
-        slope = np.cos(angle) * columns / 640 + np.sin(angle) * rows / 480
+        slope = np.cos(angle) * columns / 320 + np.sin(angle) * rows / 240
         picture = slope[..., None] * random.uniform(-160, 160, 3) + random.uniform(60, 200, 3)
         for _ in range(12):
-            x, y, half = random.uniform(0, 640), random.uniform(0, 480), random.uniform(8, 140)
+            x, y, half = random.uniform(0, 320), random.uniform(0, 240), random.uniform(4, 70)
             tall, square = random.uniform(0.4, 2.5), random.random() < 0.5
             apart = np.abs(columns - x), np.abs(rows - y)
             far = np.maximum(apart[0], apart[1] / tall) if square else np.hypot(*apart)
-            bars = 1 + 0.4 * np.sign(np.sin((columns + rows * tall) / random.uniform(2, 20)))
-            picture = np.where((far < half)[..., None], bars[..., None] * random.uniform(0, 220, 3), picture)
-        noise = random.normal(0, 24, (60, 80, 3)).repeat(8, axis=0).repeat(8, axis=1) + random.normal(0, 6, (480, 640, 3))
+            bars = 1 + 0.4 * np.sign(np.sin((columns + rows * tall) / random.uniform(1, 10)))
+            inside = far < half
+            picture[inside] = bars[inside, None] * random.uniform(0, 220, 3)
+        noise = random.normal(0, 24, (60, 80, 3)).repeat(4, axis=0).repeat(4, axis=1) + random.normal(0, 6, (240, 320, 3))
         found.append(np.clip(picture + noise, 0, 255).astype(np.uint8))
-    return found
+    return tuple(found)
 
 
-def prove_import(proposal: Proposal, pictures: list[NDArray[np.uint8]] | None = None) -> list[Proof]:
+def prove_import(proposal: Proposal, pictures: Sequence[NDArray[np.uint8]] | None = None) -> list[Proof]:
     """Run each graph of a proposed model, and the network it was made of, on the same pictures.
 
     Args:
@@ -143,7 +145,7 @@ def prove_import(proposal: Proposal, pictures: list[NDArray[np.uint8]] | None = 
     return proofs
 
 
-def _fit(pictures: list[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
+def _fit(pictures: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
     """The pictures as a run writes them into an engine's slots, [P, H, W, 3]."""
     images = np.empty((len(pictures), size.height, size.width, 3), np.uint8)
     for place, pixels in zip(images, pictures, strict=True):
@@ -159,18 +161,22 @@ def _expected(proposal: Proposal, size: Size, images: NDArray[np.uint8], alone: 
         reason = "it came as a deployment graph" if raw is None else f"head '{head}' has no reference"
         return [{name: array[0] for name, array in one.items()} for one in alone], f"itself alone, for {reason}"
     session = RawSession(raw)
-    runs = [
-        _finite(session.run(_feeds(session, images[index], size, proposal.card)), proposal.where) for index in range(_PICTURES)
-    ]
-    outputs = {name: np.concatenate([one[name] for one in runs]) for name in runs[0]}
+    runs = [_finite(session.run(_feeds(session, image, size, proposal.card)), proposal.where) for image in images]
+    outputs = {name: np.concatenate([one[name][:1] for one in runs]) for name in runs[0]}
     labels = proposal.card.labels
     given = Raw(outputs, size, None if labels is None else len(labels), proposal.scores)
     source = "the network as it came" if raw.name == proposal.where else "the network, rewritten for this size"
-    if head in VECTORS:
-        name = "embedding" if head == "embed" else "scores"
-        return [{name: row} for row in VECTORS[head](given)], source
-    pairs, count = DETECTORS[head](given), alone[0]["scores"].shape[1]
-    return [pairs.best(index, count + _MARGIN) for index in range(_PICTURES)], source
+    try:
+        if head in VECTORS:
+            name = "embedding" if head == "embed" else "scores"
+            return [{name: row} for row in VECTORS[head](given)], source
+        pairs = DETECTORS[head](given)
+    except (ValueError, IndexError, StopIteration) as error:
+        message = f"{proposal.where}: its outputs cannot be read as those of head '{head}': {error}"
+        raise ModelError(message, "is it of that family? see --head, --labels and --scores") from error
+    # All that may stand among the graph's: scores that nearly tie come in any order.
+    least = [float(one["scores"].min()) - SCORE_TOLERANCE for one in alone]
+    return [pairs.above(index, least[index]) for index in range(_PICTURES)], source
 
 
 def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: ModelCard) -> Arrays:
@@ -183,9 +189,10 @@ def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: Mode
     feeds: Arrays = {}
     for name, (shape, dtype) in session.inputs.items():
         if len(shape) == 4:
-            feeds[name] = np.ascontiguousarray(values.transpose(2, 0, 1)[None]).astype(dtype)
+            one = np.ascontiguousarray(values.transpose(2, 0, 1)[None]).astype(dtype)
         else:
-            feeds[name] = np.array([[size.width, size.height]]).astype(dtype)
+            one = np.array([[size.width, size.height]]).astype(dtype)
+        feeds[name] = one.repeat(shape[0] or 1, axis=0)  # a file whose batch is fixed gets the same picture in all its places
     return feeds
 
 
@@ -233,20 +240,18 @@ def _nearest(left: Arrays, right: Arrays) -> tuple[float, float]:
 
     They are matched by class, box and score and never by rank, for scores that tie may come in any order.
     """
-    if not len(left["scores"]):
-        return 0.0, 0.0
-    if not len(right["scores"]):
-        return np.inf, np.inf
-    scale = np.maximum(1, np.abs(left["boxes"]) / FAR)[:, None]
-    boxes = (np.abs(left["boxes"][:, None] - right["boxes"][None]) / scale).max(axis=2)
-    scores = np.abs(left["scores"][:, None].astype(np.float64) - right["scores"][None])
-    cost = boxes / BOX_TOLERANCE + scores / SCORE_TOLERANCE
-    cost[left["class_ids"][:, None] != right["class_ids"][None]] = np.inf
-    nearest = np.argmin(cost, axis=1)
-    rows = np.arange(len(nearest))
-    if np.isinf(cost[rows, nearest]).any():
-        return np.inf, np.inf
-    return float(boxes[rows, nearest].max()), float(scores[rows, nearest].max())
+    worst = [0.0, 0.0]
+    for kind in np.unique(left["class_ids"]):
+        ours, theirs = left["class_ids"] == kind, right["class_ids"] == kind
+        if not theirs.any():
+            return np.inf, np.inf
+        scale = np.maximum(1, np.abs(left["boxes"][ours]) / FAR)[:, None]
+        boxes = (np.abs(left["boxes"][ours][:, None] - right["boxes"][theirs][None]) / scale).max(axis=2)
+        scores = np.abs(left["scores"][ours][:, None].astype(np.float64) - right["scores"][theirs][None])
+        nearest = np.argmin(boxes / BOX_TOLERANCE + scores / SCORE_TOLERANCE, axis=1)
+        rows = np.arange(len(nearest))
+        worst = [max(worst[0], float(boxes[rows, nearest].max())), max(worst[1], float(scores[rows, nearest].max()))]
+    return worst[0], worst[1]
 
 
 def _check(proposal: Proposal, size: Size, count: int, differences: tuple[Any, ...]) -> None:

@@ -49,10 +49,11 @@ class Pairs:
     first_class: int = 0
     """the number of the first column's class"""
 
-    def best(self, picture: int, count: int) -> Arrays:
-        """The best pairs of box and class of a picture, best first: boxes [n, 4], scores [n], class_ids [n]."""
+    def above(self, picture: int, score: float) -> Arrays:
+        """The pairs of box and class of a picture from a score on, best first: boxes [n, 4], scores [n], class_ids [n]."""
         scores = self.scores[picture]
-        order = np.argsort(-scores, axis=None, kind="stable")[:count]
+        chosen = np.flatnonzero(scores.ravel() >= score)
+        order = chosen[np.argsort(-scores.ravel()[chosen], kind="stable")]
         if self.class_ids is not None:
             return {"boxes": self.boxes[picture][order], "scores": scores[order], "class_ids": self.class_ids[picture][order]}
         anchors, classes = np.unravel_index(order, scores.shape)
@@ -110,21 +111,19 @@ def _only(raw: Raw) -> NDArray[Any]:
     return output
 
 
-def _by_name(raw: Raw, *words: str) -> NDArray[Any] | None:
-    found = [array for name, array in raw.outputs.items() if any(word in name.lower() for word in words)]
-    return found[0] if len(found) == 1 else None
+def _named(arrays: Arrays, *words: str) -> NDArray[Any]:
+    """The one array whose name holds one of some words, or the only one."""
+    found = [array for name, array in arrays.items() if len(arrays) == 1 or any(word in name.lower() for word in words)]
+    if len(found) != 1:
+        raise ValueError(f"none or several of the outputs {', '.join(arrays)} are named {' or '.join(words)}")
+    return found[0]
 
 
 def _boxes_and_scores(raw: Raw) -> tuple[NDArray[Any], NDArray[Any]]:
     """The two outputs [P, N, 4] and [P, N, C]."""
-    threes = [array for array in raw.outputs.values() if array.ndim == 3]
-    fours = [array for array in threes if array.shape[2] == 4]
-    boxes = fours[0] if len(fours) == 1 else _by_name(raw, "box", "reg")
-    assert boxes is not None
-    rest = [array for array in threes if array is not boxes and array.shape[1] == boxes.shape[1] and array.shape[2] > 1]
-    scores = rest[0] if len(rest) == 1 else _by_name(raw, "logit", "cls", "score")
-    assert scores is not None
-    return boxes, scores
+    boxes = _named({name: array for name, array in raw.outputs.items() if array.ndim == 3 and array.shape[2] == 4}, "box", "reg")
+    rest = {name: array for name, array in raw.outputs.items() if array is not boxes and array.shape[1] == boxes.shape[1]}
+    return boxes, _named(rest, "logit", "cls", "score")
 
 
 def yolox(raw: Raw) -> Pairs:
@@ -263,9 +262,7 @@ def retinanet(raw: Raw) -> Pairs:
 def fcos(raw: Raw) -> Pairs:
     """Distances from points on the cells' upper left corners."""
     distances, logits = _boxes_and_scores(raw)
-    near = _by_name(raw, "ctrness", "center", "centre")
-    if near is None:
-        near = next(array for array in raw.outputs.values() if array.shape[2] == 1)
+    near = next(array for array in raw.outputs.values() if array.shape[2] == 1 and array is not logits)
     points = []
     for (wide, high), unit in zip(_halved(raw.size, 8, 5), (8, 16, 32, 64, 128), strict=True):
         for row, column in itertools.product(range(high), range(wide)):

@@ -35,13 +35,12 @@ def look_inside(network: RawNetwork, tensor: Tensor, width: int) -> Inside:
     """Find out how the columns of an output are made: four of a box, and scores behind them."""
     columns = Columns(network, tensor, width)
     box, scores = columns.ops(0, 4), columns.ops(4, width)
-    known = columns.parted_at(4) and "" not in box
     boxes: Literal["raw", "decoded", ""] = ""
-    if known and box <= LINEAR:
+    if box <= LINEAR:
         boxes = "raw"
-    elif known and not box & LINEAR:
+    elif columns.parted_at(4) and "" not in box and not box & LINEAR:
         boxes = "decoded"
     sigmoid = columns.parted_at(4) and scores == {"Sigmoid"}
     first_is_sigmoid = len(columns.parts) > 1 and box == {"Sigmoid"}
-    only = not columns.parted_at(4) or scores <= {"Sigmoid", ""}
+    only = not scores <= LINEAR and (not columns.parted_at(4) or scores <= {"Sigmoid", ""})
     return Inside(boxes, columns.parted_at(5) and width > 5 if sigmoid else None, only and not first_is_sigmoid)

@@ -33,7 +33,7 @@ def recognise(network: RawNetwork) -> str | None:
         return None
     tensor, width = found
     ops = Columns(network, tensor, width).ops(0, width)
-    if ops <= {"Softmax", "LogSoftmax"}:
+    if ops <= {"Softmax", "LogSoftmax", "Sigmoid"}:
         return f"one output of {width} values, which end in {next(iter(ops))}"
     if named(tensor, *EMBEDDING_WORDS) or "Div" in ops or "LpNormalization" in ops:
         return None

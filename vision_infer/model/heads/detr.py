@@ -63,8 +63,8 @@ def _find_queries(network: RawNetwork) -> tuple[Tensor, Tensor] | None:
     scores = [tensor for tensor in threes if tensor is not boxes[0] and tensor.shape[1] == boxes[0].shape[1]]
     if len(scores) > 1:  # some give their last hidden states too
         scores = [tensor for tensor in scores if "logit" in tensor.name or "score" in tensor.name]
-    # A regression against anchors comes straight from a convolution.
-    if len(scores) != 1 or len(threes) != len(network.outputs) or Columns(network, boxes[0], 4).ops(0, 4) & LINEAR:
+    # A regression against anchors comes straight from a convolution, or is kept above zero.
+    if len(scores) != 1 or len(threes) != len(network.outputs) or Columns(network, boxes[0], 4).ops(0, 4) & {*LINEAR, "Relu"}:
         return None
     return scores[0], boxes[0]
 

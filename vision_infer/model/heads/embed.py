@@ -36,7 +36,7 @@ def recognise(network: RawNetwork) -> str | None:
         return None
     tensor, width = found
     ops = Columns(network, tensor, width).ops(0, width)
-    if ops <= {"Softmax", "LogSoftmax"} or named(tensor, *CLASS_WORDS):
+    if ops <= {"Softmax", "LogSoftmax", "Sigmoid"} or named(tensor, *CLASS_WORDS):
         return None
     if "Div" in ops or "LpNormalization" in ops:
         return f"one output of {width} values, which end in a division by their length ({', '.join(sorted(ops))})"

@@ -1,0 +1,173 @@
+"""Which head a network is given, by what is inside its graph; and which networks are refused or asked about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import helper
+
+from tests import raw_networks as raw
+from tests.exported import NAMES, exported
+from vision_infer.core.errors import ModelError
+from vision_infer.model.heads import find_head
+from vision_infer.model.importing import import_model
+from vision_infer.model.network import RawNetwork, prepare_network
+from vision_infer.model.reading import read_onnx
+from vision_infer.model.recognise import recognise_head
+
+
+def prepared(path: Path) -> RawNetwork:
+    return prepare_network(read_onnx(path), path.name)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "head", "reason"),
+    [
+        (raw.yolov8, {}, "yolov8", r"\(4 \+ 7\) x 315.*boxes that are decoded, and scores behind a Sigmoid without objectness"),
+        (raw.yolov8, {"transposed": True}, "yolov8", r"315 x \(4 \+ 7\)"),
+        (raw.yolov8, {"classes": 1, "transposed": True}, "yolov8", r"315 x \(4 \+ 1\)"),
+        (raw.yolov8, {"more": "chosen"}, "end2end", r"20 boxes, chosen inside \(TopK\)"),
+        (raw.yolov5, {}, "yolov5", r"945 anchors, 3 for each cell.*5 \+ 7"),
+        (raw.yolov5, {"classes": 1}, "yolov5", r"5 \+ 1"),
+        (raw.yolox, {}, "yolox", r"315 anchors.*boxes straight from convolutions"),
+        (raw.nanodet_plus, {}, "nanodet", r"7 scores behind a Sigmoid and 4 x 8"),
+        (raw.detr, {}, "detr", r"'logits' of 7 class scores and 'pred_boxes' of a box for each of 60 queries"),
+        (raw.detr, {"hidden": True, "end": "Sigmoid"}, "detr", "'logits'"),
+        (raw.vector, {"end": "Softmax"}, "classify", "end in Softmax"),
+        (raw.vector, {"end": "LogSoftmax"}, "classify", "end in LogSoftmax"),
+        (raw.vector, {"end": "Sigmoid"}, "classify", "end in Sigmoid"),
+        (raw.vector, {"name": "class_logits"}, "classify", "name says 'logit'"),
+        (raw.vector, {"end": "Div"}, "embed", r"division by their length \(Div\)"),
+        (raw.vector, {"name": "image_embeds", "spatial": True}, "embed", "name says 'embed'"),
+    ],
+)
+def test_a_network_is_recognised_and_the_reason_is_told(
+    make: Callable[..., Path], options: dict[str, Any], head: str, reason: str, tmp_path: Path
+) -> None:
+    found, why = recognise_head(prepared(make(tmp_path / "raw.onnx", **options)))
+    assert found == head
+    assert re.search(reason, why), why
+
+
+@pytest.mark.parametrize(("name", "head"), [*zip(NAMES, ["ssd", "retinanet", "fcos", "classify", "embed"], strict=True)])
+def test_networks_of_torchvision_are_recognised(name: str, head: str) -> None:
+    network = prepared(exported(name))
+    assert recognise_head(network)[0] == head
+    assert network.image.shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "heads"),
+    [
+        (raw.yolox, {"decoded": True}, ("yolov5", "yolov8")),  # its last columns come as one, as those of YOLOv8 do
+        (raw.vector, {}, ("classify", "embed")),
+    ],
+)
+def test_what_is_ambiguous_is_asked_for(
+    make: Callable[..., Path], options: dict[str, Any], heads: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = make(tmp_path / "raw.onnx", **options)
+    with pytest.raises(ModelError, match="several heads fit its outputs") as caught:
+        import_model(path, "mine", model_dir=tmp_path / "models")
+    assert all(f"--head {head} if it has" in caught.value.hint for head in heads)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "models").exists()
+    for head in heads:
+        import_model(path, head, head, model_dir=tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("more", "word", "seen"),
+    [
+        ("pose", "a pose network", "51 values, key points, stand behind 7 class scores"),
+        ("obb", "a network of oriented boxes", "one value, an angle, stands behind 7 class scores"),
+        ("segment", "a segmentation network", r"its output output1\[1, 32, 12, 20\] holds masks"),
+    ],
+)
+@pytest.mark.parametrize("head", [None, "yolov8"])
+def test_networks_for_other_tasks_are_refused_by_name(more: Any, word: str, seen: str, head: str | None, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"raw.onnx: is {word} \({seen}"):
+        import_model(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head, model_dir=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(("task", "word"), [("segment", "segmentation"), ("pose", "pose"), ("obb", "oriented boxes")])
+def test_the_task_that_a_file_names_is_believed(task: str, word: str, tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", metadata={"task": task})
+    with pytest.raises(ModelError, match=rf"{word}.*its file says task '{task}'"):
+        recognise_head(prepared(path))
+
+
+def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
+    net = raw.Network()
+    path = net.save(tmp_path / "raw.onnx", {"out": net.conv(net.features()[0], 16, 21)})
+    with pytest.raises(ModelError, match=r"a segmentation network.*a value for each pixel"):
+        recognise_head(prepared(path))
+
+
+@pytest.mark.parametrize(("width", "word"), [(7, "oriented boxes"), (9, "pose")])
+def test_chosen_boxes_with_more_behind_them_are_refused(fabricate: Any, width: int, word: str) -> None:
+    import numpy as np
+
+    chosen = (helper.make_node("TopK", ["mean", "axis"], ["best", "order"], axis=1),)
+    with pytest.raises(ModelError, match=word):
+        recognise_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
+
+
+def test_labels_that_a_file_names_are_taken_and_told(tmp_path: Path) -> None:
+    heard: list[str] = []
+    names = {number: f"thing  {number}" for number in range(7)}
+    path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": str(names)})
+    graph = import_model(path, "mine", model_dir=tmp_path / "models", say=heard.append)
+    assert "raw.onnx: 7 labels, as the file names them" in heard
+    assert '"thing 6"' in {entry.key: entry.value for entry in onnx.load(graph).metadata_props}["vision_infer.card"]
+
+
+@pytest.mark.parametrize(
+    "names", ["{0: 'a', 2: 'b'}", "__import__('os')", "[", "[1, 2]", "{}", "'text'", "{'a': 1}", "(" * 99999]
+)
+def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None:
+    heard: list[str] = []
+    path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": names})
+    import_model(path, "mine", model_dir=tmp_path / "models", say=heard.append)
+    assert not any("labels" in line for line in heard)
+
+
+def test_scores_that_the_graph_does_not_tell_are_asked_for(tmp_path: Path) -> None:
+    path = raw.detr(tmp_path / "raw.onnx")
+    with pytest.raises(ModelError, match=r"'logits' are logits.*say --scores .* sigmoid .* softmax.*--labels"):
+        import_model(path, "mine", model_dir=tmp_path / "models")
+    path = raw.vector(tmp_path / "raw.onnx", end="Exp")
+    with pytest.raises(ModelError, match=r"may be logits or probabilities.*say --scores"):
+        import_model(path, "mine", "classify", model_dir=tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("head", "make", "options", "message"),
+    [
+        ("yolov8", raw.yolox, {}, r"wants one output|straight from convolutions"),
+        ("yolov5", raw.yolox, {}, "straight from convolutions"),
+        ("yolox", raw.yolov8, {"transposed": True}, "decoded already; it is of the kind of head 'yolov5'"),
+        ("yolov8", raw.detr, {}, r"\[1, 4 \+ classes, N\]"),
+        ("yolov5", raw.yolov8, {}, "one or three anchors"),
+        ("end2end", raw.yolov8, {}, r"\[1, K, 6\]"),
+        ("nanodet", raw.nanodet_plus, {"sigmoid": False}, "as many labels"),
+        ("ssd", raw.yolov8, {}, r"with N 510 \(SSDLite\)"),
+        ("retinanet", raw.yolov8, {}, r"class logits \[1, 2907, classes\]"),
+        ("fcos", raw.yolov8, {}, r"centredness \[1, 323, 1\]"),
+        ("classify", raw.yolov8, {}, r"one output \[1, classes\]"),
+        ("embed", raw.yolov8, {}, r"one output \[1, D\]"),
+    ],
+)
+def test_a_head_that_is_named_by_hand_has_to_fit(
+    head: str, make: Callable[..., Path], options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=f"does not fit head '{head}'.*{message}"):
+        import_model(make(tmp_path / "raw.onnx", **options), "mine", head, model_dir=tmp_path / "models")
+    assert find_head(head).DEFAULTS.task in ("detect", "classify", "embed")

@@ -1,0 +1,233 @@
+"""Networks as other people export them, small and with random weights: what the importer has to find out is in their graphs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from vision_infer.core.geometry import Size
+
+SIZE = Size(160, 96)
+STRIDES = (8, 16, 32)
+
+
+class Network:
+    """A graph under construction.
+
+    Args:
+        size: of the input.
+        batch: of the input; a number is also written into Reshape nodes, as exporters do that fix it.
+        seed: of the weights.
+    """
+
+    def __init__(self, size: Size = SIZE, batch: int | str = 1, seed: int = 0, open_size: bool = False) -> None:
+        self.size, self.batch = size, batch
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.random = np.random.default_rng(seed)
+        self.first = batch if isinstance(batch, int) else 0
+        """for Reshape: the batch, or 'as it comes'"""
+        self.sides: tuple[int | str, int | str] = ("height", "width") if open_size else (size.height, size.width)
+
+    def constant(self, values: Any) -> str:
+        name = f"c{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def floats(self, values: Any) -> str:
+        return self.constant(np.asarray(values, np.float32))
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        names = [f"t{len(self.nodes)}_{number}" for number in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, name=f"{kind}_{len(self.nodes)}", **attributes))
+        return names[0] if outputs == 1 else names
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        return str(self.op("Reshape", tensor, self.constant(np.array(shape))))
+
+    def conv(self, tensor: str, inputs: int, outputs: int, stride: int = 1, scale: float = 1.0) -> str:
+        side = 3 if stride > 1 else 1
+        weights = self.random.normal(0, scale * math.sqrt(2 / (inputs * side * side)), (outputs, inputs, side, side))
+        bias = self.random.normal(0, 0.5 * scale, outputs)
+        pads = [side // 2] * 4
+        return str(self.op("Conv", tensor, self.floats(weights), self.floats(bias), pads=pads, strides=[stride, stride]))
+
+    def linear(self, tensor: str, inputs: int, outputs: int) -> str:
+        product = self.op("MatMul", tensor, self.floats(self.random.normal(0, math.sqrt(2 / inputs), (inputs, outputs))))
+        return str(self.op("Add", product, self.floats(self.random.normal(0, 0.5, outputs))))
+
+    def features(self, channels: int = 16) -> list[str]:
+        """Feature maps of strides 8, 16 and 32; the coarsest reaches the middle one by a Resize to a fixed size, as in a neck."""
+        tensor, inputs, maps = "images", 3, []
+        for level in range(5):
+            tensor, inputs = self.op("LeakyRelu", self.conv(tensor, inputs, channels, 2), alpha=0.1), channels
+            if level >= 2:
+                maps.append(tensor)
+        if isinstance(self.sides[0], int):
+            sizes = self.constant(np.array([self.first or 1, channels, *self.grid(16)]))
+            if self.first:
+                grown = self.op("Resize", maps[2], "", "", sizes, mode="nearest", coordinate_transformation_mode="asymmetric")
+                maps[1] = self.op("Add", maps[1], grown)
+        return maps
+
+    def grid(self, stride: int) -> tuple[int, int]:
+        return math.ceil(self.size.height / stride), math.ceil(self.size.width / stride)
+
+    def cells(self, offset: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Places (x, y) and strides of all cells, [N, 2] and [N, 1]."""
+        places, steps = [], []
+        for stride in STRIDES:
+            rows, columns = np.indices(self.grid(stride))
+            places.append(np.stack([columns.ravel(), rows.ravel()], axis=1) + offset)
+            steps.append(np.full((rows.size, 1), stride))
+        return np.concatenate(places).astype(np.float32), np.concatenate(steps).astype(np.float32)
+
+    def save(self, path: Path, outputs: dict[str, str], opset: int = 17, metadata: dict[str, str] | None = None) -> Path:
+        """Write the graph; outputs are named, and their shapes left to inference."""
+        infos = []
+        for name, tensor in outputs.items():
+            self.nodes.append(helper.make_node("Identity", [tensor], [name], name=f"out_{name}"))
+            infos.append(helper.make_empty_tensor_value_info(name))
+            infos[-1].type.tensor_type.elem_type = TensorProto.FLOAT
+        images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [self.batch, 3, *self.sides])
+        graph = helper.make_graph(self.nodes, "raw", [images], infos, self.initializers)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        helper.set_model_props(model, metadata or {})
+        onnx.save(model, path)
+        return path
+
+
+def yolov8(
+    path: Path,
+    classes: int = 7,
+    transposed: bool = False,
+    more: Literal["", "pose", "obb", "segment", "chosen"] = "",
+    metadata: dict[str, str] | None = None,
+    **options: Any,
+) -> Path:
+    """Distributions of distances decoded inside, classes behind a sigmoid; perhaps key points, an angle or masks besides."""
+    net = Network(**options)
+    levels = []
+    maps = net.features()
+    for tensor in maps:
+        both = net.op("Concat", net.conv(tensor, 16, 64, scale=2.0), net.conv(tensor, 16, classes), axis=1)
+        levels.append(net.reshape(both, net.first, 64 + classes, -1))
+    rows = net.op("Concat", *levels, axis=2)
+    bins, scores = net.op("Split", rows, net.constant(np.array([64, classes])), outputs=2, axis=1)
+    places, steps = net.cells(0.5)
+    share = net.op("Transpose", net.reshape(bins, net.first, 4, 16, len(places)), perm=[0, 2, 1, 3])
+    share = net.op("Softmax", share, axis=1)
+    weights = net.floats(np.arange(16).reshape(1, 16, 1, 1))
+    distances = net.reshape(net.op("Conv", share, weights), net.first, 4, len(places))
+    near, far = net.op("Split", distances, net.constant(np.array([2, 2])), outputs=2, axis=1)
+    anchors = net.floats(places.T[None])
+    low, high = net.op("Sub", anchors, near), net.op("Add", anchors, far)
+    centre = net.op("Div", net.op("Add", low, high), net.floats(2))
+    box = net.op("Mul", net.op("Concat", centre, net.op("Sub", high, low), axis=1), net.floats(steps.T[None]))
+    parts, outputs = [box, net.op("Sigmoid", scores)], {}
+    behind = {"pose": 51, "obb": 1, "segment": 32}.get(more, 0)
+    if behind:
+        extra = [net.reshape(net.conv(tensor, 16, behind), net.first, behind, -1) for tensor in maps]
+        values = net.op("Concat", *extra, axis=2)
+        parts.append(net.op("Mul", values, net.floats(3)) if more != "segment" else values)
+    if more == "segment":
+        outputs["output1"] = net.conv(maps[0], 16, 32)
+    output = net.op("Concat", *parts, axis=1)
+    if transposed or more == "chosen":
+        output = net.op("Transpose", output, perm=[0, 2, 1])
+    if more == "chosen":
+        output = _chosen(net, output, classes)
+    return net.save(path, {"output0": output, **outputs}, metadata=metadata)
+
+
+def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:
+    """The best anchors, with the corners of their boxes, their best score and its class: [B, count, 6]."""
+    box, scores = net.op("Split", rows, net.constant(np.array([4, classes])), outputs=2, axis=2)
+    best = net.op("ReduceMax", scores, axes=[2], keepdims=1)
+    kind = net.op("Cast", net.op("ArgMax", scores, axis=2, keepdims=1), to=TensorProto.FLOAT)
+    xy, wh = net.op("Split", box, net.constant(np.array([2, 2])), outputs=2, axis=2)
+    half = net.op("Div", wh, net.floats(2))
+    table = net.op("Concat", net.op("Sub", xy, half), net.op("Add", xy, half), best, kind, axis=2)
+    _, top = net.op("TopK", best, net.constant(np.array([count])), outputs=2, axis=1)
+    return str(net.op("GatherElements", table, net.op("Tile", top, net.constant(np.array([1, 1, 6]))), axis=1))
+
+
+def yolov5(path: Path, classes: int = 7, **options: Any) -> Path:
+    """Three anchors a cell, everything behind a sigmoid, boxes decoded."""
+    net = Network(**options)
+    width, levels = 5 + classes, []
+    for tensor, stride in zip(net.features(), STRIDES, strict=True):
+        high, wide = net.grid(stride)
+        values = net.reshape(net.conv(tensor, 16, 3 * width), net.first, 3, width, high, wide)
+        values = net.op("Sigmoid", net.op("Transpose", values, perm=[0, 1, 3, 4, 2]))
+        xy, wh, rest = net.op("Split", values, net.constant(np.array([2, 2, 1 + classes])), outputs=3, axis=4)
+        rows, columns = np.indices((high, wide))
+        cells = np.stack([columns, rows], axis=-1)[None, None] - 0.5
+        xy = net.op("Mul", net.op("Add", net.op("Mul", xy, net.floats(2)), net.floats(cells)), net.floats(stride))
+        sides = np.array([[1, 1], [1, 2], [2, 1]]).reshape(1, 3, 1, 1, 2) * stride * 2
+        wh = net.op("Mul", net.op("Pow", net.op("Mul", wh, net.floats(2)), net.floats(2)), net.floats(sides))
+        levels.append(net.reshape(net.op("Concat", xy, wh, rest, axis=4), net.first, 3 * high * wide, width))
+    return net.save(path, {"output0": net.op("Concat", *levels, axis=1)})
+
+
+def yolox(path: Path, classes: int = 7, decoded: bool = False, **options: Any) -> Path:
+    """Raw boxes, or decoded inside by cells and an exponential."""
+    net = Network(**options)
+    levels = []
+    for tensor in net.features():
+        scores = [net.op("Sigmoid", net.conv(tensor, 16, width)) for width in (1, classes)]
+        values = net.op("Concat", net.conv(tensor, 16, 4, scale=0.3), *scores, axis=1)
+        levels.append(net.reshape(values, net.first, 5 + classes, -1))
+    output = net.op("Transpose", net.op("Concat", *levels, axis=2), perm=[0, 2, 1])
+    if decoded:
+        places, steps = net.cells(0)
+        xy, wh, rest = net.op("Split", output, net.constant(np.array([2, 2, 1 + classes])), outputs=3, axis=2)
+        xy = net.op("Mul", net.op("Add", xy, net.floats(places[None])), net.floats(steps[None]))
+        wh = net.op("Mul", net.op("Exp", wh), net.floats(steps[None]))
+        output = net.op("Concat", xy, wh, rest, axis=2)
+    return net.save(path, {"output": output})
+
+
+def nanodet_plus(path: Path, classes: int = 7, bins: int = 8, sigmoid: bool = True, **options: Any) -> Path:
+    """One output for all strides: scores, then distributions, of one convolution."""
+    net = Network(**options)
+    levels = []
+    for tensor in net.features():
+        values = net.conv(tensor, 16, classes + 4 * bins)
+        if sigmoid:
+            scores, sides = net.op("Split", values, net.constant(np.array([classes, 4 * bins])), outputs=2, axis=1)
+            values = net.op("Concat", net.op("Sigmoid", scores), sides, axis=1)
+        levels.append(net.reshape(values, net.first, classes + 4 * bins, -1))
+    return net.save(path, {"output": net.op("Transpose", net.op("Concat", *levels, axis=2), perm=[0, 2, 1])})
+
+
+def detr(path: Path, columns: int = 7, end: str = "", hidden: bool = False, **options: Any) -> Path:
+    """Queries with class scores (logits, or behind ``end``) and boxes as shares of the input, behind a sigmoid."""
+    net = Network(**options)
+    rows = net.op("Transpose", net.reshape(net.features()[1], net.first, 16, -1), perm=[0, 2, 1])
+    rows = net.op("Relu", net.linear(rows, 16, 32))
+    scores = net.linear(rows, 32, columns)
+    if end:
+        scores = net.op(end, scores, **({"axis": 2} if end == "Softmax" else {}))
+    outputs = {"logits": scores, "pred_boxes": net.op("Sigmoid", net.linear(rows, 32, 4))}
+    return net.save(path, {**outputs, "last_hidden_state": rows} if hidden else outputs)
+
+
+def vector(path: Path, width: int = 10, end: str = "", name: str = "output", spatial: bool = False, **options: Any) -> Path:
+    """A vector for each picture; behind a Softmax, a Sigmoid, or divided by its length."""
+    net = Network(**options)
+    pooled = net.op("GlobalAveragePool", net.features()[2])
+    values = net.conv(pooled, 16, width) if spatial else net.linear(net.op("Flatten", pooled, axis=1), 16, width)
+    if end in ("Softmax", "LogSoftmax"):
+        values = net.op(end, values, axis=1)
+    elif end == "Div":
+        values = net.op("Div", values, net.op("ReduceL2", values, axes=[1], keepdims=1))
+    elif end:
+        values = net.op(end, values)
+    return net.save(path, {name: values})
