@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from vision_infer.analyze.draw import Drawer
+from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 
 PURPLE = [0xA3, 0x51, 0xFB]
@@ -103,3 +106,32 @@ def test_a_view_is_drawn_on_in_place() -> None:
 def test_what_is_no_picture_is_refused(wrong: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
         Drawer()(wrong, one_box((0.0, 0.0, 1.0, 1.0)))
+
+
+def red(score: float = 0.8, class_id: int = 1) -> Description:
+    return Description(classes=(ClassScore(class_id, "red", score), ClassScore(0, "blue", 0.1)))
+
+
+def test_the_label_tells_what_a_second_network_says() -> None:
+    found = one_box((200.0, 200.0, 400.0, 300.0))
+    alone, told, other, nothing, embedded = (
+        Drawer()(black(480, 640), replace(found, descriptions=said))
+        for said in (None, (red(),), (red(0.7),), (None,), (Description(embedding=np.ones(3, np.float32)),))
+    )
+    widths = [int(np.flatnonzero((one[:199] == PURPLE).all(axis=2).any(axis=0)).max()) for one in (alone, told)]
+    assert widths[1] > 1.5 * (widths[0] - 200) + 200
+    assert (told != other).any()
+    assert (nothing == alone).all()
+    assert (embedded == alone).all()
+
+
+def test_what_is_said_of_the_whole_picture_stands_in_its_corner() -> None:
+    picture = Drawer()(black(480, 640), Detections.empty(), red())
+    rows, columns = np.nonzero((picture == RED).all(axis=2))
+    assert rows.min() <= 1
+    assert columns.min() <= 1
+    assert rows.max() < 60
+    assert columns.max() < 250
+    assert not picture[60:].any()
+    assert not Drawer()(black(48, 64), Detections.empty(), Description(embedding=np.ones(3, np.float32))).any()
+    assert Drawer()(black(9, 7), Detections.empty(), red()).any()

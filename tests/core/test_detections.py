@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 
 NAMES = ("person", "bicycle", "car")
@@ -87,6 +88,19 @@ def test_to_supervision(count: int, tracked: bool) -> None:
     assert (theirs.tracker_id is not None) == tracked
     assert list(theirs.data["class_name"]) == list(NAMES[:count])
     assert theirs.is_empty() == (count == 0)
+
+
+def test_what_a_second_network_says_goes_to_supervision_too() -> None:
+    red, blue = (Description(classes=(ClassScore(number, label, 0.9),)) for number, label in enumerate(("red", "blue")))
+    theirs = replace(some(3), descriptions=(red, None, blue)).to_supervision()
+    assert list(theirs.data["then_label"]) == ["red", "", "blue"]
+    assert "embedding" not in theirs.data
+    vectors = [Description(embedding=np.full(2, value, np.float32)) for value in (1, 2)]
+    told = replace(some(3), descriptions=(vectors[0], None, vectors[1])).to_supervision()
+    embedding = np.asarray(told.data["embedding"])
+    assert np.isnan(embedding[1]).all()
+    assert embedding[2].tolist() == [2, 2]
+    assert set(replace(some(2), descriptions=(None, None)).to_supervision().data) == {"class_name"}
 
 
 def test_empty() -> None:

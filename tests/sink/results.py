@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.media import numbered
+from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
@@ -29,6 +31,19 @@ def found(count: int = 1, box: tuple[float, float, float, float] = (10, 10, 60, 
     )
 
 
+def classified(label: str = "red", score: float = 0.8) -> Description:
+    return Description(classes=(ClassScore(len(label), label, score), ClassScore(0, "other", 0.1)))
+
+
+def embedded(first: float, size: int = 3) -> Description:
+    return Description(embedding=np.array([first, *[0.5] * (size - 1)], np.float32))
+
+
+def told(*descriptions: Description | None) -> Detections:
+    """As many detections, and what a second network says of each."""
+    return replace(found(len(descriptions)), descriptions=descriptions)
+
+
 def frame(
     index: int = 0,
     pts_s: float | None = 0.0,
@@ -38,6 +53,11 @@ def frame(
 ) -> Frame:
     picture = ArrayPicture(numbered(index, 96, 64) if rgb is None else rgb)
     return Frame(stream, index, pts_s, picture, Trace(), file)
+
+
+def whole(one: Frame, description: Description) -> Result:
+    """Of a network for classification or embeddings alone."""
+    return replace(result_of(one, Detections.empty()), description=description)
 
 
 def result_of(one: Frame, detections: Detections | None = None) -> Result:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.sink.results import LABELS, found, frame, result_of
+from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, told, whole
 from vision_infer.core.detections import Detections
-from vision_infer.sink.csv_rows import COLUMNS, CsvSink
+from vision_infer.sink.csv_rows import COLUMNS, THEN_COLUMNS, CsvSink
 from vision_infer.sink.sink import OutputSpec, Written
 
 HEADER = ",".join(COLUMNS)
@@ -100,3 +101,45 @@ def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
     sink.write(one, result_of(one, found(1)))
     sink.close(True)
     assert rows(path)[0]["file"] == "a\\udcff.jpg"
+
+
+def test_the_best_class_of_a_second_network_has_columns_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    nothing_yet = replace(Detections.empty(), descriptions=())
+    for index, detections in enumerate((nothing_yet, told(classified("red", 0.8), None), told(embedded(1.0)))):
+        one = frame(index, index / 25)
+        sink.write(one, result_of(one, detections))
+    sink.close(True)
+    written = rows(path)
+    assert list(written[0]) == [*COLUMNS, *THEN_COLUMNS]
+    assert [tuple(row[name] for name in ("frame", *THEN_COLUMNS)) for row in written] == [
+        ("1", "3", "red", "0.8000"),
+        ("1", "", "", ""),
+        ("2", "", "", ""),
+    ]
+
+
+def test_a_network_for_classification_alone_gives_a_row_for_each_frame(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    sink = CsvSink(OutputSpec("csv", str(path)))
+    for index in range(2):
+        one = frame(index, index / 25)
+        sink.write(one, whole(one, classified("blue", 0.7)))
+    sink.close(True)
+    written = rows(path)
+    assert list(written[0]) == list(COLUMNS)
+    shown = [[row[name] for name in ("frame", "class_id", "label", "score", "x1", "y2", "track_id")] for row in written]
+    assert shown == [[str(index), "4", "blue", "0.7000", "", "", ""] for index in range(2)]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_file_that_is_gone_on_with_keeps_its_columns(tmp_path: Path, before: bool) -> None:
+    path = tmp_path / "rows.csv"
+    header = HEADER + "," + ",".join(THEN_COLUMNS) if before else HEADER
+    (tmp_path / ".rows.csv.partial").write_text(header + "\n")
+    sink = CsvSink(OutputSpec("csv", str(path), resume=True))
+    one = frame(1, 0.04)
+    sink.write(one, result_of(one, found(1) if before else told(classified())))
+    sink.close(True)
+    assert [len(line.split(",")) for line in path.read_text().splitlines()] == [len(header.split(","))] * 2

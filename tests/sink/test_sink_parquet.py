@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.sink.results import LABELS, found, frame, result_of
+from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, told, whole
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
+from vision_infer.core.result import Result
 from vision_infer.sink import parquet as parquet_module
-from vision_infer.sink.csv_rows import COLUMNS
+from vision_infer.sink import parquet_rows
+from vision_infer.sink.csv_rows import COLUMNS, THEN_COLUMNS
 from vision_infer.sink.parquet import ParquetSink
 from vision_infer.sink.sink import OutputSpec, Written
 
@@ -129,3 +132,79 @@ def test_what_is_held_does_not_grow_with_the_frames(tmp_path: Path) -> None:
     tracemalloc.stop()
     sink.close(True)
     assert grown < 100_000
+
+
+def written(path: Path, results: list[Result], rows_of_a_group: int = 100) -> pa.Table:
+    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group)
+    for result in results:
+        sink.write(frame(result.frame), result)
+    sink.close(True)
+    return pq.read_table(path)
+
+
+def results(*given: Detections) -> list[Result]:
+    return [result_of(frame(index, index / 25), detections) for index, detections in enumerate(given)]
+
+
+@pytest.mark.parametrize("rows_of_a_group", [1, 2, 100])
+def test_the_best_class_of_a_second_network(tmp_path: Path, rows_of_a_group: int) -> None:
+    given = results(
+        replace(Detections.empty(), descriptions=()), told(None, classified("red", 0.75)), told(classified("green", 0.5))
+    )
+    table = written(tmp_path / "rows.parquet", given, rows_of_a_group)
+    assert table.column_names == [*COLUMNS, *THEN_COLUMNS]
+    assert not table.schema.field("label").nullable
+    shown = [(row["frame"], *(row[name] for name in THEN_COLUMNS)) for row in table.to_pylist()]
+    assert shown == [(1, None, None, None), (1, 3, "red", 0.75), (2, 5, "green", 0.5)]
+
+
+@pytest.mark.parametrize("rows_of_a_group", [3, 100])
+def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_of_a_group: int) -> None:
+    given = results(told(embedded(1.0), None), told(embedded(2.0), embedded(3.0)))
+    table = written(tmp_path / "rows.parquet", given, rows_of_a_group)
+    assert table.column_names == [*COLUMNS, "embedding"]
+    assert table.schema.field("embedding").type == pa.list_(pa.float32(), 3)
+    assert table["embedding"].to_pylist() == [[1.0, 0.5, 0.5], None, [2.0, 0.5, 0.5], [3.0, 0.5, 0.5]]
+
+
+def test_a_second_network_that_says_nothing_has_its_columns(tmp_path: Path) -> None:
+    for name, given in (("none", results(told(None, None))), ("empty", results(replace(Detections.empty(), descriptions=())))):
+        assert written(tmp_path / name, given).column_names == [*COLUMNS, *THEN_COLUMNS]
+
+
+def test_a_network_for_classification_alone_has_a_row_for_each_frame(tmp_path: Path) -> None:
+    given = [whole(frame(index, index / 25), classified("red", 0.75)) for index in range(5)]
+    table = written(tmp_path / "rows.parquet", given, 2)
+    assert table.column_names == list(COLUMNS)
+    rows = table.to_pylist()
+    assert [row["frame"] for row in rows] == list(range(5))
+    assert {(row["class_id"], row["label"], row["score"]) for row in rows} == {(3, "red", 0.75)}
+    assert {row[name] for row in rows for name in ("x1", "y1", "x2", "y2", "track_id")} == {None}
+
+
+def test_a_network_for_embeddings_alone(tmp_path: Path) -> None:
+    given = [whole(frame(index, index / 25), embedded(float(index), 2)) for index in range(3)]
+    table = written(tmp_path / "rows.parquet", given)
+    assert table["embedding"].to_pylist() == [[float(index), 0.5] for index in range(3)]
+    assert {row[name] for row in table.to_pylist() for name in ("class_id", "label", "score", "x1")} == {None}
+
+
+def test_large_embeddings_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_rows, "EMBEDDING_BYTES", 5 * 12)  # five embeddings
+    path = tmp_path / "rows.parquet"
+    given = results(*[told(*[embedded(float(index))] * 7) for index in range(3)])
+    table = written(path, given)
+    with pq.ParquetFile(path) as file:
+        assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [5, 5, 5, 5, 1]
+    assert [value[0] for value in table["embedding"].to_pylist()] == [float(index) for index in range(3) for _ in range(7)]
+
+
+def test_an_embedding_of_another_size_is_an_error_and_what_was_whole_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    sink = ParquetSink(OutputSpec("parquet", str(path)), 1)
+    first, second = results(told(embedded(1.0)), told(embedded(1.0, 4)))
+    sink.write(frame(0), first)
+    with pytest.raises(OutputError, match="4 values"):
+        sink.write(frame(1), second)
+    sink.close(False)
+    assert pq.read_table(path).num_rows == 1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tests import media
 from tests.sink.results import found, frame, frames_of, result_of
 from vision_infer.analyze.draw import Drawer
+from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.geometry import Size
@@ -66,7 +67,7 @@ def test_the_first_frame_is_shown_whenever_it_comes(tmp_path: Path) -> None:
 def test_frames_that_are_not_shown_are_not_converted(tmp_path: Path) -> None:
     converted: list[int] = []
 
-    def note(rgb: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    def note(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
         converted.append(len(detections))
         return rgb
 
@@ -116,9 +117,9 @@ def test_never_larger_than_the_source(tmp_path: Path, height: int) -> None:
 def test_boxes_are_drawn_on_the_small_picture_where_they_belong(tmp_path: Path) -> None:
     seen: list[tuple[tuple[int, ...], list[float]]] = []
 
-    def note(rgb: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    def note(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
         seen.append((rgb.shape, detections.boxes[0].tolist()))
-        return Drawer()(rgb, detections)
+        return Drawer()(rgb, detections, description)
 
     path = tmp_path / "out.mp4"
     sink = VideoSink(OutputSpec("video", str(path), height=120), note, None, Fraction(25), None)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tests import media
 from tests.media import Clip, Sound
 from tests.sink.results import frames_of
+from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.sink.video import VideoSink
@@ -21,7 +22,7 @@ from vision_infer.sink.video import VideoSink
 MKV = Clip(suffix=".mkv")
 
 
-def plain(rgb: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+def plain(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
     return rgb
 
 

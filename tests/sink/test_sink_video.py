@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from tests import media
 from tests.sink.results import found, frame, frames_of, result_of
 from vision_infer.analyze.draw import Drawer
+from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.sink.video import VideoSink
 
 
-def plain(rgb: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+def plain(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
     return rgb
 
 
@@ -103,7 +104,7 @@ def test_boxes_are_drawn(tmp_path: Path) -> None:
 def test_a_frame_that_was_not_inferred_shows_the_last_that_was(tmp_path: Path) -> None:
     drawn: list[float] = []
 
-    def note(rgb: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    def note(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
         drawn.append(float(detections.boxes[0, 0]) if len(detections) else -1)
         return rgb
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
 
@@ -34,50 +35,78 @@ class _Annotators(NamedTuple):
 
 
 class Drawer:
-    """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track.
+    """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` where a second
+    network tells a class; what a network for classification says of the whole picture stands in its upper left corner.
 
     One colour for each track where detections are tracked (grey for those without a track), for each class where they are not;
     the same number has the same colour in every picture of every run. Sizes follow the size of the picture.
     """
 
-    def __call__(self, rgb: NDArray[np.uint8], detections: Detections) -> NDArray[np.uint8]:
+    def __call__(
+        self, rgb: NDArray[np.uint8], detections: Detections, description: Description | None = None
+    ) -> NDArray[np.uint8]:
         """Draw the detections on the picture.
 
         Args:
             rgb: uint8 [H, W, 3] RGB, writable; changed.
             detections: boxes in pixels of this picture.
+            description: of the whole picture.
 
         Returns:
             The same array.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise ValueError(f"a picture must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
-        if not len(detections):
+        best = None if description is None else description.best
+        if not len(detections) and best is None:
             return rgb
         annotators = _annotators(Size(rgb.shape[1], rgb.shape[0]))
-        detections = detections[detections.scores.argsort(kind="stable")]  # the best is drawn last, on top
-        found = detections.to_supervision()
-        texts = _texts(detections)
-        colors = detections.class_ids.astype(np.int_) % annotators.colors
-        if detections.track_ids is not None:
-            tracks = detections.track_ids.astype(np.int_)
-            colors = np.where(tracks > 0, (tracks - 1) % annotators.colors, annotators.colors)
         canvas = np.ascontiguousarray(rgb)  # OpenCV draws on nothing else
-        annotators.boxes.annotate(canvas, found, custom_color_lookup=colors)
-        # supervision's own smart_position spreads labels out, but takes 22 ms for 60 boxes, and labels jump between frames.
-        found.xyxy = _label_places(detections.boxes, texts, annotators.labels, rgb.shape[1])
-        annotators.labels.annotate(canvas, found, labels=texts, custom_color_lookup=colors)
+        if len(detections):
+            _draw_boxes(canvas, detections, annotators)
+        if best is not None:
+            corner, color = np.zeros((1, 4), np.float32), np.array([best.class_id % annotators.colors])
+            _draw_labels(canvas, corner, [f"{best.label} {best.score:.2f}"], color, annotators.labels)
         if canvas is not rgb:
             rgb[:] = canvas
         return rgb
 
 
+def _draw_boxes(canvas: NDArray[np.uint8], detections: Detections, annotators: _Annotators) -> None:
+    import supervision as sv
+
+    detections = detections[detections.scores.argsort(kind="stable")]  # the best is drawn last, on top
+    colors = detections.class_ids.astype(np.int_) % annotators.colors
+    if detections.track_ids is not None:
+        tracks = detections.track_ids.astype(np.int_)
+        colors = np.where(tracks > 0, (tracks - 1) % annotators.colors, annotators.colors)
+    annotators.boxes.annotate(canvas, sv.Detections(detections.boxes, class_id=colors), custom_color_lookup=colors)
+    _draw_labels(canvas, detections.boxes, _texts(detections), colors, annotators.labels)
+
+
+def _draw_labels(
+    canvas: NDArray[np.uint8],
+    boxes: NDArray[np.float32],
+    texts: list[str],
+    colors: NDArray[np.int_],
+    labels: supervision.LabelAnnotator,
+) -> None:
+    import supervision as sv
+
+    # supervision's own smart_position spreads labels out, but takes 22 ms for 60 boxes, and labels jump between frames.
+    places = sv.Detections(_label_places(boxes, texts, labels, canvas.shape[1]), class_id=colors)
+    labels.annotate(canvas, places, labels=texts, custom_color_lookup=colors)
+
+
 def _texts(detections: Detections) -> list[str]:
     tracks = [0] * len(detections) if detections.track_ids is None else detections.track_ids.tolist()
-    return [
-        f"{label} #{track} {score:.2f}" if track > 0 else f"{label} {score:.2f}"
-        for label, track, score in zip(detections.labels, tracks, detections.scores.tolist(), strict=True)
-    ]
+    told = detections.descriptions or (None,) * len(detections)
+    texts = []
+    for label, track, score, description in zip(detections.labels, tracks, detections.scores.tolist(), told, strict=True):
+        text = f"{label} #{track} {score:.2f}" if track > 0 else f"{label} {score:.2f}"
+        best = None if description is None else description.best
+        texts.append(text if best is None else f"{text} | {best.label} {best.score:.2f}")
+    return texts
 
 
 def _label_places(

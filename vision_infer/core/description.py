@@ -31,6 +31,11 @@ class Description:
     embedding: NDArray[np.float32] | None = None
     """float32 [D], unit length"""
 
+    @property
+    def best(self) -> ClassScore | None:
+        """The most probable class; None where there is none."""
+        return self.classes[0] if self.classes else None
+
     def to_json(self) -> str:
         """The fields of a JSON object, without its braces; :data:`DESCRIPTION_PROPERTIES` describes them."""
         parts: list[str] = []

@@ -67,7 +67,11 @@ class Detections:
         return names[class_id] if names is not None and 0 <= class_id < len(names) else str(class_id)
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as ``supervision.Detections`` (labels under ``data["class_name"]``)."""
+        """The same as ``supervision.Detections``: labels are under ``data["class_name"]``.
+
+        What a second network says is under ``data["then_label"]`` (empty where it says nothing) and ``data["embedding"]``
+        (float32 [N, D], NaN where there is none).
+        """
         import supervision
 
         return supervision.Detections(
@@ -75,8 +79,20 @@ class Detections:
             confidence=self.scores,
             class_id=self.class_ids.astype(np.int_),
             tracker_id=None if self.track_ids is None else self.track_ids.astype(np.int_),
-            data={"class_name": np.array(self.labels, dtype=np.str_)},
+            data={"class_name": np.array(self.labels, dtype=np.str_), **self._told()},
         )
+
+    def _told(self) -> dict[str, NDArray[np.str_] | NDArray[np.float32]]:
+        """What a second network says of each detection, by the kind of it."""
+        said: dict[str, NDArray[np.str_] | NDArray[np.float32]] = {}
+        told = [Description() if one is None else one for one in self.descriptions or ()]
+        if any(one.best is not None for one in told):
+            said["then_label"] = np.array(["" if one.best is None else one.best.label for one in told], dtype=np.str_)
+        sizes = {len(one.embedding) for one in told if one.embedding is not None}
+        if sizes:
+            nothing = np.full(max(sizes), np.nan, np.float32)
+            said["embedding"] = np.stack([nothing if one.embedding is None else one.embedding for one in told])
+        return said
 
     @classmethod
     def empty(cls, label_names: tuple[str, ...] | None = None) -> Detections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.describe import TOP
 from vision_infer.analyze.select import select
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
 from vision_infer.core.detections import Detections
@@ -25,7 +27,14 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.offline import engine_request, make_lane, make_supervisor, stream_command
+from vision_infer.pipeline.offline import (
+    engine_request,
+    make_lane,
+    make_second_lane,
+    make_supervisor,
+    second_request,
+    stream_command,
+)
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import find_sources
 from vision_infer.stream.images import read_image
@@ -154,6 +163,9 @@ class Pipeline:
             set up for throughput.
         every: infer every N-th frame.
         track: number the objects across frames.
+        then: model that looks at each detection, for classification or embeddings: its name, or a deployment graph (.onnx).
+            What it says is in ``result.detections.descriptions``.
+        top: classes that are told of each picture, where a network is for classification.
         workers: batches in flight; default: as many as the machine carries.
         batch: largest batch.
         hook: called with each result, on a thread of its own but one call at a time; returns it, one with other detections,
@@ -166,14 +178,17 @@ class Pipeline:
         *,
         every: int = 1,
         track: bool = False,
+        then: str | PathLike[str] | None = None,
+        top: int = TOP,
         workers: int | None = None,
         batch: int | None = None,
         hook: Hook | None = None,
     ) -> None:
         self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
         self.detector = detector
-        values = detector.settings.model_dump() | {"every": every, "track": track, "workers": workers, "batch": batch}
-        self.settings: RunSettings = run_settings(**values)
+        second = None if then is None else str(then)
+        own = {"every": every, "track": track, "then": second, "top": top, "workers": workers, "batch": batch}
+        self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
 
     def run(self, *sources: str | PathLike[str]) -> Iterator[Result]:
         """The results of all sources; those of one source come in its order.
@@ -187,10 +202,15 @@ class Pipeline:
         if not found.specs:
             raise found.errors[0] if found.errors else UsageError("no source was given", "call run('video.mp4')")
         settings = self.settings
-        with open_engine(self.detector.path, engine_request(settings)) as engine:
-            lane = make_lane(engine, settings)
+        with ExitStack() as engines:
+            lane = make_lane(engines.enter_context(open_engine(self.detector.path, engine_request(settings))), settings)
+            lanes = [lane]
+            if settings.then is not None:
+                path = resolve_model(settings.then, settings.model_dir)
+                second = engines.enter_context(open_engine(path, second_request(settings)))
+                lanes.append(make_second_lane(second, settings))
             channel = ResultChannel()
-            supervisor = make_supervisor([lane], len(found.specs), [channel], self._hook)
+            supervisor = make_supervisor(lanes, len(found.specs), [channel], self._hook)
             for spec in found.specs:
                 supervisor.add(stream_command(spec, lane, settings))
             waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)

@@ -21,7 +21,7 @@ from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
 from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
-from vision_infer.pipeline.outputs import OutputOptions, OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.outputs import OutputOptions, OutputPlan, check_task, open_sink, plan_outputs
 from vision_infer.pipeline.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
 from vision_infer.pipeline.status import StreamRecord, StreamState, StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
@@ -65,6 +65,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
             make_lane(engines.enter_context(open_engine(path, engine_request(settings))), settings, size if number else None)
             for number, (size, path) in enumerate(job.models.items())
         ]
+        check_task(job.plan, lanes[0].engine.card)
         if job.then is not None:
             lanes.append(make_second_lane(engines.enter_context(open_engine(job.then, second_request(settings))), settings))
         commands = [

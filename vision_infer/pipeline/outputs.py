@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.sink.output_file import check_output
 from vision_infer.sink.sink import OutputKind, OutputSpec, Sink
@@ -163,6 +164,23 @@ class _Planner:
             height=options.preview_height if kind == "video" else None,
             numbered=kind == "coco" and _are_numbered(sources),
         )
+
+
+def check_task(plan: OutputPlan, card: ModelCard) -> None:
+    """Refuse what can hold no result of a network for another task than detection, before any work is done.
+
+    Raises:
+        UsageError: names the output.
+    """
+    if card.task == "detect":
+        return
+    for output in plan.specs():
+        if output.kind in ("coco", "mot", "crops") or (output.kind == "csv" and card.task == "embed"):
+            what = "embeddings" if output.kind == "csv" else "results without boxes"
+            raise UsageError(
+                f"{output.path}: {output.kind.upper()} cannot hold {what}: {card.name} is a network for '{card.task}'",
+                "write --out FILE.jsonl or --out FILE.parquet",
+            )
 
 
 def open_sink(output: OutputSpec, source: Source | None) -> Sink:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
@@ -16,8 +17,8 @@ from vision_infer.core.result import Result
 from vision_infer.sink.output_file import OutputFile, output_error
 from vision_infer.sink.sink import OutputSpec, Written
 
-Draw = Callable[[NDArray[np.uint8], Detections], NDArray[np.uint8]]
-"""draws detections into uint8 [H, W, 3] RGB"""
+Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]
+"""draws detections, and what is said of the whole picture, into uint8 [H, W, 3] RGB"""
 
 
 class PicturesSink:
@@ -41,7 +42,7 @@ class PicturesSink:
         """Draw and write one picture."""
         rgb = frame.picture.to_rgb()
         if result is not None:
-            rgb = self._draw(rgb, result.detections)
+            rgb = self._draw(rgb, result.detections, result.description)
         path = self._path if frame.file is None else self._path / self._name(frame.file)
         write_jpeg(path, rgb, self._overwrite)
         self._any = True

@@ -135,7 +135,7 @@ class RowFile(RowWriter):
         self.output = OutputFile(spec.path, spec.overwrite, spec.resume)
         super().__init__(self.output.raw, spec.path, FLUSH_INTERVAL_NS, clock)
         self._written = os.fstat(self.raw.fileno()).st_size
-        self._before = self._written > len(head)  # rows of an earlier run
+        self._before = False  # there are rows of an earlier run
         self.in_place = False
         """whether the file has its name"""
         self.finished = False
@@ -147,12 +147,22 @@ class RowFile(RowWriter):
             except OSError as error:
                 self.output.discard()
                 raise output_error(spec.path, error) from error
+        self.begin(head)
+
+    def begin(self, head: bytes) -> None:
+        """Write what the file begins with, if it has become known only now and nothing is there yet.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._before = self._written > len(head)
         if head and not self._written:
             try:
                 self._written = os.write(self.raw.fileno(), head)
             except OSError as error:
+                self.finished = True
                 self.discard()
-                raise output_error(spec.path, error) from error
+                raise output_error(self.output.path, error) from error
 
     def finish(self, complete: bool, tail: bytes | None = None) -> None:
         """Write what waits and put the file in its place; no rows of a run that broke replace nothing. Once.

@@ -12,6 +12,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
@@ -83,6 +84,7 @@ class VideoSink:
         self._shown = -1  # the last interval of --preview-fps from which a frame was shown
         self._frames = 0
         self._last = Detections.empty()
+        self._said: Description | None = None
         self._closed = False
         self._failure: OutputError | None = None
         self._in_place = False
@@ -97,7 +99,7 @@ class VideoSink:
         if self._failure is not None:
             raise self._failure
         if result is not None:
-            self._last = result.detections
+            self._last, self._said = result.detections, result.description
         pts = self._pts(frame.pts_s)
         if not self._is_shown(pts):
             return
@@ -143,11 +145,11 @@ class VideoSink:
 
     def _drawn(self, frame: Frame) -> NDArray[np.uint8]:
         if self._height is None or self._height >= frame.picture.size.height:
-            return _even(self._draw(frame.picture.to_rgb(), self._last))
+            return _even(self._draw(frame.picture.to_rgb(), self._last, self._said))
         size = shrunk_size(frame.picture.size, self._height)
         if self._stream is not None:
             size = Size(self._stream.width, self._stream.height)
-        return self._draw(shrunk_to(frame.picture, size), scaled(self._last, frame.picture.size, size))
+        return self._draw(shrunk_to(frame.picture, size), scaled(self._last, frame.picture.size, size), self._said)
 
     def _open(self, width: int, height: int) -> None:
         rate = self._rate if self._fps is None else self._fps

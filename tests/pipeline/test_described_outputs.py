@@ -1,0 +1,120 @@
+"""What a second network says, and networks for classification and embeddings alone, in every kind of output and in Python."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests import media
+from tests.engine.graphs import colour_graph
+from vision_infer import Detector, Pipeline
+from vision_infer.config.run import RunSettings, run_settings
+from vision_infer.core.errors import UsageError
+from vision_infer.core.result import Result
+from vision_infer.pipeline.diff import DiffSettings, diff
+from vision_infer.pipeline.offline import run
+
+FRAMES = 12
+
+
+def clip() -> Path:
+    return media.excerpt(100, FRAMES, 640, 272)
+
+
+def settings(folder: Path, out: str, **options: Any) -> RunSettings:
+    return run_settings(sources=(str(clip()),), device="cpu", workers=2, out=(str(folder) + "/" + out,), **options)
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("task", ["classify", "embed"])
+@pytest.mark.parametrize(("out", "formats"), [("a.json", None), ("a.txt", None), ("set/", ("json",)), ("a.csv", None)])
+def test_what_cannot_hold_its_results_is_refused_before_any_work(
+    tmp_path: Path, task: Literal["classify", "embed"], out: str, formats: tuple[str, ...] | None
+) -> None:
+    options = settings(tmp_path, out, formats=formats, model=str(colour_graph(tmp_path / "colour.onnx", task)))
+    if out == "a.csv" and task == "classify":
+        run(options, threading.Event())
+        return
+    with pytest.raises(UsageError, match=f"colour-{task} is a network for '{task}'") as caught:
+        run(options, threading.Event())
+    assert "jsonl" in str(caught.value.hint)
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix not in ("", ".resume")] == ["colour.onnx"]
+
+
+def test_crops_of_no_detections_are_refused(tmp_path: Path) -> None:
+    options = settings(tmp_path, "a.jsonl", crops=tmp_path / "crops", model=str(colour_graph(tmp_path / "colour.onnx")))
+    with pytest.raises(UsageError, match="CROPS"):
+        run(options, threading.Event())
+
+
+def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> None:
+    formats = ("jsonl", "csv", "parquet", "json", "txt", "mp4")
+    then = str(colour_graph(tmp_path / "colour.onnx"))
+    run(settings(tmp_path, "out/", formats=formats, then=then, track=True, confidence=0.3), threading.Event())
+    files = {path.suffix: path for path in (tmp_path / "out").iterdir() if not path.name.endswith(".images.json")}
+    jsonl = [(row["frame"], one) for row in rows(files[".jsonl"]) for one in row["detections"]]
+    with files[".csv"].open(newline="") as file:
+        csv_rows = list(csv.DictReader(file))
+    parquet = pq.read_table(files[".parquet"]).to_pylist()
+    assert len(jsonl) == len(csv_rows) == len(parquet) >= FRAMES
+    for (frame, one), of_csv, of_parquet in zip(jsonl, csv_rows, parquet, strict=True):
+        best = one["classes"][0]
+        assert (int(of_csv["frame"]), of_csv["then_label"], float(of_csv["then_score"])) == (frame, best["label"], best["score"])
+        then_of = (of_parquet["frame"], of_parquet["then_class_id"], of_parquet["then_label"])
+        assert then_of == (frame, best["class_id"], best["label"])
+        assert of_parquet["then_score"] == pytest.approx(best["score"], abs=1e-4)
+    assert len(json.loads(files[".json"].read_text())) == len(jsonl)
+    assert len(files[".txt"].read_text().splitlines()) == len(jsonl)
+    assert len(media.decoded(files[".mp4"])) == FRAMES
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, suffix: str, alone: bool) -> None:
+    graph = str(colour_graph(tmp_path / "colour.onnx"))
+    options: dict[str, Any] = {"model": graph} if alone else {"then": graph, "confidence": 0.3}
+    run(settings(tmp_path, f"whole.{suffix}", **options), threading.Event())
+    run(settings(tmp_path, f"cut.{suffix}", resume=True, **options), threading.Event())
+    journal = tmp_path / f".cut.{suffix}.resume"
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join(line for line in lines if '"finished"' not in line) + "\n")
+    whole = (tmp_path / f"cut.{suffix}").read_bytes()
+    (tmp_path / f".cut.{suffix}.partial").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / f"cut.{suffix}").unlink()
+    run(settings(tmp_path, f"cut.{suffix}", resume=True, **options), threading.Event())
+    if suffix == "csv":
+        assert (tmp_path / "cut.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+        return
+    assert diff(str(tmp_path / "whole.jsonl"), str(tmp_path / "cut.jsonl"), DiffSettings(score_tolerance=0)).same
+    assert [row["frame"] for row in rows(tmp_path / "cut.jsonl")] == list(range(FRAMES))
+
+
+@pytest.mark.parametrize("task", ["classify", "embed"])
+def test_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
+    graph = colour_graph(tmp_path / "colour.onnx", task)
+    pipeline = Pipeline(Detector(device="cpu", confidence=0.3), then=graph, top=2, workers=2)
+    found: list[Result] = list(pipeline.run(clip()))
+    assert len(found) == FRAMES
+    for result in found:
+        theirs = result.detections.to_supervision()
+        assert result.detections.descriptions is not None
+        for number, told in enumerate(result.detections.descriptions):
+            assert told is not None
+            if task == "classify":
+                assert told.classes is not None
+                assert len(told.classes) == 2
+                assert theirs.data["then_label"][number] == told.classes[0].label
+            else:
+                assert told.embedding is not None
+                assert np.array_equal(np.asarray(theirs.data["embedding"])[number], told.embedding)
+    assert sum(len(result.detections) for result in found) >= FRAMES
