@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalogue import resolve_model
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import tokens_for
 from vision_infer.service.file_watch import FileWatch, diff_streams
+from vision_infer.service.heap import Heap, share_heaps, system_function
 from vision_infer.service.logs import StateLog, configure
 from vision_infer.service.notify import ServiceNotifier
 from vision_infer.service.server import WebServer
@@ -52,6 +54,7 @@ def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], c
         VisionInferError: it cannot start, or something broke that all streams need.
     """
     settings = start.settings
+    share_heaps(available_cpus(), system_function("mallopt"))
     configure(settings.service.log_format)
     resolve_model(settings.model, settings.model_dir)  # a name that is wrong is told before anything is started
     state_dir = state_folder(settings.state_dir, start.environ)
@@ -88,6 +91,7 @@ def _sinks(settings: ServeSettings, clock: Clock) -> list[Sink]:
 
 def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
     watch = start.watch
+    heap = Heap(system_function("malloc_trim"), clock)
     told_ready, alive_ns = False, clock.monotonic_ns()
     while not stopping.wait(LOOK_S) and service.error is None:
         if not told_ready and service.ready()[0]:
@@ -97,6 +101,7 @@ def _run(service: Service, start: Start, stopping: threading.Event, notifier: Se
         if interval_s is not None and clock.monotonic_ns() - alive_ns >= interval_s * 1e9 / 2:
             alive_ns = clock.monotonic_ns()
             notifier.watchdog()
+        heap.look()
         if watch is not None and watch.changed():
             _reload(service, start)
 

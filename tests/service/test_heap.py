@@ -1,0 +1,90 @@
+"""Threads share few heaps, and free memory goes back to the system, but not all the time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from vision_infer.service.heap import EVERY_NS, Heap, share_heaps, system_function
+
+GLIBC = pytest.mark.skipif(system_function("gnu_get_libc_version") is None, reason="another C library than glibc")
+HEAPS_OF_TWENTY_THREADS = """
+import ctypes, sys, threading
+from vision_infer.service.heap import share_heaps, system_function
+if sys.argv[1] == "shared":
+    share_heaps(1, system_function("mallopt"))
+malloc = ctypes.CDLL(None).malloc
+malloc.restype = ctypes.c_void_p
+met = threading.Barrier(21)
+def work():
+    malloc(5000)
+    met.wait()
+    met.wait()
+for _ in range(20):
+    threading.Thread(target=work, daemon=True).start()
+met.wait()
+fields = [line.split() for line in open("/proc/self/maps")]
+heaps = [one for one in fields if len(one) == 5 and one[1] == "rw-p" and int(one[0].split("-")[0], 16) % (1 << 26) == 0]
+print(len(heaps))
+met.wait()
+"""
+
+
+class OwnClock:
+    """A clock that the test moves."""
+
+    now_ns = 5 * EVERY_NS
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def wall_ns(self) -> int:
+        return self.now_ns
+
+
+def test_memory_is_given_back_once_in_a_while() -> None:
+    clock, given = OwnClock(), list[int]()
+    heap = Heap(given.append, clock)
+    for step in range(100):
+        clock.now_ns = 5 * EVERY_NS + step * EVERY_NS // 10
+        heap.look()
+    assert given == [0] * 9
+
+
+@pytest.mark.parametrize(("cores", "heaps"), [(1, 2), (2, 2), (16, 16)])
+def test_there_is_a_heap_for_each_core_and_two_at_least(cores: int, heaps: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def mallopt(parameter: int, value: int) -> None:
+        asked.append((parameter, value))
+
+    share_heaps(cores, mallopt)
+    assert asked == [(-8, heaps)]
+
+
+def test_a_system_without_all_that_is_left_alone() -> None:
+    clock = OwnClock()
+    heap = Heap(None, clock)
+    clock.now_ns += 2 * EVERY_NS
+    heap.look()
+    share_heaps(4, None)
+    assert system_function("no_such_function_anywhere") is None
+
+
+@GLIBC
+def test_the_c_library_gives_memory_back() -> None:
+    clock = OwnClock()
+    heap = Heap(system_function("malloc_trim"), clock)
+    clock.now_ns += 2 * EVERY_NS
+    heap.look()
+
+
+@GLIBC
+def test_twenty_threads_share_two_heaps() -> None:
+    def heaps(how: str) -> int:
+        command = [sys.executable, "-c", HEAPS_OF_TWENTY_THREADS, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+
+    assert heaps("shared") <= 2 < heaps("not shared")
