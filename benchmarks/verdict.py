@@ -56,7 +56,7 @@ def conclude(
         name: of the benchmark.
         machine: what it ran on.
         checks: what must be.
-        rounds: what was measured in each round, as it goes into JSON.
+        rounds: what was measured each time, as it goes into JSON.
         more: what else is worth keeping.
 
     Returns:
@@ -68,7 +68,7 @@ def conclude(
     for check in checks:
         print(check)
     good = all(check.good for check in checks)
-    print(f"  {'all is as it must be' if good else 'NOT ALL IS AS IT MUST BE'} ({len(rounds)} rounds)")
+    print(f"  {'all is as it must be' if good else 'NOT ALL IS AS IT MUST BE'} ({len(rounds)} measured)")
     content = {
         "machine": machine,
         "checks": [asdict(check) | {"good": check.good} for check in checks],
