@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.cli.quantize import quantize_command
 
 if TYPE_CHECKING:
     from vision_infer.core.geometry import Size
 
 app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
+app.command("quantize")(quantize_command)
 
 
 @app.command("list")

@@ -80,17 +80,17 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
         ModelError: the model's labels are not the annotations' categories.
         StreamError: a picture is missing or cannot be read.
     """
-    truth = _read_annotations(annotations)
+    truth = read_annotations(annotations)
     entries = truth.loadImgs(truth.getImgIds())
     paths = tuple(str(images / entry["file_name"]) for entry in entries)
     for path in paths:
         if not Path(path).is_file():
             raise StreamError(f"{path}: no such file", "--images must name the folder of the pictures of --data")
     with open_engine(resolve_model(settings.model, settings.model_dir), engine_request(settings)) as engine:
-        category_ids = _category_ids(engine.card, truth)
+        categories = category_ids(engine.card, truth)
         lane = make_lane(engine, _evaluation_settings(settings, engine.card))
         channel = ResultChannel(capacity=len(paths))
-        with make_supervisor(lane, 1, [channel]) as supervisor:
+        with make_supervisor([lane], 1, [channel]) as supervisor:
             supervisor.add(AddStream(SourceSpec("images", "images", paths, folder=True), lane.name))
             supervisor.wait()
         supervisor_error = supervisor.error or next((record.error for record in supervisor.records() if record.error), None)
@@ -101,7 +101,7 @@ def evaluate(settings: RunSettings, annotations: Path, images: Path) -> Accuracy
             read = {result.file for result in results}
             missing = next((path for path in paths if Path(path).name not in read), paths[-1])
             raise StreamError(f"{missing}: no picture that can be read", "is it an image file, and whole?")
-        found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], category_ids)]
+        found = [row for result in results for row in _coco_rows(result, entries[result.frame]["id"], categories)]
         figures, table = _score(truth, found)
         return AccuracyReport(engine.card.name, engine.name, len(paths), len(truth.getAnnIds()), figures, table)
 
@@ -114,7 +114,12 @@ def _evaluation_settings(settings: RunSettings, card: ModelCard) -> RunSettings:
     return settings.model_copy(update={"confidence": confidence, "iou": iou, "track": False})
 
 
-def _read_annotations(path: Path) -> Any:
+def read_annotations(path: Path) -> Any:
+    """Annotations in COCO's form, as pycocotools has them.
+
+    Raises:
+        UsageError: pycocotools is missing, or the file cannot be read or is of another form.
+    """
     try:
         from pycocotools.coco import COCO
     except ImportError as error:
@@ -138,8 +143,12 @@ def _read_annotations(path: Path) -> Any:
     return truth
 
 
-def _category_ids(card: ModelCard, truth: Any) -> dict[int, int]:
-    """Category of each of our class numbers, by name; classes that are not annotated have none."""
+def category_ids(card: ModelCard, truth: Any) -> dict[int, int]:
+    """Category of each of our class numbers, by name; classes that are not annotated have none.
+
+    Raises:
+        ModelError: a category is none of the model's labels.
+    """
     by_name = {category["name"]: category["id"] for category in truth.loadCats(truth.getCatIds())}
     ids = {number: by_name[label] for number, label in enumerate(card.labels or ()) if label in by_name}
     missing = sorted(set(by_name) - set(card.labels or ()))

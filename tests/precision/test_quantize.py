@@ -1,0 +1,251 @@
+"""``model quantize`` from end to end on a small network: what is written, what is refused, and that nothing is left half done."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests import media
+from tests.precision.tiny import CARD, noise_frames, write_tiny
+from vision_infer.core.errors import ModelError, StreamError, UsageError
+from vision_infer.engine.candidates import variants
+from vision_infer.engine.engine_key import file_sha256
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.measure import measure_speed
+from vision_infer.engine.passport import passports_beside
+from vision_infer.precision import proof as proof_module
+from vision_infer.precision import target as target_module
+from vision_infer.precision.frames import FrameNeeds
+from vision_infer.precision.quantize import QuantizeRequest, quantize_model
+from vision_infer.precision.target import Target, choose_target, write_target
+
+pytest.importorskip("onnxruntime")
+
+NEEDS = FrameNeeds(20, 30, 110)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "pictures"
+    folder.mkdir()
+    for number, picture in enumerate(noise_frames(170, seed=4)):
+        media.write_jpeg(folder / f"{number:03}.jpg", picture)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def timed_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast anything is does not matter here."""
+    monkeypatch.setattr(proof_module, "measure_speed", partial(measure_speed, rounds=3, round_s=0.01))
+
+
+@pytest.fixture
+def request_for(data: Path, tmp_path: Path) -> QuantizeRequest:
+    write_tiny(tmp_path / "models")
+    return QuantizeRequest("tiny", (str(data),), budget=10.0, model_dir=tmp_path / "models", needs=NEEDS)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    told: list[str] = []
+    report = quantize_model(request_for, told.append)
+    folder = tmp_path / "models" / "tiny"
+    assert report.path == folder / "model.int8.onnx"
+    assert variants(folder / "model.onnx") == [report.path]
+    facts = read_graph_facts(report.path)
+    assert (facts.precision, facts.card) == ("int8", CARD.model_copy(update={"precision": "int8"}))
+    passports = [one for one in passports_beside(report.path) if one.engine == "onnxruntime-cpu-int8"]
+    (passport,) = passports
+    assert passport.sources.graph == file_sha256(report.path)
+    assert passport.tools["fp32"] == file_sha256(folder / "model.onnx")
+    (accuracy,) = passport.accuracy
+    assert (accuracy.frames, accuracy.judged) == (110, "proven")
+    assert accuracy.low <= accuracy.value <= accuracy.high <= 10
+    assert accuracy.data == "pictures"
+    assert passport.speed[0].fp32_ratio is not None
+    assert passport.device.instructions
+    assert passport.precision["calibration"] in ("minmax", "percentile", "entropy")
+    assert not report.accepted
+    assert any("to calibrate" in line for line in told)
+    json.dumps(report.to_dict())
+    with pytest.raises(ModelError, match="already"):
+        quantize_model(request_for)
+
+
+def test_fp16_and_the_form_for_tensorrt_have_places_of_their_own(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    half = quantize_model(replace(request_for, precision="fp16"))
+    assert half.path.name == "model.fp16.onnx"
+    assert read_graph_facts(half.path).precision == "fp16"
+    assert half.proofs[0].agreement.figures["top1_agreement"] >= 99
+    other = quantize_model(replace(request_for, form="tensorrt", accept_loss=True))
+    assert other.path.name == "model.int8-tensorrt.onnx"
+
+
+def test_a_name_of_its_own_is_a_model_of_its_own(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    report = quantize_model(replace(request_for, name="tiny-small"))
+    folder = tmp_path / "models" / "tiny-small"
+    assert report.path == folder / "model.onnx"
+    assert read_graph_facts(report.path).card.name == "tiny-small"
+    assert "name: tiny-small" in (folder / "model.yaml").read_text()
+    assert "precision: int8" in (folder / "model.yaml").read_text()
+    assert listing(tmp_path / "models") == ["tiny", "tiny-small"]
+
+
+def test_a_loss_beyond_the_budget_is_refused_with_the_gain(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    before = listing(tmp_path / "models" / "tiny")
+    strict = replace(request_for, form="tensorrt", budget=0.0)
+    with pytest.raises(
+        ModelError, match=r"is refused: .* points lost .* the budget is 0; it would be .* times as fast as FP32"
+    ) as caught:
+        quantize_model(strict)
+    assert "--accept-loss" in caught.value.hint
+    assert listing(tmp_path / "models" / "tiny") == before
+    accepted = quantize_model(replace(strict, accept_loss=True))
+    assert "the budget is 0" in accepted.accepted
+
+
+def test_too_few_frames_to_prove_anything(request_for: QuantizeRequest, data: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted(data.iterdir())[:60]:
+        (few / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ModelError, match="prove nothing"):
+        quantize_model(replace(request_for, data=(str(few),), budget=100.0))
+    for path in sorted(few.iterdir())[20:]:
+        path.unlink()
+    with pytest.raises(StreamError, match="at least 30 are needed"):
+        quantize_model(replace(request_for, data=(str(few),)))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"data": ()}, "--data is missing"),
+        ({"form": "gpu"}, "--form gpu"),
+        ({"precision": "int4"}, "--precision int4"),
+        ({"budget": -1.0}, "--budget -1"),
+    ],
+)
+def test_options_that_do_not_fit(request_for: QuantizeRequest, change: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        quantize_model(replace(request_for, **change))
+
+
+def test_a_model_that_is_not_in_fp32(request_for: QuantizeRequest) -> None:
+    path = quantize_model(replace(request_for, precision="fp16")).path
+    with pytest.raises(ModelError, match="is in fp16 already"):
+        quantize_model(replace(request_for, model=str(path)))
+
+
+def test_a_network_that_gives_no_numbers(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "tiny" / "model.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name == "network/w3":
+            values = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, np.nan), tensor.name))
+    onnx.save(model, path)
+    before = listing(path.parent)
+    with pytest.raises(ModelError, match="not finite"):
+        quantize_model(request_for)
+    assert listing(path.parent) == before
+
+
+def test_a_full_disk_leaves_nothing(request_for: QuantizeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = listing(tmp_path / "models" / "tiny")
+    plain = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if ".quantizing-" in str(path):
+            plain(path, content[:100])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ModelError, match="No space left"):
+        quantize_model(replace(request_for, accept_loss=True))
+    assert listing(tmp_path / "models" / "tiny") == before
+    assert listing(tmp_path / "models") == ["tiny"]
+
+
+def test_killed_in_the_middle_nothing_is_left_that_counts(data: Path, tmp_path: Path) -> None:
+    write_tiny(tmp_path / "models")
+    words = [sys.executable, "-m", "vision_infer", "model", "quantize", "tiny", "--data", str(data), "--budget", "50"]
+    running = subprocess.Popen(
+        [*words, "--model-dir", str(tmp_path / "models")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if "calibration" in line:
+            break
+    running.send_signal(signal.SIGKILL)
+    running.wait(60)
+    running.stderr.close()
+    assert listing(tmp_path / "models" / "tiny") == ["model.onnx", "model.yaml"]
+    assert variants(tmp_path / "models" / "tiny" / "model.onnx") == []
+
+
+def test_what_killed_attempts_left_goes_with_a_later_one(tmp_path: Path) -> None:
+    left = tmp_path / "m" / ".quantizing-x"
+    (left / "m").mkdir(parents=True)
+    young = tmp_path / "m" / ".quantizing-y"
+    young.mkdir()
+    os.utime(left, (time.time() - 200_000,) * 2)
+    write_target(Target(tmp_path / "m", "model.int8.onnx", "m"), {"model.int8.onnx": b"graph"})
+    assert listing(tmp_path / "m") == [".quantizing-y", "model.int8.onnx"]
+
+
+def test_passports_of_a_graph_that_is_replaced_go(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for name in ("model.onnx", "model.onnxruntime-cpu-fp32.passport.json", "model.int8.openvino-cpu-int8.passport.json"):
+        (folder / name).write_text("x")
+    files: dict[str, bytes | str] = {"model.int8.onnx": b"graph", "model.int8.onnxruntime-cpu-int8.passport.json": "{}"}
+    write_target(Target(folder, "model.int8.onnx", "m"), files)
+    kept = ["model.int8.onnx", "model.int8.onnxruntime-cpu-int8.passport.json", "model.onnx"]
+    assert listing(folder) == [*kept, "model.onnxruntime-cpu-fp32.passport.json"]
+
+
+def test_the_bundled_model_is_copied_and_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundled = write_tiny(tmp_path / "package")
+    monkeypatch.setattr(target_module, "bundled_dir", lambda: tmp_path / "package")
+    target = choose_target(bundled, "tiny", "int8", None, tmp_path / "mine", overwrite=False)
+    write_target(target, {target.graph: b"graph"})
+    assert listing(tmp_path / "mine" / "tiny") == ["model.int8.onnx", "model.onnx", "model.yaml"]
+    assert listing(tmp_path / "package" / "tiny") == ["model.onnx", "model.yaml"]
+    again = choose_target(bundled, "tiny", "fp16", None, tmp_path / "mine", overwrite=False)
+    assert again.copied == ()
+
+
+def test_a_name_that_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="model name"):
+        choose_target(tmp_path / "model.onnx", "tiny", "int8", "../out", tmp_path, overwrite=False)
+
+
+def test_another_judge_may_decide(request_for: QuantizeRequest) -> None:
+    asked: list[Path] = []
+
+    def judge(fp32: Path) -> tuple[Any, str]:
+        asked.append(fp32)
+        return (lambda engine: good), "annotations"
+
+    good = quantize_model(request_for).proofs[0].agreement
+    report = quantize_model(replace(request_for, judge=judge, overwrite=True))
+    assert asked == [request_for.model_dir / "tiny" / "model.onnx"]  # type: ignore[operator]
+    assert report.passports[0].accuracy[0].data == "annotations"

@@ -1,0 +1,331 @@
+"""How far a cheaper engine is from FP32 on frames that nobody has annotated.
+
+Nobody knows what is really there, so that FP32 has to tell it. Its own boxes on the same frame would be too strict a truth:
+FP32 would be without fault, and each pixel by which a box moves would count as a loss, though FP32's boxes are themselves
+several pixels off. The judge is therefore FP32's confident boxes on the *mirrored* frame, mirrored back: a truth about as far
+from FP32's boxes as annotations are. Against it FP32 has an average precision of its own, the cheaper engine has another, and
+what it loses of it, as a share, is what it loses of the average precision against people's annotations (docs/precision.md has
+the figures). In points: that share of the network's published mAP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze.compare import compare
+from vision_infer.analyze.select import Selector, select
+from vision_infer.core.card import ModelCard
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import ModelError
+from vision_infer.core.geometry import Letterbox
+from vision_infer.engine.engine import Engine
+from vision_infer.precision.average_precision import match_classes, mean_precision
+from vision_infer.precision.frames import FrameSet
+
+Outputs = Mapping[str, NDArray[Any]]
+"""of one frame, as :class:`vision_infer.engine.engine.RawResults` has them, with B = 1"""
+
+SAMPLES = 400
+"""of the bootstrap over frames"""
+FRAMES_NEEDED = 100
+OBJECTS_NEEDED = 100
+"""objects of FP32's; with fewer of either nothing is proven"""
+LOW_SCORE = 0.05
+"""least score of the detections that average precision looks at"""
+FOUND_IOU = 0.5
+TYPICAL_MAP = 40.0
+"""of a network whose card names none"""
+_LEAST_JUDGE = 0.3
+"""average precision that FP32 has against its mirrored self; below, the mirror is no judge: text reads differently there"""
+_NEIGHBOURS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and the 95 % interval of its bootstrap over frames."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class ClassAgreement:
+    """One class, FP32 against the cheaper engine."""
+
+    label: str
+    objects: int
+    """FP32's confident detections"""
+    found: int
+    """of those, found again"""
+    count_change: int
+    """confident detections of the cheaper engine less FP32's"""
+    mean_iou: float
+    """of what was found again; 0 where nothing was"""
+    score_change: float
+    """mean, of what was found again"""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a cheaper engine loses against FP32."""
+
+    lost: Interval
+    """points; negative: better than FP32"""
+    metric: str
+    """what a point is, in words"""
+    frames: int
+    objects: int
+    proven: bool
+    """whether frames and objects were enough to tell"""
+    figures: Mapping[str, float]
+    """by name, for people and tables"""
+    classes: tuple[ClassAgreement, ...] = ()
+    worst: tuple[int, ...] = ()
+    """numbers of the frames that differ most, the worst first"""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        figures = {name: round(value, 4) for name, value in self.figures.items()}
+        lost = {"value": round(self.lost.value, 3), "low": round(self.lost.low, 3), "high": round(self.lost.high, 3)}
+        return {
+            "lost": lost,
+            "metric": self.metric,
+            "frames": self.frames,
+            "objects": self.objects,
+            "proven": self.proven,
+        } | figures
+
+
+class Judge:
+    """FP32 on some frames, with which other engines are compared.
+
+    Args:
+        engine: FP32, open.
+        frames: what it is to be compared on.
+
+    Raises:
+        ModelError: FP32 itself finds nothing on the frames, or gives values that are not finite.
+    """
+
+    def __init__(self, engine: Engine, frames: FrameSet) -> None:
+        self.card = engine.card
+        self.frames = frames
+        self._outputs = run_frames(engine, frames.pixels)
+        if self.card.task == "detect":
+            mirrored = run_frames(engine, [pixels[:, ::-1] for pixels in frames.pixels])
+            self._detect = _DetectionJudge(self.card, frames.letterboxes, self._outputs, mirrored)
+
+    def compare(self, engine: Engine) -> Agreement:
+        """Run another engine on the same frames.
+
+        Raises:
+            ModelError: it gives values that are not finite.
+        """
+        outputs = run_frames(engine, self.frames.pixels)
+        if self.card.task == "detect":
+            return self._detect.compare(outputs)
+        if self.card.task == "classify":
+            return _compare_scores(self._outputs, outputs)
+        return _compare_embeddings(self._outputs, outputs)
+
+    def detections(self, engine: Engine, frame: int) -> tuple[Detections, Detections]:
+        """What FP32 and another engine show on one frame, in its source's pixels."""
+        outputs = run_frames(engine, [self.frames.pixels[frame]])
+        layout = [self.frames.letterboxes[frame]]
+        both = (self._outputs[frame], outputs[0])
+        first, second = (_select([one], layout, self.card, self.card.confidence)[0] for one in both)
+        return first, second
+
+
+def run_frames(engine: Engine, frames: Sequence[NDArray[np.uint8]]) -> list[Outputs]:
+    """Run frames through an engine, one at a time.
+
+    Args:
+        engine: open.
+        frames: uint8 [H, W, 3] each, as they lie in slots.
+
+    Raises:
+        ModelError: an output holds NaN or infinity.
+    """
+    found: list[Outputs] = []
+    for pixels in frames:
+        loan = engine.lend(1)
+        loan.slots[0].pixels[:] = pixels
+        loan.slots[0].layout = None
+        outputs = engine.collect(engine.submit(loan)).outputs
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                message = f"{engine.card.name} on {engine.name}: its output '{name}' holds values that are not finite"
+                raise ModelError(message, "such an engine is of no use: choose another precision or runtime")
+        found.append(outputs)
+    return found
+
+
+class _DetectionJudge:
+    def __init__(
+        self, card: ModelCard, layouts: Sequence[Letterbox], outputs: Sequence[Outputs], mirrored: Sequence[Outputs]
+    ) -> None:
+        self._card, self._layouts = card, layouts
+        self._shown = _select(outputs, layouts, card, card.confidence)
+        self.objects = sum(map(len, self._shown))
+        if self.objects == 0:
+            message = f"{card.name}: FP32 finds nothing on the {len(layouts)} frames, so that nothing can be compared"
+            raise ModelError(message, "give frames that show what the network finds, or lower the confidence on its card")
+        self._weights = sample_weights(len(layouts))
+        low = _select(outputs, layouts, card, LOW_SCORE)
+        turned = [_mirror(one, card.input.width) for one in mirrored]
+        self._truth = _select(turned, layouts, card, card.confidence)
+        self._own = self._against(self._truth, low)
+        self.mirror = bool(self._own[0] >= _LEAST_JUDGE) and sum(map(len, self._truth)) * 2 >= self.objects
+        if not self.mirror:
+            self._truth = self._shown
+            self._own = self._against(self._truth, low)
+
+    def _against(self, truth: Sequence[Detections], found: Sequence[Detections]) -> NDArray[np.float64]:
+        return mean_precision(match_classes(truth, found), self._weights)
+
+    def compare(self, outputs: Sequence[Outputs]) -> Agreement:
+        """Another engine's outputs for the same frames."""
+        card = self._card
+        low = _select(outputs, self._layouts, card, LOW_SCORE)
+        shown = [one[one.scores >= np.float32(card.confidence)] for one in low]
+        again = [one[one.scores >= np.float32(card.confidence / 2)] for one in low]
+        share = 1 - self._against(self._truth, low) / self._own
+        reference = published_map(card)
+        lost = interval((TYPICAL_MAP if reference is None else reference) * share)
+        strict = interval(100 * self._against(self._shown, low))
+        differences = [compare(a, b, FOUND_IOU) for a, b in zip(self._shown, again, strict=True)]
+        ious = np.concatenate([one.ious for one in differences])
+        changes = np.concatenate([one.score_changes for one in differences])
+        found = [np.isin(np.arange(len(a)), one.pairs[:, 0]) for a, one in zip(self._shown, differences, strict=True)]
+        again_rates = self._weights @ [float(one.sum()) for one in found] / (self._weights @ [float(one.size) for one in found])
+        rate = interval(100 * again_rates)
+        size = [float((~one).sum()) + (1 - difference.ious).sum() + np.abs(difference.score_changes).sum()
+                for one, difference in zip(found, differences, strict=True)]  # fmt: skip
+        judge = "its mirrored self" if self.mirror else "itself"
+        scale = f"published mAP {reference:g}" if reference is not None else f"an mAP of {TYPICAL_MAP:g}"
+        frames = len(self._layouts)
+        return Agreement(
+            lost,
+            f"points of mAP 0.50:0.95: the share lost against FP32 judged by {judge}, of {scale}",
+            frames,
+            self.objects,
+            frames >= FRAMES_NEEDED and self.objects >= OBJECTS_NEEDED,
+            {
+                "found_again": rate.value,
+                "found_again_low": rate.low,
+                "mean_iou": float(ious.mean()) if ious.size else 0.0,
+                "agreement": strict.value,
+                "agreement_low": strict.low,
+                "score_change": float(changes.mean()) if changes.size else 0.0,
+                "score_difference": float(np.abs(changes).mean()) if changes.size else 0.0,
+                "count_change": 100 * (sum(map(len, shown)) - self.objects) / self.objects,
+            },
+            self._by_class(shown, again),
+            tuple(int(number) for number in np.argsort(size)[::-1][:6] if size[number] > 0),
+        )
+
+    def _by_class(self, shown: Sequence[Detections], again: Sequence[Detections]) -> tuple[ClassAgreement, ...]:
+        kinds, counts = np.unique(np.concatenate([one.class_ids for one in self._shown]), return_counts=True)
+        rows = []
+        for kind, count in sorted(zip(kinds.tolist(), counts.tolist(), strict=True), key=lambda one: -one[1]):
+            ours = [one[one.class_ids == kind] for one in self._shown]
+            pairs = [compare(a, b[b.class_ids == kind], FOUND_IOU) for a, b in zip(ours, again, strict=True)]
+            ious = np.concatenate([one.ious for one in pairs])
+            changes = np.concatenate([one.score_changes for one in pairs])
+            change = sum(int((one.class_ids == kind).sum()) for one in shown) - count
+            means = (float(ious.mean()), float(changes.mean())) if ious.size else (0.0, 0.0)
+            rows.append(ClassAgreement(self._card.label(kind), count, len(ious), change, *means))
+        return tuple(rows)
+
+
+def published_map(card: ModelCard) -> float | None:
+    """The network's mAP as its card tells it, per cent; None where it tells none."""
+    return next((one.value for one in card.accuracy if "map" in one.metric.lower() and 0 < one.value <= 100), None)
+
+
+def _select(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: ModelCard, score: float) -> list[Detections]:
+    selector = Selector(score, card.iou)
+    return [
+        select((one["boxes"], one["scores"], one["class_ids"]), [layout], selector)[0]
+        for one, layout in zip(outputs, layouts, strict=True)
+    ]
+
+
+def _mirror(outputs: Outputs, width: int) -> Outputs:
+    boxes = outputs["boxes"][..., [2, 1, 0, 3]].copy()
+    boxes[..., 0::2] = width - boxes[..., 0::2]
+    return {**outputs, "boxes": boxes}
+
+
+def sample_weights(frames: int) -> NDArray[np.float64]:
+    """How often each frame counts: once in the first row, as a bootstrap draws them in the others; the same in every process."""
+    draws = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), SAMPLES)
+    return np.vstack((np.ones(frames), draws)).astype(np.float64)
+
+
+def interval(samples: NDArray[np.float64]) -> Interval:
+    """The figure of the frames as they are, which comes first, and the interval of the others."""
+    low, high = np.nanpercentile(samples[1:], (2.5, 97.5)) if np.isfinite(samples[1:]).any() else (np.nan, np.nan)
+    return Interval(float(samples[0]), float(low), float(high))
+
+
+def _bootstrap_mean(values: NDArray[np.float64]) -> Interval:
+    return interval(sample_weights(len(values)) @ values / len(values))
+
+
+def _compare_scores(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Agreement:
+    a, b = (np.concatenate([one["scores"] for one in side]).astype(np.float64) for side in (ours, theirs))
+    best = a.argmax(axis=1)
+    same = best == b.argmax(axis=1)
+    count = min(5, a.shape[1])
+    within = np.array([kind in row for kind, row in zip(best, np.argsort(-b, axis=1)[:, :count], strict=True)])
+    figures = {
+        "top1_agreement": 100 * float(same.mean()),
+        "top5_agreement": 100 * float(within.mean()),
+        "score_difference": float(np.abs(a.max(axis=1) - b[np.arange(len(b)), best]).mean()),
+    }
+    worst = np.argsort(np.abs(a - b).max(axis=1))[::-1][:6]
+    lost = _bootstrap_mean(100 * (1 - same.astype(np.float64)))
+    metric = "per cent of the frames whose best class is another, which is the most that accuracy can lose"
+    if len(set(best.tolist())) < 2:
+        return Agreement(
+            lost, f"{metric}; the frames show one class only", len(a), len(a), False, figures, (), tuple(worst.tolist())
+        )
+    return Agreement(lost, metric, len(a), len(a), len(a) >= FRAMES_NEEDED, figures, (), tuple(worst.tolist()))
+
+
+def _compare_embeddings(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Agreement:
+    a, b = (np.concatenate([one["embedding"] for one in side]).astype(np.float64) for side in (ours, theirs))
+    cosine = (a * b).sum(axis=1)
+    overlap = _neighbour_overlap(a, b)
+    figures = {
+        "cosine": float(cosine.mean()),
+        "least_cosine": float(cosine.min()),
+        "neighbour_overlap": 100 * float(overlap.mean()),
+    }
+    worst = tuple(np.argsort(cosine)[:6].tolist())
+    metric = "per cent by which the cosine of both embeddings falls short of 1"
+    return Agreement(_bootstrap_mean(100 * (1 - cosine)), metric, len(a), len(a), len(a) >= FRAMES_NEEDED, figures, (), worst)
+
+
+def _neighbour_overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of each frame's nearest neighbours that it keeps."""
+    count = min(_NEIGHBOURS, len(a) - 1)
+    if count < 1:
+        return np.ones(len(a))
+    near = []
+    for vectors in (a, b):
+        likeness = vectors @ vectors.T
+        np.fill_diagonal(likeness, -np.inf)
+        near.append(np.argsort(-likeness, axis=1)[:, :count])
+    return np.array([len(set(x) & set(y)) / count for x, y in zip(near[0].tolist(), near[1].tolist(), strict=True)])

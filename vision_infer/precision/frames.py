@@ -1,0 +1,336 @@
+"""Frames of the user's own video: to calibrate on, to search with, to judge by.
+
+They are written into slots exactly as a run does, once, and lie in an unnamed file on the disk until they are no longer
+needed. A video is cut into stretches of time, each of which goes into one of the three sets as a whole, with a gap between:
+neighbours in time are nearly the same picture, and a set that holds one would know the other.
+
+For calibration the frames that differ most are taken. For the other two it is frames spread evenly over all that there is:
+what is measured on them is to hold for the user's video as it is, and not for its oddest moments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import OutputError, StreamError, UsageError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Letterbox, letterbox
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.engine import HostSlot
+from vision_infer.stream.find import find_sources, open_source
+from vision_infer.stream.redact import redact
+from vision_infer.stream.source import LiveOptions, SourceSpec
+
+MOST_BYTES = 1 << 30
+"""of frames on the disk, before they are chosen from"""
+LEAST_FRAMES = 30
+"""of all three sets together"""
+LIVE_SECONDS = 60.0
+"""for which each live stream of a configuration is watched"""
+_GAP_S = 0.5
+"""of a video between two stretches, whose frames go into no set"""
+_STRETCHES = 12
+"""of a video at least, where it is long enough for them"""
+_SHORTEST_S, _LONGEST_S = 1.0, 10.0
+_ASSUMED_RATE = 25
+_CHOICE = 3
+"""times as many frames as are wanted are kept to choose from"""
+_SIDE = 16
+"""of the small picture by which frames are compared"""
+SETS = ("calibration", "search", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameNeeds:
+    """How many frames are wanted of each kind; less will do."""
+
+    calibration: int = 64
+    search: int = 100
+    evaluation: int = 250
+
+    @property
+    def total(self) -> int:
+        """All together."""
+        return self.calibration + self.search + self.evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSet:
+    """Frames as they lie in an engine's slots."""
+
+    pixels: Sequence[NDArray[np.uint8]]
+    """N times uint8 [H, W, 3] RGB, letterboxed, read from the disk when they are looked at"""
+    letterboxes: tuple[Letterbox, ...]
+    """N: how each lies in its slot"""
+    names: tuple[str, ...]
+    """N: stream and number, or file, of each"""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def sha256(self) -> str:
+        """Checksum of the pixels, in their order."""
+        digest = hashlib.sha256()
+        for slot in self.pixels:
+            digest.update(np.ascontiguousarray(slot).data)
+        return digest.hexdigest()
+
+    def first(self, count: int) -> FrameSet:
+        """``count`` of them at most, evenly spread."""
+        chosen = _spread(range(len(self)), count)
+        pixels = [self.pixels[number] for number in chosen]
+        layouts, names = self.letterboxes, self.names
+        return FrameSet(pixels, tuple(layouts[number] for number in chosen), tuple(names[number] for number in chosen))
+
+
+@dataclass(slots=True)
+class _Candidate:
+    place: int
+    """in the file"""
+    stream: int
+    time_s: float
+    layout: Letterbox
+    name: str
+    still: bool
+
+
+class Frames:
+    """Three disjoint sets of frames, on the disk until this is closed.
+
+    Args:
+        sources: what is named with ``--data``: videos, pictures, folders, patterns, or a configuration of streams (.yaml).
+        card: of the model, which says how a picture is fitted in.
+        needs: how many frames are wanted.
+        clock: ends the watching of live streams.
+        say: is told how far it is.
+
+    Raises:
+        StreamError: a source cannot be read, or there are too few frames.
+        UsageError: a source holds nothing to open.
+        OutputError: there is no space for the frames.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        card: ModelCard,
+        needs: FrameNeeds = FrameNeeds(),
+        clock: Clock = SYSTEM_CLOCK,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        shown = ", ".join(redact(source) for source in sources)
+        self._pool = _Pool(card, needs)
+        try:
+            for number, spec in enumerate(find_frame_sources(sources)):
+                self._pool.read(number, spec, clock)
+                say(f"{redact(spec.name)}: {len(self._pool.candidates)} frames to choose from")
+            sets = _divide(self._pool.candidates, needs)
+            count = sum(map(len, sets))
+            if count < LEAST_FRAMES or not all(sets):
+                message = f"{shown}: {count} frames can be used, at least {LEAST_FRAMES} are needed"
+                raise StreamError(message, f"give more or longer video; {needs.total} frames are best")
+            self.calibration = self._pool.frames(_most_different(self._pool, sets[0], needs.calibration))
+            self.search = self._pool.frames(_spread(sets[1], needs.search))
+            self.evaluation = self._pool.frames(_spread(sets[2], needs.evaluation))
+        except BaseException:
+            self._pool.close()
+            raise
+
+    def __enter__(self) -> Frames:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.close()
+
+
+def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
+    """The sources that are named; a configuration of streams gives its cameras.
+
+    Raises:
+        UsageError: one holds nothing to open.
+    """
+    specs: list[SourceSpec] = []
+    for source in sources:
+        if Path(source).suffix.lower() in (".yaml", ".yml"):
+            specs += _cameras(Path(source))
+            continue
+        found = find_sources([source])
+        if found.errors:
+            raise UsageError(found.errors[0].message, found.errors[0].hint)
+        specs += found.specs
+    return tuple(specs)
+
+
+def _cameras(path: Path) -> list[SourceSpec]:
+    import os
+
+    from vision_infer.config.serve_file import load_settings
+
+    settings = load_settings(path, (), os.environ, {})
+    return [
+        SourceSpec(
+            name,
+            "live",
+            (stream.detect,),
+            live=LiveOptions(
+                stream.transport, stream.open_timeout_s, stream.stall_timeout_s, keyframes_only=stream.keyframes_only
+            ),
+        )
+        for name, stream in settings.streams.items()
+        if stream.enabled
+    ]
+
+
+@dataclass(slots=True)
+class _Pool:
+    """The frames that are chosen from. When it is full, every second one goes, and of what comes every second is left out."""
+
+    card: ModelCard
+    needs: FrameNeeds
+    candidates: list[_Candidate] = field(default_factory=list)
+    _file: BinaryIO = field(init=False)
+    _free: list[int] = field(default_factory=list)
+    _written: int = 0
+    _stride: int = 1
+    _seen: set[bytes] = field(default_factory=set)
+    _slot: HostSlot = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._slot = HostSlot(np.zeros((self.card.input.height, self.card.input.width, 3), np.uint8))
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this, and gone with the process
+
+    @property
+    def capacity(self) -> int:
+        """Frames at most."""
+        return max(64, min(_CHOICE * self.needs.total, MOST_BYTES // self._slot.pixels.nbytes))
+
+    def read(self, stream: int, spec: SourceSpec, clock: Clock) -> None:
+        """Take the frames of a source."""
+        end_ns = clock.monotonic_ns() + round(LIVE_SECONDS * 1e9)
+        with open_source(spec, available_cpus()) as source:
+            for number, frame in enumerate(source.frames()):
+                if number % self._stride == 0 and not frame.damaged:
+                    self._add(stream, frame, spec.kind == "images")
+                if spec.kind == "live" and clock.monotonic_ns() >= end_ns:
+                    break
+
+    def _add(self, stream: int, frame: Frame, still: bool) -> None:
+        card, slot = self.card, self._slot
+        layout = letterbox(frame.picture.size, card.input_size, card.fit, card.fill)
+        frame.picture.write_into(slot, layout)
+        digest = hashlib.blake2b(slot.pixels.data, digest_size=16).digest()
+        if digest in self._seen:  # a camera that repeats itself, a file that is named twice
+            return
+        self._seen.add(digest)
+        if len(self.candidates) >= self.capacity:
+            self._thin_out()
+        place = self._free.pop() if self._free else self._written
+        self._written = max(self._written, place + 1)
+        try:
+            self._file.seek(place * slot.pixels.nbytes)
+            self._file.write(slot.pixels.data)
+            self._file.flush()
+        except OSError as error:
+            message = f"{tempfile.gettempdir()}: no space for the frames: {error.strerror}"
+            raise OutputError(message, f"they take up to {MOST_BYTES >> 20} MB; set TMPDIR to another place") from error
+        time_s = frame.index / _ASSUMED_RATE if frame.pts_s is None else frame.pts_s
+        self.candidates.append(_Candidate(place, stream, time_s, layout, frame.file or f"{frame.stream} {frame.index}", still))
+
+    def _thin_out(self) -> None:
+        self._free += [one.place for one in self.candidates[1::2]]
+        self.candidates = self.candidates[::2]
+        self._stride *= 2
+
+    def pixels(self, number: int) -> NDArray[np.uint8]:
+        """A candidate's slot, mapped from the disk."""
+        shape = self._slot.pixels.shape
+        offset = self.candidates[number].place * self._slot.pixels.nbytes
+        return np.memmap(self._file, np.uint8, "r", offset, shape)
+
+    def frames(self, numbers: Sequence[int]) -> FrameSet:
+        """Some candidates as a set."""
+        chosen = [self.candidates[number] for number in numbers]
+        pixels = [self.pixels(number) for number in numbers]
+        return FrameSet(pixels, tuple(one.layout for one in chosen), tuple(one.name for one in chosen))
+
+    def close(self) -> None:
+        """Give the space back."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def _divide(candidates: Sequence[_Candidate], needs: FrameNeeds) -> tuple[list[int], list[int], list[int]]:
+    """Give each stretch of time to the set that lacks most; numbers of candidates."""
+    sets: tuple[list[int], list[int], list[int]] = ([], [], [])
+    wanted = (needs.calibration, needs.search, needs.evaluation)
+    for stretch in _stretches(candidates):
+        lacks = min(range(len(sets)), key=lambda one: len(sets[one]) / wanted[one])
+        sets[lacks].extend(stretch)
+    return sets
+
+
+def _stretches(candidates: Sequence[_Candidate]) -> Iterator[list[int]]:
+    """Numbers of candidates that belong together; a still picture belongs to no other."""
+    for stream in sorted({one.stream for one in candidates}):
+        numbers = [number for number, one in enumerate(candidates) if one.stream == stream]
+        if candidates[numbers[0]].still:
+            yield from ([number] for number in numbers)
+            continue
+        numbers.sort(key=lambda number: candidates[number].time_s)
+        start, end = (candidates[numbers[place]].time_s for place in (0, -1))
+        length = min(_LONGEST_S, max(_SHORTEST_S, (end - start) / _STRETCHES))
+        stretches: dict[int, list[int]] = {}
+        for number in numbers:
+            which, inside = divmod(candidates[number].time_s - start, length)
+            # The last stretch has no other behind it, and its rest is kept.
+            if inside < length - _GAP_S or candidates[number].time_s > end - _GAP_S:
+                stretches.setdefault(int(which), []).append(number)
+        yield from stretches.values()
+
+
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
+    """``count`` of the numbers at most, evenly spread."""
+    if len(numbers) <= count:
+        return list(numbers)
+    return [numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, count)]
+
+
+def _most_different(pool: _Pool, numbers: Sequence[int], count: int) -> list[int]:
+    """Those that lie farthest from each other: each next one is the farthest from all that are chosen (Gonzalez, 1985)."""
+    if len(numbers) <= count:
+        return list(numbers)
+    small = np.stack([thumbnail(pool.pixels(number)) for number in numbers])
+    chosen = [int(np.abs(small - small.mean(axis=0)).sum(axis=1).argmin())]
+    distance = np.full(len(numbers), np.inf, np.float32)
+    while len(chosen) < count:
+        distance = np.minimum(distance, np.square(small - small[chosen[-1]]).sum(axis=1))
+        chosen.append(int(distance.argmax()))
+    return [numbers[place] for place in sorted(chosen)]
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What frames are compared by: their luma, much smaller.
+
+    Args:
+        pixels: uint8 [H, W, 3] RGB.
+
+    Returns:
+        float32 [256], 0–255.
+    """
+    import cv2
+
+    small = cv2.resize(np.asarray(pixels), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    luma: NDArray[np.float32] = (small.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).reshape(-1)
+    return luma

@@ -1,0 +1,179 @@
+"""What a converted graph is worth in each runtime of this machine, beside FP32: accuracy, speed, passport."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import EngineError, ModelError
+from vision_infer.engine.candidates import this_device
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.engine_key import file_sha256, runtime_version
+from vision_infer.engine.measure import Faster, Rounds, estimate, faster, measure_opening, measure_speed
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarise
+from vision_infer.precision.agreement import Agreement
+
+NS_PER_S = 1_000_000_000
+TOOLS = ("vision-infer", "numpy", "onnx", "onnxruntime")
+Compare = Callable[[Engine], Agreement]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A graph in one runtime."""
+
+    engine: str
+    """runtime-device-precision"""
+    agreement: Agreement
+    times_faster: Faster
+    """than FP32 in ONNX Runtime, measured in turns"""
+    rounds: Rounds
+    workers: int
+    opening_s: float
+    memory_bytes: int | None
+
+    def refusal(self, budget: float) -> str:
+        """Why it is not good enough; empty if it is."""
+        lost, frames = self.agreement.lost, self.agreement.frames
+        told = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {frames} frames"
+        if not lost.high <= budget:  # also for NaN
+            return f"{told}, the budget is {budget:g}"
+        if not self.agreement.proven:
+            return f"{told} with {self.agreement.objects} objects prove nothing"
+        return ""
+
+
+def open_reference(path: Path) -> Engine:
+    """FP32 in ONNX Runtime on this machine's processor, for one frame at a time."""
+    return open_engine(path, EngineRequest("onnxruntime", "cpu", workers=1, threads=available_cpus()))
+
+
+def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] = lambda _: None) -> list[Proof]:
+    """Compare and time a graph in every runtime that is here.
+
+    Args:
+        graph: the converted deployment graph.
+        fp32: the graph that it was made of.
+        compare: against FP32, on frames that took no part in making it.
+        say: is told each step, and why a runtime is left out.
+
+    Raises:
+        ModelError: no runtime runs it, or it gives values that are not finite in all of them.
+    """
+    found: dict[str, tuple[Agreement, float, int | None]] = {}
+    problem: Exception | None = None
+    for runtime in ("onnxruntime", "openvino"):
+        if find_spec(runtime) is None:
+            continue
+        try:
+            request = EngineRequest(runtime, "cpu", workers=1, threads=available_cpus(), compute="f32")
+            engine, seconds, memory = measure_opening(lambda request=request: open_engine(graph, request))  # type: ignore[misc]
+            with engine:
+                agreement = compare(engine)
+        except (EngineError, ModelError) as error:
+            say(f"{runtime}: {error.message}")
+            problem = error
+            continue
+        say(f"{engine.name}: {agreement.lost} points lost on {agreement.frames} frames")
+        found[runtime] = (agreement, seconds, memory)
+    if not found:
+        assert problem is not None
+        raise problem
+    return _timed(graph, fp32, found)
+
+
+def _timed(graph: Path, fp32: Path, found: Mapping[str, tuple[Agreement, float, int | None]]) -> list[Proof]:
+    with ExitStack() as stack:
+        reference = stack.enter_context(open_engine(fp32, EngineRequest("onnxruntime", "cpu")))
+        engines = {one: stack.enter_context(open_engine(graph, EngineRequest(one, "cpu", compute="f32"))) for one in found}
+        rounds = measure_speed({"": reference, **engines})
+        return [
+            Proof(
+                engines[one].name,
+                agreement,
+                faster(rounds[one], rounds[""]),
+                rounds[one],
+                engines[one].in_flight,
+                seconds,
+                memory,
+            )
+            for one, (agreement, seconds, memory) in found.items()
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a graph was made from, for its passport."""
+
+    fp32_sha256: str
+    calibration_sha256: str
+    evaluation_sha256: str
+    data: str
+    """what it was judged on, in words"""
+    layers: Mapping[str, str]
+    """precision by group of layers"""
+
+
+def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYSTEM_CLOCK) -> Passport:
+    """The passport of a graph in one runtime."""
+    from vision_infer.engine.graph_facts import read_graph_facts
+
+    card = read_graph_facts(graph).card
+    runtime = proof.engine.partition("-")[0]
+    agreement, rounds = proof.agreement, proof.rounds
+    fps = estimate(rounds.fps)
+    return Passport(
+        engine=proof.engine,
+        card=summarise(card),
+        sources=Sources(graph=file_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
+        runtime=runtime,
+        runtime_version=runtime_version(runtime),
+        tools={name: importlib.metadata.version(name) for name in TOOLS if _installed(name)} | {"fp32": origin.fp32_sha256},
+        device=this_device(),
+        precision=dict(origin.layers),
+        accuracy=(
+            MeasuredAccuracy(
+                metric=agreement.metric,
+                value=round(agreement.lost.value, 3),
+                low=round(agreement.lost.low, 3),
+                high=round(agreement.lost.high, 3),
+                data=origin.data,
+                data_sha256=origin.evaluation_sha256,
+                frames=agreement.frames,
+                judged="proven" if agreement.proven else "not proven",
+            ),
+        ),
+        speed=(
+            MeasuredSpeed(
+                batch=1,
+                workers=proof.workers,
+                threads=1,
+                p50_ms=round(rounds.percentile_ms(0.5), 3),
+                p95_ms=round(rounds.percentile_ms(0.95), 3),
+                fps=round(fps.median, 2),
+                fps_low=round(fps.low, 2),
+                fps_high=round(fps.high, 2),
+                cpu_ms=round(estimate(rounds.cpu_ms).median, 3),
+                fp32_ratio=round(proof.times_faster.times.median, 3),
+            ),
+        ),
+        memory_bytes=proof.memory_bytes,
+        build_seconds=round(proof.opening_s, 3),
+        date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, datetime.UTC),
+    )
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

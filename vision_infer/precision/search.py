@@ -1,0 +1,176 @@
+"""The fewest layers that have to stay in FP32 so that an INT8 graph loses no more than the budget.
+
+Layers are ranked by what each alone does to the network's results; then the number that is kept, the most sensitive first, is
+searched by halving. Each number is judged on the search frames by the upper end of its interval: what is chosen there is
+judged once more, on frames that took no part.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import ModelError
+from vision_infer.engine.engine import Engine
+from vision_infer.precision.agreement import Agreement, Judge
+from vision_infer.precision.int8 import Int8Recipe, quantizable, quantize
+from vision_infer.precision.ranges import METHODS, Activations, Method, find_ranges
+from vision_infer.precision.sensitivity import FRAMES, LayerError, rank_layers
+
+MOST_KEPT = 0.75
+"""of all layers: where more would have to stay in FP32, nothing is left to gain"""
+OpenGraph = Callable[[Path], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The graph that the search ended with."""
+
+    model: onnx.ModelProto
+    recipe: Int8Recipe
+    method: Method
+    agreement: Agreement
+    """on the search frames"""
+    within: bool
+    """whether the upper end of its loss is within the budget there"""
+    layers: tuple[LayerError, ...]
+    """the most sensitive first; empty where nothing had to be kept"""
+    count: int
+    """of all layers that could be quantized"""
+    finished: bool
+    """whether the time was enough"""
+
+
+class Search:
+    """Looks for a graph within the budget.
+
+    Args:
+        model: as :func:`vision_infer.precision.int8.simplify` gives it.
+        activations: on the calibration frames.
+        judge: FP32 on the search frames.
+        open_graph: opens a graph as an engine.
+        where: names the model in errors.
+        say: is told each step.
+        clock: of the time limit.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        activations: Mapping[str, Activations],
+        judge: Judge,
+        open_graph: OpenGraph,
+        where: str,
+        say: Callable[[str], None] = lambda _: None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._model, self._activations, self._judge = model, activations, judge
+        self._open, self._where, self._say, self._clock = open_graph, where, say, clock
+        self._tried: dict[int, tuple[onnx.ModelProto, Agreement]] = {}
+
+    def run(self, recipe: Int8Recipe, budget: float, time_limit_s: float) -> Found:
+        """Search.
+
+        Args:
+            recipe: the form; ``kept`` is found here.
+            budget: points.
+            time_limit_s: no new step is begun after it.
+
+        Raises:
+            ModelError: there is nothing to quantize, or every graph gives values that are not finite.
+        """
+        end_ns = self._clock.monotonic_ns() + round(time_limit_s * 1e9)
+        names = quantizable(self._model)
+        method = self._best_method(recipe)
+        ranges = find_ranges(self._activations, method)
+        whole = self._tried[0][1]
+        if whole.lost.high <= budget:
+            return self._found(0, recipe, method, budget, (), len(names), True)
+
+        def told(done: int, count: int) -> bool:
+            if done % 10 == 0 or done == count:
+                self._say(f"sensitivity: {done} of {count} layers")
+            return self._clock.monotonic_ns() < end_ns
+
+        layers = rank_layers(self._model, ranges, recipe, self._judge.frames.first(FRAMES).pixels, told)
+        best, finished = self._fewest(layers, ranges, recipe, budget, end_ns)
+        return self._found(best, recipe, method, budget, layers, len(names), finished)
+
+    def _best_method(self, recipe: Int8Recipe) -> Method:
+        """The method of calibration that agrees best with FP32 when all is quantized."""
+        best: tuple[float, Method] | None = None
+        for method in METHODS:
+            try:
+                model, agreement = self._try(find_ranges(self._activations, method), recipe)
+            except ModelError as error:
+                self._say(f"calibration {method}: {error.message}")
+                last = error
+                continue
+            self._say(f"calibration {method}: {agreement.lost} points lost")
+            # By the value and not by the interval: all three are judged on the same frames.
+            if best is None or agreement.lost.value < best[0]:
+                best = (agreement.lost.value, method)
+                self._tried[0] = (model, agreement)
+        if best is None:
+            raise last
+        return best[1]
+
+    def _fewest(
+        self,
+        layers: Sequence[LayerError],
+        ranges: Mapping[str, tuple[float, float]],
+        recipe: Int8Recipe,
+        budget: float,
+        end_ns: int,
+    ) -> tuple[int, bool]:
+        """How many of the first layers have to be kept, and whether the time was enough to know."""
+        most = int(len(layers) * MOST_KEPT)
+        failed, step = 0, 1
+        good: int | None = None
+        while good is None or good - failed > 1:
+            if self._clock.monotonic_ns() >= end_ns:
+                return self._best_tried(budget), False
+            count = min(failed + step, most) if good is None else (failed + good) // 2
+            if count == failed:  # the most is not enough
+                return self._best_tried(budget), True
+            kept = frozenset(one.name for one in layers[:count])
+            self._tried[count] = self._try(ranges, replace(recipe, kept=kept))
+            agreement = self._tried[count][1]
+            self._say(f"{count} of {len(layers)} layers in FP32: {agreement.lost} points lost")
+            if agreement.lost.high <= budget:
+                good = count
+            else:
+                failed, step = count, step * 2
+        return good, True
+
+    def _best_tried(self, budget: float) -> int:
+        within = [count for count, (_, agreement) in self._tried.items() if agreement.lost.high <= budget]
+        return min(within) if within else min(self._tried, key=lambda count: self._tried[count][1].lost.high)
+
+    def _try(self, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe) -> tuple[onnx.ModelProto, Agreement]:
+        model = quantize(self._model, ranges, recipe, self._where)
+        with tempfile.TemporaryDirectory(prefix="vision-infer-") as folder:
+            path = Path(folder) / "model.onnx"
+            onnx.save(model, path)
+            with self._open(path) as engine:
+                return model, self._judge.compare(engine)
+
+    def _found(
+        self,
+        count: int,
+        recipe: Int8Recipe,
+        method: Method,
+        budget: float,
+        layers: tuple[LayerError, ...],
+        total: int,
+        finished: bool,
+    ) -> Found:
+        model, agreement = self._tried[count]
+        kept = frozenset(one.name for one in layers[:count])
+        within = agreement.lost.high <= budget
+        return Found(model, replace(recipe, kept=kept), method, agreement, within, layers, total, finished)
