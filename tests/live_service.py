@@ -127,6 +127,11 @@ class Running:
         self.wait(lambda: len(self.seen(stream, since)) >= count, f"{count} results of {stream}", limit_s)
         return self.seen(stream, since)
 
+    def clear(self) -> None:
+        """Forget what came so far: whoever measures memory does not want it kept."""
+        self.events.clear()
+        self._collector.seen.clear()
+
     def status(self, stream: str) -> StreamStatus:
         """How a stream is."""
         status = self.service.stream(stream).status
