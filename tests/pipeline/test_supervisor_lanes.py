@@ -137,6 +137,7 @@ def test_weights_share_the_engines_time() -> None:
         light.give()
         until(lambda: served.total() >= 300)
         ready.clear()
+        until(lambda: len(rig.sink.written) == sum(camera.opened[0].given for camera in cameras.values()))
         share = served[0] / served.total()
         assert share == pytest.approx(2 / 3, rel=0.05)
         ratio = rig.status("s0").engine_ns / rig.status("s1").engine_ns
