@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from vision_infer.core.errors import UsageError
-from vision_infer.engine.device import available_cpus, missing_runtime, parse_device
+from vision_infer.core.errors import EngineError, UsageError
+from vision_infer.engine import device as module
+from vision_infer.engine.device import (
+    available_cpus,
+    cpu_facts,
+    load_onnxruntime,
+    load_openvino,
+    missing_runtime,
+    parse_device,
+)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +70,62 @@ def test_this_machine_has_a_cpu() -> None:
 
 def test_without_a_runtime_the_hint_says_what_to_install() -> None:
     assert "vision-infer[cpu]" in missing_runtime().hint
+
+
+X86 = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 207
+model name\t: A Processor
+flags\t\t: fpu avx2 avx512f avx512_vnni other
+
+processor\t: 1
+model name\t: Another
+flags\t\t: fpu
+"""
+ARM = """processor\t: 0
+BogoMIPS\t: 50.00
+Features\t: fp asimd asimddp bf16 i8mm
+CPU part\t: 0xd40
+"""
+
+
+def test_a_processor_and_the_instructions_that_count(tmp_path: Path) -> None:
+    (tmp_path / "x86").write_text(X86)
+    assert cpu_facts(tmp_path / "x86") == ("A Processor family 6 model 207", ("avx2", "avx512f", "avx512_vnni"))
+    (tmp_path / "arm").write_text(ARM)
+    name, instructions = cpu_facts(tmp_path / "arm")
+    assert name
+    assert instructions == ("asimd", "asimddp", "bf16", "i8mm")
+    for content in ("", "nothing\n"):
+        (tmp_path / "odd").write_text(content)
+        assert cpu_facts(tmp_path / "odd")[1] == ()
+    assert cpu_facts(tmp_path / "none")[0]
+
+
+def test_runtimes_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineError, match="no inference engine is installed"):
+        load_onnxruntime()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EngineError, match="OpenVINO is not installed") as caught:
+        load_openvino()
+    assert "vision-infer[openvino]" in caught.value.hint
+
+
+def test_the_reporting_part_of_openvino_is_hidden_while_it_is_imported_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+
+    def imported(name: str) -> str:
+        seen.append((name, sys.modules.get("openvino_telemetry", "free")))
+        return name
+
+    monkeypatch.setattr(module, "import_module", imported)
+    assert load_openvino() == "openvino"
+    assert seen == [("openvino", None)]
+    assert "openvino_telemetry" not in sys.modules
+    monkeypatch.setitem(sys.modules, "openvino", object())  # a program that has it already is not meddled with
+    load_openvino()
+    assert seen[-1] == ("openvino", "free")
