@@ -26,6 +26,8 @@ AT_ONCE = Reconnect(min_s=0.01, max_s=0.02, refused_s=0.02)
 
 
 def look(running: Running, bad: tuple[str, ...]) -> dict[str, object]:
+    attempts = sum(event.stream in bad for event in running.events)
+    running.clear()
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     names = sorted(thread.name for thread in threading.enumerate() if not thread.name.startswith("fault proxy"))
@@ -33,7 +35,7 @@ def look(running: Running, bad: tuple[str, ...]) -> dict[str, object]:
         "rss": pages * os.sysconf("SC_PAGE_SIZE"),
         "threads": names,
         "reconnects": sum(running.status(name).reconnects for name in GOOD),
-        "attempts": sum(event.stream in bad for event in running.events),
+        "attempts": attempts,
     }
 
 
@@ -50,7 +52,6 @@ def main(port: int) -> None:
                         running.wait_for_results(name, 1)
                     network.drop()
                 told.append(look(running, tuple(bad)))
-                running.clear()
     print(json.dumps(told))
 
 
