@@ -204,3 +204,35 @@ def test_pictures_are_written_for_the_worst_frames_of_the_video(tmp_path: Path) 
         DiffPictures(tmp_path / "text", [str(bikes())], overwrite=True)
     with pytest.raises(UsageError, match=r"gone\.mp4"):
         DiffPictures(tmp_path / "out", [str(tmp_path / "gone.mp4")], overwrite=True).write(report)
+
+
+def classed(line: str, *labels: str, score: float = 0.75, embedding: str = "AAAA") -> str:
+    """A row of a network for classification, or with one for its detections."""
+    parts = json.loads(line)
+    found = [[{"class_id": 1, "label": label, "score": score}, {"class_id": 0, "label": "x", "score": 0.1}] for label in labels]
+    if not parts["detections"]:
+        return json.dumps(parts | ({"classes": found[0]} if found else {}) | {"embedding": embedding})
+    told = [one | {"classes": classes} for one, classes in zip(parts["detections"], found, strict=True)]
+    return json.dumps(parts | {"detections": [one | {"embedding": embedding} for one in told]})
+
+
+def test_the_best_class_of_a_second_network_is_compared_and_embeddings_are_not(tmp_path: Path) -> None:
+    plain = row("s", 0, person(0), person(200))
+    both = [classed(plain, "red", "blue"), classed(row("s", 1, person(0)), "red")]
+    assert compared(tmp_path, both, [classed(plain, "red", "blue", embedding="BBBB"), both[1]]).same
+    report = compared(tmp_path, both, [classed(plain, "red", "green"), both[1]])
+    assert not report.same
+    assert report.to_dict()["retold"] == 1
+    assert [(one.frame, one.retold) for one in report.most_different] == [(0, 1)]
+    assert report.classes.keys() == {0}  # persons; the colours have no account of their own
+    assert compared(tmp_path, both, [plain, row("s", 1, person(0))]).same  # only one run had a second network
+
+
+def test_the_best_class_of_whole_pictures_is_compared(tmp_path: Path) -> None:
+    a = [classed(row("s", 0), "cat"), classed(row("s", 1), "cat"), classed(row("s", 2), "cat"), classed(row("s", 3))]
+    b = [classed(row("s", 0), "cat", score=0.5), classed(row("s", 1), "dog"), classed(row("s", 2), "cat"), classed(row("s", 3))]
+    figures = compared(tmp_path, a, b).to_dict()
+    assert figures["frames"] == {"both": 4, "only_a": 0, "only_b": 0, "different": 2}
+    assert (figures["classes"]["cat"]["matched"], figures["classes"]["cat"]["score_changed"]) == (2, 1)
+    assert (figures["classes"]["cat"]["only_a"], figures["classes"]["dog"]["only_b"]) == (1, 1)
+    assert compared(tmp_path, a, a).same

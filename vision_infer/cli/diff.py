@@ -77,6 +77,8 @@ def _print(report: DiffReport, drawn: list[str]) -> None:
         console.print(
             f"the pictures of {report.resized} frames have another size: their boxes cannot be compared", soft_wrap=True
         )
+    if report.retold:
+        console.print(f"of {report.retold} detections the second networks tell another class", soft_wrap=True)
     if report.most_different:
         worst = ", ".join(f"{one.stream} {one.frame}" for one in report.most_different)
         console.print(f"frames that differ most: {worst}", soft_wrap=True, markup=False)

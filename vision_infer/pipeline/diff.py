@@ -48,6 +48,14 @@ class FrameReport:
     a: Row
     b: Row
     difference: FrameDifference
+    retold: int = 0
+    """pairs of which the second networks tell another class"""
+
+    @property
+    def size(self) -> tuple[int, float]:
+        """How large the difference is, for sorting."""
+        apart, inside = self.difference.size
+        return apart + self.retold, inside
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -59,6 +67,7 @@ class FrameReport:
             "only_a": len(self.difference.only_a),
             "only_b": len(self.difference.only_b),
             "max_score_difference": round(float(changes.max(initial=0)), 4),
+            "retold": self.retold,
         }
 
 
@@ -85,6 +94,8 @@ class DiffReport:
     classes: dict[int, ClassAccount] = field(default_factory=dict)
     resized: int = 0
     """frames of both whose pictures have another size: their boxes cannot be compared"""
+    retold: int = 0
+    """detections of both of which the second networks tell another class; where only one run had such a network, none"""
     most_different: list[FrameReport] = field(default_factory=list)
     """the frames that differ most, the worst first"""
 
@@ -121,6 +132,7 @@ class DiffReport:
             "score_tolerance": self.settings.score_tolerance,
             "frames": _plain(self.frames),
             "resized": self.resized,
+            "retold": self.retold,
             "streams": {name: _plain(count) for name, count in self.streams.items()},
             "classes": {label: class_figures(entry) for label, entry in self.by_label()},
             "most_different": [frame.to_dict() for frame in self.most_different],
@@ -145,6 +157,8 @@ def class_figures(entry: ClassAccount) -> dict[str, Any]:
 def diff(path_a: str, path_b: str, settings: DiffSettings) -> DiffReport:
     """Compare two files of results.
 
+    Of networks for classification the best class counts, of the whole picture and of each detection; embeddings are not compared.
+
     Both are read twice: once to find their rows, which takes 20 bytes of memory for each, and once stream by stream, so that
     it does not matter in which order the rows of several streams came.
 
@@ -161,7 +175,7 @@ def diff(path_a: str, path_b: str, settings: DiffSettings) -> DiffReport:
     with RowIndex(path_a) as a, RowIndex(path_b) as b:
         for stream in dict.fromkeys((*a.streams, *b.streams)):
             for one in _differences(report, a, b, stream):
-                heapq.heappush(worst, (*one.difference.size, next(earlier), one))
+                heapq.heappush(worst, (*one.size, next(earlier), one))
                 if len(worst) > settings.top:
                     heapq.heappop(worst)
     report.most_different = [entry[-1] for entry in sorted(worst, key=lambda entry: entry[:3], reverse=True)]
@@ -183,10 +197,19 @@ def _differences(report: DiffReport, a: RowIndex, b: RowIndex, stream: str) -> I
         resized = row_a.size != row_b.size
         report.resized += resized
         count.both += 1
-        size = difference.size
-        count.different += resized or size[0] > 0 or bool(difference.changed(settings.score_tolerance).any())
-        if size > (0, 0.0):
-            yield FrameReport(stream, int(rows_a.frames[place_a]), row_a, row_b, difference)
+        one = FrameReport(stream, int(rows_a.frames[place_a]), row_a, row_b, difference, _retold(row_a, row_b, difference))
+        report.retold += one.retold
+        count.different += resized or one.size[0] > 0 or bool(difference.changed(settings.score_tolerance).any())
+        if one.size > (0, 0.0):
+            yield one
+
+
+def _retold(a: Row, b: Row, difference: FrameDifference) -> int:
+    """Pairs of which the second networks tell another class."""
+    if a.told is None or b.told is None:
+        return 0
+    of_a, of_b = a.told[difference.pairs[:, 0]], b.told[difference.pairs[:, 1]]
+    return int(((of_a != of_b) & (of_a >= 0) & (of_b >= 0)).sum())
 
 
 _NO_ROWS = StreamRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))

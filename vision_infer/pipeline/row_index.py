@@ -47,7 +47,9 @@ class Row:
     size: Size
     """of the source picture, pixels"""
     detections: Detections
-    """class numbers are those of :class:`Labels`"""
+    """class numbers are those of :class:`Labels`; the best class of a whole picture is one whose box is the picture"""
+    told: NDArray[np.int32] | None = None
+    """int32 [N], the best class that a second network tells of each detection, in the same numbers; -1: none"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +187,13 @@ def _key(line: bytes, names: dict[bytes, str]) -> tuple[str, int]:
 
 
 def _row(row: dict[str, Any], labels: Labels) -> Row:
-    found = row["detections"]
+    found, size = row["detections"], Size(row["width"], row["height"])
+    if row.get("classes"):
+        found = [*found, row["classes"][0] | {"box": [0, 0, size.width, size.height]}]
     kinds = [labels.number(str(one["label"])) for one in found]
     boxes = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
     scores = np.array([one["score"] for one in found], np.float32)
     if boxes.shape != (len(found), 4) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
         raise ValueError("a box must be four finite numbers, a score one")
-    return Row(Size(row["width"], row["height"]), Detections(boxes, scores, np.array(kinds, np.int32)))
+    told = [labels.number(str(one["classes"][0]["label"])) if one.get("classes") else -1 for one in found]
+    return Row(size, Detections(boxes, scores, np.array(kinds, np.int32)), np.array(told, np.int32))
