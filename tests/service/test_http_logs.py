@@ -11,7 +11,8 @@ import pytest
 
 from tests.service.fakes import FakeClock
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.logs import LINES_A_MINUTE, StateLog, configure
+from vision_infer.service.logs import LINES_A_MINUTE, LIVE_A_MINUTE, StateLog, configure
+from vision_infer.stream.ffmpeg_log import SourceLog
 
 NAMES = ("vision_infer", "uvicorn", "asyncio")
 
@@ -80,10 +81,53 @@ def test_a_stream_that_changes_all_the_time_is_folded() -> None:
         log.tell(StreamEvent("door", StreamState.STALLED if number % 2 else StreamState.LIVE, clock.now))
         clock.move(0.1)
     log.tell(StreamEvent("gate", StreamState.LIVE, clock.now))
-    assert len(lines(text)) == LINES_A_MINUTE + 1
+    assert len(lines(text)) == LINES_A_MINUTE + LIVE_A_MINUTE + 1
     log.tell(StreamEvent("door", StreamState.FAILED, clock.now, "its attempts are used up"))
-    assert json.loads(lines(text)[-1])["folded"] == 100 - LINES_A_MINUTE
+    assert sum(json.loads(line).get("folded", 0) for line in lines(text)) == 100 - LINES_A_MINUTE - LIVE_A_MINUTE
     clock.move(60)
     log.tell(StreamEvent("door", StreamState.LIVE, clock.now))
     last = json.loads(lines(text)[-1])
     assert (last["message"], "folded" in last) == ("door: live", False)
+
+
+def test_retries_do_not_hide_that_a_stream_is_live_again() -> None:
+    text = io.StringIO()
+    configure("human", stream=text)
+    clock = FakeClock()
+    log = StateLog(clock)
+    for _ in range(2 * LINES_A_MINUTE):
+        for state in (StreamState.CONNECTING, StreamState.BACKING_OFF):
+            log.tell(StreamEvent("door", state, clock.now))
+            clock.move(0.5)
+    log.tell(StreamEvent("door", StreamState.CONNECTING, clock.now))
+    log.tell(StreamEvent("door", StreamState.LIVE, clock.now))
+    told = [line[line.index("door") :] for line in lines(text)]
+    assert told[0] == "door: connecting"
+    assert told[1:-1] == ["door: backing off"] * (LINES_A_MINUTE - 1)
+    assert told[-1] == f"door: live ({LINES_A_MINUTE + 1} changes before it are not shown)"
+
+
+def test_a_stream_that_begins_anew_is_connecting_again() -> None:
+    text = io.StringIO()
+    configure("human", stream=text)
+    log = StateLog(FakeClock())
+    states = (StreamState.CONNECTING, StreamState.REFUSED, StreamState.CONNECTING, StreamState.STOPPED, StreamState.CONNECTING)
+    for state in states:
+        log.tell(StreamEvent("door", state, 0))
+    told = [line.rpartition(": ")[2] for line in lines(text)]
+    assert told == ["connecting", "refused", "stopped", "connecting"]
+
+
+@pytest.mark.parametrize(("level", "shown"), [(logging.INFO, 0), (logging.DEBUG, 2)])
+def test_what_ffmpeg_says_is_for_debugging_and_is_known_to_the_source_all_the_same(level: int, shown: int) -> None:
+    text = io.StringIO()
+    configure("human", level, text)
+    source = SourceLog("door")
+    source.take(logging.ERROR, "Connection to tcp://a:secret@b failed: Connection refused")
+    for _ in range(20):
+        source.take(logging.ERROR, "error while decoding MB 3 4")
+    source.close()
+    assert source.said("while decoding")
+    assert sum("Connection to tcp://a:***@b" in line or "more lines of FFmpeg's" in line for line in lines(text)) == shown
+    if not shown:
+        assert lines(text) == []

@@ -16,6 +16,8 @@ from vision_infer.stream.redact import redact
 
 LINES_A_MINUTE = 10
 """of one stream; what is more is counted, and told with the next line"""
+LIVE_A_MINUTE = 3
+"""lines besides that say that a stream is live: retries that came before shall not hide them"""
 MOST_STREAMS = 10_000
 _MINUTE_NS = 60 * 10**9
 _BAD = (StreamState.STALLED, StreamState.BACKING_OFF, StreamState.REFUSED, StreamState.FAILED)
@@ -61,6 +63,9 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 def configure(form: Literal["human", "json"], level: int = logging.INFO, stream: IO[str] | None = None) -> logging.Handler:
     """Let the log of this program, and what goes wrong in the web server, go to standard error.
 
+    What FFmpeg itself says is shown from ``DEBUG`` on only: a camera that flaps or sends damage has it say much, and what of it
+    matters is in the stream's own lines.
+
     Args:
         form: of the lines.
         level: what is less is left out.
@@ -71,6 +76,8 @@ def configure(form: Literal["human", "json"], level: int = logging.INFO, stream:
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.addFilter(_is_news)
+    if level > logging.DEBUG:
+        handler.addFilter(_is_ours)
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
     for name, least in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
         chosen = logging.getLogger(name)
@@ -84,15 +91,33 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not (record.name == "uvicorn.error" and record.getMessage().startswith("ASGI callable returned without completing"))
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    return record.name != "vision_infer.ffmpeg"
+
+
 @dataclass(slots=True)
 class _Count:
     begin_ns: int
     lines: int = 0
+    live: int = 0
+    """lines that say that it is live"""
     folded: int = 0
+    connecting: bool = False
+    """that it is being opened was told"""
+
+    def takes(self, state: StreamState) -> bool:
+        """Whether a line about this state is still to be written in this minute; it is counted then."""
+        if state is StreamState.LIVE:
+            self.live += 1
+            return self.live <= LIVE_A_MINUTE
+        self.lines += 1
+        return self.lines <= LINES_A_MINUTE or state.final
 
 
 class StateLog:
     """One line for each change of state of a stream, a limited number of them in a minute for each.
+
+    That it is being opened is told once: later it goes without saying after each wait.
 
     Not thread-safe: whoever tells of events, one thread at a time.
     """
@@ -110,11 +135,14 @@ class StateLog:
             if len(self._counts) > MOST_STREAMS:
                 self._counts.popitem(last=False)
         elif now - count.begin_ns >= _MINUTE_NS:
-            count.begin_ns, count.lines = now, 0
-        if count.lines >= LINES_A_MINUTE and not event.state.final:
+            count.begin_ns, count.lines, count.live = now, 0, 0
+        again = count.connecting and event.state is StreamState.CONNECTING
+        count.connecting = not event.state.final and (count.connecting or event.state is StreamState.CONNECTING)
+        if again:
+            return
+        if not count.takes(event.state):
             count.folded += 1
             return
-        count.lines += 1
         folded, count.folded = count.folded, 0
         reason = f": {event.reason}" if event.reason else ""
         more = f" ({folded} changes before it are not shown)" if folded else ""
