@@ -19,6 +19,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import assert_dynamic_batch, read_card
 from vision_infer.model.heads import find_head
+from vision_infer.precision.reference_heads import DETECTORS, Raw
 
 Arrays = dict[str, NDArray[Any]]
 SIZE = Size(416, 416)
@@ -44,36 +45,6 @@ def card_of(head: str) -> ModelCard:
     )
 
 
-def grid(strides: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    cells, steps = [], []
-    for stride in strides:
-        for row in range(SIZE.height // stride):
-            for column in range(SIZE.width // stride):
-                cells.append((column, row))
-                steps.append((stride,))
-    return np.array(cells, np.float64), np.array(steps, np.float64)
-
-
-def decode_nanodet(raw: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
-    """float64 boxes [N, 4] and scores [N, 80] of one picture."""
-    by_shape = {array.shape[1:]: array[0].astype(np.float64) for array in raw.values()}
-    scores = np.concatenate([by_shape[count, 80] for count in (2704, 676, 169)])
-    bins = np.concatenate([by_shape[count, 44] for count in (2704, 676, 169)]).reshape(-1, 4, 11)
-    share = np.exp(bins - bins.max(axis=2, keepdims=True))
-    share /= share.sum(axis=2, keepdims=True)
-    cells, steps = grid((8, 16, 32))
-    distance = (share * np.arange(11)).sum(axis=2) * steps
-    centre = (cells + 0.5) * steps
-    return np.concatenate([centre - distance[:, :2], centre + distance[:, 2:]], axis=1), scores
-
-
-def decode_yolox(raw: Arrays) -> tuple[NDArray[Any], NDArray[Any]]:
-    output = raw["output"][0].astype(np.float64)
-    cells, steps = grid((8, 16, 32))
-    xy, wh = (output[:, :2] + cells) * steps, np.exp(output[:, 2:4]) * steps
-    return np.concatenate([xy - wh / 2, xy + wh / 2], axis=1), output[:, 4:5] * output[:, 5:]
-
-
 def reference(head: str, raw: onnx.ModelProto, picture: NDArray[np.uint8], run: Any) -> Arrays:
     """All pairs of anchor and class of one picture, best first: what the deployment graph has to choose from."""
     card = card_of(head)
@@ -85,10 +56,8 @@ def reference(head: str, raw: onnx.ModelProto, picture: NDArray[np.uint8], run: 
         out = run(raw, {"images": tensor, "orig_target_sizes": np.array([[SIZE.width, SIZE.height]])})
         return {"boxes": out["boxes"][0], "scores": out["scores"][0], "class_ids": out["labels"][0]}
     out = run(raw, {raw.graph.input[0].name: tensor})
-    boxes, scores = decode_nanodet(out) if head == "nanodet" else decode_yolox(out)
-    order = np.argsort(-scores, axis=None)[:400]
-    anchors, classes = np.unravel_index(order, scores.shape)
-    return {"boxes": boxes[anchors], "scores": scores[anchors, classes], "class_ids": classes}
+    pairs = DETECTORS[head](Raw(out, SIZE, 80, None))
+    return {name: array[:400] for name, array in pairs.above(0, 0.0).items()}
 
 
 def greatest_differences(found: Arrays, expected: Arrays) -> tuple[float, float]:

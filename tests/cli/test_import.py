@@ -1,0 +1,84 @@
+"""``vision-infer model import``: sizes, proof and what is refused, as a person sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import raw_networks as raw
+from tests.cli.conftest import Command
+from tests.media import asset
+
+
+def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: Path) -> None:
+    raw.yolox(tmp_path / "mine.onnx")
+    done = command("model", "import", "mine.onnx", "--name", "mine", "--input", "192x320,160x96", "--model-dir", "models")
+    assert (done.returncode, done.stderr) == (0, "")
+    proved = [line for line in done.stdout.splitlines() if ": proved " in line]
+    assert [line.split(", in batches of 1, 2 and 5")[0] for line in proved] == [
+        "mine.onnx: proved 320 wide and 192 high",
+        "mine.onnx: proved 96 wide and 160 high",
+        "mine.onnx: proved 160 wide and 96 high",
+    ]
+    assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == [
+        "model-160x96.onnx",
+        "model.onnx",
+        "model.yaml",
+    ]
+
+
+def test_the_proof_takes_a_persons_own_pictures(command: Command, tmp_path: Path) -> None:
+    raw.yolov5(tmp_path / "mine.onnx")
+    pictures = asset("images/coco_val_ccby/images")
+    done = command("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "on 5 pictures, against the network as it came: boxes within " in done.stdout
+
+
+def test_classifiers_and_embedders_are_imported(command: Command, tmp_path: Path) -> None:
+    raw.vector(tmp_path / "classes.onnx", name="logits")
+    raw.vector(tmp_path / "vectors.onnx", name="embedding")
+    for name, task, values in (("classes", "classify", "scores"), ("vectors", "embed", "values")):
+        done = command("model", "import", f"{name}.onnx", "--name", name, "--model-dir", "models")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"head '{task}'" in done.stdout
+        assert f"against the network as it came: {values} within " in done.stdout
+        assert f"task: {task}" in command("model", "show", name, "--model-dir", "models").stdout
+    assert (
+        "class scores: logits, for they end in MatMul, so that a softmax is put behind"
+        in command("model", "import", "classes.onnx", "--name", "again", "--model-dir", "models").stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "words"),
+    [
+        (["--input", "640"], 2, ("is no size", "height and width", "384x640,640x640")),
+        (["--input", "64x64,"], 2, ("is no size",)),
+        (["--input", "0x64"], 2, ("is no size",)),
+        (["--scores", "logits"], 2, ("sigmoid or softmax",)),
+        (["--pictures", "nowhere"], 2, ("nowhere",)),
+        (["--head", "yolov5"], 3, ("does not fit head 'yolov5'",)),
+        (["--input", "320x320"], 3, ("cannot be made 320 wide and 320 high", "Sub", "dynamic height and width")),
+        (["--labels", "coco"], 3, ("has 7 classes, but there are 80 labels",)),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    command: Command, tmp_path: Path, options: list[str], status: int, words: tuple[str, ...]
+) -> None:
+    raw.yolov8(tmp_path / "mine.onnx")
+    done = command("model", "import", "mine.onnx", "--name", "mine", "--model-dir", "models", *options)
+    assert done.returncode == status
+    assert done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words), done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_proof_that_fails_leaves_nothing(command: Command, tmp_path: Path) -> None:
+    raw.vector(tmp_path / "mine.onnx", name="logits")
+    options = ["--scores", "probabilities", "--model-dir", "models"]
+    done = command("model", "import", "mine.onnx", "--name", "mine", *options)
+    assert done.returncode == 3
+    assert "no probabilities: say --scores sigmoid or softmax" in done.stderr
+    assert not (tmp_path / "models").exists()
