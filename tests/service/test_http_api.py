@@ -293,3 +293,16 @@ def test_many_at_once_make_one_stream(tmp_path: Path) -> None:
         codes = list(pool.map(make, range(16)))
     assert codes.count(201) == 1
     assert set(codes) <= {200, 201, 409}
+
+
+def test_a_stream_goes_on_with_another_model() -> None:
+    api = Api()
+    assert put(api, "gate", {"url": "rtsp://user:secret@10.0.0.6/gate", "fps": 5}).status_code == 201
+    answer = api.ask("PUT", "/api/v1/streams/gate/model", json={"model": "other"})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["settings"]["model"], answer.json()["settings"]["fps"]) == ("other", 5)
+    assert api.backend.kept["gate"].settings.detect == "rtsp://user:secret@10.0.0.6/gate"
+    problem(api.ask("PUT", "/api/v1/streams/none/model", json={"model": "other"}), 404, "unknown-stream")
+    problem(api.ask("PUT", "/api/v1/streams/door/model", json={"model": "other"}), 409, "conflict")
+    for body in ({"model": ""}, {}, {"model": "other", "fps": 3}):
+        problem(api.ask("PUT", "/api/v1/streams/gate/model", json=body), 422, "invalid")

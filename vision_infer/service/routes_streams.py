@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from vision_infer.core.result import utc
 from vision_infer.service.api_models import StateChange, StreamAnswer, state_change, stream_answer
@@ -70,6 +71,25 @@ def put_stream(
     else:
         view = backend.replace(name, from_api(data, before.settings, service))
     return stream_answer(view, context.clock)
+
+
+class ModelChoice(BaseModel):
+    """Which model a stream goes on with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(min_length=1, description="name of a model; null: the service's")
+
+
+@router.put("/streams/{name}/model", responses=problems(403, 404, 409, 415, 422))
+def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamAnswer:
+    """Let a stream go on with another model, between two frames: its connection stays, and no frame is lost.
+
+    The engine is loaded first; until then the stream goes on as it was.
+    """
+    backend = context.backend
+    settings = backend.stream(name).settings.model_copy(update={"model": choice.model})
+    return stream_answer(backend.replace(name, settings), context.clock)
 
 
 @router.delete("/streams/{name}", status_code=204, responses=problems(403, 404, 409))
