@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from vision_infer.core.errors import ModelError
-from vision_infer.model.catalogue import bundled_dir, list_models, model_dir, resolve_model
+from vision_infer.core.geometry import Size
+from vision_infer.model.catalogue import bundled_dir, graph_file, list_models, model_dir, model_inputs, resolve_model
 
 CARD = "name: {name}\ninput: {{width: 32, height: 32}}\n"
 
@@ -122,6 +123,22 @@ def test_a_file_goes_by_its_path(user: Path, bundled: Path) -> None:
     assert resolve_model(str(graph), user, {}, bundled) == graph
     with pytest.raises(ModelError, match=r"none.onnx: no such file"):
         resolve_model("none.onnx", user, {}, bundled)
+
+
+def test_the_graphs_of_other_input_sizes_are_known_by_their_names(user: Path, bundled: Path) -> None:
+    graph = add(user, "mine")
+    for name in ("model-384x640.onnx", "model-32x32.onnx", "model-0x5.onnx", "model-1x2x3.onnx", "model-ax5.onnx", "notes.txt"):
+        graph.with_name(name).write_bytes(b"")
+    found = model_inputs("mine", user, {}, bundled)
+    assert found == {Size(32, 32): graph, Size(640, 384): graph.with_name("model-384x640.onnx")}
+    assert next(iter(found.values())) == resolve_model("mine", user, {}, bundled)
+    assert [graph_file(size, Size(32, 32)) for size in found] == [path.name for path in found.values()]
+
+
+def test_a_file_has_the_size_of_its_card() -> None:
+    graph = bundled_dir() / "nanodet-416" / "model.onnx"
+    assert model_inputs(graph) == {Size(416, 416): graph}
+    assert model_inputs("nanodet-416", Path("nowhere"), {}) == {Size(416, 416): graph}
 
 
 def test_listing_models_does_not_import_onnx() -> None:

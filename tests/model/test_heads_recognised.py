@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -112,8 +113,6 @@ def test_a_value_for_each_pixel_is_a_segmentation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "word"), [(7, "oriented boxes"), (9, "pose")])
 def test_chosen_boxes_with_more_behind_them_are_refused(fabricate: Any, width: int, word: str) -> None:
-    import numpy as np
-
     chosen = (helper.make_node("TopK", ["mean", "axis"], ["best", "order"], axis=1),)
     with pytest.raises(ModelError, match=word):
         recognise_head(prepared(fabricate({"output": np.ones((30, width))}, extra=chosen)))
@@ -146,6 +145,18 @@ def test_scores_that_the_graph_does_not_tell_are_asked_for(tmp_path: Path) -> No
     with pytest.raises(ModelError, match=r"may be logits or probabilities.*say --scores"):
         import_model(path, "mine", "classify", model_dir=tmp_path / "models")
     assert not (tmp_path / "models").exists()
+
+
+def test_scores_that_are_ready_get_no_second_function(tmp_path: Path) -> None:
+    path = raw.detr(tmp_path / "raw.onnx", end="Sigmoid")
+    with pytest.raises(ModelError, match="'logits' end in Sigmoid already: leave --scores out"):
+        import_model(path, "mine", scores="sigmoid", model_dir=tmp_path / "models")
+
+
+def test_boxes_in_pixels_and_scores_apart_are_no_detr(fabricate: Any) -> None:
+    path = fabricate({"boxes": np.ones((30, 4)), "scores": np.ones((30, 5))})
+    with pytest.raises(ModelError, match="no head fits"):
+        recognise_head(prepared(path))
 
 
 @pytest.mark.parametrize(

@@ -112,12 +112,12 @@ def resolve_model(
 
 
 def model_inputs(
-    name: str, explicit: Path | None = None, environ: Mapping[str, str] | None = None, bundled: Path | None = None
+    name: str | Path, explicit: Path | None = None, environ: Mapping[str, str] | None = None, bundled: Path | None = None
 ) -> dict[Size, Path]:
     """The .onnx files of a model by input size; the first is the one that :func:`resolve_model` gives.
 
     Args:
-        name: of a model.
+        name: of a model, or the path of a file that ends in ``.onnx``, which has the one size that its card says.
         explicit: the user's folder, as for :func:`model_dir`. The others are as for :func:`list_models`.
         environ: the environment.
         bundled: the folder of the bundled models.
@@ -126,6 +126,10 @@ def model_inputs(
         ModelError: as :func:`resolve_model`.
     """
     path = resolve_model(name, explicit, environ, bundled)
+    if str(name).endswith(".onnx"):
+        from vision_infer.model.importing import read_deployment_card
+
+        return {read_deployment_card(path).input_size: path}
     card = read_card_file(path.with_name(CARD_FILE))
     found = {card.input_size: path}
     for other in sorted(path.parent.glob("model-*.onnx")):

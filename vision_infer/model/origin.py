@@ -18,6 +18,8 @@ PARTS = ("Split", "Slice", "Gather")
 """operators that pick some of the values"""
 LINEAR = frozenset({"Conv", "Gemm", "MatMul"})
 """what a head ends with where nothing is decoded"""
+_ENDS = frozenset({"Sigmoid", "Softmax", "HardSigmoid"})
+"""what makes probabilities"""
 _DEPTH = 64
 
 
@@ -124,10 +126,13 @@ def find_score_kind(network: RawNetwork, tensor: Tensor, width: int, logits: Sco
     Raises:
         ModelError: it cannot be told from the graph, and nobody said it.
     """
-    if network.scores is not None:
-        return network.scores, f"class scores: {network.scores}, as told"
     ops = Columns(network, tensor, width).ops(0, width)
-    if ops <= {"Sigmoid", "Softmax", "HardSigmoid"}:
+    if network.scores is not None:
+        if network.scores != "probabilities" and ops <= _ENDS:
+            message = f"{network.where}: the class scores '{tensor.name}' end in {' and '.join(sorted(ops))} already"
+            raise ModelError(message, "leave --scores out, or say --scores probabilities")
+        return network.scores, f"class scores: {network.scores}, as told"
+    if ops <= _ENDS:
         return "probabilities", f"class scores: probabilities, for they end in {' and '.join(sorted(ops))}"
     if ops == {"LogSoftmax"}:
         return "softmax", "class scores: logarithms of probabilities (LogSoftmax), so that a softmax is put behind"

@@ -130,7 +130,7 @@ def prove_import(proposal: Proposal, pictures: Sequence[NDArray[np.uint8]] | Non
         images = _fit(shown, size, proposal.card)
         graph = RawSession(path)
         alone = [_finite(graph.run({"images": images[index : index + 1]}), proposal.where) for index in range(_PICTURES)]
-        _check_values(alone, proposal)
+        _check_values(alone, size, proposal)
         expected, against = _expected(proposal, size, images, alone)
         worst = [0.0, 0.0]
         for count in BATCHES:
@@ -204,7 +204,7 @@ def _finite(outputs: Arrays, where: str) -> Arrays:
     return outputs
 
 
-def _check_values(alone: list[Arrays], proposal: Proposal) -> None:
+def _check_values(alone: list[Arrays], size: Size, proposal: Proposal) -> None:
     """What has to hold whatever the reference says: scores are 0–1, boxes are in pixels, embeddings have the length 1."""
     where = proposal.where
     if "embedding" in alone[0]:
@@ -215,7 +215,11 @@ def _check_values(alone: list[Arrays], proposal: Proposal) -> None:
     if low < -SCORE_TOLERANCE or high > 1 + SCORE_TOLERANCE:
         message = f"{where}: its scores are {low:.3g} to {high:.3g}, and no probabilities"
         raise ModelError(message, "say --scores sigmoid or softmax, or another --head")
-    if proposal.card.head in ("yolov5", "yolov8", "end2end") and max(float(np.abs(one["boxes"]).max()) for one in alone) <= 2:
+    far = max(float(np.abs(one["boxes"]).max()) for one in alone) if "boxes" in alone[0] else 0.0
+    if proposal.card.head == "detr" and far > 10 * max(size.width, size.height):
+        message = f"{where}: its boxes reach as far as {far:.0f} pixels: they are no shares of the input"
+        raise ModelError(message, "is it of head 'detr'?")
+    if proposal.card.head in ("yolov5", "yolov8", "end2end") and far <= 2:
         message = f"{where}: its boxes reach no further than 2: they are shares of the input, and not pixels"
         raise ModelError(message, "export it with boxes in pixels")
 

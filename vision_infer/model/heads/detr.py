@@ -84,6 +84,9 @@ def recognise(network: RawNetwork) -> str | None:
     if queries is None:
         return None
     scores, boxes = queries
+    # Others have outputs like these with boxes in pixels. Shares come from a sigmoid, or are named as in transformers.
+    if "Sigmoid" not in Columns(network, boxes, 4).ops(0, 4) and "pred_box" not in boxes.name:
+        return None
     each = f"for each of {scores.shape[1]} queries"
     return f"outputs '{scores.name}' of {scores.shape[2]} class scores and '{boxes.name}' of a box {each}"
 
