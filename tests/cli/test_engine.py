@@ -53,6 +53,14 @@ def test_list_build_show_and_prune(command: Command, graph: Path, tmp_path: Path
     assert "removed openvino-cpu-fp32 of tiny" in pruned.stdout
 
 
+def test_choose_is_remembered(command: Command, graph: Path) -> None:
+    chosen = command("engine", "choose", graph, "--seconds", "0.2", "--workers", "1")
+    assert chosen.returncode == 0, chosen.stderr
+    assert "trying openvino-cpu-fp32" in chosen.stderr
+    assert chosen.stdout.startswith("auto takes o")
+    assert command("engine", "list", graph).stdout.endswith(chosen.stdout)
+
+
 def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("network: model.onnx\nruntime: openvino\nworkers: 1\nthreads: 2\n")
     built = command("engine", "build", "mine.yaml", "--engine-dir", tmp_path / "here")

@@ -125,6 +125,33 @@ def build(
 
 
 @app.command()
+def choose(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIDEO|DIR|CONFIG", help="Frames to judge accuracy by. Without: only float32 is tried. Repeatable."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long the engines are timed.")] = 2.0,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    budget: Budget = None,
+    engine_dir: EngineDir = None,
+    model_dir: options.ModelDir = None,
+) -> None:
+    """Try a model's engines on this machine; 'auto' takes what was found from then on."""
+    from vision_infer.engine.auto import BUDGET_POINTS
+    from vision_infer.engine.open import EngineRequest
+    from vision_infer.precision.auto import choose_engine
+
+    path, _ = _possible(model, model_dir)
+    request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
+    allowed = BUDGET_POINTS if budget is None else budget
+    choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say)
+    typer.echo(f"auto takes {choice.reason}")
+
+
+@app.command()
 def prune(
     most: Annotated[float, typer.Option("--max-mb", min=0, metavar="MB", help="What may stay, last used first.")] = 4000,
     days: Annotated[

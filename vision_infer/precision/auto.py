@@ -1,0 +1,88 @@
+"""The trial by which ``auto`` gets to know a machine, with the user's own frames to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vision_infer.engine.auto import BUDGET_POINTS, TRIAL_S
+from vision_infer.engine.choices import Choice
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.known import try_here
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.passport import MeasuredAccuracy
+from vision_infer.precision.agreement import Agreement, Judge
+from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
+from vision_infer.stream.redact import redact
+
+NEEDS = FrameNeeds(calibration=1, search=1, evaluation=100)
+"""nothing is calibrated or searched for"""
+TIMED_FRAMES = 8
+
+
+def choose_engine(
+    path: Path,
+    request: EngineRequest,
+    data: Sequence[str] = (),
+    *,
+    budget: float = BUDGET_POINTS,
+    seconds: float = TRIAL_S,
+    say: Callable[[str], None] = lambda _: None,
+) -> Choice:
+    """Try the engines that a model can have here, and remember which one is best where ``request.engine_dir`` is given.
+
+    Args:
+        path: the model's deployment graph.
+        request: how the engine will be used: workers, threads, batch.
+        data: videos, pictures or a configuration of streams to judge accuracy by. Without any, only engines that compute in
+            float32 are tried, and those whose accuracy a passport proves.
+        budget: of accuracy, points.
+        seconds: how long the engines are timed.
+        say: told what is tried, and why an engine is left out.
+
+    Raises:
+        EngineError: no runtime is installed, or FP32 fails.
+        ModelError: the file is no deployment graph.
+        StreamError: the data cannot be read, or are too few.
+        UsageError: the data hold nothing to open.
+        OutputError: there is no space for the frames.
+    """
+    if not data:
+        return try_here(path, request, budget=budget, seconds=seconds, say=say)
+    with Frames(data, read_graph_facts(path).card, NEEDS, say=say) as frames:
+        judged = _Judged(frames.evaluation, ", ".join(Path(redact(source)).name for source in data))
+        timed = list(frames.evaluation.first(TIMED_FRAMES).pixels)
+        return try_here(path, request, frames=timed, agree=judged, budget=budget, seconds=seconds, say=say)
+
+
+class _Judged:
+    """FP32 runs the frames once, whatever is compared with it."""
+
+    def __init__(self, frames: FrameSet, told: str) -> None:
+        self._frames = frames
+        self._told = told
+        self._judge: Judge | None = None
+
+    def __call__(self, first: Engine, second: Engine) -> MeasuredAccuracy:
+        if self._judge is None:
+            self._judge = Judge(first, self._frames)
+        return measured(self._judge.compare(second), self._told)
+
+
+def measured(agreement: Agreement, data: str) -> MeasuredAccuracy:
+    """What a passport keeps of an agreement.
+
+    Args:
+        agreement: with FP32.
+        data: what it was judged on, in words.
+    """
+    return MeasuredAccuracy(
+        metric=agreement.metric,
+        value=round(agreement.lost.value, 3),
+        low=round(agreement.lost.low, 3),
+        high=round(agreement.lost.high, 3),
+        data=data,
+        frames=agreement.frames,
+        judged="proven" if agreement.proven else "not proven",
+    )
