@@ -65,6 +65,23 @@ def test_what_does_not_run_does_not_stall() -> None:
         assert rig.status("s1").state is S.CONNECTING
 
 
+def test_what_was_told_to_stop_does_not_stall() -> None:
+    """What is on its way is finished, which may take a while; nobody expects frames of it any more."""
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        steady(rig, clock, camera, 3, 0.04)
+        camera.hang_here()
+        until(camera.hangs.is_set)
+        rig.supervisor.stop()
+        clock.move(100)
+        _Watched(rig).look()
+        assert rig.status().state is S.LIVE
+        camera.release.set()
+        until(lambda: rig.status().state is S.STOPPED)
+
+
 def test_a_connection_begins_its_own_silence() -> None:
     """The last frame of the connection before is long ago: that is no stall of this one."""
     clock = HandClock()

@@ -55,7 +55,7 @@ class LiveWatch:
             if sample:
                 live.rate.sample(now, record.decoded, record.results)
             last = live.last_frame_ns
-            if record.state is not StreamState.LIVE or last is None:
+            if record.state is not StreamState.LIVE or last is None or worker.stopping.is_set():
                 continue
             silent_ns = now - last
             if silent_ns > max(LEAST_STALL_NS, STALL_INTERVALS * live.interval_ns):
