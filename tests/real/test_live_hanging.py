@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -12,6 +14,7 @@ import pytest
 
 from tests.cameras import ClockMount, RtspServer
 from tests.live_service import Running, camera
+from tests.media import ROOT
 from tests.serve_process import ServeProcess
 from vision_infer.pipeline.status import StreamState
 
@@ -70,6 +73,35 @@ def test_a_process_ends_while_cameras_hang(silent: str, tmp_path: Path) -> None:
         status, took_s = process.stop()
     assert status == 0
     assert took_s < 15, "expected: 0.5 s"
+
+
+HOOK = "import time\n\n\ndef hang(result):\n    time.sleep(600)\n    return result\n"
+
+
+def _with_a_hook_that_hangs(folder: Path) -> ServeProcess:
+    (folder / "hanging.py").write_text(HOOK, encoding="utf-8")
+    streams = f"streams: {{cam: {{detect: '{PATTERN}', hook: 'hanging:hang'}}}}"
+    return ServeProcess(folder, f"model: clock\n{streams}\n", PYTHONPATH=f"{folder}:{ROOT}")
+
+
+def test_the_end_waits_five_seconds_for_what_hangs(tmp_path: Path) -> None:
+    with _with_a_hook_that_hangs(tmp_path) as process:
+        process.wait(lambda: process.streams()["cam"]["status"]["dropped"].get("backlogged", 0) > 0, "results wait")
+        status, took_s = process.stop()
+        assert status == 0
+        assert 4.9 < took_s < 20, "expected: 5.2 s"
+        assert "was not finished within 5 s and is lost" in process.log
+        assert "stalled" not in process.log
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    with _with_a_hook_that_hangs(tmp_path) as process:
+        process.wait(lambda: process.streams()["cam"]["status"]["dropped"].get("backlogged", 0) > 0, "results wait")
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(lambda: process.ask("GET", "/readyz")[0] == 503, "the first signal has come")
+        status, took_s = process.stop()
+    assert status == 128 + signal.SIGTERM
+    assert took_s < 4, "expected: nothing"
 
 
 def test_a_camera_over_udp_comes_back() -> None:
