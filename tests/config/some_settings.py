@@ -76,7 +76,7 @@ SETTINGS = _some(
     model=LABELS,
     model_dir=st.none() | st.sampled_from(["/models", "a b"]),
     workers=st.none() | st.integers(1, 256),
-    results=_some(jsonl=st.none() | LABELS, rotate_mb=POSITIVE, keep=st.integers(0, 9)),
+    results=_some(jsonl=st.none() | LABELS, rotate_mb=POSITIVE, daily=st.booleans(), keep=st.integers(0, 9)),
     streams=st.dictionaries(NAMES, STREAMS, max_size=4).filter(
         lambda streams: len({name.lower() for name in streams}) == len(streams)
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -33,6 +34,7 @@ def test_what_is_told_of_a_stream() -> None:
     samples = scrape(api)
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="result") == 900
     assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="superseded") == 90
+    assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="failed") == 0
     assert value(samples, "vision_infer_stream_decoded_frames_total", stream="door") == 1000
     assert value(samples, "vision_infer_stream_age_seconds", stream="door", quantile="0.99") == pytest.approx(0.0955)
     assert value(samples, "vision_infer_stream_last_frame_seconds", stream="door") == pytest.approx(0.04)
@@ -64,12 +66,27 @@ def test_what_is_told_of_engines_clients_and_the_process() -> None:
     assert value(samples, "vision_infer_engine_batch_frames_bucket", le="1.0") == 10
     assert value(samples, "vision_infer_engine_batch_frames_bucket", le="4.0") == 15
     assert value(samples, "vision_infer_engine_batch_frames_sum") == 30
+    assert value(samples, "vision_infer_engine_failures_total", lane="main") == 0
     assert value(samples, "vision_infer_clients") == 0
     assert value(samples, "vision_infer_results_skipped_total") == 0
     assert value(samples, "vision_infer_ready") == 1
     assert value(samples, "process_resident_memory_bytes") > 0
     api.backend.is_ready = (False, "loading")
     assert value(scrape(api), "vision_infer_ready") == 0
+
+
+def test_failures_of_an_engine_are_told_and_those_of_frames_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Api()
+    (lane,) = api.backend.lanes()
+    failing = replace(lane, failures=7, error="cannot reach rtsp://a:secret@b/", failing=True)
+    monkeypatch.setattr(api.backend, "lanes", lambda: [failing])
+    api.backend.put("door", "rtsp://10.0.0.6/door", dropped={"failed": 9})
+    samples = scrape(api)
+    assert value(samples, "vision_infer_engine_failures_total", lane="main") == 7
+    assert value(samples, "vision_infer_stream_frames_total", stream="door", outcome="failed") == 9
+    (engine,) = api.get("/api/v1/engines").json()
+    shown = {name: engine[name] for name in ("failures", "error", "failing")}
+    assert shown == {"failures": 7, "error": "cannot reach rtsp://a:***@b/", "failing": True}
 
 
 def test_durations_are_folded_into_few_buckets() -> None:

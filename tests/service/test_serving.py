@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -25,6 +26,7 @@ from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.service import serving
 from vision_infer.service.file_watch import FileWatch
 from vision_infer.service.serving import Start, serve
+from vision_infer.sink.log_file import rotated_files
 
 __all__ = ["engines"]
 TEST = "test://?size=320x180&fps=20"
@@ -99,7 +101,10 @@ def serves(folder: Path, text: str) -> Iterator[Served]:
 def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
     rows = tmp_path / "rows.jsonl"
     streams = f"streams: {{a: {{url: '{TEST}'}}, b: {{url: '{TEST}'}}}}"
-    text = f"model: one\nservice: {{port: 0}}\nresults: {{jsonl: {rows}}}\n{streams}\n"
+    before = '{"stream": "a", "frame": 0}\n'
+    rows.write_text(before)
+    os.utime(rows, (0, 0))  # written on another day
+    text = f"model: one\nservice: {{port: 0}}\nresults: {{jsonl: {rows}, daily: true}}\n{streams}\n"
     with serves(tmp_path, text) as served:
         assert served.get("/healthz").status_code == 200
         until(lambda: served.get("/readyz").status_code == 200)
@@ -111,6 +116,7 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
         with pytest.raises(httpx.ConnectError):
             served.get("/healthz")
     assert engines.loaded == set()
+    assert [older.read_text() for older in rotated_files(rows)] == [before]
     text = rows.read_text()
     assert text.endswith("}\n")
     for line in text.splitlines():

@@ -38,7 +38,7 @@ def diff_command(
     """Compare the results of two runs: which frames and which detections only one has, and how far the others agree.
 
     The exit status is 0 when they are the same: the same frames, a partner for each detection, scores within the tolerance. It is
-    1 when they differ, 2 when they cannot be compared. Numbers of tracks are not compared.
+    1 when they differ, 2 when they cannot be compared. Numbers of tracks and embeddings are not compared.
     """
     from vision_infer.core.errors import UsageError
     from vision_infer.pipeline.diff import DiffSettings, diff

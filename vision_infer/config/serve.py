@@ -216,6 +216,7 @@ class ResultsSettings(_Settings):
         default=None, min_length=1, description="file; `{stream}` in its name gives one for each stream; null: none"
     )
     rotate_mb: float = Field(default=100.0, gt=0, le=1_000_000, description="a new file is begun after so many megabytes")
+    daily: bool = Field(default=False, description="a new file is begun with each day (UTC) too")
     keep: int = Field(default=10, ge=0, le=100_000, description="rotated files that are kept, of each name")
 
 
@@ -232,6 +233,7 @@ class ServeSettings(_Settings):
     engine: str = Field(
         default="auto", min_length=1, description="name of an engine, such as onnxruntime-cpu-fp32; auto: the best"
     )
+    engine_dir: Path | None = Field(default=None, description="where engines are kept; null: $VISION_INFER_HOME/engines")
     device: str = Field(default="auto", min_length=1, description="cpu, cuda:0 …; auto: the best")
     workers: int | None = Field(default=None, ge=1, le=256, description="batches in flight; null: as the machine has cores")
     threads: int | None = Field(

@@ -81,7 +81,9 @@ class StreamAnswer(_Answer):
 class EngineAnswer(_Answer):
     """An engine that is loaded."""
 
-    name: str
+    name: str = Field(
+        description="of its lane: the model's; MODEL@HxW is another input size of it, then:MODEL takes crops of detections"
+    )
     model: str
     engine: str = Field(description="runtime-device-precision")
     input_size: PictureSize
@@ -96,6 +98,9 @@ class EngineAnswer(_Answer):
     inference_ms: dict[str, float] = Field(description="p50, p95, p99 of a batch, over the last minute or so")
     padded: int = Field(description="places of batches wasted so far")
     buffer_bytes: int
+    failures: int = Field(description="batches so far on which the engine failed")
+    error: str | None = Field(description="the last failure; null: there was none")
+    failing: bool = Field(description="it has failed on every batch lately")
 
 
 class ModelAnswer(_Answer):
@@ -200,6 +205,9 @@ def engine_answer(lane: LaneStatus) -> EngineAnswer:
         inference_ms={name: round(value, 3) for name, value in lane.inference_ms.items()},
         padded=lane.padded,
         buffer_bytes=lane.buffer_bytes,
+        failures=lane.failures,
+        error=None if lane.error is None else redact(lane.error),
+        failing=lane.failing,
     )
 
 

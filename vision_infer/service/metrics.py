@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from vision_infer import __version__
 from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.service.backend import Backend
 from vision_infer.telemetry.histogram import Histogram
@@ -71,7 +72,8 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
         for state in known:
             states.add_metric((name, state.value), int(status.state is state))
         frames.add_metric((name, "result"), status.results)
-        for reason, count in status.dropped.items():
+        # What has not failed yet is 0 from the beginning: an increase is seen only of what was there before.
+        for reason, count in ({DropReason.FAILED.value: 0} | status.dropped).items():
             frames.add_metric((name, reason), count)
         for key, milliseconds in status.age_ms.items():
             if key in _QUANTILES:
@@ -125,14 +127,16 @@ def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
     busy = CounterMetricFamily("vision_infer_engine_busy_seconds", "engine time, over all batches", labels=labels)
     frames = CounterMetricFamily("vision_infer_engine_frames", "frames inferred", labels=labels)
     padded = CounterMetricFamily("vision_infer_engine_padded_places", "places of batches wasted", labels=labels)
+    failures = CounterMetricFamily("vision_infer_engine_failures", "batches on which the engine failed", labels=labels)
     sizes = HistogramMetricFamily("vision_infer_engine_batch_frames", "frames in a batch", labels=labels)
     for lane in lanes:
         values = (lane.name, lane.model, lane.engine)
         busy.add_metric(values, lane.busy_ns / 1e9)
         frames.add_metric(values, lane.frames)
         padded.add_metric(values, lane.padded)
+        failures.add_metric(values, lane.failures)
         sizes.add_metric(values, _batch_buckets(lane.batches), sum(size * count for size, count in lane.batches.items()))
-    yield from (busy, frames, padded, sizes)
+    yield from (busy, frames, padded, failures, sizes)
 
 
 def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:

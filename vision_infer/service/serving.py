@@ -86,7 +86,7 @@ def _sinks(settings: ServeSettings, clock: Clock) -> list[Sink]:
     results = settings.results
     if results.jsonl is None:
         return []
-    return [JsonlLog(results.jsonl, rotate_bytes=round(results.rotate_mb * 1e6), keep=results.keep, clock=clock)]
+    return [JsonlLog(results.jsonl, round(results.rotate_mb * 1e6), results.daily, results.keep, clock)]
 
 
 def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
