@@ -305,11 +305,16 @@ def test_auto_takes_what_a_trial_found(graph: Path, tmp_path: Path) -> None:
             assert engine.name == ORT
 
 
-def test_a_passport_that_travels_goes_before_a_trial(graph: Path, tmp_path: Path) -> None:
+def test_of_passports_and_trials_the_newest_counts(graph: Path, tmp_path: Path) -> None:
     here = candidates(graph)
     remember(tmp_path / "engines", here, 1.0, Choice(here[0], "a trial"))
     (other,) = [one for one in here if one.engine == OPENVINO]
-    write_passport(passport(other, 1.6), passport_file(graph, OPENVINO))
+    now = datetime.datetime.now(datetime.UTC)
+    write_passport(passport(other, 1.6, date=now - datetime.timedelta(hours=1)), passport_file(graph, OPENVINO))
+    choice = known_choice(graph, tmp_path / "engines")
+    assert choice is not None
+    assert choice.reason == "a trial"
+    write_passport(passport(other, 1.6, date=now + datetime.timedelta(hours=1)), passport_file(graph, OPENVINO))
     choice = known_choice(graph, tmp_path / "engines")
     assert choice is not None
     assert choice.candidate == other

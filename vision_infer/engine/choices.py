@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
@@ -27,6 +27,8 @@ class Choice:
     candidate: Candidate
     reason: str
     """one line: ``openvino-cpu-fp32: 1.3× faster than onnxruntime-cpu-fp32 here (trial of 2.0 s)``"""
+    made_s: float = field(default=0.0, compare=False)
+    """when, seconds since 1970; 0: now"""
 
 
 def recall(engine_dir: Path, choices: Sequence[Candidate], budget: float) -> Choice | None:
@@ -38,9 +40,10 @@ def recall(engine_dir: Path, choices: Sequence[Candidate], budget: float) -> Cho
         budget: of accuracy, points; a choice for a greater one does not count.
     """
     try:
-        content = json.loads(_file(engine_dir, choices, budget).read_text(encoding="utf-8"))
+        path = _file(engine_dir, choices, budget)
+        content = json.loads(path.read_text(encoding="utf-8"))
         chosen = [one for one in choices if one.key().digest() == content["chosen"]]
-        return Choice(chosen[0], str(content["reason"]))
+        return Choice(chosen[0], str(content["reason"]), path.stat().st_mtime)
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return None
 
