@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from tests.engine.cache_keys import no_news
 from tests.engine.graphs import tiny_graph
 from tests.engine.test_engine_measure import Time, Timed
+from tests.engine.test_graph_facts import SCALE, with_nodes
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.auto import choose_by_passports, choose_by_trial, with_passports
@@ -111,9 +113,15 @@ def test_what_is_not_proven_is_not_taken(possible: list[Candidate]) -> None:
     assert chosen is not None
     assert chosen.candidate == reference
     assert chosen.reason == (
-        f"{ORT}: FP32 is fastest here ({OPENVINO} 0.8×, {BF16} 1.7× but its accuracy is not proven, "
+        f"{ORT}: nothing faster is within the budget ({OPENVINO} 0.8×, {BF16} 1.7× but its accuracy is not proven, "
         f"{INT8} 2.6× but its accuracy is not proven, by passports)"
     )
+
+
+def test_where_nothing_is_faster(possible: list[Candidate]) -> None:
+    chosen = by_passports(possible, passport(possible[0], 1.0), passport(possible[1], 0.8))
+    assert chosen is not None
+    assert chosen.reason == f"{ORT}: FP32 is fastest here ({OPENVINO} 0.8×, by passports)"
 
 
 def test_a_loss_over_the_budget_is_told(possible: list[Candidate]) -> None:
@@ -135,6 +143,7 @@ def test_a_latency_target(possible: list[Candidate]) -> None:
         chosen = by_passports(possible, *given, latency_ms=target)
         assert chosen is not None
         assert chosen.candidate.engine == expected
+    assert "nothing faster is within the budget and the 10 ms" in chosen.reason
 
 
 def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: list[Candidate]) -> None:
@@ -322,6 +331,24 @@ def test_of_passports_and_trials_the_newest_counts(graph: Path, tmp_path: Path) 
     choice = known_choice(graph, tmp_path / "engines")
     assert choice is not None
     assert choice.reason == "a trial"
+
+
+def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, card: ModelCard, tmp_path: Path) -> None:
+    small = tiny_graph(graph.with_name("model.int8.onnx"), card)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["share", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
+    ]
+    with_nodes(small, nodes, SCALE)
+    (int8,) = [one for one in candidates(graph) if one.engine == INT8]
+    request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
+    for accuracy, name in ((loss(0.4, 0.9), INT8), (loss(0.4, 1.9), ORT)):
+        write_passport(passport(int8, 2.6, accuracy), passport_file(small, INT8))
+        said: list[str] = []
+        with open_engine(graph, request, said.append) as engine:
+            assert engine.name == name
+            engine.warm_up()
+        assert said[0].startswith(f"{name}: ")
 
 
 def test_variants_lie_beside_the_graph(graph: Path, card: ModelCard) -> None:

@@ -17,8 +17,9 @@ from tests.engine.graphs import tiny_graph
 from tests.engine.runtimes import RUNTIMES, open_with
 from tests.media import ROOT
 from vision_infer.core.card import ModelCard, parse_card
-from vision_infer.core.errors import ModelError
+from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest, open_engine
 
 
 def with_nodes(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Any] | None = None) -> Path:
@@ -59,6 +60,13 @@ def test_a_graph_that_quantizes_is_int8(graph: Path, runtime: str) -> None:
     assert read_graph_facts(path).precision == "int8"
     with open_with(runtime, path) as engine:
         assert engine.name == f"{runtime}-cpu-int8"
+
+
+def test_a_graph_that_quantizes_is_not_computed_in_bfloat16(graph: Path) -> None:
+    pytest.importorskip("openvino")
+    path = with_nodes(graph, [helper.make_node("QuantizeLinear", ["share", "scale", "zero"], ["q"])], SCALE)
+    with pytest.raises(EngineError, match="graph of int8"):
+        open_engine(path, EngineRequest("openvino", compute="bf16"))
 
 
 @pytest.mark.parametrize(

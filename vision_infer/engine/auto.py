@@ -102,9 +102,11 @@ def choose_by_passports(
             for one in known
             if one.candidate != reference
         ]
-        return Choice(
-            reference, f"{reference.engine}: FP32 is fastest here ({', '.join(others) or 'nothing else'}, by passports)"
-        )
+        quicker = any((one.speed.fp32_ratio or 0) >= CLEARLY_FASTER for one in known if one.candidate != reference)
+        why = "nothing faster is within the budget" if quicker else "FP32 is fastest here"
+        if latency_ms is not None and quicker:
+            why += f" and the {latency_ms:g} ms"
+        return Choice(reference, f"{reference.engine}: {why} ({', '.join(others) or 'nothing else'}, by passports)")
     loss = best.passport.loss()
     told = "" if loss is None else f", {points(loss)} points on {loss.frames} frames of {loss.data}"
     passport = best.passport

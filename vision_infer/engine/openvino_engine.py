@@ -56,7 +56,7 @@ class OpenVinoEngine:
         compiled: what :meth:`export` gave for the same file, settings, runtime and processor; it loads in half the time.
 
     Raises:
-        EngineError: the runtime is not installed, or this processor has no bfloat16.
+        EngineError: the runtime is not installed, or bfloat16 is asked for of a processor or of a graph that does not do.
         ModelError: the file cannot be loaded or is no deployment graph.
     """
 
@@ -65,6 +65,8 @@ class OpenVinoEngine:
         facts = read_graph_facts(path)
         self.card = facts.card
         self.name = openvino_name(facts.precision, settings.compute)
+        if settings.compute == "bf16" and facts.precision != "fp32":
+            raise EngineError(f"{path} is a graph of {facts.precision}: only one of fp32 is computed in bf16", "use f32")
         core = load_openvino().Core()
         if settings.compute == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise EngineError("this processor does not compute in bfloat16", "use f32")
