@@ -158,14 +158,15 @@ def _chosen(net: Network, rows: str, classes: int, count: int = 20) -> str:
     return str(net.op("GatherElements", table, net.op("Tile", top, net.constant(np.array([1, 1, 6]))), axis=1))
 
 
-def yolov5(path: Path, classes: int = 7, **options: Any) -> Path:
-    """Three anchors a cell, everything behind a sigmoid, boxes decoded."""
+def yolov5(path: Path, classes: int = 7, maps: bool = False, **options: Any) -> Path:
+    """Three anchors a cell, everything behind a sigmoid, boxes decoded; older exports give each stride's map as well."""
     net = Network(**options)
-    width, levels = 5 + classes, []
+    width, levels, raw = 5 + classes, [], {}
     for tensor, stride in zip(net.features(), STRIDES, strict=True):
         high, wide = net.grid(stride)
         values = net.reshape(net.conv(tensor, 16, 3 * width), net.first, 3, width, high, wide)
-        values = net.op("Sigmoid", net.op("Transpose", values, perm=[0, 1, 3, 4, 2]))
+        values = raw[f"map{stride}"] = net.op("Transpose", values, perm=[0, 1, 3, 4, 2])
+        values = net.op("Sigmoid", values)
         xy, wh, rest = net.op("Split", values, net.constant(np.array([2, 2, 1 + classes])), outputs=3, axis=4)
         rows, columns = np.indices((high, wide))
         cells = np.stack([columns, rows], axis=-1)[None, None] - 0.5
@@ -173,7 +174,7 @@ def yolov5(path: Path, classes: int = 7, **options: Any) -> Path:
         sides = np.array([[1, 1], [1, 2], [2, 1]]).reshape(1, 3, 1, 1, 2) * stride * 2
         wh = net.op("Mul", net.op("Pow", net.op("Mul", wh, net.floats(2)), net.floats(2)), net.floats(sides))
         levels.append(net.reshape(net.op("Concat", xy, wh, rest, axis=4), net.first, 3 * high * wide, width))
-    return net.save(path, {"output0": net.op("Concat", *levels, axis=1)})
+    return net.save(path, {"output0": net.op("Concat", *levels, axis=1), **(raw if maps else {})})
 
 
 def yolox(path: Path, classes: int = 7, decoded: bool = False, **options: Any) -> Path:

@@ -119,6 +119,19 @@ def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> N
     assert folders(models) == ["mine"]
 
 
+def test_a_model_that_appears_meanwhile_is_not_replaced(fabricate: Any, models: Path) -> None:
+    path = raw_yolox(fabricate)
+    first = {}
+
+    def meanwhile(_: Any) -> None:
+        first["graph"] = import_model(path, "mine", fit="stretch", model_dir=models)
+
+    with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
+        import_model(path, "mine", fit="center", model_dir=models, prove=meanwhile)
+    assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
+    assert folders(models) == ["mine"]
+
+
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 101])
 def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str) -> None:
     with pytest.raises(ModelError, match="model name"):

@@ -52,6 +52,7 @@ def test_every_head_has_a_reference() -> None:
         (raw.yolov8, {"more": "chosen"}, None, {}),
         (raw.yolov8, {"more": "chosen"}, None, {"candidates": 7}),
         (raw.yolov5, {}, None, {}),
+        (raw.yolov5, {"maps": True}, None, {}),
         (raw.yolox, {}, None, {}),
         (raw.yolox, {"decoded": True}, "yolov5", {}),
         (raw.nanodet_plus, {}, None, {}),

@@ -18,7 +18,7 @@ from vision_infer.model.catalogue import GRAPH_FILE, graph_file
 from vision_infer.model.graph import check_contract, read_card, write_card
 from vision_infer.model.heads import find_head
 from vision_infer.model.labels import labels_of_file, read_labels
-from vision_infer.model.model_folder import new_folder, save_graph, write_card_file
+from vision_infer.model.model_folder import new_folder, refuse_taken, save_graph, write_card_file
 from vision_infer.model.network import RawNetwork, ScoreKind, find_image, fixed_size, prepare_network
 from vision_infer.model.reading import read_onnx
 from vision_infer.model.recognise import recognise_head
@@ -92,10 +92,8 @@ def import_model(
     """
     parse_card({"name": name, "input": {"width": 1, "height": 1}}, f"model name '{name}'")
     folder = model_dir / name
-    if folder.exists() and not overwrite:
-        raise ModelError(
-            f"there is a model '{name}' in {model_dir} already", "replace it with --overwrite, or choose another name"
-        )
+    if not overwrite:
+        refuse_taken(folder)
     # Whatever is None is left out, so that the defaults come from one place: the head.
     given: dict[str, Any] = {"fit": fit, "fill": fill, "color": color, "mean": mean, "std": std}
     given = {key: value for key, value in given.items() if value is not None}
@@ -108,7 +106,7 @@ def import_model(
         check_contract(model, card, file.name)
         card = card.model_copy(update={"name": name})
         write_card(model, card)
-        _put(folder, file, card, {card.input_size: model}, {}, (card.input_size,), None, prove)
+        _put(folder, file, card, {card.input_size: model}, {}, (card.input_size,), None, overwrite, prove)
         return folder / GRAPH_FILE
     own = fixed_size(find_image(model, file.name))
     sizes = tuple(dict.fromkeys(inputs)) or _usual_sizes(model, head) or (() if own is None else (own,))
@@ -129,7 +127,7 @@ def import_model(
         say(f"{file.name}: {len(named)} labels, as the file names them")
     graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, say)
     sources = {size: file if own in (None, size) else network.model for size, network in networks.items()}
-    _put(folder, file, card, graphs, sources, sizes, scores, prove)
+    _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
     return folder / GRAPH_FILE
 
 
@@ -202,10 +200,11 @@ def _put(
     sources: dict[Size, Path | onnx.ModelProto],
     sizes: tuple[Size, ...],
     scores: ScoreKind | None,
+    overwrite: bool,
     prove: Callable[[Proposal], None] | None,
 ) -> None:
     """Write a model, let it be proved, and put it in its place."""
-    with new_folder(folder) as (made, scratch):
+    with new_folder(folder, overwrite) as (made, scratch):
         paths, raws = {}, {}
         for size, graph in graphs.items():
             paths[size] = (made if size in sizes else scratch) / graph_file(size, sizes[0])

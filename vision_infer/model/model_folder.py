@@ -46,18 +46,30 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
         ) from error
 
 
+def refuse_taken(folder: Path) -> None:
+    """Refuse a name that a model has already.
+
+    Raises:
+        ModelError: says how to replace it.
+    """
+    if folder.exists():
+        message = f"there is a model '{folder.name}' in {folder.parent} already"
+        raise ModelError(message, "replace it with --overwrite, or choose another name")
+
+
 @contextmanager
-def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
+def new_folder(folder: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
     """Two temporary folders, of which the first takes the place of ``folder`` if all goes well; else nothing is left behind.
 
     Args:
-        folder: where the model will be; what is there is replaced.
+        folder: where the model will be.
+        overwrite: replace what is there.
 
     Yields:
         The folder of the model, and one for what is needed on the way and goes away.
 
     Raises:
-        ModelError: the folder cannot be written.
+        ModelError: the folder cannot be written, or a model has appeared there meanwhile.
     """
     temporary: Path | None = None
     absent = [path for path in (folder.parent, *folder.parent.parents) if not path.exists()]
@@ -70,6 +82,8 @@ def new_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
         made.mkdir(parents=True)
         scratch.mkdir()
         yield made, scratch
+        if not overwrite:
+            refuse_taken(folder)
         _swap(made, folder, temporary / "old")
         done = True
     except OSError as error:

@@ -107,7 +107,7 @@ def _cells_of(count: int, size: Size) -> NDArray[np.float64]:
 
 
 def _only(raw: Raw) -> NDArray[Any]:
-    (output,) = raw.outputs.values()
+    (output,) = (array for array in raw.outputs.values() if array.ndim < 5)
     return output
 
 

@@ -25,10 +25,14 @@ class Inside:
 
 
 def only_output(network: RawNetwork) -> Tensor | None:
-    """The output [1, …, …] of a network with one, and one input; None for others."""
-    if network.other_inputs or len(network.outputs) != 1 or len(network.outputs[0].shape) != 3:
+    """The output [1, …, …] of a network with one, and one input; None for others.
+
+    Older exporters give the maps [1, anchors, H, W, …] that it was made of as well, which are left aside.
+    """
+    outputs = [tensor for tensor in network.outputs if len(tensor.shape) != 5]
+    if network.other_inputs or len(outputs) != 1 or len(outputs[0].shape) != 3:
         return None
-    return network.outputs[0]
+    return outputs[0]
 
 
 def look_inside(network: RawNetwork, tensor: Tensor, width: int) -> Inside:

@@ -12,7 +12,7 @@ from vision_infer.model.decode import as_float, check_labels, columns, corners, 
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._yolo import STRIDES, look_inside, only_output
-from vision_infer.model.network import RawNetwork
+from vision_infer.model.network import RawNetwork, Tensor
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -26,8 +26,8 @@ DEFAULTS = HeadDefaults(
 )
 
 
-def _find_layout(network: RawNetwork) -> tuple[int, int, int] | None:
-    """Numbers of anchors, of columns, and of anchors in a cell; None where the output is another."""
+def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, int] | None:
+    """The output, numbers of anchors, of columns, and of anchors in a cell; None where the output is another."""
     tensor = only_output(network)
     if tensor is None:
         return None
@@ -35,7 +35,7 @@ def _find_layout(network: RawNetwork) -> tuple[int, int, int] | None:
     if anchors is None or width is None or width < 6:
         return None
     each = next((each for each in (3, 1) if find_strides(network.size, anchors, STRIDES, each)), None)
-    return None if each is None else (anchors, width, each)
+    return None if each is None else (tensor, anchors, width, each)
 
 
 def recognise(network: RawNetwork) -> str | None:
@@ -43,8 +43,8 @@ def recognise(network: RawNetwork) -> str | None:
     layout = _find_layout(network)
     if layout is None:
         return None
-    anchors, width, each = layout
-    inside = look_inside(network, network.outputs[0], width)
+    tensor, anchors, width, each = layout
+    inside = look_inside(network, tensor, width)
     if inside.boxes == "raw" or not inside.scores_only:
         return None
     if each == 1 and inside.objectness is False and not network.has_op("Exp"):
@@ -60,11 +60,11 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
         raise network.refuse(
             "yolov5", "it wants one output [1, N, 5 + classes] with one or three anchors for each cell of its strides"
         )
-    anchors, width, _ = layout
-    if look_inside(network, network.outputs[0], width).boxes == "raw":
+    tensor, anchors, width, _ = layout
+    if look_inside(network, tensor, width).boxes == "raw":
         raise network.refuse("yolov5", "its boxes are not decoded, but come straight from convolutions")
     check_labels(network, card, width - 5)
-    output = as_float(builder, network.outputs[0])
+    output = as_float(builder, tensor)
     objectness, classes = columns(builder, output, 4, 5, "objectness"), columns(builder, output, 5, width, "class_scores")
     scores = builder.add("Mul", objectness, classes, name="scores_all")
     top = top_pairs(builder, scores, anchors, width - 5, candidates)

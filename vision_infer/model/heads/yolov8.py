@@ -11,7 +11,7 @@ from vision_infer.model.decode import as_float, check_labels, columns, corners, 
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._yolo import STRIDES, look_inside, only_output
-from vision_infer.model.network import RawNetwork
+from vision_infer.model.network import RawNetwork, Tensor
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -25,8 +25,8 @@ DEFAULTS = HeadDefaults(
 )
 
 
-def _find_layout(network: RawNetwork) -> tuple[int, int, bool] | None:
-    """Numbers of anchors and of columns, and whether the anchors come first; None where the output is another."""
+def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, bool] | None:
+    """The output, numbers of anchors and of columns, and whether the anchors come first; None where the output is another."""
     tensor = only_output(network)
     if tensor is None:
         return None
@@ -34,9 +34,9 @@ def _find_layout(network: RawNetwork) -> tuple[int, int, bool] | None:
     if rows is None or columns_ is None:
         return None
     if rows >= 5 and find_strides(network.size, columns_, STRIDES):
-        return columns_, rows, False
+        return tensor, columns_, rows, False
     if columns_ >= 5 and find_strides(network.size, rows, STRIDES):
-        return rows, columns_, True
+        return tensor, rows, columns_, True
     return None
 
 
@@ -45,8 +45,8 @@ def recognise(network: RawNetwork) -> str | None:
     layout = _find_layout(network)
     if layout is None:
         return None
-    anchors, width, anchors_first = layout
-    inside = look_inside(network, network.outputs[0], width)
+    tensor, anchors, width, anchors_first = layout
+    inside = look_inside(network, tensor, width)
     if inside.boxes == "raw" or inside.objectness or not inside.scores_only:
         return None
     shape = f"{anchors} x (4 + {width - 4})" if anchors_first else f"(4 + {width - 4}) x {anchors}"
@@ -59,14 +59,14 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     layout = _find_layout(network)
     if layout is None:
         raise network.refuse("yolov8", "it wants one output [1, 4 + classes, N] with the N cells of its strides")
-    anchors, width, anchors_first = layout
-    inside = look_inside(network, network.outputs[0], width)
+    tensor, anchors, width, anchors_first = layout
+    inside = look_inside(network, tensor, width)
     if inside.boxes == "raw":
         raise network.refuse("yolov8", "its boxes are not decoded, but come straight from convolutions")
     if not inside.scores_only:
         raise network.refuse("yolov8", "there is more than class scores behind its boxes")
     check_labels(network, card, width - 4)
-    output = as_float(builder, network.outputs[0])
+    output = as_float(builder, tensor)
     if not anchors_first:
         output = builder.add("Transpose", output, name="rows", perm=[0, 2, 1])
     scores = columns(builder, output, 4, width, "scores_all")
