@@ -103,11 +103,30 @@ def import_model(
         if given or head or labels or inputs or scores or candidates is not None:
             message = f"{file.name}: is a deployment graph already, so that its head, labels and normalisation are fixed"
             raise ModelError(message, "leave these options out, or import the raw network")
-        check_contract(model, card, file.name)
-        card = card.model_copy(update={"name": name})
-        write_card(model, card)
+        card = _renamed(model, card, name, file)
         _put(folder, file, card, {card.input_size: model}, {}, (card.input_size,), None, overwrite, prove)
         return folder / GRAPH_FILE
+    networks, own = _prepare_all(model, file, head, inputs, scores)
+    sizes = tuple(dict.fromkeys(inputs)) or tuple(networks)[:1]
+    card = _card_of(networks[sizes[0]], file, name, head, labels, given, say)
+    graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, say)
+    sources = {size: file if own in (None, size) else network.model for size, network in networks.items()}
+    _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
+    return folder / GRAPH_FILE
+
+
+def _renamed(model: onnx.ModelProto, card: ModelCard, name: str, file: Path) -> ModelCard:
+    """Give a deployment graph another name; its new card."""
+    check_contract(model, card, file.name)
+    renamed = card.model_copy(update={"name": name})
+    write_card(model, renamed)
+    return renamed
+
+
+def _prepare_all(
+    model: onnx.ModelProto, file: Path, head: str | None, inputs: tuple[Size, ...], scores: ScoreKind | None
+) -> tuple[dict[Size, RawNetwork], Size | None]:
+    """The network at each size that is asked for, or at its own or its family's; and the size that the file is written for."""
     own = fixed_size(find_image(model, file.name))
     sizes = tuple(dict.fromkeys(inputs)) or _usual_sizes(model, head) or (() if own is None else (own,))
     networks = {size: prepare_network(model, file.name, size, scores) for size in sizes}
@@ -116,19 +135,22 @@ def import_model(
     # A network that is rewritten for other sizes is proved at its own as well, where the file itself can be run.
     if own is not None and own not in networks:
         networks[own] = prepare_network(model, file.name, own, scores)
-    first = networks[sizes[0]]
+    return networks, own
+
+
+def _card_of(
+    network: RawNetwork, file: Path, name: str, head: str | None, labels: str | Path | None, given: dict[str, Any], say: Say
+) -> ModelCard:
+    """The card of a network, whose head is recognised where it is not given."""
     if head is None:
-        head, reason = recognise_head(first)
+        head, reason = recognise_head(network)
         say(f"{file.name}: head '{head}', for it has {reason}")
-    given |= {"labels": read_labels(labels), "weights": {"source": file.name, "sha256": _sha256(file)}}
-    card = _make_card(first, name, head, given)
-    if labels is None and (named := labels_of_file(first.metadata)) is not None:
+    read = {"labels": read_labels(labels), "weights": {"source": file.name, "sha256": _sha256(file)}}
+    card = _make_card(network, name, head, given | read)
+    if labels is None and (named := labels_of_file(network.metadata)) is not None:
         card = card.model_copy(update={"labels": named})
         say(f"{file.name}: {len(named)} labels, as the file names them")
-    graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, say)
-    sources = {size: file if own in (None, size) else network.model for size, network in networks.items()}
-    _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
-    return folder / GRAPH_FILE
+    return card
 
 
 def read_deployment_card(file: Path) -> ModelCard:
