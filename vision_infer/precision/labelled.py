@@ -45,7 +45,7 @@ def labelled_judge(annotations: Path, images: Path) -> Callable[[Path], tuple[Co
 
 
 class LabelledJudge:
-    """FP32's mAP on annotated pictures, with which other engines are compared.
+    """FP32's mAP on annotated pictures, with which other engines are compared; boxes around crowds are left out.
 
     Args:
         engine: FP32, open.
@@ -65,7 +65,8 @@ class LabelledJudge:
         self.layouts: list[Letterbox] = []
         shape = (len(truth.getImgIds()), card.input.height, card.input.width, 3)
         # On the disk: the five thousand pictures of a usual set would be gigabytes of memory.
-        self._pixels = np.memmap(tempfile.TemporaryFile(), np.uint8, "w+", shape=shape)  # noqa: SIM115
+        with tempfile.TemporaryFile() as file:
+            self._pixels = np.memmap(file, np.uint8, "w+", shape=shape)
         self._truth: list[Detections] = []
         for number, entry in enumerate(truth.loadImgs(truth.getImgIds())):
             path = images / entry["file_name"]

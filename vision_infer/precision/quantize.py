@@ -35,6 +35,7 @@ from vision_infer.precision.proof import Compare, Origin, Proof, make_passport, 
 from vision_infer.precision.ranges import collect_activations
 from vision_infer.precision.search import Found, Search
 from vision_infer.precision.target import choose_target, write_target
+from vision_infer.stream.redact import redact
 
 Say = Callable[[str], None]
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
@@ -202,8 +203,12 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _words(data: tuple[str, ...]) -> str:
-    """What it was judged on, by names that tell no paths."""
-    return ", ".join(Path(one).name or one for one in data)
+    """What it was judged on, by names that tell no paths: a file's own, a folder's with that of the folder around it."""
+    named = []
+    for one in data:
+        parts = Path(one).parts
+        named.append("/".join(parts[-2:] if Path(one).is_dir() else parts[-1:]) or redact(one))
+    return ", ".join(named)
 
 
 def _refused(name: str, what: str, refusal: str, best: Proof, found: Found | None) -> ModelError:

@@ -102,7 +102,11 @@ class Search:
         return self._found(best, recipe, method, budget, layers, len(names), finished)
 
     def _best_method(self, recipe: Int8Recipe) -> Method:
-        """The method of calibration that agrees best with FP32 when all is quantized."""
+        """The method of calibration that loses clearly least when all is quantized.
+
+        They are tried from the widest ranges to the narrowest. Where two lose about the same the wider stays: on frames that are
+        not here it cuts nothing off.
+        """
         best: tuple[float, Method] | None = None
         for method in METHODS:
             try:
@@ -112,9 +116,8 @@ class Search:
                 last = error
                 continue
             self._say(f"calibration {method}: {agreement.lost} points lost")
-            # By the value and not by the interval: all three are judged on the same frames.
             if best is None or agreement.lost.value < best[0]:
-                best = (agreement.lost.value, method)
+                best = (agreement.lost.low, method)
                 self._tried[0] = (model, agreement)
         if best is None:
             raise last

@@ -1,0 +1,168 @@
+"""What FP16, bfloat16 and both forms of INT8 cost in accuracy and gain in speed: the table of docs/precision.md.
+
+    python -m benchmarks.precision MODEL… --data VIDEO… --labels instances.json --images DIR [--out FILE.md]
+
+INT8 stands there twice where the budget is not held at once: with all layers, and as the search leaves it. Calibration and search
+have frames of their own; the annotated pictures take part in neither. Times are measured in turns with FP32 on ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import onnx
+
+from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.device import available_cpus, cpu_facts
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.engine_key import runtime_version
+from vision_infer.engine.measure import faster, measure_speed
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.precision.accuracy import read_annotations
+from vision_infer.precision.agreement import TYPICAL_MAP, Judge, published_map
+from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
+from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
+from vision_infer.precision.int8 import FORMS, Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.labelled import LabelledJudge
+from vision_infer.precision.proof import open_reference
+from vision_infer.precision.ranges import collect_activations, find_ranges
+from vision_infer.precision.search import Search
+
+BUDGET = 1.0
+SEARCH_S = 300.0
+HEADINGS = (
+    "network, graph",
+    "runtime",
+    "found again, IoU: 40 pictures",
+    "AP lost there by annotations; by FP32 mirrored",
+    "found again, IoU: video",
+    "agreement, AP",
+    "points lost",
+    "times FP32",
+)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Of one network."""
+
+    video: Judge
+    pictures: Judge
+    labels: LabelledJudge
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Accuracy and speed of precisions.")
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--model-dir", type=Path)
+    parser.add_argument("--out", type=Path, help="default: standard output")
+    options = parser.parse_args()
+    rows = [row for model in options.models for row in _measure(model, options)]
+    name, instructions = cpu_facts()
+    versions = ", ".join(f"{one} {runtime_version(one)}" for one in ("onnxruntime", "openvino") if find_spec(one))
+    day = datetime.datetime.now(datetime.UTC).date()
+    lines = [f"{day}, {name}, {available_cpus()} cores ({' '.join(instructions)}), {versions}", ""]
+    lines += [f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}", *(f"| {' | '.join(row)} |" for row in rows)]
+    text = "\n".join(lines) + "\n"
+    if options.out is None:
+        print(text)
+    else:
+        options.out.write_text(text)
+
+
+def _measure(model: str, options: argparse.Namespace) -> Iterator[list[str]]:
+    source = resolve_model(model, options.model_dir)
+    with open_reference(source) as fp32, tempfile.TemporaryDirectory() as folder:
+        needs = FrameNeeds(calibration=64, search=100, evaluation=200)
+        with (
+            Frames(options.data, fp32.card, needs) as frames,
+            Frames([str(options.images)], fp32.card, FrameNeeds(100, 100, 100)) as all_pictures,
+        ):
+            judges = Judges(
+                Judge(fp32, frames.evaluation),
+                Judge(fp32, _joined(all_pictures)),
+                LabelledJudge(fp32, read_annotations(options.labels), options.images),
+            )
+            _say(model, f"{judges.labels.compare(fp32).figures['map_fp32']:.2f} mAP in FP32")
+            for what, graph in _graphs(model, source, frames, fp32, Path(folder)):
+                for runtime, compute in _runtimes(what):
+                    yield _row(f"{model}, {what}", EngineRequest(runtime, "cpu", compute=compute), graph, source, judges)
+
+
+def _joined(frames: Frames) -> FrameSet:
+    """All three sets as one."""
+    sets = (frames.calibration, frames.search, frames.evaluation)
+    pixels = [pixels for one in sets for pixels in one.pixels]
+    return FrameSet(pixels, sum((one.letterboxes for one in sets), ()), sum((one.names for one in sets), ()))
+
+
+def _graphs(model: str, source: Path, frames: Frames, fp32: Engine, folder: Path) -> Iterator[tuple[str, Path]]:
+    yield "FP32", source
+    simple, pixels = simplify(onnx.load(source), model), frames.calibration.pixels
+    large = large_tensors(collect_activations(simple, float_tensors(simple), pixels[:16], model))
+    yield "FP16", _save(to_half(simple, large, model).model, folder / "fp16.onnx")
+    activations = collect_activations(simple, calibrated_tensors(simple), pixels, model)
+    judge = Judge(fp32, frames.search)
+    for form in FORMS:
+        search = Search(simple, activations, judge, open_reference, model, lambda line: _say(model, line))
+        found = search.run(Int8Recipe(form), BUDGET, SEARCH_S)
+        whole = quantize(simple, find_ranges(activations, found.method), replace(found.recipe, kept=frozenset()), model)
+        yield f"INT8 {form}, all {found.count} layers ({found.method})", _save(whole, folder / f"{form}.onnx")
+        if found.recipe.kept:
+            what = f"INT8 {form}, {len(found.recipe.kept)} of {found.count} layers kept"
+            yield what, _save(found.model, folder / f"{form}-kept.onnx")
+
+
+def _runtimes(what: str) -> list[tuple[str, str]]:
+    runtimes = [("onnxruntime", "f32")]
+    if find_spec("openvino"):
+        runtimes += [("openvino", "f32")]
+        if what == "FP32" and "avx512_bf16" in cpu_facts()[1]:
+            runtimes.append(("openvino", "bf16"))
+    return runtimes
+
+
+def _row(what: str, request: EngineRequest, graph: Path, source: Path, judges: Judges) -> list[str]:
+    label = f"{request.engine} {request.compute}" if request.compute == "bf16" else request.engine
+    try:
+        with open_engine(graph, replace(request, workers=1, threads=available_cpus())) as engine:
+            pictures, video, labels = (judge.compare(engine) for judge in (judges.pictures, judges.video, judges.labels))
+    except VisionInferError as error:
+        _say(what, error.message)
+        return [what, label, *["–"] * 6]
+    with open_engine(graph, request) as engine, open_engine(source, EngineRequest("onnxruntime", "cpu")) as reference:
+        rounds = measure_speed({"": reference, "it": engine}, rounds=5)
+    figures = [f"{one.figures['found_again']:.1f} %, {one.figures['mean_iou']:.3f}" for one in (pictures, video)]
+    # As shares: the networks' mAP on these pictures is another than the published one.
+    by_labels = 100 * labels.lost.value / labels.figures["map_fp32"]
+    by_mirror = 100 * pictures.lost.value / (published_map(judges.pictures.card) or TYPICAL_MAP)
+    row = [what, label, figures[0], f"{by_labels:.1f} %; {by_mirror:.1f} %", figures[1]]
+    row += [f"{video.figures['agreement']:.1f}", str(video.lost), f"{faster(rounds['it'], rounds['']).times.median:.2f}"]
+    _say(*row)
+    return row
+
+
+def _save(model: onnx.ModelProto, path: Path) -> Path:
+    onnx.save(model, path)
+    return path
+
+
+def _say(*words: str) -> None:
+    print(time.strftime("%H:%M:%S"), *words, sep=" | ", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Annotations as the judge, on real pictures; the frames that differ most, as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import media
+from tests.precision.test_agreement import CARD, COUNT, judge, outputs
+from tests.precision.tiny import ScriptedEngine
+from vision_infer.core.errors import ModelError, OutputError, StreamError, UsageError
+from vision_infer.precision import pictures as module
+from vision_infer.precision.accuracy import read_annotations
+from vision_infer.precision.labelled import LabelledJudge, labelled_judge
+from vision_infer.precision.pictures import write_worst
+from vision_infer.precision.proof import Proof, open_reference
+
+
+def test_annotations_judge_as_coco_does(bundled: Path) -> None:
+    pytest.importorskip("pycocotools")
+    folder = media.asset("images/coco_val_ccby")
+    compare, data = labelled_judge(folder / "instances.json", folder / "images")(bundled)
+    assert data == "instances.json (40 annotated pictures)"
+    with open_reference(bundled) as engine:
+        agreement = compare(engine)
+    assert agreement.figures["map_fp32"] == pytest.approx(29.4, abs=0.5)  # tests/precision/test_accuracy.py has pycocotools' own
+    assert agreement.lost.value == agreement.lost.low == agreement.lost.high == 0
+    assert (agreement.frames, agreement.objects, agreement.proven) == (40, 385, False)  # of 391 boxes six are crowds
+
+
+def test_annotations_that_fit_nothing(bundled: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    folder = media.asset("images/coco_val_ccby")
+    with pytest.raises(UsageError, match="cannot be read"):
+        labelled_judge(tmp_path / "none.json", folder)
+    truth = read_annotations(folder / "instances.json")
+    with open_reference(bundled) as engine, pytest.raises(StreamError, match="no such file"):
+        LabelledJudge(engine, truth, tmp_path)
+    classifier = CARD.model_copy(update={"task": "classify"})
+    with pytest.raises(ModelError, match="is for 'classify'"):
+        LabelledJudge(ScriptedEngine(classifier, []), truth, folder)
+
+
+def drawn(folder: Path | None, overwrite: bool = False) -> tuple[str, ...]:
+    fp32 = judge()
+    agreement = fp32.compare(ScriptedEngine(CARD, outputs(lost=5)))
+    return write_worst(folder, fp32, Path("model.onnx"), cast(Proof, SimpleNamespace(agreement=agreement)), overwrite)
+
+
+def test_the_frames_that_differ_most_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other: dict[str, Any] = outputs(lost=5)[0]
+    monkeypatch.setattr(module, "open_reference", lambda _: ScriptedEngine(CARD, [other]))
+    paths = drawn(tmp_path / "worst")
+    assert len(paths) == 6
+    picture = cv2.imread(paths[0])
+    assert picture is not None
+    height, width = picture.shape[:2]
+    assert width == 2 * 64 + 4
+    assert height > 64
+    assert np.ptp(picture) > 100
+    with pytest.raises(OutputError, match="exists already"):
+        drawn(tmp_path / "worst")
+    assert drawn(tmp_path / "worst", overwrite=True) == paths
+    assert drawn(None) == ()
+    assert len(list((tmp_path / "worst").iterdir())) == 6 < COUNT
