@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -32,3 +34,15 @@ def bundled() -> Path:
     """The deployment graph of the bundled default model."""
     pytest.importorskip("onnxruntime")
     return ROOT / "models" / "nanodet-416" / "model.onnx"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this machine's user has measured or imported decides nothing in a test."""
+    before = os.environ.get("VISION_INFER_HOME")
+    os.environ["VISION_INFER_HOME"] = str(tmp_path_factory.mktemp("home"))
+    yield
+    if before is None:
+        del os.environ["VISION_INFER_HOME"]
+    else:
+        os.environ["VISION_INFER_HOME"] = before

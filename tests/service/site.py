@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -67,8 +67,8 @@ class Engines:
             raise ModelError(f"unknown model {model!r}", "there are one, two, three")
         return Path(model)
 
-    def open(self, path: Path, request: EngineRequest) -> CountedEngine:
-        del request
+    def open(self, path: Path, request: EngineRequest, say: Callable[[str], None]) -> CountedEngine:
+        del request, say
         self.before_open(path.name)
         if path.name == "broken":
             raise EngineError("broken: cannot be loaded", "choose another")

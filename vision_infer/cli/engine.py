@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, build and remove engines: a model made ready for this machine.", no_args_is_help=True)
 
-EngineDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Where engines are kept. Default: $VISION_INFER_HOME/engines.")
-]
 Budget = Annotated[float | None, typer.Option(min=0, metavar="POINTS", help="Loss of accuracy that is accepted. Default: 1.0.")]
 MODEL_HELP = "Name of a model, or a deployment graph (.onnx)."
 
@@ -27,7 +24,7 @@ MODEL_HELP = "Name of a model, or a deployment graph (.onnx)."
 def list_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "nanodet-416",
     budget: Budget = None,
-    engine_dir: EngineDir = None,
+    engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
@@ -60,7 +57,7 @@ def list_command(
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     engine: Annotated[str | None, typer.Argument(metavar="ENGINE", help="Such as openvino-cpu-fp32. Default: all.")] = None,
-    engine_dir: EngineDir = None,
+    engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
@@ -90,7 +87,7 @@ def build(
     threads: options.Threads = None,
     budget: Budget = None,
     accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Build it even if it is known to lose more.")] = False,
-    engine_dir: EngineDir = None,
+    engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
@@ -136,7 +133,7 @@ def choose(
     workers: options.Workers = None,
     threads: options.Threads = None,
     budget: Budget = None,
-    engine_dir: EngineDir = None,
+    engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
 ) -> None:
     """Try a model's engines on this machine; 'auto' takes what was found from then on."""
@@ -157,7 +154,7 @@ def prune(
     days: Annotated[
         float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not used since goes.")
     ] = None,
-    engine_dir: EngineDir = None,
+    engine_dir: options.EngineDir = None,
 ) -> None:
     """Remove engines that were not used for longest, and what builders left that were killed."""
     from vision_infer.engine.cache import EngineCache

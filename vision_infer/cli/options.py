@@ -50,6 +50,9 @@ Hook = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Calle
 Every = Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")]
 
 Engine = Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")]
+EngineDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Where engines are kept. Default: $VISION_INFER_HOME/engines.")
+]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help="Where to run.")]
 Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Batches in flight. Default: CPUs / threads; 2 on a GPU.")]
 Threads = Annotated[

@@ -29,6 +29,7 @@ def run_command(
     model: options.Model = "nanodet-416",
     model_dir: options.ModelDir = None,
     engine: options.Engine = "auto",
+    engine_dir: options.EngineDir = None,
     device: options.Device = "auto",
     workers: options.Workers = None,
     threads: options.Threads = None,

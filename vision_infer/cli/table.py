@@ -21,6 +21,8 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         f"{summary.model} on {summary.engine}",
         soft_wrap=True,
     )
+    for reason in summary.engine_reasons:
+        console.print(reason, soft_wrap=True, markup=False)
     busy = ", ".join(f"{stage} {fraction:.0%}" for stage, fraction in summary.busy.items())
     console.print(f"bound by {summary.bound_by} (busy: {busy})", soft_wrap=True)
     console.print(

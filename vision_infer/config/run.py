@@ -28,6 +28,7 @@ class RunSettings(BaseModel):
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="name of a model, or a deployment graph (.onnx)")
     model_dir: Path | None = Field(default=None, description="folder of the user's models")
     engine: str = "auto"
+    engine_dir: Path | None = Field(default=None, description="where engines and their passports are kept")
     device: str = "auto"
     workers: int | None = Field(default=None, ge=1, le=256, description="batches in flight")
     threads: int | None = Field(default=None, ge=1, le=256, description="threads of each batch on the CPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import ModelError, StreamError, VisionInferError
 from vision_infer.core.geometry import Size
+from vision_infer.engine.cache import engine_dir
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
@@ -60,9 +62,14 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     job = _plan(settings, found)
     libraries = threading.Thread(target=_import_libraries, args=(settings, job), name="imports", daemon=True)
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
+    reasons: list[str] = []
     with ExitStack() as engines:
         lanes = [
-            make_lane(engines.enter_context(open_engine(path, engine_request(settings))), settings, size if number else None)
+            make_lane(
+                engines.enter_context(open_engine(path, engine_request(settings), reasons.append)),
+                settings,
+                size if number else None,
+            )
             for number, (size, path) in enumerate(job.models.items())
         ]
         check_task(job.plan, lanes[0].engine.card)
@@ -78,7 +85,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
         for lane in lanes:
             lane.engine.warm_up()
         libraries.join()
-        return _run(job, lanes, commands, hook, stopping, progress)
+        return replace(_run(job, lanes, commands, hook, stopping, progress), engine_reasons=tuple(reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,8 @@ def read_options(settings: RunSettings) -> ReadOptions:
 
 def engine_request(settings: RunSettings) -> EngineRequest:
     """The part of the settings that chooses the engine."""
-    return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch)
+    folder = engine_dir(settings.engine_dir, os.environ)
+    return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
 
 
 def model_graphs(settings: RunSettings) -> dict[Size, Path]:

@@ -32,7 +32,9 @@ from vision_infer.stream.source import SourceSpec
 RESUMABLE = ("jsonl", "csv")
 """kinds of output that go on inside a source"""
 
-_WITHOUT_EFFECT = frozenset({"sources", "resume", "overwrite", "workers", "threads", "batch", "model_dir", "device"})
+_WITHOUT_EFFECT = frozenset(
+    {"sources", "resume", "overwrite", "workers", "threads", "batch", "model_dir", "engine_dir", "device"}
+)
 """settings that may differ: they change neither the results nor where they are"""
 
 

@@ -46,6 +46,8 @@ class RunSummary:
     """it was stopped before its end"""
     encoders: dict[str, str] = field(default_factory=dict)
     """for each annotated video the encoder that made it"""
+    engine_reasons: tuple[str, ...] = ()
+    """why it is this engine, and what took longer than usual to open it; a line each"""
     exit_status: int = 0
     """of the command: 0, or that of the worst error of a source or its outputs"""
 
@@ -76,6 +78,7 @@ class RunSummary:
             "sources": list(self.sources),
             "model": self.model,
             "engine": self.engine,
+            "engine_reasons": list(self.engine_reasons),
             "outputs": list(self.outputs),
             "encoders": self.encoders,
             "padded": self.padded,

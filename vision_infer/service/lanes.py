@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.errors import EngineError, ModelError, VisionInferError
+from vision_infer.engine.cache import engine_dir
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
@@ -197,9 +199,10 @@ class Lanes:
 
     def _load(self, path: Path, batch: int | None) -> Engine:
         settings = self._settings
-        request = EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, batch)
+        folder = engine_dir(settings.engine_dir, os.environ)
+        request = EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, batch, engine_dir=folder)
         try:
-            return open_engine(path, request)
+            return open_engine(path, request, lambda line: _log.info("%s", line))
         except EngineError:
             raise
         except MemoryError as error:
