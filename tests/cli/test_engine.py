@@ -74,7 +74,7 @@ def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> Non
     [
         (["build", "nanodt"], 3, "nanodet-416"),
         (["build", "none.yaml"], 4, "none.yaml"),
-        (["build", "nanodet-416", "--engine", "openvino-cpu-int8"], 4, "there are onnxruntime-cpu-fp32"),
+        (["build", "nanodet-416", "--engine", "openvino-cpu-fp16"], 4, "there are onnxruntime-cpu-fp32"),
         (["list", "none.onnx"], 3, "no such file"),
         (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot be made"),
     ],

@@ -182,7 +182,9 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 
 def test_no_engine_says_what_to_install(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 8, 3), 90, np.uint8))
-    hide = "import sys; sys.modules['onnxruntime'] = None; from vision_infer.cli.main import main; main()"
+    hide = (
+        "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None; from vision_infer.cli.main import main; main()"
+    )
     words = [sys.executable, "-c", hide, "run", str(tmp_path / "grey.png")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     one_line(done, 4, "pip install 'vision-infer[cpu]'")

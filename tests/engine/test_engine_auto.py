@@ -143,7 +143,9 @@ def test_a_latency_target(possible: list[Candidate]) -> None:
         chosen = by_passports(possible, *given, latency_ms=target)
         assert chosen is not None
         assert chosen.candidate.engine == expected
-    assert "nothing faster is within the budget and the 10 ms" in chosen.reason
+    none = by_passports(possible, *given, latency_ms=10)
+    assert none is not None
+    assert "nothing faster is within the budget and the 10 ms" in none.reason
 
 
 def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: list[Candidate]) -> None:

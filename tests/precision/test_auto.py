@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,13 @@ from vision_infer.precision.frames import FrameNeeds
 pytest.importorskip("openvino")
 
 
-def test_every_engine_is_compared_on_the_frames(bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def alone(bundled: Path, tmp_path: Path) -> Path:
+    """The bundled network without its variants and their passports."""
+    return Path(shutil.copy(bundled, tmp_path / "alone.onnx"))
+
+
+def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judges: list[Judge] = []
     kept: list[MeasuredAccuracy] = []
 
@@ -37,29 +44,29 @@ def test_every_engine_is_compared_on_the_frames(bundled: Path, tmp_path: Path, m
     monkeypatch.setattr(module, "measured", noted)
     monkeypatch.setattr(module, "NEEDS", FrameNeeds(calibration=1, search=1, evaluation=30))
     said: list[str] = []
-    request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path)
-    choice = choose_engine(bundled, request, [str(bikes())], seconds=0.5, say=said.append)
-    tried = [one for one in candidates(bundled)[1:] if one.facts.precision != "int8"]
+    request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
+    choice = choose_engine(alone, request, [str(bikes())], seconds=0.5, say=said.append)
+    tried = [one for one in candidates(alone)[1:] if one.facts.precision != "int8"]
     assert len(judges) == 1  # FP32 runs them once
     assert len(kept) == len(tried)
     assert {one.data for one in kept} == {"bikes.mp4"}
     assert kept[0].value == pytest.approx(0, abs=0.1)  # OpenVINO in float32
     assert all(f"trying {one.engine}" in said for one in tried)
-    assert choice.candidate in candidates(bundled)
-    assert known_choice(bundled, tmp_path) == choice
+    assert choice.candidate in candidates(alone)
+    assert known_choice(alone, tmp_path / "engines") == choice
 
 
-def test_without_frames_float32_alone_is_tried(bundled: Path) -> None:
+def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
     said: list[str] = []
-    choice = choose_engine(bundled, EngineRequest(device="cpu", workers=1), seconds=0.2, say=said.append)
+    choice = choose_engine(alone, EngineRequest(device="cpu", workers=1), seconds=0.2, say=said.append)
     assert choice.candidate.lossless
     assert not [line for line in said if "bf16" in line]
 
 
-def test_too_few_frames(bundled: Path) -> None:
+def test_too_few_frames(alone: Path) -> None:
     picture = next(asset("images/coco_val_ccby/images").glob("*.jpg"))
     with pytest.raises(StreamError, match="at least"):
-        choose_engine(bundled, EngineRequest(device="cpu"), [str(picture)])
+        choose_engine(alone, EngineRequest(device="cpu"), [str(picture)])
 
 
 @pytest.mark.parametrize(("proven", "judged"), [(True, "proven"), (False, "not proven")])

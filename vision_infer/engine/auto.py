@@ -22,6 +22,8 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
 from vision_infer.engine.passport import DeviceFacts, MeasuredAccuracy, MeasuredSpeed, Passport
 
+REFERENCE = "onnxruntime-cpu-fp32"
+"""to which the ratios of passports refer, installed or not"""
 BUDGET_POINTS = 1.0
 """loss of accuracy that is accepted unless another is given, points"""
 TRIAL_S = 2.0
@@ -87,7 +89,7 @@ def choose_by_passports(
     """The fastest within the budget; None where no passport says anything of a speed.
 
     Args:
-        reference: FP32, to which all ratios refer.
+        reference: FP32, which is taken where nothing is better.
         known: as :func:`with_passports` gives them.
         budget: of accuracy, points; the upper end of the loss's interval has to be within it.
         latency_ms: a batch must not take longer (95th percentile).
@@ -112,7 +114,7 @@ def choose_by_passports(
     passport = best.passport
     if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
         told += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
-    return Choice(best.candidate, f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {reference.engine}{told}")
+    return Choice(best.candidate, f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {REFERENCE}{told}")
 
 
 def points(loss: MeasuredAccuracy) -> str:
