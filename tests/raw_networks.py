@@ -88,6 +88,23 @@ class Network:
             steps.append(np.full((rows.size, 1), stride))
         return np.concatenate(places).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
+    def computed_cells(self, maps: list[str]) -> tuple[str, str]:
+        """The same cells, offset by a half, as exporters compute them from the maps' own shapes: [1, 2, N] and [1, 1, N]."""
+        places, steps = [], []
+        for tensor, stride in zip(maps, STRIDES, strict=True):
+            shape = self.op("Shape", tensor)
+            high, wide = (self.op("Gather", shape, self.constant(np.array(axis)), axis=0) for axis in (2, 3))
+            both = self.op("Concat", *(self.op("Unsqueeze", one, self.constant(np.array([0]))) for one in (high, wide)), axis=0)
+            sides = []
+            for count, column in ((wide, [1, -1]), (high, [-1, 1])):
+                numbers = self.op("Range", self.floats(0), self.op("Cast", count, to=TensorProto.FLOAT), self.floats(1))
+                line = self.reshape(self.op("Add", numbers, self.floats(0.5)), *column)
+                sides.append(self.reshape(self.op("Expand", line, both), 1, 1, -1))
+            places.append(self.op("Concat", *sides, axis=1))
+            filled = self.op("ConstantOfShape", both, value=numpy_helper.from_array(np.array([stride], np.float32)))
+            steps.append(self.reshape(filled, 1, 1, -1))
+        return self.op("Concat", *places, axis=2), self.op("Concat", *steps, axis=2)
+
     def save(self, path: Path, outputs: dict[str, str], opset: int = 17, metadata: dict[str, str] | None = None) -> Path:
         """Write the graph; outputs are named, and their shapes left to inference."""
         infos = []
@@ -121,15 +138,18 @@ def yolov8(
     rows = net.op("Concat", *levels, axis=2)
     bins, scores = net.op("Split", rows, net.constant(np.array([64, classes])), outputs=2, axis=1)
     places, steps = net.cells(0.5)
-    share = net.op("Transpose", net.reshape(bins, net.first, 4, 16, len(places)), perm=[0, 2, 1, 3])
+    count = -1 if isinstance(net.sides[0], str) else len(places)
+    share = net.op("Transpose", net.reshape(bins, net.first, 4, 16, count), perm=[0, 2, 1, 3])
     share = net.op("Softmax", share, axis=1)
     weights = net.floats(np.arange(16).reshape(1, 16, 1, 1))
-    distances = net.reshape(net.op("Conv", share, weights), net.first, 4, len(places))
+    distances = net.reshape(net.op("Conv", share, weights), net.first, 4, count)
     near, far = net.op("Split", distances, net.constant(np.array([2, 2])), outputs=2, axis=1)
-    anchors = net.floats(places.T[None])
+    anchors, strides = net.floats(places.T[None]), net.floats(steps.T[None])
+    if count == -1:
+        anchors, strides = net.computed_cells(maps)
     low, high = net.op("Sub", anchors, near), net.op("Add", anchors, far)
     centre = net.op("Div", net.op("Add", low, high), net.floats(2))
-    box = net.op("Mul", net.op("Concat", centre, net.op("Sub", high, low), axis=1), net.floats(steps.T[None]))
+    box = net.op("Mul", net.op("Concat", centre, net.op("Sub", high, low), axis=1), strides)
     parts, outputs = [box, net.op("Sigmoid", scores)], {}
     behind = {"pose": 51, "obb": 1, "segment": 32}.get(more, 0)
     if behind:

@@ -114,8 +114,9 @@ def test_each_input_size_is_proved_and_the_files_own_too(make: Callable[..., Pat
     ]
 
 
-def test_a_network_with_an_open_size_is_itself_proved_at_each(tmp_path: Path) -> None:
-    file = raw.yolox(tmp_path / "raw.onnx", open_size=True, batch="n")
+@pytest.mark.parametrize("make", [raw.yolox, raw.yolov8])  # the second computes its anchors from the shapes that come
+def test_a_network_with_an_open_size_is_itself_proved_at_each(make: Callable[..., Path], tmp_path: Path) -> None:
+    file = make(tmp_path / "raw.onnx", open_size=True, batch="n")
     proofs = proved(file, tmp_path / "models", inputs=(Size(320, 192), Size(96, 160)))
     assert [(proof.size, proof.against) for proof in proofs] == [
         (Size(320, 192), "the network as it came"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,15 +90,48 @@ def top_pairs(builder: GraphBuilder, scores: str, anchors: int, classes: int, ca
     best = builder.reduce_max(scores, 2, "anchor_best")
     _, top = builder.add_many("TopK", best, builder.ints("anchor_count", kept), name="anchor_top", outputs=2, axis=1)
     rows = gather_rows(builder, scores, top, "anchor_scores")
-    flat = builder.add("Reshape", rows, builder.ints("pair_shape", 0, kept * classes), name="pair_scores")
+    pairs = _pairs_of(builder, rows, kept, classes, count)
+    return replace(pairs, anchors=builder.add("GatherElements", top, pairs.anchors, name="top_anchors", axis=1))
+
+
+def _pairs_of(builder: GraphBuilder, scores: str, rows: int, classes: int, count: int) -> TopPairs:
+    """The best pairs among few rows [B, rows, C]; ``anchors`` are the numbers of rows."""
+    flat = builder.add("Reshape", scores, builder.ints("pair_shape", 0, rows * classes), name="pair_scores")
     values, pairs = builder.add_many("TopK", flat, builder.ints("pair_count", count), name="pair_top", outputs=2, axis=1)
     number = builder.ints("class_count", classes)
     position = builder.add("Div", pairs, number, name="pair_anchor")
     # The rest of the division, written so because not every runtime has Mod for int64.
     start = builder.add("Mul", position, number, name="pair_start")
     class_ids = builder.cast(builder.add("Sub", pairs, start, name="pair_class"), TensorProto.INT32, "pair_class_int32")
-    chosen = builder.add("GatherElements", top, position, name="top_anchors", axis=1)
-    return TopPairs(values, class_ids, chosen, count)
+    return TopPairs(values, class_ids, position, count)
+
+
+def top_pairs_channels_first(
+    builder: GraphBuilder, output: str, first: int, classes: int, anchors: int, candidates: int
+) -> tuple[TopPairs, str]:
+    """As :func:`top_pairs`, of an output [B, D, N] that holds scores behind other values; it is not transposed as a whole.
+
+    Args:
+        builder: takes the nodes.
+        output: float32 [B, D, N], D = ``first`` + C.
+        first: the first row of scores.
+        classes: C.
+        anchors: N.
+        candidates: K; less where there are less than K pairs.
+
+    Returns:
+        The pairs, whose ``anchors`` are numbers of rows of the second; and the best anchors' values, [B, n, D].
+    """
+    kept, width = min(candidates, anchors), first + classes
+    bounds = (builder.ints("scores_start", first), builder.ints("scores_stop", width), builder.ints("scores_axis", 1))
+    best = builder.reduce_max(builder.add("Slice", output, *bounds, name="scores_all"), 1, "anchor_best")
+    _, top = builder.add_many("TopK", best, builder.ints("anchor_count", kept), name="anchor_top", outputs=2, axis=1)
+    index = builder.add("Unsqueeze", top, builder.ints("anchor_axis", 1), name="anchor_column")
+    index = builder.add("Expand", index, builder.ints("anchor_rows", 1, width, 1), name="anchor_index")
+    rows = builder.add("GatherElements", output, index, name="anchor_values", axis=2)
+    rows = builder.add("Transpose", rows, name="rows", perm=[0, 2, 1])
+    scores = columns(builder, rows, first, width, "anchor_scores")
+    return _pairs_of(builder, scores, kept, classes, min(candidates, kept * classes)), rows
 
 
 def grid_counts(size: Size, strides: tuple[int, ...]) -> tuple[int, ...]:

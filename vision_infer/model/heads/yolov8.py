@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
-from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
+from vision_infer.model.decode import (
+    as_float,
+    check_labels,
+    columns,
+    corners,
+    find_strides,
+    gather_rows,
+    top_pairs,
+    top_pairs_channels_first,
+)
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._yolo import STRIDES, look_inside, only_output
@@ -67,10 +76,12 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
         raise network.refuse("yolov8", "there is more than class scores behind its boxes")
     check_labels(network, card, width - 4)
     output = as_float(builder, tensor)
-    if not anchors_first:
-        output = builder.add("Transpose", output, name="rows", perm=[0, 2, 1])
-    scores = columns(builder, output, 4, width, "scores_all")
-    top = top_pairs(builder, scores, anchors, width - 4, candidates)
-    rows = gather_rows(builder, columns(builder, output, 0, 4, "xywh_all"), top.anchors, "xywh_top")
+    if anchors_first:
+        scores = columns(builder, output, 4, width, "scores_all")
+        top = top_pairs(builder, scores, anchors, width - 4, candidates)
+        rows = gather_rows(builder, columns(builder, output, 0, 4, "xywh_all"), top.anchors, "xywh_top")
+    else:
+        top, best = top_pairs_channels_first(builder, output, 4, width - 4, anchors, candidates)
+        rows = gather_rows(builder, columns(builder, best, 0, 4, "xywh_all"), top.anchors, "xywh_top")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
     return Decoded(box, top.scores, top.class_ids)
