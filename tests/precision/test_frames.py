@@ -16,7 +16,7 @@ from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.precision import frames as module
-from vision_infer.precision.frames import FrameNeeds, Frames, find_frame_sources, thumbnail
+from vision_infer.precision.frames import FrameNeeds, Frames, find_frame_sources, in_words, thumbnail
 from vision_infer.stream.find import find_sources, open_source
 
 CARD = parse_card({"name": "small", "input": {"width": 64, "height": 48}}, "test")
@@ -145,6 +145,16 @@ def test_a_part_of_a_set_is_spread_over_it(tmp_path: Path) -> None:
         assert len(part) == len(part.pixels) == len(part.letterboxes) == 5
         assert (part.names[0], part.names[-1]) == (found.evaluation.names[0], found.evaluation.names[-1])
         assert len(found.evaluation.first(1000)) == len(found.evaluation)
+
+
+def test_sources_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    told = in_words(
+        ("/home/me/clip.mp4", str(tmp_path / "a" / "b"), "rtsp://user:secret@camera", "http://host/x.mp4?token=secret")
+    )
+    assert told.startswith("clip.mp4, a/b, rtsp://")
+    assert "secret" not in told
+    assert "/home" not in told
 
 
 def test_thumbnails() -> None:

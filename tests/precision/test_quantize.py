@@ -167,6 +167,13 @@ def test_a_network_that_gives_no_numbers(request_for: QuantizeRequest, tmp_path:
     assert listing(path.parent) == before
 
 
+def test_a_file_that_is_cut_off(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    path = tmp_path / "models" / "tiny" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ModelError, match="not an ONNX file"):
+        quantize_model(request_for)
+
+
 def test_a_full_disk_leaves_nothing(request_for: QuantizeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = listing(tmp_path / "models" / "tiny")
     plain = Path.write_bytes

@@ -173,6 +173,15 @@ def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
     return tuple(specs)
 
 
+def in_words(sources: Sequence[str]) -> str:
+    """Sources by names that tell neither paths nor secrets: files by their own, folders with the one around, URLs redacted."""
+    named = []
+    for one in sources:
+        parts = Path(one).parts
+        named.append(redact(one) if "://" in one or not parts else "/".join(parts[-2:] if Path(one).is_dir() else parts[-1:]))
+    return ", ".join(named)
+
+
 def _cameras(path: Path) -> list[SourceSpec]:
     import os
 

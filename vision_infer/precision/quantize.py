@@ -28,14 +28,13 @@ from vision_infer.model.graph import read_card, write_card
 from vision_infer.model.model_folder import card_to_yaml
 from vision_infer.precision.agreement import Judge
 from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
-from vision_infer.precision.frames import FrameNeeds, Frames
+from vision_infer.precision.frames import FrameNeeds, Frames, in_words
 from vision_infer.precision.int8 import FORMS, Form, Int8Recipe, calibrated_tensors, simplify
 from vision_infer.precision.pictures import write_worst
 from vision_infer.precision.proof import Compare, Origin, Proof, make_passport, open_reference, prove
 from vision_infer.precision.ranges import collect_activations
 from vision_infer.precision.search import Found, Search
 from vision_infer.precision.target import choose_target, write_target
-from vision_infer.stream.redact import redact
 
 Say = Callable[[str], None]
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
@@ -132,7 +131,7 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
         graph = work / target.graph
         _save(model, graph)
         judge = Judge(reference, frames.evaluation)
-        compare, data = (judge.compare, _words(request.data)) if request.judge is None else request.judge(source)
+        compare, data = (judge.compare, in_words(request.data)) if request.judge is None else request.judge(source)
         proofs = prove(graph, source, compare, say)
         best = min(proofs, key=lambda proof: (bool(proof.refusal(request.budget)), -proof.times_faster.times.median))
         drawn = write_worst(request.pictures, judge, graph, best, request.overwrite)
@@ -200,15 +199,6 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
         path.write_bytes(model.SerializeToString(deterministic=True))
     except OSError as error:
         raise ModelError(f"{path}: cannot be written: {error.strerror}", "make room there, or set TMPDIR") from error
-
-
-def _words(data: tuple[str, ...]) -> str:
-    """What it was judged on, by names that tell no paths: a file's own, a folder's with that of the folder around it."""
-    named = []
-    for one in data:
-        parts = Path(one).parts
-        named.append("/".join(parts[-2:] if Path(one).is_dir() else parts[-1:]) or redact(one))
-    return ", ".join(named)
 
 
 def _refused(name: str, what: str, refusal: str, best: Proof, found: Found | None) -> ModelError:
