@@ -1,7 +1,8 @@
-"""Two hundred streams come and go, cameras are lost again and again, and nothing is left of it."""
+"""Hundreds of streams come and go, cameras are lost again and again, and nothing is left of it."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ LIMIT_S = 240.0
 
 
 def _measured(module: str, argument: str) -> list[dict[str, Any]]:
-    """What a process says of itself, twice."""
+    """What a process says of itself, time after time."""
     command = [sys.executable, "-W", "error", "-m", module, argument]
     # With an arena for each thread, the C library's holes take some megabytes more now and then: that hides what is sought.
     environ = {**os.environ, "MALLOC_ARENA_MAX": "1"}
@@ -38,25 +39,28 @@ def server() -> Iterator[RtspServer]:
 
 
 @pytest.fixture(scope="module")
-def halves(server: RtspServer) -> list[dict[str, Any]]:
-    """What was there after a hundred streams, and after two hundred."""
+def hundreds(server: RtspServer) -> list[dict[str, Any]]:
+    """What was there after a hundred streams, after two hundred, and after three."""
     return _measured("tests.live_churn", server.url("/clock", "user", "s3cret"))
 
 
 @pytest.mark.parametrize("what", ["threads", "files", "tasks"])
-def test_nothing_is_left_open(halves: list[dict[str, Any]], what: str) -> None:
-    assert halves[1][what] == halves[0][what]
+def test_nothing_is_left_open(hundreds: list[dict[str, Any]], what: str) -> None:
+    assert hundreds[0][what] == hundreds[1][what] == hundreds[2][what]
 
 
-def test_memory_does_not_grow(halves: list[dict[str, Any]]) -> None:
-    growth = halves[1]["rss"] - halves[0]["rss"]
+def test_memory_does_not_grow(hundreds: list[dict[str, Any]]) -> None:
+    # What the C library takes once is no leak; that would show each time.
+    growth = min(after["rss"] - before["rss"] for before, after in itertools.pairwise(hundreds))
     assert growth <= 100 * KILOBYTES_EACH * 1024, growth / 100
 
 
 def test_cameras_that_are_lost_again_and_again_leave_nothing_behind(server: RtspServer) -> None:
-    first, second = _measured("tests.live_reconnects", str(server.port))
-    reconnects = second["reconnects"] - first["reconnects"]
-    assert reconnects >= 4 * 20 - 4
-    assert second["attempts"] > 50, "others were refused all the time"
-    assert second["threads"] == first["threads"]
-    assert second["rss"] - first["rss"] <= 3 << 20, "expected: less than 1 MB, for 80 reconnections and hundreds of refusals"
+    looks = _measured("tests.live_reconnects", str(server.port))
+    growth: list[int] = []
+    for before, after in itertools.pairwise(looks):
+        assert after["reconnects"] - before["reconnects"] >= 4 * 15 - 4
+        assert after["attempts"] > 50, "others were refused all the time"
+        assert after["threads"] == before["threads"]
+        growth.append(after["rss"] - before["rss"])
+    assert min(growth) <= 2 << 20, "expected: less than 1 MB, for 60 reconnections and hundreds of refusals"
