@@ -11,16 +11,25 @@ PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = (
     (),
     ("run",),
+    ("serve",),
     ("diff",),
     ("model",),
     ("model", "list"),
     ("model", "show"),
     ("model", "import"),
+    ("model", "quantize"),
     ("model", "evaluate"),
+    ("engine",),
+    ("engine", "list"),
+    ("engine", "show"),
+    ("engine", "choose"),
+    ("engine", "build"),
+    ("engine", "prune"),
     ("schema",),
     ("schema", "result"),
     ("schema", "card"),
     ("schema", "config"),
+    ("schema", "passport"),
 )
 HEAD = """# Command line
 
