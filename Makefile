@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check clean
+.PHONY: help demo cameras test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
 	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
+	@echo "make quantize-default DATA='VIDEO… FOLDER…'   make the INT8 form of the bundled network again"
 	@echo "make clean       remove what was made, the virtual environment too"
 
 $(BIN)/python:
@@ -112,6 +113,10 @@ deploy-check: $(VENV)/dev.stamp
 	@for profiles in "" camera gpu camera,gpu; do \
 	  COMPOSE_PROFILES=$$profiles docker-compose config --quiet && echo "compose.yaml with profiles '$$profiles': good" || exit 1; done
 	$(BIN)/python -m pytest -q tests/deploy
+
+# It refuses to write what loses more than the budget on the frames of DATA.
+quantize-default: $(VENV)/dev.stamp
+	$(BIN)/python models/nanodet-416/quantize.py --data $(DATA)
 
 clean:
 	rm -rf $(VENV) demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

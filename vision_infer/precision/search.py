@@ -102,11 +102,7 @@ class Search:
         return self._found(best, recipe, method, budget, layers, len(names), finished)
 
     def _best_method(self, recipe: Int8Recipe) -> Method:
-        """The method of calibration that loses clearly least when all is quantized.
-
-        They are tried from the widest ranges to the narrowest. Where two lose about the same the wider stays: on frames that are
-        not here it cuts nothing off.
-        """
+        """The method of calibration whose loss is surely least, by the interval's upper end, when all is quantized."""
         best: tuple[float, Method] | None = None
         for method in METHODS:
             try:
@@ -116,8 +112,8 @@ class Search:
                 last = error
                 continue
             self._say(f"calibration {method}: {agreement.lost} points lost")
-            if best is None or agreement.lost.value < best[0]:
-                best = (agreement.lost.low, method)
+            if best is None or agreement.lost.high < best[0]:
+                best = (agreement.lost.high, method)
                 self._tried[0] = (model, agreement)
         if best is None:
             raise last
