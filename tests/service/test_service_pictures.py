@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,15 +15,19 @@ from numpy.typing import NDArray
 
 from tests.pipeline.fakes import LONG_S, SIDE, wait_for
 from tests.pipeline.live_fakes import Camera, until
+from tests.service import fakes
 from tests.service.site import Engines, Site, engines, wanted
 from vision_infer.config.serve import ServeSettings
+from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.errors import StreamError, UsageError
+from vision_infer.core.geometry import Size
 from vision_infer.core.result import Result
 from vision_infer.pipeline.api import Detector
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service import requests
 from vision_infer.service.backend import Snapshot, UnavailableError
 from vision_infer.service.service import Service
+from vision_infer.service.snapshot import of_result, scaled
 
 __all__ = ["engines"]
 
@@ -322,3 +327,20 @@ def test_a_result_is_that_of_the_detector() -> None:
     with Detector("nanodet-416") as detector:
         assert len(of_card.detections) == len(detector(rgb))
     assert len(by_confidence[0.05].detections) > len(by_confidence[0.2].detections) > 0
+
+
+def test_what_is_said_of_a_whole_picture_is_drawn_too() -> None:
+    red = Description(classes=(ClassScore(1, "red", 0.8),))
+    result = replace(fakes.result(found={}), description=red)
+    drawn, plain = (shown(of_result(fakes.frame(), result, annotated, fakes.FakeClock())) for annotated in (True, False))
+    assert not plain.any()
+    assert drawn.any()
+
+
+def test_what_is_said_of_detections_goes_with_them_to_another_size() -> None:
+    red = Description(classes=(ClassScore(1, "red", 0.8),))
+    found = replace(fakes.result().detections, descriptions=(red, None))
+    larger = scaled(found, Size(64, 48), Size(128, 96))
+    assert larger.descriptions == (red, None)
+    assert larger.boxes.tolist() == (2 * found.boxes).tolist()
+    assert larger.boxes.dtype == np.float32

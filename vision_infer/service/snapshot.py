@@ -46,7 +46,9 @@ def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, R
 def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Snapshot:
     """The picture of a result."""
     rgb = frame.picture.to_rgb()
-    return _encode(rgb, result.detections if annotated else None, _wall_ns(clock, frame.trace.captured_ns))
+    if annotated:
+        Drawer()(rgb, result.detections, result.description)
+    return _encode(rgb, _wall_ns(clock, frame.trace.captured_ns))
 
 
 def of_view(
@@ -86,8 +88,9 @@ def of_view(
     finally:
         stopping.set()
         _views.release()
-    detections = None if found is None else scaled(found.detections, found.size, Size(rgb.shape[1], rgb.shape[0]))
-    return _encode(rgb, detections, _wall_ns(clock, captured_ns))
+    if found is not None:
+        Drawer()(rgb, scaled(found.detections, found.size, Size(rgb.shape[1], rgb.shape[0])), found.description)
+    return _encode(rgb, _wall_ns(clock, captured_ns))
 
 
 @contextmanager
@@ -104,18 +107,14 @@ def _stopped_after(timeout_s: float, stopping: threading.Event) -> Iterator[None
 def scaled(detections: Detections, source: Size, target: Size) -> Detections:
     """The same detections in a picture of another size."""
     ratios = np.array([target.width / source.width, target.height / source.height] * 2, np.float32)
-    return Detections(
-        detections.boxes * ratios, detections.scores, detections.class_ids, detections.label_names, detections.track_ids
-    )
+    return replace(detections, boxes=detections.boxes * ratios)
 
 
 def _wall_ns(clock: Clock, monotonic_ns: int) -> int:
     return clock.wall_ns() - (clock.monotonic_ns() - monotonic_ns)
 
 
-def _encode(rgb: NDArray[np.uint8], detections: Detections | None, captured_wall_ns: int) -> Snapshot:
-    if detections is not None:
-        Drawer()(rgb, detections)
+def _encode(rgb: NDArray[np.uint8], captured_wall_ns: int) -> Snapshot:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
         raise UnavailableError("the picture cannot be written as JPEG", "please report this")
