@@ -182,3 +182,24 @@ def test_a_head_that_is_named_by_hand_has_to_fit(
     with pytest.raises(ModelError, match=f"does not fit head '{head}'.*{message}"):
         import_model(make(tmp_path / "raw.onnx", **options), "mine", head, model_dir=tmp_path / "models")
     assert find_head(head).DEFAULTS.task in ("detect", "classify", "embed")
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+@pytest.mark.parametrize(("head", "each", "more"), [("retinanet", 9, False), ("fcos", 1, True)])
+def test_outputs_of_torchvision_are_told_apart_by_name_where_shapes_do_not(
+    fabricate: Any, classes: int, head: str, each: int, more: bool
+) -> None:
+    """One class is as narrow as centredness, four are as wide as a box."""
+    count = each * (64 + 16 + 4 + 1 + 1)
+    outputs = {"cls_logits": np.ones((count, classes)), "bbox_regression": np.ones((count, 4))}
+    if more:
+        outputs["bbox_ctrness"] = np.ones((count, 1))
+    network = prepared(fabricate(outputs))
+    assert recognise_head(network)[0] == head
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("cls_logits", "logits")])
+def test_outputs_that_even_their_names_do_not_tell_apart(fabricate: Any, names: tuple[str, str]) -> None:
+    path = fabricate({name: np.ones((774, 4)) for name in names})
+    with pytest.raises(ModelError, match="no head fits"):
+        recognise_head(prepared(path))

@@ -256,3 +256,30 @@ def test_one_picture_is_enough(tmp_path: Path) -> None:
     cv2.imwrite(str(folder / "a.png"), made_up_pictures()[0])
     (proof,) = proved(raw.yolov8(tmp_path / "raw.onnx"), tmp_path / "models", pictures=folder)
     assert proof.pictures == "1 picture"
+
+
+def test_a_class_that_is_never_there_is_told(tmp_path: Path) -> None:
+    def spoil(proposal: Proposal) -> None:
+        model = onnx.load(proposal.graphs[raw.SIZE])
+        for node in model.graph.node:
+            node.output[:] = ["ids_before" if name == "class_ids" else name for name in node.output]
+        model.graph.initializer.append(numpy_helper.from_array(np.array(50, np.int32), "far"))
+        model.graph.node.append(helper.make_node("Add", ["ids_before", "far"], ["class_ids"], name="spoilt"))
+        onnx.save(model, proposal.graphs[raw.SIZE])
+        prove_import(proposal)
+
+    with pytest.raises(ModelError, match="a class of it is missing"):
+        import_model(raw.yolov8(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models", prove=spoil)
+
+
+def test_outputs_that_the_reference_cannot_read_are_told(tmp_path: Path) -> None:
+    def spoil(proposal: Proposal) -> None:
+        other = raw.yolox(tmp_path / "other.onnx", size=Size(160, 128))
+        model = onnx.load(other)
+        for dim, side in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (96, 160), strict=True):
+            dim.dim_value = side
+        onnx.save(model, proposal.raws[raw.SIZE])
+        prove_import(proposal)
+
+    with pytest.raises(ModelError, match=r"cannot be read as those of head 'yolox'|fails on a batch|cannot load"):
+        import_model(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models", prove=spoil)
