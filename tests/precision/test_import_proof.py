@@ -283,3 +283,22 @@ def test_outputs_that_the_reference_cannot_read_are_told(tmp_path: Path) -> None
 
     with pytest.raises(ModelError, match=r"cannot be read as those of head 'yolox'|fails on a batch|cannot load"):
         import_model(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models", prove=spoil)
+
+
+def in_float16(path: Path) -> Path:
+    """The same network, computing in float16 from end to end."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("make", [raw.yolov8, raw.yolov5, raw.yolox, raw.nanodet_plus])
+def test_a_network_in_float16_is_proved_as_far_as_float16_goes(make: Callable[..., Path], tmp_path: Path) -> None:
+    (proof,) = proved(in_float16(make(tmp_path / "raw.onnx")), tmp_path / "models")
+    assert proof.boxes <= max(raw.SIZE.width, raw.SIZE.height) / 128
+    assert proof.values <= 4e-3

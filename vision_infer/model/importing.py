@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
+from onnx import TensorProto
 
 from vision_infer.core.card import InputSize, ModelCard, parse_card
 from vision_infer.core.errors import ModelError
@@ -41,6 +42,8 @@ class Proposal:
     """raw networks by input size: the file as it came, or as it was rewritten for another size; empty for a deployment graph"""
     scores: ScoreKind | None
     """what the class scores are, where a person said so"""
+    half: bool
+    """whether the network computes in float16"""
 
 
 def import_model(
@@ -237,4 +240,5 @@ def _put(
                 save_graph(source, raws[size])
         write_card_file(made, card)
         if prove is not None:
-            prove(Proposal(file.name, card, paths, raws, scores))
+            half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in next(iter(graphs.values())).graph.initializer)
+            prove(Proposal(file.name, card, paths, raws, scores, half))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +28,21 @@ BATCHES = (1, 2, 5)
 BOX_TOLERANCE = 1e-2
 """input pixels; of coordinates beyond :data:`FAR`, in proportion"""
 SCORE_TOLERANCE = 1e-5
+HALF_BOX_TOLERANCE, HALF_SCORE_TOLERANCE = 1 / 128, 4e-3
+"""of a network in float16, whose 11 bits are rounded at other places where other nodes follow: a share of the input; a score"""
 FAR = 4096.0
 """pixels: float32 does not hold larger coordinates as exactly, and only networks without training give them"""
 _PICTURES = max(BATCHES)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tolerance:
+    """How far a graph may be from its network."""
+
+    boxes: float
+    """input pixels"""
+    scores: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +141,25 @@ def prove_import(proposal: Proposal, pictures: Sequence[NDArray[np.uint8]] | Non
         graph = RawSession(path)
         alone = [_finite(graph.run({"images": images[index : index + 1]}), proposal.where) for index in range(_PICTURES)]
         _check_values(alone, size, proposal)
-        expected, against = _expected(proposal, size, images, alone)
+        tolerance = _tolerance(proposal, size)
+        expected, against = _expected(proposal, size, images, alone, tolerance)
         worst = [0.0, 0.0]
         for count in BATCHES:
             for start in range(0, _PICTURES if count == 1 else 1, count):
                 found = alone[start] if count == 1 else _finite(graph.run({"images": images[:count]}), proposal.where)
                 for place in range(count):
                     one = {name: array[place] for name, array in found.items()}
-                    differences = _differences(one, expected[start + place])
-                    _check(proposal, size, count, differences)
+                    differences = _differences(one, expected[start + place], tolerance)
+                    _check(proposal, size, count, differences, tolerance)
                     worst = [max(pair) for pair in zip(worst, differences, strict=True)]
         proofs.append(Proof(proposal.where, size, told, against, worst[0], worst[1], proposal.card.task))
     return proofs
+
+
+def _tolerance(proposal: Proposal, size: Size) -> _Tolerance:
+    if not proposal.half:
+        return _Tolerance(BOX_TOLERANCE, SCORE_TOLERANCE)
+    return _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), HALF_SCORE_TOLERANCE)
 
 
 def _fit(pictures: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
@@ -154,7 +171,9 @@ def _fit(pictures: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard) -> 
     return images
 
 
-def _expected(proposal: Proposal, size: Size, images: NDArray[np.uint8], alone: list[Arrays]) -> tuple[list[Arrays], str]:
+def _expected(
+    proposal: Proposal, size: Size, images: NDArray[np.uint8], alone: list[Arrays], tolerance: _Tolerance
+) -> tuple[list[Arrays], str]:
     """What the graph has to give for each picture, and where that is from."""
     raw, head = proposal.raws.get(size), proposal.card.head
     if raw is None or (head not in DETECTORS and head not in VECTORS):
@@ -175,7 +194,7 @@ def _expected(proposal: Proposal, size: Size, images: NDArray[np.uint8], alone: 
         message = f"{proposal.where}: its outputs cannot be read as those of head '{head}': {error}"
         raise ModelError(message, "is it of that family? see --head, --labels and --scores") from error
     # All that may stand among the graph's: scores that nearly tie come in any order.
-    least = [float(one["scores"].min()) - SCORE_TOLERANCE for one in alone]
+    least = [float(one["scores"].min()) - tolerance.scores for one in alone]
     return [pairs.above(index, least[index]) for index in range(_PICTURES)], source
 
 
@@ -224,7 +243,7 @@ def _check_values(alone: list[Arrays], size: Size, proposal: Proposal) -> None:
         raise ModelError(message, "export it with boxes in pixels")
 
 
-def _differences(found: Arrays, expected: Arrays) -> tuple[float, float]:
+def _differences(found: Arrays, expected: Arrays, tolerance: _Tolerance) -> tuple[float, float]:
     """The largest difference of boxes and of values; infinite where a class is missing altogether."""
     if "boxes" not in found:
         (name,) = found
@@ -233,13 +252,13 @@ def _differences(found: Arrays, expected: Arrays) -> tuple[float, float]:
     best = {name: array[:count] for name, array in expected.items()}
     last = best["scores"][-1] if len(best["scores"]) else 0.0
     # What has the last score may be another of the same score.
-    sure = best["scores"] > last + SCORE_TOLERANCE if len(expected["scores"]) > count else np.ones(len(best["scores"]), bool)
-    there = _nearest(found, expected)
-    back = _nearest({name: array[sure] for name, array in best.items()}, found)
+    sure = best["scores"] > last + tolerance.scores if len(expected["scores"]) > count else np.ones(len(best["scores"]), bool)
+    there = _nearest(found, expected, tolerance)
+    back = _nearest({name: array[sure] for name, array in best.items()}, found, tolerance)
     return max(there[0], back[0]), max(there[1], back[1])
 
 
-def _nearest(left: Arrays, right: Arrays) -> tuple[float, float]:
+def _nearest(left: Arrays, right: Arrays, tolerance: _Tolerance) -> tuple[float, float]:
     """For each box on the left the nearest of its class on the right: the largest differences of boxes and scores.
 
     They are matched by class, box and score and never by rank, for scores that tie may come in any order.
@@ -252,15 +271,15 @@ def _nearest(left: Arrays, right: Arrays) -> tuple[float, float]:
         scale = np.maximum(1, np.abs(left["boxes"][ours]) / FAR)[:, None]
         boxes = (np.abs(left["boxes"][ours][:, None] - right["boxes"][theirs][None]) / scale).max(axis=2)
         scores = np.abs(left["scores"][ours][:, None].astype(np.float64) - right["scores"][theirs][None])
-        nearest = np.argmin(boxes / BOX_TOLERANCE + scores / SCORE_TOLERANCE, axis=1)
+        nearest = np.argmin(boxes / tolerance.boxes + scores / tolerance.scores, axis=1)
         rows = np.arange(len(nearest))
         worst = [max(worst[0], float(boxes[rows, nearest].max())), max(worst[1], float(scores[rows, nearest].max()))]
     return worst[0], worst[1]
 
 
-def _check(proposal: Proposal, size: Size, count: int, differences: tuple[Any, ...]) -> None:
+def _check(proposal: Proposal, size: Size, count: int, differences: tuple[float, float], tolerance: _Tolerance) -> None:
     boxes, values = differences
-    if boxes <= BOX_TOLERANCE and values <= SCORE_TOLERANCE:
+    if boxes <= tolerance.boxes and values <= tolerance.scores:
         return
     seen = "a class of it is missing" if np.isinf(boxes) else f"boxes differ by {boxes:.2g} px, values by {values:.2g}"
     if count == 1:
