@@ -44,7 +44,9 @@ def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, ov
             first, second = judge.detections(engine, number)
             row = (Row(layout.source, first), Row(layout.source, second))
             name = judge.frames.names[number]
-            report = FrameReport(name, number, *row, compare(first, second, FOUND_IOU))
+            stream, _, frame = name.rpartition(" ")
+            told = (stream, int(frame)) if frame.isdecimal() else (name, number)
+            report = FrameReport(*told, *row, compare(first, second, FOUND_IOU))
             pixels = np.asarray(judge.frames.pixels[number])
             content = pixels[layout.y : layout.y + layout.content.height, layout.x : layout.x + layout.content.width]
             size = _shown(layout.source)
