@@ -17,6 +17,7 @@ COPY constraints.txt ./
 RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
+COPY engines engines
 COPY vision_infer vision_infer
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir /wheel .
 
