@@ -21,6 +21,8 @@ ASSETS = ROOT.parent / "shared" / "assets"
 SECONDS = 5
 """length of the clip that is made here"""
 COMMAND = Path(sys.executable).parent / "vision-infer"
+FP32 = ("--engine", "onnxruntime-cpu-fp32")
+"""the engine that the other programs use, too"""
 """our own contender: the command beside the interpreter that runs the benchmark"""
 
 

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.inputs import COMMAND, RESULTS, clip, graph, looped
+from benchmarks.inputs import COMMAND, FP32, RESULTS, clip, graph, looped
 from benchmarks.machine import describe_machine
 from benchmarks.measure import measure
 
@@ -32,7 +32,7 @@ def main() -> None:
         out = Path(folder) / "results.jsonl"
         for _ in range(args.rounds):
             for name, source in sources.items():
-                command = [str(COMMAND), "run", str(source), "--model", model, "--out", str(out), "--overwrite", "--quiet"]
+                command = [str(COMMAND), "run", str(source), "--model", model, *FP32, "--out", str(out), "--overwrite", "--quiet"]
                 peaks[name].append(measure(command).peak_rss_bytes)
                 with out.open(encoding="utf-8") as rows:
                     frames[name] = sum(1 for _ in rows)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.inputs import COMMAND, RESULTS, ROOT, InputMissingError, clip, copies, describe_clip, graph
+from benchmarks.inputs import COMMAND, FP32, RESULTS, ROOT, InputMissingError, clip, copies, describe_clip, graph
 from benchmarks.machine import describe_machine
 from benchmarks.measure import measure
 from benchmarks.report import Run, disagreements, draw, table, write_json
@@ -39,9 +39,9 @@ def command_of(contender: str, cell: Cell, out: Path) -> list[str]:
     """The command line of a contender: ``us``, ``bare``, ``loop``, or ``control`` (the bare program once more)."""
     videos, model = [str(video) for video in cell.videos], str(cell.model)
     if contender == "us":
-        return [str(COMMAND), "run", *videos, "--model", model, "--out", str(out), "--overwrite", "--json", "--quiet"]
+        return [str(COMMAND), "run", *videos, "--model", model, *FP32, "--out", str(out), "--overwrite", "--json", "--quiet"]
     program = "user_loop.py" if contender == "loop" else "bare_reference.py"
-    return [sys.executable, str(ROOT / "benchmarks" / program), "--model", model, "--out", str(out), *videos]
+    return [sys.executable, str(ROOT / "benchmarks" / program), "--model", model, *FP32, "--out", str(out), *videos]
 
 
 def run_once(contender: str, cell: Cell, number: int, out: Path) -> Run:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import av
 
-from benchmarks.inputs import COMMAND, RESULTS, InputMissingError, clip, copies, graph
+from benchmarks.inputs import COMMAND, FP32, RESULTS, InputMissingError, clip, copies, graph
 from benchmarks.machine import describe_machine
 from benchmarks.measure import measure
 from vision_infer.analyze.select import select
@@ -141,7 +141,19 @@ class Stages:
 
 def whole_run(model: Path, videos: list[Path], out: Path) -> float:
     """Frames a second of the command, over its own clock: first open to last result written."""
-    words = [str(COMMAND), "run", *map(str, videos), "--model", str(model), "--out", str(out), "--overwrite", "--json", "--quiet"]
+    words = [
+        str(COMMAND),
+        "run",
+        *map(str, videos),
+        "--model",
+        str(model),
+        *FP32,
+        "--out",
+        str(out),
+        "--overwrite",
+        "--json",
+        "--quiet",
+    ]
     return float(json.loads(measure(words).stdout)["fps"])
 
 

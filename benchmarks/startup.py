@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.inputs import COMMAND, RESULTS, clip, graph
+from benchmarks.inputs import COMMAND, FP32, RESULTS, clip, graph
 from benchmarks.machine import describe_machine
 
 CONTROL = """
@@ -59,7 +59,7 @@ def main() -> None:
     args = parser.parse_args()
     model, source = str(args.model or graph("nanodet")), str(args.clip or clip("768x432"))
     commands = {
-        "us": [str(COMMAND), "run", source, "--model", model, "--out", "-", "--quiet"],
+        "us": [str(COMMAND), "run", source, "--model", model, *FP32, "--out", "-", "--quiet"],
         "control": [sys.executable, "-c", CONTROL, model, source],
     }
     machine = describe_machine()
