@@ -80,6 +80,8 @@ def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest,
     assert accuracy.data.endswith("/pictures")
     assert passport.speed[0].fp32_ratio is not None
     assert passport.device.instructions
+    assert passport.memory_bytes is not None
+    assert 1_000_000 < passport.memory_bytes < 1_000_000_000
     assert passport.precision["calibration"] in ("minmax", "percentile", "entropy")
     assert not report.accepted
     assert any("to calibrate" in line for line in told)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +24,16 @@ from vision_infer.engine.passport import MeasuredAccuracy, MeasuredSpeed, Passpo
 from vision_infer.precision.agreement import Agreement
 
 NS_PER_S = 1_000_000_000
+_MEASURE = """
+import sys
+from pathlib import Path
+from vision_infer.engine.measure import measure_opening
+from vision_infer.engine.open import EngineRequest, open_engine
+request = EngineRequest(sys.argv[2], "cpu", compute="f32")
+engine, _, grown = measure_opening(lambda: open_engine(Path(sys.argv[1]), request))
+with engine:
+    print(grown)
+"""
 TOOLS = ("vision-infer", "numpy", "onnx", "onnxruntime")
 Compare = Callable[[Engine], Agreement]
 
@@ -75,7 +87,7 @@ def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] 
             continue
         try:
             request = EngineRequest(runtime, "cpu", workers=1, threads=available_cpus(), compute="f32")
-            engine, seconds, memory = measure_opening(lambda request=request: open_engine(graph, request))  # type: ignore[misc]
+            engine, seconds, _ = measure_opening(lambda request=request: open_engine(graph, request))  # type: ignore[misc]
             with engine:
                 agreement = compare(engine)
         except (EngineError, ModelError) as error:
@@ -83,11 +95,21 @@ def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] 
             problem = error
             continue
         say(f"{engine.name}: {agreement.lost} points lost on {agreement.frames} frames")
-        found[runtime] = (agreement, seconds, memory)
+        found[runtime] = (agreement, seconds, fresh_memory(graph, runtime))
     if not found:
         assert problem is not None
         raise problem
     return _timed(graph, fp32, found)
+
+
+def fresh_memory(graph: Path, runtime: str) -> int | None:
+    """By how much a process of its own grows with the engine, bytes; this one has used much already. None: it cannot be told."""
+    words = [sys.executable, "-c", _MEASURE, str(graph), runtime]
+    try:
+        told = subprocess.run(words, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, check=True)
+        return int(told.stdout.split()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
 
 
 def _timed(graph: Path, fp32: Path, found: Mapping[str, tuple[Agreement, float, int | None]]) -> list[Proof]:
