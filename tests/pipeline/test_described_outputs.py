@@ -57,6 +57,12 @@ def test_crops_of_no_detections_are_refused(tmp_path: Path) -> None:
         run(options, threading.Event())
 
 
+def test_a_second_network_needs_detections(tmp_path: Path) -> None:
+    graph = str(colour_graph(tmp_path / "colour.onnx"))
+    with pytest.raises(UsageError, match="--then: colour-classify"):
+        run(settings(tmp_path, "a.jsonl", model=graph, then=graph), threading.Event())
+
+
 def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> None:
     formats = ("jsonl", "csv", "parquet", "json", "txt", "mp4")
     then = str(colour_graph(tmp_path / "colour.onnx"))

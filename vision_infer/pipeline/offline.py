@@ -72,7 +72,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
             )
             for number, (size, path) in enumerate(job.models.items())
         ]
-        check_task(job.plan, lanes[0].engine.card)
+        check_task(job.plan, lanes[0].engine.card, job.then is not None)
         if job.then is not None:
             lanes.append(make_second_lane(engines.enter_context(open_engine(job.then, second_request(settings))), settings))
         commands = [

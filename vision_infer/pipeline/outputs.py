@@ -166,14 +166,21 @@ class _Planner:
         )
 
 
-def check_task(plan: OutputPlan, card: ModelCard) -> None:
-    """Refuse what can hold no result of a network for another task than detection, before any work is done.
+def check_task(plan: OutputPlan, card: ModelCard, then: bool) -> None:
+    """Refuse what makes no sense with a network for another task than detection, before any work is done.
+
+    Args:
+        plan: must be able to hold its results.
+        card: of the network.
+        then: whether a second one shall look at its detections.
 
     Raises:
-        UsageError: names the output.
+        UsageError: names the output, or ``--then``.
     """
     if card.task == "detect":
         return
+    if then:
+        raise UsageError(f"--then: {card.name} is a network for '{card.task}' and finds nothing to look at", "leave it out")
     for output in plan.specs():
         if output.kind in ("coco", "mot", "crops") or (output.kind == "csv" and card.task == "embed"):
             what = "embeddings" if output.kind == "csv" else "results without boxes"
