@@ -8,6 +8,8 @@ from enum import Enum
 class DropReason(Enum):
     """Why a frame was not inferred."""
 
+    OUTDATED = "outdated"
+    """it was young enough when it was decoded, and older than the stream allows when the engine had room for it"""
     SUPERSEDED = "superseded"
     """a newer frame of the live stream took its place in the mailbox"""
     NOT_REFERENCED = "not_referenced"

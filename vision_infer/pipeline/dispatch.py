@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
@@ -44,6 +45,17 @@ class LaneLoad:
         return replace(self, batches=self.batches.copy())
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an inference worker has to do."""
+
+    batch: Batch[Frame] | None
+    engine: Engine | None
+    """that the batch goes to"""
+    outdated: Sequence[tuple[str, int]]
+    """stream and sequence of frames that waited for too long, and are taken out"""
+
+
 class Dispatch:
     """Stream workers offer frames, inference workers take batches.
 
@@ -58,6 +70,8 @@ class Dispatch:
         self._closed = False
         self._loads: dict[str, LaneLoad] = {}
         self._engines: dict[str, Engine] = {}
+        self._max_ages: dict[str, int] = {}
+        """of live streams"""
         self._using: dict[int, int] = {}
         """batches in each engine now, by its identity"""
 
@@ -118,7 +132,7 @@ class Dispatch:
             for load in self._loads.values():
                 load.rate.sample(now_ns, load.engine_ns)
 
-    def join(self, stream: str, lane: str, window: int | None, weight: float) -> None:
+    def join(self, stream: str, lane: str, window: int | None, weight: float, max_age_ns: int | None = None) -> None:
         """Let a stream in.
 
         Args:
@@ -126,15 +140,19 @@ class Dispatch:
             lane: where its frames go.
             window: places of its queue; None gives a live stream's mailbox.
             weight: its share of the engine's time.
+            max_age_ns: a frame that is older is not given out, nanoseconds since it was captured; None: any is.
         """
         queue: Mailbox[Frame] | BoundedQueue[Frame] = Mailbox() if window is None else BoundedQueue(window)
         with self._changed:
             self._batcher.join(stream, lane, queue, weight)
+            if max_age_ns is not None:
+                self._max_ages[stream] = max_age_ns
 
     def leave(self, stream: str) -> None:
         """The stream has ended and nothing of it waits any more."""
         with self._changed:
             self._batcher.leave(stream)
+            self._max_ages.pop(stream, None)
 
     def offer(self, stream: str, lane: str, sequence: int, frame: Frame) -> Waiting[Frame] | None:
         """Let a frame wait for its turn; returns the older frame that it supersedes, or None."""
@@ -162,20 +180,33 @@ class Dispatch:
         with self._changed:
             return self._batcher.leave_lane(stream, lane)
 
-    def take(self) -> tuple[Batch[Frame], Engine] | None:
+    def take(self) -> Taken | None:
         """Wait for a batch, and the engine that it goes to; None when it was closed and nothing waits."""
         with self._changed:
             while True:
                 now = self._clock.monotonic_ns()
+                outdated = self._outdated(now) if self._max_ages else ()
                 batch = self._batcher.take(now)
                 if batch is not None:
                     engine = self._engines[batch.lane]
                     self._using[id(engine)] = self._using.get(id(engine), 0) + 1
-                    return batch, engine
+                    return Taken(batch, engine, outdated)
+                if outdated:
+                    return Taken(None, None, outdated)
                 if self._closed and self._batcher.waiting == 0:
                     return None
                 wake_at = self._batcher.wake_at_ns()
                 self._changed.wait(None if wake_at is None else max(0.0, (wake_at - now) / 1e9))
+
+    def _outdated(self, now_ns: int) -> tuple[tuple[str, int], ...]:
+        """Take out what waited for too long: no stale frame is inferred."""
+        if not self._batcher.room:
+            return ()
+        found: list[tuple[str, int]] = []
+        for stream, max_age_ns in self._max_ages.items():
+            lost = self._batcher.withdraw(stream, partial(_is_older, now_ns - max_age_ns))
+            found += [(stream, waiting.sequence) for waiting in lost]
+        return tuple(found)
 
     def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
         """A batch has left its engine."""
@@ -204,3 +235,7 @@ class Dispatch:
     def padded(self) -> int:
         """Places of batches wasted so far."""
         return self._batcher.padded
+
+
+def _is_older(than_ns: int, frame: Frame) -> bool:
+    return 0 < frame.trace.captured_ns < than_ns

@@ -12,7 +12,7 @@ from vision_infer.engine.engine import Engine, Loan
 from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.messages import Broken, Failed, Inferred, Message
+from vision_infer.pipeline.messages import Broken, Failed, Inferred, Message, Outdated
 from vision_infer.schedule.batcher import Batch
 
 
@@ -35,7 +35,10 @@ class InferenceWorker:
         started = self._clock.monotonic_ns()
         try:
             while (taken := self._dispatch.take()) is not None:
-                self._results.put(self._infer(*taken))
+                for stream, sequence in taken.outdated:
+                    self._results.put(Outdated(stream, sequence))
+                if taken.batch is not None and taken.engine is not None:
+                    self._results.put(self._infer(taken.batch, taken.engine))
                 del taken  # the pictures' memory is not held while waiting for the next
         except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
             self._results.put(Broken(error))

@@ -120,9 +120,10 @@ class Launcher:
 
     def join(self, command: AddStream, places: int | None, window: int) -> None:
         """Let a stream into its lanes: with so many places in the first (None: a mailbox), and all it needs in the second."""
-        name = command.source.name
+        name, live = command.source.name, command.source.live
+        max_age_ns = round(live.max_age_s * 1e9) if command.source.kind == "live" else None
         for lane in self.lanes.of_group(command.lane):
-            self.dispatch.join(name, lane.name, places, command.weight)
+            self.dispatch.join(name, lane.name, places, command.weight, max_age_ns)
         if command.then is not None:
             self.dispatch.join(name, command.then, window * MOST_CROPS, command.weight)
 

@@ -56,6 +56,14 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
+class Outdated:
+    """A live stream's frame waited for the engine until it was too old."""
+
+    stream: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A stream gives no more frames."""
 
@@ -72,4 +80,4 @@ class Finish:
     """Every stream has ended: the results stage may stop."""
 
 
-Message = Inferred | Failed | Broken | Passed | Superseded | Ended | Finish
+Message = Inferred | Failed | Broken | Passed | Superseded | Outdated | Ended | Finish

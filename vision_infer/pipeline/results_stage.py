@@ -16,7 +16,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.completion import Completion, Found
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Inferred, Message, Passed, Superseded
+from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.second_stage import SecondStage
 from vision_infer.pipeline.status import StreamRecord
@@ -111,6 +111,8 @@ class ResultsStage:
             self._passed(message)
         elif isinstance(message, Superseded):
             self._dropped(self._streams[message.stream], message.sequence, DropReason.SUPERSEDED)
+        elif isinstance(message, Outdated):
+            self._dropped(self._streams[message.stream], message.sequence, DropReason.OUTDATED)
         elif isinstance(message, Failed):
             for entry in message.batch.entries:
                 self._lost(entry, message.batch.lane)

@@ -15,6 +15,7 @@ Two bounds keep the shares true where several lanes share the device:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -184,6 +185,16 @@ class Batcher(Generic[T]):
             to.since_ns[stream] = waiting.arrived_ns
         return lost
 
+    def withdraw(self, stream: str, too_old: Callable[[T], bool]) -> list[Waiting[T]]:
+        """Take out what a stream has waiting at the head of its queues and is too old; it is lost, and not charged."""
+        lost: list[Waiting[T]] = []
+        for lane in self._lanes.values():
+            if stream not in lane.since_ns:
+                continue
+            while (waiting := lane.queues[stream].oldest()) is not None and too_old(waiting.item):
+                lost.append(self._pop(lane, stream))
+        return lost
+
     def take(self, now_ns: int) -> Batch[T] | None:
         """The next batch, or None when there is no room, nothing waits, or the lane still waits for more."""
         if self._flying >= self._in_flight:
@@ -237,6 +248,11 @@ class Batcher(Generic[T]):
         """Frames that wait for a lane now, and its batches in the engine."""
         lane = self._lanes[name]
         return lane.waiting, lane.flying
+
+    @property
+    def room(self) -> bool:
+        """Whether the device takes another batch."""
+        return self._flying < self._in_flight
 
     @property
     def flying(self) -> int:

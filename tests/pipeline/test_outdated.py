@@ -1,0 +1,89 @@
+"""A frame that waited for the engine until it was too old is not inferred."""
+
+from __future__ import annotations
+
+from tests.pipeline.fakes import EchoEngine, FakePicture, make_lane
+from vision_infer.core.frame import Frame
+from vision_infer.core.trace import Trace
+from vision_infer.pipeline.dispatch import Dispatch, Taken
+from vision_infer.schedule.batcher import Batcher
+
+SECOND = 10**9
+
+
+class HandClock:
+    """Stands still unless it is moved."""
+
+    now = 100 * SECOND
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.now
+
+
+def frame(stream: str, index: int, captured_ns: int) -> Frame:
+    return Frame(stream, index, None, FakePicture(0, index), Trace(captured_ns=captured_ns))
+
+
+def dispatch(clock: HandClock) -> Dispatch:
+    made = Dispatch(Batcher(1), clock)
+    lane = make_lane(EchoEngine())
+    made.add_lane(lane.settings, lane.engine)
+    return made
+
+
+def taken(from_: Dispatch) -> Taken:
+    found = from_.take()
+    assert found is not None
+    return found
+
+
+def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
+    clock = HandClock()
+    made = dispatch(clock)
+    for name in ("busy", "camera", "other"):
+        made.join(name, "main", None, 1.0, SECOND // 2)
+    made.offer("busy", "main", 0, frame("busy", 0, clock.now))
+    first = taken(made)
+    assert first.batch is not None
+    assert first.engine is not None
+    made.offer("camera", "main", 0, frame("camera", 0, clock.now - SECOND // 10))
+    clock.now += SECOND // 2  # the engine takes long
+    made.offer("other", "main", 0, frame("other", 0, clock.now))
+    made.done(first.batch, first.engine, SECOND // 2)
+    second = taken(made)
+    assert second.outdated == (("camera", 0),)
+    assert second.batch is not None
+    assert [entry.stream for entry in second.batch.entries] == ["other"]
+
+
+def test_it_is_told_also_where_nothing_else_waits() -> None:
+    clock = HandClock()
+    made = dispatch(clock)
+    made.join("camera", "main", None, 1.0, SECOND // 2)
+    made.offer("camera", "main", 3, frame("camera", 3, clock.now))
+    clock.now += SECOND
+    assert taken(made) == Taken(None, None, (("camera", 3),))
+    made.close()
+    assert made.take() is None
+
+
+def test_without_a_limit_or_a_time_of_capture_nothing_is_too_old() -> None:
+    clock = HandClock()
+    made = dispatch(clock)
+    made.join("file", "main", 4, 1.0)
+    made.join("crops", "main", 4, 1.0, SECOND // 2)
+    made.offer("file", "main", 0, frame("file", 0, clock.now))
+    made.offer("crops", "main", 0, frame("crops", 0, 0))
+    clock.now += 10 * SECOND
+    one = taken(made)
+    assert one.batch is not None
+    assert one.engine is not None
+    made.done(one.batch, one.engine, 1)
+    two = taken(made)
+    assert two.batch is not None
+    assert not one.outdated
+    assert not two.outdated
+    assert {one.batch.entries[0].stream, two.batch.entries[0].stream} == {"file", "crops"}
