@@ -174,3 +174,17 @@ def test_embeddings() -> None:
     assert 0.98 < near.figures["cosine"] < 1
     assert 50 < near.figures["neighbour_overlap"] < 100
     assert near.lost.value == pytest.approx(100 * (1 - near.figures["cosine"]))
+
+
+def test_what_falls_short() -> None:
+    good, lossy, moved, faint = (
+        judge().compare(ScriptedEngine(CARD, made))
+        for made in (outputs(), outputs(lost=5), outputs(shift=1.5), outputs(score=0.15))
+    )
+    assert good.shortfall(0.0) == ""
+    assert "the budget is 1" in lossy.shortfall(1.0)
+    assert "90.0 % of FP32's detections found again" in lossy.shortfall(100.0)
+    assert "overlap by 0." in moved.shortfall(100.0)
+    # All of a class are fainter by the same: average precision sees nothing of it, a person who looks at the picture does.
+    assert faint.lost.value < 1
+    assert "found again" in faint.shortfall(1.0)

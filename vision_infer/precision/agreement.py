@@ -26,9 +26,7 @@ from vision_infer.core.geometry import Letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.precision.average_precision import match_classes, mean_precision
 from vision_infer.precision.frames import FrameSet
-
-Outputs = Mapping[str, NDArray[Any]]
-"""of one frame, as :class:`vision_infer.engine.engine.RawResults` has them, with B = 1"""
+from vision_infer.precision.vectors import Outputs, VectorComparison, compare_embeddings, compare_scores
 
 SAMPLES = 400
 """of the bootstrap over frames"""
@@ -38,11 +36,14 @@ OBJECTS_NEEDED = 100
 LOW_SCORE = 0.05
 """least score of the detections that average precision looks at"""
 FOUND_IOU = 0.5
+LEAST_FOUND = 98.0
+"""per cent of FP32's confident detections that have to be found again: average precision does not see that all scores fall"""
+LEAST_IOU = 0.93
+"""mean, of what is found again"""
 TYPICAL_MAP = 40.0
 """of a network whose card names none"""
 _LEAST_JUDGE = 0.3
 """average precision that FP32 has against its mirrored self; below, the mirror is no judge: text reads differently there"""
-_NEIGHBOURS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,22 @@ class Agreement:
     worst: tuple[int, ...] = ()
     """numbers of the frames that differ most, the worst first"""
 
+    def shortfall(self, budget: float) -> str:
+        """Why it is not good enough, whether it is proven or not; empty if it is.
+
+        Args:
+            budget: points that may be lost.
+        """
+        lost, found, iou = self.lost, self.figures.get("found_again", 100.0), self.figures.get("mean_iou", 1.0)
+        told = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {self.frames} frames"
+        if not lost.high <= budget:  # also for NaN
+            return f"{told}, the budget is {budget:g}"
+        if found < LEAST_FOUND:
+            return f"{told}, but only {found:.1f} % of FP32's detections found again, and {LEAST_FOUND:g} % have to be"
+        if iou < LEAST_IOU:
+            return f"{told}, but the boxes that are found again overlap by {iou:.3f} only, and {LEAST_IOU:g} it has to be"
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         figures = {name: round(value, 4) for name, value in self.figures.items()}
@@ -134,8 +151,8 @@ class Judge:
         if self.card.task == "detect":
             return self._detect.compare(outputs)
         if self.card.task == "classify":
-            return _compare_scores(self._outputs, outputs)
-        return _compare_embeddings(self._outputs, outputs)
+            return _judged(compare_scores(self._outputs, outputs))
+        return _judged(compare_embeddings(self._outputs, outputs))
 
     def detections(self, engine: Engine, frame: int) -> tuple[Detections, Detections]:
         """What FP32 and another engine show on one frame, in its source's pixels."""
@@ -279,53 +296,8 @@ def interval(samples: NDArray[np.float64]) -> Interval:
     return Interval(float(samples[0]), float(low), float(high))
 
 
-def _bootstrap_mean(values: NDArray[np.float64]) -> Interval:
-    return interval(sample_weights(len(values)) @ values / len(values))
-
-
-def _compare_scores(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Agreement:
-    a, b = (np.concatenate([one["scores"] for one in side]).astype(np.float64) for side in (ours, theirs))
-    best = a.argmax(axis=1)
-    same = best == b.argmax(axis=1)
-    count = min(5, a.shape[1])
-    within = np.array([kind in row for kind, row in zip(best, np.argsort(-b, axis=1)[:, :count], strict=True)])
-    figures = {
-        "top1_agreement": 100 * float(same.mean()),
-        "top5_agreement": 100 * float(within.mean()),
-        "score_difference": float(np.abs(a.max(axis=1) - b[np.arange(len(b)), best]).mean()),
-    }
-    worst = np.argsort(np.abs(a - b).max(axis=1))[::-1][:6]
-    lost = _bootstrap_mean(100 * (1 - same.astype(np.float64)))
-    metric = "per cent of the frames whose best class is another, which is the most that accuracy can lose"
-    if len(set(best.tolist())) < 2:
-        return Agreement(
-            lost, f"{metric}; the frames show one class only", len(a), len(a), False, figures, (), tuple(worst.tolist())
-        )
-    return Agreement(lost, metric, len(a), len(a), len(a) >= FRAMES_NEEDED, figures, (), tuple(worst.tolist()))
-
-
-def _compare_embeddings(ours: Sequence[Outputs], theirs: Sequence[Outputs]) -> Agreement:
-    a, b = (np.concatenate([one["embedding"] for one in side]).astype(np.float64) for side in (ours, theirs))
-    cosine = (a * b).sum(axis=1)
-    overlap = _neighbour_overlap(a, b)
-    figures = {
-        "cosine": float(cosine.mean()),
-        "least_cosine": float(cosine.min()),
-        "neighbour_overlap": 100 * float(overlap.mean()),
-    }
-    worst = tuple(np.argsort(cosine)[:6].tolist())
-    metric = "per cent by which the cosine of both embeddings falls short of 1"
-    return Agreement(_bootstrap_mean(100 * (1 - cosine)), metric, len(a), len(a), len(a) >= FRAMES_NEEDED, figures, (), worst)
-
-
-def _neighbour_overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of each frame's nearest neighbours that it keeps."""
-    count = min(_NEIGHBOURS, len(a) - 1)
-    if count < 1:
-        return np.ones(len(a))
-    near = []
-    for vectors in (a, b):
-        likeness = vectors @ vectors.T
-        np.fill_diagonal(likeness, -np.inf)
-        near.append(np.argsort(-likeness, axis=1)[:, :count])
-    return np.array([len(set(x) & set(y)) / count for x, y in zip(near[0].tolist(), near[1].tolist(), strict=True)])
+def _judged(comparison: VectorComparison) -> Agreement:
+    frames = len(comparison.lost)
+    lost = interval(sample_weights(frames) @ comparison.lost / frames)
+    proven = comparison.telling and frames >= FRAMES_NEEDED
+    return Agreement(lost, comparison.metric, frames, frames, proven, comparison.figures, (), comparison.worst)

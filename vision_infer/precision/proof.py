@@ -54,13 +54,13 @@ class Proof:
 
     def refusal(self, budget: float) -> str:
         """Why it is not good enough; empty if it is."""
-        lost, frames = self.agreement.lost, self.agreement.frames
-        told = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {frames} frames"
-        if not lost.high <= budget:  # also for NaN
-            return f"{told}, the budget is {budget:g}"
-        if not self.agreement.proven:
-            return f"{told} with {self.agreement.objects} objects prove nothing"
-        return ""
+        agreement = self.agreement
+        short = agreement.shortfall(budget)
+        if not short and not agreement.proven:
+            lost = agreement.lost
+            told = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {agreement.frames} frames"
+            return f"{told} with {agreement.objects} objects prove nothing"
+        return short
 
 
 def open_reference(path: Path) -> Engine:

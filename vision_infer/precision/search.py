@@ -37,7 +37,7 @@ class Found:
     agreement: Agreement
     """on the search frames"""
     within: bool
-    """whether the upper end of its loss is within the budget there"""
+    """whether that is good enough there"""
     layers: tuple[LayerError, ...]
     """the most sensitive first; empty where nothing had to be kept"""
     count: int
@@ -89,7 +89,7 @@ class Search:
         method = self._best_method(recipe)
         ranges = find_ranges(self._activations, method)
         whole = self._tried[0][1]
-        if whole.lost.high <= budget:
+        if not whole.shortfall(budget):
             return self._found(0, recipe, method, budget, (), len(names), True)
 
         def told(done: int, count: int) -> bool:
@@ -141,14 +141,14 @@ class Search:
             self._tried[count] = self._try(ranges, replace(recipe, kept=kept))
             agreement = self._tried[count][1]
             self._say(f"{count} of {len(layers)} layers in FP32: {agreement.lost} points lost")
-            if agreement.lost.high <= budget:
+            if not agreement.shortfall(budget):
                 good = count
             else:
                 failed, step = count, step * 2
         return good, True
 
     def _best_tried(self, budget: float) -> int:
-        within = [count for count, (_, agreement) in self._tried.items() if agreement.lost.high <= budget]
+        within = [count for count, (_, agreement) in self._tried.items() if not agreement.shortfall(budget)]
         return min(within) if within else min(self._tried, key=lambda count: self._tried[count][1].lost.high)
 
     def _try(self, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe) -> tuple[onnx.ModelProto, Agreement]:
@@ -171,5 +171,5 @@ class Search:
     ) -> Found:
         model, agreement = self._tried[count]
         kept = frozenset(one.name for one in layers[:count])
-        within = agreement.lost.high <= budget
+        within = not agreement.shortfall(budget)
         return Found(model, replace(recipe, kept=kept), method, agreement, within, layers, total, finished)
