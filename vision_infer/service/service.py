@@ -174,6 +174,7 @@ class Service:
             UsageError: the settings cannot be used, such as those of an unknown model.
             OutputError: they cannot be kept.
         """
+        self._check_open()
         with self._changing:
             if name in self._streams:
                 raise ConflictError(f"there is a stream {name} already", "choose another name, or replace it")
@@ -191,6 +192,7 @@ class Service:
             UsageError: the settings cannot be used; it goes on as it was.
             OutputError: they cannot be kept; it goes on as it was.
         """
+        self._check_open()
         with self._changing:
             return self._put(name, ConfiguredStream(settings, "api"), self._owned(name))
 
@@ -202,6 +204,7 @@ class Service:
             ConflictError: it belongs to the file of settings.
             OutputError: its settings cannot be removed.
         """
+        self._check_open()
         with self._changing:
             self._owned(name)
             if self._keep is not None:
@@ -271,6 +274,10 @@ class Service:
         return infer_picture(self._lanes.ask(name), picture, selector)
 
     # Inside
+
+    def _check_open(self) -> None:
+        if self._ended.is_set():  # at once: who closes holds the lock until all is finished
+            raise UnavailableError("the service is stopping", "try again when it is back")
 
     def _begin(self) -> None:
         try:
