@@ -127,8 +127,9 @@ def test_too_few_frames_to_prove_anything(request_for: QuantizeRequest, data: Pa
     few.mkdir()
     for path in sorted(data.iterdir())[:60]:
         (few / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ModelError, match="prove nothing"):
+    with pytest.raises(ModelError, match="prove nothing") as caught:
         quantize_model(replace(request_for, data=(str(few),), budget=100.0))
+    assert "narrows the interval" in caught.value.hint
     for path in sorted(few.iterdir())[20:]:
         path.unlink()
     with pytest.raises(StreamError, match="at least 30 are needed"):
@@ -167,6 +168,12 @@ def test_a_network_that_gives_no_numbers(request_for: QuantizeRequest, tmp_path:
     with pytest.raises(ModelError, match="not finite"):
         quantize_model(request_for)
     assert listing(path.parent) == before
+
+
+def test_a_search_that_ran_out_of_time_says_so(request_for: QuantizeRequest) -> None:
+    with pytest.raises(ModelError, match="is refused") as caught:
+        quantize_model(replace(request_for, form="tensorrt", budget=0.0, time_limit_s=0.0))
+    assert "--time-limit" in caught.value.hint
 
 
 def test_a_file_that_is_cut_off(request_for: QuantizeRequest, tmp_path: Path) -> None:

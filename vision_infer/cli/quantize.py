@@ -100,7 +100,7 @@ def _print(report: QuantizeReport) -> None:
             row = f"  {one.label}: {one.found} of {one.objects} found again, IoU {one.mean_iou:.3f}, "
             console.print(f"{row}score {one.score_change:+.3f}, count {one.count_change:+d}", markup=False, soft_wrap=True)
     if report.accepted:
-        console.print(f"over the budget, and accepted: {report.accepted}", soft_wrap=True)
+        console.print(f"accepted as it is: {report.accepted}", soft_wrap=True)
     if max(proof.times_faster.times.median for proof in report.proofs) < 1:
         console.print("FP32 is faster on this machine: 'auto' stays with it", soft_wrap=True)
     for path in report.pictures:

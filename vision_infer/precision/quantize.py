@@ -205,4 +205,6 @@ def _refused(name: str, what: str, refusal: str, best: Proof, found: Found | Non
     gain = f"it would be {best.times_faster.times.median:.1f} times as fast as FP32"
     kept = "" if found is None or not found.recipe.kept else f", with {len(found.recipe.kept)} of {found.count} layers in FP32"
     hint = "more or longer --data narrows the interval; --budget or --accept-loss takes it as it is"
+    if found is not None and not found.finished:
+        hint = f"the search ended with its time, a longer --time-limit may find a better one; {hint}"
     return ModelError(f"{name} in {what} is refused: {refusal}; {gain} ({best.engine}{kept})", hint)
