@@ -26,7 +26,7 @@ def pictures() -> Path:
 
 
 def settings(model: str | Path, **options: Any) -> RunSettings:
-    return run_settings(sources=("-",), model=str(model), engine="onnxruntime-cpu-fp32", device="cpu", **options)
+    return run_settings(sources=("-",), model=str(model), device="cpu", **{"engine": "onnxruntime-cpu-fp32", **options})
 
 
 def measure(model: str | Path, pictures: Path) -> AccuracyReport:
