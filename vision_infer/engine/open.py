@@ -85,11 +85,22 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     return engine
 
 
+def left_open(request: EngineRequest) -> bool:
+    """Whether the engine is left to the machine, and will run on its processor.
+
+    Raises:
+        EngineError: no runtime is installed, or the device is not there.
+        UsageError: the device is not well named.
+    """
+    if request.engine != "auto" or request.compute != "auto":
+        return False
+    return _choose_device(_parse_name("auto")[0], request.device)[0] == "cpu"
+
+
 def _known_choice(path: Path, request: EngineRequest, say: Say) -> tuple[Path, EngineRequest]:
     """What passports or an earlier trial say of this machine's processor; the request as it is where they say nothing."""
     assert request.engine_dir is not None
-    runtime = _parse_name("auto")[0]
-    if request.compute != "auto" or _choose_device(runtime, request.device)[0] != "cpu":
+    if not left_open(request):
         return path, request
     from vision_infer.engine.known import known_choice
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.cache import engine_dir
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
@@ -28,6 +29,7 @@ from vision_infer.pipeline.resume import Journal, ResumePlan, check_resumable, o
 from vision_infer.pipeline.status import StreamRecord, StreamState, StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.pipeline.upgrade import LaneOpening
 from vision_infer.sink.csv_rows import CsvSink
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec, Sink
@@ -64,17 +66,14 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     libraries.start()  # the engine loads outside of Python's lock: meanwhile there is time for imports
     reasons: list[str] = []
     with ExitStack() as engines:
+        opening = LaneOpening(engines, reasons.append, tuple(spec.paths[0] for spec in job.specs if spec.kind == "video"))
         lanes = [
-            make_lane(
-                engines.enter_context(open_engine(path, engine_request(settings), reasons.append)),
-                settings,
-                size if number else None,
-            )
+            opening.lane(path, engine_request(settings), partial(make_lane, settings=settings, size=size if number else None))
             for number, (size, path) in enumerate(job.models.items())
         ]
         check_task(job.plan, lanes[0].engine.card, job.then is not None)
         if job.then is not None:
-            lanes.append(make_second_lane(engines.enter_context(open_engine(job.then, second_request(settings))), settings))
+            lanes.append(opening.lane(job.then, second_request(settings), partial(make_second_lane, settings=settings)))
         commands = [
             replace(
                 stream_command(spec, lanes[0], settings, region, job.plan.by_stream[spec.name]),
@@ -85,7 +84,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
         for lane in lanes:
             lane.engine.warm_up()
         libraries.join()
-        return replace(_run(job, lanes, commands, hook, stopping, progress), engine_reasons=tuple(reasons))
+        return replace(_run(job, lanes, commands, hook, stopping, progress, opening), engine_reasons=tuple(reasons))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,8 +246,8 @@ def _run(
     hook: GuardedHook | None,
     stopping: threading.Event,
     progress: Progress | None,
+    opening: LaneOpening,
 ) -> RunSummary:
-    engine = lanes[0].engine
     shared: list[Sink] = []
     with ExitStack() as stack:
         for output in job.plan.shared:
@@ -260,8 +259,9 @@ def _run(
         supervisor = stack.enter_context(make_supervisor(lanes, max(1, len(job.specs)), shared, hook))
         for command in commands:
             supervisor.add(command)
-        interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
-        supervisor.close()
+        with opening.upgrade(supervisor.swap_engine, stopping):
+            interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
+            supervisor.close()  # the end of a child takes a moment, which is not the run's
         _note_finished(job, supervisor, ())
         cpu = cpu_ns() - cpu_before
     if supervisor.error is not None:
@@ -271,6 +271,7 @@ def _run(
         job.journal.remove()
     written = [one for sink in shared for one in sink.outputs] + [one for record in records for one in record.outputs]
     work = supervisor.work()
+    engine = lanes[0].engine
     return RunSummary(
         frames=sum(record.results for record in records),
         decoded=sum(record.decoded for record in records),

@@ -12,17 +12,21 @@ from vision_infer.core.errors import EngineError, ModelError, VisionInferError
 from vision_infer.engine.cache import engine_dir
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.quick import QuickStart
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.offline import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.pipeline.upgrade import EngineUpgrade, Upgrade, open_quickly
 from vision_infer.service.backend import UnavailableError
 from vision_infer.service.requests import PREFIX, Answers, Requests
 
 REQUEST_CONFIDENCE = 0.05
 """candidates below this are never told to who sends single pictures"""
+SWAP_TIMEOUT_S = 10.0
+"""how long the last batch in an old engine may take; single pictures wait meanwhile"""
 
 _log = logging.getLogger("vision_infer.service")
 
@@ -57,6 +61,7 @@ class Lanes:
         self._opened = 0
         self._lock = threading.Lock()
         self._closed = False
+        self._upgrade = EngineUpgrade(self._swap, lambda line: _log.info("%s", line))
 
     def get(self, model: str) -> Lane | None:
         """The lane of a model, if it is open."""
@@ -80,8 +85,9 @@ class Lanes:
 
     def _open_other(self, name: str, lane: Lane, path: Path) -> None:
         """A lane for another input size of a model. One that cannot be had is told, and done without."""
+        request = self._request(self._settings.batch)
         try:
-            engine = self._load(path, self._settings.batch)
+            engine, quick = self._load(path, request)
         except VisionInferError as error:
             _log.warning("%s: is done without: %s", name, error)
             return
@@ -96,6 +102,8 @@ class Lanes:
         except BaseException:
             engine.__exit__(None, None, None)
             raise
+        if quick is not None:
+            self._upgrade.add(Upgrade(name, path, request, quick))
 
     def open_second(self, model: str) -> Lane:
         """The lane of a model for crops of detections, which come many together; its engine is loaded and warm.
@@ -112,7 +120,8 @@ class Lanes:
 
     def _open(self, name: str, model: str, batch: int | None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
-        engine = self._load(path, batch)
+        request = self._request(batch)
+        engine, quick = self._load(path, request)
         try:
             card = engine.card
             if name != model and card.task == "detect":
@@ -127,6 +136,8 @@ class Lanes:
         except BaseException:
             engine.__exit__(None, None, None)
             raise
+        if quick is not None:
+            self._upgrade.add(Upgrade(name, path, request, quick))
         return lane
 
     def ask(self, model: str) -> Requests:
@@ -179,6 +190,22 @@ class Lanes:
         self._others.pop(model, None)
         return [*removed, self._lanes.pop(model)]
 
+    def stop_upgrading(self) -> None:
+        """End the making of better engines; from then on no lane's engine changes."""
+        self._upgrade.close()
+
+    def _swap(self, name: str, engine: Engine) -> Engine | None:
+        """Put another engine into a lane, which is not closed meanwhile.
+
+        Raises:
+            UnavailableError: it was closed before.
+            ValueError: the engine does not fit.
+        """
+        with self._lock:
+            if self._closed or name not in {status.name for status in self._supervisor.lane_statuses()}:
+                raise UnavailableError(f"{name} is not open any more", "it is no mistake")
+            return self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S)
+
     def close(self) -> None:
         """Free the engines, and those that are still loaded as soon as they are; the supervisor is closed by then."""
         with self._lock:
@@ -197,12 +224,14 @@ class Lanes:
             requests.close(False)
             del self._answers.requests[requests.spec.name]
 
-    def _load(self, path: Path, batch: int | None) -> Engine:
+    def _request(self, batch: int | None) -> EngineRequest:
         settings = self._settings
         folder = engine_dir(settings.engine_dir, os.environ)
-        request = EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, batch, engine_dir=folder)
+        return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, batch, engine_dir=folder)
+
+    def _load(self, path: Path, request: EngineRequest) -> tuple[Engine, QuickStart | None]:
         try:
-            return open_engine(path, request, lambda line: _log.info("%s", line))
+            return open_quickly(path, request, lambda line: _log.info("%s", line))
         except EngineError:
             raise
         except MemoryError as error:

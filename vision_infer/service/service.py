@@ -101,6 +101,7 @@ class Service:
     def close(self) -> None:
         """Stop all streams; what was decoded is finished and written."""
         self._ended.set()
+        self._lanes.stop_upgrading()
         with self._changing:
             for requests in list(self._answers.requests.values()):
                 requests.end()

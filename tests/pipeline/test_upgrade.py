@@ -1,0 +1,252 @@
+"""Lanes begin with what loads at once and become better while they run."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests import media
+from tests.engine.graphs import tiny_graph
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, close, finish, make_supervisor, wait_for
+from vision_infer.config.run import run_settings
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.candidates import Candidate, candidates
+from vision_infer.engine.choices import Choice, remember
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.quick import QuickStart
+from vision_infer.pipeline import upgrade as upgrades
+from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.upgrade import EngineUpgrade, Runner, Upgrade, run_child, trial_command
+
+if find_spec("openvino") is not None:
+    import_module("openvino")  # it starts a thread, which stays
+
+Stopped = Callable[[], bool]
+needs_both = pytest.mark.skipif(
+    find_spec("openvino") is None or find_spec("onnxruntime") is None, reason="could not import 'openvino' or 'onnxruntime'"
+)
+
+
+class Better(EchoEngine):
+    """Says when it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = threading.Event()
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+def wanted(tmp_path: Path, card: ModelCard) -> Upgrade:
+    graph = tiny_graph(tmp_path / "model.onnx", card)
+    facts = read_graph_facts(graph)
+    better = Choice(Candidate(graph, facts, "openvino-cpu-fp32"), "openvino-cpu-fp32: faster")
+    quick = QuickStart(Candidate(graph, facts, "onnxruntime-cpu-fp32"), better)
+    return Upgrade("main", graph, EngineRequest(engine_dir=tmp_path / "engines"), quick)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Better]:
+    """The engines that were opened to go on with."""
+    made: list[Better] = []
+
+    def open_engine(path: Path, request: EngineRequest, say: object) -> Better:
+        made.append(Better())
+        return made[-1]
+
+    monkeypatch.setattr(upgrades, "open_engine", open_engine)
+    return made
+
+
+def upgrading(swap: upgrades.Swap, say: Callable[[str], None], runner: Runner, trial_after_s: float = 0.0) -> EngineUpgrade:
+    return EngineUpgrade(swap, say, runner=runner, build_after_s=0.0, trial_after_s=trial_after_s)
+
+
+def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[Better]) -> None:
+    told: list[str] = []
+    swapped = threading.Event()
+    shared, first = FakeSink(), Better()
+
+    def before(index: int) -> None:
+        if index == 60:
+            wait_for(swapped)
+
+    def build(words: Sequence[str], nice: int, stopped: Stopped) -> None:
+        assert "openvino-cpu-fp32" in words
+        shared.wait_written(20)
+        assert not opened
+
+    def say(line: str) -> None:
+        told.append(line)
+        swapped.set()
+
+    source = FakeSource(0, 200, before=before)
+    supervisor = make_supervisor(first, [source], shared=[shared])
+    with upgrading(supervisor.swap_engine, say, build) as upgrade:
+        upgrade.add(wanted)
+        supervisor.add(add(source))
+        finish(supervisor)
+    assert shared.results() == list(range(200))
+    assert told == ["main: goes on with openvino-cpu-fp32: faster"]
+    (second,) = opened
+    assert [len(first.batches) + len(second.batches), first.closed.is_set(), second.closed.is_set()] == [200, True, False]
+    assert len(second.batches) >= 140
+
+
+def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
+    told: list[str] = []
+    done = threading.Event()
+
+    def say(line: str) -> None:
+        told.append(line)
+        done.set()
+
+    supervisor = make_supervisor(EchoEngine(), [])
+    with upgrading(supervisor.swap_engine, say, lambda *_: "error: no space") as upgrade:
+        upgrade.add(wanted)
+        wait_for(done)
+    close(supervisor)
+    assert told == ["main: goes on with onnxruntime-cpu-fp32: error: no space"]
+    assert not opened
+
+
+@pytest.mark.parametrize("error", [ValueError("its labels differ"), EngineError("it is broken"), KeyError("main")])
+def test_an_engine_that_is_refused_is_closed(wanted: Upgrade, opened: list[Better], error: Exception) -> None:
+    told: list[str] = []
+    done = threading.Event()
+
+    def swap(lane: str, engine: object) -> None:
+        raise error
+
+    def say(line: str) -> None:
+        told.append(line)
+        done.set()
+
+    with upgrading(swap, say, lambda *_: None) as upgrade:
+        upgrade.add(wanted)
+        wait_for(done)
+    assert len(told) == 1
+    assert opened[0].closed.is_set()
+
+
+def test_the_end_ends_the_child_and_is_not_told(wanted: Upgrade, opened: list[Better]) -> None:
+    told: list[str] = []
+    running = threading.Event()
+
+    def build(words: Sequence[str], nice: int, stopped: Stopped) -> str:
+        running.set()
+        limit = time.monotonic() + LONG_S
+        while not stopped():
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        return "it was stopped"
+
+    upgrade = upgrading(lambda *_: None, told.append, build)
+    upgrade.add(wanted)
+    upgrade.add(wanted)
+    wait_for(running)
+    upgrade.close()
+    upgrade.add(wanted)  # too late: nothing happens
+    assert (told, opened) == ([], [])
+
+
+def test_a_short_run_makes_no_trial(wanted: Upgrade) -> None:
+    called: list[str] = []
+
+    def choose(words: Sequence[str], nice: int, stopped: Stopped) -> None:
+        called.append(words[0])
+
+    with upgrading(lambda *_: None, called.append, choose, LONG_S * 10) as upgrade:
+        upgrade.add(replace(wanted, quick=replace(wanted.quick, better=None)))
+    assert not called
+
+
+@needs_both
+def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better]) -> None:
+    commands: list[Sequence[str]] = []
+    told: list[str] = []
+    swapped = threading.Event()
+    unknown = replace(wanted, quick=replace(wanted.quick, better=None), data=("a.mp4",))
+
+    def choose(words: Sequence[str], nice: int, stopped: Stopped) -> None:
+        commands.append(words)
+        possible = candidates(wanted.path)
+        best = next(one for one in possible if one.engine == "openvino-cpu-fp32")
+        assert wanted.request.engine_dir is not None
+        remember(wanted.request.engine_dir, possible, 1.0, Choice(best, "openvino-cpu-fp32: tried"))
+
+    def say(line: str) -> None:
+        told.append(line)
+        swapped.set()
+
+    with upgrading(lambda *_: None, say, choose) as upgrade:
+        upgrade.add(unknown)
+        wait_for(swapped)
+    assert commands == [trial_command(unknown)]
+    assert commands[0][-2:] == ["--data", "a.mp4"]
+    assert told == ["main: goes on with openvino-cpu-fp32: tried"]
+
+
+def test_a_child_has_low_priority_and_ends_when_it_shall() -> None:
+    waits = "import os, time\nwhile os.getpriority(os.PRIO_PROCESS, 0) != 7: time.sleep(0.01)\n"
+    limit = time.monotonic() + LONG_S
+    assert run_child([sys.executable, "-c", waits], 7, lambda: time.monotonic() > limit) is None
+    assert run_child([sys.executable, "-c", "import time; time.sleep(600)"], 7, lambda: True) == "it was stopped"
+    assert time.monotonic() < limit
+    assert run_child([sys.executable, "-c", "import sys; sys.exit('first\\nerror: bad')"], 7, lambda: False) == "error: bad"
+    assert run_child(["/nowhere/python"], 7, lambda: False) == "no process could be started: No such file or directory"
+
+
+SLOW = """
+import time
+
+def until_it_is_better(result):
+    if result.engine == "onnxruntime-cpu-fp32":
+        time.sleep(0.02)
+    return result
+"""
+
+
+@needs_both
+def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
+    tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "slow_rows.py").write_text(SLOW)
+    graph, folder = tiny_graph(tmp_path / "model.onnx", card), tmp_path / "engines"
+    possible = candidates(graph)
+    best = next(one for one in possible if one.engine == "openvino-cpu-fp32")
+    remember(folder, possible, 1.0, Choice(best, "openvino-cpu-fp32: faster"))
+    sources = [tmp_path / f"{number}.mp4" for number in range(8)]
+    for source in sources:
+        source.symlink_to(media.excerpt(0, 150, 64, 48))
+    settings = run_settings(
+        sources=tuple(map(str, sources)),
+        model=str(graph),
+        engine_dir=folder,
+        device="cpu",
+        hook="slow_rows:until_it_is_better",
+        out=("rows.jsonl",),
+    )
+    summary = run(settings, threading.Event())
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    for source in sources:
+        assert [row["frame"] for row in rows if row["stream"] == source.stem] == list(range(150))
+    assert (summary.frames, summary.exit_status) == (1200, 0)
+    assert {row["engine"] for row in rows} == {"onnxruntime-cpu-fp32", "openvino-cpu-fp32"}
+    assert rows[0]["engine"] == "onnxruntime-cpu-fp32"
+    assert summary.engine == rows[-1]["engine"] == "openvino-cpu-fp32"
+    assert summary.engine_reasons[-1] == "main: goes on with openvino-cpu-fp32: faster"
