@@ -307,7 +307,7 @@ def test_a_result_is_that_of_the_detector() -> None:
     picture = np.asarray(cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
     done, data = cv2.imencode(".png", picture)
     assert done
-    of = ServeSettings(model="nanodet-416")
+    of = ServeSettings(model="nanodet-416", engine="onnxruntime-cpu-fp32")
     with Service(of) as service:
         service.start()
         until(lambda: service.ready()[0])
@@ -317,7 +317,7 @@ def test_a_result_is_that_of_the_detector() -> None:
         of_card = service.infer(data.tobytes(), None, None, None)
     rgb = np.ascontiguousarray(picture[..., ::-1])
     for confidence, result in by_confidence.items():
-        with Detector("nanodet-416", confidence=confidence) as detector:
+        with Detector("nanodet-416", confidence=confidence, engine="onnxruntime-cpu-fp32") as detector:
             expected = detector(rgb)
         found = result.detections
         assert len(found) == len(expected)
