@@ -102,7 +102,7 @@ async def _tasks() -> int:
 
 
 def main(camera: str) -> None:
-    settings = ServeSettings(model="clock", workers=2, service=ServiceSettings(port=0))
+    settings = ServeSettings(model="clock", engine="onnxruntime-cpu-fp32", workers=2, service=ServiceSettings(port=0))
     service = Service(settings)
     with WebServer(settings.service, service.hub) as web, service:
         service.start()

@@ -25,6 +25,9 @@ SHORT = Reconnect(min_s=0.1, max_s=0.5, refused_s=0.5)
 _LOOK_S = 0.02
 _SEEN_MOST = 100_000
 
+ENGINE = "onnxruntime-cpu-fp32"
+"""one that is named is not tried against others, which would cost the tests their cores"""
+
 
 def camera(url: str, **more: Any) -> StreamSettings:
     """A camera whose faults are noticed soon, and that is asked again soon."""
@@ -90,7 +93,7 @@ class Running:
     def __init__(self, streams: dict[str, StreamSettings], open_stream: Any = open_source, **settings: Any) -> None:
         self.events: list[StreamEvent] = []
         self._collector = _Collector()
-        whole = ServeSettings(**{"model": "clock", "workers": 2, "streams": streams, **settings})
+        whole = ServeSettings(**{"model": "clock", "engine": ENGINE, "workers": 2, "streams": streams, **settings})
         self.service = Service(whole, None, [self._collector], self.events.append, open_stream=open_stream)
 
     def __enter__(self) -> Running:

@@ -36,6 +36,10 @@ class ServeProcess:
     def __init__(self, folder: Path, configuration: str, **secrets: str) -> None:
         self.folder = folder
         self.file = folder / "cameras.yaml"
+        if (
+            "engine:" not in configuration
+        ):  # one that is named is not tried against others, which would cost the tests their cores
+            configuration += "\nengine: onnxruntime-cpu-fp32\n"
         self.file.write_text(configuration, encoding="utf-8")
         self.log_file = folder / "serve.log"
         self.answers: list[str] = []
