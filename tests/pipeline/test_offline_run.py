@@ -24,7 +24,7 @@ FRAMES = 24
 
 
 def settings(sources: Sequence[Path | str], **options: Any) -> RunSettings:
-    given = {"device": "cpu", "workers": 2} | options
+    given = {"engine": "onnxruntime-cpu-fp32", "workers": 2} | options
     return run_settings(sources=tuple(str(source) for source in sources), **given)
 
 
