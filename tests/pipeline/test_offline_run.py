@@ -176,7 +176,7 @@ def test_what_is_wrong_for_all_is_raised(clips: list[Path], tmp_path: Path) -> N
         ({"model": "nanodet-417"}, ModelError),
         ({"engine": "onnxruntme"}, EngineError),
         ({"classes": ("persn",)}, UsageError),
-        ({"device": "tpu"}, UsageError),
+        ({"engine": "auto", "device": "tpu"}, UsageError),
     ):
         with pytest.raises(error):
             run(settings(clips, **options), threading.Event())
