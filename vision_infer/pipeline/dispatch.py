@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
@@ -202,11 +201,12 @@ class Dispatch:
         """Take out what waited for too long: no stale frame is inferred."""
         if not self._batcher.room:
             return ()
-        found: list[tuple[str, int]] = []
-        for stream, max_age_ns in self._max_ages.items():
-            lost = self._batcher.withdraw(stream, partial(_is_older, now_ns - max_age_ns))
-            found += [(stream, waiting.sequence) for waiting in lost]
-        return tuple(found)
+
+        def too_old(stream: str, frame: Frame) -> bool:
+            max_age_ns, captured_ns = self._max_ages.get(stream), frame.trace.captured_ns
+            return max_age_ns is not None and 0 < captured_ns < now_ns - max_age_ns
+
+        return tuple((entry.stream, entry.waiting.sequence) for entry in self._batcher.withdraw(too_old))
 
     def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
         """A batch has left its engine."""
@@ -235,7 +235,3 @@ class Dispatch:
     def padded(self) -> int:
         """Places of batches wasted so far."""
         return self._batcher.padded
-
-
-def _is_older(than_ns: int, frame: Frame) -> bool:
-    return 0 < frame.trace.captured_ns < than_ns

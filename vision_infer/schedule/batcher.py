@@ -185,14 +185,17 @@ class Batcher(Generic[T]):
             to.since_ns[stream] = waiting.arrived_ns
         return lost
 
-    def withdraw(self, stream: str, too_old: Callable[[T], bool]) -> list[Waiting[T]]:
-        """Take out what a stream has waiting at the head of its queues and is too old; it is lost, and not charged."""
-        lost: list[Waiting[T]] = []
+    def withdraw(self, too_old: Callable[[str, T], bool]) -> list[Entry[T]]:
+        """Take out what waits at the head of a queue and is too old; it is lost, and not charged.
+
+        Args:
+            too_old: says so of a stream and what it has waiting.
+        """
+        lost: list[Entry[T]] = []
         for lane in self._lanes.values():
-            if stream not in lane.since_ns:
-                continue
-            while (waiting := lane.queues[stream].oldest()) is not None and too_old(waiting.item):
-                lost.append(self._pop(lane, stream))
+            for stream in tuple(lane.since_ns):
+                while (waiting := lane.queues[stream].oldest()) is not None and too_old(stream, waiting.item):
+                    lost.append(Entry(stream, self._pop(lane, stream)))
         return lost
 
     def take(self, now_ns: int) -> Batch[T] | None:
