@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vision_infer.core.json_text import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,13 @@ class Description:
         parts: list[str] = []
         if self.classes is not None:
             found = [
-                '{"class_id": %d, "label": %s, "score": %.4f}' % (one.class_id, _quoted(one.label), one.score)
+                '{"class_id": %d, "label": %s, "score": %.4f}' % (one.class_id, quoted(one.label), one.score)
                 for one in self.classes
             ]
             parts.append('"classes": [%s]' % ", ".join(found))
         if self.embedding is not None:
             parts.append('"embedding": "%s"' % base64.b64encode(self.embedding.astype("<f4", copy=False).tobytes()).decode())
         return ", ".join(parts)
-
-
-@lru_cache(maxsize=4096)
-def _quoted(text: str) -> str:
-    return json.dumps(text)
 
 
 DESCRIPTION_PROPERTIES: dict[str, Any] = {

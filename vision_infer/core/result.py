@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from vision_infer.core.description import DESCRIPTION_PROPERTIES, Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
+from vision_infer.core.json_text import quoted
 from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA, SceneEvent
 from vision_infer.core.trace import Latency
 
@@ -70,11 +70,11 @@ class Result:
                 tail += ", " + description.to_json()
             parts.append(
                 '{"class_id": %d, "label": %s, "score": %.4f, "box": [%.2f, %.2f, %.2f, %.2f]%s}'
-                % (class_id, _quoted(found.label_of(class_id)), score, *box, tail)
+                % (class_id, quoted(found.label_of(class_id)), score, *box, tail)
             )
         spent = self.latency
         pts = "null" if self.pts_s is None else repr(round(self.pts_s, 6))
-        file = "" if self.file is None else f'"file": {_quoted(self.file)}, '
+        file = "" if self.file is None else f'"file": {quoted(self.file)}, '
         if self.damaged:
             file += '"damaged": true, '
         tail = "" if self.description is None else ", " + self.description.to_json()
@@ -88,14 +88,14 @@ class Result:
             '"detections": [%s], "latency_ms": {"decode": %.3f, "queue": %.3f, "preprocess": %.3f, "inference": %.3f, '
             '"postprocess": %.3f%s, "total": %.3f}%s}'
             % (
-                _quoted(self.stream),
+                quoted(self.stream),
                 self.frame,
                 file,
                 pts,
                 self.size.width,
                 self.size.height,
-                _quoted(self.model),
-                _quoted(self.engine),
+                quoted(self.model),
+                quoted(self.engine),
                 ", ".join(parts),
                 spent.decode_ns / 1e6,
                 spent.queue_ns / 1e6,
@@ -127,13 +127,6 @@ def utc(wall_ns: int) -> str:
     """
     seconds, milliseconds = divmod(wall_ns // 1_000_000, 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % milliseconds
-
-
-@lru_cache(maxsize=1024)
-def _quoted(text: str) -> str:
-    # Names and labels repeat in every row: quoting them once is a third of the cost of a row.
-    # A file's name may hold bytes that are no text (surrogates, in Python); only escaped can they be written as UTF-8.
-    return json.dumps(text, ensure_ascii=any("\ud800" <= character <= "\udfff" for character in text))
 
 
 def _milliseconds(what: str) -> dict[str, Any]:
