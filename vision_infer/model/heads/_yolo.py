@@ -5,9 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from vision_infer.core.geometry import Size
+from vision_infer.model.head import HeadDefaults
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.origin import LINEAR, Columns
 
+USUAL = HeadDefaults(
+    color="rgb",
+    mean=(0.0, 0.0, 0.0),
+    std=(255.0, 255.0, 255.0),
+    fit="center",
+    fill=(114, 114, 114),
+    confidence=0.25,
+    iou=None,
+    input_size=Size(640, 640),
+)
+"""how these families are trained and used; each has an IoU of its own"""
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (4, 8, 16, 32, 64), (16, 32), (8, 16))
 """sets of strides that are in use, the most usual first"""
 

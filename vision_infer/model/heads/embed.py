@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vision_infer.core.card import ModelCard
-from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Embedded, HeadDefaults
+from vision_infer.model.head import Embedded
+from vision_infer.model.heads import classify
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import Columns
 
-DEFAULTS = HeadDefaults(
-    color="rgb",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    fit="stretch",
-    fill=(124, 116, 104),
-    confidence=0.0,
-    iou=None,
-    input_size=Size(224, 224),
-    task="embed",
-)
+DEFAULTS = replace(classify.DEFAULTS, task="embed")
 SMALLEST_LENGTH = 1e-12
 """a vector that is shorter keeps its direction and stays shorter than 1"""
 

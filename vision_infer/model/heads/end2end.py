@@ -5,23 +5,13 @@ from __future__ import annotations
 from onnx import TensorProto
 
 from vision_infer.core.card import ModelCard
-from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, columns, gather_rows
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded, HeadDefaults
-from vision_infer.model.heads._yolo import only_output
+from vision_infer.model.head import Decoded
+from vision_infer.model.heads._yolo import USUAL, only_output
 from vision_infer.model.network import RawNetwork
 
-DEFAULTS = HeadDefaults(
-    color="rgb",
-    mean=(0.0, 0.0, 0.0),
-    std=(255.0, 255.0, 255.0),
-    fit="center",
-    fill=(114, 114, 114),
-    confidence=0.25,
-    iou=None,
-    input_size=Size(640, 640),
-)
+DEFAULTS = USUAL
 _CHOICE = ("TopK", "NonMaxSuppression")
 
 

@@ -6,24 +6,16 @@ for each cell of the strides, or one.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vision_infer.core.card import ModelCard
-from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
 from vision_infer.model.graph import GraphBuilder
-from vision_infer.model.head import Decoded, HeadDefaults
-from vision_infer.model.heads._yolo import STRIDES, look_inside, only_output
+from vision_infer.model.head import Decoded
+from vision_infer.model.heads._yolo import STRIDES, USUAL, look_inside, only_output
 from vision_infer.model.network import RawNetwork, Tensor
 
-DEFAULTS = HeadDefaults(
-    color="rgb",
-    mean=(0.0, 0.0, 0.0),
-    std=(255.0, 255.0, 255.0),
-    fit="center",
-    fill=(114, 114, 114),
-    confidence=0.25,
-    iou=0.45,
-    input_size=Size(640, 640),
-)
+DEFAULTS = replace(USUAL, iou=0.45)
 
 
 def _find_layout(network: RawNetwork) -> tuple[Tensor, int, int, int] | None:
