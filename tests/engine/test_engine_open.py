@@ -147,3 +147,9 @@ def test_without_a_runtime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(EngineError, match="no inference engine is installed"):
         open_engine(graph, EngineRequest())
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "tpu"])
+def test_a_name_and_another_device_contradict_each_other(bundled: Path, device: str) -> None:
+    with pytest.raises(UsageError, match=device):
+        open_engine(bundled, EngineRequest("onnxruntime-cpu-fp32", device))

@@ -60,7 +60,7 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
         path, request = _known_choice(path, request, say or _silent)
     runtime, named_device = _parse_name(request.engine)
     compute = _choose_compute(runtime, request)
-    device = named_device or request.device
+    device = _agreed(named_device, request)
     if runtime == "onnxruntime" and find_spec("onnxruntime") is None:
         raise missing_runtime()
     kind, index = _choose_device(runtime, device)
@@ -170,6 +170,15 @@ def _choose_compute(runtime: str, request: EngineRequest) -> Literal["f32", "bf1
     if runtime != "openvino":
         raise EngineError(f"{runtime} does not compute a float32 graph in bf16", "use --engine openvino-cpu-bf16")
     return "bf16"
+
+
+def _agreed(named: str | None, request: EngineRequest) -> str:
+    """The device that the name of an engine and the device asked for have in common; the latter may say which of several."""
+    if named is None or request.device == "auto":
+        return named or request.device
+    if parse_device(request.device)[0] != named:
+        raise UsageError(f"--engine {request.engine} does not run on --device {request.device}", "name one of them only")
+    return request.device
 
 
 def _choose_device(runtime: str, device: str) -> tuple[str, int]:
