@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default clean
+.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
 	@echo "make test        install what the tests need, run them"
 	@echo "make cameras     install the RTSP server that the tests watch (a part of make test)"
+	@echo "make browser     install the browser that opens the page (a part of make test)"
 	@echo "make test-all    the same with the slow ones"
 	@echo "make check       lint, strict types, floors, documents"
 	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
@@ -54,10 +55,17 @@ cameras: $(VENV)/dev.stamp
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(CAMERA_PACKAGES) >/dev/null; then :; \
 	else echo "Tests of live streams are skipped ($$missing). They need the packages: $(CAMERA_PACKAGES)"; fi
 
-test: $(VENV)/dev.stamp cameras
+# The tests of the page drive a real browser: Debian's chromium.
+browser:
+	@if command -v chromium >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; then :; \
+	else echo "Tests of the page are skipped: they need the package chromium"; fi
+
+test: $(VENV)/dev.stamp cameras browser
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(VENV)/dev.stamp cameras
+test-all: $(VENV)/dev.stamp cameras browser
 	$(BIN)/python -m pytest
 
 check: $(VENV)/dev.stamp
