@@ -1,0 +1,38 @@
+"""Deployment graphs of the smallest networks of torchvision: a detector, a classifier, an embedder, made once a session."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from tests.exported import exported
+from tests.media import MEDIA
+from vision_infer.model.importing import import_model
+
+Kind = Literal["detector", "classifier", "embedder"]
+_EXPORTED: dict[Kind, tuple[str, str]] = {
+    "detector": ("ssdlite", "ssd"),
+    "classifier": ("mobilenet", "classify"),
+    "embedder": ("embedder", "embed"),
+}
+"""name in tests.exported, and head"""
+
+
+@cache
+def deployment_graph(kind: Kind) -> Path:
+    """The deployment graph of a network with random weights; skips the test, by name, where torch or torchvision is not here.
+
+    SSDLite at 320 x 320 with 5 classes (0.3 MB), MobileNetV3-small at 96 x 96 with 20 classes (6 MB), and three convolutions at
+    96 x 96 that give a vector of 48. The raw network is exported once a machine (seconds), the graph is made of it once a session.
+    """
+    name, head = _EXPORTED[kind]
+    path = MEDIA / f"deployment-{kind}.onnx"
+    with TemporaryDirectory() as folder:
+        made = import_model(exported(name), f"smallest-{kind}", head, model_dir=Path(folder))
+        temporary = path.with_name(f".{os.getpid()}-{path.name}")
+        temporary.write_bytes(made.read_bytes())
+        temporary.replace(path)
+    return path
