@@ -16,6 +16,7 @@ def test_list_and_show_the_bundled_model(command: Command) -> None:
     listed = json.loads(command("model", "list", "--json").stdout)
     found = [(entry["name"], entry["origin"], entry["error"]) for entry in listed]
     assert found == [("clock", "bundled", None), ("nanodet-416", "bundled", None)]
+    assert listed[1]["input_sizes"] == [{"width": 416, "height": 416}]
     assert "nanodet-416  bundled  detect, 416x416, 80 labels" in command("model", "list").stdout
     shown = yaml.safe_load(command("model", "show", "nanodet-416").stdout)
     inside = json.loads(command("model", "show", ROOT / "models" / "nanodet-416" / "model.onnx", "--json").stdout)
@@ -23,6 +24,17 @@ def test_list_and_show_the_bundled_model(command: Command) -> None:
     assert shown["labels"] == inside["labels"]
     schema = json.loads(command("schema", "card").stdout)
     jsonschema.validate(inside, schema)
+
+
+def test_all_input_sizes_of_a_model_are_listed(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "home" / "models" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").write_text("name: mine\ninput: {width: 640, height: 640}\nlabels: [person]\n")
+    for name in ("model.onnx", "model-384x640.onnx", "model-736x1280.onnx"):  # height first
+        (folder / name).touch()
+    assert "mine  user  detect, 640x640 and 640x384 and 1280x736, 1 labels" in command("model", "list").stdout
+    (mine,) = (one for one in json.loads(command("model", "list", "--json").stdout) if one["name"] == "mine")
+    assert [(size["width"], size["height"]) for size in mine["input_sizes"]] == [(640, 640), (640, 384), (1280, 736)]
 
 
 def test_import_a_network_and_run_it_by_name(command: Command, tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ def test_the_graphs_of_other_input_sizes_are_known_by_their_names(user: Path, bu
     assert found == {Size(32, 32): graph, Size(640, 384): graph.with_name("model-384x640.onnx")}
     assert next(iter(found.values())) == resolve_model("mine", user, {}, bundled)
     assert [graph_file(size, Size(32, 32)) for size in found] == [path.name for path in found.values()]
+    (entry,) = list_models(user, {}, bundled)
+    assert entry.other_sizes == (Size(640, 384),)
 
 
 def test_a_file_has_the_size_of_its_card() -> None:

@@ -13,6 +13,7 @@ from vision_infer.cli.quantize import quantize_command
 
 if TYPE_CHECKING:
     from vision_infer.core.geometry import Size
+    from vision_infer.model.catalogue import ModelEntry
 
 app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
 app.command("quantize")(quantize_command)
@@ -25,11 +26,7 @@ def list_command(model_dir: options.ModelDir = None, json_output: options.Json =
 
     entries = list_models(model_dir)
     if json_output:
-        rows = [
-            {"name": entry.name, "origin": entry.origin, "path": str(entry.path), "error": entry.error or None}
-            for entry in entries
-        ]
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json.dumps([_row(entry) for entry in entries], indent=2))
         return
     for entry in entries:
         if entry.card is None or entry.error:
@@ -38,9 +35,8 @@ def list_command(model_dir: options.ModelDir = None, json_output: options.Json =
         card = entry.card
         labels = f"{len(card.labels)} labels" if card.labels else "no labels"
         accuracy = "".join(f", {one.metric} {one.value:g} on {one.dataset}" for one in card.accuracy[:1])
-        typer.echo(
-            f"{entry.name}  {entry.origin}  {card.task}, {card.input_size}, {labels}{accuracy}, {card.license or 'no licence'}"
-        )
+        sizes = " and ".join(str(size) for size in _sizes_of(entry))
+        typer.echo(f"{entry.name}  {entry.origin}  {card.task}, {sizes}, {labels}{accuracy}, {card.license or 'no licence'}")
 
 
 @app.command()
@@ -159,6 +155,22 @@ def evaluate(
         typer.echo(json.dumps(report.to_dict(), indent=2))
         return
     typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
+
+
+def _sizes_of(entry: ModelEntry) -> list[Size]:
+    """The input sizes of a model, its card's first; none of one that is broken."""
+    return [] if entry.card is None else [entry.card.input_size, *entry.other_sizes]
+
+
+def _row(entry: ModelEntry) -> dict[str, object]:
+    sizes = [{"width": size.width, "height": size.height} for size in _sizes_of(entry)]
+    return {
+        "name": entry.name,
+        "origin": entry.origin,
+        "path": str(entry.path),
+        "input_sizes": sizes,
+        "error": entry.error or None,
+    }
 
 
 def _sizes(option: str, text: str | None) -> tuple[Size, ...]:

@@ -37,6 +37,8 @@ class ModelEntry:
     origin: Literal["bundled", "user"]
     error: str = ""
     """why the model cannot be used; empty if it can"""
+    other_sizes: tuple[Size, ...] = ()
+    """further input sizes that there are graphs for, beside the card's"""
 
 
 def model_dir(explicit: Path | None, environ: Mapping[str, str]) -> Path:
@@ -130,18 +132,22 @@ def model_inputs(
         from vision_infer.model.importing import read_deployment_card
 
         return {read_deployment_card(path).input_size: path}
-    card = read_card_file(path.with_name(CARD_FILE))
+    return _graphs(read_card_file(path.with_name(CARD_FILE)), path)
+
+
+def graph_file(size: Size, first: Size) -> str:
+    """The name of a model's graph for an input size, where ``first`` is the model's own."""
+    return GRAPH_FILE if size == first else f"model-{size.height}x{size.width}.onnx"
+
+
+def _graphs(card: ModelCard, path: Path) -> dict[Size, Path]:
+    """The graphs in a model's folder by input size, that of its card first."""
     found = {card.input_size: path}
     for other in sorted(path.parent.glob("model-*.onnx")):
         match = _OTHER_GRAPH.fullmatch(other.name)
         if match is not None:
             found.setdefault(Size(int(match[2]), int(match[1])), other)
     return found
-
-
-def graph_file(size: Size, first: Size) -> str:
-    """The name of a model's graph for an input size, where ``first`` is the model's own."""
-    return GRAPH_FILE if size == first else f"model-{size.height}x{size.width}.onnx"
 
 
 def _scan(folder: Path, origin: Literal["bundled", "user"]) -> list[ModelEntry]:
@@ -159,7 +165,8 @@ def _read_entry(card_file: Path, origin: Literal["bundled", "user"]) -> ModelEnt
         card = read_card_file(card_file)
     except ModelError as error:
         return ModelEntry(name, None, graph, origin, error.message)
-    return ModelEntry(name, card, graph, origin, "" if graph.is_file() else f"{name}/{GRAPH_FILE} is missing")
+    error = "" if graph.is_file() else f"{name}/{GRAPH_FILE} is missing"
+    return ModelEntry(name, card, graph, origin, error, tuple(_graphs(card, graph))[1:])
 
 
 def read_card_file(path: Path) -> ModelCard:
