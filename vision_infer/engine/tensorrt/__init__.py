@@ -1,0 +1,1 @@
+"""Deployment graphs compiled by TensorRT or TensorRT-RTX: built and kept here, run by ``tensorrt_engine.py``."""

@@ -1,0 +1,217 @@
+"""Plan files: an engine that TensorRT or TensorRT-RTX has built, with all that has to be known before it may be loaded.
+
+    8 bytes    MAGIC
+    4 bytes    length of the header, little-endian
+    32 bytes   SHA-256 of all that follows
+    header     JSON
+    plan       to the end of the file
+
+A plan is code for one kind of GPU, and a runtime that is given a foreign or damaged one may bring the process down: so all of it
+is checked first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.contract import DTYPES, OutputShapes
+from vision_infer.engine.graph_facts import Precision
+from vision_infer.engine.trust import refuse_untrusted
+
+Runtime = Literal["tensorrt", "tensorrt-rtx"]
+RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
+
+MAGIC = b"VIPLAN\r\n"
+"""its line end is changed by whatever copies files as text, which is noticed so"""
+MOST_HEADER_BYTES = 16_000_000
+"""a card with the labels of 20 000 classes has less than one"""
+_HINT = "build it again: vision-infer engine build"
+_PREFIX = struct.Struct("<8sI32s")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """A serialized engine, and what it is."""
+
+    plan: bytes
+    """as the runtime serialized it"""
+    card: ModelCard
+    """of the deployment graph"""
+    graph_sha256: str
+    """of the deployment graph"""
+    runtime: Runtime
+    runtime_version: str
+    """as the runtime's module tells it, such as ``1.7.1.116``"""
+    compute_capabilities: tuple[str, ...]
+    """the GPUs that it was built for, such as ``sm_89``, ascending"""
+    precision: Precision
+    """of the graph"""
+    batch_sizes: tuple[int, ...]
+    """that it is to run, ascending; all from the first to the last are possible"""
+    outputs: OutputShapes
+    """by name, in the order of the graph: shape without the batch, and dtype"""
+    version_compatible: bool = False
+    """whether later versions of the runtime with the same major number may load it"""
+    hardware: str = ""
+    """of TensorRT only: the name of the GPU that it was built on; empty: any of the compute capabilities"""
+
+    @property
+    def input_size(self) -> Size:
+        """Width and height of the input ``images``: uint8 [B, height, width, 3]."""
+        return self.card.input_size
+
+    @property
+    def engine(self) -> str:
+        """runtime-device-precision, such as ``tensorrt-rtx-cuda-fp16``"""
+        return f"{self.runtime}-cuda-{self.precision}"
+
+    def why_not(self, runtime: Runtime, runtime_version: str, compute_capability: str, gpu: str = "") -> str:
+        """Why it cannot be loaded by a runtime on a GPU; empty if it can.
+
+        Args:
+            runtime: which.
+            runtime_version: its version.
+            compute_capability: of the GPU, such as ``sm_89``.
+            gpu: its name; empty: not known, and not compared.
+        """
+        if runtime != self.runtime:
+            return f"it was built by {self.runtime}, not {runtime}"
+        if runtime_version != self.runtime_version and not self._same_major(runtime_version):
+            return f"it was built by {self.runtime} {self.runtime_version}, here is {runtime_version}"
+        if compute_capability not in self.compute_capabilities:
+            return f"it was built for {' '.join(self.compute_capabilities)}, this GPU is {compute_capability}"
+        if self.hardware and gpu and gpu != self.hardware:
+            return f"it was built on {self.hardware}, this GPU is {gpu}"
+        return ""
+
+    def _same_major(self, version: str) -> bool:
+        here, built = (tuple(map(int, text.split("."))) for text in (version, self.runtime_version))
+        return self.version_compatible and here[0] == built[0] and here >= built
+
+    def to_bytes(self) -> bytes:
+        """The whole file."""
+        header = _Header(
+            card=self.card,
+            graph_sha256=self.graph_sha256,
+            runtime=self.runtime,
+            runtime_version=self.runtime_version,
+            compute_capabilities=self.compute_capabilities,
+            precision=self.precision,
+            batch_sizes=self.batch_sizes,
+            outputs=tuple(_Output(name=name, shape=shape, dtype=dtype.name) for name, (shape, dtype) in self.outputs.items()),
+            version_compatible=self.version_compatible,
+            hardware=self.hardware,
+            plan_bytes=len(self.plan),
+        )
+        text = header.model_dump_json().encode()
+        checksum = hashlib.sha256(text)
+        checksum.update(self.plan)
+        return b"".join((_PREFIX.pack(MAGIC, len(text), checksum.digest()), text, self.plan))
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Output(_Part):
+    name: str
+    shape: tuple[Annotated[int, Field(ge=1)], ...]
+    dtype: Literal["float32", "int32"]
+
+
+class _Header(_Part):
+    format: Literal[1] = 1
+    card: ModelCard
+    graph_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    runtime: Runtime
+    runtime_version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
+    compute_capabilities: tuple[Annotated[str, Field(pattern="^sm_[0-9]{2,3}$")], ...] = Field(min_length=1)
+    precision: Precision
+    batch_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    outputs: tuple[_Output, ...] = Field(min_length=1)
+    version_compatible: bool
+    hardware: str
+    plan_bytes: int = Field(ge=1)
+
+
+def parse_plan(content: bytes, where: str) -> PlanFile:
+    """Check the bytes of a plan file, and take them apart.
+
+    Args:
+        content: the whole file.
+        where: names it in an error.
+
+    Raises:
+        EngineError: it is no plan file, or of a format that we do not know, cut short or damaged.
+    """
+    if len(content) < _PREFIX.size or content[: len(MAGIC)] != MAGIC:
+        raise EngineError(f"{where}: is no plan file of vision-infer", _HINT)
+    _, length, checksum = _PREFIX.unpack_from(content)
+    view = memoryview(content)[_PREFIX.size :]
+    if length > min(MOST_HEADER_BYTES, len(view)):
+        raise EngineError(f"{where}: the plan is cut short or damaged", _HINT)
+    if hashlib.sha256(view).digest() != checksum:
+        raise EngineError(f"{where}: the plan is cut short or damaged (its checksum is wrong)", _HINT)
+    try:
+        header = _Header.model_validate_json(bytes(view[:length]))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or "header"
+        raise EngineError(f"{where}: the plan's field '{field}': {first['msg']}", _HINT) from error
+    plan = bytes(view[length:])
+    if len(plan) != header.plan_bytes:
+        raise EngineError(f"{where}: the plan has {len(plan)} bytes, not {header.plan_bytes}", _HINT)
+    return PlanFile(
+        plan,
+        header.card,
+        header.graph_sha256,
+        header.runtime,
+        header.runtime_version,
+        header.compute_capabilities,
+        header.precision,
+        header.batch_sizes,
+        {one.name: (one.shape, DTYPES[one.dtype]) for one in header.outputs},
+        header.version_compatible,
+        header.hardware,
+    )
+
+
+def read_plan(path: Path) -> PlanFile:
+    """Read a plan file; a plan is code, so it has to be ours, as what the engine cache holds.
+
+    Raises:
+        EngineError: it cannot be read, others may have written it, or as :func:`parse_plan`.
+    """
+    refuse_untrusted(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read: {error.strerror}", _HINT) from error
+    return parse_plan(content, str(path))
+
+
+def write_plan(plan: PlanFile, path: Path) -> None:
+    """Write a plan file, for its owner alone to change, as a whole or not at all.
+
+    Raises:
+        EngineError: it cannot be written; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(plan.to_bytes())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise EngineError(f"{path}: cannot be written: {error.strerror}", "make room, or write elsewhere") from error
