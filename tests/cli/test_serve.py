@@ -109,6 +109,21 @@ def test_a_configuration_is_checked(command: Command, tmp_path: Path) -> None:
     done = command("serve", "serve.yaml", "--check")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
     assert "nonsense" in done.stderr
+    folder = tmp_path / "home" / "models" / "faces"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").write_text("name: faces\ntask: embed\ninput: {width: 96, height: 96}\n")
+    (folder / "model.onnx").touch()
+    for stream, said in (
+        (
+            "model: faces, then: faces",
+            "streams.a.then: faces is a network for 'embed' and finds nothing to look at: leave it out",
+        ),
+        ("then: clock", "streams.a.then: clock is a network for 'detect': name one for"),
+    ):
+        (tmp_path / "serve.yaml").write_text(f"streams:\n  a: {{url: 'test://', {stream}}}\n")
+        done = command("serve", "serve.yaml", "--check")
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert said in done.stderr
 
 
 def test_every_mistake_of_a_configuration_is_told_in_a_line_and_no_secret(command: Command, tmp_path: Path) -> None:

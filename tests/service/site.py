@@ -34,6 +34,7 @@ class CountedEngine(EchoEngine):
         self.card = parse_card(
             {
                 "name": model,
+                "task": "classify" if model == "classes" else "detect",
                 "input": {"width": SIDE, "height": SIDE},
                 "fit": "stretch",
                 "iou": None,
@@ -49,7 +50,7 @@ class CountedEngine(EchoEngine):
 
 
 class Engines:
-    """The models ``one``, ``two`` and ``three``, and ``broken``, which cannot be loaded."""
+    """The models ``one``, ``two`` and ``three``, ``classes``, which is a classifier, and ``broken``, which cannot be loaded."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -63,7 +64,7 @@ class Engines:
 
     def resolve(self, model: str, folder: Path | None) -> Path:
         del folder
-        if model not in ("one", "two", "three", "broken"):
+        if model not in ("one", "two", "three", "classes", "broken"):
             raise ModelError(f"unknown model {model!r}", "there are one, two, three")
         return Path(model)
 

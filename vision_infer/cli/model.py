@@ -46,15 +46,10 @@ def show(
     json_output: options.Json = False,
 ) -> None:
     """Show a model's card."""
-    from vision_infer.model.catalogue import read_card_file, resolve_model
+    from vision_infer.model.catalogue import model_card, resolve_model
 
     path = resolve_model(model, model_dir)
-    if model.endswith(".onnx"):
-        from vision_infer.model.importing import read_deployment_card
-
-        card = read_deployment_card(path)
-    else:
-        card = read_card_file(path.with_name("model.yaml"))
+    card = model_card(model, model_dir)
     if json_output:
         typer.echo(card.model_dump_json(indent=2))
         return

@@ -87,13 +87,17 @@ def serve_command(
 
 def _check(settings: ServeSettings) -> int:
     from vision_infer.config.doubts import doubts_of
-    from vision_infer.model.catalogue import resolve_model
+    from vision_infer.model.catalogue import model_card
+    from vision_infer.service.stream_command import check_second
 
     for doubt in doubts_of(settings):
         typer.echo(f"warning: {doubt}", err=True)
-    models = {stream.model for stream in settings.streams.values() if stream.model is not None}
-    for model in sorted({settings.model, *models}):
-        resolve_model(model, settings.model_dir)
+    streams = settings.streams.values()
+    models = {stream.model or settings.model for stream in streams} | {stream.then for stream in streams if stream.then}
+    cards = {model: model_card(model, settings.model_dir) for model in sorted({settings.model, *models})}
+    for name, stream in settings.streams.items():
+        if stream.then is not None:
+            check_second(f"streams.{name}.then", cards[stream.model or settings.model], cards[stream.then])
     count = len(settings.streams)
     typer.echo(f"ok: {count} stream{'' if count == 1 else 's'}{': ' if count else ''}{', '.join(settings.streams)}")
     return 0

@@ -135,6 +135,22 @@ def model_inputs(
     return _graphs(read_card_file(path.with_name(CARD_FILE)), path)
 
 
+def model_card(
+    name: str | Path, explicit: Path | None = None, environ: Mapping[str, str] | None = None, bundled: Path | None = None
+) -> ModelCard:
+    """The card of a model, or that inside a deployment graph; the arguments are as for :func:`model_inputs`.
+
+    Raises:
+        ModelError: as :func:`resolve_model`, or the graph has no card.
+    """
+    path = resolve_model(name, explicit, environ, bundled)
+    if str(name).endswith(".onnx"):
+        from vision_infer.model.importing import read_deployment_card
+
+        return read_deployment_card(path)
+    return read_card_file(path.with_name(CARD_FILE))
+
+
 def graph_file(size: Size, first: Size) -> str:
     """The name of a model's graph for an input size, where ``first`` is the model's own."""
     return GRAPH_FILE if size == first else f"model-{size.height}x{size.width}.onnx"

@@ -125,7 +125,7 @@ class Lanes:
         try:
             card = engine.card
             if name != model and card.task == "detect":
-                raise ModelError(f"{model} is a network for 'detect'", "'then' wants one for classification or embeddings")
+                raise ModelError(f"then: {model} is a network for 'detect'", "name one for classification or embeddings")
             lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
             with self._lock:

@@ -22,7 +22,7 @@ from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeep
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.lanes import Lanes, in_flight, second_name
 from vision_infer.service.requests import PREFIX, Answers, LiveOnly, infer_picture
-from vision_infer.service.stream_command import live_source, stream_command
+from vision_infer.service.stream_command import check_second, live_source, stream_command
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
@@ -348,6 +348,8 @@ class Service:
             return
         try:
             lane = self._lanes.open(stream.settings.model or self.settings.model)
+            if stream.settings.then is not None:
+                check_second("then", lane.engine.card)
             then = None if stream.settings.then is None else self._lanes.open_second(stream.settings.then)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
