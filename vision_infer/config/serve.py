@@ -108,7 +108,8 @@ class StreamDefaults(_Settings):
     then: str | None = Field(
         default=None,
         min_length=1,
-        description="a second model that looks at each detection, for classification or embeddings; `model` must be for detection",
+        description="a second model that looks at each detection, for classification or embeddings; "
+        "`model` must be for detection then",
     )
     fps: float | None = Field(
         default=None, gt=0, le=1000, description="infer at most so many frames a second; null: all that come"
