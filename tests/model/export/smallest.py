@@ -26,7 +26,8 @@ def deployment_graph(kind: Kind) -> Path:
     """The deployment graph of a network with random weights; skips the test, by name, where torch or torchvision is not here.
 
     SSDLite at 320 x 320 with 5 classes (0.3 MB), MobileNetV3-small at 96 x 96 with 20 classes (6 MB), and three convolutions at
-    96 x 96 that give a vector of 48. The raw network is exported once a machine (seconds), the graph is made of it once a session.
+    96 x 96 that give a vector of 48. The raw network is exported once a machine (seconds), the graph is made of it once a
+    session.
     """
     name, head = _EXPORTED[kind]
     path = MEDIA / f"deployment-{kind}.onnx"
