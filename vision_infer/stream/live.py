@@ -22,6 +22,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
+from vision_infer.core.packet import EncodedPacket, PacketTap, VideoFormat
 from vision_infer.core.trace import Trace
 from vision_infer.stream.backlog import Action, Backlog
 from vision_infer.stream.capture_clock import SECOND, CaptureClock, PacketTimes, UntimedClock
@@ -95,6 +96,12 @@ class LiveSource:
         self._stale_since: int | None = None
         self._latest_s: float | None = None
         self._failing = False
+        self._tap: PacketTap | None = None
+
+    def show(self, tap: PacketTap) -> None:
+        """Show packets and pictures to it too."""
+        self._tap = tap
+        self._show_format()
 
     def frames(self) -> Iterator[Frame]:
         """The frames that are young enough; ends where the server ends the stream.
@@ -108,13 +115,21 @@ class LiveSource:
             if not self._packets.begin_again():
                 return
             self._set_decoder()
+            self._show_format()
 
     def __enter__(self) -> LiveSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._tap is not None:
+            self._tap.closed()
         self._packets.close()
         self._log.close()
+
+    def _show_format(self) -> None:
+        if self._tap is not None:
+            context = self._packets.opened.stream.codec_context
+            self._tap.opened(VideoFormat(self._codec, bytes(context.extradata or b""), self.info.size))
 
     def _set_decoder(self) -> None:
         context, live = self._packets.opened.stream.codec_context, self.spec.live
@@ -131,6 +146,9 @@ class LiveSource:
             yield from self._pictures(packet, times)
             return
         age_ns = self._arrived(times)
+        if self._tap is not None:
+            captured = None if age_ns is None else self._now() - age_ns
+            self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured))
         if self._stopping.is_set():
             return
         yield from self._judge()
@@ -179,6 +197,8 @@ class LiveSource:
         """Decode a packet; yields the frames that are young enough."""
         for picture in self._decode(packet):
             frame = self._frame(picture, times)
+            if self._tap is not None:
+                self._tap.frame(frame)
             self._packets.picture()
             self._failing = False
             if self._playout is None and not self._times.settled:

@@ -20,6 +20,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
+from vision_infer.core.packet import PacketTap, VideoFormat
 from vision_infer.core.time_code import MIN_HEIGHT, MIN_WIDTH, moment_ms
 from vision_infer.core.trace import Trace
 from vision_infer.stream.picture import ArrayPicture
@@ -69,6 +70,12 @@ class PatternSource:
             codec="pattern",
             has_audio=False,
         )
+        self._tap: PacketTap | None = None
+
+    def show(self, tap: PacketTap) -> None:
+        """Show the pictures to it too; there are no packets."""
+        self._tap = tap
+        tap.opened(VideoFormat("rawvideo", size=self._size))
 
     def frames(self) -> Iterator[Frame]:
         """A frame for each turn, until it is told to stop."""
@@ -84,7 +91,10 @@ class PatternSource:
             picture = self._scene.at(float(turn / self._fps))
             draw(picture, moment_ms(now))
             trace = Trace(decode_start_ns=now, captured_ns=now, clock="camera")
-            yield Frame(self.spec.name, index, float(turn / self._fps), ArrayPicture(picture), trace)
+            frame = Frame(self.spec.name, index, float(turn / self._fps), ArrayPicture(picture), trace)
+            if self._tap is not None:
+                self._tap.frame(frame)
+            yield frame
             turn += 1
             index += 1
 
@@ -92,7 +102,8 @@ class PatternSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
+        if self._tap is not None:
+            self._tap.closed()
 
 
 class _Scene:
