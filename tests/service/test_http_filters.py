@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from tests.service.fakes import result
 from tests.service.reading import drain, rows_of, run, write
+from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.service.hub import ResultHub
-from vision_infer.service.row import ResultFilter
+from vision_infer.service.row import ResultFilter, Row
 
 
 def test_filters() -> None:
@@ -37,6 +42,60 @@ def test_filters() -> None:
         assert [row.get("events", []) != [] for row in got[1]] == [False, False, True]
 
     run(work())
+
+
+STANDING = Description((ClassScore(1, "standing", 0.8), ClassScore(0, "sitting", 0.1)))
+SITTING = Description((ClassScore(0, "sitting", 0.4), ClassScore(1, "standing", 0.3)))
+VECTOR = Description(embedding=np.array([1, 0], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "labels"),
+    [
+        (ResultFilter(classes=frozenset({"standing"})), ["car"]),
+        (ResultFilter(classes=frozenset({"standing"}), min_score=0.8), ["car"]),  # the score of what it is chosen for
+        (ResultFilter(classes=frozenset({"standing"}), min_score=0.81), []),
+        (ResultFilter(classes=frozenset({"sitting"})), ["person"]),  # only the most probable class counts
+        (ResultFilter(classes=frozenset({"sitting"}), min_score=0.5), []),
+        (ResultFilter(classes=frozenset({"person", "standing"}), min_score=0.5), ["person", "car"]),
+        (ResultFilter(min_score=0.5), ["person"]),
+        (ResultFilter(classes=frozenset({"person"})), ["person"]),
+        (ResultFilter(classes=frozenset({"bicycle"})), ["bicycle"]),
+        (ResultFilter(classes=frozenset({"kneeling"})), []),
+    ],
+    ids=str,
+)
+def test_a_detection_is_chosen_for_what_a_second_network_says_of_it(wanted: ResultFilter, labels: list[str]) -> None:
+    plain = result(found={"person": 0.9, "car": 0.4, "bicycle": 0.45})
+    told = replace(plain.detections, descriptions=(SITTING, STANDING, None))
+    row = Row(replace(plain, detections=told), 1)
+    chosen = row.chosen(wanted).detections
+    assert chosen.labels == labels
+    assert row.holds(wanted) == bool(labels)
+    assert all(one in (SITTING, STANDING, None) for one in chosen.descriptions or ()), "what is said of one stays whole"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "classes"),
+    [
+        (ResultFilter(min_score=0.2), ["standing"]),
+        (ResultFilter(classes=frozenset({"sitting", "person"})), ["sitting"]),
+        (ResultFilter(classes=frozenset({"sitting"}), min_score=0.2), []),
+        (ResultFilter(), ["standing", "sitting"]),
+    ],
+    ids=str,
+)
+def test_what_is_said_of_a_whole_picture_is_chosen(wanted: ResultFilter, classes: list[str]) -> None:
+    row = Row(replace(result(found={}), description=STANDING), 1)
+    assert [one["label"] for one in json.loads(row.text(wanted))["classes"]] == classes
+    assert row.holds(wanted) == bool(classes)
+
+
+def test_an_embedding_is_of_no_class() -> None:
+    row = Row(replace(result(found={}), description=VECTOR), 1)
+    for wanted, there in ((ResultFilter(min_score=0.9), True), (ResultFilter(classes=frozenset({"car"})), False)):
+        assert ("embedding" in json.loads(row.text(wanted))) is there
+        assert row.holds(wanted) is there
 
 
 def test_a_row_is_written_once_however_many_read_it(monkeypatch: pytest.MonkeyPatch) -> None:

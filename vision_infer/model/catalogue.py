@@ -181,8 +181,8 @@ def _read_entry(card_file: Path, origin: Literal["bundled", "user"]) -> ModelEnt
         card = read_card_file(card_file)
     except ModelError as error:
         return ModelEntry(name, None, graph, origin, error.message)
-    error = "" if graph.is_file() else f"{name}/{GRAPH_FILE} is missing"
-    return ModelEntry(name, card, graph, origin, error, tuple(_graphs(card, graph))[1:])
+    missing = "" if graph.is_file() else f"{name}/{GRAPH_FILE} is missing"
+    return ModelEntry(name, card, graph, origin, missing, tuple(_graphs(card, graph))[1:])
 
 
 def read_card_file(path: Path) -> ModelCard:

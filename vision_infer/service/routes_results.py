@@ -37,10 +37,14 @@ class ResultsQuery(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     streams: str | None = Field(default=None, min_length=1, description="names with commas between them; default: all")
-    classes: str | None = Field(default=None, min_length=1, description="labels with commas between them; default: all")
-    min_score: float = Field(default=0.0, ge=0, le=1, description="least score of a detection")
+    classes: str | None = Field(
+        default=None, min_length=1, description="labels, of a second model too, with commas between them; default: all"
+    )
+    min_score: float = Field(
+        default=0.0, ge=0, le=1, description="least score of a detection, or of a class of the whole picture"
+    )
     only_with_detections: bool = Field(
-        default=False, description="leave out results without any of the chosen detections or events"
+        default=False, description="leave out results without any of the chosen detections, events or classes"
     )
     states: bool = Field(default=False, description="changes of state of the streams too")
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent
 
@@ -22,11 +23,11 @@ class ResultFilter:
     streams: frozenset[str] | None = None
     """names of streams, which need not exist yet; None: all"""
     classes: frozenset[str] | None = None
-    """labels of detections, and of events in zones and at lines; None: all"""
+    """labels of detections, of events in zones and at lines, and of what a network for classification says; None: all"""
     min_score: float = 0.0
-    """of detections, 0–1"""
+    """of detections, 0–1; of one that is chosen for what a second network says of it: the score of that"""
     only_with_detections: bool = False
-    """leave out results without any of the chosen detections or events"""
+    """leave out results without any of the chosen detections, events or descriptions of the whole picture"""
 
     @property
     def key(self) -> FilterKey | None:
@@ -51,7 +52,7 @@ class Row:
         self._texts: dict[FilterKey | None, str] = {}
 
     def chosen(self, wanted: ResultFilter) -> Result:
-        """The result with the chosen detections and events only."""
+        """The result with what is chosen of it only."""
         key = wanted.key
         if key is None:
             return self.result
@@ -63,7 +64,9 @@ class Row:
     def holds(self, wanted: ResultFilter) -> bool:
         """Whether anything chosen is in it."""
         result = self.chosen(wanted)
-        return len(result.detections) > 0 or len(result.events) > 0
+        told = result.description
+        described = told is not None and (bool(told.classes) or told.embedding is not None)
+        return described or len(result.detections) > 0 or len(result.events) > 0
 
     def text(self, wanted: ResultFilter, skipped: int = 0, events: Sequence[SceneEvent] = ()) -> str:
         """One line of JSON, without the line end.
@@ -84,13 +87,34 @@ class Row:
 
 
 def _choose(result: Result, wanted: ResultFilter) -> Result:
-    found = result.detections
+    found, classes = result.detections, wanted.classes
     keep = found.scores >= np.float32(wanted.min_score)
-    classes = wanted.classes
-    if classes is None:
-        return replace(result, detections=found[keep])
-    keep &= _labelled(found.labels, classes)
-    return replace(result, detections=found[keep], events=tuple(one for one in result.events if one.label in classes))
+    if classes is not None:
+        keep &= _labelled(found.labels, classes)
+        if found.descriptions is not None:  # one may be chosen for what the second network says of it
+            keep |= np.fromiter((_is_described(one, wanted) for one in found.descriptions), np.bool_, len(found))
+    return replace(
+        result,
+        detections=found[keep],
+        events=result.events if classes is None else tuple(one for one in result.events if one.label in classes),
+        description=None if result.description is None else _described(result.description, wanted),
+    )
+
+
+def _is_described(told: Description | None, wanted: ResultFilter) -> bool:
+    """Whether the most probable class is a chosen one."""
+    return told is not None and told.best is not None and _is_wanted(told.best, wanted)
+
+
+def _described(told: Description, wanted: ResultFilter) -> Description | None:
+    """What is chosen of what is said of a whole picture; a vector is of no class."""
+    if told.classes is None:
+        return told if wanted.classes is None else None
+    return replace(told, classes=tuple(one for one in told.classes if _is_wanted(one, wanted)))
+
+
+def _is_wanted(one: ClassScore, wanted: ResultFilter) -> bool:
+    return one.score >= wanted.min_score and (wanted.classes is None or one.label in wanted.classes)
 
 
 def _labelled(labels: Iterable[str], classes: frozenset[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
