@@ -1,4 +1,4 @@
-"""What packets tell of a stream while it is watched: rate, jitter, key frames, B-frames. Memory is bounded by what is kept of them."""
+"""What packets tell of a stream while it is watched: rate, jitter, key frames, B-frames. What is kept of them is bounded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a URL sends, found out by opening it once, the way a live stream is opened, and watching it for a moment.
 
-The first pictures are decoded, and what that costs is measured; all later ones are judged by their packets alone, so that watching a
-large camera on a small machine does not hold up the reads whose times are measured.
+The first pictures are decoded, and what that costs is measured; all later ones are judged by their packets alone, so that
+watching a large camera on a small machine does not hold up the reads whose times are measured.
 """
 
 from __future__ import annotations
