@@ -54,7 +54,7 @@ def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
     made.offer("other", "main", 0, frame("other", 0, clock.now))
     made.done(first.batch, first.engine, SECOND // 2)
     second = taken(made)
-    assert second.outdated == (("camera", 0),)
+    assert [(entry.stream, entry.waiting.sequence) for entry in second.outdated] == [("camera", 0)]
     assert second.batch is not None
     assert [entry.stream for entry in second.batch.entries] == ["other"]
 
@@ -65,7 +65,10 @@ def test_it_is_told_also_where_nothing_else_waits() -> None:
     made.join("camera", "main", None, 1.0, SECOND // 2)
     made.offer("camera", "main", 3, frame("camera", 3, clock.now))
     clock.now += SECOND
-    assert taken(made) == Taken(None, None, (("camera", 3),))
+    found = taken(made)
+    assert found.batch is None
+    assert found.engine is None
+    assert [(entry.stream, entry.waiting.sequence) for entry in found.outdated] == [("camera", 3)]
     made.close()
     assert made.take() is None
 

@@ -33,6 +33,8 @@ class Trace:
     """the last of them came back"""
     captured_ns: int = 0
     """when the picture was taken, of a live stream; 0 for a recorded one. ``clock`` says how it is known"""
+    batch: int = 0
+    """frames in the batch in which it was inferred; 0 until then"""
     clock: str = ""
     """of ``captured_ns``: ``arrival`` (of its packet), ``camera`` (the camera's own clock) or ``playout`` (when its turn came, of
     what is played in real time); empty for a recorded stream"""

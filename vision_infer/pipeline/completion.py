@@ -86,12 +86,13 @@ class Completion:
             result = None if result is None else replace(result, latency=latency)
         self.account.latency(latency)
         if result is None:
-            record.drop(DropReason.HOOK)
+            record.drop(DropReason.HOOK, frame)
             return None
         record.results += 1
         record.detections += len(result.detections)
         if record.live is not None and trace.captured_ns:
             result = replace(result, live=self._live_account(record.live, trace))
+            record.live.flight.emitted(frame, engine.name, len(result.detections))
         return result
 
     def _live_account(self, live: LiveRecord, trace: Trace) -> LiveAccount:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine
-from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
+from vision_infer.schedule.batcher import Batch, Batcher, Entry, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
 from vision_infer.telemetry.rolling import Rate, RollingHistogram
 
@@ -51,8 +51,8 @@ class Taken:
     batch: Batch[Frame] | None
     engine: Engine | None
     """that the batch goes to"""
-    outdated: Sequence[tuple[str, int]]
-    """stream and sequence of frames that waited for too long, and are taken out"""
+    outdated: Sequence[Entry[Frame]]
+    """frames that waited for too long, and are taken out"""
 
 
 class Dispatch:
@@ -197,7 +197,7 @@ class Dispatch:
                 wake_at = self._batcher.wake_at_ns()
                 self._changed.wait(None if wake_at is None else max(0.0, (wake_at - now) / 1e9))
 
-    def _outdated(self, now_ns: int) -> tuple[tuple[str, int], ...]:
+    def _outdated(self, now_ns: int) -> Sequence[Entry[Frame]]:
         """Take out what waited for too long: no stale frame is inferred."""
         if not self._batcher.room:
             return ()
@@ -206,7 +206,7 @@ class Dispatch:
             max_age_ns, captured_ns = self._max_ages.get(stream), frame.trace.captured_ns
             return max_age_ns is not None and 0 < captured_ns < now_ns - max_age_ns
 
-        return tuple((entry.stream, entry.waiting.sequence) for entry in self._batcher.withdraw(too_old))
+        return self._batcher.withdraw(too_old)
 
     def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
         """A batch has left its engine."""

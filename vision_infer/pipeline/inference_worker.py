@@ -35,8 +35,8 @@ class InferenceWorker:
         started = self._clock.monotonic_ns()
         try:
             while (taken := self._dispatch.take()) is not None:
-                for stream, sequence in taken.outdated:
-                    self._results.put(Outdated(stream, sequence))
+                for entry in taken.outdated:
+                    self._results.put(Outdated(entry.stream, entry.waiting.sequence, entry.waiting.item))
                 if taken.batch is not None and taken.engine is not None:
                     self._results.put(self._infer(taken.batch, taken.engine))
                 del taken  # the pictures' memory is not held while waiting for the next

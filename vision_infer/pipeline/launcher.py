@@ -26,6 +26,7 @@ from vision_infer.pipeline.stream_table import StreamTable
 from vision_infer.pipeline.stream_worker import StreamWorker
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.source import Source, SourceSpec
+from vision_infer.telemetry.flight_recorder import FlightRecorder
 
 OpenStream = Callable[[SourceSpec, int, threading.Event], Source]
 
@@ -75,7 +76,7 @@ class Launcher:
 
     def live(self, command: AddStream, steps: Steps, record: StreamRecord) -> LiveWorker:
         """The worker of a live stream, which joins at once: its connection comes and goes."""
-        live = record.live = LiveRecord(command.lane, command.weight, command.fps)
+        live = record.live = LiveRecord(command.lane, command.weight, command.fps, flight=FlightRecorder(self.clock))
         size = self.lanes.window(command.lane)
         window = Window(size)
         second = self._second(command)

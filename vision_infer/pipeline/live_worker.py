@@ -17,6 +17,7 @@ from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message, Superseded
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
 from vision_infer.schedule.pacing import Pacer
+from vision_infer.schedule.queues import Waiting
 from vision_infer.stream.backoff import Backoff, after_refusals
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, Source, ends_by_itself
@@ -102,10 +103,12 @@ class LiveWorker:
             self.command = command
             self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.fps
 
-    def superseded(self, sequence: int) -> None:
+    def superseded(self, lost: Waiting[Frame]) -> None:
         """A frame that waited makes room for newer ones."""
         self._window.release()
-        self._results.put(Superseded(self.record.name, sequence))
+        with self._own:
+            self.record.drop(DropReason.SUPERSEDED, lost.item)
+        self._results.put(Superseded(self.record.name, lost.sequence))
 
     def _run(self) -> None:
         started = self._clock.monotonic_ns()
@@ -141,6 +144,7 @@ class LiveWorker:
                     return None
                 self.live.connections += 1
                 taken = _Taken(self.record, self.live)
+                source.report.on_drop = self._left_out
                 frames = self._clock.monotonic_ns()
                 try:
                     self._read(source, taken)
@@ -184,18 +188,26 @@ class LiveWorker:
                 self._take(replace(frame, index=base + frame.index) if base else frame)
             del frame  # the picture's memory is not held while waiting for the next
 
+    def _left_out(self, reason: DropReason, count: int) -> None:
+        """The source does not deliver a frame. It may be long until it delivers another."""
+        with self._own:
+            if not self._gone:
+                self.record.drop(reason, count=count)
+                if reason is DropReason.STALE:
+                    self.record.decoded += count
+
     def _take(self, frame: Frame) -> None:
         record = self.record
         if self._pacer is not None and not self._pacer.wants(frame.index, frame.trace.captured_ns):
-            record.drop(DropReason.PACED)
+            record.drop(DropReason.PACED, frame)
         elif not self._window.try_acquire():
-            record.drop(DropReason.BACKLOGGED)
+            record.drop(DropReason.BACKLOGGED, frame)
         else:
             sequence = self._sequence
             self._sequence += 1
             superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
             if superseded is not None:
-                self.superseded(superseded.sequence)
+                self.superseded(superseded)
 
     def _back_off(self, failure: StreamError | None) -> None:
         if isinstance(failure, RefusedError):
@@ -217,7 +229,6 @@ class _Taken:
     def __init__(self, record: StreamRecord, live: LiveRecord) -> None:
         self._record = record
         self._live = live
-        self._dropped: dict[DropReason, int] = {}
         self._before = record.report
         record.report = ReadReport(
             gaps=self._before.gaps,
@@ -243,13 +254,6 @@ class _Taken:
     def all_of(self, source: Source) -> None:
         """Take over what the source has counted so far."""
         record, report = self._record, source.report
-        for reason, count in report.dropped.items():
-            more = count - self._dropped.get(reason, 0)
-            if more:
-                self._dropped[reason] = count
-                record.dropped[reason] = record.dropped.get(reason, 0) + more
-                if reason is DropReason.STALE:
-                    record.decoded += more
         record.report.gaps = self._gaps + report.gaps
         record.report.damaged = self._damaged + report.damaged
         self._live.clock_offset_ms = report.clock_offset_ms

@@ -49,7 +49,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A live stream's frame gave its place to a newer one."""
+    """A live stream's frame gave its place to a newer one; who says so has counted it, and given its credit back."""
 
     stream: str
     sequence: int
@@ -61,6 +61,7 @@ class Outdated:
 
     stream: str
     sequence: int
+    frame: Frame
 
 
 @dataclass(frozen=True, slots=True)

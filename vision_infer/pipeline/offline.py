@@ -101,8 +101,27 @@ class _Job:
     """that of the second network"""
     journal: Journal | None
     todo: ResumePlan
+    resumed: bool
+    """it goes on with the journal of an earlier run"""
     keep_journal: bool
 
+    def begin(self) -> list[Sink]:
+        """Open what all sources share, once nothing is refused any more. The journal comes first: an old one is of files that go now.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self.journal is not None:
+            self.journal.begin(self.specs, self.resumed)
+        sinks: list[Sink] = []
+        with ExitStack() as opened:
+            if self.journal is not None and not self.resumed:
+                opened.callback(self.journal.remove)
+            for output in self.plan.shared:
+                sinks.append(open_sink(output, None))
+                opened.callback(sinks[-1].close, False)
+            opened.pop_all()
+            return sinks
 
 def _plan(settings: RunSettings, found: Found) -> _Job:
     # Before anything takes time, what could not be written is refused.
@@ -117,13 +136,10 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
         todo = None if journal is None else plan_resume(journal, found.specs, plan, settings.track)
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
-            journal.begin(left, resumed=True)
-            return _Job(found, left, with_resume(plan, todo), models, then, journal, todo, keep_journal=True)
+            return _Job(found, left, with_resume(plan, todo), models, then, journal, todo, resumed=True, keep_journal=True)
         # There was no earlier run: nothing of what is there is ours to replace.
         plan = plan_outputs(settings.out, found.specs, settings.overwrite, options)
-    if journal is not None:
-        journal.begin(found.specs, resumed=False)
-    return _Job(found, found.specs, plan, models, then, journal, ResumePlan(), settings.resume)
+    return _Job(found, found.specs, plan, models, then, journal, ResumePlan(), resumed=False, keep_journal=settings.resume)
 
 
 def output_options(settings: RunSettings) -> OutputOptions:
@@ -248,11 +264,9 @@ def _run(
     progress: Progress | None,
     opening: LaneOpening,
 ) -> RunSummary:
-    shared: list[Sink] = []
     with ExitStack() as stack:
-        for output in job.plan.shared:
-            sink = open_sink(output, None)
-            shared.append(sink)
+        shared = job.begin()
+        for sink in shared:
             stack.callback(sink.close, False)
         startup_s = process_age_s()
         cpu_before = cpu_ns()

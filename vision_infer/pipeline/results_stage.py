@@ -110,9 +110,9 @@ class ResultsStage:
         elif isinstance(message, Passed):
             self._passed(message)
         elif isinstance(message, Superseded):
-            self._dropped(self._streams[message.stream], message.sequence, DropReason.SUPERSEDED)
+            self._skip(self._streams[message.stream], message.sequence)
         elif isinstance(message, Outdated):
-            self._dropped(self._streams[message.stream], message.sequence, DropReason.OUTDATED)
+            self._dropped(self._streams[message.stream], message.sequence, DropReason.OUTDATED, message.frame)
         elif isinstance(message, Failed):
             for entry in message.batch.entries:
                 self._lost(entry, message.batch.lane)
@@ -148,6 +148,7 @@ class ResultsStage:
             trace = one.frame.trace
             trace.select_start_ns = begin
             trace.select_end_ns = end
+            trace.batch = len(message.batch.entries)
             self._put_in_order(stream, sequence, one)
 
     def _detections(self, lane: Lane, message: Inferred) -> list[Found]:
@@ -183,15 +184,17 @@ class ResultsStage:
             stream.second.came_back(sequence, None)
             self._emit_ready(stream)
         elif stream.outlet.needs_pictures:  # it may be as little fit to be drawn
-            self._dropped(stream, sequence, DropReason.FAILED)
+            self._dropped(stream, sequence, DropReason.FAILED, entry.waiting.item)
         else:  # who waits for its result has to hear that there is none
-            stream.record.drop(DropReason.FAILED)
+            stream.record.drop(DropReason.FAILED, entry.waiting.item)
             self._put_in_order(stream, sequence, Found(entry.waiting.item, None, Detections.empty()))
 
-    def _dropped(self, stream: _Stream, sequence: int, reason: DropReason) -> None:
-        stream.record.drop(reason)
-        if reason is not DropReason.SUPERSEDED:  # then the stream worker has given the credit back: it had to have it at once
-            stream.window.release()
+    def _dropped(self, stream: _Stream, sequence: int, reason: DropReason, frame: Frame) -> None:
+        stream.record.drop(reason, frame)
+        stream.window.release()
+        self._skip(stream, sequence)
+
+    def _skip(self, stream: _Stream, sequence: int) -> None:
         self._follow(stream, stream.order.skip(sequence))
         self._finish_if_last(stream, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -9,12 +10,17 @@ from enum import Enum
 from vision_infer.analyze.zones import Zones
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
+from vision_infer.core.frame import Frame
 from vision_infer.pipeline.dispatch import LaneLoad
 from vision_infer.pipeline.lane import Lane
 from vision_infer.sink.sink import Written
 from vision_infer.stream.source import ReadReport, StreamInfo
+from vision_infer.telemetry.flight_recorder import FlightRecorder
 from vision_infer.telemetry.histogram import Histogram
 from vision_infer.telemetry.rolling import Rate, RollingHistogram
+
+CHANGES_KEPT = 256
+"""changes of state that are kept of each live stream"""
 
 
 class StreamState(Enum):
@@ -70,6 +76,10 @@ class LiveRecord:
     """of all results"""
     rate: Rate = field(default_factory=lambda: Rate(2))
     """frames decoded and results"""
+    flight: FlightRecorder = field(default_factory=FlightRecorder)
+    """what became of its frames"""
+    changes: deque[StreamEvent] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
+    """its last changes of state, oldest first"""
 
 
 @dataclass(slots=True)
@@ -113,9 +123,11 @@ class StreamRecord:
     live: LiveRecord | None = None
     """of a live stream"""
 
-    def drop(self, reason: DropReason) -> None:
-        """Count a dropped frame."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+    def drop(self, reason: DropReason, frame: Frame | None = None, count: int = 1) -> None:
+        """Count a dropped frame; None where it was not decoded."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + count
+        if self.live is not None:
+            self.live.flight.dropped(reason, frame, count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ class StreamTable:
             record.since_ns, record.since_wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
             event = StreamEvent(record.name, state, record.since_ns, reason, record.since_wall_ns)
             self._events.append(event)
+            if record.live is not None:
+                record.live.changes.append(event)
             if self._on_event is not None:
                 try:
                     self._on_event(event)

@@ -145,4 +145,5 @@ class StreamWorker:
         superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
         if superseded is not None:
             self._window.release()
+            self.record.drop(DropReason.SUPERSEDED)
             self._results.put(Superseded(frame.stream, superseded.sequence))

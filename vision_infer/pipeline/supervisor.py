@@ -221,7 +221,7 @@ class Supervisor:
         if command.lane != old.lane:  # what is in the old engine comes back from it; what waits there would be late
             for lane in self._lanes.of_group(old.lane):
                 for waiting in self._dispatch.leave_lane(name, lane.name):
-                    worker.superseded(waiting.sequence)
+                    worker.superseded(waiting)
 
     def remove(self, name: str, forget: bool = False) -> None:
         """Stop a stream: what was decoded is finished and written.

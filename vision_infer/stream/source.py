@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
@@ -124,9 +124,14 @@ class ReadReport:
     clock_offset_ms: float | None = None
     """how far a camera's own clock is behind ours, milliseconds, as seen at the arrival of its packets; None: it tells none"""
 
+    on_drop: Callable[[DropReason, int], None] | None = None
+    """called with each drop, so that it is known although no frame is delivered after it"""
+
     def drop(self, reason: DropReason, count: int = 1) -> None:
         """Count frames that are not delivered."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
+        if self.on_drop is not None:
+            self.on_drop(reason, count)
 
     def gap(self, from_s: float | None, to_s: float | None) -> None:
         """Count a gap."""

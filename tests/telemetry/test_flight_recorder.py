@@ -1,0 +1,159 @@
+"""The flight recorder: what became of each frame, in memory that never grows."""
+
+from __future__ import annotations
+
+import threading
+from itertools import pairwise
+
+import pytest
+
+from tests.pipeline.fakes import FakePicture
+from vision_infer.core.drop import DropReason
+from vision_infer.core.frame import Frame
+from vision_infer.core.trace import Trace
+from vision_infer.telemetry.flight_recorder import EMITTED, FATES, MINUTE_NS, MINUTES_KEPT, FlightRecorder
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+EVER = 1 << 62
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.now = 5_000 * SECOND
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+def frame(index: int, captured_ns: int, trace: Trace | None = None) -> Frame:
+    trace = trace or Trace(captured_ns=captured_ns, clock="arrival", decode_start_ns=captured_ns)
+    return Frame("camera", index, index / 10, FakePicture(0, index), trace)
+
+
+def test_a_frame_is_told_with_its_times_batch_engine_and_detections(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock)
+    start = clock.now - 50 * MS
+    trace = Trace(
+        decode_start_ns=start + 1 * MS,
+        decode_end_ns=start + 5 * MS,
+        preprocess_start_ns=start + 10 * MS,
+        preprocess_end_ns=start + 12 * MS,
+        inference_start_ns=start + 12 * MS,
+        inference_end_ns=start + 40 * MS,
+        emitted_ns=start + 41 * MS,
+        batch=4,
+        captured_ns=start,
+        clock="camera",
+    )
+    recorder.emitted(frame(7, start, trace), "onnxruntime-cpu-int8", 3)
+    (told,) = recorder.frames(0, EVER)
+    assert (told.fate, told.index, told.captured_ns, told.clock, told.pts_s) == (EMITTED, 7, start, "camera", 0.7)
+    assert (told.batch, told.engine, told.detections) == (4, "onnxruntime-cpu-int8", 3)
+    assert told.at_ns == clock.now
+    assert told.times is not None
+    assert {name: time - start for name, time in told.times.items()} == {
+        "decode_start_ns": 1 * MS,
+        "decode_end_ns": 5 * MS,
+        "preprocess_start_ns": 10 * MS,
+        "preprocess_end_ns": 12 * MS,
+        "inference_start_ns": 12 * MS,
+        "inference_end_ns": 40 * MS,
+        "emitted_ns": 41 * MS,
+    }
+
+
+@pytest.mark.parametrize("reason", DropReason)
+def test_every_drop_is_told_by_its_name(clock: HandClock, reason: DropReason) -> None:
+    recorder = FlightRecorder(clock)
+    recorder.dropped(reason, frame(1, clock.now))
+    recorder.dropped(reason)
+    told = recorder.frames(0, EVER)
+    assert [one.fate for one in told] == [reason.value, reason.value]
+    assert [one.index for one in told] == [1, None]
+    assert told[0].times == {"decode_start_ns": clock.now}
+    assert told[1].times is None
+    assert recorder.minutes(clock.now, clock.now)[0].fates == {reason.value: 2}
+
+
+def test_only_the_last_frames_are_kept_and_the_oldest_is_known(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock, frames=8)
+    assert recorder.frames_since_ns is None
+    for index in range(20):
+        clock.now += SECOND
+        recorder.dropped(DropReason.PACED, frame(index, clock.now))
+    assert [one.index for one in recorder.frames(0, EVER)] == list(range(12, 20))
+    assert recorder.frames_since_ns == clock.now - 7 * SECOND
+    assert sum(minute.fates["paced"] for minute in recorder.minutes(0, clock.now)) == 20
+
+
+def test_a_part_is_chosen_by_time_of_capture_and_the_newest_are_taken(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock)
+    first = clock.now
+    for index in range(100):
+        recorder.dropped(DropReason.PACED, frame(index, first + index * SECOND))
+    found = recorder.frames(first + 10 * SECOND, first + 20 * SECOND)
+    assert [one.index for one in found] == list(range(10, 20))
+    assert [one.index for one in recorder.frames(first, EVER, limit=3)] == [97, 98, 99]
+    assert recorder.frames(first - 10 * SECOND, first) == []
+
+
+def test_the_last_day_is_known_by_minute_and_no_more(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock, frames=8)
+    start = clock.now
+    for minute in range(MINUTES_KEPT + 30):
+        clock.now = start + minute * MINUTE_NS
+        for _ in range(minute % 3 + 1):
+            recorder.dropped(DropReason.STALE)
+    minutes = recorder.minutes(0, clock.now)
+    assert len(minutes) == MINUTES_KEPT
+    assert [sum(minute.fates.values()) for minute in minutes] == [n % 3 + 1 for n in range(30, MINUTES_KEPT + 30)]
+    assert [b.from_ns - a.from_ns for a, b in pairwise(minutes)] == [MINUTE_NS] * (MINUTES_KEPT - 1)
+
+
+def test_a_minute_without_a_frame_is_left_out(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock)
+    recorder.dropped(DropReason.STALE)
+    clock.now += 3 * MINUTE_NS
+    trace = Trace(captured_ns=clock.now - 250 * MS, emitted_ns=clock.now, decode_start_ns=clock.now)
+    recorder.emitted(frame(0, 0, trace), "engine", 0)
+    first, second = recorder.minutes(0, clock.now)
+    assert second.from_ns - first.from_ns == 3 * MINUTE_NS
+    assert second.fates == {EMITTED: 1}
+    assert (first.max_age_ms, second.max_age_ms) == (0, 250)
+
+
+def test_values_beyond_what_is_kept_are_cut_and_do_no_harm(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock)
+    old = Trace(captured_ns=1, emitted_ns=clock.now, decode_start_ns=clock.now, batch=1000, clock="unknown")
+    recorder.emitted(frame(0, 0, old), "engine", 1 << 20)
+    for number in range(300):
+        recorder.emitted(frame(number, clock.now), f"engine-{number}", 0)
+    first, *_, last = recorder.frames(0, EVER)
+    assert (first.batch, first.detections, first.clock) == (255, 65_535, "")
+    assert last.engine == ""
+    assert last.index == 299
+
+
+def test_threads_write_and_read_at_once(clock: HandClock) -> None:
+    recorder = FlightRecorder(clock, frames=64)
+    rounds = 2000
+
+    def write(reason: DropReason) -> None:
+        for index in range(rounds):
+            recorder.dropped(reason, frame(index, clock.now))
+
+    threads = [threading.Thread(target=write, args=(reason,)) for reason in (DropReason.PACED, DropReason.FAILED)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert all(one.fate in FATES for one in recorder.frames(0, EVER))
+    assert recorder.minutes(clock.now, clock.now)[0].fates == {"paced": rounds, "failed": rounds}
