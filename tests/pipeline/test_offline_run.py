@@ -176,12 +176,29 @@ def test_what_is_wrong_for_all_is_raised(clips: list[Path], tmp_path: Path) -> N
         ({"model": "nanodet-417"}, ModelError),
         ({"engine": "onnxruntme"}, EngineError),
         ({"classes": ("persn",)}, UsageError),
+        ({"then": "nanodet-416"}, ModelError),
         ({"engine": "auto", "device": "tpu"}, UsageError),
     ):
         with pytest.raises(error):
-            run(settings(clips, **options), threading.Event())
+            run(settings(clips, **options, out=(f"{tmp_path}/new/", f"{tmp_path}/rows.jsonl")), threading.Event())
+        assert list(tmp_path.iterdir()) == [], "a run that is refused leaves nothing, not even its journal"
     with pytest.raises(StreamError):
         run(settings([tmp_path]), threading.Event())
+
+
+def test_a_refused_run_leaves_the_journal_of_one_that_was_cut_off(clips: list[Path], tmp_path: Path) -> None:
+    journal = tmp_path / ".rows.jsonl.resume"
+    journal.write_text("of an earlier run\n")
+    with pytest.raises(UsageError):
+        run(settings(clips, classes=("persn",), out=(f"{tmp_path}/rows.jsonl",), overwrite=True), threading.Event())
+    assert journal.read_text() == "of an earlier run\n"
+
+
+def test_a_run_whose_outputs_cannot_be_opened_leaves_no_journal(clips: list[Path], tmp_path: Path) -> None:
+    (tmp_path / ".b.csv.partial").mkdir()  # in the way of the second of them
+    with pytest.raises(OutputError):
+        run(settings(clips, out=(f"{tmp_path}/a.jsonl", f"{tmp_path}/b.csv")), threading.Event())
+    assert [path.name for path in tmp_path.iterdir()] == [".b.csv.partial"]
 
 
 def test_only_the_classes_that_were_asked_for(clips: list[Path], alone: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:

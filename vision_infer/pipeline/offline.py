@@ -106,7 +106,9 @@ class _Job:
     keep_journal: bool
 
     def begin(self) -> list[Sink]:
-        """Open what all sources share, once nothing is refused any more. The journal comes first: an old one is of files that go now.
+        """Open what all sources share, once nothing is refused any more.
+
+        The journal comes first: what an old one says is of files that go now.
 
         Raises:
             OutputError: it cannot be written.
@@ -122,6 +124,7 @@ class _Job:
                 opened.callback(sinks[-1].close, False)
             opened.pop_all()
             return sinks
+
 
 def _plan(settings: RunSettings, found: Found) -> _Job:
     # Before anything takes time, what could not be written is refused.
