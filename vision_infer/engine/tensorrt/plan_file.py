@@ -61,9 +61,12 @@ class PlanFile:
     outputs: OutputShapes
     """by name, in the order of the graph: shape without the batch, and dtype"""
     version_compatible: bool = False
-    """whether later versions of the runtime with the same major number may load it"""
+    """of TensorRT only: whether later versions with the same major number may load it. It then holds code for the host, which the
+    runtime has to be told to allow (``engine_host_code_allowed``)"""
     hardware: str = ""
     """of TensorRT only: the name of the GPU that it was built on; empty: any of the compute capabilities"""
+    and_later: bool = False
+    """of TensorRT only: whether GPUs of later compute capabilities may load it"""
 
     @property
     def input_size(self) -> Size:
@@ -88,7 +91,7 @@ class PlanFile:
             return f"it was built by {self.runtime}, not {runtime}"
         if runtime_version != self.runtime_version and not self._same_major(runtime_version):
             return f"it was built by {self.runtime} {self.runtime_version}, here is {runtime_version}"
-        if compute_capability not in self.compute_capabilities:
+        if not runs_on(compute_capability, self.compute_capabilities, self.and_later):
             return f"it was built for {' '.join(self.compute_capabilities)}, this GPU is {compute_capability}"
         if self.hardware and gpu and gpu != self.hardware:
             return f"it was built on {self.hardware}, this GPU is {gpu}"
@@ -111,6 +114,7 @@ class PlanFile:
             outputs=tuple(_Output(name=name, shape=shape, dtype=dtype.name) for name, (shape, dtype) in self.outputs.items()),
             version_compatible=self.version_compatible,
             hardware=self.hardware,
+            and_later=self.and_later,
             plan_bytes=len(self.plan),
         )
         text = header.model_dump_json().encode()
@@ -141,6 +145,7 @@ class _Header(_Part):
     outputs: tuple[_Output, ...] = Field(min_length=1)
     version_compatible: bool
     hardware: str
+    and_later: bool
     plan_bytes: int = Field(ge=1)
 
 
@@ -183,7 +188,20 @@ def parse_plan(content: bytes, where: str) -> PlanFile:
         {one.name: (one.shape, DTYPES[one.dtype]) for one in header.outputs},
         header.version_compatible,
         header.hardware,
+        header.and_later,
     )
+
+
+def runs_on(capability: str, built_for: tuple[str, ...], and_later: bool) -> bool:
+    """Whether a GPU of a compute capability is among those that a plan was built for."""
+    if capability in built_for:
+        return True
+    return and_later and capability_number(capability) > min(map(capability_number, built_for))
+
+
+def capability_number(capability: str) -> int:
+    """``sm_89`` as 89."""
+    return int(capability.removeprefix("sm_"))
 
 
 def read_plan(path: Path) -> PlanFile:
