@@ -1,7 +1,7 @@
-"""The two modules that build and run plans: ``tensorrt`` and ``tensorrt_rtx``. Their interfaces are the same as far as we use them.
+"""The two modules that build and run plans, ``tensorrt`` and ``tensorrt_rtx``: their interfaces are the same as far as we use them.
 
-What differs: TensorRT-RTX builds for GPUs that are not there and keeps no timings; TensorRT builds for the GPU that it finds, times
-kernels on it, and can make plans that later versions or other GPUs take.
+What differs: TensorRT-RTX builds for GPUs that are not there and keeps no timings; TensorRT builds for the GPU that it finds,
+times kernels on it, and can make plans that later versions or other GPUs take.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ def load_api(runtime: Runtime) -> Api:
             module = import_module(MODULES[runtime])
     except (ImportError, OSError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise EngineError(
-            f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, and a driver for CUDA 13 to run it"
-        ) from error
+        raise EngineError(f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, beside a driver for CUDA 13") from error
     ahead = hasattr(module.IBuilderConfig, "set_compute_capability")
     return Api(runtime, module, str(module.__version__), ahead, keeps_timings=runtime == "tensorrt")
 
@@ -87,7 +85,7 @@ class Messages:
         trt, kept = api.module, deque[str](maxlen=MOST_MESSAGES)
         worst = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
-        class Logger(trt.ILogger):  # type: ignore[misc]
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 

@@ -46,12 +46,14 @@ class Phases:
         report: called with every change; on the thread that told of it.
         clock: of the times.
         expected_s: how long an earlier build of the same took; None: not known.
+        steps_tell: whether the share of the steps that are done says anything of the time that is left.
     """
 
-    def __init__(self, report: Report, clock: Clock, expected_s: float | None = None) -> None:
+    def __init__(self, report: Report, clock: Clock, expected_s: float | None = None, *, steps_tell: bool = True) -> None:
         self._report = report
         self._clock = clock
         self._expected_s = expected_s
+        self._steps_tell = steps_tell
         self._started_ns = clock.monotonic_ns()
         self._lock = threading.Lock()
         self._open: dict[str, _Phase] = {}
@@ -105,6 +107,6 @@ class Phases:
             return 0.0
         if self._expected_s is not None and elapsed < self._expected_s:
             return self._expected_s - elapsed
-        if elapsed < ETA_AFTER_S or self._fraction < ETA_FROM:
+        if not self._steps_tell or elapsed < ETA_AFTER_S or self._fraction < ETA_FROM:
             return None
         return elapsed * (1 - self._fraction) / self._fraction

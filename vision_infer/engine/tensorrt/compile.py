@@ -93,7 +93,7 @@ def compile_plan(
     """
     known = read_graph_facts(graph)
     cancelled = threading.Event()
-    phases = Phases(report, clock, expected_s)
+    phases = Phases(report, clock, expected_s, steps_tell=api.keeps_timings)
     started_ns = clock.monotonic_ns()
 
     def work() -> tuple[bytes, OutputShapes, NetworkFacts, bytes]:
@@ -172,7 +172,7 @@ def _give_timings(api: Api, config: Any, timings: bytes) -> Any:
 def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:
     trt = api.module
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         """An error of ours must not get into the runtime: there is nobody to catch it."""
 
         def __init__(self) -> None:
@@ -191,7 +191,7 @@ def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:
         def _tell(self, tell: Callable[[], None]) -> None:
             try:
                 tell()
-            except Exception:  # a broken pipe behind the report, for instance
+            except Exception:  # noqa: BLE001 — a broken pipe behind the report, for instance
                 cancelled.set()
 
     return Monitor()

@@ -1,11 +1,12 @@
 """A deployment graph as TensorRT's network: parsed, checked, and looked at layer by layer.
 
-A network is strongly typed: it computes in the types that the graph says. So what a plan will compute in can be read here, without
-a GPU: an operator between DequantizeLinear on its inputs is fused with them into one that multiplies INT8.
+A network is strongly typed: it computes in the types that the graph says. So what a plan will compute in can be read here,
+without a GPU: an operator that reads from DequantizeLinear only is fused with them into one that multiplies INT8.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,17 +101,21 @@ def _refusal(api: Api, parser: Any, graph: Path, messages: Messages) -> EngineEr
         return EngineError(f"{graph}: {api.title} cannot read it: {messages.last_error()}", "import the model again")
     first = parser.get_error(0)
     operator, node = first.node_operator(), first.node_name()
-    lines = [line for line in str(first.desc()).splitlines() if line.strip()]
-    # The first line only says again which node it is.
-    why = (lines[1] if len(lines) > 1 and lines[0].startswith("Invalid Node") else lines[0] if lines else "it does not say why")[
-        :300
-    ]
+    why = _reason(str(first.desc()))
     if not operator:
         return EngineError(f"{graph}: {api.title} cannot read it: {why}", "import the model again")
     hint = "run it with --engine onnxruntime, or take another precision"
     if operator in ("QuantizeLinear", "DequantizeLinear"):
         hint = "it takes INT8 in one form only: vision-infer model quantize MODEL --form tensorrt --data …"
     return EngineError(f"{graph}: {api.title} does not take the operator {operator} (node '{node}'): {why}", hint)
+
+
+def _reason(text: str) -> str:
+    """What counts of an error of the parser: not which node it is, nor where in its source it was noticed."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("Invalid Node")]
+    first = lines[0] if lines else "it does not say why"
+    inside = re.search(r"Error Code \d+: [^(]*\((.*)\)", first)
+    return re.sub(r"\.? In \w+ at /\S+$", "", inside[1] if inside else first)[:300]
 
 
 def _dtype(tensor: Any) -> str:
