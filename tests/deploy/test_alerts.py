@@ -16,13 +16,17 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.media import ROOT
+from tests.pipeline.live_fakes import Camera, until
+from tests.service.site import Engines, Site, engines, settings, wanted
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import EngineError
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.service.backend import Backend
 from vision_infer.service.metrics import make_registry
 from vision_infer.telemetry.histogram import Histogram
 
+__all__ = ["engines"]
 DEPLOY = ROOT / "deploy"
 RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((DEPLOY / "alerts.yml").read_text(encoding="utf-8"))["groups"] for rule in group["rules"]
@@ -114,6 +118,34 @@ def test_labels_of_the_messages_are_those_of_the_metrics() -> None:
         labels = {"instance", "job", *(samples[first][0] if first != "up" else ())}
         assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= labels, rule["alert"]
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
+
+
+def failures_of(site: Site) -> dict[str, float]:
+    """What ``EngineFails`` looks at, as the program writes it: by lane."""
+    (rule,) = (rule for rule in RULES if rule["alert"] == "EngineFails")
+    (name,) = set(re.findall(r"vision_infer_\w+", rule["expr"]))
+    text = generate_latest(make_registry(cast(Backend, site.service), SYSTEM_CLOCK)).decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples if sample.name == name]
+    return {sample.labels["lane"]: sample.value for sample in samples}
+
+
+def test_a_failing_engine_raises_what_its_alert_looks_at(engines: Engines) -> None:
+    def fail(model: str, batch: object) -> None:
+        if failing:
+            raise EngineError("out of memory", "use a smaller batch")
+
+    failing = False
+    engines.run = fail
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        site.give(camera)
+        assert failures_of(site) == {"one": 0}, "it is there before the first failure: an increase is seen of what was there"
+        failing = True
+        camera.give()
+        until(lambda: failures_of(site) == {"one": 1}, "the failure to be counted")
+        failing = False
+        site.give(camera)
+        assert failures_of(site) == {"one": 1}
 
 
 def test_every_alert_is_explained() -> None:
