@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.picture import Slot
 
 OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
     "detect": ("boxes", "scores", "class_ids"),
@@ -35,7 +36,7 @@ class HostSlot:
 class Loan:
     """Slots of one input buffer, lent until they are submitted or released."""
 
-    slots: tuple[HostSlot, ...]
+    slots: tuple[Slot, ...]
     """one for each place of the batch, in its order"""
     buffer: Any
     """the engine's own"""

@@ -19,7 +19,7 @@ from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
 if TYPE_CHECKING:
     from vision_infer.engine.cache import EngineCache, Say
 
-RUNTIMES = ("onnxruntime", "openvino", "null")
+RUNTIMES = ("onnxruntime", "openvino", "torch", "torchcompile", "null")
 COMPUTES = ("auto", "f32", "bf16")
 
 
@@ -28,7 +28,7 @@ class EngineRequest:
     """Which engine is wanted; None leaves the choice to the machine."""
 
     engine: str = "auto"
-    """``auto``, a runtime (``onnxruntime``, ``openvino``, ``null``) or a full name such as ``onnxruntime-cpu-fp32``"""
+    """``auto``, one of :data:`RUNTIMES` or a full name such as ``onnxruntime-cpu-fp32``"""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda:N``"""
     workers: int | None = None
@@ -72,6 +72,8 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     engine: Engine
     if runtime == "null":
         engine = NullEngine(read_graph_facts(path).card, batch_sizes=tuple(range(1, batch + 1)), in_flight=workers)
+    elif runtime in ("torch", "torchcompile"):
+        engine = _open_torch(path, runtime == "torchcompile", kind, index, (workers, threads, batch), say or _silent)
     elif runtime == "openvino":
         engine = _open_openvino(path, OpenVinoSettings(workers, threads, batch, compute), _cache(request, say), say or _silent)
     else:
@@ -125,6 +127,17 @@ def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCa
     from vision_infer.engine.compiled import open_onnxruntime
 
     return open_onnxruntime(path, settings, cache, say)
+
+
+def _open_torch(
+    path: Path, compiled: bool, kind: str, index: int, workers_threads_batch: tuple[int, int, int], say: Say
+) -> Engine:
+    if find_spec("torch") is None:
+        raise EngineError("PyTorch is not installed", "pip install 'vision-infer[export]', or use another engine")
+    from vision_infer.engine.torch_engine import TorchEngine, TorchSettings, open_torch_on_cuda
+
+    settings = TorchSettings(*workers_threads_batch, compiled)
+    return TorchEngine(path, settings) if kind == "cpu" else open_torch_on_cuda(path, settings, index, say)
 
 
 def _cache(request: EngineRequest, say: Say | None) -> EngineCache | None:
