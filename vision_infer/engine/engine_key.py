@@ -32,10 +32,15 @@ class EngineKey:
     """the processor with its instruction set, or the GPU with its driver"""
     batch: int
     """largest batch that it was made for; 0: for any"""
+    profile: str = ""
+    """what else a plan was built with, in words; empty where there is nothing else"""
 
     def digest(self) -> str:
         """32 hexadecimal digits that stand for all of it."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        content = asdict(self)
+        if not self.profile:
+            del content["profile"]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def differences(self, other: EngineKey) -> tuple[str, ...]:

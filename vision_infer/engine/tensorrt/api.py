@@ -1,4 +1,4 @@
-"""The two modules that build and run plans, ``tensorrt`` and ``tensorrt_rtx``: their interfaces are the same as far as we use them.
+"""The two modules that build and run plans, ``tensorrt`` and ``tensorrt_rtx``: their interfaces are alike as far as we use them.
 
 What differs: TensorRT-RTX builds for GPUs that are not there and keeps no timings; TensorRT builds for the GPU that it finds,
 times kernels on it, and can make plans that later versions or other GPUs take.
