@@ -102,7 +102,7 @@ class Passport(_Part):
     """The record that travels with an engine."""
 
     format: Literal[1] = 1
-    engine: str = Field(pattern=r"^[a-z0-9]+-[a-z]+-[a-z0-9]+$", description="runtime-device-precision")
+    engine: str = Field(pattern=r"^[a-z0-9]+(-rtx)?-[a-z]+-[a-z0-9]+$", description="runtime-device-precision")
     card: CardSummary
     sources: Sources
     runtime: str
