@@ -20,7 +20,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.core.trace import Latency, Trace
-from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
@@ -122,6 +122,7 @@ class FakeBackend:
         self.broken: Exception | None = None
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
         self.told: list[StreamEvent] = []
+        self.flown: Flight | None = None
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
         self.put("door", "rtsp://user:secret@10.0.0.5/door?token=abc")
 
@@ -203,6 +204,12 @@ class FakeBackend:
                 1024,
             )
         ]
+
+    def flight(self, name: str) -> Flight:
+        self.stream(name)
+        if self.flown is None:
+            raise UnavailableError(f"{name}: does not run: disabled", "see the stream's state", "disabled", "")
+        return self.flown
 
     def models(self) -> list[ModelView]:
         return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]

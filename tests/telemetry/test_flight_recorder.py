@@ -26,7 +26,7 @@ class HandClock:
         return self.now
 
     def wall_ns(self) -> int:
-        return self.now
+        return self.now + 17 * SECOND
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_every_drop_is_told_by_its_name(clock: HandClock, reason: DropReason) ->
 
 
 def test_only_the_last_frames_are_kept_and_the_oldest_is_known(clock: HandClock) -> None:
+    assert FlightRecorder(clock).frames_since_ns is None
     recorder = FlightRecorder(clock, frames=8)
-    assert recorder.frames_since_ns is None
     for index in range(20):
         clock.now += SECOND
         recorder.dropped(DropReason.PACED, frame(index, clock.now))
@@ -115,6 +115,7 @@ def test_the_last_day_is_known_by_minute_and_no_more(clock: HandClock) -> None:
             recorder.dropped(DropReason.STALE)
     minutes = recorder.minutes(0, clock.now)
     assert len(minutes) == MINUTES_KEPT
+    assert (minutes[0].from_ns + 17 * SECOND) % MINUTE_NS == 0  # as the clock on the wall has them
     assert [sum(minute.fates.values()) for minute in minutes] == [n % 3 + 1 for n in range(30, MINUTES_KEPT + 30)]
     assert [b.from_ns - a.from_ns for a, b in pairwise(minutes)] == [MINUTE_NS] * (MINUTES_KEPT - 1)
 

@@ -145,6 +145,16 @@ class StreamEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Flight:
+    """What became of a live stream's frames, and of the stream."""
+
+    frames: FlightRecorder
+    changes: tuple[StreamEvent, ...]
+    """its last changes of state, oldest first"""
+    wanted_fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStatus:
     """A stream as it is now."""
 

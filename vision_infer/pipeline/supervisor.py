@@ -29,6 +29,7 @@ from vision_infer.pipeline.messages import Ended, Finish, Message
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.status import (
+    Flight,
     LaneStatus,
     StreamEvent,
     StreamRecord,
@@ -274,6 +275,13 @@ class Supervisor:
         """One stream as it is now; None where it is not there."""
         record = self._streams.by_name.get(name)
         return None if record is None else self._status(record)
+
+    def flight(self, name: str) -> Flight | None:
+        """What became of a live stream's frames; None where it is not there."""
+        record = self._streams.by_name.get(name)
+        if record is None or record.live is None:
+            return None
+        return Flight(record.live.flight, tuple(record.live.changes.copy()), record.live.wanted_fps)
 
     def lane_statuses(self) -> list[LaneStatus]:
         """Every lane as it is now."""

@@ -10,6 +10,7 @@ from vision_infer.service import (
     openapi,
     problem,
     routes_about,
+    routes_flight,
     routes_infer,
     routes_results,
     routes_session,
@@ -22,6 +23,14 @@ from vision_infer.service.guard import Guard, make_doors
 from vision_infer.service.metrics import make_registry
 
 OPENAPI_PATH = "/api/v1/openapi.json"
+ROUTES = (
+    routes_streams,
+    routes_flight,
+    routes_results,
+    routes_infer,
+    routes_session,
+    routes_about,
+)
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
@@ -43,7 +52,7 @@ def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> F
     doors = make_doors(backend.settings.service, tokens, clock)
     app.state.context = Context(backend, doors, clock)
     app.state.registry = make_registry(backend, clock)
-    for routes in (routes_streams, routes_results, routes_infer, routes_session, routes_about):
+    for routes in ROUTES:
         app.include_router(routes.router)
     problem.install(app)
     openapi.install(app)

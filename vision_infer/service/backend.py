@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.result import Result
-from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamStatus
+from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
 from vision_infer.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
@@ -132,6 +132,15 @@ class Backend(Protocol):
         Raises:
             UnknownStreamError: there is none of this name.
             ConflictError: it belongs to the file of settings.
+        """
+        ...
+
+    def flight(self, name: str) -> Flight:
+        """What became of a stream's frames.
+
+        Raises:
+            UnknownStreamError: there is none of this name.
+            UnavailableError: it is not enabled, or could not be started.
         """
         ...
 

@@ -14,7 +14,7 @@ from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.result import Result
 from vision_infer.model.catalogue import list_models
 from vision_infer.pipeline.lane import Lane, make_selector
-from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState
+from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
@@ -141,6 +141,20 @@ class Service:
         """
         stream = self._known(name)
         return view_of(name, stream, self._supervisor.status(name))
+
+    def flight(self, name: str) -> Flight:
+        """What became of a stream's frames.
+
+        Raises:
+            UnknownStreamError: there is none of this name.
+            UnavailableError: it is not enabled, or could not be started.
+        """
+        status = self.stream(name).status
+        flight = self._supervisor.flight(name)
+        if flight is None:
+            state, reason = ("disabled", "") if status is None else (status.state.value, status.reason)
+            raise UnavailableError(f"{name}: does not run: {state}", "see the stream's state", state, reason)
+        return flight
 
     def lanes(self) -> list[LaneStatus]:
         """All engines that are loaded."""

@@ -94,7 +94,9 @@ class FlightRecorder:
         self._ring = bytearray(frames * _RECORD.size)
         self._written = 0
         self._minutes = array("I", bytes(4 * MINUTES_KEPT * _COLUMNS))
-        self._first_minute = self._now() // MINUTE_NS - 1
+        self._shift_ns = (clock.wall_ns() - clock.monotonic_ns()) % MINUTE_NS
+        """a minute of the table is one of the clock on the wall, as it was at the beginning"""
+        self._first_minute = self._minute(self._now()) - 1
         self._engines: list[str] = [""]
         self._lock = threading.Lock()
 
@@ -149,13 +151,13 @@ class FlightRecorder:
         with self._lock:
             table = array("I", self._minutes)
         found: list[Minute] = []
-        last = to_ns // MINUTE_NS - self._first_minute
-        for number in range(max(1, from_ns // MINUTE_NS - self._first_minute, last - MINUTES_KEPT + 1), last + 1):
+        last = self._minute(to_ns) - self._first_minute
+        for number in range(max(1, self._minute(from_ns) - self._first_minute, last - MINUTES_KEPT + 1), last + 1):
             at = number % MINUTES_KEPT * _COLUMNS
             if table[at] == number:
                 counts = table[at + 2 : at + _COLUMNS]
                 fates = {fate: count for fate, count in zip(FATES, counts, strict=True) if count}
-                found.append(Minute((number + self._first_minute) * MINUTE_NS, fates, table[at + 1]))
+                found.append(Minute((number + self._first_minute) * MINUTE_NS - self._shift_ns, fates, table[at + 1]))
         return found
 
     @property
@@ -196,7 +198,7 @@ class FlightRecorder:
                 self._ring, at, index, now, captured, pts_s, *times, min(detections, 0xFFFF), fate, clock, batch, engine
             )
             self._written += 1
-            number = now // MINUTE_NS - self._first_minute
+            number = (now + self._shift_ns) // MINUTE_NS - self._first_minute
             row = number % MINUTES_KEPT * _COLUMNS
             minutes = self._minutes
             if minutes[row] != number:
@@ -205,6 +207,9 @@ class FlightRecorder:
             age_ms = min(max(age_ns, 0) // 1_000_000, 0xFFFFFFFF)
             if age_ms > minutes[row + 1]:
                 minutes[row + 1] = age_ms
+
+    def _minute(self, at_ns: int) -> int:
+        return (at_ns + self._shift_ns) // MINUTE_NS
 
     def _engine(self, name: str) -> int:
         try:

@@ -1,0 +1,126 @@
+"""``vision-infer why`` asks a service that really runs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.serve_process import ServeProcess
+from vision_infer.cli.why import TOKEN, _moment, why_command
+from vision_infer.core.errors import UsageError, VisionInferError
+
+NOW = datetime(2026, 11, 25, 3, 15, tzinfo=UTC)
+SETTINGS = """model: clock
+streams:
+  front: {detect: 'test://?fps=10'}
+  away: {detect: 'rtsp://user:secret@127.0.0.1:9/none'}
+  off: {detect: 'test://', enabled: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
+    with ServeProcess(tmp_path_factory.mktemp("why"), SETTINGS) as running:
+        running.wait(lambda: running.streams()["front"]["status"]["results"] > 5, "results come")
+        running.wait(lambda: running.streams()["away"]["status"]["state"] != "connecting", "the other one is refused")
+        yield running
+
+
+def url(process: ServeProcess) -> str:
+    return f"http://127.0.0.1:{process.port}"
+
+
+def test_results_are_told_with_their_frames(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    assert why_command("front", url=url(process)) == 0
+    said = capsys.readouterr().out
+    assert "There were results: " in said
+    assert "state   live since" in said
+    assert "emitted" in said
+    assert "milliseconds after capture" in said
+
+
+def test_a_camera_that_is_away_is_told_with_the_reason_and_no_password(
+    process: ServeProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert why_command("away", url=url(process)) == 0
+    said = capsys.readouterr().out
+    assert "connection refused" in said
+    assert "secret" not in said
+
+
+def test_json_has_all_of_it(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
+    assert why_command("front", url=url(process), json_output=True) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["stream"] == "front"
+    assert {frame["fate"] for frame in answer["frames"]} >= {"emitted"}
+    assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["fate"] == "emitted")
+
+
+@pytest.mark.parametrize(("name", "says"), [("nobody", "no stream nobody"), ("off", "does not run")])
+def test_a_stream_that_is_not_there_is_told_in_a_line(process: ServeProcess, name: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        why_command(name, url=url(process))
+
+
+def test_nothing_that_answers_is_told_in_a_line() -> None:
+    with pytest.raises(VisionInferError, match="no service answers"):
+        why_command("front", url="http://127.0.0.1:9")
+    for wrong in ("ftp://127.0.0.1", "127.0.0.1:8080", "http://user:secret@127.0.0.1:8080"):
+        with pytest.raises(UsageError) as raised:
+            why_command("front", url=wrong)
+        assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(200, b"<html>"), (200, b"[]"), (200, b"{}"), (500, b"oops"), (401, b'{"detail": "no"}')]
+)
+def test_another_server_is_told_in_a_line_and_the_token_is_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, body: bytes
+) -> None:
+    sent: list[str | None] = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            sent.append(self.headers["Authorization"])
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    file = tmp_path / "token"
+    file.write_text("from-the-file\n")
+    monkeypatch.setenv(TOKEN, "from-the-environment")
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        for token_file in (None, file):
+            with pytest.raises(VisionInferError) as raised:
+                why_command("front", url=address, token_file=token_file)
+            assert "\n" not in str(raised.value.message)
+            assert "from-the" not in str(raised.value)
+        server.shutdown()
+    assert sent == ["Bearer from-the-environment", "Bearer from-the-file"]
+
+
+def test_moments_are_understood() -> None:
+    assert _moment("now", None, NOW) == NOW
+    assert _moment("2026-11-24T03:12:05Z", None, NOW) == datetime(2026, 11, 24, 3, 12, 5, tzinfo=UTC)
+    assert _moment("2026-11-24T03:12:05+02:00", None, NOW) == datetime(2026, 11, 24, 1, 12, 5, tzinfo=UTC)
+    assert _moment("now", "90s", NOW) == NOW - timedelta(seconds=90)
+    assert _moment("now", "2h", NOW) == NOW - timedelta(hours=2)
+    local = NOW.astimezone()
+    assert _moment(f"{local - timedelta(minutes=3):%H:%M:%S}", None, NOW) == NOW - timedelta(minutes=3)
+    assert _moment(f"{local + timedelta(minutes=3):%H:%M:%S}", None, NOW) == NOW + timedelta(minutes=3) - timedelta(days=1)
+    for wrong in ("yesterday", "25:00:00", "12:61"):
+        with pytest.raises(UsageError, match="is no time"):
+            _moment(wrong, None, NOW)
+    with pytest.raises(UsageError, match="no time span"):
+        _moment("now", "a while", NOW)

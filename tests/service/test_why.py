@@ -1,0 +1,185 @@
+"""Why a stream had results at a moment, or had none: over the API, and as a verdict."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.pipeline.fakes import FakePicture
+from tests.service.fakes import Api, FakeClock, problem
+from vision_infer.core.drop import DropReason
+from vision_infer.core.frame import Frame
+from vision_infer.core.trace import Trace
+from vision_infer.pipeline.status import Flight, StreamEvent, StreamState
+from vision_infer.service import why
+from vision_infer.service.why import explain
+from vision_infer.telemetry.flight_recorder import FATES, FlightRecorder
+
+SECOND = 1_000_000_000
+MS = 1_000_000
+BEGIN = 100_000 * SECOND
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.now = BEGIN
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.now
+
+
+class Story:
+    """A stream to which things happen, one after the other."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.recorder = FlightRecorder(self.clock, frames=256)
+        self.changes: list[StreamEvent] = []
+        self.index = 0
+
+    def state(self, state: StreamState, reason: str = "") -> None:
+        self.changes.append(StreamEvent("camera", state, self.clock.now, reason, self.clock.now))
+
+    def frames(self, count: int, reason: DropReason | None = None, detections: int = 0) -> None:
+        for _ in range(count):
+            self.clock.now += 100 * MS
+            captured = self.clock.now - 40 * MS
+            trace = Trace(captured_ns=captured, emitted_ns=0 if reason else self.clock.now, decode_start_ns=captured, batch=1)
+            frame = Frame("camera", self.index, None, FakePicture(0, 0), trace)
+            self.index += 1
+            if reason is None:
+                self.recorder.emitted(frame, "engine", detections)
+            else:
+                self.recorder.dropped(reason, frame)
+
+    def why(self, at_ns: int) -> why.Verdict:
+        return explain(Flight(self.recorder, tuple(self.changes), 10.0), at_ns, self.clock.now)
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_every_fate_has_a_meaning() -> None:
+    assert set(FATES) - {"emitted"} == set(why._MEANINGS)
+
+
+def test_results_that_came_are_told_with_their_ages(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(30, detections=2)
+    verdict = story.why(BEGIN + SECOND)
+    assert verdict.says.startswith("There were results: ")
+    assert "40 ms old at the median" in verdict.says
+    assert verdict.hint == ""
+
+
+def test_results_without_an_object_say_where_to_look(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(30)
+    verdict = story.why(BEGIN + SECOND)
+    assert "objects were found in 0 of them" in verdict.says
+    assert "confidence" in verdict.hint
+
+
+@pytest.mark.parametrize("reason", DropReason)
+def test_frames_without_results_are_told_by_what_befell_them(story: Story, reason: DropReason) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(30, reason)
+    verdict = story.why(BEGIN + SECOND)
+    assert "none gave a result" in verdict.says
+    assert why._MEANINGS[reason.value][0] in verdict.says
+
+
+def test_a_camera_that_was_away_is_told_with_the_reason_and_its_return(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(10)
+    story.state(StreamState.BACKING_OFF, "connection refused; next attempt in 4.0 s")
+    story.clock.now += 60 * SECOND
+    story.state(StreamState.LIVE)
+    story.frames(10)
+    verdict = story.why(BEGIN + 31 * SECOND)
+    assert verdict.says == (
+        "The stream was backing_off, for 30.0 s then: connection refused; next attempt in 4.0 s. That ended 30.0 s later: live."
+    )
+    assert verdict.until is not None
+
+
+def test_a_silent_camera_is_told_as_such(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(10)
+    story.clock.now += 20 * SECOND
+    story.frames(10)
+    assert "No frame came then" in story.why(BEGIN + 10 * SECOND).says
+
+
+def test_what_is_too_long_ago_for_frames_is_told_by_its_minute(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(200, DropReason.STALE)
+    story.clock.now += 3600 * SECOND
+    story.frames(300, detections=1)
+    old = story.why(BEGIN + 5 * SECOND)
+    assert old.frames == ()
+    assert old.minute is not None
+    assert "none gave a result" in old.says
+    assert why._MEANINGS["stale"][0] in old.says
+
+
+def test_a_minute_of_results_is_told_with_what_was_lost(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(20, detections=1)
+    story.frames(20, DropReason.PACED)
+    story.clock.now += 3600 * SECOND
+    story.frames(300)
+    assert "20 of 40 frames gave results, 40 ms old at most, 20 paced" in story.why(BEGIN + 1 * SECOND).says
+
+
+def test_the_future_and_the_unknown_past_are_told_as_such(story: Story) -> None:
+    story.state(StreamState.LIVE)
+    story.frames(3)
+    assert "still to come" in story.why(story.clock.now + SECOND).says
+    assert "Nothing is known" in story.why(BEGIN - 3600 * SECOND).says
+
+
+def flown(clock: FakeClock) -> Flight:
+    recorder = FlightRecorder(clock)
+    captured = clock.monotonic_ns() - 50 * MS
+    trace = Trace(captured_ns=captured, clock="camera", decode_start_ns=captured + MS, emitted_ns=captured + 40 * MS, batch=2)
+    recorder.emitted(Frame("front", 3, 0.3, FakePicture(0, 0), trace), "engine", 1)
+    recorder.dropped(DropReason.STALE)
+    secret = StreamEvent("front", StreamState.LIVE, captured - SECOND, "rtsp://user:secret@camera/1", 0)
+    return Flight(recorder, (secret,), None)
+
+
+def test_frames_and_minutes_over_the_api() -> None:
+    api = Api()
+    api.backend.flown = flown(api.clock)
+    name = api.backend.streams()[0].name
+    answer = api.get(f"/api/v1/streams/{name}/frames").json()
+    emitted, stale = answer["frames"]
+    assert emitted["fate"] == "emitted"
+    assert emitted["age_ms"] == 40.0
+    assert emitted["since_capture_ms"] == {"decode_start": 1.0, "emitted": 40.0}
+    assert (emitted["batch"], emitted["engine"], emitted["detections"], emitted["clock"]) == (2, "engine", 1, "camera")
+    assert (stale["fate"], stale["index"], stale["captured"]) == ("stale", None, None)
+    assert answer["minutes"][-1]["fates"] == {"emitted": 1, "stale": 1}
+    assert answer["changes"][0]["state"] == "live"
+    assert "secret" not in str(answer)
+
+
+def test_why_over_the_api() -> None:
+    api = Api()
+    api.backend.flown = flown(api.clock)
+    name = api.backend.streams()[0].name
+    path = f"/api/v1/streams/{name}/why"
+    answer = api.get(path).json()
+    assert "There were results" in answer["says"]
+    assert answer["state"]["state"] == "live"
+    assert "Nothing is known" in api.get(path, params={"at": "2001-01-01T00:00:00Z"}).json()["says"]
+    for wrong in ("yesterday", "2001-01-01T00:00:00", "1e400"):
+        problem(api.get(path, params={"at": wrong}), 422, "invalid")
+    problem(api.get("/api/v1/streams/nobody/why"), 404, "unknown-stream")
+    api.backend.flown = None
+    problem(api.get(path), 503, "unavailable")

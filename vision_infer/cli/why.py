@@ -1,0 +1,186 @@
+"""``vision-infer why``: ask a running service why a stream had results at a moment, or had none."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vision_infer.cli import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FRAMES_SHOWN = 40
+ANSWER_MOST = 8 << 20
+TIMEOUT_S = 10.0
+TOKEN = "VISION_INFER_SERVICE__TOKEN"
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|min|h)")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+
+
+def why_command(
+    name: Annotated[str, typer.Argument(metavar="STREAM", help="Name of the stream.")],
+    time: Annotated[
+        str,
+        typer.Argument(
+            metavar="[TIME]",
+            help="The moment: 03:12:05 (the last one, in local time), 2026-11-24T03:12:05Z, or now. For a time ago: --ago.",
+        ),
+    ] = "now",
+    ago: Annotated[str | None, typer.Option(metavar="SPAN", help="So long ago: 90s, 5m, 2h; instead of TIME.")] = None,
+    url: Annotated[str, typer.Option(metavar="URL", help="Of the service.")] = "http://127.0.0.1:8080",
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Holds the service's token; else ${TOKEN} is taken.")
+    ] = None,
+    json_output: options.Json = False,
+) -> int:
+    """Say why a stream had results at a moment, or had none: its state then, and what became of each frame around it.
+
+    The service keeps the last 4,096 frames of each stream one by one (more than two minutes at 30 frames a second), and the last
+    day by minute.
+    """
+    from urllib.parse import quote
+
+    now = datetime.now(UTC)
+    at = _moment(time, ago, now)
+    path = f"/api/v1/streams/{quote(name, safe='')}/why?at={quote(at.isoformat())}"
+    answer = _ask(url, path, _token(token_file))
+    if json_output:
+        typer.echo(json.dumps(answer, indent=2))
+        return 0
+    _show(answer)
+    return 0
+
+
+def _moment(time: str, ago: str | None, now: datetime) -> datetime:
+    from vision_infer.core.errors import UsageError
+
+    if ago is not None:
+        found = _AGO.fullmatch(f"-{ago.removeprefix('-')}")
+        if found is None:
+            raise UsageError(f"--ago {ago}: is no time span", "write 90s, 5m or 2h")
+        return now - timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+    if time == "now":
+        return now
+    try:
+        moment = datetime.fromisoformat(f"{now.astimezone():%Y-%m-%d}T{time}" if re.match(r"\d\d?:\d\d", time) else time)
+    except ValueError:
+        raise UsageError(f"{time}: is no time", "write 03:12:05, 2026-11-24T03:12:05Z or now") from None
+    if moment.tzinfo is None:
+        moment = moment.astimezone()
+        if moment > now and "T" not in time and " " not in time:
+            moment -= timedelta(days=1)
+    return moment.astimezone(UTC)
+
+
+def _token(file: Path | None) -> str | None:
+    from vision_infer.core.errors import UsageError
+
+    if file is None:
+        return os.environ.get(TOKEN)
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file}: cannot be read as a token", getattr(error, "strerror", None) or str(error)) from None
+
+
+def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
+    """What the service answers.
+
+    Raises:
+        UsageError: the URL is none, or the service has no answer to that.
+        VisionInferError: the service is not reached.
+    """
+    from http.client import HTTPException
+    from urllib.error import HTTPError, URLError
+    from urllib.parse import urlsplit
+    from urllib.request import Request, urlopen
+
+    from vision_infer.core.errors import UsageError, VisionInferError
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise UsageError("--url: is no address of a service", "write http://HOST:PORT, without a user or password")
+    request = Request(url.rstrip("/") + path, headers={"Accept": "application/json"})
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    try:
+        with urlopen(request, timeout=TIMEOUT_S) as response:
+            answer = json.loads(response.read(ANSWER_MOST))
+    except HTTPError as error:
+        with error:
+            raise _problem(error.read(ANSWER_MOST), error.code) from None
+    except (URLError, HTTPException, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise VisionInferError(f"{url}: no service answers: {reason}", "is vision-infer serve running there? see --url") from None
+    if not isinstance(answer, dict) or "says" not in answer:
+        raise VisionInferError(f"{url}: is no vision-infer service", "see --url")
+    return answer
+
+
+def _problem(body: bytes, status: int) -> Exception:
+    from vision_infer.core.errors import UsageError
+
+    try:
+        detail = str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = f"the service answers with status {status}"
+    hint = f"give its token by --token-file or ${TOKEN}" if status == 401 else ""
+    return UsageError(detail, hint)
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    state, until, minute = answer["state"], answer["until"], answer["minute"]
+    lines = [f"{answer['stream']} at {answer['at']}", answer["says"], answer["hint"]]
+    if state is not None:
+        lines.append(f"state   {state['state']} since {state['at']}{_reason(state)}")
+    if until is not None:
+        lines.append(f"then    {until['state']} at {until['at']}{_reason(until)}")
+    if minute is not None:
+        fates = ", ".join(f"{count} {fate}" for fate, count in minute["fates"].items())
+        lines.append(f"minute  {minute['from']}: {fates}; highest age {minute['max_age_ms']} ms")
+    for line in filter(None, lines):
+        console.print(line, soft_wrap=True, markup=False)
+    if answer["frames"]:
+        console.print(_table(answer["frames"]))
+        left = len(answer["frames"]) - FRAMES_SHOWN
+        if left > 0:
+            console.print(f"and {left} more; --json shows all")
+
+
+def _reason(change: dict[str, Any]) -> str:
+    return f" ({change['reason']})" if change["reason"] else ""
+
+
+def _table(frames: list[dict[str, Any]]) -> Table:
+    from rich.table import Table
+
+    table = Table("frame", "captured", "fate", "decoded", "batched", "inferred", "result", "batch", "objects", box=None)
+    middle = max(0, (len(frames) - FRAMES_SHOWN) // 2)
+    for frame in frames[middle : middle + FRAMES_SHOWN]:
+        times = frame["since_capture_ms"]
+        inferred = bool(frame["batch"])
+        table.add_row(
+            "" if frame["index"] is None else str(frame["index"]),
+            (frame["captured"] or frame["at"])[11:-1],
+            frame["fate"],
+            *(_ms(times.get(name)) for name in ("decode_end", "preprocess_start", "inference_end", "emitted")),
+            str(frame["batch"]) if inferred else "",
+            str(frame["detections"]) if inferred else "",
+        )
+    engines = sorted({frame["engine"] for frame in frames if frame["engine"]})
+    table.caption = "milliseconds after capture" + (f"; {', '.join(engines)}" if engines else "")
+    return table
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
