@@ -12,6 +12,8 @@ from vision_infer.service import (
     routes_about,
     routes_flight,
     routes_infer,
+    routes_page,
+    routes_probe,
     routes_results,
     routes_session,
     routes_streams,
@@ -26,10 +28,12 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 ROUTES = (
     routes_streams,
     routes_flight,
+    routes_probe,
     routes_results,
     routes_infer,
     routes_session,
     routes_about,
+    routes_page,
 )
 
 

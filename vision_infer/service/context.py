@@ -26,6 +26,8 @@ class Context:
     """a camera that gives nothing holds up other snapshots at most, not the API"""
     uploads: Gate = field(default_factory=lambda: Gate(4, 32))
     """so many pictures are in memory at the same time"""
+    probes: Gate = field(default_factory=lambda: Gate(2, 8))
+    """so many URLs are tried at the same time"""
 
 
 def context_of(connection: HTTPConnection) -> Context:

@@ -22,6 +22,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.service.auth import Role, Sessions, Tokens, is_loopback
 from vision_infer.service.limits import TokenBuckets, address_of, limited
 from vision_infer.service.problem import Problem
+from vision_infer.service.routes_page import is_page
 from vision_infer.stream.redact import redact
 
 SESSION_COOKIE = "vision_infer_session"
@@ -169,7 +170,8 @@ class Guard:
             wait_s = doors.requests.take(address_of(scope))
             if wait_s:
                 raise _too_many(f"more than {doors.settings.requests_per_second:g} requests a second", wait_s)
-            self._check_rights(scope, headers, method, path)
+            if not (is_page(path) and method in _SAFE_METHODS and scope["type"] == "http"):
+                self._check_rights(scope, headers, method, path)
         if scope["type"] == "websocket":
             return receive
         most = int(doors.settings.max_upload_mb * 1e6) if path == INFER_PATH else MOST_JSON_BYTES

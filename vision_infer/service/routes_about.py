@@ -5,10 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from vision_infer import __version__
+from vision_infer.engine.passport import Passport
 from vision_infer.service.api_models import EngineAnswer, ModelAnswer, ReadyAnswer, VersionAnswer, engine_answer, model_answer
 from vision_infer.service.context import Shared
 from vision_infer.service.metrics import exposition
 from vision_infer.service.openapi import problems
+from vision_infer.service.passports import passport_of
+from vision_infer.service.problem import Problem
 from vision_infer.stream.redact import redact
 
 router = APIRouter()
@@ -31,6 +34,17 @@ def list_models(context: Shared) -> list[ModelAnswer]:
 def list_engines(context: Shared) -> list[EngineAnswer]:
     """All engines that are loaded, and how busy they are."""
     return [engine_answer(lane) for lane in context.backend.lanes()]
+
+
+@router.get("/api/v1/engines/{name:path}/passport", tags=["about"], responses=problems(404))
+def get_passport(name: str, context: Shared) -> Passport:
+    """What was measured of an engine that is loaded: its accuracy and speed, on what, and when; 404 where it has no passport."""
+    backend = context.backend
+    lane = next((one for one in backend.lanes() if one.name == name), None)
+    passport = None if lane is None else passport_of(lane, backend.settings)
+    if passport is None:
+        raise Problem("not-found", "no such engine is loaded" if lane is None else f"{lane.engine} has no passport here")
+    return passport
 
 
 @router.head("/healthz", include_in_schema=False)

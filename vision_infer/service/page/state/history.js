@@ -1,0 +1,41 @@
+// What a stream's results were like over the last minutes, in buckets of fixed length. Pure.
+
+export const STAGES = ["decode", "queue", "preprocess", "inference", "postprocess", "then"];
+
+// Means and greatest ages of results, by time.
+export class History {
+  // bucketMs: length of a bucket; most: how many are kept
+  constructor(bucketMs, most) {
+    this.bucketMs = bucketMs;
+    this.most = most;
+    this.buckets = []; // { at, count, age, oldest, stages }
+  }
+
+  push(row, nowMs) {
+    if (row.age_ms === undefined) return;
+    const at = Math.floor(nowMs / this.bucketMs) * this.bucketMs;
+    let last = this.buckets.at(-1);
+    if (!last || last.at < at) {
+      last = { at, count: 0, age: 0, oldest: 0, stages: {} };
+      this.buckets.push(last);
+      if (this.buckets.length > this.most) this.buckets.shift();
+    }
+    last.count += 1;
+    last.age += (row.age_ms - last.age) / last.count;
+    last.oldest = Math.max(last.oldest, row.age_ms);
+    for (const stage of STAGES) {
+      const spent = row.latency_ms[stage] ?? 0;
+      last.stages[stage] = (last.stages[stage] ?? 0) + (spent - (last.stages[stage] ?? 0)) / last.count;
+    }
+  }
+
+  // The last buckets up to now, one for each moment; null where no result came.
+  series(nowMs, count) {
+    const end = Math.floor(nowMs / this.bucketMs) * this.bucketMs;
+    const byTime = new Map(this.buckets.map((one) => [one.at, one]));
+    return Array.from({ length: count }, (_, index) => {
+      const at = end - (count - 1 - index) * this.bucketMs;
+      return { at, bucket: byTime.get(at) ?? null };
+    });
+  }
+}

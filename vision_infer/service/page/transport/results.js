@@ -1,0 +1,70 @@
+// Rows of results over one WebSocket, which comes back by itself.
+
+const FIRST_WAIT_MS = 500;
+const LONGEST_WAIT_MS = 8000;
+const SETTLE_MS = 300; // scrolling changes what is wanted many times
+
+export class Results {
+  // onRow: a result; onState: a change of a stream's state
+  constructor(onRow, onState) {
+    this.onRow = onRow;
+    this.onState = onState;
+    this.wanted = "";
+    this.socket = null;
+    this.waitMs = FIRST_WAIT_MS;
+    this.timer = 0;
+  }
+
+  // names: of the streams whose results are wanted; none: no connection
+  want(names) {
+    const wanted = [...new Set(names)].sort().join(",");
+    if (wanted === this.wanted) return;
+    this.wanted = wanted;
+    this.#later(SETTLE_MS);
+  }
+
+  // the service is back: do not wait for the next attempt
+  hurry() {
+    this.waitMs = FIRST_WAIT_MS;
+    if (this.wanted && !this.socket) this.#later(0);
+  }
+
+  close() {
+    this.wanted = "";
+    clearTimeout(this.timer);
+    this.#drop();
+  }
+
+  #later(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.#open(), ms);
+  }
+
+  #drop() {
+    const socket = this.socket;
+    this.socket = null;
+    socket?.close();
+  }
+
+  #open() {
+    this.#drop();
+    if (!this.wanted) return;
+    const url = new URL("/api/v1/results", location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.searchParams.set("streams", this.wanted);
+    url.searchParams.set("states", "true");
+    const socket = (this.socket = new WebSocket(url));
+    socket.onopen = () => (this.waitMs = FIRST_WAIT_MS);
+    socket.onmessage = (message) => {
+      const row = JSON.parse(message.data);
+      if (row.type === "state") this.onState(row);
+      else this.onRow(row);
+    };
+    socket.onclose = () => {
+      if (this.socket !== socket) return;
+      this.socket = null;
+      this.#later(this.waitMs * (0.5 + Math.random() / 2));
+      this.waitMs = Math.min(this.waitMs * 2, LONGEST_WAIT_MS);
+    };
+  }
+}

@@ -1,0 +1,161 @@
+// The engines that are loaded: how busy they are, how their batches are, what was measured of them.
+
+import { getJson } from "/page/transport/http.js";
+import { h, say } from "/page/views/dom.js";
+import { bytes, count, milliseconds, rate } from "/page/views/words.js";
+
+const POLL_MS = 2000;
+
+export function engines() {
+  const cards = new Map();
+  const list = h("div.engines");
+  const models = h("tbody");
+  const wrong = h("p.wrong", { role: "alert" });
+  const table = h(
+    "table",
+    null,
+    h("thead", null, h("tr", null, ["Model", "Task", "Input", "Labels", "Licence", ""].map((text) => h("th", { scope: "col" }, text)))),
+    models,
+  );
+  const element = h("section.view", null, h("h1", null, "Engines"), wrong, list, h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)));
+  let closed = false;
+  let timer = 0;
+
+  async function poll() {
+    try {
+      const engines = await getJson("/api/v1/engines");
+      if (closed) return;
+      say(wrong, "");
+      show(engines);
+    } catch (error) {
+      say(wrong, error.message);
+    }
+    if (!closed) timer = setTimeout(poll, POLL_MS);
+  }
+
+  function show(engines) {
+    const names = new Set(engines.map((one) => `${one.name} ${one.engine}`));
+    for (const [name, card] of cards) {
+      if (names.has(name)) continue;
+      card.element.remove();
+      cards.delete(name);
+    }
+    for (const engine of engines) {
+      const key = `${engine.name} ${engine.engine}`;
+      if (!cards.has(key)) {
+        cards.set(key, new EngineCard(engine));
+        list.append(cards.get(key).element);
+      }
+      cards.get(key).update(engine);
+    }
+  }
+
+  poll();
+  getJson("/api/v1/models").then(
+    (all) => models.replaceChildren(...all.map(modelRow)),
+    () => {},
+  );
+  return {
+    element,
+    title: "Engines",
+    close() {
+      closed = true;
+      clearTimeout(timer);
+    },
+  };
+}
+
+function modelRow(model) {
+  const cells = [model.name, model.task, `${model.input_size.width}×${model.input_size.height}`, count(model.labels.length), model.licence, model.loaded ? "loaded" : ""];
+  return h("tr", null, cells.map((text, index) => (index ? h("td", null, text) : h("th", { scope: "row" }, text))));
+}
+
+class EngineCard {
+  constructor(engine) {
+    this.before = null;
+    this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.9, optimum: 0, "aria-label": "Utilisation" });
+    this.used = h("strong");
+    this.facts = h("dl.facts");
+    this.bars = h("div.bars", { role: "img" });
+    this.failure = h("p.bad", { hidden: true });
+    this.passport = h("div", null, h("p.quiet", null, "Asking…"));
+    this.element = h(
+      "article.card.engine",
+      null,
+      h("h2", null, engine.name),
+      h("p.quiet", null, engine.engine),
+      this.failure,
+      h("div.line", null, h("span.key", null, "utilisation"), this.meter, this.used),
+      this.facts,
+      h("h3", null, "Batches by size"),
+      this.bars,
+      h("h3", null, "Passport"),
+      this.passport,
+    );
+    getJson(`/api/v1/engines/${encodeURIComponent(engine.name)}/passport`).then(
+      (passport) => this.passport.replaceChildren(...told(passport)),
+      (error) => this.passport.replaceChildren(h("p.quiet", null, error.status === 404 ? "None: nothing was measured of this engine on this machine." : error.message)),
+    );
+  }
+
+  update(engine) {
+    const now = performance.now();
+    const before = this.before;
+    const fps = before ? ((engine.frames - before.frames) * 1000) / (now - before.at) : null;
+    this.before = { frames: engine.frames, at: now };
+    this.meter.value = engine.utilisation;
+    say(this.used, `${Math.round(engine.utilisation * 100)} %`);
+    this.failure.hidden = !engine.error;
+    say(this.failure, engine.error ? `${engine.failing ? "It fails" : "It has failed"}: ${engine.error}` : "");
+    const [runtime, device, precision] = engine.engine.split("-");
+    put(this.facts, [
+      ["Throughput", fps === null ? "…" : `${rate(fps)} frames a second`],
+      ["Batch p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(engine.inference_ms[key])).join(" / ")} ms`],
+      ["Model", engine.model],
+      ["Runtime", runtime],
+      ["Device", device],
+      ["Precision", precision],
+      ["Input", `${engine.input_size.width}×${engine.input_size.height}`],
+      ["In flight", `${engine.flying} of ${engine.in_flight}`],
+      ["Waiting", count(engine.waiting)],
+      ["Frames", count(engine.frames)],
+      ["Places wasted", count(engine.padded)],
+      ["Buffers", bytes(engine.buffer_bytes)],
+    ]);
+    this.#batches(engine.batches);
+  }
+
+  #batches(batches) {
+    const all = Object.entries(batches);
+    const most = Math.max(1, ...all.map(([, number]) => number));
+    this.bars.setAttribute("aria-label", all.map(([size, number]) => `${number} of ${size}`).join(", ") || "none yet");
+    const rows = all.map(([size, number]) => h("div.bar", null, h("span", null, size), h("progress", { max: most, value: number }), h("span", null, count(number))));
+    this.bars.replaceChildren(...(rows.length ? rows : [h("p.quiet", null, "none yet")]));
+  }
+}
+
+function told(passport) {
+  const best = passport.speed.reduce((most, one) => (most && most.fps >= one.fps ? most : one), null);
+  const facts = [
+    ["Measured on", `${passport.device.name}, ${passport.date.slice(0, 10)}`],
+    ["With", `${passport.runtime} ${passport.runtime_version}, ${passport.compute}`],
+    ...passport.accuracy.map((one) => [`Loss (${one.metric})`, `${one.value.toFixed(2)} points, 95 % within ${one.low.toFixed(2)} to ${one.high.toFixed(2)}, ${one.judged}; ${count(one.frames)} frames of ${one.data}`]),
+    best ? ["Speed", `${rate(best.fps)} frames a second (batch ${best.batch}, ${best.workers} in flight), p50 ${milliseconds(best.p50_ms)} ms${best.fp32_ratio ? `, ${best.fp32_ratio.toFixed(2)} × FP32` : ""}`] : null,
+    passport.memory_bytes ? ["Memory", bytes(passport.memory_bytes)] : null,
+    ["Graph", passport.sources.graph.slice(0, 12)],
+  ];
+  const list = h("dl.facts");
+  put(list, facts.filter(Boolean));
+  return [list];
+}
+
+function put(list, facts) {
+  facts.forEach(([key, value], index) => {
+    const known = list.children[index];
+    if (!known) list.append(h("div", null, h("dt", null, key), h("dd", null, value)));
+    else {
+      say(known.firstChild, key);
+      say(known.lastChild, value);
+    }
+  });
+}

@@ -1,0 +1,156 @@
+// Draws what was found over a picture: boxes, labels, trails, zones and lines with their counts.
+
+import { inward } from "/page/state/shapes.js";
+
+const GOLDEN_ANGLE = 137.5;
+
+const hue = (number) => (200 + number * GOLDEN_ANGLE) % 360;
+export const colourOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
+
+// Where a picture lies in an element that shows it whole. All in CSS pixels.
+export function placed(element, size) {
+  const scale = Math.min(element.width / size.width, element.height / size.height);
+  return { scale, left: (element.width - size.width * scale) / 2, top: (element.height - size.height * scale) / 2 };
+}
+
+// scene: { size: { width, height } of the source, found, trails, shapes, region, status, options, small }
+export function drawOverlay(canvas, scene) {
+  const ratio = window.devicePixelRatio || 1;
+  const element = { width: canvas.clientWidth, height: canvas.clientHeight };
+  const [width, height] = [Math.round(element.width * ratio), Math.round(element.height * ratio)];
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, element.width, element.height);
+  if (!scene.size || !element.width) return;
+  const place = placed(element, scene.size);
+  const pen = {
+    context,
+    x: (value) => place.left + value * place.scale,
+    y: (value) => place.top + value * place.scale,
+    edge: { left: place.left, top: place.top, right: element.width - place.left, bottom: element.height - place.top },
+    text: scene.small ? 11 : 13,
+    width: scene.small ? 1.5 : 2,
+  };
+  const options = scene.options;
+  if (options.zones) drawShapes(pen, scene);
+  if (options.trails) drawTrails(pen, scene);
+  for (const one of scene.found) {
+    context.globalAlpha = one.alpha;
+    if (options.boxes) drawBox(pen, one);
+    if (options.labels || options.scores) drawLabel(pen, one, options);
+  }
+  context.globalAlpha = 1;
+}
+
+function drawBox({ context, x, y, width }, one) {
+  const [left, top, right, bottom] = one.box;
+  const sides = [x(left), y(top), x(right) - x(left), y(bottom) - y(top)];
+  context.lineWidth = width + 2;
+  context.strokeStyle = "rgb(0 0 0 / 0.45)"; // seen on any picture
+  context.strokeRect(...sides);
+  context.lineWidth = width;
+  context.strokeStyle = colourOf(one.class_id);
+  context.strokeRect(...sides);
+}
+
+function drawLabel(pen, one, options) {
+  const words = [];
+  if (options.labels) words.push(one.label, one.track_id ? `#${one.track_id}` : "");
+  if (options.scores) words.push(`${Math.round(one.score * 100)}%`);
+  const top = pen.y(one.box[1]) - pen.text - 5;
+  tag(pen, words.filter(Boolean).join(" "), pen.x(one.box[0]), top, colourOf(one.class_id));
+}
+
+// A text on a coloured ground, kept within the picture.
+function tag({ context, text, edge }, words, left, top, colour) {
+  context.font = `600 ${text}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  const width = Math.min(context.measureText(words).width + 8, edge.right - edge.left);
+  const height = text + 5;
+  const x = Math.max(edge.left, Math.min(left - 1, edge.right - width));
+  const y = Math.max(edge.top, Math.min(top, edge.bottom - height));
+  context.fillStyle = colour;
+  context.fillRect(x, y, width, height);
+  context.fillStyle = "#0b1120";
+  context.fillText(words, x + 4, y + height / 2 + 0.5, width - 8);
+}
+
+function drawTrails({ context, x, y, width }, { trails, found }) {
+  const colours = new Map(found.map((one) => [one.track_id, colourOf(one.class_id)]));
+  context.lineJoin = "round";
+  for (const [track, points] of trails) {
+    if (!colours.has(track) || points.length < 2) continue;
+    context.strokeStyle = colours.get(track);
+    for (let index = 1; index < points.length; index++) {
+      context.globalAlpha = (0.8 * index) / points.length;
+      context.lineWidth = width + 1;
+      context.beginPath();
+      context.moveTo(x(points[index - 1][0]), y(points[index - 1][1]));
+      context.lineTo(x(points[index][0]), y(points[index][1]));
+      context.stroke();
+    }
+  }
+  context.globalAlpha = 1;
+}
+
+function drawShapes(pen, { shapes, region, size, status, options, small }) {
+  const { context, x, y, width } = pen;
+  const trace = (points, closed) => {
+    context.beginPath();
+    points.forEach(([px, py], index) => context[index ? "lineTo" : "moveTo"](x(px * size.width), y(py * size.height)));
+    if (closed) context.closePath();
+  };
+  context.lineWidth = width;
+  for (const [kind, colour] of [["look", "rgb(148 163 184 / 0.9)"], ["ignore", "rgb(248 113 113 / 0.9)"]]) {
+    for (const polygon of region[kind]) {
+      trace(polygon, true);
+      context.setLineDash([6, 5]);
+      context.strokeStyle = colour;
+      context.stroke();
+      context.setLineDash([]);
+    }
+  }
+  for (const { kind, name, points } of shapes) {
+    const zone = kind === "zone";
+    trace(points, zone);
+    if (zone) {
+      context.fillStyle = "rgb(56 189 248 / 0.13)";
+      context.fill();
+    }
+    context.strokeStyle = zone ? "rgb(56 189 248 / 0.95)" : "rgb(250 204 21 / 0.95)";
+    context.stroke();
+    if (!zone) arrow(pen, inward(points, size));
+    if (small && !options.counts) continue;
+    const top = points.reduce((best, point) => (point[1] < best[1] ? point : best));
+    const told = options.counts ? `${name}: ${countOf(zone, name, status)}` : name;
+    tag(pen, told, x(top[0] * size.width) + 3, y(top[1] * size.height) + 3, zone ? "#7dd3fc" : "#fde047");
+  }
+}
+
+function countOf(zone, name, status) {
+  if (zone) return `${status?.occupancy?.[name] ?? 0}`;
+  const counts = status?.counts?.[name];
+  return `${counts?.in ?? 0} in, ${counts?.out ?? 0} out`;
+}
+
+function arrow({ context, x, y, text }, { middle, direction }) {
+  const [left, top] = [x(middle[0]), y(middle[1])];
+  const tip = [left + direction[0] * text * 1.6, top + direction[1] * text * 1.6];
+  const side = [-direction[1] * text * 0.45, direction[0] * text * 0.45];
+  const neck = [left + direction[0] * text * 0.8, top + direction[1] * text * 0.8];
+  context.beginPath();
+  context.moveTo(left, top);
+  context.lineTo(...tip);
+  context.stroke();
+  context.beginPath();
+  context.moveTo(...tip);
+  context.lineTo(neck[0] + side[0], neck[1] + side[1]);
+  context.lineTo(neck[0] - side[0], neck[1] - side[1]);
+  context.closePath();
+  context.fillStyle = context.strokeStyle;
+  context.fill();
+}

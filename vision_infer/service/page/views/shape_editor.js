@@ -1,0 +1,263 @@
+// Zones and lines drawn on the picture, by mouse, finger or keyboard.
+
+import { distance, freeName, inward, mistakeIn, moved, shapesOf, withShapes } from "/page/state/shapes.js";
+import { field, h, say, svg } from "/page/views/dom.js";
+
+const CLOSE_PX = 14; // this near to the first corner, a click closes the zone
+const STEP = 0.01;
+const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
+
+export class ShapeEditor {
+  // heard: { save(settings) → Promise, cancel() }
+  constructor(stream, player, heard) {
+    this.settings = stream.settings;
+    this.size = stream.status?.size ?? player.size ?? { width: 1600, height: 900 };
+    this.heard = heard;
+    this.shapes = shapesOf(this.settings, this.size);
+    this.chosen = this.shapes.length ? 0 : -1;
+    this.drawing = null; // the shape that is being drawn: { kind, points }
+    this.element = svg("svg.editor", {
+      viewBox: `0 0 ${this.size.width} ${this.size.height}`,
+      "aria-label": "Zones and lines on the picture",
+      onpointerdown: (event) => this.#down(event),
+      onpointermove: (event) => this.#move(event),
+      onpointerup: () => (this.dragged = null),
+      onpointercancel: () => (this.dragged = null),
+      ondblclick: () => this.#close(),
+    });
+    this.onKey = (event) => {
+      if (event.key === "Escape" && this.drawing) this.#abandon();
+      if (event.key === "Enter" && this.drawing?.kind === "zone" && event.target.tagName !== "BUTTON") this.#close();
+    };
+    this.element.addEventListener("keydown", this.onKey);
+    this.list = h("div.shapes");
+    this.help = h("p.help", { role: "status" });
+    this.wrong = h("p.wrong", { role: "alert" });
+    this.saving = h("button.primary", { type: "button", onclick: () => this.#save() }, "Save");
+    this.panel = h(
+      "div.card.panel",
+      { onkeydown: this.onKey },
+      h(
+        "div.buttons",
+        null,
+        h("button", { type: "button", onclick: () => this.#begin("zone") }, "New zone"),
+        h("button", { type: "button", onclick: () => this.#begin("line") }, "New line"),
+        h("span.grow"),
+        h("button", { type: "button", onclick: () => heard.cancel() }, "Cancel"),
+        this.saving,
+      ),
+      this.help,
+      this.wrong,
+      this.list,
+    );
+    this.#draw();
+    this.#table();
+    this.#explain();
+  }
+
+  #begin(kind) {
+    // There is something to move at once, for those who use no mouse.
+    this.drawing = { kind, points: [] };
+    this.chosen = -1;
+    this.element.classList.add("drawing");
+    this.#draw();
+    this.#explain();
+  }
+
+  #abandon() {
+    this.drawing = null;
+    this.element.classList.remove("drawing");
+    this.#draw();
+    this.#explain();
+  }
+
+  #close() {
+    const drawing = this.drawing;
+    if (!drawing) return;
+    // A double click has set the last corner twice.
+    const points = drawing.points.filter((point, index) => !index || distance(point, drawing.points[index - 1]) > 0.004);
+    if (points.length < (drawing.kind === "zone" ? 3 : 2)) return;
+    this.shapes.push({ kind: drawing.kind, name: freeName(this.shapes, drawing.kind), points, own: {} });
+    this.chosen = this.shapes.length - 1;
+    this.#abandon();
+    this.#table();
+  }
+
+  // Ready-made, to be moved by keys.
+  #place() {
+    const zone = this.drawing.kind === "zone";
+    this.drawing.points = zone ? [[0.35, 0.35], [0.65, 0.35], [0.65, 0.65], [0.35, 0.65]] : [[0.3, 0.5], [0.7, 0.5]];
+    this.#close();
+    this.element.querySelector(".handle")?.focus();
+  }
+
+  #where(event) {
+    const box = this.element.getBoundingClientRect();
+    const scale = Math.min(box.width / this.size.width, box.height / this.size.height);
+    const left = box.left + (box.width - this.size.width * scale) / 2;
+    const top = box.top + (box.height - this.size.height * scale) / 2;
+    const clamp = (value) => Math.min(1, Math.max(0, value));
+    return { point: [clamp((event.clientX - left) / (this.size.width * scale)), clamp((event.clientY - top) / (this.size.height * scale))], scale };
+  }
+
+  #down(event) {
+    const { point, scale } = this.#where(event);
+    if (this.drawing) {
+      const first = this.drawing.points[0];
+      const near = first && Math.hypot((point[0] - first[0]) * this.size.width, (point[1] - first[1]) * this.size.height) * scale < CLOSE_PX;
+      if (near && this.drawing.kind === "zone" && this.drawing.points.length > 2) return this.#close();
+      this.drawing.points.push(point);
+      if (this.drawing.kind === "line" && this.drawing.points.length === 2) return this.#close();
+      this.#draw();
+      this.#explain();
+      return;
+    }
+    const { shape, corner } = event.target.dataset;
+    if (shape === undefined) return;
+    if (Number(shape) !== this.chosen) this.#choose(Number(shape));
+    this.dragged = { corner: corner === undefined ? null : Number(corner), from: point };
+    this.element.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  }
+
+  #move(event) {
+    const { point } = this.#where(event);
+    if (this.drawing) {
+      this.pointer = point;
+      if (this.drawing.points.length) this.#draw();
+    } else if (this.dragged) {
+      const { corner, from } = this.dragged;
+      this.#shift(corner, [point[0] - from[0], point[1] - from[1]]);
+      this.dragged.from = point;
+    }
+  }
+
+  #shift(corner, step) {
+    const shape = this.shapes[this.chosen];
+    shape.points = moved(shape.points, corner, step);
+    this.#draw();
+  }
+
+  #key(event, corner) {
+    const shape = this.shapes[this.chosen];
+    if (ARROWS[event.key]) {
+      this.#shift(corner, ARROWS[event.key].map((value) => value / (event.shiftKey ? 5 : 1)));
+    } else if (event.key === "Delete" && shape.kind === "zone" && shape.points.length > 3) {
+      shape.points = shape.points.filter((_, index) => index !== corner);
+      this.#draw();
+      corner = 0;
+    } else {
+      return;
+    }
+    event.preventDefault();
+    this.element.querySelector(`[data-corner="${corner}"]`)?.focus();
+  }
+
+  #choose(index) {
+    this.chosen = index;
+    this.#draw();
+    this.#table();
+  }
+
+  #draw() {
+    const unit = this.size.width / 100;
+    const at = ([x, y]) => [x * this.size.width, y * this.size.height];
+    const told = (points) => points.map((point) => at(point).join(",")).join(" ");
+    const parts = [];
+    this.shapes.forEach(({ kind, name, points }, index) => {
+      const chosen = index === this.chosen;
+      const outline = kind === "zone" ? svg("polygon", { points: told(points) }) : svg("polyline", { points: told(points) });
+      outline.dataset.shape = index;
+      outline.classList.add("shape", kind);
+      if (chosen) outline.classList.add("chosen");
+      parts.push(outline);
+      if (kind === "line") {
+        const { middle, direction } = inward(points, this.size);
+        const end = middle.map((value, axis) => value + direction[axis] * unit * 4);
+        parts.push(svg("line.inward", { x1: middle[0], y1: middle[1], x2: end[0], y2: end[1] }), svg("text.shape-name", { x: end[0], y: end[1] }, "in"));
+      }
+      const [x, y] = at(points[0]);
+      parts.push(svg("text.shape-name", { x: x + unit, y: y - unit }, name));
+    });
+    const chosen = this.shapes[this.chosen];
+    chosen?.points.forEach((point, corner) => {
+      const [cx, cy] = at(point);
+      const label = chosen.kind === "zone" ? `${chosen.name}, corner ${corner + 1}` : `${chosen.name}, ${corner ? "end" : "beginning"}`;
+      const handle = svg("circle.handle", { cx, cy, r: unit * 1.1, tabindex: 0, role: "button", "aria-label": label, onkeydown: (event) => this.#key(event, corner) });
+      Object.assign(handle.dataset, { shape: this.chosen, corner });
+      parts.push(handle);
+    });
+    if (this.drawing) {
+      const points = this.pointer && this.drawing.points.length ? [...this.drawing.points, this.pointer] : this.drawing.points;
+      parts.push(svg("polyline.shape.new", { points: told(points) }));
+      for (const [cx, cy] of this.drawing.points.map(at)) parts.push(svg("circle.handle", { cx, cy, r: unit * 0.9 }));
+    }
+    this.element.replaceChildren(...parts);
+  }
+
+  #table() {
+    const rows = this.shapes.map((shape, index) => {
+      const name = h("input", { value: shape.name, maxLength: 64, "aria-label": `Name of the ${shape.kind}`, oninput: () => ((shape.name = name.value), this.#draw()), onfocus: () => index !== this.chosen && this.#mark(index) });
+      const classes = h("input", {
+        value: (shape.own.classes ?? []).join(", "),
+        placeholder: "all",
+        onchange: () => {
+          const labels = classes.value.split(",").map((label) => label.trim()).filter(Boolean);
+          shape.own = { ...shape.own, classes: labels.length ? labels : null };
+        },
+      });
+      const own = [field("Name", name), field("Classes", classes)];
+      if (shape.kind === "zone") {
+        const dwell = h("input", { type: "number", min: 0, step: "any", value: shape.own.dwell_s ?? "", placeholder: "never", onchange: () => (shape.own = { ...shape.own, dwell_s: dwell.value === "" ? null : Number(dwell.value) }) });
+        own.push(field("Tell who stays, s", dwell));
+      } else {
+        own.push(h("button", { type: "button", onclick: () => ((shape.points = [shape.points[1], shape.points[0]]), this.#choose(index)) }, "Turn round"));
+      }
+      const remove = h("button.danger", { type: "button", "aria-label": `Remove ${shape.name}`, onclick: () => this.#remove(index) }, "Remove");
+      const row = h("div.shape-row", { role: "group", "aria-label": `${shape.kind} ${shape.name}` }, h("span.kind", { "data-kind": shape.kind }, shape.kind), own, remove);
+      if (index === this.chosen) row.classList.add("chosen");
+      return row;
+    });
+    this.list.replaceChildren(...rows);
+  }
+
+  #mark(index) {
+    this.chosen = index;
+    [...this.list.children].forEach((row, at) => row.classList.toggle("chosen", at === index));
+    this.#draw();
+  }
+
+  #remove(index) {
+    this.shapes.splice(index, 1);
+    this.chosen = Math.min(this.chosen, this.shapes.length - 1);
+    this.#draw();
+    this.#table();
+    this.panel.querySelector("button").focus();
+  }
+
+  #explain() {
+    this.help.replaceChildren();
+    if (!this.drawing) {
+      say(this.help, "Drag corners or whole shapes. With the keyboard: Tab to a corner, arrows move it, Delete takes it away.");
+      return;
+    }
+    const many = this.drawing.points.length;
+    const zone = this.drawing.kind === "zone";
+    const next = zone ? (many < 3 ? "Click the corners on the picture." : "Click the first corner, or press Enter, to close it.") : many ? "Click where it ends." : "Click where the line begins. Who goes from its left to its right counts as in.";
+    this.help.append(h("span", null, next), " ", h("button.plain", { type: "button", onclick: () => this.#place() }, "Place one for me"), h("button.plain", { type: "button", onclick: () => this.#abandon() }, "Never mind"));
+  }
+
+  async #save() {
+    const mistake = this.drawing ? "finish the shape that you draw, or press Escape" : mistakeIn(this.shapes);
+    say(this.wrong, mistake);
+    if (mistake) return;
+    this.saving.disabled = true;
+    try {
+      await this.heard.save(withShapes(this.settings, this.shapes));
+    } catch (error) {
+      say(this.wrong, error.message);
+    } finally {
+      this.saving.disabled = false;
+    }
+  }
+}

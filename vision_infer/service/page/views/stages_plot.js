@@ -1,0 +1,76 @@
+// Where the time of a stream's results went, over the last two minutes.
+
+import { STAGES } from "/page/state/history.js";
+import { h } from "/page/views/dom.js";
+
+const COLOURS = { age: null, decode: "#38bdf8", queue: "#f59e0b", preprocess: "#a78bfa", inference: "#34d399", postprocess: "#f472b6", then: "#fb7185" };
+const POINTS = 120;
+const HEIGHT = 220;
+
+export class StagesPlot {
+  constructor(history) {
+    this.history = history;
+    this.shown = STAGES.filter((stage) => stage !== "then");
+    this.element = h("div.plot", { role: "img", "aria-label": "Latency by stage over the last two minutes" });
+    this.resized = new ResizeObserver(() => this.plot?.setSize({ width: this.element.clientWidth, height: HEIGHT }));
+    this.onTheme = () => this.#make();
+    addEventListener("theme", this.onTheme);
+    this.colours = matchMedia("(prefers-color-scheme: dark)");
+    this.colours.addEventListener("change", this.onTheme);
+    import("/page/vendor/uplot.js").then(({ default: UPlot }) => {
+      this.UPlot = UPlot;
+      this.#make();
+      this.resized.observe(this.element);
+    });
+  }
+
+  update(nowMs) {
+    this.nowMs = nowMs;
+    if (!this.plot) return;
+    if (!this.shown.includes("then") && this.history.buckets.some((one) => one.stages.then > 0)) {
+      this.shown = STAGES;
+      this.#make();
+      return;
+    }
+    this.plot.setData(this.#data());
+  }
+
+  close() {
+    this.closed = true;
+    removeEventListener("theme", this.onTheme);
+    this.colours.removeEventListener("change", this.onTheme);
+    this.resized.disconnect();
+    this.plot?.destroy();
+  }
+
+  #data() {
+    const series = this.history.series(this.nowMs ?? Date.now(), POINTS);
+    const of = (value) => series.map(({ bucket }) => (bucket ? value(bucket) : null));
+    return [series.map(({ at }) => at / 1000), of((one) => one.age), ...this.shown.map((stage) => of((one) => one.stages[stage] ?? 0))];
+  }
+
+  #make() {
+    if (this.closed || !this.UPlot || !this.element.isConnected) return;
+    this.plot?.destroy();
+    const style = getComputedStyle(this.element);
+    const [text, grid] = [style.color, style.getPropertyValue("--line").trim()];
+    const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: `12px ${style.fontFamily}` };
+    const told = (_, value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} ms`);
+    this.plot = new this.UPlot(
+      {
+        width: this.element.clientWidth,
+        height: HEIGHT,
+        series: [
+          { label: "time", value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("en-GB") : "–") },
+          { label: "age", stroke: text, width: 2, value: told },
+          ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: told })),
+        ],
+        axes: [{ ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { ...axis, size: 58, values: (_, all) => all.map((value) => `${value} ms`) }],
+        scales: { y: { range: (_, __, most) => [0, Math.max(10, (most ?? 10) * 1.1)] } },
+        cursor: { points: { size: 6 } },
+      },
+      this.#data(),
+      this.element,
+    );
+  }
+}

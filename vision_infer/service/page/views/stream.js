@@ -1,0 +1,233 @@
+// One camera: its picture with what was found, where the time goes, what happens, what it is set to.
+
+import { choices, choose } from "/page/state/choices.js";
+import { History } from "/page/state/history.js";
+import { getJson } from "/page/transport/http.js";
+import { Results } from "/page/transport/results.js";
+import { check, confirm, h, say } from "/page/views/dom.js";
+import { ShapeEditor } from "/page/views/shape_editor.js";
+import { Events } from "/page/views/events.js";
+import { Player } from "/page/views/player.js";
+import { StagesPlot } from "/page/views/stages_plot.js";
+import { count, drops, milliseconds, rate, since, stateOf } from "/page/views/words.js";
+
+const SWITCHES = [["boxes", "Boxes"], ["labels", "Labels"], ["scores", "Scores"], ["trails", "Trails"], ["zones", "Zones"], ["counts", "Counts"]];
+
+export function stream(store, name) {
+  const view = new StreamView(store, name);
+  return { element: view.element, title: name, close: () => view.close() };
+}
+
+class StreamView {
+  constructor(store, name) {
+    this.store = store;
+    this.name = name;
+    this.editor = null;
+    this.history = new History(1000, 300);
+    this.events = new Events();
+    this.plot = new StagesPlot(this.history);
+    this.transport = h("p.via", { role: "status" });
+    this.player = new Player(name, { told: ({ detail }) => say(this.transport, detail) });
+    this.results = new Results(
+      (row) => this.#row(row),
+      (change) => this.#changed(change),
+    );
+    this.state = h("span.state");
+    this.since = h("span.quiet");
+    this.reason = h("p.reason");
+    this.actions = h("div.buttons");
+    this.wrong = h("p.wrong", { role: "alert" });
+    this.facts = h("dl.facts");
+    this.under = h("div.under", null, this.#switches(), this.transport);
+    this.screen = h("div.screen", null, this.player.element, this.under);
+    this.missing = h("p.empty", { hidden: true }, "There is no stream of this name.");
+    this.body = h(
+      "div.columns",
+      null,
+      h("div.main", null, this.screen, h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element)),
+      h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
+    );
+    this.element = h(
+      "section.view",
+      null,
+      h("div.head", null, h("h1", null, name), this.state, this.since, this.actions),
+      this.wrong,
+      this.missing,
+      this.body,
+    );
+    this.updating = () => this.update();
+    this.back = () => this.#back();
+    store.addEventListener("streams", this.updating);
+    store.addEventListener("connection", this.back);
+    this.results.want([name]);
+    this.player.start();
+    this.timer = setInterval(() => this.plot.update(Date.now()), 1000);
+    getJson("/api/v1/events").then(
+      (events) => events.filter((one) => one.stream === name).slice(-20).forEach((one) => this.events.state(one)),
+      () => {},
+    );
+    this.update();
+  }
+
+  update() {
+    const stream = this.store.stream(this.name);
+    this.missing.hidden = stream !== null || this.store.streams === null;
+    this.body.hidden = !this.missing.hidden;
+    if (!stream) {
+      if (!this.missing.hidden) this.player.stop();
+      this.actions.replaceChildren();
+      return;
+    }
+    const { word, tone } = stateOf(stream);
+    say(this.state, word);
+    this.state.dataset.tone = tone;
+    say(this.since, stream.status?.since ? `for ${since(stream.status.since)}` : "");
+    say(this.reason, stream.status?.reason ?? "");
+    this.reason.hidden = !this.reason.textContent;
+    this.player.update(stream);
+    this.#act(stream);
+    this.#tell(stream);
+  }
+
+  close() {
+    clearInterval(this.timer);
+    this.store.removeEventListener("streams", this.updating);
+    this.store.removeEventListener("connection", this.back);
+    this.results.close();
+    this.player.close();
+    this.plot.close();
+  }
+
+  #row(row) {
+    this.history.push(row, Date.now());
+    this.player.push(row);
+    if (row.events || row.skipped_events) this.events.row(row);
+  }
+
+  #changed(change) {
+    this.events.state(change);
+    this.store.stateChanged(change);
+  }
+
+  #back() {
+    if (this.store.goneSince !== null) return;
+    this.results.hurry();
+    this.player.again();
+  }
+
+  #switches() {
+    const boxes = SWITCHES.map(([key, label]) =>
+      check(label, choices.overlay[key], (on) => {
+        choose({ overlay: { ...choices.overlay, [key]: on } });
+        this.player.draw();
+      }),
+    );
+    const between = h(
+      "select",
+      { "aria-label": "Between results", onchange: () => choose({ between: between.value }) },
+      [["interpolate", "boxes move between results"], ["fade", "boxes fade between results"]].map(([value, text]) =>
+        h("option", { value, selected: choices.between === value }, text),
+      ),
+    );
+    const step = check("Picture waits for its result", choices.inStep, (on) => choose({ inStep: on }));
+    step.title = "Holds the picture back by as much as results take, half a second at most, so that boxes are exact";
+    return h("div.switches", { role: "group", "aria-label": "Overlay" }, boxes, between, step);
+  }
+
+  // Buttons are made anew only where others are to be there: focus stays.
+  #act(stream) {
+    const key = `${this.store.mayChange} ${stream.origin} ${stream.status === null} ${this.editor !== null}`;
+    if (key === this.actsFor) return;
+    this.actsFor = key;
+    const buttons = [];
+    if (this.store.mayChange && stream.origin === "file") {
+      buttons.push(h("span.quiet", { title: "A stream of the file of settings is changed there; the file is watched" }, "set in the file"));
+    } else if (this.store.mayChange && this.editor === null) {
+      const paused = stream.status === null;
+      buttons.push(
+        h("button", { type: "button", onclick: () => this.#pause(paused) }, paused ? "Resume" : "Pause"),
+        h("button", { type: "button", disabled: paused, onclick: () => this.#edit() }, "Zones and lines"),
+        h("a.button", { href: `#/stream/${encodeURIComponent(this.name)}/edit` }, "Settings"),
+        h("button.danger", { type: "button", onclick: () => this.#remove() }, "Remove"),
+      );
+    }
+    this.actions.replaceChildren(...buttons);
+  }
+
+  async #attempt(work) {
+    say(this.wrong, "");
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      say(this.wrong, error.message);
+      return false;
+    }
+  }
+
+  #pause(paused) {
+    const settings = this.store.stream(this.name).settings;
+    return this.#attempt(() => this.store.put(this.name, { ...settings, enabled: paused }));
+  }
+
+  async #remove() {
+    if (!(await confirm(`Remove ${this.name}? Its settings are gone then.`, "Remove"))) return;
+    if (await this.#attempt(() => this.store.remove(this.name))) location.hash = "#/";
+  }
+
+  #edit() {
+    const stream = this.store.stream(this.name);
+    const finish = () => {
+      this.editor.element.remove();
+      this.editor.panel.remove();
+      this.editor = null;
+      this.player.hidden = false;
+      this.player.draw();
+      this.under.hidden = false;
+      this.update();
+    };
+    this.editor = new ShapeEditor(stream, this.player, {
+      save: (settings) => this.store.put(this.name, settings).then(finish),
+      cancel: finish,
+    });
+    this.player.hidden = true;
+    this.player.draw();
+    this.player.element.append(this.editor.element);
+    this.screen.append(this.editor.panel);
+    this.under.hidden = true;
+    this.update();
+    this.editor.panel.querySelector("button").focus();
+  }
+
+  #tell({ settings, status }) {
+    const facts = [];
+    if (status) {
+      const size = status.size ? `${status.size.width}×${status.size.height}` : "–";
+      facts.push(
+        ["Age p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(status.age_ms[key])).join(" / ")} ms`],
+        ["Frames a second", `${status.wanted_fps === null ? "all" : rate(status.wanted_fps)} wanted, ${rate(status.decoded_fps)} decoded, ${rate(status.result_fps)} inferred`],
+        ["Dropped", drops(status.dropped).join(", ") || "none"],
+        ["Picture", `${size} ${status.codec ?? ""} ${status.frame_rate ? `at ${rate(status.frame_rate)}` : ""}`],
+        ["Model", status.model],
+        ["Engine", status.engine],
+        ["Clock", status.clock ?? "–"],
+        ["Reconnects", count(status.reconnects)],
+        ["Results", count(status.results)],
+        ...Object.entries(status.occupancy).map(([zone, number]) => [`In ${zone}`, count(number)]),
+        ...Object.entries(status.counts).map(([line, { in: entered, out }]) => [`Over ${line}`, `${count(entered)} in, ${count(out)} out`]),
+      );
+    }
+    facts.push(["Source", settings.detect]);
+    if (settings.view) facts.push(["Shown from", settings.view]);
+    if (settings.classes) facts.push(["Classes", settings.classes.join(", ")]);
+    while (this.facts.children.length > facts.length) this.facts.lastChild.remove();
+    facts.forEach(([key, value], index) => {
+      const known = this.facts.children[index];
+      if (!known) this.facts.append(h("div", null, h("dt", null, key), h("dd", null, value)));
+      else {
+        say(known.firstChild, key);
+        say(known.lastChild, value);
+      }
+    });
+  }
+}

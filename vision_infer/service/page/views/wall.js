@@ -1,0 +1,192 @@
+// All cameras in a grid. Only the tiles that can be seen play.
+
+import { History } from "/page/state/history.js";
+import { Results } from "/page/transport/results.js";
+import { h, say, flag } from "/page/views/dom.js";
+import { Player } from "/page/views/player.js";
+import { sparkline } from "/page/views/sparkline.js";
+import { count, drops, milliseconds, moment, rate, since, stateOf } from "/page/views/words.js";
+
+const LEAVE_MS = 2000; // a tile that is scrolled out of sight for a moment goes on
+const SPARK_S = 60;
+
+export function wall(store) {
+  const tiles = new Map();
+  const grid = h("ul.wall", { "aria-label": "Cameras" });
+  const empty = h("div.empty", { hidden: true });
+  const summary = h("p.summary", { role: "status" });
+  const add = h("a.button.primary", { href: "#/add", hidden: true }, "Add a camera");
+  const element = h("section.view", null, h("div.head", null, h("h1", null, "Cameras"), summary, add), grid, empty);
+  const results = new Results(
+    (row) => tiles.get(row.stream)?.row(row),
+    (change) => store.stateChanged(change),
+  );
+  const seen = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) tiles.get(entry.target.dataset.name)?.see(entry.isIntersecting);
+      want();
+    },
+    { rootMargin: "80px" },
+  );
+  const want = () => results.want([...tiles.values()].filter((tile) => tile.visible).map((tile) => tile.name));
+
+  function update() {
+    add.hidden = !store.mayChange;
+    if (store.streams === null) return;
+    const names = new Set(store.streams.map((stream) => stream.name));
+    for (const [name, tile] of tiles) {
+      if (names.has(name)) continue;
+      tile.close();
+      seen.unobserve(tile.element);
+      tile.element.remove();
+      tiles.delete(name);
+    }
+    store.streams.forEach((stream, index) => {
+      let tile = tiles.get(stream.name);
+      if (!tile) {
+        tile = new Tile(stream.name);
+        tiles.set(stream.name, tile);
+        grid.insertBefore(tile.element, grid.children[index] ?? null);
+        seen.observe(tile.element);
+      }
+      tile.update(stream);
+    });
+    summarise(summary, store.streams);
+    grid.hidden = store.streams.length === 0;
+    empty.hidden = !grid.hidden;
+    if (!empty.hidden && !empty.firstChild) empty.append(...nothing(store));
+    want();
+  }
+
+  const back = () => {
+    if (store.goneSince !== null) return;
+    results.hurry();
+    for (const tile of tiles.values()) tile.player.again();
+  };
+  const asleep = () => {
+    for (const tile of tiles.values()) tile.sleep(document.hidden);
+  };
+  store.addEventListener("streams", update);
+  store.addEventListener("session", update);
+  store.addEventListener("connection", back);
+  document.addEventListener("visibilitychange", asleep);
+  update();
+  return {
+    element,
+    title: "Cameras",
+    close() {
+      store.removeEventListener("streams", update);
+      store.removeEventListener("session", update);
+      store.removeEventListener("connection", back);
+      document.removeEventListener("visibilitychange", asleep);
+      seen.disconnect();
+      results.close();
+      for (const tile of tiles.values()) tile.close();
+    },
+  };
+}
+
+function summarise(summary, streams) {
+  const live = streams.filter((stream) => stream.status?.state === "live").length;
+  const paused = streams.filter((stream) => !stream.status).length;
+  const away = streams.length - live - paused;
+  const told = [`${live} live`, away ? `${away} away` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
+  say(summary, streams.length ? told : "");
+}
+
+function nothing(store) {
+  return [
+    h("h2", null, "No camera yet"),
+    h("p", null, "Add one by its URL, such as rtsp://user:password@10.0.0.5/sub, or test:// for a built-in test picture."),
+    store.mayChange ? h("a.button.primary", { href: "#/add" }, "Add a camera") : null,
+  ].filter(Boolean);
+}
+
+class Tile {
+  constructor(name) {
+    this.name = name;
+    this.visible = false;
+    this.history = new History(1000, SPARK_S + 5);
+    this.player = new Player(name, {
+      small: true,
+      told: ({ mode, detail }) => {
+        say(this.transport, mode === "snapshots" ? "snapshots" : "");
+        this.transport.title = detail;
+      },
+    });
+    const parts = {
+      state: h("span.state"),
+      since: h("span.quiet"),
+      reason: h("span.reason"),
+      age: h("span.figure"),
+      rates: h("span.figure"),
+      drops: h("span.drops"),
+    };
+    Object.assign(this, parts);
+    this.transport = h("span.transport");
+    this.spark = h("canvas.spark", { role: "img" });
+    this.element = h(
+      "li.tile",
+      null,
+      h("a.cover", { href: `#/stream/${encodeURIComponent(name)}`, "aria-label": `Open ${name}` }, this.player.element),
+      h("div.line", null, h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name), this.transport, parts.state),
+      h("div.line.why", null, parts.reason, parts.since),
+      h("div.line", null, h("span.key", { title: "Age of results when they are complete, p50 / p99 of the last minute" }, "age"), parts.age, this.spark),
+      h(
+        "div.line",
+        null,
+        h("span.key", { title: "Frames a second: wanted / decoded / inferred" }, "fps"),
+        parts.rates,
+        parts.drops,
+      ),
+    );
+    this.element.dataset.name = name;
+  }
+
+  update(stream) {
+    this.player.update(stream);
+    const status = stream.status;
+    const { word, tone } = stateOf(stream);
+    say(this.state, word);
+    this.state.dataset.tone = tone;
+    flag(this.element, "away", tone !== "good");
+    say(this.since, status?.since ? since(status.since) : "");
+    this.since.title = status?.since ? `since ${moment(status.since)}` : "";
+    const size = status?.size;
+    const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
+    say(this.reason, (status ? status.reason || facts : "not opened") || " ");
+    this.reason.title = this.reason.textContent;
+    say(this.age, `${milliseconds(status?.age_ms.p50)} / ${milliseconds(status?.age_ms.p99)} ms`);
+    const wanted = status?.wanted_fps ?? null;
+    say(this.rates, `${wanted === null ? "all" : rate(wanted)} / ${rate(status?.decoded_fps)} / ${rate(status?.result_fps)}`);
+    const lost = drops(status?.dropped);
+    say(this.drops, lost.length ? `dropped ${count(Object.values(status.dropped).reduce((a, b) => a + b, 0))}` : "");
+    this.drops.title = lost.join("\n");
+    if (lost.length) say(this.drops, lost.slice(0, 2).join(", "));
+    const values = this.history.series(Date.now(), SPARK_S).map(({ bucket }) => bucket?.age ?? null);
+    sparkline(this.spark, values, `Age of the results over the last minute, now ${this.age.textContent}`);
+  }
+
+  row(row) {
+    this.history.push(row, Date.now());
+    this.player.push(row);
+  }
+
+  see(visible) {
+    clearTimeout(this.leaving);
+    this.visible = visible;
+    if (visible && !document.hidden) this.player.start();
+    else this.leaving = setTimeout(() => this.player.stop(), LEAVE_MS);
+  }
+
+  sleep(hidden) {
+    clearTimeout(this.leaving);
+    if (hidden) this.leaving = setTimeout(() => this.player.stop(), 10 * LEAVE_MS);
+    else if (this.visible) this.player.start();
+  }
+
+  close() {
+    clearTimeout(this.leaving);
+    this.player.close();
+  }
+}
