@@ -13,6 +13,7 @@ COMMANDS = (
     ("run",),
     ("serve",),
     ("diff",),
+    ("why",),
     ("model",),
     ("model", "list"),
     ("model", "show"),
