@@ -9,22 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.cli.pull import pull_command
 from vision_infer.cli.quantize import quantize_command
 
 if TYPE_CHECKING:
     from vision_infer.core.geometry import Size
+    from vision_infer.model.available import AvailableModel
     from vision_infer.model.catalogue import ModelEntry
 
-app = typer.Typer(help="List, show, import and evaluate networks.", no_args_is_help=True)
+app = typer.Typer(help="List, show, pull, import and evaluate networks.", no_args_is_help=True)
 app.command("quantize")(quantize_command)
+app.command("pull")(pull_command)
 
 
 @app.command("list")
-def list_command(model_dir: options.ModelDir = None, json_output: options.Json = False) -> None:
+def list_command(
+    available: Annotated[bool, typer.Option("--available", help="The catalogue instead: networks that can be pulled.")] = False,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
     """Show the models that can be run by name."""
     from vision_infer.model.catalogue import list_models
 
     entries = list_models(model_dir)
+    if available:
+        _list_available({entry.name for entry in entries}, json_output)
+        return
     if json_output:
         typer.echo(json.dumps([_row(entry) for entry in entries], indent=2))
         return
@@ -45,9 +55,13 @@ def show(
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Show a model's card."""
-    from vision_infer.model.catalogue import model_card, resolve_model
+    """Show a model's card; of one that is not here, that of the catalogue."""
+    from vision_infer.model.available import available_names, find_available
+    from vision_infer.model.catalogue import list_models, model_card, resolve_model
 
+    if model in available_names() and model not in {entry.name for entry in list_models(model_dir)}:
+        _show_available(find_available(model), json_output)
+        return
     path = resolve_model(model, model_dir)
     card = model_card(model, model_dir)
     if json_output:
@@ -150,6 +164,39 @@ def evaluate(
         typer.echo(json.dumps(report.to_dict(), indent=2))
         return
     typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
+
+
+def _list_available(here: set[str], json_output: bool) -> None:
+    from vision_infer.model.available import list_available
+
+    found = list_available()
+    if json_output:
+        rows = [one.model_dump(mode="json", by_alias=True) | {"here": one.name in here} for one in found]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for one in found:
+        accuracy = ", ".join(f"{figure.metric} {figure.value:g} on {figure.dataset}" for figure in one.accuracy[:1])
+        ready = (
+            ", here already"
+            if one.name in here
+            else ", further steps by hand"
+            if one.by_hand
+            else ", by export" * bool(one.export)
+        )
+        typer.echo(
+            f"{one.name}  {one.family}  {one.task}, {one.input.width}x{one.input.height}, {accuracy}, {one.license}{ready}"
+        )
+
+
+def _show_available(found: AvailableModel, json_output: bool) -> None:
+    if json_output:
+        typer.echo(found.model_dump_json(indent=2, by_alias=True))
+        return
+    import yaml
+
+    data = found.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    typer.echo(f"# not here yet: vision-infer model pull {found.name}")
+    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None), nl=False)
 
 
 def _sizes_of(entry: ModelEntry) -> list[Size]:

@@ -10,12 +10,11 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from vision_infer.core.card import Accuracy, InputSize
+from vision_infer.core.card import Accuracy, InputSize, Weights
 from vision_infer.core.errors import ModelError
-from vision_infer.model.catalogue import bundled_dir
+from vision_infer.model.catalogue import AVAILABLE_FOLDER, bundled_dir
 from vision_infer.model.checksum import Checksum, parse_checksum
 
-FOLDER = "catalogue"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -100,14 +99,15 @@ class AvailableModel(_Part):
             raise ValueError("what is made by hand is imported")
         return self
 
-    def about(self) -> dict[str, Any]:
-        """What goes into the card of the model that is made of it."""
-        return {"license": self.license, "accuracy": self.accuracy}
+    def about(self, sha256: str) -> dict[str, Any]:
+        """What goes into the card of the model that is made of its file, by the file's checksum."""
+        weights = Weights(source=self.file.url or self.file.page, sha256=sha256, attribution=f"{self.family}, {self.source}")
+        return {"license": self.license, "accuracy": self.accuracy, "weights": weights}
 
 
 def available_dir() -> Path:
     """The folder of the catalogue's cards."""
-    return bundled_dir() / FOLDER
+    return bundled_dir() / AVAILABLE_FOLDER
 
 
 def list_available(folder: Path | None = None) -> list[AvailableModel]:

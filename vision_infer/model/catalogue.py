@@ -21,6 +21,8 @@ from vision_infer.core.geometry import Size
 
 CARD_FILE = "model.yaml"
 GRAPH_FILE = "model.onnx"
+AVAILABLE_FOLDER = "catalogue"
+"""among the bundled models: a card for each network that can be pulled"""
 HOME_VARIABLE = "VISION_INFER_HOME"
 _OTHER_GRAPH = re.compile(r"model-([1-9][0-9]{0,4})x([1-9][0-9]{0,4})\.onnx")
 
@@ -48,11 +50,13 @@ def model_dir(explicit: Path | None, environ: Mapping[str, str]) -> Path:
         explicit: as given on the command line or in a configuration; goes before all else.
         environ: the environment; ``VISION_INFER_HOME``/models where that is set.
     """
-    if explicit is not None:
-        return explicit
+    return home_dir(environ) / "models" if explicit is None else explicit
+
+
+def home_dir(environ: Mapping[str, str]) -> Path:
+    """The user's own folder of this program, which need not exist: ``VISION_INFER_HOME``, or a usual place."""
     home = environ.get(HOME_VARIABLE, "")
-    base = Path(home) if home else Path("~/.local/share/vision-infer")
-    return base.expanduser() / "models"
+    return (Path(home) if home else Path("~/.local/share/vision-infer")).expanduser()
 
 
 def bundled_dir() -> Path:
@@ -106,7 +110,9 @@ def resolve_model(
             raise ModelError(f"model '{name}' cannot be used: {entry.error}", f"repair {entry.path.parent}, or import it again")
         return entry.path
     near = difflib.get_close_matches(name, entries, n=3, cutoff=0.5)
-    if near:
+    if ((bundled or bundled_dir()) / AVAILABLE_FOLDER / f"{name}.yaml").is_file():
+        hint = f"'vision-infer model pull {name}' fetches it"
+    elif near:
         hint = f"did you mean {' or '.join(repr(other) for other in near)}? 'vision-infer model list' shows all"
     else:
         hint = f"there are {', '.join(entries) or 'no models'}; 'vision-infer model import' adds one"

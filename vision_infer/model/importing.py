@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,7 @@ def import_model(
     model_dir: Path,
     candidates: int | None = None,
     overwrite: bool = False,
+    about: Mapping[str, Any] | None = None,
     say: Say = lambda _: None,
     prove: Callable[[Proposal], None] | None = None,
 ) -> Path:
@@ -84,6 +85,7 @@ def import_model(
         model_dir: where models are kept.
         candidates: K, the number of boxes for each picture; None: 300.
         overwrite: replace a model of that name.
+        about: further fields of its card that are known of it: licence, accuracy, where the weights come from.
         say: is told what was recognised, and why.
         prove: looks at the graphs before they are put in their place, and raises where they are not right.
 
@@ -111,7 +113,7 @@ def import_model(
         return folder / GRAPH_FILE
     networks, own = _prepare_all(model, file, head, inputs, scores)
     sizes = tuple(dict.fromkeys(inputs)) or tuple(networks)[:1]
-    card = _card_of(networks[sizes[0]], file, name, head, labels, given, say)
+    card = _card_of(networks[sizes[0]], file, name, head, labels, given, say).model_copy(update=dict(about or {}))
     graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, say)
     sources = {size: file if own in (None, size) else network.model for size, network in networks.items()}
     _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
