@@ -162,9 +162,12 @@ def _reason(change: dict[str, Any]) -> str:
 
 
 def _table(frames: list[dict[str, Any]]) -> Table:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("frame", "captured", "fate", "decoded", "batched", "inferred", "result", "batch", "objects", box=None)
+    numbers = (Column(name, justify="right") for name in ("decoded", "batched", "inferred", "result", "batch", "objects"))
+    table = Table(
+        Column("frame", justify="right"), Column("captured", min_width=12), Column("fate", min_width=7), *numbers, box=None
+    )
     middle = max(0, (len(frames) - FRAMES_SHOWN) // 2)
     for frame in frames[middle : middle + FRAMES_SHOWN]:
         times = frame["since_capture_ms"]
