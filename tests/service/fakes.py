@@ -21,9 +21,11 @@ from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.core.trace import Latency, Trace
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.preview.preview import Preview
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.token_file import digest_of
 from vision_infer.stream.picture import ArrayPicture
@@ -116,12 +118,13 @@ class FakeBackend:
     def __init__(self, **service: Any) -> None:
         self.settings = ServeSettings(service=ServiceSettings(**service))
         self.hub = ResultHub(self.settings.service.max_clients, self.settings.service.max_streams)
+        self.preview = Preview(self.settings.preview)
         self.is_ready = (True, "")
         self.kept: dict[str, StreamView] = {}
         self.lock = threading.Lock()
         self.broken: Exception | None = None
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
-        self.told: list[StreamEvent] = []
+        self.told: list[StreamEvent | EngineEvent] = []
         self.flown: Flight | None = None
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
         self.put("door", "rtsp://user:secret@10.0.0.5/door?token=abc")
@@ -214,7 +217,7 @@ class FakeBackend:
     def models(self) -> list[ModelView]:
         return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]
 
-    def events(self) -> list[StreamEvent]:
+    def events(self) -> list[StreamEvent | EngineEvent]:
         return self.told
 
     def stages(self) -> Mapping[str, Histogram]:

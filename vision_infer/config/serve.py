@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,6 +29,12 @@ def _scheme(scheme: str) -> str:
     return scheme
 
 
+def _ice_url(url: str) -> str:
+    if not re.fullmatch(r"(stun:[^?\s:/@]+(:\d{1,5})?|turns?:[^?\s:/@]+(:\d{1,5})?(\?transport=(udp|tcp))?)", url):
+        raise ValueError("is stun:HOST:PORT, turn:HOST:PORT or turns:HOST:PORT?transport=tcp")
+    return url
+
+
 def _network(network: str) -> str:
     try:
         ipaddress.ip_network(network)
@@ -43,6 +50,7 @@ Label = Annotated[str, Field(min_length=1)]
 Host = Annotated[str, Field(pattern=r"^[^\s/@]+$")]
 Token = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
 Scheme = Annotated[str, AfterValidator(_scheme)]
+IceUrl = Annotated[str, AfterValidator(_ice_url)]
 Network = Annotated[str, AfterValidator(_network)]
 
 
@@ -221,6 +229,36 @@ class ResultsSettings(_Settings):
     keep: int = Field(default=10, ge=0, le=100_000, description="rotated files that are kept, of each name")
 
 
+class IceServer(_Settings):
+    """A server that helps viewers and the service to find a way to each other."""
+
+    url: IceUrl = Field(description="stun:HOST:PORT, turn:HOST:PORT, or turns:HOST:PORT?transport=tcp")
+    username: str | None = Field(default=None, min_length=1, description="of a TURN server")
+    credential: SecretStr | None = Field(default=None, description="password of a TURN server")
+
+
+class PreviewSettings(_Settings):
+    """Live video in the browser (WebRTC), untouched where a browser plays what the camera sends."""
+
+    enabled: bool = Field(default=True, description="false: there is none")
+    max_viewers: int = Field(default=64, ge=1, le=10_000, description="of all streams at the same time")
+    max_viewers_per_stream: int = Field(default=32, ge=1, le=10_000, description="of one stream at the same time")
+    max_encoders: int = Field(
+        default=4, ge=0, le=256, description="videos that are encoded for viewers at the same time; 0: nothing is ever encoded"
+    )
+    max_height: int = Field(
+        default=2160, ge=16, le=8192, description="H.264 with more lines than this is not passed on, but encoded smaller; pixels"
+    )
+    encode_height: int = Field(default=540, ge=16, le=2160, description="most lines of what is encoded, pixels")
+    encode_fps: float = Field(default=25.0, gt=0, le=120, description="most frames a second of what is encoded")
+    encode_kbit_s: int = Field(default=1500, ge=50, le=100_000, description="of what is encoded, kilobits a second")
+    ice_servers: tuple[IceServer, ...] = Field(
+        default=(),
+        max_length=8,
+        description="STUN and TURN servers, the first of each kind; empty: none",
+    )
+
+
 class ServeSettings(_Settings):
     """The whole file, each stream with what it has from ``defaults``."""
 
@@ -245,6 +283,7 @@ class ServeSettings(_Settings):
         default=1, ge=1, le=64, description="of each decoder; each more costs a frame of age, so 1 is best for live streams"
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="files of results, beside WebSocket and SSE")
+    preview: PreviewSettings = Field(default=PreviewSettings(), description="live video in the browser")
     state_dir: Path | None = Field(
         default=None, description="where streams made over the API and the token's hash are kept; null: $VISION_INFER_HOME/serve"
     )

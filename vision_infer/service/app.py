@@ -13,6 +13,7 @@ from vision_infer.service import (
     routes_flight,
     routes_infer,
     routes_page,
+    routes_preview,
     routes_probe,
     routes_results,
     routes_session,
@@ -28,6 +29,7 @@ OPENAPI_PATH = "/api/v1/openapi.json"
 ROUTES = (
     routes_streams,
     routes_flight,
+    routes_preview,
     routes_probe,
     routes_results,
     routes_infer,

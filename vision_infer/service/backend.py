@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -10,9 +10,11 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
+    from vision_infer.preview.preview import Preview
     from vision_infer.service.hub import ResultHub
 
 
@@ -89,6 +91,11 @@ class Backend(Protocol):
     @property
     def hub(self) -> ResultHub:
         """Where results are listened to."""
+        ...
+
+    @property
+    def preview(self) -> Preview:
+        """Where streams are watched."""
         ...
 
     def ready(self) -> tuple[bool, str]:
@@ -170,8 +177,8 @@ class Backend(Protocol):
         """All models that streams may use."""
         ...
 
-    def events(self) -> list[StreamEvent]:
-        """The last changes of state of streams, the newest last; bounded."""
+    def events(self) -> Sequence[StreamEvent | EngineEvent]:
+        """The last changes of state of streams, and of engines, the newest last; bounded."""
         ...
 
     def stages(self) -> Mapping[str, Histogram]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import math
+import re
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from vision_infer.service.auth import Role, Sessions, Tokens, is_loopback
 from vision_infer.service.limits import TokenBuckets, address_of, limited
 from vision_infer.service.problem import Problem
 from vision_infer.service.routes_page import is_page
+from vision_infer.service.token_file import digest_of
 from vision_infer.stream.redact import redact
 
 SESSION_COOKIE = "vision_infer_session"
@@ -34,6 +36,8 @@ MOST_JSON_BYTES = 1_000_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _VIEWER_PATHS = (INFER_PATH, SESSION_PATH)
 """may be posted to by the role view: they change nothing"""
+_WATCHED = re.compile(r"/api/v1/streams/[^/]+/whep(/[^/]+)?")
+"""the same of these: a viewer's own session"""
 _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
@@ -160,7 +164,7 @@ class Guard:
             logger.debug("%s %s %d %.1f ms", scope.get("method", "WEBSOCKET"), _path(scope), status, spent_ms)
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Let a request in, with its role under ``scope["state"]["role"]``; returns how its body is read."""
+        """Let a request in, with its role and who it is under ``scope["state"]``; returns how its body is read."""
         doors = self._doors
         path = scope["path"]
         method = scope.get("method", "GET")
@@ -182,6 +186,7 @@ class Guard:
         safe = method in _SAFE_METHODS and scope["type"] == "http"
         role: Role | None = "admin"
         by_token = False
+        principal = ""
         if not doors.tokens.needed and any(name in headers for name in _PROXY_HEADERS):
             raise Problem("behind-proxy", "set service.token: who comes through a proxy is not on this machine")
         if doors.tokens.needed:
@@ -189,9 +194,11 @@ class Guard:
             by_token = token is not None
             if token is not None:
                 role = doors.role_of_token(scope, token)
+                principal = f"token {digest_of(token).hex()}"
             else:
                 session = session_of(headers)
                 role = None if session is None else doors.sessions.role_of(session)
+                principal = "" if session is None else f"session {digest_of(session).hex()}"
             if role is None and (method, path) != ("POST", SESSION_PATH):
                 raise unauthorized("send 'Authorization: Bearer TOKEN'")
         if not by_token:
@@ -199,9 +206,10 @@ class Guard:
             _check_site(headers, safe)
             if not safe:
                 _check_origin(headers, needed=doors.tokens.needed and role is not None)
-        if role == "view" and not safe and scope["type"] == "http" and path not in _VIEWER_PATHS:
+        own = path in _VIEWER_PATHS or _WATCHED.fullmatch(path) is not None
+        if role == "view" and not safe and scope["type"] == "http" and not own:
             raise Problem("forbidden", "this needs the token of the role admin")
-        scope.setdefault("state", {})["role"] = role
+        scope.setdefault("state", {}).update(role=role, principal=principal)
 
 
 def _path(scope: Scope) -> str:

@@ -11,14 +11,17 @@ from types import TracebackType
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
+from vision_infer.core.packet import Tappable
 from vision_infer.core.result import Result
 from vision_infer.model.catalogue import list_models
 from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.preview.preview import Preview
 from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
 from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeeper, view_of
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.lanes import Lanes, in_flight, second_name
 from vision_infer.service.requests import PREFIX, Answers, LiveOnly, infer_picture
@@ -58,11 +61,12 @@ class Service:
     ) -> None:
         self.settings = settings
         self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
+        self.preview = Preview(settings.preview, clock)
         self._keep = keep
         self._clock = clock
         self._open_source = open_stream
         self._tell = on_event
-        self._events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
+        self._events: deque[StreamEvent | EngineEvent] = deque(maxlen=EVENTS_KEPT)
         self._answers = Answers()
         self._supervisor = Supervisor(
             shared=[LiveOnly(self.hub), *(LiveOnly(sink) for sink in sinks), self._answers],
@@ -73,7 +77,7 @@ class Service:
             keep_going=True,
             on_event=self._event,
         )
-        self._lanes = Lanes(settings, self._supervisor, self._answers)
+        self._lanes = Lanes(settings, self._supervisor, self._answers, self._engine_event, clock)
         self._streams: dict[str, ConfiguredStream] = {}
         self._changing = threading.RLock()
         self._warm = False
@@ -171,8 +175,8 @@ class Service:
                 views.append(ModelView(entry.name, card.task, size, card.labels or (), card.license or "", loaded))
         return views
 
-    def events(self) -> list[StreamEvent]:
-        """The last changes of state, the newest last."""
+    def events(self) -> list[StreamEvent | EngineEvent]:
+        """The last changes of state and of engines, the newest last."""
         return list(self._events)
 
     def stages(self) -> Mapping[str, Histogram]:
@@ -224,8 +228,8 @@ class Service:
             self._owned(name)
             if self._keep is not None:
                 self._keep.remove(name)
-            del self._streams[name]
-            self._supervisor.remove(name)
+            self._take_away(name, self._streams.pop(name).settings)
+            self.preview.forget(name)
             self._close_unused()
 
     def reload(self, settings: ServeSettings) -> None:
@@ -237,8 +241,8 @@ class Service:
             before = {name: stream for name, stream in self._streams.items() if stream.origin == "file"}
             for name in before.keys() - settings.streams.keys():
                 _log.info("%s: removed from the file of settings", name)
-                del self._streams[name]
-                self._supervisor.remove(name)
+                self._take_away(name, self._streams.pop(name).settings)
+                self.preview.forget(name)
             for name, wanted in settings.streams.items():
                 old = self._streams.get(name)
                 if old is not None and old.origin == "api":
@@ -371,8 +375,24 @@ class Service:
         try:
             self._supervisor.change(command)
         except KeyError:  # it does not run, or has just ended
-            self._supervisor.remove(name)
+            self._take_away(name, stream.settings)
+            if self._supervisor.status(name) is not None:
+                held = f"{name}: frames of the stream that had this name do not come back from an engine"
+                raise UnavailableError(held, "choose another name, or restart the service") from None
             self._supervisor.add(command)
+
+    def _take_away(self, name: str, settings: StreamSettings) -> None:
+        """Let a stream run no longer. An engine from which its frames do not come back is told; they are waited for no longer."""
+        began = self._clock.monotonic_ns()
+        self._supervisor.remove(name)
+        if self._supervisor.status(name) is None:
+            return
+        model = settings.model or self.settings.model
+        seconds = (self._clock.monotonic_ns() - began) / 1e9
+        for lane in self._supervisor.lane_statuses():
+            its_own = lane.name == model or lane.name.startswith(f"{model}@")
+            if lane.flying and (its_own or (settings.then is not None and lane.name == second_name(settings.then))):
+                self._lanes.tell_hanging(lane.name, lane.engine, seconds, f"{name} is removed without its last frames")
 
     def _lane_for_picture(self, model: str) -> Lane:
         lane = self._lanes.get(model)
@@ -391,7 +411,12 @@ class Service:
 
     def _open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Source:
         requests = self._lanes.source(spec.name)
-        return requests if requests is not None else self._open_source(spec, decode_threads, stopping)
+        if requests is not None:
+            return requests
+        source = self._open_source(spec, decode_threads, stopping)
+        if self.settings.preview.enabled and isinstance(source, Tappable):
+            source.show(self.preview.relay(spec.name))
+        return source
 
     def _event(self, event: StreamEvent) -> None:
         if event.stream.startswith(PREFIX):
@@ -400,6 +425,10 @@ class Service:
         self.hub.tell(event)
         if self._tell is not None:
             self._tell(event)
+
+    def _engine_event(self, event: EngineEvent) -> None:
+        self._events.append(event)
+        self.hub.tell(event)
 
     def _allowed(self, origin: Origin) -> tuple[str, ...]:
         return self.settings.service.allow_networks if origin == "api" else ()

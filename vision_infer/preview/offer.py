@@ -1,0 +1,212 @@
+"""An SDP offer as WHEP players send it: what it can play, and how aiortc is led to the codec that was chosen (RFC 8866, 6184).
+
+aiortc knows two profiles of H.264 and its own order of codecs. So it is shown an offer with nothing in it but the codec that was
+chosen, under a profile that it knows, and its answer gets the stream's own profile.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from aiortc.sdp import H264Profile, parse_h264_profile_level_id
+
+from vision_infer.core.errors import UsageError
+
+MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
+PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+_SEND_TIME_URI = "/abs-send-time"
+"""aiortc would promise it; we do not send it"""
+_KNOWN_PROFILE = "42e01f"
+"""to aiortc"""
+_DEFAULT_PROFILE = "42e01f"
+"""of an offer that names none (RFC 6184, 8.1)"""
+_MOST_LINES = 4000
+_BASELINE = (H264Profile.PROFILE_CONSTRAINED_BASELINE, H264Profile.PROFILE_BASELINE)
+_HIGH = (H264Profile.PROFILE_HIGH, H264Profile.PROFILE_CONSTRAINED_HIGH)
+_ANY = H264Profile.PROFILE_PREDICTIVE_HIGH_444
+"""the one under which Chromium tells that its software decoder takes them all"""
+_PLAYED_BY = {
+    H264Profile.PROFILE_CONSTRAINED_BASELINE: (*_BASELINE, H264Profile.PROFILE_MAIN, *_HIGH, _ANY),
+    H264Profile.PROFILE_BASELINE: (_BASELINE[1], H264Profile.PROFILE_MAIN, *_HIGH, _ANY),
+    H264Profile.PROFILE_MAIN: (H264Profile.PROFILE_MAIN, *_HIGH, _ANY),
+    # Without B-frames and fields nothing of High is missing in Constrained High.
+    H264Profile.PROFILE_CONSTRAINED_HIGH: (*reversed(_HIGH), _ANY),
+    H264Profile.PROFILE_HIGH: (*_HIGH, _ANY),
+}
+"""which offered profiles play a stream of a profile, the best first"""
+_EXTMAP = re.compile(r"a=extmap:(\d+)(?:/\w+)? (\S+)")
+_RTPMAP = re.compile(r"a=rtpmap:(\d+) ([\w.+-]+)/(\d+)")
+_OF_TYPE = re.compile(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One that the player takes."""
+
+    payload_type: int
+    name: str
+    parameters: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a player asks for."""
+
+    sections: tuple[tuple[str, ...], ...]
+    """lines of the session, and of each of its media"""
+    video: int
+    """which section is the video"""
+    codecs: tuple[Codec, ...]
+    mid: str
+    extensions: dict[str, int] = field(default_factory=dict)
+    """id by URI"""
+    data: bool = False
+    """it takes data channels"""
+
+    def h264(self, profile_level_id: str) -> Codec | None:
+        """The codec under which it plays H.264 of a profile; None where it does not."""
+        profile = parse_h264_profile_level_id(plain_profile(profile_level_id))[0]
+        for wanted in _PLAYED_BY.get(profile, ()):
+            for codec in self.codecs:
+                if codec.name == "H264" and codec.parameters.get("packetization-mode", "0") == "1":
+                    try:
+                        offered = parse_h264_profile_level_id(codec.parameters.get("profile-level-id", _DEFAULT_PROFILE))[0]
+                    except ValueError:
+                        continue
+                    if offered is wanted:
+                        return codec
+        return None
+
+    def profile_for(self, codec: Codec, profile_level_id: str) -> str:
+        """How the answer names a stream's profile: by its own name where the player offered it, else by that which it offered."""
+        offered = codec.parameters.get("profile-level-id", _DEFAULT_PROFILE)
+        plain = plain_profile(profile_level_id)
+        same = parse_h264_profile_level_id(offered)[0] is parse_h264_profile_level_id(plain)[0]
+        return plain if same else offered[:4] + plain[4:]
+
+    def vp8(self) -> Codec | None:
+        """The codec under which it plays VP8; None where it does not."""
+        return next((codec for codec in self.codecs if codec.name == "VP8"), None)
+
+    def only(self, codec: Codec) -> str:
+        """The offer with this codec alone, as aiortc is to see it, without candidates that it would look up or wait for."""
+        again = next(
+            (one for one in self.codecs if one.name == "RTX" and one.parameters.get("apt") == str(codec.payload_type)), None
+        )
+        kept = {str(one.payload_type) for one in (codec, again) if one is not None}
+        lines: list[str] = []
+        for number, section in enumerate(self.sections):
+            for line in section:
+                if number == self.video:
+                    if line.startswith("m="):
+                        line = " ".join([*line.split()[:3], *sorted(kept, key=lambda one: one != str(codec.payload_type))])
+                    if line.endswith(_SEND_TIME_URI):
+                        continue
+                    match = _OF_TYPE.match(line)
+                    if match and match[1] not in kept:
+                        continue
+                    if codec.name == "H264" and line.startswith(f"a=fmtp:{codec.payload_type} "):
+                        line = f"a=fmtp:{codec.payload_type} {_FMTP % _KNOWN_PROFILE}"
+                if line == "a=end-of-candidates" or (line.startswith("a=candidate:") and not usable(line)):
+                    continue
+                lines.append(line)
+        return "\r\n".join(lines) + "\r\n"
+
+
+def plain_profile(profile_level_id: str) -> str:
+    """A stream's profile without what cameras say beside it, as SDP knows it (RFC 6184, table 5)."""
+    number, flags, level = bytes.fromhex(profile_level_id)
+    if number == 0x42 or (number == 0x4D and flags & 0x80):
+        family = "42e0" if number == 0x4D or flags & 0x40 else "4200"
+    elif number == 0x4D:
+        family = "4d00"
+    else:
+        family = "640c" if number == 0x64 and flags & 0x0C == 0x0C else "6400"
+    return f"{family}{level if level in _LEVELS else _HIGHEST_LEVEL:02x}"
+
+
+_LEVELS = frozenset({10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52})
+_HIGHEST_LEVEL = 52
+_FMTP = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=%s"
+
+
+def usable(candidate: str) -> bool:
+    """Whether a candidate can be used at once: over UDP, and by address.
+
+    A name ending in ``.local`` would have to be asked for in the network, for a second; whoever hides behind one reaches us all
+    the same, and is found by that (RFC 8445, 7.3.1.3).
+    """
+    parts = candidate.split()
+    return len(parts) >= 8 and parts[2].lower() == "udp" and not parts[4].endswith(".local")
+
+
+def read_offer(sdp: str) -> Offer:
+    """Read an offer.
+
+    Raises:
+        UsageError: it is none, or asks for no video.
+    """
+    lines = sdp.replace("\r\n", "\n").strip().split("\n")
+    if not lines or not lines[0].startswith("v=0") or len(lines) > _MOST_LINES:
+        raise UsageError("this is no SDP offer", "send what RTCPeerConnection.createOffer gave")
+    sections: list[list[str]] = [[]]
+    for line in lines:
+        if line.startswith("m="):
+            sections.append([])
+        sections[-1].append(line)
+    number = next((at for at, section in enumerate(sections) if section[0].startswith("m=video ")), None)
+    if number is None:
+        raise UsageError("the offer asks for no video", "add a transceiver of kind video, recvonly, before createOffer")
+    video = sections[number]
+    if any(line in ("a=sendonly", "a=inactive") for line in video):
+        raise UsageError("the offer takes no video", "its transceiver has to be recvonly")
+    every = [line for section in sections for line in section]
+    for needed in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
+        if not any(line.startswith(needed) for line in every):
+            raise UsageError(f"the offer has no {needed[2:-1]}", "send what RTCPeerConnection.createOffer gave")
+    mid = next((line[6:] for line in video if line.startswith("a=mid:")), "")
+    extensions = {match[2]: int(match[1]) for line in video if (match := _EXTMAP.match(line))}
+    return Offer(
+        tuple(map(tuple, sections)),
+        number,
+        _codecs(video),
+        mid,
+        extensions,
+        any(section[0].startswith("m=application ") and "webrtc-datachannel" in section[0] for section in sections),
+    )
+
+
+def _codecs(video: list[str]) -> tuple[Codec, ...]:
+    order = video[0].split()[3:]
+    parameters: dict[str, dict[str, str]] = {}
+    for line in video:
+        if line.startswith("a=fmtp:"):
+            number, _, text = line[7:].partition(" ")
+            pairs = (part.strip().partition("=") for part in text.split(";"))
+            parameters[number] = {name: value for name, _, value in pairs}
+    found = {match[1]: match[2] for line in video if (match := _RTPMAP.match(line))}
+    return tuple(
+        Codec(int(number), found[number].upper(), parameters.get(number, {}))
+        for number in order
+        if number in found and number.isdigit() and int(number) < 128
+    )
+
+
+def finish_answer(answer: str, profile_level_id: str, mid: str, playout_delay: int | None) -> str:
+    """What goes to the player: the stream's own profile, and that pictures are to be shown as soon as they come.
+
+    Args:
+        answer: aiortc's.
+        profile_level_id: of the stream; empty where it is not H.264.
+        mid: of the video.
+        playout_delay: the offer's id of that header extension; None: it has none.
+    """
+    lines: list[str] = []
+    for line in answer.split("\r\n"):
+        if profile_level_id and line.startswith("a=fmtp:") and "profile-level-id" in line:
+            line = line.partition(" ")[0] + " " + _FMTP % profile_level_id
+        lines.append(line)
+        if playout_delay is not None and line == f"a=mid:{mid}":
+            lines.append(f"a=extmap:{playout_delay} {PLAYOUT_DELAY_URI}")
+    return "\r\n".join(lines)

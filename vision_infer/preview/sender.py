@@ -1,0 +1,270 @@
+"""What aiortc lacks for video that is coded already: the one place that reaches into it.
+
+Its own loop encodes, or packs the same packet anew for each viewer, tells nobody which RTP times it gives, lets what cannot be
+sent pile up, and hands a request for a key frame to an encoder only. This one takes pictures that are ready for RTP, answers such
+a request with the current group of pictures, keeps a bounded queue, and knows the RTP time of each picture. aiortc keeps what it
+does well: ICE, DTLS, SRTP, sender reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiortc import MediaStreamTrack, RTCRtpSender
+from aiortc import clock as rtc_clock
+from aiortc.mediastreams import MediaStreamError
+from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
+
+from vision_infer.core.clock import Clock
+from vision_infer.preview.media import CLOCK_RATE, MediaPicture, Timeline
+
+QUEUE_MOST = 60
+"""pictures that wait for one viewer, beside a group that it has just been given"""
+KEY_INTERVAL_NS = 1_000_000_000
+"""a request for a key frame is answered at most so often"""
+ANCHOR_INTERVAL_NS = 1_000_000_000
+HISTORY = 1024
+"""packets that can be sent again, a power of 2"""
+_BURST = 32
+"""packets that are sent in one go; more at once overflow a receiver's socket"""
+_BURST_PAUSE_S = 0.002
+_SOCKET_MOST_BYTES = 512 * 1024
+"""what waits in the socket's own queue before we wait too"""
+_SOCKET_PAUSE_S = 0.005
+_HEADER = struct.Struct("!BBHII")
+_EXTENDED, _ONE_BYTE = 0x90, 0xBEDE
+_MARKER = 0x80
+_FIRST_SEQUENCE = 0x8000
+"""the first sequence number is less: SRTP is confused by one that wraps early"""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A picture whose RTP time and presentation time are known."""
+
+    rtp: int
+    pts_ns: int
+    captured_ns: int | None
+
+
+class NoTrack(MediaStreamTrack):
+    """Stands where aiortc wants a track; nothing is read from it."""
+
+    kind = "video"
+
+    async def recv(self) -> Any:
+        """Nothing ever comes."""
+        raise MediaStreamError
+
+
+class Viewer:
+    """Sends pictures over one RTP sender of aiortc's. It belongs to the event loop.
+
+    Args:
+        sender: of the connection, before it is started.
+        extensions: header extensions of each packet: id and value, as negotiated.
+        current: the current group of pictures, for a viewer that has lost the picture.
+        on_anchor: called when the line from presentation time to RTP time begins, begins anew, and about once a second.
+        clock: monotonic.
+    """
+
+    def __init__(
+        self,
+        sender: RTCRtpSender,
+        extensions: list[tuple[int, bytes]],
+        current: Callable[[], list[MediaPicture]],
+        on_anchor: Callable[[Anchor], None],
+        clock: Clock,
+    ) -> None:
+        self._sender = sender
+        self._extension = _extension(extensions)
+        self._current = current
+        self._on_anchor = on_anchor
+        self._now = clock.monotonic_ns
+        self._line = Timeline(secrets.randbits(32))
+        self._queue: deque[tuple[MediaPicture, int]] = deque()
+        self._room = QUEUE_MOST
+        self._wake = asyncio.Event()
+        self._keyless = False
+        self._restarted_ns = -KEY_INTERVAL_NS
+        self._restart: asyncio.TimerHandle | None = None
+        self._anchored_ns = 0
+        self._pushed_ns = 0
+        self._history: list[tuple[int, bytes] | None] = [None] * HISTORY
+        self._sequence = secrets.randbelow(_FIRST_SEQUENCE)
+        self._again_sequence = secrets.randbelow(_FIRST_SEQUENCE)
+        self.heard_ns = self._now()
+        """when the other side said something last, monotonic"""
+        self.sending = False
+        self.packets = 0
+        self.resent = 0
+        self.restarts = 0
+        """groups that were sent again on request"""
+        self.dropped = 0
+        """pictures that were left out because the viewer was too slow"""
+        self._take_over()
+
+    # From the feed
+
+    def push(self, picture: MediaPicture) -> None:
+        """The next picture; where too many wait, they are left out up to the next key frame."""
+        now = self._now()
+        elapsed = (now - self._pushed_ns) * 9 // 100_000 if self._pushed_ns else CLOCK_RATE // 30
+        self._pushed_ns = now
+        if self._keyless and not picture.key:
+            self.dropped += 1
+            return
+        if len(self._queue) >= self._room:
+            self.dropped += len(self._queue)
+            self._queue.clear()
+            self._room = QUEUE_MOST
+            if not picture.key:
+                self.dropped += 1
+                self._keyless = True
+                return
+        self._keyless = False
+        self._append(picture, elapsed)
+
+    def restart(self, group: list[MediaPicture]) -> None:
+        """Send the current group at once, with times that are close together; then go on."""
+        self.dropped += len(self._queue)
+        self._queue.clear()
+        self._keyless = False
+        self._room = QUEUE_MOST + len(group)
+        *before, newest = group
+        span = newest.pts_ns - group[0].pts_ns
+        interval = span * 9 // 100_000 // len(before) if before and span > 0 else CLOCK_RATE // 30
+        for picture, time in zip(before, self._line.compressed(len(before), interval), strict=True):
+            self._queue.append((picture, time))
+        self._append(newest, interval)
+
+    def _append(self, picture: MediaPicture, elapsed: int) -> None:
+        time = self._line.live(picture, elapsed)
+        self._queue.append((picture, time))
+        self._wake.set()
+        now = self._now()
+        if self._line.turned or now - self._anchored_ns >= ANCHOR_INTERVAL_NS:
+            self._anchored_ns = now
+            self._on_anchor(Anchor(time, picture.pts_ns, picture.captured_ns))
+
+    @property
+    def ice(self) -> Any:
+        """aiortc's ICE transport."""
+        return self._sender.transport.transport
+
+    def close(self) -> None:
+        """Forget what waits."""
+        if self._restart is not None:
+            self._restart.cancel()
+        self._queue.clear()
+
+    # In aiortc's place
+
+    def _take_over(self) -> None:
+        sender: Any = self._sender
+        handle = sender._handle_rtcp_packet
+
+        async def heard(packet: object) -> None:
+            self.heard_ns = self._now()
+            if isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
+                self._picture_lost()
+            else:
+                await handle(packet)
+
+        sender._handle_rtcp_packet = heard
+        sender._retransmit = self._send_again
+        sender._run_rtp = self._run
+
+    def _picture_lost(self) -> None:
+        if self._restart is not None:
+            return  # it is answered already, soon
+        wait_ns = self._restarted_ns + KEY_INTERVAL_NS - self._now()
+        if wait_ns <= 0:
+            self._answer_loss()
+        else:
+            self._restart = asyncio.get_running_loop().call_later(wait_ns / 1e9, self._answer_loss)
+
+    def _answer_loss(self) -> None:
+        self._restart = None
+        group = self._current()
+        if group:
+            self._restarted_ns = self._now()
+            self.restarts += 1
+            self.restart(group)
+
+    async def _run(self, codec: Any) -> None:
+        """Runs as aiortc's own loop does: it says when it has begun and ended, and ends when it is cancelled."""
+        sender: Any = self._sender
+        sender._RTCRtpSender__rtp_started.set()
+        self.sending = True
+        try:
+            while True:
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                picture, time = self._queue.popleft()
+                if self._room > QUEUE_MOST:
+                    self._room = max(QUEUE_MOST, len(self._queue) + QUEUE_MOST // 2)
+                await self._send(picture, time, codec.payloadType)
+        except (asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            self.sending = False
+            sender._RTCRtpSender__rtp_exited.set()
+
+    async def _send(self, picture: MediaPicture, time: int, payload_type: int) -> None:
+        sender: Any = self._sender
+        transport = sender.transport
+        last = len(picture.payloads) - 1
+        for number, payload in enumerate(picture.payloads):
+            sequence = self._sequence = (self._sequence + 1) & 0xFFFF
+            kind = payload_type | (_MARKER if number == last else 0)
+            packet = _HEADER.pack(_EXTENDED, kind, sequence, time, sender._ssrc) + self._extension + payload
+            self._history[sequence % HISTORY] = (sequence, packet)
+            await transport._send_rtp(packet)
+            if (number + 1) % _BURST == 0:
+                await asyncio.sleep(_BURST_PAUSE_S)
+        while self._unsent() > _SOCKET_MOST_BYTES:
+            await asyncio.sleep(_SOCKET_PAUSE_S)
+        self.packets += last + 1
+        sender._RTCRtpSender__ntp_timestamp = rtc_clock.current_ntp_time()
+        sender._RTCRtpSender__rtp_timestamp = time
+        sender._RTCRtpSender__packet_count += last + 1
+        sender._RTCRtpSender__octet_count += picture.size
+
+    def _unsent(self) -> int:
+        """Bytes that the system has not taken yet."""
+        pair = self.ice._connection._nominated.get(1)
+        size = None if pair is None else getattr(pair.protocol.transport, "get_write_buffer_size", None)
+        return 0 if size is None else int(size())
+
+    async def _send_again(self, sequence: int) -> None:
+        """A packet was lost on its way (RFC 4588)."""
+        kept = self._history[sequence % HISTORY]
+        if kept is None or kept[0] != sequence:
+            return
+        sender: Any = self._sender
+        packet = kept[1]
+        kind = sender._RTCRtpSender__rtx_payload_type
+        if kind is not None:
+            begin = _HEADER.size + len(self._extension)
+            again = self._again_sequence = (self._again_sequence + 1) & 0xFFFF
+            _, first, _, time, _ = _HEADER.unpack_from(packet)
+            header = _HEADER.pack(_EXTENDED, kind | (first & _MARKER), again, time, sender._rtx_ssrc)
+            packet = header + self._extension + struct.pack("!H", sequence) + packet[begin:]
+        self.resent += 1
+        await sender.transport._send_rtp(packet)
+
+
+def _extension(values: list[tuple[int, bytes]]) -> bytes:
+    """One-byte header extensions (RFC 8285, 4.2); there is always such a field, empty where there are none."""
+    body = b"".join(bytes([number << 4 | len(value) - 1]) + value for number, value in values)
+    body += b"\0" * (-len(body) % 4)
+    return struct.pack("!HH", _ONE_BYTE, len(body) // 4) + body

@@ -1,0 +1,253 @@
+"""One viewer's connection: SDP, ICE, the data channel that tells where pictures are in time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import InvalidStateError, OperationError
+from aiortc.sdp import candidate_from_sdp
+
+from vision_infer.config.serve import IceServer
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import UsageError
+from vision_infer.preview.feed import Feed
+from vision_infer.preview.media import CLOCK_RATE
+from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer, finish_answer, usable
+from vision_infer.preview.sender import Anchor, NoTrack, Viewer
+
+CONNECT_NS = 20_000_000_000
+"""how long a viewer may take from its offer until it is connected"""
+SILENT_NS = 15_000_000_000
+"""a viewer that says nothing for so long has vanished"""
+MOST_CANDIDATES = 64
+"""of one viewer: each is asked whether it is there"""
+_CLOSE_S = 5.0
+_ANCHOR_MOST_WAITING = 4096
+"""bytes in the data channel before anchors are left out"""
+_DAMAGED = (ValueError, AssertionError, LookupError, AttributeError, TypeError, InvalidStateError, OperationError)
+"""what aiortc makes of an offer that it does not understand"""
+_AT_ONCE = b"\0\0\0"
+"""of the playout delay: no less than 0, no more than 0"""
+
+_log = logging.getLogger("vision_infer.preview")
+
+
+@dataclass(slots=True)
+class SessionFacts:
+    """What a viewer may know of its session."""
+
+    stream: str
+    mode: str
+    """``passthrough`` or ``encoded``"""
+    codec: str
+    reason: str
+    """why it is encoded; empty where it is not"""
+    profile: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Session:
+    """A viewer. It belongs to the event loop.
+
+    Args:
+        facts: what it shows, and why so.
+        principal: who may change or end it.
+        ice: servers that help to find a way.
+        on_end: called once when it is over, whoever ended it.
+    """
+
+    def __init__(
+        self,
+        facts: SessionFacts,
+        principal: str,
+        feed: Feed,
+        ice: tuple[IceServer, ...],
+        clock: Clock,
+        on_end: Any,
+    ) -> None:
+        self.id = secrets.token_urlsafe(24)
+        self.etag = f'"{secrets.token_hex(8)}"'
+        self.facts = facts
+        self.principal = principal
+        self.feed = feed
+        self.viewer: Viewer | None = None
+        self.answer = ""
+        self._clock = clock
+        self._on_end = on_end
+        self._began_ns = clock.monotonic_ns()
+        self._heard_ns = self._began_ns
+        self._candidates = 0
+        self._ufrag = ""
+        self._ending: asyncio.Task[None] | None = None
+        self._channel: Any = None
+        self._anchor: Anchor | None = None
+        servers = [_rtc_server(server) for server in ice]
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+
+    async def accept(self, offer: Offer, codec: Codec, profile_level_id: str) -> str:
+        """Answer the offer; returns the answer's SDP.
+
+        Raises:
+            UsageError: aiortc does not understand the offer.
+        """
+        peer = self._peer
+        transceiver = peer.addTransceiver(NoTrack(), direction="sendonly")
+        extensions = [(offer.extensions[MID_URI], offer.mid.encode()[:16])] if _short(offer.extensions.get(MID_URI)) else []
+        delay = offer.extensions.get(PLAYOUT_DELAY_URI)
+        delay = delay if _short(delay) else None
+        if delay is not None:
+            extensions.append((delay, _AT_ONCE))
+        if not offer.mid:
+            extensions = extensions[-1:] if delay is not None else []
+        self.viewer = Viewer(transceiver.sender, extensions, lambda: self.feed.group, self._anchored, self._clock)
+        try:
+            await peer.setRemoteDescription(RTCSessionDescription(offer.only(codec), "offer"))
+            if offer.data:
+                self._channel = peer.createDataChannel("anchor")
+                self._channel.on("open", self._tell)
+            await peer.setLocalDescription(await peer.createAnswer())
+        except (
+            ValueError,
+            AssertionError,
+            IndexError,
+            KeyError,
+            AttributeError,
+            TypeError,
+            InvalidStateError,
+            OperationError,
+        ) as error:
+            raise UsageError("the offer cannot be answered", f"it is damaged: {type(error).__name__}") from error
+        self._watch()
+        media = offer.sections[offer.video]
+        session = offer.sections[0]
+        self._ufrag = next((line[12:] for line in (*media, *session) if line.startswith("a=ice-ufrag:")), "")
+        self.answer = finish_answer(peer.localDescription.sdp, profile_level_id, offer.mid, delay)
+        self.feed.join(self.viewer)
+        return self.answer
+
+    async def trickle(self, fragment: str) -> bool:
+        """Take more of the viewer's candidates (RFC 8840).
+
+        Returns:
+            False where it asks to begin ICE anew, which is not done.
+        """
+        lines = fragment.replace("\r\n", "\n").split("\n")
+        ufrag = next((line[12:] for line in lines if line.startswith("a=ice-ufrag:")), "")
+        if ufrag and ufrag != self._ufrag:
+            return False
+        for line in lines:
+            if not line.startswith("a=candidate:") or not usable(line):
+                continue
+            self._candidates += 1
+            if self._candidates > MOST_CANDIDATES:
+                break
+            with suppress(ValueError, AssertionError, IndexError):
+                await self._ice().addRemoteCandidate(candidate_from_sdp(line[12:]))
+        return True
+
+    def move(self, feed: Feed, mode: str, reason: str) -> None:
+        """Go on with another coded video of the same codec."""
+        if self.viewer is not None:
+            self.feed.leave(self.viewer)
+            self.feed = feed
+            self.facts.mode, self.facts.reason = mode, reason
+            feed.join(self.viewer)
+
+    @property
+    def state(self) -> str:
+        """Of the connection: ``new``, ``connecting``, ``connected``, ``failed`` or ``closed``."""
+        return str(self._peer.connectionState)
+
+    @property
+    def ice_state(self) -> str:
+        """Of ICE: ``new``, ``checking``, ``completed``, ``failed`` or ``closed``."""
+        return str(self._peer.iceConnectionState)
+
+    def look(self) -> str:
+        """Why it has to be ended; empty where it has not."""
+        now = self._clock.monotonic_ns()
+        state = self.state
+        if state in ("failed", "closed"):
+            return f"the connection has {'failed' if state == 'failed' else 'ended'}"
+        if state != "connected":
+            return "it did not connect" if now - self._began_ns > CONNECT_NS else ""
+        heard = max(self._heard_ns, 0 if self.viewer is None else self.viewer.heard_ns)
+        return "nothing was heard of the viewer any more" if now - heard > SILENT_NS else ""
+
+    def end(self, why: str) -> asyncio.Task[None]:
+        """End it; a second call does nothing more."""
+        if self._ending is None:
+            _log.debug("%s: a viewer is gone: %s", self.facts.stream, why)
+            self._ending = asyncio.get_running_loop().create_task(self._end())
+        return self._ending
+
+    async def _end(self) -> None:
+        if self.viewer is not None:
+            self.feed.leave(self.viewer)
+            self.viewer.close()
+        self._on_end(self)
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._peer.close()
+        except Exception as error:  # noqa: BLE001 - whatever aiortc makes of a broken connection, it is over
+            _log.debug("%s: closing a viewer's connection: %s", self.facts.stream, type(error).__name__)
+
+    def _watch(self) -> None:
+        connection = self._ice()._connection
+        received = connection.request_received
+
+        def request_received(*arguments: Any) -> None:
+            self._heard_ns = self._clock.monotonic_ns()
+            received(*arguments)
+
+        connection.request_received = request_received
+
+        def changed() -> None:
+            if self._peer.connectionState in ("failed", "closed"):
+                self.end("the connection has ended")
+
+        self._peer.on("connectionstatechange", changed)
+
+    def _ice(self) -> Any:
+        assert self.viewer is not None
+        return self.viewer.ice
+
+    def _anchored(self, anchor: Anchor) -> None:
+        self._anchor = anchor
+        self._tell()
+
+    def _tell(self) -> None:
+        channel, anchor = self._channel, self._anchor
+        if channel is None or anchor is None or channel.readyState != "open":
+            return
+        if channel.bufferedAmount > _ANCHOR_MOST_WAITING:
+            return
+        captured = anchor.captured_ns
+        if captured is not None:
+            captured += self._clock.wall_ns() - self._clock.monotonic_ns()
+        told = {
+            "rtp": anchor.rtp,
+            "pts_ns": anchor.pts_ns,
+            "captured_ns_utc": captured,
+            "clock_rate": CLOCK_RATE,
+            "by": self.feed.by,
+        }
+        with suppress(InvalidStateError, ConnectionError):
+            channel.send(json.dumps(told))
+
+
+def _short(number: int | None) -> bool:
+    """Whether it fits a header extension of one byte."""
+    return number is not None and 0 < number < 15
+
+
+def _rtc_server(server: IceServer) -> RTCIceServer:
+    credential = None if server.credential is None else server.credential.get_secret_value()
+    return RTCIceServer(server.url, server.username, credential)
