@@ -20,6 +20,7 @@ from vision_infer.core.errors import EngineError, OutputError
 from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.backend import Snapshot
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import HubClosedError, TooManyReadersError
 from vision_infer.service.problem import problem_of
 
@@ -217,6 +218,7 @@ def test_what_runs_here() -> None:
     engine = api.get("/api/v1/engines").json()[0]
     assert (engine["engine"], engine["batches"], engine["busy_s"]) == ("null-cpu-none", {"1": 10, "4": 5}, 1.0)
     api.backend.told = [StreamEvent("door", StreamState.REFUSED, api.clock.now - 10**9, "rtsp://a:b@c/ wants a password")]
+    api.backend.told.append(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", api.clock.now, "instead of null-cpu-none"))
     assert api.get("/api/v1/events").json() == [
         {
             "type": "state",
@@ -224,7 +226,15 @@ def test_what_runs_here() -> None:
             "state": "refused",
             "at": "2023-11-14T22:29:59.000Z",
             "reason": "rtsp://a:***@c/ wants a password",
-        }
+        },
+        {
+            "type": "engine",
+            "lane": "tiny",
+            "change": "swapped",
+            "engine": "openvino-cpu-fp32",
+            "at": "2023-11-14T22:30:00.000Z",
+            "reason": "instead of null-cpu-none",
+        },
     ]
 
 

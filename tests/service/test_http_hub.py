@@ -17,6 +17,7 @@ from tests.service.fakes import LONG_S, WALL_NS, FakeClock, frame, result
 from tests.service.reading import drain, rows_of, run, write
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import DEPTH, EVENTS, STATES, HubClosedError, ResultHub, TooManyReadersError
 from vision_infer.service.row import ResultFilter
 
@@ -178,6 +179,11 @@ def test_states_come_to_those_who_want_them() -> None:
                 }
                 assert json.loads(got[-1].text)["state"] == "live"
             assert await drain(plain) == await drain(other) == []
+
+            hub.tell(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", clock.now, "instead of null-cpu-none"))
+            (message,) = await drain(other)  # an engine is nobody's alone
+            assert (message.kind, json.loads(message.text)["engine"]) == ("engine", "openvino-cpu-fp32")
+            assert await drain(plain) == []
 
     assert WALL_NS == 1_700_000_000 * 10**9
     run(work())

@@ -24,6 +24,7 @@ from vision_infer.core.result import RESULT_SCHEMA, Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import DEPTH
 from vision_infer.service.server import WebServer
 
@@ -102,7 +103,11 @@ def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
         served.hub.tell(StreamEvent("yard", StreamState.LIVE, 0))
         served.hub.tell(StreamEvent("gate", StreamState.STALLED, time.monotonic_ns(), "no frame for 5 s"))
         served.write("door", 1, found={"car": 0.9, "person": 0.8})
-        got = [received(client), received(client)]
+        served.hub.tell(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", time.monotonic_ns()))
+        got = [received(client), received(client), received(client)]
+        (engine,) = (row for row in got if row.get("type") == "engine")
+        assert (engine["lane"], engine["change"]) == ("tiny", "swapped")
+        got.remove(engine)
         got.sort(key=lambda row: "type" in row)
         assert [one["label"] for one in got[0]["detections"]] == ["car"]
         assert (got[0]["frame"], got[1]["state"], got[1]["reason"]) == (1, "stalled", "no frame for 5 s")

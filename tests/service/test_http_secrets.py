@@ -87,6 +87,7 @@ def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
             assert MARK not in line
     states = StateLog(api.clock)
     for event in backend.told:
+        assert isinstance(event, StreamEvent)
         states.tell(event)
         assert MARK not in state_row(event, 0), event
     for line in log.getvalue().splitlines():

@@ -34,7 +34,7 @@ def test_streams_of_the_file_and_of_the_api_run(engines: Engines) -> None:
         assert set(keep.kept) == {"s1", "s2"}
         assert site.service.stream("s2") == site.service.stream("s2")
         assert engines.opened == ["one"]
-        assert {event.stream for event in site.service.events()} == {"s0", "s1", "s2"}
+        assert {event.stream for event in site.events} == {"s0", "s1", "s2"}
     assert engines.loaded == set()
 
 

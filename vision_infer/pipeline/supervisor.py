@@ -202,7 +202,7 @@ class Supervisor:
         """
         name = command.source.name
         worker = self._active.get(name)
-        if not isinstance(worker, LiveWorker):
+        if not isinstance(worker, LiveWorker) or name in self._forgotten:
             raise KeyError(name)
         old = worker.command
         if (old.source, old.then, old.reconnect) != (command.source, command.then, command.reconnect):

@@ -11,6 +11,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.service.backend import ModelView, StreamView
+from vision_infer.service.engine_event import EngineChange, EngineEvent
 from vision_infer.service.public import to_public
 from vision_infer.stream.redact import redact
 
@@ -124,6 +125,19 @@ class StateChange(_Answer):
     reason: str
 
 
+class EngineEventAnswer(_Answer):
+    """Something happened to an engine."""
+
+    type: Literal["engine"] = "engine"
+    lane: str
+    change: EngineChange = Field(
+        description="swapped: the lane goes on with this engine; hanging: a batch does not come back from it"
+    )
+    engine: str = Field(description="runtime-device-precision")
+    at: str = Field(description="when (UTC)")
+    reason: str
+
+
 class VersionAnswer(_Answer):
     """What runs here."""
 
@@ -222,6 +236,14 @@ def model_answer(model: ModelView) -> ModelAnswer:
         licence=model.licence,
         loaded=model.loaded,
     )
+
+
+def event_answer(event: StreamEvent | EngineEvent, clock: Clock) -> StateChange | EngineEventAnswer:
+    """A change of a stream or of an engine as it is shown."""
+    if isinstance(event, StreamEvent):
+        return state_change(event, clock)
+    at = utc(clock.wall_ns() - (clock.monotonic_ns() - event.at_ns))
+    return EngineEventAnswer(lane=event.lane, change=event.change, engine=event.engine, at=at, reason=redact(event.reason))
 
 
 def state_change(event: StreamEvent, clock: Clock) -> StateChange:

@@ -25,6 +25,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent
+from vision_infer.service.engine_event import EngineEvent, engine_row
 from vision_infer.service.requests import PREFIX
 from vision_infer.service.row import ResultFilter, Row
 from vision_infer.sink.sink import Written
@@ -50,9 +51,9 @@ class HubClosedError(VisionInferError):
 class Message:
     """What a reader gets."""
 
-    kind: Literal["result", "state"]
+    kind: Literal["result", "state", "engine"]
     number: int
-    """of the result or change of state, from 1, each counted for itself over all streams"""
+    """of the result or change, from 1, each counted for itself over all streams"""
     text: str
     """one line of JSON"""
 
@@ -223,16 +224,19 @@ class ResultHub:
             row = Row(result, self._results)
             self._wake([reader for reader in readers if reader.offer(row)])
 
-    def tell(self, event: StreamEvent) -> None:
-        """Take a change of state."""
+    def tell(self, event: StreamEvent | EngineEvent) -> None:
+        """Take a change of a stream's state, or of an engine, which is for readers of any stream."""
         with self._lock:
             self._changes += 1
             number = self._changes
         readers = [reader for reader in self._readers if reader.states]
         if readers:
             wall_ns = self._clock.wall_ns() - (self._clock.monotonic_ns() - event.at_ns)
-            message = Message("state", number, state_row(event, wall_ns))
-            chosen = [one for one in readers if one.wanted.streams is None or event.stream in one.wanted.streams]
+            if isinstance(event, EngineEvent):
+                message, chosen = Message("engine", number, engine_row(event, wall_ns)), readers
+            else:
+                message = Message("state", number, state_row(event, wall_ns))
+                chosen = [one for one in readers if one.wanted.streams is None or event.stream in one.wanted.streams]
             self._wake([reader for reader in chosen if reader.offer_change(message)])
 
     def subscribe(self, wanted: ResultFilter | None = None, states: bool = False) -> Subscription:
@@ -240,7 +244,7 @@ class ResultHub:
 
         Args:
             wanted: what to send; None: all results.
-            states: changes of state too.
+            states: changes of state, and of engines, too.
 
         Raises:
             TooManyReadersError: as many listen as may.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError, VisionInferError
 from vision_infer.engine.cache import engine_dir
 from vision_infer.engine.device import available_cpus
@@ -21,6 +23,7 @@ from vision_infer.pipeline.offline import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.pipeline.upgrade import EngineUpgrade, Upgrade, open_quickly
 from vision_infer.service.backend import UnavailableError
+from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.requests import PREFIX, Answers, Requests
 
 REQUEST_CONFIDENCE = 0.05
@@ -48,12 +51,22 @@ class Lanes:
         settings: which engine is wanted.
         supervisor: where the lanes go.
         answers: where the results of single pictures come out.
+        tell: told what happens to engines; any thread may call it.
     """
 
-    def __init__(self, settings: ServeSettings, supervisor: Supervisor, answers: Answers) -> None:
+    def __init__(
+        self,
+        settings: ServeSettings,
+        supervisor: Supervisor,
+        answers: Answers,
+        tell: Callable[[EngineEvent], None],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._settings = settings
         self._supervisor = supervisor
         self._answers = answers
+        self._tell = tell
+        self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._others: dict[str, list[Lane]] = {}
         """for other input sizes, by model"""
@@ -202,9 +215,20 @@ class Lanes:
             ValueError: the engine does not fit.
         """
         with self._lock:
-            if self._closed or name not in {status.name for status in self._supervisor.lane_statuses()}:
+            before = {status.name: status.engine for status in self._supervisor.lane_statuses()}.get(name)
+            if self._closed or before is None:
                 raise UnavailableError(f"{name} is not open any more", "it is no mistake")
-            return self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S)
+            old = self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S)
+        self._tell(EngineEvent(name, "swapped", engine.name, self._clock.monotonic_ns(), f"instead of {before}"))
+        if old is None:
+            self.tell_hanging(name, before, SWAP_TIMEOUT_S, "it is left behind")
+        return old
+
+    def tell_hanging(self, name: str, engine: str, seconds: float, what: str) -> None:
+        """Say that a batch does not come back from a lane's engine, how long that was waited for, and what comes of it."""
+        reason = f"a batch has not come back from it for {seconds:.0f} s: {what}"
+        _log.error("%s: %s: %s", name, engine, reason)
+        self._tell(EngineEvent(name, "hanging", engine, self._clock.monotonic_ns(), reason))
 
     def close(self) -> None:
         """Free the engines, and those that are still loaded as soon as they are; the supervisor is closed by then."""

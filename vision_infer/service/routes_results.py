@@ -46,7 +46,7 @@ class ResultsQuery(BaseModel):
     only_with_detections: bool = Field(
         default=False, description="leave out results without any of the chosen detections, events or classes"
     )
-    states: bool = Field(default=False, description="changes of state of the streams too")
+    states: bool = Field(default=False, description="changes of state of the streams, and of engines, too")
 
     def wanted(self) -> ResultFilter:
         """The filter."""
@@ -66,7 +66,7 @@ def _subscribe(backend: Backend, query: ResultsQuery) -> Subscription:
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: each result as JSON; changes of state as `event: state`. They go on for ever.",
+            "description": "Server-sent events: each result as JSON; changes as `event: state` or `engine`. They go on for ever.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problems(406, 422, 503),
@@ -129,7 +129,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": text.encode(), "more_body": more})
 
         async def send_message(message: Message) -> None:
-            head = "event: state\n" if message.kind == "state" else f"id: {message.number}\n"
+            head = f"id: {message.number}\n" if message.kind == "result" else f"event: {message.kind}\n"
             await send_text(f"{head}data: {message.text}\n\n")
 
         async def beat() -> None:

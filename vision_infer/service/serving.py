@@ -124,4 +124,6 @@ def _drain(service: Service) -> None:
     closing.start()
     closing.join(DRAIN_S)
     if closing.is_alive():
-        _log.error("what was on its way was not finished within %g s and is lost", DRAIN_S)
+        held = ", ".join(f"{lane.engine} ({lane.name})" for lane in service.lanes() if lane.flying)
+        where = f": batches do not come back from {held}" if held else ""
+        _log.error("what was on its way was not finished within %g s and is lost%s", DRAIN_S, where)

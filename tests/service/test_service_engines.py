@@ -1,0 +1,103 @@
+"""What happens to engines while the service runs is told: which one a lane goes on with, and which does not come back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.pipeline.fakes import LONG_S
+from tests.pipeline.live_fakes import Camera, until
+from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
+from vision_infer.pipeline import supervisor
+from vision_infer.pipeline.status import StreamState
+from vision_infer.service import lanes
+from vision_infer.service.backend import UnavailableError
+from vision_infer.service.engine_event import EngineEvent
+
+__all__ = ["engines"]
+
+
+def told(site: Site) -> list[tuple[str, str, str]]:
+    return [(event.lane, event.change, event.engine) for event in site.service.events() if isinstance(event, EngineEvent)]
+
+
+def better(engines: Engines) -> CountedEngine:
+    engine = CountedEngine("one", engines)
+    engine.name = "better-cpu-fp32"
+    return engine
+
+
+class Held:
+    """Engines that keep their batches until they shall not."""
+
+    def __init__(self, engines: Engines) -> None:
+        self.release = threading.Event()
+        self.inside = threading.Event()
+        engines.run = self._run
+
+    def _run(self, model: str, batch: object) -> None:
+        self.inside.set()
+        assert self.release.wait(LONG_S)
+
+
+@pytest.fixture
+def held(engines: Engines) -> Iterator[Held]:
+    made = Held(engines)
+    yield made
+    made.release.set()
+
+
+def test_a_swap_is_among_the_events(engines: Engines) -> None:
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        site.give(camera)
+        before = site.status("s0").engine
+        old = site.service._lanes._swap("one", better(engines))
+        assert old is not None
+        old.__exit__(None, None, None)
+        site.give(camera)
+        assert site.status("s0").engine == "better-cpu-fp32"
+        assert told(site) == [("one", "swapped", "better-cpu-fp32")]
+        (event,) = (one for one in site.service.events() if isinstance(one, EngineEvent))
+        assert event.reason == f"instead of {before}"
+
+
+def test_an_old_engine_that_does_not_come_back_is_told(
+    engines: Engines, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lanes, "SWAP_TIMEOUT_S", 0.01)
+    camera = Camera(0)
+    with Site(camera, of=settings({"s0": wanted(camera)})) as site:
+        camera.give()
+        assert held.inside.wait(LONG_S)
+        name = site.status("s0").engine
+        assert site.service._lanes._swap("one", better(engines)) is None
+        assert told(site) == [("one", "swapped", "better-cpu-fp32"), ("one", "hanging", name)]
+        assert f"one: {name}: a batch has not come back from it for 0 s: it is left behind" in caplog.text
+        held.release.set()
+
+
+def test_a_stream_whose_frames_do_not_come_back_is_removed_and_its_engine_told(
+    engines: Engines, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "REMOVE_TIMEOUT_S", 0.05)
+    caplog.set_level(logging.ERROR)
+    camera, other = Camera(0), Camera(1)
+    with Site(camera, other, of=settings({"s1": wanted(other, model="two")})) as site:
+        site.service.create("s0", wanted(camera))
+        camera.give()
+        assert held.inside.wait(LONG_S)
+        name = site.status("s0").engine
+        site.service.delete("s0")
+        assert told(site) == [("one", "hanging", name)]
+        assert f"{name}: a batch has not come back from it for 0 s: s0 is removed without its last frames" in caplog.text
+        with pytest.raises(UnavailableError, match="s0: frames of the stream that had this name"):
+            site.service.create("s0", wanted(camera))
+        held.release.set()
+        until(lambda: site.service._supervisor.status("s0") is None, "the last frames to come back")
+        site.service.create("s0", wanted(camera))
+        site.give(camera)
+        assert site.wait_state("s0", StreamState.LIVE)
