@@ -66,7 +66,7 @@ def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[Cand
     cache.keep_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(1.8),)}).to_json())
     with pytest.raises(EngineError) as caught:
         build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
-    assert "refused: up to 1.8 points lost on 200 frames of my.mp4, the budget is 1" in caught.value.message
+    assert "refused: 0.9 points lost (0.0 to 1.8) on 200 frames, the budget is 1 (of my.mp4)" in caught.value.message
     assert "--accept-loss" in caught.value.hint
     for options in ({"accept_loss": True}, {"budget": 2.0}):
         assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options)

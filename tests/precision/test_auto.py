@@ -10,12 +10,13 @@ import pytest
 from tests.media import asset, bikes
 from vision_infer.core.errors import StreamError
 from vision_infer.engine.candidates import candidates
+from vision_infer.engine.engine import Engine
 from vision_infer.engine.known import known_choice
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.passport import MeasuredAccuracy
 from vision_infer.precision import auto as module
-from vision_infer.precision.agreement import Agreement, Interval, Judge
-from vision_infer.precision.auto import choose_engine, measured
+from vision_infer.precision.agreement import Agreement, Judge
+from vision_infer.precision.auto import choose_engine
+from vision_infer.precision.drift import Interval
 from vision_infer.precision.frames import FrameNeeds
 
 pytest.importorskip("openvino")
@@ -29,19 +30,18 @@ def alone(bundled: Path, tmp_path: Path) -> Path:
 
 def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judges: list[Judge] = []
-    kept: list[MeasuredAccuracy] = []
+    kept: list[Agreement] = []
 
     class Counted(Judge):
         def __init__(self, *given: object) -> None:
             super().__init__(*given)  # type: ignore[arg-type]
             judges.append(self)
 
-    def noted(agreement: Agreement, data: str) -> MeasuredAccuracy:
-        kept.append(measured(agreement, data))
-        return kept[-1]
+        def compare(self, engine: Engine) -> Agreement:
+            kept.append(super().compare(engine))
+            return kept[-1]
 
     monkeypatch.setattr(module, "Judge", Counted)
-    monkeypatch.setattr(module, "measured", noted)
     monkeypatch.setattr(module, "NEEDS", FrameNeeds(calibration=1, search=1, evaluation=30))
     said: list[str] = []
     request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
@@ -49,8 +49,7 @@ def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, mon
     tried = [one for one in candidates(alone)[1:] if one.facts.precision != "int8"]
     assert len(judges) == 1  # FP32 runs them once
     assert len(kept) == len(tried)
-    assert {one.data for one in kept} == {"bikes.mp4"}
-    assert kept[0].value == pytest.approx(0, abs=0.1)  # OpenVINO in float32
+    assert kept[0].lost.value == pytest.approx(0, abs=0.1)  # OpenVINO in float32
     assert all(f"trying {one.engine}" in said for one in tried)
     assert choice.candidate in candidates(alone)
     assert known_choice(alone, tmp_path / "engines") == choice
@@ -71,5 +70,5 @@ def test_too_few_frames(alone: Path) -> None:
 
 @pytest.mark.parametrize(("proven", "judged"), [(True, "proven"), (False, "not proven")])
 def test_what_is_kept_of_an_agreement(proven: bool, judged: str) -> None:
-    kept = measured(Agreement(Interval(0.5, 0.1, 0.9), "points", 40, 100, proven, {}), "my.mp4")
+    kept = Agreement(Interval(0.5, 0.1, 0.9), "points", 40, 100, proven, {}).measured("my.mp4")
     assert (kept.value, kept.low, kept.high, kept.frames, kept.data, kept.judged) == (0.5, 0.1, 0.9, 40, "my.mp4", judged)

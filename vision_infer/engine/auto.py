@@ -186,7 +186,7 @@ def choose_by_trial(
 
 def _may_be_tried(one: Candidate, loss: MeasuredAccuracy | None, budget: float, can_compare: bool) -> bool:
     if loss is not None:
-        return loss.high <= budget
+        return not loss.shortfall(budget)
     return one.lossless or (can_compare and one.facts.precision != "int8")
 
 
@@ -203,14 +203,16 @@ def _by_ratios(reference: Candidate, ratios: Sequence[tuple[Candidate, Faster]],
 def _within(one: Known, budget: float) -> bool:
     """Whether a loss is proven to be within the budget; float32 in another runtime needs no proof, and is refused by its own."""
     loss = one.passport.loss()
-    return one.candidate.lossless if loss is None else loss.high <= budget
+    return one.candidate.lossless if loss is None else not one.passport.shortfall(budget)
 
 
 def _over(one: Known, budget: float) -> str:
     loss = one.passport.loss()
     if _within(one, budget):
         return ""
-    return " but its accuracy is not proven" if loss is None else f" but up to {loss.high:.1f} points lost"
+    if loss is None:
+        return " but its accuracy is not proven"
+    return f" but up to {loss.high:.1f} points lost" if loss.high > budget else f" but {one.passport.shortfall(budget)}"
 
 
 def _compare(first: Engine, engine: Engine, candidate: Candidate, frames: Frames, agree: Agree | None, budget: float) -> str:
@@ -224,8 +226,9 @@ def _compare(first: Engine, engine: Engine, candidate: Candidate, frames: Frames
     loss = agree(first, engine)
     if loss.judged == "not proven" and not candidate.lossless:
         return f"{loss.frames} frames are too few to tell what it loses"
-    upper = loss.value if candidate.lossless else loss.high
-    return f"up to {upper:.1f} points lost ({loss.metric}, {loss.frames} frames)" if upper > budget else ""
+    if candidate.lossless:
+        return f"{loss.value:.1f} points lost ({loss.metric}, {loss.frames} frames)" if loss.value > budget else ""
+    return loss.shortfall(budget)
 
 
 def _scores_differ(first: Engine, second: Engine, frame: NDArray[np.uint8]) -> bool:

@@ -105,11 +105,10 @@ def build_engine(
 
 
 def _refuse_loss(candidate: Candidate, accuracy: tuple[MeasuredAccuracy, ...], budget: float) -> None:
-    over = [one for one in accuracy if one.judged == "proven" and one.high > budget]
-    if over:
-        lost = f"up to {over[0].high:.1f} points lost on {over[0].frames} frames of {over[0].data}, the budget is {budget:g}"
-        what = f"{candidate.engine} of {candidate.facts.card.name}"
-        raise EngineError(f"{what} is refused: {lost}", "give a greater --budget, or --accept-loss")
+    for one in accuracy:
+        if one.judged == "proven" and (why := one.shortfall(budget)):
+            what = f"{candidate.engine} of {candidate.facts.card.name}"
+            raise EngineError(f"{what} is refused: {why} (of {one.data})", "give a greater --budget, or --accept-loss")
 
 
 def _open(candidate: Candidate, profile: Profile, cache: EngineCache, say: Say) -> Engine:

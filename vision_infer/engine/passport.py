@@ -19,6 +19,15 @@ from vision_infer.core.errors import EngineError
 SUFFIX = ".passport.json"
 """how the file of a passport that travels with a graph ends"""
 
+LEAST_FOUND = 98.0
+"""per cent of FP32's detections at the model's own score threshold that have to be found again"""
+LEAST_IOU = 0.93
+"""mean, of what is found again"""
+MOST_COUNT = 2.0
+"""per cent by which the number of detections at that threshold may differ from FP32's, either way"""
+MOST_SCORE = 0.03
+"""by which the mean score of what is found again may differ from FP32's, either way"""
+
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 Share = Annotated[float, Field(ge=0)]
 
@@ -66,6 +75,34 @@ class DeviceFacts(_Part):
         return family, bool(has & int8), bool(has & {"avx512_bf16", "amx_bf16", "bf16"}), "avx512_fp16" in has
 
 
+class MeasuredDrift(_Part):
+    """What a user sees of it: detections at the model's own score threshold, against FP32's on the same frames."""
+
+    threshold: float = Field(description="the model's own score threshold, 0–1")
+    objects: int = Field(ge=0, description="FP32's detections")
+    count: float = Field(description="change of the number of detections, per cent")
+    count_low: float = Field(description="lower end of its 95 % interval")
+    count_high: float = Field(description="upper end")
+    score: float = Field(description="mean change of the scores of what is found again")
+    score_difference: Share = Field(description="mean of the changes' absolute values")
+    found: Share = Field(description="FP32's detections that are found again, per cent: IoU of 0.5, half the threshold")
+    iou: Share = Field(description="mean overlap of what is found again")
+
+    def shortfall(self) -> str:
+        """Why it is not good enough; empty if it is."""
+        if self.found < LEAST_FOUND:
+            return f"only {self.found:.1f} % of FP32's detections found again, and {LEAST_FOUND:g} % have to be"
+        if self.iou < LEAST_IOU:
+            return f"the boxes that are found again overlap by {self.iou:.3f} only, and {LEAST_IOU:g} it has to be"
+        if abs(self.count) > MOST_COUNT:
+            interval = f"{self.count_low:+.1f} to {self.count_high:+.1f}"
+            told = f"its detections at {self.threshold:g} change in number by {self.count:+.1f} % ({interval})"
+            return f"{told}, and {MOST_COUNT:g} % they may"
+        if abs(self.score) > MOST_SCORE:
+            return f"its scores change by {self.score:+.3f} in the mean, and {MOST_SCORE:g} they may"
+        return ""
+
+
 class MeasuredAccuracy(_Part):
     """How far the results are from those of FP32, or from the truth."""
 
@@ -77,6 +114,15 @@ class MeasuredAccuracy(_Part):
     data_sha256: Sha256 = ""
     frames: int = Field(ge=0)
     judged: Literal["proven", "not proven"] = Field(description="whether the frames were enough to tell")
+    drift: MeasuredDrift | None = Field(default=None, description="of a detector")
+
+    def shortfall(self, budget: float) -> str:
+        """Why it is not good enough, whether it is proven or not; empty if it is.
+
+        Args:
+            budget: points that may be lost, at the upper end of the interval.
+        """
+        return why_short(self.value, self.low, self.high, self.frames, self.drift, budget)
 
 
 class MeasuredSpeed(_Part):
@@ -123,6 +169,10 @@ class Passport(_Part):
         """The accuracy that decides: of what is proven, the greatest loss at the interval's upper end; None where nothing is."""
         return max((one for one in self.accuracy if one.judged == "proven"), key=lambda one: one.high, default=None)
 
+    def shortfall(self, budget: float) -> str:
+        """Why what is proven of its accuracy is not good enough; empty if it is, or if nothing is proven."""
+        return next((why for one in self.accuracy if one.judged == "proven" and (why := one.shortfall(budget))), "")
+
     def fastest(self) -> MeasuredSpeed | None:
         """The speed in the configuration that gave the most pictures a second; None where none was measured."""
         return max(self.speed, key=lambda one: one.fps, default=None)
@@ -139,6 +189,24 @@ class Passport(_Part):
     def to_json(self) -> str:
         """The passport as its file holds it."""
         return self.model_dump_json(indent=1) + "\n"
+
+
+def why_short(value: float, low: float, high: float, frames: int, drift: MeasuredDrift | None, budget: float) -> str:
+    """Why an engine's accuracy is not good enough; empty if it is.
+
+    Args:
+        value: points lost.
+        low: lower end of its interval.
+        high: upper end, which has to be within the budget.
+        frames: on which it was measured.
+        drift: of a detector, where it was measured.
+        budget: points.
+    """
+    told = f"{value:.1f} points lost ({low:.1f} to {high:.1f}) on {frames} frames"
+    if not high <= budget:  # also for NaN
+        return f"{told}, the budget is {budget:g}"
+    why = "" if drift is None else drift.shortfall()
+    return f"{told}, but {why}" if why else ""
 
 
 def summarise(card: ModelCard) -> CardSummary:

@@ -24,38 +24,21 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Letterbox
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.passport import MeasuredAccuracy, MeasuredDrift, why_short
 from vision_infer.precision.average_precision import match_classes, mean_precision
+from vision_infer.precision.drift import FOUND_IOU, Interval, Seen, interval, sample_weights, see
 from vision_infer.precision.frames import FrameSet
 from vision_infer.precision.vectors import Outputs, VectorComparison, compare_embeddings, compare_scores
 
-SAMPLES = 400
-"""of the bootstrap over frames"""
 FRAMES_NEEDED = 100
 OBJECTS_NEEDED = 100
 """objects of FP32's; with fewer of either nothing is proven"""
 LOW_SCORE = 0.05
 """least score of the detections that average precision looks at"""
-FOUND_IOU = 0.5
-LEAST_FOUND = 98.0
-"""per cent of FP32's confident detections that have to be found again: average precision does not see that all scores fall"""
-LEAST_IOU = 0.93
-"""mean, of what is found again"""
 TYPICAL_MAP = 40.0
 """of a network whose card names none"""
 _LEAST_JUDGE = 0.3
 """average precision that FP32 has against its mirrored self; below, the mirror is no judge: text reads differently there"""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure and the 95 % interval of its bootstrap over frames."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +75,8 @@ class Agreement:
     classes: tuple[ClassAgreement, ...] = ()
     worst: tuple[int, ...] = ()
     """numbers of the frames that differ most, the worst first"""
+    drift: MeasuredDrift | None = None
+    """of a detector: what changes at the model's own score threshold"""
 
     def shortfall(self, budget: float) -> str:
         """Why it is not good enough, whether it is proven or not; empty if it is.
@@ -99,15 +84,32 @@ class Agreement:
         Args:
             budget: points that may be lost.
         """
-        lost, found, iou = self.lost, self.figures.get("found_again", 100.0), self.figures.get("mean_iou", 1.0)
-        told = f"{lost.value:.1f} points lost ({lost.low:.1f} to {lost.high:.1f}) on {self.frames} frames"
-        if not lost.high <= budget:  # also for NaN
-            return f"{told}, the budget is {budget:g}"
-        if found < LEAST_FOUND:
-            return f"{told}, but only {found:.1f} % of FP32's detections found again, and {LEAST_FOUND:g} % have to be"
-        if iou < LEAST_IOU:
-            return f"{told}, but the boxes that are found again overlap by {iou:.3f} only, and {LEAST_IOU:g} it has to be"
-        return ""
+        lost = self.lost
+        return why_short(lost.value, lost.low, lost.high, self.frames, self.drift, budget)
+
+    def told(self) -> str:
+        """What is lost, in a few words."""
+        count = "" if self.drift is None else f", {self.drift.count:+.1f} % detections"
+        return f"{self.lost} points lost{count}"
+
+    def measured(self, data: str, data_sha256: str = "") -> MeasuredAccuracy:
+        """What a passport keeps of it.
+
+        Args:
+            data: what it was judged on, in words.
+            data_sha256: checksum of those frames.
+        """
+        return MeasuredAccuracy(
+            metric=self.metric,
+            value=round(self.lost.value, 3),
+            low=round(self.lost.low, 3),
+            high=round(self.lost.high, 3),
+            data=data,
+            data_sha256=data_sha256,
+            frames=self.frames,
+            judged="proven" if self.proven else "not proven",
+            drift=self.drift,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -159,7 +161,7 @@ class Judge:
         outputs = run_frames(engine, [self.frames.pixels[frame]])
         layout = [self.frames.letterboxes[frame]]
         both = (self._outputs[frame], outputs[0])
-        first, second = (_select([one], layout, self.card, self.card.confidence)[0] for one in both)
+        first, second = (select_all([one], layout, self.card, self.card.confidence)[0] for one in both)
         return first, second
 
 
@@ -192,15 +194,15 @@ class _DetectionJudge:
         self, card: ModelCard, layouts: Sequence[Letterbox], outputs: Sequence[Outputs], mirrored: Sequence[Outputs]
     ) -> None:
         self._card, self._layouts = card, layouts
-        self._shown = _select(outputs, layouts, card, card.confidence)
+        self._shown = select_all(outputs, layouts, card, card.confidence)
         self.objects = sum(map(len, self._shown))
         if self.objects == 0:
             message = f"{card.name}: FP32 finds nothing on the {len(layouts)} frames, so that nothing can be compared"
             raise ModelError(message, "give frames that show what the network finds, or lower the confidence on its card")
         self._weights = sample_weights(len(layouts))
-        low = _select(outputs, layouts, card, LOW_SCORE)
+        low = select_all(outputs, layouts, card, LOW_SCORE)
         turned = [_mirror(one, card.input.width) for one in mirrored]
-        self._truth = _select(turned, layouts, card, card.confidence)
+        self._truth = select_all(turned, layouts, card, card.confidence)
         self._own = self._against(self._truth, low)
         self.mirror = bool(self._own[0] >= _LEAST_JUDGE) and sum(map(len, self._truth)) * 2 >= self.objects
         if not self.mirror:
@@ -213,21 +215,15 @@ class _DetectionJudge:
     def compare(self, outputs: Sequence[Outputs]) -> Agreement:
         """Another engine's outputs for the same frames."""
         card = self._card
-        low = _select(outputs, self._layouts, card, LOW_SCORE)
-        shown = [one[one.scores >= np.float32(card.confidence)] for one in low]
-        again = [one[one.scores >= np.float32(card.confidence / 2)] for one in low]
+        low = select_all(outputs, self._layouts, card, LOW_SCORE)
         share = 1 - self._against(self._truth, low) / self._own
         reference = published_map(card)
         lost = interval((TYPICAL_MAP if reference is None else reference) * share)
         strict = interval(100 * self._against(self._shown, low))
-        differences = [compare(a, b, FOUND_IOU) for a, b in zip(self._shown, again, strict=True)]
-        ious = np.concatenate([one.ious for one in differences])
-        changes = np.concatenate([one.score_changes for one in differences])
-        found = [np.isin(np.arange(len(a)), one.pairs[:, 0]) for a, one in zip(self._shown, differences, strict=True)]
-        again_rates = self._weights @ [float(one.sum()) for one in found] / (self._weights @ [float(one.size) for one in found])
-        rate = interval(100 * again_rates)
-        size = [float((~one).sum()) + (1 - difference.ious).sum() + np.abs(difference.score_changes).sum()
-                for one, difference in zip(found, differences, strict=True)]  # fmt: skip
+        seen = see(self._shown, low, card.confidence, self._weights)
+        drift = seen.drift
+        size = [missed + (1 - one.ious).sum() + np.abs(one.score_changes).sum()
+                for missed, one in zip(seen.missed, seen.differences, strict=True)]  # fmt: skip
         judge = "its mirrored self" if self.mirror else "itself"
         scale = f"published mAP {reference:g}" if reference is not None else f"an mAP of {TYPICAL_MAP:g}"
         frames = len(self._layouts)
@@ -238,28 +234,31 @@ class _DetectionJudge:
             self.objects,
             frames >= FRAMES_NEEDED and self.objects >= OBJECTS_NEEDED,
             {
-                "found_again": rate.value,
-                "found_again_low": rate.low,
-                "mean_iou": float(ious.mean()) if ious.size else 0.0,
+                "found_again": drift.found,
+                "found_again_low": seen.found_low,
+                "mean_iou": drift.iou,
                 "agreement": strict.value,
                 "agreement_low": strict.low,
-                "score_change": float(changes.mean()) if changes.size else 0.0,
-                "score_difference": float(np.abs(changes).mean()) if changes.size else 0.0,
-                "count_change": 100 * (sum(map(len, shown)) - self.objects) / self.objects,
+                "score_change": drift.score,
+                "score_difference": drift.score_difference,
+                "count_change": drift.count,
+                "count_change_low": drift.count_low,
+                "count_change_high": drift.count_high,
             },
-            self._by_class(shown, again),
+            self._by_class(seen),
             tuple(int(number) for number in np.argsort(size)[::-1][:6] if size[number] > 0),
+            drift,
         )
 
-    def _by_class(self, shown: Sequence[Detections], again: Sequence[Detections]) -> tuple[ClassAgreement, ...]:
+    def _by_class(self, seen: Seen) -> tuple[ClassAgreement, ...]:
         kinds, counts = np.unique(np.concatenate([one.class_ids for one in self._shown]), return_counts=True)
         rows = []
         for kind, count in sorted(zip(kinds.tolist(), counts.tolist(), strict=True), key=lambda one: -one[1]):
             ours = [one[one.class_ids == kind] for one in self._shown]
-            pairs = [compare(a, b[b.class_ids == kind], FOUND_IOU) for a, b in zip(ours, again, strict=True)]
+            pairs = [compare(a, b[b.class_ids == kind], FOUND_IOU) for a, b in zip(ours, seen.again, strict=True)]
             ious = np.concatenate([one.ious for one in pairs])
             changes = np.concatenate([one.score_changes for one in pairs])
-            change = sum(int((one.class_ids == kind).sum()) for one in shown) - count
+            change = sum(int((one.class_ids == kind).sum()) for one in seen.shown) - count
             means = (float(ious.mean()), float(changes.mean())) if ious.size else (0.0, 0.0)
             rows.append(ClassAgreement(self._card.label(kind), count, len(ious), change, *means))
         return tuple(rows)
@@ -270,7 +269,8 @@ def published_map(card: ModelCard) -> float | None:
     return next((one.value for one in card.accuracy if "map" in one.metric.lower() and 0 < one.value <= 100), None)
 
 
-def _select(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: ModelCard, score: float) -> list[Detections]:
+def select_all(outputs: Sequence[Outputs], layouts: Sequence[Letterbox], card: ModelCard, score: float) -> list[Detections]:
+    """What each frame's outputs show from a score on, after NMS, in the source's pixels."""
     selector = Selector(score, card.iou)
     return [
         select((one["boxes"], one["scores"], one["class_ids"]), [layout], selector)[0]
@@ -282,18 +282,6 @@ def _mirror(outputs: Outputs, width: int) -> Outputs:
     boxes = outputs["boxes"][..., [2, 1, 0, 3]].copy()
     boxes[..., 0::2] = width - boxes[..., 0::2]
     return {**outputs, "boxes": boxes}
-
-
-def sample_weights(frames: int) -> NDArray[np.float64]:
-    """How often each frame counts: once in the first row, as a bootstrap draws them in the others; the same in every process."""
-    draws = np.random.default_rng(0).multinomial(frames, np.full(frames, 1 / frames), SAMPLES)
-    return np.vstack((np.ones(frames), draws)).astype(np.float64)
-
-
-def interval(samples: NDArray[np.float64]) -> Interval:
-    """The figure of the frames as they are, which comes first, and the interval of the others."""
-    low, high = np.nanpercentile(samples[1:], (2.5, 97.5)) if np.isfinite(samples[1:]).any() else (np.nan, np.nan)
-    return Interval(float(samples[0]), float(low), float(high))
 
 
 def _judged(comparison: VectorComparison) -> Agreement:

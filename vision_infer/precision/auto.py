@@ -12,7 +12,7 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.known import try_here
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.passport import MeasuredAccuracy
-from vision_infer.precision.agreement import Agreement, Judge
+from vision_infer.precision.agreement import Judge
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
 from vision_infer.stream.redact import redact
 
@@ -67,22 +67,4 @@ class _Judged:
     def __call__(self, first: Engine, second: Engine) -> MeasuredAccuracy:
         if self._judge is None:
             self._judge = Judge(first, self._frames)
-        return measured(self._judge.compare(second), self._told)
-
-
-def measured(agreement: Agreement, data: str) -> MeasuredAccuracy:
-    """What a passport keeps of an agreement.
-
-    Args:
-        agreement: with FP32.
-        data: what it was judged on, in words.
-    """
-    return MeasuredAccuracy(
-        metric=agreement.metric,
-        value=round(agreement.lost.value, 3),
-        low=round(agreement.lost.low, 3),
-        high=round(agreement.lost.high, 3),
-        data=data,
-        frames=agreement.frames,
-        judged="proven" if agreement.proven else "not proven",
-    )
+        return self._judge.compare(second).measured(self._told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from vision_infer.core.errors import ModelError, StreamError
 from vision_infer.core.geometry import Letterbox, letterbox
 from vision_infer.engine.engine import Engine, HostSlot
 from vision_infer.precision.accuracy import EVALUATION_IOU, LOW_CONFIDENCE, category_ids, read_annotations
-from vision_infer.precision.agreement import FRAMES_NEEDED, OBJECTS_NEEDED, Agreement, interval, run_frames, sample_weights
+from vision_infer.precision.agreement import FRAMES_NEEDED, LOW_SCORE, OBJECTS_NEEDED, Agreement, run_frames, select_all
 from vision_infer.precision.average_precision import average_precision, match_classes
+from vision_infer.precision.drift import interval, sample_weights, see
 from vision_infer.precision.proof import Compare, open_reference
+from vision_infer.precision.vectors import Outputs
 from vision_infer.stream.images import read_image
 from vision_infer.stream.picture import ArrayPicture
 
@@ -79,7 +81,9 @@ class LabelledJudge:
             kinds = np.array([numbers[one["category_id"]] for one in boxes], np.int32)
             self._truth.append(Detections(corners, np.ones(len(boxes), np.float32), kinds))
         self._weights = sample_weights(len(self._truth))
-        self._own = self._measure(engine)
+        outputs = run_frames(engine, list(self._pixels))
+        self._own = self._measure(outputs)
+        self._shown = select_all(outputs, self.layouts, card, card.confidence)
 
     def _read(self, path: Path, card: ModelCard) -> NDArray[np.uint8]:
         picture = ArrayPicture(read_image(str(path)))
@@ -89,13 +93,13 @@ class LabelledJudge:
         self.layouts.append(layout)
         return slot.pixels
 
-    def _measure(self, engine: Engine) -> NDArray[np.float64]:
+    def _measure(self, outputs: Sequence[Outputs]) -> NDArray[np.float64]:
         """mAP, the mean over classes as COCO has it, for the pictures as they are and for each draw of them."""
         iou = None if self._card.iou is None else max(EVALUATION_IOU, self._card.iou)
         selector = Selector(LOW_CONFIDENCE, iou)
         found = [
             select((one["boxes"], one["scores"], one["class_ids"]), [layout], selector)[0]
-            for one, layout in zip(run_frames(engine, list(self._pixels)), self.layouts, strict=True)
+            for one, layout in zip(outputs, self.layouts, strict=True)
         ]
         by_class = [average_precision(one, self._weights) for one in match_classes(self._truth, found).values()]
         with np.errstate(invalid="ignore"):
@@ -103,7 +107,11 @@ class LabelledJudge:
 
     def compare(self, engine: Engine) -> Agreement:
         """What another engine loses."""
-        theirs = self._measure(engine)
+        outputs, card = run_frames(engine, list(self._pixels)), self._card
+        theirs = self._measure(outputs)
+        seen = None
+        if any(map(len, self._shown)):
+            seen = see(self._shown, select_all(outputs, self.layouts, card, LOW_SCORE), card.confidence, self._weights)
         objects = sum(map(len, self._truth))
         return Agreement(
             interval(100 * (self._own - theirs)),
@@ -112,4 +120,5 @@ class LabelledJudge:
             objects,
             len(self._pixels) >= FRAMES_NEEDED and objects >= OBJECTS_NEEDED,
             {"map_fp32": 100 * float(self._own[0]), "map": 100 * float(theirs[0])},
+            drift=None if seen is None else seen.drift,
         )

@@ -20,7 +20,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.engine_key import file_sha256, runtime_version
 from vision_infer.engine.measure import Faster, Rounds, estimate, faster, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarise
+from vision_infer.engine.passport import MeasuredSpeed, Passport, Sources, summarise
 from vision_infer.precision.agreement import Agreement
 
 NS_PER_S = 1_000_000_000
@@ -94,7 +94,7 @@ def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] 
             say(f"{runtime}: {error.message}")
             problem = error
             continue
-        say(f"{engine.name}: {agreement.lost} points lost on {agreement.frames} frames")
+        say(f"{engine.name}: {agreement.told()} on {agreement.frames} frames")
         found[runtime] = (agreement, seconds, fresh_memory(graph, runtime))
     if not found:
         assert problem is not None
@@ -161,18 +161,7 @@ def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYST
         tools={name: importlib.metadata.version(name) for name in TOOLS if _installed(name)} | {"fp32": origin.fp32_sha256},
         device=this_device(),
         precision=dict(origin.layers),
-        accuracy=(
-            MeasuredAccuracy(
-                metric=agreement.metric,
-                value=round(agreement.lost.value, 3),
-                low=round(agreement.lost.low, 3),
-                high=round(agreement.lost.high, 3),
-                data=origin.data,
-                data_sha256=origin.evaluation_sha256,
-                frames=agreement.frames,
-                judged="proven" if agreement.proven else "not proven",
-            ),
-        ),
+        accuracy=(agreement.measured(origin.data, origin.evaluation_sha256),),
         speed=(
             MeasuredSpeed(
                 batch=1,

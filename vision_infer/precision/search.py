@@ -111,7 +111,7 @@ class Search:
                 self._say(f"calibration {method}: {error.message}")
                 last = error
                 continue
-            self._say(f"calibration {method}: {agreement.lost} points lost")
+            self._say(f"calibration {method}: {agreement.told()}")
             if best is None or agreement.lost.high < best[0]:
                 best = (agreement.lost.high, method)
                 self._tried[0] = (model, agreement)
@@ -140,7 +140,7 @@ class Search:
             kept = frozenset(one.name for one in layers[:count])
             self._tried[count] = self._try(ranges, replace(recipe, kept=kept))
             agreement = self._tried[count][1]
-            self._say(f"{count} of {len(layers)} layers in FP32: {agreement.lost} points lost")
+            self._say(f"{count} of {len(layers)} layers in FP32: {agreement.told()}")
             if not agreement.shortfall(budget):
                 good = count
             else:
