@@ -26,6 +26,7 @@ class LiveWatch:
         workers: those that are there now.
         stalled: called for each stream that has become so, with what there is to say.
         sample: called about once a second, with the monotonic time.
+        engine_ns: engine time that a stream has used.
     """
 
     def __init__(
@@ -33,11 +34,13 @@ class LiveWatch:
         workers: Callable[[], Sequence[LiveWorker]],
         stalled: Callable[[LiveWorker, str], None],
         sample: Callable[[int], None],
+        engine_ns: Callable[[str], int],
         clock: Clock,
     ) -> None:
         self._workers = workers
         self._stalled = stalled
         self._sample = sample
+        self._engine_ns = engine_ns
         self._clock = clock
         self._sampled_ns = 0
         self._ended = threading.Event()
@@ -53,7 +56,8 @@ class LiveWatch:
         for worker in self._workers():
             live, record = worker.live, worker.record
             if sample:
-                live.rate.sample(now, record.decoded, record.results)
+                engine_ns = self._engine_ns(record.name)
+                live.rate.sample(now, record.decoded, record.results, live.thread_ns, live.convert_ns, engine_ns)
             last = live.last_frame_ns
             if record.state is not StreamState.LIVE or last is None or worker.stopping.is_set():
                 continue

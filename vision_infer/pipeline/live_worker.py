@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -195,6 +196,7 @@ class LiveWorker:
                 self.record.drop(reason, count=count)
                 if reason is DropReason.STALE:
                     self.record.decoded += count
+                self.live.thread_ns = time.thread_time_ns()
 
     def _take(self, frame: Frame) -> None:
         record = self.record
@@ -249,6 +251,7 @@ class _Taken:
         trace.decode_end_ns = now_ns
         record.decode_ns += now_ns - trace.decode_start_ns
         live.clock = trace.clock or None
+        live.thread_ns = time.thread_time_ns()
         self.all_of(source)
 
     def all_of(self, source: Source) -> None:

@@ -149,6 +149,9 @@ class ResultsStage:
             trace.select_start_ns = begin
             trace.select_end_ns = end
             trace.batch = len(message.batch.entries)
+            live = stream.record.live
+            if live is not None:
+                live.convert_ns += trace.preprocess_end_ns - trace.preprocess_start_ns
             self._put_in_order(stream, sequence, one)
 
     def _detections(self, lane: Lane, message: Inferred) -> list[Found]:

@@ -74,8 +74,12 @@ class LiveRecord:
     """of the results of the last minute"""
     age_total: Histogram = field(default_factory=Histogram)
     """of all results"""
-    rate: Rate = field(default_factory=lambda: Rate(2))
-    """frames decoded and results"""
+    thread_ns: int = 0
+    """CPU time of the stream's own thread: what decoding takes, where the decoder has no threads of its own"""
+    convert_ns: int = 0
+    """time in which its pictures were written into slots"""
+    rate: Rate = field(default_factory=lambda: Rate(5))
+    """frames decoded, results, and ``thread_ns``, ``convert_ns`` and the engine's time"""
     flight: FlightRecorder = field(default_factory=FlightRecorder)
     """what became of its frames"""
     changes: deque[StreamEvent] = field(default_factory=lambda: deque(maxlen=CHANGES_KEPT))
@@ -155,6 +159,18 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What a live stream takes, over the last ten seconds or so: seconds of it in each second."""
+
+    thread: float = 0.0
+    """CPU time of its own thread"""
+    convert: float = 0.0
+    """its pictures being written into slots"""
+    engine: float = 0.0
+    """engine time, batches shared out among their frames"""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamStatus:
     """A stream as it is now."""
 
@@ -205,6 +221,7 @@ class StreamStatus:
     """``p50``, ``p95``, ``p99``, ``max`` of the ages of its results in the last minute or so; empty without one"""
     engine_ns: int = 0
     """engine time that it has used"""
+    usage: Usage = field(default_factory=Usage)
     occupancy: Mapping[str, int] = field(default_factory=dict)
     """objects in each zone now"""
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -295,7 +312,7 @@ def live_status_of(
         engine_ns: the engine time that it has used.
         now_ns: monotonic.
     """
-    decoded_fps, result_fps = live.rate.per_second
+    decoded_fps, result_fps, thread, convert, engine = live.rate.per_second
     return replace(
         status_of(record),
         live=True,
@@ -312,6 +329,7 @@ def live_status_of(
         result_fps=round(result_fps, 2),
         age_ms=live.ages.quantiles_ms(now_ns),
         engine_ns=engine_ns,
+        usage=Usage(thread / 1e9, convert / 1e9, engine / 1e9),
         occupancy={} if zones is None else zones.occupancy(),
         counts={} if zones is None else zones.counts(),
     )

@@ -47,6 +47,8 @@ from vision_infer.sink.space import NoSpaceError
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
 from vision_infer.telemetry.account import Busy, StageAccount, Work
+from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
+from vision_infer.telemetry.rolling import Rate
 
 MESSAGES_IN_FLIGHT = 64
 SWAP_TIMEOUT_S = 60.0
@@ -119,9 +121,11 @@ class Supervisor:
         self._watch = LiveWatch(
             self._live_workers,
             lambda worker, reason: self._streams.set_if_in(StreamState.LIVE, worker.record, StreamState.STALLED, reason),
-            self._dispatch.sample,
+            self._sample,
+            self._dispatch.engine_ns,
             clock,
         )
+        self._cpu = Rate(2)
         self._write = Busy()
         self._writes = StageAccount()
         self._error: VisionInferError | None = None
@@ -287,6 +291,12 @@ class Supervisor:
         """Every lane as it is now."""
         return self._lanes.statuses()
 
+    @property
+    def cpu_cores(self) -> tuple[float, float]:
+        """CPU time that this process and all others take, seconds in each second, over the last ten seconds or so."""
+        own, machine = self._cpu.per_second
+        return own / 1e9, max(0.0, machine - own) / 1e9
+
     def records(self) -> list[StreamRecord]:
         """The streams' own counts; exact once the supervisor is closed."""
         return self._streams.records()
@@ -367,6 +377,10 @@ class Supervisor:
         self.close()
 
     # Inside
+
+    def _sample(self, now_ns: int) -> None:
+        self._dispatch.sample(now_ns)
+        self._cpu.sample(now_ns, cpu_ns(), machine_cpu_ns())
 
     def _start_waiting(self) -> None:
         with self._changed:

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 
 def peak_rss_bytes() -> int:
@@ -23,6 +24,17 @@ def peak_rss_bytes() -> int:
 def cpu_ns() -> int:
     """CPU time of all threads of the process, user and system, nanoseconds."""
     return time.process_time_ns()
+
+
+def machine_cpu_ns(stat: Path = Path("/proc/stat")) -> int:
+    """CPU time of all processes of the machine since it was started, nanoseconds; 0 where the system does not tell."""
+    try:
+        user, nice, system, _, _, *interrupts = (
+            int(ticks) for ticks in stat.read_text(encoding="ascii").split("\n", 1)[0].split()[1:8]
+        )
+        return (user + nice + system + sum(interrupts)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def process_age_s() -> float | None:
