@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vision_infer.cli import options
+from vision_infer.cli.plans import (
+    Asked,
+    TypedOptions,
+    build_wanted_plan,
+    plan_line,
+    plan_passports,
+    plan_rows,
+    plan_summary,
+    refuse_for_plans,
+    wanted_plan,
+)
 
 if TYPE_CHECKING:
     from vision_infer.engine.candidates import Candidate
@@ -34,6 +46,7 @@ def list_command(
 
     path, possible = _possible(model, model_dir)
     folder = _folder(engine_dir)
+    plans = plan_rows(folder, path)
     known = passports(possible, folder)
     choice = known_choice(path, folder, BUDGET_POINTS if budget is None else budget)
     rows = []
@@ -45,8 +58,11 @@ def list_command(
         if not json_output:
             mark = "*" if chosen else " "
             typer.echo(f"{mark} {candidate.engine:22} {candidate.graph.name:22} {_told(passport)}")
+    if not json_output:
+        for row in plans:
+            typer.echo(plan_line(row))
     if json_output:
-        _print_json({"engines": rows, "reason": None if choice is None else choice.reason})
+        _print_json({"engines": rows, "plans": plans, "reason": None if choice is None else choice.reason})
     elif choice is not None:
         typer.echo(f"auto takes {choice.reason}")
     else:
@@ -65,8 +81,10 @@ def show(
     from vision_infer.core.errors import EngineError
     from vision_infer.engine.known import passports
 
-    _, possible = _possible(model, model_dir)
-    found = [one for one in passports(possible, _folder(engine_dir)) if engine in (None, one.engine)]
+    path, possible = _possible(model, model_dir)
+    folder = _folder(engine_dir)
+    known = [*passports(possible, folder), *plan_passports(folder, path)]
+    found = [one for one in known if engine in (None, one.engine)]
     if not found:
         raise EngineError(f"{model} has no passport for {engine or 'any engine'}", f"vision-infer engine build {model} makes one")
     if json_output:
@@ -82,7 +100,26 @@ def build(
     engine: Annotated[
         str | None, typer.Option(metavar="NAME", help="This engine of the model only. Default: all that compute in float32.")
     ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With this runtime only: onnxruntime, openvino, tensorrt or tensorrt-rtx.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="P", help="The model's graph in fp32, fp16, bf16 or int8. Default: fp32.")
+    ] = None,
+    gpus: Annotated[
+        list[str] | None,
+        typer.Option("--for", metavar="sm_NN", help="GPUs that TensorRT-RTX builds for. Default: this machine's. Repeatable."),
+    ] = None,
     batch: options.Batch = None,
+    workspace: Annotated[
+        float | None, typer.Option("--workspace-mb", min=1, metavar="MB", help="GPU memory for a layer's intermediate results.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: for later versions with the same major number too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on.")
+    ] = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     budget: Budget = None,
@@ -91,34 +128,60 @@ def build(
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Compile engines, time them in turns with FP32, and write their passports."""
-    from vision_infer.engine.auto import BUDGET_POINTS
-    from vision_infer.engine.build import Profile, build_engine
-    from vision_infer.engine.cache import EngineCache
-    from vision_infer.engine.recipe import candidate_of, find_recipe, read_recipe, recipes_dir
+    """Compile engines, time those of the processor in turns with FP32, and write their passports."""
+    from vision_infer.engine.recipe import find_recipe, network_of, read_recipe, recipes_dir
 
     folder = _folder(engine_dir)
     file = find_recipe(name, (folder, recipes_dir()))
-    if file is not None:
-        recipe = read_recipe(file)
-        network = recipe.network if not recipe.network.endswith(".onnx") else str(file.parent / recipe.network)
-        _, possible = _possible(network, model_dir)
+    recipe = None if file is None else read_recipe(file)
+    network = name if file is None or recipe is None else network_of(recipe, file)
+    asked = Asked(network, recipe, engine, runtime, precision)
+    typed = TypedOptions(tuple(gpus or ()), workspace, version_compatible, hardware_compatible)
+    plan = wanted_plan(asked, typed, batch)
+    made: Iterable[Passport]
+    if plan is None:
+        typed.refuse()
+        made = _build_here(asked, batch, workers, threads, budget, accept_loss, folder, model_dir)
+    else:
+        refuse_for_plans({"--workers": workers, "--threads": threads, "--budget": budget, "--accept-loss": accept_loss or None})
+        made = [build_wanted_plan(plan, folder, model_dir)]
+    passports = []
+    for passport in made:
+        passports.append(passport)
+        if not json_output:
+            typer.echo(f"{passport.engine}: {_told(passport) if plan is None else plan_summary(passport)}")
+    if json_output:
+        _print_json([_plain(one) for one in passports])
+
+
+def _build_here(
+    asked: Asked,
+    batch: int | None,
+    workers: int | None,
+    threads: int | None,
+    budget: float | None,
+    accept_loss: bool,
+    folder: Path,
+    model_dir: Path | None,
+) -> Iterator[Passport]:
+    """Build engines of this machine's processor, one after the other."""
+    from vision_infer.engine.auto import BUDGET_POINTS
+    from vision_infer.engine.build import Profile, build_engine
+    from vision_infer.engine.cache import EngineCache
+    from vision_infer.engine.recipe import candidate_of
+
+    _, possible = _possible(asked.network, model_dir)
+    if asked.recipe is not None:
+        recipe = asked.recipe
         wanted = [candidate_of(recipe, tuple(possible))]
         profile = Profile(batch or recipe.batch, workers or recipe.workers, threads or recipe.threads)
         allowed = recipe.budget if budget is None else budget
     else:
-        _, possible = _possible(name, model_dir)
-        wanted = _wanted(name, possible, engine)
+        wanted = _wanted(asked, possible)
         profile, allowed = Profile(batch or 1, workers, threads or 1), BUDGET_POINTS if budget is None else budget
     cache = EngineCache(folder)
-    made = []
     for candidate in wanted:
-        passport = build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
-        made.append(passport)
-        if not json_output:
-            typer.echo(f"{passport.engine}: {_told(passport)}")
-    if json_output:
-        _print_json([_plain(one) for one in made])
+        yield build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
 
 
 @app.command()
@@ -198,14 +261,21 @@ def _possible(model: str, model_dir: Path | None) -> tuple[Path, list[Candidate]
     return path, possible
 
 
-def _wanted(model: str, possible: list[Candidate], engine: str | None) -> list[Candidate]:
+def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
     from vision_infer.core.errors import EngineError
 
-    if engine is None:
+    if asked.engine is None and asked.runtime is None and asked.precision is None:
         return [one for one in possible if one.lossless]
-    found = [one for one in possible if one.engine == engine]
+    found = [
+        one
+        for one in possible
+        if asked.engine in (None, one.engine)
+        and asked.runtime in (None, one.runtime)
+        and (asked.engine is not None or (one.facts.precision, one.compute) == (asked.precision or "fp32", "f32"))
+    ]
     if not found:
-        raise EngineError(f"{model} has no engine {engine} here", f"there are {', '.join(one.engine for one in possible)}")
+        told = " ".join(filter(None, (asked.engine, asked.runtime, asked.precision)))
+        raise EngineError(f"{asked.network} has no engine {told} here", f"there are {', '.join(one.engine for one in possible)}")
     return found
 
 
@@ -233,12 +303,13 @@ def _told(passport: Passport | None) -> str:
 
 def _page(passport: Passport) -> str:
     card, device = passport.card, passport.device
+    gpu = device.kind == "cuda"
     lines = [
         f"{passport.engine} of {card.name}",
         f"  network    {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no licence'}",
         f"  graph      sha256 {passport.sources.graph}",
-        f"  runtime    {passport.runtime} {passport.runtime_version}, computes in {passport.compute}",
-        f"  device     {device.name} ({' '.join(device.instructions)}), {device.cores} cores",
+        f"  runtime    {passport.runtime} {passport.runtime_version}" + ("" if gpu else f", computes in {passport.compute}"),
+        f"  device     {device.name}" + ("" if gpu else f" ({' '.join(device.instructions)}), {device.cores} cores"),
         f"  precision  {', '.join(f'{group}: {kind}' for group, kind in passport.precision.items()) or 'not told'}",
     ]
     for one in passport.accuracy:

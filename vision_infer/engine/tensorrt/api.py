@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.tensorrt.plan_file import Runtime, capability_number
+from vision_infer.engine.tensorrt.plan_file import RUNTIMES, Runtime, capability_number
 
 TITLES: dict[Runtime, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 MODULES: dict[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -52,6 +53,16 @@ class Api:
 def is_installed(runtime: Runtime) -> bool:
     """Whether a runtime is there, as far as can be told without loading it."""
     return find_spec(MODULES[runtime]) is not None
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of the runtimes that are here and can be loaded."""
+    found: dict[str, str] = {}
+    for runtime in RUNTIMES:
+        if is_installed(runtime):
+            with suppress(EngineError):
+                found[runtime] = load_api(runtime).version
+    return found
 
 
 def load_api(runtime: Runtime) -> Api:

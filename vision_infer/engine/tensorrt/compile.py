@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine_key import file_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
@@ -47,6 +47,18 @@ class PlanOptions:
         parts += ["version-compatible"] if self.version_compatible else []
         parts += ["hardware-compatible"] if self.hardware_compatible else []
         return ", ".join(parts)
+
+
+def check_options(api: Api, options: PlanOptions) -> None:
+    """Refuse what a runtime does not have.
+
+    Raises:
+        UsageError: an option is not for this runtime.
+    """
+    if api.builds_ahead and options.version_compatible:
+        raise UsageError(f"--version-compatible: a plan of {api.title} fits the version that built it", "leave it out")
+    if api.builds_ahead and options.hardware_compatible:
+        raise UsageError(f"--hardware-compatible is not for {api.title}", "name the GPUs instead: --for sm_86 --for sm_89")
 
 
 @dataclass(frozen=True, slots=True)

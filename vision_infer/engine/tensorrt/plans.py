@@ -16,11 +16,11 @@ from vision_infer.engine.candidates import variants
 from vision_infer.engine.engine_key import EngineKey, file_sha256
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
-from vision_infer.engine.tensorrt.api import Api
+from vision_infer.engine.tensorrt.api import Api, installed_versions
 from vision_infer.engine.tensorrt.build_progress import Report
-from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
+from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, check_options, compile_plan
 from vision_infer.engine.tensorrt.plan_file import RUNTIMES, PlanFile, capability_number, parse_plan, runs_on
-from vision_infer.engine.tensorrt.target import Gpu, GpuTarget
+from vision_infer.engine.tensorrt.target import Gpu, GpuTarget, find_gpu
 from vision_infer.engine.tensorrt.timings import keep_timings, read_timings, timings_file
 
 _NS_PER_S = 1_000_000_000
@@ -28,13 +28,20 @@ _NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class PlanJob:
-    """A plan that is wanted."""
+    """A plan that is wanted.
+
+    Raises:
+        UsageError: the runtime has no such option.
+    """
 
     graph: Path
     """the deployment graph"""
     api: Api
     target: GpuTarget
     options: PlanOptions
+
+    def __post_init__(self) -> None:
+        check_options(self.api, self.options)
 
     def key(self) -> EngineKey:
         """What the plan is kept under; reads the graph from end to end."""
@@ -232,6 +239,8 @@ class KeptPlan:
     passport: Passport | None
     graph: str
     """name of the file that it was built of; empty where none of the model's graphs is the one"""
+    not_here: str
+    """why it does not run on this machine; empty if it does"""
 
 
 def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
@@ -243,8 +252,20 @@ def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
     """
     model = read_graph_facts(path).card.name
     entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(RUNTIMES)]
-    names = {file_sha256(graph): graph.name for graph in (path, *variants(path))} if entries else {}
-    return [KeptPlan(one, _read_passport(one, cache), names.get(one.key.graph_sha256, "")) for one in entries]
+    if not entries:
+        return []
+    names = {file_sha256(graph): graph.name for graph in (path, *variants(path))}
+    versions, gpu = installed_versions(), find_gpu()
+    found = []
+    for one in entries:
+        name = names.get(one.key.graph_sha256, "")
+        why = why_not_here(one.key, versions.get(_runtime_of(one.key), ""), gpu) if name else "the graph has changed"
+        found.append(KeptPlan(one, _read_passport(one, cache), name, why))
+    return found
+
+
+def _runtime_of(key: EngineKey) -> str:
+    return key.engine.rsplit("-", 2)[0]
 
 
 def _read_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
@@ -262,7 +283,7 @@ def why_not_here(key: EngineKey, version: str, gpu: Gpu | None) -> str:
         version: of the runtime that is here; empty: it is not.
         gpu: this machine's; None: there is none.
     """
-    runtime = key.engine.rsplit("-", 2)[0]
+    runtime = _runtime_of(key)
     if not version:
         return f"{runtime} is not installed"
     same_major = version.split(".")[0] == key.runtime_version.split(".")[0]
