@@ -37,14 +37,13 @@ def list_engines(context: Shared) -> list[EngineAnswer]:
 
 
 @router.get("/api/v1/engines/{name:path}/passport", tags=["about"], responses=problems(404))
-def get_passport(name: str, context: Shared) -> Passport:
-    """What was measured of an engine that is loaded: its accuracy and speed, on what, and when; 404 where it has no passport."""
+def get_passport(name: str, context: Shared) -> Passport | None:
+    """What was measured of an engine that is loaded: its accuracy and speed, on what, and when; null where it has no passport."""
     backend = context.backend
     lane = next((one for one in backend.lanes() if one.name == name), None)
-    passport = None if lane is None else passport_of(lane, backend.settings)
-    if passport is None:
-        raise Problem("not-found", "no such engine is loaded" if lane is None else f"{lane.engine} has no passport here")
-    return passport
+    if lane is None:
+        raise Problem("not-found", "no such engine is loaded")
+    return passport_of(lane, backend.settings)
 
 
 @router.head("/healthz", include_in_schema=False)

@@ -15,8 +15,8 @@ export class ApiError extends Error {
 
 const TIMEOUT_MS = 15000;
 
-export async function send(method, path, { json, body, type, timeoutMs = TIMEOUT_MS, signal } = {}) {
-  const headers = {};
+export async function send(method, path, { json, body, type, headers: more = {}, keepalive = false, timeoutMs = TIMEOUT_MS, signal } = {}) {
+  const headers = { ...more };
   if (json !== undefined) {
     headers["Content-Type"] = "application/json";
     body = JSON.stringify(json);
@@ -27,7 +27,7 @@ export async function send(method, path, { json, body, type, timeoutMs = TIMEOUT
   let response;
   try {
     const ends = signal ? AbortSignal.any([signal, limit]) : limit;
-    response = await fetch(path, { method, headers, body, cache: "no-store", redirect: "error", signal: ends });
+    response = await fetch(path, { method, headers, body, cache: "no-store", redirect: "error", keepalive, signal: ends });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, limit.aborted ? "the service does not answer in time" : "the service does not answer");

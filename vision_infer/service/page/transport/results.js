@@ -58,7 +58,7 @@ export class Results {
     socket.onmessage = (message) => {
       const row = JSON.parse(message.data);
       if (row.type === "state") this.onState(row);
-      else this.onRow(row);
+      else if (row.stream) this.onRow(row); // not what happens to engines
     };
     socket.onclose = () => {
       if (this.socket !== socket) return;

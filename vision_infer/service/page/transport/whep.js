@@ -31,8 +31,16 @@ export class Whep {
     this.closed = true;
     clearTimeout(this.timer);
     this.leaving.abort();
-    this.pc?.close();
-    if (this.session) send("DELETE", this.session).catch(() => {}); // it is gone, or goes with its time-out
+    const pc = this.pc;
+    if (!this.session) {
+      pc?.close();
+      return;
+    }
+    this.receiver?.track.stop();
+    // In this order: the service would find the connection closed, and know no session any more.
+    send("DELETE", this.session, { keepalive: true, timeoutMs: 2000 })
+      .catch(() => {})
+      .finally(() => pc.close());
   }
 
   // what the browser counted; null before it receives
@@ -73,11 +81,13 @@ export class Whep {
       type: "application/sdp",
       signal: this.leaving.signal,
     });
+    this.etag = answer.headers.get("ETag");
     const place = answer.headers.get("Location");
     this.session = place ? new URL(place, location.href).pathname : null;
     const sdp = await answer.text();
     if (this.closed) {
-      if (this.session) send("DELETE", this.session).catch(() => {});
+      this.closed = false;
+      this.close();
       return;
     }
     await pc.setRemoteDescription({ type: "answer", sdp });
@@ -107,7 +117,8 @@ export class Whep {
     const [ufrag, password] = ["ice-ufrag", "ice-pwd"].map((key) => attribute(this.pc.localDescription.sdp, key));
     const mid = candidate.sdpMid ?? "0";
     const body = `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${password}\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:${mid}\r\na=${candidate.candidate}\r\n`;
-    send("PATCH", this.session, { body, type: "application/trickle-ice-sdpfrag" }).catch(() => {}); // those of the offer may do
+    const headers = this.etag ? { "If-Match": this.etag } : {};
+    send("PATCH", this.session, { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // those of the offer may do
   }
 
   #fail(reason) {

@@ -93,8 +93,8 @@ class EngineCard {
       this.passport,
     );
     getJson(`/api/v1/engines/${encodeURIComponent(engine.name)}/passport`).then(
-      (passport) => this.passport.replaceChildren(...told(passport)),
-      (error) => this.passport.replaceChildren(h("p.quiet", null, error.status === 404 ? "None: nothing was measured of this engine on this machine." : error.message)),
+      (passport) => this.passport.replaceChildren(...(passport ? told(passport) : [h("p.quiet", null, "None: nothing was measured of this engine here.")])),
+      (error) => this.passport.replaceChildren(h("p.quiet", null, error.message)),
     );
   }
 

@@ -32,7 +32,7 @@ export function drawOverlay(canvas, scene) {
     x: (value) => place.left + value * place.scale,
     y: (value) => place.top + value * place.scale,
     edge: { left: place.left, top: place.top, right: element.width - place.left, bottom: element.height - place.top },
-    text: scene.small ? 11 : 13,
+    text: Math.round(Math.min(20, Math.max(scene.small ? 10.5 : 12, element.width / 62))),
     width: scene.small ? 1.5 : 2,
   };
   const options = scene.options;

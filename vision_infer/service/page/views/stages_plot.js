@@ -32,7 +32,7 @@ export class StagesPlot {
       this.#make();
       return;
     }
-    this.plot.setData(this.#data());
+    this.#put();
   }
 
   close() {
@@ -41,6 +41,12 @@ export class StagesPlot {
     this.colours.removeEventListener("change", this.onTheme);
     this.resized.disconnect();
     this.plot?.destroy();
+  }
+
+  #put() {
+    const data = this.#data();
+    this.plot.setData(data);
+    if (this.plot.cursor.idx === null || this.plot.cursor.left < 0) this.plot.setLegend({ idx: data[1].findLastIndex((value) => value !== null) });
   }
 
   #data() {
@@ -72,5 +78,6 @@ export class StagesPlot {
       this.#data(),
       this.element,
     );
+    this.#put();
   }
 }

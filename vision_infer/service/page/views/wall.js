@@ -5,7 +5,7 @@ import { Results } from "/page/transport/results.js";
 import { h, say, flag } from "/page/views/dom.js";
 import { Player } from "/page/views/player.js";
 import { sparkline } from "/page/views/sparkline.js";
-import { count, drops, milliseconds, moment, rate, since, stateOf } from "/page/views/words.js";
+import { drops, milliseconds, moment, rate, since, stateOf } from "/page/views/words.js";
 
 const LEAVE_MS = 2000; // a tile that is scrolled out of sight for a moment goes on
 const SPARK_S = 60;
@@ -131,14 +131,9 @@ class Tile {
       h("a.cover", { href: `#/stream/${encodeURIComponent(name)}`, "aria-label": `Open ${name}` }, this.player.element),
       h("div.line", null, h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name), this.transport, parts.state),
       h("div.line.why", null, parts.reason, parts.since),
-      h("div.line", null, h("span.key", { title: "Age of results when they are complete, p50 / p99 of the last minute" }, "age"), parts.age, this.spark),
-      h(
-        "div.line",
-        null,
-        h("span.key", { title: "Frames a second: wanted / decoded / inferred" }, "fps"),
-        parts.rates,
-        parts.drops,
-      ),
+      h("div.line", { title: "How old results are when they are complete, in the last minute" }, h("span.key", null, "age"), parts.age, this.spark),
+      h("div.line", { title: "Frames a second" }, h("span.key", null, "fps"), parts.rates),
+      h("div.line", null, h("span.key", null, "drops"), parts.drops),
     );
     this.element.dataset.name = name;
   }
@@ -156,13 +151,12 @@ class Tile {
     const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
     say(this.reason, (status ? status.reason || facts : "not opened") || " ");
     this.reason.title = this.reason.textContent;
-    say(this.age, `${milliseconds(status?.age_ms.p50)} / ${milliseconds(status?.age_ms.p99)} ms`);
+    say(this.age, `p50 ${milliseconds(status?.age_ms.p50)}, p99 ${milliseconds(status?.age_ms.p99)} ms`);
     const wanted = status?.wanted_fps ?? null;
-    say(this.rates, `${wanted === null ? "all" : rate(wanted)} / ${rate(status?.decoded_fps)} / ${rate(status?.result_fps)}`);
+    say(this.rates, `${wanted === null ? "all" : rate(wanted)} wanted, ${rate(status?.decoded_fps)} decoded, ${rate(status?.result_fps)} inferred`);
     const lost = drops(status?.dropped);
-    say(this.drops, lost.length ? `dropped ${count(Object.values(status.dropped).reduce((a, b) => a + b, 0))}` : "");
+    say(this.drops, lost.join(", ") || (status ? "none" : "–"));
     this.drops.title = lost.join("\n");
-    if (lost.length) say(this.drops, lost.slice(0, 2).join(", "));
     const values = this.history.series(Date.now(), SPARK_S).map(({ bucket }) => bucket?.age ?? null);
     sparkline(this.spark, values, `Age of the results over the last minute, now ${this.age.textContent}`);
   }
