@@ -70,6 +70,9 @@ def test_the_form_for_tensorrt() -> None:
     zeros = {node.input[2] for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     for tensor in model.graph.initializer:
         assert tensor.name not in zeros or not numpy_helper.to_array(tensor).any(), tensor.name
+    # Nothing stands between a convolution and what is fused with it.
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    assert {node.op_type for node in model.graph.node if dequantized & set(node.input)} == {"Conv"}
 
 
 @pytest.mark.parametrize("form", FORMS)

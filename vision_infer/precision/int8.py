@@ -1,10 +1,11 @@
 """INT8: a deployment graph with QuantizeLinear and DequantizeLinear, in two forms.
 
 **cpu**: activations as uint8, weights as int8 with a scale for each channel, biases as int32. **tensorrt**: both as int8,
-symmetric, biases left in FP32: its parser takes neither uint8 activations nor int32 biases.
+symmetric, biases left in FP32: its parser takes neither uint8 activations nor int32 biases. Only what a convolution reads is
+quantized there: a pair behind it would keep TensorRT from fusing it with its activation function and the sum of a residual.
 
-Convolutions and the activation functions behind them are quantized. What decides boxes and scores by small differences is not:
-the convolutions whose results the head reads, and everything that carries our prefix.
+Convolutions and, for the CPU, the activation functions behind them are quantized. What decides boxes and scores by small
+differences is not: the convolutions whose results the head reads, and everything that carries our prefix.
 """
 
 from __future__ import annotations
@@ -116,6 +117,8 @@ def quantize(
     card = read_card(model, where)
     assert card is not None
     chosen = _chosen_nodes(model, recipe.kept)
+    if recipe.form == "tensorrt":
+        chosen = [node for node in chosen if node.op_type == "Conv"]
     if not any(node.op_type == "Conv" for node in chosen):
         raise ModelError(f"{where}: has no convolution that could be quantized", "use --precision fp16, or leave it in FP32")
     load_onnxruntime()
@@ -128,6 +131,7 @@ def quantize(
     activation = QuantType.QUInt8
     if recipe.form == "tensorrt":
         extra |= {"ActivationSymmetric": True, "QuantizeBias": False, "AddQDQPairToWeight": False}
+        extra["OpTypesToExcludeOutputQuantization"] = ["Conv"]
         activation = QuantType.QInt8
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)  # it names each tensor that it cannot find a range for
