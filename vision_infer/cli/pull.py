@@ -87,7 +87,7 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str]:
             got = download(found.file.url, target, stated, report=report, say=_say)
         file, sha256 = got.path, got.sha256
     if stated is None:
-        typer.echo(f"sha256 {sha256}: its source states none; this one is noted, and must be the same from now on")
+        typer.echo(f"sha256 {sha256}: its source states none; what is fetched later must be the same as what was fetched first")
     else:
         typer.echo(f"its checksum is the one that its source states: {stated}")
     return file, sha256

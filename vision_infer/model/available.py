@@ -116,7 +116,7 @@ def list_available(folder: Path | None = None) -> list[AvailableModel]:
     Raises:
         ModelError: a card is wrong.
     """
-    return [read_available(path) for path in sorted((folder or available_dir()).glob("*.yaml"))]
+    return [read_available((folder or available_dir()) / f"{name}.yaml") for name in available_names(folder)]
 
 
 def find_available(name: str, folder: Path | None = None) -> AvailableModel:

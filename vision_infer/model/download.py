@@ -236,7 +236,7 @@ class _Fetch:
         _version_of(self._part).write_text(json.dumps(version), encoding="utf-8")
 
     def _given_up(self, error: FetchError) -> ModelError:
-        by_hand = f"fetch {shown(self._url)} where it can be reached, and give it with --file PATH"
+        by_hand = "fetch it where it can be reached, and give it with --file PATH"
         if error.offline:
             return ModelError(f"{shown(self._url)}: {error}: this machine seems to be offline", by_hand)
         kept = f"; {self._size() / _MB:.1f} MB are kept, and the same command goes on from there" if self._kept()[0] else ""

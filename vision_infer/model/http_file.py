@@ -136,9 +136,11 @@ def _answer(response: Any) -> Answer:
     if response.status != 206:
         return Answer(response, 0, size, validator)
     match = _RANGE.fullmatch(headers.get("Content-Range", ""))
-    if match is None or (size is not None and size != int(match[2]) - int(match[1]) + 1):
-        raise FetchError("the server sent a part, and not which", again=True)
+    if match is None:
+        raise FetchError("the server sent a part, and does not say which", again=True)
     first, last, total = (int(number) for number in match.groups())
+    if size not in (None, last + 1 - first):
+        raise FetchError("the server contradicts itself: the part that it sends is not as long as it says", again=True)
     if last + 1 != total:
         raise FetchError("the server sent another part than was asked for", again=True)
     return Answer(response, first, total, validator)
@@ -147,7 +149,7 @@ def _answer(response: Any) -> Answer:
 def _refused(error: urllib.error.HTTPError) -> FetchError:
     status = error.code
     if 300 <= status < 400:
-        return FetchError(f"was sent on more than {REDIRECTS_MOST} times, or in a circle")
+        return FetchError(f"was sent on more than {REDIRECTS_MOST} times, in a circle, or to what is no web address")
     if status in (404, 410):
         return FetchError(f"the server has no such file ({status}); it was moved perhaps")
     if status in (401, 403, 407):

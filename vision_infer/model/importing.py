@@ -72,20 +72,18 @@ def import_model(
         file: the .onnx file.
         name: of the model, and so of its folder.
         head: its family; None: recognised.
-        labels: ``"coco"``, a text file with one label a line, or None: those that the file names, else
-            the class number is the label.
+        labels: ``"coco"``, a text file with one label a line, or None: those that the file names, else class numbers.
         fit: how a picture is fitted; None: as usual in the family. So are the next four.
         fill: RGB around the picture.
         color: colour order that the network wants.
         mean: subtracted, in colour order.
         std: divided by, in colour order.
-        inputs: the input sizes, a graph for each, the first one the model's own; empty: the file's, or the family's
-            usual one.
+        inputs: the input sizes, a graph for each, the first one the model's own; empty: the file's, or the family's.
         scores: what its class scores are, where its graph does not tell.
         model_dir: where models are kept.
         candidates: K, the number of boxes for each picture; None: 300.
         overwrite: replace a model of that name.
-        about: further fields of its card that are known of it: licence, accuracy, where the weights come from.
+        about: further fields of its card: licence, accuracy, origin of the weights.
         say: is told what was recognised, and why.
         prove: looks at the graphs before they are put in their place, and raises where they are not right.
 
@@ -99,9 +97,9 @@ def import_model(
     folder = model_dir / name
     if not overwrite:
         refuse_taken(folder)
-    # Whatever is None is left out, so that the defaults come from one place: the head.
-    given: dict[str, Any] = {"fit": fit, "fill": fill, "color": color, "mean": mean, "std": std}
-    given = {key: value for key, value in given.items() if value is not None}
+    options = {"fit": fit, "fill": fill, "color": color, "mean": mean, "std": std}
+    # What is None is left out, so that the defaults come from one place: the head.
+    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     model = read_onnx(file)
     card = read_card(model, file.name)
     if card is not None:

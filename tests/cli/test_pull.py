@@ -1,0 +1,150 @@
+"""``vision-infer model pull``: from a server of this machine to a model that runs, as a person sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import raw_networks as raw
+from tests.cli.conftest import Command
+from tests.model.bad_server import BadServer, Reply
+
+CARD = """
+name: mine
+family: Mine
+license: MIT
+source: https://example.org/mine
+input: { width: 160, height: 96 }
+accuracy: [{ metric: "mAP", dataset: COCO val2017, value: 12.5, source: made up }]
+"""
+IMPORTED = "import: { head: yolox }"
+EXPORTED = 'export: { network: "torchvision:mine" }'
+MAIN = """
+import sys
+from pathlib import Path
+from vision_infer.model import available, download, http_file
+available.available_dir = lambda: Path("catalogue")
+url, sys.argv[1:2] = sys.argv[1], []
+download.ask = lambda _, *rest: http_file.ask(url, *rest)  # the catalogue takes https:// only, and the server has no certificate
+from vision_infer.cli.main import main
+main()
+"""
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """Starts ``vision-infer model pull mine`` with a catalogue of its own."""
+
+    def run(server: BadServer, how: str, checksum: str, *options: str) -> subprocess.Popen[str]:
+        (tmp_path / "catalogue").mkdir(exist_ok=True)
+        file = f'file: {{ url: "https://example.org/mine.bin", read_in: README.md, checksum: "{checksum}" }}'
+        (tmp_path / "catalogue" / "mine.yaml").write_text(f"{CARD}{file}\n{how}\n")
+        words = [sys.executable, "-c", MAIN, server.url, "model", "pull", "mine", *options]
+        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        environment["VISION_INFER_HOME"] = str(tmp_path / "home")
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=environment)
+
+    return run
+
+
+def test_from_the_server_to_a_model_that_runs(start: Start, tmp_path: Path) -> None:
+    data = raw.yolox(tmp_path / "made.onnx").read_bytes()
+    sha256 = hashlib.sha256(data).hexdigest()
+    with BadServer(data, Reply(send=len(data) // 2)) as server:
+        pulling = start(server, IMPORTED, f"sha256:{sha256[:8]}")
+        out, err = pulling.communicate(timeout=120)
+    assert pulling.returncode == 0, err
+    lines = out.splitlines()
+    assert lines[0] == "mine: Mine, MIT, from https://example.org/mine"
+    assert lines[2] == f"its checksum is the one that its source states: sha256 {sha256[:8]}…"
+    assert "mine.bin: proved 160 wide and 96 high, in batches of 1, 2 and 5" in out
+    assert lines[-1].endswith("run it with: vision-infer run VIDEO --model mine")
+    assert "broke off at " in err
+    assert "\r" not in err
+    card = (tmp_path / "home/models/mine/model.yaml").read_text()
+    assert "license: MIT" in card
+    assert "value: 12.5" in card
+    assert f"sha256: {sha256}" in card
+    with BadServer(data) as server:
+        again = start(server, IMPORTED, "")
+        assert "there is a model 'mine'" in again.communicate(timeout=120)[1]
+        assert (again.returncode, server.asked) == (3, [])
+
+
+def test_ctrl_c_keeps_what_has_come(start: Start, tmp_path: Path) -> None:
+    data, waiting = bytes(range(256)) * 1000, threading.Event()
+
+    def hold() -> Reply:
+        waiting.set()
+        return Reply(drip=True)
+
+    with BadServer(data, hold) as server:
+        pulling = start(server, EXPORTED, "")
+        assert waiting.wait(60)
+        part = tmp_path / "home/downloads/mine/mine.bin.part"
+        while not (part.exists() and part.stat().st_size == len(data) - 1):
+            assert pulling.poll() is None
+            time.sleep(0.01)
+        pulling.send_signal(signal.SIGINT)
+        out, err = pulling.communicate(timeout=60)
+        assert pulling.returncode == 130
+        assert err.splitlines() == ["interrupted: 0.3 of 0.3 MB are kept, and the same command goes on from there"]
+        pulling = start(server, EXPORTED, "")
+        out, err = pulling.communicate(timeout=60)
+    assert (pulling.returncode, err) == (0, "")
+    assert server.asked[1].range == f"bytes={len(data) - 1}-"
+    path = tmp_path / "home/downloads/mine/mine.bin"
+    assert path.read_bytes() == data
+    assert "its source states none; what is fetched later must be the same" in out
+    assert out.splitlines()[-1].endswith(f"vision-infer model export torchvision:mine --weights {path} --name mine")
+
+
+def test_without_a_network_a_file_that_was_fetched_by_hand_does(command: Command, tmp_path: Path) -> None:
+    raw.yolox(tmp_path / "by hand.onnx", classes=80)
+    done = command("model", "pull", "yolox-tiny", "--file", "by hand.onnx", "--name", "own")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "run it with: vision-infer run VIDEO --model own" in done.stdout
+    assert command("model", "pull", "ssdlite320", "--file", "by hand.onnx").stderr.startswith(
+        "error: by hand.onnx: its checksum is wrong: "
+    )
+    done = command("model", "pull", "dfine-n", "--file", "by hand.onnx")
+    assert done.returncode == 3, "it is no D-FINE"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["yolox-nan"], "error: 'yolox-nan' is not in the catalogue: did you mean yolox-nano"),
+        (["deimv2-n"], "error: deimv2-n: its authors offer it on a page only: https://huggingface.co/"),
+        (["yolox-s", "--file", "nothing.onnx"], "error: nothing.onnx: no such file"),
+        (["dfine-n", "--file", "nothing.onnx"], "error: nothing.onnx: cannot be read"),
+    ],
+)
+def test_what_cannot_be_pulled_is_said_in_a_line(command: Command, arguments: list[str], says: str) -> None:
+    done = command("model", "pull", *arguments)
+    assert done.returncode == 3
+    assert done.stderr.startswith(says)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_catalogue_is_listed_and_shown(command: Command) -> None:
+    rows = json.loads(command("model", "list", "--available", "--json").stdout)
+    assert {"yolox-nano", "rfdetr-nano", "resnet50"} <= {row["name"] for row in rows}
+    assert not any(row["here"] for row in rows)
+    lines = command("model", "list", "--available").stdout.splitlines()
+    assert len(lines) == len(rows)
+    assert "yolox-nano  YOLOX  detect, 416x416, mAP 0.50:0.95 25.8 on COCO val2017, Apache-2.0" in lines
+    shown = command("model", "show", "dfine-n").stdout
+    assert shown.startswith("# not here yet: vision-infer model pull dfine-n\nname: dfine-n\n")

@@ -1,0 +1,93 @@
+"""The catalogue: every card is loaded, and says what a person has to know before he fetches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from vision_infer.core.errors import ModelError
+from vision_infer.model.available import available_dir, available_names, find_available, list_available, read_available
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.heads import head_names
+
+OPEN = {"Apache-2.0", "BSD-3-Clause", "MIT"}
+FAMILIES = {"YOLOX", "NanoDet-Plus", "DEIMv2", "D-FINE", "RT-DETRv2", "RF-DETR", "torchvision"}
+CARD = """
+name: mine
+family: Mine
+license: MIT
+source: https://example.org/mine
+input: { width: 32, height: 32 }
+accuracy: [{ metric: "mAP", dataset: COCO, value: 1 }]
+file: { url: "https://example.org/mine.onnx", read_in: README.md }
+import: { head: yolox, labels: coco }
+"""
+
+
+@pytest.mark.parametrize("name", available_names())
+def test_every_card_is_whole(name: str) -> None:
+    card = find_available(name)
+    assert card.license in OPEN
+    assert card.family in FAMILIES
+    assert all(figure.dataset and figure.source for figure in card.accuracy)
+    assert card.file.read_in
+    assert card.import_ is None or card.import_.head in head_names()
+    place = urlsplit(card.file.url or card.file.page)
+    assert place.scheme == "https"
+    assert "@" not in place.netloc
+    assert not place.query
+    if card.family == "torchvision":
+        stated = card.file.stated
+        assert stated is not None
+        assert card.file.name.rpartition("-")[2].startswith(stated.digits)
+
+
+def test_each_family_is_there() -> None:
+    cards = list_available()
+    assert {card.family for card in cards} == FAMILIES
+    assert len({card.file.url for card in cards if card.file.url}) == sum(bool(card.file.url) for card in cards)
+    assert [card.name for card in cards] == list(available_names())
+
+
+def test_it_lies_where_the_wheel_takes_it_from() -> None:
+    assert available_dir().parent.joinpath("nanodet-416").is_dir()
+
+
+def test_a_name_that_is_nearly_right() -> None:
+    with pytest.raises(ModelError, match="did you mean yolox-nano"):
+        find_available("yolox-nan")
+    with pytest.raises(ModelError, match="'vision-infer model pull yolox-nano' fetches it"):
+        resolve_model("yolox-nano", Path("/nonexistent"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("https://example.org/mine.onnx", "http://example.org/mine.onnx", "must be https://"),
+        ('url: "https://example.org/mine.onnx", ', "", "needs a url or a page"),
+        ("import: { head: yolox, labels: coco }", "", "needs import or export"),
+        ("read_in: README.md", "read_in: README.md, checksum: abc", "write sha256:"),
+        ("license: MIT", "", "license"),
+        ("name: mine", "name: other", "is called 'other' inside"),
+        ("name: mine", "name: [", "cannot be read"),
+        ("width: 32", "width: .inf", "input.width"),
+    ],
+)
+def test_a_card_that_is_wrong(tmp_path: Path, before: str, after: str, says: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(CARD)
+    assert read_available(path).file.name == "mine.onnx"
+    assert before in CARD
+    path.write_text(CARD.replace(before, after))
+    with pytest.raises(ModelError) as caught:
+        read_available(path)
+    assert says in str(caught.value)
+
+
+def test_the_name_of_a_file_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for url in ("https://example.org/..", "https://example.org/a/..%2F..%2Fx", "https://example.org/", "https://example.org/.x"):
+        path.write_text(CARD.replace("https://example.org/mine.onnx", url))
+        assert read_available(path).file.name == "weights"
