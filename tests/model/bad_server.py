@@ -44,6 +44,13 @@ class Reply:
     """None: the server's file"""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that leaves is no news."""
+
+
 class BadServer:
     """A context manager: answers each request with the next reply, and well when there is none left.
 
@@ -70,9 +77,7 @@ class BadServer:
                 reply = outer._replies.pop(0) if outer._replies else Reply()
                 outer._answer(self, reply() if callable(reply) else reply)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign] - a client that leaves is no news
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}/network.onnx"
 

@@ -342,7 +342,7 @@ def test_an_interrupted_one_keeps_what_has_come(pull: Pull) -> None:
 
 def test_of_two_at_once_one_waits_and_finds_it_there(pull: Pull, tmp_path: Path) -> None:
     second, waiting = Pull(tmp_path), threading.Event()
-    second.said = _Signal(waiting)  # type: ignore[assignment]
+    second.said = _Signal(waiting)
 
     def hold() -> Reply:
         other.start()

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from vision_infer import __version__
-
 REDIRECTS_MOST = 5
 _AGAIN_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OFFLINE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNREFUSED})
@@ -95,7 +93,7 @@ def ask(url: str, start: int, validator: str, timeout_s: float) -> Answer:
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise FetchError("is no address of the web")
-    headers = {"User-Agent": f"vision-infer/{__version__}", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": "vision-infer", "Accept-Encoding": "identity"}
     if start and validator:
         headers |= {"Range": f"bytes={start}-", "If-Range": validator}
     opener = urllib.request.build_opener(_Redirects())
