@@ -63,6 +63,7 @@ def import_model(
     candidates: int | None = None,
     overwrite: bool = False,
     about: Mapping[str, Any] | None = None,
+    others: Mapping[Size, Path] | None = None,
     say: Say = lambda _: None,
     prove: Callable[[Proposal], None] | None = None,
 ) -> Path:
@@ -84,6 +85,7 @@ def import_model(
         candidates: K, the number of boxes for each picture; None: 300.
         overwrite: replace a model of that name.
         about: further fields of its card: licence, accuracy, origin of the weights.
+        others: files of the same network for other input sizes; for those without one the file is rewritten.
         say: is told what was recognised, and why.
         prove: looks at the graphs before they are put in their place, and raises where they are not right.
 
@@ -109,11 +111,12 @@ def import_model(
         card = _renamed(model, card, name, file)
         _put(folder, file, card, {card.input_size: model}, {}, (card.input_size,), None, overwrite, prove)
         return folder / GRAPH_FILE
-    networks, own = _prepare_all(model, file, head, inputs, scores)
+    files = dict(others or {})
+    networks, own = _prepare_all(model, file, head, inputs, scores, files)
     sizes = tuple(dict.fromkeys(inputs)) or tuple(networks)[:1]
     card = _card_of(networks[sizes[0]], file, name, head, labels, given, say).model_copy(update=dict(about or {}))
     graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, say)
-    sources = {size: file if own in (None, size) else network.model for size, network in networks.items()}
+    sources = {size: files.get(size, file if own in (None, size) else network.model) for size, network in networks.items()}
     _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
     return folder / GRAPH_FILE
 
@@ -127,12 +130,19 @@ def _renamed(model: onnx.ModelProto, card: ModelCard, name: str, file: Path) -> 
 
 
 def _prepare_all(
-    model: onnx.ModelProto, file: Path, head: str | None, inputs: tuple[Size, ...], scores: ScoreKind | None
+    model: onnx.ModelProto,
+    file: Path,
+    head: str | None,
+    inputs: tuple[Size, ...],
+    scores: ScoreKind | None,
+    files: Mapping[Size, Path],
 ) -> tuple[dict[Size, RawNetwork], Size | None]:
     """The network at each size that is asked for, or at its own or its family's; and the size that the file is written for."""
     own = fixed_size(find_image(model, file.name))
     sizes = tuple(dict.fromkeys(inputs)) or _usual_sizes(model, head) or (() if own is None else (own,))
-    networks = {size: prepare_network(model, file.name, size, scores) for size in sizes}
+    networks = {
+        size: prepare_network(read_onnx(files[size]) if size in files else model, file.name, size, scores) for size in sizes
+    }
     if not networks:
         prepare_network(model, file.name)  # says what is missing
     # A network that is rewritten for other sizes is proved at its own as well, where the file itself can be run.

@@ -1,0 +1,105 @@
+"""What torchvision's networks share: building by name, official weights with labels and accuracy, raw heads of detectors."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from vision_infer.core.geometry import Size
+from vision_infer.model.export.family import Built, Family, Order
+from vision_infer.model.export.library import load, quietly
+from vision_infer.model.export.weights import downloaded, load_into, read_weights
+
+OFFICIAL = "torchvision, from download.pytorch.org"
+_METRICS = {"box_map": "mAP 0.50:0.95", "acc@1": "top-1"}
+_DATASETS = {"COCO-val2017": "COCO val2017", "ImageNet-1K": "ImageNet-1K"}
+
+
+def detector(title: str, head: str, names: dict[str, str], outputs: tuple[str, ...], side: int, **card: Any) -> Family:
+    """A family of detectors.
+
+    Args:
+        title: what people call it.
+        head: what decodes it.
+        names: torchvision's names by variant, the smallest first.
+        outputs: keys of what its head gives, in order.
+        side: of the usual input, pixels.
+        card: fields that are not the head's defaults.
+    """
+    build = partial(_build, names=names, outputs=outputs, fields=card, raw=True)
+    return Family(title, head, "detect", "torchvision", tuple(names), OFFICIAL, build, lambda _: Size(side, side))
+
+
+def classifier(title: str, names: dict[str, str], sides: dict[str, int] | None = None) -> Family:
+    """A family of classifiers.
+
+    Args:
+        title: what people call it.
+        names: torchvision's names by variant, the smallest first.
+        sides: of the usual inputs that are not 224, pixels, by variant.
+    """
+    build = partial(_build, names=names, outputs=("logits",), fields={}, raw=False)
+
+    def size(variant: str) -> Size:
+        side = (sides or {}).get(variant, 224)
+        return Size(side, side)
+
+    return Family(title, "classify", "classify", "torchvision", tuple(names), OFFICIAL, build, size)
+
+
+def _build(order: Order, names: dict[str, str], outputs: tuple[str, ...], fields: dict[str, Any], raw: bool) -> Built:
+    models = load("torchvision.models")
+    name = names[order.variant]
+    official = models.get_model_weights(name).DEFAULT
+    categories = tuple(official.meta["categories"])
+    options = {"weights_backbone": None} if raw else {}
+    with quietly():
+        network = models.get_model(name, weights=None, num_classes=order.classes or len(categories), **options)
+    card = dict(fields)
+    if not raw:
+        shown = official.transforms()
+        card |= {"mean": [round(255 * value, 4) for value in shown.mean], "std": [round(255 * value, 4) for value in shown.std]}
+    if order.file is not None:
+        load_into(network, read_weights(order.file), order.file.name)
+    if order.origin == "download":
+        fetch = partial(official.get_state_dict, progress=True, check_hash=True, weights_only=True)
+        load_into(network, downloaded(fetch, f"{official} of torchvision"), str(official))
+        card |= _published(official)
+    if order.origin in ("file", "download") and order.classes in (None, len(categories)):
+        card["labels"] = categories
+    notes = _note(order, categories)
+    return Built(_raw(network, outputs) if raw else network, outputs, card, notes=notes)
+
+
+def _note(order: Order, categories: tuple[str, ...]) -> tuple[str, ...]:
+    if order.origin != "file" or order.classes not in (None, len(categories)):
+        return ()
+    return (f"labels: the {len(categories)} of torchvision's own weights; --labels FILE gives others",)
+
+
+def _published(official: Any) -> dict[str, Any]:
+    """What torchvision says of its weights."""
+    accuracy = [
+        {"metric": _METRICS[metric], "dataset": _DATASETS.get(dataset, dataset), "value": value, "source": "torchvision"}
+        for dataset, metrics in official.meta.get("_metrics", {}).items()
+        for metric, value in metrics.items()
+        if metric in _METRICS
+    ]
+    weights = {"source": official.url, "attribution": "the torchvision contributors"}
+    return {"license": "BSD-3-Clause", "accuracy": accuracy, "weights": weights}
+
+
+def _raw(detector: Any, outputs: tuple[str, ...]) -> Any:
+    """A detector's backbone and head, and nothing of what is around them: normalisation, anchors and NMS are ours."""
+    module: Any = load("torch").nn.Module
+
+    class Raw(module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone, self.head = detector.backbone, detector.head
+
+        def forward(self, images: Any) -> Any:
+            found = self.head(list(self.backbone(images).values()))
+            return tuple(found[name] for name in outputs)
+
+    return Raw()

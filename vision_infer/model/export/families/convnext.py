@@ -1,0 +1,7 @@
+"""ConvNeXt, classifiers of torchvision."""
+
+from __future__ import annotations
+
+from vision_infer.model.export.families._torchvision import classifier
+
+FAMILY = classifier("ConvNeXt", {size: f"convnext_{size}" for size in ("tiny", "small", "base", "large")})

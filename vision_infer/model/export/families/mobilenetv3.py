@@ -1,0 +1,7 @@
+"""MobileNetV3, classifiers of torchvision."""
+
+from __future__ import annotations
+
+from vision_infer.model.export.families._torchvision import classifier
+
+FAMILY = classifier("MobileNetV3", {"small": "mobilenet_v3_small", "large": "mobilenet_v3_large"})

@@ -1,0 +1,13 @@
+"""RetinaNet with ResNet-50, of torchvision."""
+
+from __future__ import annotations
+
+from vision_infer.model.export.families._torchvision import detector
+
+FAMILY = detector(
+    "RetinaNet",
+    "retinanet",
+    {"resnet50": "retinanet_resnet50_fpn", "resnet50-v2": "retinanet_resnet50_fpn_v2"},
+    ("cls_logits", "bbox_regression"),
+    side=800,
+)
