@@ -1,0 +1,221 @@
+"""The page with a real service and real cameras: what a user does with it, from end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.watched import NARROW, Watched, watched
+from tests.cameras import ClockMount, RtspServer
+from tests.serve_process import ServeProcess
+from vision_infer.core.time_code import COLUMNS, HEIGHT_UNITS, MARGIN_UNITS, ROWS, WIDTH_UNITS, cells_of
+
+SETTINGS = "open_timeout_s: 2, stall_timeout_s: 2, reconnect: {min_s: 0.1, max_s: 0.5, refused_s: 0.5}"
+
+
+@dataclass
+class Place:
+    """Cameras, and the service that watches them."""
+
+    cameras: RtspServer
+    serve: ServeProcess
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.serve.port}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    mounts = [ClockMount(f"/{name}", 320, 180, 15, key_interval=15) for name in ("front", "back")]
+    with RtspServer(*mounts) as cameras:
+        streams = "".join(
+            f"  {name}: {{url: {cameras.url('/' + name)}, fps: 10, track: true, {SETTINGS}}}\n" for name in ("front", "back")
+        )
+        text = f"service: {{port: 0}}\nmodel: clock\nstreams:\n{streams}"
+        with ServeProcess(tmp_path_factory.mktemp("page"), text) as serve:
+            yield Place(cameras, serve)
+
+
+def tile(page: Page, name: str) -> str:
+    return f".tile[data-name='{name}']"
+
+
+def plays(one: Watched, name: str) -> None:
+    """Wait until a tile shows a stream by WebRTC, and goes on."""
+    one.wait(
+        """(chosen) => {
+          const stage = document.querySelector(chosen + ' .stage');
+          return stage?.dataset.mode === 'webrtc' && stage.querySelector('video').currentTime > 0.3;
+        }""",
+        tile(one.page, name),
+    )
+
+
+def test_the_wall_plays_and_nothing_moves(browser: Browser, place: Place) -> None:
+    with watched(browser, place.address) as one:
+        page = one.open()
+        plays(one, "front")
+        plays(one, "back")
+        front = page.locator(tile(page, "front"))
+        expect(front).to_contain_text("live")
+        expect(front).to_contain_text("320×180 h264")
+        expect(front).to_contain_text("10.0 wanted")
+        one.wait("/p50 \\d/.test(document.querySelector('.tile .figure').textContent)")
+        one.shot("wall")
+        assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
+        page.emulate_media(color_scheme="dark")
+        one.shot("wall-dark")
+        one.expect_quiet()
+
+
+def test_a_narrow_screen(browser: Browser, place: Place) -> None:
+    with watched(browser, place.address, viewport=NARROW, has_touch=True) as one:
+        for view in ("", "stream/front", "engines", "try", "add"):
+            page = one.open(view)
+            expect(page.get_by_role("heading").first).to_be_visible()
+            assert one.overflow() <= 0, view
+            one.shot(f"narrow-{view.replace('/', '-') or 'wall'}", full=True)
+        one.expect_quiet()
+
+
+def test_tiles_out_of_sight_do_not_play(browser: Browser, place: Place) -> None:
+    with watched(browser, place.address, viewport={"width": 360, "height": 300}) as one:
+        page = one.open()
+        plays(one, "back")
+        assert page.locator(f"{tile(page, 'front')} .stage[data-mode]").count() == 0
+        page.locator(tile(page, "front")).scroll_into_view_if_needed()
+        page.mouse.wheel(0, 2000)
+        plays(one, "front")
+        one.wait("(chosen) => !document.querySelector(chosen + ' .stage').dataset.mode", tile(page, "back"))
+        one.expect_quiet()
+
+
+def test_a_camera_is_tested_added_drawn_upon_and_removed(browser: Browser, place: Place) -> None:
+    with watched(browser, place.address) as one:
+        page = one.open()
+        page.get_by_role("link", name="Add a camera").click()
+        page.get_by_label("Name").fill("yard")
+        page.get_by_label("URL", exact=True).fill("rtsp://127.0.0.1:1/nobody")
+        page.get_by_role("button", name="Test this URL").click()
+        expect(page.get_by_text("connection refused")).to_be_visible()
+        page.get_by_label("URL", exact=True).fill(place.cameras.url("/front"))
+        page.get_by_role("button", name="Test this URL").click()
+        expect(page.get_by_text("It works.")).to_be_visible()
+        expect(page.get_by_text("plays untouched")).to_be_visible()
+        expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
+        one.shot("add-stream")
+        page.get_by_role("button", name="Add", exact=True).click()
+        expect(page.get_by_role("heading", name="yard")).to_be_visible()
+        expect(page.locator(".state", has_text="live")).to_be_visible()
+
+        draw_a_zone(page)
+        page.get_by_role("button", name="New line").click()
+        page.get_by_role("button", name="Place one for me").click()
+        page.keyboard.press("ArrowDown")
+        page.get_by_label("Name of the line").fill("gate")
+        one.shot("edit-zone")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Zones and lines")).to_be_visible()
+        settings = json.loads(place.serve.ask("GET", "/api/v1/streams/yard")[1])["settings"]
+        (corners,) = [zone["polygon"] for zone in settings["zones"].values()]
+        assert [[round(value, 1) for value in corner] for corner in corners] == [[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]]
+        assert settings["lines"]["gate"]["from"] == [0.3, 0.51]
+
+        page.get_by_role("button", name="Pause").click()
+        expect(page.locator(".state", has_text="paused")).to_be_visible()
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator(".state", has_text="live")).to_be_visible()
+
+        page.get_by_role("button", name="Remove").click()
+        page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+        expect(page.locator(tile(page, "front"))).to_be_visible()
+        assert page.locator(tile(page, "yard")).count() == 0
+        assert "yard" not in place.serve.streams()
+        one.expect_quiet()
+
+
+def draw_a_zone(page: Page) -> None:
+    page.get_by_role("button", name="Zones and lines").click()
+    page.get_by_role("button", name="New zone").click()
+    box = page.locator("svg.editor").bounding_box()
+    assert box is not None
+    for x, y in ((0.2, 0.2), (0.8, 0.2), (0.5, 0.7), (0.2, 0.2)):  # the first again closes it
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+    expect(page.get_by_label("Name of the zone")).to_have_value("zone-1")
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.7 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.8 * box["height"], steps=4)
+    page.mouse.up()
+
+
+def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, place: Place) -> None:
+    """The network reads the moment that the camera paints; here it is read off the video element once more."""
+    with watched(browser, place.address) as one:
+        page = one.open("stream/back")
+        page.evaluate(_READ_EVERY_FRAME, [ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS])
+        one.wait("window.read.length >= 25")
+        right = [tuple(cells) == cells_of(moment) for moment, cells in page.evaluate("window.read")]
+        assert sum(right) >= 0.9 * len(right), f"{sum(right)} of {len(right)} frames had the result of their own picture"
+        one.shot("stream")
+        one.expect_quiet()
+
+
+_READ_EVERY_FRAME = """
+([rows, columns, across, down, margin]) => {
+  window.read = [];
+  const stage = document.querySelector('.stage');
+  const canvas = new OffscreenCanvas(across * 16, down * 16);
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  stage.addEventListener('drawn', ({ detail }) => {
+    if (stage.dataset.mode !== 'webrtc' || !detail.exact || detail.found.length !== 1) return;
+    context.drawImage(stage.querySelector('video'), 0, 0, canvas.width, canvas.height);
+    const cells = [];
+    for (let row = 0; row < rows; row++) {
+      for (let column = 0; column < columns; column++) {
+        const { data } = context.getImageData((margin + column) * 16 + 6, (margin + row) * 16 + 6, 4, 4);
+        let sum = 0;
+        for (let index = 0; index < data.length; index += 4) sum += data[index];
+        cells.push(sum / (data.length / 4) > 127 ? 1 : 0);
+      }
+    }
+    window.read.push([detail.found[0].class_id, cells]);
+  });
+}
+"""
+
+
+def test_without_webrtc_there_are_snapshots_and_the_reason(browser: Browser, place: Place) -> None:
+    with watched(browser, place.address) as one:
+        problem = {"type": "urn:x", "title": "It cannot be had now", "status": 503, "detail": "as many viewers as may be"}
+        one.page.route(
+            "**/whep", lambda route: route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
+        )
+        page = one.open("stream/front")
+        expect(page.get_by_text("Snapshots: WebRTC is refused: as many viewers as may be")).to_be_visible()
+        one.wait(
+            "document.querySelector('.stage').dataset.mode === 'snapshots' && !document.querySelector('canvas.picture').hidden"
+        )
+        one.shot("snapshots")
+        one.expect_quiet("503")
+
+
+def test_a_camera_dies_and_comes_back(browser: Browser, place: Place) -> None:
+    """The last of these tests: it has no cameras for a while."""
+    with watched(browser, place.address) as one:
+        page = one.open()
+        plays(one, "front")
+        place.cameras.kill()
+        front = page.locator(tile(page, "front"))
+        expect(front.locator(".state")).to_have_text("reconnecting")
+        expect(front.locator(".reason")).to_contain_text("connection refused")
+        one.shot("camera-away")
+        place.cameras.restart()
+        expect(front.locator(".state")).to_have_text("live")
+        plays(one, "front")
+        assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
+        one.expect_quiet()

@@ -1,0 +1,163 @@
+"""Who may see and change what on the page, and that nothing the service sends becomes markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from urllib.request import Request, urlopen
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.watched import NARROW, watched
+from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, frame, result
+from vision_infer.core.detections import Detections
+from vision_infer.core.scene_event import SceneEvent
+from vision_infer.pipeline.status import StreamState
+from vision_infer.service.app import make_app
+from vision_infer.service.server import WebServer
+
+SCRIPT = "<img src=x onerror=\"document.title='gone wrong'\"><script>document.title='gone wrong'</script>"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[str]:
+    backend = FakeBackend(port=0)
+    backend.put("yard", "rtsp://10.0.0.5/yard", origin="api", state=StreamState.REFUSED, reason="wrong user or password")
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, TOKENS))
+        yield web.url
+
+
+def test_a_token_is_asked_for(browser: Browser, guarded: str) -> None:
+    with watched(browser, guarded) as one:
+        page = one.open("stream/yard")
+        page.get_by_label("Token").fill("nothing that would be right")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert").filter(has_text="the token is wrong")).to_be_visible()
+        one.shot("wrong-token")
+        page.get_by_label("Token").fill(ADMIN)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="yard")).to_be_visible()
+        expect(page.get_by_role("button", name="Remove")).to_be_visible()
+        page.reload()
+        expect(page.get_by_role("heading", name="yard")).to_be_visible()  # the cookie is enough
+        assert page.evaluate("document.cookie") == "", "no script can read it"
+        assert ADMIN not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_label("Token")).to_be_visible()
+        one.expect_quiet("401 (Unauthorized)")
+
+
+def test_who_may_only_look_sees_nothing_to_change(browser: Browser, guarded: str) -> None:
+    with watched(browser, guarded) as one:
+        page = one.open()
+        page.get_by_label("Token").fill(VIEW)
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("link", name="Open yard")).to_be_visible()
+        assert page.get_by_text("view only").count() == 1
+        assert page.get_by_role("link", name="Add a camera").count() == 0
+        one.open("stream/yard")
+        expect(page.get_by_text("refused", exact=True)).to_be_visible()
+        for name in ("Pause", "Remove", "Zones and lines"):
+            assert page.get_by_role("button", name=name).count() == 0
+        one.open("add")
+        expect(page.get_by_text("may look, not change")).to_be_visible()
+        one.open("stream/yard/edit")
+        expect(page.get_by_text("may look, not change")).to_be_visible()
+        one.expect_quiet("401 (Unauthorized)")
+
+
+def test_the_stream_of_a_file_is_not_changed_here(browser: Browser) -> None:
+    backend = FakeBackend(port=0)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        with watched(browser, web.url) as one:
+            page = one.open("stream/door")
+            expect(page.get_by_text("set in the file")).to_be_visible()
+            assert page.get_by_role("button", name="Remove").count() == 0
+            one.open("stream/nothing")
+            expect(page.get_by_text("no stream of this name")).to_be_visible()
+            one.expect_quiet("503", "whep", "snapshot")
+
+
+def test_text_stays_text(browser: Browser) -> None:
+    """A name, a label, a reason, an event: none of them runs, however it is written."""
+    backend = FakeBackend(port=0)
+    name = f"door {SCRIPT}"
+    lost = {"reason": SCRIPT, "state": StreamState.STALLED, "dropped": {SCRIPT: 3}, "occupancy": {SCRIPT: 1}}
+    backend.put(name, "rtsp://10.0.0.5/" + SCRIPT.replace(" ", "%20"), origin="api", model=SCRIPT, engine=SCRIPT, **lost)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        with watched(browser, web.url) as one:
+            page = one.open()
+            expect(page.get_by_text(name).first).to_be_visible()
+            expect(page.get_by_text(SCRIPT).first).to_be_visible()
+            page.get_by_role("link", name=f"Open {name}").click()
+            expect(page.get_by_role("heading", name=name)).to_be_visible()
+            one.wait("document.querySelector('.facts').children.length > 5")
+            event = SceneEvent("enter", SCRIPT, 1, 0, SCRIPT)
+            told = replace(result(name, events=(event,)), detections=Detections.empty((SCRIPT,)))
+            for _ in range(100):
+                backend.hub.write(frame(name), told)
+                if page.locator(".events li").count():
+                    break
+                page.wait_for_timeout(50)
+            expect(page.locator(".events")).to_contain_text(f"{SCRIPT} #1 enters {SCRIPT}")
+            one.open("engines")
+            expect(page.get_by_role("heading", name="main")).to_be_visible()
+            assert "gone wrong" not in page.title()
+            assert page.locator("img[src=x]").count() == 0
+            one.expect_quiet("whep", "snapshot", "404", "422", "503")
+
+
+def test_the_page_allows_no_script_but_its_own(browser: Browser, guarded: str) -> None:
+    with watched(browser, guarded) as one:
+        page = one.open()
+        blocked = page.evaluate(
+            """() => {
+              const tried = {};
+              try { document.body.innerHTML = "<b>x</b>"; tried.markup = true; } catch (error) { tried.markup = error.name; }
+              try { (0, eval)("1"); tried.code = true; } catch (error) { tried.code = error.name; }
+              return tried;
+            }"""
+        )
+        assert blocked["markup"] == "TypeError"
+        assert blocked["code"] == "EvalError"
+
+
+def test_files_of_the_page_are_kept_and_asked_about(guarded: str) -> None:
+    with urlopen(f"{guarded}/", timeout=30) as answer:
+        policy, tag = answer.headers["Content-Security-Policy"], answer.headers["ETag"]
+        text = answer.read().decode()
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert "<script>" not in text
+    request = Request(f"{guarded}/", headers={"If-None-Match": tag})
+    with pytest.raises(Exception, match="304"):
+        urlopen(request, timeout=30)
+    for path in ("/page/../app.py", "/page/%2e%2e/app.py", "/page/vendor/LICENSE.uplot", "/page/", "/page/main.py"):
+        with pytest.raises(Exception, match="404"):
+            urlopen(guarded + path, timeout=30)
+
+
+def test_the_service_goes_and_comes_back(browser: Browser) -> None:
+    backend = FakeBackend(port=0)
+    with WebServer(backend.settings.service, backend.hub) as web:
+        web.start(make_app(backend, OPEN))
+        port = web.address[1]
+        with watched(browser, web.url, viewport=NARROW) as one:
+            page = one.open()
+            expect(page.get_by_role("link", name="Open door")).to_be_visible()
+            web.stop()
+            expect(page.get_by_role("alert").filter(has_text="The service does not answer, since")).to_be_visible()
+            expect(page.get_by_role("link", name="Open door")).to_be_visible()  # what was there stays
+            one.shot("service-gone")
+            backend = FakeBackend(port=port)
+            backend.put("new", "rtsp://10.0.0.5/new", origin="api", state=StreamState.CONNECTING)
+            with WebServer(backend.settings.service, backend.hub) as again:
+                again.start(make_app(backend, OPEN))
+                expect(page.get_by_role("link", name="Open new")).to_be_visible()
+                expect(page.locator(".banner")).to_be_hidden()
+            one.expect_quiet("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "whep", "snapshot", "WebSocket", "503")
