@@ -47,6 +47,8 @@ class Layer:
     """dtypes of the tensors that it reads: ``float32``, ``int8``, …"""
     outputs: tuple[str, ...]
     """dtypes of those that it makes"""
+    readers: tuple[str, ...]
+    """kinds of the layers that read those"""
     precision: str
     """what it computes in: ``fp32``, ``fp16``, ``bf16``; ``int8`` where its input and its weights are dequantized just before it;
     else the dtype of its first output"""
@@ -136,16 +138,25 @@ def inspect_network(parsed: Parsed) -> NetworkFacts:
     network = parsed.network
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     makers = {layer.get_output(index).name: layer.type.name for layer in layers for index in range(layer.num_outputs)}
-    return NetworkFacts(tuple(_look_at(layer, makers) for layer in layers))
+    readers: dict[str, list[str]] = {}
+    for layer in layers:
+        for tensor in _read(layer):
+            readers.setdefault(tensor.name, []).append(layer.type.name)
+    return NetworkFacts(tuple(_look_at(layer, makers, readers) for layer in layers))
 
 
-def _look_at(layer: Any, makers: Mapping[str, str]) -> Layer:
-    kind = layer.type.name
-    read = [tensor for index in range(layer.num_inputs) if (tensor := layer.get_input(index)) is not None]
+def _read(layer: Any) -> list[Any]:
+    return [tensor for index in range(layer.num_inputs) if (tensor := layer.get_input(index)) is not None]
+
+
+def _look_at(layer: Any, makers: Mapping[str, str], readers: Mapping[str, list[str]]) -> Layer:
+    kind, read = layer.type.name, _read(layer)
+    names = [layer.get_output(index).name for index in range(layer.num_outputs)]
     outputs = tuple(_dtype(layer.get_output(index)) for index in range(layer.num_outputs))
     first = outputs[0] if outputs else "none"
     precision = _PRECISIONS.get(first, first)
     # The weights are the second input; where they are a constant of the layer itself they are not quantized.
     if kind in _WEIGHTED and len(read) > 1 and all(makers.get(tensor.name) == "DEQUANTIZE" for tensor in read[:2]):
         precision = "int8"
-    return Layer(layer.name, kind, tuple(_dtype(tensor) for tensor in read), outputs, precision)
+    next_kinds = tuple(reader for name in names for reader in readers.get(name, ()))
+    return Layer(layer.name, kind, tuple(_dtype(tensor) for tensor in read), outputs, next_kinds, precision)

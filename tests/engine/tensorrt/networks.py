@@ -1,0 +1,90 @@
+"""Networks in three precisions, and their plans: each made once a session, for several tests look at them."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.media import ROOT, asset
+from tests.model.export.smallest import deployment_graph
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.tensorrt.api import Api, load_api
+from vision_infer.engine.tensorrt.build_progress import BuildProgress
+from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
+from vision_infer.engine.tensorrt.target import GpuTarget
+from vision_infer.model.importing import import_model
+from vision_infer.precision.fp16 import to_half
+from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.ranges import collect_activations
+
+Name = Literal["nanodet", "yolox", "deimv2", "detector", "classifier", "embedder"]
+Precision = Literal["fp32", "fp16", "int8"]
+NAMES: tuple[Name, ...] = ("nanodet", "yolox", "deimv2", "detector", "classifier", "embedder")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+SM_89 = GpuTarget(("sm_89",))
+OPTIONS = PlanOptions((1, 2, 4))
+_RAW = {"yolox": ("models/yolox_nano_416x416.onnx", "yolox"), "deimv2": ("models/deimv2_hgnetv2_femto_coco.onnx", "detr")}
+
+
+@cache
+def folder() -> Path:
+    """Where the graphs of this session are."""
+    made = Path(tempfile.mkdtemp(prefix="tensorrt-graphs-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
+
+
+def api() -> Api:
+    """TensorRT-RTX; skips the test, by name, where it is not here."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not here")
+    return load_api("tensorrt-rtx")
+
+
+@cache
+def graph(name: Name, precision: Precision) -> Path:
+    """A deployment graph. INT8 is calibrated on noise: what it finds is of no interest here, what it is made of is."""
+    source = _fp32(name)
+    if precision == "fp32":
+        return source
+    simple = _simple(name)
+    if precision == "fp16":
+        model = to_half(simple, frozenset(), name).model
+    else:
+        size = read_graph_facts(source).card.input_size
+        frames = np.random.default_rng(0).integers(0, 256, (1, size.height, size.width, 3), dtype=np.uint8)
+        found = collect_activations(simple, calibrated_tensors(simple), frames, name)
+        ranges = {tensor: (one.low, one.high) for tensor, one in found.items()}
+        model = quantize(simple, ranges, Int8Recipe("tensorrt"), name)
+    path = folder() / f"{name}.{precision}.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+@cache
+def _simple(name: Name) -> onnx.ModelProto:
+    return simplify(onnx.load(str(_fp32(name))), name)
+
+
+@cache
+def _fp32(name: Name) -> Path:
+    if name == "nanodet":
+        return ROOT / "models" / "nanodet-416" / "model.onnx"
+    if name in ("yolox", "deimv2"):
+        raw, head = _RAW[name]
+        return import_model(asset(raw), name, head, model_dir=folder())
+    return deployment_graph(name)
+
+
+@cache
+def compiled(name: Name, precision: Precision) -> tuple[Compiled, tuple[BuildProgress, ...]]:
+    """A plan for sm_89, and all that was told while it was built."""
+    reports: list[BuildProgress] = []
+    return compile_plan(graph(name, precision), api(), SM_89, OPTIONS, report=reports.append), tuple(reports)

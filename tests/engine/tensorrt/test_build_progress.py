@@ -1,0 +1,83 @@
+"""Phases, one inside the other, become one share that never falls; the time left is told where something is known of it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_infer.engine.tensorrt.build_progress import BuildProgress, Phases
+
+
+class HandClock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def wall_ns(self) -> int:
+        return self.now_ns
+
+
+def test_a_phase_inside_counts_by_its_share() -> None:
+    seen: list[BuildProgress] = []
+    phases = Phases(seen.append, HandClock())
+    phases.start("whole", None, 2)
+    phases.start("first half", "whole", 4)
+    phases.step("first half", 0)
+    assert seen[-1].fraction == pytest.approx(1 / 8)
+    phases.finish("first half")
+    assert seen[-1].fraction == pytest.approx(1 / 2)
+    phases.step("whole", 0)
+    assert seen[-1].fraction == pytest.approx(1 / 2)
+    phases.start("second half", "whole", 2)
+    phases.start("a tenth", "second half", 10)
+    phases.step("a tenth", 4)
+    assert seen[-1].fraction == pytest.approx(1 / 2 + 1 / 8)
+    phases.end()
+    assert (seen[-1].fraction, seen[-1].left_s) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("expected_s", "steps_tell", "told"),
+    [
+        (None, True, [None, None, 6.0]),
+        (None, False, [None, None, None]),
+        (10.0, False, [9.5, 8.0, 6.0]),
+        (3.0, True, [2.5, 1.0, 6.0]),
+    ],
+)
+def test_the_time_that_is_left(expected_s: float | None, steps_tell: bool, told: list[float | None]) -> None:
+    seen: list[BuildProgress] = []
+    clock = HandClock()
+    phases = Phases(seen.append, clock, expected_s, steps_tell=steps_tell)
+    phases.start("whole", None, 100)
+    for now_s, step in ((0.5, 0), (2.0, 3), (4.0, 39)):
+        clock.now_ns = int(now_s * 1e9)
+        phases.step("whole", step)
+    assert (
+        [one.left_s for one in seen[1:]] == pytest.approx(told) if None not in told else [one.left_s for one in seen[1:]] == told
+    )
+
+
+CALL = st.tuples(st.sampled_from(["start", "step", "finish"]), st.integers(0, 4), st.integers(0, 4), st.integers(0, 9))
+
+
+@given(st.lists(CALL, max_size=60))
+def test_whatever_a_runtime_tells_it_never_falls_and_never_leaves_its_bounds(calls: list[tuple[str, int, int, int]]) -> None:
+    seen: list[BuildProgress] = []
+    phases = Phases(seen.append, HandClock())
+    for what, phase, parent, number in calls:
+        if what == "start":
+            phases.start(f"p{phase}", None if parent >= phase else f"p{parent}", number)
+        elif what == "step":
+            phases.step(f"p{phase}", number)
+        else:
+            phases.finish(f"p{phase}")
+    phases.end()
+    fractions = [one.fraction for one in seen]
+    assert fractions == sorted(fractions)
+    assert all(0 <= one <= 1 for one in fractions)

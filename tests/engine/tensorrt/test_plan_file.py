@@ -1,0 +1,132 @@
+"""Plan files: what is written is read again; what is foreign, cut or damaged never reaches a runtime."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.disks import small_disk
+from vision_infer.core.card import parse_card
+from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.tensorrt.plan_file import MAGIC, PlanFile, parse_plan, read_plan, write_plan
+
+PLAN = PlanFile(
+    bytes(range(256)) * 8,
+    parse_card({"name": "tiny", "input": {"width": 48, "height": 32}, "labels": ["person", "café"]}, "tiny"),
+    "a" * 64,
+    "tensorrt-rtx",
+    "1.7.1.116",
+    ("sm_86", "sm_89"),
+    "fp16",
+    (1, 2, 4),
+    {"boxes": ((300, 4), np.dtype(np.float32)), "class_ids": ((300,), np.dtype(np.int32))},
+)
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.plan"
+    write_plan(PLAN, path)
+    assert read_plan(path) == PLAN
+    assert PLAN.input_size == Size(48, 32)
+    assert PLAN.engine == "tensorrt-rtx-cuda-fp16"
+    assert path.stat().st_mode & 0o077 == 0
+    write_plan(replace(PLAN, precision="int8"), path)
+    assert read_plan(path).precision == "int8"
+    assert [one.name for one in tmp_path.iterdir()] == ["tiny.plan"]
+
+
+@given(st.integers(0, len(PLAN.to_bytes()) - 1), st.integers(1, 255))
+def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
+    content = bytearray(PLAN.to_bytes())
+    content[place] ^= change
+    with pytest.raises(EngineError, match=r"^it: (is no plan file|the plan is cut short or damaged)"):
+        parse_plan(bytes(content), "it")
+
+
+@given(st.integers(0, len(PLAN.to_bytes()) - 1))
+def test_a_cut_file_is_noticed(length: int) -> None:
+    with pytest.raises(EngineError, match=r"is no plan file|cut short or damaged"):
+        parse_plan(PLAN.to_bytes()[:length], "it")
+
+
+def test_what_is_added_is_noticed() -> None:
+    with pytest.raises(EngineError, match="cut short or damaged"):
+        parse_plan(PLAN.to_bytes() + b"\0", "it")
+
+
+@pytest.mark.parametrize("content", [b"", b"ftrt", b"\x08\x08\x12\x04onnx" * 20, b"VIPLAN\n" + bytes(60)], ids=range(4))
+def test_foreign_files_are_refused(content: bytes) -> None:
+    with pytest.raises(EngineError, match="is no plan file of vision-infer"):
+        parse_plan(content, "it")
+
+
+def test_a_header_that_lies_about_its_length_takes_no_memory() -> None:
+    content = bytearray(PLAN.to_bytes())
+    content[len(MAGIC) : len(MAGIC) + 4] = b"\xff\xff\xff\x7f"
+    with pytest.raises(EngineError, match="cut short or damaged"):
+        parse_plan(bytes(content), "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"runtime": "onnxruntime"}, "runtime"),
+        ({"compute_capabilities": ("89",)}, "compute_capabilities"),
+        ({"compute_capabilities": ()}, "compute_capabilities"),
+        ({"batch_sizes": ()}, "batch_sizes"),
+        ({"batch_sizes": (0,)}, "batch_sizes"),
+        ({"plan": b""}, "plan_bytes"),
+        ({"graph_sha256": "?"}, "graph_sha256"),
+        ({"runtime_version": "new"}, "runtime_version"),
+    ],
+)
+def test_no_wrong_plan_is_written(change: dict[str, object], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        replace(PLAN, **change).to_bytes()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("plan", "here", "why"),
+    [
+        (PLAN, ("tensorrt-rtx", "1.7.1.116", "sm_89"), ""),
+        (PLAN, ("tensorrt", "1.7.1.116", "sm_89"), "built by tensorrt-rtx, not tensorrt"),
+        (PLAN, ("tensorrt-rtx", "1.8.0.1", "sm_89"), "built by tensorrt-rtx 1.7.1.116, here is 1.8.0.1"),
+        (PLAN, ("tensorrt-rtx", "1.7.1.116", "sm_120"), "built for sm_86 sm_89, this GPU is sm_120"),
+        (replace(PLAN, version_compatible=True), ("tensorrt-rtx", "1.8.0.1", "sm_89"), ""),
+        (replace(PLAN, version_compatible=True), ("tensorrt-rtx", "1.6.9.1", "sm_89"), "here is 1.6.9.1"),
+        (replace(PLAN, version_compatible=True), ("tensorrt-rtx", "2.0", "sm_89"), "here is 2.0"),
+        (replace(PLAN, and_later=True), ("tensorrt-rtx", "1.7.1.116", "sm_120"), ""),
+        (replace(PLAN, and_later=True), ("tensorrt-rtx", "1.7.1.116", "sm_75"), "this GPU is sm_75"),
+        (replace(PLAN, hardware="NVIDIA L4"), ("tensorrt-rtx", "1.7.1.116", "sm_89", "NVIDIA L4"), ""),
+        (replace(PLAN, hardware="NVIDIA L4"), ("tensorrt-rtx", "1.7.1.116", "sm_89", "NVIDIA L40"), "this GPU is NVIDIA L40"),
+    ],
+)
+def test_where_it_can_be_loaded(plan: PlanFile, here: tuple[str, ...], why: str) -> None:
+    told = plan.why_not(*here)  # type: ignore[arg-type]
+    assert why in told
+    assert bool(why) == bool(told)
+
+
+def test_a_plan_that_others_may_have_written_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.plan"
+    write_plan(PLAN, path)
+    path.chmod(0o666)
+    with pytest.raises(EngineError, match="others may write there"):
+        read_plan(path)
+    with pytest.raises(EngineError, match="cannot be read"):
+        read_plan(tmp_path / "none.plan")
+
+
+def test_a_full_disk_leaves_what_was_there() -> None:
+    with small_disk(16_384) as disk:
+        write_plan(PLAN, disk / "tiny.plan")
+        with pytest.raises(EngineError, match="No space left"):
+            write_plan(replace(PLAN, plan=bytes(100_000)), disk / "tiny.plan")
+        assert read_plan(disk / "tiny.plan") == PLAN
+        assert len(list(disk.iterdir())) == 1

@@ -1,0 +1,100 @@
+"""For which GPUs a plan is built: those that are named, or this machine's; what cannot be is said before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.engine.tensorrt.networks import api
+from vision_infer.core.errors import EngineError, UsageError
+from vision_infer.engine.tensorrt.api import Api, load_api
+from vision_infer.engine.tensorrt.compile import PlanOptions, check_options, profile_of
+from vision_infer.engine.tensorrt.target import FindGpu, Gpu, GpuTarget, choose_target, find_gpu
+
+
+def with_gpu(name: str, capability: str) -> FindGpu:
+    return lambda _: Gpu(name, capability)
+
+
+def without_gpu(_: int) -> Gpu | None:
+    return None
+
+
+def tensorrt() -> Api:
+    """TensorRT, as far as the choice asks for it."""
+    return replace(api(), runtime="tensorrt", builds_ahead=False, keeps_timings=True)
+
+
+def test_what_is_named_is_put_in_order() -> None:
+    assert choose_target(api(), ["sm_120", "sm_89", "sm_89"], find=without_gpu) == GpuTarget(("sm_89", "sm_120"))
+
+
+def test_without_names_it_is_this_machine() -> None:
+    assert choose_target(api(), [], find=with_gpu("NVIDIA GeForce RTX 4090", "sm_89")) == GpuTarget(("sm_89",))
+    assert choose_target(tensorrt(), [], find=with_gpu("NVIDIA L4", "sm_89")) == GpuTarget(("sm_89",), "NVIDIA L4")
+    assert choose_target(tensorrt(), [], anywhere=True, find=with_gpu("NVIDIA L4", "sm_89")) == GpuTarget(("sm_80",))
+
+
+@pytest.mark.parametrize("wanted", ["sm_90", "sm_100", "sm_70"])
+def test_a_gpu_that_tensorrt_rtx_does_not_know(wanted: str) -> None:
+    with pytest.raises(UsageError, match=f"--for {wanted}: TensorRT-RTX does not build for it: use sm_75, sm_80, sm_86, sm_89"):
+        choose_target(api(), [wanted], find=without_gpu)
+    with pytest.raises(EngineError, match="TensorRT-RTX does not run on NVIDIA H100"):
+        choose_target(api(), [], find=with_gpu("NVIDIA H100", "sm_90"))
+
+
+@pytest.mark.parametrize("wanted", ["89", "8.9", "SM_89", "sm_89 ", "sm_", "ada", ""])
+def test_a_name_that_is_none(wanted: str) -> None:
+    with pytest.raises(UsageError, match="is no compute capability: write it as sm_89"):
+        choose_target(api(), [wanted], find=without_gpu)
+
+
+def test_without_a_gpu() -> None:
+    with pytest.raises(EngineError, match="there is no NVIDIA GPU here.*name one with --for: sm_75"):
+        choose_target(api(), [], find=without_gpu)
+    with pytest.raises(EngineError, match="TensorRT builds on the GPU that it is for"):
+        choose_target(tensorrt(), ["sm_89"], find=without_gpu)
+
+
+def test_tensorrt_builds_for_what_is_here_only() -> None:
+    with pytest.raises(UsageError, match=r"--for sm_120: TensorRT builds for this machine's GPU \(sm_89\) only"):
+        choose_target(tensorrt(), ["sm_120"], find=with_gpu("NVIDIA L4", "sm_89"))
+
+
+def test_options_that_a_runtime_does_not_have() -> None:
+    for options in (PlanOptions(version_compatible=True), PlanOptions(hardware_compatible=True)):
+        with pytest.raises(UsageError, match="-compatible"):
+            check_options(api(), options)
+        check_options(tensorrt(), options)
+
+
+@pytest.mark.parametrize(("sizes", "profile"), [((1,), (1, 1, 1)), ((1, 2, 4, 8), (1, 8, 8)), ((4, 16), (4, 16, 16))])
+def test_the_profile_reaches_from_the_least_to_the_largest_batch(sizes: tuple[int, ...], profile: tuple[int, int, int]) -> None:
+    assert profile_of(sizes) == profile
+
+
+def test_a_runtime_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda _: None)
+    with pytest.raises(EngineError, match=r"TensorRT-RTX is not installed: pip install 'vision-infer\[tensorrt-rtx\]'"):
+        load_api("tensorrt-rtx")
+    with pytest.raises(EngineError, match=r"TensorRT is not installed: pip install 'vision-infer\[tensorrt\]'"):
+        load_api("tensorrt")
+
+
+def test_a_runtime_whose_libraries_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: str) -> None:
+        raise OSError("libnvinfer.so.11: cannot open shared object file\nmore")
+
+    monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda name: name)
+    monkeypatch.setattr("vision_infer.engine.tensorrt.api.import_module", broken)
+    with pytest.raises(
+        EngineError, match="TensorRT cannot be loaded: libnvinfer.so.11: cannot open shared object file: pip install"
+    ):
+        load_api("tensorrt")
+
+
+def test_this_machine_is_asked_without_an_error() -> None:
+    found = find_gpu(0)
+    assert found is None or found.capability.startswith("sm_")
+    assert find_gpu(63) is None
