@@ -13,7 +13,7 @@ from vision_infer.engine.tensorrt.network import inspect_network, parse_network
 from vision_infer.engine.tensorrt.plan_file import parse_plan
 
 ALL = [(name, precision) for name in NAMES for precision in PRECISIONS]
-KEPT = {"nanodet": 3, "yolox": 9, "deimv2": 2, "detector": 12, "classifier": 0, "embedder": 1}
+KEPT = {"nanodet": 3, "yolox": 9, "deimv2": 2, "detector": 12, "classifier": 0, "embedder": 0}
 """convolutions that INT8 leaves alone: those whose results the head reads"""
 
 

@@ -51,7 +51,7 @@ def test_a_name_that_is_none(wanted: str) -> None:
 
 
 def test_without_a_gpu() -> None:
-    with pytest.raises(EngineError, match="there is no NVIDIA GPU here.*name one with --for: sm_75"):
+    with pytest.raises(EngineError, match=r"there is no NVIDIA GPU here.*name one with --for: sm_75"):
         choose_target(api(), [], find=without_gpu)
     with pytest.raises(EngineError, match="TensorRT builds on the GPU that it is for"):
         choose_target(tensorrt(), ["sm_89"], find=without_gpu)
@@ -88,9 +88,7 @@ def test_a_runtime_whose_libraries_are_missing(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda name: name)
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.import_module", broken)
-    with pytest.raises(
-        EngineError, match="TensorRT cannot be loaded: libnvinfer.so.11: cannot open shared object file: pip install"
-    ):
+    with pytest.raises(EngineError, match=r"TensorRT cannot be loaded: libnvinfer\.so\.11: cannot open shared object file: pip"):
         load_api("tensorrt")
 
 
