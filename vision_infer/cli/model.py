@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.cli.export import export_command
 from vision_infer.cli.pull import pull_command
 from vision_infer.cli.quantize import quantize_command
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from vision_infer.model.available import AvailableModel
     from vision_infer.model.catalogue import ModelEntry
 
-app = typer.Typer(help="List, show, pull, import and evaluate networks.", no_args_is_help=True)
+app = typer.Typer(help="List, show, pull, import, export and evaluate networks.", no_args_is_help=True)
 app.command("quantize")(quantize_command)
 app.command("pull")(pull_command)
+app.command("export")(export_command)
 
 
 @app.command("list")
@@ -129,7 +131,7 @@ def import_command(
         color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
         mean=_three("--mean", mean),
         std=_three("--std", std),
-        inputs=_sizes("--input", inputs),
+        inputs=parse_sizes("--input", inputs),
         scores=_one_of("--scores", scores, ("probabilities", "sigmoid", "softmax")),  # type: ignore[arg-type]
         model_dir=user_folder(model_dir, os.environ),
         candidates=candidates,
@@ -215,7 +217,7 @@ def _row(entry: ModelEntry) -> dict[str, object]:
     }
 
 
-def _sizes(option: str, text: str | None) -> tuple[Size, ...]:
+def parse_sizes(option: str, text: str | None) -> tuple[Size, ...]:
     """Sizes as HEIGHTxWIDTH, separated by commas."""
     from vision_infer.core.errors import UsageError
     from vision_infer.core.geometry import Size

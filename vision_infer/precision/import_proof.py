@@ -32,7 +32,7 @@ HALF_BOX_TOLERANCE, HALF_SCORE_TOLERANCE = 1 / 128, 4e-3
 """of a network in float16, whose 11 bits are rounded at other places where other nodes follow: a share of the input; a score"""
 FAR = 4096.0
 """pixels: float32 does not hold larger coordinates as exactly, and only networks without training give them"""
-_PICTURES = max(BATCHES)
+PICTURES = max(BATCHES)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
@@ -84,7 +84,7 @@ def read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
     except OSError as error:
         raise UsageError(f"--pictures {folder}: {error.strerror or error}", "give a folder of pictures") from error
-    chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, _PICTURES).astype(int))] if files else []
+    chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, PICTURES).astype(int))] if files else []
     found = []
     for path in chosen:
         try:
@@ -100,7 +100,7 @@ def read_pictures(folder: Path) -> list[NDArray[np.uint8]]:
 def made_up_pictures() -> tuple[NDArray[np.uint8], ...]:
     """Five pictures of gradients, patches, bars and noise: edges and areas of all sizes. Each uint8 [240, 320, 3]."""
     found = []
-    for number in range(_PICTURES):
+    for number in range(PICTURES):
         random = np.random.default_rng(number)
         rows, columns = np.mgrid[0:240, 0:320].astype(np.float32)
         angle = random.uniform(0, np.pi)
@@ -134,18 +134,18 @@ def prove_import(proposal: Proposal, pictures: Sequence[NDArray[np.uint8]] | Non
     """
     shown = made_up_pictures() if pictures is None else pictures
     told = f"{len(shown)} {'made-up ' if pictures is None else ''}picture{'' if len(shown) == 1 else 's'}"
-    shown = [shown[index % len(shown)] for index in range(_PICTURES)]
+    shown = [shown[index % len(shown)] for index in range(PICTURES)]
     proofs = []
     for size, path in proposal.graphs.items():
-        images = _fit(shown, size, proposal.card)
+        images = fit_pictures(shown, size, proposal.card)
         graph = RawSession(path)
-        alone = [_finite(graph.run({"images": images[index : index + 1]}), proposal.where) for index in range(_PICTURES)]
+        alone = [_finite(graph.run({"images": images[index : index + 1]}), proposal.where) for index in range(PICTURES)]
         _check_values(alone, size, proposal)
         tolerance = _tolerance(proposal, size)
         expected, against = _expected(proposal, size, images, alone, tolerance)
         worst = [0.0, 0.0]
         for count in BATCHES:
-            for start in range(0, _PICTURES if count == 1 else 1, count):
+            for start in range(0, PICTURES if count == 1 else 1, count):
                 found = alone[start] if count == 1 else _finite(graph.run({"images": images[:count]}), proposal.where)
                 for place in range(count):
                     one = {name: array[place] for name, array in found.items()}
@@ -162,7 +162,7 @@ def _tolerance(proposal: Proposal, size: Size) -> _Tolerance:
     return _Tolerance(HALF_BOX_TOLERANCE * max(size.width, size.height), HALF_SCORE_TOLERANCE)
 
 
-def _fit(pictures: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
+def fit_pictures(pictures: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
     """The pictures as a run writes them into an engine's slots, [P, H, W, 3]."""
     images = np.empty((len(pictures), size.height, size.width, 3), np.uint8)
     for place, pixels in zip(images, pictures, strict=True):
@@ -195,24 +195,27 @@ def _expected(
         raise ModelError(message, "is it of that family? see --head, --labels and --scores") from error
     # All that may stand among the graph's: scores that nearly tie come in any order.
     least = [float(one["scores"].min()) - tolerance.scores for one in alone]
-    return [pairs.above(index, least[index]) for index in range(_PICTURES)], source
+    return [pairs.above(index, least[index]) for index in range(PICTURES)], source
 
 
 def _feeds(session: RawSession, image: NDArray[np.uint8], size: Size, card: ModelCard) -> Arrays:
-    """The raw network's inputs for one picture: normalised as the card says, in float32 and with the reciprocal as in the graph.
+    """The raw network's inputs for one picture."""
+    values = normalise(image, card)
+    feeds: Arrays = {}
+    for name, (shape, dtype) in session.inputs.items():
+        one = values[None].astype(dtype) if len(shape) == 4 else np.array([[size.width, size.height]]).astype(dtype)
+        feeds[name] = one.repeat(shape[0] or 1, axis=0)  # a file whose batch is fixed gets the same picture in all its places
+    return feeds
+
+
+def normalise(image: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32]:
+    """A fitted picture [H, W, 3] as the network wants it, [3, H, W]: in float32 and with the reciprocal, as in the graph.
 
     Otherwise the last bit of the input would be another one, and a deep network makes 2e-5 of that.
     """
     values = (image[:, :, ::-1] if card.color == "bgr" else image).astype(np.float32)
     values = (values - np.array(card.mean, np.float32)) * (1 / np.array(card.std, np.float64)).astype(np.float32)
-    feeds: Arrays = {}
-    for name, (shape, dtype) in session.inputs.items():
-        if len(shape) == 4:
-            one = np.ascontiguousarray(values.transpose(2, 0, 1)[None]).astype(dtype)
-        else:
-            one = np.array([[size.width, size.height]]).astype(dtype)
-        feeds[name] = one.repeat(shape[0] or 1, axis=0)  # a file whose batch is fixed gets the same picture in all its places
-    return feeds
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 
 def _finite(outputs: Arrays, where: str) -> Arrays:

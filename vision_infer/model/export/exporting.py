@@ -20,6 +20,7 @@ from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.model.export.family import Built, Family, Order, Origin, Say
 from vision_infer.model.export.library import load, quietly
+from vision_infer.model.export.random_weights import spread
 from vision_infer.model.export.to_onnx import OPSET, check_opset, count_parameters, to_onnx
 from vision_infer.model.importing import Proposal, import_model
 from vision_infer.model.model_folder import refuse_taken, save_graph
@@ -146,7 +147,10 @@ def _build(request: ExportRequest, family: Family, size: Size) -> Built:
     with quietly():
         built = family.build(order)
         built.module.eval()
-    return replace(built, module=_plain(built))
+        built = replace(built, module=_plain(built))
+        if request.origin == "random":
+            spread(built.module, size)
+    return built
 
 
 def _plain(built: Built) -> Any:
