@@ -84,7 +84,7 @@ def test_a_narrow_screen(browser: Browser, place: Place) -> None:
 
 
 def test_tiles_out_of_sight_do_not_play(browser: Browser, place: Place) -> None:
-    with watched(browser, place.address, viewport={"width": 360, "height": 300}) as one:
+    with watched(browser, place.address, viewport={"width": 360, "height": 220}) as one:
         page = one.open()
         plays(one, "back")
         assert page.locator(f"{tile(page, 'front')} .stage[data-mode]").count() == 0

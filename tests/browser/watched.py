@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from tests.media import ROOT
 
 ARTIFACTS = ROOT / "tests" / ".artifacts"
 """screenshots, to be looked at"""
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 360, "height": 740}
 
@@ -62,8 +63,10 @@ class Watched:
         return self.page
 
     def wait(self, expression: str, argument: Any = None) -> None:
-        """Wait until JavaScript gives something true."""
-        self.page.wait_for_function(expression, arg=argument, timeout=WAIT_MS)
+        """Wait until JavaScript gives something true: an expression, or a function of the argument."""
+        # The page forbids to evaluate text, again and again too; a function is no text.
+        function = expression if "=>" in expression.partition("\n")[0] else f"() => ({expression})"
+        self.page.wait_for_function(function, arg=argument, timeout=WAIT_MS)
 
     def shot(self, name: str, full: bool = False) -> None:
         """Keep a picture of it."""
@@ -82,7 +85,8 @@ class Watched:
 
     def expect_quiet(self, *expected: str) -> None:
         """Nothing of it is an error, but what is expected; and no other host was asked."""
-        assert [error for error in self.errors if not any(part in error for part in expected)] == []
+        unexpected = [error for error in self.errors if not any(part in error for part in expected)]
+        assert unexpected == []
         assert self.foreign == []
 
 

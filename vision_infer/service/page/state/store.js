@@ -59,6 +59,7 @@ export class Store extends EventTarget {
     this.session = await (await send("POST", "/api/v1/session", { json: { token } })).json();
     this.needsLogin = false;
     this.#tell("session");
+    this.#askVersion();
     await this.refresh();
   }
 
@@ -89,6 +90,10 @@ export class Store extends EventTarget {
     this.session = await getJson("/api/v1/session");
     this.needsLogin = false;
     this.#tell("session");
+    this.#askVersion();
+  }
+
+  #askVersion() {
     getJson("/api/v1/version").then(
       (answer) => {
         this.version = answer.version;

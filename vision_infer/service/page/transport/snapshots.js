@@ -20,7 +20,9 @@ export class Snapshots {
       try {
         const answer = await send("GET", `${streamPath(this.name)}/snapshot.jpg`, { signal: this.leaving.signal });
         const captured = Date.parse(answer.headers.get("X-Captured-At") ?? "");
-        const bitmap = await createImageBitmap(await answer.blob());
+        const bitmap = await createImageBitmap(await answer.blob()).catch(() => {
+          throw new Error("the snapshot is no picture");
+        });
         if (this.leaving.signal.aborted) return;
         this.heard.picture(bitmap, captured);
         waitMs = this.everyMs;

@@ -26,13 +26,14 @@ export class Whep {
     }
   }
 
-  close() {
+  // ended: by the service itself, as far as is known; else it is told
+  close({ ended = false } = {}) {
     if (this.closed) return;
     this.closed = true;
     clearTimeout(this.timer);
     this.leaving.abort();
     const pc = this.pc;
-    if (!this.session) {
+    if (!this.session || ended) {
       pc?.close();
       return;
     }
@@ -123,7 +124,7 @@ export class Whep {
 
   #fail(reason) {
     if (this.closed) return;
-    this.close();
+    this.close({ ended: this.pc?.connectionState === "closed" || this.pc?.connectionState === "failed" });
     this.heard.failed(reason);
   }
 }

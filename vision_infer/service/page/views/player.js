@@ -70,13 +70,15 @@ export class Player {
 
   // The service was away, and is back.
   again() {
-    this.#leave();
+    this.#leave(true);
     this.retryMs = RETRY_MS;
     this.#follow();
   }
 
-  close() {
-    this.stop();
+  // gone: there is no such stream any more
+  close(gone = false) {
+    this.wanted = false;
+    this.#leave(gone);
     this.resized.disconnect();
   }
 
@@ -108,7 +110,7 @@ export class Player {
     const shown = state !== null && SHOWN.has(state.state);
     flag(this.element, "dimmed", state !== null && state.state !== "live");
     if (!this.wanted || !shown) {
-      this.#leave();
+      this.#leave(!shown);
       if (state && !shown) this.#say([state.word, this.stream.status?.reason].filter(Boolean).join(": "));
       return;
     }
@@ -205,11 +207,12 @@ export class Player {
     this.draw();
   }
 
-  #leave() {
+  // ended: the stream gives no pictures any more
+  #leave(ended = false) {
     clearTimeout(this.retry);
     clearTimeout(this.firstFrame);
     const was = this.whep || this.snapshots;
-    this.whep?.close();
+    this.whep?.close({ ended });
     this.snapshots?.close();
     this.whep = this.snapshots = this.mode = this.time = null;
     delete this.element.dataset.mode;

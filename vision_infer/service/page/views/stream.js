@@ -74,7 +74,7 @@ class StreamView {
     this.missing.hidden = stream !== null || this.store.streams === null;
     this.body.hidden = !this.missing.hidden;
     if (!stream) {
-      if (!this.missing.hidden) this.player.stop();
+      if (!this.missing.hidden) this.player.close(true);
       this.actions.replaceChildren();
       return;
     }

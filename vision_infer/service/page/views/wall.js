@@ -36,7 +36,7 @@ export function wall(store) {
     const names = new Set(store.streams.map((stream) => stream.name));
     for (const [name, tile] of tiles) {
       if (names.has(name)) continue;
-      tile.close();
+      tile.close(true);
       seen.unobserve(tile.element);
       tile.element.remove();
       tiles.delete(name);
@@ -116,7 +116,7 @@ class Tile {
     });
     const parts = {
       state: h("span.state"),
-      since: h("span.quiet"),
+      since: h("span.since"),
       reason: h("span.reason"),
       age: h("span.figure"),
       rates: h("span.figure"),
@@ -145,7 +145,7 @@ class Tile {
     say(this.state, word);
     this.state.dataset.tone = tone;
     flag(this.element, "away", tone !== "good");
-    say(this.since, status?.since ? since(status.since) : "");
+    say(this.since, status?.since ? `\u200e${since(status.since)}` : "");
     this.since.title = status?.since ? `since ${moment(status.since)}` : "";
     const size = status?.size;
     const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
@@ -179,8 +179,8 @@ class Tile {
     else if (this.visible) this.player.start();
   }
 
-  close() {
+  close(gone = false) {
     clearTimeout(this.leaving);
-    this.player.close();
+    this.player.close(gone);
   }
 }
