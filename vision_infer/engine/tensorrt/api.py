@@ -6,7 +6,6 @@ times kernels on it, and can make plans that later versions or other GPUs take.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,9 +74,7 @@ def load_api(runtime: Runtime) -> Api:
     if not is_installed(runtime):
         raise EngineError(f"{TITLES[runtime]} is not installed", hint)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what is deprecated in their own start
-            module = import_module(MODULES[runtime])
+        module = import_module(MODULES[runtime])
     except (ImportError, OSError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise EngineError(f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, beside a driver for CUDA 13") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +112,7 @@ def compile_plan(
         config = _configure(api, parsed, target, options)
         cache = _give_timings(api, config, timings)
         config.progress_monitor = _monitor(api, phases, cancelled)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            plan = parsed.builder.build_serialized_network(parsed.network, config)
+        plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
             why = parsed.messages.last_error() or "the builder does not say why"
             raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "a smaller --batch or another precision may do")
@@ -169,16 +166,11 @@ def _give_timings(api: Api, config: Any, timings: bytes) -> Any:
     """The timing cache that the build reads and fills; None where the runtime keeps none."""
     if not api.keeps_timings:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        cache = config.create_timing_cache(timings)
-        # False: what was timed on another GPU is refused.
-        if timings and not config.set_timing_cache(cache, False):
-            cache = config.create_timing_cache(b"")
-            timings = b""
-        if not timings:
-            config.set_timing_cache(cache, False)
-        return cache
+    cache = config.create_timing_cache(timings)
+    if cache is None or not config.set_timing_cache(cache, False):  # False: what was timed on another GPU is refused
+        cache = config.create_timing_cache(b"")
+        config.set_timing_cache(cache, False)
+    return cache
 
 
 def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:

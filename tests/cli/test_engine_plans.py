@@ -1,0 +1,119 @@
+"""``vision-infer engine`` with plans of TensorRT-RTX, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from tests.cli.conftest import Command
+from tests.engine.tensorrt.networks import api, graph
+from vision_infer.cli.build_progress import LINE_INTERVAL_S, BuildLines
+from vision_infer.engine.tensorrt.build_progress import BuildProgress
+
+WORDS = ("--runtime", "tensorrt-rtx", "--for", "sm_89")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model with graphs in all three precisions."""
+    api()
+    for precision, name in (("fp32", "model.onnx"), ("fp16", "model.fp16.onnx"), ("int8", "model.int8-tensorrt.onnx")):
+        shutil.copyfile(graph("embedder", precision), tmp_path / name)  # type: ignore[arg-type]
+    return tmp_path / "model.onnx"
+
+
+def test_build_list_show_and_prune(command: Command, model: Path) -> None:
+    built = command("engine", "build", model, *WORDS, "--precision", "int8", "--batch", "3", "--json")
+    assert built.returncode == 0, built.stderr
+    assert built.stderr == "building tensorrt-rtx-cuda-int8 of smallest-embedder: there is none yet\n"
+    (passport,) = json.loads(built.stdout)
+    jsonschema.validate(passport, json.loads(command("schema", "passport").stdout))
+    assert (passport["device"]["kind"], passport["precision"]["convolutions"]) == ("cuda", "3 int8")
+    again = command("engine", "build", model, "--engine", "tensorrt-rtx-cuda-int8", "--for", "sm_89", "--batch", "3")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.startswith("tensorrt-rtx-cuda-int8: for sm_89, built in ")
+    assert "convolutions: 3 int8" in again.stdout
+
+    listed = command("engine", "list", model)
+    assert listed.returncode == 0, listed.stderr
+    (line,) = [line for line in listed.stdout.splitlines() if "tensorrt" in line.split()[0]]
+    assert line.split()[:2] == ["tensorrt-rtx-cuda-int8", "model.int8-tensorrt.onnx"]
+    assert "for sm_89, batches 1 2 3, " in line
+    (row,) = json.loads(command("engine", "list", model, "--json").stdout)["plans"]
+    assert (row["for"], row["runtime_version"], row["passport"]["engine"]) == ("sm_89", api().version, "tensorrt-rtx-cuda-int8")
+    shown = command("engine", "show", model, "tensorrt-rtx-cuda-int8")
+    assert "device     sm_89\n" in shown.stdout
+    pruned = command("engine", "prune", "--max-mb", "0")
+    assert "removed tensorrt-rtx-cuda-int8 of smallest-embedder" in pruned.stdout
+
+
+def test_a_recipe(command: Command, model: Path) -> None:
+    recipe = model.with_name("mine.yaml")
+    text = f"network: {model.name}\nruntime: tensorrt-rtx\nprecision: fp16\nbatch_sizes: [4, 1, 4]\nworkspace_mb: 256\n"
+    recipe.write_text(f"{text}gpus: [sm_120, sm_86]\n")
+    built = command("engine", "build", recipe)
+    assert built.returncode == 0, built.stderr
+    assert built.stdout.startswith("tensorrt-rtx-cuda-fp16: for sm_86 sm_120, built in ")
+    (row,) = json.loads(command("engine", "list", model, "--json").stdout)["plans"]
+    assert row["options"] == "batches 1 4, workspace 256 MB"
+    recipe.write_text(f"{text}workers: 2\n")
+    wrong = command("engine", "build", recipe)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (4, 1)
+    assert "field 'workers': is not for tensorrt-rtx" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("--runtime", "tensorrt-rtx", "--for", "sm_90"), 2, "TensorRT-RTX does not build for it: use sm_75, "),
+        (("--runtime", "tensorrt-rtx", "--for", "4090"), 2, "--for 4090: is no compute capability"),
+        (("--for", "sm_89"), 2, "--for is for plans: say --runtime tensorrt-rtx"),
+        ((*WORDS, "--workers", "2"), 2, "--workers is not for plans"),
+        ((*WORDS, "--precision", "bf16"), 4, "has no graph in bf16: vision-infer model quantize"),
+        ((*WORDS, "--version-compatible"), 2, "--version-compatible: a plan of TensorRT-RTX fits the version that built it"),
+        (("--runtime", "tensorflow"), 2, "--runtime tensorflow: is unknown: use onnxruntime, openvino, tensorrt, tensorrt-rtx"),
+        (("--engine", "tensorrt-rtx-cuda-fp16", "--precision", "int8"), 2, "contradicts --runtime or --precision"),
+    ],
+)
+def test_mistakes_are_one_line(command: Command, model: Path, words: tuple[str, ...], status: int, told: str) -> None:
+    done = command("engine", "build", model, *words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.count("\n") == 1
+    assert told in done.stderr
+
+
+def test_a_bar_on_a_terminal(model: Path, tmp_path: Path) -> None:
+    control, terminal = pty.openpty()
+    command = [sys.executable, "-m", "vision_infer", "engine", "build", str(model), *WORDS]
+    environment = {**os.environ, "VISION_INFER_HOME": str(tmp_path / "home"), "TERM": "xterm", "COLUMNS": "120"}
+    with subprocess.Popen(command, stderr=terminal, stdout=subprocess.PIPE, env=environment) as process:
+        os.close(terminal)
+        seen = b""
+        while True:
+            try:
+                part = os.read(control, 65_536)
+            except OSError:  # the terminal's other end is closed
+                break
+            if not part:
+                break
+            seen += part
+    os.close(control)
+    assert process.returncode == 0, seen
+    assert b"tensorrt-rtx-cuda-fp32" in seen
+
+
+def test_lines_elsewhere() -> None:
+    lines: list[str] = []
+    report = BuildLines("it", lines.append)
+    for elapsed_s, left_s in ((1.0, None), (LINE_INTERVAL_S, 104.4), (LINE_INTERVAL_S + 1, 100.0), (4 * LINE_INTERVAL_S, None)):
+        report(BuildProgress("Timing graph nodes", 0.426, elapsed_s, left_s))
+    report(BuildProgress("done", 1.0, 5 * LINE_INTERVAL_S, 0.0))
+    assert lines == ["it: 43 %, 5 s, 104 s left: Timing graph nodes\n", "it: 43 %, 20 s: Timing graph nodes\n"]

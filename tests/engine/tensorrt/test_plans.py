@@ -1,0 +1,241 @@
+"""Plans in the engine cache: built once, found again, built anew when they are damaged or stale, and never half there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.disks import small_disk
+from tests.engine.cache_keys import no_news
+from tests.engine.tensorrt.build_process import COMPILES
+from tests.engine.tensorrt.networks import OPTIONS, SM_89, Name, Precision, api, compiled, graph
+from tests.media import ROOT
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.cache import EngineCache
+from vision_infer.engine.tensorrt.build_progress import BuildProgress
+from vision_infer.engine.tensorrt.compile import PlanOptions
+from vision_infer.engine.tensorrt.plan_file import PlanFile
+from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, find_plan, graph_of, kept_plans, open_plan
+from vision_infer.engine.tensorrt.target import Gpu, GpuTarget
+
+RTX_4090 = Gpu("NVIDIA GeForce RTX 4090", "sm_89")
+RTX_5090 = Gpu("NVIDIA GeForce RTX 5090", "sm_120")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> EngineCache:
+    return EngineCache(tmp_path / "engines")
+
+
+def job(name: Name = "embedder", precision: Precision = "fp16", options: PlanOptions = OPTIONS) -> PlanJob:
+    return PlanJob(graph(name, precision), api(), SM_89, options)
+
+
+def kept(cache: EngineCache, one: PlanJob) -> PlanFile:
+    """Put a plan into the cache that was built of something else: what it computes is of no interest."""
+    built = compiled("embedder", "fp16")[0].plan
+    plan = replace(
+        built,
+        runtime_version=one.api.version,
+        compute_capabilities=one.target.capabilities,
+        batch_sizes=one.options.batch_sizes,
+        version_compatible=one.options.version_compatible,
+    )
+    cache.store(one.key(), plan.to_bytes())
+    return plan
+
+
+def test_it_is_built_once_and_found_again(cache: EngineCache) -> None:
+    said: list[str] = []
+    reports: list[BuildProgress] = []
+    plan, passport = build_plan(job(), cache, said.append, reports.append)
+    assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: there is none yet"]
+    assert reports[-1].fraction == 1
+    assert (passport.engine, passport.device.kind, passport.device.name) == ("tensorrt-rtx-cuda-fp16", "cuda", "sm_89")
+    assert passport.precision["convolutions"] == "3 fp16"
+    assert passport.build_seconds
+    again = build_plan(job(), cache, no_news, lambda _: pytest.fail("it was built again"))
+    assert again == (plan, passport)
+    (entry,) = cache.entries()
+    assert entry.nbytes > len(plan.plan)
+
+
+def test_what_was_damaged_is_built_again(cache: EngineCache) -> None:
+    plan, _ = build_plan(job(), cache, lambda _: None)
+    (entry,) = cache.entries()
+    content = bytearray((entry.folder / "engine.bin").read_bytes())
+    content[-1] ^= 1
+    (entry.folder / "engine.bin").write_bytes(content)
+    said: list[str] = []
+    assert build_plan(job(), cache, said.append)[0].graph_sha256 == plan.graph_sha256
+    assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: the one that is kept is damaged"]
+
+
+def test_what_is_no_plan_is_built_again(cache: EngineCache) -> None:
+    cache.store(job().key(), b"something else, with the right checksum")
+    said: list[str] = []
+    build_plan(job(), cache, said.append)
+    assert "is no plan file of vision-infer" in said[0]
+    assert "there is none yet" in said[1]
+    build_plan(job(), cache, no_news)
+
+
+def test_a_lost_passport_is_no_reason_to_build(cache: EngineCache) -> None:
+    build_plan(job(), cache, lambda _: None)
+    (entry,) = cache.entries()
+    (entry.folder / "passport.json").write_text("{")
+    assert build_plan(job(), cache, no_news)[1].engine == "tensorrt-rtx-cuda-fp16"
+
+
+def test_another_version_of_the_runtime_is_said_and_built_again(cache: EngineCache) -> None:
+    old = replace(job(), api=replace(api(), version="1.6.0.1"))
+    kept(cache, old)
+    (told,) = kept_plans(cache, graph("embedder", "fp16"))
+    assert told.not_here == f"built by tensorrt-rtx 1.6.0.1, here is {api().version}"
+    said: list[str] = []
+    build_plan(job(), cache, said.append)
+    assert said == [f"building tensorrt-rtx-cuda-fp16 of smallest-embedder: runtime version is {api().version}, was 1.6.0.1"]
+
+
+def test_what_does_for_a_gpu_is_found(cache: EngineCache) -> None:
+    both = replace(job(options=PlanOptions((1, 2, 4, 8))), target=GpuTarget(("sm_86", "sm_89")))
+    plan = kept(cache, both)
+    wanted = job(options=PlanOptions((1, 4)))
+    assert find_plan(wanted, RTX_4090, cache, no_news) == plan
+    assert open_plan(wanted, RTX_4090, cache, no_news) == plan
+    assert find_plan(wanted, RTX_5090, cache, no_news) is None
+    assert find_plan(job(options=PlanOptions((1, 16))), RTX_4090, cache, no_news) is None
+    assert find_plan(job(precision="fp32"), RTX_4090, cache, no_news) is None
+    assert find_plan(replace(wanted, api=replace(api(), version="1.8.0")), RTX_4090, cache, no_news) is None
+
+
+def test_a_plan_for_larger_batches_only_does_not_do(cache: EngineCache) -> None:
+    kept(cache, job(options=PlanOptions((4, 8))))
+    assert find_plan(job(options=PlanOptions((1, 8))), RTX_4090, cache, no_news) is None
+
+
+def test_a_version_compatible_plan_does_for_later_versions(cache: EngineCache) -> None:
+    old = replace(api(), runtime="tensorrt", version="11.0.0", builds_ahead=False)
+    one = PlanJob(graph("embedder", "fp16"), old, SM_89, PlanOptions((1, 2), version_compatible=True))
+    plan = replace(kept(cache, one), runtime="tensorrt")
+    cache.store(one.key(), plan.to_bytes())
+    assert find_plan(replace(one, api=replace(old, version="11.2.0")), RTX_4090, cache, no_news) == plan
+    assert find_plan(replace(one, api=replace(old, version="12.0.0")), RTX_4090, cache, no_news) is None
+
+
+def test_plans_are_told_of(cache: EngineCache) -> None:
+    kept(cache, job())
+    kept(cache, replace(job("nanodet"), target=GpuTarget(("sm_120",))))
+    (one,) = kept_plans(cache, graph("embedder", "fp16"))
+    assert (one.entry.key.device, one.graph, one.passport) == ("sm_89", "embedder.fp16.onnx", None)
+    assert one.not_here
+    cache.store(replace(job().key(), graph_sha256="0" * 64), b"of an earlier graph")
+    assert "the graph has changed" in {one.not_here for one in kept_plans(cache, graph("embedder", "fp16"))}
+
+
+def test_a_model_without_the_precision_says_what_makes_it(tmp_path: Path) -> None:
+    bundled = ROOT / "models" / "nanodet-416" / "model.onnx"
+    assert graph_of(bundled, "nanodet-416", "fp32") == bundled
+    with pytest.raises(EngineError, match="model quantize nanodet-416 --precision fp16 --data VIDEO makes one"):
+        graph_of(bundled, "nanodet-416", "fp16")
+    for name, precision in (("model.onnx", "fp32"), ("model.int8-tensorrt.onnx", "int8"), ("model.fp16.onnx", "fp16")):
+        (tmp_path / name).write_bytes(graph("nanodet", precision).read_bytes())  # type: ignore[arg-type]
+    (tmp_path / "model.int8.onnx").write_bytes((bundled.parent / "model.int8.onnx").read_bytes())
+    assert graph_of(tmp_path / "model.onnx", "mine", "int8") == tmp_path / "model.int8-tensorrt.onnx"
+
+
+def test_a_form_that_tensorrt_does_not_take_names_operator_and_cure(cache: EngineCache) -> None:
+    wrong = replace(job(), graph=ROOT / "models" / "nanodet-416" / "model.int8.onnx")
+    with pytest.raises(EngineError, match="does not take the operator DequantizeLinear") as caught:
+        build_plan(wrong, cache, lambda _: None)
+    assert "model quantize MODEL --form tensorrt" in caught.value.hint
+    assert "\n" not in str(caught.value)
+    assert "/_src/" not in str(caught.value)
+    assert cache.entries() == []
+
+
+def test_a_full_disk_leaves_what_was_there() -> None:
+    small = compiled("embedder", "fp16")[0].plan
+    with small_disk(4096 * (len(small.plan) // 4096 + 60)) as disk:
+        cache = EngineCache(disk / "engines")
+        build_plan(job(), cache, lambda _: None)
+        with pytest.raises(EngineError, match="cannot be kept: No space left"):
+            build_plan(job(precision="fp32"), cache, lambda _: None)
+        build_plan(job(), cache, no_news)
+        assert len(cache.entries()) == 1
+        assert list(cache.folder.glob("*.tmp-*")) == []
+        said: list[str] = []
+        plan = open_plan(job(precision="fp32"), RTX_4090, cache, said.append)
+        assert plan.precision == "fp32"
+        assert said[-1].endswith("it runs nevertheless")
+
+
+def builder(cache: EngineCache, one: PlanJob) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    words = [
+        "--runtime",
+        "tensorrt-rtx",
+        "--precision",
+        "fp32",
+        "--for",
+        "sm_89",
+        "--batch",
+        "4",
+        "--engine-dir",
+        str(cache.folder),
+    ]
+    command = [sys.executable, "-m", "tests.engine.tensorrt.build_process", str(one.graph), *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until_it_compiles(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert COMPILES in (line.strip() for line in process.stdout), process.communicate()[1]
+
+
+def test_killed_in_the_middle_the_cache_is_intact(cache: EngineCache) -> None:
+    one = job("deimv2", "fp32")
+    other = kept(cache, job())
+    with builder(cache, one) as process:
+        wait_until_it_compiles(process)
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert [entry.key for entry in cache.entries()] == [job().key()]
+    assert build_plan(job(), cache, no_news)[0] == other
+    with cache.building(one.key(), lambda text: None) as content:  # its lock went with it
+        assert content is None
+    cache.prune(10**12)
+    assert {path.name for path in cache.folder.iterdir()} == {job().key().digest()}
+
+
+def test_ctrl_c_ends_it_at_once(cache: EngineCache) -> None:
+    one = job("deimv2", "fp32")
+    with builder(cache, one) as process:
+        wait_until_it_compiles(process)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "done" not in output
+    assert "Traceback" not in errors
+    assert cache.entries() == []
+
+
+def test_of_two_at_once_one_builds_and_the_other_takes_it(cache: EngineCache) -> None:
+    one = job("deimv2", "fp32")
+    with builder(cache, one) as first:
+        wait_until_it_compiles(first)
+        with builder(cache, one) as second:
+            told = [process.communicate(timeout=100) for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0]
+    assert "done" in told[0][0]
+    waited = "another process is building tensorrt-rtx-cuda-fp32 of deimv2: waiting for it"
+    assert told[1][1] in (f"{waited}\n", "")  # the second may have come when the first was done
+    assert "Building engine" not in told[1][0]
+    assert told[0][0].splitlines()[-1] == told[1][0].splitlines()[-1]
+    assert len(cache.entries()) == 1

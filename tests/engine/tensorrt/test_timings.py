@@ -1,0 +1,87 @@
+"""Timing caches: handed to the next build, dropped when they are damaged or of another version.
+
+TensorRT-RTX times nothing, and its timing cache is empty, but it takes and gives one: so the way there and back is the real one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.tensorrt.networks import OPTIONS, SM_89, api, graph
+from vision_infer.engine.cache import EngineCache
+from vision_infer.engine.tensorrt import plans
+from vision_infer.engine.tensorrt.api import Api
+from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
+from vision_infer.engine.tensorrt.plans import PlanJob, build_plan
+from vision_infer.engine.tensorrt.target import GpuTarget
+from vision_infer.engine.tensorrt.timings import MOST_BYTES, keep_timings, read_timings, timings_file
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
+
+
+def timing_api() -> Api:
+    return replace(api(), keeps_timings=True)
+
+
+def test_what_one_build_found_is_given_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bytes] = []
+
+    def noted(*arguments: Any, timings: bytes, **others: Any) -> Compiled:
+        given.append(timings)
+        return compile_plan(*arguments, timings=timings, **others)
+
+    monkeypatch.setattr(plans, "compile_plan", noted)
+    cache = EngineCache(tmp_path)
+    for batch in (1, 2):
+        build_plan(PlanJob(graph("embedder", "fp16"), timing_api(), SM_89, PlanOptions((batch,))), cache, lambda _: None)
+    kept = read_timings(timings_file(tmp_path, timing_api(), SM_89))
+    assert kept
+    assert given == [b"", kept]
+    assert len(cache.entries()) == 2  # the timings are no entry, and in nobody's way
+    cache.prune(0)
+    assert read_timings(timings_file(tmp_path, timing_api(), SM_89)) == kept
+
+
+@pytest.mark.parametrize("timings", [b"", b"from another program"])
+def test_a_runtime_that_refuses_them_begins_anew(timings: bytes) -> None:
+    made = compile_plan(graph("embedder", "fp16"), timing_api(), SM_89, OPTIONS, timings=timings)
+    assert made.timings
+    assert made.timings != timings
+
+
+def test_a_runtime_that_times_nothing_keeps_nothing(tmp_path: Path) -> None:
+    build_plan(PlanJob(graph("embedder", "fp16"), api(), SM_89, OPTIONS), EngineCache(tmp_path), lambda _: None)
+    assert list(tmp_path.glob("timings-*")) == []
+
+
+def test_damaged_and_untrusted_ones_count_for_nothing(tmp_path: Path) -> None:
+    path = timings_file(tmp_path, api(), SM_89)
+    assert read_timings(path) == b""
+    keep_timings(path, b"timings", api())
+    assert read_timings(path) == b"timings"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert read_timings(path) == b""
+    path.write_bytes(content)
+    path.chmod(0o666)
+    assert read_timings(path) == b""
+
+
+def test_those_of_other_versions_go_and_those_of_other_gpus_stay(tmp_path: Path) -> None:
+    old, other = replace(api(), version="1.6.0"), GpuTarget(("sm_120",))
+    keep_timings(timings_file(tmp_path, old, SM_89), b"old", old)
+    keep_timings(timings_file(tmp_path, api(), other), b"other", api())
+    keep_timings(timings_file(tmp_path, api(), SM_89), b"new", api())
+    assert read_timings(timings_file(tmp_path, old, SM_89)) == b""
+    assert read_timings(timings_file(tmp_path, api(), other)) == b"other"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_one_that_has_grown_too_large_is_not_kept(tmp_path: Path) -> None:
+    path = timings_file(tmp_path, api(), SM_89)
+    keep_timings(path, bytes(MOST_BYTES + 1), api())
+    assert not path.exists()
