@@ -1,0 +1,220 @@
+"""Cameras in the local network that answer to ONVIF's discovery: WS-Discovery 1.0 over UDP multicast.
+
+A probe asks for network video transmitters; whoever is one answers with its addresses and scopes (name, hardware, location). What
+answers is not trusted: datagrams are bounded in number and size, a document type and with it every entity is refused, and only an
+answer to our own message counts.
+
+Web Services Dynamic Discovery (WS-Discovery), April 2005; ONVIF Core Specification, section 7 (device discovery).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import socket
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+from xml.parsers import expat
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import StreamError
+from vision_infer.stream.redact import printable, redact
+
+GROUP, PORT = "239.255.255.250", 3702
+WAIT_S = 3.0
+DEVICES_MOST, DATAGRAMS_MOST, DATAGRAM_BYTES = 256, 2048, 65_507
+_TEXT_MOST = 200
+_SECOND = 1_000_000_000
+_SCOPE = "onvif://www.onvif.org/"
+_SOAP = "http://www.w3.org/2003/05/soap-envelope"
+_ADDRESSING = "http://schemas.xmlsoap.org/ws/2004/08/addressing"
+_DISCOVERY = "http://schemas.xmlsoap.org/ws/2005/04/discovery"
+_PROBE = (
+    f'<?xml version="1.0" encoding="UTF-8"?><e:Envelope xmlns:e="{_SOAP}" xmlns:w="{_ADDRESSING}" xmlns:d="{_DISCOVERY}" '
+    'xmlns:dn="http://www.onvif.org/ver10/network/wsdl"><e:Header><w:MessageID>{message}</w:MessageID>'
+    f"<w:To>urn:schemas-xmlsoap-org:ws:2005:04:discovery</w:To><w:Action>{_DISCOVERY}/Probe</w:Action></e:Header>"
+    "<e:Body><d:Probe><d:Types>dn:NetworkVideoTransmitter</d:Types></d:Probe></e:Body></e:Envelope>"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device that answered."""
+
+    address: str
+    """that its answer came from"""
+    name: str
+    hardware: str
+    location: str
+    """these three empty where it does not say"""
+    services: tuple[str, ...]
+    """addresses of its ONVIF service, without secrets"""
+    id: str
+    """its endpoint reference; stays the same"""
+
+
+def discover(
+    wait_s: float = WAIT_S, place: tuple[str, int] = (GROUP, PORT), clock: Clock = SYSTEM_CLOCK, interfaces: bool = True
+) -> list[Device]:
+    """Ask the local network for cameras, and wait for their answers.
+
+    Args:
+        wait_s: how long answers are waited for, seconds.
+        place: where the question goes.
+        clock: monotonic time.
+        interfaces: ask through every interface; False: only the way that the system chooses.
+
+    Returns:
+        The devices, by address.
+
+    Raises:
+        StreamError: the question cannot be sent anywhere.
+    """
+    message = f"urn:uuid:{uuid.uuid4()}"
+    question = _PROBE.replace("{message}", message).encode()
+    found: dict[str, Device] = {}
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(one) for one in _sockets(interfaces)]
+        asked = [one for one in sockets if _sent(one, question, place)]
+        if not asked:
+            raise StreamError("no camera can be looked for: nothing can be sent to the local network", "is this machine in one?")
+        for data, address in _answers(asked, clock, wait_s):
+            device = read_answer(data, address, message)
+            if device is not None and len(found) < DEVICES_MOST:
+                found.setdefault(device.id or address, device)
+    return sorted(found.values(), key=lambda device: (_sortable(device.address), device.id))
+
+
+def read_answer(data: bytes, address: str, message: str) -> Device | None:
+    """The device in an answer; None where it is none, or one to another's question.
+
+    Args:
+        data: the datagram.
+        address: where it came from.
+        message: what we called our question.
+    """
+    reader = _Reader()
+    try:
+        reader.parse(data)
+    except (expat.ExpatError, ValueError):
+        return None
+    if reader.text("RelatesTo") != message or "ProbeMatches" not in reader.seen:
+        return None
+    scopes: dict[str, str] = {}
+    for word in reader.text("Scopes").split():
+        kind, _, value = word.removeprefix(_SCOPE).partition("/")
+        if word.startswith(_SCOPE):
+            scopes.setdefault(kind.lower(), printable(unquote(value))[:_TEXT_MOST])
+    services = tuple(redact(url)[:_TEXT_MOST] for url in reader.text("XAddrs").split() if _is_web(url))
+    endpoint = printable(reader.text("Address"))[:_TEXT_MOST]
+    return Device(address, scopes.get("name", ""), scopes.get("hardware", ""), scopes.get("location", ""), services[:8], endpoint)
+
+
+class _Reader:
+    """Takes the text of the elements that count out of an answer, whatever their namespaces are called."""
+
+    _WANTED = frozenset({"RelatesTo", "Scopes", "XAddrs", "Address"})
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._texts: dict[str, list[str]] = {}
+        self._open: list[str] = []
+
+    def parse(self, data: bytes) -> None:
+        """Read a whole document.
+
+        Raises:
+            ValueError: it has a document type, or is nested too deep.
+            ExpatError: it is no XML.
+        """
+        parser = expat.ParserCreate(namespace_separator=" ")
+        parser.StartDoctypeDeclHandler = self._refuse
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = lambda _: self._open.pop()
+        parser.CharacterDataHandler = self._characters
+        parser.Parse(data, True)
+
+    def text(self, name: str) -> str:
+        """The text of the first element of this name."""
+        return "".join(self._texts.get(name, [])).strip()
+
+    def _refuse(self, *_: object) -> None:
+        raise ValueError("a document type is refused")
+
+    def _start(self, name: str, _: object) -> None:
+        local = name.rpartition(" ")[2]
+        if len(self._open) > 32:
+            raise ValueError("nested too deep")
+        # Another device in the same answer, or the sender's own address, does not count: the first of a match does.
+        counts = local in self._WANTED and local not in self.seen and (local != "Address" or "ProbeMatch" in self._open)
+        self._open.append(local if counts or local not in self._WANTED else "")
+        if local != "Address" or counts:
+            self.seen.add(local)
+
+    def _characters(self, text: str) -> None:
+        if self._open and self._open[-1] in self._WANTED:
+            self._texts.setdefault(self._open[-1], []).append(text)
+
+
+def _sockets(interfaces: bool) -> Iterator[socket.socket]:
+    """A socket for each interface, or one for the way that the system chooses."""
+    yield _socket(None)
+    if not interfaces:
+        return
+    with suppress(OSError):
+        for index, _ in socket.if_nameindex():
+            with suppress(OSError):
+                yield _socket(index)
+
+
+def _socket(interface: int | None) -> socket.socket:
+    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        one.setblocking(False)
+        one.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+        if interface is not None:
+            # struct ip_mreqn: group, address, index (ip(7))
+            one.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), interface))
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _sent(one: socket.socket, question: bytes, place: tuple[str, int]) -> bool:
+    try:
+        return one.sendto(question, place) == len(question)
+    except OSError:
+        return False
+
+
+def _answers(sockets: list[socket.socket], clock: Clock, wait_s: float) -> Iterator[tuple[bytes, str]]:
+    until = clock.monotonic_ns() + round(wait_s * _SECOND)
+    for _ in range(DATAGRAMS_MOST):
+        left = (until - clock.monotonic_ns()) / _SECOND
+        readable = select.select(sockets, [], [], max(0.0, left))[0] if left > 0 else []
+        if not readable:
+            return
+        for one in readable:
+            with suppress(OSError):
+                data, (address, _) = one.recvfrom(DATAGRAM_BYTES)
+                yield data, address
+
+
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _sortable(address: str) -> int:
+    try:
+        return int(ipaddress.ip_address(address))
+    except ValueError:
+        return 0
