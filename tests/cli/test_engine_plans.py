@@ -26,7 +26,7 @@ def model(tmp_path: Path) -> Path:
     """A model with graphs in all three precisions."""
     api()
     for precision, name in (("fp32", "model.onnx"), ("fp16", "model.fp16.onnx"), ("int8", "model.int8-tensorrt.onnx")):
-        shutil.copyfile(graph("embedder", precision), tmp_path / name)  # type: ignore[arg-type]
+        shutil.copyfile(graph("embedder", precision), tmp_path / name)
     return tmp_path / "model.onnx"
 
 

@@ -18,7 +18,7 @@ COMPILES = "Computing profile costs"
 
 
 @contextmanager
-def told_phases(_: str) -> Iterator[Report]:
+def told_phases(what: str) -> Iterator[Report]:
     """Tells each phase once, in the order in which they begin."""
     seen: set[str] = set()
 

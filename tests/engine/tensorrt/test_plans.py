@@ -144,7 +144,7 @@ def test_a_model_without_the_precision_says_what_makes_it(tmp_path: Path) -> Non
     with pytest.raises(EngineError, match="model quantize nanodet-416 --precision fp16 --data VIDEO makes one"):
         graph_of(bundled, "nanodet-416", "fp16")
     for name, precision in (("model.onnx", "fp32"), ("model.int8-tensorrt.onnx", "int8"), ("model.fp16.onnx", "fp16")):
-        (tmp_path / name).write_bytes(graph("nanodet", precision).read_bytes())  # type: ignore[arg-type]
+        (tmp_path / name).write_bytes(graph("nanodet", precision).read_bytes())
     (tmp_path / "model.int8.onnx").write_bytes((bundled.parent / "model.int8.onnx").read_bytes())
     assert graph_of(tmp_path / "model.onnx", "mine", "int8") == tmp_path / "model.int8-tensorrt.onnx"
 
@@ -177,18 +177,7 @@ def test_a_full_disk_leaves_what_was_there() -> None:
 
 def builder(cache: EngineCache, one: PlanJob) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    words = [
-        "--runtime",
-        "tensorrt-rtx",
-        "--precision",
-        "fp32",
-        "--for",
-        "sm_89",
-        "--batch",
-        "4",
-        "--engine-dir",
-        str(cache.folder),
-    ]
+    words = ["--runtime", "tensorrt-rtx", "--for", "sm_89", "--batch", "4", "--engine-dir", str(cache.folder)]
     command = [sys.executable, "-m", "tests.engine.tensorrt.build_process", str(one.graph), *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
