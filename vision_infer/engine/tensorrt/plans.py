@@ -16,11 +16,11 @@ from vision_infer.engine.candidates import variants
 from vision_infer.engine.engine_key import EngineKey, file_sha256
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
-from vision_infer.engine.tensorrt.api import Api, installed_versions
+from vision_infer.engine.tensorrt.api import Api, installed_versions, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, check_options, compile_plan
-from vision_infer.engine.tensorrt.plan_file import RUNTIMES, PlanFile, capability_number, parse_plan, runs_on
-from vision_infer.engine.tensorrt.target import Gpu, GpuTarget, find_gpu
+from vision_infer.engine.tensorrt.plan_file import RUNTIMES, PlanFile, Runtime, capability_number, parse_plan, runs_on
+from vision_infer.engine.tensorrt.target import Gpu, GpuTarget, choose_target, find_gpu
 from vision_infer.engine.tensorrt.timings import keep_timings, read_timings, timings_file
 
 _NS_PER_S = 1_000_000_000
@@ -122,6 +122,31 @@ def open_plan(
         except EngineError as error:
             say(f"{error}; it runs nevertheless")
         return compiled.plan
+
+
+def plan_for_gpu(
+    graph: Path, runtime: Runtime, options: PlanOptions, index: int, cache: EngineCache | None, say: Say
+) -> PlanFile:
+    """A plan of a graph to run on one of this machine's GPUs: one that is kept, else one that is built now.
+
+    Args:
+        graph: the deployment graph.
+        runtime: which.
+        options: how it is built where none is kept; its batch sizes are those that are wanted.
+        index: of the GPU, as CUDA counts them.
+        cache: where plans are kept; None: nowhere.
+        say: told why one is built, and that it could not be kept.
+
+    Raises:
+        EngineError: the runtime or the GPU is missing, or the runtime does not take the graph or cannot build it.
+        ModelError: the file is no deployment graph.
+        UsageError: the runtime has no such option.
+    """
+    api, gpu = load_api(runtime), find_gpu(index)
+    if gpu is None:
+        raise EngineError(f"there is no cuda:{index} here, or no driver for it", "see 'nvidia-smi', or use --device cpu")
+    target = choose_target(api, (), anywhere=options.hardware_compatible, find=lambda _: gpu)
+    return open_plan(PlanJob(graph, api, target, options), gpu, cache, say)
 
 
 def find_plan(job: PlanJob, gpu: Gpu, cache: EngineCache, say: Say) -> PlanFile | None:
