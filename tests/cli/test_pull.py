@@ -28,7 +28,7 @@ input: { width: 160, height: 96 }
 accuracy: [{ metric: "mAP", dataset: COCO val2017, value: 12.5, source: made up }]
 """
 IMPORTED = "import: { head: yolox }"
-EXPORTED = 'export: { network: "torchvision:mine" }'
+EXPORTED = "export: { family: resnet/18 }"
 MAIN = """
 import sys
 from pathlib import Path
@@ -108,7 +108,7 @@ def test_ctrl_c_keeps_what_has_come(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "home/downloads/mine/mine.bin"
     assert path.read_bytes() == data
     assert "its source states none; what is fetched later must be the same" in out
-    assert out.splitlines()[-1].endswith(f"vision-infer model export torchvision:mine --weights {path} --name mine")
+    assert out.splitlines()[-1].endswith(f"vision-infer model export resnet/18 --weights {path} --name mine")
 
 
 def test_without_a_network_a_file_that_was_fetched_by_hand_does(command: Command, tmp_path: Path) -> None:

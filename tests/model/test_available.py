@@ -8,8 +8,16 @@ from urllib.parse import urlsplit
 import pytest
 
 from vision_infer.core.errors import ModelError
-from vision_infer.model.available import available_dir, available_names, find_available, list_available, read_available
+from vision_infer.model.available import (
+    AvailableModel,
+    available_dir,
+    available_names,
+    find_available,
+    list_available,
+    read_available,
+)
 from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.export.families import find_family
 from vision_infer.model.heads import head_names
 
 OPEN = {"Apache-2.0", "BSD-3-Clause", "MIT"}
@@ -42,6 +50,19 @@ def test_every_card_is_whole(name: str) -> None:
         stated = card.file.stated
         assert stated is not None
         assert card.file.name.rpartition("-")[2].startswith(stated.digits)
+
+
+@pytest.mark.parametrize("card", [card for card in list_available() if card.export], ids=lambda card: card.name)
+def test_what_is_exported_is_a_family_that_can_be(card: AvailableModel) -> None:
+    assert card.export is not None
+    if card.family == "RF-DETR":
+        assert card.export.family.startswith("rfdetr/")
+        return
+    _, family, _ = find_family(card.export.family)
+    assert family.task == card.task
+    assert (card.input.width, card.input.height) == (lambda size: (size.width, size.height))(
+        family.input_size(card.export.family.partition("/")[2])
+    )
 
 
 def test_each_family_is_there() -> None:

@@ -52,7 +52,7 @@ def pull_command(
         typer.echo(f"its weights are here: {path}")
         weights = shlex.quote(str(path))
         typer.echo(
-            f"make a deployment graph of them: vision-infer model export {found.export.network} --weights {weights} --name {name}"
+            f"make a deployment graph of them: vision-infer model export {found.export.family} --weights {weights} --name {name}"
         )
     elif found.by_hand and not made_by_hand:
         typer.echo(f"its weights are here: {path}")

@@ -72,7 +72,7 @@ class Import(_Part):
 class Export(_Part):
     """Weights, of which ``model export`` makes a deployment graph."""
 
-    network: str = Field(description="what `model export` calls it: torchvision:NAME, transformers:NAME, rfdetr:NAME")
+    family: str = Field(description="FAMILY/VARIANT, as `model export` calls it")
 
 
 class AvailableModel(_Part):
