@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from vision_infer.engine.passport import Passport
     from vision_infer.engine.recipe import Recipe
     from vision_infer.engine.tensorrt.compile import PlanOptions
+    from vision_infer.engine.tensorrt.kept import KeptPlan
     from vision_infer.engine.tensorrt.plan_file import Runtime
-    from vision_infer.engine.tensorrt.plans import KeptPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def _kept(folder: Path, path: Path) -> list[KeptPlan]:
         return []
     from vision_infer.core.errors import EngineError
     from vision_infer.engine.cache import EngineCache
-    from vision_infer.engine.tensorrt.plans import kept_plans
+    from vision_infer.engine.tensorrt.kept import kept_plans
 
     try:
         return kept_plans(EngineCache(folder), path)

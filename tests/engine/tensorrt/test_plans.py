@@ -19,8 +19,9 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.cache import EngineCache
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
 from vision_infer.engine.tensorrt.compile import PlanOptions
+from vision_infer.engine.tensorrt.kept import kept_plans
 from vision_infer.engine.tensorrt.plan_file import PlanFile
-from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, find_plan, graph_of, kept_plans, open_plan
+from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, find_plan, graph_of, open_plan
 from vision_infer.engine.tensorrt.target import Gpu, GpuTarget
 
 RTX_4090 = Gpu("NVIDIA GeForce RTX 4090", "sm_89")

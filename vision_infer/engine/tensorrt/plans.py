@@ -1,4 +1,4 @@
-"""Plans of the engine cache: built once, found again, and told of.
+"""Plans of the engine cache: built once, and found again.
 
 A plan belongs to the checksum of the graph, the runtime and its version, the GPUs that it was built for, and how it was built.
 """
@@ -11,15 +11,16 @@ from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.cache import CacheEntry, EngineCache, Say
+from vision_infer.engine.cache import EngineCache, Say
 from vision_infer.engine.candidates import variants
 from vision_infer.engine.engine_key import EngineKey, file_sha256
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
-from vision_infer.engine.tensorrt.api import Api, installed_versions, load_api
+from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, check_options, compile_plan
-from vision_infer.engine.tensorrt.plan_file import RUNTIMES, PlanFile, Runtime, capability_number, parse_plan, runs_on
+from vision_infer.engine.tensorrt.kept import kept_passport, why_not_here
+from vision_infer.engine.tensorrt.plan_file import PlanFile, Runtime, parse_plan
 from vision_infer.engine.tensorrt.target import Gpu, GpuTarget, choose_target, find_gpu
 from vision_infer.engine.tensorrt.timings import keep_timings, read_timings, timings_file
 
@@ -215,7 +216,7 @@ def _earlier_seconds(key: EngineKey, cache: EngineCache) -> float | None:
     """How long a like plan took: of the same model and precision, for whatever GPU and version."""
     for entry in cache.entries():
         if (entry.key.model, entry.key.engine) == (key.model, key.engine):
-            passport = _read_passport(entry, cache)
+            passport = kept_passport(entry, cache)
             if passport is not None and passport.build_seconds:
                 return passport.build_seconds
     return None
@@ -254,75 +255,3 @@ def graph_of(path: Path, model: str, precision: Precision) -> Path:
         hint = f"vision-infer model quantize {model} --precision {precision}{form} --data VIDEO makes one"
         raise EngineError(f"{model} has no graph in {precision}", hint)
     return min(found, key=lambda graph: "tensorrt" not in graph.name)
-
-
-@dataclass(frozen=True, slots=True)
-class KeptPlan:
-    """A plan of the cache, as it is told of."""
-
-    entry: CacheEntry
-    passport: Passport | None
-    graph: str
-    """name of the file that it was built of; empty where none of the model's graphs is the one"""
-    not_here: str
-    """why it does not run on this machine; empty if it does"""
-
-
-def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
-    """The plans of a model, last used first.
-
-    Args:
-        cache: where they are kept.
-        path: the model's deployment graph.
-    """
-    model = read_graph_facts(path).card.name
-    entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(RUNTIMES)]
-    if not entries:
-        return []
-    names = {file_sha256(graph): graph.name for graph in (path, *variants(path))}
-    versions, gpu = installed_versions(), find_gpu()
-    found = []
-    for one in entries:
-        name = names.get(one.key.graph_sha256, "")
-        why = why_not_here(one.key, versions.get(_runtime_of(one.key), ""), gpu) if name else "the graph has changed"
-        found.append(KeptPlan(one, _read_passport(one, cache), name, why))
-    return found
-
-
-def _runtime_of(key: EngineKey) -> str:
-    return key.engine.rsplit("-", 2)[0]
-
-
-def _read_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
-    try:
-        return parse_passport(cache.passport(entry.key) or "", str(entry.folder))
-    except EngineError:
-        return None
-
-
-def why_not_here(key: EngineKey, version: str, gpu: Gpu | None) -> str:
-    """Why a kept plan does not run on this machine, as far as its key tells; empty if it does.
-
-    Args:
-        key: of the plan.
-        version: of the runtime that is here; empty: it is not.
-        gpu: this machine's; None: there is none.
-    """
-    runtime = _runtime_of(key)
-    if not version:
-        return f"{runtime} is not installed"
-    same_major = version.split(".")[0] == key.runtime_version.split(".")[0]
-    if version != key.runtime_version and not (same_major and "version-compatible" in key.profile):
-        return f"built by {runtime} {key.runtime_version}, here is {version}"
-    if gpu is None:
-        return "there is no NVIDIA GPU here"
-    *name, capabilities = _split_device(key.device)
-    if not runs_on(gpu.capability, capabilities, "hardware-compatible" in key.profile):
-        return f"for {' '.join(capabilities)}, this GPU is {gpu.capability}"
-    return f"for {name[0]}, this GPU is {gpu.name}" if name[0] not in ("", gpu.name) else ""
-
-
-def _split_device(device: str) -> tuple[str, tuple[str, ...]]:
-    words = device.split()
-    capabilities = tuple(sorted((word for word in words if word.startswith("sm_")), key=capability_number))
-    return " ".join(word for word in words if not word.startswith("sm_")), capabilities
