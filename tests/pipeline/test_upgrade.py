@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.quick import QuickStart
 from vision_infer.pipeline import upgrade as upgrades
 from vision_infer.pipeline.offline import run
-from vision_infer.pipeline.upgrade import EngineUpgrade, Runner, Upgrade, run_child, trial_command
+from vision_infer.pipeline.upgrade import EngineUpgrade, Runner, Upgrade, trial_command
 
 if find_spec("openvino") is not None:
     import_module("openvino")  # it starts a thread, which stays
@@ -198,16 +197,6 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
     assert commands == [trial_command(unknown)]
     assert commands[0][-2:] == ["--data", "a.mp4"]
     assert told == ["main: goes on with openvino-cpu-fp32: tried"]
-
-
-def test_a_child_has_low_priority_and_ends_when_it_shall() -> None:
-    waits = "import os, time\nwhile os.getpriority(os.PRIO_PROCESS, 0) != 7: time.sleep(0.01)\n"
-    limit = time.monotonic() + LONG_S
-    assert run_child([sys.executable, "-c", waits], 7, lambda: time.monotonic() > limit) is None
-    assert run_child([sys.executable, "-c", "import time; time.sleep(600)"], 7, lambda: True) == "it was stopped"
-    assert time.monotonic() < limit
-    assert run_child([sys.executable, "-c", "import sys; sys.exit('first\\nerror: bad')"], 7, lambda: False) == "error: bad"
-    assert run_child(["/nowhere/python"], 7, lambda: False) == "no process could be started: No such file or directory"
 
 
 SLOW = """

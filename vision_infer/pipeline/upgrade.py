@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +19,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.known import known_choice
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.quick import QuickStart, quick_start
+from vision_infer.pipeline.child import run_child
 from vision_infer.pipeline.lane import Lane
 from vision_infer.stream.redact import redact
 
@@ -34,8 +32,6 @@ MOST_VIDEOS = 8
 BUILD_NICE = 5
 """a run keeps all cores busy: at 19 a build of 1.1 s of CPU was not done after 22 s, two cores"""
 TRIAL_NICE = 10
-POLL_S = 0.1
-KILL_AFTER_S = 2.0
 COMPILE = "import sys; from vision_infer.engine.quick import compile_engine; compile_engine(*sys.argv[1:])"
 
 Runner = Callable[[Sequence[str], int, Callable[[], bool]], str | None]
@@ -246,52 +242,6 @@ def trial_command(upgrade: Upgrade) -> list[str]:
     for source in upgrade.data:
         words += ["--data", source]
     return words
-
-
-def run_child(words: Sequence[str], nice: int, stopped: Callable[[], bool]) -> str | None:
-    """Run a command with low priority until it ends, or until it shall stop.
-
-    Args:
-        words: the command.
-        nice: its niceness, 0–19.
-        stopped: asked several times a second.
-
-    Returns:
-        What went wrong, in a line; None where nothing did.
-    """
-    with tempfile.TemporaryFile() as told:
-        try:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=told)
-        except OSError as error:
-            return f"no process could be started: {error.strerror}"
-        with suppress(OSError):  # it has ended already
-            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
-        try:
-            while True:
-                try:
-                    status = process.wait(POLL_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    if stopped():
-                        return "it was stopped"
-        finally:
-            _end(process)
-        if status == 0:
-            return None
-        told.seek(0)
-        lines = told.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:300] if lines else f"the process ended with status {status}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(KILL_AFTER_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _open(candidate: Candidate, request: EngineRequest, say: Say) -> Engine:

@@ -1,0 +1,77 @@
+"""A process that works for another: of low priority, and ended with it, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.media import ROOT
+from tests.pipeline.fakes import LONG_S
+from tests.pipeline.live_fakes import until
+from vision_infer.pipeline.child import bound, run_child
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+SLEEPS = """
+import os, sys, time
+with open(sys.argv[1] + ".new", "w") as file:
+    file.write(str(os.getpid()))
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+"""
+PARENT = """
+import sys
+from vision_infer.pipeline.child import run_child
+run_child([sys.executable, "-c", sys.argv[1], sys.argv[2]], 5, lambda: False)
+"""
+
+
+def ended(process: int) -> bool:
+    """Whether a process that is none of ours is gone, or only waits for somebody to hear of it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_child_has_low_priority_and_ends_when_it_shall() -> None:
+    waits = "import os, time\nwhile os.getpriority(os.PRIO_PROCESS, 0) != 7: time.sleep(0.01)\n"
+    limit = time.monotonic() + LONG_S
+    assert run_child([sys.executable, "-c", waits], 7, lambda: time.monotonic() > limit) is None
+    assert run_child([sys.executable, "-c", "import time; time.sleep(600)"], 7, lambda: True) == "it was stopped"
+    assert time.monotonic() < limit
+
+
+def test_what_went_wrong_is_told_in_a_line() -> None:
+    assert run_child([sys.executable, "-c", "import sys; sys.exit('first\\nerror: bad')"], 7, lambda: False) == "error: bad"
+    assert run_child([sys.executable, "-c", "import sys; sys.exit(3)"], 7, lambda: False) == "the process ended with status 3"
+    assert run_child(["/nowhere/python"], 7, lambda: False) == "no process could be started: No such file or directory"
+
+
+@needs_linux
+def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    note = tmp_path / "child"
+    words = [sys.executable, "-c", PARENT, SLEEPS + "time.sleep(600)", str(note)]
+    with subprocess.Popen(words, cwd=ROOT) as parent:
+        try:
+            until(note.exists, "the child to run")
+            child = int(note.read_text())
+            assert not ended(child)
+        finally:
+            parent.send_signal(signal.SIGKILL)
+    until(lambda: ended(child), "the child to end")
+
+
+@needs_linux
+def test_a_child_whose_parent_has_ended_before_it_began_does_nothing(tmp_path: Path) -> None:
+    note = tmp_path / "child"
+    words = bound([sys.executable, "-c", SLEEPS, str(note)])
+    assert words[5] == str(os.getpid())
+    words[5] = str(os.getppid())  # as if another had begun it
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S, check=False)
+    assert (done.returncode, done.stderr) == (1, "the process that wanted it has ended\n")
+    assert not note.exists()
