@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Literal, Protocol
+from typing import Protocol
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.preview import h264
-from vision_infer.preview.media import MediaPicture
+from vision_infer.preview.media import By, MediaPicture
 from vision_infer.preview.relay import GROUP_MOST_BYTES, GROUP_MOST_PACKETS, Opened, Relay
 
-By = Literal["pts", "captured"]
-"""what result rows are matched by"""
 _WAITING_MOST = 256
 """packets that wait for the event loop; where there are more, it goes on with the next key frame"""
 
@@ -258,10 +256,12 @@ class PassthroughFeed(Feed):
         payloads = h264.payloads(units)
         if not payloads:
             return None
-        pts = packet.pts_ns
+        pts, by = packet.pts_ns, self.by
         if pts is None:
-            pts = packet.captured_ns if packet.captured_ns is not None else self._clock.monotonic_ns()
-        return MediaPicture(payloads, pts, packet.captured_ns, packet.key, sum(map(len, payloads)))
+            pts, by = packet.captured_ns, "captured"
+            if pts is None:
+                pts = self._clock.monotonic_ns()
+        return MediaPicture(payloads, pts, packet.captured_ns, packet.key, by, sum(map(len, payloads)))
 
     def _end(self, reason: str) -> None:
         if not self._over:

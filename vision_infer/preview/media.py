@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+By = Literal["pts", "captured"]
+"""what result rows are matched by: their presentation time, or when their picture was taken"""
 CLOCK_RATE = 90_000
 MASK = 0xFFFFFFFF
 _LONGEST_GAP_NS = 10_000_000_000
@@ -20,6 +23,8 @@ class MediaPicture:
     captured_ns: int | None
     """when it was taken, monotonic; None where it is not known"""
     key: bool
+    by: By
+    """what result rows are matched by"""
     size: int
     """bytes of the payloads"""
 

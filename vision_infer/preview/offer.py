@@ -16,7 +16,7 @@ from vision_infer.core.errors import UsageError
 
 # Chromium has more codecs than there are numbers from 96 on, and goes on below 64 (RFC 5761, 4), for High among others. There
 # aiortc would answer with a number of its own, which stands for something else in the offer.
-rtp.DYNAMIC_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))
+rtp.DYNAMIC_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))  # type: ignore[assignment]
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"

@@ -1,93 +1,130 @@
-"""Live video for viewers: which stream is shown to whom, as it is or encoded, within limits."""
+"""Live video for viewers, within limits: who watches what, and what has become of it."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from vision_infer.config.serve import PreviewSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
-from vision_infer.core.packet import VideoFormat
-from vision_infer.preview import h264
-from vision_infer.preview.feed import Feed, H264Pictures, PassthroughFeed
-from vision_infer.preview.offer import Codec, read_offer
+from vision_infer.preview.feed import Feed
+from vision_infer.preview.offer import read_offer
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.session import Session, SessionFacts
+from vision_infer.preview.showing import NoCodecError, NoPreviewError, Showing
+from vision_infer.stream.source import SourceSpec
+
+__all__ = ["NoCodecError", "NoPreviewError", "Preview", "PreviewCounts", "UnknownSessionError"]
 
 LOOK_S = 1.0
-_PLAYED_PROFILES = (66, 77, 100)
-_CODEC_NAMES = {"h264": "H.264", "hevc": "H.265", "mjpeg": "MJPEG", "rawvideo": "raw pictures"}
-
-_log = logging.getLogger("vision_infer.preview")
-
-
-class NoPreviewError(VisionInferError):
-    """The stream cannot be shown now, and may be later; or there are as many viewers as may be."""
-
-
-class NoCodecError(VisionInferError):
-    """The viewer plays nothing that the stream can be shown in."""
 
 
 class UnknownSessionError(VisionInferError):
     """There is no such session, or it is somebody else's."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PreviewCounts:
-    """What has happened since the start."""
+    """What is watched now, and what has happened since the start."""
 
-    sessions: int = 0
-    packets: int = 0
-    resent: int = 0
-    restarts: int = 0
-    drops: dict[str, int] = field(default_factory=lambda: {"slow_viewer": 0, "behind": 0, "refused": 0})
+    viewers: Mapping[str, int]
+    """now, by stream"""
+    encoders: int
+    """now"""
+    sessions: int
+    packets: int
+    """RTP packets, those that were sent again too"""
+    resent: int
+    restarts: int
+    """groups of pictures that were sent again, for a viewer that had lost the picture"""
+    drops: Mapping[str, int]
+    """pictures, and offers that were refused, by reason"""
 
 
 class Preview:
     """All viewers of a service.
 
-    :meth:`relay` is for the streams' threads; everything else belongs to the event loop of the web server.
+    :meth:`relay`, :meth:`changed`, :meth:`forget`, :meth:`counts` and :meth:`stop` may be called from any thread; everything else
+    belongs to the event loop of the web server.
 
     Args:
         settings: limits and sizes.
+        view: says where the main URL of a stream is; None: it has none.
         clock: monotonic and wall time.
     """
 
-    def __init__(self, settings: PreviewSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        settings: PreviewSettings,
+        view: Callable[[str], SourceSpec | None] = lambda _: None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self.settings = settings
+        self._view = view
         self._clock = clock
         self._lock = threading.Lock()
-        self._relays: dict[str, Relay] = {}
+        self._showings: dict[str, Showing] = {}
         self._sessions: dict[str, Session] = {}
-        self._feeds: dict[tuple[str, str], Feed] = {}
-        self._gone = PreviewCounts()
+        self._arriving: dict[str, int] = {}
+        """offers that are being answered, by stream"""
+        self._opened = 0
+        self._packets = self._resent = self._restarts = 0
+        self._drops = {"slow_viewer": 0, "slow_loop": 0, "slow_encoder": 0, "refused": 0}
         self._looking: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    # For the streams' threads
+    # From any thread
 
     def relay(self, stream: str) -> Relay:
         """Where the packets and frames of a stream go."""
-        with self._lock:
-            return self._relays.setdefault(stream, Relay())
+        return self._showing(stream).relay
+
+    def changed(self, stream: str) -> None:
+        """A stream has other settings: who watches its main URL ends, where that is another now."""
+        self._soon(self._check, stream)
 
     def forget(self, stream: str) -> None:
         """A stream is no more."""
         with self._lock:
-            self._relays.pop(stream, None)
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._end_stream, stream)
+            showing = self._showings.pop(stream, None)
+        if showing is not None:
+            self._soon(self._end_stream, stream, showing)
 
-    # For the routes
+    def counts(self) -> PreviewCounts:
+        """How it is now."""
+        sessions, showings = list(self._sessions.values()), list(self._showings.values())
+        viewers: dict[str, int] = {showing.name: 0 for showing in showings}
+        for session in sessions:
+            viewers[session.facts.stream] = viewers.get(session.facts.stream, 0) + 1
+        now = [session.viewer for session in sessions if session.viewer is not None]
+        drops = dict(self._drops)
+        drops["slow_viewer"] += sum(viewer.dropped for viewer in now)
+        drops["slow_loop"] += sum(showing.behind for showing in showings)
+        drops["slow_encoder"] += sum(showing.superseded for showing in showings)
+        return PreviewCounts(
+            viewers,
+            sum(len(showing.encoders) for showing in showings),
+            self._opened,
+            self._packets + sum(viewer.packets for viewer in now),
+            self._resent + sum(viewer.resent for viewer in now),
+            self._restarts + sum(viewer.restarts for viewer in now),
+            drops,
+        )
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Send all viewers away, waiting for it so long."""
+        self._closed = True
+        loop = self._loop
+        if loop is not None and loop.is_running():
+            with suppress(Exception):
+                asyncio.run_coroutine_threadsafe(self.close(), loop).result(timeout_s)
+
+    # On the event loop
 
     async def offer(self, stream: str, sdp: str, principal: str) -> Session:
         """Let somebody watch.
@@ -100,39 +137,26 @@ class Preview:
         offer = read_offer(sdp)
         self._check_room(stream)
         self._begin()
-        relay = self._relays.get(stream)
-        video = None if relay is None else relay.video
-        if relay is None or video is None:
-            raise NoPreviewError(f"{stream}: no video comes now", "see the stream's state")
-        facts = _facts(relay, video)
-        reason = self._why_encoded(relay, video, facts)
-        codec: Codec | None = None
-        profile = ""
-        if not reason:
-            assert facts is not None
-            codec = offer.h264(facts.profile_level_id)
-            if codec is None:
-                reason = f"the player takes no H.264 of profile {facts.profile_level_id}"
-            else:
-                profile = offer.profile_for(codec, facts.profile_level_id)
-        feed = self._passthrough(stream, relay)
-        if codec is None:
-            raise NoCodecError(f"{stream}: {reason}", "nothing is encoded here")
-        session = Session(
-            SessionFacts(stream, "encoded" if reason else "passthrough", codec.name, reason, profile),
-            principal,
-            feed,
-            self.settings.ice_servers,
-            self._clock,
-            self._ended,
-        )
-        self._sessions[session.id] = session
+        showing = self._showing(stream)
+        self._arriving[stream] = self._arriving.get(stream, 0) + 1
         try:
-            await session.accept(offer, codec, profile)
-        except BaseException:
-            session.end("its offer could not be answered")
-            raise
-        self._gone.sessions += 1
+            await showing.ready()
+            choice = showing.choose(offer)
+            mode = "encoded" if choice.reason else "passthrough"
+            facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile_level_id)
+            session = Session(facts, principal, choice.feed, self.settings.ice_servers, self._clock, self._ended)
+            self._sessions[session.id] = session
+            try:
+                await session.accept(offer, choice.codec, choice.profile_level_id)
+            except BaseException:
+                session.end("its offer could not be answered")
+                raise
+        finally:
+            self._arriving[stream] -= 1
+            if not self._arriving[stream]:
+                del self._arriving[stream]
+            self._release(stream)
+        self._opened += 1
         return session
 
     def session(self, stream: str, name: str, principal: str) -> Session:
@@ -146,12 +170,11 @@ class Preview:
             raise UnknownSessionError(f"{stream}: there is no such session", "it has ended, or was never there")
         return session
 
-    def viewers(self) -> Mapping[str, int]:
-        """How many watch, by stream."""
-        counts: dict[str, int] = {}
+    def leave(self, principal: str) -> None:
+        """Somebody is not logged in any more: what was watched in that name ends."""
         for session in list(self._sessions.values()):
-            counts[session.facts.stream] = counts.get(session.facts.stream, 0) + 1
-        return counts
+            if session.principal == principal:
+                session.end("its login has ended")
 
     async def close(self) -> None:
         """Send all viewers away."""
@@ -162,14 +185,25 @@ class Preview:
         if ending:
             await asyncio.gather(*ending, return_exceptions=True)
 
-    def stop(self, timeout_s: float = 2.0) -> None:
-        """The same, from any thread, waiting for it so long."""
-        self._closed = True
-        if self._loop is not None and self._loop.is_running():
-            with suppress(Exception):
-                asyncio.run_coroutine_threadsafe(self.close(), self._loop).result(timeout_s)
-
     # Inside
+
+    def _showing(self, stream: str) -> Showing:
+        with self._lock:
+            showing = self._showings.get(stream)
+            if showing is None:
+                showing = self._showings[stream] = Showing(
+                    stream, self.settings, self._clock, self._view, self._may_encode, self._gave_up
+                )
+            return showing
+
+    def _may_encode(self) -> bool:
+        return sum(len(showing.encoders) for showing in list(self._showings.values())) < self.settings.max_encoders
+
+    def _soon(self, what: Callable[..., None], *arguments: object) -> None:
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(what, *arguments)
 
     def _begin(self) -> None:
         if self._closed:
@@ -179,7 +213,7 @@ class Preview:
             self._looking = self._loop.create_task(self._look())
 
     async def _look(self) -> None:
-        while self._sessions:
+        while self._sessions or self._arriving:
             await asyncio.sleep(LOOK_S)
             for session in list(self._sessions.values()):
                 why = session.look()
@@ -190,63 +224,55 @@ class Preview:
         settings = self.settings
         if not settings.enabled:
             raise NoPreviewError("there is no preview here", "set preview.enabled")
-        if len(self._sessions) >= settings.max_viewers:
-            self._gone.drops["refused"] += 1
+        here = sum(session.facts.stream == stream for session in self._sessions.values()) + self._arriving.get(stream, 0)
+        if len(self._sessions) + sum(self._arriving.values()) >= settings.max_viewers:
+            self._drops["refused"] += 1
             raise NoPreviewError(f"{settings.max_viewers} viewers watch already", "see preview.max_viewers")
-        if self.viewers().get(stream, 0) >= settings.max_viewers_per_stream:
-            self._gone.drops["refused"] += 1
-            raise NoPreviewError(
-                f"{stream}: {settings.max_viewers_per_stream} viewers watch already", "see preview.max_viewers_per_stream"
-            )
+        if here >= settings.max_viewers_per_stream:
+            self._drops["refused"] += 1
+            most = settings.max_viewers_per_stream
+            raise NoPreviewError(f"{stream}: {most} viewers watch already", "see preview.max_viewers_per_stream")
 
-    def _why_encoded(self, relay: Relay, video: VideoFormat, facts: h264.SpsFacts | None) -> str:
-        """Why a stream cannot be passed on as it is; empty where it can."""
-        if video.codec != "h264":
-            return f"the stream is {_CODEC_NAMES.get(video.codec, video.codec)}"
-        if relay.reordered:
-            return "the stream has B-frames"
-        if facts is None:
-            return "the stream has told no parameter set yet"
-        if int(facts.profile_level_id[:2], 16) not in _PLAYED_PROFILES or not facts.eight_bits_420:
-            return f"browsers play no H.264 of profile {facts.profile_level_id}"
-        if facts.interlaced:
-            return "the stream is interlaced"
-        if facts.size.height > self.settings.max_height:
-            return f"{facts.size.height} lines are more than preview.max_height"
-        return ""
-
-    def _passthrough(self, stream: str, relay: Relay) -> PassthroughFeed:
-        key = (stream, "passthrough")
-        feed = self._feeds.get(key)
-        if not isinstance(feed, PassthroughFeed) or feed.over:
-            feed = self._feeds[key] = PassthroughFeed(relay, "pts", self._why_encoded, self._gave_up, self._clock)
-        return feed
-
-    def _gave_up(self, feed: PassthroughFeed, reason: str) -> None:
+    def _gave_up(self, stream: str, feed: Feed, reason: str) -> None:
+        """A stream cannot be passed on any more: who watches it goes on with an encode of it."""
+        showing = self._showings.get(stream)
         for session in list(self._sessions.values()):
             if session.feed is feed:
-                session.end(reason)
+                try:
+                    if showing is None:
+                        raise NoPreviewError(f"{stream}: is no more")
+                    session.move(showing.encoded("H264"), "encoded", reason)
+                except NoPreviewError as error:
+                    session.end(str(error))
 
     def _ended(self, session: Session) -> None:
-        self._sessions.pop(session.id, None)
+        if self._sessions.pop(session.id, None) is None:
+            return
         viewer = session.viewer
         if viewer is not None:
-            self._gone.packets += viewer.packets
-            self._gone.resent += viewer.resent
-            self._gone.restarts += viewer.restarts
-            self._gone.drops["slow_viewer"] += viewer.dropped
+            self._packets += viewer.packets
+            self._resent += viewer.resent
+            self._restarts += viewer.restarts
+            self._drops["slow_viewer"] += viewer.dropped
+        self._release(session.facts.stream)
 
-    def _end_stream(self, stream: str) -> None:
+    def _release(self, stream: str) -> None:
+        if stream in self._arriving or any(session.facts.stream == stream for session in self._sessions.values()):
+            return
+        with self._lock:
+            showing = self._showings.get(stream)
+        if showing is not None:
+            self._drops["slow_loop"] += showing.behind
+            self._drops["slow_encoder"] += showing.superseded
+            showing.release()
+
+    def _check(self, stream: str) -> None:
+        showing = self._showings.get(stream)
+        if showing is not None and showing.outdated():
+            self._end_stream(stream, showing)
+
+    def _end_stream(self, stream: str, showing: Showing) -> None:
         for session in list(self._sessions.values()):
             if session.facts.stream == stream:
-                session.end("the stream is no more")
-
-
-def _facts(relay: Relay, video: VideoFormat) -> h264.SpsFacts | None:
-    if video.codec != "h264":
-        return None
-    pictures = H264Pictures(video)
-    group = relay.group()
-    if group:
-        pictures.units(group[0])
-    return pictures.facts
+                session.end("the stream is another now, or no more")
+        showing.release()

@@ -45,6 +45,8 @@ class Relay:
         """of the connection that is open; None: none is"""
         self.reordered = False
         """this connection's pictures do not come in the order in which they are shown: there are B-frames"""
+        self.key: EncodedPacket | None = None
+        """the newest key frame of the connection; None: there was none yet"""
         self.group_too_long = False
         """the current group is longer than what is kept"""
 
@@ -55,6 +57,7 @@ class Relay:
         with self._lock:
             self.video = video
             self._forget()
+            self.key = None
             self.reordered, self._latest_pts = False, None
             watchers = self._packet_watchers
         for watch in watchers:
@@ -105,6 +108,10 @@ class Relay:
         with self._lock:
             self._frame_watchers = (*self._frame_watchers, watcher)
 
+    def frames_wanted(self) -> bool:
+        """Whether anybody watches frames."""
+        return bool(self._frame_watchers)
+
     def forget(self, watcher: PacketWatcher | FrameWatcher) -> None:
         """Hand it nothing any more; one call may still be under way."""
         with self._lock:
@@ -119,6 +126,7 @@ class Relay:
     def _keep(self, packet: EncodedPacket) -> None:
         if packet.key:
             self._forget()
+            self.key = packet
         elif not self._group:
             return
         self._group.append(packet)

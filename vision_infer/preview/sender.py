@@ -22,7 +22,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
 
 from vision_infer.core.clock import Clock
-from vision_infer.preview.media import CLOCK_RATE, MediaPicture, Timeline
+from vision_infer.preview.media import CLOCK_RATE, By, MediaPicture, Timeline
 
 QUEUE_MOST = 60
 """pictures that wait for one viewer, beside a group that it has just been given"""
@@ -51,6 +51,7 @@ class Anchor:
     rtp: int
     pts_ns: int
     captured_ns: int | None
+    by: By
 
 
 class NoTrack(MediaStreamTrack):
@@ -151,7 +152,7 @@ class Viewer:
         now = self._now()
         if self._line.turned or now - self._anchored_ns >= ANCHOR_INTERVAL_NS:
             self._anchored_ns = now
-            self._on_anchor(Anchor(time, picture.pts_ns, picture.captured_ns))
+            self._on_anchor(Anchor(time, picture.pts_ns, picture.captured_ns, picture.by))
 
     @property
     def ice(self) -> Any:

@@ -237,7 +237,7 @@ class Session:
             "pts_ns": anchor.pts_ns,
             "captured_ns_utc": captured,
             "clock_rate": CLOCK_RATE,
-            "by": self.feed.by,
+            "by": anchor.by,
         }
         with suppress(InvalidStateError, ConnectionError):
             channel.send(json.dumps(told))

@@ -61,7 +61,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
-        self.preview = Preview(settings.preview, clock)
+        self.preview = Preview(settings.preview, self._view, clock)
         self._keep = keep
         self._clock = clock
         self._open_source = open_stream
@@ -105,6 +105,7 @@ class Service:
     def close(self) -> None:
         """Stop all streams; what was decoded is finished and written."""
         self._ended.set()
+        self.preview.stop()
         self._lanes.stop_upgrading()
         with self._changing:
             for requests in list(self._answers.requests.values()):
@@ -252,6 +253,7 @@ class Service:
                         "%s: %s", name, "added by the file of settings" if old is None else "changed by the file of settings"
                     )
                     stream = self._streams[name] = ConfiguredStream(wanted, "file")
+                    self.preview.changed(name)
                     if self._warm:  # else it is started with the others
                         self._run_or_note(name, stream)
             self.settings = self.settings.model_copy(update={"streams": settings.streams})
@@ -335,6 +337,7 @@ class Service:
                         self._run_or_note(name, old)
                     raise
             self._streams[name] = stream
+            self.preview.changed(name)
         finally:
             self._close_unused()
         return self.stream(name)
@@ -429,6 +432,13 @@ class Service:
     def _engine_event(self, event: EngineEvent) -> None:
         self._events.append(event)
         self.hub.tell(event)
+
+    def _view(self, name: str) -> SourceSpec | None:
+        """The main URL of a stream; None where it has none, or does not run."""
+        stream = self._streams.get(name)
+        if stream is None or stream.settings.view is None or not stream.settings.enabled:
+            return None
+        return live_source(name, stream.settings.view, stream.settings, self._allowed(stream.origin))
 
     def _allowed(self, origin: Origin) -> tuple[str, ...]:
         return self.settings.service.allow_networks if origin == "api" else ()

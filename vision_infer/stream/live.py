@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
@@ -97,6 +97,8 @@ class LiveSource:
         self._latest_s: float | None = None
         self._failing = False
         self._tap: PacketTap | None = None
+        self.decoding: Callable[[], bool] = lambda: True
+        """asked before each packet; where it is not wanted, its pictures do not come"""
 
     def show(self, tap: PacketTap) -> None:
         """Show packets and pictures to it too."""
@@ -195,6 +197,9 @@ class LiveSource:
 
     def _pictures(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         """Decode a packet; yields the frames that are young enough."""
+        if not self.decoding():
+            self._packets.picture()
+            return
         for picture in self._decode(packet):
             frame = self._frame(picture, times)
             if self._tap is not None:

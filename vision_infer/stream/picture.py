@@ -79,6 +79,11 @@ class VideoPicture:
         set_matrix(frame)
         self.size = Size(frame.height, frame.width) if orientation.turns % 2 else Size(frame.width, frame.height)
 
+    @property
+    def upright(self) -> av.VideoFrame | None:
+        """The decoder's frame, where it is shown as it is; None where it is to be turned. Not to be changed."""
+        return None if self._orientation.turns or self._orientation.mirrored else self._frame
+
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Convert and resize, and turn on the way into the slot what has become small."""
         _fill_around(slot, letterbox)[:] = self._rgb(letterbox.content)

@@ -1,0 +1,220 @@
+"""One encode of a stream for all who cannot be sent the stream itself: from the first of them to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import av
+from aiortc.codecs.vpx import Vp8Encoder
+from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.preview import h264
+from vision_infer.preview.feed import Feed
+from vision_infer.preview.media import By, MediaPicture
+from vision_infer.preview.relay import Relay
+from vision_infer.schedule.pacing import Pacer
+from vision_infer.stream.picture import VideoPicture
+
+CodecName = Literal["H264", "VP8"]
+PROFILE = "42e01f"
+"""of what is encoded in H.264"""
+GROUP_S = 2
+"""a key frame comes so often, so that who begins to watch has little to catch up with"""
+_SECOND = 1_000_000_000
+_PICTURE_IDS = 1 << 15
+_X264 = {
+    "preset": "veryfast",
+    "tune": "zerolatency",
+    "profile": "baseline",
+    "x264-params": "scenecut=0:annexb=1:repeat-headers=1",
+}
+_VPX = {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0", "error-resilient": "1", "static-thresh": "1"}
+
+_log = logging.getLogger("vision_infer.preview")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be encoded."""
+
+    codec: CodecName
+    most_lines: int
+    """more are made fewer; pixels"""
+    fps: float
+    kbit_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A picture on its way from the encoder's thread to the event loop."""
+
+    data: bytes
+    key: bool
+    pts_ns: int
+    captured_ns: int
+    by: By
+    size: Size
+
+
+class EncodedFeed(Feed):
+    """Encodes the frames of a stream, the newest where it cannot keep up, on a thread of its own while somebody watches.
+
+    Args:
+        name: of the stream.
+        relay: where its frames come from.
+        wanted: codec, size and rate.
+        by: what result rows are matched by.
+        clock: monotonic.
+    """
+
+    def __init__(self, name: str, relay: Relay, wanted: Wanted, by: By, clock: Clock) -> None:
+        super().__init__(wanted.codec, by)
+        self._name = name
+        self._relay = relay
+        self._wanted = wanted
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._picture_id = 0
+        self._size: Size | None = None
+        self._ending = threading.Event()
+        self._frame: Frame | None = None
+        self._came = threading.Condition()
+        self._pacer = Pacer(wanted.fps)
+        self.superseded = 0
+        """frames that a newer one took the place of, before they were encoded"""
+
+    @property
+    def size(self) -> Size | None:
+        """Of what is encoded; None until the first picture."""
+        return self._size
+
+    def start(self) -> None:
+        """Begin to encode."""
+        self._ending = threading.Event()
+        self._pacer = Pacer(self._wanted.fps)
+        threading.Thread(target=self._run, args=(self._ending,), name=f"preview-{self._name}", daemon=True).start()
+        self._relay.watch_frames(self._from_stream)
+
+    def stop(self) -> None:
+        """Encode no longer."""
+        self._relay.forget(self._from_stream)
+        self._ending.set()
+        with self._came:
+            self._frame = None
+            self._came.notify_all()
+
+    def _from_stream(self, frame: Frame) -> None:
+        """On the stream's thread."""
+        captured = frame.trace.captured_ns
+        if self._pacer.wants(frame.index, captured if frame.pts_s is None else round(frame.pts_s * _SECOND)):
+            with self._came:
+                self.superseded += self._frame is not None
+                self._frame = frame
+                self._came.notify()
+
+    def _run(self, ending: threading.Event) -> None:
+        """On the encoder's thread."""
+        coder = _Coder(self._wanted, self.by)
+        while True:
+            with self._came:
+                while self._frame is None and not ending.is_set():
+                    self._came.wait()
+                frame, self._frame = self._frame, None
+            if ending.is_set() or frame is None:
+                return
+            try:
+                coded = coder.encode(frame)
+            except (av.error.FFmpegError, ValueError, OSError) as error:
+                _log.error("%s: cannot be encoded for viewers: %s", self._name, error)
+                coder = _Coder(self._wanted, self.by)
+                ending.wait(1.0)  # what fails once will fail again: not as fast as frames come
+                continue
+            del frame
+            if coded is not None:
+                try:
+                    self._loop.call_soon_threadsafe(self._coded, coded, ending)
+                except RuntimeError:  # the loop has ended
+                    return
+
+    def _coded(self, coded: _Coded, ending: threading.Event) -> None:
+        if ending.is_set():
+            return
+        self._size = coded.size
+        if self._wanted.codec == "H264":
+            payloads = h264.payloads(list(h264.units(coded.data)))
+        else:
+            payloads = tuple(Vp8Encoder._packetize(coded.data, self._picture_id))
+            self._picture_id = (self._picture_id + 1) % _PICTURE_IDS
+        if payloads:
+            total = sum(map(len, payloads))
+            self.accept(MediaPicture(payloads, coded.pts_ns, coded.captured_ns, coded.key, coded.by, total))
+
+
+class _Coder:
+    """The encoder itself; it begins anew where the size of the pictures changes."""
+
+    def __init__(self, wanted: Wanted, by: By) -> None:
+        self._wanted = wanted
+        self._by = by
+        self._context: VideoCodecContext | None = None
+        self._scaler = VideoReformatter()
+        self._number = 0
+
+    def encode(self, frame: Frame) -> _Coded | None:
+        """Encode a frame; None where the encoder left it out, to keep its rate."""
+        size = scaled_size(frame.picture.size, self._wanted.most_lines)
+        context = self._context
+        if context is None or (context.width, context.height) != (size.width, size.height):
+            context = self._context = self._open(size)
+            self._number = 0
+        picture = self._picture(frame, size)
+        picture.pts, picture.time_base = self._number, context.time_base
+        self._number += 1
+        packets = context.encode(picture)
+        if not packets:
+            return None
+        data = b"".join(bytes(packet) for packet in packets)
+        captured = frame.trace.captured_ns
+        by: By = "captured" if frame.pts_s is None else self._by
+        pts = captured if frame.pts_s is None else round(frame.pts_s * _SECOND)
+        return _Coded(data, any(packet.is_keyframe for packet in packets), pts, captured, by, size)
+
+    def _picture(self, frame: Frame, size: Size) -> av.VideoFrame:
+        shown = frame.picture
+        source = shown.upright if isinstance(shown, VideoPicture) else None
+        if source is None:
+            source = av.VideoFrame.from_ndarray(shown.to_rgb(), "rgb24")
+        picture = self._scaler.reformat(source, size.width, size.height, "yuv420p", interpolation=Interpolation.BILINEAR)
+        if picture is source:  # of the same size and format: it is the decoder's, and keeps its own time
+            picture = av.VideoFrame.from_ndarray(source.to_ndarray(), "yuv420p")
+        return picture
+
+    def _open(self, size: Size) -> VideoCodecContext:
+        wanted = self._wanted
+        context = av.CodecContext.create("libx264" if wanted.codec == "H264" else "libvpx", "w")
+        assert isinstance(context, VideoCodecContext)
+        context.width, context.height, context.pix_fmt = size.width, size.height, "yuv420p"
+        rate = Fraction(wanted.fps).limit_denominator(1000)
+        context.framerate, context.time_base = rate, 1 / rate
+        context.gop_size, context.max_b_frames = max(1, round(GROUP_S * wanted.fps)), 0
+        context.bit_rate = wanted.kbit_s * 1000
+        context.thread_count = 1
+        bounds = {"maxrate": f"{wanted.kbit_s}k", "bufsize": f"{wanted.kbit_s}k"}
+        context.options = {**(_X264 if wanted.codec == "H264" else _VPX), **bounds}
+        return context
+
+
+def scaled_size(size: Size, most_lines: int) -> Size:
+    """A picture's size with no more lines than these, even as 4:2:0 needs it."""
+    lines = min(size.height, most_lines)
+    width = max(2, round(size.width * lines / size.height) // 2 * 2)
+    return Size(width, max(2, lines // 2 * 2))
