@@ -9,7 +9,6 @@ from anyio import to_thread
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from vision_infer.config.api_stream import stream_from_api
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import StreamError
 from vision_infer.service.api_models import PictureSize
@@ -24,8 +23,10 @@ from vision_infer.stream.redact import redact
 
 router = APIRouter(prefix="/api/v1", tags=["streams"])
 
-LIMIT_S = 12.0
+LIMIT_S = 10.0
 """for opening and looking, together"""
+WATCH_S = 1.5
+"""whoever asks waits for the answer"""
 
 
 class ProbeRequest(BaseModel):
@@ -70,7 +71,7 @@ async def probe_url(wanted: ProbeRequest, context: Shared) -> ProbeAnswer:
     networks = context.backend.settings.service.allow_networks
     live = live_source("probe", settings.detect, settings, networks).live
     stopping = threading.Event()
-    look = partial(probe, settings.detect, live, limit_s=LIMIT_S, stopping=stopping)
+    look = partial(probe, settings.detect, live, watch_s=WATCH_S, limit_s=LIMIT_S, stopping=stopping)
     gate = context.probes
     async with gate.place():
         try:
@@ -79,7 +80,7 @@ async def probe_url(wanted: ProbeRequest, context: Shared) -> ProbeAnswer:
             return ProbeAnswer(works=False, reason=redact(str(error)))
         finally:
             stopping.set()  # nobody waits for it any more
-    return _answer(found)
+    return _answer(found, context.backend.settings.preview.max_height)
 
 
 def _checked(wanted: ProbeRequest, context: Shared) -> StreamSettings:
@@ -98,12 +99,13 @@ def _checked(wanted: ProbeRequest, context: Shared) -> StreamSettings:
             raise Problem("invalid", f"there is no stream {wanted.stream!r}") from None
         if before.origin == "file":  # its URL may lead where the API may not
             raise Problem("invalid", "the stream belongs to the file of settings; write the URL with its password")
-    if before is None:
-        return stream_from_api(data, service)
-    return from_api(data, before.settings, service)
+    return from_api(data, None if before is None else before.settings, service)
 
 
-def _answer(found: Probe) -> ProbeAnswer:
+def _answer(found: Probe, max_height: int) -> ProbeAnswer:
+    why = found.not_untouched
+    if not why and found.size.height > max_height:
+        why = f"{found.size.height} lines are more than preview.max_height"
     return ProbeAnswer(
         works=True,
         reason="",
@@ -116,6 +118,6 @@ def _answer(found: Probe) -> ProbeAnswer:
         first_frame_ms=round(found.first_frame_ms, 1),
         key_interval_s=found.key_interval_s,
         b_frames=found.b_frames,
-        untouched=found.untouched,
-        untouched_reason=found.not_untouched,
+        untouched=not why,
+        untouched_reason=why,
     )

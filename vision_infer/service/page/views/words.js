@@ -23,7 +23,7 @@ export function stateOf(stream) {
 }
 
 export const milliseconds = (value) => (value === undefined || value === null ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toString());
-export const rate = (value) => (value === undefined || value === null ? "–" : value >= 99.5 ? Math.round(value).toString() : value.toFixed(1));
+export const rate = (value) => (value === undefined || value === null ? "–" : value >= 9.95 ? Math.round(value).toString() : value.toFixed(1));
 export const count = (value) => value.toLocaleString("en-GB");
 
 export function bytes(value) {

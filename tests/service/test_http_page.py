@@ -1,0 +1,103 @@
+"""The page's files, URLs that are tried, and passports, without a network."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+
+from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, problem
+from vision_infer.service import routes_page
+
+PROBE = "/api/v1/probe"
+
+
+def test_the_page_needs_no_token_and_all_else_does() -> None:
+    api = Api(tokens=TOKENS)
+    for path in ("/", "/page/main.js", "/page/style/base.css", "/page/icon.svg"):
+        assert api.get(path).status_code == 200, path
+    problem(api.get("/page/none.js"), 404, "not-found")
+    problem(api.ask("POST", "/"), 401, "unauthorized")
+    problem(api.get("/pages"), 401, "unauthorized")
+    problem(api.get("/", headers={"Host": "elsewhere.example"}), 421, "wrong-host")
+
+
+def test_every_file_of_the_page_is_sent() -> None:
+    api = Api()
+    page = files("vision_infer.service") / "page"
+    for folder in ("", "state", "transport", "views", "style", "vendor"):
+        for file in (page / folder).iterdir() if folder else page.iterdir():
+            if file.is_file() and not file.name.startswith("LICENSE"):
+                path = f"/page/{folder}/{file.name}" if folder else f"/page/{file.name}"
+                answer = api.get(path)
+                assert answer.content == file.read_bytes()
+                assert answer.headers["cache-control"] == "no-cache"
+                assert api.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+                assert api.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_what_the_page_may_do_is_said() -> None:
+    policy = Api().get("/").headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert "unsafe" not in policy
+    assert "://" not in policy
+
+
+def test_the_page_asks_nobody_else() -> None:
+    """No address of another host in what the page loads; its chart library has some in comments."""
+    for name, file in routes_page._files().items():
+        if not name.startswith("vendor/"):
+            text = file.data.decode()
+            assert "http://" not in text.replace("http://www.w3.org/", ""), name
+            assert "https://" not in text, name
+            assert "innerHTML" not in text, name
+
+
+def test_a_url_that_works() -> None:
+    answer = Api().ask("POST", PROBE, json={"url": "test://?size=320x180&fps=10"})
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["works"]
+    assert told["size"] == {"width": 320, "height": 180}
+    assert told["frame_rate"] == 10
+    assert not told["untouched"]
+
+
+def test_a_url_that_does_not() -> None:
+    told = Api().ask("POST", PROBE, json={"url": "rtsp://user:secret@127.0.0.1:1/x"}).json()
+    assert not told["works"]
+    assert "connection refused" in told["reason"]
+    assert "secret" not in told["reason"]
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "/etc/passwd", "/dev/video0", "${HOME}", "rtsp://192.168.0.1/x", "nonsense", "rtsp://"]
+)
+def test_a_url_that_no_stream_may_have_is_not_tried(url: str) -> None:
+    backend = FakeBackend(allow_networks=["10.0.0.0/8"])
+    problem(Api(backend).ask("POST", PROBE, json={"url": url}), 422, "invalid")
+
+
+def test_a_hidden_password_is_known_for_its_own_stream_only() -> None:
+    backend = FakeBackend()
+    backend.put("yard", "rtsp://user:secret@127.0.0.1:1/yard", origin="api")
+    api = Api(backend)
+    hidden = "rtsp://user:***@127.0.0.1:1/yard"
+    problem(api.ask("POST", PROBE, json={"url": hidden}), 422, "invalid")
+    problem(api.ask("POST", PROBE, json={"url": hidden.replace("yard", "other"), "stream": "yard"}), 422, "invalid")
+    problem(api.ask("POST", PROBE, json={"url": "rtsp://10.0.0.5/x", "stream": "door"}), 422, "invalid")
+    problem(api.ask("POST", PROBE, json={"url": "test://", "stream": "none"}), 422, "invalid")
+    assert "connection refused" in api.ask("POST", PROBE, json={"url": hidden, "stream": "yard"}).json()["reason"]
+
+
+def test_who_may_only_look_tries_no_url() -> None:
+    api = Api(tokens=TOKENS)
+    problem(api.ask("POST", PROBE, VIEW, json={"url": "test://"}), 403, "forbidden")
+    assert api.ask("POST", PROBE, ADMIN, json={"url": "test://"}).status_code == 200
+
+
+def test_a_passport_is_null_where_there_is_none() -> None:
+    api = Api()
+    assert api.get("/api/v1/engines/main/passport").json() is None
+    problem(api.get("/api/v1/engines/other/passport"), 404, "not-found")
