@@ -114,6 +114,7 @@ class DeviceEngine:
 
     def lend(self, count: int) -> Loan:
         """Slots for a batch of any size up to the largest."""
+        self._refuse_closed()
         return self._buffers.lend(count)
 
     def release(self, loan: Loan) -> None:
@@ -128,8 +129,7 @@ class DeviceEngine:
         count = len(loan.slots)
         started = SYSTEM_CLOCK.monotonic_ns()
         try:
-            if self._closed:
-                raise EngineError(f"{self.name} is closed")
+            self._refuse_closed()
             self.device.use()
             with self._lock:
                 self._queue(buffer, count)
@@ -147,6 +147,7 @@ class DeviceEngine:
         count = len(ticket.loan.slots)
         started: int = ticket.state
         try:
+            self._refuse_closed()
             self.device.use()
             self.device.synchronise(buffer.done)
             took = int(self.device.elapsed_ms(buffer.begun, buffer.done) * NS_PER_MS)
@@ -227,11 +228,17 @@ class DeviceEngine:
 
     def _settle(self, buffer: DeviceBuffer) -> None:
         """After a failure, let what was queued come to rest before the buffer is lent again."""
+        if self._closed:
+            return
         with suppress(EngineError):
             self.device.use()
             for stream in (self._compute, buffer.stream):
                 self.device.record(buffer.done, stream)
                 self.device.synchronise(buffer.done)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise EngineError("it is closed")
 
     def _close(self) -> None:
         if self._closed:

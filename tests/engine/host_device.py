@@ -1,0 +1,275 @@
+"""A device in host memory. It works late, and in any order that streams and events allow, so that what relies on luck fails."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.engine.surfaces import reference
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Letterbox
+from vision_infer.core.picture import Surface
+from vision_infer.engine.accelerator import DeviceMemoryError
+from vision_infer.engine.contract import OutputShapes
+
+Work = Callable[[], None]
+
+
+@dataclass(eq=False)
+class HostStream:
+    """What waits to be done, in order: (may it begin, do it)."""
+
+    waiting: deque[tuple[Callable[[], bool], Work]] = field(default_factory=deque)
+
+
+@dataclass(eq=False)
+class HostEvent:
+    """Recorded and passed so often."""
+
+    recorded: int = 0
+    passed: int = 0
+
+
+class HostDevice:
+    """See above.
+
+    Args:
+        chance: decides what is done next; None: all is done at once, in the order in which it was asked for.
+        capacity: bytes of its memory.
+    """
+
+    index = 0
+    name = "host:0"
+
+    def __init__(self, chance: random.Random | None = None, capacity: int = 10**9) -> None:
+        self._chance = chance
+        self._capacity = capacity
+        self._blocks: dict[int, NDArray[np.uint8]] = {}
+        self._host: dict[int, NDArray[np.uint8]] = {}
+        self._streams: list[HostStream] = []
+        self._recording: list[Work] | None = None
+        self.things = 0
+        """streams, events and graphs that were not given back"""
+        self.launched = 0
+        self.copied_in: list[int] = []
+        """bytes of each copy to the device"""
+
+    @property
+    def used(self) -> int:
+        """Bytes that are allocated, on either side."""
+        return sum(block.nbytes for block in (*self._blocks.values(), *self._host.values()))
+
+    def use(self) -> None:
+        """There is one only."""
+
+    def memory(self) -> tuple[int, int]:
+        """Free, and all."""
+        return self._capacity - sum(block.nbytes for block in self._blocks.values()), self._capacity
+
+    def allocate(self, nbytes: int) -> int:
+        """Zeroed, at a multiple of 256."""
+        if nbytes > self.memory()[0]:
+            raise DeviceMemoryError("out of memory")
+        block = np.zeros(nbytes + 256, np.uint8)
+        block = block[-block.ctypes.data % 256 :][:nbytes]
+        self._blocks[block.ctypes.data] = block
+        return int(block.ctypes.data)
+
+    def free(self, address: int) -> None:
+        """What is freed twice raises KeyError."""
+        self._blocks.pop(address)[:] = 255
+
+    def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
+        """Zeroed."""
+        array = np.zeros(nbytes, np.uint8)
+        self._host[array.ctypes.data] = array
+        return array
+
+    def free_host(self, array: NDArray[np.uint8]) -> None:
+        """What is freed twice raises KeyError."""
+        self._host.pop(array.ctypes.data)
+
+    def make_stream(self) -> HostStream:
+        """A stream."""
+        self.things += 1
+        self._streams.append(HostStream())
+        return self._streams[-1]
+
+    def make_event(self) -> HostEvent:
+        """An event."""
+        self.things += 1
+        return HostEvent()
+
+    def put(self, stream: HostStream, work: Work, ready: Callable[[], bool] = lambda: True) -> None:
+        """Work for a stream."""
+        if self._recording is not None:
+            self._recording.append(work)
+            return
+        stream.waiting.append((ready, work))
+        while self._streams_that_can() and (self._chance is None or self._chance.random() < 0.3):
+            self._step()
+
+    def record(self, event: HostEvent, stream: HostStream) -> None:
+        """As late as the stream comes to it."""
+        event.recorded += 1
+        number = event.recorded
+
+        def passed() -> None:
+            event.passed = number
+
+        self.put(stream, passed)
+
+    def wait(self, stream: HostStream, event: HostEvent) -> None:
+        """For the event as it was recorded last."""
+        number = event.recorded
+        self.put(stream, lambda: None, lambda: event.passed >= number)
+
+    def synchronise(self, event: HostEvent) -> None:
+        """Do anything that can be done until it has passed."""
+        while event.passed < event.recorded:
+            assert self._streams_that_can(), "the streams wait for each other"
+            self._step()
+
+    def elapsed_ms(self, first: HostEvent, second: HostEvent) -> float:
+        """There is no time here."""
+        assert first.passed
+        assert second.passed
+        return 0.001
+
+    def copy_in(self, address: int, source: NDArray[Any], stream: HostStream) -> None:
+        """Reads host memory when its turn comes."""
+        assert source.flags.c_contiguous
+        self.copied_in.append(source.nbytes)
+        self.put(stream, lambda: np.copyto(self.at(address, source.nbytes), source.reshape(-1).view(np.uint8)))
+
+    def copy_out(self, target: NDArray[Any], address: int, stream: HostStream) -> None:
+        """Writes host memory when its turn comes."""
+        assert target.flags.c_contiguous
+        self.put(stream, lambda: np.copyto(target.reshape(-1).view(np.uint8), self.at(address, target.nbytes)))
+
+    def capture(self, _: HostStream, work: Work) -> list[Work]:
+        """The work that is put meanwhile."""
+        self._recording = []
+        try:
+            work()
+            self.things += 1
+            return self._recording
+        finally:
+            self._recording = None
+
+    def launch(self, graph: list[Work], stream: HostStream) -> None:
+        """All of it, again."""
+        self.launched += 1
+        for work in graph:
+            self.put(stream, work)
+
+    def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: HostStream) -> None:
+        """What the kernel does."""
+        size = letterbox.input
+        self.put(
+            stream,
+            lambda: np.copyto(self.at(address, size.width * size.height * 3), reference(surface, letterbox).reshape(-1)),
+        )
+
+    def destroy(self, *things: Any) -> None:
+        """Streams are emptied first."""
+        for thing in things:
+            self.things -= 1
+            if isinstance(thing, HostStream):
+                while thing.waiting:
+                    assert self._streams_that_can(), "the streams wait for each other"
+                    self._step()
+                self._streams.remove(thing)
+
+    def at(self, address: int, nbytes: int) -> NDArray[np.uint8]:
+        """Memory of the device; what nobody has allocated is refused."""
+        for start, block in self._blocks.items():
+            if start <= address and address + nbytes <= start + block.nbytes:
+                return block[address - start :][:nbytes]
+        raise AssertionError("nobody has allocated that")
+
+    def _streams_that_can(self) -> list[HostStream]:
+        return [stream for stream in self._streams if stream.waiting and stream.waiting[0][0]()]
+
+    def _step(self) -> None:
+        able = self._streams_that_can()
+        stream = able[0] if self._chance is None else self._chance.choice(able)
+        stream.waiting.popleft()[1]()
+
+
+class MeanNetwork:
+    """Computes what ``tests.engine.graphs.tiny_graph`` does: scores that are the mean of the picture / 255."""
+
+    def __init__(self, device: HostDevice, card: ModelCard, candidates: int = 4) -> None:
+        self.outputs: OutputShapes = {
+            "boxes": ((candidates, 4), np.dtype(np.float32)),
+            "scores": ((candidates,), np.dtype(np.float32)),
+            "class_ids": ((candidates,), np.dtype(np.int32)),
+        }
+        self.device_bytes = 0
+        self._device = device
+        self._place = card.input.width * card.input.height * 3
+        self.closed = False
+
+    def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> None:
+        """Computed when its turn comes."""
+        assert not self.closed
+
+        def compute() -> None:
+            at = self._device.at
+            means = at(images, count * self._place).reshape(count, -1).mean(1) / 255
+            candidates = self.outputs["scores"][0][0]
+            at(outputs["scores"], count * candidates * 4).view(np.float32).reshape(count, -1)[:] = means[:, None]
+
+        self._device.put(stream, compute)
+
+    def capturing(self) -> AbstractContextManager[Any] | None:
+        """It can be recorded."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """It is not asked again."""
+        self.closed = True
+
+
+class FailingNetwork:
+    """A network that fails when it is told to.
+
+    Args:
+        network: another.
+        most: a greater batch is more than the device has memory for.
+    """
+
+    def __init__(self, network: Any, most: int = 1000, recorded: bool = True) -> None:
+        self._network = network
+        self._most = most
+        self._recorded = recorded
+        self.failures = 0
+        """how often it fails from now on"""
+        self.enqueued: list[int] = []
+        """the batches that it was asked for"""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._network, name)
+
+    def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
+        """Fails, or has the other do it."""
+        self.enqueued.append(count)
+        if count > self._most:
+            raise DeviceMemoryError("out of memory")
+        if self.failures:
+            self.failures -= 1
+            raise EngineError("it failed", "as it was told to")
+        self._network.enqueue(count, images, outputs, stream)
+
+    def capturing(self) -> AbstractContextManager[Any] | None:
+        """As the other, unless it cannot be recorded."""
+        return self._network.capturing() if self._recorded else None  # type: ignore[no-any-return]
