@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 
 from tests.media import bikes, excerpt
 
-FRAMES = 40
+FRAMES = 24
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def size(path: Path) -> int:
         return 0
 
 
-def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, most: int = 12) -> int:
+def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, most: int = 5) -> int:
     """Run with --resume, and kill it each time it has got a random bit further, until it gets through.
 
     Returns:
@@ -70,13 +70,13 @@ def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, 
     kills = 0
     while kills < most:
         before = size(watched)
-        more = chance.randint(1, 12_000)
+        more = chance.randint(1, 8_000)
         with subprocess.Popen(words(*options, "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             while process.poll() is None:
                 if size(watched) - before > more:
                     process.send_signal(signal.SIGKILL)
                     break
-                os.sched_yield()
+                time.sleep(0.001)  # more often, and it would take a core from the run
             process.wait(timeout=60)
             assert process.stderr is not None
             errors = process.stderr.read()
@@ -89,7 +89,7 @@ def killed_again_and_again(options: list[str | Path], watched: Path, seed: int, 
     return kills
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_rows_go_on_inside_a_source(clips: list[Path], tmp_path: Path, seed: int) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir()
