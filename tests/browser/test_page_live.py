@@ -157,6 +157,7 @@ def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, place: Pl
     """The network reads the moment that the camera paints; here it is read off the video element once more."""
     with watched(browser, place.address) as one:
         page = one.open("stream/back")
+        page.locator(".stage").wait_for()
         page.evaluate(_READ_EVERY_FRAME, [ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS])
         one.wait("window.read.length >= 25")
         right = [tuple(cells) == cells_of(moment) for moment, cells in page.evaluate("window.read")]
