@@ -209,12 +209,12 @@ class _Run:
                 decoded += len(pictures)
                 if first is None and pictures:
                     first, first_ns = pictures[0], self._since_ns()
-            if first is not None:
-                packets.picture()  # that later ones are not decoded is no sign of a stall
+            packets.picture()  # that none can be decoded yet, or later ones are not, is no sign of a stall
             if self._enough(watch, times, first_ns):
                 break
         if first is None:
-            raise StreamError(f"{self.shown}: no picture could be decoded", "it sends no key frame, or what it sends is damaged")
+            message = f"{self.shown}: {watch.pictures} packets came, and no picture could be decoded"
+            raise StreamError(message, "its key frames are too far apart, or what it sends is damaged")
         return self._told(packets, watch, first, (opened_ns, first_ns), cpu_ns / 1e6 / decoded)
 
     def _enough(self, watch: PacketWatch, times: PacketTimes, first_ns: int) -> bool:

@@ -1,0 +1,159 @@
+"""A probe of real cameras: what it sees, and at which step it fails where there is nothing to be seen."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.cameras import ClockMount, RtspServer, SoundMount
+from tests.media import bikes
+from vision_infer.core.geometry import Size
+from vision_infer.stream import probe_steps
+from vision_infer.stream.probe import Probe, ProbeError, probe
+from vision_infer.stream.source import LiveOptions
+
+MOUNTS = (
+    ClockMount("/clock", key_interval=10),
+    ClockMount("/h265", codec="h265", key_interval=10),
+    ClockMount("/b", key_interval=15, b_frames=2),
+    ClockMount("/far", key_interval=6000),
+    ClockMount("/locked", user="user", password="s3cret", key_interval=10),
+    ClockMount("/silent", stop_after=0),
+    ClockMount("/one", stop_after=1),
+    SoundMount("/sound"),
+)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RtspServer]:
+    with RtspServer(*MOUNTS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def seen(server: RtspServer) -> dict[str, Probe]:
+    """All that can be seen, looked at side by side."""
+    with ThreadPoolExecutor(4) as pool:
+        urls = {path: server.url(path) for path in ("/clock", "/h265", "/b")} | {
+            "/locked": server.url("/locked", "user", "s3cret")
+        }
+        looks = {path: pool.submit(probe, url, watch_s=1.0, limit_s=20) for path, url in urls.items()}
+        return {path: look.result() for path, look in looks.items()}
+
+
+def failed(url: str, live: LiveOptions = LiveOptions(), limit_s: float = 3.0) -> ProbeError:  # noqa: B008
+    with pytest.raises(ProbeError) as caught:
+        probe(url, live, limit_s=limit_s)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in shown
+    assert "geheim" not in shown
+    assert caught.value.hint
+    return caught.value
+
+
+def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
+    clock = seen["/clock"]
+    assert (clock.kind, clock.codec, clock.size, clock.pixel_format) == ("rtsp", "h264", Size(640, 360), "yuv420p")
+    assert clock.profile == "Constrained Baseline"
+    assert clock.frame_rate == pytest.approx(30, rel=0.1)
+    assert clock.said_rate == 30
+    assert clock.key_interval_frames == 10
+    assert 0 < clock.opened_ms < clock.first_frame_ms
+    assert (clock.b_frames, clock.damaged, clock.untouched, clock.sound) == (False, 0, True, "")
+    assert clock.bit_rate
+    assert clock.decode_ms
+    assert clock.jitter_ms is not None
+
+
+def test_what_a_browser_does_not_play_as_it_is(seen: dict[str, Probe]) -> None:
+    assert seen["/h265"].codec == "hevc"
+    assert seen["/h265"].not_untouched == "not every browser plays H.265"
+    assert seen["/b"].b_frames
+    assert "B-frames" in seen["/b"].not_untouched
+
+
+def test_a_password_opens_and_is_never_shown(seen: dict[str, Probe]) -> None:
+    assert seen["/locked"].url.startswith("rtsp://user:***@")
+    assert "s3cret" not in repr(seen["/locked"])
+
+
+def test_a_limit_ends_what_would_go_on(server: RtspServer) -> None:
+    began = time.monotonic()
+    found = probe(server.url("/clock"), watch_s=60, limit_s=1.5)
+    assert time.monotonic() - began < 8, "expected: 1.5 s"
+    assert found.pictures > 10
+
+
+def test_a_camera_whose_next_key_frame_is_far_away_is_told_from_one_that_is_silent(server: RtspServer) -> None:
+    error = failed(server.url("/far"), limit_s=1.5)
+    assert error.step == "picture"
+    assert "packets came, and no picture could be decoded" in error.message
+    assert error.hint.startswith("its key frames are too far apart")
+
+
+def test_it_can_be_stopped(server: RtspServer) -> None:
+    stopping = threading.Event()
+    timer = threading.Timer(0.8, stopping.set)
+    timer.start()
+    began = time.monotonic()
+    found = probe(server.url("/clock"), watch_s=60, limit_s=60, stopping=stopping)
+    assert time.monotonic() - began < 20
+    assert found.pictures
+
+
+@pytest.mark.parametrize(
+    ("path", "step", "says"),
+    [
+        ("/locked", "sign-in", "wrong user or password"),
+        ("/nothing", "stream", "no such stream (404)"),
+        ("/silent", "answer", "did not answer within"),
+        ("/one", "picture", "nothing came for"),
+        ("/sound", "video", "holds only sound"),
+    ],
+)
+def test_at_which_step_a_camera_fails(server: RtspServer, path: str, step: str, says: str) -> None:
+    error = failed(server.url(path, "user", "geheim"))
+    assert (error.step, says in error.message) == (step, True), error
+
+
+def test_at_which_step_it_fails_before_there_is_a_camera(tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert failed("rtsp://user:geheim@nowhere.invalid/x").step == "name"
+    assert failed("gopher://user:geheim@host/x").step == "address"
+    assert failed(str(tmp_path_factory.getbasetemp() / "none.mp4")).step == "connect"
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        assert failed(f"rtsp://user:geheim@127.0.0.1:{nobody.getsockname()[1]}/x").step == "connect"
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        url = f"rtsp://user:geheim@127.0.0.1:{mute.getsockname()[1]}/x"
+        assert failed(url, limit_s=1.0).step == "answer"
+        error = failed(url, LiveOptions(allow_networks=("192.0.2.0/24",)))
+        assert (error.step, error.refused) == ("address", True), "it was not asked"
+
+
+def test_a_name_server_that_does_not_answer_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = threading.Event()
+    monkeypatch.setattr(probe_steps.socket, "getaddrinfo", lambda *_, **__: hanging.wait(30))
+    error = failed("rtsp://user:geheim@slow.invalid/x", limit_s=0.3)
+    hanging.set()
+    assert (error.step, error.message) == ("name", "rtsp://user:***@slow.invalid/x: finding its host took longer than 0.3 s")
+
+
+def test_a_file_is_read_at_its_own_pace() -> None:
+    found = probe(str(bikes()), limit_s=20)
+    assert (found.kind, found.codec) == ("file", "h264")
+    assert found.jitter_ms is None
+    assert found.frame_rate
+
+
+def test_the_built_in_camera() -> None:
+    found = probe("test://?size=320x240&fps=15")
+    assert (found.kind, found.size, found.frame_rate) == ("test", Size(320, 240), 15)
+    assert found.not_untouched
