@@ -1,8 +1,8 @@
 """Weights for an untrained network, so that its outputs differ from picture to picture and place to place.
 
-As libraries begin a training, most networks give nearly the same for every picture: two programs that run one would agree whatever
-they did. So each layer's weights are scaled until what it gives has the variance 1 (Mishkin and Matas, All You Need Is a Good
-Init, ICLR 2016).
+As libraries begin a training, most networks give nearly the same for every picture: two programs that run one would agree
+whatever they did. So each layer's weights are scaled until what it gives has the variance 1 (Mishkin and Matas, All You Need Is
+a Good Init, ICLR 2016).
 """
 
 from __future__ import annotations

@@ -1,0 +1,86 @@
+"""RF-DETR, of the package rfdetr: a DETR on DINOv2, no NMS (Robinson et al., 2025)."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any
+
+from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.geometry import Size
+from vision_infer.model.export.family import Built, Family, Order
+from vision_infer.model.export.library import load
+from vision_infer.model.export.weights import downloaded, load_into, read_weights
+from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD
+
+_SIDES = {"nano": 384, "small": 512, "medium": 576, "large": 704}
+_BESIDE = (argparse.Namespace, types.SimpleNamespace)
+"""what its trainer keeps its options in, beside the weights: plain values"""
+
+
+def _build(order: Order) -> Built:
+    if order.size.width != order.size.height:
+        raise UsageError("RF-DETR takes square inputs only", f"write --input {order.size.width}x{order.size.width}")
+    settings, defaults = load("rfdetr.config"), load("rfdetr.models._defaults").MODEL_DEFAULTS
+    kind = getattr(settings, f"RFDETR{order.variant.capitalize()}Config")
+    # Its positions stay those of its training: another input size has them resized, when the network is made ready for export.
+    side = _SIDES[order.variant]
+    options: dict[str, Any] = {"resolution": order.size.width, "positional_encoding_size": side // 16, "device": "cpu"}
+    if order.classes is not None:
+        options["num_classes"] = order.classes
+    config = kind(pretrain_weights=None, **options)
+    network = load("rfdetr.models").build_model_from_config(
+        config, defaults=dataclasses.replace(defaults, force_no_pretrain=True)
+    )
+    card: dict[str, Any] = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    file = _fetch(kind()) if order.origin == "download" else order.file
+    if file is not None:
+        load_into(network, _named(read_weights(file, _BESIDE)), file.name)
+        if order.classes is None:
+            card["labels"] = _labels()
+    if order.origin == "download" and file is not None:
+        source = {"source": f"rfdetr, {file.name}", "attribution": "Roboflow"}
+        card |= {"license": "Apache-2.0", "weights": source}
+    network.eval()
+    network.export()  # its own step before any export: positions are worked out for this input
+    return Built(network, ("pred_boxes", "logits"), card)
+
+
+def _named(weights: dict[str, Any]) -> dict[str, Any]:
+    """The names of the network itself, where a trainer has kept it as its ``model``."""
+    if all(name.startswith("model.") for name in weights):
+        return {name.removeprefix("model.").removeprefix("_orig_mod."): value for name, value in weights.items()}
+    return weights
+
+
+def _labels() -> tuple[str, ...]:
+    """COCO's names by COCO's own numbers, which have gaps."""
+    names = load("rfdetr.assets.coco_classes").COCO_CLASSES
+    return tuple(names.get(number, "N/A") for number in range(max(names) + 1))
+
+
+def _fetch(config: Any) -> Path:
+    """The official weights, as the package keeps them."""
+    path = Path(str(config.pretrain_weights))
+    downloaded(lambda: load("rfdetr.assets.model_weights").download_pretrain_weights(str(path)), f"{path.name} of rfdetr")
+    if not path.is_file():
+        raise ModelError(
+            f"{path.name} of rfdetr cannot be downloaded", "get it on another machine and give it with --weights FILE"
+        )
+    return path
+
+
+FAMILY = Family(
+    "RF-DETR",
+    "detr",
+    "detect",
+    "rfdetr",
+    tuple(_SIDES),
+    "the package rfdetr, from storage.googleapis.com",
+    _build,
+    lambda variant: Size(_SIDES[variant], _SIDES[variant]),
+    multiple=32,
+    scores="sigmoid",
+)
