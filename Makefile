@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default clean
+.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default engine-table clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -20,6 +20,7 @@ help:
 	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make quantize-default DATA='VIDEO… FOLDER…'   make the INT8 form of the bundled network again"
+	@echo "make engine-table  build plans of TensorRT-RTX, no GPU is needed, and write the table of docs/engines.md"
 	@echo "make clean       remove what was made, the virtual environment too"
 
 $(BIN)/python:
@@ -125,6 +126,10 @@ deploy-check: $(VENV)/dev.stamp
 # It refuses to write what loses more than the budget on the frames of DATA.
 quantize-default: $(VENV)/dev.stamp
 	$(BIN)/python models/nanodet-416/quantize.py --data $(DATA)
+
+# Exports networks with random weights, builds each in three precisions three times, and writes what that took (minutes).
+engine-table: $(VENV)/dev.stamp
+	$(BIN)/python -W ignore -m benchmarks.engine_table
 
 clean:
 	rm -rf $(VENV) demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

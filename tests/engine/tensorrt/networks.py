@@ -7,25 +7,29 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import onnx
 import pytest
 
 from tests.media import ROOT, asset
-from tests.model.export.smallest import deployment_graph
+from tests.model.export.smallest import Kind, deployment_graph
+from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
+from vision_infer.model.export.exporting import ExportRequest, export_model
+from vision_infer.model.export.families import find_family
 from vision_infer.model.importing import import_model
 from vision_infer.precision.fp16 import to_half
 from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.ranges import collect_activations
 
-Name = Literal["nanodet", "yolox", "deimv2", "detector", "classifier", "embedder"]
+Name = str
+"""one of :data:`NAMES`, or a family of :mod:`vision_infer.model.export.families`"""
 Precision = Literal["fp32", "fp16", "int8"]
 NAMES: tuple[Name, ...] = ("nanodet", "yolox", "deimv2", "detector", "classifier", "embedder")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -80,7 +84,17 @@ def _fp32(name: Name) -> Path:
     if name in ("yolox", "deimv2"):
         raw, head = _RAW[name]
         return import_model(asset(raw), name, head, model_dir=folder())
-    return deployment_graph(name)
+    if name in ("detector", "classifier", "embedder"):
+        return deployment_graph(cast("Kind", name))
+    return _exported(name)
+
+
+def _exported(name: str) -> Path:
+    """The smallest member of a family, with random weights, at its usual input or, where that is large, at about 320 x 320."""
+    _, family, variant = find_family(name)
+    size, side = family.input_size(variant), 320 // family.multiple * family.multiple
+    size = size if size.width <= 320 else Size(side, side)
+    return export_model(ExportRequest(name, name, folder(), variant, inputs=(size,)), family, lambda _: None, lambda *_: [])
 
 
 @cache

@@ -6,11 +6,14 @@ from itertools import pairwise
 
 import pytest
 
-from tests.engine.tensorrt.networks import NAMES, OPTIONS, PRECISIONS, Name, Precision, api, compiled, graph
+from tests.engine.tensorrt.networks import NAMES, OPTIONS, PRECISIONS, SM_89, Name, Precision, api, compiled, graph
 from vision_infer.engine.engine import OUTPUT_NAMES
 from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.tensorrt.compile import compile_plan
 from vision_infer.engine.tensorrt.network import inspect_network, parse_network
 from vision_infer.engine.tensorrt.plan_file import parse_plan
+from vision_infer.model.export.families import family_names, read_family
+from vision_infer.model.export.family import Family
 
 ALL = [(name, precision) for name in NAMES for precision in PRECISIONS]
 KEPT = {"nanodet": 3, "yolox": 9, "deimv2": 2, "detector": 12, "classifier": 0, "embedder": 0}
@@ -62,6 +65,19 @@ def test_progress_rises_and_ends(name: Name, precision: Precision) -> None:
     assert all(before.elapsed_s <= after.elapsed_s for before, after in pairwise(reports))
     assert fractions[0] < 0.1
     assert (reports[-1].phase, fractions[-1], reports[-1].left_s) == ("done", 1.0, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries that export
+@pytest.mark.parametrize("name", [name for name in family_names() if isinstance(read_family(name), Family)])
+def test_every_family_that_can_be_exported_is_taken(name: str) -> None:
+    family = read_family(name)
+    assert isinstance(family, Family)
+    pytest.importorskip(family.library, reason=f"{family.library} is not here")
+    for precision in PRECISIONS:
+        made = compile_plan(graph(name, precision), api(), SM_89, OPTIONS)
+        told = made.facts.precisions()
+        assert precision in " ".join(told.values()), told
 
 
 def test_decoding_and_selection_stay_in_float32() -> None:

@@ -1,0 +1,86 @@
+"""How long plans take to build and how large they are: writes the table of ``docs/engines.md``. No GPU is needed.
+
+make engine-table
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+from tests.engine.tensorrt.networks import NAMES, PRECISIONS, Name, Precision, api, graph
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.tensorrt.compile import PlanOptions, compile_plan
+from vision_infer.engine.tensorrt.target import GpuTarget
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "engines.md"
+TABLE = re.compile(r"(<!-- engine-table -->\n).*?(<!-- end -->)", re.DOTALL)
+ROUNDS = 3
+TARGET = GpuTarget(("sm_89",))
+TITLES = {
+    "nanodet": "NanoDet",
+    "yolox": "YOLOX-nano",
+    "deimv2": "DEIMv2-femto",
+    "detector": "SSDLite, 5 classes",
+    "classifier": "MobileNetV3-small, 20 classes",
+    "embedder": "three convolutions",
+    "resnet": "ResNet-18",
+    "convnext": "ConvNeXt-tiny",
+    "retinanet": "RetinaNet, ResNet-50",
+}
+
+
+def row(name: Name, precision: Precision) -> str:
+    """Build a plan a few times; a row of the table."""
+    path = graph(name, precision)
+    size = read_graph_facts(path).card.input_size
+    seconds, cpu_seconds = [], []
+    for _ in range(ROUNDS):
+        before = time.process_time()
+        made = compile_plan(path, api(), TARGET, PlanOptions())
+        seconds.append(made.seconds)
+        cpu_seconds.append(time.process_time() - before)
+    layers = "; ".join(f"{kind}: {found}" for kind, found in made.facts.precisions().items())
+    title = f"{TITLES[name]} ({size})" if precision == "fp32" else ""
+    sizes = f"{path.stat().st_size / 1e6:.1f} → {len(made.plan.plan) / 1e6:.1f}"
+    return f"| {title} | {precision} | {min(seconds):.1f} | {min(cpu_seconds):.1f} | {sizes} | {layers} |"
+
+
+def command_seconds() -> float:
+    """How long ``vision-infer engine build`` takes from its start to its end, for the bundled network."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["engine", "build", "nanodet-416", "--runtime", "tensorrt-rtx", "--for", "sm_89", "--engine-dir", folder]
+        before = time.monotonic()
+        subprocess.run([sys.executable, "-m", "vision_infer", *words], check=True, capture_output=True)
+        return time.monotonic() - before
+
+
+def main() -> None:
+    """Measure, and write the table into the page."""
+    machine = describe_machine()
+    lines = [
+        "| network | graph | s | CPU s | MB: graph → plan | layers with weights compute in |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in TITLES:
+        for precision in PRECISIONS:
+            lines.append(row(name, precision))
+            print(lines[-1], flush=True)
+    table, shortest = "\n".join(lines), min(command_seconds() for _ in range(ROUNDS))
+    told = (
+        f"`make engine-table`, {str(machine['date'])[:10]}: TensorRT-RTX {api().version}, {machine['cpu']}, "
+        f"{machine['cores']} processors, load {machine['load_before']} before, no GPU. Least of {ROUNDS}, batches 1, 2, 4, 8, "
+        f"for sm_89.\nThe whole command takes {shortest:.1f} s for NanoDet in fp32, the start of the program included."
+    )
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{told}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    assert set(NAMES) <= set(TITLES)
+    main()
