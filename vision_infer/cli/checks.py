@@ -125,7 +125,7 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
     graph = bundled_dir() / "clock" / "model.onnx"
     works = 0
     for runtime, device in _to_try(RUNTIMES, has_gpu):
-        shown = runtime if device == "auto" else f"{runtime} on {device}"
+        shown = f"{runtime} on {device}" if device.startswith("cuda") else runtime
         try:
             tried = try_runtime(graph, runtime, picture, device)
         except EngineError as error:
@@ -271,15 +271,18 @@ def check_cameras(urls: Sequence[str], live: LiveOptions, limit_s: float) -> lis
 
 
 def _camera(number: int, url: str, live: LiveOptions, limit_s: float) -> list[Finding]:
-    from vision_infer.config.stream_url import check_url
+    from vision_infer.config.stream_url import check_url, is_file
     from vision_infer.stream.probe import ProbeError, probe
     from vision_infer.stream.probe_findings import find_in_failure, find_in_probe
     from vision_infer.stream.redact import redact
 
-    try:
+    try:  # no message holds a part of it: what is mistyped may be the password
         check_url(url)
-    except ValueError as error:  # holds no part of the URL: what is mistyped may be the password
+    except ValueError as error:
         return [Finding("camera", "error", f"camera {number}: its URL: {error}")]
+    if is_file(url) and not os.path.lexists(url.removeprefix("file://")):
+        text = f"camera {number}: is no URL, and there is no such file or device"
+        return [Finding("camera", "error", text, "write rtsp://USER:PASSWORD@HOST/PATH, as the camera's manual tells")]
     try:
         return find_in_probe(probe(url.removeprefix("file://"), live, limit_s=limit_s))
     except ProbeError as error:

@@ -1,0 +1,214 @@
+"""``vision-infer doctor``: what a person, and a program, is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from vision_infer.cli import checks, doctor
+from vision_infer.cli.main import app
+from vision_infer.core.errors import EngineError
+from vision_infer.core.finding import Finding, Severity, worst
+from vision_infer.core.geometry import Size
+from vision_infer.engine.gpus import Gpu, NoGpuError
+from vision_infer.engine.trial import Trial
+from vision_infer.stream.codecs import CodecState
+from vision_infer.stream.probe import Probe
+from vision_infer.stream.probe_findings import find_in_probe
+from vision_infer.telemetry.machine import Disk, Grants, Memory
+
+
+def told(findings: Any) -> list[tuple[str, str]]:
+    return [(one.severity, one.text) for one in findings]
+
+
+def test_this_machine_as_a_program_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu")])  # others take seconds to import
+    words = ["doctor", "--json", "test://", "rtsp://user:geheim@nowhere.invalid/x"]
+    done = CliRunner().invoke(app, words, standalone_mode=False)
+    assert "geheim" not in done.output
+    found = json.loads(done.stdout)
+    assert (done.return_value, found["worst"]) == (2, "error"), "a camera is not there"
+    areas = {one["area"] for one in found["findings"]}
+    assert {"camera", "cpu", "memory", "gpu", "package", "runtime", "codec", "disk", "clock", "home"} <= areas
+    assert all(set(one) == {"area", "severity", "text", "hint", "facts"} for one in found["findings"])
+    errors = [one for one in found["findings"] if one["severity"] == "error"]
+    assert [(one["area"], one["facts"]["failed_at"]) for one in errors] == [("camera", "name")]
+    engines = {one["facts"]["engine"] for one in found["findings"] if one["area"] == "runtime"}
+    assert "onnxruntime-cpu-fp32" in engines
+
+
+@pytest.mark.parametrize(("severity", "status"), [("ok", 0), ("note", 0), ("warning", 1), ("error", 2)])
+def test_the_exit_status_tells_the_worst(monkeypatch: pytest.MonkeyPatch, severity: Severity, status: int) -> None:
+    found = [Finding("cpu", "ok", "two CPUs"), Finding("gpu", severity, "something", "do something")]
+    monkeypatch.setattr(doctor, "_look", lambda *_: iter(found))
+    done = CliRunner().invoke(app, ["doctor"], standalone_mode=False)
+    assert done.return_value == status
+    assert done.stdout.splitlines()[:3] == [
+        "ok       cpu      two CPUs",
+        f"{severity:<8} gpu      something",
+        "                  → do something",
+    ]
+    assert worst([]) == "ok"
+
+
+def test_usage() -> None:
+    done = CliRunner().invoke(app, ["doctor", "--transport", "carrier-pigeon"], standalone_mode=False)
+    assert "unknown" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("rtsp//user:geheim@host/x", "camera 1: is no URL, and there is no such file or device"),
+        ("user:geheim@host/x", "camera 1: its URL: looks like the address of a camera: write rtsp:// before it"),
+        ("rtsps:/user:geheim@host/x", "camera 1: its URL: write rtsps:// with two slashes"),
+        ("rtsp://user:ge@heim@host:99999/x", "camera 1: its URL: its host or port cannot be meant"),
+        ("/nonexistent.mp4", "camera 1: is no URL, and there is no such file or device"),
+        ("/dev/video97", "/dev/video97: no picture: failed connecting to it: "),
+    ],
+)
+def test_a_url_that_cannot_be_meant(url: str, says: str) -> None:
+    from vision_infer.stream.source import LiveOptions
+
+    (found,) = checks.check_cameras([url], LiveOptions(), 2.0)
+    assert found.severity == "error"
+    assert found.text.startswith(says)
+    assert "heim" not in found.text
+
+
+def seen(**other: Any) -> Probe:
+    values: dict[str, Any] = {"url": "rtsp://c/x", "kind": "rtsp", "codec": "h264", "size": Size(1920, 1080), "frame_rate": 25.0}
+    values |= {"opened_ms": 50.0, "first_frame_ms": 300.0, "pictures": 75, "not_untouched": "", "key_interval_s": 2.0}
+    return Probe(**(values | other))
+
+
+@pytest.mark.parametrize(
+    ("other", "severity", "says"),
+    [
+        ({}, "ok", "first picture after 300 ms, a key frame each 2 s; a browser plays it as it comes"),
+        ({"b_frames": True}, "warning", "it sends B-frames"),
+        ({"key_interval_s": 10.0}, "warning", "key frames come each 10 s"),
+        ({"key_interval_s": None, "watched_s": 9.5}, "warning", "no second key frame came within 10 s"),
+        ({"jitter_ms": 250.0}, "warning", "its packets come up to 250 ms late"),
+        ({"said_rate": 25.0, "frame_rate": 10.0}, "note", "it says 25 frames/s and sends 10"),
+        ({"damaged": 3}, "warning", "3 of 75 packets were damaged"),
+        ({"decode_ms": 40.0}, "warning", "decoding it takes 1.0 CPUs"),
+        ({"size": Size(3840, 2160)}, "note", "3840x2160 is more than a network looks at"),
+        ({"interlaced": True}, "note", "it is interlaced"),
+        ({"not_untouched": "browsers do not play JPEG over WebRTC"}, "note", "viewers cost encoding: browsers do not play JPEG"),
+    ],
+)
+def test_what_a_camera_should_be_set_to(other: dict[str, Any], severity: Severity, says: str) -> None:
+    found = find_in_probe(seen(**other))
+    assert worst(found) == severity
+    assert any(one.severity == severity and says in one.text for one in found), told(found)
+    assert all(one.hint for one in found if one.severity != "ok")
+    json.dumps([dict(one.facts) for one in found])
+
+
+def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.engine.device.cpu_facts", lambda: ("Old CPU", ()))
+    monkeypatch.setattr("vision_infer.engine.device.available_cpus", lambda: 1)
+    monkeypatch.setattr("vision_infer.telemetry.machine.grants", lambda: Grants(0.5, 0.4, None))
+    monkeypatch.setattr("os.uname", lambda: type("Uname", (), {"machine": "x86_64"})())
+    found = list(checks.check_cpu())
+    assert [one.severity for one in found] == ["ok", "warning", "warning", "warning"]
+    assert "of which a control group grants 0.5 CPUs' time" in found[0].text
+    assert "used up its time in 40% of all periods" in found[2].text
+    assert "no AVX2" in found[3].text
+
+
+@pytest.mark.parametrize(("free", "severity"), [(0.2e9, "error"), (1e9, "warning"), (3e9, "ok")])
+def test_memory(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity) -> None:
+    monkeypatch.setattr("vision_infer.telemetry.machine.memory", lambda: Memory(4_000_000_000, int(free)))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
+    assert told(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB are free")]
+    monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
+    assert told(checks.check_memory())[1] == ("warning", "256 files may be open: enough for about 16 cameras")
+
+
+def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(0, "NVIDIA L4", "8.9", 24_000_000_000, 20_000_000_000, "580.1", False)
+    monkeypatch.setattr("vision_infer.engine.gpus.list_gpus", lambda: [gpu])
+    found, has_gpu = checks.check_gpus()
+    assert (told(found), has_gpu) == (
+        [("ok", "cuda:0 NVIDIA L4: 20.0 of 24.0 GB free, compute capability 8.9, driver 580.1")],
+        True,
+    )
+    for on_bus, broken, severity in ((0, False, "note"), (0, True, "warning"), (1, False, "warning")):
+
+        def fails(broken: bool = broken) -> list[Gpu]:
+            raise NoGpuError("no driver", "get one", broken)
+
+        monkeypatch.setattr("vision_infer.engine.gpus.list_gpus", fails)
+        monkeypatch.setattr("vision_infer.telemetry.machine.nvidia_devices", lambda on_bus=on_bus: on_bus)
+        found, has_gpu = checks.check_gpus()
+        assert ([one.severity for one in found], has_gpu) == ([severity], False)
+
+
+def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tries(graph: Path, runtime: str, *_: Any) -> Trial:
+        if runtime == "openvino":
+            return Trial("openvino-cpu-fp32", "2026.4", 7, 0.5, 1.0)
+        raise EngineError(f"{runtime} crashed", "install it anew")
+
+    monkeypatch.setattr("vision_infer.engine.trial.try_runtime", tries)
+    monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu"), ("openvino", "cpu"), ("torch", "cuda:0")])
+    assert told(checks.check_runtimes(False)) == [
+        ("warning", "onnxruntime does not work: onnxruntime crashed"),
+        ("warning", f"openvino gives wrong results: 7 where {checks.MOMENT} is right"),
+        ("warning", "torch on cuda:0 does not work: torch crashed"),
+        ("error", "no inference engine works"),
+    ]
+
+
+def test_which_runtimes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "torch" else name)
+    names = ("onnxruntime", "openvino", "torch", "torchcompile", "tensorrt", "null")
+    cpu = [("onnxruntime", "cpu"), ("openvino", "cpu")]
+    assert list(checks._to_try(names, False)) == cpu
+    assert list(checks._to_try(names, True)) == [cpu[0], ("onnxruntime", "cuda:0"), cpu[1], ("tensorrt", "auto")]
+
+
+def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [CodecState("h264", "decoder", "is missing"), CodecState("libx264", "encoder", "fails: no memory")]
+    monkeypatch.setattr("vision_infer.stream.codecs.check_codecs", lambda: states)
+    assert told(checks.check_codecs())[2:] == [
+        ("error", "decoder h264 is missing"),
+        ("warning", "encoder libx264 fails: no memory"),
+    ]
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name in ("scipy", "pyarrow") else name)
+    monkeypatch.setattr(checks, "_version", lambda name: "1")
+    found = list(checks.check_packages())
+    assert [one.severity for one in found] == ["error", "warning", "warning", "note"]
+    assert found[0].text == "scipy is missing"
+    assert "onnxruntime and onnxruntime-gpu are both installed" in found[1].text
+    assert found[3].hint == "pip install 'vision-infer[parquet]'"
+
+
+def test_disk_clock_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vision_infer.telemetry.machine.disk", lambda _: Disk(0, "Read-only file system"))
+    assert [one.severity for one in checks.check_disks()] == ["error", "warning", "warning"]
+    monkeypatch.setattr("vision_infer.telemetry.machine.disk", lambda _: Disk(1_000_000_000, ""))
+    assert [one.severity for one in checks.check_disks()] == ["warning"] * 3
+    for kept, severity in ((True, "ok"), (False, "warning"), (None, "note")):
+        monkeypatch.setattr("vision_infer.telemetry.machine.clock_synchronised", lambda kept=kept: kept)
+        assert [one.severity for one in checks.check_clock()] == [severity]
+    monkeypatch.setenv("VISION_INFER_HOME", str(tmp_path))
+    assert [one.severity for one in checks.check_home()] == ["ok"]
+    (tmp_path / "models" / "broken").mkdir(parents=True)
+    (tmp_path / "models" / "broken" / "model.yaml").write_text("name: [")
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines").chmod(0o777)
+    (tmp_path / "downloads" / "x").mkdir(parents=True)
+    (tmp_path / "downloads" / "x" / "y.part").touch()
+    found = list(checks.check_home())
+    assert [one.severity for one in found] == ["warning", "warning", "note", "ok"]
+    assert "model broken cannot be used" in found[0].text
+    assert "others may write there" in found[1].text
+    assert found[2].text == "1 unfinished: downloads/x/y.part"
