@@ -1,0 +1,138 @@
+"""H.264 as it is coded: real streams of real encoders."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import pytest
+
+from vision_infer.core.geometry import Size
+from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.preview import h264
+from vision_infer.preview.feed import H264Pictures
+from vision_infer.preview.offer import plain_profile
+
+SEI = 6
+
+
+def encoded(
+    width: int, height: int, options: dict[str, str], pix_fmt: str = "yuv420p", frames: int = 3
+) -> tuple[bytes, list[bytes]]:
+    """Extradata and packets of a black video, Annex B."""
+    context = av.CodecContext.create("libx264", "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height, context.pix_fmt = width, height, pix_fmt
+    context.framerate, context.time_base = Fraction(25), Fraction(1, 25)
+    context.options = {"preset": "ultrafast", "tune": "zerolatency", **options}
+    found: list[bytes] = []
+    for number in range(frames):
+        frame = av.VideoFrame(width, height, pix_fmt)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        frame.pts = number
+        found += [bytes(packet) for packet in context.encode(frame)]
+    found += [bytes(packet) for packet in context.encode(None)]
+    return bytes(context.extradata or b""), found
+
+
+def sps_of(packet: bytes) -> bytes:
+    return next(unit for unit in h264.units(packet) if unit[0] & 31 == h264.SPS)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "options", "profile", "interlaced"),
+    [
+        (640, 360, {"profile": "baseline"}, "42c0", False),
+        (1920, 1080, {"preset": "veryfast", "profile": "main"}, "4d40", False),
+        (1280, 720, {"preset": "veryfast", "profile": "high"}, "6400", False),
+        (322, 242, {"preset": "veryfast", "profile": "high"}, "6400", False),
+        (720, 576, {"preset": "veryfast", "profile": "high", "x264-params": "interlaced=1"}, "6400", True),
+    ],
+)
+def test_what_a_parameter_set_tells(width: int, height: int, options: dict[str, str], profile: str, interlaced: bool) -> None:
+    facts = h264.sps_facts(sps_of(encoded(width, height, options)[1][0]))
+    assert facts.size == Size(width, height)
+    assert facts.profile_level_id[:4] == profile
+    assert facts.interlaced is interlaced
+    assert facts.eight_bits_420
+
+
+def test_ten_bits_and_other_chroma_are_seen() -> None:
+    for pix_fmt in ("yuv420p10le", "yuv422p", "yuv444p"):
+        assert not h264.sps_facts(sps_of(encoded(320, 240, {}, pix_fmt)[1][0])).eight_bits_420
+
+
+def test_a_damaged_parameter_set_is_an_error_not_a_crash() -> None:
+    sps = sps_of(encoded(640, 360, {})[1][0])
+    for length in range(len(sps)):
+        try:
+            h264.sps_facts(sps[:length])
+        except ValueError:
+            continue
+    for at in range(1, len(sps)):
+        for bit in range(8):
+            broken = bytearray(sps)
+            broken[at] ^= 1 << bit
+            try:
+                h264.sps_facts(bytes(broken))
+            except ValueError:
+                continue
+
+
+def test_lengths_and_start_codes_give_the_same_units() -> None:
+    packet = encoded(320, 240, {})[1][0]
+    units = list(h264.units(packet))
+    assert len(units) > 2
+    with_lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+    assert list(h264.units(with_lengths, 4)) == units
+
+
+def test_parameter_sets_beside_the_packets_stand_before_each_key_frame() -> None:
+    extradata, packets = encoded(320, 240, {"x264-params": "keyint=2:repeat-headers=0", "flags": "+global_header"}, frames=4)
+    assert {unit[0] & 31 for unit in h264.units(packets[0])} <= {SEI, 5}
+    pictures = H264Pictures(VideoFormat("h264", extradata))
+    assert pictures.facts is not None
+    for number, packet in enumerate(packets):
+        key = number % 2 == 0
+        units = pictures.units(EncodedPacket(memoryview(packet), number, key, None))
+        kinds = dict.fromkeys(unit[0] & 31 for unit in units if unit[0] & 31 != SEI)  # a picture may have several slices
+        assert list(kinds) == ([7, 8, 5] if key else [1])
+
+
+def test_avcc_extradata_is_understood() -> None:
+    extradata, packets = encoded(320, 240, {"flags": "+global_header"})
+    sps, pps = (next(u for u in h264.units(extradata) if u[0] & 31 == kind) for kind in (7, 8))
+    avcc = bytes([1, *sps[1:4], 0xFF, 0xE1]) + len(sps).to_bytes(2, "big") + sps + b"\x01" + len(pps).to_bytes(2, "big") + pps
+    assert h264.parameter_sets(avcc) == (4, [sps, pps])
+    for cut in range(len(avcc)):
+        h264.parameter_sets(avcc[:cut])
+    assert packets
+
+
+def test_payloads_put_together_give_the_picture_again() -> None:
+    from aiortc.codecs.h264 import h264_depayload
+
+    packet = encoded(1280, 720, {"x264-params": "bitrate=20000:vbv-maxrate=20000:vbv-bufsize=20000"})[1][0]
+    units = list(h264.units(packet))
+    big = [*units[:-1], units[-1] + bytes(range(1, 256)) * 40]  # larger than a packet may be
+    payloads = h264.payloads(big)
+    assert max(map(len, payloads)) <= 1300
+    assert list(h264.units(b"".join(map(h264_depayload, payloads)))) == big
+
+
+@pytest.mark.parametrize(
+    ("camera", "plain"),
+    [
+        ("42c01e", "42e01e"),
+        ("42001f", "42001f"),
+        ("4d401f", "4d001f"),
+        ("4d601f", "4d001f"),
+        ("4d8028", "42e028"),
+        ("640028", "640028"),
+        ("640c34", "640c34"),
+        ("64003c", "640034"),
+    ],
+)
+def test_what_cameras_add_to_a_profile_is_left_out(camera: str, plain: str) -> None:
+    assert plain_profile(camera) == plain

@@ -1,0 +1,277 @@
+"""Real cameras, real viewers: what is passed on, what is encoded, and what becomes of both when something changes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cameras import ClockMount, RtspServer
+from tests.media import Clip, bikes, clip
+from tests.preview.watching import LIMIT_S, Stream, Watcher, watch
+from vision_infer.config.serve import PreviewSettings
+from vision_infer.core.time_code import MIN_WIDTH
+from vision_infer.preview.preview import NoPreviewError, Preview, UnknownSessionError
+from vision_infer.stream.source import LiveOptions, SourceSpec
+from vision_infer.stream.time_code import read
+
+CAMERAS = (
+    ClockMount("/plain", fps=25, key_interval=25),
+    ClockMount("/h265", codec="h265", fps=15),
+    ClockMount("/b", b_frames=2, fps=15),
+    ClockMount("/sizes", then_size=(320, 240), frames_per_size=20, fps=25),
+    ClockMount("/long", fps=25, key_interval=100_000),
+    ClockMount("/view", width=480, height=270, fps=15, key_interval=10),
+)
+assert MIN_WIDTH <= 320
+
+
+@pytest.fixture(scope="module")
+def cameras() -> Iterator[RtspServer]:
+    with RtspServer(*CAMERAS) as server:
+        yield server
+
+
+async def arrived(preview: Preview, stream: str = "door") -> Watcher:
+    """Watch as soon as the stream gives something."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            try:
+                return await watch(preview, stream)
+            except NoPreviewError:
+                await asyncio.sleep(0.05)
+
+
+async def gone(watcher: Watcher) -> None:
+    await watcher.peer.close()
+    await watcher.session.end("done")
+
+
+def test_a_cameras_own_packets_reach_all_viewers(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/plain")) as stream:
+            first = await arrived(preview)
+            await first.has(30)
+            second = await watch(preview)
+            await second.has(3)
+            for watcher in (first, second):
+                assert (watcher.session.facts.mode, watcher.session.facts.reason) == ("passthrough", "")
+                assert watcher.pictures[-1][:2] == (640, 360)
+                assert watcher.channels == ["anchor"]
+                assert read(watcher.last.to_ndarray(format="rgb24")) is not None
+                assert {told["by"] for told in watcher.told} == {"pts"}
+                assert {told["clock_rate"] for told in watcher.told} == {90_000}
+            # The line that is told leads from RTP times to the presentation times that result rows have.
+            sender = first.session.viewer
+            assert sender is not None
+            told = first.told[-1]
+            decoded = {round((pts or 0) * 1e9) for pts, _ in stream.frames}
+            assert min(abs(told["pts_ns"] - pts) for pts in decoded) <= 1
+            assert abs(told["captured_ns_utc"] / 1e9 - asyncio.get_running_loop().time()) > 0
+            # The second got the group that was there already: more pictures than time has passed.
+            assert preview.counts().viewers == {"door": 2}
+            assert preview.counts().encoders == 0
+            for watcher in (first, second):
+                await gone(watcher)
+            assert preview.counts().viewers == {"door": 0}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "size"),
+    [
+        ("/h265", "the stream is H.265", (320, 180)),
+        ("/b", "", (320, 180)),
+        ("test://?size=640x360&fps=20", "the stream is a pattern, not coded", (320, 180)),
+        ("mjpeg", "the stream is MJPEG", (128, 96)),
+        ("file", "", (424, 180)),
+    ],
+)
+def test_what_browsers_do_not_play_is_encoded_once_for_all(
+    cameras: RtspServer, source: str, reason: str, size: tuple[int, int]
+) -> None:
+    if source == "mjpeg":
+        source = str(clip(Clip(suffix=".avi", codec="mjpeg", pix_fmt="yuvj420p", frames=50, options=())))
+    elif source == "file":
+        source = str(bikes())
+    else:
+        source = cameras.url(source) if source.startswith("/") else source
+
+    async def run() -> None:
+        preview = Preview(PreviewSettings(encode_height=180, encode_fps=15))
+        with Stream(preview, source):
+            first = await arrived(preview)
+            await first.has(8)
+            second = await watch(preview)
+            await second.has(8)
+            assert first.session.facts.mode == "encoded"
+            assert reason in first.session.facts.reason
+            assert first.session.feed is second.session.feed
+            assert preview.counts().encoders == 1
+            assert first.pictures[-1][:2] == second.pictures[-1][:2] == size
+            await gone(first)
+            assert preview.counts().encoders == 1
+            await second.has(3)
+            await gone(second)
+            assert preview.counts().encoders == 0
+            assert not any(thread.name == "preview-door" for thread in await settled("preview-door"))
+
+    asyncio.run(run())
+
+
+async def settled(name: str) -> list[threading.Thread]:
+    """All threads, once none has this name, or it has been waited for that."""
+    for _ in range(200):
+        if not any(thread.name == name for thread in threading.enumerate()):
+            break
+        await asyncio.sleep(0.02)
+    return threading.enumerate()
+
+
+def test_the_picture_keeps_playing_when_its_size_changes(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/sizes")):
+            watcher = await arrived(preview)
+            for size in ((640, 360), (320, 240), (640, 360)):
+                await watcher.until(*size)
+            assert watcher.session.facts.mode == "passthrough"
+            assert watcher.session.feed.size is not None
+            await gone(watcher)
+
+    asyncio.run(run())
+
+
+def test_what_becomes_too_large_goes_on_encoded_for_the_same_viewer(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings(max_height=300, encode_height=200))
+        with Stream(preview, cameras.url("/sizes")):
+            async with asyncio.timeout(LIMIT_S):
+                while True:  # it begins with the large one
+                    watcher = await arrived(preview)
+                    if watcher.session.facts.mode == "passthrough":
+                        break
+                    await gone(watcher)
+                    await asyncio.sleep(0.1)
+            await watcher.until(320, 240)
+            await watcher.until(356, 200)
+            assert watcher.session.facts.mode == "encoded"
+            assert "360 lines" in watcher.session.facts.reason
+            await gone(watcher)
+
+    asyncio.run(run())
+
+
+def test_viewers_stay_when_the_camera_goes_and_comes_back(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with RtspServer(ClockMount("/plain", fps=25, key_interval=10)) as server, Stream(preview, server.url("/plain")):
+            watcher = await arrived(preview)
+            await watcher.has(10)
+            await asyncio.to_thread(server.restart)
+            turns = len(watcher.told)
+            await watcher.has(20)
+            async with asyncio.timeout(LIMIT_S):
+                while len(watcher.told) == turns:
+                    await asyncio.sleep(0.02)
+            await gone(watcher)
+
+    asyncio.run(run())
+
+
+def test_a_viewer_that_lost_the_picture_gets_the_current_group_at_most_once_a_second(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/plain")):
+            watcher = await arrived(preview)
+            await watcher.has(5)
+            receiver = watcher.peer.getReceivers()[0]
+            viewer = watcher.session.viewer
+            assert viewer is not None
+            ssrc = next(iter(receiver._RTCRtpReceiver__remote_streams))
+            for _ in range(5):
+                await receiver._send_rtcp_pli(ssrc)
+            await watcher.has(5)
+            assert viewer.restarts == 1
+            async with asyncio.timeout(LIMIT_S):
+                while viewer.restarts < 2:
+                    await asyncio.sleep(0.02)
+            times = [time for _, _, time in watcher.pictures]
+            assert times == sorted(times)
+            await gone(watcher)
+
+    asyncio.run(run())
+
+
+def test_too_many_viewers_are_refused_and_sessions_are_their_owners(cameras: RtspServer) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings(max_viewers=3, max_viewers_per_stream=2))
+        with Stream(preview, cameras.url("/plain")), Stream(preview, cameras.url("/view"), "gate"):
+            watchers = [await arrived(preview), await arrived(preview)]
+            with pytest.raises(NoPreviewError, match="max_viewers_per_stream"):
+                await watch(preview)
+            watchers.append(await arrived(preview, "gate"))
+            with pytest.raises(NoPreviewError, match=r"preview\.max_viewers$"):
+                await watch(preview, "gate")
+            assert preview.counts().drops["refused"] >= 2
+            name = watchers[0].session.id
+            assert preview.session("door", name, "somebody") is watchers[0].session
+            for stream, principal in (("gate", "somebody"), ("door", "somebody else")):
+                with pytest.raises(UnknownSessionError):
+                    preview.session(stream, name, principal)
+            preview.leave("somebody")
+            async with asyncio.timeout(LIMIT_S):
+                while any(preview.counts().viewers.values()):
+                    await asyncio.sleep(0.02)
+            for watcher in watchers:
+                await watcher.peer.close()
+
+    asyncio.run(run())
+
+
+def test_the_main_url_is_read_while_somebody_watches_it(cameras: RtspServer) -> None:
+    wanted = [SourceSpec("door", "live", (cameras.url("/view"),), live=LiveOptions())]
+
+    async def run() -> None:
+        preview = Preview(PreviewSettings(), lambda _: wanted[0])
+        watcher = await watch(preview)
+        await watcher.has(5)
+        assert watcher.pictures[-1][:2] == (480, 270)
+        assert {told["by"] for told in watcher.told} == {"captured"}
+        assert any(thread.name == "view-door" for thread in threading.enumerate())
+        await gone(watcher)
+        assert not any(thread.name == "view-door" for thread in await settled("view-door"))
+        # Where the URL is another now, who watches the old one does so no longer.
+        watcher = await watch(preview)
+        wanted[0] = SourceSpec("door", "live", (cameras.url("/plain"),), live=LiveOptions())
+        preview.changed("door")
+        async with asyncio.timeout(LIMIT_S):
+            while preview.counts().viewers["door"]:
+                await asyncio.sleep(0.02)
+        await watcher.peer.close()
+
+    asyncio.run(run())
+
+
+def test_a_viewer_who_vanishes_is_noticed(cameras: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.preview.session.SILENT_NS", 3_000_000_000)
+
+    async def run() -> None:
+        preview = Preview(PreviewSettings())
+        with Stream(preview, cameras.url("/plain")):
+            watcher = await arrived(preview)
+            await watcher.has(3)
+            # Nothing comes from it any more, and no goodbye either.
+            connection = watcher.peer.getReceivers()[0].transport.transport._connection
+            for protocol in connection._protocols:
+                protocol.transport.sendto = lambda *_: None
+            async with asyncio.timeout(LIMIT_S):
+                while preview.counts().viewers["door"]:
+                    await asyncio.sleep(0.05)
+            await watcher.peer.close()
+
+    asyncio.run(run())
