@@ -65,7 +65,8 @@ class Watched:
     def wait(self, expression: str, argument: Any = None) -> None:
         """Wait until JavaScript gives something true: an expression, or a function of the argument."""
         # The page forbids to evaluate text, again and again too; a function is no text.
-        function = expression if "=>" in expression.partition("\n")[0] else f"() => ({expression})"
+        text = expression.strip()
+        function = text if "=>" in text.partition("\n")[0] else f"() => ({text})"
         self.page.wait_for_function(function, arg=argument, timeout=WAIT_MS)
 
     def shot(self, name: str, full: bool = False) -> None:

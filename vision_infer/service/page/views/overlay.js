@@ -3,6 +3,7 @@
 import { inward } from "/page/state/shapes.js";
 
 const GOLDEN_ANGLE = 137.5;
+const empty = new WeakSet(); // canvases with nothing on them
 
 const hue = (number) => (200 + number * GOLDEN_ANGLE) % 360;
 export const colourOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
@@ -14,11 +15,17 @@ export function placed(element, size) {
 }
 
 // scene: { size: { width, height } of the source, found, trails, shapes, region, status, options, small }
-export function drawOverlay(canvas, scene) {
+// element: { width, height } of the canvas, CSS pixels: who draws each frame must not ask the layout for it
+export function drawOverlay(canvas, scene, element) {
   const ratio = window.devicePixelRatio || 1;
-  const element = { width: canvas.clientWidth, height: canvas.clientHeight };
   const [width, height] = [Math.round(element.width * ratio), Math.round(element.height * ratio)];
-  if (canvas.width !== width || canvas.height !== height) {
+  const sized = canvas.width === width && canvas.height === height;
+  // A picture without anything on it costs nothing: sixteen may be on the screen.
+  const nothing = scene.found.length === 0 && !(scene.options.zones && (scene.shapes.length || scene.region.look.length || scene.region.ignore.length));
+  if (nothing && sized && empty.has(canvas)) return;
+  if (nothing) empty.add(canvas);
+  else empty.delete(canvas);
+  if (!sized) {
     canvas.width = width;
     canvas.height = height;
   }

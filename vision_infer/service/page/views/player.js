@@ -38,7 +38,11 @@ export class Player {
     this.overlay = h("canvas.overlay", { "aria-hidden": "true" });
     this.note = h("p.note", { role: "status" });
     this.element = h("div.stage", null, this.video, this.picture, this.overlay, this.note);
-    this.resized = new ResizeObserver(() => this.draw());
+    this.room = { width: 0, height: 0 };
+    this.resized = new ResizeObserver(([{ contentRect }]) => {
+      this.room = { width: contentRect.width, height: contentRect.height };
+      this.draw();
+    });
     this.resized.observe(this.overlay);
   }
 
@@ -46,12 +50,14 @@ export class Player {
   update(stream) {
     this.stream = stream;
     const size = stream.status?.size ?? null;
-    if (JSON.stringify([stream.settings.zones, stream.settings.lines, stream.settings.region, size]) !== this.drawnFor) {
-      this.drawnFor = JSON.stringify([stream.settings.zones, stream.settings.lines, stream.settings.region, size]);
+    const drawn = JSON.stringify([stream.settings.zones, stream.settings.lines, stream.settings.region, size]);
+    if (drawn !== this.drawnFor) {
+      this.drawnFor = drawn;
       this.shapes = shapesOf(stream.settings, size);
       this.region = regionOf(stream.settings, size);
     }
     this.size = size ?? this.size;
+    if (size && !this.small) this.element.style.aspectRatio = `${size.width} / ${size.height}`; // tiles are all alike
     const source = `${stream.settings.detect} ${stream.settings.view}`;
     if (this.source !== undefined && this.source !== source) this.#leave(); // it shows another camera now
     this.source = source;
@@ -91,16 +97,17 @@ export class Player {
     const known = this.time && !this.hidden ? this.matching.at(this.time, choices.between) : { row: null, exact: false, found: [] };
     const row = known.row;
     const size = row ? { width: row.width, height: row.height } : this.size;
-    drawOverlay(this.overlay, {
+    const scene = {
       size,
       found: known.found,
-      trails: this.time && choices.overlay.trails && !this.hidden ? this.matching.trails(this.time) : new Map(),
+      trails: known.found.length && choices.overlay.trails ? this.matching.trails(this.time) : new Map(),
       shapes: this.hidden ? [] : this.shapes,
       region: this.region,
       status: this.stream?.status,
       options: choices.overlay,
       small: this.small,
-    });
+    };
+    drawOverlay(this.overlay, scene, this.room);
     this.element.dispatchEvent(new CustomEvent("drawn", { detail: { time: this.time, ...known } }));
   }
 

@@ -27,7 +27,11 @@ class TryOut {
     this.wrong = h("p.wrong", { role: "alert" });
     this.summary = h("p", { role: "status" });
     this.found = h("ul.found");
-    this.resized = new ResizeObserver(() => this.#draw());
+    this.room = { width: 0, height: 0 };
+    this.resized = new ResizeObserver(([{ contentRect }]) => {
+      this.room = { width: contentRect.width, height: contentRect.height };
+      this.#draw();
+    });
     this.resized.observe(this.overlay);
     this.element = h(
       "section.view",
@@ -114,6 +118,6 @@ class TryOut {
     if (this.stage.hidden) return;
     const size = this.result ? { width: this.result.width, height: this.result.height } : { width: this.picture.width, height: this.picture.height };
     const found = (this.result?.detections ?? []).map((one) => ({ ...one, alpha: 1 }));
-    drawOverlay(this.overlay, { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false });
+    drawOverlay(this.overlay, { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false }, this.room);
   }
 }
