@@ -37,6 +37,7 @@ class PacketWatch:
         self._first_pts: int | None = None
         self._most_pts = 0
         self._key_at: int | None = None
+        self._key_read_ns = 0
         self._lateness: deque[int] = deque(maxlen=_LATENESS_KEPT)
 
     @property
@@ -67,7 +68,7 @@ class PacketWatch:
         if key or self._all_key:
             if self._key_at is not None:
                 self.key_interval_frames = max(self.key_interval_frames or 0, self.pictures - self._key_at)
-            self._key_at = self.pictures
+            self._key_at, self._key_read_ns = self.pictures, times.read_ns
         self.pictures += 1
         if times.pts_ns is not None:
             self._presented(times.pts_ns, times)
@@ -89,6 +90,11 @@ class PacketWatch:
         """The longest between two key frames, by the same times."""
         rate = self.rate
         return None if rate is None or self.key_interval_frames is None else self.key_interval_frames / rate
+
+    @property
+    def since_key_s(self) -> float | None:
+        """From the last key frame to the last packet, by our clock; None where no key frame came."""
+        return None if self._key_at is None else (self._last_read_ns - self._key_read_ns) / SECOND
 
     def jitter_ms(self) -> float | None:
         """How much later than the quickest most packets come; those that had waited before we asked are left out."""

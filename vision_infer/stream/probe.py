@@ -83,6 +83,8 @@ class Probe:
     key_interval_s: float | None = None
     """the longest between two key frames; None where no second one came in this time"""
     key_interval_frames: int | None = None
+    since_key_s: float | None = None
+    """from the last key frame until it was watched no more; None where none came"""
     b_frames: bool = False
     """pictures come in another order than they are shown"""
     decode_ms: float | None = None
@@ -251,6 +253,7 @@ class _Run:
             jitter_ms=None if opened.paced or not opened.timed else watch.jitter_ms(),
             key_interval_s=watch.key_interval_s,
             key_interval_frames=watch.key_interval_frames,
+            since_key_s=watch.since_key_s,
             b_frames=b_frames,
             decode_ms=decode_ms,
             sound=_sound(opened.container),

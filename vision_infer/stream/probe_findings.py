@@ -59,12 +59,11 @@ def _minded(found: Probe) -> list[Finding]:
                 "turn B-frames off, or set its profile to baseline",
             )
         )
-    if found.key_interval_s is not None and found.key_interval_s > KEY_INTERVAL_MOST_S:
-        wait = f"key frames come each {found.key_interval_s:.0f} s: who connects waits so long for a picture"
-        said.append(("warning", wait, "set its key-frame (I-frame, GOP) interval to 1 or 2 s"))
-    elif found.key_interval_s is None and found.kind not in ("test", "file") and found.watched_s > KEY_INTERVAL_MOST_S:
-        wait = f"no second key frame came within {found.watched_s:.0f} s: who connects waits longer than that for a picture"
-        said.append(("warning", wait, "set its key-frame (I-frame, GOP) interval to 1 or 2 s"))
+    apart_s, known = _key_frames_apart_s(found)
+    if apart_s > KEY_INTERVAL_MOST_S:
+        apart = f"{'' if known else 'at least '}{apart_s:.0f} s apart"
+        text = f"its key frames are {apart}: who connects waits up to so long for a picture"
+        said.append(("warning", text, "set its key-frame (I-frame, GOP) interval to 1 or 2 s"))
     if found.jitter_ms is not None and found.jitter_ms > JITTER_MOST_MS:
         said.append(
             ("warning", f"its packets come up to {found.jitter_ms:.0f} ms late", "look at the network: Wi-Fi, a busy switch")
@@ -85,6 +84,15 @@ def _minded(found: Probe) -> list[Finding]:
     if found.interlaced:
         said.append(("note", "it is interlaced: moving things have combs", "set it to progressive"))
     return [Finding("camera", severity, f"{found.url}: {text}", hint, {"url": found.url}) for severity, text, hint in said]
+
+
+def _key_frames_apart_s(found: Probe) -> tuple[float, bool]:
+    """How far apart, and whether that is known; where it is not, at least what was waited for the first one, or after it."""
+    if found.key_interval_s is not None:
+        return found.key_interval_s, True
+    if found.kind in ("test", "file"):
+        return 0.0, False
+    return max((found.first_frame_ms - found.opened_ms) / 1000, found.since_key_s or 0.0), False
 
 
 def _facts(found: Probe) -> dict[str, Any]:
