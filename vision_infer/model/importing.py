@@ -106,8 +106,7 @@ def import_model(
     card = read_card(model, file.name)
     if card is not None:
         if given or head or labels or inputs or scores or candidates is not None:
-            message = f"{file.name}: is a deployment graph already, so that its head, labels and normalisation are fixed"
-            raise ModelError(message, "leave these options out, or import the raw network")
+            raise _fixed_already(file)
         card = _renamed(model, card, name, file)
         _put(folder, file, card, {card.input_size: model}, {}, (card.input_size,), None, overwrite, prove)
         return folder / GRAPH_FILE
@@ -119,6 +118,11 @@ def import_model(
     sources = {size: files.get(size, file if own in (None, size) else network.model) for size, network in networks.items()}
     _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
     return folder / GRAPH_FILE
+
+
+def _fixed_already(file: Path) -> ModelError:
+    message = f"{file.name}: is a deployment graph already, so that its head, labels and normalisation are fixed"
+    return ModelError(message, "leave these options out, or import the raw network")
 
 
 def _renamed(model: onnx.ModelProto, card: ModelCard, name: str, file: Path) -> ModelCard:
