@@ -100,7 +100,6 @@ def import_model(
     if not overwrite:
         refuse_taken(folder)
     options = {"fit": fit, "fill": fill, "color": color, "mean": mean, "std": std}
-    # What is None is left out, so that the defaults come from one place: the head.
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     model = read_onnx(file)
     card = read_card(model, file.name)
