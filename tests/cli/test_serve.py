@@ -16,11 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import jsonschema
 import pytest
 
 from tests.cli.conftest import Command
-from vision_infer.core.result import RESULT_SCHEMA
+from tests.result_schema import validate_row
 
 LONG_S = 60.0
 STOP_S = 5.0
@@ -199,7 +198,7 @@ def test_sigterm_finishes_what_is_on_its_way(tmp_path: Path) -> None:
             assert text.endswith("}\n")
             rows = [json.loads(line) for line in text.splitlines()]
             for row in rows:
-                jsonschema.validate(row, RESULT_SCHEMA)
+                validate_row(row)
             frames = [row["frame"] for row in rows]
             assert frames == sorted(set(frames))
         assert files[0].read_text().count("\n") >= reached

@@ -8,19 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
 
 from tests import media
+from tests.result_schema import validate_row
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import EngineError, ModelError, OutputError, StreamError, UsageError
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.pipeline.offline import run
 from vision_infer.pipeline.status import StreamStatus
 
 pytest.importorskip("onnxruntime")
-FRAMES = 24
+FRAMES = 20
 
 
 def settings(sources: Sequence[Path | str], **options: Any) -> RunSettings:
@@ -45,7 +44,7 @@ def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
     by_stream: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        jsonschema.validate(row, RESULT_SCHEMA)
+        validate_row(row)
         del row["latency_ms"]
         by_stream.setdefault(row["stream"], []).append(row)
     return by_stream

@@ -6,15 +6,14 @@ import json
 import threading
 from pathlib import Path
 
-import jsonschema
 import pytest
 
 from tests import media, odd_files
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, run_all
+from tests.result_schema import validate_row
 from tests.stream.test_stream_damage import FAST_START
 from vision_infer.config.run import run_settings
 from vision_infer.core.drop import DropReason
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.pipeline.offline import run
 from vision_infer.pipeline.summary import RunSummary
 
@@ -36,7 +35,7 @@ def run_one(source: Path | str, out: Path, **options: object) -> tuple[RunSummar
     summary = run(settings, threading.Event())
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        jsonschema.validate(row, RESULT_SCHEMA)
+        validate_row(row)
     return summary, rows
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import jsonschema
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,12 +16,12 @@ from numpy.typing import NDArray
 from tests import media
 from tests.engine.graphs import colour_graph
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, make_lane
+from tests.result_schema import validate_row
 from vision_infer.analyze.select import Selector
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.card import InputSize, ModelCard
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.pipeline.lane import Lane
@@ -119,7 +118,7 @@ def test_the_crops_of_a_frame_are_one_batch_and_come_back_to_their_detections() 
         told = [one.classes[0].class_id for one in result.detections.descriptions if one is not None and one.classes]
         assert told == [number] * BOXES
         assert result.latency.then_ns > 0
-        jsonschema.validate(json.loads(result.to_json()), RESULT_SCHEMA)
+        validate_row(json.loads(result.to_json()))
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
@@ -169,7 +168,7 @@ def settings(tmp_path: Path, **options: Any) -> RunSettings:
 def rows_of(tmp_path: Path) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     for row in rows:
-        jsonschema.validate(row, RESULT_SCHEMA)
+        validate_row(row)
     return rows
 
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import jsonschema
 import pyarrow.parquet as pq
 import pytest
 
 from tests import media
 from tests.disks import small_disk
+from tests.result_schema import validate_row
 from vision_infer.config.run import run_settings
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.precision.accuracy import evaluate
 
 pytest.importorskip("onnxruntime")
@@ -77,7 +76,7 @@ def test_rows(out: Path) -> None:
     assert [row["frame"] for row in own] == list(range(0, 250, EVERY))
     assert own == shared
     for row in own:
-        jsonschema.validate(row, RESULT_SCHEMA)
+        validate_row(row)
     assert len(found(out)) > FRAMES
 
 
@@ -176,7 +175,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_whole(tmp_path: Path) -> No
         assert 0 < len(pictures) < 250
         assert f"wrote {disk / 'bikes.mp4'}" in done.stderr
     for row in (tmp_path / "rows.jsonl").read_text().splitlines():
-        jsonschema.validate(json.loads(row), RESULT_SCHEMA)
+        validate_row(json.loads(row))
 
 
 def test_a_full_disk_under_rows_that_all_sources_share() -> None:

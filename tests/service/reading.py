@@ -7,10 +7,9 @@ import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import jsonschema
-
+from tests.result_schema import validate_row
 from tests.service.fakes import LONG_S, frame
-from vision_infer.core.result import RESULT_SCHEMA, Result
+from vision_infer.core.result import Result
 from vision_infer.service.hub import Message, ResultHub, Subscription
 
 Value = TypeVar("Value")
@@ -45,5 +44,5 @@ def rows_of(messages: list[Message]) -> list[dict[str, Any]]:
     rows = [json.loads(message.text) for message in messages]
     for row, message in zip(rows, messages, strict=True):
         if message.kind == "result":
-            jsonschema.validate(row, RESULT_SCHEMA)
+            validate_row(row)
     return rows

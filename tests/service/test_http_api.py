@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jsonschema
 import pytest
 
+from tests.result_schema import validate_row
 from tests.service.fakes import ADMIN, JPEG, LONG_S, OPEN, TOKENS, Api, FakeBackend, problem
 from vision_infer import __version__
 from vision_infer.core.errors import EngineError, OutputError
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.backend import Snapshot
 from vision_infer.service.engine_event import EngineEvent
@@ -186,7 +185,7 @@ def test_a_picture_is_inferred() -> None:
     path = "/api/v1/infer?model=tiny&confidence=0.5&classes=person, car"
     answer = api.ask("POST", path, content=JPEG, headers={"Content-Type": "image/jpeg"})
     assert answer.status_code == 200
-    jsonschema.validate(answer.json(), RESULT_SCHEMA)
+    validate_row(answer.json())
     assert api.backend.pictures == [(JPEG, "tiny", 0.5, ("person", "car"))]
     api.ask("POST", "/api/v1/infer", content=JPEG, headers={"Content-Type": "IMAGE/PNG; x=y"})
     assert api.backend.pictures[1] == (JPEG, None, None, None)

@@ -13,14 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import jsonschema
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from tests.result_schema import validate_row
 from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, VIEW, FakeBackend, frame, result
-from vision_infer.core.result import RESULT_SCHEMA, Result
+from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
@@ -84,7 +84,7 @@ def test_a_websocket_gets_each_row_as_a_message(serve: Callable[..., Served]) ->
         for index in range(20):
             served.write(index=index)
             row = received(client)
-            jsonschema.validate(row, RESULT_SCHEMA)
+            validate_row(row)
             assert (row["stream"], row["frame"], row["age_ms"]) == ("door", index, 50.0)
         client.send("what a client says is not looked at")
         served.write(index=20)

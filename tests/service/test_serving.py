@@ -12,17 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-import jsonschema
 import pytest
 
 from tests.pipeline.fakes import LONG_S, wait_for
 from tests.pipeline.live_fakes import until
+from tests.result_schema import validate_row
 from tests.service.site import Engines, engines
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError, ModelError, UsageError
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.service import serving
 from vision_infer.service.file_watch import FileWatch
 from vision_infer.service.serving import Start, serve
@@ -121,7 +120,7 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
     assert text.endswith("}\n")
     for line in text.splitlines():
         row = json.loads(line)
-        jsonschema.validate(row, RESULT_SCHEMA)
+        validate_row(row)
         assert row["clock"] == "camera"
     assert not [one for one in threading.enumerate() if one.name.startswith(("stream-", "inference-", "results", "live-watch"))]
 

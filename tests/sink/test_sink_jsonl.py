@@ -9,14 +9,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
+from tests.result_schema import validate_row
 from tests.sink.results import found, frame, result_of
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
-from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.row_file import FLUSH_INTERVAL_NS
 from vision_infer.sink.sink import OutputSpec
@@ -56,7 +55,7 @@ def test_rows_are_what_the_schema_says(tmp_path: Path) -> None:
     written = rows(path)
     assert len(written) == len(shown)
     for row in written:
-        jsonschema.validate(row, RESULT_SCHEMA)
+        validate_row(row)
     assert [row["frame"] for row in written] == [0, 1, 2, 3]
     assert written[1]["stream"] == 'odd "name"\n'
     assert written[1]["pts_s"] == pytest.approx(1 / 3, abs=1e-6)
