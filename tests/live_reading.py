@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -134,6 +134,12 @@ class Reading:
     def median_age_ms(self, last: int) -> float:
         """True age of the last frames."""
         return statistics.median(got.true_age_ms for got in self.got[-last:] if got.moment is not None)
+
+    @staticmethod
+    def wait_for_each(readings: Iterable[Reading], count: int) -> None:
+        """Wait until each of several has got so many more frames, at the same time."""
+        for reading, wanted in [(reading, len(reading.got) + count) for reading in readings]:
+            reading.wait(lambda reading=reading, wanted=wanted: len(reading.got) >= wanted, f"{count} more frames")  # type: ignore[misc]
 
     def _run(self) -> None:
         try:

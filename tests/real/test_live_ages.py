@@ -85,18 +85,18 @@ def test_a_decoder_that_is_too_slow_gets_no_backlog(server: RtspServer) -> None:
     with Running({"cam": camera(server.url("/slow"), stall_timeout_s=10)}, open_stream=_open_slow) as running:
         running.wait_for_results("cam", 10)
         began = time.monotonic_ns()
-        running.wait(lambda: time.monotonic_ns() - began > 20e9, "it went on for a while")
+        running.wait(lambda: time.monotonic_ns() - began > 15e9, "it went on for a while")
         seen, status = running.seen("cam"), running.status("cam")
     none_is_stale(seen)
     dropped = status.dropped
-    assert dropped.get("not_referenced", 0) + dropped.get("to_keyframe", 0) > 0.25 * 30 * 20, dropped
+    assert dropped.get("not_referenced", 0) + dropped.get("to_keyframe", 0) > 0.25 * 30 * 15, dropped
     assert dropped.get("not_referenced", 0) > 0, "first what nothing else needs"
     assert dropped.get("to_keyframe", 0) > 0, "then all up to the next key frame"
     assert status.reconnects == 0
     third = (seen[-1].at_ns - began) // 3
     early = [one.age_ms for one in seen if began <= one.at_ns < began + third]
     late = [one.age_ms for one in seen if one.at_ns >= began + 2 * third]
-    assert len(late) > 5
+    assert len(late) > 3
     assert len(late) > 0.4 * len(early), "it goes on as it began"
     assert statistics.mean(late) < statistics.mean(early) + 150
 
