@@ -100,7 +100,11 @@ async def watch(preview: Preview, stream: str = "door", data: bool = True, decod
     if data:
         peer.createDataChannel("not used")
     await peer.setLocalDescription(await peer.createOffer())
-    session = await preview.offer(stream, peer.localDescription.sdp, "somebody")
+    try:
+        session = await preview.offer(stream, peer.localDescription.sdp, "somebody")
+    except BaseException:
+        await peer.close()
+        raise
     watcher = Watcher(session, peer)
 
     @peer.on("track")
