@@ -19,6 +19,8 @@ LINKS = {
     "ServiceSettings": "service",
     "TlsSettings": "servicetls",
     "ResultsSettings": "results",
+    "PreviewSettings": "preview",
+    "IceServer": "previewice_servers",
     "StreamDefaults": "streams-and-defaults",
     "StreamSettings": "streams-and-defaults",
     "Reconnect": "reconnect",

@@ -37,7 +37,7 @@ class PreviewCounts:
     """now"""
     sessions: int
     packets: int
-    """RTP packets, those that were sent again too"""
+    """RTP packets, without those that were sent again"""
     resent: int
     restarts: int
     """groups of pictures that were sent again, for a viewer that had lost the picture"""

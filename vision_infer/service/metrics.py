@@ -13,6 +13,7 @@ from vision_infer import __version__
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
+from vision_infer.preview.preview import PreviewCounts
 from vision_infer.service.backend import Backend
 from vision_infer.telemetry.histogram import Histogram
 
@@ -53,6 +54,29 @@ class ServiceCollector(Collector):
         hub = backend.hub
         yield GaugeMetricFamily("vision_infer_clients", "readers of results", hub.readers)
         yield CounterMetricFamily("vision_infer_results_skipped", "results that readers were too slow for", hub.skipped)
+        yield from _preview(backend.preview.counts())
+
+
+def _preview(counts: PreviewCounts) -> Iterable[Metric]:
+    viewers = GaugeMetricFamily("vision_infer_preview_viewers", "who watches live video", labels=("stream",))
+    for stream, number in counts.viewers.items():
+        viewers.add_metric((stream,), number)
+    yield viewers
+    yield GaugeMetricFamily("vision_infer_preview_encoders", "videos that are encoded for viewers", counts.encoders)
+    yield CounterMetricFamily("vision_infer_preview_sessions", "viewers since the start", counts.sessions)
+    packets = CounterMetricFamily("vision_infer_preview_packets", "RTP packets of live video that were sent", labels=("kind",))
+    packets.add_metric(("first",), counts.packets)
+    packets.add_metric(("again",), counts.resent)
+    yield packets
+    yield CounterMetricFamily(
+        "vision_infer_preview_restarts", "viewers that had lost the picture, and got the current group of pictures", counts.restarts
+    )
+    drops = CounterMetricFamily(
+        "vision_infer_preview_drops", "pictures that viewers were not sent, and viewers who were refused", labels=("reason",)
+    )
+    for reason, count in counts.drops.items():
+        drops.add_metric((reason,), count)
+    yield drops
 
 
 def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
