@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from playwright.sync_api import Browser, expect
 
-from tests.browser.watched import NARROW, watched
+from tests.browser.watched import NARROW, Watched, watched
 from tests.cameras import ClockMount, Encoded, ReplayMount, RtspServer
+from tests.media import bikes, decoded, made
 from tests.serve_process import ServeProcess
 
 ALL_PLAY = """
@@ -26,45 +31,77 @@ QUALITY = """
 """
 
 
+def cut(left: int, first: int) -> str:
+    """A part of a real clip, as wide as a camera's picture; the name of the file.
+
+    Args:
+        left: pixels of the clip, to the left of it.
+        first: frame with which it begins, so that cameras do not show the same.
+    """
+    source = bikes()
+
+    def write(path: Path) -> None:
+        frames = decoded(source)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", 25, options={"crf": "14"})
+            assert isinstance(stream, VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 484, 272, "yuv420p"
+            for frame in [*frames[first:], *frames[:first]]:
+                part = frame.to_ndarray(format="rgb24")[:, left : left + 484]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(part), format="rgb24")))
+            container.mux(stream.encode(None))
+
+    return str(made(f"bikes from {left} and {first} on, 16:9", ".mp4", write))
+
+
 @pytest.mark.slow
 def test_four_cameras_wide_and_narrow_light_and_dark(browser: Browser, tmp_path: Path) -> None:
-    """Its pictures are those of the documents."""
+    """Two of its pictures are those of the documents."""
     mounts = [
-        ReplayMount("/corner", Encoded(width=960, height=408, fps=25, kbit_s=2000, frames=150)),
-        ReplayMount("/street", Encoded(width=960, height=408, fps=25, kbit_s=2000, frames=100)),
-        ReplayMount("/bridge", Encoded(width=640, height=272, fps=12, kbit_s=900, frames=240)),
+        ReplayMount("/crossing", Encoded(cut(0, 60), 960, 540, 25, kbit_s=2500, frames=250)),
+        ReplayMount("/kerb", Encoded(cut(156, 130), 960, 540, 25, kbit_s=2500, frames=250)),
+        ReplayMount("/street", Encoded(cut(78, 190), 640, 360, 25, kbit_s=1500, frames=250)),
         ClockMount("/clock"),
     ]
-    zone = "zones: {door: {units: relative, polygon: [[0.05, 0.45], [0.55, 0.45], [0.6, 0.97], [0.05, 0.97]]}}"
-    line = "lines: {way: {units: relative, from: [0.66, 1], to: [0.66, 0.2]}}"
-    more = {"corner": f"{zone}, {line}", "street": "track: true", "bridge": "track: true", "clock": "model: clock"}
+    zone = "zones: {pavement: {units: relative, polygon: [[0.25, 0.4], [0.95, 0.4], [0.97, 0.97], [0.2, 0.97]]}}"
+    line = "lines: {way: {units: relative, from: [0.5, 1], to: [0.5, 0.15]}}"
+    more = {"crossing": "track: true", "kerb": f"{zone}, {line}", "street": "track: true", "clock": "model: clock"}
     with RtspServer(*mounts) as cameras:
         streams = "".join(f"  {name}: {{url: {cameras.url('/' + name)}, fps: 8, {own}}}\n" for name, own in more.items())
         with ServeProcess(tmp_path, f"service: {{port: 0}}\nstreams:\n{streams}") as serve:
             address = f"http://127.0.0.1:{serve.port}"
-            for name, options in (
-                ("four-wide", {"viewport": {"width": 1280, "height": 800}}),
-                ("four-dark", {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"}),
-                ("four-narrow", {"viewport": NARROW}),
-                ("four-4k", {"viewport": {"width": 3840, "height": 2160}, "color_scheme": "dark"}),
-            ):
+            for name, options in SCREENS.items():
                 with watched(browser, address, **options) as one:
-                    page = one.open()
-                    if name != "four-narrow":
-                        one.wait(ALL_PLAY, 4)
-                    page.wait_for_timeout(6000)  # something to see in the lines
-                    one.shot(name, full=name == "four-narrow")
-                    assert one.overflow() <= 0
-                    one.open("stream/corner")
-                    one.wait("document.querySelector('.stage')?.dataset.mode === 'webrtc'")
-                    page.wait_for_timeout(6000)
-                    one.shot(f"{name}-stream", full=True)
-                    assert one.overflow() <= 0
-                    one.open("engines")
-                    expect(page.get_by_role("heading", name="nanodet-416")).to_be_visible()
-                    page.wait_for_timeout(2500)
-                    one.shot(f"{name}-engines", full=True)
-                    one.expect_quiet()
+                    look(one, name)
+
+
+SCREENS: dict[str, dict[str, Any]] = {
+    "four-wide": {"viewport": {"width": 1280, "height": 800}},
+    "four-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
+    "four-narrow": {"viewport": NARROW},
+    "four-square": {"viewport": {"width": 780, "height": 800}, "device_scale_factor": 1.25},
+    "four-4k": {"viewport": {"width": 3840, "height": 2160}, "color_scheme": "dark"},
+}
+
+
+def look(one: Watched, name: str) -> None:
+    """Open the three views, see that they fit, and keep pictures of them."""
+    page = one.open()
+    if name != "four-narrow":
+        one.wait(ALL_PLAY, 4)
+    page.wait_for_timeout(6000)  # something to see in the lines
+    one.shot(name, full=name == "four-narrow")
+    assert one.overflow() <= 0
+    one.open("stream/kerb")
+    one.wait("document.querySelector('.stage')?.dataset.mode === 'webrtc'")
+    page.wait_for_timeout(8000)
+    one.shot(f"{name}-stream", full=True)
+    assert one.overflow() <= 0
+    one.open("engines")
+    expect(page.get_by_role("heading", name="nanodet-416")).to_be_visible()
+    page.wait_for_timeout(2500)
+    one.shot(f"{name}-engines", full=True)
+    one.expect_quiet()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 import pytest
@@ -52,6 +53,18 @@ def test_the_page_asks_nobody_else() -> None:
             assert "http://" not in text.replace("http://www.w3.org/", ""), name
             assert "https://" not in text, name
             assert "innerHTML" not in text, name
+
+
+def test_the_page_has_floors() -> None:
+    """What talks to the service, what decides, what draws: each imports its own floor and those before it."""
+    floors = {"transport": {"transport"}, "state": {"transport", "state"}, "views": {"transport", "state", "views", "vendor"}}
+    for name, file in routes_page._files().items():
+        folder = name.partition("/")[0]
+        if folder in floors:
+            text = file.data.decode()
+            imported = re.findall(r"""(?:from |import\()"/page/(\w+)/""", text)
+            assert set(imported) <= floors[folder], name
+            assert text.count("\n") <= 350, name
 
 
 def test_a_url_that_works() -> None:

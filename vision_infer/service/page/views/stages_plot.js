@@ -7,6 +7,8 @@ const COLOURS = { age: null, decode: "#38bdf8", queue: "#f59e0b", preprocess: "#
 const POINTS = 120;
 const HEIGHT = 220;
 
+const duration = (ms) => (ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`);
+
 export class StagesPlot {
   constructor(history) {
     this.history = history;
@@ -71,7 +73,7 @@ export class StagesPlot {
           { label: "age", stroke: text, width: 2, value: told },
           ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: told })),
         ],
-        axes: [{ ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { ...axis, size: 58, values: (_, all) => all.map((value) => `${value} ms`) }],
+        axes: [{ ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { ...axis, size: 58, values: (_, all) => all.map(duration) }],
         scales: { y: { range: (_, __, most) => [0, Math.max(10, (most ?? 10) * 1.1)] } },
         cursor: { points: { size: 6 } },
       },
