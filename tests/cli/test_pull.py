@@ -119,8 +119,8 @@ def test_without_a_network_a_file_that_was_fetched_by_hand_does(command: Command
     assert command("model", "pull", "ssdlite320", "--file", "by hand.onnx").stderr.startswith(
         "error: by hand.onnx: its checksum is wrong: "
     )
-    done = command("model", "pull", "dfine-n", "--file", "by hand.onnx")
-    assert done.returncode == 3, "it is no D-FINE"
+    done = command("model", "pull", "deimv2-n", "--file", "by hand.onnx")
+    assert done.returncode == 3, "it is no DEIMv2"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,11 @@ def test_without_a_network_a_file_that_was_fetched_by_hand_does(command: Command
         (["yolox-nan"], "error: 'yolox-nan' is not in the catalogue: did you mean yolox-nano"),
         (["deimv2-n"], "error: deimv2-n: its authors offer it on a page only: https://huggingface.co/"),
         (["yolox-s", "--file", "nothing.onnx"], "error: nothing.onnx: no such file"),
-        (["dfine-n", "--file", "nothing.onnx"], "error: nothing.onnx: cannot be read"),
+        (["deimv2-n", "--file", "nothing.onnx"], "error: nothing.onnx: cannot be read"),
+        (
+            ["dfine-m"],
+            "error: dfine-m: its authors offer it on a page only: https://huggingface.co/ustc-community: vision-infer model",
+        ),
     ],
 )
 def test_what_cannot_be_pulled_is_said_in_a_line(command: Command, arguments: list[str], says: str) -> None:

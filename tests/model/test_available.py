@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError
 from vision_infer.model.available import (
     AvailableModel,
@@ -55,14 +57,9 @@ def test_every_card_is_whole(name: str) -> None:
 @pytest.mark.parametrize("card", [card for card in list_available() if card.export], ids=lambda card: card.name)
 def test_what_is_exported_is_a_family_that_can_be(card: AvailableModel) -> None:
     assert card.export is not None
-    if card.family == "RF-DETR":
-        assert card.export.family.startswith("rfdetr/")
-        return
     _, family, _ = find_family(card.export.family)
     assert family.task == card.task
-    assert (card.input.width, card.input.height) == (lambda size: (size.width, size.height))(
-        family.input_size(card.export.family.partition("/")[2])
-    )
+    assert card.input == InputSize(**asdict(family.input_size(card.export.family.partition("/")[2])))
 
 
 def test_each_family_is_there() -> None:

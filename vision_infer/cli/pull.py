@@ -94,6 +94,9 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str]:
 
 
 def _by_hand(found: AvailableModel) -> str:
+    if found.export is not None:
+        fetched = f"vision-infer model export {found.export.family} --download --name {found.name} fetches and exports it"
+        return f"{fetched}; or get its file there and give it with --file PATH"
     return f"get it there; {found.by_hand}; then: vision-infer model pull {found.name} --file THAT.onnx"
 
 

@@ -66,12 +66,22 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     max_redirections = REDIRECTS_MOST
     max_repeats = 2
 
+    def http_error_302(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: email.message.Message
+    ) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)  # type: ignore[arg-type]
+        except BaseException:
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: email.message.Message, newurl: str
     ) -> urllib.request.Request | None:
         scheme, before = urlsplit(newurl).scheme, urlsplit(req.full_url).scheme
         if scheme not in ("http", "https") or (before == "https" and scheme != "https"):
-            fp.close()
             raise FetchError(f"was sent on from {before}:// to {scheme}://, which is refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
 
@@ -100,8 +110,8 @@ def ask(url: str, start: int, validator: str, timeout_s: float) -> Answer:
     try:
         response = opener.open(urllib.request.Request(url, headers=headers), timeout=timeout_s)
     except urllib.error.HTTPError as error:
-        with error:
-            raise _refused(error) from None
+        error.close()
+        raise _refused(error) from None
     except FetchError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
