@@ -272,4 +272,4 @@ class FailingNetwork:
 
     def capturing(self) -> AbstractContextManager[Any] | None:
         """As the other, unless it cannot be recorded."""
-        return self._network.capturing() if self._recorded else None  # type: ignore[no-any-return]
+        return self._network.capturing() if self._recorded else None

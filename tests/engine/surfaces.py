@@ -98,4 +98,5 @@ def _weights(samples: int, pixels: int, shift: float = 0.0) -> NDArray[np.float6
     parts = np.clip(1 - np.abs(places[None] - middles[:, None]) / reach, 0, None)
     weights = np.zeros((pixels, samples))
     np.add.at(weights.T, places.clip(0, samples - 1), parts.T)
-    return weights / weights.sum(1, keepdims=True)
+    weights /= weights.sum(1, keepdims=True)
+    return weights

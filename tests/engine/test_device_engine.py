@@ -133,7 +133,7 @@ def test_a_batch_size_is_recorded_the_second_time_for_each_buffer(world: World) 
 def test_graphs_may_be_left_out_and_some_networks_cannot_be_recorded(world: World) -> None:
     for options in ({"graphs": False}, {"recorded": False}):
         fresh = World("host", world.card, Path()) if world.kind == "host" else world
-        engine = fresh.open(**options)  # type: ignore[arg-type]
+        engine = fresh.open(**options)
         for value in (1, 2, 3, 4):
             assert run(engine, [value]) == pytest.approx([value], abs=1e-3)
         assert fresh.network.enqueued[-4:] == [1] * 4

@@ -63,6 +63,11 @@ class CudaDevice:
         )
         return f"sm_{major}{minor}"
 
+    @property
+    def title(self) -> str:
+        """Such as ``NVIDIA L4``."""
+        return str(_done(runtime.cudaGetDeviceProperties(self.index)).name.split(b"\0")[0].decode())
+
     def use(self) -> None:
         """Make it the device of the calling thread."""
         _done(runtime.cudaSetDevice(self.index))
@@ -190,7 +195,13 @@ def device_count() -> int:
         EngineError: there is no driver, or it is too old; says which.
     """
     try:
-        return int(_done(runtime.cudaGetDeviceCount()))
+        status, count = runtime.cudaGetDeviceCount()
+        if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
+            raise EngineError(
+                f"there is no NVIDIA driver here, or none for CUDA {runtime.getLocalRuntimeVersion()[1] // 1000}",
+                "install or update it (see 'nvidia-smi'), or use --device cpu",
+            )
+        return int(_done((status, count)))
     except RuntimeError as error:  # the bindings do not find the library
         raise EngineError(f"CUDA cannot be used: {error}", "install NVIDIA's driver, or use --device cpu") from error
 
@@ -205,7 +216,7 @@ def _done(result: tuple[Any, ...]) -> Any:
     status, *values = result
     if int(status) != 0:
         if isinstance(status, driver.CUresult):
-            text = driver.cuGetErrorString(status)[1]
+            text = status.name.encode()
         else:
             text = runtime.cudaGetErrorString(status)[1]
             runtime.cudaGetLastError()  # so that the next call does not tell of it again

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from vision_infer.core.errors import EngineError, UsageError
+from vision_infer.core.errors import EngineError, ModelError, UsageError
 from vision_infer.engine.device import available_cpus, load_onnxruntime, missing_runtime, parse_device
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
@@ -18,8 +18,11 @@ from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
 
 if TYPE_CHECKING:
     from vision_infer.engine.cache import EngineCache, Say
+    from vision_infer.engine.graph_facts import Precision
+    from vision_infer.engine.tensorrt.plan_file import Runtime
 
-RUNTIMES = ("onnxruntime", "openvino", "torch", "torchcompile", "null")
+RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch", "torchcompile", "null")
+PLAN_RUNTIMES = ("tensorrt", "tensorrt-rtx")
 COMPUTES = ("auto", "f32", "bf16")
 
 
@@ -64,6 +67,19 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     if runtime == "onnxruntime" and find_spec("onnxruntime") is None:
         raise missing_runtime()
     kind, index = _choose_device(runtime, device)
+    if kind == "cuda" and (request.engine, request.device) == ("auto", "auto"):
+        try:
+            return _open(path, request, runtime, (kind, index), compute, say or _silent)
+        except (EngineError, ModelError) as error:
+            (say or _silent)(f"cuda:{index} is done without: {error.message}")
+            kind = "cpu"
+    return _open(path, request, runtime, (kind, index), compute, say or _silent)
+
+
+def _open(
+    path: Path, request: EngineRequest, runtime: str, device: tuple[str, int], compute: Literal["f32", "bf16"], say: Say
+) -> Engine:
+    kind, index = device
     threads = request.threads or 1
     if kind == "cuda":
         workers, batch = request.workers or CUDA_IN_FLIGHT, request.batch or 8
@@ -73,13 +89,17 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     if runtime == "null":
         engine = NullEngine(read_graph_facts(path).card, batch_sizes=tuple(range(1, batch + 1)), in_flight=workers)
     elif runtime in ("torch", "torchcompile"):
-        engine = _open_torch(path, runtime == "torchcompile", kind, index, (workers, threads, batch), say or _silent)
+        engine = _open_torch(path, runtime == "torchcompile", device, (workers, threads, batch), say)
+    elif runtime in PLAN_RUNTIMES:
+        engine = _open_tensorrt(
+            path, request, "tensorrt" if runtime == "tensorrt" else "tensorrt-rtx", index, (workers, batch), say
+        )
     elif runtime == "openvino":
-        engine = _open_openvino(path, OpenVinoSettings(workers, threads, batch, compute), _cache(request, say), say or _silent)
+        engine = _open_openvino(path, OpenVinoSettings(workers, threads, batch, compute), _cache(request, say), say)
     else:
         settings = OnnxRuntimeSettings(kind, index, workers, threads, batch)
-        engine = _open_onnxruntime(path, settings, _cache(request, say) if kind == "cpu" else None, say or _silent)
-    if request.engine.count("-") == 2 and request.engine != engine.name:
+        engine = _open_onnxruntime(path, settings, _cache(request, say) if kind == "cpu" else None, say)
+    if request.engine not in ("auto", runtime) and request.engine != engine.name:
         with engine:
             raise EngineError(
                 f"the model gives the engine {engine.name}, not {request.engine}", f"use --engine {engine.name} or auto"
@@ -130,14 +150,31 @@ def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCa
 
 
 def _open_torch(
-    path: Path, compiled: bool, kind: str, index: int, workers_threads_batch: tuple[int, int, int], say: Say
+    path: Path, compiled: bool, device: tuple[str, int], workers_threads_batch: tuple[int, int, int], say: Say
 ) -> Engine:
     if find_spec("torch") is None:
         raise EngineError("PyTorch is not installed", "pip install 'vision-infer[export]', or use another engine")
     from vision_infer.engine.torch_engine import TorchEngine, TorchSettings, open_torch_on_cuda
 
     settings = TorchSettings(*workers_threads_batch, compiled)
-    return TorchEngine(path, settings) if kind == "cpu" else open_torch_on_cuda(path, settings, index, say)
+    return TorchEngine(path, settings) if device[0] == "cpu" else open_torch_on_cuda(path, settings, device[1], say)
+
+
+def _open_tensorrt(
+    path: Path, request: EngineRequest, runtime: Runtime, index: int, workers_batch: tuple[int, int], say: Say
+) -> Engine:
+    from vision_infer.engine.device_engine import batch_sizes_up_to
+    from vision_infer.engine.tensorrt.compile import PlanOptions
+    from vision_infer.engine.tensorrt.plans import graph_of, plan_for_gpu
+    from vision_infer.engine.tensorrt_engine import open_tensorrt
+
+    workers, batch = workers_batch
+    if request.engine != runtime:
+        precision: Precision = request.engine.rpartition("-")[2]  # type: ignore[assignment]
+        path = graph_of(path, read_graph_facts(path).card.name, precision)
+    options = PlanOptions(batch_sizes_up_to(batch))
+    plan = plan_for_gpu(path, runtime, options, index, _cache(request, say), say)
+    return open_tensorrt(plan, index, batch, workers, say)
 
 
 def _cache(request: EngineRequest, say: Say | None) -> EngineCache | None:
@@ -162,10 +199,12 @@ def _parse_name(name: str) -> tuple[str, str | None]:
         if find_spec("onnxruntime") is None and find_spec("openvino") is None:
             raise missing_runtime()
         return "openvino" if find_spec("onnxruntime") is None else "onnxruntime", None
-    parts = name.split("-")
-    if parts[0] in RUNTIMES and len(parts) in (1, 3):
-        return parts[0], parts[1] if len(parts) == 3 and parts[0] != "null" else None
-    known = (*RUNTIMES, "onnxruntime-cpu-fp32", "onnxruntime-cuda-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16")
+    for runtime in sorted(RUNTIMES, key=len, reverse=True):
+        rest = name.removeprefix(runtime).split("-")
+        if name.startswith(runtime) and rest[0] == "" and len(rest) in (1, 3):
+            return runtime, rest[1] if len(rest) == 3 and runtime != "null" else None
+    named = ("onnxruntime-cpu-fp32", "onnxruntime-cuda-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16", "torch-cpu-fp32")
+    known = (*RUNTIMES, *named, "tensorrt-cuda-fp16", "tensorrt-rtx-cuda-fp16")
     near = difflib.get_close_matches(name, known, 3, 0.4)
     raise EngineError(f"unknown engine {name!r}", f"use auto, {' or '.join(near or RUNTIMES)}")
 
@@ -199,7 +238,11 @@ def _choose_device(runtime: str, device: str) -> tuple[str, int]:
         kind, index = parse_device(device)
         if kind == "cuda" and runtime == "openvino":
             raise EngineError("OpenVINO runs on the CPU here", "use --device cpu, or --engine onnxruntime")
+        if kind == "cpu" and runtime in PLAN_RUNTIMES:
+            raise EngineError(f"{runtime} runs on an NVIDIA GPU only", "use --device cuda:0, or --engine onnxruntime")
         return kind, index
+    if runtime in PLAN_RUNTIMES:
+        return "cuda", 0
     if runtime != "onnxruntime":
         return "cpu", 0
     return ("cuda", 0) if "CUDAExecutionProvider" in load_onnxruntime().get_available_providers() else ("cpu", 0)

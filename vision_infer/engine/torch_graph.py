@@ -30,6 +30,8 @@ class _Step:
     attributes: Attributes
     inputs: tuple[Tensor | str | None, ...]
     """a constant where it is needed, the name of what an earlier step gives, or None"""
+    late: tuple[int, ...]
+    """those inputs that are computed on the host, batch by batch, and needed on the device"""
     outputs: tuple[str, ...]
     done_with: tuple[str, ...]
     """what no later step reads"""
@@ -76,7 +78,9 @@ class TorchGraph:
         """
         values: dict[str, Any] = {"images": images}
         for step in self._steps:
-            inputs = [values[one] if isinstance(one, str) else one for one in step.inputs]
+            inputs: list[Any] = [values[one] if isinstance(one, str) else one for one in step.inputs]
+            for number in step.late:
+                inputs[number] = inputs[number].to(self._device)
             given = step.operator(inputs, step.attributes)
             if len(step.outputs) == 1 and isinstance(given, Tensor):
                 values[step.outputs[0]] = given
@@ -103,12 +107,14 @@ class TorchGraph:
         steps = []
         for at, node in enumerate(left):
             data = list(node.input)[: DATA_INPUTS.get(node.op_type)]
-            on_host = node.op_type == "Shape" or not any(name in on_device for name in data)
+            given = [name for name in data if name and name not in self._constants]
+            on_host = node.op_type == "Shape" or not data or (bool(given) and all(name in host for name in given))
             (host if on_host else on_device).update(node.output)
             sources = tuple(self._source(name, not on_host and number < len(data)) for number, name in enumerate(node.input))
             done = tuple(name for name in {*node.input} if last[name] == at and name not in self._outputs)
             name = f"{node.op_type} ({node.output[0]})"
-            steps.append(_Step(name, OPERATORS[node.op_type], _attributes(node), sources, tuple(node.output), done))
+            late = tuple(number for number, one in enumerate(data) if one in host and not on_host)
+            steps.append(_Step(name, OPERATORS[node.op_type], _attributes(node), sources, late, tuple(node.output), done))
         return tuple(steps)
 
     @torch.inference_mode()
