@@ -244,9 +244,9 @@ def test_a_server_that_falls_silent_is_left(pull: Pull) -> None:
 
 def test_a_server_that_drips_is_left_and_asked_again(pull: Pull) -> None:
     class Hours:
-        """A clock on which an hour passes between two looks."""
+        """A clock on which an hour passes between the first look and the second."""
 
-        times = itertools.count(0, 3_600_000_000_000)
+        times = itertools.chain([0], itertools.repeat(3_600_000_000_000))
 
         def monotonic_ns(self) -> int:
             return next(self.times)
