@@ -77,6 +77,7 @@ async def close_session(request: Request, context: Shared) -> Response:
     session = session_of(request.headers)
     if session is not None:
         context.doors.sessions.close(session)
+        context.backend.preview.leave(request.scope["state"]["principal"])
     response = Response(status_code=204)
     response.delete_cookie(
         SESSION_COOKIE, path="/", secure=context.doors.settings.tls is not None, httponly=True, samesite="strict"

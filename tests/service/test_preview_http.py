@@ -1,0 +1,223 @@
+"""WHEP over HTTP: what is answered to players, good ones and others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.preview.watching import LIMIT_S, Stream
+from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, FakeClock, problem
+from vision_infer.config.serve import IceServer, PreviewSettings, StreamSettings
+from vision_infer.preview.preview import Preview
+from vision_infer.service.app import make_app
+from vision_infer.service.auth import Tokens
+
+OFFER = Path(__file__).parents[1].joinpath("preview", "chromium_offer.sdp").read_text(encoding="ascii")
+SDP = {"Content-Type": "application/sdp"}
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+DOOR = "/api/v1/streams/door/whep"
+CANDIDATE = "a=candidate:1 1 udp 2122260223 192.0.2.9 61764 typ host\r\n"
+TRICKLE = "a=ice-ufrag:%s\r\na=ice-pwd:x\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n" + CANDIDATE
+UFRAG = next(line[12:] for line in OFFER.split("\n") if line.startswith("a=ice-ufrag:"))
+
+
+class Player:
+    """A client of one application, on one event loop."""
+
+    def __init__(self, backend: FakeBackend, tokens: Tokens) -> None:
+        self.backend = backend
+        self.app = make_app(backend, tokens, FakeClock())
+
+    async def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> httpx.Response:
+        headers = httpx.Headers(more.pop("headers", None))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        transport = httpx.ASGITransport(self.app, client=("127.0.0.1", 40_000))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+            return await client.request(method, path, headers=headers, **more)
+
+    async def offer(self, sdp: str = OFFER, token: str | None = None, **headers: str) -> httpx.Response:
+        return await self.ask("POST", DOOR, token, content=sdp, headers={**SDP, **headers})
+
+
+@asynccontextmanager
+async def playing(tokens: Tokens = OPEN, source: str = "test://", **settings: Any) -> AsyncIterator[Player]:
+    """A player of a stream that gives pictures."""
+    backend = FakeBackend(requests_per_second=1_000_000)
+    backend.put("door", "rtsp://10.0.0.7/door")
+    preview = backend.preview = Preview(PreviewSettings(encode_height=90, **settings))
+    with Stream(preview, source):
+        async with asyncio.timeout(LIMIT_S):
+            while preview.relay("door").video is None:
+                await asyncio.sleep(0.02)
+        try:
+            yield Player(backend, tokens)
+        finally:
+            await preview.close()
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(test())  # type: ignore[arg-type]
+
+
+def test_a_session_from_its_offer_to_its_end() -> None:
+    async def test() -> None:
+        async with playing(TOKENS) as player:
+            made = await player.offer(token=VIEW)
+            assert made.status_code == 201, made.text
+            assert made.headers["content-type"] == "application/sdp"
+            assert made.text.startswith("v=0\r\n")
+            assert "a=sendonly" in made.text
+            assert "a=candidate:" in made.text
+            where, etag = made.headers["location"], made.headers["etag"]
+            assert where.startswith(DOOR + "/")
+            assert len(where.rpartition("/")[2]) >= 32
+            told = (await player.ask("GET", where, VIEW)).json()
+            assert (told["mode"], told["codec"], told["stream"]) == ("encoded", "H264", "door")
+            assert told["reason"]
+            assert told["ice"] in ("new", "checking")
+            # To others it is not there.
+            for method in ("GET", "PATCH", "DELETE"):
+                problem(await player.ask(method, where, ADMIN, content=TRICKLE % UFRAG, headers=FRAGMENT), 404, "not-found")
+            trickled = {"content": TRICKLE % UFRAG, "token": VIEW}
+            problem(await player.ask("PATCH", where, **trickled, headers=FRAGMENT), 428, "precondition-required")
+            wrong = {**FRAGMENT, "If-Match": '"another"'}
+            problem(await player.ask("PATCH", where, **trickled, headers=wrong), 412, "precondition-failed")
+            right = {**FRAGMENT, "If-Match": etag}
+            problem(await player.ask("PATCH", where, **trickled, headers={**right, **SDP}), 415, "unsupported-media-type")
+            assert (await player.ask("PATCH", where, **trickled, headers=right)).status_code == 204
+            anew = await player.ask("PATCH", where, VIEW, content=TRICKLE % "another", headers=right)
+            problem(anew, 501, "not-implemented")
+            many = (TRICKLE % UFRAG) + "".join(
+                f"a=candidate:1 1 udp 1 192.0.2.{number % 250} {1000 + number} typ host\r\n" for number in range(300)
+            )
+            assert (await player.ask("PATCH", where, VIEW, content=many, headers=right)).status_code == 204
+            assert (await player.ask("DELETE", where, VIEW)).status_code == 200
+            problem(await player.ask("DELETE", where, VIEW), 404, "not-found")
+            problem(await player.ask("GET", where, VIEW), 404, "not-found")
+            assert player.backend.preview.counts().viewers == {"door": 0}
+
+    run(test)
+
+
+def test_what_cannot_be_answered_is_a_problem_that_says_why() -> None:
+    async def test() -> None:
+        async with playing() as player:
+            problem(await player.ask("POST", "/api/v1/streams/no/whep", content=OFFER, headers=SDP), 404, "unknown-stream")
+            problem(await player.offer(**{"Content-Type": "application/json"}), 415, "unsupported-media-type")
+            problem(await player.offer(Accept="text/html"), 406, "not-acceptable")
+            problem(await player.offer("hello"), 422, "invalid")
+            problem(await player.offer(""), 422, "invalid")
+            problem(await player.offer("v=0\r\n"), 422, "invalid")
+            audio_only = OFFER[: OFFER.index("m=video")] + OFFER[OFFER.index("m=audio") :]
+            assert "no video" in problem(await player.offer(audio_only), 422, "invalid")["detail"]
+            problem(await player.offer(OFFER.replace("a=recvonly", "a=sendonly")), 422, "invalid")
+            problem(await player.offer(OFFER.replace("VP8/", "VP7/").replace("H264/", "H263/")), 406, "not-acceptable")
+            problem(await player.offer(OFFER.replace("a=fingerprint:", "a=print:")), 422, "invalid")
+            problem(await player.offer(OFFER + "a=x\r\n" * 20_000), 413, "too-large")
+            for method in ("GET", "PUT", "PATCH", "DELETE"):
+                answer = await player.ask(method, DOOR)
+                problem(answer, 405, "method-not-allowed")
+                assert "POST" in answer.headers["allow"]
+            other = {"Origin": "http://elsewhere.example", "Sec-Fetch-Site": "cross-site"}
+            problem(await player.offer(**other), 403, "wrong-origin")
+            assert player.backend.preview.counts().viewers == {"door": 0}
+
+    run(test)
+
+
+def test_a_stream_that_gives_nothing() -> None:
+    async def test() -> None:
+        backend = FakeBackend()
+        backend.put("door", "rtsp://10.0.0.7/door")
+        player = Player(backend, OPEN)
+        told = problem(await player.offer(), 503, "unavailable")
+        assert told["state"]
+        view = backend.kept["door"]
+        settings: StreamSettings = view.settings.model_copy(update={"enabled": False})
+        backend.kept["door"] = replace(view, settings=settings)
+        problem(await player.offer(), 409, "conflict")
+        backend.preview = Preview(PreviewSettings(enabled=False))
+        backend.put("gate", "rtsp://10.0.0.7/gate")
+        answer = await player.ask("POST", "/api/v1/streams/gate/whep", content=OFFER, headers=SDP)
+        problem(answer, 503, "unavailable")
+
+    run(test)
+
+
+def test_ice_servers_are_told_without_their_passwords() -> None:
+    async def test() -> None:
+        servers = (IceServer(url="stun:stun.example:3478"), IceServer(url="turn:turn.example", username="u", credential="secret"))
+        backend = FakeBackend()
+        backend.settings = backend.settings.model_copy(update={"preview": PreviewSettings(ice_servers=servers)})
+        backend.put("door", "rtsp://10.0.0.7/door")
+        answer = await Player(backend, OPEN).ask("OPTIONS", DOOR)
+        assert answer.status_code == 204
+        assert answer.headers["accept-post"] == "application/sdp"
+        assert answer.headers["link"] == '<stun:stun.example:3478>; rel="ice-server"'
+        assert "secret" not in str(answer.headers)
+
+    run(test)
+
+
+@pytest.mark.parametrize("url", ["http://x", "stun:", "turn:host:port", "stun:user@host", "turns:host?transport=sctp"])
+def test_an_ice_server_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="stun:HOST"):
+        IceServer(url=url)
+
+
+def test_who_logs_out_watches_no_longer() -> None:
+    async def test() -> None:
+        async with playing(TOKENS) as player:
+            login = await player.ask("POST", "/api/v1/session", json={"token": VIEW}, headers={"Origin": "http://127.0.0.1:8080"})
+            cookie = {"Cookie": login.headers["set-cookie"].partition(";")[0], "Origin": "http://127.0.0.1:8080"}
+            made = await player.offer(**cookie)
+            assert made.status_code == 201, made.text
+            assert (await player.ask("DELETE", "/api/v1/session", headers=cookie)).status_code == 204
+            async with asyncio.timeout(LIMIT_S):
+                while player.backend.preview.counts().viewers["door"]:
+                    await asyncio.sleep(0.02)
+
+    run(test)
+
+
+def test_damaged_offers_never_break_anything() -> None:
+    rng = random.Random(7)
+
+    def damaged() -> str:
+        lines = OFFER.split("\n")
+        for _ in range(rng.randrange(1, 5)):
+            at = rng.randrange(len(lines))
+            how = rng.randrange(4)
+            if how == 0:
+                del lines[at]
+            elif how == 1:
+                lines.insert(at, lines[rng.randrange(len(lines))])
+            elif how == 2:
+                lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)]
+            else:
+                lines[at] = "".join(rng.choice([c, c, c, "9", ":", " "]) for c in lines[at])
+        return "\r\n".join(lines)
+
+    async def test() -> None:
+        async with playing(max_viewers=1000, max_viewers_per_stream=1000) as player:
+            statuses: set[int] = set()
+            for _ in range(60):
+                answer = await player.offer(damaged())
+                statuses.add(answer.status_code)
+                if answer.status_code == 201:
+                    assert (await player.ask("DELETE", answer.headers["location"])).status_code == 200
+            assert statuses <= {201, 406, 422}
+            assert len(statuses) > 1
+            assert player.backend.preview.counts().viewers == {"door": 0}
+            assert player.backend.preview.counts().encoders == 0
+
+    run(test)
