@@ -111,6 +111,16 @@ def test_ctrl_c_keeps_what_has_come(start: Start, tmp_path: Path) -> None:
     assert out.splitlines()[-1].endswith(f"vision-infer model export resnet/18 --weights {path} --name mine")
 
 
+def test_a_first_file_that_is_no_network_is_not_taken_for_the_right_one(start: Start, tmp_path: Path) -> None:
+    good = raw.yolox(tmp_path / "made.onnx").read_bytes()
+    with BadServer(b"please sign in", Reply(), Reply(data=good)) as server:
+        first = start(server, IMPORTED, "")
+        assert "not an ONNX file" in first.communicate(timeout=120)[1]
+        second = start(server, IMPORTED, "")
+        out, err = second.communicate(timeout=120)
+    assert (first.returncode, second.returncode, err) == (3, 0, "")
+
+
 def test_without_a_network_a_file_that_was_fetched_by_hand_does(command: Command, tmp_path: Path) -> None:
     raw.yolox(tmp_path / "by hand.onnx", classes=80)
     done = command("model", "pull", "yolox-tiny", "--file", "by hand.onnx", "--name", "own")

@@ -35,8 +35,10 @@ def pull_command(
 
     What broke off goes on where it was. Proxies are taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
+    from vision_infer.core.errors import ModelError
     from vision_infer.model.available import find_available
     from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.download import forget
     from vision_infer.model.model_folder import refuse_taken
 
     found = find_available(model)
@@ -46,7 +48,7 @@ def pull_command(
         refuse_taken(folder / name)
     typer.echo(f"{found.name}: {found.family}, {found.license}, from {found.source}")
     made_by_hand = bool(found.by_hand) and file is not None and file.suffix == ".onnx"
-    path, sha256 = (file, _sha256(file)) if file is not None and made_by_hand else _fetched(found, file)
+    path, sha256, unknown = (file, _sha256(file), False) if file is not None and made_by_hand else _fetched(found, file)
     again = f"vision-infer model pull {found.name}{'' if name == found.name else f' --name {shlex.quote(name)}'}"
     if found.export is not None:
         typer.echo(f"its weights are here: {path}")
@@ -59,11 +61,16 @@ def pull_command(
         typer.echo(f"its authors' own tool makes an ONNX file of them; {found.by_hand.replace('FILE', shlex.quote(str(path)))}")
         typer.echo(f"then: {again} --file THAT.onnx")
     else:
-        _import(found, path, sha256, name, folder, overwrite)
+        try:
+            _import(found, path, sha256, name, folder, overwrite)
+        except ModelError:
+            if unknown:  # what came for the first time is not taken for what has to come
+                forget(path)
+            raise
 
 
-def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str]:
-    """The network's file, and its SHA-256: one that a person fetched, or fetched now.
+def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]:
+    """The network's file, its SHA-256, and whether it was fetched now and nothing was known of it before.
 
     Raises:
         ModelError: it cannot be had, or is not the right one.
@@ -74,7 +81,7 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str]:
     from vision_infer.model.download import download
 
     stated = found.file.stated
-    target = home_dir(os.environ) / "downloads" / found.name / found.file.name
+    target, unknown = home_dir(os.environ) / "downloads" / found.name / found.file.name, False
     if file is not None:
         if not file.is_file():
             raise ModelError(f"{file}: no such file", "check the path")
@@ -85,12 +92,12 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str]:
         typer.echo(f"fetching {found.file.url}")
         with _progress(found.file.name) as report:
             got = download(found.file.url, target, stated, report=report, say=_say)
-        file, sha256 = got.path, got.sha256
+        file, sha256, unknown = got.path, got.sha256, got.first_time
     if stated is None:
         typer.echo(f"sha256 {sha256}: its source states none; what is fetched later must be the same as what was fetched first")
     else:
         typer.echo(f"its checksum is the one that its source states: {stated}")
-    return file, sha256
+    return file, sha256, unknown
 
 
 def _by_hand(found: AvailableModel) -> str:

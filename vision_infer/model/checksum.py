@@ -64,7 +64,7 @@ class FirstSeen:
 def read_first_seen(target: Path) -> FirstSeen | None:
     """What was noted of a file; None where nothing was, or the note cannot be read."""
     try:
-        data = json.loads(_note(target).read_text(encoding="utf-8"))
+        data = json.loads(note_of(target).read_text(encoding="utf-8"))
         return FirstSeen(str(data["url"]), str(data["sha256"]), int(data["nbytes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -77,7 +77,7 @@ def note_first_seen(target: Path, seen: FirstSeen) -> None:
         OSError: it cannot be written.
     """
     text = json.dumps({"url": seen.url, "sha256": seen.sha256, "nbytes": seen.nbytes}, indent=1)
-    _note(target).write_text(text + "\n", encoding="utf-8")
+    note_of(target).write_text(text + "\n", encoding="utf-8")
 
 
 def check_file(path: Path, stated: Checksum | None, seen: FirstSeen | None, shown: str) -> str:
@@ -101,10 +101,11 @@ def check_file(path: Path, stated: Checksum | None, seen: FirstSeen | None, show
     if stated is None and seen is not None and seen.sha256 != found:
         raise ModelError(
             f"{shown}: is not the file that was fetched before: sha256 {found[:16]}…, then {seen.sha256[:16]}…",
-            f"where its authors say that they have changed it, remove {_note(path).name} beside it, and pull again",
+            f"where its authors say that they have changed it, remove {note_of(path).name} beside it, and pull again",
         )
     return found
 
 
-def _note(target: Path) -> Path:
+def note_of(target: Path) -> Path:
+    """Where it is noted what a file was like."""
     return target.with_name(f"{target.name}.seen.json")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
-from vision_infer.model.checksum import Checksum, FirstSeen, check_file, note_first_seen, read_first_seen
+from vision_infer.model.checksum import Checksum, FirstSeen, check_file, note_first_seen, note_of, read_first_seen
 from vision_infer.model.http_file import Answer, FetchError, ask, shown
 
 NS_PER_S = 1_000_000_000
@@ -103,6 +103,12 @@ def download(
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         hint = "make room, and pull again: it goes on from where it is" if full else "check the folder"
         raise ModelError(f"{target.parent}: cannot be written: {error.strerror or error}", hint) from error
+
+
+def forget(target: Path) -> None:
+    """Remove a file that has turned out to be no use, and what was noted of it: the next pull fetches it anew."""
+    for path in (target, note_of(target)):
+        path.unlink(missing_ok=True)
 
 
 def part_of(target: Path) -> Path:
