@@ -19,6 +19,7 @@ LINKS = {
     "ServiceSettings": "service",
     "TlsSettings": "servicetls",
     "ResultsSettings": "results",
+    "CostSettings": "cost",
     "PreviewSettings": "preview",
     "IceServer": "previewice_servers",
     "StreamDefaults": "streams-and-defaults",

@@ -25,6 +25,7 @@ from vision_infer.preview.preview import Preview
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.cost import Cost, Machine, cost_of
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.token_file import digest_of
@@ -126,6 +127,7 @@ class FakeBackend:
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
         self.told: list[StreamEvent | EngineEvent] = []
         self.flown: Flight | None = None
+        self.machine = Machine(cores=2, used=0.5, others=0.1)
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
         self.put("door", "rtsp://user:secret@10.0.0.5/door?token=abc")
 
@@ -213,6 +215,11 @@ class FakeBackend:
         if self.flown is None:
             raise UnavailableError(f"{name}: does not run: disabled", "see the stream's state", "disabled", "")
         return self.flown
+
+    def cost(self) -> Cost:
+        if self.broken is not None:
+            raise self.broken
+        return cost_of([view.status for view in self.kept.values() if view.status is not None], self.lanes(), self.machine)
 
     def models(self) -> list[ModelView]:
         return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]

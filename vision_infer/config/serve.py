@@ -157,6 +157,10 @@ class StreamDefaults(_Settings):
         description="RTSP: hand pictures out as soon as they are whole, a frame interval younger; the first broken picture ends "
         "it for that connection",
     )
+    best_effort: bool = Field(
+        default=False,
+        description="a stream over the API whose `fps` the machine cannot carry is made all the same, and gets what is left",
+    )
     loop: bool = Field(default=False, description="a file begins again at its end; files only")
     reconnect: Reconnect = Field(default=Reconnect(), description="how long is waited before each attempt to come back")
 
@@ -237,6 +241,15 @@ class IceServer(_Settings):
     credential: SecretStr | None = Field(default=None, description="password of a TURN server")
 
 
+class CostSettings(_Settings):
+    """What the machine costs, for the account of each stream at ``/api/v1/cost``."""
+
+    machine_per_hour: float | None = Field(
+        default=None, ge=0, le=1_000_000, description="price of the machine, with its power and whatever else; null: not known"
+    )
+    currency: str = Field(default="EUR", min_length=1, max_length=8, description="of that price")
+
+
 class PreviewSettings(_Settings):
     """Live video in the browser (WebRTC), untouched where a browser plays what the camera sends."""
 
@@ -283,6 +296,7 @@ class ServeSettings(_Settings):
         default=1, ge=1, le=64, description="of each decoder; each more costs a frame of age, so 1 is best for live streams"
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="files of results, beside WebSocket and SSE")
+    cost: CostSettings = Field(default=CostSettings(), description="what the machine costs")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="live video in the browser")
     state_dir: Path | None = Field(
         default=None, description="where streams made over the API and the token's hash are kept; null: $VISION_INFER_HOME/serve"

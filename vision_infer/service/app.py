@@ -10,6 +10,7 @@ from vision_infer.service import (
     openapi,
     problem,
     routes_about,
+    routes_cost,
     routes_flight,
     routes_infer,
     routes_page,
@@ -35,6 +36,7 @@ ROUTES = (
     routes_infer,
     routes_session,
     routes_about,
+    routes_cost,
     routes_page,
 )
 

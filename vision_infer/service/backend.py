@@ -10,6 +10,7 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
+from vision_infer.service.cost import Cost
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.telemetry.histogram import Histogram
 
@@ -171,6 +172,10 @@ class Backend(Protocol):
 
     def lanes(self) -> list[LaneStatus]:
         """All engines that are loaded."""
+        ...
+
+    def cost(self) -> Cost:
+        """What each stream takes, as measured over the last ten seconds or so."""
         ...
 
     def models(self) -> list[ModelView]:

@@ -8,7 +8,7 @@ stream pays for the larger of its parts of CPU and accelerator, and what nobody 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vision_infer.pipeline.status import LaneStatus, StreamStatus
@@ -136,6 +136,48 @@ def cost_of(streams: Sequence[StreamStatus], lanes: Sequence[LaneStatus], machin
         costs.append(StreamCost(stream.name, usage.thread, shared * part, accelerator, fps, per_result, share))
     others = [lane.utilisation for lane in lanes if not _on_cpu(lane.engine)]
     return Cost(machine, tuple(costs), max(others) if others else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What is left for another stream."""
+
+    fps: float
+    """results a second that the machine can still promise"""
+    binding: str
+    """what limits it: cpu or accelerator"""
+
+
+def room_for(cost: Cost, promised: Mapping[str, float], joins: bool) -> Room | None:
+    """What is left for another stream, beside what other streams have been promised.
+
+    Streams that were promised nothing take what is free, and give it back; only their decoding counts.
+
+    Args:
+        cost: as measured.
+        promised: results a second, by stream.
+        joins: it has to be decoded too, as others are on average; else it is decoded already.
+
+    Returns:
+        None where nothing has been measured yet.
+    """
+    measured = [stream for stream in cost.streams if stream.result_fps >= _LEAST]
+    results = sum(stream.result_fps for stream in measured)
+    if results < _LEAST:
+        return None
+    machine = cost.machine
+    decoding = sum(stream.decode_cores for stream in cost.streams)
+    if joins:
+        decoding += decoding / len(cost.streams)
+    cores_each = sum(stream.shared_cores for stream in measured) / results
+    other = sum(promised.values())
+    free = machine.cores * HEADROOM - machine.others - decoding - other * cores_each
+    by_cpu = max(0.0, free) / max(cores_each, _LEAST)
+    engine_each = sum(stream.accelerator or 0.0 for stream in measured) / results
+    if engine_each < _LEAST:
+        return Room(by_cpu, "cpu")
+    by_engine = max(0.0, HEADROOM - other * engine_each) / engine_each
+    return Room(by_cpu, "cpu") if by_cpu <= by_engine else Room(by_engine, "accelerator")
 
 
 def _on_cpu(engine: str) -> bool:

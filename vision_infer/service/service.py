@@ -13,6 +13,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.core.packet import Tappable
 from vision_infer.core.result import Result
+from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalogue import list_models
 from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState
@@ -21,6 +22,7 @@ from vision_infer.preview.preview import Preview
 from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
 from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeeper, view_of
+from vision_infer.service.cost import Cost, Machine, cost_of, room_for
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.lanes import Lanes, in_flight, second_name
@@ -165,6 +167,12 @@ class Service:
         """All engines that are loaded."""
         return self._supervisor.lane_statuses()
 
+    def cost(self) -> Cost:
+        """What each stream takes, as measured over the last ten seconds or so."""
+        used, others = self._supervisor.cpu_cores
+        machine = Machine(available_cpus(), used, others)
+        return cost_of(self._supervisor.statuses(), self._supervisor.lane_statuses(), machine)
+
     def models(self) -> list[ModelView]:
         """All models that streams may use; a broken one is left out."""
         views: list[ModelView] = []
@@ -198,6 +206,7 @@ class Service:
         with self._changing:
             if name in self._streams:
                 raise ConflictError(f"there is a stream {name} already", "choose another name, or replace it")
+            self._check_room(name, settings, joins=True)
             most = self.settings.service.max_streams
             if len(self._streams) >= most:
                 raise ConflictError(f"there are {most} streams already", "remove one, or raise service.max_streams")
@@ -214,7 +223,11 @@ class Service:
         """
         self._check_open()
         with self._changing:
-            return self._put(name, ConfiguredStream(settings, "api"), self._owned(name))
+            old = self._owned(name)
+            more = settings.fps is not None and (old.settings.fps is None or settings.fps > old.settings.fps)
+            if more or not old.settings.enabled:
+                self._check_room(name, settings, joins=not old.settings.enabled)
+            return self._put(name, ConfiguredStream(settings, "api"), old)
 
     def delete(self, name: str) -> None:
         """Take a stream away, for good.
@@ -299,6 +312,23 @@ class Service:
     def _check_open(self) -> None:
         if self._ended.is_set():  # at once: who closes holds the lock until all is finished
             raise UnavailableError("the service is stopping", "try again when it is back")
+
+    def _check_room(self, name: str, settings: StreamSettings, joins: bool) -> None:
+        """Refuse what the machine cannot carry, as far as that has been measured."""
+        wanted = settings.fps
+        if wanted is None or settings.best_effort or not settings.enabled:
+            return
+        promised = {
+            other: stream.settings.fps
+            for other, stream in self._streams.items()
+            if other != name and stream.settings.enabled and stream.settings.fps is not None and not stream.settings.best_effort
+        }
+        room = room_for(self.cost(), promised, joins)
+        if room is not None and room.fps < wanted:
+            raise ConflictError(
+                f"{name}: needs {wanted:g} fps; {room.fps:.1f} are left, limited by the {room.binding}",
+                "lower its fps or that of other streams, or set best_effort: true",
+            )
 
     def _begin(self) -> None:
         try:
