@@ -21,6 +21,7 @@ from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.allowed_networks import allowed_address, with_address
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.guarded_http import GuardedHttp
+from vision_infer.stream.nvdec import hwaccel_of
 from vision_infer.stream.open_video import reason, video_stream
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import LiveOptions, SourceSpec
@@ -220,7 +221,15 @@ def _open(
         web.allow(live.open_timeout_s)
     try:
         # Names that cameras give their streams are in all sorts of encodings.
-        return av.open(name, format=format_name, options=options, timeout=timeout, io_open=web, metadata_errors="replace")
+        return av.open(
+            name,
+            format=format_name,
+            options=options,
+            timeout=timeout,
+            io_open=web,
+            hwaccel=hwaccel_of(spec),
+            metadata_errors="replace",
+        )
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_live_error(error, redact(path), log, live, time.monotonic() - began)
     finally:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import av
 import av.container
+from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
@@ -32,13 +33,14 @@ def can_open_again(path: str) -> bool:
     return path != STANDARD_INPUT and not is_url(path)
 
 
-def open_video(path: str, read: ReadOptions, log: SourceLog) -> av.container.InputContainer:
+def open_video(path: str, read: ReadOptions, log: SourceLog, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
     """Open a container.
 
     Args:
         path: a file, a URL, or ``-``.
         read: its ``max_pixels`` holds for what FFmpeg decodes to find out what is there, too.
         log: knows what FFmpeg said.
+        hwaccel: what decodes it; None: the CPU.
 
     Raises:
         StreamError: it is missing, unreadable, empty or no video; names it, without a password.
@@ -61,7 +63,8 @@ def open_video(path: str, read: ReadOptions, log: SourceLog) -> av.container.Inp
             # Without it FFmpeg 8.1 asks a server to close the connection and, where the answer does not confirm that, sends its
             # next request over it all the same: a seek fails, and frames are lost without an error.
             options["multiple_requests"] = "1"
-        return av.open(name, options=options, timeout=timeout, metadata_errors="replace")  # titles are in all sorts of encodings
+        # Titles are in all sorts of encodings.
+        return av.open(name, options=options, timeout=timeout, hwaccel=hwaccel, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise_open_error(error, shown, log)
 

@@ -12,6 +12,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 
+Decode = Literal["auto", "cpu", "nvdec"]
 GAP_TIMES_KEPT = 100
 WARNINGS_KEPT = 20
 
@@ -73,6 +74,10 @@ class SourceSpec:
     read: ReadOptions = ReadOptions()
     live: LiveOptions = LiveOptions()
     """of a live one"""
+    decode: Decode = "auto"
+    """where it is decoded; ``auto``: on the GPU that ``gpu`` names, else on the CPU"""
+    gpu: int | None = None
+    """the GPU on which pictures are inferred; None: they are wanted in host memory"""
 
 
 def ends_by_itself(spec: SourceSpec) -> bool:
@@ -101,6 +106,8 @@ class StreamInfo:
     """whether there is sound that belongs beside all that is read, in a file that can be opened again"""
     interlaced: bool = False
     """two fields, of different times, make a frame"""
+    decoder_bytes: int | None = None
+    """about what its decoder takes of a GPU's memory; None: it is decoded on the CPU"""
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -16,6 +16,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.gap_watch import GapWatch
+from vision_infer.stream.nvdec import Decoding, hwaccel_of
 from vision_infer.stream.open_video import (
     STANDARD_INPUT,
     can_open_again,
@@ -27,7 +28,6 @@ from vision_infer.stream.open_video import (
 )
 from vision_infer.stream.ordered_times import OrderedTimes
 from vision_infer.stream.orientation import Orientations
-from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
 
@@ -39,7 +39,7 @@ _PROGRESSIVE = 1
 
 
 class VideoFileSource:
-    """A video, decoded in software.
+    """A video.
 
     Args:
         spec: the video, the name of its stream, and which part is read.
@@ -61,10 +61,11 @@ class VideoFileSource:
         self._marked = 0
         self._last_is_partial = False
         self._log = SourceLog(spec.name)
+        self._decoding = Decoding(spec, self.report)
         try:
             self._open()
             self._origin_s = _start_s(self._stream)
-            self.info = _info(self._container, self._stream, spec)
+            self.info = replace(_info(self._container, self._stream, spec), decoder_bytes=self._decoder_bytes)
         except BaseException:
             self._log.close()
             raise
@@ -91,7 +92,7 @@ class VideoFileSource:
                 self.info = replace(self.info, interlaced=True)
                 self._warn_interlaced()
             position = next_s
-            yield Frame(name, index, pts_s, VideoPicture(decoded, orientations.of(decoded)), Trace(), damaged=damaged)
+            yield Frame(name, index, pts_s, self._decoding.picture(decoded, orientations.of(decoded)), Trace(), damaged=damaged)
             index += 1
         else:
             self._check_end(position, damaged)
@@ -113,7 +114,7 @@ class VideoFileSource:
 
     def _open(self) -> None:
         read = self.spec.read
-        self._container = open_video(self._path, read, self._log)
+        self._container = open_video(self._path, read, self._log, hwaccel_of(self.spec))
         try:
             self._stream = video_stream(self._container, read, self._shown, self._log)
             context = self._stream.codec_context
@@ -122,6 +123,7 @@ class VideoFileSource:
             context.options = {"max_pixels": str(read.max_pixels)}
             if read.keyframes:
                 context.skip_frame = "NONKEY"
+            self._decoder_bytes = self._decoding.opened(context)
         except BaseException:
             self._container.close()
             raise
@@ -174,6 +176,11 @@ class VideoFileSource:
                 watch.finish()
                 return
             except av.error.FFmpegError as error:
+                if can_open_again(self._path) and self._decoding.failed(reason(error)):
+                    self._close()
+                    self._open()
+                    first = self._seek() if read.start_s else None
+                    continue
                 raise StreamError(f"{self._shown}: decoding stopped: {reason(error)}", "the file may be damaged") from error
             for frame in decoded:
                 self._seen = True

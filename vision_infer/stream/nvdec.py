@@ -1,0 +1,164 @@
+"""Decoding on an NVIDIA GPU (NVDEC), and going on without it where it cannot be had.
+
+The pictures stay on the GPU. An engine there reads them where they are; whoever wants them in host memory gets them copied.
+FFmpeg copies each picture out of the decoder's own few, so that they may be held as long as any other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+
+import av
+import av.codec
+from av.codec.hwaccel import HWAccel
+from av.video.codeccontext import VideoCodecContext
+
+from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.picture import Slot, Surface, SurfaceSlot
+from vision_infer.stream.orientation import UPRIGHT, Orientation
+from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.source import ReadReport, SourceSpec
+
+_SAMPLE_BYTES = {"nv12": 1, "p010le": 2}
+_FULL_RANGE = 2
+_SURFACES = 20
+"""pictures that a decoder holds at most: 16 that others refer to, some on their way"""
+_CONTEXT_BYTES = 40_000_000
+"""what a decoder takes besides its pictures, about"""
+_MOST_GIVEN_UP = 1000
+_given_up: OrderedDict[str, str] = OrderedDict()
+"""why streams are decoded on the CPU from now on, by name"""
+_log = logging.getLogger("vision_infer.stream")
+
+
+class NvdecPicture(VideoPicture):
+    """A picture in the memory of a GPU.
+
+    Args:
+        frame: the decoder's, NV12 or P010.
+        orientation: how it is shown.
+        gpu: which.
+    """
+
+    __slots__ = ("_gpu",)
+
+    def __init__(self, frame: av.VideoFrame, orientation: Orientation, gpu: int) -> None:
+        super().__init__(frame, orientation)
+        self._gpu = gpu
+
+    def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
+        """On the GPU where the slot is there; else it is copied to the host, and goes the way of other pictures."""
+        surface = self.surface() if isinstance(slot, SurfaceSlot) else None
+        if surface is None or not slot.write_surface(surface, letterbox):  # type: ignore[attr-defined]
+            super().write_into(slot, letterbox)
+
+    def surface(self) -> Surface | None:
+        """Where it is; None where it has to be turned, or is of another kind."""
+        frame = self._frame
+        size = _SAMPLE_BYTES.get((frame.sw_format or frame.format).name)
+        if size is None or self._orientation != UPRIGHT:
+            return None
+        luma, chroma = frame.planes
+        full = frame.color_range == _FULL_RANGE
+        return Surface(
+            Size(frame.width, frame.height),
+            *(luma.buffer_ptr, luma.line_size, chroma.buffer_ptr, chroma.line_size, size),
+            *(frame.colorspace, full, self._gpu, frame),
+        )
+
+
+class Decoding:
+    """Where one connection's pictures are decoded.
+
+    Args:
+        spec: of the source.
+        report: told where a GPU was wanted, and cannot be had.
+    """
+
+    def __init__(self, spec: SourceSpec, report: ReadReport) -> None:
+        self._spec = spec
+        self._report = report
+        self._gpu = wanted_gpu(spec)
+        problem = problem_of(spec)
+        if problem:
+            self._without(problem)
+        self._decoded = False
+
+    def opened(self, context: VideoCodecContext) -> int | None:
+        """Tell what the decoder of an opened source takes of the GPU's memory; returns it, bytes, or None: it is on the CPU."""
+        if self._gpu is None:
+            return None
+        if not context.is_hwaccel:
+            self._without(f"this FFmpeg has no decoder of {context.name} on a GPU")
+            return None
+        context.thread_count = 1  # threads would each want surfaces of their own, and have nothing to do
+        taken = decoder_bytes(context.width, context.height, "10" in (context.pix_fmt or ""))
+        _log.info("%s: is decoded by cuda:%d, and takes about %d MB of its memory", self._spec.name, self._gpu, taken // 10**6)
+        return taken
+
+    def picture(self, frame: av.VideoFrame, orientation: Orientation) -> VideoPicture:
+        """A decoded frame as a picture."""
+        if self._gpu is not None and frame.format.name == "cuda":
+            self._decoded = True
+            return NvdecPicture(frame, orientation, self._gpu)
+        if self._gpu is not None and not self._decoded:
+            self._without("this GPU does not decode its codec, profile or size")
+        return VideoPicture(frame, orientation)
+
+    def failed(self, reason: str) -> bool:
+        """A packet could not be decoded: whether to open the source again, for it is decoded on the CPU from now on."""
+        if self._gpu is None or self._decoded:
+            return False
+        give_up(self._spec, reason)
+        self._without(f"the GPU's decoder failed: {reason}")
+        return True
+
+    def _without(self, problem: str) -> None:
+        self._gpu = None
+        self._report.warn(f"is decoded on the CPU: {problem}")
+
+
+def wanted_gpu(spec: SourceSpec) -> int | None:
+    """Which GPU is to decode a source; None: the CPU is."""
+    if spec.decode == "cpu":
+        return None
+    return (spec.gpu or 0) if spec.decode == "nvdec" else spec.gpu
+
+
+def hwaccel_of(spec: SourceSpec) -> HWAccel | None:
+    """What FFmpeg is told when the source is opened."""
+    gpu = wanted_gpu(spec)
+    return None if gpu is None or problem_of(spec) else _hwaccel(gpu)
+
+
+def problem_of(spec: SourceSpec) -> str:
+    """Why a source that is to be decoded on a GPU is not; empty where it is, or is not to be."""
+    gpu = wanted_gpu(spec)
+    if gpu is None:
+        return ""
+    if spec.name in _given_up:
+        return _given_up[spec.name]
+    try:
+        # Asked here, and not by opening the source: a camera is not called for nothing.
+        _hwaccel(gpu).create(av.codec.Codec("h264", "r"))
+    except (av.error.FFmpegError, OSError, NotImplementedError, ValueError) as error:
+        return f"FFmpeg cannot use cuda:{gpu} ({getattr(error, 'strerror', None) or error}); see 'nvidia-smi'"
+    return ""
+
+
+def give_up(spec: SourceSpec, reason: str) -> None:
+    """Decode a stream on the CPU from now on."""
+    _given_up[spec.name] = f"the GPU's decoder failed before: {reason}"
+    if len(_given_up) > _MOST_GIVEN_UP:
+        _given_up.popitem(last=False)
+
+
+def decoder_bytes(width: int, height: int, wide: bool) -> int:
+    """About what a decoder takes of the GPU's memory, bytes: its pictures (``wide``: 16 bits a sample), and the rest."""
+    aligned = (width + 255) // 256 * 256 * ((height + 31) // 32 * 32)
+    return _CONTEXT_BYTES + _SURFACES * aligned * 3 // 2 * (2 if wide else 1)
+
+
+def _hwaccel(gpu: int) -> HWAccel:
+    return HWAccel("cuda", device=str(gpu), allow_software_fallback=True, is_hw_owned=True)
