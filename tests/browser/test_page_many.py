@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from playwright.sync_api import Browser, expect
 
 from tests.browser.watched import NARROW, Watched, watched
-from tests.cameras import ClockMount, Encoded, ReplayMount, RtspServer
+from tests.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer
 from tests.media import bikes, decoded, made
 from tests.serve_process import ServeProcess
 
@@ -48,7 +48,7 @@ def cut(left: int, first: int) -> str:
             stream.width, stream.height, stream.pix_fmt = 484, 272, "yuv420p"
             for frame in [*frames[first:], *frames[:first]]:
                 part = frame.to_ndarray(format="rgb24")[:, left : left + 484]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(part), format="rgb24")))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(part, np.uint8), format="rgb24")))
             container.mux(stream.encode(None))
 
     return str(made(f"bikes from {left} and {first} on, 16:9", ".mp4", write))
@@ -57,7 +57,7 @@ def cut(left: int, first: int) -> str:
 @pytest.mark.slow
 def test_four_cameras_wide_and_narrow_light_and_dark(browser: Browser, tmp_path: Path) -> None:
     """Two of its pictures are those of the documents."""
-    mounts = [
+    mounts: list[Mount] = [
         ReplayMount("/crossing", Encoded(cut(0, 60), 960, 540, 25, kbit_s=2500, frames=250)),
         ReplayMount("/kerb", Encoded(cut(156, 130), 960, 540, 25, kbit_s=2500, frames=250)),
         ReplayMount("/street", Encoded(cut(78, 190), 640, 360, 25, kbit_s=1500, frames=250)),

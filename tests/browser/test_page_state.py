@@ -151,7 +151,7 @@ def test_the_picture_waits_for_results_no_longer_than_needed(page: Watched) -> N
 
 
 def test_shapes_there_and_back(page: Watched) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "detect": "test://",
         "zones": {"door": {"units": "pixels", "polygon": [[0, 0], [320, 0], [320, 180]], "dwell_s": 5}},
         "lines": {"gate": {"units": "relative", "from": [0.5, 1], "to": [0.5, 0]}},

@@ -61,6 +61,7 @@ def test_choose_is_remembered(command: Command, graph: Path) -> None:
     assert command("engine", "list", graph).stdout.endswith(chosen.stdout)
 
 
+@pytest.mark.slow  # seconds of timing, as in the test above; recipes have their own in tests/engine
 def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("network: model.onnx\nruntime: openvino\nworkers: 1\nthreads: 2\n")
     built = command("engine", "build", "mine.yaml", "--engine-dir", tmp_path / "here")

@@ -24,7 +24,7 @@ def test_presentation_times_come_back_from_rtp_times(origin: int, steps: list[in
     line = Timeline(origin)
     pts = begin
     rtp = line.live(picture(pts))
-    assert line.turned
+    assert bool(line.turned)
     anchor = (rtp, pts)
     for step in steps:
         pts += step * MS

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.fuzz import MOST_BYTES, fuzz
 
-COUNT = 2000
+COUNT = 1000
 
 
-def test_mutated_files_do_no_harm() -> None:
-    outcome = fuzz(0, COUNT)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_mutated_files_do_no_harm(seed: int) -> None:
+    outcome = fuzz(seed, COUNT)
     assert outcome.files == COUNT
     assert (outcome.crashed, outcome.hung, outcome.failed) == ([], [], [])
     assert 0 < outcome.peak_rss_bytes < MOST_BYTES

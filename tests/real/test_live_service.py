@@ -188,6 +188,7 @@ def _rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow  # tests/service/test_http_results.py has the same inside one process
 def test_readers_that_never_read_are_nobodys_trouble(tmp_path: Path) -> None:
     streams = "".join(f"  s{number}: {{detect: 'test://?size=160x90&fps=30'}}\n" for number in range(4))
     with ServeProcess(tmp_path, f"model: clock\nengine: 'null'\nstreams:\n{streams}") as process, ExitStack() as stack:

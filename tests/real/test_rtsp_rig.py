@@ -99,7 +99,13 @@ def network(cameras: RtspServer) -> Iterator[FaultProxy]:
 
 
 @pytest.mark.parametrize(
-    ("path", "size"), [("/clock", (640, 360)), ("/clock265", (320, 180)), ("/small", (160, 90)), ("/hd", (1920, 1080))]
+    ("path", "size"),
+    [
+        ("/clock", (640, 360)),
+        ("/clock265", (320, 180)),
+        pytest.param("/small", (160, 90), marks=pytest.mark.slow),
+        pytest.param("/hd", (1920, 1080), marks=pytest.mark.slow),
+    ],
 )
 def test_a_clock_camera_shows_when_each_frame_was_painted(cameras: RtspServer, path: str, size: tuple[int, int]) -> None:
     seen = take(cameras.url(path), 20)
@@ -123,7 +129,7 @@ def test_a_camera_changes_its_size_in_mid_stream(cameras: RtspServer) -> None:
             assert fresh(until(frames, lambda frame, size=size: frame.size == size and fresh(frame), f"it had {size}"))  # type: ignore[misc]
 
 
-@pytest.mark.parametrize(("path", "video"), [("/street", STREET), ("/beach", BEACH)])
+@pytest.mark.parametrize(("path", "video"), [("/street", STREET), pytest.param("/beach", BEACH, marks=pytest.mark.slow)])
 def test_replayed_video_goes_round_in_real_time_with_times_that_go_on(cameras: RtspServer, path: str, video: Encoded) -> None:
     begin = time.monotonic()
     seen = take(cameras.url(path), video.frames + 10)
@@ -134,7 +140,7 @@ def test_replayed_video_goes_round_in_real_time_with_times_that_go_on(cameras: R
     assert steps == pytest.approx([1 / video.fps] * len(steps), abs=0.002)
 
 
-@pytest.mark.parametrize("auth", ["basic", "digest"])
+@pytest.mark.parametrize("auth", [pytest.param("basic", marks=pytest.mark.slow), "digest"])
 def test_a_locked_camera_wants_its_password(auth: str) -> None:
     ann, bob = (
         ClockMount(f"/{user}", 320, 180, key_interval=10, user=user, password=f"of {user}"[3:]) for user in ("ann", "bob")

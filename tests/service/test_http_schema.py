@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -26,7 +27,8 @@ CHECKS = [
     response_schema_conformance,
     status_code_conformance,
 ]
-EXAMPLES = 100
+EXAMPLES, MORE_EXAMPLES = 30, 100
+"""of requests to each path: in `make test`, and in `make test-all` besides"""
 
 
 def fresh_app() -> Any:
@@ -35,19 +37,36 @@ def fresh_app() -> Any:
     return make_app(backend, TOKENS)
 
 
+def drawn(examples: int) -> Callable[[Any], Any]:
+    """How requests are drawn."""
+    return hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    )
+
+
 schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", fresh_app(), headers={"Authorization": f"Bearer {ADMIN}"})
 
 
 @schema.exclude(path="/api/v1/results").parametrize()  # events go on for ever
-@hypothesis.settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(hypothesis.HealthCheck),
-    phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
-)
+@drawn(EXAMPLES)
 def test_no_request_breaks_the_service(case: Any) -> None:
+    ask(case)
+
+
+@pytest.mark.slow
+@schema.exclude(path="/api/v1/results").parametrize()
+@drawn(MORE_EXAMPLES)
+def test_no_request_of_many_breaks_the_service(case: Any) -> None:
+    ask(case)
+
+
+def ask(case: Any) -> None:
+    """Send a request that was drawn from the document, and look at the answer."""
     if isinstance(case.body, dict) and "detect" in case.body and len(case.body) % 2:
         # What is drawn at random is hardly ever a URL: half of the settings get one, so that some are right.
         case.body = {
