@@ -189,9 +189,10 @@ def choose(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="VIDEO|DIR|CONFIG", help="Frames to judge accuracy by. Without: only float32 is tried. Repeatable."),
+        typer.Option(metavar="VIDEO|DIR|CONFIG", help="Frames to judge accuracy by. Without: only what needs none. Repeatable."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long the engines are timed.")] = 2.0,
+    again: Annotated[bool, typer.Option("--again", help="Try also what an earlier trial left out.")] = False,
     batch: options.Batch = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
@@ -207,7 +208,7 @@ def choose(
     path, _ = _possible(model, model_dir)
     request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
     allowed = BUDGET_POINTS if budget is None else budget
-    choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say)
+    choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say, again=again)
     typer.echo(f"auto takes {choice.reason}")
 
 
@@ -284,6 +285,19 @@ def _is_of(passport: Passport, candidate: Candidate) -> bool:
     return same and passport.sources.graph == candidate.key().graph_sha256
 
 
+def _notes(passport: Passport | None, failure: str) -> list[str]:
+    """What keeps an engine from being taken here, beside its figures."""
+    from vision_infer.engine.candidates import this_device
+
+    notes = []
+    if passport is not None and not passport.holds_for(passport.sources.graph, this_device()):
+        kind = passport.engine.rpartition("-")[2]
+        notes.append(f"its accuracy has to be measured again: this processor's instructions for {kind} are others")
+    if failure:
+        notes.append(f"left out by a trial: {failure} (engine choose --again tries it again)")
+    return notes
+
+
 def _told(passport: Passport | None) -> str:
     """What counts of a passport, in a line."""
     if passport is None:
@@ -296,6 +310,8 @@ def _told(passport: Passport | None) -> str:
             parts.append(f"{speed.fp32_ratio:.2f}× FP32")
     if loss is not None:
         parts.append(f"{-loss.value:+.1f} points on {loss.frames} frames".replace("-", "−"))
+        if loss.drift is not None:
+            parts.append(f"{loss.drift.count:+.1f} % detections".replace("-", "−"))
     elif passport.accuracy:
         parts.append("accuracy not proven")
     return ", ".join(parts) or "nothing was measured"
@@ -315,6 +331,10 @@ def _page(passport: Passport) -> str:
     for one in passport.accuracy:
         interval = f"{-one.value:+.2f} points (95 % {-one.high:+.2f} to {-one.low:+.2f})".replace("-", "−")
         lines.append(f"  accuracy   {interval}, {one.metric}, {one.frames} frames of {one.data}: {one.judged}")
+        if (drift := one.drift) is not None:
+            count = f"{drift.count:+.1f} % detections (95 % {drift.count_low:+.1f} to {drift.count_high:+.1f}) of {drift.objects}"
+            again = f"{drift.found:.1f} % found again, IoU {drift.iou:.3f}"
+            lines.append(f"  at {drift.threshold:<7g} {count}, scores {drift.score:+.3f}, {again}")
     if not passport.accuracy:
         lines.append("  accuracy   not measured")
     lines += [

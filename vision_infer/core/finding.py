@@ -16,7 +16,8 @@ class Finding:
     """One thing that was found."""
 
     area: str
-    """what it is of: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home``, ``camera``"""
+    """what it is of: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home`` or
+    ``camera``"""
     severity: Severity
     text: str
     """one line, without secrets"""

@@ -19,6 +19,7 @@ from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.candidates import Candidate, this_device
 from vision_infer.engine.choices import Choice
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.failures import Failures
 from vision_infer.engine.measure import Faster, Frames, faster, measure_speed
 from vision_infer.engine.passport import DeviceFacts, MeasuredAccuracy, MeasuredSpeed, Passport
 
@@ -133,10 +134,11 @@ def choose_by_trial(
     seconds: float = TRIAL_S,
     threads: int = 1,
     say: Callable[[str], None] = lambda _: None,
+    failures: Failures | None = None,
     clock: Clock = SYSTEM_CLOCK,
     cpu_ns: Callable[[], int] = time.process_time_ns,
 ) -> Choice:
-    """Open the engines that need no calibration, compare them with the first, time them in turns.
+    """Open the engines, compare with the first those whose accuracy is not proven, time them in turns.
 
     Args:
         choices: the engines that are possible, the reference first.
@@ -149,6 +151,7 @@ def choose_by_trial(
         seconds: how long they are timed, all together; opening and comparing them comes on top.
         threads: of each batch, as ``open_it`` opens them.
         say: told what is tried, and why an engine is left out.
+        failures: of earlier trials, which are not repeated; those of this one are noted there.
         clock: of the times.
         cpu_ns: processor time of this process so far.
 
@@ -157,20 +160,28 @@ def choose_by_trial(
         ModelError: the reference cannot be loaded.
     """
     reference, *others = choices
-    tried = [one for one in others if _may_be_tried(one, proven(one), budget, agree is not None)]
     engines: dict[str, Engine] = {}
     by_name: dict[str, Candidate] = {}
     with ExitStack() as open_engines:
         engines["reference"] = first = open_engines.enter_context(open_it(reference))
         first.warm_up()
-        for candidate in tried:
+        for candidate in others:
+            earlier = "" if failures is None else failures.reason(candidate)
+            why_not = f"{earlier} (an earlier trial)" if earlier else _why_untried(candidate, proven(candidate), budget, agree)
+            if why_not:
+                say(f"{candidate.engine} is left out: {why_not}")
+                continue
             say(f"trying {candidate.engine}")
+            if failures is not None:
+                failures.begin(candidate)
             try:
                 engine = open_engines.enter_context(open_it(candidate))
                 engine.warm_up()
                 why_not = "" if proven(candidate) else _compare(first, engine, candidate, frames, agree, budget)
             except (EngineError, ModelError) as error:
                 why_not = error.message
+            if failures is not None:
+                failures.end(candidate, why_not)
             if why_not:
                 say(f"{candidate.engine} is left out: {why_not}")
             else:
@@ -179,15 +190,21 @@ def choose_by_trial(
         if not by_name:
             return Choice(reference, f"{reference.engine}: no other engine is within the budget here (trial)")
         round_s = seconds / ROUNDS / len(engines)
-        found = measure_speed(engines, frames, threads=threads, rounds=ROUNDS, round_s=round_s, clock=clock, cpu_ns=cpu_ns)
+        try:
+            found = measure_speed(engines, frames, threads=threads, rounds=ROUNDS, round_s=round_s, clock=clock, cpu_ns=cpu_ns)
+        except EngineError as error:  # remembered as well, so that not every run tries it
+            return Choice(reference, f"{reference.engine}: the trial failed: {error.message}")
     ratios = [(candidate, faster(found[name], found["reference"])) for name, candidate in by_name.items()]
     return _by_ratios(reference, ratios, seconds)
 
 
-def _may_be_tried(one: Candidate, loss: MeasuredAccuracy | None, budget: float, can_compare: bool) -> bool:
+def _why_untried(one: Candidate, loss: MeasuredAccuracy | None, budget: float, agree: Agree | None) -> str:
+    """Why an engine need not be tried; empty if it is to be."""
     if loss is not None:
-        return not loss.shortfall(budget)
-    return one.lossless or (can_compare and one.facts.precision != "int8")
+        return loss.shortfall(budget)
+    if one.lossless or agree is not None:
+        return ""
+    return "what it loses has to be measured on this processor: give frames with --data"
 
 
 def _by_ratios(reference: Candidate, ratios: Sequence[tuple[Candidate, Faster]], seconds: float) -> Choice:

@@ -29,6 +29,8 @@ class Choice:
     """one line: ``openvino-cpu-fp32: 1.3× faster than onnxruntime-cpu-fp32 here (trial of 2.0 s)``"""
     made_s: float = field(default=0.0, compare=False)
     """when, seconds since 1970; 0: now"""
+    guessed: bool = False
+    """its speed was measured on another processor, or with another version of the runtime"""
 
 
 def recall(engine_dir: Path, choices: Sequence[Candidate], budget: float) -> Choice | None:

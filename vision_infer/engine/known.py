@@ -21,6 +21,7 @@ from vision_infer.engine.candidates import Candidate, candidates, this_device
 from vision_infer.engine.choices import Choice, recall, remember
 from vision_infer.engine.device import missing_runtime
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.failures import Failures
 from vision_infer.engine.measure import Frames
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.passport import Passport, parse_passport, passports_beside
@@ -47,11 +48,11 @@ def known_choice(path: Path, engine_dir: Path, budget: float = BUDGET_POINTS, la
     # What was found last counts: a trial that was asked for after the passports were written, or passports after a trial.
     if tried is not None and not any(one.passport.date.timestamp() > tried.made_s for one in here):
         return tried
-    return (
-        choose_by_passports(possible[0], here, budget, latency_ms)
-        or tried
-        or choose_by_passports(possible[0], with_passports(possible, found, device, here=False), budget, latency_ms)
-    )
+    measured = choose_by_passports(possible[0], here, budget, latency_ms) or tried
+    if measured is not None:
+        return measured
+    guess = choose_by_passports(possible[0], with_passports(possible, found, device, here=False), budget, latency_ms)
+    return None if guess is None else replace(guess, guessed=True)
 
 
 def try_here(
@@ -63,6 +64,7 @@ def try_here(
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
     say: Callable[[str], None] = lambda _: None,
+    again: bool = False,
 ) -> Choice:
     """Try the engines of a model on this machine, and remember the outcome where ``request.engine_dir`` is given.
 
@@ -74,6 +76,7 @@ def try_here(
         budget: of accuracy, points.
         seconds: how long the engines are timed.
         say: told what is tried, and why an engine is left out.
+        again: try also what an earlier trial left out.
 
     Raises:
         EngineError: no runtime is installed, or FP32 fails.
@@ -89,6 +92,10 @@ def try_here(
         wanted = replace(request, engine=candidate.engine, compute="auto", device="cpu")
         return open_engine(candidate.graph, wanted, say)
 
+    failures = None if request.engine_dir is None else Failures(request.engine_dir, budget)
+    if failures is not None and again:
+        for candidate in possible:
+            failures.end(candidate)
     choice = choose_by_trial(
         possible,
         open_it,
@@ -99,6 +106,7 @@ def try_here(
         seconds=seconds,
         threads=request.threads or 1,
         say=say,
+        failures=failures,
     )
     if request.engine_dir is not None:
         try:

@@ -28,6 +28,13 @@ MOST_COUNT = 2.0
 MOST_SCORE = 0.03
 """by which the mean score of what is found again may differ from FP32's, either way"""
 
+ARITHMETIC = {
+    "int8": frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}),
+    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "fp16": frozenset({"avx512_fp16"}),
+}
+"""instructions by the precision whose results depend on whether there is one of them"""
+
 Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 Share = Annotated[float, Field(ge=0)]
 
@@ -64,15 +71,17 @@ class DeviceFacts(_Part):
     instructions: tuple[str, ...] = Field(default=(), description="of those that decide about speed and results")
     cores: int = Field(default=1, ge=1, description="processors that may be used")
 
-    def arithmetic(self) -> tuple[str, bool, bool, bool]:
-        """What of the instructions decides about results: the family, and whether there are some for INT8, bfloat16 and float16.
+    def arithmetic(self, precision: str) -> tuple[str, bool]:
+        """What of the instructions decides about results: the family, and whether there are some for a precision.
 
-        Without those for INT8 sums of products saturate; without the others the runtime computes in float32 instead.
+        Without those for INT8 sums of products saturate; without those for bfloat16 and float16 the runtime computes in float32
+        instead. Those for other precisions do not matter.
+
+        Args:
+            precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``, in which the engine computes.
         """
         has = set(self.instructions)
-        family = "arm" if "asimd" in has else self.kind
-        int8 = {"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"}
-        return family, bool(has & int8), bool(has & {"avx512_bf16", "amx_bf16", "bf16"}), "avx512_fp16" in has
+        return "arm" if "asimd" in has else self.kind, bool(has & ARITHMETIC.get(precision, frozenset()))
 
 
 class MeasuredDrift(_Part):
@@ -178,8 +187,9 @@ class Passport(_Part):
         return max(self.speed, key=lambda one: one.fps, default=None)
 
     def holds_for(self, graph_sha256: str, device: DeviceFacts) -> bool:
-        """Whether its accuracy counts here: the same graph, computed with instructions of the same kind."""
-        return self.sources.graph == graph_sha256 and self.device.arithmetic() == device.arithmetic()
+        """Whether its accuracy counts here: the same graph, computed with the same kind of instructions for its precision."""
+        precision = self.engine.rpartition("-")[2]
+        return self.sources.graph == graph_sha256 and self.device.arithmetic(precision) == device.arithmetic(precision)
 
     def measured_here(self, device: DeviceFacts, runtime_version: str) -> bool:
         """Whether its speed counts here too: the same device, and the same version of the runtime."""

@@ -25,7 +25,7 @@ class QuickStart:
     first: Candidate
     """loads at once"""
     better: Choice | None
-    """to be compiled; None: nothing is known of this model here, a trial would tell"""
+    """to be compiled; None: nothing was measured of this model here, a trial would tell"""
 
 
 def quick_start(path: Path, request: EngineRequest) -> QuickStart | None:
@@ -50,8 +50,8 @@ def quick_start(path: Path, request: EngineRequest) -> QuickStart | None:
     if len(possible) < 2 or possible[0].runtime != "onnxruntime":
         return None
     better = known_choice(path, request.engine_dir)
-    if better is None:
-        return QuickStart(possible[0], None)
+    if better is None or better.guessed:
+        return QuickStart(possible[0] if better is None else _soonest(possible, request.engine_dir), None)
     if better.candidate.runtime != "openvino" or not _is_missing(better.candidate, request):
         return None
     return QuickStart(_soonest(possible, request.engine_dir), better)

@@ -28,6 +28,7 @@ from vision_infer.engine.passport import MeasuredAccuracy, MeasuredDrift, why_sh
 from vision_infer.precision.average_precision import match_classes, mean_precision
 from vision_infer.precision.drift import FOUND_IOU, Interval, Seen, interval, sample_weights, see
 from vision_infer.precision.frames import FrameSet
+from vision_infer.precision.recalibrate import Recalibration, fit
 from vision_infer.precision.vectors import Outputs, VectorComparison, compare_embeddings, compare_scores
 
 FRAMES_NEEDED = 100
@@ -155,6 +156,12 @@ class Judge:
         if self.card.task == "classify":
             return _judged(compare_scores(self._outputs, outputs))
         return _judged(compare_embeddings(self._outputs, outputs))
+
+    def fit_scores(self, engine: Engine) -> Recalibration | None:
+        """The correction that brings a detector's scores back to where FP32's are; None where nothing can be fitted."""
+        outputs = run_frames(engine, self.frames.pixels)
+        theirs = select_all(outputs, self.frames.letterboxes, self.card, LOW_SCORE / 2)
+        return fit(select_all(self._outputs, self.frames.letterboxes, self.card, LOW_SCORE), theirs, self.card.confidence)
 
     def detections(self, engine: Engine, frame: int) -> tuple[Detections, Detections]:
         """What FP32 and another engine show on one frame, in its source's pixels."""

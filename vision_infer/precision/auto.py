@@ -29,6 +29,7 @@ def choose_engine(
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
     say: Callable[[str], None] = lambda _: None,
+    again: bool = False,
 ) -> Choice:
     """Try the engines that a model can have here, and remember which one is best where ``request.engine_dir`` is given.
 
@@ -40,6 +41,7 @@ def choose_engine(
         budget: of accuracy, points.
         seconds: how long the engines are timed.
         say: told what is tried, and why an engine is left out.
+        again: try also what an earlier trial left out.
 
     Raises:
         EngineError: no runtime is installed, or FP32 fails.
@@ -49,11 +51,11 @@ def choose_engine(
         OutputError: there is no space for the frames.
     """
     if not data:
-        return try_here(path, request, budget=budget, seconds=seconds, say=say)
+        return try_here(path, request, budget=budget, seconds=seconds, say=say, again=again)
     with Frames(data, read_graph_facts(path).card, NEEDS, say=say) as frames:
         judged = _Judged(frames.evaluation, ", ".join(Path(redact(source)).name for source in data))
         timed = list(frames.evaluation.first(TIMED_FRAMES).pixels)
-        return try_here(path, request, frames=timed, agree=judged, budget=budget, seconds=seconds, say=say)
+        return try_here(path, request, frames=timed, agree=judged, budget=budget, seconds=seconds, say=say, again=again)
 
 
 class _Judged:

@@ -13,7 +13,8 @@ from vision_infer.core.geometry import Size
 from vision_infer.pipeline.diff import FrameReport
 from vision_infer.pipeline.diff_pictures import side_by_side
 from vision_infer.pipeline.row_index import Row
-from vision_infer.precision.agreement import FOUND_IOU, Judge
+from vision_infer.precision.agreement import Judge
+from vision_infer.precision.drift import FOUND_IOU
 from vision_infer.precision.proof import Proof, open_reference
 
 

@@ -170,7 +170,8 @@ def _convert(
         layers = {"network": "fp16", "sums, exponentials, sorting": "fp32", "box decoding": "fp32"}
         return half.model, None, layers | ({"large values": "fp32"} if half.kept else {})
     activations = collect_activations(simple, calibrated_tensors(simple), pixels, card.name)
-    search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, say, clock)
+    calibration = Judge(reference, frames.calibration) if card.task == "detect" else None
+    search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, say, clock, calibration)
     reduced = request.form == "cpu" and VNNI.isdisjoint(cpu_facts()[1])
     found = search.run(Int8Recipe(request.form, reduced_range=reduced), request.budget, request.time_limit_s)
     kept = len(found.recipe.kept)
@@ -182,6 +183,8 @@ def _convert(
         "box decoding": "fp32",
         "calibration": found.method,
     }
+    if found.correction is not None:
+        layers["scores"] = f"corrected, {found.correction}"
     return found.model, found, layers
 
 

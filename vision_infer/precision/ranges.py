@@ -1,4 +1,4 @@
-"""The ranges of a network's activations on calibration frames, by three methods.
+"""The ranges of a network's activations on calibration frames, by four methods.
 
 One pass over the frames gives, for each tensor, its exact extremes and a sample of its values; what a method makes of them
 costs no further pass. Memory is bounded: :data:`SAMPLES_PER_FRAME` values for each tensor and frame.
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.device import load_onnxruntime
 
-Method = Literal["minmax", "percentile", "entropy"]
-METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
+Method = Literal["minmax", "percentile", "entropy", "squares"]
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "squares")
 SAMPLES_PER_FRAME = 2048
 PERCENTILE = 99.99
 """per cent of the values that stay inside the range, the rest on either side alike"""
@@ -28,6 +28,12 @@ _CANDIDATES = 64
 """thresholds that are tried for the least divergence"""
 _LEAST_PART = 0.2
 """of the largest absolute value, the lowest threshold that is tried"""
+_ENDS = 16
+"""places of either end that are tried for the least squared error"""
+_LEAST_END = 0.1
+"""of either extreme, the lowest that is tried for it"""
+_VALUES = 8192
+"""of the sample, by which squared errors are compared"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,8 @@ class Activations:
     high: float
     sample: NDArray[np.float32]
     """float32 [N], values at places spread over the tensor, of every frame"""
+    slope: float = 1.0
+    """by which the activation function behind it, if there is one, multiplies what is below 0: 0 for ReLU"""
 
 
 def collect_activations(
@@ -71,15 +79,17 @@ def collect_activations(
     if broken.any():
         name = names[int(broken.argmax())]
         raise ModelError(f"{where}: the tensor '{name}' holds values that are not finite", "is the network whole? run it in FP32")
+    slopes = _slopes_behind(model)
     return {
-        name: Activations(float(low[number]), float(high[number]), np.concatenate(samples[number]))
+        name: Activations(float(low[number]), float(high[number]), np.concatenate(samples[number]), slopes.get(name, 1.0))
         for number, name in enumerate(names)
     }
 
 
 def find_ranges(activations: Mapping[str, Activations], method: Method) -> dict[str, tuple[float, float]]:
     """The range of each tensor, which always holds 0."""
-    find = {"minmax": _extremes, "percentile": _percentile, "entropy": _least_divergence}[method]
+    methods = {"minmax": _extremes, "percentile": _percentile, "entropy": _least_divergence, "squares": _least_squares}
+    find = methods[method]
     return {name: find(one) for name, one in activations.items()}
 
 
@@ -123,6 +133,45 @@ def _least_divergence(one: Activations) -> tuple[float, float]:
         if divergence < best[0]:
             best = (divergence, *inside)
     return best[1], best[2]
+
+
+def _least_squares(one: Activations) -> tuple[float, float]:
+    """The range whose 256 levels come nearest to the values, as they are behind the activation function.
+
+    Values below 0 that a LeakyReLU makes ten times smaller need no levels of their own so much: the range is cut there, and the
+    steps above 0 become finer.
+    """
+    low, high = _extremes(one)
+    step = max(1, one.sample.size // _VALUES)
+    values = np.concatenate((one.sample[::step], (low, high))).astype(np.float64)
+    wanted = np.where(values < 0, one.slope * values, values)
+    best = (np.inf, low, high)
+    parts = np.linspace(_LEAST_END, 1, _ENDS)[::-1]
+    for top in parts * high if high > 0 else (0.0,):
+        for bottom in parts * low if low < 0 else (0.0,):
+            scale = (top - bottom) / (LEVELS - 1)
+            if scale <= 0:
+                continue
+            zero = round(-bottom / scale)
+            seen = (np.clip(np.rint(values / scale) + zero, 0, LEVELS - 1) - zero) * scale
+            error = float(np.square(np.where(seen < 0, one.slope * seen, seen) - wanted).mean())
+            if error < best[0]:
+                best = (error, float(bottom), float(top))
+    return best[1], best[2]
+
+
+def _slopes_behind(model: onnx.ModelProto) -> dict[str, float]:
+    """Of each tensor that nothing but a ReLU or LeakyReLU reads: what it multiplies values below 0 by."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    found = {}
+    for name, nodes in readers.items():
+        if len(nodes) == 1 and nodes[0].op_type in ("Relu", "LeakyRelu"):
+            alpha = next((one.f for one in nodes[0].attribute if one.name == "alpha"), 0.01)
+            found[name] = float(alpha) if nodes[0].op_type == "LeakyRelu" else 0.0
+    return found
 
 
 def _divergence(counts: NDArray[np.int64], edges: NDArray[np.float64], low: float, high: float) -> float:

@@ -2,13 +2,15 @@
 
 Layers are ranked by what each alone does to the network's results; then the number that is kept, the most sensitive first, is
 searched by halving. Each number is judged on the search frames by the upper end of its interval: what is chosen there is
-judged once more, on frames that took no part.
+judged once more, on frames that took no part. Where a graph's scores have drifted, a correction of them is fitted on the
+calibration frames, and the graph with it is judged as well.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,14 +19,28 @@ import onnx
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.passport import MOST_COUNT
 from vision_infer.precision.agreement import Agreement, Judge
 from vision_infer.precision.int8 import Int8Recipe, quantizable, quantize
 from vision_infer.precision.ranges import METHODS, Activations, Method, find_ranges
+from vision_infer.precision.recalibrate import Recalibration, apply
 from vision_infer.precision.sensitivity import FRAMES, LayerError, rank_layers
 
 MOST_KEPT = 0.75
 """of all layers: where more would have to stay in FP32, nothing is left to gain"""
 OpenGraph = Callable[[Path], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    model: onnx.ModelProto
+    agreement: Agreement
+    correction: Recalibration | None = None
+
+    def distance(self, budget: float) -> float:
+        """How far it is from FP32, in points, what the number of detections changes by counted as a part of the budget."""
+        drift = self.agreement.drift
+        return self.agreement.lost.high + (0 if drift is None else budget * abs(drift.count) / MOST_COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,8 @@ class Found:
     """of all layers that could be quantized"""
     finished: bool
     """whether the time was enough"""
+    correction: Recalibration | None = None
+    """of the scores, which is in the graph; None: they are as they come"""
 
 
 class Search:
@@ -57,6 +75,7 @@ class Search:
         where: names the model in errors.
         say: is told each step.
         clock: of the time limit.
+        calibration: FP32 on frames to fit a correction of drifted scores to; without them scores stay as they come.
     """
 
     def __init__(
@@ -68,10 +87,12 @@ class Search:
         where: str,
         say: Callable[[str], None] = lambda _: None,
         clock: Clock = SYSTEM_CLOCK,
+        calibration: Judge | None = None,
     ) -> None:
+        self._calibration = calibration
         self._model, self._activations, self._judge = model, activations, judge
         self._open, self._where, self._say, self._clock = open_graph, where, say, clock
-        self._tried: dict[int, tuple[onnx.ModelProto, Agreement]] = {}
+        self._tried: dict[int, _Tried] = {}
 
     def run(self, recipe: Int8Recipe, budget: float, time_limit_s: float) -> Found:
         """Search.
@@ -86,9 +107,9 @@ class Search:
         """
         end_ns = self._clock.monotonic_ns() + round(time_limit_s * 1e9)
         names = quantizable(self._model)
-        method = self._best_method(recipe)
+        method = self._best_method(recipe, budget)
         ranges = find_ranges(self._activations, method)
-        whole = self._tried[0][1]
+        whole = self._tried[0].agreement
         if not whole.shortfall(budget):
             return self._found(0, recipe, method, budget, (), len(names), True)
 
@@ -101,20 +122,20 @@ class Search:
         best, finished = self._fewest(layers, ranges, recipe, budget, end_ns)
         return self._found(best, recipe, method, budget, layers, len(names), finished)
 
-    def _best_method(self, recipe: Int8Recipe) -> Method:
-        """The method of calibration whose loss is surely least, by the interval's upper end, when all is quantized."""
+    def _best_method(self, recipe: Int8Recipe, budget: float) -> Method:
+        """The method of calibration that keeps nearest to FP32, by the interval's upper end, when all is quantized."""
         best: tuple[float, Method] | None = None
         for method in METHODS:
             try:
-                model, agreement = self._try(find_ranges(self._activations, method), recipe)
+                tried = self._try(find_ranges(self._activations, method), recipe, budget)
             except ModelError as error:
                 self._say(f"calibration {method}: {error.message}")
                 last = error
                 continue
-            self._say(f"calibration {method}: {agreement.told()}")
-            if best is None or agreement.lost.high < best[0]:
-                best = (agreement.lost.high, method)
-                self._tried[0] = (model, agreement)
+            self._say(f"calibration {method}: {_told(tried)}")
+            if best is None or tried.distance(budget) < best[0]:
+                best = (tried.distance(budget), method)
+                self._tried[0] = tried
         if best is None:
             raise last
         return best[1]
@@ -138,26 +159,40 @@ class Search:
             if count == failed:  # the most is not enough
                 return self._best_tried(budget), True
             kept = frozenset(one.name for one in layers[:count])
-            self._tried[count] = self._try(ranges, replace(recipe, kept=kept))
-            agreement = self._tried[count][1]
-            self._say(f"{count} of {len(layers)} layers in FP32: {agreement.told()}")
-            if not agreement.shortfall(budget):
+            self._tried[count] = self._try(ranges, replace(recipe, kept=kept), budget)
+            self._say(f"{count} of {len(layers)} layers in FP32: {_told(self._tried[count])}")
+            if not self._tried[count].agreement.shortfall(budget):
                 good = count
             else:
                 failed, step = count, step * 2
         return good, True
 
     def _best_tried(self, budget: float) -> int:
-        within = [count for count, (_, agreement) in self._tried.items() if not agreement.shortfall(budget)]
-        return min(within) if within else min(self._tried, key=lambda count: self._tried[count][1].lost.high)
+        within = [count for count, tried in self._tried.items() if not tried.agreement.shortfall(budget)]
+        return min(within) if within else min(self._tried, key=lambda count: self._tried[count].distance(budget))
 
-    def _try(self, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe) -> tuple[onnx.ModelProto, Agreement]:
+    def _try(self, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe, budget: float) -> _Tried:
         model = quantize(self._model, ranges, recipe, self._where)
+        with self._opened(model) as engine:
+            tried = _Tried(model, self._judge.compare(engine))
+            drift = tried.agreement.drift
+            if self._calibration is None or drift is None or not drift.shortfall():
+                return tried
+            correction = self._calibration.fit_scores(engine)
+        if correction is None:
+            return tried
+        corrected = apply(model, correction, self._where)
+        with self._opened(corrected) as engine:
+            other = _Tried(corrected, self._judge.compare(engine), correction)
+        return min(tried, other, key=lambda one: (bool(one.agreement.shortfall(budget)), one.distance(budget)))
+
+    @contextmanager
+    def _opened(self, model: onnx.ModelProto) -> Iterator[Engine]:
         with tempfile.TemporaryDirectory(prefix="vision-infer-") as folder:
             path = Path(folder) / "model.onnx"
             onnx.save(model, path)
             with self._open(path) as engine:
-                return model, self._judge.compare(engine)
+                yield engine
 
     def _found(
         self,
@@ -169,7 +204,12 @@ class Search:
         total: int,
         finished: bool,
     ) -> Found:
-        model, agreement = self._tried[count]
+        tried = self._tried[count]
         kept = frozenset(one.name for one in layers[:count])
-        within = not agreement.shortfall(budget)
-        return Found(model, replace(recipe, kept=kept), method, agreement, within, layers, total, finished)
+        within = not tried.agreement.shortfall(budget)
+        whole = replace(recipe, kept=kept)
+        return Found(tried.model, whole, method, tried.agreement, within, layers, total, finished, tried.correction)
+
+
+def _told(tried: _Tried) -> str:
+    return tried.agreement.told() + ("" if tried.correction is None else f" (scores corrected: {tried.correction})")

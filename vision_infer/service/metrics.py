@@ -69,7 +69,9 @@ def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     packets.add_metric(("again",), counts.resent)
     yield packets
     yield CounterMetricFamily(
-        "vision_infer_preview_restarts", "viewers that had lost the picture, and got the current group of pictures", counts.restarts
+        "vision_infer_preview_restarts",
+        "viewers that had lost the picture, and got the current group of pictures",
+        counts.restarts,
     )
     drops = CounterMetricFamily(
         "vision_infer_preview_drops", "pictures that viewers were not sent, and viewers who were refused", labels=("reason",)

@@ -36,7 +36,8 @@ def passport_of(lane: LaneStatus, settings: ServeSettings, environ: Mapping[str,
     except VisionInferError:
         return None
     here = [one for one in found if one.device.name == device.name]
-    alike = [one for one in found if one.device.arithmetic() == device.arithmetic()]
+    precision = lane.engine.rpartition("-")[2]
+    alike = [one for one in found if one.device.arithmetic(precision) == device.arithmetic(precision)]
     return next(iter((*here, *alike, *found)), None)
 
 
