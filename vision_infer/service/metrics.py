@@ -15,6 +15,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.preview.preview import PreviewCounts
 from vision_infer.service.backend import Backend
+from vision_infer.service.cost import Cost
 from vision_infer.telemetry.histogram import Histogram
 
 STAGE_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 5000)
@@ -51,10 +52,33 @@ class ServiceCollector(Collector):
         yield from _streams([view.status for view in backend.streams() if view.status is not None], self._clock.monotonic_ns())
         yield from _lanes(backend.lanes())
         yield _stages(backend.stages())
+        yield from _cost(backend.cost())
         hub = backend.hub
         yield GaugeMetricFamily("vision_infer_clients", "readers of results", hub.readers)
         yield CounterMetricFamily("vision_infer_results_skipped", "results that readers were too slow for", hub.skipped)
         yield from _preview(backend.preview.counts())
+
+
+def _cost(cost: Cost) -> Iterable[Metric]:
+    cores = GaugeMetricFamily(
+        "vision_infer_stream_cpu_cores",
+        "CPU cores that the stream takes: its own thread, and its part of all else",
+        labels=("stream", "part"),
+    )
+    share = GaugeMetricFamily(
+        "vision_infer_stream_machine_share", "larger of the stream's parts of CPU and accelerator, 0-1", labels=("stream",)
+    )
+    for stream in cost.streams:
+        cores.add_metric((stream.name, "decode"), stream.decode_cores)
+        cores.add_metric((stream.name, "shared"), stream.shared_cores)
+        share.add_metric((stream.name,), stream.share)
+    machine = GaugeMetricFamily("vision_infer_machine_cpu_cores", "CPU cores of the machine, by who uses them", labels=("by",))
+    used = cost.machine.used + cost.machine.others
+    for by, value in (("service", cost.machine.used), ("others", cost.machine.others), ("nobody", cost.machine.cores - used)):
+        machine.add_metric((by,), max(0.0, value))
+    yield from (cores, share, machine)
+    if cost.more is not None:
+        yield GaugeMetricFamily("vision_infer_more_streams", "so many more streams like these fit, with headroom", cost.more)
 
 
 def _preview(counts: PreviewCounts) -> Iterable[Metric]:

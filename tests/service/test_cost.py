@@ -1,0 +1,148 @@
+"""What streams cost, what room is left, and both over the API."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.service.fakes import Api, FakeBackend, problem, status
+from vision_infer.config.serve import CostSettings
+from vision_infer.pipeline.status import LaneStatus, StreamStatus, Usage
+from vision_infer.service.cost import HEADROOM, Machine, StreamCost, cost_of, room_for
+
+MACHINE = Machine(cores=4, used=2, others=0)
+
+
+def stream(name: str, thread: float, convert: float, engine: float, fps: float = 10.0, lane: str = "main") -> StreamStatus:
+    return status(name, usage=Usage(thread, convert, engine), result_fps=fps, lane=lane)
+
+
+def lane(engine: str) -> LaneStatus:
+    """Two batches may be in flight."""
+    return replace(FakeBackend().lanes()[0], engine=engine, in_flight=2, utilisation=0.5)
+
+
+CPU, GPU = lane("openvino-cpu-int8"), lane("tensorrt-cuda0-fp16")
+
+
+def test_what_no_thread_of_a_stream_takes_is_shared_by_time() -> None:
+    cost = cost_of([stream("a", 0.2, 0.1, 0.5), stream("b", 0.4, 0.0, 0.2)], [CPU], MACHINE)
+    a, b = cost.streams
+    assert (a.decode_cores, b.decode_cores) == (0.2, 0.4)
+    assert a.shared_cores / b.shared_cores == pytest.approx(3)
+    assert a.accelerator is None
+    assert a.cpu_ms_per_result == pytest.approx(a.cores / 10 * 1000)
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.floats(0, 100)), min_size=1, max_size=8), st.floats(0, 64))
+def test_parts_add_up_to_the_whole(parts: list[tuple[float, float, float, float]], used: float) -> None:
+    machine = Machine(64, used, 0)
+    streams = [stream(str(number), *part) for number, part in enumerate(parts)]
+    cost = cost_of(streams, [CPU], machine)
+    threads = sum(part[0] for part in parts)
+    assert sum(one.cores for one in cost.streams) == pytest.approx(max(used, threads), abs=1e-6)
+    assert all(0 <= one.share <= 1 for one in cost.streams)
+
+
+def test_the_larger_of_cpu_and_accelerator_is_what_a_stream_pays_for() -> None:
+    cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], Machine(16, 0.3, 0))
+    assert cost.streams[0].accelerator == cost.streams[0].share == 0.5  # two batches may be in flight
+    assert cost.binding == "accelerator"
+
+
+def test_at_another_rate_decoding_stays() -> None:
+    one = StreamCost("a", 0.2, 0.4, None, 10, 60, 0.15)
+    assert one.share_at(20, MACHINE) == pytest.approx((0.2 + 0.8) / 4)
+    assert StreamCost("a", 0.2, 0.4, None, 0, None, 0.15).share_at(20, MACHINE) is None
+
+
+@pytest.mark.parametrize(
+    ("used", "others", "more"),
+    [(0.4, 0.0, 15), (3.4, 0.0, 0), (0.4, 3.0, 0), (0.4, 1.0, 10)],
+)
+def test_how_many_more_fit(used: float, others: float, more: int) -> None:
+    """Two streams of 0.2 cores each, of four."""
+    machine = Machine(4, used, others)
+    streams = [stream("a", 0.1, 0.1, 0.1), stream("b", 0.1, 0.1, 0.1)]
+    cost = cost_of(streams, [CPU], machine)
+    each = sum(one.cores for one in cost.streams) / 2
+    assert cost.more == max(0, int((4 * HEADROOM - used - others) / each))
+    if used == 0.4:
+        assert cost.more == more
+    assert ("no further stream" in cost.says) == (cost.more == 0)
+
+
+def test_nothing_is_said_of_what_was_not_measured() -> None:
+    cost = cost_of([stream("a", 0.0, 0.0, 0.0, fps=0)], [CPU], MACHINE)
+    assert cost.more is None
+    assert "no stream has been measured yet" in cost.says
+    assert room_for(cost, {}, joins=True) is None
+
+
+def test_room_is_what_promises_leave() -> None:
+    # Each result takes 0.05 cores, each stream 0.2 for its decoding.
+    cost = cost_of([stream("a", 0.2, 0.1, 0.4), stream("b", 0.2, 0.1, 0.4)], [CPU], Machine(4, 1.4, 0.0))
+    free = room_for(cost, {}, joins=True)
+    assert free is not None
+    assert (free.fps, free.binding) == (pytest.approx((4 * HEADROOM - 0.6) / 0.05), "cpu")
+    promised = room_for(cost, {"a": 20, "b": 20}, joins=True)
+    assert promised is not None
+    assert promised.fps == pytest.approx(free.fps - 40)
+    there = room_for(cost, {}, joins=False)
+    assert there is not None
+    assert there.fps == pytest.approx(free.fps + 0.2 / 0.05)
+    busy = room_for(cost_of([stream("a", 0.2, 0.1, 0.4)], [CPU], Machine(4, 0.7, 3.3)), {}, joins=True)
+    assert busy is not None
+    assert busy.fps == 0
+
+
+def test_room_in_an_accelerator() -> None:
+    cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], Machine(64, 0.3, 0.0))
+    room = room_for(cost, {"b": 5}, joins=True)
+    assert room is not None
+    assert (room.fps, room.binding) == (pytest.approx((HEADROOM - 5 * 0.05) / 0.05), "accelerator")
+
+
+def priced(per_hour: float | None) -> FakeBackend:
+    backend = FakeBackend()
+    backend.settings = backend.settings.model_copy(update={"cost": CostSettings(machine_per_hour=per_hour, currency="CHF")})
+    backend.put("yard", "rtsp://10.0.0.6/yard", usage=Usage(0.1, 0.1, 0.3), result_fps=10.0)
+    return backend
+
+
+def test_prices_over_the_api() -> None:
+    api = Api(priced(0.5))
+    answer = api.get("/api/v1/cost?fps=20").json()
+    yard = next(one for one in answer["streams"] if one["name"] == "yard")
+    assert answer["currency"] == "CHF"
+    assert yard["per_month"] == pytest.approx(yard["share"] * 0.5 * 730, abs=0.05)
+    assert yard["per_1000_results"] == pytest.approx(yard["per_month"] / (10 * 3600 * 730) * 1000, rel=0.01, abs=1e-6)
+    assert yard["at_fps"] == 20
+    assert yard["per_month_at_fps"] > yard["per_month"]
+    shares = sum(one["share"] for one in answer["streams"])
+    assert answer["unused_per_month"] == pytest.approx((1 - shares) * 365, abs=0.1)
+    door = next(one for one in answer["streams"] if one["name"] == "door")
+    assert (door["cpu_ms_per_result"], door["share_at_fps"], door["per_1000_results"]) == (None, None, None)
+
+
+def test_without_a_price_shares_are_told_all_the_same() -> None:
+    answer = Api(priced(None)).get("/api/v1/cost").json()
+    assert answer["machine_per_hour"] is answer["unused_per_month"] is None
+    assert all(one["per_month"] is None and one["share"] >= 0 for one in answer["streams"])
+    assert re.match(r"The CPU is busy 30%.*\.", answer["says"])
+
+
+@pytest.mark.parametrize("fps", ["0", "-1", "many", "nan"])
+def test_rates_that_are_none(fps: str) -> None:
+    problem(Api(priced(1)).get(f"/api/v1/cost?fps={fps}"), 422, "invalid")
+
+
+def test_metrics_of_cost() -> None:
+    text = Api(priced(1)).get("/metrics").text
+    assert 'vision_infer_stream_cpu_cores{part="decode",stream="yard"} 0.1' in text
+    assert 'vision_infer_machine_cpu_cores{by="nobody"} 1.4' in text
+    assert "vision_infer_more_streams" in text
