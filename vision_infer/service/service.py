@@ -224,7 +224,8 @@ class Service:
         self._check_open()
         with self._changing:
             old = self._owned(name)
-            more = settings.fps is not None and (old.settings.fps is None or settings.fps > old.settings.fps)
+            before = None if old.settings.best_effort else old.settings.fps
+            more = settings.fps is not None and (before is None or settings.fps > before)
             if more or not old.settings.enabled:
                 self._check_room(name, settings, joins=not old.settings.enabled)
             return self._put(name, ConfiguredStream(settings, "api"), old)
