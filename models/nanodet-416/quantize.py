@@ -20,7 +20,7 @@ import onnx
 
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.auto import BUDGET_POINTS
-from vision_infer.engine.engine_key import file_sha256
+from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.passport import Passport, passports_beside
 from vision_infer.model.shared_weights import share_weights
 from vision_infer.precision.frames import FrameNeeds
@@ -49,10 +49,10 @@ def make(data: list[str]) -> str:
         first, *others = (made / name_of(graph) for graph in GRAPHS)
         there = {first.name: first.read_bytes(), GRAPHS[0]: (HERE / GRAPHS[0]).read_bytes()}
         for path in others:
-            before = file_sha256(path)
+            before = graph_sha256(path)
             path.write_bytes(share_weights(onnx.load(path), there).SerializeToString(deterministic=True))
             for passport in made.glob(f"{path.stem}.*.passport.json"):
-                passport.write_text(passport.read_text().replace(before, file_sha256(path)))
+                passport.write_text(passport.read_text().replace(before, graph_sha256(path)))
         size = sum((made / name_of(graph)).stat().st_size for graph in GRAPHS)
         if size > LARGEST:
             raise SystemExit(f"quantize: the graphs have {size:,} bytes, more than {LARGEST:,}")
@@ -79,7 +79,7 @@ def check() -> str:
             raise SystemExit(f"quantize: there is no {path.name}")
         passports = passports_beside(path)
         for one in passports:
-            if one.sources.graph != file_sha256(path) or one.tools.get("fp32") != file_sha256(HERE / graph):
+            if one.sources.graph != graph_sha256(path) or one.tools.get("fp32") != graph_sha256(HERE / graph):
                 raise SystemExit(f"quantize: the passport of {one.engine} beside {path.name} is another file's")
         within = [one.engine for one in passports if one.loss() is not None and not one.shortfall(BUDGET_POINTS)]
         if not within:

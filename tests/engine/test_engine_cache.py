@@ -16,7 +16,7 @@ from tests.engine.cache_keys import KEY, no_news
 from tests.media import ROOT
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.cache import EngineCache, engine_dir
-from vision_infer.engine.engine_key import cpu_engine_key, file_sha256, runtime_version
+from vision_infer.engine.engine_key import cpu_engine_key, graph_sha256, runtime_version
 
 DAY_S = 86_400
 
@@ -86,7 +86,7 @@ def test_the_key_of_a_real_engine(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(b"graph")
     key = cpu_engine_key(path, "tiny", "onnxruntime-cpu-fp32", "f32", 1)
-    assert key.graph_sha256 == file_sha256(path)
+    assert key.graph_sha256 == graph_sha256(path)
     assert key.runtime_version == runtime_version("onnxruntime") != ""
     assert key.device
     assert runtime_version("null") == ""

@@ -88,18 +88,23 @@ def test_where_its_word_counts(passport: Passport) -> None:
 
 
 @pytest.mark.parametrize(
-    ("instructions", "alike"),
+    ("engine", "instructions", "alike"),
     [
-        (("avx2", "avx_vnni"), True),
-        (("avx2", "avx512f", "amx_int8"), True),
-        (("avx2",), False),
-        (("avx2", "avx512_vnni", "avx512_bf16"), False),
-        (("avx2", "avx512_vnni", "avx512_fp16"), False),
-        (("asimd", "asimddp"), False),
+        ("onnxruntime-cpu-int8", ("avx2", "avx_vnni"), True),
+        ("onnxruntime-cpu-int8", ("avx2", "avx512f", "amx_int8"), True),
+        ("onnxruntime-cpu-int8", ("avx2", "avx512_vnni", "avx512_bf16", "avx512_fp16"), True),  # not for INT8
+        ("onnxruntime-cpu-int8", ("avx2",), False),
+        ("onnxruntime-cpu-int8", ("asimd", "asimddp"), False),
+        ("openvino-cpu-bf16", ("avx2", "avx512_bf16"), False),
+        ("openvino-cpu-bf16", ("avx2",), True),
+        ("openvino-cpu-fp16", ("avx2", "avx512_fp16"), False),
+        ("openvino-cpu-fp32", ("avx2", "avx512_bf16", "avx512_fp16"), True),
+        ("openvino-cpu-fp32", ("asimd",), False),
     ],
 )
-def test_devices_that_compute_alike(passport: Passport, instructions: tuple[str, ...], alike: bool) -> None:
-    assert passport.holds_for("a" * 64, DEVICE.model_copy(update={"instructions": instructions})) == alike
+def test_devices_that_compute_alike(passport: Passport, engine: str, instructions: tuple[str, ...], alike: bool) -> None:
+    one = passport.model_copy(update={"engine": engine})
+    assert one.holds_for("a" * 64, DEVICE.model_copy(update={"instructions": instructions})) == alike
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests import media
 from tests.precision.tiny import CARD, noise_frames, write_tiny
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.engine.candidates import variants
-from vision_infer.engine.engine_key import file_sha256
+from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.measure import measure_speed
 from vision_infer.engine.passport import passports_beside
@@ -72,8 +72,8 @@ def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest,
     assert (facts.precision, facts.card) == ("int8", CARD.model_copy(update={"precision": "int8"}))
     passports = [one for one in passports_beside(report.path) if one.engine == "onnxruntime-cpu-int8"]
     (passport,) = passports
-    assert passport.sources.graph == file_sha256(report.path)
-    assert passport.tools["fp32"] == file_sha256(folder / "model.onnx")
+    assert passport.sources.graph == graph_sha256(report.path)
+    assert passport.tools["fp32"] == graph_sha256(folder / "model.onnx")
     (accuracy,) = passport.accuracy
     assert (accuracy.frames, accuracy.judged) == (110, "proven")
     assert accuracy.low <= accuracy.value <= accuracy.high <= 10

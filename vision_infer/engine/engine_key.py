@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from vision_infer.engine.device import cpu_facts
+from vision_infer.engine.external_data import external_files
 
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
 """the packages that a runtime may come from"""
@@ -22,7 +23,7 @@ class EngineKey:
     model: str
     """name on the card"""
     graph_sha256: str
-    """of the deployment graph"""
+    """of the deployment graph, as :func:`graph_sha256` gives it"""
     engine: str
     """runtime-device-precision"""
     compute: str
@@ -65,13 +66,31 @@ def cpu_engine_key(path: Path, model: str, engine: str, compute: str, batch: int
     batch = 0 if engine.startswith("onnxruntime-") else batch
     name, instructions = cpu_facts()
     device = f"{name} ({' '.join(instructions)})"
-    return EngineKey(model, file_sha256(path), engine, compute, runtime_version(engine.partition("-")[0]), device, batch)
+    return EngineKey(model, graph_sha256(path), engine, compute, runtime_version(engine.partition("-")[0]), device, batch)
 
 
-def file_sha256(path: Path) -> str:
-    """Checksum of a file's content; it is read once by a process, unless it has changed."""
+def graph_sha256(path: Path) -> str:
+    """Checksum of a graph: of its file, and of those that hold weights of it. A file is read once by a process, unless it changed.
+
+    Raises:
+        ModelError: it wants data outside its folder.
+    """
+    own = _sha256(path.resolve(), _version(path))
+    others = [other for other in _others(path.resolve(), _version(path)) if other.is_file()]
+    if not others:
+        return own
+    told = {other.name: _sha256(other, _version(other)) for other in others}
+    return hashlib.sha256(json.dumps([own, told]).encode()).hexdigest()
+
+
+def _version(path: Path) -> tuple[int, int, int]:
     found = path.stat()
-    return _sha256(path.resolve(), (found.st_ino, found.st_size, found.st_mtime_ns))
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _others(path: Path, _: tuple[int, int, int]) -> tuple[Path, ...]:
+    return external_files(path)
 
 
 @lru_cache(maxsize=64)

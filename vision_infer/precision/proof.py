@@ -17,7 +17,7 @@ from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.candidates import this_device
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.engine_key import file_sha256, runtime_version
+from vision_infer.engine.engine_key import graph_sha256, runtime_version
 from vision_infer.engine.measure import Faster, Rounds, estimate, faster, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.passport import MeasuredSpeed, Passport, Sources, summarise
@@ -155,7 +155,7 @@ def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYST
     return Passport(
         engine=proof.engine,
         card=summarise(card),
-        sources=Sources(graph=file_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
+        sources=Sources(graph=graph_sha256(graph), source=card.weights.sha256, calibration=origin.calibration_sha256),
         runtime=runtime,
         runtime_version=runtime_version(runtime),
         tools={name: importlib.metadata.version(name) for name in TOOLS if _installed(name)} | {"fp32": origin.fp32_sha256},

@@ -19,7 +19,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.engine.device import cpu_facts
-from vision_infer.engine.engine_key import file_sha256
+from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.passport import Passport, passport_file
 from vision_infer.model.catalogue import CARD_FILE, model_dir, resolve_model
@@ -135,7 +135,7 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
         proofs = prove(graph, source, compare, say)
         best = min(proofs, key=lambda proof: (bool(proof.refusal(request.budget)), -proof.times_faster.times.median))
         drawn = write_worst(request.pictures, judge, graph, best, request.overwrite)
-        origin = Origin(file_sha256(source), frames.calibration.sha256(), frames.evaluation.sha256(), data, layers)
+        origin = Origin(graph_sha256(source), frames.calibration.sha256(), frames.evaluation.sha256(), data, layers)
         passports = tuple(make_passport(graph, proof, origin, clock) for proof in proofs)
         refusal = best.refusal(request.budget)
         if refusal and not request.accept_loss:

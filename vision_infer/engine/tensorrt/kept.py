@@ -8,7 +8,7 @@ from pathlib import Path
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.cache import CacheEntry, EngineCache
 from vision_infer.engine.candidates import variants
-from vision_infer.engine.engine_key import EngineKey, file_sha256
+from vision_infer.engine.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.passport import Passport, parse_passport
 from vision_infer.engine.tensorrt.api import installed_versions
@@ -39,7 +39,7 @@ def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
     entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(RUNTIMES)]
     if not entries:
         return []
-    names = {file_sha256(graph): graph.name for graph in (path, *variants(path))}
+    names = {graph_sha256(graph): graph.name for graph in (path, *variants(path))}
     versions, gpu = installed_versions(), find_gpu()
     found = []
     for one in entries:

@@ -13,7 +13,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.cache import EngineCache, Say
 from vision_infer.engine.candidates import variants
-from vision_infer.engine.engine_key import EngineKey, file_sha256
+from vision_infer.engine.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
 from vision_infer.engine.tensorrt.api import Api, load_api
@@ -49,7 +49,7 @@ class PlanJob:
         facts = read_graph_facts(self.graph)
         return EngineKey(
             facts.card.name,
-            file_sha256(self.graph),
+            graph_sha256(self.graph),
             f"{self.api.runtime}-cuda-{facts.precision}",
             "f32",
             self.api.version,

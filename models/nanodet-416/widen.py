@@ -1,0 +1,123 @@
+"""Make ``model-256x416.onnx``, the bundled network for wide pictures, out of ``model.onnx``.
+
+    python models/nanodet-416/widen.py            write it; to be done again whenever model.onnx is another
+    python models/nanodet-416/widen.py --check    write nothing; compare with the file that is here
+
+The network is fully convolutional: what is between our pre-processing and our head is taken out and deployed again with the other
+input size. Its weights stay in ``model.onnx``, where the new file reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+from vision_infer.core.card import ModelCard, parse_card
+from vision_infer.core.geometry import Size
+from vision_infer.model.building import CANDIDATES, build_deployment_graph
+from vision_infer.model.catalogue import GRAPH_FILE, graph_file
+from vision_infer.model.fp16_weights import store_weights_fp16
+from vision_infer.model.graph import PREFIX, opset_of
+from vision_infer.model.network import NETWORK_PREFIX
+from vision_infer.model.shared_weights import share_weights
+
+HERE = Path(__file__).resolve().parent
+WIDE = Size(416, 256)  # 16:9 fits in, and all strides divide it
+LARGEST = 200_000  # bytes, without its weights
+
+
+def raw_network(deployed: onnx.ModelProto, card: ModelCard) -> onnx.ModelProto:
+    """The network as it was before it became a deployment graph, its weights in FP32.
+
+    Args:
+        deployed: the deployment graph; it is left as it is.
+        card: of it.
+    """
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in deployed.graph.initializer}
+    ours = [node for node in deployed.graph.node if node.name.startswith(PREFIX)]
+    for node in ours:
+        if node.op_type == "Cast" and node.input[0] in weights:  # stored as FP16
+            weights[node.output[0]] = weights[node.input[0]].astype(np.float32)
+    nodes = []
+    for node in deployed.graph.node:
+        if not node.name.startswith(PREFIX):
+            nodes.append(onnx.NodeProto())
+            nodes[-1].CopyFrom(node)
+    read = dict.fromkeys(name for node in nodes for name in node.input if name)
+    made = dict.fromkeys(name for node in nodes for name in node.output)
+    wanted = {name for node in ours for name in node.input}
+    (image,) = (name for name in read if name not in made and name not in weights)
+    for node in nodes:
+        node.name = plain(node.name)
+        for names in (node.input, node.output):
+            names[:] = [plain(name) for name in names]
+    graph = helper.make_graph(
+        nodes,
+        card.name,
+        [helper.make_tensor_value_info(plain(image), TensorProto.FLOAT, (1, 3, card.input.height, card.input.width))],
+        [helper.make_tensor_value_info(plain(name), TensorProto.FLOAT, None) for name in made if name in wanted],
+        [numpy_helper.from_array(weights[name], plain(name)) for name in read if name in weights],
+    )
+    opset = helper.make_opsetid("", opset_of(deployed))
+    raw = helper.make_model(graph, opset_imports=[opset], ir_version=deployed.ir_version, producer_name="vision-infer")
+    return onnx.shape_inference.infer_shapes(raw, strict_mode=True, data_prop=True)
+
+
+def plain(name: str) -> str:
+    """A tensor's or node's name as the raw network has it."""
+    return name.removeprefix(NETWORK_PREFIX)
+
+
+def deploy(square: bytes, size: Size) -> onnx.ModelProto:
+    """The deployment graph for an input size, with all its weights.
+
+    Args:
+        square: the content of ``model.onnx``.
+        size: of the input.
+    """
+    card = read_card()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "raw.onnx"
+        onnx.save(raw_network(onnx.load_from_string(square), card), path)
+        its = card.input.model_copy(update={"width": size.width, "height": size.height})
+        return store_weights_fp16(build_deployment_graph(path, card.model_copy(update={"input": its}), CANDIDATES), tolerance=0)
+
+
+def build() -> bytes:
+    """The file for wide pictures."""
+    square = (HERE / GRAPH_FILE).read_bytes()
+    data: bytes = share_weights(deploy(square, WIDE), {GRAPH_FILE: square}).SerializeToString(deterministic=True)
+    if len(data) > LARGEST:
+        raise SystemExit(f"widen: {len(data):,} bytes: the weights are not those in {GRAPH_FILE}")
+    return data
+
+
+def read_card() -> ModelCard:
+    """The card beside this file."""
+    return parse_card(yaml.safe_load((HERE / "model.yaml").read_text(encoding="utf-8")), "model.yaml")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Make the bundled network for wide pictures out of model.onnx.")
+    parser.add_argument("--check", action="store_true", help="write nothing; compare with the file that is here")
+    options = parser.parse_args(arguments)
+    target, data = HERE / graph_file(WIDE, read_card().input_size), build()
+    if options.check:
+        if not target.is_file() or target.read_bytes() != data:
+            raise SystemExit(f"widen: {target.name} is not what {GRAPH_FILE} gives: make it again")
+        print(f"{target.name}: byte-identical")
+        return
+    target.write_bytes(data)
+    print(f"{target.name}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()
