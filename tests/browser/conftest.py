@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,21 +12,11 @@ if TYPE_CHECKING:
 
 pytest.register_assert_rewrite("tests.browser.watched")
 
-CHROMIUM = "chromium"
-
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Debian's chromium, without a window."""
-    path = shutil.which(CHROMIUM)
-    if path is None:
-        pytest.skip("chromium is not here: make browser")
-    from playwright.sync_api import sync_playwright
+    from tests.browser.watched import opened_browser
 
-    with sync_playwright() as playwright:
-        # In a container there is no sandbox for root; the pages are our own.
-        opened = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
+    with opened_browser() as opened:
         yield opened
-        opened.close()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import TimeoutError as WaitedInVainError
 
 from tests.media import ROOT
 
+CHROMIUM = "chromium"
 ARTIFACTS = ROOT / "tests" / ".artifacts"
 """screenshots, to be looked at"""
 WAIT_MS = 30_000
@@ -67,7 +71,11 @@ class Watched:
         # The page forbids to evaluate text, again and again too; a function is no text.
         text = expression.strip()
         function = text if "=>" in text.partition("\n")[0] else f"() => ({text})"
-        self.page.wait_for_function(function, arg=argument, timeout=WAIT_MS)
+        try:
+            self.page.wait_for_function(function, arg=argument, timeout=WAIT_MS)
+        except WaitedInVainError:
+            self.shot("waited-in-vain")
+            raise
 
     def shot(self, name: str, full: bool = False) -> None:
         """Keep a picture of it."""
@@ -89,6 +97,21 @@ class Watched:
         unexpected = [error for error in self.errors if not any(part in error for part in expected)]
         assert unexpected == []
         assert self.foreign == []
+
+
+@contextmanager
+def opened_browser() -> Iterator[Browser]:
+    """Debian's chromium, without a window; skips the test where it is not here."""
+    path = shutil.which(CHROMIUM)
+    if path is None:
+        pytest.skip("chromium is not here: make browser")
+    with sync_playwright() as playwright:
+        # In a container there is no sandbox for root; the pages are our own.
+        opened = playwright.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield opened
+        opened.close()
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+"""The browser's preview: what it shows, how late, and what its viewers cost.
+
+    python -m benchmarks.preview [--only ROW] [--quick]
+
+Real cameras, the service as a process of its own, chromium without a window. Each row is measured beside its own control, and told
+with what must be. ``--only`` may be given several times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from benchmarks import preview_browser, preview_load
+from benchmarks.machine import describe_machine
+from benchmarks.verdict import Check, conclude
+from tests.cameras import missing
+
+
+class Row(NamedTuple):
+    """How a row is measured, and for how long."""
+
+    measure: Callable[[float, int], tuple[list[Check], list[dict[str, Any]]]]
+    seconds: float
+    """of each measurement"""
+    rounds: int
+
+
+ROWS = {
+    "glass": Row(preview_browser.glass, 10, 3),
+    "first": Row(preview_browser.first, 12, 1),
+    "overlay": Row(preview_browser.overlay, 10, 1),
+    "loss": Row(preview_browser.loss, 15, 1),
+    "viewers": Row(preview_load.viewers, 8, 2),
+    "beside": Row(preview_load.beside, 12, 3),
+    "vanish": Row(preview_load.vanish, 0, 4),
+}
+QUICK_S = 4.0
+
+
+def main() -> int:
+    """Measure, print, and write ``preview.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", choices=ROWS, help="this row (again for more)")
+    parser.add_argument("--quick", action="store_true", help="does it all still run? its figures mean little")
+    args = parser.parse_args()
+    if missing():
+        sys.exit(f"{missing()}: make cameras")
+    machine = describe_machine()
+    checks: list[Check] = []
+    measured: list[dict[str, Any]] = []
+    for name in args.only or ROWS:
+        row = ROWS[name]
+        seconds, rounds = (min(row.seconds, QUICK_S), 1) if args.quick else (row.seconds, row.rounds)
+        found, times = row.measure(seconds, rounds)
+        print(f"{name}:", *times, *found, sep="\n", flush=True)
+        checks += found
+        measured += [{"row": name, **one} for one in times]
+    return conclude("preview", machine, checks, measured)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

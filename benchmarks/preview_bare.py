@@ -1,0 +1,70 @@
+"""The plain way to send a camera's H.264 to a browser: PyAV's packets into aiortc as they come. One viewer, nothing else.
+
+    python -m benchmarks.preview_bare URL
+
+Reads an SDP offer from one line of standard input, as a JSON string, and writes the answer likewise; sends until its input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+
+import av
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCPeerConnection,
+    RTCRtpCapabilities,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.mediastreams import MediaStreamError
+
+from benchmarks.live_bare import OPTIONS
+
+
+class Packets(MediaStreamTrack):
+    """The packets of a camera, read on a thread."""
+
+    kind = "video"
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self._queue: asyncio.Queue[av.Packet | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(url,), name="read", daemon=True).start()
+
+    def _read(self, url: str) -> None:
+        with av.open(url, options=OPTIONS, timeout=(5, 5)) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.size:
+                    self._loop.call_soon_threadsafe(self._queue.put_nowait, packet)
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
+
+    async def recv(self) -> av.Packet:
+        """The next one."""
+        packet = await self._queue.get()
+        if packet is None:
+            raise MediaStreamError
+        return packet
+
+
+async def send(url: str) -> None:
+    """Answer an offer, and send until standard input ends."""
+    offer = json.loads(await asyncio.to_thread(sys.stdin.readline))
+    peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    sender = peer.addTransceiver(Packets(url), direction="sendonly")
+    capabilities: RTCRtpCapabilities = RTCRtpSender.getCapabilities("video")
+    sender.setCodecPreferences([codec for codec in capabilities.codecs if codec.mimeType == "video/H264"])
+    await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+    await peer.setLocalDescription(await peer.createAnswer())
+    print(json.dumps(peer.localDescription.sdp), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    await peer.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(send(sys.argv[1]))

@@ -1,0 +1,302 @@
+"""What a browser shows, and when: the rows of ``preview.py`` that are measured in the video element of the page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from random import Random
+from typing import Any
+
+from playwright.sync_api import Browser, Page, Route
+
+from benchmarks.inputs import ROOT
+from benchmarks.live_service import LiveService
+from benchmarks.verdict import Check, quantile
+from tests.browser.in_step import STEP_PX, off_its_object
+from tests.browser.square_network import write_square_network
+from tests.browser.watched import Watched, opened_browser, watched
+from tests.cameras import ClockMount, RtspServer
+from tests.lossy_relay import LossyRelay, Outage, without_candidates
+from vision_infer.core.time_code import (
+    COLUMNS,
+    HEIGHT_UNITS,
+    MARGIN_UNITS,
+    MOMENT_CELLS,
+    ROWS,
+    WIDTH_UNITS,
+    cells_of,
+    moment_ms,
+)
+
+BEHIND_BARE_MS = 15.0
+FIRST_MS = 1000.0
+LOST_PART = 0.02
+OUTAGE_S = 0.3
+RECOVER_S = 2.0
+SETTLE_S = 3.0
+_AT_ONCE = "localStorage.setItem('vision-infer', JSON.stringify({ inStep: false }))"
+"""the page does not let the picture wait for its results"""
+_CODE = (ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS)
+
+# Reads the time code off each frame that a video element shows: [when, cells], by performance.now().
+_READER = """
+([rows, columns, across, down, margin]) => {
+  const size = 12;
+  window.readFrames = (video) => {
+    const seen = [];
+    const canvas = new OffscreenCanvas(across * size, (margin + rows) * size);
+    const context = canvas.getContext('2d', { willReadFrequently: true });
+    const frame = (_, { presentationTime }) => {
+      const part = video.videoHeight * (margin + rows) / down;
+      context.drawImage(video, 0, 0, video.videoWidth, part, 0, 0, canvas.width, canvas.height);
+      const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+      let cells = '';
+      for (let row = 0; row < rows; row++) {
+        for (let column = 0; column < columns; column++) {
+          let sum = 0;
+          for (let y = 4; y < 8; y++) {
+            for (let x = 4; x < 8; x++) {
+              sum += data[4 * (((margin + row) * size + y) * canvas.width + (margin + column) * size + x)];
+            }
+          }
+          cells += sum / 16 > 127 ? '1' : '0';
+        }
+      }
+      seen.push([presentationTime, cells]);
+      video.requestVideoFrameCallback(frame);
+    };
+    video.requestVideoFrameCallback(frame);
+    return seen;
+  };
+}
+"""
+_OFFER_BARE = """
+async () => {
+  const pc = (window.bare = new RTCPeerConnection());
+  const video = document.createElement('video');
+  Object.assign(video, { muted: true, autoplay: true, width: 320, height: 180 });
+  video.style.cssText = 'position: fixed; right: 0; bottom: 0; z-index: 9';
+  document.body.append(video);
+  pc.ontrack = ({ track }) => {
+    video.srcObject = new MediaStream([track]);
+    video.play();
+    window.bareFrames = window.readFrames(video);
+  };
+  pc.addTransceiver('video', { direction: 'recvonly' });
+  await pc.setLocalDescription();
+  if (pc.iceGatheringState !== 'complete') {
+    await new Promise((done) => pc.addEventListener('icegatheringstatechange', () => pc.iceGatheringState === 'complete' && done()));
+  }
+  return pc.localDescription.sdp;
+}
+"""
+_PLAYS = "document.querySelector('.stage')?.dataset.mode === 'webrtc'"
+_WAIT_FOR_CLICK = """
+() => {
+  window.clicked = window.shownAfter = null;
+  addEventListener('click', () => {
+    window.clicked = performance.now();
+    const look = new MutationObserver(() => {
+      if (!document.querySelector(".screen .stage[data-mode='webrtc']")) return;
+      window.shownAfter = performance.now() - window.clicked;
+      look.disconnect();
+    });
+    look.observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-mode'] });
+  }, { capture: true, once: true });
+}
+"""
+
+Rows = tuple[list[Check], list[dict[str, Any]]]
+"""what must be, and what was measured each time"""
+
+
+@contextmanager
+def playing(mount: ClockMount, **stream: object) -> Iterator[tuple[LiveService, RtspServer, Browser]]:
+    """A camera, a service that reads its time code, and a browser."""
+    with ExitStack() as stack:
+        cameras = stack.enter_context(RtspServer(mount))
+        settings = {"model": "clock", "streams": {"clock": {"detect": cameras.url(mount.path), "fps": 5, **stream}}}
+        service = stack.enter_context(LiveService(settings))
+        service.wait_live(1)
+        yield service, cameras, stack.enter_context(opened_browser())
+
+
+def glass(seconds: float, rounds: int) -> Rows:
+    """Glass to glass, 640×360 at 30 pictures a second, beside a bare aiortc in the same page."""
+    found: list[dict[str, Any]] = []
+    with playing(ClockMount("/clock", 640, 360, 30)) as (service, cameras, browser):
+        for _ in range(rounds):
+            with watched(browser, service.url) as one:
+                one.page.add_init_script(_AT_ONCE)
+                page = one.open("stream/clock")
+                one.wait(_PLAYS)
+                page.evaluate(_READER, list(_CODE))
+                with bare_beside(page, cameras.url("/clock")):
+                    page.evaluate("() => { window.ourFrames = window.readFrames(document.querySelector('.stage video')); }")
+                    page.wait_for_timeout(SETTLE_S * 1000)
+                    first = page.evaluate("() => [window.ourFrames.length, window.bareFrames.length]")
+                    page.wait_for_timeout(seconds * 1000)
+                    offset = offset_ms(page)
+                    frames = page.evaluate("() => [window.ourFrames, window.bareFrames]")
+                ours, bare = (ages(seen[begin:], offset) for seen, begin in zip(frames, first, strict=True))
+                found.append(
+                    {
+                        name: {"frames": len(of), "p50": quantile(of, 0.5), "p95": quantile(of, 0.95)}
+                        for name, of in (("ours", ours), ("bare", bare))
+                    }
+                )
+    checks = []
+    for part in ("p50", "p95"):
+        ours, bare = (sorted(one[name][part] for one in found)[len(found) // 2] for name in ("ours", "bare"))
+        checks.append(Check(f"glass to glass {part} (bare aiortc {bare:.1f} + 15)", ours, bare + BEHIND_BARE_MS, "ms"))
+    return checks, found
+
+
+def first(seconds: float, rounds: int) -> Rows:
+    """From the click on a tile of the wall to the first picture of the camera's own view."""
+    found: list[dict[str, Any]] = []
+    for width, height in ((640, 360), (1920, 1080)):
+        mount = ClockMount("/clock", width, height, 30, kbit_s=2000 if width == 640 else 4000)
+        with playing(mount) as (service, _, browser), watched(browser, service.url) as one:
+            took: list[float] = []
+            for turn in range(max(3, round(seconds))):
+                page = one.open()
+                one.wait(_PLAYS)
+                page.wait_for_timeout(37 * (turn % 27))  # at another place of the camera's group of pictures each time
+                page.evaluate(_WAIT_FOR_CLICK)
+                page.locator(".tile .cover").first.click()
+                one.wait("window.shownAfter !== null")
+                took.append(page.evaluate("window.shownAfter"))
+            found.append({"lines": height, "took_ms": took})
+    return [
+        Check(f"first picture after the click, {one['lines']} lines, the slowest", max(one["took_ms"]), FIRST_MS, "ms")
+        for one in found
+    ], found
+
+
+def overlay(seconds: float, rounds: int) -> Rows:
+    """How far a box is from its moving object in the picture that is displayed."""
+    found: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        cameras = stack.enter_context(RtspServer(ClockMount("/clock", 640, 360, 30)))
+        browser = stack.enter_context(opened_browser())
+        for fps in (30, 5):
+            stream = {"detect": cameras.url("/clock"), "track": True, "fps": None if fps == 30 else fps}
+            with LiveService({"streams": {}}) as service:
+                model = service.folder / "square.onnx"
+                write_square_network(model)
+                service.configure({"streams": {"yard": {**stream, "model": str(model)}}})
+                service.wait_live(1)
+                with watched(browser, service.url) as one:
+                    frames = off_its_object(one, "yard", round(seconds * 30))
+            errors = [abs(error) / STEP_PX for error, _ in frames if error is not None]
+            boxed, exact = len(errors) / len(frames), sum(own for _, own in frames) / len(frames)
+            found.append({"fps": fps, "p50": quantile(errors, 0.5), "p95": quantile(errors, 0.95), "boxed": boxed, "exact": exact})
+    checks = []
+    for one in found:
+        checks.append(Check(f"box off its object p95, {one['fps']} results/s", one["p95"], 1.0, "frames"))
+        checks.append(Check(f"frames with a box, {one['fps']} results/s", one["boxed"], 0.9, "of 1", at_most=False))
+    return checks, found
+
+
+def loss(seconds: float, rounds: int) -> Rows:
+    """A way on which 2 % of the packets are lost, and then one on which everything is, for a moment."""
+    found: list[dict[str, Any]] = []
+    random = Random(1)
+    with playing(ClockMount("/clock", 640, 360, 30)) as (service, _, browser):
+        for kind in ("2 % lost", "outages"):
+            outage = Outage()
+            loses = outage if kind == "outages" else lambda: random.random() < LOST_PART
+            with LossyRelay(loses) as relay, watched(browser, service.url) as one:
+                one.page.add_init_script(_AT_ONCE)
+                one.page.route("**/whep", partial(_through, relay))
+                page = one.open("stream/clock")
+                one.wait(_PLAYS)
+                page.evaluate(_READER, list(_CODE))
+                page.evaluate("() => { window.ourFrames = window.readFrames(document.querySelector('.stage video')); }")
+                ends: list[float] = []
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    if kind == "outages":
+                        ends.append(outage.begin(OUTAGE_S))
+                    page.wait_for_timeout(2500)
+                offset = offset_ms(page)
+                shown = page.evaluate("window.ourFrames")
+                whole = [at + offset for at, cells in shown if moment_of(cells) is not None]
+                gaps = [after - before for before, after in zip(whole, whole[1:], strict=False)]
+                back = [min((at for at in whole if at > 1e3 * end), default=float("inf")) / 1e3 - end for end in ends[:-1]]
+                found.append(
+                    {"kind": kind, "carried": relay.carried, "lost": relay.lost, "frames": len(shown), "whole": len(whole)}
+                    | {"longest_gap_s": max(gaps) / 1e3, "back_s": back}
+                )
+    lossy, cut = found
+    return [
+        Check(f"{lossy['lost']} of {lossy['carried']} packets lost: longest time without a new picture", lossy["longest_gap_s"], RECOVER_S, "s"),
+        Check(f"all lost for {OUTAGE_S} s: until the next picture, the longest", max(cut["back_s"]), RECOVER_S, "s"),
+    ], found
+
+
+def _through(relay: LossyRelay, route: Route) -> None:
+    """Send an offer on, and the player through the relay."""
+    answer = route.fetch(post_data=without_candidates(route.request.post_data or ""))
+    route.fulfill(response=answer, body=relay.answer(answer.text()))
+
+
+@contextmanager
+def bare_beside(page: Page, url: str) -> Iterator[None]:
+    """A bare aiortc that plays into the same page."""
+    command = [sys.executable, "-m", "benchmarks.preview_bare", url]
+    program = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert program.stdin is not None
+    assert program.stdout is not None
+    try:
+        program.stdin.write(json.dumps(page.evaluate(_OFFER_BARE)) + "\n")
+        program.stdin.flush()
+        answer = json.loads(program.stdout.readline())
+        page.evaluate("(sdp) => window.bare.setRemoteDescription({ type: 'answer', sdp })", answer)
+        page.wait_for_function("() => window.bareFrames?.length > 5", timeout=20_000)
+        yield
+    finally:
+        program.stdin.close()
+        try:
+            program.wait(10)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            program.wait()
+        program.stdout.close()
+
+
+def offset_ms(page: Page) -> float:
+    """What has to be added to the page's times to make them monotonic ones of this process, by the quickest of many answers."""
+    best = (float("inf"), 0.0)
+    for _ in range(100):
+        before = time.monotonic_ns()
+        theirs = page.evaluate("() => performance.now()")
+        after = time.monotonic_ns()
+        best = min(best, ((after - before) / 1e6, (before + after) / 2e6 - theirs))
+    return best[1]
+
+
+def moment_of(cells: str) -> int | None:
+    """The moment that a frame shows; None where it cannot be read."""
+    values = tuple(map(int, cells))
+    moment = 0
+    for place in MOMENT_CELLS:
+        moment = moment << 1 | values[place]
+    return moment if cells_of(moment) == values else None
+
+
+def ages(frames: list[tuple[float, str]], offset: float) -> list[float]:
+    """How old each frame was when it was shown, milliseconds; those that cannot be read are left out."""
+    found: list[float] = []
+    for shown, cells in frames:
+        moment = moment_of(cells)
+        if moment is not None:
+            at_ns = round((shown + offset) * 1e6)
+            found.append((at_ns % 1_000_000) / 1e6 + (moment_ms(at_ns) - moment) % (1 << 24))
+    return found

@@ -1,0 +1,119 @@
+"""Many viewers of a stream, in a process of their own: they connect as browsers do, and count what comes.
+
+    python -m benchmarks.preview_viewers SERVICE STREAM… [--count N]
+
+SERVICE is the address of a service; viewers are spread over the streams. ``ready SECONDS`` is printed once all are connected. Each
+line on standard input is answered with the number of packets so far; its end ends all of them, with DELETE. Packets are counted as
+they come, and neither decrypted nor decoded, so that the viewers leave the machine to what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import threading
+import time
+import urllib.request
+from typing import Any
+
+from aioice import ice
+from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+
+AT_ONCE = 5
+"""viewers that connect at the same time"""
+CONNECT_S = 30.0
+_counted = 0
+_received = ice.StunProtocol.datagram_received
+
+
+def _count(self: ice.StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
+    global _counted  # noqa: PLW0603 - one number for all viewers, and the cheapest way to it
+    if 127 < data[0] < 192:
+        _counted += 1
+    else:
+        _received(self, data, addr)
+
+
+ice.StunProtocol.datagram_received = _count  # type: ignore[method-assign]
+
+
+class Viewer:
+    """One of them."""
+
+    def __init__(self, service: str, stream: str) -> None:
+        self._service = service
+        self._stream = stream
+        self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self._session = ""
+
+    async def connect(self) -> None:
+        """Returns when it is connected.
+
+        Raises:
+            OSError: the service refuses it.
+            TimeoutError: there was no way.
+        """
+        peer = self._peer
+        peer.addTransceiver("video", direction="recvonly")
+        peer.createDataChannel("viewer")
+        await peer.setLocalDescription(await peer.createOffer())
+        answer = await asyncio.to_thread(self._offer, peer.localDescription.sdp)
+        await peer.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+        async with asyncio.timeout(CONNECT_S):
+            while peer.connectionState != "connected":
+                await asyncio.sleep(0.02)
+
+    async def end(self) -> None:
+        """Say goodbye."""
+        await asyncio.to_thread(self._ask, "DELETE", self._session, None)
+        await self._peer.close()
+
+    def _offer(self, sdp: str) -> str:
+        answer = self._ask("POST", f"/api/v1/streams/{self._stream}/whep", sdp.encode())
+        self._session = answer[1]
+        return answer[0]
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> tuple[str, str]:
+        request = urllib.request.Request(self._service + path, body, {"Content-Type": "application/sdp"}, method=method)
+        with urllib.request.urlopen(request, timeout=CONNECT_S) as answer:
+            return answer.read().decode(), answer.headers.get("Location", "")
+
+
+async def watch(service: str, streams: list[str], count: int) -> None:
+    """Connect them all, and let them watch until standard input ends."""
+    loop = asyncio.get_running_loop()
+    viewers = [Viewer(service, streams[number % len(streams)]) for number in range(count)]
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def connect(viewer: Viewer) -> None:
+        async with room:
+            await viewer.connect()
+
+    began = time.monotonic()
+    await asyncio.gather(*map(connect, viewers))
+    print("ready", round(time.monotonic() - began, 2), flush=True)
+    ended = asyncio.Event()
+
+    def listen() -> None:
+        for _ in sys.stdin:
+            print(_counted, flush=True)
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=listen, name="listen", daemon=True).start()
+    await ended.wait()
+    await asyncio.gather(*(viewer.end() for viewer in viewers))
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("service")
+    parser.add_argument("stream", nargs="+")
+    parser.add_argument("--count", type=int, default=1)
+    args = parser.parse_args()
+    asyncio.run(watch(args.service, args.stream, args.count))
+
+
+if __name__ == "__main__":
+    main()
