@@ -284,9 +284,12 @@ def lane_of(name: str, engine: EchoEngine) -> Lane:
     return Lane(name, engine, Selector(confidence=0.1, iou=None))
 
 
+UNDECODED = ("not_referenced", "to_keyframe", "undecoded", "no_keyframe")
+
+
 def dropped(status: StreamStatus) -> int:
     """Frames that were decoded and gave no result."""
-    return sum(count for reason, count in status.dropped.items() if reason not in ("not_referenced", "to_keyframe", "undecoded"))
+    return sum(count for reason, count in status.dropped.items() if reason not in UNDECODED)
 
 
 Order = Callable[[Connection], Iterator[Frame] | None]

@@ -51,6 +51,42 @@ def test_one_array(detector: Detector, pictures: list[NDArray[np.uint8]]) -> Non
     assert same(detector(pictures[0]), found)
 
 
+def test_what_counts_is_chosen_as_on_the_command_line(
+    detector: Detector, pictures: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    region = tmp_path / "left.yaml"
+    region.write_text("units: relative\nlook: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]\n")
+    all_found = [found for found in detector(pictures) if len(found)]
+    middles = np.concatenate([(found.boxes[:, 0] + found.boxes[:, 2]) / 2 for found in all_found])
+    assert (middles < 320).any()
+    assert (middles > 320).any()
+    with Detector(device="cpu", region=region) as left:
+        kept = left(pictures)
+        assert all((found.boxes[:, 0] + found.boxes[:, 2] <= 640).all() for found in kept)
+        assert sum(map(len, kept)) == (middles <= 320).sum()
+    sides = np.concatenate([(found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) for found in all_found])
+    least = float(np.median(sides))
+    with Detector(device="cpu", min_size=least, per_class={"bicycle": 1.0}) as large:
+        kept = large(pictures)
+        assert 0 < sum(map(len, kept)) <= (sides >= least).sum()
+        assert "bicycle" not in {label for found in kept for label in found.labels}
+        with pytest.raises(UsageError, match="cycle"):
+            Detector(device="cpu", per_class={"cycle": 0.5})(pictures[0])
+        videos = [media.excerpt(110, 10, 640, 360), tmp_path / "other.mp4"]
+        videos[1].symlink_to(videos[0])
+        region.write_text("streams: {other: {units: relative, look: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}}\n")
+        rows = list(Pipeline(Detector(device="cpu", region=region)).run(*videos))
+    to_the_right = {row.stream for row in rows if (row.detections.boxes[:, [0, 2]].mean(axis=1) > row.size.width / 2).any()}
+    assert {row.stream for row in rows} - to_the_right == {"other"}
+
+
+def test_a_region_for_other_streams_only_is_told(tmp_path: Path) -> None:
+    region = tmp_path / "region.yaml"
+    region.write_text("streams: {yard: {look: [[[0, 0], [50, 0], [50, 50]]]}}\n")
+    with pytest.raises(UsageError, match="yard"):
+        Detector(device="cpu", region=region)(np.zeros((64, 64, 3), np.uint8))
+
+
 def test_a_path_and_a_pil_image_are_the_same_picture(
     detector: Detector, pictures: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:

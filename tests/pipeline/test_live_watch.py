@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.pipeline.live_fakes import Camera, HandClock, Rig, dropped, until
+from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError
 from vision_infer.pipeline.live_watch import LiveWatch
 from vision_infer.pipeline.live_worker import LiveWorker
@@ -50,6 +51,24 @@ def test_a_stream_stalls_after_five_intervals_and_at_least_a_second(interval_s: 
         _Watched(rig).look()
         assert rig.status().state is S.LIVE
         assert rig.states()[1:] == [S.LIVE, S.STALLED, S.LIVE]
+
+
+def test_a_stall_in_which_something_came_says_what_became_of_it() -> None:
+    clock = HandClock()
+    camera = Camera(0, clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera)
+        steady(rig, clock, camera, 3, 0.04)
+        camera.drop(DropReason.STALE, 2)
+        camera.drop(DropReason.LATE, 7)
+        until(lambda: rig.status().dropped.get("late") == 7, "the drops")
+        clock.move(3)
+        _Watched(rig).look()
+        assert rig.status().reason == "no frame for 3.0 s: 9 came and gave none, most of them late"
+        rig.give(camera)
+        clock.move(2)
+        _Watched(rig).look()
+        assert rig.status().reason == "no frame for 2.0 s"
 
 
 def test_what_does_not_run_does_not_stall() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -238,4 +239,5 @@ def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
     assert {row["engine"] for row in rows} == {"onnxruntime-cpu-fp32", "openvino-cpu-fp32"}
     assert rows[0]["engine"] == "onnxruntime-cpu-fp32"
     assert summary.engine == rows[-1]["engine"] == "openvino-cpu-fp32"
+    assert summary.frames_by_engine == Counter(row["engine"] for row in rows)
     assert summary.engine_reasons[-1] == "main: goes on with openvino-cpu-fp32: faster"

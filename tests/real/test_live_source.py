@@ -16,6 +16,7 @@ from tests.fault_proxy import FaultProxy
 from tests.live_reading import Reading
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.stream import live as live_module
 from vision_infer.stream.source import LiveOptions
 
 MOUNTS = (
@@ -195,12 +196,18 @@ def test_a_size_that_changes_is_followed(server: RtspServer) -> None:
     assert reading.report.gaps == 0
 
 
-def test_key_frames_only(server: RtspServer) -> None:
-    with Reading(server.url("/clock"), LiveOptions(keyframes_only=True)) as reading:
+def test_key_frames_only(server: RtspServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "_RARE_KEYS_NS", 500_000_000)
+    only = LiveOptions(keyframes_only=True)
+    with Reading(server.url("/clock"), only) as reading, Reading(server.url("/long"), only) as rare:
+        Reading.wait_for_each((reading, rare), 2)
         reading.wait_for_frames(5)
         assert reading.dropped(DropReason.UNDECODED) >= 30
+        assert reading.dropped(DropReason.NO_KEYFRAME) < 30, "but for those before the first"
+        assert rare.dropped(DropReason.NO_KEYFRAME) >= 30, "where they are further apart"
     times = [got.frame.pts_s or 0.0 for got in reading.got[1:]]
-    assert all(abs(later - earlier - 1 / 3) < 0.1 for earlier, later in itertools.pairwise(times))
+    apart = [(later - earlier) * 3 for earlier, later in itertools.pairwise(times)]
+    assert all(round(thirds) >= 1 and abs(thirds - round(thirds)) < 0.3 for thirds in apart), "one may have come too late"
 
 
 def test_frames_that_nobody_needs_are_left_out() -> None:
@@ -256,6 +263,17 @@ def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
     for reading in both:
         assert all(got.true_age_ms < 500 + 100 for got in reading.got), "max_age_s, and what decoding and noise take"
         assert reading.report.gaps == 0
+
+
+def test_pictures_that_are_all_too_old_are_told_apart_from_a_burst(server: RtspServer) -> None:
+    """No picture is younger than a millisecond: at first that may be what a stall has left behind."""
+    with Reading(server.url("/clock"), LiveOptions(max_age_s=0.001, stall_timeout_s=1)) as reading:
+        error = reading.wait_for_end()
+        assert isinstance(error, StreamError)
+        assert "late, and stay so" in told(error)
+        assert not reading.got
+        assert reading.dropped(DropReason.STALE) > 5
+        assert reading.dropped(DropReason.LATE) > 5
 
 
 def test_packets_without_a_picture_are_noticed(server: RtspServer) -> None:

@@ -16,9 +16,12 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     console.print(_stages(summary))
     per_frame = 1000 * summary.cpu_seconds / summary.frames if summary.frames else 0.0
     every = f" of {summary.decoded} decoded" if summary.decoded != summary.frames else ""
+    engines = summary.engine
+    if len(summary.frames_by_engine) > 1:
+        engines = ", then ".join(f"{engine} ({count})" for engine, count in summary.frames_by_engine.items())
     console.print(
         f"{summary.frames} frames{every} in {summary.seconds:.2f} s = {summary.fps:.1f} fps, {summary.detections} detections, "
-        f"{summary.model} on {summary.engine}",
+        f"{summary.model} on {engines}",
         soft_wrap=True,
     )
     for reason in summary.engine_reasons:

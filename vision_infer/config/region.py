@@ -148,7 +148,8 @@ def _check_use(region: RegionFile, where: str, streams: list[str]) -> None:
     if region.everywhere and not any(name in region.streams for name in streams):
         name = next(iter(region.streams))
         near = difflib.get_close_matches(name, streams, 1, 0.5) or streams[:3]
-        raise UsageError(f"{where}: none of its streams is in this run, such as {name!r}", f"there are {', '.join(near)}")
+        hint = f"there are {', '.join(near)}" if near else "give look or ignore for all pictures"
+        raise UsageError(f"{where}: none of its streams is in this run, such as {name!r}", hint)
 
 
 def _flat(polygon: tuple[tuple[float, float], ...]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.analyze.describe import TOP
+from vision_infer.analyze.region import Filter
 from vision_infer.analyze.select import select
+from vision_infer.config.region import read_region
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
@@ -66,6 +68,9 @@ class Detector:
         confidence: least score; default: the card's.
         iou: overlap above which NMS drops the worse box; default: the card's.
         classes: labels that count; default: all.
+        per_class: least score of single labels, higher or lower than ``confidence``: ``{"person": 0.5}``.
+        min_size: least width and height of a box, pixels of the picture.
+        region: file of polygons in which we look and that we ignore, YAML; a ``Pipeline`` takes those of single streams too.
         device: ``cpu``, ``cuda:N`` or ``auto``.
         engine: ``auto`` or the name of an engine.
         threads: CPU threads for each picture; default: all CPUs, for the shortest wait.
@@ -79,6 +84,9 @@ class Detector:
         confidence: float | None = None,
         iou: float | None = None,
         classes: Sequence[str] | None = None,
+        per_class: Mapping[str, float] | None = None,
+        min_size: float = 0.0,
+        region: str | PathLike[str] | None = None,
         device: str = "auto",
         engine: str = "auto",
         threads: int | None = None,
@@ -91,6 +99,9 @@ class Detector:
             confidence=confidence,
             iou=iou,
             classes=None if classes is None else tuple(classes),
+            per_class=dict(per_class or {}),
+            min_size=min_size,
+            region=None if region is None else Path(region),
             device=device,
             engine=engine,
             threads=threads,
@@ -98,6 +109,7 @@ class Detector:
         self.path = resolve_model(self.settings.model, model_dir)
         self._engine: Engine | None = None
         self._lane: Lane | None = None
+        self._keep: Filter | None = None
         self._lock = threading.Lock()
 
     @overload
@@ -128,11 +140,17 @@ class Detector:
         with self._lock:
             lane = self._open()
             starts = range(0, len(pictures), lane.engine.batch_sizes[-1])
-            return [detections for start in starts for detections in _detect(lane, pictures, start)]
+            found = (detections for start in starts for detections in _detect(lane, pictures, start))
+            keep = self._keep
+            if keep is None:
+                return list(found)
+            return [keep(detections, picture.size) for detections, picture in zip(found, pictures, strict=True)]
 
     def _open(self) -> Lane:
         if self._lane is None:
             settings = self.settings
+            if settings.min_size or settings.region is not None:
+                self._keep = Filter(settings.min_size, None if settings.region is None else read_region(settings.region, ()))
             alone = settings.model_copy(update={"workers": 1, "threads": settings.threads or available_cpus()})
             self._engine = open_engine(self.path, engine_request(alone))
             card = self._engine.card
@@ -202,6 +220,7 @@ class Pipeline:
         if not found.specs:
             raise found.errors[0] if found.errors else UsageError("no source was given", "call run('video.mp4')")
         settings = self.settings
+        region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
         with ExitStack() as engines:
             lane = make_lane(engines.enter_context(open_engine(self.detector.path, engine_request(settings))), settings)
             lanes = [lane]
@@ -212,7 +231,7 @@ class Pipeline:
             channel = ResultChannel()
             supervisor = make_supervisor(lanes, len(found.specs), [channel], self._hook)
             for spec in found.specs:
-                supervisor.add(stream_command(spec, lane, settings))
+                supervisor.add(stream_command(spec, lane, settings, region))
             waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
             waiter.start()
             try:

@@ -89,6 +89,7 @@ class Completion:
             record.drop(DropReason.HOOK, frame)
             return None
         record.results += 1
+        record.by_engine[engine.name] = record.by_engine.get(engine.name, 0) + 1
         record.detections += len(result.detections)
         if record.live is not None and trace.captured_ns:
             result = replace(result, live=self._live_account(record.live, trace))

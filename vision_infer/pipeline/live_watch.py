@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.live_worker import LiveWorker
 from vision_infer.pipeline.status import StreamState
 
@@ -63,7 +64,7 @@ class LiveWatch:
                 continue
             silent_ns = now - last
             if silent_ns > max(LEAST_STALL_NS, STALL_INTERVALS * live.interval_ns):
-                self._stalled(worker, f"no frame for {silent_ns / 1e9:.1f} s")
+                self._stalled(worker, f"no frame for {silent_ns / 1e9:.1f} s{_left_out(live.left_out.copy())}")
 
     def end(self) -> None:
         """Look no more."""
@@ -75,3 +76,11 @@ class LiveWatch:
                 self.look()
             except Exception:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
                 _log.exception("the watch over live streams met something unexpected, and goes on")
+
+
+def _left_out(counts: Mapping[DropReason, int]) -> str:
+    """What came meanwhile, and was of no use."""
+    if not counts:
+        return ""
+    reason = max(counts, key=lambda one: counts[one])
+    return f": {sum(counts.values())} came and gave none, most of them {reason.value}"

@@ -182,6 +182,7 @@ class LiveWorker:
                     self.record.info = source.info
                     self.live.last_frame_ns = None
                 taken.frame(frame, source, end)
+                self.live.left_out.clear()
                 if first or self.record.state is StreamState.STALLED:
                     first = False
                     self._tell(StreamState.LIVE)
@@ -194,8 +195,9 @@ class LiveWorker:
         with self._own:
             if not self._gone:
                 self.record.drop(reason, count=count)
-                if reason is DropReason.STALE:
+                if reason in (DropReason.STALE, DropReason.LATE):
                     self.record.decoded += count
+                self.live.left_out[reason] = self.live.left_out.get(reason, 0) + count
                 self.live.thread_ns = time.thread_time_ns()
 
     def _take(self, frame: Frame) -> None:

@@ -27,7 +27,7 @@ from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
 from vision_infer.pipeline.outputs import OutputOptions, OutputPlan, check_task, open_sink, plan_outputs
 from vision_infer.pipeline.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
 from vision_infer.pipeline.status import StreamRecord, StreamState, StreamStatus
-from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, source_summary
+from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, frames_by_engine, source_summary
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.pipeline.upgrade import LaneOpening
 from vision_infer.sink.csv_rows import CsvSink
@@ -307,6 +307,7 @@ def _run(
         ),
         model=engine.card.name,
         engine=engine.name,
+        frames_by_engine=frames_by_engine(records),
         outputs=tuple(dict.fromkeys(one.path for one in written)),
         encoders={one.path: one.how for one in written if one.how},
         exit_status=max((error.exit_status for error in (*job.found.errors, *_errors(records))), default=0),

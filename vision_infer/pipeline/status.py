@@ -64,6 +64,8 @@ class LiveRecord:
     """how often the source was opened"""
     last_frame_ns: int | None = None
     """when the last frame was decoded, monotonic"""
+    left_out: dict[DropReason, int] = field(default_factory=dict)
+    """frames that the source has left out since the last that it gave"""
     interval_ns: float = 0.0
     """between frames, about; 0 before the second"""
     clock: str | None = None
@@ -100,6 +102,8 @@ class StreamRecord:
     results: int = 0
     """frames inferred and emitted"""
     detections: int = 0
+    by_engine: dict[str, int] = field(default_factory=dict)
+    """results by the engine that they are of: a better one may be swapped in"""
     report: ReadReport = field(default_factory=ReadReport)
     """what was lost while it was read"""
     unreadable: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +40,7 @@ class RunSummary:
     sources: tuple[dict[str, Any], ...]
     model: str
     engine: str
+    """the last one"""
     outputs: tuple[str, ...]
     padded: int
     """places of batches that were wasted"""
@@ -46,6 +48,8 @@ class RunSummary:
     """it was stopped before its end"""
     encoders: dict[str, str] = field(default_factory=dict)
     """for each annotated video the encoder that made it"""
+    frames_by_engine: dict[str, int] = field(default_factory=dict)
+    """more than one where a better engine was swapped in"""
     engine_reasons: tuple[str, ...] = ()
     """why it is this engine, and what took longer than usual to open it; a line each"""
     exit_status: int = 0
@@ -78,6 +82,7 @@ class RunSummary:
             "sources": list(self.sources),
             "model": self.model,
             "engine": self.engine,
+            "frames_by_engine": self.frames_by_engine,
             "engine_reasons": list(self.engine_reasons),
             "outputs": list(self.outputs),
             "encoders": self.encoders,
@@ -107,6 +112,15 @@ def bound_by(work: Work) -> str:
     }
     name, fraction = max(parts.items(), key=lambda part: part[1])
     return name if fraction >= BUSY_ENOUGH else "nothing"
+
+
+def frames_by_engine(records: Sequence[StreamRecord]) -> dict[str, int]:
+    """Results of all sources by the engine that they are of, in the order in which the engines came."""
+    counts: dict[str, int] = {}
+    for record in records:
+        for engine, count in record.by_engine.items():
+            counts[engine] = counts.get(engine, 0) + count
+    return counts
 
 
 def source_summary(record: StreamRecord) -> dict[str, Any]:

@@ -21,12 +21,20 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
         "the engine is busy: see its utilisation; lower fps of some streams, or take a cheaper engine",
     ),
     DropReason.OUTDATED.value: (
-        "they waited for the engine until they were older than max_age_s",
+        "they waited for the engine until they were older than max_age_ms",
         "the engine is overloaded: lower fps of some streams, or take a cheaper engine",
     ),
     DropReason.STALE.value: (
-        "they arrived or were decoded too late, older than max_age_s",
+        "they arrived or were decoded too late, older than max_age_ms",
         "the network or the decoder is too slow for the camera: look at the CPU, or detect on its smaller stream",
+    ),
+    DropReason.LATE.value: (
+        "all that came was too old, older than max_age_ms, for longer than a stall lasts",
+        "the network is too slow for the camera, or its clock is wrong: try clock: arrival, or its smaller stream",
+    ),
+    DropReason.NO_KEYFRAME.value: (
+        "keyframes_only is set, and the camera sent no key frame",
+        "let the camera send key frames more often, or turn keyframes_only off",
     ),
     DropReason.NOT_REFERENCED.value: (
         "decoding fell behind, and frames that no other needs were left out",

@@ -42,6 +42,8 @@ _READS_KEPT = 64
 _UNJUDGED_MOST = 3
 _STALE_STALLS = 2
 """a connection of which every picture has been too old for this many stall time-outs is dead too"""
+_RARE_KEYS_NS = 10_000_000_000
+"""cameras send a key frame each second or few; where none comes for so long, key frames alone give no results"""
 _PROGRESSIVE = 1
 """libavcodec's field orders: 0 is unknown, 1 progressive, the others interlaced"""
 _DROPS = {Action.SKIP: DropReason.NOT_REFERENCED, Action.DISCARD: DropReason.TO_KEYFRAME}
@@ -94,6 +96,8 @@ class LiveSource:
         self._unjudged: deque[Frame] = deque()
         """decoded before the age of anything was known, at most three"""
         self._stale_since: int | None = None
+        self._key_ns: int | None = None
+        """when the last key frame came, monotonic"""
         self._latest_s: float | None = None
         self._failing = False
         self._tap: PacketTap | None = None
@@ -158,9 +162,15 @@ class LiveSource:
         live = self.spec.live
         unneeded = (late or live.skip_nonref) and not_needed(self._codec, memoryview(packet))
         alone = every_picture_alone(self._codec)
-        if (live.keyframes_only and not packet.is_keyframe) or (live.skip_nonref and unneeded and not alone):
+        if live.keyframes_only and not packet.is_keyframe:
+            rare = self._key_ns is None or self._now() - self._key_ns > _RARE_KEYS_NS
+            self._leave_out(DropReason.NO_KEYFRAME if rare else DropReason.UNDECODED)
+            return
+        if live.skip_nonref and unneeded and not alone:
             self._leave_out(DropReason.UNDECODED)
             return
+        if packet.is_keyframe:
+            self._key_ns = self._now()
         action = self._backlog.packet(self._now(), age_ns, packet.is_keyframe or alone, unneeded, times.waited)
         if action in _DROPS:
             self._leave_out(_DROPS[action])
@@ -274,9 +284,10 @@ class LiveSource:
             self._stale_since = None
             yield frame
             return
-        self.report.drop(DropReason.STALE)
         self._stale_since = self._stale_since or now
-        if now - self._stale_since > _STALE_STALLS * self.spec.live.stall_timeout_s * SECOND:
+        stalls = (now - self._stale_since) / (self.spec.live.stall_timeout_s * SECOND)
+        self.report.drop(DropReason.LATE if stalls > 1 else DropReason.STALE)
+        if stalls > _STALE_STALLS:
             raise StreamError(
                 f"{self._shown}: pictures come {age_ns / SECOND:.1f} s late, and stay so",
                 "the network is too slow for it, or the camera's clock is wrong",
