@@ -2,8 +2,8 @@
 
     python -m benchmarks.preview [--only ROW] [--quick]
 
-Real cameras, the service as a process of its own, chromium without a window. Each row is measured beside its own control, and told
-with what must be. ``--only`` may be given several times.
+Real cameras, the service as a process of its own, chromium without a window. Each row is measured beside its own control where it
+has one, and told with what must be.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import preview_browser, preview_load
 from benchmarks.machine import describe_machine
+from benchmarks.preview_load import Length, Rows
 from benchmarks.verdict import Check, conclude
 from tests.cameras import missing
 
@@ -22,20 +23,18 @@ from tests.cameras import missing
 class Row(NamedTuple):
     """How a row is measured, and for how long."""
 
-    measure: Callable[[float, int], tuple[list[Check], list[dict[str, Any]]]]
-    seconds: float
-    """of each measurement"""
-    rounds: int
+    measure: Callable[[Length], Rows]
+    length: Length
 
 
 ROWS = {
-    "glass": Row(preview_browser.glass, 10, 3),
-    "first": Row(preview_browser.first, 12, 1),
-    "overlay": Row(preview_browser.overlay, 10, 1),
-    "loss": Row(preview_browser.loss, 15, 1),
-    "viewers": Row(preview_load.viewers, 8, 2),
-    "beside": Row(preview_load.beside, 12, 3),
-    "vanish": Row(preview_load.vanish, 0, 4),
+    "glass": Row(preview_browser.glass, Length(10, 3)),
+    "first": Row(preview_browser.first, Length(12, 1)),
+    "overlay": Row(preview_browser.overlay, Length(10, 1)),
+    "loss": Row(preview_browser.loss, Length(15, 1)),
+    "viewers": Row(preview_load.viewers, Length(8, 2)),
+    "beside": Row(preview_load.beside, Length(12, 3)),
+    "vanish": Row(preview_load.vanish, Length(0, 4)),
 }
 QUICK_S = 4.0
 
@@ -53,8 +52,8 @@ def main() -> int:
     measured: list[dict[str, Any]] = []
     for name in args.only or ROWS:
         row = ROWS[name]
-        seconds, rounds = (min(row.seconds, QUICK_S), 1) if args.quick else (row.seconds, row.rounds)
-        found, times = row.measure(seconds, rounds)
+        length = Length(min(row.length.seconds, QUICK_S), 1) if args.quick else row.length
+        found, times = row.measure(length)
         print(f"{name}:", *times, *found, sep="\n", flush=True)
         checks += found
         measured += [{"row": name, **one} for one in times]

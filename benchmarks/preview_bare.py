@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 import threading
+from typing import Any
 
 import av
 from aiortc import (
@@ -33,18 +34,18 @@ class Packets(MediaStreamTrack):
 
     def __init__(self, url: str) -> None:
         super().__init__()
-        self._queue: asyncio.Queue[av.Packet | None] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._read, args=(url,), name="read", daemon=True).start()
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        arguments = (url, asyncio.get_running_loop())
+        threading.Thread(target=self._read, args=arguments, name="read", daemon=True).start()
 
-    def _read(self, url: str) -> None:
+    def _read(self, url: str, loop: asyncio.AbstractEventLoop) -> None:
         with av.open(url, options=OPTIONS, timeout=(5, 5)) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.size:
-                    self._loop.call_soon_threadsafe(self._queue.put_nowait, packet)
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, None)
+                    loop.call_soon_threadsafe(self._queue.put_nowait, packet)
+        loop.call_soon_threadsafe(self._queue.put_nowait, None)
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> Any:
         """The next one."""
         packet = await self._queue.get()
         if packet is None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -16,10 +17,11 @@ from playwright.sync_api import Browser, Page, Route
 
 from benchmarks.inputs import ROOT
 from benchmarks.live_service import LiveService
+from benchmarks.preview_load import Length, Rows
 from benchmarks.verdict import Check, quantile
 from tests.browser.in_step import STEP_PX, off_its_object
 from tests.browser.square_network import write_square_network
-from tests.browser.watched import Watched, opened_browser, watched
+from tests.browser.watched import opened_browser, watched
 from tests.cameras import ClockMount, RtspServer
 from tests.lossy_relay import LossyRelay, Outage, without_candidates
 from vision_infer.core.time_code import (
@@ -89,9 +91,8 @@ async () => {
   };
   pc.addTransceiver('video', { direction: 'recvonly' });
   await pc.setLocalDescription();
-  if (pc.iceGatheringState !== 'complete') {
-    await new Promise((done) => pc.addEventListener('icegatheringstatechange', () => pc.iceGatheringState === 'complete' && done()));
-  }
+  const gathered = () => pc.iceGatheringState === 'complete';
+  if (!gathered()) await new Promise((done) => pc.addEventListener('icegatheringstatechange', () => gathered() && done()));
   return pc.localDescription.sdp;
 }
 """
@@ -111,9 +112,6 @@ _WAIT_FOR_CLICK = """
 }
 """
 
-Rows = tuple[list[Check], list[dict[str, Any]]]
-"""what must be, and what was measured each time"""
-
 
 @contextmanager
 def playing(mount: ClockMount, **stream: object) -> Iterator[tuple[LiveService, RtspServer, Browser]]:
@@ -126,11 +124,11 @@ def playing(mount: ClockMount, **stream: object) -> Iterator[tuple[LiveService, 
         yield service, cameras, stack.enter_context(opened_browser())
 
 
-def glass(seconds: float, rounds: int) -> Rows:
+def glass(length: Length) -> Rows:
     """Glass to glass, 640×360 at 30 pictures a second, beside a bare aiortc in the same page."""
     found: list[dict[str, Any]] = []
     with playing(ClockMount("/clock", 640, 360, 30)) as (service, cameras, browser):
-        for _ in range(rounds):
+        for _ in range(length.rounds):
             with watched(browser, service.url) as one:
                 one.page.add_init_script(_AT_ONCE)
                 page = one.open("stream/clock")
@@ -140,7 +138,7 @@ def glass(seconds: float, rounds: int) -> Rows:
                     page.evaluate("() => { window.ourFrames = window.readFrames(document.querySelector('.stage video')); }")
                     page.wait_for_timeout(SETTLE_S * 1000)
                     first = page.evaluate("() => [window.ourFrames.length, window.bareFrames.length]")
-                    page.wait_for_timeout(seconds * 1000)
+                    page.wait_for_timeout(length.seconds * 1000)
                     offset = offset_ms(page)
                     frames = page.evaluate("() => [window.ourFrames, window.bareFrames]")
                 ours, bare = (ages(seen[begin:], offset) for seen, begin in zip(frames, first, strict=True))
@@ -157,14 +155,14 @@ def glass(seconds: float, rounds: int) -> Rows:
     return checks, found
 
 
-def first(seconds: float, rounds: int) -> Rows:
+def first(length: Length) -> Rows:
     """From the click on a tile of the wall to the first picture of the camera's own view."""
     found: list[dict[str, Any]] = []
     for width, height in ((640, 360), (1920, 1080)):
         mount = ClockMount("/clock", width, height, 30, kbit_s=2000 if width == 640 else 4000)
         with playing(mount) as (service, _, browser), watched(browser, service.url) as one:
             took: list[float] = []
-            for turn in range(max(3, round(seconds))):
+            for turn in range(max(3, round(length.seconds))):
                 page = one.open()
                 one.wait(_PLAYS)
                 page.wait_for_timeout(37 * (turn % 27))  # at another place of the camera's group of pictures each time
@@ -179,7 +177,7 @@ def first(seconds: float, rounds: int) -> Rows:
     ], found
 
 
-def overlay(seconds: float, rounds: int) -> Rows:
+def overlay(length: Length) -> Rows:
     """How far a box is from its moving object in the picture that is displayed."""
     found: list[dict[str, Any]] = []
     with ExitStack() as stack:
@@ -193,18 +191,20 @@ def overlay(seconds: float, rounds: int) -> Rows:
                 service.configure({"streams": {"yard": {**stream, "model": str(model)}}})
                 service.wait_live(1)
                 with watched(browser, service.url) as one:
-                    frames = off_its_object(one, "yard", round(seconds * 30))
+                    frames = off_its_object(one, "yard", round(length.seconds * 30))
             errors = [abs(error) / STEP_PX for error, _ in frames if error is not None]
             boxed, exact = len(errors) / len(frames), sum(own for _, own in frames) / len(frames)
-            found.append({"fps": fps, "p50": quantile(errors, 0.5), "p95": quantile(errors, 0.95), "boxed": boxed, "exact": exact})
+            found.append(
+                {"fps": fps, "p50": quantile(errors, 0.5), "p95": quantile(errors, 0.95), "boxed": boxed, "exact": exact}
+            )
     checks = []
-    for one in found:
-        checks.append(Check(f"box off its object p95, {one['fps']} results/s", one["p95"], 1.0, "frames"))
-        checks.append(Check(f"frames with a box, {one['fps']} results/s", one["boxed"], 0.9, "of 1", at_most=False))
+    for rate in found:
+        checks.append(Check(f"box off its object p95, {rate['fps']} results/s", rate["p95"], 1.0, "frames"))
+        checks.append(Check(f"frames with a box, {rate['fps']} results/s", rate["boxed"], 0.9, "of 1", at_most=False))
     return checks, found
 
 
-def loss(seconds: float, rounds: int) -> Rows:
+def loss(length: Length) -> Rows:
     """A way on which 2 % of the packets are lost, and then one on which everything is, for a moment."""
     found: list[dict[str, Any]] = []
     random = Random(1)
@@ -220,7 +220,7 @@ def loss(seconds: float, rounds: int) -> Rows:
                 page.evaluate(_READER, list(_CODE))
                 page.evaluate("() => { window.ourFrames = window.readFrames(document.querySelector('.stage video')); }")
                 ends: list[float] = []
-                until = time.monotonic() + seconds
+                until = time.monotonic() + length.seconds
                 while time.monotonic() < until:
                     if kind == "outages":
                         ends.append(outage.begin(OUTAGE_S))
@@ -228,15 +228,16 @@ def loss(seconds: float, rounds: int) -> Rows:
                 offset = offset_ms(page)
                 shown = page.evaluate("window.ourFrames")
                 whole = [at + offset for at, cells in shown if moment_of(cells) is not None]
-                gaps = [after - before for before, after in zip(whole, whole[1:], strict=False)]
+                gaps = [after - before for before, after in pairwise(whole)]
                 back = [min((at for at in whole if at > 1e3 * end), default=float("inf")) / 1e3 - end for end in ends[:-1]]
                 found.append(
                     {"kind": kind, "carried": relay.carried, "lost": relay.lost, "frames": len(shown), "whole": len(whole)}
                     | {"longest_gap_s": max(gaps) / 1e3, "back_s": back}
                 )
     lossy, cut = found
+    lost = f"{lossy['lost']} of {lossy['carried']} packets lost"
     return [
-        Check(f"{lossy['lost']} of {lossy['carried']} packets lost: longest time without a new picture", lossy["longest_gap_s"], RECOVER_S, "s"),
+        Check(f"{lost}: longest without a new picture", lossy["longest_gap_s"], RECOVER_S, "s"),
         Check(f"all lost for {OUTAGE_S} s: until the next picture, the longest", max(cut["back_s"]), RECOVER_S, "s"),
     ], found
 

@@ -35,6 +35,16 @@ SETTLE_S = 3.0
 _NULL = {"engine": "null"}
 """an engine that computes nothing"""
 
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a row is measured."""
+
+    seconds: float
+    """each time"""
+    rounds: int
+
+
 Rows = tuple[list[Check], list[dict[str, Any]]]
 """what must be, and what was measured each time"""
 
@@ -110,16 +120,16 @@ def serving(mount: ClockMount | ReplayMount, **settings: object) -> Iterator[Liv
             yield service
 
 
-def viewers(seconds: float, rounds: int) -> Rows:
+def viewers(length: Length) -> Rows:
     """CPU of the service for each RTP packet and for each further viewer, 1080p at 30 pictures and 4 Mbit a second."""
     loads: list[Load] = []
     with serving(ReplayMount("/street", STREET_1080), **_NULL) as service:
-        for _ in range(rounds):
-            loads.append(_load(service, seconds, None, 0))
+        for _ in range(length.rounds):
+            loads.append(_load(service, length.seconds, None, 0))
             for count in COUNTS:
                 with Viewers(service, ["street"], count) as watching:
                     time.sleep(1.0)
-                    loads.append(_load(service, seconds, watching, count))
+                    loads.append(_load(service, length.seconds, watching, count))
     checks = []
     none = statistics.median(one.cores for one in loads if not one.viewers)
     for count in COUNTS:
@@ -127,7 +137,8 @@ def viewers(seconds: float, rounds: int) -> Rows:
         each = statistics.median((one.cores - none) / count for one in some)
         cost_us = statistics.median((one.cores - none) / one.packets_per_s * 1e6 for one in some)
         rate = statistics.median(one.packets_per_s / count for one in some)
-        checks.append(Check(f"core of a viewer, {count} of them ({cost_us:.0f} µs a packet, {rate:.0f}/s)", each, MOST_OF_A_CORE, "cores"))
+        what = f"core of a viewer, {count} of them ({cost_us:.0f} µs a packet, {rate:.0f}/s)"
+        checks.append(Check(what, each, MOST_OF_A_CORE, "cores"))
     return checks, [asdict(one) for one in loads]
 
 
@@ -156,7 +167,7 @@ class After:
     """from the moment when all vanished until the service had noticed the last"""
 
 
-def vanish(seconds: float, rounds: int) -> Rows:
+def vanish(length: Length) -> Rows:
     """Viewers that are killed, a hundred at a time, of a stream that is passed on and of one that is encoded."""
     found: list[After] = []
     began = time.monotonic()
@@ -169,7 +180,7 @@ def vanish(seconds: float, rounds: int) -> Rows:
             service.wait_live(2)
             time.sleep(SETTLE_S)
             before = (open_files(service.pid), threads(service.pid))
-            for _ in range(max(3, rounds)):
+            for _ in range(max(3, length.rounds)):
                 with Viewers(service, list(streams), VANISHING) as watching:
                     if _metric(service, "viewers") != VANISHING or _metric(service, "encoders") != 1:
                         raise RuntimeError("not all of them watch")
@@ -201,24 +212,25 @@ def _metric(service: LiveService, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
-def beside(seconds: float, rounds: int) -> Rows:
+def beside(length: Length) -> Rows:
     """The ages of results while ten watch, and while nobody does, in turns."""
     found: list[dict[str, Any]] = []
     mount = ReplayMount("/street", STREET_1080)
     with serving(mount) as service:
-        for turn in range(2 * rounds):
+        for turn in range(2 * length.rounds):
             count = 0 if turn % 2 == 0 else BESIDE
             if count:
                 with Viewers(service, ["street"], count) as watching:
                     time.sleep(1.0)
-                    found.append({"viewers": count, **_ages(service, seconds), "packets": watching.packets()})
+                    found.append({"viewers": count, **_ages(service, length.seconds), "packets": watching.packets()})
             else:
-                found.append({"viewers": 0, **_ages(service, seconds)})
-    none, some = (statistics.median(one["p95"] for one in found if bool(one["viewers"]) is watched) for watched in (False, True))
-    rate = [statistics.median(one["results_per_s"] for one in found if bool(one["viewers"]) is watched) for watched in (False, True)]
+                found.append({"viewers": 0, **_ages(service, length.seconds)})
+    none, some = ([one for one in found if bool(one["viewers"]) is watched] for watched in (False, True))
+    age_none, age_some = (statistics.median(one["p95"] for one in them) for them in (none, some))
+    rate_none, rate_some = (statistics.median(one["results_per_s"] for one in them) for them in (none, some))
     return [
-        Check(f"age p95 while {BESIDE} watch (nobody: {none:.1f} + 10 %)", some, none * LATER, "ms"),
-        Check("results a second / with nobody", rate[1] / rate[0], 0.9, "of 1", at_most=False),
+        Check(f"age p95 while {BESIDE} watch (nobody: {age_none:.1f} + 10 %)", age_some, age_none * LATER, "ms"),
+        Check("results a second / with nobody", rate_some / rate_none, 0.9, "of 1", at_most=False),
     ], found
 
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.preview_viewers SERVICE STREAM… [--count N]
 
-SERVICE is the address of a service; viewers are spread over the streams. ``ready SECONDS`` is printed once all are connected. Each
-line on standard input is answered with the number of packets so far; its end ends all of them, with DELETE. Packets are counted as
-they come, and neither decrypted nor decoded, so that the viewers leave the machine to what is measured.
+SERVICE is the address of a service; viewers are spread over the streams. ``ready SECONDS`` is printed once all are connected.
+Each line of standard input is answered with the number of packets so far; its end ends all of them, with DELETE. Packets are
+counted as they come, neither decrypted nor decoded, so that the viewers leave the machine to what is measured.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _received = ice.StunProtocol.datagram_received
 
 
 def _count(self: ice.StunProtocol, data: Any, addr: tuple[Any, ...]) -> None:
-    global _counted  # noqa: PLW0603 - one number for all viewers, and the cheapest way to it
+    global _counted
     if 127 < data[0] < 192:
         _counted += 1
     else:

@@ -1,4 +1,4 @@
-"""A way from the service to a WHEP player on which packets are lost: UDP through a relay that stands in the answer's candidates."""
+"""A way from the service to a WHEP player on which packets are lost: a UDP relay that stands in the answer's candidates."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from tests.serve_process import ServeProcess
 
 FRAMES = 150
 
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fps", [None, 5])
 def test_a_moving_box_sits_on_its_object(browser: Browser, tmp_path: Path, fps: int | None) -> None:
