@@ -1,4 +1,4 @@
-"""INT8: ranges by three methods, both forms, what is left alone, the layers that hurt, and the search of what to keep."""
+"""INT8: ranges by four methods, both forms, what is left alone, the layers that hurt, and the search of what to keep."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from tests.precision.tiny import CARD, frame_set, noise_frames, tiny_model, write_tiny
@@ -127,6 +128,38 @@ def test_entropy_is_not_min_max() -> None:
     one = {"x": Activations(float(values.min()), float(values.max()), values)}
     low, high = find_ranges(one, "entropy")["x"]
     assert high - low < 0.9 * (values.max() - values.min())
+
+
+def _error(values: NDArray[np.float32], ends: tuple[float, float], slope: float) -> float:
+    """Mean squared error of what 256 levels make of values, seen behind an activation function."""
+    low, high = ends
+    scale = (high - low) / 255
+    zero = round(-low / scale)
+    seen = (np.clip(np.rint(values / scale) + zero, 0, 255) - zero) * scale
+    behind, wanted = (np.where(one < 0, slope * one, one) for one in (seen, values))
+    return float(np.square(behind - wanted).mean())
+
+
+@pytest.mark.parametrize(("slope", "better", "cut"), [(0.0, 0.5, 0.2), (0.1, 0.9, 0.9), (1.0, 1.001, 1.0)])
+def test_squares_comes_nearest_to_the_values_behind_their_activation_function(slope: float, better: float, cut: float) -> None:
+    values = np.random.default_rng(0).normal(0, 1, 8000).astype(np.float32)
+    one = {"x": Activations(float(values.min()), float(values.max()), values, slope)}
+    errors = {method: _error(values, find_ranges(one, method)["x"], slope) for method in METHODS}
+    assert errors["squares"] <= 1.03 * min(errors.values())  # the ends are tried in steps
+    assert errors["squares"] <= better * errors["minmax"]
+    low, high = find_ranges(one, "squares")["x"]
+    assert 3 < high <= 1.0001 * values.max()
+    assert low >= 1.0001 * cut * values.min()  # what the function makes small needs fewer levels
+
+
+def test_which_tensors_an_activation_function_reads() -> None:
+    slopes = {name: ACTIVATIONS[name].slope for name in ("network/conv1", "network/conv2", "network/relu1", "network/leaky2")}
+    assert slopes == {
+        "network/conv1": 0.0,
+        "network/conv2": pytest.approx(0.1),
+        "network/relu1": 1.0,  # a convolution reads it
+        "network/leaky2": 1.0,
+    }
 
 
 def test_the_extremes_are_exact_whatever_the_sample() -> None:

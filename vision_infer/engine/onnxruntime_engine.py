@@ -166,6 +166,8 @@ def _load(path: Path, settings: OnnxRuntimeSettings, optimised: bytes | None = N
     options = onnxruntime.SessionOptions()
     if optimised is not None:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # What lay outside of the file does so still.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
     if write_to is not None:
         options.optimized_model_filepath = str(write_to)
     options.intra_op_num_threads = settings.threads

@@ -1,0 +1,85 @@
+"""Graphs of one network hold its weights once: the others read them in the first one's file, in every runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from tests.precision.tiny import SIDE, noise_frames, tiny_model
+from vision_infer.engine.engine_key import graph_sha256
+from vision_infer.engine.external_data import external_files
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.model.shared_weights import LEAST_BYTES, share_weights
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    """A graph, and one that reads its weights there."""
+    model = tiny_model()
+    grown = np.random.default_rng(0).normal(0, 0.1, (16, 8, 4, 4)).astype(np.float32)  # large enough to be worth sharing
+    for tensor in model.graph.initializer:
+        if tensor.name == "network/w3":
+            tensor.CopyFrom(numpy_helper.from_array(grown, tensor.name))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if node.name == "network/conv3" and attribute.name == "kernel_shape":
+                attribute.ints[:] = (4, 4)
+    first, second = tmp_path / "model.onnx", tmp_path / "model-other.onnx"
+    onnx.save(model, first)
+    onnx.save(share_weights(model, {first.name: first.read_bytes()}), second)
+    return first, second
+
+
+def scores(path: Path, request: EngineRequest) -> NDArray[np.float32]:
+    with open_engine(path, request, lambda _: None) as engine:
+        loan = engine.lend(1)
+        loan.slots[0].pixels[:] = noise_frames(1)[0]
+        found: NDArray[np.float32] = engine.collect(engine.submit(loan)).outputs["scores"]
+        return found
+
+
+def test_large_weights_are_read_where_they_are(pair: tuple[Path, Path]) -> None:
+    first, second = pair
+    assert second.stat().st_size < first.stat().st_size - 16 * 8 * 16 * 4 + 500
+    assert external_files(second) == (first,)
+    assert external_files(first) == ()
+    assert read_graph_facts(second) == read_graph_facts(first)
+    inside = {tensor.name for tensor in onnx.load(second, load_external_data=False).graph.initializer if tensor.raw_data}
+    assert "network/w3" not in inside
+    assert "network/w1" in inside, f"of less than {LEAST_BYTES} bytes"
+    whole = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(second).graph.initializer}
+    for tensor in onnx.load(first).graph.initializer:
+        np.testing.assert_array_equal(whole[tensor.name], numpy_helper.to_array(tensor))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_runtime_reads_them_kept_engines_too(pair: tuple[Path, Path], runtime: str, tmp_path: Path) -> None:
+    pytest.importorskip(runtime)
+    first, second = pair
+    wanted = scores(first, EngineRequest(runtime, "cpu", workers=1))
+    for folder in (None, tmp_path / "engines", tmp_path / "engines"):  # built, and loaded as it is kept
+        np.testing.assert_array_equal(scores(second, EngineRequest(runtime, "cpu", workers=1, engine_dir=folder)), wanted)
+
+
+def test_the_checksum_holds_what_lies_outside(pair: tuple[Path, Path]) -> None:
+    first, second = pair
+    before = graph_sha256(second)
+    content = bytearray(first.read_bytes())
+    content[-1] ^= 1
+    first.write_bytes(content)
+    assert graph_sha256(second) != before
+    first.unlink()
+    assert graph_sha256(second) != before
+
+
+def test_nothing_to_share() -> None:
+    model = tiny_model()
+    assert share_weights(model, {"other.onnx": bytes(SIDE)}) == model
