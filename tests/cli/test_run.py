@@ -161,3 +161,20 @@ def test_a_broken_source_costs_the_others_nothing(command: Command, short: Path,
     assert len(rows(tmp_path / "rows.jsonl")) == 30
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert [error.split(":")[1].strip() for error in errors] == ["broken.mp4", "gone.mp4"]
+
+
+def test_without_a_gpu_to_decode_on_the_cpu_does_and_it_is_said_in_a_line(
+    command: Command, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    found = {}
+    for decode, told in (("cpu", 0), ("auto", 0), ("nvdec", 1)):
+        done = command("run", short, "--out", f"{decode}.jsonl", "--decode", decode, "--device", "cpu", "--json", "--quiet")
+        assert done.returncode == 0
+        warnings = done.stderr.splitlines()
+        assert len(warnings) == told
+        (source,) = json.loads(done.stdout)["sources"]
+        assert (source["decoder"], len(source["warnings"])) == ("cpu", told)
+        found[decode] = [row["detections"] for row in rows(tmp_path / f"{decode}.jsonl")]
+    assert warnings[0].startswith(f"warning: {short}: is decoded on the CPU: FFmpeg cannot use cuda:0")
+    assert found["nvdec"] == found["cpu"] == found["auto"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,10 @@ Start = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Begin ther
 End = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="End there, exact to the frame.")]
 Fps = Annotated[float | None, typer.Option(metavar="F", help="Infer at most F frames a second of video.")]
 Keyframes = Annotated[bool, typer.Option("--keyframes", help="Decode and infer key frames only.")]
+Decode = Annotated[
+    Literal["auto", "cpu", "nvdec"],
+    typer.Option(metavar="auto|cpu|nvdec", help="Decode on the CPU or an NVIDIA GPU; auto: where pictures are inferred."),
+]
 MaxPixels = Annotated[int, typer.Option(min=1, metavar="N", help="Refuse pictures with more pixels.")]
 Model = Annotated[str, typer.Option(help="Name of a model, or a deployment graph (.onnx).")]
 ModelDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Your own models. Default: $VISION_INFER_HOME/models.")]

@@ -25,6 +25,7 @@ def run_command(
     every: options.Every = 1,
     fps: options.Fps = None,
     keyframes: options.Keyframes = False,
+    decode: options.Decode = "auto",
     max_pixels: options.MaxPixels = 100_000_000,
     model: options.Model = "nanodet-416",
     model_dir: options.ModelDir = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -24,6 +24,7 @@ class RunSettings(BaseModel):
     end: float | None = Field(default=None, gt=0, description="seconds from the stream's beginning")
     fps: float | None = Field(default=None, gt=0, description="infer so many frames a second at most")
     keyframes: bool = Field(default=False, description="decode and infer key frames only")
+    decode: Literal["auto", "cpu", "nvdec"] = Field(default="auto", description="where videos are decoded")
     max_pixels: int = Field(default=100_000_000, ge=1, description="larger pictures are refused")
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="name of a model, or a deployment graph (.onnx)")
     model_dir: Path | None = Field(default=None, description="folder of the user's models")

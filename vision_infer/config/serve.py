@@ -159,6 +159,11 @@ class StreamDefaults(_Settings):
     )
     best_effort: bool = Field(
         default=False,
+    decode: Literal["auto", "cpu", "nvdec"] = Field(
+        default="auto",
+        description="`nvdec`: on an NVIDIA GPU, and on the CPU where that cannot be, which is told; `auto`: on the GPU where its "
+        "pictures are inferred, else on the CPU",
+    )
         description="a stream over the API whose `fps` the machine cannot carry is made all the same, and gets what is left",
     )
     loop: bool = Field(default=False, description="a file begins again at its end; files only")

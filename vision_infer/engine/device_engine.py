@@ -98,6 +98,11 @@ class DeviceEngine:
         return self.card.input_size
 
     @property
+    def gpu(self) -> int:
+        """Where pictures may be already when they are written into a slot."""
+        return self.device.index
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The batch sizes that it runs, ascending; a batch between two of them is run as the larger."""
         return self._buffers.batch_sizes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,21 @@ class RawResults:
     """monotonic time at which the engine began with the batch"""
     ended_ns: int
     """monotonic time at which it was done"""
+
+
+@runtime_checkable
+class OnGpu(Protocol):
+    """An engine whose slots are in the memory of a GPU: :class:`vision_infer.core.picture.SurfaceSlot`."""
+
+    @property
+    def gpu(self) -> int:
+        """Which, as CUDA counts them."""
+        ...
+
+
+def gpu_of(engine: object) -> int | None:
+    """The GPU on which an engine takes pictures; None: it takes them from host memory."""
+    return engine.gpu if isinstance(engine, OnGpu) else None
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.geometry import Size, best_input
-from vision_infer.engine.engine import Engine
+from vision_infer.engine.engine import Engine, gpu_of
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.status import LaneStatus, lane_status_of
@@ -76,6 +76,10 @@ class LaneTable:
         a few between the engine and the sinks."""
         engines = [lane.engine for lane in self.of_group(group)]
         return 4 + 2 * max(engine.in_flight * engine.batch_sizes[-1] for engine in engines)
+
+    def gpu(self, group: str) -> int | None:
+        """The GPU whose engines take pictures that are there already; None where pictures are taken from host memory."""
+        return next((gpu_of(lane.engine) for lane in self.of_group(group)), None)
 
     def chooser(self, group: str) -> Callable[[Size], str]:
         """Says to which lane of a group a picture of a size goes."""

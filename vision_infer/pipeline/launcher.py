@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
@@ -65,7 +65,7 @@ class Launcher:
         return StreamWorker(
             record,
             command,
-            lambda stopping: self.open_stream(command.source, self.decode_threads, stopping),
+            lambda stopping: self._open(command.source, command.lane, stopping),
             lambda source: self._opened(source, command, record, window),
             self.dispatch,
             self.messages,
@@ -86,7 +86,7 @@ class Launcher:
             record,
             live,
             command,
-            lambda stopping: self.open_stream(command.source, self.decode_threads, stopping),
+            lambda stopping: self._open(command.source, live.lane, stopping),
             self.streams.set_if_there,
             self.dispatch,
             self.messages,
@@ -94,6 +94,10 @@ class Launcher:
             window,
             self.lanes.chooser(command.lane),
         )
+
+    def _open(self, source: SourceSpec, lane: str, stopping: threading.Event) -> Source:
+        """Open a source; its pictures are decoded where those of its lane are inferred, as far as it leaves that open."""
+        return self.open_stream(replace(source, gpu=self.lanes.gpu(lane)), self.decode_threads, stopping)
 
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -27,6 +28,8 @@ GOOD_NS = 5_000_000_000
 """a connection that gave frames for so long was a good one: the next wait is a first one"""
 
 Opener = Callable[[threading.Event], Source]
+_log = logging.getLogger("vision_infer.stream")
+
 Tell = Callable[[StreamRecord, StreamState, str], None]
 
 
@@ -269,6 +272,10 @@ class _Taken:
 def _pacer(command: AddStream) -> Pacer | None:
     return None if command.fps is None else Pacer(command.fps)
 
+        for text in report.warnings:
+            if text not in record.report.warnings:
+                record.report.warn(text)
+                _log.warning("%s: %s", record.name, text)
 
 def _text(failure: StreamError | None) -> str:
     return "the server ended the stream" if failure is None else redact(str(failure))

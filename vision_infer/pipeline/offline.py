@@ -220,7 +220,7 @@ def stream_command(
     """The command that adds a source to a run with these settings."""
     engine = lane.engine
     return AddStream(
-        spec,
+        replace(spec, decode=settings.decode),
         lane.group,
         outputs,
         settings.every,
@@ -377,6 +377,7 @@ def _unread(name: str, source: str, state: str) -> dict[str, object]:
         "damaged": 0,
         "warnings": [],
         "dropped": {},
+        "decoder": None,
         "hook_errors": 0,
         "error": None,
     }

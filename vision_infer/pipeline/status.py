@@ -203,6 +203,12 @@ class StreamStatus:
     size: tuple[int, int] | None = None
     """width and height of the source picture; None until it is known"""
     codec: str | None = None
+    decoder: str | None = None
+    """what decodes it: ``cpu``, or ``cuda:0``; None until it is open"""
+    decoder_bytes: int | None = None
+    """about what its decoder takes of a GPU's memory; None: it is decoded on the CPU"""
+    warnings: tuple[str, ...] = ()
+    """what should be known of it, a line each"""
     reconnects: int = 0
     """connections after the first"""
     last_frame_ns: int | None = None
@@ -300,6 +306,9 @@ def status_of(record: StreamRecord) -> StreamStatus:
         since_wall_ns=record.since_wall_ns,
         size=(info.size.width, info.size.height) if info and info.size else None,
         codec=info.codec if info else None,
+        decoder=info.decoder if info else None,
+        decoder_bytes=info.decoder_bytes if info else None,
+        warnings=tuple(record.report.warnings),
     )
 
 

@@ -77,7 +77,7 @@ class StreamWorker:
                 try:
                     self._read(source, pass_others)
                 finally:
-                    self.record.report = source.report
+                    self.record.report, self.record.info = source.report, source.info
         except StreamError as failure:
             error = failure
         except Exception as failure:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there

@@ -137,6 +137,7 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
         "gap_times": [list(gap) for gap in record.report.gap_times],
         "damaged": record.report.damaged,
         "warnings": list(record.report.warnings),
+        "decoder": status.decoder,
         "dropped": status.dropped,
         "hook_errors": record.hook_errors,
         "error": status.error if status.state is StreamState.FAILED else None,

@@ -47,6 +47,9 @@ class StreamStatusAnswer(_Answer):
     error: str | None
     size: PictureSize | None = Field(description="of its pictures; null until they are known")
     codec: str | None
+    decoder: str | None = Field(description="what decodes it: cpu, or cuda:0; null until it is open")
+    decoder_bytes: int | None = Field(description="about what its decoder takes of a GPU's memory; null on the CPU")
+    warnings: list[str] = Field(description="what should be known of it, such as why a GPU does not decode it")
     frame_rate: float | None = Field(description="of the source, frames a second")
     clock: str | None = Field(description="how the time of capture is known: arrival, camera or playout")
     clock_offset_ms: float | None = Field(description="how far the camera's own clock is behind ours")
@@ -177,6 +180,9 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
         error=None if status.error is None else redact(status.error),
         size=None if status.size is None else PictureSize(width=status.size[0], height=status.size[1]),
         codec=status.codec,
+        decoder=status.decoder,
+        decoder_bytes=status.decoder_bytes,
+        warnings=[redact(text) for text in status.warnings],
         frame_rate=status.frame_rate,
         clock=status.clock,
         clock_offset_ms=status.clock_offset_ms,

@@ -83,4 +83,4 @@ def live_source(name: str, url: str, settings: StreamSettings, allow_networks: t
         assemble=settings.assemble,
         allow_networks=allow_networks,
     )
-    return SourceSpec(name, "live", (url,), live=live)
+    return SourceSpec(name, "live", (url,), live=live, decode=settings.decode)

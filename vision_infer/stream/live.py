@@ -29,10 +29,10 @@ from vision_infer.stream.capture_clock import SECOND, CaptureClock, PacketTimes,
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live_packets import LivePackets
 from vision_infer.stream.nal_units import every_picture_alone, not_needed
+from vision_infer.stream.nvdec import Decoding
 from vision_infer.stream.open_live import raise_live_error
-from vision_infer.stream.open_video import too_many_pixels
+from vision_infer.stream.open_video import reason, too_many_pixels
 from vision_infer.stream.orientation import Orientations
-from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.playout import Playout
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
@@ -50,7 +50,7 @@ _DROPS = {Action.SKIP: DropReason.NOT_REFERENCED, Action.DISCARD: DropReason.TO_
 
 
 class LiveSource:
-    """One connection to a live source, decoded in software.
+    """One connection to a live source.
 
     The decoder has no frame threads: each would hold back a frame. Slices are decoded in parallel where the camera makes them.
 
@@ -77,13 +77,14 @@ class LiveSource:
         self._max_age_ns = round(spec.live.max_age_s * SECOND)
         self._log = SourceLog(spec.name)
         try:
-            self._packets = LivePackets(spec, stopping, clock, self._log)
+            self._decoding = Decoding(spec, self.report)
+            self._packets = LivePackets(spec, stopping, clock, self._log, self._decoding.hwaccel)
         except BaseException:
             self._log.close()
             raise
         self._set_decoder()
         opened = self._packets.opened
-        self.info = _info(opened.stream)
+        self.info = self._with_decoder(_info(opened.stream))
         interval_ns = self._packets.interval_ns
         self._playout = Playout(interval_ns) if opened.paced else None
         self._times = CaptureClock(spec.live.clock, opened.held, interval_ns) if opened.timed else UntimedClock()
@@ -146,6 +147,7 @@ class LiveSource:
             context.skip_frame = "NONKEY"
         elif live.skip_nonref:
             context.skip_frame = "NONREF"
+        self._decoding.opened(context)
 
     def _packet(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         if not packet.size:  # the end: the decoder gives what it still holds
@@ -255,9 +257,9 @@ class LiveSource:
         trace.decode_start_ns, trace.decode_end_ns = read_ns, self._now()
         pts_s = self._latest_s = None if pts_ns is None else pts_ns / SECOND
         self.report.damaged += picture.is_corrupt
+        shown = self._decoding.picture(picture, self._orientations.of(picture))
         self._follow(picture)
         index, self._index = self._index, self._index + 1
-        shown = VideoPicture(picture, self._orientations.of(picture))
         return Frame(self.spec.name, index, pts_s, shown, trace, damaged=picture.is_corrupt)
 
     def _follow(self, picture: av.VideoFrame) -> None:
@@ -266,6 +268,11 @@ class LiveSource:
         interlaced = self.info.interlaced or picture.interlaced_frame
         if size != self.info.size or interlaced != self.info.interlaced:
             self.info = replace(self.info, size=size, interlaced=interlaced)
+        if self._decoding.where != self.info.decoder:
+            self.info = self._with_decoder(self.info)
+
+    def _with_decoder(self, info: StreamInfo) -> StreamInfo:
+        return replace(info, decoder=self._decoding.where, decoder_bytes=self._decoding.bytes)
 
     def _judge(self) -> Iterator[Frame]:
         """Yield the frames whose age was not known, once it is known, and they are young."""
@@ -298,6 +305,10 @@ class LiveSource:
         if self._log.said("max pixel count"):
             raise too_many_pixels("pictures", self.spec.read, self._shown) from None
         if not isinstance(error, av.error.InvalidDataError):
+            if self._decoding.failed(reason(error)):
+                raise StreamError(
+                    f"{self._shown}: the GPU's decoder failed", "the CPU decodes it from the next connection on"
+                ) from None
             raise_live_error(error, self._shown, self._log, self.spec.live, doing="decoding stopped")
         if not self._failing:
             self._failing = True

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import cast
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -41,14 +42,18 @@ class LivePackets:
         stopping: no further packet is read once it is set.
         clock: monotonic and wall time.
         log: of the source.
+        hwaccel: what decodes it; None: the CPU.
 
     Raises:
         StreamError: it cannot be opened; RefusedError where it was refused.
     """
 
-    def __init__(self, spec: SourceSpec, stopping: threading.Event, clock: Clock, log: SourceLog) -> None:
+    def __init__(
+        self, spec: SourceSpec, stopping: threading.Event, clock: Clock, log: SourceLog, hwaccel: HWAccel | None = None
+    ) -> None:
         self.spec = spec
-        self.opened: Opened = open_live(spec, log)
+        self._hwaccel = hwaccel
+        self.opened: Opened = open_live(spec, log, hwaccel)
         self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
         self.shift_ns = 0
         """added to the times of packets and pictures: where a file begins again, they go on"""
@@ -123,7 +128,7 @@ class LivePackets:
         self._pictures = 0
         end_ns = self._latest_ns + (self.interval_ns or SECOND // 25)
         self.close()
-        self.opened = open_live(self.spec, self._log)
+        self.opened = open_live(self.spec, self._log, self._hwaccel)
         stream = self.opened.stream
         self.shift_ns = 0
         self.shift_ns = end_ns - (self._ns(stream.time_base, stream.start_time) or 0)

@@ -16,6 +16,7 @@ from av.video.codeccontext import VideoCodecContext
 
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.picture import Slot, Surface, SurfaceSlot
+from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.orientation import UPRIGHT, Orientation
 from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.source import ReadReport, SourceSpec
@@ -27,8 +28,8 @@ _SURFACES = 20
 _CONTEXT_BYTES = 40_000_000
 """what a decoder takes besides its pictures, about"""
 _MOST_GIVEN_UP = 1000
-_given_up: OrderedDict[str, str] = OrderedDict()
-"""why streams are decoded on the CPU from now on, by name"""
+_given_up: OrderedDict[tuple[str, str], str] = OrderedDict()
+"""why streams are decoded on the CPU from now on, by name and source"""
 _log = logging.getLogger("vision_infer.stream")
 
 
@@ -46,6 +47,11 @@ class NvdecPicture(VideoPicture):
     def __init__(self, frame: av.VideoFrame, orientation: Orientation, gpu: int) -> None:
         super().__init__(frame, orientation)
         self._gpu = gpu
+
+    @property
+    def upright(self) -> None:
+        """Nobody else has a use for the decoder's frame as it is."""
+        return
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """On the GPU where the slot is there; else it is copied to the host, and goes the way of other pictures."""
@@ -68,6 +74,14 @@ class NvdecPicture(VideoPicture):
         )
 
 
+class _Heard(SourceLog):
+    """Keeps what FFmpeg says to itself: it is no error of the source."""
+
+    def take(self, level: int, text: str) -> None:  # noqa: ARG002
+        """Keep a line."""
+        self.recent.append(text)
+
+
 class Decoding:
     """Where one connection's pictures are decoded.
 
@@ -80,42 +94,56 @@ class Decoding:
         self._spec = spec
         self._report = report
         self._gpu = wanted_gpu(spec)
-        problem = problem_of(spec)
-        if problem:
-            self._without(problem)
         self._decoded = False
+        self.hwaccel: HWAccel | None = None
+        """what FFmpeg is told when the source is opened; None: decode on the CPU"""
+        self.bytes: int | None = None
+        """about what the decoder takes of the GPU's memory, without the pictures that are on their way; None: it is on the CPU"""
+        if self._gpu is not None:
+            problem = _problem(spec, self._gpu)
+            if problem:
+                self._without(problem)
+            else:
+                self.hwaccel = _hwaccel(self._gpu)
 
-    def opened(self, context: VideoCodecContext) -> int | None:
-        """Tell what the decoder of an opened source takes of the GPU's memory; returns it, bytes, or None: it is on the CPU."""
+    @property
+    def where(self) -> str:
+        """``cpu``, or ``cuda:0``"""
+        return "cpu" if self._gpu is None else f"cuda:{self._gpu}"
+
+    def opened(self, context: VideoCodecContext) -> None:
+        """The source is open, and nothing decoded yet."""
         if self._gpu is None:
-            return None
+            return
         if not context.is_hwaccel:
             self._without(f"this FFmpeg has no decoder of {context.name} on a GPU")
-            return None
+            return
         context.thread_count = 1  # threads would each want surfaces of their own, and have nothing to do
-        taken = decoder_bytes(context.width, context.height, "10" in (context.pix_fmt or ""))
-        _log.info("%s: is decoded by cuda:%d, and takes about %d MB of its memory", self._spec.name, self._gpu, taken // 10**6)
-        return taken
+        self.bytes = decoder_bytes(context.width, context.height, "10" in f"{context.profile}")
+        megabytes = round(self.bytes / 1e6)
+        _log.info("%s: is decoded by %s, and takes about %d MB of its memory", self._spec.name, self.where, megabytes)
 
     def picture(self, frame: av.VideoFrame, orientation: Orientation) -> VideoPicture:
         """A decoded frame as a picture."""
-        if self._gpu is not None and frame.format.name == "cuda":
+        if frame.format.name == "cuda":
             self._decoded = True
-            return NvdecPicture(frame, orientation, self._gpu)
-        if self._gpu is not None and not self._decoded:
-            self._without("this GPU does not decode its codec, profile or size")
+            return NvdecPicture(frame, orientation, wanted_gpu(self._spec) or 0)
+        if self._gpu is not None:
+            self._without("this GPU does not decode its codec, profile or size, or has no memory for it")
         return VideoPicture(frame, orientation)
 
     def failed(self, reason: str) -> bool:
         """A packet could not be decoded: whether to open the source again, for it is decoded on the CPU from now on."""
         if self._gpu is None or self._decoded:
             return False
-        give_up(self._spec, reason)
         self._without(f"the GPU's decoder failed: {reason}")
+        _given_up[_key(self._spec)] = f"the GPU's decoder failed before: {reason}"
+        if len(_given_up) > _MOST_GIVEN_UP:
+            _given_up.popitem(last=False)
         return True
 
     def _without(self, problem: str) -> None:
-        self._gpu = None
+        self._gpu = self.hwaccel = self.bytes = None
         self._report.warn(f"is decoded on the CPU: {problem}")
 
 
@@ -126,38 +154,33 @@ def wanted_gpu(spec: SourceSpec) -> int | None:
     return (spec.gpu or 0) if spec.decode == "nvdec" else spec.gpu
 
 
-def hwaccel_of(spec: SourceSpec) -> HWAccel | None:
-    """What FFmpeg is told when the source is opened."""
-    gpu = wanted_gpu(spec)
-    return None if gpu is None or problem_of(spec) else _hwaccel(gpu)
-
-
-def problem_of(spec: SourceSpec) -> str:
-    """Why a source that is to be decoded on a GPU is not; empty where it is, or is not to be."""
-    gpu = wanted_gpu(spec)
-    if gpu is None:
-        return ""
-    if spec.name in _given_up:
-        return _given_up[spec.name]
-    try:
-        # Asked here, and not by opening the source: a camera is not called for nothing.
-        _hwaccel(gpu).create(av.codec.Codec("h264", "r"))
-    except (av.error.FFmpegError, OSError, NotImplementedError, ValueError) as error:
-        return f"FFmpeg cannot use cuda:{gpu} ({getattr(error, 'strerror', None) or error}); see 'nvidia-smi'"
-    return ""
-
-
-def give_up(spec: SourceSpec, reason: str) -> None:
-    """Decode a stream on the CPU from now on."""
-    _given_up[spec.name] = f"the GPU's decoder failed before: {reason}"
-    if len(_given_up) > _MOST_GIVEN_UP:
-        _given_up.popitem(last=False)
-
-
 def decoder_bytes(width: int, height: int, wide: bool) -> int:
     """About what a decoder takes of the GPU's memory, bytes: its pictures (``wide``: 16 bits a sample), and the rest."""
     aligned = (width + 255) // 256 * 256 * ((height + 31) // 32 * 32)
     return _CONTEXT_BYTES + _SURFACES * aligned * 3 // 2 * (2 if wide else 1)
+
+
+def _problem(spec: SourceSpec, gpu: int) -> str:
+    """Why a source that is to be decoded on a GPU is not; empty where it is."""
+    known = _given_up.get(_key(spec))
+    if known:
+        return known
+    heard = _Heard(spec.name)
+    heard.here()
+    try:
+        # Asked here, and not by opening the source: a camera is not called for nothing.
+        _hwaccel(gpu).create(av.codec.Codec("h264", "r"))
+    except (av.error.FFmpegError, OSError, NotImplementedError, ValueError) as error:
+        said = heard.recent[-1] if heard.recent else getattr(error, "strerror", None) or str(error)
+        why = "there is no NVIDIA driver here" if heard.said("load CUDA", "libcuda") else said.rpartition("-> ")[2]
+        return f"FFmpeg cannot use cuda:{gpu}: {why}"
+    finally:
+        heard.close()
+    return ""
+
+
+def _key(spec: SourceSpec) -> tuple[str, str]:
+    return spec.name, spec.paths[0]
 
 
 def _hwaccel(gpu: int) -> HWAccel:

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 import av
 import av.container
+from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.allowed_networks import allowed_address, with_address
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.guarded_http import GuardedHttp
-from vision_infer.stream.nvdec import hwaccel_of
 from vision_infer.stream.open_video import reason, video_stream
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import LiveOptions, SourceSpec
@@ -107,12 +107,13 @@ def kind_of(path: str) -> Kind:
     return "device" if path.startswith("/dev/video") else "file"
 
 
-def open_live(spec: SourceSpec, log: SourceLog) -> Opened:
+def open_live(spec: SourceSpec, log: SourceLog, hwaccel: HWAccel | None = None) -> Opened:
     """Open a live source.
 
     Args:
         spec: its ``live`` says how; the first of its paths is opened.
         log: knows what FFmpeg said.
+        hwaccel: what decodes it; None: the CPU.
 
     Raises:
         RefusedError: it was refused, or sends nothing that can be decoded.
@@ -122,19 +123,19 @@ def open_live(spec: SourceSpec, log: SourceLog) -> Opened:
     kind = kind_of(path)
     web = _web(kind, spec)
     try:
-        return _probed(path, kind, spec, log, web)
+        return _probed(path, kind, spec, log, web, hwaccel)
     except BaseException:
         if web is not None:
             web.close()
         raise
 
 
-def _probed(path: str, kind: Kind, spec: SourceSpec, log: SourceLog, web: GuardedHttp | None) -> Opened:
+def _probed(path: str, kind: Kind, spec: SourceSpec, log: SourceLog, web: GuardedHttp | None, hwaccel: HWAccel | None) -> Opened:
     """Open with the shortest probing that tells enough."""
     attempts = [_probing(kind, path, spec.live), {}]
     while True:
         probing = attempts.pop(0)
-        container = _open(path, kind, probing, spec, log, web)
+        container = _open(path, kind, probing, spec, log, web, hwaccel)
         try:
             assembled = probing is _NO_PARSER and _can_be_assembled(container)
             if probing and not (assembled or (probing is not _NO_PARSER and _is_known(container))):
@@ -191,7 +192,13 @@ def _web(kind: Kind, spec: SourceSpec) -> GuardedHttp | None:
 
 
 def _open(
-    path: str, kind: Kind, probing: dict[str, str], spec: SourceSpec, log: SourceLog, web: GuardedHttp | None
+    path: str,
+    kind: Kind,
+    probing: dict[str, str],
+    spec: SourceSpec,
+    log: SourceLog,
+    web: GuardedHttp | None,
+    hwaccel: HWAccel | None,
 ) -> av.container.InputContainer:
     live = spec.live
     options = {"max_pixels": str(spec.read.max_pixels), **probing}
@@ -227,7 +234,7 @@ def _open(
             options=options,
             timeout=timeout,
             io_open=web,
-            hwaccel=hwaccel_of(spec),
+            hwaccel=hwaccel,
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, OSError, ValueError) as error:

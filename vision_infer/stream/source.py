@@ -106,6 +106,8 @@ class StreamInfo:
     """whether there is sound that belongs beside all that is read, in a file that can be opened again"""
     interlaced: bool = False
     """two fields, of different times, make a frame"""
+    decoder: str = "cpu"
+    """what decodes it: ``cpu``, or ``cuda:0``"""
     decoder_bytes: int | None = None
     """about what its decoder takes of a GPU's memory; None: it is decoded on the CPU"""
 

@@ -16,7 +16,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.gap_watch import GapWatch
-from vision_infer.stream.nvdec import Decoding, hwaccel_of
+from vision_infer.stream.nvdec import Decoding
 from vision_infer.stream.open_video import (
     STANDARD_INPUT,
     can_open_again,
@@ -65,7 +65,7 @@ class VideoFileSource:
         try:
             self._open()
             self._origin_s = _start_s(self._stream)
-            self.info = replace(_info(self._container, self._stream, spec), decoder_bytes=self._decoder_bytes)
+            self.info = self._with_decoder(_info(self._container, self._stream, spec))
         except BaseException:
             self._log.close()
             raise
@@ -92,7 +92,10 @@ class VideoFileSource:
                 self.info = replace(self.info, interlaced=True)
                 self._warn_interlaced()
             position = next_s
-            yield Frame(name, index, pts_s, self._decoding.picture(decoded, orientations.of(decoded)), Trace(), damaged=damaged)
+            picture = self._decoding.picture(decoded, orientations.of(decoded))
+            if self.info.decoder != self._decoding.where:
+                self.info = self._with_decoder(self.info)
+            yield Frame(name, index, pts_s, picture, Trace(), damaged=damaged)
             index += 1
         else:
             self._check_end(position, damaged)
@@ -114,7 +117,7 @@ class VideoFileSource:
 
     def _open(self) -> None:
         read = self.spec.read
-        self._container = open_video(self._path, read, self._log, hwaccel_of(self.spec))
+        self._container = open_video(self._path, read, self._log, self._decoding.hwaccel)
         try:
             self._stream = video_stream(self._container, read, self._shown, self._log)
             context = self._stream.codec_context
@@ -123,7 +126,7 @@ class VideoFileSource:
             context.options = {"max_pixels": str(read.max_pixels)}
             if read.keyframes:
                 context.skip_frame = "NONKEY"
-            self._decoder_bytes = self._decoding.opened(context)
+            self._decoding.opened(context)
         except BaseException:
             self._container.close()
             raise
@@ -131,6 +134,9 @@ class VideoFileSource:
         rate = self._stream.average_rate or self._stream.base_rate
         self._base_s = float(self._stream.time_base or 0)
         self._interval_s = float(1 / rate) if rate and not read.keyframes else None
+
+    def _with_decoder(self, info: StreamInfo) -> StreamInfo:
+        return replace(info, decoder=self._decoding.where, decoder_bytes=self._decoding.bytes)
 
     def _close(self) -> None:
         # The decoder's threads come to rest before PyAV frees it: see ffmpeg_log.
