@@ -1,0 +1,223 @@
+"""What this machine can do, part by part and as a whole: the plan of a bench, and running it."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vision_infer import __version__
+from vision_infer.capacity.engines import BATCHES, EnginePlan, measure_engines
+from vision_infer.capacity.report import BenchReport, ConvertRow, DecodeRow, EngineRow, PipelineRow, Settings
+from vision_infer.capacity.stages import measure_convert, measure_decode
+from vision_infer.capacity.this_machine import notes_of, this_machine
+from vision_infer.capacity.whole import Offered, search_most
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import VisionInferError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.stream.sample_clip import ClipSpec, sample_clip
+
+NS = 1_000_000_000
+SIZES = (Size(1920, 1080), Size(1280, 720), Size(640, 360))
+MOST_STREAMS = 256
+OTHERS_DISTURB = 0.15
+"""of the cores, that other programs use: then their work is a part of the figures"""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long it measures."""
+
+    sizes: Sequence[Size]
+    codecs: Sequence[str]
+    batches: Sequence[int]
+    rounds: int
+    """of each thing, in turns"""
+    round_s: float
+    stream_s: float
+    """how long each number of streams is measured"""
+    settle_s: float
+    confirm: bool
+    deadline_s: float
+    """nothing is begun after that"""
+
+
+QUICK = Effort(SIZES[::2], ("h264",), (1, 8), 5, 0.15, 3.0, 1.0, False, 45.0)
+FULL = Effort(SIZES, ("h264", "hevc"), BATCHES, 7, 0.5, 10.0, 2.0, True, 1800.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRequest:
+    """What is to be measured."""
+
+    graph: Path
+    settings: Settings
+    clips: Path
+    """folder of the sample clips; they are kept"""
+    engine_dir: Path | None
+    effort: Effort
+    streams: bool = True
+    """the whole pipeline too"""
+
+
+@dataclass(slots=True)
+class _Found:
+    """What there is so far: all of it is kept when the bench is interrupted."""
+
+    notes: list[str]
+    decode: list[DecodeRow] = field(default_factory=list)
+    convert: list[ConvertRow] = field(default_factory=list)
+    engines: list[EngineRow] = field(default_factory=list)
+    pipeline: list[PipelineRow] = field(default_factory=list)
+
+
+def run_bench(
+    request: BenchRequest, say: Callable[[str], None], stop: threading.Event, clock: Clock = SYSTEM_CLOCK
+) -> BenchReport:
+    """Measure.
+
+    Args:
+        request: what.
+        say: told what is being measured, a line each.
+        stop: set it, and what was measured until then is returned, marked as interrupted.
+        clock: of all times.
+
+    Raises:
+        ModelError: the graph is none.
+        EngineError: no engine is there.
+        StreamError: no sample can be made or read.
+    """
+    began = clock.monotonic_ns()
+    machine = this_machine()
+    found = _Found(list(notes_of(machine)))
+    effort, asked = request.effort, request.settings
+
+    def late() -> bool:
+        return clock.monotonic_ns() - began > effort.deadline_s * NS
+
+    def ended() -> bool:
+        return stop.is_set() or late()
+
+    _stages(request, found, machine.cores, bool(machine.gpus), say, ended)
+    if not stop.is_set():
+        plan = EnginePlan(
+            request.graph,
+            request.engine_dir,
+            effort.batches,
+            effort.rounds,
+            effort.round_s,
+            len(machine.gpus),
+            asked.engine,
+            found.notes,
+        )
+        found.engines += measure_engines(plan, say, lambda: ended() and bool(found.engines))
+    if request.streams and not stop.is_set():
+        _streams(request, found, machine.cores, say, stop, late)
+    if late() and not stop.is_set():
+        found.notes.append("The time was up before everything was tried.")
+    return BenchReport(
+        date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS, datetime.UTC),
+        program=__version__,
+        machine=machine,
+        settings=asked,
+        seconds=round((clock.monotonic_ns() - began) / NS, 1),
+        interrupted=stop.is_set(),
+        notes=tuple(dict.fromkeys(found.notes)),
+        decode=tuple(found.decode),
+        convert=tuple(found.convert),
+        engines=tuple(found.engines),
+        pipeline=tuple(found.pipeline),
+    )
+
+
+def _stages(
+    request: BenchRequest, found: _Found, cores: int, gpu: bool, say: Callable[[str], None], ended: Callable[[], bool]
+) -> None:
+    effort = request.effort
+    clips: list[tuple[ClipSpec, Path]] = []
+    for spec in _specs(request):
+        if ended():
+            return
+        say(f"sample of {spec.codec} {spec.size}")
+        try:
+            clips.append((spec, sample_clip(spec, request.clips)))
+        except VisionInferError as error:
+            if spec == _watched(request):
+                raise
+            found.notes.append(f"{error.message}.")
+    say(f"decoding: {', '.join(f'{spec.codec} {spec.size}' for spec, _ in clips)}")
+    found.decode += measure_decode(clips, cores=cores, rounds=effort.rounds, round_s=2 * effort.round_s, stop=ended)
+    if gpu:
+        found.decode += measure_decode(clips, cores=cores, rounds=effort.rounds, round_s=2 * effort.round_s, gpu=0, stop=ended)
+    say("conversion")
+    card = read_graph_facts(request.graph).card
+    by_size = {spec.size: (spec, path) for spec, path in reversed(clips)}
+    found.convert += measure_convert(list(by_size.values()), card, rounds=effort.rounds, round_s=effort.round_s / 2, stop=ended)
+
+
+def _streams(
+    request: BenchRequest,
+    found: _Found,
+    cores: int,
+    say: Callable[[str], None],
+    stop: threading.Event,
+    late: Callable[[], bool],
+) -> None:
+    asked, effort = request.settings, request.effort
+    clip = sample_clip(_watched(request), request.clips)
+    offered = Offered(clip, asked.source_fps, asked.fps, asked.target_ms, effort.settle_s, effort.stream_s)
+
+    def told(row: PipelineRow) -> None:
+        verdict = "holds" if row.holds else "breaks"
+        say(f"{row.streams} streams: p99 {row.age_p99_ms:.0f} ms, {row.delivered:.0%} of the results: {verdict}")
+        if row.other_cores > OTHERS_DISTURB * cores:
+            found.notes.append(
+                "Other programs took a part of the processor while streams were run: what holds is fewer than on a quiet machine."
+            )
+
+    with open_engine(request.graph, EngineRequest(asked.engine, engine_dir=request.engine_dir), say) as engine:
+        engine.warm_up()
+        say(f"streams of {asked.codec} {asked.width}x{asked.height}, each at {offered.wanted:g} results/s, on {engine.name}")
+        guess = guess_streams(found.decode, found.convert, found.engines, engine.name, asked, cores)
+        found.pipeline += search_most(
+            engine,
+            offered,
+            guess=guess,
+            most=MOST_STREAMS,
+            confirm=effort.confirm,
+            stop=stop,
+            late=late,
+            found=told,
+        )
+
+
+def guess_streams(
+    decode: Sequence[DecodeRow],
+    convert: Sequence[ConvertRow],
+    engines: Sequence[EngineRow],
+    engine: str,
+    asked: Settings,
+    cores: int,
+) -> int:
+    """How many streams the CPU carries by arithmetic, at least one."""
+    size = (asked.width, asked.height)
+    decoded = next((row.cpu_ms.median for row in decode if (row.codec, row.width, row.height) == (asked.codec, *size)), 0.0)
+    converted = next((row.cpu_ms.median for row in convert if (row.width, row.height) == size), 0.0)
+    inferred = next((row.cpu_ms.median for row in engines if row.engine == engine and row.batch == 1), 0.0)
+    each = decoded * asked.source_fps + (converted + inferred) * min(asked.fps, asked.source_fps)
+    return max(1, min(MOST_STREAMS, int(0.85 * cores * 1000 / each))) if each > 0 else 1
+
+
+def _watched(request: BenchRequest) -> ClipSpec:
+    asked = request.settings
+    return ClipSpec(asked.codec, Size(asked.width, asked.height), round(asked.source_fps))
+
+
+def _specs(request: BenchRequest) -> list[ClipSpec]:
+    watched = _watched(request)
+    specs = [ClipSpec(codec, size, watched.fps) for codec in request.effort.codecs for size in request.effort.sizes]
+    return list(dict.fromkeys([watched, *specs]))

@@ -1,0 +1,266 @@
+"""The whole pipeline by number of streams, until the target breaks.
+
+Open loop: each stream is a file that is played in real time, so that its pictures come by the clock, however long we take for
+them, and each picture's age counts from the moment at which it was due. A picture that gives no result because a newer one took
+its place is counted against what was wanted: so neither a late result nor a missing one can hide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vision_infer.capacity.report import PipelineRow
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.measure import resident_bytes
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.sink import Written
+from vision_infer.stream.source import LiveOptions, SourceSpec
+from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
+
+NS = 1_000_000_000
+DELIVERED = 0.98
+"""of what was wanted must give a result; the rest is within the jitter of a window's two ends"""
+_AGES_KEPT = 200_000
+_START_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What the streams are, and what is wanted of them."""
+
+    clip: Path
+    source_fps: float
+    fps: float
+    """results a second that are wanted of each stream"""
+    target_ms: float
+    """age that the 99th percentile shall not exceed"""
+    settle_s: float = 2.0
+    seconds: float = 10.0
+    """how long is measured"""
+
+    @property
+    def wanted(self) -> float:
+        """Results a second of each stream: no source gives more than it has."""
+        return min(self.fps, self.source_fps)
+
+
+class _Ages:
+    """A sink that keeps the ages of results while it is open, and nothing else."""
+
+    needs_pictures = False
+    outputs: Sequence[Written] = ()
+
+    def __init__(self) -> None:
+        self.counting = False
+        self.streams: set[str] = set()
+        self.ages_ms: list[float] = []
+        self.batch_ms: list[float] = []
+
+    def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
+        """Take a result."""
+        if result is None or result.live is None:
+            return
+        self.streams.add(result.stream)
+        if self.counting and len(self.ages_ms) < _AGES_KEPT:
+            self.ages_ms.append(result.live.age_ns / 1e6)
+            self.batch_ms.append(result.latency.inference_ns / 1e6)
+
+    def close(self, complete: bool) -> None:
+        """Nothing to finish."""
+
+
+@dataclass(slots=True)
+class _Counts:
+    """Where the counters stand."""
+
+    at_ns: int
+    process_ns: int
+    machine_ns: int
+    decoded: int
+    results: int
+    by_part: dict[str, int] = field(default_factory=dict)
+    """CPU time of our threads: ``stream``, ``inference``, ``rest``"""
+
+
+def run_streams(
+    engine: Engine, streams: int, offered: Offered, stop: threading.Event, clock: Clock = SYSTEM_CLOCK
+) -> PipelineRow | None:
+    """Run so many streams for a while.
+
+    Args:
+        engine: warmed up; nothing else uses it meanwhile.
+        streams: how many.
+        offered: what they are.
+        stop: set it to give up; then None is returned.
+        clock: of all times.
+
+    Raises:
+        StreamError: the streams do not come up.
+    """
+    ages = _Ages()
+    lane = Lane("bench", engine, make_selector(engine.card, None, None, None))
+    with Supervisor([lane], [ages], keep_going=True) as supervisor:
+        for number in range(streams):
+            source = SourceSpec(f"s{number:03}", "live", (str(offered.clip),), live=LiveOptions(loop=True))
+            fps = None if offered.fps >= offered.source_fps else offered.fps
+            supervisor.add(AddStream(source, lane.name, fps=fps))
+            if stop.wait(1 / offered.source_fps / streams):
+                return None
+        _wait_for_all(ages, streams, supervisor, stop, clock)
+        if stop.wait(offered.settle_s):
+            return None
+        ages.counting = True
+        before = _counts(supervisor, clock)
+        if stop.wait(offered.seconds):
+            return None
+        after = _counts(supervisor, clock)
+        ages.counting = False
+        rss = resident_bytes()
+        if supervisor.error is not None:
+            raise supervisor.error
+    return _row(engine.name, streams, offered, ages, before, after, rss)
+
+
+def search_most(
+    engine: Engine,
+    offered: Offered,
+    *,
+    guess: int,
+    most: int,
+    confirm: bool,
+    stop: threading.Event,
+    late: Callable[[], bool] = lambda: False,
+    found: Callable[[PipelineRow], None] = lambda _: None,
+) -> list[PipelineRow]:
+    """Look for the most streams that meet the target: from one on, then about the guess, then between what holds and what breaks.
+
+    Args:
+        engine: as for :func:`run_streams`.
+        offered: the same.
+        guess: how many streams there may be by arithmetic.
+        most: no more are tried.
+        confirm: run what holds last and what breaks first again in turns; what breaks once does not hold.
+        stop: set it to give up; what was measured until then is returned.
+        late: asked before each number; no further one is begun.
+        found: told each row.
+
+    Raises:
+        StreamError: the streams do not come up.
+    """
+    rows: dict[int, PipelineRow] = {}
+
+    def run(streams: int) -> PipelineRow | None:
+        row = None if stop.is_set() or (late() and rows) else run_streams(engine, streams, offered, stop)
+        if row is not None:
+            rows[streams] = row if streams not in rows else _merged(rows[streams], row)
+            found(rows[streams])
+        return row
+
+    good, bad, next_one = 0, most + 1, 1
+    while good < next_one < bad:
+        row = run(next_one)
+        if row is None:
+            return _ordered(rows)
+        if row.holds:
+            good = next_one
+        else:
+            bad = next_one
+        upwards = max(guess, 2) if good == 1 else max(good + 1, good * 3 // 2)
+        next_one = (good + bad) // 2 if bad <= most else min(most, upwards)
+    if confirm and good:
+        for streams in (good, bad, good, bad):
+            if streams <= most and run(streams) is None:
+                break
+    return _ordered(rows)
+
+
+def _ordered(rows: dict[int, PipelineRow]) -> list[PipelineRow]:
+    return [rows[streams] for streams in sorted(rows)]
+
+
+def _wait_for_all(ages: _Ages, streams: int, supervisor: Supervisor, stop: threading.Event, clock: Clock) -> None:
+    until = clock.monotonic_ns() + int(_START_S * NS)
+    while len(ages.streams) < streams and not stop.wait(0.05):
+        if supervisor.error is not None:
+            raise supervisor.error
+        if clock.monotonic_ns() > until:
+            raise StreamError(
+                f"of {streams} streams {len(ages.streams)} gave a result within {_START_S:.0f} s",
+                "the machine is too busy, or its disk too slow: try fewer streams",
+            )
+
+
+def _counts(supervisor: Supervisor, clock: Clock) -> _Counts:
+    records = supervisor.records()
+    counts = _Counts(
+        clock.monotonic_ns(),
+        cpu_ns(),
+        machine_cpu_ns(),
+        sum(record.decoded for record in records),
+        sum(record.results for record in records),
+        {"stream": 0, "inference": 0, "rest": 0},
+    )
+    for thread in threading.enumerate():
+        part = thread.name.partition("-")[0]
+        with contextlib.suppress(OSError, AttributeError):  # it has ended just now; not on this system
+            used = time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident or 0))
+            counts.by_part[part if part in counts.by_part else "rest"] += used
+    return counts
+
+
+def _row(
+    engine: str, streams: int, offered: Offered, ages: _Ages, before: _Counts, after: _Counts, rss: int | None
+) -> PipelineRow:
+    seconds = (after.at_ns - before.at_ns) / NS
+    decoded, results = after.decoded - before.decoded, after.results - before.results
+    used = after.process_ns - before.process_ns
+    ours = {part: after.by_part[part] - before.by_part[part] for part in before.by_part}
+    # What is in none of our threads is in those of a runtime.
+    inference = used - ours["stream"] - ours["rest"]
+    age = sorted(ages.ages_ms) or [0.0]
+    p50, p95, p99 = (age[min(len(age) - 1, int(len(age) * part))] for part in (0.5, 0.95, 0.99))
+    wanted = offered.wanted * streams
+    delivered = results / seconds / wanted
+    batch = sorted(ages.batch_ms) or [0.0]
+    return PipelineRow(
+        streams=streams,
+        engine=engine,
+        seconds=round(seconds, 3),
+        wanted_per_s=wanted,
+        results_per_s=round(results / seconds, 3),
+        delivered=round(min(1.0, delivered), 4),
+        age_p50_ms=round(p50, 2),
+        age_p95_ms=round(p95, 2),
+        age_p99_ms=round(p99, 2),
+        holds=p99 <= offered.target_ms and delivered >= DELIVERED,
+        cpu_cores=round(used / NS / seconds, 4),
+        other_cores=round(max(0, after.machine_ns - before.machine_ns - used) / NS / seconds, 4),
+        stream_ms=round(ours["stream"] / 1e6 / max(1, decoded), 4),
+        inference_ms=round(max(0, inference) / 1e6 / max(1, results), 4),
+        rest_ms=round(ours["rest"] / 1e6 / max(1, results), 4),
+        batch_ms=round(batch[len(batch) // 2], 3),
+        rss_bytes=rss,
+    )
+
+
+def _merged(first: PipelineRow, second: PipelineRow) -> PipelineRow:
+    """Two tries with the same number of streams: means, weighted by tries; it holds where both do."""
+    one, two = first.model_dump(), second.model_dump()
+    tries = first.repeats
+    mean = {
+        name: round((one[name] * tries + two[name]) / (tries + 1), 4)
+        for name in one
+        if isinstance(one[name], float) and isinstance(two[name], float)
+    }
+    return PipelineRow(**{**one, **mean, "holds": first.holds and second.holds, "repeats": tries + 1})

@@ -1,0 +1,99 @@
+"""A bench as people read it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from vision_infer.capacity.report import BenchReport, Interval
+
+
+def print_bench(report: BenchReport, console: Console | None = None) -> None:
+    """Print what was measured, each with its noise, and what follows."""
+    console = console or Console(highlight=False)
+    quick = ", quick" if report.settings.quick else ""
+    console.print(f"{report.machine.name}; {report.date:%Y-%m-%d %H:%M} UTC, {report.seconds:.0f} s{quick}", soft_wrap=True)
+    for note in report.notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    for table in (_stages(report), _engines(report), _streams(report)):
+        if table.row_count:
+            console.print()
+            console.print(table)
+    console.print()
+    console.print(verdict(report), soft_wrap=True, markup=False)
+    if report.interrupted:
+        console.print("interrupted: what was measured until then is kept", markup=False)
+
+
+def verdict(report: BenchReport) -> str:
+    """What the machine carries, in a sentence."""
+    asked = report.settings
+    target = f"with 99 % of the results within {asked.target_ms:g} ms"
+    what = f"{asked.codec} {asked.width}x{asked.height}, {asked.fps:g} results/s each, {target}"
+    most = report.carries
+    if most is None:
+        return "how many streams it carries was not measured"
+    if most == 0:
+        return f"It carries no stream of {what}."
+    broken = min((row.streams for row in report.pipeline if not row.holds and row.streams > most), default=None)
+    untried = most + 1 < broken if broken else True
+    beyond = "" if broken is None else f" ({broken} broke it{', fewer were not tried' if untried else ''})"
+    return f"It carries {most} {'stream' if most == 1 else 'streams'} of {what}{beyond}."
+
+
+def _shown(found: Interval, digits: int = 2) -> str:
+    return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(headings[0])
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _stages(report: BenchReport) -> Table:
+    table = _table("stage (95 % interval)", "CPU ms a frame", "frames/s, all cores")
+    for row in report.decode:
+        name = f"decode {row.codec} {row.width}x{row.height}, {row.mbit_s:g} Mbit/s, {row.where}"
+        table.add_row(name, _shown(row.cpu_ms), _shown(row.fps, 0))
+    for one in report.convert:
+        name = f"convert {one.width}x{one.height} → {one.input_width}x{one.input_height}"
+        table.add_row(name, _shown(one.cpu_ms), "")
+    return table
+
+
+def _engines(report: BenchReport) -> Table:
+    table = _table("engine", "batch", "p50 ms", "p99 ms", "pictures/s", "CPU ms each", "cores used", "MB", "loss")
+    for row in report.engines:
+        table.add_row(
+            row.engine,
+            f"{row.batch} × {row.in_flight}",
+            f"{row.p50_ms:.1f}",
+            f"{row.p99_ms:.1f}",
+            _shown(row.fps, 1),
+            f"{row.cpu_ms.median:.2f}",
+            f"{row.utilisation:.0%}",
+            "" if row.memory_bytes is None else f"{row.memory_bytes / 1e6:.0f}",
+            "?" if row.loss_points is None else f"{row.loss_points:g}",
+        )
+    return table
+
+
+def _streams(report: BenchReport) -> Table:
+    table = _table("streams", "results/s", "of wanted", "age p50", "p95", "p99 ms", "cores", "others", "MB", "")
+    for row in report.pipeline:
+        table.add_row(
+            str(row.streams),
+            f"{row.results_per_s:.1f}",
+            f"{row.delivered:.0%}",
+            f"{row.age_p50_ms:.0f}",
+            f"{row.age_p95_ms:.0f}",
+            f"{row.age_p99_ms:.0f}",
+            f"{row.cpu_cores:.2f}",
+            f"{row.other_cores:.2f}",
+            "" if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}",
+            "holds" if row.holds else "breaks",
+        )
+    return table
