@@ -151,6 +151,11 @@ class StreamDefaults(_Settings):
         "the latter where it is plausible",
     )
     keyframes_only: bool = Field(default=False, description="decode key frames only: for very many cameras")
+    decode: Literal["auto", "cpu", "nvdec"] = Field(
+        default="auto",
+        description="`nvdec`: on an NVIDIA GPU, and on the CPU where that cannot be, which is told; `auto`: on the GPU where its "
+        "pictures are inferred, else on the CPU",
+    )
     skip_nonref: bool = Field(default=False, description="do not decode frames that no other frame needs")
     assemble: bool = Field(
         default=False,
@@ -159,11 +164,6 @@ class StreamDefaults(_Settings):
     )
     best_effort: bool = Field(
         default=False,
-    decode: Literal["auto", "cpu", "nvdec"] = Field(
-        default="auto",
-        description="`nvdec`: on an NVIDIA GPU, and on the CPU where that cannot be, which is told; `auto`: on the GPU where its "
-        "pictures are inferred, else on the CPU",
-    )
         description="a stream over the API whose `fps` the machine cannot carry is made all the same, and gets what is left",
     )
     loop: bool = Field(default=False, description="a file begins again at its end; files only")

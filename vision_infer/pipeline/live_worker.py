@@ -27,9 +27,9 @@ from vision_infer.stream.source import ReadReport, Source, ends_by_itself
 GOOD_NS = 5_000_000_000
 """a connection that gave frames for so long was a good one: the next wait is a first one"""
 
-Opener = Callable[[threading.Event], Source]
 _log = logging.getLogger("vision_infer.stream")
 
+Opener = Callable[[threading.Event], Source]
 Tell = Callable[[StreamRecord, StreamState, str], None]
 
 
@@ -264,6 +264,10 @@ class _Taken:
         record, report = self._record, source.report
         record.report.gaps = self._gaps + report.gaps
         record.report.damaged = self._damaged + report.damaged
+        for text in report.warnings:
+            if text not in record.report.warnings:
+                record.report.warn(text)
+                _log.warning("%s: %s", record.name, text)
         self._live.clock_offset_ms = report.clock_offset_ms
         if source.info is not record.info:
             record.info = source.info
@@ -272,10 +276,6 @@ class _Taken:
 def _pacer(command: AddStream) -> Pacer | None:
     return None if command.fps is None else Pacer(command.fps)
 
-        for text in report.warnings:
-            if text not in record.report.warnings:
-                record.report.warn(text)
-                _log.warning("%s: %s", record.name, text)
 
 def _text(failure: StreamError | None) -> str:
     return "the server ended the stream" if failure is None else redact(str(failure))

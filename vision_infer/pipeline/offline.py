@@ -376,8 +376,8 @@ def _unread(name: str, source: str, state: str) -> dict[str, object]:
         "gap_times": [],
         "damaged": 0,
         "warnings": [],
-        "dropped": {},
         "decoder": None,
+        "dropped": {},
         "hook_errors": 0,
         "error": None,
     }
