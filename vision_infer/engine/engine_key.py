@@ -70,7 +70,7 @@ def cpu_engine_key(path: Path, model: str, engine: str, compute: str, batch: int
 
 
 def graph_sha256(path: Path) -> str:
-    """Checksum of a graph: of its file, and of those that hold weights of it. A file is read once by a process, unless it changed.
+    """Checksum of a graph: of its file, and of those that hold weights of it. Each is read once by a process, unless it changed.
 
     Raises:
         ModelError: it wants data outside its folder.

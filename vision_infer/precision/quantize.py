@@ -170,8 +170,7 @@ def _convert(
         layers = {"network": "fp16", "sums, exponentials, sorting": "fp32", "box decoding": "fp32"}
         return half.model, None, layers | ({"large values": "fp32"} if half.kept else {})
     activations = collect_activations(simple, calibrated_tensors(simple), pixels, card.name)
-    calibration = Judge(reference, frames.calibration) if card.task == "detect" else None
-    search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, say, clock, calibration)
+    search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, say, clock)
     reduced = request.form == "cpu" and VNNI.isdisjoint(cpu_facts()[1])
     found = search.run(Int8Recipe(request.form, reduced_range=reduced), request.budget, request.time_limit_s)
     kept = len(found.recipe.kept)

@@ -2,8 +2,8 @@
 
 Layers are ranked by what each alone does to the network's results; then the number that is kept, the most sensitive first, is
 searched by halving. Each number is judged on the search frames by the upper end of its interval: what is chosen there is
-judged once more, on frames that took no part. Where a graph's scores have drifted, a correction of them is fitted on the
-calibration frames, and the graph with it is judged as well.
+judged once more, on frames that took no part. Where a graph's scores have drifted, a correction of them is fitted on the search
+frames, which are spread evenly as those that judge, and the graph with it is judged as well.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from vision_infer.precision.sensitivity import FRAMES, LayerError, rank_layers
 
 MOST_KEPT = 0.75
 """of all layers: where more would have to stay in FP32, nothing is left to gain"""
+STEADY = 0.5
+"""per cent by which the number of detections may change before a correction is tried: other frames will show a change of their own"""
 OpenGraph = Callable[[Path], Engine]
 
 
@@ -75,7 +77,6 @@ class Search:
         where: names the model in errors.
         say: is told each step.
         clock: of the time limit.
-        calibration: FP32 on frames to fit a correction of drifted scores to; without them scores stay as they come.
     """
 
     def __init__(
@@ -87,9 +88,7 @@ class Search:
         where: str,
         say: Callable[[str], None] = lambda _: None,
         clock: Clock = SYSTEM_CLOCK,
-        calibration: Judge | None = None,
     ) -> None:
-        self._calibration = calibration
         self._model, self._activations, self._judge = model, activations, judge
         self._open, self._where, self._say, self._clock = open_graph, where, say, clock
         self._tried: dict[int, _Tried] = {}
@@ -176,9 +175,9 @@ class Search:
         with self._opened(model) as engine:
             tried = _Tried(model, self._judge.compare(engine))
             drift = tried.agreement.drift
-            if self._calibration is None or drift is None or not drift.shortfall():
+            if drift is None or (abs(drift.count) <= STEADY and not drift.shortfall()):
                 return tried
-            correction = self._calibration.fit_scores(engine)
+            correction = self._judge.fit_scores(engine)
         if correction is None:
             return tried
         corrected = apply(model, correction, self._where)
