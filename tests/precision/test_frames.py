@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests import media
+from tests.cameras import ClockMount, RtspServer
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.core.geometry import letterbox
@@ -137,6 +138,29 @@ def test_cameras_of_a_configuration(tmp_path: Path) -> None:
     )
     (spec,) = find_frame_sources([str(path)])
     assert (spec.name, spec.kind, spec.paths, spec.live.transport) == ("a", "live", ("rtsp://10.0.0.5/a",), "udp")
+
+
+@pytest.mark.parametrize("named", ["configuration", "url"])
+def test_a_live_camera_is_watched(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LIVE_SECONDS", 3.5)
+    camera = ClockMount("/yard", width=320, height=180, fps=25, key_interval=25, user="ann", password="secret")
+    with RtspServer(camera) as server:
+        source = url = server.url("/yard", "ann", "secret")
+        if named == "configuration":
+            source = str(tmp_path / "cameras.yaml")
+            Path(source).write_text(f"streams:\n  yard: {{url: '{url}'}}\n")
+        said: list[str] = []
+        with Frames([source], CARD, FrameNeeds(10, 10, 30), say=said.append) as found:
+            sets = (found.calibration, found.search, found.evaluation)
+            assert sum(map(len, sets)) >= 30
+            assert all(pixels.std() > 10 for one in sets for pixels in one.pixels), "pictures, and not grey"
+    assert "secret" not in str((said, [one.names for one in sets]))
+
+
+def test_a_camera_that_is_not_there_is_told_without_its_password() -> None:
+    with pytest.raises(StreamError) as caught:
+        Frames(["rtsp://ann:secret@127.0.0.1:9/yard"], CARD, NEEDS)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_part_of_a_set_is_spread_over_it(tmp_path: Path) -> None:

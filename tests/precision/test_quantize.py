@@ -30,6 +30,7 @@ from vision_infer.precision import proof as proof_module
 from vision_infer.precision import target as target_module
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantize import QuantizeRequest, quantize_model
+from vision_infer.precision.ranges import METHODS
 from vision_infer.precision.target import Target, choose_target, write_target
 
 pytest.importorskip("onnxruntime")
@@ -82,7 +83,7 @@ def test_int8_goes_beside_its_model_with_passports(request_for: QuantizeRequest,
     assert passport.device.instructions
     assert passport.memory_bytes is not None
     assert 1_000_000 < passport.memory_bytes < 1_000_000_000
-    assert passport.precision["calibration"] in ("minmax", "percentile", "entropy")
+    assert passport.precision["calibration"] in METHODS
     assert not report.accepted
     assert any("to calibrate" in line for line in told)
     json.dumps(report.to_dict())

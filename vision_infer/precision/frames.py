@@ -38,7 +38,9 @@ MOST_BYTES = 1 << 30
 LEAST_FRAMES = 30
 """of all three sets together"""
 LIVE_SECONDS = 60.0
-"""for which each live stream of a configuration is watched"""
+"""for which each live stream is watched"""
+LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt")
+"""of URLs that name a camera, and no file"""
 _GAP_S = 0.5
 """of a video between two stretches, whose frames go into no set"""
 _STRETCHES = 12
@@ -49,7 +51,6 @@ _CHOICE = 3
 """times as many frames as are wanted are kept to choose from"""
 _SIDE = 16
 """of the small picture by which frames are compared"""
-SETS = ("calibration", "search", "evaluation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,8 @@ class Frames:
     """Three disjoint sets of frames, on the disk until this is closed.
 
     Args:
-        sources: what is named with ``--data``: videos, pictures, folders, patterns, or a configuration of streams (.yaml).
+        sources: what is named with ``--data``: videos, pictures, folders, patterns, a camera's URL, or a configuration of streams
+            (.yaml).
         card: of the model, which says how a picture is fitted in.
         needs: how many frames are wanted.
         clock: ends the watching of live streams.
@@ -156,7 +158,7 @@ class Frames:
 
 
 def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
-    """The sources that are named; a configuration of streams gives its cameras.
+    """The sources that are named; a camera's URL is a live stream, and a configuration of streams gives its cameras.
 
     Raises:
         UsageError: one holds nothing to open.
@@ -165,6 +167,9 @@ def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
     for source in sources:
         if Path(source).suffix.lower() in (".yaml", ".yml"):
             specs += _cameras(Path(source))
+            continue
+        if source.partition("://")[0].lower() in LIVE_SCHEMES:
+            specs.append(SourceSpec(redact(source), "live", (source,), live=LiveOptions()))
             continue
         found = find_sources([source])
         if found.errors:
