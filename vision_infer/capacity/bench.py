@@ -46,7 +46,7 @@ class Effort:
     """nothing is begun after that"""
 
 
-QUICK = Effort(SIZES[::2], ("h264",), (1, 8), 5, 0.15, 3.0, 1.0, False, 45.0)
+QUICK = Effort(SIZES[::2], ("h264",), (1, 4), 5, 0.15, 3.0, 1.0, False, 42.0)
 FULL = Effort(SIZES, ("h264", "hevc"), BATCHES, 7, 0.5, 10.0, 2.0, True, 1800.0)
 
 

@@ -47,9 +47,9 @@ def _shown(found: Interval, digits: int = 2) -> str:
 
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column(headings[0])
+    table.add_column(headings[0], no_wrap=True)
     for heading in headings[1:]:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
@@ -65,16 +65,14 @@ def _stages(report: BenchReport) -> Table:
 
 
 def _engines(report: BenchReport) -> Table:
-    table = _table("engine", "batch", "p50 ms", "p99 ms", "pictures/s", "CPU ms each", "cores used", "MB", "loss")
+    table = _table("engine", "batch", "p50 / p99 ms", "pictures/s", "CPU ms", "MB", "loss")
     for row in report.engines:
         table.add_row(
             row.engine,
             f"{row.batch} × {row.in_flight}",
-            f"{row.p50_ms:.1f}",
-            f"{row.p99_ms:.1f}",
+            f"{row.p50_ms:.1f} / {row.p99_ms:.1f}",
             _shown(row.fps, 1),
             f"{row.cpu_ms.median:.2f}",
-            f"{row.utilisation:.0%}",
             "" if row.memory_bytes is None else f"{row.memory_bytes / 1e6:.0f}",
             "?" if row.loss_points is None else f"{row.loss_points:g}",
         )
