@@ -19,7 +19,8 @@ import onnx
 import pytest
 
 from tests import media
-from tests.precision.tiny import CARD, noise_frames, write_tiny
+from tests.precision.tiny import CARD, SIDE, noise_frames, tiny_model, write_tiny
+from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.engine.candidates import variants
 from vision_infer.engine.engine_key import graph_sha256
@@ -29,7 +30,7 @@ from vision_infer.engine.passport import passports_beside
 from vision_infer.precision import proof as proof_module
 from vision_infer.precision import target as target_module
 from vision_infer.precision.frames import FrameNeeds
-from vision_infer.precision.quantize import QuantizeRequest, quantize_model
+from vision_infer.precision.quantize import QuantizeRequest, quantize_model, quantize_sizes
 from vision_infer.precision.ranges import METHODS
 from vision_infer.precision.target import Target, choose_target, write_target
 
@@ -108,6 +109,23 @@ def test_a_name_of_its_own_is_a_model_of_its_own(request_for: QuantizeRequest, t
     assert "name: tiny-small" in (folder / "model.yaml").read_text()
     assert "precision: int8" in (folder / "model.yaml").read_text()
     assert listing(tmp_path / "models") == ["tiny", "tiny-small"]
+
+
+def test_each_input_size_is_converted_and_proved(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "tiny"
+    small = CARD.model_copy(update={"input": InputSize(width=SIDE // 2, height=SIDE)})
+    onnx.save(tiny_model(card=small), folder / f"model-{SIDE}x{SIDE // 2}.onnx")
+    said: list[str] = []
+    reports = list(quantize_sizes(request_for, said.append))
+    assert [report.path.name for report in reports] == ["model.int8.onnx", f"model-{SIDE}x{SIDE // 2}.int8.onnx"]
+    assert [line for line in said if "wide" in line] == [
+        "model.onnx: 32 wide and 32 high",
+        "model-32x16.onnx: 16 wide and 32 high",
+    ]
+    for report in reports:
+        assert [one.card.width for one in passports_beside(report.path)] == [read_graph_facts(report.path).card.input.width] * 2
+    (alone,) = quantize_sizes(replace(request_for, name="other"))
+    assert alone.path == tmp_path / "models" / "other" / "model.onnx"
 
 
 def test_a_loss_beyond_the_budget_is_refused_with_the_gain(request_for: QuantizeRequest, tmp_path: Path) -> None:
@@ -241,11 +259,15 @@ def test_passports_of_a_graph_that_is_replaced_go(tmp_path: Path) -> None:
 
 def test_the_bundled_model_is_copied_and_not_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundled = write_tiny(tmp_path / "package")
+    for other in ("model-16x32.onnx", "model.int8.onnx", "model.openvino-cpu-int8.passport.json", "README.md", "LICENSE"):
+        bundled.with_name(other).write_text(other)
     monkeypatch.setattr(target_module, "bundled_dir", lambda: tmp_path / "package")
     target = choose_target(bundled, "tiny", "int8", None, tmp_path / "mine", overwrite=False)
     write_target(target, {target.graph: b"graph"})
-    assert listing(tmp_path / "mine" / "tiny") == ["model.int8.onnx", "model.onnx", "model.yaml"]
-    assert listing(tmp_path / "package" / "tiny") == ["model.onnx", "model.yaml"]
+    mine = ["LICENSE", "model-16x32.onnx", "model.int8.onnx", "model.onnx", "model.yaml"]
+    assert listing(tmp_path / "mine" / "tiny") == mine  # every input size, and of other precisions the new one alone
+    assert (tmp_path / "mine" / "tiny" / "model.int8.onnx").read_bytes() == b"graph"
+    assert bundled.with_name("model.int8.onnx").read_text() == "model.int8.onnx"
     again = choose_target(bundled, "tiny", "fp16", None, tmp_path / "mine", overwrite=False)
     assert again.copied == ()
 

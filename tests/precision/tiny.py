@@ -65,7 +65,7 @@ def tiny_model(scale: float = 1.0, card: ModelCard = CARD) -> onnx.ModelProto:
         weights("w4", CLASSES, 16, 1, 1, factor=20),
         numpy_helper.from_array(np.zeros(CLASSES, np.float32), "network/b4"),
     ]
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", card.input.height, card.input.width, 3])
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", CLASSES])
     graph = helper.make_graph(nodes, "tiny", [images], [scores], constants)
     model = finish(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), card, "tiny")
@@ -81,7 +81,9 @@ def _mean_logits(model: onnx.ModelProto) -> NDArray[np.float32]:
     told.CopyFrom(model)
     told.graph.output.append(onnx.ValueInfoProto(name="network/logits"))
     session = onnxruntime.InferenceSession(told.SerializeToString(), providers=["CPUExecutionProvider"])
-    mean: NDArray[np.float32] = session.run(["network/logits"], {"images": np.stack(noise_frames(64, seed=9))})[0].mean(axis=0)
+    height, width = session.get_inputs()[0].shape[1:3]
+    frames = np.stack(noise_frames(64, seed=9))[:, :height, :width]
+    mean: NDArray[np.float32] = session.run(["network/logits"], {"images": frames})[0].mean(axis=0)
     return mean
 
 

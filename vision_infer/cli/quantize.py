@@ -42,7 +42,7 @@ def quantize_command(
 ) -> None:
     """Convert a model to INT8 or FP16, measure on your own frames what it loses and gains, and refuse what loses too much."""
     from vision_infer.core.errors import UsageError
-    from vision_infer.precision.quantize import QuantizeRequest, quantize_model
+    from vision_infer.precision.quantize import QuantizeRequest, quantize_sizes
 
     if (labels is None) != (images is None):
         raise UsageError("--labels and --images: one needs the other", "write --labels instances.json --images DIR")
@@ -65,12 +65,14 @@ def quantize_command(
         pictures,
         judge=judge,
     )
-    report = quantize_model(request, (lambda _: None) if quiet else _say)
+    reports = []
+    for report in quantize_sizes(request, (lambda _: None) if quiet else _say):
+        reports.append(report.to_dict())
+        if not json_output:
+            _print(report)
+            typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}")
     if json_output:
-        typer.echo(json.dumps(report.to_dict(), indent=2))
-        return
-    _print(report)
-    typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}")
+        typer.echo(json.dumps({"graphs": reports}, indent=2))
 
 
 def _say(line: str) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from vision_infer.engine.device import cpu_facts
 from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.passport import Passport, passport_file
-from vision_infer.model.catalogue import CARD_FILE, model_dir, resolve_model
+from vision_infer.model.catalogue import CARD_FILE, model_dir, model_inputs, resolve_model
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import read_card, write_card
 from vision_infer.model.model_folder import card_to_yaml
@@ -94,6 +94,25 @@ class QuantizeReport:
             "agreement": {proof.engine: proof.agreement.to_dict() for proof in self.proofs},
             "pictures": list(self.pictures),
         }
+
+
+def quantize_sizes(request: QuantizeRequest, say: Say = lambda _: None, clock: Clock = SYSTEM_CLOCK) -> Iterator[QuantizeReport]:
+    """Convert a model for each of its input sizes, one after the other: each is proved and kept, or refused, by itself.
+
+    Args:
+        request: a file (.onnx), or what gets a name of its own, has one size. Pictures of other sizes than the model's own go into
+            folders of their own.
+        say: as for :func:`quantize_model`, which says what is raised.
+        clock: likewise.
+    """
+    graphs = {} if request.model.endswith(".onnx") else model_inputs(request.model, request.model_dir)
+    if len(graphs) < 2 or request.name is not None:
+        yield quantize_model(request, say, clock)
+        return
+    for number, (size, path) in enumerate(graphs.items()):
+        say(f"{path.name}: {size.width} wide and {size.height} high")
+        folder = request.pictures / f"{size.height}x{size.width}" if request.pictures is not None and number else request.pictures
+        yield quantize_model(replace(request, model=str(path), pictures=folder), say, clock)
 
 
 def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: Clock = SYSTEM_CLOCK) -> QuantizeReport:

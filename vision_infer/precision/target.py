@@ -6,6 +6,7 @@ later attempt.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import time
@@ -19,6 +20,9 @@ from vision_infer.engine.passport import SUFFIX
 from vision_infer.model.catalogue import CARD_FILE, GRAPH_FILE, bundled_dir
 
 _HIDDEN = ".quantizing-"
+_COPIED = frozenset({CARD_FILE, "LICENSE"})
+_GRAPH = re.compile(r"model(-\d+x\d+)?\.onnx")
+"""in FP32, of each input size"""
 _ABANDONED_S = 86_400.0
 
 
@@ -63,7 +67,9 @@ def choose_target(source: Path, model: str, what: str, name: str | None, model_d
     elif source.resolve().is_relative_to(bundled_dir().resolve()):
         target = Target(model_dir / source.parent.name, f"{source.stem}.{what}.onnx", model)
         if not target.folder.exists():
-            copied = tuple(path for path in (source, source.with_name(CARD_FILE), source.with_name("LICENSE")) if path.is_file())
+            copied = tuple(
+                path for path in sorted(source.parent.iterdir()) if path.name in _COPIED or _GRAPH.fullmatch(path.name)
+            )
             target = Target(target.folder, target.graph, target.model, copied)
         taken = target.path.exists()
     else:
