@@ -36,6 +36,7 @@ def test_build_list_show_and_prune(command: Command, model: Path) -> None:
     assert built.stderr == "building tensorrt-rtx-cuda-int8 of smallest-embedder: there is none yet\n"
     (passport,) = json.loads(built.stdout)
     jsonschema.validate(passport, json.loads(command("schema", "passport").stdout))
+    assert (passport["device"]["compute_capabilities"], passport["device"]["mig"]) == (["sm_89"], "")
     assert (passport["device"]["kind"], passport["precision"]["convolutions"]) == ("cuda", "3 int8")
     again = command("engine", "build", model, "--engine", "tensorrt-rtx-cuda-int8", "--for", "sm_89", "--batch", "3")
     assert (again.returncode, again.stderr) == (0, "")
@@ -76,6 +77,8 @@ def test_a_recipe(command: Command, model: Path) -> None:
         (("--runtime", "tensorrt-rtx", "--for", "sm_90"), 2, "TensorRT-RTX does not build for it: use sm_75, "),
         (("--runtime", "tensorrt-rtx", "--for", "4090"), 2, "--for 4090: is no compute capability"),
         (("--for", "sm_89"), 2, "--for is for plans: say --runtime tensorrt-rtx"),
+        (("--device", "cuda:1"), 2, "--device is for plans: say --runtime tensorrt-rtx"),
+        ((*WORDS, "--device", "cpu"), 2, "--device cpu: plans are for NVIDIA GPUs: use --device cuda:N"),
         ((*WORDS, "--workers", "2"), 2, "--workers is not for plans"),
         ((*WORDS, "--precision", "bf16"), 4, "has no graph in bf16: vision-infer model quantize"),
         ((*WORDS, "--version-compatible"), 2, "--version-compatible: a plan of TensorRT-RTX fits the version that built it"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.engine.graphs import tiny_graph
+from tests.engine.host_device import FailingNetwork, HostDevice, MeanNetwork
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine import open as module
+from vision_infer.engine.accelerator import DeviceMemoryError
+from vision_infer.engine.device_engine import DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.open import RUNTIMES, EngineRequest, open_engine
 
 ort = pytest.importorskip("onnxruntime")
@@ -153,3 +157,44 @@ def test_without_a_runtime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_name_and_another_device_contradict_each_other(bundled: Path, device: str) -> None:
     with pytest.raises(UsageError, match=device):
         open_engine(bundled, EngineRequest("onnxruntime-cpu-fp32", device))
+
+
+@pytest.mark.parametrize("most", [8, 2, 0])
+@pytest.mark.parametrize("device", ["auto", "cuda:0"])
+def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
+    graph: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch, device: str, most: int
+) -> None:
+    host = HostDevice()
+
+    def on_the_host(path: Path, request: EngineRequest, runtime: str, index: int, workers_batch: Any, say: Any) -> DeviceEngine:
+        network = FailingNetwork(MeanNetwork(host, card), most)
+        return DeviceEngine("tensorrt-cuda-fp32", card, network, host, batch_sizes_up_to(8), 2, say)
+
+    monkeypatch.setattr(module, "_open_tensorrt", on_the_host)
+    said: list[str] = []
+    request = EngineRequest("tensorrt", device)
+    if most == 0 and device != "auto":  # it was named: whoever did so is asked
+        with pytest.raises(DeviceMemoryError, match="out of memory"):
+            open_engine(graph, request, said.append)
+    else:
+        with open_engine(graph, request, said.append) as engine:
+            sizes = {8: (1, 2, 4, 8), 2: (1, 2)}
+            assert (engine.name, engine.batch_sizes) == (
+                ("tensorrt-cuda-fp32", sizes[most]) if most else ("onnxruntime-cpu-fp32", (1,))
+            )
+            engine.collect(engine.submit(engine.lend(1)))
+    name = "tensorrt-cuda-fp32"
+    why = f"{name} failed on a batch of %d: out of memory"
+    left_out = [f"{name}: batches of {size} are left out: {why % size}" for size in (8, 4, 2) if size > most]
+    without = [f"cuda:0 is done without: {why % 1}"] if most == 0 and device == "auto" else []
+    assert said == left_out + without
+    assert (host.used, host.things) == (0, 0)
+
+
+def test_what_fails_for_another_reason_is_not_covered_up(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> DeviceEngine:
+        raise EngineError("the plan cannot be loaded")
+
+    monkeypatch.setattr(module, "_open_tensorrt", broken)
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        open_engine(graph, EngineRequest("tensorrt"))

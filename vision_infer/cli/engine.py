@@ -110,6 +110,7 @@ def build(
         list[str] | None,
         typer.Option("--for", metavar="sm_NN", help="GPUs that TensorRT-RTX builds for. Default: this machine's. Repeatable."),
     ] = None,
+    device: Annotated[str | None, typer.Option(metavar="cuda:N", help="GPU that a plan is for. Default: the first.")] = None,
     batch: options.Batch = None,
     workspace: Annotated[
         float | None, typer.Option("--workspace-mb", min=1, metavar="MB", help="GPU memory for a layer's intermediate results.")
@@ -136,7 +137,7 @@ def build(
     recipe = None if file is None else read_recipe(file)
     network = name if file is None or recipe is None else network_of(recipe, file)
     asked = Asked(network, recipe, engine, runtime, precision)
-    typed = TypedOptions(tuple(gpus or ()), workspace, version_compatible, hardware_compatible)
+    typed = TypedOptions(tuple(gpus or ()), device, workspace, version_compatible, hardware_compatible)
     plan = wanted_plan(asked, typed, batch)
     made: Iterable[Passport]
     if plan is None:

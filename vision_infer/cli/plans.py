@@ -35,6 +35,7 @@ class TypedOptions:
     """Options of plans, as they were typed."""
 
     gpus: tuple[str, ...]
+    device: str | None
     workspace_mb: float | None
     version_compatible: bool
     hardware_compatible: bool
@@ -49,6 +50,7 @@ class TypedOptions:
 
         given = {
             "--for": self.gpus,
+            "--device": self.device,
             "--workspace-mb": self.workspace_mb,
             "--version-compatible": self.version_compatible,
             "--hardware-compatible": self.hardware_compatible,
@@ -69,6 +71,8 @@ class PlanWanted:
     gpus: tuple[str, ...]
     """compute capabilities; empty: this machine's GPU"""
     options: PlanOptions
+    device: int = 0
+    """which of this machine's GPUs"""
 
 
 def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWanted | None:
@@ -83,6 +87,7 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
         UsageError: what was typed contradicts itself, or there is no such runtime or precision.
     """
     from vision_infer.core.errors import UsageError
+    from vision_infer.engine.device import parse_device
     from vision_infer.engine.device_engine import batch_sizes_up_to
     from vision_infer.engine.tensorrt.compile import PlanOptions
     from vision_infer.engine.tensorrt.plan_file import RUNTIMES
@@ -109,7 +114,10 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
         options.version_compatible or typed.version_compatible,
         options.hardware_compatible or typed.hardware_compatible,
     )
-    return PlanWanted(asked.network, cast("Runtime", runtime), cast("Precision", precision), gpus, options)
+    kind, index = ("cuda", 0) if typed.device is None else parse_device(typed.device)
+    if kind == "cpu":
+        raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "use --device cuda:N, or leave it out")
+    return PlanWanted(asked.network, cast("Runtime", runtime), cast("Precision", precision), gpus, options, index)
 
 
 def _named(asked: Asked) -> tuple[str, str]:
@@ -174,7 +182,7 @@ def build_wanted_plan(wanted: PlanWanted, folder: Path, model_dir: Path | None) 
 
     path = resolve_model(wanted.model, model_dir)
     api = load_api(wanted.runtime)
-    target = choose_target(api, wanted.gpus, anywhere=wanted.options.hardware_compatible)
+    target = choose_target(api, wanted.gpus, anywhere=wanted.options.hardware_compatible, index=wanted.device)
     job = PlanJob(graph_of(path, wanted.model, wanted.precision), api, target, wanted.options)
     with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
         return build_plan(job, EngineCache(folder), lambda text: typer.echo(text, err=True), report)[1]

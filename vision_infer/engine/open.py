@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vision_infer.core.errors import EngineError, ModelError, UsageError
+from vision_infer.engine.accelerator import DeviceMemoryError
 from vision_infer.engine.device import available_cpus, load_onnxruntime, missing_runtime, parse_device
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
@@ -55,7 +56,8 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
         say: told, in a line, why something takes longer than usual, and what could not be kept.
 
     Raises:
-        EngineError: the runtime is unknown or missing, cannot compute so, or the device is not there.
+        EngineError: the runtime is unknown or missing, cannot compute so, or the device is not there; or it has no memory for
+            the network, and was named. Where ``device`` is ``auto``, the processor does it then, which is told.
         ModelError: the file is no deployment graph.
         UsageError: the device or the type of the arithmetic is not well named.
     """
@@ -67,13 +69,14 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     if runtime == "onnxruntime" and find_spec("onnxruntime") is None:
         raise missing_runtime()
     kind, index = _choose_device(runtime, device)
-    if kind == "cuda" and (request.engine, request.device) == ("auto", "auto"):
-        try:
-            return _open(path, request, runtime, (kind, index), compute, say or _silent)
-        except (EngineError, ModelError) as error:
-            (say or _silent)(f"cuda:{index} is done without: {error.message}")
-            kind = "cpu"
-    return _open(path, request, runtime, (kind, index), compute, say or _silent)
+    try:
+        return _open(path, request, runtime, (kind, index), compute, say or _silent)
+    except (EngineError, ModelError) as error:
+        given_up = isinstance(error, DeviceMemoryError) or request.engine == "auto"
+        if kind != "cuda" or request.device != "auto" or not given_up:
+            raise
+        (say or _silent)(f"cuda:{index} is done without: {error.message}")
+        return open_engine(path, replace(request, engine="auto", device="cpu", compute="auto", workers=None, batch=None), say)
 
 
 def _open(

@@ -70,6 +70,8 @@ class DeviceFacts(_Part):
     name: str
     instructions: tuple[str, ...] = Field(default=(), description="of those that decide about speed and results")
     cores: int = Field(default=1, ge=1, description="processors that may be used")
+    compute_capabilities: tuple[str, ...] = Field(default=(), description="of the GPUs that a plan is for, such as sm_89")
+    mig: str = Field(default="", description="which part (MIG instance) of that GPU, such as 1g.10gb; empty: the whole, or any")
 
     def arithmetic(self, precision: str) -> tuple[str, bool]:
         """What of the instructions decides about results: the family, and whether there are some for a precision.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
 
-from tests.engine.tensorrt.networks import api
+from tests.engine.tensorrt.networks import OPTIONS, SM_89, api, graph
 from vision_infer.core.errors import EngineError, UsageError
+from vision_infer.engine.tensorrt import compile as compile_module
 from vision_infer.engine.tensorrt.api import Api, load_api
-from vision_infer.engine.tensorrt.compile import PlanOptions, check_options, profile_of
+from vision_infer.engine.tensorrt.compile import PlanOptions, check_options, compile_plan, profile_of
 from vision_infer.engine.tensorrt.target import FindGpu, Gpu, GpuTarget, choose_target, find_gpu
 
 
@@ -34,6 +36,19 @@ def test_without_names_it_is_this_machine() -> None:
     assert choose_target(api(), [], find=with_gpu("NVIDIA GeForce RTX 4090", "sm_89")) == GpuTarget(("sm_89",))
     assert choose_target(tensorrt(), [], find=with_gpu("NVIDIA L4", "sm_89")) == GpuTarget(("sm_89",), "NVIDIA L4")
     assert choose_target(tensorrt(), [], anywhere=True, find=with_gpu("NVIDIA L4", "sm_89")) == GpuTarget(("sm_80",))
+
+
+def test_of_several_gpus_it_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [Gpu("NVIDIA L4", "sm_89"), Gpu("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "sm_80")]
+    found = choose_target(tensorrt(), [], index=1, find=lambda index: gpus[index])
+    assert found == GpuTarget(("sm_80",), gpus[1].name, "1g.5gb", 1)
+    assert (gpus[0].mig, gpus[1].mig) == ("", "1g.5gb")
+    used: list[tuple[int, str]] = []
+    monkeypatch.setattr(compile_module, "use_gpu", lambda index: used.append((index, threading.current_thread().name)))
+    compile_plan(graph("embedder", "fp32"), api(), replace(SM_89, index=1), OPTIONS)
+    assert used == [(1, "plan builder")]
+    compile_plan(graph("embedder", "fp32"), api(), SM_89, OPTIONS)
+    assert len(used) == 1
 
 
 @pytest.mark.parametrize("wanted", ["sm_90", "sm_100", "sm_70"])

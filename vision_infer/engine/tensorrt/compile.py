@@ -17,7 +17,7 @@ from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.build_progress import Phases, Report
 from vision_infer.engine.tensorrt.network import NetworkFacts, Parsed, inspect_network, parse_network
 from vision_infer.engine.tensorrt.plan_file import PlanFile
-from vision_infer.engine.tensorrt.target import GpuTarget
+from vision_infer.engine.tensorrt.target import GpuTarget, use_gpu
 
 _NS_PER_S = 1_000_000_000
 GIVE_UP_S = 0.5
@@ -108,6 +108,8 @@ def compile_plan(
     started_ns = clock.monotonic_ns()
 
     def work() -> tuple[bytes, OutputShapes, NetworkFacts, bytes]:
+        if target.index:  # a builder works on the GPU of its thread, the first one where nobody says another
+            use_gpu(target.index)
         parsed = parse_network(api, graph, known.card)
         config = _configure(api, parsed, target, options)
         cache = _give_timings(api, config, timings)

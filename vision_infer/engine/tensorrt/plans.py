@@ -146,7 +146,7 @@ def plan_for_gpu(
     api, gpu = load_api(runtime), find_gpu(index)
     if gpu is None:
         raise EngineError(f"there is no cuda:{index} here, or no driver for it", "see 'nvidia-smi', or use --device cpu")
-    target = choose_target(api, (), anywhere=options.hardware_compatible, find=lambda _: gpu)
+    target = choose_target(api, (), anywhere=options.hardware_compatible, index=index, find=lambda _: gpu)
     return open_plan(PlanJob(graph, api, target, options), gpu, cache, say)
 
 
@@ -230,7 +230,7 @@ def _passport(job: PlanJob, key: EngineKey, compiled: Compiled | None, clock: Cl
         sources=Sources(graph=key.graph_sha256, source=facts.card.weights.sha256),
         runtime=job.api.runtime,
         runtime_version=key.runtime_version,
-        device=DeviceFacts(kind="cuda", name=key.device),
+        device=DeviceFacts(kind="cuda", name=key.device, compute_capabilities=job.target.capabilities, mig=job.target.mig),
         precision={"graph": facts.precision} | ({} if compiled is None else dict(compiled.facts.precisions())),
         build_seconds=None if compiled is None else round(compiled.seconds, 3),
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // _NS_PER_S, datetime.UTC),

@@ -20,6 +20,11 @@ class Gpu:
     capability: str
     """compute capability, such as ``sm_89``"""
 
+    @property
+    def mig(self) -> str:
+        """Which part of a GPU it is, such as ``1g.10gb``; empty: a whole one. CUDA says it at the end of the name."""
+        return self.name.partition(" MIG ")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class GpuTarget:
@@ -29,6 +34,10 @@ class GpuTarget:
     """such as ``sm_89``, ascending"""
     gpu: str = ""
     """of TensorRT only: the name of the very GPU, for its plans hold kernels that were timed on it"""
+    mig: str = ""
+    """of TensorRT only: which part of that GPU it was"""
+    index: int = 0
+    """of TensorRT only: which of this machine's GPUs builds it"""
 
     def told(self) -> str:
         """As it stands in the key of the engine cache."""
@@ -99,11 +108,24 @@ def choose_target(
         hint = "leave --for out, or use --runtime tensorrt-rtx"
         raise UsageError(f"--for {' '.join(named)}: {api.title} builds for this machine's GPU ({gpu.capability}) only", hint)
     if not api.builds_ahead:
-        return GpuTarget((gpu.capability,), gpu.name) if not anywhere else GpuTarget(("sm_80",))
+        if anywhere:
+            return GpuTarget(("sm_80",), index=index)
+        return GpuTarget((gpu.capability,), gpu.name, gpu.mig, index)
     if gpu.capability not in possible:
         told = f"{api.title} does not run on {gpu.name} ({gpu.capability})"
         raise EngineError(told, f"it runs on {', '.join(possible)}; use --runtime tensorrt, or --engine onnxruntime")
     return GpuTarget((gpu.capability,))
+
+
+def use_gpu(index: int) -> None:
+    """Make a GPU the calling thread's own.
+
+    Raises:
+        EngineError: there is none.
+    """
+    from vision_infer.engine.cuda import CudaDevice
+
+    CudaDevice(index)
 
 
 def _parse(wanted: Sequence[str]) -> tuple[str, ...]:
