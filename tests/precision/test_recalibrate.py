@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,7 +28,8 @@ def logit(scores: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def sigmoid(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    return (1 / (1 + np.exp(-values))).astype(np.float32)
+    made: NDArray[np.float32] = (1 / (1 + np.exp(-values))).astype(np.float32)
+    return made
 
 
 def frames(scores: NDArray[np.floating], count: int = 10) -> list[Detections]:
@@ -80,7 +82,8 @@ def test_scores_of_nought_and_one_are_finite() -> None:
     scores = np.concatenate((np.zeros(20), np.ones(20), np.linspace(0.2, 0.6, 40)))
     found = fit(frames(scores), frames(scores), THRESHOLD)
     assert found is not None
-    assert (found.slope, found.offset) == (pytest.approx(1), pytest.approx(0, abs=1e-6))
+    assert found.slope == pytest.approx(1)
+    assert found.offset == pytest.approx(0, abs=1e-6)
 
 
 def test_the_graph_gives_the_corrected_scores(tmp_path: Path, card: ModelCard) -> None:
@@ -101,7 +104,7 @@ def test_the_graph_gives_the_corrected_scores(tmp_path: Path, card: ModelCard) -
         assert np.isfinite(second["scores"]).all()
 
 
-def _outputs(path: Path, grey: int) -> dict[str, NDArray[np.generic]]:
+def _outputs(path: Path, grey: int) -> dict[str, NDArray[Any]]:
     with open_engine(path, EngineRequest("onnxruntime", "cpu", workers=1)) as engine:
         loan = engine.lend(1)
         loan.slots[0].pixels[:] = grey

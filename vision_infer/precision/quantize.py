@@ -100,8 +100,8 @@ def quantize_sizes(request: QuantizeRequest, say: Say = lambda _: None, clock: C
     """Convert a model for each of its input sizes, one after the other: each is proved and kept, or refused, by itself.
 
     Args:
-        request: a file (.onnx), or what gets a name of its own, has one size. Pictures of other sizes than the model's own go into
-            folders of their own.
+        request: a file (.onnx), or what gets a name of its own, has one size. Pictures of other sizes than the model's own go
+            into folders of their own.
         say: as for :func:`quantize_model`, which says what is raised.
         clock: likewise.
     """

@@ -29,7 +29,7 @@ from vision_infer.precision.sensitivity import FRAMES, LayerError, rank_layers
 MOST_KEPT = 0.75
 """of all layers: where more would have to stay in FP32, nothing is left to gain"""
 STEADY = 0.5
-"""per cent by which the number of detections may change before a correction is tried: other frames will show a change of their own"""
+"""per cent by which the number of detections may change before a correction is tried: other frames show changes of their own"""
 OpenGraph = Callable[[Path], Engine]
 
 
