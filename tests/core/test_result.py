@@ -58,6 +58,7 @@ RESULTS = st.builds(
     detections=detections(),
     latency=st.builds(Latency, DURATIONS, DURATIONS, DURATIONS, DURATIONS, DURATIONS, DURATIONS),
     file=st.none() | NAMES,
+    gated=st.booleans(),
 )
 VALIDATOR = Draft202012Validator(RESULT_SCHEMA)
 
@@ -84,6 +85,7 @@ def test_a_row_is_what_the_schema_says_and_holds_what_the_result_holds(result: R
         result.engine,
     )
     assert row.get("file") == result.file
+    assert row.get("gated", False) is result.gated
     assert (row["width"], row["height"]) == (result.size.width, result.size.height)
     assert row["pts_s"] == (None if result.pts_s is None else pytest.approx(result.pts_s, abs=1e-6))
     assert [one["label"] for one in row["detections"]] == found.labels

@@ -23,6 +23,7 @@ from vision_infer.sink.parquet import ParquetSink
 from vision_infer.sink.sink import OutputSpec, Written
 
 RGB = np.zeros((4, 4, 3), np.uint8)
+PARQUET_COLUMNS = [*COLUMNS, "gated"]
 
 
 def test_types_and_values(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_types_and_values(tmp_path: Path) -> None:
     sink.close(False)
     assert sink.outputs == [Written(str(path))]
     table = pq.read_table(path)
-    assert table.column_names == list(COLUMNS)
+    assert table.column_names == PARQUET_COLUMNS
     text = pa.dictionary(pa.int32(), pa.string())
     assert table.schema.types == [
         text,
@@ -54,6 +55,7 @@ def test_types_and_values(tmp_path: Path) -> None:
         text,
         *[pa.float32()] * 5,
         pa.int32(),
+        pa.bool_(),
     ]
     rows = table.to_pylist()
     assert [row["frame"] for row in rows] == [0, 0, 1, 1, 1, 3]
@@ -72,6 +74,7 @@ def test_types_and_values(tmp_path: Path) -> None:
         "x2": 60.0,
         "y2": 50.0,
         "track_id": 4,
+        "gated": False,
     }
     assert (rows[5]["stream"], rows[5]["pts_s"], rows[5]["file"]) == ("photos", None, "ü\\udcff.jpg")
 
@@ -152,7 +155,7 @@ def test_the_best_class_of_a_second_network(tmp_path: Path, rows_of_a_group: int
         replace(Detections.empty(), descriptions=()), told(None, classified("red", 0.75)), told(classified("green", 0.5))
     )
     table = written(tmp_path / "rows.parquet", given, rows_of_a_group)
-    assert table.column_names == [*COLUMNS, *THEN_COLUMNS]
+    assert table.column_names == [*PARQUET_COLUMNS, *THEN_COLUMNS]
     assert not table.schema.field("label").nullable
     shown = [(row["frame"], *(row[name] for name in THEN_COLUMNS)) for row in table.to_pylist()]
     assert shown == [(1, None, None, None), (1, 3, "red", 0.75), (2, 5, "green", 0.5)]
@@ -162,20 +165,20 @@ def test_the_best_class_of_a_second_network(tmp_path: Path, rows_of_a_group: int
 def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_of_a_group: int) -> None:
     given = results(told(embedded(1.0), None), told(embedded(2.0), embedded(3.0)))
     table = written(tmp_path / "rows.parquet", given, rows_of_a_group)
-    assert table.column_names == [*COLUMNS, "embedding"]
+    assert table.column_names == [*PARQUET_COLUMNS, "embedding"]
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 3)
     assert table["embedding"].to_pylist() == [[1.0, 0.5, 0.5], None, [2.0, 0.5, 0.5], [3.0, 0.5, 0.5]]
 
 
 def test_a_second_network_that_says_nothing_has_its_columns(tmp_path: Path) -> None:
     for name, given in (("none", results(told(None, None))), ("empty", results(replace(Detections.empty(), descriptions=())))):
-        assert written(tmp_path / name, given).column_names == [*COLUMNS, *THEN_COLUMNS]
+        assert written(tmp_path / name, given).column_names == [*PARQUET_COLUMNS, *THEN_COLUMNS]
 
 
 def test_a_network_for_classification_alone_has_a_row_for_each_frame(tmp_path: Path) -> None:
     given = [whole(frame(index, index / 25), classified("red", 0.75)) for index in range(5)]
     table = written(tmp_path / "rows.parquet", given, 2)
-    assert table.column_names == list(COLUMNS)
+    assert table.column_names == PARQUET_COLUMNS
     rows = table.to_pylist()
     assert [row["frame"] for row in rows] == list(range(5))
     assert {(row["class_id"], row["label"], row["score"]) for row in rows} == {(3, "red", 0.75)}

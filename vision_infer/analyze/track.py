@@ -154,6 +154,17 @@ class Tracker:
             detections.boxes[passed], scores[passed], detections.class_ids[passed], detections.label_names, ids[passed]
         )
 
+    def stay(self, pts_s: float | None) -> None:
+        """Time goes on and nothing moves: what was found in the last frame is where it was, what was lost is lost for longer.
+
+        Args:
+            pts_s: presentation time, seconds; as of :meth:`update`.
+        """
+        self._let_pass(pts_s)
+        tracks = self._tracks
+        tracks.seen_s[~tracks.lost] = self._now_s
+        tracks.motion[1, ~tracks.lost] = 0
+
     def _by_score(self, detections: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """bool [N] each: passed on without a track, part of the first association, able to begin a track."""
         scores = detections.scores
@@ -168,6 +179,12 @@ class Tracker:
 
     def _advance(self, pts_s: float | None) -> None:
         """Move the clock and all tracks to the frame's time; forget those not seen for too long."""
+        elapsed_s = self._let_pass(pts_s)
+        if len(self._tracks.ids):
+            self._tracks.motion = motion.predict(self._tracks.motion, elapsed_s / STEP_S)
+
+    def _let_pass(self, pts_s: float | None) -> float:
+        """Move the clock to the frame's time, and forget tracks not seen for too long; returns the seconds that have passed."""
         if pts_s is not None and not math.isfinite(pts_s):
             pts_s = None
         elapsed_s = STEP_S
@@ -180,8 +197,7 @@ class Tracker:
         self._pts_s = pts_s
         self._now_s += elapsed_s
         self._tracks.keep(self._now_s - self._tracks.seen_s <= patience_s + 1e-9)
-        if len(self._tracks.ids):
-            self._tracks.motion = motion.predict(self._tracks.motion, elapsed_s / STEP_S)
+        return elapsed_s
 
     def _associate(self, detections: Detections, high: NDArray[np.bool_]) -> NDArray[np.intp]:
         """intp [N]: for each detection the index of its track, -1 for none; ``high`` [N] says which take part first."""

@@ -53,6 +53,14 @@ Top = Annotated[int, typer.Option(min=1, help="Classes that are told, of a model
 Hook = Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION", help="Called with each result; may change or drop it.")]
 Every = Annotated[int, typer.Option(min=1, help="Infer every N-th frame.")]
 
+Gate = Annotated[
+    Literal["motion"] | None,
+    typer.Option(metavar="motion", help="Leave out frames in which nothing moves: their rows repeat what was found last."),
+]
+GateHeartbeat = Annotated[
+    float, typer.Option(min=0.01, max=3600, metavar="SECONDS", help="With --gate, infer a frame at least so often.")
+]
+
 Engine = Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")]
 EngineDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where engines are kept. Default: $VISION_INFER_HOME/engines.")

@@ -35,6 +35,8 @@ def run_command(
     workers: options.Workers = None,
     threads: options.Threads = None,
     batch: options.Batch = None,
+    gate: options.Gate = None,
+    gate_heartbeat: options.GateHeartbeat = 5.0,
     confidence: options.Confidence = None,
     per_class: options.PerClass = None,
     iou: options.Iou = None,

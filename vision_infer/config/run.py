@@ -35,6 +35,8 @@ class RunSettings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=256, description="threads of each batch on the CPU")
     batch: int | None = Field(default=None, ge=1, le=256, description="largest batch")
     every: int = Field(default=1, ge=1, description="infer every N-th frame")
+    gate: Literal["motion"] | None = Field(default=None, description="leave out frames in which nothing moves")
+    gate_heartbeat: float = Field(default=5.0, gt=0, le=3600, description="infer one at least so often, seconds")
     confidence: float | None = Field(default=None, ge=0, le=1)
     iou: float | None = Field(default=None, gt=0, le=1)
     classes: tuple[str, ...] | None = None

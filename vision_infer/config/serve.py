@@ -122,6 +122,13 @@ class StreamDefaults(_Settings):
     fps: float | None = Field(
         default=None, gt=0, le=1000, description="infer at most so many frames a second; null: all that come"
     )
+    gate: Literal["motion"] | None = Field(
+        default=None,
+        description="`motion`: frames in which nothing moves are not inferred, and repeat what was found last; null: all are",
+    )
+    gate_heartbeat_s: float = Field(
+        default=5.0, gt=0, le=3600, description="with `gate`, a frame is inferred at least so often, seconds"
+    )
     weight: float = Field(default=1.0, gt=0, le=1000, description="share of the engine's time beside the other streams")
     confidence: Score | None = Field(default=None, description="least score, 0–1; null: that of the model's card")
     iou: Annotated[float, Field(gt=0, le=1)] | None = Field(

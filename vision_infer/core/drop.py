@@ -26,6 +26,8 @@ class DropReason(Enum):
     """key frames only are wanted, and the camera has sent none yet, or none for ten seconds"""
     BACKLOGGED = "backlogged"
     """as many of the live stream's frames as its window allows are on their way already: what follows the engine is too slow"""
+    GATED = "gated"
+    """the stream's motion gate saw no change: it has a row, which repeats what was found last"""
     PACED = "paced"
     """the stream's wanted rate left it out"""
     STOPPED = "stopped"

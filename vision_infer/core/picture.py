@@ -78,3 +78,16 @@ class Picture(Protocol):
     def to_rgb(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] RGB at full size; the caller may change it."""
         ...
+
+
+@runtime_checkable
+class LumaPicture(Protocol):
+    """A picture whose brightness can be had at hardly any cost."""
+
+    def luma(self, most_width: int) -> NDArray[np.uint8]:
+        """uint8 [H, W]: samples of its brightness at even distances, as it is shown; not averaged, and with its noise.
+
+        Args:
+            most_width: of the picture's own width so much at most.
+        """
+        ...

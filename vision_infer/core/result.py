@@ -55,6 +55,8 @@ class Result:
     """what happened in the stream's zones and at its lines"""
     description: Description | None = None
     """of a network for classification or embeddings: what it says of the whole picture; then there are no detections"""
+    gated: bool = False
+    """nothing had moved in the frame: it was not inferred, and this repeats what was found in the last one that was"""
 
     def to_json(self) -> str:
         """One line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
@@ -77,6 +79,8 @@ class Result:
         file = "" if self.file is None else f'"file": {quoted(self.file)}, '
         if self.damaged:
             file += '"damaged": true, '
+        if self.gated:
+            file += '"gated": true, '
         tail = "" if self.description is None else ", " + self.description.to_json()
         then = ', "then": %.3f' % (spent.then_ns / 1e6) if spent.then_ns else ""
         if self.live is not None:
@@ -150,6 +154,11 @@ RESULT_SCHEMA: dict[str, Any] = {
         },
         "file": {"type": "string", "description": "name of the picture's file, only in a folder of pictures"},
         "damaged": {"const": True, "description": "only where the decoder marked the picture: something is missing or guessed"},
+        "gated": {
+            "const": True,
+            "description": "only where the motion gate saw no change in the frame: it was not inferred, and repeats what was "
+            "found last",
+        },
         "pts_s": {"type": ["number", "null"], "description": "presentation time, seconds; null where there is none"},
         "width": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},
         "height": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},

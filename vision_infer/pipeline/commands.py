@@ -35,6 +35,8 @@ class AddStream:
     """where detections count; None: everywhere"""
     fps: float | None = None
     """infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves"""
+    gate_heartbeat_s: float | None = None
+    """leave out frames in which nothing moves, but infer one at least so often, seconds; None: there is no motion gate"""
     first_frame: int = 0
     """frames before this one are decoded and left out: an earlier run has their results"""
     selector: Selector | None = None

@@ -16,7 +16,8 @@ from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
-from vision_infer.pipeline.messages import Ended, Message, Superseded
+from vision_infer.pipeline.gating import make_gate
+from vision_infer.pipeline.messages import Ended, Gated, Message, Superseded
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.schedule.queues import Waiting
@@ -78,6 +79,7 @@ class LiveWorker:
         """held while a frame is counted and handed on, and by whoever takes the stream away"""
         self._gone = False
         self._pacer = _pacer(command)
+        self._gate = make_gate(command)
         self._sequence = 0
         self._index = 0
         self._failures = 0
@@ -104,6 +106,7 @@ class LiveWorker:
             self._lane_of = lane_of
             if command.fps != self.command.fps:
                 self._pacer = _pacer(command)
+            self._gate = make_gate(command)  # what was found last is not what would be found now
             self.command = command
             self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.fps
 
@@ -207,11 +210,16 @@ class LiveWorker:
         record = self.record
         if self._pacer is not None and not self._pacer.wants(frame.index, frame.trace.captured_ns):
             record.drop(DropReason.PACED, frame)
-        elif not self._window.try_acquire():
+            return
+        moves = self._gate is None or self._gate.wants(frame.picture, frame.trace.captured_ns)
+        if not self._window.try_acquire():
             record.drop(DropReason.BACKLOGGED, frame)
         else:
             sequence = self._sequence
             self._sequence += 1
+            if not moves:
+                self._results.put(Gated(frame, sequence))
+                return
             superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
             if superseded is not None:
                 self.superseded(superseded)

@@ -48,6 +48,14 @@ class Passed:
 
 
 @dataclass(frozen=True, slots=True)
+class Gated:
+    """A frame in which nothing has moved: it repeats what was found last."""
+
+    frame: Frame
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """A live stream's frame gave its place to a newer one; who says so has counted it, and given its credit back."""
 
@@ -81,4 +89,4 @@ class Finish:
     """Every stream has ended: the results stage may stop."""
 
 
-Message = Inferred | Failed | Broken | Passed | Superseded | Outdated | Ended | Finish
+Message = Inferred | Failed | Broken | Passed | Gated | Superseded | Outdated | Ended | Finish

@@ -136,7 +136,7 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
     journal = open_journal(settings, model, plan)
     if settings.resume:
         check_resumable(plan)
-        todo = None if journal is None else plan_resume(journal, found.specs, plan, settings.track)
+        todo = None if journal is None else plan_resume(journal, found.specs, plan, settings.track or settings.gate is not None)
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
             return _Job(found, left, with_resume(plan, todo), models, then, journal, todo, resumed=True, keep_journal=True)
@@ -230,6 +230,7 @@ def stream_command(
         region=None if region is None else region.of(spec.name),
         fps=settings.fps,
         then=None if settings.then is None else "then",
+        gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat,
     )
 
 
@@ -276,7 +277,7 @@ def _run(
         supervisor = stack.enter_context(make_supervisor(lanes, max(1, len(job.specs)), shared, hook))
         for command in commands:
             supervisor.add(command)
-        with opening.upgrade(supervisor.swap_engine, stopping):
+        with opening.upgrade(supervisor.swap_engine, stopping, supervisor.lane_statuses):
             interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
             supervisor.close()  # the end of a child takes a moment, which is not the run's
         _note_finished(job, supervisor, ())

@@ -16,7 +16,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.completion import Completion, Found
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Inferred, Message, Outdated, Passed, Superseded
+from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Gated, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.second_stage import SecondStage
 from vision_infer.pipeline.status import StreamRecord
@@ -82,7 +82,9 @@ class ResultsStage:
 
     def change(self, name: str, steps: Steps) -> None:
         """Go on with other steps, from the next result on."""
-        self._streams[name].steps = steps
+        stream = self._streams[name]
+        stream.steps = steps
+        stream.completion.forget()
 
     def _run(self) -> None:
         now = self._clock.monotonic_ns
@@ -109,6 +111,9 @@ class ResultsStage:
             self._inferred(message)
         elif isinstance(message, Passed):
             self._passed(message)
+        elif isinstance(message, Gated):
+            gated = Found(message.frame, None, Detections.empty(), gated=True)
+            self._put_in_order(self._streams[message.frame.stream], message.sequence, gated)
         elif isinstance(message, Superseded):
             self._skip(self._streams[message.stream], message.sequence)
         elif isinstance(message, Outdated):
@@ -208,7 +213,9 @@ class ResultsStage:
     def _follow(self, stream: _Stream, ready: list[Found]) -> None:
         """Go on with frames that are in order now."""
         for found in ready:
-            if found.engine is not None:
+            if found.gated:
+                stream.completion.stay(found, stream.steps)
+            elif found.engine is not None:
                 stream.completion.follow(found, stream.steps)
             if stream.second is None:
                 self._emit(stream, found)
@@ -223,8 +230,11 @@ class ResultsStage:
             self._finish_if_last(stream, 0)
 
     def _emit(self, stream: _Stream, found: Found) -> None:
-        engine = found.engine
-        result = None if engine is None else stream.completion.finish(found, engine, stream.steps)
+        completion, engine = stream.completion, found.engine
+        if found.gated:
+            result = completion.repeat(found, stream.steps)
+        else:
+            result = None if engine is None else completion.finish(found, engine, stream.steps)
         stream.outlet.put(found.frame, result)
 
     def _end(self, message: Ended) -> None:

@@ -175,7 +175,7 @@ def identity(source: SourceSpec) -> Identity:
     return files
 
 
-def plan_resume(journal: Journal, sources: Sequence[SourceSpec], plan: OutputPlan, track: bool) -> ResumePlan | None:
+def plan_resume(journal: Journal, sources: Sequence[SourceSpec], plan: OutputPlan, remembers: bool) -> ResumePlan | None:
     """Find out what is left to do, and cut what is there down to it.
 
     Returns:
@@ -201,7 +201,7 @@ def plan_resume(journal: Journal, sources: Sequence[SourceSpec], plan: OutputPla
         for output in own:
             _take_back(output)
         outputs = (*own, *plan.shared)
-        goes_on = earlier.begun.get(source.name) == known[source.name] and not track
+        goes_on = earlier.begun.get(source.name) == known[source.name] and not remembers
         if goes_on and all(output.kind in RESUMABLE for output in outputs):
             first_frame[source.name] = min(_next_frame(output, source.name) for output in outputs)
         else:

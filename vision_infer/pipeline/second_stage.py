@@ -57,7 +57,8 @@ class SecondStage:
     def put(self, found: Found) -> None:
         """Take the stream's next frame; its crops begin to wait for their batch."""
         frame, detections = found.frame, found.detections
-        chosen = np.argsort(-detections.scores, kind="stable")[:MOST_CROPS].tolist()
+        # What is repeated was looked at before.
+        chosen = [] if found.gated else np.argsort(-detections.scores, kind="stable")[:MOST_CROPS].tolist()
         pending = _Pending(found, [None] * len(detections), len(chosen))
         self._pending.append(pending)
         if not chosen:

@@ -13,7 +13,8 @@ from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
-from vision_infer.pipeline.messages import Ended, Message, Passed, Superseded
+from vision_infer.pipeline.gating import make_gate
+from vision_infer.pipeline.messages import Ended, Gated, Message, Passed, Superseded
 from vision_infer.pipeline.status import StreamRecord
 from vision_infer.schedule.pacing import EveryNth, Pacer
 from vision_infer.stream.source import Source
@@ -59,6 +60,7 @@ class StreamWorker:
         self._clock = clock
         self._every = EveryNth(command.every)
         self._pacer = None if command.fps is None else Pacer(command.fps)
+        self._gate = make_gate(command)
         self._window = window
         self._sequence = 0
         self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
@@ -110,10 +112,13 @@ class StreamWorker:
                 record.drop(DropReason.PACED)
             elif not self._enter(source.live):
                 record.drop(DropReason.BACKLOGGED if source.live else DropReason.STOPPED)
-            elif wanted:
+            elif not wanted:
+                self._results.put(Passed(frame, self._sequence))
+                self._sequence += 1
+            elif self._moves(frame, source, end):
                 self._offer(frame)
             else:
-                self._results.put(Passed(frame, self._sequence))
+                self._results.put(Gated(frame, self._sequence))
                 self._sequence += 1
 
     def _wants(self, frame: Frame, source: Source, now_ns: int) -> bool:
@@ -122,16 +127,15 @@ class StreamWorker:
             return False
         if self._pacer is None:
             return True
-        rate = source.info.frame_rate
-        if frame.pts_s is not None:
-            time_ns = round(frame.pts_s * 1e9)
-        elif source.live:
-            time_ns = now_ns
-        elif rate:
-            time_ns = round(frame.index / rate * 1_000_000_000)
-        else:
-            return True  # a still picture has no time
-        return self._pacer.wants(frame.index, time_ns)
+        time_ns = _time_ns(frame, source, now_ns)
+        return time_ns is None or self._pacer.wants(frame.index, time_ns)
+
+    def _moves(self, frame: Frame, source: Source, now_ns: int) -> bool:
+        """Whether a frame that is wanted shows a change, or is to be inferred all the same."""
+        if self._gate is None:
+            return True
+        time_ns = _time_ns(frame, source, now_ns)
+        return time_ns is None or self._gate.wants(frame.picture, time_ns)
 
     def _enter(self, live: bool) -> bool:
         """Take a credit of the window, which the frame gives back wherever it leaves; a live stream never waits for one."""
@@ -147,3 +151,13 @@ class StreamWorker:
             self._window.release()
             self.record.drop(DropReason.SUPERSEDED)
             self._results.put(Superseded(frame.stream, superseded.sequence))
+
+
+def _time_ns(frame: Frame, source: Source, now_ns: int) -> int | None:
+    """The stream's own time of a frame, nanoseconds; None for a still picture, which has none."""
+    if frame.pts_s is not None:
+        return round(frame.pts_s * 1e9)
+    if source.live:
+        return now_ns
+    rate = source.info.frame_rate
+    return round(frame.index / rate * 1_000_000_000) if rate else None

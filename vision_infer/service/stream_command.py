@@ -42,6 +42,7 @@ def stream_command(
         min_size=settings.min_size,
         region=settings.region,
         fps=settings.fps,
+        gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat_s,
         then=None if then is None else then.name,
         selector=make_selector(card, least, settings.iou, settings.classes, least_by_class),
         zones=settings.zones,

@@ -15,6 +15,10 @@ AROUND_NS = 2_000_000_000
 MOST_FRAMES = 400
 
 _MEANINGS: Mapping[str, tuple[str, str]] = {
+    DropReason.GATED.value: (
+        "nothing moved in them: their rows repeat what was found last",
+        "if something did move, it was too small or too faint for the motion gate: leave gate out for this camera",
+    ),
     DropReason.PACED.value: ("the wanted rate left them out", "raise fps to have more of them inferred"),
     DropReason.SUPERSEDED.value: (
         "newer frames took their place while they waited for the engine",

@@ -46,8 +46,8 @@ class CropsSink:
         return [Written(str(self._folder))] if self._any else []
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Cut out the detections of one frame."""
-        if result is None or not len(result.detections):
+        """Cut out the detections of one frame; what a gated one repeats was cut out before."""
+        if result is None or result.gated or not len(result.detections):
             return
         rgb = frame.picture.to_rgb()
         found = result.detections

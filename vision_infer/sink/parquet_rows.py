@@ -47,6 +47,7 @@ class Columns:
                 pa.field("score", pa.float32(), nullable=self.whole),
                 *box,
                 pa.field("track_id", pa.int32()),
+                pa.field("gated", pa.bool_(), nullable=False),
                 *(then if self.then else []),
                 *embedding,
             ]
@@ -68,6 +69,7 @@ class Rows:
         self._class_ids, self._then_ids = np.empty(room, np.int32), np.empty(room, np.int32)  # -1: there is none
         self._tracks = np.empty(room, np.int32)
         self._frames = np.empty(room, np.int64)
+        self._gated = np.empty(room, np.bool_)
         self._pts = np.empty(room, np.float64)  # NaN: there is none
         self._texts = {name: np.empty(room, np.int32) for name in ("stream", "file", "label", "then_label")}  # -1: none
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._texts}
@@ -129,6 +131,7 @@ class Rows:
 
     def _add_picture(self, result: Result, rows: slice) -> None:
         self._frames[rows] = result.frame
+        self._gated[rows] = result.gated
         self._pts[rows] = np.nan if result.pts_s is None else result.pts_s
         self._texts["stream"][rows] = self._number("stream", result.stream)
         self._texts["file"][rows] = -1 if result.file is None else self._number("file", result.file)
@@ -179,6 +182,7 @@ class Rows:
         for edge in range(4):
             yield pa.array(np.ascontiguousarray(boxes[:, edge]), mask=boxless)
         yield pa.array(tracks, mask=tracks <= 0)
+        yield pa.array(self._gated[rows])
         if columns.then:
             yield pa.array(then, mask=then < 0)
             yield self._text("then_label")

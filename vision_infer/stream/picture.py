@@ -21,6 +21,13 @@ from vision_infer.stream.colour import set_matrix
 from vision_infer.stream.orientation import UPRIGHT, Orientation
 
 _REFORMATTERS_PER_THREAD = 16
+_LUMA_BITS = {
+    **dict.fromkeys(("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv440p", "nv12", "nv21", "gray"), 8),
+    **dict.fromkeys(("yuv420p10le", "yuv422p10le", "yuv444p10le", "gray10le"), 10),
+    **dict.fromkeys(("yuv420p12le", "yuv422p12le", "yuv444p12le", "gray12le"), 12),
+    "p010le": 16,
+}
+"""bits of a sample of the first plane, which is Y alone, by the kind of picture"""
 _local = threading.local()
 
 
@@ -63,6 +70,19 @@ def _fill_around(slot: Slot, letterbox: Letterbox) -> NDArray[np.uint8]:
     return pixels[top:bottom, left:right]
 
 
+def _luma_samples(frame: av.VideoFrame, step: int) -> NDArray[np.uint8] | None:
+    """Each ``step``-th sample of each ``step``-th row of the Y plane; None where it has none that can be read as it is."""
+    depth = _LUMA_BITS.get(frame.format.name)
+    if depth is None:
+        return None
+    plane = frame.planes[0]
+    if depth == 8:
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        return rows[: frame.height : step, : frame.width : step]
+    wide = np.frombuffer(memoryview(plane), np.uint16).reshape(-1, plane.line_size // 2)
+    return (wide[: frame.height : step, : frame.width : step] >> np.uint16(depth - 8)).astype(np.uint8)
+
+
 class VideoPicture:
     """A frame as the decoder gave it, turned as its stream says.
 
@@ -91,6 +111,18 @@ class VideoPicture:
     def to_rgb(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3]."""
         return self._rgb(self.size).copy()
+
+    def luma(self, most_width: int) -> NDArray[np.uint8]:
+        """uint8 [H, W]: samples of the decoder's Y plane; of another kind of picture, of what is converted small."""
+        frame = self._frame
+        step = -(-frame.width // most_width)
+        samples = _luma_samples(frame, step)
+        if samples is None:
+            samples = _to_rgb24(frame, max(1, frame.width // step), max(1, frame.height // step))[..., 1]
+        if self._orientation.mirrored:
+            samples = samples[:, ::-1]
+        turns = self._orientation.turns
+        return np.rot90(samples, turns) if turns else samples
 
     def _rgb(self, size: Size) -> NDArray[np.uint8]:
         turns = self._orientation.turns
@@ -129,6 +161,11 @@ class ArrayPicture:
         shrinks = self.size.width > 2 * content.width or self.size.height > 2 * content.height
         size = (content.width, content.height)
         cv2.resize(self._rgb, size, dst=place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def luma(self, most_width: int) -> NDArray[np.uint8]:
+        """uint8 [H, W]: samples of green, which is most of the brightness."""
+        step = -(-self.size.width // most_width)
+        return self._rgb[::step, ::step, 1]
 
     def to_rgb(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3], a copy."""

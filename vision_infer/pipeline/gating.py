@@ -1,0 +1,95 @@
+"""The motion gate of one stream, where it meets its pictures: what of them is looked at, and where a change counts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze.region import Polygons
+from vision_infer.config.region import Region
+from vision_infer.core.geometry import Size
+from vision_infer.core.picture import LumaPicture, Picture
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.schedule.motion_gate import BLOCK, MotionGate, grid
+
+LOOKED_AT = 160
+"""samples of a picture's width, at most"""
+
+
+class Gate:
+    """Says of each frame of a stream whether it is to be inferred; on the stream's own thread.
+
+    Args:
+        heartbeat_s: at least so often a frame is, seconds.
+        region: where detections count: a change elsewhere is none. None: everywhere.
+    """
+
+    def __init__(self, heartbeat_s: float, region: Region | None) -> None:
+        self._heartbeat_s = heartbeat_s
+        self._gate = MotionGate(heartbeat_s)
+        self._size: Size | None = None
+        self._region = None if region is None or region.everywhere else region
+        self._counted: tuple[Size, NDArray[np.bool_]] | None = None
+
+    def wants(self, picture: Picture, time_ns: int) -> bool:
+        """Whether the frame is to be inferred. A picture that cannot be looked at is."""
+        if not isinstance(picture, LumaPicture):
+            return True
+        if picture.size != self._size:  # what is small may look the same
+            self._size, self._gate = picture.size, MotionGate(self._heartbeat_s)
+        luma = picture.luma(LOOKED_AT)
+        return self._gate.wants(luma, time_ns, self._where(self._region, picture.size, luma) if self._region else None)
+
+    def _where(self, region: Region, size: Size, luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        if self._counted is None or self._counted[0] != size:
+            self._counted = (size, counted_blocks(region, size, luma.shape[0], luma.shape[1]))
+        return self._counted[1]
+
+
+def make_gate(command: AddStream) -> Gate | None:
+    """The gate that a command asks for, if any."""
+    return None if command.gate_heartbeat_s is None else Gate(command.gate_heartbeat_s, command.region)
+
+
+def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArray[np.bool_]:
+    """The blocks in which a change counts.
+
+    What counts as inside stands on its lower edge, and reaches out of the region: the blocks around it count too. A block is left
+    out where all of it is ignored.
+
+    Args:
+        region: where detections count.
+        size: of the source picture, pixels.
+        height: of the small luma picture, samples.
+        width: likewise.
+
+    Returns:
+        bool of the shape of :func:`vision_infer.schedule.motion_gate.grid`.
+    """
+    rows, columns = grid(height, width)
+    across, down = size.width / width, size.height / height
+    y, x = np.mgrid[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
+    points = np.stack(((x.ravel() + 0.5) * across, (y.ravel() + 0.5) * down), axis=1)
+    unit = (size.width, size.height) if region.units == "relative" else (1.0, 1.0)
+    look, ignore = ([np.array(polygon) * unit for polygon in polygons] for polygons in (region.look, region.ignore))
+
+    def blocks(polygons: list[NDArray[np.float64]]) -> NDArray[np.bool_]:
+        return Polygons(polygons).contain(points).reshape(rows, BLOCK, columns, BLOCK)
+
+    counted: NDArray[np.bool_] = np.ones((rows, columns), np.bool_)
+    if look:
+        counted = np.logical_or.reduce(blocks(look), axis=(1, 3))
+        corners = np.concatenate(look) / (across * BLOCK, down * BLOCK)  # a polygon may lie between the points
+        counted[np.clip(corners[:, 1].astype(int), 0, rows - 1), np.clip(corners[:, 0].astype(int), 0, columns - 1)] = True
+        counted = _widened(counted)
+    if ignore:
+        counted &= ~np.logical_and.reduce(blocks(ignore), axis=(1, 3))
+    return counted
+
+
+def _widened(blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The blocks, and those beside them."""
+    padded = np.pad(blocks, 1)
+    rows, columns = blocks.shape
+    wider: NDArray[np.bool_] = np.logical_or.reduce([padded[y : y + rows, x : x + columns] for y in range(3) for x in range(3)])
+    return wider
