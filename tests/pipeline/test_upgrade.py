@@ -106,6 +106,33 @@ def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[
     assert len(second.batches) >= 140
 
 
+def test_a_lane_through_which_nothing_goes_waits(wanted: Upgrade, opened: list[Better], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upgrades, "LOOK_AGAIN_S", 0.01)
+    told: list[str] = []
+    done = threading.Event()
+
+    def say(line: str) -> None:
+        told.append(line)
+        done.set()
+
+    def before(index: int) -> None:
+        if index == 30:
+            wait_for(done)
+
+    source = FakeSource(0, 60, before=before)
+    supervisor = make_supervisor(EchoEngine(), [source])
+    idle = replace(wanted, lane="main@32x64")  # it was added first
+    with EngineUpgrade(
+        supervisor.swap_engine, say, runner=lambda *_: None, build_after_s=0.0, statuses=supervisor.lane_statuses
+    ) as upgrade:
+        upgrade.add(idle)
+        upgrade.add(wanted)
+        supervisor.add(add(source))
+        finish(supervisor)
+    assert told == ["main: goes on with openvino-cpu-fp32: faster"]
+    assert len(opened) == 1
+
+
 def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
     told: list[str] = []
     done = threading.Event()

@@ -21,12 +21,15 @@ from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.quick import QuickStart, quick_start
 from vision_infer.pipeline.child import run_child
 from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.status import LaneStatus
 from vision_infer.stream.redact import redact
 
 BUILD_AFTER_S = 1.0
 """a run that is shorter gains nothing by another engine"""
 TRIAL_AFTER_S = 10.0
 """a trial costs several seconds of a core"""
+LOOK_AGAIN_S = 1.0
+"""whether a lane is in use by now"""
 MOST_VIDEOS = 8
 """more tell a trial nothing new"""
 BUILD_NICE = 5
@@ -38,6 +41,8 @@ Runner = Callable[[Sequence[str], int, Callable[[], bool]], str | None]
 """runs a command, with its niceness, until it ends or shall be stopped; returns what went wrong, in a line, or None"""
 Swap = Callable[[str, Engine], Engine | None]
 """puts an engine into a lane; returns the old one once it is free, as :meth:`Supervisor.swap_engine`"""
+Statuses = Callable[[], Sequence[LaneStatus]]
+"""of all lanes, as :meth:`Supervisor.lane_statuses`"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class EngineUpgrade:
         runner: runs the children; tests pass their own.
         build_after_s: how long a lane has run before an engine is built for it.
         trial_after_s: and before the engines are tried.
+        statuses: of the lanes: one through which no frame went is left as it is until one does. None: all are in use.
     """
 
     def __init__(
@@ -94,7 +100,9 @@ class EngineUpgrade:
         runner: Runner | None = None,
         build_after_s: float = BUILD_AFTER_S,
         trial_after_s: float = TRIAL_AFTER_S,
+        statuses: Statuses | None = None,
     ) -> None:
+        self._statuses = statuses
         self._swap = swap
         self._say = say
         self._stopping = stopping or threading.Event()
@@ -141,8 +149,16 @@ class EngineUpgrade:
 
     def _next(self) -> Upgrade | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self._waiting)
-            return None if self._ended else self._waiting.popleft()
+            while True:
+                self._changed.wait_for(lambda: self._ended or self._waiting)
+                if self._ended:
+                    return None
+                used = None if self._statuses is None else {one.name for one in self._statuses() if one.frames}
+                for upgrade in self._waiting:
+                    if used is None or upgrade.lane in used:
+                        self._waiting.remove(upgrade)
+                        return upgrade
+                self._changed.wait_for(lambda: self._ended, LOOK_AGAIN_S)
 
     def _stopped(self) -> bool:
         return self._ended or self._stopping.is_set()
@@ -215,9 +231,9 @@ class LaneOpening:
             self._upgrades.append(Upgrade(lane.name, path, request, quick, self._videos))
         return lane
 
-    def upgrade(self, swap: Swap, stopping: threading.Event) -> EngineUpgrade:
-        """Let the lanes become better from now on; the context manager ends that."""
-        upgrade = EngineUpgrade(swap, self._say, stopping)
+    def upgrade(self, swap: Swap, stopping: threading.Event, statuses: Statuses) -> EngineUpgrade:
+        """Let the lanes that are in use become better from now on; the context manager ends that."""
+        upgrade = EngineUpgrade(swap, self._say, stopping, statuses=statuses)
         for one in self._upgrades:
             upgrade.add(one)
         return upgrade

@@ -74,7 +74,7 @@ class Lanes:
         self._opened = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._upgrade = EngineUpgrade(self._swap, lambda line: _log.info("%s", line))
+        self._upgrade = EngineUpgrade(self._swap, lambda line: _log.info("%s", line), statuses=supervisor.lane_statuses)
 
     def get(self, model: str) -> Lane | None:
         """The lane of a model, if it is open."""
