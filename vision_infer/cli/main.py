@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 
 from vision_infer import __version__
-from vision_infer.cli import bench, diff, doctor, engine, model, run, schema, serve, why
+from vision_infer.cli import bench, diff, doctor, engine, model, plan, run, schema, serve, why
 from vision_infer.core.errors import VisionInferError
 
 INTERNAL_ERROR = 70
@@ -32,6 +32,7 @@ app.command(name="serve")(serve.serve_command)
 app.command(name="diff")(diff.diff_command)
 app.command(name="why")(why.why_command)
 app.command(name="bench")(bench.bench_command)
+app.command(name="plan")(plan.plan_command)
 app.command(name="doctor")(doctor.doctor_command)
 app.add_typer(model.app, name="model")
 app.add_typer(engine.app, name="engine")

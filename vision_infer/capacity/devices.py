@@ -1,0 +1,109 @@
+"""Devices that were not measured: what was published of them, and where that was read."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vision_infer.config.mistakes import Mistake, SettingsError, mistakes_of
+from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
+from vision_infer.core.errors import UsageError
+
+FILE = "devices.yaml"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+class Source(_Part):
+    """Where something was read."""
+
+    what: str = Field(min_length=1)
+    source: str = Field(pattern=r"^https://")
+    read: datetime.date
+
+
+class Published(_Part):
+    """Throughput as somebody has published it."""
+
+    what: Literal["decode", "infer"]
+    streams: int | None = Field(default=None, ge=1)
+    fps: float | None = Field(default=None, gt=0)
+    codec: str | None = Field(default=None, description="null: the source does not tell")
+    width: int | None = Field(default=None, ge=1)
+    height: int | None = Field(default=None, ge=1)
+    network: str | None = None
+    note: str = ""
+    source: str = Field(pattern=r"^https://")
+    read: datetime.date
+
+
+class Device(_Part):
+    """A device that can be had."""
+
+    name: Name
+    kind: Literal["cpu", "gpu"]
+    price_per_hour: float | None = Field(default=None, gt=0, description="in the user's currency; null: not known")
+    memory_gb: float | None = Field(default=None, gt=0)
+    decoders: int | None = Field(default=None, ge=0, description="engines that decode video")
+    codecs: tuple[str, ...] = ()
+    published: tuple[Published, ...] = ()
+    sources: tuple[Source, ...] = ()
+
+
+class DeviceFile(_Part):
+    """``devices.yaml``."""
+
+    devices: tuple[Device, ...] = ()
+
+
+def devices_file() -> Path:
+    """The file that comes with the package: inside an installed wheel, or at the root of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "devices" / FILE
+    return inside if inside.is_file() else package.parent / "capacity" / FILE
+
+
+def read_devices(path: Path | None = None) -> tuple[Device, ...]:
+    """The devices of a file; None: of the one that comes with the package.
+
+    Raises:
+        UsageError: it cannot be read, or something in it is wrong; names the line.
+    """
+    path = path or devices_file()
+    devices = read_checked(path, DeviceFile, "see capacity/README.md for the fields").devices
+    names = [device.name for device in devices]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path}: two devices are called {twice}", "give each a name of its own")
+    return devices
+
+
+def read_checked(path: Path, model: type[Checked], hint: str) -> Checked:
+    """A YAML file as a model.
+
+    Raises:
+        UsageError: it cannot be read.
+        SettingsError: something in it is wrong; each mistake with its line.
+    """
+    text = read_text(path)
+    try:
+        node = compose(text)
+        data: Any = {} if node is None else plain(node)
+    except YamlError as error:
+        raise UsageError(f"{path}{'' if error.line is None else f':{error.line}'}: {error.message}", hint) from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: holds no fields", hint)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        found = [Mistake(one.place, one.message, f"{path}:{line_of(node, one.place)}") for one in mistakes_of(error, model)]
+        raise SettingsError(found, hint) from None
