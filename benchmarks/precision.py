@@ -1,9 +1,11 @@
 """What FP16, bfloat16 and both forms of INT8 cost in accuracy and gain in speed: the table of docs/precision.md.
 
+    make precision-table                    the three networks of ASSETS, into benchmarks/results/precision.md
     python -m benchmarks.precision MODEL… --data VIDEO… --labels instances.json --images DIR [--out FILE.md]
 
-INT8 stands there twice where the budget is not held at once: with all layers, and as the search leaves it. Calibration and search
-have frames of their own; the annotated pictures take part in neither. Times are measured in turns with FP32 on ONNX Runtime.
+A model that is no name of a catalogue's and no deployment graph is a raw network (NAME=FILE.onnx), which is imported first. INT8
+stands there twice where the budget is not held at once: with all layers, and as the search leaves it. Calibration and search have
+frames of their own; the annotated pictures take part in neither. Times are measured in turns with FP32 on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from vision_infer.engine.engine_key import runtime_version
 from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.importing import import_model
 from vision_infer.precision.accuracy import read_annotations
 from vision_infer.precision.agreement import TYPICAL_MAP, Judge, published_map
 from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
@@ -45,7 +48,7 @@ HEADINGS = (
     "found again, IoU: 40 pictures",
     "AP lost there by annotations; by FP32 mirrored",
     "found again, IoU: video",
-    "agreement, AP",
+    "detections; scores",
     "points lost",
     "times FP32",
 )
@@ -63,14 +66,15 @@ class Judges:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Accuracy and speed of precisions.")
-    parser.add_argument("models", nargs="+")
+    parser.add_argument("models", nargs="+", metavar="MODEL|NAME=FILE.onnx")
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path)
     parser.add_argument("--out", type=Path, help="default: standard output")
     options = parser.parse_args()
-    rows = [row for model in options.models for row in _measure(model, options)]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row for model in options.models for row in _measure(*_found(model, options.model_dir, Path(folder)), options)]
     name, instructions = cpu_facts()
     versions = ", ".join(f"{one} {runtime_version(one)}" for one in ("onnxruntime", "openvino") if find_spec(one))
     day = datetime.datetime.now(datetime.UTC).date()
@@ -83,8 +87,15 @@ def main() -> None:
         options.out.write_text(text)
 
 
-def _measure(model: str, options: argparse.Namespace) -> Iterator[list[str]]:
-    source = resolve_model(model, options.model_dir)
+def _found(model: str, model_dir: Path | None, folder: Path) -> tuple[str, Path]:
+    """Name and deployment graph of a model."""
+    name, _, raw = model.rpartition("=")
+    if not name:
+        return model, resolve_model(model, model_dir)
+    return name, import_model(Path(raw), name, labels="coco", model_dir=folder)
+
+
+def _measure(model: str, source: Path, options: argparse.Namespace) -> Iterator[list[str]]:
     with open_reference(source) as fp32, tempfile.TemporaryDirectory() as folder:
         needs = FrameNeeds(calibration=64, search=100, evaluation=200)
         with (
@@ -121,9 +132,10 @@ def _graphs(model: str, source: Path, frames: Frames, fp32: Engine, folder: Path
         found = search.run(Int8Recipe(form), BUDGET, SEARCH_S)
         whole = quantize(simple, find_ranges(activations, found.method), replace(found.recipe, kept=frozenset()), model)
         yield f"INT8 {form}, all {found.count} layers ({found.method})", _save(whole, folder / f"{form}.onnx")
-        if found.recipe.kept:
-            what = f"INT8 {form}, {len(found.recipe.kept)} of {found.count} layers kept"
-            yield what, _save(found.model, folder / f"{form}-kept.onnx")
+        if found.recipe.kept or found.correction is not None:
+            kept = f"{len(found.recipe.kept)} of {found.count} layers kept"
+            corrected = "" if found.correction is None else ", scores corrected"
+            yield f"INT8 {form}, {kept}{corrected}", _save(found.model, folder / f"{form}-kept.onnx")
 
 
 def _runtimes(what: str) -> list[tuple[str, str]]:
@@ -142,7 +154,7 @@ def _row(what: str, request: EngineRequest, graph: Path, source: Path, judges: J
             pictures, video, labels = (judge.compare(engine) for judge in (judges.pictures, judges.video, judges.labels))
     except VisionInferError as error:
         _say(what, error.message)
-        return [what, label, *["–"] * 6]
+        return [what, label, *["–"] * (len(HEADINGS) - 2)]
     with open_engine(graph, request) as engine, open_engine(source, EngineRequest("onnxruntime", "cpu")) as reference:
         rounds = measure_speed({"": reference, "it": engine}, rounds=5)
     figures = [f"{one.figures['found_again']:.1f} %, {one.figures['mean_iou']:.3f}" for one in (pictures, video)]
@@ -150,7 +162,8 @@ def _row(what: str, request: EngineRequest, graph: Path, source: Path, judges: J
     by_labels = 100 * labels.lost.value / labels.figures["map_fp32"]
     by_mirror = 100 * pictures.lost.value / (published_map(judges.pictures.card) or TYPICAL_MAP)
     row = [what, label, figures[0], f"{by_labels:.1f} %; {by_mirror:.1f} %", figures[1]]
-    row += [f"{video.figures['agreement']:.1f}", str(video.lost), f"{faster(rounds['it'], rounds['']).times.median:.2f}"]
+    drift = f"{video.figures['count_change']:+.1f} %; {video.figures['score_change']:+.3f}".replace("-", "−")
+    row += [drift, str(video.lost), f"{faster(rounds['it'], rounds['']).times.median:.2f}"]
     _say(*row)
     return row
 
