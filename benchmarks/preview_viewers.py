@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,9 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 AT_ONCE = 5
 """viewers that connect at the same time"""
 CONNECT_S = 30.0
+_HIGH = ("profile-level-id=42e01f", "profile-level-id=640034")
+"""aiortc does not know High profile, which cameras send and browsers play"""
+_PROFILE = re.compile("profile-level-id=[0-9a-f]{6}")
 _counted = 0
 _received = ice.StunProtocol.datagram_received
 
@@ -70,9 +74,8 @@ class Viewer:
         await self._peer.close()
 
     def _offer(self, sdp: str) -> str:
-        answer = self._ask("POST", f"/api/v1/streams/{self._stream}/whep", sdp.encode())
-        self._session = answer[1]
-        return answer[0]
+        answer, self._session = self._ask("POST", f"/api/v1/streams/{self._stream}/whep", sdp.replace(*_HIGH).encode())
+        return _PROFILE.sub(_HIGH[0], answer)
 
     def _ask(self, method: str, path: str, body: bytes | None) -> tuple[str, str]:
         request = urllib.request.Request(self._service + path, body, {"Content-Type": "application/sdp"}, method=method)

@@ -11,11 +11,13 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.watched import NARROW, watched
 from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, frame, result
+from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.detections import Detections
 from vision_infer.core.scene_event import SceneEvent
-from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.status import Flight, StreamState
 from vision_infer.service.app import make_app
 from vision_infer.service.server import WebServer
+from vision_infer.telemetry.flight_recorder import FlightRecorder
 
 SCRIPT = "<img src=x onerror=\"document.title='gone wrong'\"><script>document.title='gone wrong'</script>"
 
@@ -23,6 +25,7 @@ SCRIPT = "<img src=x onerror=\"document.title='gone wrong'\"><script>document.ti
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
     backend = FakeBackend(port=0)
+    backend.flown = Flight(FlightRecorder(SYSTEM_CLOCK), (), None)
     backend.put("yard", "rtsp://10.0.0.5/yard", origin="api", state=StreamState.REFUSED, reason="wrong user or password")
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, TOKENS))

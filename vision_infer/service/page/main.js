@@ -2,6 +2,7 @@
 
 import { applyTheme, choices, choose } from "/page/state/choices.js";
 import { Store } from "/page/state/store.js";
+import { cost } from "/page/views/cost.js";
 import { h, say } from "/page/views/dom.js";
 import { engines } from "/page/views/engines.js";
 import { login } from "/page/views/login.js";
@@ -14,6 +15,7 @@ import { clockTime } from "/page/views/words.js";
 const NAV = [
   ["#/", "Cameras"],
   ["#/engines", "Engines"],
+  ["#/cost", "Cost"],
   ["#/try", "Try"],
 ];
 const store = new Store();
@@ -58,6 +60,7 @@ function route() {
   if (page === "stream" && name) return [`stream ${name}`, () => stream(store, name)];
   if (page === "add") return ["add", () => streamForm(store, null)];
   if (page === "engines") return ["engines", () => engines(store)];
+  if (page === "cost") return ["cost", () => cost()];
   if (page === "try") return ["try", () => tryOut(store)];
   return ["wall", () => wall(store)];
 }

@@ -9,6 +9,7 @@ import { ShapeEditor } from "/page/views/shape_editor.js";
 import { Events } from "/page/views/events.js";
 import { Player } from "/page/views/player.js";
 import { StagesPlot } from "/page/views/stages_plot.js";
+import { Timeline } from "/page/views/timeline.js";
 import { count, drops, milliseconds, rate, since, stateOf } from "/page/views/words.js";
 
 const SWITCHES = [["boxes", "Boxes"], ["labels", "Labels"], ["scores", "Scores"], ["trails", "Trails"], ["zones", "Zones"], ["counts", "Counts"]];
@@ -26,6 +27,8 @@ class StreamView {
     this.history = new History(1000, 300);
     this.events = new Events();
     this.plot = new StagesPlot(this.history);
+    this.timeline = new Timeline(name);
+    this.past = h("section.card", null, h("h2", null, "Timeline"), this.timeline.element);
     this.transport = h("p.via", { role: "status" });
     this.player = new Player(name, { told: ({ detail }) => say(this.transport, detail) });
     this.results = new Results(
@@ -44,7 +47,13 @@ class StreamView {
     this.body = h(
       "div.columns",
       null,
-      h("div.main", null, this.screen, h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element)),
+      h(
+        "div.main",
+        null,
+        this.screen,
+        this.past,
+        h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element),
+      ),
       h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
     );
     this.element = h(
@@ -73,6 +82,8 @@ class StreamView {
     const stream = this.store.stream(this.name);
     this.missing.hidden = stream !== null || this.store.streams === null;
     this.body.hidden = !this.missing.hidden;
+    this.past.hidden = !stream?.status;
+    this.timeline.update(!this.past.hidden);
     if (!stream) {
       if (!this.missing.hidden) this.player.close(true);
       this.actions.replaceChildren();
@@ -96,6 +107,7 @@ class StreamView {
     this.results.close();
     this.player.close();
     this.plot.close();
+    this.timeline.close();
   }
 
   #row(row) {
