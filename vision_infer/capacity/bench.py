@@ -10,22 +10,22 @@ from pathlib import Path
 
 from vision_infer import __version__
 from vision_infer.capacity.engines import BATCHES, EnginePlan, measure_engines
-from vision_infer.capacity.report import BenchReport, ConvertRow, DecodeRow, EngineRow, PipelineRow, Settings
+from vision_infer.capacity.report import OTHERS_DISTURB, BenchReport, ConvertRow, DecodeRow, EngineRow, PipelineRow, Settings
 from vision_infer.capacity.stages import measure_convert, measure_decode
 from vision_infer.capacity.this_machine import notes_of, this_machine
 from vision_infer.capacity.whole import Offered, search_most
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.geometry import Size
+from vision_infer.engine.candidates import candidates
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.stream.sample_clip import ClipSpec, sample_clip
+from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
 
 NS = 1_000_000_000
 SIZES = (Size(1920, 1080), Size(1280, 720), Size(640, 360))
 MOST_STREAMS = 256
-OTHERS_DISTURB = 0.15
-"""of the cores, that other programs use: then their work is a part of the figures"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def run_bench(
         EngineError: no engine is there.
         StreamError: no sample can be made or read.
     """
-    began = clock.monotonic_ns()
+    began, cpu, all_cpu = clock.monotonic_ns(), cpu_ns(), machine_cpu_ns()
     machine = this_machine()
     found = _Found(list(notes_of(machine)))
     effort, asked = request.effort, request.settings
@@ -119,12 +119,20 @@ def run_bench(
         _streams(request, found, machine.cores, say, stop, late)
     if late() and not stop.is_set():
         found.notes.append("The time was up before everything was tried.")
+    elapsed = max(1, clock.monotonic_ns() - began)
+    others = max(0, machine_cpu_ns() - all_cpu - (cpu_ns() - cpu)) / elapsed
+    if others > OTHERS_DISTURB * machine.cores:
+        found.notes.append(
+            f"Other programs used {others:.1f} of {machine.cores} cores meanwhile: a quiet machine carries more, and this bench "
+            "is compared with no other."
+        )
     return BenchReport(
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS, datetime.UTC),
         program=__version__,
         machine=machine,
         settings=asked,
-        seconds=round((clock.monotonic_ns() - began) / NS, 1),
+        seconds=round(elapsed / NS, 1),
+        other_cores=round(others, 3),
         interrupted=stop.is_set(),
         notes=tuple(dict.fromkeys(found.notes)),
         decode=tuple(found.decode),
@@ -174,12 +182,9 @@ def _streams(
     def told(row: PipelineRow) -> None:
         verdict = "holds" if row.holds else "breaks"
         say(f"{row.streams} streams: p99 {row.age_p99_ms:.0f} ms, {row.delivered:.0%} of the results: {verdict}")
-        if row.other_cores > OTHERS_DISTURB * cores:
-            found.notes.append(
-                "Other programs took a part of the processor while streams were run: what holds is fewer than on a quiet machine."
-            )
 
-    with open_engine(request.graph, EngineRequest(asked.engine, engine_dir=request.engine_dir), say) as engine:
+    graph = next((one.graph for one in candidates(request.graph) if one.engine == asked.engine), request.graph)
+    with open_engine(graph, EngineRequest(asked.engine, engine_dir=request.engine_dir), say) as engine:
         engine.warm_up()
         say(f"streams of {asked.codec} {asked.width}x{asked.height}, each at {offered.wanted:g} results/s, on {engine.name}")
         guess = guess_streams(found.decode, found.convert, found.engines, engine.name, asked, cores)

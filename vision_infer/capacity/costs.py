@@ -6,15 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vision_infer.capacity.need import Need
-from vision_infer.capacity.report import BenchReport, ConvertRow, DecodeRow, EngineRow, Interval, PipelineRow
+from vision_infer.capacity.report import OTHERS_DISTURB, BenchReport, ConvertRow, DecodeRow, EngineRow, Interval, PipelineRow
 from vision_infer.capacity.simulate import Costs
 
 REST_MS = 0.5
 """for each result, where no stream was run: selection, order, rows"""
 STREAM_MS = 0.3
 """of a stream's thread besides decoding, where no stream was run"""
-QUIET = 0.15
-"""of the cores, that others may use for a run to be taken as undisturbed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ def _convert_ms(rows: Sequence[ConvertRow], width: int, height: int) -> float | 
 
 def _quiet(rows: Sequence[PipelineRow], cores: int) -> Sequence[PipelineRow]:
     """Those runs in which other programs did little; all, where that is none."""
-    return [row for row in rows if row.other_cores <= QUIET * cores] or rows
+    return [row for row in rows if row.other_cores <= OTHERS_DISTURB * cores] or rows
 
 
 def _plausible(spread: Sequence[float]) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,10 @@ LINE_MOST = 1_000_000
 """bytes; what is longer is no bench"""
 KEPT = 500
 """lines; older ones go when one is added"""
+COMPARED = 5
+"""earlier benches that a new one is compared with"""
+FLOOR = 0.05
+"""by which two benches differ where nothing has changed: clocks, caches and places in memory"""
 
 
 def read_history(path: Path) -> list[BenchReport]:
@@ -60,26 +65,37 @@ def add_to_history(path: Path, report: BenchReport) -> None:
         raise OutputError(f"{path}: cannot be written: {error.strerror}", "name another file with --history") from error
 
 
-def last_like(history: Sequence[BenchReport], report: BenchReport) -> BenchReport | None:
-    """The last whole bench of the same machine with the same settings."""
-    return next((one for one in reversed(history) if one.key == report.key and not one.interrupted), None)
+def like(history: Sequence[BenchReport], report: BenchReport) -> list[BenchReport]:
+    """The last few benches that this one may be compared with, newest first: same machine, same settings, whole, undisturbed."""
+    return [one for one in reversed(history) if one.key == report.key and one.comparable][:COMPARED]
 
 
-def changes(before: BenchReport, after: BenchReport) -> list[str]:
-    """What has become slower or faster, a sentence each; what differs by less than the noise is not among it.
+def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
+    """What has become slower or faster than in all of some earlier benches, a sentence each.
 
-    CPU time is compared, which other programs disturb least.
+    CPU time is compared, which other programs disturb least. What lies within the intervals of any of them, or differs from all of
+    them by less than :data:`FLOOR`, is noise: rounds of one bench lie closer together than two benches do.
+
+    Args:
+        earlier: as :func:`like` gives them.
+        now: the new one.
     """
-    old = dict(_costs(before))
+    before: dict[str, list[Interval]] = defaultdict(list)
+    for report in earlier:
+        for name, interval in _costs(report):
+            before[name].append(interval)
     found = []
-    for name, now in _costs(after):
-        then = old.get(name)
-        if then is not None and then.median > 0 and now.apart(then):
-            change = now.median / then.median - 1
-            word = "slower" if change > 0 else "faster"
+    for name, new in _costs(now):
+        known = before[name]
+        if not known:
+            continue
+        low, high = min(one.low for one in known), max(one.high for one in known)
+        if new.low > high * (1 + FLOOR) or new.high < low * (1 - FLOOR):
+            then = known[0].median
+            word = "slower" if new.median > then else "faster"
             found.append(
-                f"{name} has become {word}: {then.median:.2f} → {now.median:.2f} ms of CPU ({change:+.0%}, "
-                f"intervals {then.low:.2f}–{then.high:.2f} and {now.low:.2f}–{now.high:.2f})"
+                f"{name} has become {word}: {then:.2f} → {new.median:.2f} ms of CPU ({new.median / then - 1:+.0%}; "
+                f"it was {low:.2f}–{high:.2f} and is {new.low:.2f}–{new.high:.2f})"
             )
     return found
 

@@ -9,6 +9,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from vision_infer.engine.measure import Estimate
 
+OTHERS_DISTURB = 0.15
+"""of the cores, that other programs use: then their work is a part of the figures"""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -144,6 +147,7 @@ class BenchReport(_Part):
     machine: Machine
     settings: Settings
     seconds: float
+    other_cores: float = Field(default=0.0, description="that other programs used meanwhile, on average")
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     decode: tuple[DecodeRow, ...] = ()
@@ -155,6 +159,11 @@ class BenchReport(_Part):
     def key(self) -> tuple[object, ...]:
         """What two benches must have in common to be compared."""
         return self.machine.key, self.settings
+
+    @property
+    def comparable(self) -> bool:
+        """Whether it may be compared with others: whole, and other programs did little meanwhile."""
+        return not self.interrupted and self.other_cores <= OTHERS_DISTURB * self.machine.cores
 
     @property
     def carries(self) -> int | None:

@@ -76,6 +76,8 @@ class Streams:
     """a frame that is older is not inferred"""
     gated: float = 0.0
     """share of the wanted frames that a motion gate saves from the engine, 0–1"""
+    phases: tuple[float, ...] = ()
+    """when each one's first picture comes, parts of the interval between two; empty: at random"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,8 @@ class _Run:
         for number in range(streams.count):
             stream = _Stream(f"s{number:04}", Pacer(streams.fps) if paced else None)
             self.batcher.join(stream.name, "lane", Mailbox())
-            self.at(int(self.chance.random() * NS / streams.source_fps), lambda now, one=stream: self.arrives(one, now))  # type: ignore[misc]
+            phase = streams.phases[number] if streams.phases else self.chance.random()
+            self.at(int(phase * NS / streams.source_fps), lambda now, one=stream: self.arrives(one, now))  # type: ignore[misc]
 
     def at(self, when: int, call: Callable[[int], None]) -> None:
         self.number += 1

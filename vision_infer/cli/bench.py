@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,7 +102,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _tell(report: BenchReport, history: Path, out: Path | None, json_output: bool) -> None:
-    from vision_infer.capacity.history import add_to_history, changes, last_like, read_history
+    from vision_infer.capacity.history import add_to_history, read_history
     from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_bench
     from vision_infer.cli.bench_table import print_bench
     from vision_infer.core.errors import OutputError
@@ -122,15 +123,21 @@ def _tell(report: BenchReport, history: Path, out: Path | None, json_output: boo
                 typer.echo(f"wrote {path}", err=True)
         else:
             typer.echo(LEFT_OUT, err=True)
-    before = last_like(read_history(history), report)
-    if before is None:
-        typer.echo("no earlier bench of this machine with these settings to compare with", err=True)
-    else:
-        when = f"since {before.date:%Y-%m-%d %H:%M}"
-        found = changes(before, report)
-        for line in found:
-            typer.echo(f"{when}: {line}", err=True)
-        if not found:
-            typer.echo(f"{when}: nothing has changed by more than the noise", err=True)
+    for line in _compared(report, read_history(history)):
+        typer.echo(line, err=True)
     add_to_history(history, report)
     typer.echo(f"added to {history}", err=True)
+
+
+def _compared(report: BenchReport, history: Sequence[BenchReport]) -> list[str]:
+    """What has changed since earlier benches, in lines."""
+    from vision_infer.capacity.history import changes, like
+
+    if not report.comparable:
+        return []
+    earlier = like(history, report)
+    if not earlier:
+        return ["no earlier undisturbed bench of this machine with these settings to compare with"]
+    since = f"since {earlier[0].date:%Y-%m-%d %H:%M}"
+    found = changes(earlier, report)
+    return [f"{since}: {line}" for line in found] or [f"{since}: nothing has changed by more than the noise"]
