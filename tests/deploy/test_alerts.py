@@ -24,6 +24,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.service.backend import Backend
 from vision_infer.service.metrics import make_registry
+from vision_infer.sink.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
 
 __all__ = ["engines"]
@@ -85,6 +86,9 @@ class OneStream:
                 buffer_bytes=0,
             )
         ]
+
+    def sinks(self) -> list[SinkStatus]:
+        return [SinkStatus("house", "mqtt", True, None, 0, 3, 1024, 1, 9, {"spool_full": 2})]
 
     def stages(self) -> Mapping[str, Histogram]:
         return {"decode": Histogram()}

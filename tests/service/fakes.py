@@ -29,6 +29,7 @@ from vision_infer.service.cost import Cost, Machine, cost_of
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.token_file import digest_of
+from vision_infer.sink.carrier import SinkStatus
 from vision_infer.stream.picture import ArrayPicture
 from vision_infer.telemetry.histogram import Histogram
 
@@ -127,6 +128,7 @@ class FakeBackend:
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
         self.told: list[StreamEvent | EngineEvent] = []
         self.flown: Flight | None = None
+        self.sink_statuses: list[SinkStatus] = []
         self.machine = Machine(cores=2, used=0.5, others=0.1)
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
         self.put("door", "rtsp://user:secret@10.0.0.5/door?token=abc")
@@ -226,6 +228,9 @@ class FakeBackend:
 
     def events(self) -> list[StreamEvent | EngineEvent]:
         return self.told
+
+    def sinks(self) -> list[SinkStatus]:
+        return self.sink_statuses
 
     def stages(self) -> Mapping[str, Histogram]:
         return self.histograms

@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
+from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_url import SCHEMES as SCHEMES
 from vision_infer.config.stream_url import check_url, is_file
 from vision_infer.config.zones import LineSettings, ZoneSettings
@@ -104,6 +106,12 @@ class StreamUrls(_Settings):
         repr=False,
         description="URL of the main stream, for snapshots; opened only when somebody looks; null: `detect`",
     )
+    degrade_detect: Url | None = Field(
+        default=None,
+        repr=False,
+        description="URL of a smaller picture of the same camera, which is inferred while the machine is too small for `detect`; "
+        "null: there is none",
+    )
 
 
 class StreamDefaults(_Settings):
@@ -112,6 +120,12 @@ class StreamDefaults(_Settings):
     enabled: bool = Field(default=True, description="false: the stream is known, but not opened")
     model: str | None = Field(
         default=None, min_length=1, description="name of a model, or a deployment graph (.onnx); null: the service's `model`"
+    )
+    degrade_model: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a cheaper model for the same task, which infers while the machine is too small and `degrade_detect` is not "
+        "enough; null: there is none",
     )
     then: str | None = Field(
         default=None,
@@ -145,6 +159,9 @@ class StreamDefaults(_Settings):
         default_factory=dict, description="by name: polygons that tell who enters, leaves and stays"
     )
     lines: dict[Name, LineSettings] = Field(default_factory=dict, description="by name: lines that count who crosses them")
+    clips: ClipSettings | None = Field(
+        default=None, description="clips of its events in zones and at lines, cut from what the camera sends; null: none"
+    )
     hook: str | None = Field(
         default=None, min_length=1, description="MODULE:FUNCTION called with each result; it may change or drop it"
     )
@@ -184,6 +201,27 @@ class StreamSettings(StreamDefaults, StreamUrls):
     def _loop_of_a_file(self) -> StreamSettings:
         if self.loop and not is_file(self.detect):
             raise ValueError("loop: is for files only")
+        return self
+
+    @model_validator(mode="after")
+    def _smaller_picture(self) -> StreamSettings:
+        if self.degrade_detect is None:
+            return self
+        places = [*self.zones.values(), *self.lines.values(), *([] if self.region is None else [self.region])]
+        if self.min_size or any(place.units == "pixels" for place in places):
+            raise ValueError(
+                "degrade_detect: has fewer pixels: leave out min_size, and give zones, lines and region with units: relative"
+            )
+        if self.loop and not is_file(self.degrade_detect):
+            raise ValueError("degrade_detect: must be a file too with loop")
+        return self
+
+    @model_validator(mode="after")
+    def _clips_of_what_is_there(self) -> StreamSettings:
+        wanted = () if self.clips is None else self.clips.events or ()
+        unknown = [name for name in wanted if name not in self.zones and name not in self.lines]
+        if unknown:
+            raise ValueError(f"clips.events: there is no zone and no line {unknown[0]}")
         return self
 
     @property
@@ -308,8 +346,12 @@ class ServeSettings(_Settings):
         default=1, ge=1, le=64, description="of each decoder; each more costs a frame of age, so 1 is best for live streams"
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="files of results, beside WebSocket and SSE")
+    sinks: SinksSettings = Field(
+        default=SinksSettings(), description="where results, events and states are sent: MQTT, web hooks"
+    )
     cost: CostSettings = Field(default=CostSettings(), description="what the machine costs")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="live video in the browser")
+    clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="where clips of events are kept, and how much")
     state_dir: Path | None = Field(
         default=None, description="where streams made over the API and the token's hash are kept; null: $VISION_INFER_HOME/serve"
     )

@@ -28,7 +28,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 Kind = Literal["detections", "events", "states"]
 
 _MQTT_URL = re.compile(r"mqtts?://(\[[0-9a-fA-F:.]+\]|[^\s/:@?#\[\]]+)(:\d{1,5})?/?")
-_TOPIC = r"^[^\s/+#$\x00][^+#\x00]*(?<!/)$"
+_TOPIC = r"^[^\s/+#$]([^\s+#]*[^\s/+#])?$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -96,7 +96,7 @@ class MqttSettings(SinkSettings):
         default=None,
         pattern=_TOPIC,
         max_length=200,
-        description="prefix under which Home Assistant finds streams by itself, usually `homeassistant`; null: it is told nothing",
+        description="prefix under which Home Assistant finds streams by itself, usually `homeassistant`; null: nothing is told",
     )
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from vision_infer.service import (
     problem,
     routes_about,
     routes_cost,
+    routes_events,
     routes_flight,
     routes_infer,
     routes_page,
@@ -18,6 +19,7 @@ from vision_infer.service import (
     routes_probe,
     routes_results,
     routes_session,
+    routes_sinks,
     routes_streams,
 )
 from vision_infer.service.auth import Tokens
@@ -29,6 +31,7 @@ from vision_infer.service.metrics import make_registry
 OPENAPI_PATH = "/api/v1/openapi.json"
 ROUTES = (
     routes_streams,
+    routes_events,
     routes_flight,
     routes_preview,
     routes_probe,
@@ -37,6 +40,7 @@ ROUTES = (
     routes_session,
     routes_about,
     routes_cost,
+    routes_sinks,
     routes_page,
 )
 

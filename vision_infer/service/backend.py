@@ -12,10 +12,12 @@ from vision_infer.core.result import Result
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
 from vision_infer.service.cost import Cost
 from vision_infer.service.engine_event import EngineEvent
+from vision_infer.sink.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from vision_infer.preview.preview import Preview
+    from vision_infer.service.clips import Clips
     from vision_infer.service.hub import ResultHub
 
 
@@ -97,6 +99,11 @@ class Backend(Protocol):
     @property
     def preview(self) -> Preview:
         """Where streams are watched."""
+        ...
+
+    @property
+    def clips(self) -> Clips:
+        """What happened in zones and at lines, and clips of it."""
         ...
 
     def ready(self) -> tuple[bool, str]:
@@ -184,6 +191,10 @@ class Backend(Protocol):
 
     def events(self) -> Sequence[StreamEvent | EngineEvent]:
         """The last changes of state of streams, and of engines, the newest last; bounded."""
+        ...
+
+    def sinks(self) -> list[SinkStatus]:
+        """Where results, events and states are sent, and how that stands."""
         ...
 
     def stages(self) -> Mapping[str, Histogram]:

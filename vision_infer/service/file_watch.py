@@ -96,7 +96,7 @@ def _different(before: ServeSettings, after: ServeSettings) -> list[str]:
     found: list[str] = []
     for name in ServeSettings.model_fields:
         old, new = getattr(before, name), getattr(after, name)
-        if name == "streams" or old == new:
+        if name in ("streams", "sinks") or old == new:
             continue
         if name in ("service", "results"):
             found += [f"{name}.{one}" for one in type(old).model_fields if getattr(old, one) != getattr(new, one)]

@@ -15,10 +15,14 @@ from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.preview.preview import PreviewCounts
 from vision_infer.service.backend import Backend
+from vision_infer.service.clips import ClipCounts
 from vision_infer.service.cost import Cost
+from vision_infer.sink.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
 
 STAGE_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 5000)
+FIRST_LOST = ("queue_full", "spool_full", "disk_error")
+"""reasons for which records are lost by a sink that all have"""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
 _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
@@ -56,7 +60,9 @@ class ServiceCollector(Collector):
         hub = backend.hub
         yield GaugeMetricFamily("vision_infer_clients", "readers of results", hub.readers)
         yield CounterMetricFamily("vision_infer_results_skipped", "results that readers were too slow for", hub.skipped)
+        yield from _sinks(backend.sinks(), self._clock.wall_ns())
         yield from _preview(backend.preview.counts())
+        yield from _clips(backend.clips.counts())
 
 
 def _cost(cost: Cost) -> Iterable[Metric]:
@@ -81,6 +87,21 @@ def _cost(cost: Cost) -> Iterable[Metric]:
         yield GaugeMetricFamily("vision_infer_more_streams", "so many more streams like these fit, with headroom", cost.more)
 
 
+def _clips(counts: ClipCounts) -> Iterable[Metric]:
+    clips = CounterMetricFamily("vision_infer_clips", "clips of events, by what became of them", labels=("outcome",))
+    for outcome, count in counts.clips.items():
+        clips.add_metric((outcome,), count)
+    yield clips
+    drops = CounterMetricFamily(
+        "vision_infer_clip_drops", "events without a clip, clips cut short, video not kept, by reason", labels=("reason",)
+    )
+    for reason, count in counts.drops.items():
+        drops.add_metric((reason,), count)
+    yield drops
+    yield GaugeMetricFamily("vision_infer_clip_disk_bytes", "clips on the disk", counts.disk_bytes)
+    yield GaugeMetricFamily("vision_infer_clip_memory_bytes", "coded video that is kept ready for clips", counts.memory_bytes)
+
+
 def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     viewers = GaugeMetricFamily("vision_infer_preview_viewers", "who watches live video", labels=("stream",))
     for stream, number in counts.viewers.items():
@@ -103,6 +124,34 @@ def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     for reason, count in counts.drops.items():
         drops.add_metric((reason,), count)
     yield drops
+
+
+def _sinks(sinks: Sequence[SinkStatus], wall_ns: int) -> Iterable[Metric]:
+    labels = ("sink", "kind")
+    gauges = [
+        (GaugeMetricFamily(f"vision_infer_sink_{name}", text, labels=labels), values)
+        for name, text, values in (
+            ("connected", "1 when nothing is wrong with it", [int(one.connected) for one in sinks]),
+            ("queued_records", "what waits in memory for the disk", [one.queued for one in sinks]),
+            ("waiting_records", "what waits on the disk to be sent", [one.waiting for one in sinks]),
+            ("spool_bytes", "what waits takes on the disk", [one.spool_bytes for one in sinks]),
+            ("oldest_seconds", "for how long about the oldest of it waits", [_waits_s(one, wall_ns) for one in sinks]),
+        )
+    ]
+    sent = CounterMetricFamily("vision_infer_sink_sent_records", "records that were taken, rows that were written", labels=labels)
+    dropped = CounterMetricFamily("vision_infer_sink_dropped_records", "records that were lost", labels=(*labels, "reason"))
+    for number, one in enumerate(sinks):
+        for family, values in gauges:
+            family.add_metric((one.name, one.kind), values[number])
+        sent.add_metric((one.name, one.kind), one.sent)
+        # What has not been lost yet is 0 from the beginning: an increase is seen only of what was there before.
+        for reason, count in (dict.fromkeys(FIRST_LOST, 0) | dict(one.dropped)).items():
+            dropped.add_metric((one.name, one.kind, reason), count)
+    yield from (*(family for family, _ in gauges), sent, dropped)
+
+
+def _waits_s(sink: SinkStatus, wall_ns: int) -> float:
+    return 0.0 if sink.oldest_wall_ns is None else max(0, wall_ns - sink.oldest_wall_ns) / 1e9
 
 
 def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:

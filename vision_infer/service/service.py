@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ from types import TracebackType
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
-from vision_infer.core.packet import Tappable
+from vision_infer.core.packet import PacketTap, Tappable, Taps
 from vision_infer.core.result import Result
 from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalogue import list_models
@@ -21,13 +22,17 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.clips import Clips
 from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeeper, view_of
 from vision_infer.service.cost import Cost, Machine, cost_of, room_for
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.lanes import Lanes, in_flight, second_name
 from vision_infer.service.requests import PREFIX, Answers, LiveOnly, infer_picture
+from vision_infer.service.sinks import SinkSet
 from vision_infer.service.stream_command import check_second, live_source, stream_command
+from vision_infer.service.stream_files import state_folder
+from vision_infer.sink.carrier import SinkStatus
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
 from vision_infer.stream.redact import redact
@@ -50,6 +55,7 @@ class Service:
         sinks: files of results, beside the hub.
         on_event: called with each change of a stream's state; it must be quick.
         open_stream: opens sources; tests pass their own.
+        sink_set: where results, events and states are sent; closed with the service.
     """
 
     def __init__(
@@ -60,10 +66,16 @@ class Service:
         on_event: Callable[[StreamEvent], None] | None = None,
         clock: Clock = SYSTEM_CLOCK,
         open_stream: Callable[[SourceSpec, int, threading.Event], Source] = open_source,
+        sink_set: SinkSet | None = None,
     ) -> None:
         self.settings = settings
+        self._sink_set = sink_set
+        if sink_set is not None:
+            sinks = (*sinks, sink_set)
+            sink_set.show(self.streams)
         self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
         self.preview = Preview(settings.preview, self._view, clock)
+        self.clips = Clips(settings.clips, state_folder(settings.state_dir, os.environ) / "clips", clock)
         self._keep = keep
         self._clock = clock
         self._open_source = open_stream
@@ -71,7 +83,7 @@ class Service:
         self._events: deque[StreamEvent | EngineEvent] = deque(maxlen=EVENTS_KEPT)
         self._answers = Answers()
         self._supervisor = Supervisor(
-            shared=[LiveOnly(self.hub), *(LiveOnly(sink) for sink in sinks), self._answers],
+            shared=[LiveOnly(self.hub), LiveOnly(self.clips), *(LiveOnly(sink) for sink in sinks), self._answers],
             decode_threads=settings.decode_threads,
             clock=clock,
             open_stream=self._open,
@@ -114,6 +126,8 @@ class Service:
                 requests.end()
             self._supervisor.close()
             self._lanes.close()
+            if self._sink_set is not None:
+                self._sink_set.close()
 
     def __enter__(self) -> Service:
         return self
@@ -188,6 +202,10 @@ class Service:
         """The last changes of state and of engines, the newest last."""
         return list(self._events)
 
+    def sinks(self) -> list[SinkStatus]:
+        """Where results, events and states are sent, and how that stands."""
+        return [] if self._sink_set is None else self._sink_set.statuses()
+
     def stages(self) -> Mapping[str, Histogram]:
         """Durations by stage of the account, since the start."""
         return self._supervisor.account().histograms
@@ -245,10 +263,11 @@ class Service:
                 self._keep.remove(name)
             self._take_away(name, self._streams.pop(name).settings)
             self.preview.forget(name)
+            self.clips.forget(name)
             self._close_unused()
 
     def reload(self, settings: ServeSettings) -> None:
-        """Take over the streams of a changed file; those that are the same go on untouched.
+        """Take over the streams and sinks of a changed file; those that are the same go on untouched.
 
         What is wrong with one stream is its state, and costs the others nothing.
         """
@@ -258,6 +277,7 @@ class Service:
                 _log.info("%s: removed from the file of settings", name)
                 self._take_away(name, self._streams.pop(name).settings)
                 self.preview.forget(name)
+                self.clips.forget(name)
             for name, wanted in settings.streams.items():
                 old = self._streams.get(name)
                 if old is not None and old.origin == "api":
@@ -270,7 +290,9 @@ class Service:
                     self.preview.changed(name)
                     if self._warm:  # else it is started with the others
                         self._run_or_note(name, stream)
-            self.settings = self.settings.model_copy(update={"streams": settings.streams})
+            self.settings = self.settings.model_copy(update={"streams": settings.streams, "sinks": settings.sinks})
+            if self._sink_set is not None:
+                self._sink_set.reload(settings.sinks)
             self._close_unused()
 
     # Pictures
@@ -397,6 +419,7 @@ class Service:
         """
         if not stream.settings.enabled:
             self._supervisor.remove(name)
+            self.clips.configure(name, None)
             return
         try:
             lane = self._lanes.open(stream.settings.model or self.settings.model)
@@ -414,6 +437,7 @@ class Service:
                 held = f"{name}: frames of the stream that had this name do not come back from an engine"
                 raise UnavailableError(held, "choose another name, or restart the service") from None
             self._supervisor.add(command)
+        self.clips.configure(name, stream.settings.clips)
 
     def _take_away(self, name: str, settings: StreamSettings) -> None:
         """Let a stream run no longer. An engine from which its frames do not come back is told; they are waited for no longer."""
@@ -448,8 +472,11 @@ class Service:
         if requests is not None:
             return requests
         source = self._open_source(spec, decode_threads, stopping)
-        if self.settings.preview.enabled and isinstance(source, Tappable):
-            source.show(self.preview.relay(spec.name))
+        if isinstance(source, Tappable):
+            taps: list[PacketTap] = [self.clips.tap(spec.name)]
+            if self.settings.preview.enabled:
+                taps.append(self.preview.relay(spec.name))
+            source.show(Taps(*taps))
         return source
 
     def _event(self, event: StreamEvent) -> None:
@@ -457,12 +484,16 @@ class Service:
             return
         self._events.append(event)
         self.hub.tell(event)
+        if self._sink_set is not None:
+            self._sink_set.tell(event)
         if self._tell is not None:
             self._tell(event)
 
     def _engine_event(self, event: EngineEvent) -> None:
         self._events.append(event)
         self.hub.tell(event)
+        if self._sink_set is not None:
+            self._sink_set.tell(event)
 
     def _view(self, name: str) -> SourceSpec | None:
         """The main URL of a stream; None where it has none, or does not run."""

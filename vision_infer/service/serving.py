@@ -20,9 +20,8 @@ from vision_infer.service.logs import StateLog, configure
 from vision_infer.service.notify import ServiceNotifier
 from vision_infer.service.server import WebServer
 from vision_infer.service.service import Service
+from vision_infer.service.sinks import SinkSet
 from vision_infer.service.stream_files import StreamFiles, state_folder
-from vision_infer.sink.jsonl_log import JsonlLog
-from vision_infer.sink.sink import Sink
 
 LOOK_S = 0.25
 DRAIN_S = 5.0
@@ -61,7 +60,8 @@ def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], c
     tokens = tokens_for(settings.service, state_dir, clock)
     notifier = ServiceNotifier(start.environ)
     states = StateLog(clock)
-    service = Service(settings, StreamFiles(state_dir, settings.service), _sinks(settings, clock), states.tell, clock)
+    sinks = SinkSet(settings.results, settings.sinks, state_dir, clock)
+    service = Service(settings, StreamFiles(state_dir, settings.service), (), states.tell, clock, sink_set=sinks)
     try:
         listening = WebServer(settings.service, service.hub)
     except VisionInferError:
@@ -80,13 +80,6 @@ def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], c
             _drain(service)
     if service.error is not None:
         raise service.error
-
-
-def _sinks(settings: ServeSettings, clock: Clock) -> list[Sink]:
-    results = settings.results
-    if results.jsonl is None:
-        return []
-    return [JsonlLog(results.jsonl, round(results.rotate_mb * 1e6), results.daily, results.keep, clock)]
 
 
 def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:

@@ -44,6 +44,7 @@ class JsonlLog:
     """
 
     needs_pictures = False
+    kind = "jsonl"
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class JsonlLog:
         self._places: dict[str, _Place] = {}
         """by file name, the one that was not written to for longest first"""
         self._closed = False
+        self.written = 0
+        """rows that were"""
         self.dropped = 0
         """rows that could not be written"""
         self.error: str | None = None
@@ -116,6 +119,7 @@ class JsonlLog:
         try:
             file = self._file(place, len(row), now_ns)
             file.append(row)
+            self.written += 1
         except (OSError, ValueError) as error:  # ValueError: a name that holds a zero
             self._failed(place, error, "rows are dropped", now_ns)
             self.dropped += 1

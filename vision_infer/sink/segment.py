@@ -1,7 +1,7 @@
 """A file of a spool: records one after the other, each with its length and checksum, so that what is torn is known.
 
-A record is a head of 24 bytes (little-endian: bytes of the body, CRC-32 of the rest of the head and the body, number, time), and a
-body: kind and stream, each ended by a zero byte, then the text.
+A record is a head of 24 bytes (little-endian: bytes of the body, CRC-32 of all that follows it, number, time), and a body: kind
+and stream, each ended by a zero byte, then the text.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What waits to be sent, on the disk: it survives the process, is bounded, and keeps its order.
 
 A spool is a folder of files (``segment.py``). Each record is with the system when :meth:`Spool.append` returns, so it survives
-that the process is killed; :meth:`Spool.sync`, once a second, brings it to the disk, so that a power failure costs the last second
-at most. What was sent is acknowledged by its number, and files that hold nothing else are deleted. After a kill, what was sent and
-not yet acknowledged is sent again: :attr:`Record.number` and :attr:`Spool.name` let receivers tell.
+that the process is killed; :meth:`Spool.sync`, once a second, brings it to the disk, so that a power failure costs the last
+second at most. What was sent is acknowledged by its number, and files that hold nothing else are deleted. After a kill, what was
+sent and not yet acknowledged is sent again, with the same :meth:`Record.id_in`, by which receivers can tell.
 
-When it is full the *oldest* file goes: a receiver that comes back after hours wants to know what is, and what was lost is one gap at
-the beginning instead of a hole that begins when the spool ran full and lasts until now.
+When it is full the *oldest* file goes: a receiver that comes back after hours wants to know what is, and what was lost is one gap
+at the beginning instead of a hole that begins when the spool ran full and lasts until now.
 
 A disk that is full loses nothing as long as the receiver keeps up: the newest records are in memory too.
 """
@@ -98,7 +98,7 @@ class Spool:
             return self._waiting()
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Of all files."""
         return self._size
 
