@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default engine-table precision-table bench-defaults bench-defaults-quick clean
+.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default engine-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -23,6 +23,8 @@ help:
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make quantize-default DATA='VIDEO… FOLDER…'   make the INT8 form of the bundled network again"
 	@echo "make engine-table  build plans of TensorRT-RTX, no GPU is needed, and write the table of docs/engines.md"
+	@echo "make test-gpu    on a machine with an NVIDIA GPU: the tests that need it; results in benchmarks/results"
+	@echo "make bench-gpu   there too: engines, CUDA graphs, NVDEC and the whole pipeline, measured; results in benchmarks/results"
 	@echo "make clean       remove what was made, the virtual environment too"
 
 $(BIN)/python:
@@ -151,5 +153,13 @@ precision-table: $(VENV)/dev.stamp
 engine-table: $(VENV)/dev.stamp
 	$(BIN)/python -W ignore -m benchmarks.engine_table
 
+# With an NVIDIA GPU: an environment of their own, .venv-gpu, with what can be installed; what cannot is said, and left out.
+# Without one: a line that says so, and what was not run.
+test-gpu:
+	@$(PYTHON) -m benchmarks.gpu.prepare tests
+
+bench-gpu:
+	@$(PYTHON) -m benchmarks.gpu.prepare bench
+
 clean:
-	rm -rf $(VENV) demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .venv-gpu demo-output site build dist benchmarks/results tests/.media .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -256,7 +256,7 @@ def test_what_cannot_be_written_there_goes_through_the_host(why: str, frame: av.
     slot: Any = DeviceSlot(host, device, device.allocate(host.nbytes), device.make_stream(), held)
     if why == "no slot of a GPU":
         slot = HostSlot(host)
-    turned = Orientation(1) if why == "turned" else UPRIGHT
+    turned = Orientation(turns=1) if why == "turned" else UPRIGHT
     made = on_device(frame, "yuv444p" if why == "another kind" else "nv12")
     picture = NvdecPicture(made, turned, 1 if why == "another GPU" else 0)
     box = letterbox(picture.size, size, "center", (114, 114, 114))

@@ -217,14 +217,14 @@ class TorchNetwork:
         return view
 
 
-def open_torch_on_cuda(path: Path, settings: TorchSettings, index: int, say: Say) -> DeviceEngine:
+def open_torch_on_cuda(path: Path, settings: TorchSettings, index: int, say: Say, graphs: bool = True) -> DeviceEngine:
     """PyTorch on a GPU; its arguments and errors are those of :class:`DeviceEngine` and :class:`TorchNetwork`."""
     from vision_infer.engine.cuda import CudaDevice
 
     device = CudaDevice(index)
     network = TorchNetwork(path, f"cuda:{index}", settings.compiled)
     sizes = batch_sizes_up_to(settings.batch)
-    return DeviceEngine(network.name, network.card, network, device, sizes, settings.workers, say)
+    return DeviceEngine(network.name, network.card, network, device, sizes, settings.workers, say, graphs)
 
 
 def torch_runtime(compiled: bool) -> str:

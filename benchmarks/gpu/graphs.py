@@ -1,0 +1,62 @@
+"""What the engines are given: the bundled network in three precisions, and pictures."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from benchmarks.inputs import ASSETS, clip, graph
+from vision_infer.core.card import ModelCard
+from vision_infer.core.geometry import letterbox
+from vision_infer.engine.engine import HostSlot
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
+from vision_infer.precision.frames import FrameSet
+from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.ranges import collect_activations, find_ranges
+from vision_infer.stream.find import find_sources, open_source
+
+PICTURES = 40
+CALIBRATION = 16
+PHOTOGRAPHS = ASSETS / "images" / "coco_val_ccby" / "images"
+
+
+def pictures(card: ModelCard) -> tuple[FrameSet, str]:
+    """Pictures as they stand in a slot, and what they are: 40 photographs of COCO where they are here, else frames of a clip.
+
+    Raises:
+        InputMissingError: neither is here.
+    """
+    source = PHOTOGRAPHS if PHOTOGRAPHS.is_dir() else clip("768x432")
+    pixels, layouts, names = [], [], []
+    with open_source(find_sources([str(source)]).specs[0]) as opened:
+        for frame in islice(opened.frames(), PICTURES):
+            layout = letterbox(frame.picture.size, card.input_size, card.fit, card.fill)
+            slot = HostSlot(np.zeros((card.input.height, card.input.width, 3), np.uint8))
+            frame.picture.write_into(slot, layout)
+            pixels.append(slot.pixels)
+            layouts.append(layout)
+            names.append(str(frame.index))
+    told = "photographs of COCO" if source == PHOTOGRAPHS else f"frames of {source.name}"
+    return FrameSet(pixels, tuple(layouts), tuple(names)), f"{len(names)} {told}"
+
+
+def precisions(folder: Path, frames: FrameSet) -> dict[str, Path]:
+    """The bundled network by precision: as it is, in FP16, and in INT8 in TensorRT's form with all its layers.
+
+    INT8 is calibrated on some of the pictures on which it is looked at: good enough to see that the engine computes what it has
+    to, and no statement about the accuracy of INT8 (docs/precision.md has that).
+    """
+    source = graph("nanodet")
+    name = read_graph_facts(source).card.name
+    simple, calibration = simplify(onnx.load(str(source)), name), frames.pixels[:CALIBRATION]
+    large = large_tensors(collect_activations(simple, float_tensors(simple), calibration, name))
+    ranges = find_ranges(collect_activations(simple, calibrated_tensors(simple), calibration, name), "squares")
+    made = {"fp16": to_half(simple, large, name).model, "int8": quantize(simple, ranges, Int8Recipe("tensorrt"), name)}
+    paths = {"fp32": source, **{precision: folder / f"{precision}.onnx" for precision in made}}
+    for precision, model in made.items():
+        onnx.save(model, str(paths[precision]))
+    return paths
