@@ -44,6 +44,8 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "view": st.none() | URLS,
     "enabled": st.booleans(),
     "model": st.none() | LABELS,
+    "degrade_detect": st.none() | URLS,
+    "degrade_model": st.none() | LABELS,
     "fps": st.none() | POSITIVE,
     "weight": POSITIVE,
     "confidence": st.none() | SCORES,
@@ -63,7 +65,15 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "keyframes_only": st.booleans(),
     "reconnect": _some(min_s=st.floats(0.1, 1), max_s=st.floats(1, 60), attempts=st.none() | st.integers(1, 9)),
 }
-STREAMS = st.fixed_dictionaries({"detect": URLS}, optional=STREAM_FIELDS)
+
+
+def _fitting(stream: dict[str, Any]) -> dict[str, Any]:
+    """A smaller picture has no place for what is given in pixels."""
+    pixels = stream.get("min_size") or stream.get("lines")
+    return {key: value for key, value in stream.items() if not pixels or key != "degrade_detect"}
+
+
+STREAMS = st.fixed_dictionaries({"detect": URLS}, optional=STREAM_FIELDS).map(_fitting)
 SETTINGS = _some(
     service=_some(
         host=st.sampled_from(["0.0.0.0", "::1", "localhost"]),

@@ -105,6 +105,12 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("streams: {front: {url: 'test://', fps: fast}}", "streams.front.fps: must be a number"),
         ("streams: {front: {url: 'test://', fps: .inf}}", "streams.front.fps: must be"),
         ("streams: {front: {url: 'test://', loop: true}}", "streams.front.loop: is for files only"),
+        ("streams: {front: {url: 'test://', degrade_detect: 'test://', min_size: 8}}", "degrade_detect: has fewer pixels"),
+        (
+            "streams: {front: {url: 'test://', degrade_detect: 'test://', lines: {gate: {from: [1, 2], to: [30, 40]}}}}",
+            "degrade_detect: has fewer pixels",
+        ),
+        ("streams: {front: {url: a.mp4, degrade_detect: 'test://', loop: true}}", "degrade_detect: must be a file too with loop"),
         ("streams: {front: {url: 'test://', reconnect: {min_s: 9, max_s: 1}}}", "reconnect.max_s: must not be less than min_s"),
         ("streams: {front: {url: 'test://', reconnect: {attempts: 0.5}}}", "reconnect.attempts: must be a whole number"),
         ("streams: {front: {fps: 5}}", "line 1: streams.front.detect: is missing"),

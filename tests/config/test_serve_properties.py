@@ -59,7 +59,7 @@ def test_a_stream_is_the_same_over_the_api(data: dict[str, Any]) -> None:
             stream_from_api(data, service)
         data["hook"] = None
     settled = StreamSettings.model_validate(data)
-    if any("${" in (url or "") for url in (settled.detect, settled.view)):
+    if any("${" in (url or "") for url in (settled.detect, settled.view, settled.degrade_detect)):
         with pytest.raises(UsageError, match="a reference"):
             stream_from_api(data, service)
     else:
@@ -81,6 +81,7 @@ PLACES = [
     ("defaults",),
     ("streams", "front", "detect"),
     ("streams", "front", "view"),
+    ("streams", "front", "degrade_detect"),
     ("streams", "front", "fps"),
     ("streams", "front", "enabled"),
     ("streams", "front", "clock"),
@@ -150,7 +151,7 @@ def test_a_secret_is_never_told(place: tuple[Any, ...], shape: str, by_reference
         assert not any(SECRET in one for one in told)
         assert outcome.__cause__ is None
         assert outcome.__context__ is None or outcome.__suppress_context__
-    elif place[-1] in ("token", "detect", "view"):
+    elif place[-1] in ("token", "detect", "view", "degrade_detect"):
         assert SECRET not in repr(outcome)
         assert SECRET not in str(outcome)
 

@@ -180,7 +180,7 @@ ANY = ServiceSettings()
 def test_urls_over_the_api_are_of_allowed_kinds_and_lead_to_allowed_networks(url: str, told: str) -> None:
     message = url_mistake(url, SERVICE)
     assert message == told == "" or (told and told in message)
-    for field in ("detect", "view"):
+    for field in ("detect", "view", "degrade_detect"):
         data = {"detect": "test://", field: url}
         if told:
             with pytest.raises(UsageError, match=f"{field}: .*{told}"):

@@ -68,6 +68,7 @@ def test_a_hidden_password_comes_back() -> None:
     for body in (
         {"detect": SHOWN.replace("10.0.0.5", "evil.example")},
         {"detect": URL, "view": SHOWN},
+        {"detect": URL, "degrade_detect": SHOWN},
         {"url": "rtsp://a:***@b"},
     ):
         document = problem(put(api, "gate", body), 422, "invalid")
@@ -99,6 +100,8 @@ def test_there_are_only_so_many_streams() -> None:
         ({"detect": "concat:/etc/passwd"}, "detect"),
         ({"detect": "rtsp://10.0.0.5/${HOME}"}, "detect"),
         ({"detect": URL, "view": "/dev/video0"}, "view"),
+        ({"detect": URL, "degrade_detect": "/etc/passwd"}, "degrade_detect"),
+        ({"detect": URL, "degrade_detect": URL, "min_size": 20}, "degrade_detect"),
         ({"detect": URL, "hook": "os:system"}, "hook"),
     ],
 )

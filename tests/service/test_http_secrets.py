@@ -97,7 +97,7 @@ def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
 def test_no_password_is_told_of_what_goes_wrong(log: io.StringIO) -> None:
     api = Api(Talkative([], requests_per_second=1e6))
     for number, url in enumerate(shapes()):
-        body = {"detect": url, "view": url} if number % 4 else {"detect": url, "fps": -1}
+        body = {"detect": url, "view": url, "degrade_detect": url} if number % 4 else {"detect": url, "fps": -1}
         answer = api.ask("PUT", "/api/v1/streams/new", json=body)
         assert answer.status_code in (409, 422)
         assert MARK not in answer.text, url

@@ -50,7 +50,7 @@ def test_they_come_back_as_they_were(tmp_path: Path) -> None:
 @given(STREAMS)
 @settings(deadline=None, max_examples=50)
 def test_any_settings_do(tmp_path_factory: pytest.TempPathFactory, data: dict[str, object]) -> None:
-    stream = StreamSettings.model_validate({**data, "detect": "test://", "view": None, "hook": None})
+    stream = StreamSettings.model_validate({**data, "detect": "test://", "view": None, "degrade_detect": None, "hook": None})
     files = StreamFiles(tmp_path_factory.mktemp("state"), SERVICE)
     files.write("a", stream)
     assert files.read() == {"a": stream}

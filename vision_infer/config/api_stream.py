@@ -27,7 +27,8 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
     Raises:
         SettingsError: with all that is wrong; holds no secret.
     """
-    unread = [field for field in ("detect", "url", "view") if isinstance(data.get(field), str) and has_references(data[field])]
+    urls = ("detect", "url", "view", "degrade_detect")
+    unread = [field for field in urls if isinstance(data.get(field), str) and has_references(data[field])]
     if unread:
         raise SettingsError([Mistake((field,), _REFERENCE) for field in unread], "write the URL as it is")
     try:
@@ -46,7 +47,11 @@ def api_mistakes(settings: StreamSettings, service: ServiceSettings) -> list[Mis
     Names of hosts are not looked up: whoever connects compares their addresses with ``service.allow_networks``.
     """
     found: list[Mistake] = []
-    for field, url in (("detect", settings.detect), ("view", settings.view)):
+    for field, url in (
+        ("detect", settings.detect),
+        ("view", settings.view),
+        ("degrade_detect", settings.degrade_detect),
+    ):
         message = "" if url is None else url_mistake(url, service)
         if message:
             found.append(Mistake((field,), message))

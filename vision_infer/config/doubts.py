@@ -15,7 +15,7 @@ def doubts_of(settings: ServeSettings) -> list[str]:
     """
     found: list[str] = []
     for name, stream in settings.streams.items():
-        for field, url in (("detect", stream.detect), ("view", stream.view)):
+        for field, url in (("detect", stream.detect), ("view", stream.view), ("degrade_detect", stream.degrade_detect)):
             parts = None if url is None else split_url(url)
             if parts is not None and parts.scheme in ("file", "dev") and not Path(parts.rest).exists():
                 what = "device" if parts.scheme == "dev" else "file"

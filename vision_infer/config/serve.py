@@ -207,7 +207,9 @@ class StreamSettings(StreamDefaults, StreamUrls):
     def _smaller_picture(self) -> StreamSettings:
         if self.degrade_detect is None:
             return self
-        places = [*self.zones.values(), *self.lines.values(), *([] if self.region is None else [self.region])]
+        places: list[ZoneSettings | LineSettings | Region] = [*self.zones.values(), *self.lines.values()]
+        if self.region is not None:
+            places.append(self.region)
         if self.min_size or any(place.units == "pixels" for place in places):
             raise ValueError(
                 "degrade_detect: has fewer pixels: leave out min_size, and give zones, lines and region with units: relative"

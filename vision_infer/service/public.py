@@ -11,16 +11,14 @@ from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.stream.redact import redact
 
 _HIDDEN = "***"
-_URLS = {"detect": "detect", "url": "detect", "view": "view"}
+_URLS = {"detect": "detect", "url": "detect", "view": "view", "degrade_detect": "degrade_detect"}
 """names under which URLs come, and the fields that they are"""
 
 
 def to_public(settings: StreamSettings) -> StreamSettings:
     """The same settings with ``***`` for the passwords of the URLs."""
-    shown: dict[str, Any] = {"detect": redact(settings.detect)}
-    if settings.view is not None:
-        shown["view"] = redact(settings.view)
-    return settings.model_copy(update=shown)
+    urls = {field: getattr(settings, field) for field in sorted(set(_URLS.values()))}
+    return settings.model_copy(update={field: redact(url) for field, url in urls.items() if url is not None})
 
 
 def from_api(data: Mapping[str, Any], before: StreamSettings | None, service: ServiceSettings) -> StreamSettings:
