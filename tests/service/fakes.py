@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,7 +26,9 @@ from vision_infer.preview.preview import Preview
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
+from vision_infer.service.clips import Clips
 from vision_infer.service.cost import Cost, Machine, cost_of
+from vision_infer.service.degrading import DegradeEvent
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.token_file import digest_of
@@ -40,6 +43,7 @@ ADMIN = "the-token-of-an-admin-0123456789"
 VIEW = "the-token-of-a-viewer-0123456789"
 TOKENS = Tokens({digest_of(ADMIN): "admin", digest_of(VIEW): "view"})
 OPEN = Tokens({})
+NOWHERE = Path("/nonexistent/clips")
 WALL_NS = 1_700_000_000_000_000_000
 
 
@@ -121,12 +125,13 @@ class FakeBackend:
         self.settings = ServeSettings(service=ServiceSettings(**service))
         self.hub = ResultHub(self.settings.service.max_clients, self.settings.service.max_streams)
         self.preview = Preview(self.settings.preview)
+        self.clips = Clips(self.settings.clips, NOWHERE)
         self.is_ready = (True, "")
         self.kept: dict[str, StreamView] = {}
         self.lock = threading.Lock()
         self.broken: Exception | None = None
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
-        self.told: list[StreamEvent | EngineEvent] = []
+        self.told: list[StreamEvent | EngineEvent | DegradeEvent] = []
         self.flown: Flight | None = None
         self.sink_statuses: list[SinkStatus] = []
         self.machine = Machine(cores=2, used=0.5, others=0.1)
@@ -226,7 +231,7 @@ class FakeBackend:
     def models(self) -> list[ModelView]:
         return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]
 
-    def events(self) -> list[StreamEvent | EngineEvent]:
+    def events(self) -> list[StreamEvent | EngineEvent | DegradeEvent]:
         return self.told
 
     def sinks(self) -> list[SinkStatus]:

@@ -33,6 +33,8 @@ class EncodedPacket:
     """a decoder can begin here"""
     captured_ns: int | None
     """when the picture was taken, monotonic; None where it is not known yet"""
+    dts_ns: int | None = None
+    """decoding time, nanoseconds from the stream's own zero; None where there is none"""
 
 
 class PacketTap(Protocol):
@@ -53,6 +55,33 @@ class PacketTap(Protocol):
     def closed(self) -> None:
         """The connection ended."""
         ...
+
+
+class Taps:
+    """Several taps as one."""
+
+    def __init__(self, *taps: PacketTap) -> None:
+        self._taps = taps
+
+    def opened(self, video: VideoFormat) -> None:
+        """As of :class:`PacketTap`."""
+        for tap in self._taps:
+            tap.opened(video)
+
+    def packet(self, packet: EncodedPacket) -> None:
+        """As of :class:`PacketTap`."""
+        for tap in self._taps:
+            tap.packet(packet)
+
+    def frame(self, frame: Frame) -> None:
+        """As of :class:`PacketTap`."""
+        for tap in self._taps:
+            tap.frame(frame)
+
+    def closed(self) -> None:
+        """As of :class:`PacketTap`."""
+        for tap in self._taps:
+            tap.closed()
 
 
 @runtime_checkable

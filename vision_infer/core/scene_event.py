@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 EventKind = Literal["enter", "leave", "dwell", "cross"]
@@ -26,10 +27,13 @@ class SceneEvent:
     """``cross``: ``in`` is from the left of the line to its right, looking along it"""
     counts: tuple[int, int] | None = None
     """``cross``: how often the line was crossed by now, in and out, this time included"""
+    id: str = ""
+    """16 hexadecimal digits, the same wherever the event is told; empty until it is in a result"""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without what the kind does not have; :data:`SCENE_EVENT_SCHEMA` describes them."""
-        values: dict[str, Any] = {
+        values: dict[str, Any] = {"id": self.id} if self.id else {}
+        values |= {
             "kind": self.kind,
             "place": self.place,
             "track_id": self.track_id,
@@ -43,6 +47,19 @@ class SceneEvent:
         if self.counts is not None:
             values["counts"] = {"in": self.counts[0], "out": self.counts[1]}
         return values
+
+
+def with_id(event: SceneEvent, stream: str, moment: int) -> SceneEvent:
+    """The event under its name.
+
+    Args:
+        event: what happened.
+        stream: where.
+        moment: what sets the frame apart from all others of the stream: of a live stream when it was taken, nanoseconds since
+            1970, of a recorded one its number.
+    """
+    what = f"{stream}\0{moment}\0{event.kind}\0{event.place}\0{event.track_id}"
+    return replace(event, id=hashlib.sha256(what.encode(errors="surrogatepass")).hexdigest()[:16])
 
 
 def _only(kinds: list[EventKind], *fields: str) -> dict[str, Any]:
@@ -60,6 +77,11 @@ SCENE_EVENT_SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
     "required": ["kind", "place", "track_id", "class_id", "label"],
     "properties": {
+        "id": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{16}$",
+            "description": "of the event, in every row: the service has its clip under this name",
+        },
         "kind": {"enum": ["enter", "leave", "dwell", "cross"]},
         "place": {"type": "string", "minLength": 1, "description": "name of the zone, or with cross of the line"},
         "track_id": {"type": "integer", "minimum": 1},

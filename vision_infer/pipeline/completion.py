@@ -11,7 +11,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import LiveAccount, Result
-from vision_infer.core.scene_event import SceneEvent
+from vision_infer.core.scene_event import SceneEvent, with_id
 from vision_infer.core.trace import Trace
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.status import StreamRecord
@@ -116,6 +116,10 @@ class Completion:
         trace = frame.trace
         trace.emitted_ns = now()
         latency = trace.latency()
+        events = found.events
+        if events:
+            moment = self._captured_wall_ns(trace) if trace.captured_ns else frame.index
+            events = tuple(with_id(event, frame.stream, moment) for event in events)
         result: Result | None = Result(
             frame.stream,
             frame.index,
@@ -127,7 +131,7 @@ class Completion:
             latency,
             frame.file,
             frame.damaged,
-            events=found.events,
+            events=events,
             description=found.description,
             gated=found.gated,
         )
@@ -163,8 +167,11 @@ class Completion:
         dropped.pop(DropReason.GATED, None)  # they have rows
         before = {reason.value: count - self._told.get(reason, 0) for reason, count in dropped.items()}
         self._told = dropped
-        captured_wall_ns = self.clock.wall_ns() - (self.clock.monotonic_ns() - trace.captured_ns)
-        return LiveAccount(captured_wall_ns, age_ns, trace.clock, {reason: count for reason, count in before.items() if count})
+        before = {reason: count for reason, count in before.items() if count}
+        return LiveAccount(self._captured_wall_ns(trace), age_ns, trace.clock, before)
+
+    def _captured_wall_ns(self, trace: Trace) -> int:
+        return self.clock.wall_ns() - (self.clock.monotonic_ns() - trace.captured_ns)
 
 
 def _time_s(frame: Frame) -> float | None:

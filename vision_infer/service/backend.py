@@ -18,6 +18,7 @@ from vision_infer.telemetry.histogram import Histogram
 if TYPE_CHECKING:
     from vision_infer.preview.preview import Preview
     from vision_infer.service.clips import Clips
+    from vision_infer.service.degrading import DegradeEvent
     from vision_infer.service.hub import ResultHub
 
 
@@ -189,8 +190,8 @@ class Backend(Protocol):
         """All models that streams may use."""
         ...
 
-    def events(self) -> Sequence[StreamEvent | EngineEvent]:
-        """The last changes of state of streams, and of engines, the newest last; bounded."""
+    def events(self) -> Sequence[StreamEvent | EngineEvent | DegradeEvent]:
+        """The last changes of streams, and of engines, the newest last; bounded."""
         ...
 
     def sinks(self) -> list[SinkStatus]:

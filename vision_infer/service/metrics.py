@@ -14,6 +14,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.preview.preview import PreviewCounts
+from vision_infer.schedule.degradation import Step
 from vision_infer.service.backend import Backend
 from vision_infer.service.clips import ClipCounts
 from vision_infer.service.cost import Cost
@@ -25,6 +26,7 @@ FIRST_LOST = ("queue_full", "spool_full", "disk_error")
 """reasons for which records are lost by a sink that all have"""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
+_STEPS = {step.word: int(step) for step in Step}
 _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
 
 
@@ -164,6 +166,11 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
         "quantiles of the ages of results when they were complete, over the last minute or so",
         labels=("stream", "quantile"),
     )
+    degraded = GaugeMetricFamily(
+        "vision_infer_stream_degraded",
+        "how far it gives way while the machine is too small: 0 not at all, 1 its rate, 2 its substream, 3 another model",
+        labels=("stream",),
+    )
     quiet = GaugeMetricFamily("vision_infer_stream_last_frame_seconds", "since the last frame was decoded", labels=("stream",))
     for status in statuses:
         name = status.name
@@ -174,12 +181,13 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
         # What has not failed yet is 0 from the beginning: an increase is seen only of what was there before.
         for reason, count in ({DropReason.FAILED.value: 0} | status.dropped).items():
             frames.add_metric((name, reason), count)
+        degraded.add_metric((name,), _STEPS[status.degraded])
         for key, milliseconds in status.age_ms.items():
             if key in _QUANTILES:
                 ages.add_metric((name, _QUANTILES[key]), milliseconds / 1e3)
         if status.last_frame_ns is not None:
             quiet.add_metric((name,), max(0, now_ns - status.last_frame_ns) / 1e9)
-    yield from (states, frames, ages, quiet)
+    yield from (states, frames, ages, degraded, quiet)
     yield from _stream_counters(statuses)
     yield from _places(statuses)
 

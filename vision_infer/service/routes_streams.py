@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vision_infer.core.result import utc
-from vision_infer.service.api_models import EngineEventAnswer, StateChange, StreamAnswer, event_answer, stream_answer
+from vision_infer.service.api_models import StreamAnswer, stream_answer
 from vision_infer.service.backend import UnknownStreamError
 from vision_infer.service.context import Shared, StreamName
 from vision_infer.service.openapi import problems
@@ -122,9 +122,3 @@ async def get_snapshot(
     async with gate.place():
         shot = await to_thread.run_sync(context.backend.snapshot, name, annotated, timeout_s, limiter=gate.threads)
     return Response(shot.jpeg, headers={"X-Captured-At": utc(shot.captured_wall_ns)}, media_type="image/jpeg")
-
-
-@router.get("/events", responses=problems())
-def list_events(context: Shared) -> list[StateChange | EngineEventAnswer]:
-    """The last changes of state of all streams, and of engines, the newest last."""
-    return [event_answer(event, context.clock) for event in context.backend.events()]

@@ -20,11 +20,13 @@ from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
+from vision_infer.schedule.degradation import Seen, Step
 from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
 from vision_infer.service.clips import Clips
 from vision_infer.service.configured import ConfiguredStream, Origin, StreamKeeper, view_of
 from vision_infer.service.cost import Cost, Machine, cost_of, room_for
+from vision_infer.service.degrading import DegradeEvent, Degrading, can_give_way, seen_streams, settings_at
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import ResultHub
 from vision_infer.service.lanes import Lanes, in_flight, second_name
@@ -80,7 +82,7 @@ class Service:
         self._clock = clock
         self._open_source = open_stream
         self._tell = on_event
-        self._events: deque[StreamEvent | EngineEvent] = deque(maxlen=EVENTS_KEPT)
+        self._events: deque[StreamEvent | EngineEvent | DegradeEvent] = deque(maxlen=EVENTS_KEPT)
         self._answers = Answers()
         self._supervisor = Supervisor(
             shared=[LiveOnly(self.hub), LiveOnly(self.clips), *(LiveOnly(sink) for sink in sinks), self._answers],
@@ -93,6 +95,7 @@ class Service:
         )
         self._lanes = Lanes(settings, self._supervisor, self._answers, self._engine_event, clock)
         self._streams: dict[str, ConfiguredStream] = {}
+        self._degrading = Degrading(self._see, self._give_way, self._engine_event, clock)
         self._changing = threading.RLock()
         self._warm = False
         self._ended = threading.Event()
@@ -119,6 +122,7 @@ class Service:
     def close(self) -> None:
         """Stop all streams; what was decoded is finished and written."""
         self._ended.set()
+        self._degrading.end()
         self.preview.stop()
         self._lanes.stop_upgrading()
         with self._changing:
@@ -183,9 +187,7 @@ class Service:
 
     def cost(self) -> Cost:
         """What each stream takes, as measured over the last ten seconds or so."""
-        used, others = self._supervisor.cpu_cores
-        machine = Machine(available_cpus(), used, others)
-        return cost_of(self._supervisor.statuses(), self._supervisor.lane_statuses(), machine)
+        return cost_of(self._supervisor.statuses(), self._supervisor.lane_statuses(), self._machine())
 
     def models(self) -> list[ModelView]:
         """All models that streams may use; a broken one is left out."""
@@ -198,8 +200,8 @@ class Service:
                 views.append(ModelView(entry.name, card.task, size, card.labels or (), card.license or "", loaded))
         return views
 
-    def events(self) -> list[StreamEvent | EngineEvent]:
-        """The last changes of state and of engines, the newest last."""
+    def events(self) -> list[StreamEvent | EngineEvent | DegradeEvent]:
+        """The last changes of streams and of engines, the newest last."""
         return list(self._events)
 
     def sinks(self) -> list[SinkStatus]:
@@ -365,6 +367,7 @@ class Service:
             return
         self._warm = True
         _log.info("ready: %s is loaded", self.settings.model)
+        self._degrading.start()
         with self._changing:
             for name, stream in list(self._streams.items()):
                 if self._ended.is_set():
@@ -372,7 +375,7 @@ class Service:
                 self._run_or_note(name, stream)
 
     def _put(self, name: str, stream: ConfiguredStream, old: ConfiguredStream | None) -> StreamView:
-        models = (stream.settings.model, stream.settings.then)
+        models = (stream.settings.model, stream.settings.then, stream.settings.degrade_model)
         if any(model is not None and model.endswith(".onnx") for model in models):
             raise UsageError("a stream over the API names a model, not a file", "see /api/v1/models")
         if self._ended.is_set():
@@ -417,27 +420,28 @@ class Service:
         Raises:
             UsageError: the settings cannot be used; it goes on as it was.
         """
-        if not stream.settings.enabled:
+        settings = settings_at(stream.settings, stream.step)
+        if not settings.enabled:
             self._supervisor.remove(name)
             self.clips.configure(name, None)
             return
         try:
-            lane = self._lanes.open(stream.settings.model or self.settings.model)
-            if stream.settings.then is not None:
+            lane = self._lanes.open(settings.model or self.settings.model)
+            if settings.then is not None:
                 check_second("then", lane.engine.card)
-            then = None if stream.settings.then is None else self._lanes.open_second(stream.settings.then)
+            then = None if settings.then is None else self._lanes.open_second(settings.then)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
-        command = stream_command(name, stream.settings, lane, then, self._allowed(stream.origin))
+        command = stream_command(name, settings, lane, then, self._allowed(stream.origin))
         try:
             self._supervisor.change(command)
         except KeyError:  # it does not run, or has just ended
-            self._take_away(name, stream.settings)
+            self._take_away(name, settings)
             if self._supervisor.status(name) is not None:
                 held = f"{name}: frames of the stream that had this name do not come back from an engine"
                 raise UnavailableError(held, "choose another name, or restart the service") from None
             self._supervisor.add(command)
-        self.clips.configure(name, stream.settings.clips)
+        self.clips.configure(name, settings.clips)
 
     def _take_away(self, name: str, settings: StreamSettings) -> None:
         """Let a stream run no longer. An engine from which its frames do not come back is told; they are waited for no longer."""
@@ -452,6 +456,38 @@ class Service:
             if lane.flying and (its_own or (settings.then is not None and lane.name == second_name(settings.then))):
                 self._lanes.tell_hanging(lane.name, lane.engine, seconds, f"{name} is removed without its last frames")
 
+    def _see(self) -> Mapping[str, Seen]:
+        streams = dict(self._streams)
+        if not any(stream.settings.fps or can_give_way(stream.settings) for stream in streams.values()):
+            return {}
+        statuses, lanes = self._supervisor.statuses(), self._supervisor.lane_statuses()
+        return seen_streams(streams, statuses, lanes, cost_of(statuses, lanes, self._machine()))
+
+    def _machine(self) -> Machine:
+        used, others = self._supervisor.cpu_cores
+        return Machine(available_cpus(), used, others)
+
+    def _give_way(self, name: str, step: Step) -> bool:
+        """Let a stream go on at a step; False where it is gone or has other settings by now.
+
+        Raises:
+            VisionInferError: it cannot, and goes on as it was; a step that could not be taken is not tried again.
+        """
+        with self._changing:
+            stream = self._streams.get(name)
+            if stream is None or not stream.settings.enabled or self._ended.is_set():
+                return False
+            before, stream.step = stream.step, step
+            if settings_at(stream.settings, before) != settings_at(stream.settings, step):
+                try:
+                    self._run(name, stream)
+                except VisionInferError:
+                    stream.step = before
+                    if step > before:
+                        stream.refused.add(step)
+                    raise
+            return True
+
     def _lane_for_picture(self, model: str) -> Lane:
         lane = self._lanes.get(model)
         if lane is None:
@@ -464,6 +500,7 @@ class Service:
     def _close_unused(self) -> None:
         enabled = [stream.settings for stream in self._streams.values() if stream.settings.enabled]
         used = {settings.model or self.settings.model for settings in enabled}
+        used |= {settings.degrade_model for settings in enabled if settings.degrade_model is not None}
         used |= {second_name(settings.then) for settings in enabled if settings.then is not None}
         self._lanes.close_unused(frozenset({self.settings.model, *used}))
 
@@ -489,7 +526,7 @@ class Service:
         if self._tell is not None:
             self._tell(event)
 
-    def _engine_event(self, event: EngineEvent) -> None:
+    def _engine_event(self, event: EngineEvent | DegradeEvent) -> None:
         self._events.append(event)
         self.hub.tell(event)
         if self._sink_set is not None:

@@ -156,7 +156,7 @@ class LiveSource:
         age_ns = self._arrived(times)
         if self._tap is not None:
             captured = None if age_ns is None else self._now() - age_ns
-            self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured))
+            self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured, times.dts_ns))
         if self._stopping.is_set():
             return
         yield from self._judge()

@@ -1,0 +1,125 @@
+"""An MP4 of packets as they came: nothing is decoded, nothing is encoded."""
+
+from __future__ import annotations
+
+import io
+import os
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.packet import Packet
+
+from vision_infer.core.errors import OutputError
+from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.sink.clip_ring import length_size, outside_sets, with_start_codes
+from vision_infer.sink.output_file import output_error
+
+CODECS = frozenset({"h264", "hevc"})
+"""that are written, by FFmpeg's names"""
+_TICK_NS = 100_000 / 9
+"""of a clock of 90 kHz"""
+_BASE = Fraction(1, 90_000)
+_JUMP_NS = 10_000_000_000
+_REORDER_NS = 500_000_000
+"""where nothing tells the decoding time, it is so long before the presentation time"""
+_NO_TIME_STEP_NS = 40_000_000
+
+
+class TimeJumpError(Exception):
+    """The camera's own time jumped: what follows does not belong to the same clip."""
+
+
+class ClipFile:
+    """Writes one clip under a temporary name; :meth:`finish` puts it in its place.
+
+    Args:
+        path: its own name; it appears only when the clip is whole.
+        video: of the connection.
+        first: its first packet, a key frame.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, video: VideoFormat, first: EncodedPacket) -> None:
+        self.path = path
+        self.partial = path.with_name(f".{path.name}.partial")
+        self.packets = 0
+        self._zero_ns: int | None = None
+        self._last_ns = 0
+        self._last_dts: int | None = None
+        self._lengths = length_size(video.codec, video.extradata)
+        try:
+            self._container = av.open(str(self.partial), "w", format="mp4", options={"movflags": "+faststart"})
+        except (OSError, av.error.FFmpegError) as error:
+            raise _failure(path, error) from error
+        try:
+            # The header is made of what FFmpeg finds out about the first picture: parameter sets stand before it, or in it.
+            begin = outside_sets(video.codec, video.extradata) + with_start_codes(first.data, self._lengths)
+            with av.open(io.BytesIO(begin), format=video.codec) as picture:
+                self._stream = self._container.add_stream_from_template(picture.streams.video[0])
+            self._stream.time_base = _BASE
+            if video.codec == "hevc":
+                self._stream.codec_context.codec_tag = "hvc1"  # the other one, FFmpeg's own choice, does not play everywhere
+        except (OSError, av.error.FFmpegError, IndexError) as error:
+            self.discard()
+            raise _failure(path, error) from error
+
+    def add(self, packet: EncodedPacket) -> None:
+        """Write the next packet.
+
+        Raises:
+            OutputError: it cannot be written; the clip is to be discarded.
+            TimeJumpError: it belongs to another clip; this one can be finished.
+        """
+        pts_ns = packet.pts_ns
+        if pts_ns is None:
+            pts_ns = self._last_ns + (_NO_TIME_STEP_NS if self.packets else 0)
+        elif self.packets and abs(pts_ns - self._last_ns) > _JUMP_NS:
+            raise TimeJumpError
+        dts_ns = pts_ns - _REORDER_NS if packet.dts_ns is None else packet.dts_ns
+        if self._zero_ns is None:
+            self._zero_ns = dts_ns
+        pts, dts = round((pts_ns - self._zero_ns) / _TICK_NS), round((dts_ns - self._zero_ns) / _TICK_NS)
+        if self._last_dts is not None:
+            dts = max(dts, self._last_dts + 1)
+        coded = Packet(with_start_codes(packet.data, self._lengths))
+        coded.stream, coded.time_base = self._stream, _BASE
+        coded.dts, coded.pts = dts, max(pts, dts)
+        coded.is_keyframe = packet.key
+        try:
+            self._container.mux_one(coded)
+        except (OSError, av.error.FFmpegError) as error:
+            raise _failure(self.path, error) from error
+        self._last_dts, self._last_ns = dts, pts_ns
+        self.packets += 1
+
+    def finish(self) -> int:
+        """Put the clip in its place; returns its bytes.
+
+        Raises:
+            OutputError: it cannot be written; nothing is left of it.
+        """
+        try:
+            self._container.close()
+            size = self.partial.stat().st_size
+            os.replace(self.partial, self.path)
+        except (OSError, av.error.FFmpegError) as error:
+            self.discard()
+            raise _failure(self.path, error) from error
+        return size
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        with suppress(OSError, av.error.FFmpegError):
+            self._container.close()
+        with suppress(OSError):
+            self.partial.unlink()
+
+
+def _failure(path: Path, error: Exception) -> OutputError:
+    if isinstance(error, OSError):
+        return output_error(path, error)
+    return OutputError(f"{path}: cannot be written: {error}", "see the camera's codec")

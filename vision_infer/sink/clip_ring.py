@@ -1,0 +1,148 @@
+"""The last seconds of a stream as they were coded: from a key frame on, bounded by time and by bytes."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vision_infer.core.packet import EncodedPacket
+
+_START = re.compile(rb"\x00\x00\x01")
+_SETS = {"h264": ((31, 0), frozenset({7})), "hevc": ((63, 1), frozenset({32, 33}))}
+"""mask and shift that give the kind of a unit by its first byte, and the kinds that tell size and form of the pictures"""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedPacket:
+    """A packet, and when its picture was taken."""
+
+    at_ns: int
+    """monotonic; where it is not known, when the packet came"""
+    packet: EncodedPacket
+
+
+class PacketRing:
+    """Keeps whole groups of pictures. Not for several threads at once.
+
+    Args:
+        keep_ns: so much time at least is kept, as far as the bytes allow.
+        most_bytes: more are never kept: the oldest groups go, and a group that is larger alone is not kept at all.
+    """
+
+    def __init__(self, keep_ns: int, most_bytes: int) -> None:
+        self.keep_ns = keep_ns
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        """of all packets"""
+        self.too_large = 0
+        """groups that were larger than all that may be kept"""
+        self._groups: deque[list[TimedPacket]] = deque()
+        self._sizes: deque[int] = deque()
+
+    def __len__(self) -> int:
+        return sum(len(group) for group in self._groups)
+
+    def add(self, timed: TimedPacket) -> None:
+        """Keep a packet; before the first key frame it is of no use."""
+        if timed.packet.key:
+            self._groups.append([])
+            self._sizes.append(0)
+        elif not self._groups:
+            return
+        self._groups[-1].append(timed)
+        size = timed.packet.data.nbytes
+        self._sizes[-1] += size
+        self.bytes += size
+        while len(self._groups) > 1 and (self._groups[1][0].at_ns <= timed.at_ns - self.keep_ns or self.bytes > self.most_bytes):
+            self._groups.popleft()
+            self.bytes -= self._sizes.popleft()
+        if self.bytes > self.most_bytes:
+            self.too_large += 1
+            self.clear()
+
+    def since(self, at_ns: int) -> list[TimedPacket]:
+        """All packets from the last key frame at or before this time on; from the oldest where there is none so old."""
+        groups = list(self._groups)
+        first = 0
+        for number, group in enumerate(groups):
+            if group[0].at_ns <= at_ns:
+                first = number
+        return [timed for group in groups[first:] for timed in group]
+
+    def clear(self) -> None:
+        """Keep nothing, until the next key frame."""
+        self._groups.clear()
+        self._sizes.clear()
+        self.bytes = 0
+
+
+def parameter_sets(codec: str, data: bytes | memoryview, length_size: int) -> bytes:
+    """What a key frame tells of the size and form of its pictures, to be compared; empty where it tells nothing.
+
+    Args:
+        codec: FFmpeg's name.
+        data: the packet.
+        length_size: bytes of the length before each unit; 0: start codes.
+    """
+    if codec not in _SETS:
+        return b""
+    (mask, shift), kinds = _SETS[codec]
+    return b"".join(unit for unit in _units(bytes(data), length_size) if unit and unit[0] >> shift & mask in kinds)
+
+
+def length_size(codec: str, extradata: bytes) -> int:
+    """Bytes of the length before each unit, as the extradata of MP4 and its like tells; 0: start codes divide them."""
+    if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
+        return (extradata[4] & 3) + 1
+    if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
+        return (extradata[21] & 3) + 1
+    return 0
+
+
+def with_start_codes(data: bytes | memoryview, size: int) -> bytes:
+    """A packet as Annex B has it; its units stay what they are.
+
+    Args:
+        data: the packet.
+        size: bytes of the length before each unit; 0: it has start codes.
+    """
+    return b"".join(b"\0\0\0\1" + unit for unit in _units(bytes(data), size)) if size else bytes(data)
+
+
+def outside_sets(codec: str, extradata: bytes) -> bytes:
+    """The parameter sets that stand outside the packets, as Annex B has them."""
+    if not length_size(codec, extradata):
+        return extradata
+    found: list[bytes] = []
+    if codec == "h264":
+        at = 5
+        for mask in (31, 255):  # how many SPS, then how many PPS
+            count, at = extradata[at] & mask if at < len(extradata) else 0, at + 1
+            for _ in range(count):
+                length = int.from_bytes(extradata[at : at + 2], "big")
+                found.append(extradata[at + 2 : at + 2 + length])
+                at += 2 + length
+    else:
+        at = 23
+        for _ in range(extradata[22]):
+            count, at = int.from_bytes(extradata[at + 1 : at + 3], "big"), at + 3
+            for _ in range(count):
+                length = int.from_bytes(extradata[at : at + 2], "big")
+                found.append(extradata[at + 2 : at + 2 + length])
+                at += 2 + length
+    return b"".join(b"\0\0\0\1" + unit for unit in found)
+
+
+def _units(data: bytes, size: int) -> Iterator[bytes]:
+    if size:
+        at = 0
+        while at + size < len(data):
+            length = int.from_bytes(data[at : at + size], "big")
+            yield data[at + size : at + size + length]
+            at += size + length
+        return
+    begins = [match.end() for match in _START.finditer(data)]
+    for begin, end in zip(begins, [*begins[1:], len(data) + 3], strict=True):
+        yield data[begin : end - 3].rstrip(b"\0")
