@@ -95,7 +95,8 @@ def pipeline_us(frames: int, streams: int, in_flight: int, batch: int, out: Path
     lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
     sink = JsonlSink(OutputSpec("jsonl", str(out), overwrite=True))
     begin = time.process_time()
-    with Supervisor([lane], [sink], open_stream=lambda spec, *_: ReadySource(spec, frames // streams)) as supervisor:
+    supervisor = Supervisor([lane], [sink], max_active=streams, open_stream=lambda spec, *_: ReadySource(spec, frames // streams))
+    with supervisor:
         for number in range(streams):
             supervisor.add(AddStream(SourceSpec(f"stream-{number}", "video", ("none",)), "main"))
         supervisor.wait()
@@ -125,7 +126,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    cases = {"1 stream, batch 1": (1, 2, 1), "4 streams, batch 1": (4, 2, 1), "16 streams, batch 8": (16, 2, 8)}
+    cases = {
+        "1 stream, batch 1": (1, 2, 1),
+        "4 streams, batch 1": (4, 2, 1),
+        "16 streams, batch 8": (16, 2, 8),
+        "64 streams, batch 8": (64, 2, 8),
+    }
     seen: dict[str, list[float]] = {name: [] for name in ("plain loop", *cases)}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.jsonl"

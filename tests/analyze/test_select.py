@@ -93,7 +93,12 @@ def test_both_ways_agree_on_a_thousand_candidates() -> None:
     low = random.uniform(0, 100, (1000, 2))
     boxes = np.concatenate([low, low + random.uniform(5, 60, (1000, 2))], axis=1).astype(np.float32)
     class_ids = random.choice(3, 1000, p=[0.8, 0.1, 0.1]).astype(np.int32)
-    assert module._suppress(boxes, class_ids, 0.5) == module._suppress_few(boxes, class_ids, 0.5)
+    scores = (random.permutation(1000) / 1000).astype(np.float32)
+    selector = Selector(0.0, 0.5)
+    few = selector._few(boxes.tolist(), scores.tolist(), class_ids.tolist())
+    many = selector._many(boxes, scores, class_ids)
+    assert few is not None
+    assert [one.tolist() for one in many] == [boxes[few].tolist(), scores[few].tolist(), class_ids[few].tolist()]
 
 
 def test_only_boxes_of_a_class_suppress_each_other() -> None:

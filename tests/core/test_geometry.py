@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -88,3 +90,16 @@ def test_a_usual_picture() -> None:
 def test_a_size_is_at_least_one_pixel(width: int, height: int) -> None:
     with pytest.raises(ValueError, match=f"at least 1x1, got {width}x{height}"):
         Size(width, height)
+
+
+@given(SIZES, SIZES, FIT, BOXES)
+def test_few_boxes_and_many_are_clipped_alike(source: Size, target: Size, fit: Fit, fractions: list[Any]) -> None:
+    box = letterbox(source, target, fit, FILL)
+    boxes = scaled(fractions, target).astype(np.float32)
+    many = np.tile(boxes, (17, 1))
+    clipped = box.to_source_clipped(boxes)
+    np.testing.assert_array_equal(np.tile(clipped, (17, 1)), box.to_source_clipped(many))
+    assert clipped.dtype == np.float32
+    assert clipped.shape == boxes.shape
+    assert box.to_source_clipped(np.zeros((0, 4), np.float32)).shape == (0, 4)
+    assert not np.signbit(clipped).any()

@@ -7,9 +7,9 @@ without a division there is no special case for boxes without area, which neithe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TypeAlias
 
 import numpy as np
@@ -89,22 +89,39 @@ class Selector:
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
         if self.per_class and len(index):
             index = index[scores[index] >= least_scores(class_ids[index], self.per_class, self.confidence)]
-        picked = boxes[index]
-        sure = scores[index]
-        kinds = class_ids[index]
-        finite = np.isfinite(picked)
-        if not finite.all() or not math.isfinite(sure.max(initial=0.0)):
-            sound = finite.all(axis=1) & np.isfinite(sure)
-            picked, sure, kinds = picked[sound], sure[sound], kinds[sound]
-        if len(sure) < 2:
-            return picked, sure, kinds
-        order = (-sure).argsort(kind="stable")
+        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids.take(index)):
+            kept = self._few(boxes.take(index, 0).tolist(), scores.take(index).tolist(), class_ids.take(index).tolist())
+            index = index if kept is None else index.take(kept)
+            return boxes.take(index, 0), scores.take(index), class_ids.take(index)
+        return self._many(boxes[index], scores[index], class_ids[index])
+
+    def _crowded(self, class_ids: NDArray[np.int32]) -> bool:
+        """Whether the loop would take long: its cost grows with the square of a class's candidates, not of all."""
+        return self.iou is None or int(np.unique(class_ids, return_counts=True)[1].max()) > _LOOP_LIMIT
+
+    def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> list[int] | None:
+        """What is kept of a picture, best score first; None: all, as they are.
+
+        Plain Python: for the few boxes of a usual picture, NumPy's cost of a call is more than the whole work.
+        """
+        count = len(scores)
+        # A sum is finite where all of it is.
+        order = [at for at, box in enumerate(boxes) if isfinite(sum(box) + scores[at])]
+        order.sort(key=scores.__getitem__, reverse=True)  # stable, in that direction too
+        if self.iou is not None and len(order) > 1:
+            order = _suppress_few(boxes, class_ids, order, self.iou)
+        if self.max_detections is not None:
+            del order[self.max_detections :]
+        return None if order == list(range(count)) else order
+
+    def _many(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> Selected:
+        sound = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+        boxes, scores, class_ids = boxes[sound], scores[sound], class_ids[sound]
+        order = (-scores).argsort(kind="stable")
         if self.iou is not None:
-            kept = _suppress(picked[order], kinds[order], self.iou)
-            order = order[kept[: self.max_detections]]
-        elif self.max_detections is not None:
-            order = order[: self.max_detections]
-        return picked[order], sure[order], kinds[order]
+            order = order[_suppress_many(boxes[order], class_ids[order], self.iou)]
+        order = order[: self.max_detections]
+        return boxes[order], scores[order], class_ids[order]
 
 
 def select(
@@ -149,42 +166,37 @@ def least_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], c
 
 
 def _in_source(selected: Selected, letterbox: Letterbox, label_names: tuple[str, ...] | None) -> Detections:
-    mapped = letterbox.to_source(selected[0])
-    np.maximum(mapped, 0, out=mapped)
-    for axis, limit in enumerate((letterbox.source.width, letterbox.source.height)):
-        edges = mapped[:, axis::2]
-        np.minimum(edges, limit, out=edges)
-    boxes = mapped.astype(np.float32)
-    there = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    if there.all():
+    boxes = letterbox.to_source_clipped(selected[0])
+    there = boxes[:, 2:] > boxes[:, :2]
+    if b"\0" not in there.tobytes():
         return Detections(boxes, selected[1], selected[2], label_names)
-    return Detections(boxes[there], selected[1][there], selected[2][there], label_names)
+    whole = there.all(axis=1)
+    return Detections(boxes[whole], selected[1][whole], selected[2][whole], label_names)
 
 
-def _suppress(boxes: NDArray[np.float32], class_ids: NDArray[np.int32], iou: float) -> list[int]:
+def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[int], iou: float) -> list[int]:
     """Greedy NMS of one picture.
 
     Args:
-        boxes: float32 [N, 4] xyxy, best score first.
-        class_ids: int32 [N].
+        boxes: xyxy.
+        class_ids: of each.
+        order: indices of those that count, best score first.
         iou: boxes of a class that overlap a better one by more than this go.
 
     Returns:
         Indices of what is kept, best score first.
     """
-    # The loop's cost grows with the square of a class's candidates, not of all: many classes are no trouble for it.
-    if len(boxes) <= _LOOP_LIMIT or np.unique(class_ids, return_counts=True)[1].max() <= _LOOP_LIMIT:
-        return _suppress_few(boxes, class_ids, iou)
-    return _suppress_many(boxes, class_ids, iou)
-
-
-def _suppress_few(boxes: NDArray[np.float32], class_ids: NDArray[np.int32], iou: float) -> list[int]:
-    # Plain Python: for the few boxes of a usual picture, NumPy's cost of a call is more than the whole work.
     kept: list[int] = []
     winners: dict[int, list[tuple[float, float, float, float, float]]] = {}
-    for index, ((x1, y1, x2, y2), kind) in enumerate(zip(boxes.tolist(), class_ids.tolist(), strict=True)):
+    for index in order:
+        x1, y1, x2, y2 = boxes[index]
         area = (x2 - x1) * (y2 - y1) if x2 > x1 and y2 > y1 else 0.0
-        rivals = winners.setdefault(kind, [])
+        kind = class_ids[index]
+        rivals = winners.get(kind)
+        if rivals is None:
+            winners[kind] = [(x1, y1, x2, y2, area)]
+            kept.append(index)
+            continue
         for left, top, right, bottom, size in rivals:
             width = (x2 if x2 < right else right) - (x1 if x1 > left else left)
             if width > 0:

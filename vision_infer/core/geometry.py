@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Fit = Literal["center", "top_left", "stretch"]
 
+_FEW = 16
+"""boxes up to which plain Python beats NumPy, whose every call costs a microsecond"""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -51,6 +54,7 @@ class Letterbox:
     """RGB value outside the content, 0–255"""
     _scale: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _offset: NDArray[np.float64] = field(init=False, repr=False, compare=False)
+    _edges: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # Made once: boxes of every frame of a stream go through the same letterbox.
@@ -58,6 +62,7 @@ class Letterbox:
         scale_y = self.source.height / self.content.height
         object.__setattr__(self, "_scale", np.array([scale_x, scale_y, scale_x, scale_y]))
         object.__setattr__(self, "_offset", np.array([self.x, self.y, self.x, self.y], dtype=np.float64))
+        object.__setattr__(self, "_edges", np.array([self.source.width, self.source.height] * 2, dtype=np.float64))
 
     def to_source(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map boxes from input pixels to source pixels, not clipped.
@@ -70,6 +75,33 @@ class Letterbox:
         """
         mapped: NDArray[np.float64] = (boxes.astype(np.float64) - self._offset) * self._scale
         return mapped
+
+    def to_source_clipped(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map boxes from input pixels to source pixels, clipped to the picture.
+
+        Args:
+            boxes: float32 [N, 4] xyxy, input pixels.
+
+        Returns:
+            float32 [N, 4] xyxy, source pixels; empty boxes lie outside.
+        """
+        if len(boxes) > _FEW:
+            mapped = self.to_source(boxes)
+            np.maximum(mapped, 0, out=mapped)
+            np.minimum(mapped, self._edges, out=mapped)
+            return mapped.astype(np.float32)
+        x, y, right, bottom = self.x, self.y, self.source.width, self.source.height
+        scale_x, scale_y = right / self.content.width, bottom / self.content.height
+        clipped: list[float] = []
+        for x1, y1, x2, y2 in boxes.tolist():
+            for edge, limit in (
+                ((x1 - x) * scale_x, right),
+                ((y1 - y) * scale_y, bottom),
+                ((x2 - x) * scale_x, right),
+                ((y2 - y) * scale_y, bottom),
+            ):
+                clipped.append(limit if edge > limit else edge if edge > 0 else 0.0)
+        return np.array(clipped, np.float32).reshape(-1, 4)
 
     def to_input(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
         """Map boxes from source pixels to input pixels; the exact inverse of :meth:`to_source`.

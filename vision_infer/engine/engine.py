@@ -32,7 +32,8 @@ class HostSlot:
         self.layout: Letterbox | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+@dataclass(slots=True)
 class Loan:
     """Slots of one input buffer, lent until they are submitted or released."""
 
@@ -42,7 +43,7 @@ class Loan:
     """the engine's own"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ticket:
     """A batch on its way through the engine."""
 
@@ -51,7 +52,7 @@ class Ticket:
     """the engine's own"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RawResults:
     """What the deployment graph gave for a batch, in host memory that belongs to the caller."""
 

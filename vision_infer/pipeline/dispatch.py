@@ -44,7 +44,7 @@ class LaneLoad:
         return replace(self, batches=self.batches.copy())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Taken:
     """What an inference worker has to do."""
 
@@ -220,8 +220,7 @@ class Dispatch:
                     self._changed.notify_all()
             self._batcher.done(batch, engine_ns)
             self._loads[batch.lane].add(batch, engine_ns, self._clock.monotonic_ns())
-            if self._batcher.waiting:
-                self._changed.notify()
+            # Who asks goes on to take what may go now: nobody else need be woken for it.
             if self._closed:
                 self._changed.notify_all()
 

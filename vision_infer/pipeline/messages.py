@@ -11,7 +11,7 @@ from vision_infer.pipeline.lane import Lane
 from vision_infer.schedule.batcher import Batch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inferred:
     """A batch has left the engine."""
 

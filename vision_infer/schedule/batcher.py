@@ -53,7 +53,8 @@ class LaneSettings:
             raise ValueError(f"max_wait_ns must not be negative, got {self.max_wait_ns}")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+@dataclass(slots=True)
 class Entry(Generic[T]):
     """A frame in a batch."""
 
@@ -61,7 +62,7 @@ class Entry(Generic[T]):
     waiting: Waiting[T]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Batch(Generic[T]):
     """Frames that go through a lane's engine together."""
 

@@ -9,7 +9,8 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+@dataclass(slots=True)
 class Waiting(Generic[T]):
     """Something that waits, since when, and its place in its stream."""
 
