@@ -22,8 +22,10 @@ from tests.result_schema import validate_row
 from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, VIEW, FakeBackend, frame, result
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.schedule.degradation import Step
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
+from vision_infer.service.degrading import DegradeEvent
 from vision_infer.service.engine_event import EngineEvent
 from vision_infer.service.hub import DEPTH
 from vision_infer.service.server import WebServer
@@ -104,10 +106,14 @@ def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
         served.hub.tell(StreamEvent("gate", StreamState.STALLED, time.monotonic_ns(), "no frame for 5 s"))
         served.write("door", 1, found={"car": 0.9, "person": 0.8})
         served.hub.tell(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", time.monotonic_ns()))
-        got = [received(client), received(client), received(client)]
+        served.hub.tell(DegradeEvent("door", Step.RATE, Step.NONE, time.monotonic_ns(), "3.1 of 10 fps"))
+        got = [received(client) for _ in range(4)]
         (engine,) = (row for row in got if row.get("type") == "engine")
         assert (engine["lane"], engine["change"]) == ("tiny", "swapped")
+        (degraded,) = (row for row in got if row.get("type") == "degraded")
+        assert (degraded["stream"], degraded["step"], degraded["before"]) == ("door", "rate", "none")
         got.remove(engine)
+        got.remove(degraded)
         got.sort(key=lambda row: "type" in row)
         assert [one["label"] for one in got[0]["detections"]] == ["car"]
         assert (got[0]["frame"], got[1]["state"], got[1]["reason"]) == (1, "stalled", "no frame for 5 s")

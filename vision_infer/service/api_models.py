@@ -11,6 +11,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.service.backend import ModelView, StreamView
+from vision_infer.service.degrading import DegradeEvent
 from vision_infer.service.engine_event import EngineChange, EngineEvent
 from vision_infer.service.public import to_public
 from vision_infer.stream.redact import redact
@@ -68,6 +69,10 @@ class StreamStatusAnswer(_Answer):
     decoded_fps: float = Field(description="over the last ten seconds or so")
     result_fps: float = Field(description="over the last ten seconds or so")
     age_ms: dict[str, float] = Field(description="p50, p95, p99, max of the ages of its results, over the last minute or so")
+    degraded: Literal["none", "rate", "substream", "model"] = Field(
+        description="how far it gives way while the machine is too small: `rate`: it gets less than its fps; `substream`: "
+        "`degrade_detect` is inferred; `model`: `degrade_model` infers"
+    )
     engine_s: float = Field(description="engine time that it has used, seconds")
     occupancy: dict[str, int] = Field(description="objects in each zone now")
     counts: dict[str, Crossings] = Field(description="crossings of each line so far")
@@ -141,6 +146,17 @@ class EngineEventAnswer(_Answer):
     reason: str
 
 
+class DegradedAnswer(_Answer):
+    """A stream gives way since the machine is too small, or takes that back."""
+
+    type: Literal["degraded"] = "degraded"
+    stream: str
+    step: Literal["none", "rate", "substream", "model"]
+    before: Literal["none", "rate", "substream", "model"]
+    at: str = Field(description="when (UTC)")
+    reason: str = Field(description="what was measured")
+
+
 class VersionAnswer(_Answer):
     """What runs here."""
 
@@ -201,6 +217,7 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
         decoded_fps=round(status.decoded_fps, 3),
         result_fps=round(status.result_fps, 3),
         age_ms={name: round(value, 3) for name, value in status.age_ms.items()},
+        degraded=status.degraded,
         engine_s=round(status.engine_ns / 1e9, 6),
         occupancy=dict(status.occupancy),
         counts={name: Crossings(in_=entered, out=left) for name, (entered, left) in status.counts.items()},
@@ -244,10 +261,18 @@ def model_answer(model: ModelView) -> ModelAnswer:
     )
 
 
-def event_answer(event: StreamEvent | EngineEvent, clock: Clock) -> StateChange | EngineEventAnswer:
+def event_answer(
+    event: StreamEvent | EngineEvent | DegradeEvent, clock: Clock
+) -> StateChange | EngineEventAnswer | DegradedAnswer:
     """A change of a stream or of an engine as it is shown."""
     if isinstance(event, StreamEvent):
         return state_change(event, clock)
+    if isinstance(event, DegradeEvent):
+        at = utc(clock.wall_ns() - (clock.monotonic_ns() - event.at_ns))
+        step, before = event.step.word, event.before.word
+        return DegradedAnswer.model_validate(
+            {"stream": event.stream, "step": step, "before": before, "at": at, "reason": event.reason}
+        )
     at = utc(clock.wall_ns() - (clock.monotonic_ns() - event.at_ns))
     return EngineEventAnswer(lane=event.lane, change=event.change, engine=event.engine, at=at, reason=redact(event.reason))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamState, StreamStatus
+from vision_infer.schedule.degradation import Step
 from vision_infer.service.backend import StreamView
 from vision_infer.stream.redact import redact
 
@@ -50,12 +51,18 @@ class ConfiguredStream:
     """why it is not running although it is enabled"""
     problem_ns: tuple[int, int] = (0, 0)
     """since when, monotonic and wall"""
+    step: Step = Step.NONE
+    """how far it gives way while the machine is too small"""
+    refused: set[Step] = field(default_factory=set)
+    """steps that could not be taken"""
 
 
 def view_of(name: str, stream: ConfiguredStream, status: StreamStatus | None) -> StreamView:
     """A stream with its settings; ``status`` is None where the supervisor does not know it."""
     if status is None and stream.settings.enabled:
         status = _not_running(name, stream)
+    if status is not None:
+        status = replace(status, degraded=stream.step.word)
     return StreamView(name, stream.origin, stream.settings, status)
 
 

@@ -25,6 +25,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent
+from vision_infer.service.degrading import DegradeEvent, degrade_row
 from vision_infer.service.engine_event import EngineEvent, engine_row
 from vision_infer.service.requests import PREFIX
 from vision_infer.service.row import ResultFilter, Row
@@ -51,7 +52,7 @@ class HubClosedError(VisionInferError):
 class Message:
     """What a reader gets."""
 
-    kind: Literal["result", "state", "engine"]
+    kind: Literal["result", "state", "engine", "degraded"]
     number: int
     """of the result or change, from 1, each counted for itself over all streams"""
     text: str
@@ -224,8 +225,8 @@ class ResultHub:
             row = Row(result, self._results)
             self._wake([reader for reader in readers if reader.offer(row)])
 
-    def tell(self, event: StreamEvent | EngineEvent) -> None:
-        """Take a change of a stream's state, or of an engine, which is for readers of any stream."""
+    def tell(self, event: StreamEvent | EngineEvent | DegradeEvent) -> None:
+        """Take a change of a stream, or of an engine, which is for readers of any stream."""
         with self._lock:
             self._changes += 1
             number = self._changes
@@ -235,7 +236,9 @@ class ResultHub:
             if isinstance(event, EngineEvent):
                 message, chosen = Message("engine", number, engine_row(event, wall_ns)), readers
             else:
-                message = Message("state", number, state_row(event, wall_ns))
+                degraded = isinstance(event, DegradeEvent)
+                row = degrade_row(event, wall_ns) if isinstance(event, DegradeEvent) else state_row(event, wall_ns)
+                message = Message("degraded" if degraded else "state", number, row)
                 chosen = [one for one in readers if one.wanted.streams is None or event.stream in one.wanted.streams]
             self._wake([reader for reader in chosen if reader.offer_change(message)])
 

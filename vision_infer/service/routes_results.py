@@ -66,7 +66,7 @@ def _subscribe(backend: Backend, query: ResultsQuery) -> Subscription:
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: each result as JSON; changes as `event: state` or `engine`. They go on for ever.",
+            "description": "Server-sent events: each result as JSON; changes as `event: state`, `engine`, `degraded`. No end.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problems(406, 422, 503),

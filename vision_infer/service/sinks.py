@@ -19,6 +19,7 @@ from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.backend import StreamView
+from vision_infer.service.degrading import DegradeEvent, degrade_row
 from vision_infer.service.engine_event import EngineEvent, engine_row
 from vision_infer.service.hub import state_row
 from vision_infer.sink.announced import Announced
@@ -152,15 +153,19 @@ class SinkSet:
             for event in result.events:
                 sender.delivery.put("events", name, partial(event_row, result, event))
 
-    def tell(self, event: StreamEvent | EngineEvent) -> None:
-        """Take a change of a stream's state, or of an engine."""
+    def tell(self, event: StreamEvent | EngineEvent | DegradeEvent) -> None:
+        """Take a change of a stream, or of an engine."""
         wall_ns = self._clock.wall_ns() - (self._clock.monotonic_ns() - event.at_ns)
         for sender in self._senders.values():
             if not sender.wants("states"):
                 continue
             if isinstance(event, EngineEvent):
                 sender.delivery.put("engine", "", partial(engine_row, event, wall_ns))
-            elif sender.takes(event.stream):
+            elif not sender.takes(event.stream):
+                continue
+            elif isinstance(event, DegradeEvent):
+                sender.delivery.put("degraded", event.stream, partial(degrade_row, event, wall_ns))
+            else:
                 sender.delivery.put("states", event.stream, partial(state_row, event, wall_ns))
 
     # How it stands

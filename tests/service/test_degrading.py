@@ -1,0 +1,216 @@
+"""Streams give way while an engine is too slow for them, and come back: real sources and a service, an engine of our speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.live_fakes import until
+from tests.service.fakes import Api
+from tests.service.site import CountedEngine, Engines, Site, engines, settings
+from vision_infer.config.serve import StreamSettings
+from vision_infer.engine.engine import RawResults, Ticket
+from vision_infer.engine.open import EngineRequest
+from vision_infer.pipeline import live_watch
+from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus, Usage
+from vision_infer.schedule import degradation
+from vision_infer.schedule.degradation import Step
+from vision_infer.service import degrading
+from vision_infer.service.configured import ConfiguredStream
+from vision_infer.service.cost import Machine, cost_of
+from vision_infer.service.degrading import DegradeEvent, degrade_row, seen_streams, settings_at
+from vision_infer.stream.find import open_source
+
+__all__ = ["engines"]
+MAIN, SUB = "test://?size=320x180&fps=20", "test://?size=160x120&fps=20"
+QUICK = {
+    "WINDOW_NS": 1_500_000_000,
+    "LEAST_WINDOW_NS": 700_000_000,
+    "AFTER_NS": 500_000_000,
+    "SETTLE_NS": 500_000_000,
+    "BACK_NS": 800_000_000,
+    "MOST_BACK_NS": 1_600_000_000,
+}
+
+
+class Rig(Site):
+    """A service whose streams are real, on a machine that nobody else uses."""
+
+    def __init__(self, **streams: StreamSettings) -> None:
+        self.speed = 1.0
+        super().__init__(of=settings(streams))
+        self.service._machine = lambda: Machine(2.0, 0.1, 0.0)  # type: ignore[method-assign]
+
+    def __enter__(self) -> Rig:
+        return self
+
+    def open(self, *given: Any) -> Any:
+        return open_source(*given)
+
+    def steps(self, name: str) -> list[str]:
+        return [event.step.word for event in self.service.events() if isinstance(event, DegradeEvent) and event.stream == name]
+
+    def wait_steps(self, name: str, *words: str) -> None:
+        until(lambda: self.steps(name) == list(words), f"{words} of {name}, it is {self.steps(name)}")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds become parts of seconds: as many frames as that takes here are enough."""
+    for name, value in QUICK.items():
+        monkeypatch.setattr(degradation, name, value)
+    monkeypatch.setattr(degrading, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(live_watch, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(live_watch, "_SAMPLE_NS", 100_000_000)
+
+
+class Timed(CountedEngine):
+    """An engine that takes its time, and says so."""
+
+    def __init__(self, model: str, engines: Engines, seconds: dict[str, float]) -> None:
+        super().__init__(model, engines)
+        self._seconds = seconds
+
+    def collect(self, ticket: Ticket) -> RawResults:
+        took_s = self._seconds[self.card.name]
+        time.sleep(took_s)
+        now = time.monotonic_ns()
+        return replace(super().collect(ticket), started_ns=now - round(took_s * 1e9), ended_ns=now)
+
+
+def slow(engines: Engines, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a batch takes in the engine of each model; the test may change it."""
+    opened = engines.open
+
+    def open_timed(path: Path, request: EngineRequest, say: Callable[[str], None]) -> CountedEngine:
+        opened(path, request, say)
+        return Timed(path.name, engines, seconds)
+
+    monkeypatch.setattr(engines, "open", open_timed)
+
+
+def stream(**more: Any) -> StreamSettings:
+    return StreamSettings.model_validate({"detect": MAIN, "fps": 20, **more})
+
+
+def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
+    engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"one": 0.25, "two": 0.01}
+    slow(engines, seconds, monkeypatch)
+    with Rig(front=stream(degrade_detect=SUB, degrade_model="two")) as site:
+        until(lambda: site.steps("front")[:2] == ["rate", "substream"], "its substream")
+        until(lambda: len(site.steps("front")) == 3, "another model")
+        assert site.steps("front") == ["rate", "substream", "model"]
+        until(lambda: site.status("front").state is StreamState.LIVE, "the substream")
+        status = site.status("front")
+        assert (status.model, status.size, status.degraded) == ("two", (160, 120), "model")
+        assert site.service.stream("front").settings.detect == MAIN, "what is wanted stays"
+        assert engines.loaded == {"one", "two"}
+        (rate, *_) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
+        assert "of 20 fps" in rate.reason
+        assert "busy" in rate.reason
+
+        seconds["one"] = 0.0
+        site.wait_steps("front", "rate", "substream", "model", "substream", "rate", "none")
+        until(lambda: site.status("front").state is StreamState.LIVE, "the main stream")
+        status = site.status("front")
+        assert (status.model, status.size, status.degraded) == ("one", (320, 180), "none")
+        models = [result.model for _, _, result in site.sink.written if result is not None]
+        assert [model for number, model in enumerate(models) if number == 0 or models[number - 1] != model] == [
+            "one",
+            "two",
+            "one",
+        ]
+
+
+def test_what_is_refused_is_told_once_and_left_out(
+    engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow(engines, {"one": 0.25, "two": 0.0}, monkeypatch)
+    with Rig(front=stream(degrade_model="broken"), yard=stream(fps=None)) as site:
+        until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the refusal")
+        until(lambda: Step.MODEL in site.service._streams["front"].refused, "the refusal to be kept")
+        results = site.status("front").results
+        until(lambda: site.status("front").results > results + 10, "that it goes on")
+        assert caplog.text.count("stays at rate") == 1
+        assert site.steps("front") == ["rate"]
+        assert site.steps("yard") == [], "who wants whatever comes misses nothing"
+
+
+def test_other_settings_begin_anew(engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"one": 0.25, "two": 0.0}
+    slow(engines, seconds, monkeypatch)
+    with Rig() as site:
+        site.service.create("front", stream(degrade_model="two"))
+        site.wait_steps("front", "rate", "model")
+        seconds["one"] = 0.0
+        site.service.replace("front", stream(fps=10))
+        status = site.status("front")
+        assert (status.model, status.degraded) == ("one", "none")
+        assert engines.loaded == {"one"}
+        site.service.delete("front")
+
+
+@pytest.mark.parametrize(
+    ("step", "detect", "model"),
+    [(Step.NONE, MAIN, None), (Step.RATE, MAIN, None), (Step.SUBSTREAM, SUB, None), (Step.MODEL, SUB, "two")],
+)
+def test_a_later_step_keeps_the_earlier_ones(step: Step, detect: str, model: str | None) -> None:
+    at = settings_at(stream(degrade_detect=SUB, degrade_model="two"), step)
+    assert (at.detect, at.model, at.fps) == (detect, model, 20)
+
+
+def status(**more: Any) -> StreamStatus:
+    counts: dict[str, Any] = {
+        "frames_expected": None,
+        "frame_rate": None,
+        "decoded": 90,
+        "results": 40,
+        "detections": 0,
+        "gaps": 0,
+    }
+    fixed = counts | {"dropped": {}, "error": None, "picture_bytes": 0, "live": True}
+    return StreamStatus(**{"name": "front", "source": MAIN, "state": StreamState.LIVE, **fixed, **more})
+
+
+def lane(utilisation: float) -> LaneStatus:
+    return LaneStatus("one", "one", "onnxruntime-cpu-fp32", (1, 1), (1,), 2, 0, 0, {}, 0, 0, utilisation, {}, 0, 0)
+
+
+def test_what_is_counted(engines: Engines) -> None:
+    del engines
+    lost = {"superseded": 1, "outdated": 2, "backlogged": 4, "stale": 8, "not_referenced": 16, "to_keyframe": 32}
+    others = {"paced": 1000, "hook": 1000, "failed": 1000, "late": 1000, "no_keyframe": 1000, "undecoded": 1000, "stopped": 1000}
+
+    def see(of: StreamSettings, one: StreamStatus, *used: float) -> degradation.Seen | None:
+        cost = cost_of([one], [], Machine(2.0, 0.4, 0.6))
+        return seen_streams({"front": ConfiguredStream(of, "file")}, [one], [lane(part) for part in used], cost).get("front")
+
+    seen = see(stream(degrade_model="two"), status(dropped=lost | others), 0.3, 0.3)
+    assert seen is not None
+    assert (seen.results, seen.lost, seen.steps, seen.busy) == (40, 63, frozenset({Step.MODEL}), 0.6)
+    busy = [see(stream(), one, *used) for one, used in ((status(), (0.1,)), (status(usage=Usage(thread=0.9)), (0.1,)))]
+    assert [one and one.busy for one in busy] == [0.5, 0.9], "the machine, and the stream's own thread"
+    assert see(stream(fps=None), status(dropped=lost), 1.0) is None
+    assert see(stream(), status(live=False)) is None
+
+
+def test_it_is_told_and_shown() -> None:
+    api = Api()
+    api.backend.put("door", "rtsp://10.0.0.5/door", degraded="substream")
+    now = api.clock.now
+    event = DegradeEvent("door", Step.SUBSTREAM, Step.RATE, now, "3.1 of 10 fps, 100% busy")
+    api.backend.told.append(event)
+    (shown,) = api.get("/api/v1/events").json()
+    assert shown.pop("at").endswith("Z")
+    told = {"type": "degraded", "stream": "door", "step": "substream", "before": "rate", "reason": "3.1 of 10 fps, 100% busy"}
+    assert shown == told
+    assert '"type": "degraded", "stream": "door", "step": "substream", "before": "rate"' in degrade_row(event, 0)
+    assert api.get("/api/v1/streams/door").json()["status"]["degraded"] == "substream"
+    assert 'vision_infer_stream_degraded{stream="door"} 2.0' in api.get("/metrics").text
