@@ -1,4 +1,4 @@
-"""``make test-gpu`` and ``make bench-gpu``: all that can be seen of them without a GPU, with the processor's engines in its place."""
+"""``make test-gpu`` and ``make bench-gpu``: what can be seen of them without a GPU, with the processor's engines in its place."""
 
 from __future__ import annotations
 

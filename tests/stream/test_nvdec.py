@@ -56,9 +56,11 @@ def on_device(frame: av.VideoFrame, kind: str = "nv12") -> av.VideoFrame:
 def copied_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg's way from there."""
     real = picture_module._to_rgb24
-    monkeypatch.setattr(
-        picture_module, "_to_rgb24", lambda frame, width, height: real(getattr(frame, "plain", frame), width, height)
-    )
+
+    def copied(frame: Any, width: int, height: int) -> NDArray[np.uint8]:
+        return real(getattr(frame, "plain", frame), width, height)
+
+    monkeypatch.setattr(picture_module, "_to_rgb24", copied)
 
 
 def spec_of(path: Path, decode: Decode = "auto", gpu: int | None = None, **more: Any) -> SourceSpec:
