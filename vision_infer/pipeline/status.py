@@ -232,6 +232,8 @@ class StreamStatus:
     engine_ns: int = 0
     """engine time that it has used"""
     usage: Usage = field(default_factory=Usage)
+    degraded: str = "none"
+    """how far it gives way while the machine is too small: none, rate, substream, model"""
     occupancy: Mapping[str, int] = field(default_factory=dict)
     """objects in each zone now"""
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)

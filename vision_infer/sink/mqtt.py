@@ -28,7 +28,7 @@ MOST = 200
 LOOK_NS = 1_000_000_000
 LABELS_SHOWN = 16
 """labels of a stream that have a sensor of their own where its settings name none"""
-_TOPIC_OF = {"detections": "detections", "events": "events", "states": "state"}
+_TOPIC_OF = {"detections": "detections", "events": "events", "states": "state", "degraded": "degraded"}
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
     2: "it does not accept our client id",
