@@ -99,6 +99,25 @@ def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
     assert [window.try_acquire() for _ in range(3)] == [True, True, False]
 
 
+def test_a_window_that_comes_back_whole() -> None:
+    window = Window(8)
+    window.shrink(3, 3)
+    for _ in range(3):
+        assert window.try_acquire()
+    took: list[bool] = []
+    waiting = threading.Thread(target=lambda: took.append(window.acquire()))
+    waiting.start()
+    while not window._waiting:
+        pass
+    window.release()
+    window.release()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    window.release()
+    waiting.join(10)
+    assert took == [True]
+
+
 def test_a_window_that_shrinks_and_one_that_is_closed() -> None:
     window = Window(8)
     window.shrink(2)

@@ -23,8 +23,8 @@ CAPACITY = 64
 class Window:
     """So many credits, of which one thread takes and any gives back.
 
-    Who finds none waits until half of them are back: so one awakening serves several frames. As every frame gives its credit back
-    without needing another one to follow, they do come back.
+    Who finds none waits until half of them are back, or as many as :meth:`shrink` says: so one awakening serves several frames.
+    As every frame gives its credit back without needing another one to follow, they do come back.
     """
 
     __slots__ = ("_closed", "_free", "_gate", "_lock", "_resume_at", "_size", "_waiting")
@@ -68,16 +68,17 @@ class Window:
                 self._waiting = False
                 self._gate.release()
 
-    def shrink(self, size: int) -> None:
+    def shrink(self, size: int, resume_at: int | None = None) -> None:
         """Take places away for good, before any credit is taken.
 
         Args:
             size: places that are left, at least 1 and no more than there were.
+            resume_at: credits that are back before who waits goes on, at most ``size``; None: half of them.
         """
         with self._lock:
             self._free -= self._size - size
             self._size = size
-            self._resume_at = max(1, size // 2)
+            self._resume_at = max(1, size // 2) if resume_at is None else resume_at
 
     def close(self) -> None:
         """Give out no more credits; who waits for one goes on without."""

@@ -8,6 +8,8 @@ from vision_infer.pipeline.status import StreamRecord
 PICTURE_MEMORY_BYTES = 1 << 30
 """of all open streams, as far as their windows can be made smaller for it"""
 LEAST_WINDOW = 2
+MANY_STREAMS = 8
+"""with so many, the others keep the engine busy while one's window comes back whole: its decoder is woken half as often"""
 BYTES_PER_PIXEL = 3
 """of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
 
@@ -27,5 +29,5 @@ def bound_memory(record: StreamRecord, window: Window, most: int, open_streams: 
     picture = size.width * size.height * BYTES_PER_PIXEL
     fit = PICTURE_MEMORY_BYTES // (open_streams * picture)
     places = max(LEAST_WINDOW, min(most, fit))
-    window.shrink(places)
+    window.shrink(places, places if open_streams >= MANY_STREAMS else None)
     record.picture_bytes = places * picture
