@@ -14,7 +14,7 @@ import pytest
 
 from tests.media import ROOT
 from tests.service.fakes import ADMIN, JPEG, LONG_S, OPEN, TOKENS, Api, FakeBackend, frame, result
-from vision_infer.service.api_models import EngineEventAnswer, StateChange
+from vision_infer.service.api_models import DegradedAnswer, EngineEventAnswer, StateChange
 from vision_infer.service.app import make_app
 from vision_infer.service.auth import Tokens
 from vision_infer.service.openapi import problems
@@ -83,12 +83,13 @@ def test_a_snippet_runs(number: int, address: str, backend: FakeBackend, capsys:
 
 
 def test_the_documents_are_what_is_sent() -> None:
-    problem, change, engine = DOCUMENTS
+    problem, change, engine, degraded = DOCUMENTS
     jsonschema.validate(problem, PROBLEM_SCHEMA)
     answer = Api().ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.5/x", "fps": -1})
     assert answer.json() == problem
     assert StateChange.model_validate(change).model_dump(mode="json") == change
     assert EngineEventAnswer.model_validate(engine).model_dump(mode="json") == engine
+    assert DegradedAnswer.model_validate(degraded).model_dump(mode="json") == degraded
 
 
 def test_every_route_and_metric_is_there() -> None:
