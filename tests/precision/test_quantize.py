@@ -146,9 +146,11 @@ def test_too_few_frames_to_prove_anything(request_for: QuantizeRequest, data: Pa
     few.mkdir()
     for path in sorted(data.iterdir())[:60]:
         (few / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ModelError, match="prove nothing") as caught:
-        quantize_model(replace(request_for, data=(str(few),), budget=100.0))
-    assert "narrows the interval" in caught.value.hint
+    told: list[str] = []
+    with pytest.raises(StreamError, match=r"\d+ frames to judge by prove nothing, 100 are needed") as caught:
+        quantize_model(replace(request_for, data=(str(few),), budget=100.0), told.append)
+    assert "160 frames are best" in caught.value.hint
+    assert not [line for line in told if "calibration" in line], "that is told before anything takes time"
     for path in sorted(few.iterdir())[20:]:
         path.unlink()
     with pytest.raises(StreamError, match="at least 30 are needed"):

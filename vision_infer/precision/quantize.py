@@ -17,7 +17,7 @@ import onnx
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.engine.device import cpu_facts
 from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
@@ -26,7 +26,7 @@ from vision_infer.model.catalogue import CARD_FILE, model_dir, model_inputs, res
 from vision_infer.model.fp16_weights import store_weights_fp16
 from vision_infer.model.graph import read_card, write_card
 from vision_infer.model.model_folder import card_to_yaml
-from vision_infer.precision.agreement import Judge
+from vision_infer.precision.agreement import FRAMES_NEEDED, Judge
 from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.frames import FrameNeeds, Frames, in_words
 from vision_infer.precision.int8 import FORMS, Form, Int8Recipe, calibrated_tensors, simplify
@@ -143,6 +143,10 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
         say(
             f"{len(frames.calibration)} frames to calibrate, {len(frames.search)} to search, {len(frames.evaluation)} to judge by"
         )
+        if len(frames.evaluation) < FRAMES_NEEDED and request.judge is None and not request.accept_loss:
+            message = f"{card.name}: {len(frames.evaluation)} frames to judge by prove nothing, {FRAMES_NEEDED} are needed"
+            hint = f"give more or longer --data, {request.needs.total} frames are best; --accept-loss does without a proof"
+            raise StreamError(message, hint)
         reference = stack.enter_context(open_reference(source))
         model, found, layers = _convert(source, card, request, frames, reference, say, clock)
         model = _finished(model, card, target.model)

@@ -19,7 +19,7 @@ import onnx
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.passport import MOST_COUNT
+from vision_infer.engine.passport import MOST_SCORE
 from vision_infer.precision.agreement import Agreement, Judge
 from vision_infer.precision.int8 import Int8Recipe, quantizable, quantize
 from vision_infer.precision.ranges import METHODS, Activations, Method, find_ranges
@@ -40,9 +40,13 @@ class _Tried:
     correction: Recalibration | None = None
 
     def distance(self, budget: float) -> float:
-        """How far it is from FP32, in points, what the number of detections changes by counted as a part of the budget."""
+        """How far it is from FP32, in points, what scores change by counted as a part of the budget.
+
+        The number of detections does not count: on few frames it tells how many objects lie at the threshold, and a correction
+        makes it right on these frames in any case.
+        """
         drift = self.agreement.drift
-        return self.agreement.lost.high + (0 if drift is None else budget * abs(drift.count) / MOST_COUNT)
+        return self.agreement.lost.high + (0 if drift is None else budget * drift.score_difference / MOST_SCORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +187,7 @@ class Search:
         corrected = apply(model, correction, self._where)
         with self._opened(corrected) as engine:
             other = _Tried(corrected, self._judge.compare(engine), correction)
-        return min(tried, other, key=lambda one: (bool(one.agreement.shortfall(budget)), one.distance(budget)))
+        return min(tried, other, key=lambda one: (bool(one.agreement.shortfall(budget)), _count_change(one)))
 
     @contextmanager
     def _opened(self, model: onnx.ModelProto) -> Iterator[Engine]:
@@ -208,6 +212,10 @@ class Search:
         within = not tried.agreement.shortfall(budget)
         whole = replace(recipe, kept=kept)
         return Found(tried.model, whole, method, tried.agreement, within, layers, total, finished, tried.correction)
+
+
+def _count_change(tried: _Tried) -> float:
+    return 0.0 if tried.agreement.drift is None else abs(tried.agreement.drift.count)
 
 
 def _told(tried: _Tried) -> str:
