@@ -280,6 +280,14 @@ class ResultsSettings(_Settings):
     jsonl: str | None = Field(
         default=None, min_length=1, description="file; `{stream}` in its name gives one for each stream; null: none"
     )
+    parquet: Annotated[str, Field(min_length=1, pattern=r"^[^{}]+\.parquet$")] | None = Field(
+        default=None,
+        description="file, NAME.parquet, for all streams: detections go into NAME-TIME.parquet, what happens into "
+        "NAME.events-TIME.parquet; null: none",
+    )
+    parquet_minutes: float = Field(
+        default=60.0, gt=0, le=100_000, description="a file of Parquet is finished, and a new one begun, after so many minutes"
+    )
     rotate_mb: float = Field(default=100.0, gt=0, le=1_000_000, description="a new file is begun after so many megabytes")
     daily: bool = Field(default=False, description="a new file is begun with each day (UTC) too")
     keep: int = Field(default=10, ge=0, le=100_000, description="rotated files that are kept, of each name")

@@ -28,6 +28,7 @@ from vision_infer.sink.delivery import Delivery
 from vision_infer.sink.home_assistant import Topics
 from vision_infer.sink.jsonl_log import JsonlLog
 from vision_infer.sink.mqtt import MqttCarrier
+from vision_infer.sink.parquet_log import ParquetLog
 from vision_infer.sink.shown import ShownStream
 from vision_infer.sink.sink import Written
 from vision_infer.sink.webhook import WebhookCarrier
@@ -72,9 +73,11 @@ class SinkSet:
         self._folder = state_dir / FOLDER
         self._clock = clock
         self._shown: Callable[[], Iterable[ShownStream]] = tuple
-        self._files: list[JsonlLog] = []
-        if results.jsonl is not None:
-            self._files.append(JsonlLog(results.jsonl, round(results.rotate_mb * 1e6), results.daily, results.keep, clock))
+        rotate_bytes, daily, keep = round(results.rotate_mb * 1e6), results.daily, results.keep
+        self._jsonl = None if results.jsonl is None else JsonlLog(results.jsonl, rotate_bytes, daily, keep, clock)
+        self._parquet: ParquetLog | None = None
+        if results.parquet is not None:
+            self._parquet = ParquetLog(results.parquet, rotate_bytes, results.parquet_minutes * 60, daily, keep, clock)
         self._settings = sinks
         self._senders: dict[tuple[str, str], _Sender] = {}
         """by kind and name; replaced as a whole, so that the results thread needs no lock to go through it"""
@@ -133,8 +136,13 @@ class SinkSet:
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """Take a result; it waits for nothing but the files of JSON lines."""
-        for file in self._files:
-            file.write(frame, result)
+        if self._jsonl is not None:
+            self._jsonl.write(frame, result)
+        if self._parquet is not None:
+            self._parquet.write(frame, result)
+            for event in () if result is None else result.events:
+                assert result is not None
+                self._parquet.tell(partial(event_row, result, event))
         senders = self._senders
         if result is None or not senders:
             return
@@ -156,25 +164,27 @@ class SinkSet:
     def tell(self, event: StreamEvent | EngineEvent | DegradeEvent) -> None:
         """Take a change of a stream, or of an engine."""
         wall_ns = self._clock.wall_ns() - (self._clock.monotonic_ns() - event.at_ns)
+        row: Callable[[], str]
+        if isinstance(event, EngineEvent):
+            kind, stream, row = "engine", "", partial(engine_row, event, wall_ns)
+        elif isinstance(event, DegradeEvent):
+            kind, stream, row = "degraded", event.stream, partial(degrade_row, event, wall_ns)
+        else:
+            kind, stream, row = "states", event.stream, partial(state_row, event, wall_ns)
+        if self._parquet is not None:
+            self._parquet.tell(row)
         for sender in self._senders.values():
-            if not sender.wants("states"):
-                continue
-            if isinstance(event, EngineEvent):
-                sender.delivery.put("engine", "", partial(engine_row, event, wall_ns))
-            elif not sender.takes(event.stream):
-                continue
-            elif isinstance(event, DegradeEvent):
-                sender.delivery.put("degraded", event.stream, partial(degrade_row, event, wall_ns))
-            else:
-                sender.delivery.put("states", event.stream, partial(state_row, event, wall_ns))
+            if sender.wants("states") and (not stream or sender.takes(stream)):
+                sender.delivery.put(kind, stream, row)
 
     # How it stands
 
     def statuses(self) -> list[SinkStatus]:
         """All of them, files first."""
         files = [
-            SinkStatus("results", one.kind, one.error is None, one.error, 0, 0, 0, None, one.written, {"disk_error": one.dropped})
-            for one in self._files
+            SinkStatus("results", one.kind, one.error is None, one.error, 0, 0, 0, None, one.written, one.drops)
+            for one in (self._jsonl, self._parquet)
+            if one is not None
         ]
         return files + [sender.delivery.status() for _, sender in sorted(self._senders.items())]
 
@@ -182,8 +192,9 @@ class SinkSet:
         """Leave what cannot be sent at once for the next start."""
         senders, self._senders = self._senders, {}
         _close([sender.delivery for sender in senders.values()])
-        for file in self._files:
-            file.close(complete)
+        for file in (self._jsonl, self._parquet):
+            if file is not None:
+                file.close(complete)
 
 
 def _by_name(sinks: SinksSettings) -> Mapping[tuple[str, str], SinkSettings]:

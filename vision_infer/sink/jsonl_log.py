@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -80,6 +80,11 @@ class JsonlLog:
         """The files that are open."""
         with self._lock:
             return [Written(name) for name, place in self._places.items() if place.file is not None]
+
+    @property
+    def drops(self) -> Mapping[str, int]:
+        """The same by reason."""
+        return {"disk_error": self.dropped}
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
         """Add a row; a frame that was not inferred has none. Raises nothing that has to do with the file."""

@@ -27,6 +27,8 @@ class Columns:
     """the best class that a second network tells of each detection"""
     embedding: int | None = None
     """how many values an embedding has; None: there is no such column"""
+    live: bool = False
+    """when the picture was taken"""
 
     def schema(self) -> Any:
         """The schema of Arrow."""
@@ -48,6 +50,7 @@ class Columns:
                 *box,
                 pa.field("track_id", pa.int32()),
                 pa.field("gated", pa.bool_(), nullable=False),
+                *([pa.field("captured_at", pa.timestamp("ms", "UTC"))] if self.live else []),
                 *(then if self.then else []),
                 *embedding,
             ]
@@ -70,6 +73,7 @@ class Rows:
         self._tracks = np.empty(room, np.int32)
         self._frames = np.empty(room, np.int64)
         self._gated = np.empty(room, np.bool_)
+        self._captured = np.empty(room, np.int64)  # milliseconds; -1: not known
         self._pts = np.empty(room, np.float64)  # NaN: there is none
         self._texts = {name: np.empty(room, np.int32) for name in ("stream", "file", "label", "then_label")}  # -1: none
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._texts}
@@ -77,7 +81,7 @@ class Rows:
         """by row"""
         self._held = 0
         """bytes of them"""
-        self._whole = self._described = self._classes = False
+        self._whole = self._described = self._classes = self._live = False
 
     @property
     def full(self) -> bool:
@@ -88,7 +92,7 @@ class Rows:
     def columns(self) -> Columns:
         """The columns that are needed for what was seen so far."""
         embedding = next((len(one) for one in self._embeddings.values()), None)
-        return Columns(self._whole, self._described and (self._classes or embedding is None), embedding)
+        return Columns(self._whole, self._described and (self._classes or embedding is None), embedding, self._live)
 
     def add(self, result: Result, first: int) -> int:
         """Add the rows of a result from its ``first`` on, as many as there is room for; returns how many that are."""
@@ -132,6 +136,8 @@ class Rows:
     def _add_picture(self, result: Result, rows: slice) -> None:
         self._frames[rows] = result.frame
         self._gated[rows] = result.gated
+        self._live |= result.live is not None
+        self._captured[rows] = -1 if result.live is None else result.live.captured_wall_ns // 1_000_000
         self._pts[rows] = np.nan if result.pts_s is None else result.pts_s
         self._texts["stream"][rows] = self._number("stream", result.stream)
         self._texts["file"][rows] = -1 if result.file is None else self._number("file", result.file)
@@ -183,6 +189,9 @@ class Rows:
             yield pa.array(np.ascontiguousarray(boxes[:, edge]), mask=boxless)
         yield pa.array(tracks, mask=tracks <= 0)
         yield pa.array(self._gated[rows])
+        if columns.live:
+            captured = self._captured[rows]
+            yield pa.array(captured, pa.timestamp("ms", "UTC"), mask=captured < 0)
         if columns.then:
             yield pa.array(then, mask=then < 0)
             yield self._text("then_label")

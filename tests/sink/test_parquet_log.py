@@ -1,0 +1,249 @@
+"""Parquet of a service: whole files only, rotated, made of what was left by a process that was killed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.broker import until
+from tests.media import ROOT
+from tests.service.fakes import FakeClock, frame, result
+from vision_infer.core.description import Description
+from vision_infer.core.detections import Detections
+from vision_infer.sink import parquet_log
+from vision_infer.sink.log_file import rotated_files
+from vision_infer.sink.parquet_log import ParquetLog
+from vision_infer.sink.parquet_parts import Parts
+
+STATE = {"type": "state", "stream": "door", "state": "live", "at": "2026-11-24T18:00:00.123Z", "reason": ""}
+CROSS = {
+    "type": "event",
+    "stream": "door",
+    "frame": 7,
+    "at": "2026-11-24T18:00:01.000Z",
+    "kind": "cross",
+    "place": "gate",
+    "track_id": 3,
+    "class_id": 0,
+    "label": "person",
+    "direction": "in",
+    "counts": {"in": 4, "out": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_log, "_LOOK_S", 0.01)
+
+
+def put(log: ParquetLog, count: int, first: int = 0) -> None:
+    for index in range(first, first + count):
+        log.write(frame(index=index), result(index=index))
+
+
+def final(folder: Path, name: str = "rows") -> list[Path]:
+    return rotated_files(folder / f"{name}.parquet")
+
+
+def frames_of(*paths: Path) -> list[int]:
+    return [number for path in paths for number in pq.read_table(path)["frame"].to_pylist()]
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    put(log, 50)
+    log.tell(lambda: json.dumps(STATE))
+    log.tell(lambda: json.dumps(CROSS))
+    log.close(True)
+    (rows,) = final(tmp_path)
+    table = pq.read_table(rows)
+    assert frames_of(rows) == [index for index in range(50) for _ in range(2)]
+    assert table["captured_at"].type == pa.timestamp("ms", "UTC")
+    assert table["captured_at"][0].as_py().timestamp() == 1_700_000_000
+    assert set(table["label"].to_pylist()) == {"person", "car"}
+    (events,) = final(tmp_path, "rows.events")
+    state, cross = pq.read_table(events).to_pylist()
+    assert (state["type"], state["state"], state["stream"], state["kind"]) == ("state", "live", "door", None)
+    assert (cross["place"], cross["direction"], cross["count_in"], cross["count_out"]) == ("gate", "in", 4, 2)
+    assert cross["at"].isoformat() == "2026-11-24T18:00:01+00:00"
+    assert hidden(tmp_path) == []
+    assert (log.written, log.error) == (102, None)
+
+
+def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path) -> None:
+    clock = FakeClock()
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 600, daily=True, clock=clock)
+    put(log, 10)
+    until(lambda: not log._queue, "they are taken")
+    clock.move(61)
+    until(lambda: log.written == 20, "a part is written after a minute")
+    assert final(tmp_path) == []
+    clock.move(601)
+    until(lambda: len(final(tmp_path)) == 1, "a file after ten minutes")
+    put(log, 5, 10)
+    until(lambda: not log._queue, "they are taken")
+    clock.move(86_400)
+    until(lambda: len(final(tmp_path)) == 2, "a file with the day")
+    log.close(True)
+    assert frames_of(*final(tmp_path)) == [index for index in range(15) for _ in range(2)]
+
+
+def test_older_files_are_deleted(tmp_path: Path) -> None:
+    clock = FakeClock()
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 1, 10**6, keep=3, clock=clock)
+    for number in range(6):
+        put(log, 1, number)
+        until(lambda: not log._queue, "it is taken")
+        clock.move(61)
+        until(lambda: log.written == 2 * number + 2 and hidden(tmp_path) == [], "a file")  # noqa: B023
+    log.close(True)
+    assert frames_of(*final(tmp_path)) == [3, 3, 4, 4, 5, 5]
+
+
+def test_many_parts_become_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 8)
+    monkeypatch.setattr("vision_infer.sink.parquet_parts.ROWS_OF_A_GROUP", 64)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    put(log, 200)
+    log.close(True)
+    (rows,) = final(tmp_path)
+    assert frames_of(rows) == [index for index in range(200) for _ in range(2)]
+    groups = pq.ParquetFile(rows).metadata
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [64] * 6 + [16]
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from tests.service.fakes import frame, result
+from vision_infer.sink import parquet_log
+parquet_log.PART_S = 0.05
+log = parquet_log.ParquetLog(sys.argv[1], 10**9, 3600)
+index = 0
+while True:
+    log.write(frame(index=index), result(index=index))
+    index += 1
+    if index % 50 == 0:
+        print(log.written, flush=True)
+        import time; time.sleep(0.02)
+"""
+
+
+def test_a_process_that_is_killed_loses_what_was_in_memory_only(tmp_path: Path) -> None:
+    target = tmp_path / "rows.parquet"
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    safe = 0
+    while safe < 1000:
+        safe = int(child.stdout.readline())
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    assert final(tmp_path) == [], "nothing that is not whole has a name"
+    assert hidden(tmp_path)
+    log = ParquetLog(str(target), 10**9, 3600)
+    put(log, 1, 10**6)
+    log.close(True)
+    kept, new = final(tmp_path)
+    frames = frames_of(kept)
+    assert len(frames) >= safe
+    assert frames == sorted(frames)
+    assert frames[-1] - frames[0] == len(set(frames)) - 1, "without a gap"
+    assert frames_of(new) == [10**6, 10**6]
+    assert hidden(tmp_path) == []
+
+
+def test_a_kill_after_the_file_has_its_name_doubles_nothing(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "rows.parquet", 10**18)
+    table = pa.table({"frame": [1]})
+    parts.add(table)
+    pq.write_table(table, parts.final)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    log.close(True)
+    assert final(tmp_path) == [parts.final]
+    assert hidden(tmp_path) == []
+
+
+def test_parts_that_are_damaged_cost_themselves(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "rows.parquet", 10**18)
+    for number in range(3):
+        parts.add(pa.table({"frame": [number]}))
+    (parts.folder / "000002.parquet").write_bytes(b"PAR1 no")
+    (parts.folder / "000004.partial").write_bytes(b"PAR1")
+    broken = Parts(tmp_path / "rows.parquet", 10**18)
+    (broken.folder / "000001.parquet").write_bytes(b"")
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    log.close(True)
+    assert frames_of(parts.final) == [0, 2]
+    assert final(tmp_path) == [parts.final]
+    assert broken.folder.exists(), "what cannot be read is left for who can"
+
+
+def test_a_disk_that_fails_is_told_tried_again_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 10)
+    monkeypatch.setattr(parquet_log, "RETRY_S", 0.05)
+    full = [True]
+    add = Parts.add
+
+    def fail(self: Parts, table: Any) -> None:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add(self, table)
+
+    monkeypatch.setattr(Parts, "add", fail)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    put(log, 100)
+    until(lambda: log.drops["disk_error"] == 90, lambda: str(log.drops))
+    assert log.error == f"{tmp_path / 'rows.parquet'}: No space left on device"
+    full[0] = False
+    until(lambda: log.error is None and log.written == 20, "it works again")
+    put(log, 1, 100)
+    log.close(True)
+    assert frames_of(*final(tmp_path)) == [index for index in [*range(10), 100] for _ in range(2)]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    log = ParquetLog(str(tmp_path / "file" / "rows.parquet"), 10**9, 3600)
+    put(log, 1)
+    log.close(True)
+    assert log.error is not None
+    assert os.path.getsize(tmp_path / "file") == 0
+
+
+def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
+    clock = FakeClock()
+    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600, clock=clock)
+    put(log, 1)
+    until(lambda: not log._queue, "it is taken")
+    clock.move(61)
+    until(lambda: log.written == 2, "a part")
+    plain = result(index=1)
+    told = [Description(embedding=np.full(size, 0.5, np.float32)) for size in (4, 8)]
+    for index, size in ((1, 0), (2, 0), (3, 1)):
+        log.write(frame(index=index), replace(plain, frame=index, detections=Detections.empty(), description=told[size]))
+        if index < 3:
+            until(lambda: not log._queue, "it is taken")
+            clock.move(61)
+            until(lambda: log.written == 2 + index, "a part")  # noqa: B023
+    log.close(True)
+    assert log.error is None
+    with_them = [path for path in final(tmp_path) if "embedding" in pq.read_schema(path).names]
+    assert frames_of(*final(tmp_path)) == [0, 0, 1, 2, 3]
+    assert frames_of(*with_them) == [1, 2]
