@@ -33,7 +33,7 @@ ROWS = {
     "overlay": Row(preview_browser.overlay, Length(10, 1)),
     "loss": Row(preview_browser.loss, Length(15, 1)),
     "viewers": Row(preview_load.viewers, Length(8, 2)),
-    "beside": Row(preview_load.beside, Length(12, 3)),
+    "beside": Row(preview_load.beside, Length(10, 3)),
     "vanish": Row(preview_load.vanish, Length(0, 4)),
 }
 QUICK_S = 4.0

@@ -217,7 +217,7 @@ def beside(length: Length) -> Rows:
     """The ages of results while ten watch, and while nobody does, in turns."""
     found: list[dict[str, Any]] = []
     mount = ReplayMount("/street", STREET_1080)
-    with serving(mount) as service:
+    with serving(mount, fps=10) as service:  # neither the network nor the machine is at its limit: viewers are what is left
         for turn in range(2 * length.rounds):
             count = 0 if turn % 2 == 0 else BESIDE
             if count:

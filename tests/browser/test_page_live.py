@@ -75,7 +75,7 @@ def test_the_wall_plays_and_nothing_moves(browser: Browser, place: Place) -> Non
 
 def test_a_narrow_screen(browser: Browser, place: Place) -> None:
     with watched(browser, place.address, viewport=NARROW, has_touch=True) as one:
-        for view in ("", "stream/front", "engines", "try", "add"):
+        for view in ("", "stream/front", "engines", "cost", "try", "add"):
             page = one.open(view)
             expect(page.get_by_role("heading").first).to_be_visible()
             assert one.overflow() <= 0, view
@@ -132,6 +132,7 @@ def test_a_camera_is_tested_added_drawn_upon_and_removed(browser: Browser, place
         expect(page.locator(".state", has_text="live")).to_be_visible()
 
         page.get_by_role("button", name="Remove").click()
+        one.shot("remove-stream")
         page.get_by_role("dialog").get_by_role("button", name="Remove").click()
         expect(page.locator(tile(page, "front"))).to_be_visible()
         assert page.locator(tile(page, "yard")).count() == 0
@@ -218,5 +219,6 @@ def test_a_camera_dies_and_comes_back(browser: Browser, place: Place) -> None:
         place.cameras.restart()
         expect(front.locator(".state")).to_have_text("live")
         plays(one, "front")
+        one.shot("camera-back")
         assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
         one.expect_quiet()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import threading
 from collections.abc import Iterator
 
@@ -275,3 +277,43 @@ def test_a_viewer_who_vanishes_is_noticed(cameras: RtspServer, monkeypatch: pyte
             await watcher.peer.close()
 
     asyncio.run(run())
+
+
+def test_many_viewers_who_vanish_leave_no_task_no_socket_and_no_encoder(
+    cameras: RtspServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        preview = Preview(PreviewSettings(encode_height=90, encode_fps=5))
+        with Stream(preview, cameras.url("/plain")), Stream(preview, cameras.url("/h265"), "gate"):
+            for stream in ("door", "gate"):  # whatever is made once is there
+                await gone(await arrived(preview, stream))
+            files = open_files()
+            for _ in range(2):
+                watchers = [await watch(preview, stream, decode=False) for stream in ("door", "gate") for _ in range(4)]
+                async with asyncio.timeout(LIMIT_S):
+                    while any(watcher.session.state != "connected" for watcher in watchers):
+                        await asyncio.sleep(0.02)
+                assert preview.counts().encoders == 1
+                monkeypatch.setattr("vision_infer.preview.session.SILENT_NS", 1_000_000_000)
+                for watcher in watchers:
+                    connection = watcher.peer.getReceivers()[0].transport.transport._connection
+                    for protocol in connection._protocols:
+                        monkeypatch.setattr(protocol.transport, "sendto", lambda *_: None)
+                async with asyncio.timeout(LIMIT_S):
+                    while any(preview.counts().viewers.values()):
+                        await asyncio.sleep(0.05)
+                    assert preview.counts().encoders == 0
+                    for watcher in watchers:
+                        await watcher.peer.close()
+                    monkeypatch.undo()
+                    del watchers, watcher, connection, protocol
+                    while len(asyncio.all_tasks()) > 1 or open_files() > files:
+                        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+
+
+def open_files() -> int:
+    """Of this process; what nobody refers to any more is closed."""
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
