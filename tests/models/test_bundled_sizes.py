@@ -1,0 +1,112 @@
+"""The bundled network for wide pictures: made from the square one, whose weights it reads, and taken for wide pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+
+from tests import media
+from tests.serve_process import ServeProcess
+from vision_infer.core.geometry import Size, best_input
+from vision_infer.engine.external_data import external_files
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.model.catalogue import model_card, model_inputs
+from vision_infer.precision.agreement import Judge
+from vision_infer.precision.frames import FrameNeeds, Frames
+from vision_infer.precision.proof import open_reference
+
+pytest.importorskip("onnxruntime")
+SQUARE, WIDE = Size(416, 416), Size(416, 256)
+
+
+@pytest.fixture(scope="module")
+def widen() -> ModuleType:
+    """The script models/nanodet-416/widen.py as a module."""
+    spec = importlib.util.spec_from_file_location("nanodet_416_widen", media.BUNDLED.with_name("widen.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_file_is_what_the_square_one_gives(widen: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    widen.main(["--check"])
+    assert capsys.readouterr().out == "model-256x416.onnx: byte-identical\n"
+    wide = media.BUNDLED.with_name("model-256x416.onnx")
+    assert external_files(wide) == (media.BUNDLED.resolve(),)
+    assert wide.stat().st_size <= widen.LARGEST
+
+
+def test_what_is_taken_out_of_the_square_one_is_its_network(widen: ModuleType, tmp_path: Path) -> None:
+    """Deployed again at its own size it gives the same numbers."""
+    again = tmp_path / "again.onnx"
+    onnx.save(widen.deploy(media.BUNDLED.read_bytes(), SQUARE), again)
+    pixels = np.random.default_rng(0).integers(0, 256, (416, 416, 3), np.uint8)
+    given = []
+    for path in (media.BUNDLED, again):
+        with open_engine(path, EngineRequest("onnxruntime", "cpu", workers=1)) as engine:
+            loan = engine.lend(1)
+            loan.slots[0].pixels[:] = pixels
+            given.append(engine.collect(engine.submit(loan)).outputs)
+    for name, values in given[0].items():
+        np.testing.assert_allclose(given[1][name], values, atol=1e-4)
+
+
+def test_both_precisions_are_there_for_both_sizes() -> None:
+    graphs = model_inputs("nanodet-416", None, {})
+    assert list(graphs) == [SQUARE, WIDE]
+    card = model_card("nanodet-416", None, {})
+    for size, path in graphs.items():
+        its = card.input.model_copy(update={"width": size.width, "height": size.height})
+        for graph, precision in ((path, "fp32"), (path.with_name(f"{path.stem}.int8.onnx"), "int8")):
+            with open_reference(graph) as engine:
+                assert engine.card == card.model_copy(update={"input": its, "precision": precision})
+                engine.warm_up()
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [
+        (Size(1920, 1080), WIDE),
+        (Size(1280, 720), WIDE),
+        (Size(2560, 1080), WIDE),
+        (Size(640, 272), WIDE),
+        (Size(640, 480), SQUARE),
+        (Size(1080, 1920), SQUARE),
+        (Size(500, 500), SQUARE),
+    ],
+)
+def test_which_pictures_are_wide(picture: Size, size: Size) -> None:
+    assert best_input(picture, (SQUARE, WIDE)) == size
+
+
+def test_the_wide_one_finds_what_the_square_one_finds() -> None:
+    """The pictures are shown as large in both: what differs is how much grey is around them."""
+    counts = {}
+    for size, path in model_inputs("nanodet-416", None, {}).items():
+        with open_reference(path) as engine, Frames([str(media.bikes())], engine.card, FrameNeeds(5, 5, 20)) as frames:
+            judge = Judge(engine, frames.evaluation)
+            counts[size] = sum(len(judge.detections(engine, number)[0]) for number in range(len(frames.evaluation)))
+    assert counts[SQUARE] > 25
+    assert abs(counts[WIDE] / counts[SQUARE] - 1) < 0.15
+
+
+def test_the_service_sends_wide_streams_there(tmp_path: Path) -> None:
+    with ServeProcess(tmp_path, "streams:\n  wide: {url: 'test://?size=640x360&fps=5'}\n") as service:
+
+        def frames() -> dict[str, int]:
+            engines = json.loads(service.ask("GET", "/api/v1/engines")[1])
+            return {engine["name"]: engine["frames"] for engine in engines}
+
+        service.wait(lambda: frames()["nanodet-416@256x416"] > 5, "wide pictures are inferred")
+        assert frames()["nanodet-416"] == 0
+        status, answer = service.ask("PUT", "/api/v1/streams/tall", {"url": "test://?size=360x480&fps=5"})
+        assert status == 201, answer
+        service.wait(lambda: frames()["nanodet-416"] > 3, "others go through the square input")
