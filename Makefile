@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick soak soak-quick deploy-check quantize-default engine-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
+.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick bench-preview bench-preview-quick soak soak-quick deploy-check quantize-default engine-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
 	@echo "make bench-defaults  ours as it comes against FP32 with a square input, on 16:9 video (about 12 minutes)"
 	@echo "make precision-table  what FP16, bfloat16 and INT8 lose and gain, for docs/precision.md (about 15 minutes)"
+	@echo "make bench-preview measure the preview in the browser: latency, boxes, loss, viewers (about 8 minutes)"
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
 	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
@@ -111,6 +112,12 @@ bench-live: $(VENV)/dev.stamp cameras
 bench-live-quick: $(VENV)/dev.stamp cameras
 	@status=0; for name in age load weights many; do \
 	  $(BIN)/python -m benchmarks.live_$$name --rounds 1 --seconds 8 || status=1; done; exit $$status
+
+bench-preview: $(VENV)/dev.stamp cameras browser
+	$(BIN)/python -m benchmarks.preview
+
+bench-preview-quick: $(VENV)/dev.stamp cameras browser
+	$(BIN)/python -m benchmarks.preview --quick
 
 soak: $(VENV)/dev.stamp cameras
 	$(BIN)/python -m benchmarks.soak

@@ -68,7 +68,7 @@ def test_four_cameras_wide_and_narrow_light_and_dark(browser: Browser, tmp_path:
     more = {"crossing": "track: true", "kerb": f"{zone}, {line}", "street": "track: true", "clock": "model: clock"}
     with RtspServer(*mounts) as cameras:
         streams = "".join(f"  {name}: {{url: {cameras.url('/' + name)}, fps: 8, {own}}}\n" for name, own in more.items())
-        with ServeProcess(tmp_path, f"service: {{port: 0}}\nstreams:\n{streams}") as serve:
+        with ServeProcess(tmp_path, f"service: {{port: 0}}\ncost: {{machine_per_hour: 0.2}}\nstreams:\n{streams}") as serve:
             address = f"http://127.0.0.1:{serve.port}"
             for name, options in SCREENS.items():
                 with watched(browser, address, **options) as one:
@@ -85,7 +85,7 @@ SCREENS: dict[str, dict[str, Any]] = {
 
 
 def look(one: Watched, name: str) -> None:
-    """Open the three views, see that they fit, and keep pictures of them."""
+    """Open the views, see that they fit, and keep pictures of them."""
     page = one.open()
     if name != "four-narrow":
         one.wait(ALL_PLAY, 4)
@@ -98,9 +98,15 @@ def look(one: Watched, name: str) -> None:
     one.shot(f"{name}-stream", full=True)
     assert one.overflow() <= 0
     one.open("engines")
-    expect(page.get_by_role("heading", name="nanodet-416")).to_be_visible()
+    expect(page.get_by_role("heading", name="nanodet-416", exact=True)).to_be_visible()
     page.wait_for_timeout(2500)
     one.shot(f"{name}-engines", full=True)
+    one.open("cost")
+    expect(page.locator("tbody tr")).to_have_count(4)
+    page.get_by_label("At another rate").fill("2")
+    expect(page.get_by_role("columnheader", name="At 2 a second")).to_be_visible()
+    one.shot(f"{name}-cost", full=True)
+    assert one.overflow() <= 0
     one.expect_quiet()
 
 
