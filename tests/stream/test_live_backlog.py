@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vision_infer.stream.backlog import MS, SECOND, Action, Backlog
@@ -164,6 +164,7 @@ def test_unknown_ages_are_decoded_and_not_inferred() -> None:
 
 
 @settings(max_examples=30)
+@example(19)  # two key frames are left out while it is late, ten seconds in all: there are some, and one is waited for
 @given(st.integers(0, 2**32))
 def test_whatever_happens_no_reference_is_missing_and_it_recovers(seed: int) -> None:
     """Stalls, slow phases and jitter at random, then a healthy minute."""

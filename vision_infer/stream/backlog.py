@@ -54,6 +54,7 @@ class Backlog:
         self._unneeded_seen = False
         self._key_ns: int | None = None
         self._key_interval_ns = 0
+        self._key_came_ns: int | None = None
         self._watched: tuple[int, int] | None = None
         """since when the way of catching up is watched, and the age then; None while packets are young"""
         self._waited = False
@@ -71,10 +72,13 @@ class Backlog:
         if not self._begun:
             self._begun, self._discarding_since = True, now_ns
         late = age_ns is None or age_ns > self._max_age_ns
-        if key and age_ns is not None:
-            self._see_key(now_ns - age_ns)
+        if key:
+            self._key_came_ns = now_ns
+            if age_ns is not None:
+                self._see_key(now_ns - age_ns)
         if self._discarding_since is not None:
-            impatient = now_ns - self._discarding_since >= _KEY_PATIENCE_NS
+            without_key = max(self._discarding_since, self._key_came_ns or 0)
+            impatient = now_ns - without_key >= _KEY_PATIENCE_NS
             if not (self._is_newest(age_ns, waited) if key else impatient and not late):
                 return Action.DISCARD
             self._discarding_since, self._skipping, self._watched = None, False, None
