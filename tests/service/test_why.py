@@ -143,6 +143,17 @@ def test_the_future_and_the_unknown_past_are_told_as_such(story: Story) -> None:
     assert "Nothing is known" in story.why(BEGIN - 3600 * SECOND).says
 
 
+def test_what_the_rate_leaves_out_explains_nothing_where_the_engine_lost_the_rest() -> None:
+    story = Story()
+    story.state(StreamState.LIVE)
+    for _ in range(10):
+        story.frames(2, DropReason.PACED)
+        story.frames(1, DropReason.SUPERSEDED)
+    says = story.why(story.clock.now - SECOND).says
+    assert "newer frames took their place" in says
+    assert "wanted rate" not in says
+
+
 def flown(clock: FakeClock) -> Flight:
     recorder = FlightRecorder(clock)
     captured = clock.monotonic_ns() - 50 * MS

@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
@@ -50,7 +50,6 @@ class SessionFacts:
     reason: str
     """why it is encoded; empty where it is not"""
     profile: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Session:
@@ -113,16 +112,7 @@ class Session:
                 self._channel = peer.createDataChannel("anchor")
                 self._channel.on("open", self._tell)
             await peer.setLocalDescription(await peer.createAnswer())
-        except (
-            ValueError,
-            AssertionError,
-            IndexError,
-            KeyError,
-            AttributeError,
-            TypeError,
-            InvalidStateError,
-            OperationError,
-        ) as error:
+        except _DAMAGED as error:
             raise UsageError("the offer cannot be answered", f"it is damaged: {type(error).__name__}") from error
         self._watch()
         media = offer.sections[offer.video]

@@ -57,6 +57,8 @@ _MEANINGS: Mapping[str, tuple[str, str]] = {
     DropReason.FAILED.value: ("the engine failed on them", "see the engine's error, and the log"),
     DropReason.HOOK.value: ("they were inferred, and the hook wanted no row of them", "see the hook"),
 }
+_LEFT_OUT = frozenset(reason.value for reason in (DropReason.PACED, DropReason.UNDECODED))
+"""what the settings want so"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def _of_frames(frames: Sequence[FrameFate]) -> tuple[str, str]:
         hint = "nothing was found above the stream's confidence, in its classes and regions"
     lost = Counter({fate: count for fate, count in fates.items() if fate != EMITTED})
     if lost:
-        fate, count = lost.most_common(1)[0]
+        fate, count = _commonest(lost)
         says += f" Of the others, {count} gave none: {_MEANINGS[fate][0]}."
     return says, hint
 
@@ -162,10 +164,16 @@ def _of_minute(minute: Minute) -> tuple[str, str]:
 
 
 def _without_results(fates: Counter[str], begin: str) -> tuple[str, str]:
-    fate, count = fates.most_common(1)[0]
+    fate, count = _commonest(fates)
     meaning, hint = _MEANINGS[fate]
     share = "" if count == fates.total() else f" ({count} of them)"
     return f"{begin}: {meaning}{share}.", hint
+
+
+def _commonest(fates: Counter[str]) -> tuple[str, int]:
+    """The commonest fate and its number; what the settings leave out explains nothing where other frames were lost."""
+    lost = Counter({fate: count for fate, count in fates.items() if fate not in _LEFT_OUT})
+    return (lost or fates).most_common(1)[0]
 
 
 def _count(number: int, what: str) -> str:
