@@ -218,6 +218,6 @@ class Listener:
         return found[-1].payload if found else None
 
     def retained(self) -> dict[str, str]:
-        """What the broker retains, by topic, as far as was heard."""
-        newest = {one.topic: one.payload for one in list(self.heard)}
+        """What the broker retains, by topic, as far as was heard; detections and events are not."""
+        newest = {one.topic: one.payload for one in list(self.heard) if not one.topic.endswith(("/detections", "/events"))}
         return {topic: payload for topic, payload in newest.items() if payload}

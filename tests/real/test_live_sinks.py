@@ -1,0 +1,165 @@
+"""``vision-infer serve`` sends on what it finds: to a real broker and a web hook, through kills, outages and changed settings."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.broker import PASSWORD, USER, Authority, Broker, Listener, until
+from tests.hook_receiver import Receiver
+from tests.serve_process import ServeProcess, whole_rows
+
+STREAMS = """
+model: clock
+streams:
+  door: {detect: "test://", fps: 20}
+"""
+
+
+def mqtt(port: int, **more: str) -> str:
+    """A sink of the configuration."""
+    fields = {"url": f"mqtt://127.0.0.1:{port}", "home_assistant": "homeassistant"} | more
+    return "    house: {" + ", ".join(f"{name}: {value}" for name, value in fields.items()) + "}\n"
+
+
+def sinks_of(service: ServeProcess) -> dict[str, Any]:
+    """All sinks as the API tells them, by name."""
+    status, text = service.ask("GET", "/api/v1/sinks")
+    assert status == 200
+    return {one["name"]: one for one in json.loads(text)}
+
+
+def numbers_of(ids: list[str]) -> list[int]:
+    """The numbers of records in the order in which they came first."""
+    return [int(one.split("-")[1]) for one in dict.fromkeys(ids)]
+
+
+def test_nothing_that_was_spooled_is_lost_when_broker_and_service_are_killed(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker, Receiver() as receiver:
+        sinks = f"sinks:\n  mqtt:\n{mqtt(broker.port)}"
+        sinks += f"  webhook:\n    hook: {{url: 'http://127.0.0.1:{receiver.port}/x', timeout_s: 1}}\n"
+        configuration = STREAMS + sinks + f"results:\n  jsonl: {tmp_path}/rows.jsonl\n"
+        with Listener(broker) as first, ServeProcess(tmp_path, configuration) as service:
+            until(lambda: len(first.of("vision-infer/door/detections")) > 20, lambda: service.log)
+            broker.kill()
+            receiver.hold.clear()
+            service.wait(lambda: sinks_of(service)["house"]["waiting"] > 40, "records wait for the broker")
+            service.wait(lambda: sinks_of(service)["hook"]["waiting"] > 40, "records wait for the receiver")
+            told = sinks_of(service)["house"]
+            assert (told["connected"], told["dropped"]) == (False, {})
+            assert told["error"].startswith(f"127.0.0.1:{broker.port}: cannot be reached")
+            safe = told["waiting"] + told["sent"]
+            service.kill()
+            receiver.bodies.clear()
+            receiver.hold.set()
+            broker.start()
+            first.wait()
+            sent = [one.row["id"] for one in first.heard if '"id"' in one.payload]
+            service.start()
+            service.wait(
+                lambda: sinks_of(service)["house"]["waiting"] < 5 and sinks_of(service)["house"]["connected"], "all is sent"
+            )
+            service.wait(
+                lambda: sinks_of(service)["hook"]["waiting"] < 5 and sinks_of(service)["hook"]["connected"], "all is sent"
+            )
+            until(lambda: len(first.of("vision-infer/door/detections")) > len(sent) + 60, lambda: service.log)
+            service.stop()
+            ids = [one.row["id"] for one in first.heard if '"id"' in one.payload]
+            numbers = numbers_of(ids)
+            assert numbers == list(range(1, len(numbers) + 1)), "all of them, in order"
+            assert len(numbers) > safe
+            hooked = numbers_of([row["id"] for row in receiver.rows])
+            assert hooked == list(range(hooked[0], hooked[-1] + 1))
+            assert first.last("vision-infer/availability") == "offline"
+            # What came by MQTT is what was written: no row is missing.
+            frames = [one.row["frame"] for one in first.of("vision-infer/door/detections")]
+            written = [row["frame"] for row in whole_rows(tmp_path / "rows.jsonl")]
+            assert set(frames) >= set(written[:-2])
+
+
+def test_sinks_come_change_and_go_with_the_file(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker", users=True) as broker, Receiver() as receiver:
+        (tmp_path / "secret").write_text(PASSWORD + "\n", encoding="utf-8")
+        with Listener(broker, users=True) as listener, ServeProcess(tmp_path, STREAMS) as service:
+            assert sinks_of(service) == {}
+            text = service.file.read_text(encoding="utf-8")
+            wrong = mqtt(broker.port, username=USER, password="another-secret")
+            service.file.write_text(f"{text}sinks:\n  mqtt:\n{wrong}", encoding="utf-8")
+            service.wait(lambda: "refuses us" in (sinks_of(service).get("house", {}).get("error") or ""), "it is refused")
+            right = mqtt(broker.port, username=USER, password=f"file:{tmp_path}/secret", kinds="[detections]")
+            hook = f"  webhook:\n    hook: {{url: 'http://127.0.0.1:{receiver.port}/x?key=the-secret', kinds: [states]}}\n"
+            service.file.write_text(f"{text}sinks:\n  mqtt:\n{right}{hook}", encoding="utf-8")
+            until(lambda: listener.of("vision-infer/door/detections"), lambda: service.log)
+            until(lambda: listener.last("vision-infer/door/state"), "the state is told although its changes are not")
+            assert service.ask("PUT", "/api/v1/streams/yard", {"detect": "test://"})[0] == 201
+            until(lambda: "homeassistant/binary_sensor/vision-infer_yard_camera/config" in listener.retained(), "it is found")
+            until(lambda: any(row["stream"] == "yard" and row["state"] == "live" for row in receiver.rows), "its state is posted")
+            assert service.ask("DELETE", "/api/v1/streams/yard")[0] == 204
+            until(lambda: not any("yard" in topic for topic in listener.retained()), lambda: str(listener.retained()))
+            assert any("door" in topic for topic in listener.retained())
+            metrics = service.ask("GET", "/metrics")[1]
+            assert 'vision_infer_sink_connected{kind="mqtt",sink="house"} 1.0' in metrics
+            service.file.write_text(text, encoding="utf-8")
+            service.wait(lambda: sinks_of(service) == {}, "they are gone")
+            until(lambda: listener.last("vision-infer/availability") == "offline", "it says goodbye")
+            assert service.stop()[0] == 0
+        told = "\n".join([service.log, *service.answers])
+        for secret in (PASSWORD, "another-secret", "the-secret"):
+            assert secret not in told
+
+
+@pytest.mark.slow
+def test_a_wrong_certificate_is_one_sentence(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    other = Authority(tmp_path / "other", "another").ca
+    with Broker(tmp_path / "broker", authority.issue("127.0.0.1")) as broker:
+        sink = mqtt(broker.port, url=f"mqtts://127.0.0.1:{broker.port}", ca=str(other))
+        with ServeProcess(tmp_path, f"{STREAMS}sinks:\n  mqtt:\n{sink}") as service:
+            service.wait(lambda: sinks_of(service)["house"]["error"], "it is told")
+            sentence = f"127.0.0.1:{broker.port}: its certificate is not accepted: unable to get local issuer certificate"
+            assert sinks_of(service)["house"]["error"].startswith(sentence)
+            assert service.log.count(f"house: {sentence}") == 1
+            assert "Traceback" not in service.log
+            assert service.stop()[0] == 0
+
+
+@pytest.mark.slow
+def test_parquet_is_whole_after_the_service_stopped(tmp_path: Path) -> None:
+    configuration = f"{STREAMS}results:\n  parquet: {tmp_path}/archive/rows.parquet\n"
+    with ServeProcess(tmp_path, configuration) as service:
+        counted = 'vision_infer_stream_frames_total{outcome="result",stream="door"} '
+        service.wait(lambda: float(service.ask("GET", "/metrics")[1].partition(counted)[2].split()[0]) > 20, "there are results")
+        assert service.stop()[0] == 0
+    (rows,) = (tmp_path / "archive").glob("rows-*.parquet")
+    frames = pq.read_table(rows)["frame"].to_pylist()
+    assert len(set(frames)) > 15
+    (events,) = (tmp_path / "archive").glob("rows.events-*.parquet")
+    assert "live" in pq.read_table(events)["state"].to_pylist()
+
+
+@pytest.mark.slow
+def test_sixty_seconds_without_a_broker_cost_the_service_nothing(tmp_path: Path) -> None:
+    with Broker(tmp_path / "broker") as broker, Listener(broker) as listener:
+        configuration = f"{STREAMS}sinks:\n  mqtt:\n{mqtt(broker.port, spool_mb='16')}results:\n  jsonl: {tmp_path}/rows.jsonl\n"
+        with ServeProcess(tmp_path, configuration) as service:
+            until(lambda: len(listener.of("vision-infer/door/detections")) > 20, lambda: service.log)
+            broker.kill()
+            time.sleep(60)
+            told = sinks_of(service)["house"]
+            assert told["waiting"] > 300
+            assert told["spool_bytes"] <= 16_000_000
+            broker.start()
+            listener.wait()
+            service.wait(
+                lambda: sinks_of(service)["house"]["waiting"] < 5 and sinks_of(service)["house"]["connected"], "all is sent"
+            )
+            assert service.stop()[0] == 0
+        numbers = numbers_of([one.row["id"] for one in listener.heard if '"id"' in one.payload])
+        assert numbers == list(range(1, len(numbers) + 1))
+        frames = {one.row["frame"] for one in listener.of("vision-infer/door/detections")}
+        assert {row["frame"] for row in whole_rows(tmp_path / "rows.jsonl")} <= frames
