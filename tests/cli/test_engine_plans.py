@@ -56,6 +56,15 @@ def test_build_list_show_and_prune(command: Command, model: Path) -> None:
     assert "removed tensorrt-rtx-cuda-int8 of smallest-embedder" in pruned.stdout
 
 
+def test_each_input_size_of_a_model_gets_its_plan(command: Command, tmp_path: Path) -> None:
+    built = command("engine", "build", "nanodet-416", *WORDS, "--batch", "1")
+    assert built.returncode == 0, built.stderr
+    assert [line.split(", ")[2] for line in built.stdout.splitlines()] == ["input 416x416", "input 256x416"]
+    listed = json.loads(command("engine", "list", "nanodet-416", "--json").stdout)["plans"]
+    assert {row["graph"] for row in listed} == {"model.onnx", "model-256x416.onnx"}
+    assert not [row for row in listed if "has changed" in row["not_here"]]
+
+
 def test_a_recipe(command: Command, model: Path) -> None:
     recipe = model.with_name("mine.yaml")
     text = f"network: {model.name}\nruntime: tensorrt-rtx\nprecision: fp16\nbatch_sizes: [4, 1, 4]\nworkspace_mb: 256\n"

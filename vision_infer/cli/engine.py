@@ -13,7 +13,7 @@ from vision_infer.cli import options
 from vision_infer.cli.plans import (
     Asked,
     TypedOptions,
-    build_wanted_plan,
+    build_wanted_plans,
     plan_line,
     plan_passports,
     plan_rows,
@@ -145,7 +145,7 @@ def build(
         made = _build_here(asked, batch, workers, threads, budget, accept_loss, folder, model_dir)
     else:
         refuse_for_plans({"--workers": workers, "--threads": threads, "--budget": budget, "--accept-loss": accept_loss or None})
-        made = [build_wanted_plan(plan, folder, model_dir)]
+        made = build_wanted_plans(plan, folder, model_dir)
     passports = []
     for passport in made:
         passports.append(passport)

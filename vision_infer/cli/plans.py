@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -157,11 +157,12 @@ def plan_summary(passport: Passport) -> str:
     """What is told of a plan that was just built, or was there already."""
     layers = "; ".join(f"{group}: {kind}" for group, kind in passport.precision.items() if group != "graph")
     seconds = "" if passport.build_seconds is None else f", built in {passport.build_seconds:.2f} s"
-    return f"for {passport.device.name}{seconds}{f', {layers}' if layers else ''}"
+    size = f", input {passport.card.height}x{passport.card.width}"
+    return f"for {passport.device.name}{seconds}{size}{f', {layers}' if layers else ''}"
 
 
-def build_wanted_plan(wanted: PlanWanted, folder: Path, model_dir: Path | None) -> Passport:
-    """Build a plan into the engine cache, with progress on standard error.
+def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None) -> Iterator[Passport]:
+    """Build the plan of each input size of a model into the engine cache, with progress on standard error.
 
     Args:
         wanted: which.
@@ -174,18 +175,28 @@ def build_wanted_plan(wanted: PlanWanted, folder: Path, model_dir: Path | None) 
         UsageError: options that the runtime does not have.
     """
     from vision_infer.cli.build_progress import open_build_progress
+    from vision_infer.core.errors import EngineError
     from vision_infer.engine.cache import EngineCache
     from vision_infer.engine.tensorrt.api import load_api
     from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, graph_of
     from vision_infer.engine.tensorrt.target import choose_target
-    from vision_infer.model.catalogue import resolve_model
+    from vision_infer.model.catalogue import model_inputs
 
-    path = resolve_model(wanted.model, model_dir)
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
     api = load_api(wanted.runtime)
     target = choose_target(api, wanted.gpus, anywhere=wanted.options.hardware_compatible, index=wanted.device)
-    job = PlanJob(graph_of(path, wanted.model, wanted.precision), api, target, wanted.options)
-    with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
-        return build_plan(job, EngineCache(folder), lambda text: typer.echo(text, err=True), report)[1]
+    for number, path in enumerate(model_inputs(wanted.model, model_dir).values()):
+        try:
+            graph = graph_of(path, wanted.model, wanted.precision)
+        except EngineError as error:
+            if number == 0:
+                raise
+            say(f"{path.name} is left out: {error}")
+            continue
+        with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
+            yield build_plan(PlanJob(graph, api, target, wanted.options), EngineCache(folder), say, report)[1]
 
 
 def plan_rows(folder: Path, path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,22 @@ def test_plans_are_told_of(cache: EngineCache) -> None:
     assert one.not_here
     cache.store(replace(job().key(), graph_sha256="0" * 64), b"of an earlier graph")
     assert "the graph has changed" in {one.not_here for one in kept_plans(cache, graph("embedder", "fp16"))}
+
+
+def test_weights_in_another_file_are_found_and_belong_to_the_key(cache: EngineCache, tmp_path: Path) -> None:
+    """The graph for wide pictures has its weights in the file of the other."""
+    bundled = ROOT / "models" / "nanodet-416"
+    wide, square = (Path(shutil.copy(bundled / name, tmp_path)) for name in ("model-256x416.onnx", "model.onnx"))
+    one = PlanJob(wide, api(), SM_89, PlanOptions((1, 2)))
+    plan, _ = build_plan(one, cache, lambda _: None)
+    assert (plan.card.input.width, plan.card.input.height) == (416, 256)
+    assert len(plan.plan) > 5_000_000, "with the weights of the other file, and not with zeros"
+    (told,) = kept_plans(cache, square)
+    assert told.graph == "model-256x416.onnx"
+    content = bytearray(square.read_bytes())
+    content[len(content) // 2] ^= 1
+    square.write_bytes(content)
+    assert one.key().graph_sha256 != told.entry.key.graph_sha256
 
 
 def test_a_model_without_the_precision_says_what_makes_it(tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_infer.core.errors import EngineError
+from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.cache import CacheEntry, EngineCache
-from vision_infer.engine.candidates import variants
 from vision_infer.engine.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.passport import Passport, parse_passport
@@ -39,13 +39,23 @@ def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
     entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(RUNTIMES)]
     if not entries:
         return []
-    names = {graph_sha256(graph): graph.name for graph in (path, *variants(path))}
+    names = {graph_sha256(graph): graph.name for graph in _graphs(path, model)}
     versions, gpu = installed_versions(), find_gpu()
     found = []
     for one in entries:
         name = names.get(one.key.graph_sha256, "")
         why = why_not_here(one.key, versions.get(_runtime_of(one.key), ""), gpu) if name else "the graph has changed"
         found.append(KeptPlan(one, kept_passport(one, cache), name, why))
+    return found
+
+
+def _graphs(path: Path, model: str) -> list[Path]:
+    """A model's graph, and those beside it: of other precisions (``model.fp16.onnx``) and inputs (``model-256x416.onnx``)."""
+    found = [path]
+    for other in sorted(path.parent.glob(f"{path.stem}[.-]*.onnx")):
+        with suppress(ModelError):
+            if read_graph_facts(other).card.name == model:
+                found.append(other)
     return found
 
 
