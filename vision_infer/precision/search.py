@@ -30,6 +30,9 @@ MOST_KEPT = 0.75
 """of all layers: where more would have to stay in FP32, nothing is left to gain"""
 STEADY = 0.5
 """per cent by which the number of detections may change before a correction is tried: other frames show changes of their own"""
+STEADY_SCORES = 0.02
+"""by which a score may change in the mean, either way: with more, what lies at the threshold comes and goes by chance, and that the
+number of detections is right on the search frames says nothing of others"""
 OpenGraph = Callable[[Path], Engine]
 
 
@@ -112,8 +115,7 @@ class Search:
         names = quantizable(self._model)
         method = self._best_method(recipe, budget)
         ranges = find_ranges(self._activations, method)
-        whole = self._tried[0].agreement
-        if not whole.shortfall(budget):
+        if _is_good(self._tried[0], budget):
             return self._found(0, recipe, method, budget, (), len(names), True)
 
         def told(done: int, count: int) -> bool:
@@ -164,14 +166,14 @@ class Search:
             kept = frozenset(one.name for one in layers[:count])
             self._tried[count] = self._try(ranges, replace(recipe, kept=kept), budget)
             self._say(f"{count} of {len(layers)} layers in FP32: {_told(self._tried[count])}")
-            if not self._tried[count].agreement.shortfall(budget):
+            if _is_good(self._tried[count], budget):
                 good = count
             else:
                 failed, step = count, step * 2
         return good, True
 
     def _best_tried(self, budget: float) -> int:
-        within = [count for count, tried in self._tried.items() if not tried.agreement.shortfall(budget)]
+        within = [count for count, tried in self._tried.items() if _is_good(tried, budget)]
         return min(within) if within else min(self._tried, key=lambda count: self._tried[count].distance(budget))
 
     def _try(self, ranges: Mapping[str, tuple[float, float]], recipe: Int8Recipe, budget: float) -> _Tried:
@@ -209,9 +211,14 @@ class Search:
     ) -> Found:
         tried = self._tried[count]
         kept = frozenset(one.name for one in layers[:count])
-        within = not tried.agreement.shortfall(budget)
+        within = _is_good(tried, budget)
         whole = replace(recipe, kept=kept)
         return Found(tried.model, whole, method, tried.agreement, within, layers, total, finished, tried.correction)
+
+
+def _is_good(tried: _Tried, budget: float) -> bool:
+    drift = tried.agreement.drift
+    return not tried.agreement.shortfall(budget) and (drift is None or drift.score_difference <= STEADY_SCORES)
 
 
 def _count_change(tried: _Tried) -> float:
