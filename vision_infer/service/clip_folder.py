@@ -17,7 +17,7 @@ from typing import Any
 
 from vision_infer.core.errors import OutputError
 from vision_infer.service.event_log import EVENTS_KEPT, EventRecord
-from vision_infer.sink.output_file import output_error
+from vision_infer.sink.clip_file import clip_failure
 
 _DAY_S = 86_400
 _MOST_EVENTS_OF_A_CLIP = 10_000
@@ -84,7 +84,7 @@ class ClipFolder:
             self.folder.mkdir(parents=True, exist_ok=True)
             disk = os.statvfs(self.folder)
         except OSError as error:
-            raise output_error(self.folder, error) from error
+            raise clip_failure(self.folder, error) from error
         free = disk.f_bavail * disk.f_frsize
         if free < self._keep_free_bytes:
             left = f"{free / 1e6:.0f} MB left, and {self._keep_free_bytes / 1e6:.0f} MB are kept free"
@@ -105,7 +105,12 @@ class ClipFolder:
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
-            raise output_error(beside, error) from error
+            raise clip_failure(self.folder, error) from error
+
+    def take_back(self, clip: Path) -> None:
+        """A clip did not come into its place."""
+        with suppress(OSError):
+            clip.with_suffix(".json").unlink()
 
     def add(self, clip: Path, size: int, at_s: float) -> list[Path]:
         """A clip is in its place; returns those that had to go for it, itself perhaps."""

@@ -221,7 +221,11 @@ class Clips:
         except OutputError:
             file.discard()
             raise
-        size = file.finish()
+        try:
+            size = file.finish()
+        except OutputError:
+            self.folder.take_back(file.path)
+            raise
         for record in records:
             record.clip, record.from_wall_ns, record.seconds, record.bytes = file.path, from_wall_ns, seconds, size
             record.reason, record.state = CUT.get(why, ""), "ready"

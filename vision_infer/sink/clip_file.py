@@ -14,7 +14,6 @@ from av.packet import Packet
 from vision_infer.core.errors import OutputError
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.sink.clip_ring import length_size, outside_sets, with_start_codes
-from vision_infer.sink.output_file import output_error
 
 CODECS = frozenset({"h264", "hevc"})
 """that are written, by FFmpeg's names"""
@@ -54,7 +53,7 @@ class ClipFile:
         try:
             self._container = av.open(str(self.partial), "w", format="mp4", options={"movflags": "+faststart"})
         except (OSError, av.error.FFmpegError) as error:
-            raise _failure(path, error) from error
+            raise clip_failure(path.parent, error) from error
         try:
             # The header is made of what FFmpeg finds out about the first picture: parameter sets stand before it, or in it.
             begin = outside_sets(video.codec, video.extradata) + with_start_codes(first.data, self._lengths)
@@ -65,7 +64,7 @@ class ClipFile:
                 self._stream.codec_context.codec_tag = "hvc1"  # the other one, FFmpeg's own choice, does not play everywhere
         except (OSError, av.error.FFmpegError, IndexError) as error:
             self.discard()
-            raise _failure(path, error) from error
+            raise clip_failure(path.parent, error) from error
 
     def add(self, packet: EncodedPacket) -> None:
         """Write the next packet.
@@ -92,7 +91,7 @@ class ClipFile:
         try:
             self._container.mux_one(coded)
         except (OSError, av.error.FFmpegError) as error:
-            raise _failure(self.path, error) from error
+            raise clip_failure(self.path.parent, error) from error
         self._last_dts, self._last_ns = dts, pts_ns
         self.packets += 1
 
@@ -108,7 +107,7 @@ class ClipFile:
             os.replace(self.partial, self.path)
         except (OSError, av.error.FFmpegError) as error:
             self.discard()
-            raise _failure(self.path, error) from error
+            raise clip_failure(self.path.parent, error) from error
         return size
 
     def discard(self) -> None:
@@ -119,7 +118,7 @@ class ClipFile:
             self.partial.unlink()
 
 
-def _failure(path: Path, error: Exception) -> OutputError:
-    if isinstance(error, OSError):
-        return output_error(path, error)
-    return OutputError(f"{path}: cannot be written: {error}", "see the camera's codec")
+def clip_failure(folder: Path, error: Exception) -> OutputError:
+    """What went wrong in a folder of clips, in a line; the same for each clip that it happens to."""
+    what = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return OutputError(f"{folder}: {what}", "make room there, or let clips.dir be another folder")

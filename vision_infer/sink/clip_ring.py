@@ -144,5 +144,6 @@ def _units(data: bytes, size: int) -> Iterator[bytes]:
             at += size + length
         return
     begins = [match.end() for match in _START.finditer(data)]
-    for begin, end in zip(begins, [*begins[1:], len(data) + 3], strict=True):
-        yield data[begin : end - 3].rstrip(b"\0")
+    for number, begin in enumerate(begins, 1):
+        end = begins[number] - len(b"\0\0\1") if number < len(begins) else len(data)
+        yield data[begin:end].rstrip(b"\0")

@@ -1,0 +1,374 @@
+"""Clips of events without a camera: what bounds them, what a kill leaves, and what the API answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.cameras import Encoded
+from tests.media import ROOT
+from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, FakeClock, frame, problem, result
+from vision_infer.config.clips import ClipSettings, ClipStoreSettings
+from vision_infer.config.serve import StreamSettings
+from vision_infer.config.zones import ZoneSettings
+from vision_infer.core.geometry import Size
+from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.core.result import Result
+from vision_infer.core.scene_event import SceneEvent, with_id
+from vision_infer.service.clip_folder import ClipFolder
+from vision_infer.service.clip_tap import LATE_S
+from vision_infer.service.clips import Clips
+from vision_infer.service.event_log import EventLog, EventRecord
+
+SECOND = 1_000_000_000
+FPS = 15
+VIDEO = Encoded(width=320, height=180, fps=FPS, kbit_s=300, frames=60, key_interval=FPS)
+LONG_S = 20.0
+
+
+def until(condition: Callable[[], object], limit_s: float = LONG_S) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Source:
+    """A camera in memory: coded video of a clip, over and over, by a clock that the test moves."""
+
+    def __init__(self, clips: Clips, clock: FakeClock, stream: str = "door") -> None:
+        data = VIDEO.file().read_bytes()
+        self.units, at = [], 0
+        while at < len(data):
+            size = int.from_bytes(data[at : at + 4], "big")
+            self.units.append(data[at + 4 : at + 4 + size])
+            at += 4 + size
+        self.clips, self.clock, self.stream = clips, clock, stream
+        self.tap = clips.tap(stream)
+        self.number = 0
+        self.tap.opened(VideoFormat("h264", b"", Size(320, 180)))
+
+    def send(self, seconds: float, jump_ns: int = 0) -> None:
+        for _ in range(round(seconds * FPS)):
+            self.clock.move(1 / FPS)
+            pts = self.number * SECOND // FPS + jump_ns
+            data = memoryview(self.units[self.number % len(self.units)])
+            self.tap.packet(EncodedPacket(data, pts, self.number % FPS == 0, self.clock.now, pts))
+            self.number += 1
+
+    def event(self, place: str = "yard", ago_s: float = 0.1) -> EventRecord:
+        at_ns = self.clock.now - round(ago_s * SECOND)
+        wall_ns = self.clock.wall_ns() - round(ago_s * SECOND)
+        happened = with_id(SceneEvent("enter", place, 1, 0, "person"), self.stream, wall_ns)
+        seen = result(self.stream, 1)
+        assert seen.live is not None
+        told: Result = replace(seen, events=(happened,), live=replace(seen.live, captured_wall_ns=wall_ns))
+        shown = frame(self.stream, 1)
+        shown.trace.captured_ns = at_ns
+        self.clips.write(shown, told)
+        record = self.clips.events.get(happened.id)
+        assert record is not None
+        return record
+
+    def clip(self, pre_s: float = 1.0, post_s: float = 1.0) -> EventRecord:
+        """An event, and all that belongs to its clip."""
+        self.clips.configure(self.stream, ClipSettings(pre_s=pre_s, post_s=post_s))
+        self.send(pre_s + 1.1)
+        record = self.event()
+        self.send(post_s + 0.2)
+        until(lambda: record.state != "recording")
+        return record
+
+
+def make(folder: Path, clock: FakeClock, **store: float) -> Clips:
+    return Clips(ClipStoreSettings(**{"dir": folder, "keep_free_mb": 0.0, **store}), folder, clock)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_only_events_that_are_wanted_have_clips(tmp_path: Path) -> None:
+    clock = FakeClock()
+    clips = make(tmp_path / "clips", clock)
+    source = Source(clips, clock)
+    source.send(3)
+    assert source.event().state == "none"
+    assert clips.counts().memory_bytes == 0, "nothing is kept where nothing is wanted"
+    clips.configure("door", ClipSettings(events=("gate",), pre_s=1, post_s=1))
+    assert source.event("gate", 0.2).state == "missing", "it was not kept yet"
+    source.send(3)
+    assert source.event("yard").state == "none"
+    assert source.event("gate", 0.3).state == "recording"
+    assert clips.counts().drops["missing"] == 1
+    clips.close(True)
+
+
+def test_memory_is_bounded_by_time_and_by_bytes(tmp_path: Path) -> None:
+    clock = FakeClock()
+    clips = make(tmp_path / "clips", clock)
+    source = Source(clips, clock)
+    clips.configure("door", ClipSettings(pre_s=2, post_s=1))
+    source.send(60)
+    most = sum(len(unit) for unit in source.units) * (2 + LATE_S + 1.1) / 4
+    assert 0 < clips.counts().memory_bytes <= 1.5 * most
+    small = make(tmp_path / "clips", clock, buffer_mb=1.0)
+    big = Source(small, clock)
+    big.units = [bytes(unit) + bytes(300_000) for unit in big.units]
+    small.configure("door", ClipSettings(pre_s=2, post_s=1))
+    for _ in range(20):
+        big.send(0.5)
+        assert small.counts().memory_bytes <= 1_000_000
+    assert small.counts().drops["too_large"] > 0
+    clips.close(True)
+    small.close(True)
+
+
+def test_the_disk_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
+    clock, folder = FakeClock(), tmp_path / "clips"
+    clips = make(folder, clock, max_mb=1.0)
+    source = Source(clips, clock)
+    source.units = [unit + b"\0\0\1\x0c" + b"\xff" * 12_000 for unit in source.units]  # fillers make it large
+    records = [source.clip() for _ in range(5)]
+    counts = clips.counts()
+    kept = [record for record in records if record.state == "ready"]
+    assert [record.state for record in records] == ["removed"] * (5 - len(kept)) + ["ready"] * len(kept)
+    assert 0 < len(kept) < 5
+    assert counts.disk_bytes == sum(path.stat().st_size for path in folder.glob("*.mp4")) <= 1_000_000
+    assert counts.clips == {"written": 5, "failed": 0, "removed": 5 - len(kept)}
+    assert len(files(folder)) == 2 * len(kept)
+    clips.close(True)
+    clock.move(15 * 86_400)
+    old = make(folder, clock)
+    for path in folder.glob("*.mp4"):
+        os.utime(path, (0, clock.wall_ns() / 1e9 - 20 * 86_400))
+    old.close(True)
+    again = make(folder, clock)
+    until(lambda: not files(folder))
+    again.close(True)
+
+
+def test_a_disk_with_too_little_space_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    clips = make(tmp_path / "clips", clock, keep_free_mb=90_000_000.0)
+    source = Source(clips, clock)
+    records = [source.clip() for _ in range(3)]
+    assert {record.state for record in records} == {"failed"}
+    assert "are kept free" in records[0].reason
+    assert files(tmp_path / "clips") == []
+    assert clips.counts().clips == {"written": 0, "failed": 3, "removed": 0}
+    assert len([one for one in caplog.records if "cannot be written" in one.message]) <= 3
+    clips.close(True)
+
+
+def test_a_folder_that_cannot_be_made_costs_clips_and_nothing_else(tmp_path: Path) -> None:
+    clock = FakeClock()
+    (tmp_path / "file").write_text("in the way")
+    clips = make(tmp_path / "file" / "clips", clock)
+    record = Source(clips, clock).clip()
+    assert record.state == "failed"
+    assert str(tmp_path / "file") in record.reason
+    clips.close(True)
+
+
+def test_a_time_that_jumps_and_a_stream_that_is_changed_end_a_clip(tmp_path: Path) -> None:
+    clock = FakeClock()
+    clips = make(tmp_path / "clips", clock)
+    source = Source(clips, clock)
+    clips.configure("door", ClipSettings(pre_s=1, post_s=5))
+    source.send(3)
+    jumped = source.event()
+    source.send(1, jump_ns=3600 * SECOND)
+    until(lambda: jumped.state == "ready")
+    assert jumped.reason == "the camera's own time jumped"
+    source.send(3, jump_ns=3600 * SECOND)
+    changed = source.event()
+    source.send(1, jump_ns=3600 * SECOND)
+    clips.forget("door")
+    until(lambda: changed.state == "ready")
+    assert "stopped" in changed.reason
+    drops = clips.counts().drops
+    assert (drops["time_jumped"], drops["stopped"]) == (1, 1)
+    clips.close(True)
+
+
+_KILLED = """
+import os, signal, sys
+from collections.abc import Callable
+from pathlib import Path
+from vision_infer.core.geometry import Size
+from vision_infer.core.packet import EncodedPacket, VideoFormat
+from vision_infer.sink.clip_file import ClipFile
+data, folder = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
+at, file = 0, None
+for number in range(30):
+    size = int.from_bytes(data[at : at + 4], "big")
+    packet = EncodedPacket(memoryview(data[at + 4 : at + 4 + size]), number * 66_000_000, number % 15 == 0, 0)
+    file = file or ClipFile(folder / "killed.mp4", VideoFormat("h264", b"", Size(320, 180)), packet)
+    file.add(packet)
+    at += 4 + size
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_leaves_nothing_half_under_a_clips_name(tmp_path: Path) -> None:
+    clock, folder = FakeClock(), tmp_path / "clips"
+    before = make(folder, clock)
+    record = Source(before, clock).clip()
+    before.close(True)
+    whole = files(folder)
+    ended = subprocess.run([sys.executable, "-c", _KILLED, str(VIDEO.file()), str(folder)], cwd=ROOT, check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert ".killed.mp4.partial" in files(folder)
+    assert "killed.mp4" not in files(folder)
+    (folder / "orphan.json").write_text("{}")
+    (folder / "strange.mp4").write_bytes(b"not ours, and no events beside it")
+    clips = make(folder, clock)
+    assert files(folder) == sorted([*whole, "strange.mp4"])
+    assert [one.id for one in clips.events.last(None, 0, 1 << 63, 10)] == [record.id]
+    clips.close(True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"events": [1]}', '{"events": [{"event": {}}], "reason": ""}', "\0"])
+def test_what_stands_beside_a_clip_may_be_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"clip")
+    (tmp_path / "a.json").write_text(text)
+    folder = ClipFolder(tmp_path, 10**9, 1e4, 0)
+    assert folder.read() == []
+    assert folder.count == 1
+
+
+def test_the_log_of_events_is_bounded() -> None:
+    log = EventLog(3)
+    for number in range(5):
+        log.add(EventRecord(f"{number:016x}", "a" if number % 2 else "b", number, {}))
+    assert [record.at_wall_ns for record in log.last(None, 0, 10, 10)] == [2, 3, 4]
+    assert [record.at_wall_ns for record in log.last("b", 0, 10, 1)] == [4]
+    assert [record.at_wall_ns for record in log.last(None, 3, 4, 10)] == [3]
+    assert log.get(f"{0:016x}") is None
+
+
+def test_an_id_is_the_same_wherever_an_event_is_told_and_another_for_each() -> None:
+    event = SceneEvent("enter", "yard", 1, 0, "person")
+    names = {
+        with_id(one, stream, moment).id
+        for one in (event, replace(event, track_id=2), replace(event, place="gate"), replace(event, kind="leave"))
+        for stream in ("a", "b")
+        for moment in (0, 1)
+    }
+    assert len(names) == 16
+    assert with_id(event, "a", 0).to_dict()["id"] == with_id(event, "a", 0).id
+    assert "id" not in event.to_dict()
+
+
+def told_by(state: str, **more: object) -> tuple[FakeBackend, str]:
+    backend, name = FakeBackend(), "00112233445566ff"
+    event = {"id": name, "kind": "enter", "place": "yard", "track_id": 3, "class_id": 0, "label": "person"}
+    backend.clips.events.add(EventRecord(name, "door", 1_700_000_000 * SECOND, event, state, **more))  # type: ignore[arg-type]
+    return backend, name
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "kind", "says"),
+    [
+        ("none", 404, "not-found", "no clip is wanted"),
+        ("recording", 409, "conflict", "being written"),
+        ("missing", 404, "not-found", "there is no clip"),
+        ("failed", 404, "not-found", "could not be written"),
+        ("removed", 404, "not-found", "is gone"),
+        ("ready", 404, "not-found", "is gone"),  # somebody has deleted the file
+    ],
+)
+def test_why_there_is_no_clip_is_told(state: str, status: int, kind: str, says: str) -> None:
+    backend, name = told_by(state, clip=Path("/nonexistent/clip.mp4"))
+    answer = Api(backend).get(f"/api/v1/events/{name}/clip.mp4")
+    document = problem(answer, status, kind)
+    assert says in document["detail"]
+    assert document["clip"] == ("removed" if state == "ready" else state)
+    assert ("Retry-After" in answer.headers) == (state == "recording")
+
+
+def test_an_unknown_event_and_no_id() -> None:
+    problem(Api().get("/api/v1/events/00112233445566ff/clip.mp4"), 404, "not-found")
+    problem(Api().get("/api/v1/events/../clip.mp4"), 404, "not-found")
+    problem(Api().get("/api/v1/events/XYZ/clip.mp4"), 422, "invalid")
+
+
+def test_who_may_look_may_watch_clips_and_nobody_else(tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(bytes(range(256)) * 4)
+    backend, name = told_by("ready", clip=clip, seconds=2.0, bytes=1024, from_wall_ns=1_699_999_999 * SECOND)
+    api = Api(backend, TOKENS)
+    path = f"/api/v1/events/{name}/clip.mp4"
+    problem(api.get(path), 401, "unauthorized")
+    for token in (ADMIN, VIEW):
+        answer = api.get(path, token=token)
+        assert (answer.status_code, answer.content) == (200, clip.read_bytes())
+        assert answer.headers["content-type"] == "video/mp4"
+    head = api.ask("HEAD", path, token=VIEW)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "1024")
+    part = api.get(path, token=VIEW, headers={"Range": "bytes=1000-"})
+    assert (part.status_code, part.content, part.headers["content-range"]) == (
+        206,
+        clip.read_bytes()[1000:],
+        "bytes 1000-1023/1024",
+    )
+    assert api.get(path, token=VIEW, headers={"Range": "bytes=5000-"}).status_code == 416
+
+
+def test_events_are_listed_with_their_clips() -> None:
+    backend, name = told_by("ready", clip=Path("/nonexistent"), seconds=2.0, bytes=1024, from_wall_ns=1_699_999_999 * SECOND)
+    api = Api(backend)
+    listed = api.get("/api/v1/events?type=scene").json()
+    assert listed == [
+        {
+            "type": "scene",
+            "id": name,
+            "stream": "door",
+            "at": "2023-11-14T22:13:20.000Z",
+            "kind": "enter",
+            "place": "yard",
+            "track_id": 3,
+            "class_id": 0,
+            "label": "person",
+            "seconds": None,
+            "direction": None,
+            "counts": None,
+            "clip": {
+                "state": "ready",
+                "reason": "",
+                "url": f"/api/v1/events/{name}/clip.mp4",
+                "from": "2023-11-14T22:13:19.000Z",
+                "seconds": 2.0,
+                "bytes": 1024,
+            },
+        }
+    ]
+    for query, count in (
+        ("stream=door", 1),
+        ("stream=gate", 0),
+        ("from=2023-11-14T22:13:20Z", 1),
+        ("from=2023-11-14T22:13:21Z", 0),
+        ("to=2023-11-14T22:13:20Z", 0),
+        ("limit=1", 1),
+    ):
+        assert len(api.get(f"/api/v1/events?type=scene&{query}").json()) == count, query
+    problem(api.get("/api/v1/events?type=scene&limit=0"), 422, "invalid")
+    problem(api.get("/api/v1/events?type=other"), 422, "invalid")
+
+
+def test_settings_that_name_no_zone_are_refused() -> None:
+    yard = ZoneSettings(polygon=((0, 0), (9, 0), (9, 9)))
+    StreamSettings(detect="rtsp://10.0.0.5/x", zones={"yard": yard}, clips=ClipSettings(events=("yard",)))
+    with pytest.raises(ValueError, match="no zone and no line gate"):
+        StreamSettings(detect="rtsp://10.0.0.5/x", zones={"yard": yard}, clips=ClipSettings(events=("gate",)))
+    with pytest.raises(ValueError, match="max_s"):
+        ClipSettings(pre_s=30, post_s=40, max_s=60)
