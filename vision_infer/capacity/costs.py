@@ -11,6 +11,7 @@ from vision_infer.capacity.simulate import Costs
 
 REST_MS = 0.5
 """for each result, where no stream was run: selection, order, rows"""
+MOST_DELAY_MS = 5.0
 STREAM_MS = 0.3
 """of a stream's thread besides decoding, where no stream was run"""
 
@@ -54,6 +55,8 @@ class Load:
     """how much longer conversion and engine take than by themselves, as a factor"""
     alone: float
     """how much faster a core is while it is the only one that works"""
+    delay_ms: float
+    """from thread to thread, of each result: what an age has besides the steps"""
     assumed: bool
     """no stream was run: these are guesses"""
 
@@ -77,7 +80,7 @@ def engines_of(report: BenchReport, need: Need) -> list[Engine]:
 def load_of(report: BenchReport) -> Load:
     """What running streams adds, from the run with the most to do."""
     if not report.pipeline:
-        return Load(STREAM_MS, REST_MS, 1.0, 1.0, True)
+        return Load(STREAM_MS, REST_MS, 1.0, 1.0, 0.0, True)
     busiest = max(_quiet(report.pipeline, report.machine.cores), key=lambda row: row.cpu_cores)
     asked = report.settings
     size = (asked.width, asked.height)
@@ -92,8 +95,17 @@ def load_of(report: BenchReport) -> Load:
         rest_ms=busiest.rest_ms,
         inference=_within(busiest.inference_ms / by_itself, 0.7, 1.8) if by_itself else 1.0,
         alone=_within(alone, 1.0, 2.0),
+        delay_ms=_delay_ms(first, busiest, _within(alone, 1.0, 2.0), report),
         assumed=False,
     )
+
+
+def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: BenchReport) -> float:
+    """What the age of a single stream's results has besides its steps; 0 where others disturbed it."""
+    if first.streams != 1 or first.other_cores > OTHERS_DISTURB * report.machine.cores or "-cpu-" not in first.engine:
+        return 0.0
+    steps = (busiest.stream_ms + busiest.inference_ms + busiest.rest_ms) / alone
+    return _within(first.age_p50_ms - steps, 0.0, MOST_DELAY_MS)
 
 
 def costs_of(report: BenchReport, need: Need, engine: Engine, load: Load) -> Costs | None:
@@ -119,6 +131,7 @@ def costs_of(report: BenchReport, need: Need, engine: Engine, load: Load) -> Cos
         in_flight=first.in_flight,
         spread=_plausible(first.spread) if first.utilisation > 0.8 or engine.accelerator else (1.0,),
         alone=load.alone,
+        delay_ms=load.delay_ms,
         accelerator=engine.accelerator,
         decoders=1 if on_gpu else 0,
     )

@@ -89,7 +89,10 @@ def _engines(plan: EnginePlan) -> list[_Tried]:
     device = this_device()
     found = [_of_candidate(one, plan, _loss(one, known, device)) for one in possible if plan.only in ("auto", one.engine)]
     on_gpu = [name for name in ON_GPU if plan.gpus and plan.only in ("auto", name)]
-    return found + [_Tried(name, _opener(plan.graph, name, "cuda:0", "auto", plan), plan.graph.name, None) for name in on_gpu]
+    for name in on_gpu:
+        lossless = 0.0 if name.endswith("-fp32") else None
+        found.append(_Tried(name, _opener(plan.graph, name, "cuda:0", "auto", plan), plan.graph.name, lossless))
+    return found
 
 
 def _loss(candidate: Candidate, known: Sequence[Passport], device: DeviceFacts) -> float | None:

@@ -73,8 +73,8 @@ def like(history: Sequence[BenchReport], report: BenchReport) -> list[BenchRepor
 def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
     """What has become slower or faster than in all of some earlier benches, a sentence each.
 
-    CPU time is compared, which other programs disturb least. What lies within the intervals of any of them, or differs from all of
-    them by less than :data:`FLOOR`, is noise: rounds of one bench lie closer together than two benches do.
+    CPU time is compared, which other programs disturb least. What lies within the intervals of any of them, or differs from all
+    of them by less than :data:`FLOOR`, is noise: rounds of one bench lie closer together than two benches do.
 
     Args:
         earlier: as :func:`like` gives them.

@@ -88,11 +88,11 @@ class Need(_Part):
         return min(self.target.fps, self.video.fps)
 
     def says(self) -> str:
-        """In a line: ``12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99 % within 200 ms``."""
+        """In a line: ``12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms``."""
         video = self.video
         cameras = f"{self.cameras} {'camera' if self.cameras == 1 else 'cameras'}"
         sends = f"{video.codec} {video.width}×{video.height} at {video.fps:g} frames/s"
-        return f"{cameras}, {sends}, {self.fps:g} results/s each, 99 % within {self.target.age_ms:g} ms"
+        return f"{cameras}, {sends}, {self.fps:g} results/s each, 99% within {self.target.age_ms:g} ms"
 
 
 def read_need(path: Path) -> Need:

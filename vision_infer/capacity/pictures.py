@@ -79,6 +79,9 @@ def _engines(report: BenchReport) -> Any:
             at = (row.p99_ms, row.fps.median)
             axes.annotate(str(row.batch), at, (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="both", labelsize=8)
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
     return figure

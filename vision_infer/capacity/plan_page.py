@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from vision_infer.capacity.answer import Answer
+from vision_infer.capacity.checked import checked
 from vision_infer.capacity.need import Need
-from vision_infer.capacity.plan import Answer, MachinePlan, Variant
+from vision_infer.capacity.plan import MachinePlan, Variant
 from vision_infer.capacity.published import PublishedBound
 from vision_infer.capacity.report import BenchReport
 
@@ -14,7 +16,7 @@ METHOD = """\
 The number of cameras comes from a simulation of the service's own scheduler (mailboxes, pacing, shares, batches: the same
 code), in which decoding, conversion, engine and results take the CPU time that `vision-infer bench` measured with the cores
 busy. Pictures come by the clock; an age counts from the moment at which the picture was due, and a picture that gave no
-result counts as missing. A device carries a number of cameras if 99 % of the results are within the target, at least 98 % of
+result counts as missing. A device carries a number of cameras if 99% of the results are within the target, at least 98% of
 the results that are wanted come, and the margin stays free on the processor, on an accelerator, and in memory."""
 
 
@@ -45,7 +47,14 @@ def plan_page(
             parts += [f"## What binds on {plan.machine.name}\n", plan.best.why + "\n", _use(need, plan.best), _memory(plan.best)]
             parts += ["### Engines\n", _engines(plan)]
     parts += ["## What if\n", _what_if(need, first), _pictures(pictures[1:])]
-    parts += ["## The seven steps\n", _steps(need, first), "## How it was reckoned\n", METHOD + "\n", _sources(machines)]
+    parts += [
+        "## The seven steps\n",
+        _steps(need, first),
+        "## How it was reckoned\n",
+        METHOD + "\n",
+        _sources(machines),
+        _checked(machines),
+    ]
     return "\n".join(part for part in parts if part)
 
 
@@ -63,7 +72,7 @@ def _answer(need: Need, machines: Sequence[MachinePlan]) -> str:
     does += f" at batch {answer.batch}." if answer.batch > 1 else "."
     found = answer.outcome
     on = f"{answer.each} cameras on {'it' if one else 'the fullest of them'}"
-    ages = f"{found.age_p50_ms:.0f} ms (half of them), {found.age_p95_ms:.0f} ms (95 %), {found.age_p99_ms:.0f} ms (99 %)"
+    ages = f"{found.age_p50_ms:.0f} ms (half of them), {found.age_p95_ms:.0f} ms (95%), {found.age_p99_ms:.0f} ms (99%)"
     does += f" With {on}, results come within {ages}; what is used up first is {answer.binding}."
     if answer.money is not None:
         money = answer.money
@@ -219,7 +228,7 @@ def _steps(need: Need, plan: MachinePlan) -> str:
     rows = [
         ("1 task", need.task, ""),
         ("2 network and size", need.model, f"{need.model}{size}"),
-        ("3 targets", f"{need.fps:g} results/s each, 99 % within {need.target.age_ms:g} ms", ""),
+        ("3 targets", f"{need.fps:g} results/s each, 99% within {need.target.age_ms:g} ms", ""),
         ("4 precision", f"{need.precision}, at most {need.loss_points:g} points lost", taken.rpartition("-")[2]),
         ("5 runtime", need.runtime, taken.rsplit("-", 2)[0]),
         ("6 margin", f"{need.margin:.0%} of processor, accelerator and memory stay free", ""),
@@ -244,6 +253,31 @@ def _sources(machines: Iterable[MachinePlan]) -> str:
         lines.append(f"- {plan.machine.name}: {_told(plan.machine.report)}")
         lines += [f"    - {note}" for note in plan.notes]
     return "\n".join(lines) + "\n"
+
+
+def _checked(machines: Iterable[MachinePlan]) -> str:
+    """The simulation against the runs of the bench."""
+    parts = []
+    for plan in machines:
+        rows = []
+        for row, found in checked(plan.machine.report):
+            ages = f"{found.age_p50_ms:.0f} / {found.age_p95_ms:.0f} ms", f"{row.age_p50_ms:.0f} / {row.age_p95_ms:.0f} ms"
+            rows.append(
+                (str(row.streams), f"{found.results_per_s:.1f}", f"{row.results_per_s:.1f}", *ages, f"{row.other_cores:.1f}")
+            )
+        if rows:
+            asked = plan.machine.report.settings
+            video = f"{asked.codec} {asked.width}×{asked.height} at {asked.source_fps:g} frames/s, {asked.fps:g} results/s each"
+            head = (
+                "streams",
+                "results/s, simulated",
+                "measured",
+                "age p50 / p95, simulated",
+                "measured",
+                "cores that others used",
+            )
+            parts.append(f"The simulation against the bench's own runs on {plan.machine.name} ({video}):\n\n{_table(head, rows)}")
+    return "\n".join(parts)
 
 
 def _told(report: BenchReport) -> str:

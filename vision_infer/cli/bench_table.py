@@ -28,7 +28,7 @@ def print_bench(report: BenchReport, console: Console | None = None) -> None:
 def verdict(report: BenchReport) -> str:
     """What the machine carries, in a sentence."""
     asked = report.settings
-    target = f"with 99 % of the results within {asked.target_ms:g} ms"
+    target = f"with 99% of the results within {asked.target_ms:g} ms"
     what = f"{asked.codec} {asked.width}x{asked.height}, {asked.fps:g} results/s each, {target}"
     most = report.carries
     if most is None:
@@ -54,7 +54,7 @@ def _table(*headings: str) -> Table:
 
 
 def _stages(report: BenchReport) -> Table:
-    table = _table("stage (95 % interval)", "CPU ms a frame", "frames/s, all cores")
+    table = _table("stage (95% interval)", "CPU ms a frame", "frames/s, all cores")
     for row in report.decode:
         name = f"decode {row.codec} {row.width}x{row.height}, {row.mbit_s:g} Mbit/s, {row.where}"
         table.add_row(name, _shown(row.cpu_ms), _shown(row.fps, 0))

@@ -16,8 +16,9 @@ from vision_infer.cli import options
 from vision_infer.cli.bench import History, parse_size
 
 if TYPE_CHECKING:
+    from vision_infer.capacity.answer import Measured
     from vision_infer.capacity.need import Need
-    from vision_infer.capacity.plan import MachinePlan, Measured
+    from vision_infer.capacity.plan import MachinePlan
     from vision_infer.capacity.published import PublishedBound
 
 
@@ -132,9 +133,9 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list[Measured]:
+    from vision_infer.capacity.answer import Measured
     from vision_infer.capacity.history import read_history
     from vision_infer.capacity.need import THIS_MACHINE
-    from vision_infer.capacity.plan import Measured
     from vision_infer.capacity.this_machine import this_machine
     from vision_infer.core.errors import UsageError
     from vision_infer.model.catalogue import home_dir

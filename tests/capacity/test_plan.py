@@ -1,0 +1,200 @@
+"""What a need takes, from benches whose figures are known."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+
+import vision_infer.capacity.answer as answer_module
+from tests.capacity.benches import MACHINE, SETTINGS, about, bench, engine_row, run_row
+from vision_infer.capacity.answer import Answer, Measured
+from vision_infer.capacity.costs import engines_of, load_of
+from vision_infer.capacity.devices import Device, Published
+from vision_infer.capacity.need import Need
+from vision_infer.capacity.plan import MachinePlan, plan_machine
+from vision_infer.capacity.plan_page import plan_page
+from vision_infer.capacity.published import bound_of
+from vision_infer.capacity.report import BenchReport
+from vision_infer.core.errors import UsageError
+
+HOME = "this machine"
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These benches have little chance in them: a short simulation says the same."""
+    monkeypatch.setattr(answer_module, "SIM_S", 1.5)
+    monkeypatch.setattr(answer_module, "SIM_SEEDS", 1)
+
+
+GPU = "tensorrt-cuda-fp16"
+
+
+def need(**changed: Any) -> Need:
+    return Need.model_validate({"model": "net", "cameras": 12, **changed})
+
+
+def planned(wanted: Need, report: BenchReport | None = None) -> MachinePlan:
+    return plan_machine(Measured(HOME, report or bench()), wanted)
+
+
+def best(wanted: Need, report: BenchReport | None = None) -> Answer:
+    answer = planned(wanted, report).best
+    assert answer is not None
+    return answer
+
+
+def test_twelve_cameras_take_as_many_machines_as_their_cpu_time_says() -> None:
+    answer = best(need(prices={HOME: 0.1}, detections_per_frame=2))
+    # Of a second of four cores: 15 frames decoded at 4.5 ms, 10 results at 22.5 ms each take 0.29 cores; 85% are to be used.
+    assert answer.most == pytest.approx(0.85 * 4 / 0.2925, abs=1)
+    assert (answer.devices, answer.binding, answer.batch) == (2, "compute", 1)
+    assert answer.each == 6
+    assert answer.outcome.cpu == pytest.approx(6 * 0.2925 / 4, rel=0.05)
+    assert answer.outcome.age_p99_ms < 200
+    assert answer.money is not None
+    assert answer.money.month == pytest.approx(2 * 0.1 * 730)
+    assert answer.money.stream_month == pytest.approx(2 * 0.1 * 730 / 12)
+    assert answer.money.per_1000_frames == pytest.approx(2 * 0.1 / (12 * 10 * 3600) * 1000)
+    assert answer.money.per_1000_detections == pytest.approx(answer.money.per_1000_frames / 2)
+
+
+def test_without_a_price_there_is_no_cost() -> None:
+    assert best(need()).money is None
+    page = plan_page(need(), [planned(need())], [])
+    assert "no price: `--price 'this machine=0.50'`" in page
+    with pytest.raises(ValueError, match="the price of this machine is 0: leave it out"):
+        need(prices={HOME: 0})
+
+
+@pytest.mark.parametrize(("margin", "fewer"), [(0.15, 0), (0.5, 4)])
+def test_the_margin_stays_free(margin: float, fewer: int) -> None:
+    answer = best(need(margin=margin))
+    assert answer.outcome.cpu <= 1 - margin
+    assert answer.most <= 11 - fewer
+
+
+def test_a_target_that_no_number_of_devices_meets_names_the_nearest() -> None:
+    wanted = need(target={"fps": 10, "age_ms": 15})
+    answer = best(wanted)
+    assert (answer.most, answer.devices) == (0, None)
+    assert answer.nearest.startswith("a single camera's results come within 2")
+    page = plan_page(wanted, [planned(wanted)], [])
+    assert "**No device that was measured meets the target.** Nearest on this machine: a single camera's" in page
+
+
+def test_a_network_that_is_too_slow_for_the_rate_names_the_rate_that_is_possible() -> None:
+    slow = bench(engines=(engine_row(ms=900.0, in_flight=1),), pipeline=())
+    answer = best(need(target={"fps": 10, "age_ms": 2000}), slow)
+    assert answer.most == 0
+    assert answer.nearest.startswith("one camera at ")
+    assert "results/s is possible, within " in answer.nearest
+
+
+def test_memory_and_network_bind_where_they_are_used_up_first() -> None:
+    small = MACHINE.model_copy(update={"memory_bytes": 500_000_000})
+    answer = best(need(), bench(machine=small))
+    assert answer.binding == "memory"
+    assert answer.most < 7
+    assert answer.memory.measured
+    answer = best(need(network_mbit_s=20))
+    assert (answer.binding, answer.most) == ("network", 4)
+
+
+def test_decoding_binds_where_it_costs_most() -> None:
+    answer = best(need(target={"fps": 1}, video={"fps": 60}))
+    assert answer.binding == "decode"
+
+
+def test_an_engine_whose_loss_is_unknown_or_too_great_is_not_taken_unless_it_is_asked_for() -> None:
+    report = bench(
+        engines=(
+            engine_row(),
+            engine_row("onnxruntime-cpu-int8", ms=8.0, loss=0.9),
+            engine_row("openvino-cpu-bf16", ms=5.0, loss=None),
+        )
+    )
+    assert best(need(), report).engine == "onnxruntime-cpu-int8"
+    assert best(need(loss_points=0.5), report).engine == "onnxruntime-cpu-fp32"
+    assert best(need(precision="bf16"), report).engine == "openvino-cpu-bf16"
+    assert best(need(runtime="openvino", precision="bf16"), report).engine == "openvino-cpu-bf16"
+    with pytest.raises(UsageError, match=r"no engine of net may be taken .*measured: onnxruntime-cpu-fp32, .*: ask for another"):
+        planned(need(runtime="tensorrt"), report)
+
+
+def test_video_of_another_kind_is_reckoned_or_refused() -> None:
+    other = planned(need(video={"width": 1280, "height": 720}))
+    assert other.best is not None
+    assert other.best.most > best(need()).most
+    assert any("reckoned from the nearest" in note for note in other.notes)
+    with pytest.raises(UsageError, match=r"no hevc video: vision-infer bench --codec hevc"):
+        planned(need(video={"codec": "hevc"}))
+
+
+def test_what_if_tells_what_else_would_do() -> None:
+    report = bench(engines=(engine_row(), engine_row("openvino-cpu-int8", ms=8.0, loss=3.0)))
+    small = bench(settings=SETTINGS.model_copy(update={"model": "tiny"}), engines=(engine_row(ms=4.0),))
+    wanted = need(what_if={"gate_saves": 0.6, "models": ["tiny", "unknown"]})
+    plan = plan_machine(Measured(HOME, report, (report, small)), wanted)
+    assert plan.best is not None
+    found = {one.what: one for one in plan.what_if}
+    assert list(found) == [
+        "5 results/s",
+        "the substream, 640×360",
+        "int8 (openvino-cpu-int8, up to 3 points lost)",
+        "the network tiny",
+        "the network unknown",
+        "a motion gate that saves 60% of the frames",
+    ]
+    assert all(one.answer.most > plan.best.most for one in plan.what_if if one.answer is not None)
+    assert found["the network unknown"].why_not == "no bench of it: vision-infer bench --model unknown"
+
+
+def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
+    rows = tuple(engine_row(GPU, batch, ms, None, 2) for batch, ms in ((1, 4.0), (8, 8.0)))
+    report = bench(engines=rows, pipeline=())
+    wanted = need(precision="fp16", cameras=100, prices={"gpu": 1.0})
+    gpu = plan_machine(Measured("gpu", report), wanted)
+    assert gpu.best is not None
+    assert (gpu.best.batch, gpu.best.costs.accelerator) == (8, True)
+    assert any("a guess" in note for note in gpu.notes)
+    page = plan_page(wanted, [gpu, planned(need())], [])
+    assert "**CPU or GPU:** a processor carries" in page
+    assert "| accelerator: compute, copy included |" in page
+
+
+def test_what_was_published_bounds_and_promises_nothing() -> None:
+    source = {"source": "https://example.org/sheet", "read": datetime.date(2026, 1, 2)}
+    figure = Published.model_validate({"what": "decode", "fps": 900, "codec": "h264", "width": 1920, "height": 1080, **source})
+    device = Device(name="card", kind="gpu", codecs=("h264",), published=(figure,))
+    bound = bound_of(device, need())
+    assert bound.cameras == 60
+    assert bound.says == "published, https://example.org/sheet, read 2026-01-02"
+    assert bound_of(device, need(video={"codec": "hevc"})).says == "it does not decode hevc"
+    assert bound_of(Device(name="other", kind="gpu"), need()).cameras is None
+    page = plan_page(need(), [planned(need())], [bound])
+    assert "| card |  | 60, by decoding alone | published, https://example.org/sheet" in page
+    assert "no forecast" in page
+
+
+def test_running_streams_adds_to_what_was_measured_apart() -> None:
+    load = load_of(bench())
+    assert load.stream_ms == pytest.approx(0.5)
+    assert (load.rest_ms, load.inference, load.alone) == (0.5, 1.0, 1.0)
+    assert load.delay_ms == pytest.approx(27.5 - 27.0)
+    disturbed = bench(pipeline=(run_row(1), run_row(8), run_row(12, other_cores=3.0, inference_ms=90.0)))
+    assert load_of(disturbed) == load, "a run that others disturbed does not count"
+    faster = bench(pipeline=(run_row(1, inference_ms=15.0), run_row(8)))
+    assert load_of(faster).alone == pytest.approx(22 / 15)
+
+
+def test_engines_are_ordered_by_what_a_picture_costs() -> None:
+    report = bench(engines=(engine_row(ms=20.0), engine_row("openvino-cpu-fp32", ms=12.0)))
+    assert [one.name for one in engines_of(report, need())] == ["openvino-cpu-fp32", "onnxruntime-cpu-fp32"]
+
+
+def test_intervals_that_overlap_are_not_apart() -> None:
+    assert not about(10, 0.1).apart(about(11, 0.1))
+    assert about(10, 0.01).apart(about(11, 0.01))
