@@ -86,7 +86,7 @@ def test_a_target_that_no_number_of_devices_meets_names_the_nearest() -> None:
 
 
 def test_a_network_that_is_too_slow_for_the_rate_names_the_rate_that_is_possible() -> None:
-    slow = bench(engines=(engine_row(ms=900.0, in_flight=1),), pipeline=())
+    slow = bench(engines=(engine_row(ms=250.0, in_flight=1),), pipeline=())
     answer = best(need(target={"fps": 10, "age_ms": 2000}), slow)
     assert answer.most == 0
     assert answer.nearest.startswith("one camera at ")
