@@ -13,7 +13,7 @@ import { stateOf } from "/page/views/words.js";
 
 const SHOWN = new Set(["live", "running", "stalled"]);
 const FIRST_FRAME_MS = 5000;
-const RETRY_MS = 15000;
+const RETRY_MS = 5000;
 const LONGEST_RETRY_MS = 120000;
 
 export class Player {
