@@ -1,0 +1,81 @@
+"""What exports cost and how near they are to PyTorch: writes the table of ``docs/export.md``. Random weights, no download.
+
+make export-table
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.inputs import ASSETS
+from benchmarks.machine import describe_machine
+from vision_infer.core.errors import VisionInferError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.engine_key import runtime_version
+from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
+from vision_infer.model.export.families import family_names, read_family
+from vision_infer.model.export.family import Family, Refused
+from vision_infer.model.importing import Proposal
+from vision_infer.precision.export_proof import prove_export
+from vision_infer.precision.import_proof import prove_import, read_pictures
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
+TABLE = re.compile(r"(<!-- export-table -->\n).*?(<!-- end -->)", re.DOTALL)
+PICTURES = ASSETS / "images" / "coco_val_ccby" / "images"
+
+
+def row(name: str, family: Family, folder: Path) -> str:
+    """Export the smallest member; a row of the table."""
+    variant = family.variants[0]
+    pictures = read_pictures(PICTURES) if PICTURES.is_dir() else None
+
+    def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
+        prove_import(proposal, pictures)
+        return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
+
+    shown = f"{family.title} | `{name}/{variant}`"
+    try:
+        made = export_model(ExportRequest(name, name, folder, variant), family, lambda _: None, prove)
+    except VisionInferError as error:
+        return f"| {shown} | – | – | – | – | – | {error.message} |"
+    record = json.loads((made.parent / RECORD_FILE).read_text(encoding="utf-8"))
+    (proof,) = record["proofs"]
+    boxes = f"{proof['boxes_px']:.1g} px, " if "boxes_px" in proof else ""
+    unit = "score" if family.task != "embed" else "element"
+    agrees = f"{proof['agreement_percent']:g} % of {proof['compared']}"
+    size = f"{proof['height']}×{proof['width']}"
+    cells = (shown, f"{record['parameters'] / 1e6:.1f}", size, f"{boxes}{unit} {proof['values']:.0e}", agrees)
+    return f"| {' | '.join(cells)} | {record['opset']} | {record['seconds']:.0f} |"
+
+
+def main() -> None:
+    """Export, and write the table into the page."""
+    machine = describe_machine()
+    lines = [
+        "| family | smallest member | million parameters | input | largest difference | agree | opset | seconds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in family_names():
+            family = read_family(name)
+            if isinstance(family, Refused):
+                lines.append(f"| {family.title} | `{name}` | | | cannot be exported: {family.reason} | | | |")
+            else:
+                lines.append(row(name, family, Path(folder)))
+            print(lines[-1], flush=True)
+    versions = ", ".join(f"{one} {runtime_version(one)}" for one in ("torch", "onnxruntime") if runtime_version(one))
+    told = (
+        f"`make export-table`, {str(machine['date'])[:10]}: {machine['cpu']}, {machine['cores']} processors, load "
+        f"{machine['load_before']} before, {versions}. Random weights, batches of 1, 2 and 5 of photographs."
+    )
+    text, table = PAGE.read_text(encoding="utf-8"), "\n".join(lines)
+    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{told}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""``model export``: the smallest member of each family, built from its configuration with random weights, against PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from tests.media import asset
+from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.geometry import Size
+from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
+from vision_infer.model.export.families import family_names, find_family, read_family
+from vision_infer.model.export.family import Built, Family, Refused
+from vision_infer.model.export.given import given_family
+from vision_infer.model.export.to_onnx import OPSET, to_onnx
+from vision_infer.model.importing import Proposal
+from vision_infer.precision.export_proof import prove_export
+from vision_infer.precision.import_proof import BATCHES, prove_import, read_pictures
+
+torch = pytest.importorskip("torch", reason="torch is not here: install the export extra")
+pytest.importorskip("torchvision", reason="torchvision is not here: install the export extra")
+
+QUICK = {"mobilenetv3": 64, "resnet": 64, "ssdlite": 160}
+"""with the side of their input, pixels; the others take minutes on a busy machine"""
+SIDES = {"clip": 224, "dinov2": 56, "rfdetr": 384, "dfine": 320, "rtdetrv2": 320, "fcos": 160, "retinanet": 160, "ssd": 300}
+REFUSED = {"fasterrcnn"}
+
+
+def exports() -> list[Any]:
+    """Every family that can be exported, those that take long marked."""
+    names = [name for name in family_names() if name not in REFUSED]
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
+
+
+def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
+    """As the command does, on real pictures."""
+    pictures = read_pictures(asset("images/coco_val_ccby/images"))
+    prove_import(proposal, pictures)
+    return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
+
+
+def free_batch(path: Path) -> bool:
+    """Whether inputs and outputs all begin with one and the same symbol."""
+    ports = onnx.load(str(path), load_external_data=False).graph
+    sides = [port.type.tensor_type.shape.dim[0] for port in (*ports.input, *ports.output)]
+    return len({side.dim_param for side in sides}) == 1 and bool(sides[0].dim_param)
+
+
+@pytest.mark.parametrize("name", exports())
+def test_the_smallest_member_of_each_family_is_exported_and_gives_what_pytorch_gives(name: str, tmp_path: Path) -> None:
+    family = read_family(name)
+    assert isinstance(family, Family)
+    side = {**SIDES, **QUICK}.get(name, 64)
+    said: list[str] = []
+    request = ExportRequest(name, "mine", tmp_path, family.variants[0], inputs=(Size(side, side),))
+    path = export_model(request, family, said.append, prove)
+    assert free_batch(path)
+    assert "RANDOM" in said[0]
+    record = json.loads((path.parent / RECORD_FILE).read_text())
+    assert (record["family"], record["opset"], record["trained"]) == (name, OPSET, False)
+    (proof,) = record["proofs"]
+    assert proof["batches"] == list(BATCHES) == [1, 2, 5]
+    assert proof["agreement_percent"] >= 99
+    assert proof["values"] <= 1e-3
+
+
+def test_faster_rcnn_is_known_and_the_reason_is_told() -> None:
+    assert {name for name in family_names() if isinstance(read_family(name), Refused)} == REFUSED
+    with pytest.raises(ModelError, match="Faster R-CNN cannot be exported: its second stage"):
+        find_family("fasterrcnn")
+
+
+def test_a_family_or_variant_that_is_not_there_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'resnet'"):
+        find_family("resnets")
+    with pytest.raises(UsageError, match="has no variant 'tiny': choose one of"):
+        find_family("resnet/tiny")
+
+
+NETS = """
+import torch
+
+class Mean(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 4)
+
+    def forward(self, images):
+        return self.layer(images.mean((2, 3)))
+
+class Fixed(Mean):
+    def forward(self, images):
+        return super().forward(images).reshape(len([0] * int(images.shape[0])), 4)
+
+class Ignores(Mean):
+    def forward(self, images):
+        return self.layer(images.mean((2, 3)).mean(0, keepdim=True))
+
+CARD = {"head": "classify", "input": {"width": 32, "height": 24}, "labels": ["a", "b", "c", "d"]}
+
+def mean(): return Mean(), CARD
+def fixed(): return Fixed(), CARD
+def ignores(): return Ignores(), CARD
+def no_card(): return Mean()
+def broken(): raise RuntimeError("of its own")
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "nets_of_a_test.py").write_text(NETS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "nets_of_a_test", raising=False)
+    return tmp_path / "models"
+
+
+def test_a_network_of_ones_own_is_exported(nets: Path) -> None:
+    name = "nets_of_a_test:mean"
+    path = export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, prove)
+    assert free_batch(path)
+    (proof,) = json.loads((path.parent / RECORD_FILE).read_text())["proofs"]
+    assert (proof["height"], proof["width"], proof["agreement_percent"]) == (24, 32, 100)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        ("fixed", "its batch is fixed at 2 inside of it"),
+        ("ignores", "was exported with a fixed batch: 'logits' is"),
+        ("no_card", "gives Mean"),
+        ("broken", "failed with RuntimeError: of its own"),
+    ],
+)
+def test_what_cannot_be_exported_is_told_in_a_line_and_leaves_nothing(nets: Path, function: str, told: str) -> None:
+    name = f"nets_of_a_test:{function}"
+    with pytest.raises(ModelError) as caught:
+        export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, prove)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not nets.exists() or not list(nets.iterdir())
+
+
+def test_a_graph_that_gives_something_else_than_pytorch_is_refused(nets: Path) -> None:
+    """The exporter is left out: PyTorch goes on with other weights than the graph has."""
+    network, size = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4)), Size(32, 24)
+    built: list[Built] = []
+
+    def build(_: Any) -> Built:
+        built.append(Built(network, ("logits",), {"labels": ["a", "b", "c", "d"]}))
+        return built[0]
+
+    def changed(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
+        with torch.no_grad():
+            network[2].weight.mul_(-1)
+        return prove(proposal, runs)
+
+    family = Family("Changed", "classify", "classify", "torch", ("",), "nobody", build, lambda _: size)
+    with pytest.raises(ModelError, match="the graph does not give what PyTorch gives"):
+        export_model(ExportRequest("changed", "own", nets), family, lambda _: None, changed)
+    assert not nets.exists() or not list(nets.iterdir())
+
+
+def test_the_batch_is_a_symbol_where_dims_by_name_would_fix_it() -> None:
+    """A network that asks for its batch, as DETRs do, keeps it free."""
+
+    class Asks(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, images: Any) -> Any:
+            return (images.mean((2, 3)).unsqueeze(1).expand(images.shape[0], 5, 3).flatten(1),)
+
+    model = to_onnx(Built(Asks().eval(), ("logits",)), Size(16, 16), OPSET, "asks")
+    first, last = (ports[0].type.tensor_type.shape.dim[0].dim_param for ports in (model.graph.input, model.graph.output))
+    assert first == last != ""
