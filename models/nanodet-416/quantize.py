@@ -29,7 +29,7 @@ from vision_infer.precision.quantize import QuantizeRequest, quantize_model
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("model.onnx", "model-256x416.onnx")
 LARGEST = 5_000_000  # bytes, all together; they go into the wheel
-NEEDS = FrameNeeds(calibration=96, search=150, evaluation=250)
+NEEDS = FrameNeeds(calibration=64, search=110, evaluation=250)
 
 
 def name_of(graph: str) -> str:

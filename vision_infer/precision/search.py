@@ -28,11 +28,13 @@ from vision_infer.precision.sensitivity import FRAMES, LayerError, rank_layers
 
 MOST_KEPT = 0.75
 """of all layers: where more would have to stay in FP32, nothing is left to gain"""
+MOST_SENSITIVE = 0.1
+"""of all layers: so many are left out where methods of calibration are compared once more"""
 STEADY = 0.5
 """per cent by which the number of detections may change before a correction is tried: other frames show changes of their own"""
 STEADY_SCORES = 0.02
-"""by which a score may change in the mean, either way: with more, what lies at the threshold comes and goes by chance, and that the
-number of detections is right on the search frames says nothing of others"""
+"""by which a score may change in the mean, either way: with more, what lies at the threshold comes and goes by chance, and that
+the number of detections is right on the search frames says nothing of others"""
 OpenGraph = Callable[[Path], Engine]
 
 
@@ -114,7 +116,6 @@ class Search:
         end_ns = self._clock.monotonic_ns() + round(time_limit_s * 1e9)
         names = quantizable(self._model)
         method = self._best_method(recipe, budget)
-        ranges = find_ranges(self._activations, method)
         if _is_good(self._tried[0], budget):
             return self._found(0, recipe, method, budget, (), len(names), True)
 
@@ -123,12 +124,19 @@ class Search:
                 self._say(f"sensitivity: {done} of {count} layers")
             return self._clock.monotonic_ns() < end_ns
 
-        layers = rank_layers(self._model, ranges, recipe, self._judge.frames.first(FRAMES).pixels, told)
-        best, finished = self._fewest(layers, ranges, recipe, budget, end_ns)
+        pixels = self._judge.frames.first(FRAMES).pixels
+        layers = rank_layers(self._model, find_ranges(self._activations, method), recipe, pixels, told)
+        some = max(1, round(len(layers) * MOST_SENSITIVE))
+        if self._clock.monotonic_ns() >= end_ns:
+            return self._found(0, recipe, method, budget, layers, len(names), False)
+        # The noise of a few layers drowned what the methods make of the others.
+        self._tried.clear()
+        method = self._best_method(replace(recipe, kept=frozenset(one.name for one in layers[:some])), budget, some)
+        best, finished = self._fewest(layers, find_ranges(self._activations, method), recipe, budget, end_ns, some)
         return self._found(best, recipe, method, budget, layers, len(names), finished)
 
-    def _best_method(self, recipe: Int8Recipe, budget: float) -> Method:
-        """The method of calibration that keeps nearest to FP32, by the interval's upper end, when all is quantized."""
+    def _best_method(self, recipe: Int8Recipe, budget: float, count: int = 0) -> Method:
+        """The method of calibration that keeps nearest to FP32, with so many layers in FP32."""
         best: tuple[float, Method] | None = None
         for method in METHODS:
             try:
@@ -137,10 +145,11 @@ class Search:
                 self._say(f"calibration {method}: {error.message}")
                 last = error
                 continue
-            self._say(f"calibration {method}: {_told(tried)}")
+            kept = f", {count} layers in FP32" if count else ""
+            self._say(f"calibration {method}{kept}: {_told(tried)}")
             if best is None or tried.distance(budget) < best[0]:
                 best = (tried.distance(budget), method)
-                self._tried[0] = tried
+                self._tried[count] = tried
         if best is None:
             raise last
         return best[1]
@@ -152,11 +161,12 @@ class Search:
         recipe: Int8Recipe,
         budget: float,
         end_ns: int,
+        tried: int,
     ) -> tuple[int, bool]:
-        """How many of the first layers have to be kept, and whether the time was enough to know."""
+        """How many of the first layers have to be kept, and whether the time was enough to know; one number was tried already."""
         most = int(len(layers) * MOST_KEPT)
-        failed, step = 0, 1
-        good: int | None = None
+        good = tried if _is_good(self._tried[tried], budget) else None
+        failed, step = (0 if good is not None else tried), tried
         while good is None or good - failed > 1:
             if self._clock.monotonic_ns() >= end_ns:
                 return self._best_tried(budget), False
