@@ -6,7 +6,7 @@ folder="${1:-$(dirname "$0")/secrets}"
 umask 077
 mkdir -p "$folder"
 chmod 0700 "$folder"
-for name in admin_token view_token camera_publish_password camera_read_password; do
+for name in admin_token view_token camera_publish_password camera_read_password grafana_password; do
     file="$folder/$name"
     if [ -e "$file" ]; then
         echo "$file: kept"

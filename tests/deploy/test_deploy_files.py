@@ -21,7 +21,7 @@ DEPLOY = ROOT / "deploy"
 PROFILES = ["", "camera", "gpu", "camera,gpu"]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-SECRETS = ["admin_token", "camera_publish_password", "camera_read_password", "view_token"]
+SECRETS = ["admin_token", "camera_publish_password", "camera_read_password", "grafana_password", "view_token"]
 
 
 def output_of(command: list[str], **environ: str) -> tuple[int, str, str]:
@@ -41,7 +41,12 @@ def test_compose_takes_its_file(profiles: str) -> None:
 
 def test_profiles_are_those_that_are_checked() -> None:
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == {"camera", "gpu"}
-    assert [name for name, service in SERVICES.items() if "profiles" not in service] == ["vision-infer", "mediamtx", "prometheus"]
+    assert [name for name, service in SERVICES.items() if "profiles" not in service] == [
+        "vision-infer",
+        "mediamtx",
+        "prometheus",
+        "grafana",
+    ]
 
 
 @pytest.mark.parametrize("name", SERVICES)
