@@ -13,6 +13,7 @@ from vision_infer.engine import device as module
 from vision_infer.engine.device import (
     available_cpus,
     cpu_facts,
+    device_of,
     load_onnxruntime,
     load_openvino,
     missing_runtime,
@@ -58,6 +59,14 @@ def test_the_quota_of_the_control_group(tmp_path: Path, sixteen: None, content: 
     cgroup = tmp_path / "cpu.max"
     cgroup.write_text(content)
     assert available_cpus(cgroup) == cpus
+
+
+def test_of_several_gpus_each_engine_takes_the_next() -> None:
+    assert [device_of("cuda:0, cuda:1", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [device_of(one, 5) for one in ("auto", "cpu", "cuda:3")] == ["auto", "cpu", "cuda:3"]
+    for wrong in ("cpu,cuda:0", "auto,cuda:0", "cuda:0,", "cuda:0,gpu"):
+        with pytest.raises(UsageError):
+            device_of(wrong, 0)
 
 
 def test_no_control_group(tmp_path: Path, sixteen: None) -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.pipeline.fakes import LONG_S
 from tests.pipeline.live_fakes import Camera, until
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
+from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline import supervisor
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service import lanes
@@ -28,6 +31,22 @@ def better(engines: Engines) -> CountedEngine:
     engine = CountedEngine("one", engines)
     engine.name = "better-cpu-fp32"
     return engine
+
+
+def test_of_several_gpus_each_lane_takes_the_next(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def noted(path: Path, request: EngineRequest, say: Any) -> tuple[CountedEngine, None]:
+        asked.append((path.name, request.device))
+        return engines.open(path, request, say), None
+
+    monkeypatch.setattr(lanes, "open_quickly", noted)
+    cameras = [Camera(0), Camera(1), Camera(2)]
+    streams = {camera.name: wanted(camera, model=model) for camera, model in zip(cameras, ("one", "two", "one"), strict=True)}
+    with Site(*cameras, of=settings(streams, device="cuda:0,cuda:1")) as site:
+        for camera in cameras:
+            site.give(camera)
+    assert asked == [("one", "cuda:0"), ("two", "cuda:1")]
 
 
 class Held:

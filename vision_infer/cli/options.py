@@ -65,7 +65,9 @@ Engine = Annotated[str, typer.Option(metavar="auto|NAME", help="Engine, such as 
 EngineDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where engines are kept. Default: $VISION_INFER_HOME/engines.")
 ]
-Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", help="Where to run.")]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda:N", help="Where to run; of several GPUs, cuda:0,cuda:1, each engine takes the next.")
+]
 Workers = Annotated[int | None, typer.Option(min=1, max=256, help="Batches in flight. Default: CPUs / threads; 2 on a GPU.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=256, help="CPU threads of each batch. Default: 1, which is best for throughput.")

@@ -346,7 +346,11 @@ class ServeSettings(_Settings):
         default="auto", min_length=1, description="name of an engine, such as onnxruntime-cpu-fp32; auto: the best"
     )
     engine_dir: Path | None = Field(default=None, description="where engines are kept; null: $VISION_INFER_HOME/engines")
-    device: str = Field(default="auto", min_length=1, description="cpu, cuda:0 …; auto: the best")
+    device: str = Field(
+        default="auto",
+        min_length=1,
+        description="cpu, cuda:0 …; of several GPUs, cuda:0,cuda:1, each engine takes the next; auto: the best",
+    )
     workers: int | None = Field(default=None, ge=1, le=256, description="batches in flight; null: as the machine has cores")
     threads: int | None = Field(
         default=None, ge=1, le=256, description="CPU threads of each batch; null: as the machine has cores"

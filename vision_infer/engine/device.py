@@ -55,6 +55,23 @@ def parse_device(device: str) -> tuple[str, int]:
     return "cuda", int(match[1] or 0)
 
 
+def device_of(devices: str, number: int) -> str:
+    """Where an engine goes: several GPUs, such as ``cuda:0,cuda:1``, take turns.
+
+    Args:
+        devices: as the user wrote them.
+        number: how many engines are there already.
+
+    Raises:
+        UsageError: one of several is no GPU.
+    """
+    named = [one.strip() for one in devices.split(",")]
+    for one in named if len(named) > 1 else ():
+        if parse_device(one)[0] != "cuda":
+            raise UsageError(f"device {devices!r}: engines take turns on GPUs only", "write cuda:0,cuda:1, or one device")
+    return named[number % len(named)]
+
+
 def load_onnxruntime() -> Any:
     """The module ``onnxruntime``, told first to send nothing about its use anywhere: since 1.29 it does on Linux, unless told.
 

@@ -226,7 +226,7 @@ class Pipeline:
             lanes = [lane]
             if settings.then is not None:
                 path = resolve_model(settings.then, settings.model_dir)
-                second = engines.enter_context(open_engine(path, second_request(settings)))
+                second = engines.enter_context(open_engine(path, second_request(settings, 1)))
                 lanes.append(make_second_lane(second, settings))
             channel = ResultChannel()
             supervisor = make_supervisor(lanes, len(found.specs), [channel], self._hook)

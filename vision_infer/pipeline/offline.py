@@ -17,7 +17,7 @@ from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import ModelError, StreamError, VisionInferError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.cache import engine_dir
-from vision_infer.engine.device import available_cpus
+from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.model.catalogue import model_inputs, resolve_model
@@ -68,12 +68,15 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     with ExitStack() as engines:
         opening = LaneOpening(engines, reasons.append, tuple(spec.paths[0] for spec in job.specs if spec.kind == "video"))
         lanes = [
-            opening.lane(path, engine_request(settings), partial(make_lane, settings=settings, size=size if number else None))
+            opening.lane(
+                path, engine_request(settings, number), partial(make_lane, settings=settings, size=size if number else None)
+            )
             for number, (size, path) in enumerate(job.models.items())
         ]
         check_task(job.plan, lanes[0].engine.card, job.then is not None)
         if job.then is not None:
-            lanes.append(opening.lane(job.then, second_request(settings), partial(make_second_lane, settings=settings)))
+            request = second_request(settings, len(lanes))
+            lanes.append(opening.lane(job.then, request, partial(make_second_lane, settings=settings)))
         commands = [
             replace(
                 stream_command(spec, lanes[0], settings, region, job.plan.by_stream[spec.name]),
@@ -156,10 +159,18 @@ def read_options(settings: RunSettings) -> ReadOptions:
     return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes, settings.max_pixels)
 
 
-def engine_request(settings: RunSettings) -> EngineRequest:
-    """The part of the settings that chooses the engine."""
-    folder = engine_dir(settings.engine_dir, os.environ)
-    return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
+def engine_request(settings: RunSettings, number: int = 0) -> EngineRequest:
+    """The part of the settings that chooses an engine.
+
+    Args:
+        settings: of the run.
+        number: how many engines there are before it.
+
+    Raises:
+        UsageError: the devices are not well named.
+    """
+    folder, device = engine_dir(settings.engine_dir, os.environ), device_of(settings.device, number)
+    return EngineRequest(settings.engine, device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
 
 
 def model_graphs(settings: RunSettings) -> dict[Size, Path]:
@@ -191,9 +202,9 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
     return Lane(name, engine, selector, top=settings.top, group="main")
 
 
-def second_request(settings: RunSettings) -> EngineRequest:
+def second_request(settings: RunSettings, number: int = 0) -> EngineRequest:
     """The engine of the second network: large batches, for the crops of a frame come together."""
-    request = engine_request(settings)
+    request = engine_request(settings, number)
     return replace(request, engine="auto", batch=request.batch or SECOND_BATCH)
 
 

@@ -12,7 +12,7 @@ from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError, VisionInferError
 from vision_infer.engine.cache import engine_dir
-from vision_infer.engine.device import available_cpus
+from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.quick import QuickStart
@@ -251,7 +251,8 @@ class Lanes:
     def _request(self, batch: int | None) -> EngineRequest:
         settings = self._settings
         folder = engine_dir(settings.engine_dir, os.environ)
-        return EngineRequest(settings.engine, settings.device, settings.workers, settings.threads, batch, engine_dir=folder)
+        device = device_of(settings.device, len(self._lanes) + sum(map(len, self._others.values())))
+        return EngineRequest(settings.engine, device, settings.workers, settings.threads, batch, engine_dir=folder)
 
     def _load(self, path: Path, request: EngineRequest) -> tuple[Engine, QuickStart | None]:
         try:
