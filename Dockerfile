@@ -18,6 +18,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check --constraint constrai
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY engines engines
+COPY capacity capacity
 COPY vision_infer vision_infer
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir /wheel .
 

@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser test test-all check format docs bench bench-quick bench-live bench-live-quick bench-preview bench-preview-quick soak soak-quick deploy-check quantize-default engine-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
+.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-live bench-live-quick bench-preview bench-preview-quick soak soak-quick deploy-check quantize-default engine-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
 	@echo "make test        install what the tests need, run them"
 	@echo "make cameras     install the RTSP server that the tests watch (a part of make test)"
 	@echo "make browser     install the browser that opens the page (a part of make test)"
+	@echo "make broker      install the broker that the tests publish to (a part of make test)"
 	@echo "make test-all    the same with the slow ones"
 	@echo "make check       lint, strict types, floors, documents"
 	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
@@ -68,10 +69,17 @@ browser:
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; then :; \
 	else echo "Tests of the page are skipped: they need the package chromium"; fi
 
-test: $(VENV)/dev.stamp cameras browser
+# The tests of MQTT publish to a real broker: mosquitto.
+broker:
+	@if command -v mosquitto >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends mosquitto >/dev/null; then :; \
+	else echo "Tests of MQTT are skipped: they need the package mosquitto"; fi
+
+test: $(VENV)/dev.stamp cameras browser broker
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: $(VENV)/dev.stamp cameras browser
+test-all: $(VENV)/dev.stamp cameras browser broker
 	$(BIN)/python -m pytest
 
 check: $(VENV)/dev.stamp
