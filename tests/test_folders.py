@@ -13,7 +13,7 @@ from vision_infer.config.serve_file import load_settings
 MODULES = sorted((ROOT / "vision_infer").rglob("*.py"))
 
 
-@pytest.mark.parametrize("folder", ["models", "engines", "streams", "benchmarks"])
+@pytest.mark.parametrize("folder", ["models", "engines", "capacity", "streams", "benchmarks"])
 def test_the_folders_at_the_root_say_what_they_hold(folder: str) -> None:
     assert (ROOT / folder / "README.md").read_text(encoding="utf-8").startswith("# ")
 

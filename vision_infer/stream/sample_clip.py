@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from fractions import Fraction
@@ -64,7 +65,8 @@ def sample_clip(spec: ClipSpec, folder: Path) -> Path:
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise StreamError(f"no sample of {spec.codec} {spec.size} can be made: {error}", "see 'vision-infer doctor'") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
     return path
 
 

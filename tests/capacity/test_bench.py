@@ -1,0 +1,146 @@
+"""Measuring: with real clips, a real engine and the real pipeline, for a moment only."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.capacity.benches import MACHINE, SETTINGS, bench, run_row
+from tests.media import MEDIA, ROOT
+from vision_infer.capacity import whole
+from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
+from vision_infer.capacity.pictures import draw_bench
+from vision_infer.capacity.report import BenchReport, PipelineRow
+from vision_infer.capacity.this_machine import notes_of, this_machine
+from vision_infer.capacity.whole import Offered, run_streams, search_most
+from vision_infer.cli.bench_table import print_bench, verdict
+from vision_infer.core.errors import StreamError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.null import NullEngine
+from vision_infer.stream.find import open_source
+from vision_infer.stream.sample_clip import SECONDS, ClipSpec, sample_clip
+from vision_infer.stream.source import SourceSpec
+
+GRAPH = ROOT / "models" / "nanodet-416" / "model.onnx"
+SMALL = ClipSpec("h264", Size(320, 180), 10)
+SHORT = replace(QUICK, sizes=(SMALL.size,), batches=(1,), rounds=1, round_s=0.02, stream_s=0.5, settle_s=0.1, deadline_s=20.0)
+ASKED = SETTINGS.model_copy(
+    update={"model": "nanodet-416", "width": 320, "height": 180, "source_fps": 10, "engine": "onnxruntime-cpu-fp32"}
+)
+REQUEST = BenchRequest(GRAPH, ASKED, MEDIA, None, SHORT)
+
+
+def null() -> NullEngine:
+    return NullEngine(read_graph_facts(GRAPH).card, in_flight=2)
+
+
+def test_a_sample_is_such_video_as_was_asked_for_and_is_made_once(tmp_path: Path) -> None:
+    path = sample_clip(SMALL, tmp_path)
+    with open_source(SourceSpec("clip", "video", (str(path),))) as source:
+        frames = [(frame.picture.size, frame.pts_s) for frame in source.frames()]
+        assert source.report.gaps == 0
+        assert source.info.codec == "h264"
+    assert len(frames) == SECONDS * SMALL.fps
+    assert frames[-1][0] == SMALL.size
+    assert frames[-1][1] == pytest.approx(SECONDS - 0.1)
+    assert 0.4 < path.stat().st_size * 8 / SECONDS / SMALL.bit_rate < 2
+    before = path.stat().st_mtime_ns
+    assert sample_clip(SMALL, tmp_path) == path
+    assert path.stat().st_mtime_ns == before
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_sample_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(StreamError, match="no sample of h264 320x180 can be made"):
+        sample_clip(SMALL, tmp_path / "file")
+
+
+def test_every_part_is_measured_and_all_of_it_together(tmp_path: Path) -> None:
+    said: list[str] = []
+    report = run_bench(REQUEST, said.append, threading.Event())
+    assert not report.interrupted
+    assert [(row.codec, row.width, row.where) for row in report.decode] == [("h264", 320, "cpu")]
+    assert report.decode[0].fps.median > 0
+    assert [(row.width, row.input_width) for row in report.convert] == [(320, 416)]
+    (engine,) = report.engines
+    assert (engine.engine, engine.batch, engine.model, engine.loss_points) == ("onnxruntime-cpu-fp32", 1, "nanodet-416", 0.0)
+    assert engine.p99_ms >= engine.p50_ms > 0
+    assert engine.cpu_ms.median > 0
+    assert report.pipeline
+    row = report.pipeline[0]
+    assert (row.streams, row.wanted_per_s) == (1, 10)
+    assert row.age_p99_ms >= row.age_p50_ms > 0
+    assert row.stream_ms > 0
+    assert BenchReport.model_validate_json(report.model_dump_json()) == report
+    assert "decoding: h264 320x180" in said
+    pictures = draw_bench(report, tmp_path)
+    assert [path.read_bytes()[:4] for path in pictures] == [b"\x89PNG"] * 2
+    print_bench(report)
+
+
+@pytest.mark.parametrize("at", ["decoding", "engines", "streams"])
+def test_what_was_measured_until_an_interruption_is_kept(at: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stop = threading.Event()
+
+    def say(line: str) -> None:
+        if line.startswith(at):
+            stop.set()
+
+    report = run_bench(REQUEST, say, stop)
+    assert report.interrupted
+    assert not report.comparable
+    parts = [bool(part) for part in (report.convert, report.engines, report.pipeline)]
+    assert parts == [at != "decoding", at != "decoding", False], "what is being measured is finished"
+    print_bench(report)
+    assert "interrupted: what was measured until then is kept" in capsys.readouterr().out
+
+
+def test_streams_run_open_loop_and_what_is_missing_counts() -> None:
+    clip = sample_clip(SMALL, MEDIA)
+    offered = Offered(clip, source_fps=10, fps=5, target_ms=5000, settle_s=0.2, seconds=1.0)
+    with null() as engine:
+        row = run_streams(engine, 3, offered, threading.Event())
+    assert row is not None
+    assert row.wanted_per_s == 15
+    assert 5 < row.results_per_s < 25
+    assert row.delivered == pytest.approx(min(1.0, row.results_per_s / 15), abs=0.01)
+
+
+def test_the_search_finds_where_it_breaks_and_tries_the_border_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def run(engine: object, streams: int, offered: object, stop: object) -> PipelineRow:
+        tried.append(streams)
+        return run_row(streams, holds=streams < 7 or (streams == 7 and tried.count(7) == 1))
+
+    monkeypatch.setattr(whole, "run_streams", run)
+    offered = Offered(Path("clip"), 10, 10, 200)
+    with null() as engine:
+        rows = search_most(engine, offered, guess=5, most=256, confirm=True, stop=threading.Event())
+        assert tried[:2] == [1, 5]
+        held = {row.streams: row.holds for row in rows}
+        assert held[7] is False, "it held once and broke once"
+        assert bench(pipeline=tuple(rows)).carries == 5
+        assert {row.streams: row.repeats for row in rows}[7] == 3
+        tried.clear()
+        late = search_most(engine, offered, guess=5, most=256, confirm=False, stop=threading.Event(), late=lambda: True)
+    assert [row.streams for row in late] == [1], "where the time is up, one number is tried all the same"
+
+
+def test_the_verdict_tells_what_was_not_tried() -> None:
+    report = bench(pipeline=(run_row(1), run_row(4), run_row(8, holds=False)))
+    assert verdict(report).endswith("within 200 ms (8 broke it, fewer were not tried).")
+    assert verdict(bench(pipeline=(run_row(1, holds=False),))).startswith("It carries no stream of h264 1920x1080")
+    assert verdict(bench(pipeline=())) == "how many streams it carries was not measured"
+
+
+def test_one_core_and_a_limit_are_said() -> None:
+    (one, limit) = notes_of(MACHINE.model_copy(update={"cores": 1, "cpu_limit": 0.5}))
+    assert one.startswith("One core: decoding, conversion and inference take turns")
+    assert limit.startswith("A control group grants 0.5 CPUs' worth of time")
+    assert this_machine().cores >= 1

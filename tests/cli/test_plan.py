@@ -1,0 +1,158 @@
+"""``vision-infer bench`` and ``vision-infer plan``: what a person is told, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import vision_infer.capacity.answer as answer_module
+from tests.capacity.benches import bench
+from vision_infer.capacity import bench as bench_module
+from vision_infer.capacity import pictures
+from vision_infer.capacity.history import add_to_history
+from vision_infer.capacity.report import BenchReport, Machine
+from vision_infer.capacity.this_machine import this_machine as look
+from vision_infer.cli.main import app
+from vision_infer.core.errors import UsageError, VisionInferError
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a user who has benched this machine."""
+    monkeypatch.setenv("VISION_INFER_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(answer_module, "SIM_S", 1.0)
+    monkeypatch.setattr(answer_module, "SIM_SEEDS", 1)
+    add_to_history(tmp_path / "home" / "bench.jsonl", bench(machine=here()))
+    return tmp_path / "home"
+
+
+def here() -> Machine:
+    return look().model_copy(update={"memory_bytes": 16_000_000_000})
+
+
+def call(*words: str) -> str:
+    done = CliRunner().invoke(app, list(words), standalone_mode=False)
+    if isinstance(done.exception, VisionInferError):
+        raise done.exception
+    assert done.exception is None, done.exception
+    return done.stdout
+
+
+PLAN = ("plan", "--model", "net", "--cameras", "12", "--size", "1080p", "--fps", "10", "--target-ms", "200")
+
+
+def test_a_plan_for_a_meeting(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = call(*PLAN, "--price", "this machine=0.10", "--currency", "EUR", "--detections", "3", "--out", str(out))
+    assert "this machine" in said
+    page = (out / "plan.md").read_text(encoding="utf-8")
+    assert page.startswith("# 12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms\n\n**")
+    for heading in ("## Devices", "## What binds on this machine", "## What if", "## The seven steps", "## How it was reckoned"):
+        assert f"\n{heading}\n" in page
+    for picture in ("plan-ages.png", "plan-what-if.png"):
+        assert f"]({picture})" in page
+        assert (out / picture).read_bytes()[:4] == b"\x89PNG"
+    assert "The simulation against the bench's own runs" in page
+    found = json.loads((out / "plan.json").read_text(encoding="utf-8"))
+    best = found["machines"][0]["best"]
+    assert found["need"]["cameras"] == 12
+    assert best["money"]["month"] == pytest.approx(0.1 * best["devices"] * 730)
+    assert json.loads(call(*PLAN, "--json"))["machines"][0]["best"]["most"] == best["most"]
+    assert call(*PLAN).startswith("# 12 cameras"), "without --out it is printed"
+
+
+def test_options_go_before_the_file(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "need.yaml"
+    file.write_text("model: net\ncameras: 3\nvideo: {fps: 25}\ntarget: {fps: 5}\n", encoding="utf-8")
+    found = json.loads(call("plan", str(file), "--cameras", "7", "--json"))["need"]
+    assert (found["cameras"], found["video"]["fps"], found["target"]["fps"]) == (7, 25, 5)
+
+
+def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "edge-box" / "bench.json"
+    file.parent.mkdir()
+    file.write_text(bench().model_dump_json(), encoding="utf-8")
+    found = json.loads(call(*PLAN, "--bench", str(file), "--price", "edge-box=1", "--json"))
+    assert [one["name"] for one in found["machines"]] == ["this machine", "edge-box"]
+    assert found["machines"][1]["best"]["money"]["month"] > 0
+    file.write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is no bench.json of this version: vision-infer bench --out DIR writes one"):
+        call(*PLAN, "--bench", str(file))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--model", "other"),
+            r"no bench of other on this machine yet: vision-infer bench --model other \(with --quick: a minute",
+        ),
+        (("--price", "this machine=0"), "prices: the price of this machine is 0: leave it out where it is not known"),
+        (("--price", "this machine=-1"), "the price of this machine is -1"),
+        (("--price", "cheap"), "--price cheap: is no price: write 'this machine=0.12'"),
+        (("--price", "=3"), "names no device"),
+        (("--size", "huge"), "'huge' is no size of a video: write 1920x1080"),
+        (("--fps", "0"), "target.fps"),
+        (("--margin", "1"), "margin"),
+        (("--gate-saves", "60"), "what_if.gate_saves"),
+        (("--codec", "av1"), "video.codec"),
+        (("--precision", "fp4"), "precision"),
+        (("--runtime", "tensorrt"), "no engine of net may be taken"),
+        (("--devices", "none.yaml"), "none.yaml: cannot be read"),
+        (("--bench", "none.json"), "none.json: cannot be read"),
+    ],
+)
+def test_what_cannot_be_answered_is_a_sentence(home: Path, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call(*PLAN, *words)
+
+
+def test_without_matplotlib_there_are_no_pictures_and_one_line_says_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "find_spec", lambda _: None)
+    done = CliRunner().invoke(app, [*PLAN, "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert "pictures are left out, matplotlib is not installed: pip install 'vision-infer[plot]'" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json", "plan.md"]
+
+
+def benched(report: BenchReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*_: Any) -> BenchReport:
+        return report
+
+    monkeypatch.setattr(bench_module, "run_bench", run)
+
+
+def test_a_bench_is_kept_and_compared_with_the_last(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = bench(machine=here())
+    slower = report.decode[0].model_copy(update={"cpu_ms": report.decode[0].cpu_ms.model_copy(update={"low": 5.9, "high": 6.1})})
+    benched(bench(machine=here(), decode=(slower,)), monkeypatch)
+    done = CliRunner().invoke(app, ["bench", "--quick", "--out", str(tmp_path / "out")], standalone_mode=False)
+    assert "decoding h264 1920x1080 (cpu) has become" in done.stderr
+    assert "decode h264 1920x1080" in done.stdout
+    assert BenchReport.model_validate_json((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    assert len((home / "bench.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_disturbed_bench_is_compared_with_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    benched(bench(machine=here(), other_cores=64.0, notes=("Other programs used 64 cores.",)), monkeypatch)
+    done = CliRunner().invoke(app, ["bench", "--quick"], standalone_mode=False)
+    assert "note: Other programs used 64 cores." in done.stdout
+    assert "since" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--size", "1921x1080"), "'1921x1080' is no size of a video"),
+        (("--codec", "av1"), "--codec av1: no sample of it can be made: use h264 or hevc"),
+        (("--model", "nonsense"), "unknown model 'nonsense'"),
+    ],
+)
+def test_a_bench_that_cannot_be_is_refused(home: Path, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(VisionInferError, match=message):
+        call("bench", "--quick", *words)
