@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.cli.passport_page import notes, page, told
 from vision_infer.cli.plans import (
     Asked,
     TypedOptions,
@@ -42,31 +43,42 @@ def list_command(
 ) -> None:
     """Show the engines that a model can have here, what was measured of them, and which one 'auto' takes."""
     from vision_infer.engine.auto import BUDGET_POINTS
+    from vision_infer.engine.failures import Failures
     from vision_infer.engine.known import known_choice, passports
 
-    path, possible = _possible(model, model_dir)
+    graphs = _graphs(model, model_dir)
     folder = _folder(engine_dir)
-    plans = plan_rows(folder, path)
-    known = passports(possible, folder)
-    choice = known_choice(path, folder, BUDGET_POINTS if budget is None else budget)
-    rows = []
-    for candidate in possible:
-        passport = next((one for one in known if _is_of(one, candidate)), None)
-        chosen = choice is not None and choice.candidate == candidate
-        plain = None if passport is None else _plain(passport)
-        rows.append({"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain})
-        if not json_output:
-            mark = "*" if chosen else " "
-            typer.echo(f"{mark} {candidate.engine:22} {candidate.graph.name:22} {_told(passport)}")
-    if not json_output:
-        for row in plans:
-            typer.echo(plan_line(row))
+    plans = plan_rows(folder, graphs[0][0])
+    allowed = BUDGET_POINTS if budget is None else budget
+    failures = Failures(folder, allowed)
+    rows, reasons = [], {}
+    for path, possible in graphs:
+        known = passports(possible, folder)
+        choice = known_choice(path, folder, allowed)
+        reasons[path.name] = None if choice is None else choice.reason
+        for candidate in possible:
+            passport = next((one for one in known if _is_of(one, candidate)), None)
+            chosen = choice is not None and choice.candidate == candidate
+            plain = None if passport is None else _plain(passport)
+            why_not = notes(passport, failures.reason(candidate))
+            rows.append(
+                {"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain, "notes": why_not}
+            )
+            if not json_output:
+                mark = "*" if chosen else " "
+                typer.echo("; ".join([f"{mark} {candidate.engine:22} {candidate.graph.name:22} {told(passport)}", *why_not]))
     if json_output:
-        _print_json({"engines": rows, "plans": plans, "reason": None if choice is None else choice.reason})
-    elif choice is not None:
-        typer.echo(f"auto takes {choice.reason}")
-    else:
-        typer.echo(f"nothing was measured yet: vision-infer engine build {model}")
+        _print_json({"engines": rows, "plans": plans, "reason": reasons[graphs[0][0].name], "reasons": reasons})
+        return
+    for row in plans:
+        typer.echo(plan_line(row))
+    for name, reason in reasons.items():
+        where = f"{name}: " if len(reasons) > 1 else ""
+        typer.echo(
+            f"{where}nothing was measured yet: vision-infer engine build {model}"
+            if reason is None
+            else f"{where}auto takes {reason}"
+        )
 
 
 @app.command()
@@ -81,9 +93,9 @@ def show(
     from vision_infer.core.errors import EngineError
     from vision_infer.engine.known import passports
 
-    path, possible = _possible(model, model_dir)
+    graphs = _graphs(model, model_dir)
     folder = _folder(engine_dir)
-    known = [*passports(possible, folder), *plan_passports(folder, path)]
+    known = [one for _, possible in graphs for one in passports(possible, folder)] + plan_passports(folder, graphs[0][0])
     found = [one for one in known if engine in (None, one.engine)]
     if not found:
         raise EngineError(f"{model} has no passport for {engine or 'any engine'}", f"vision-infer engine build {model} makes one")
@@ -91,7 +103,7 @@ def show(
         _print_json([_plain(one) for one in found])
         return
     for one in found:
-        typer.echo(_page(one))
+        typer.echo(page(one))
 
 
 @app.command()
@@ -150,7 +162,7 @@ def build(
     for passport in made:
         passports.append(passport)
         if not json_output:
-            typer.echo(f"{passport.engine}: {_told(passport) if plan is None else plan_summary(passport)}")
+            typer.echo(f"{passport.engine}: {told(passport) if plan is None else plan_summary(passport)}")
     if json_output:
         _print_json([_plain(one) for one in passports])
 
@@ -171,18 +183,18 @@ def _build_here(
     from vision_infer.engine.cache import EngineCache
     from vision_infer.engine.recipe import candidate_of
 
-    _, possible = _possible(asked.network, model_dir)
-    if asked.recipe is not None:
-        recipe = asked.recipe
-        wanted = [candidate_of(recipe, tuple(possible))]
-        profile = Profile(batch or recipe.batch, workers or recipe.workers, threads or recipe.threads)
-        allowed = recipe.budget if budget is None else budget
-    else:
-        wanted = _wanted(asked, possible)
-        profile, allowed = Profile(batch or 1, workers, threads or 1), BUDGET_POINTS if budget is None else budget
     cache = EngineCache(folder)
-    for candidate in wanted:
-        yield build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
+    for _, possible in _graphs(asked.network, model_dir):
+        if asked.recipe is not None:
+            recipe = asked.recipe
+            wanted = [candidate_of(recipe, tuple(possible))]
+            profile = Profile(batch or recipe.batch, workers or recipe.workers, threads or recipe.threads)
+            allowed = recipe.budget if budget is None else budget
+        else:
+            wanted = _wanted(asked, possible)
+            profile, allowed = Profile(batch or 1, workers, threads or 1), BUDGET_POINTS if budget is None else budget
+        for candidate in wanted:
+            yield build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
 
 
 @app.command()
@@ -206,11 +218,12 @@ def choose(
     from vision_infer.engine.open import EngineRequest
     from vision_infer.precision.auto import choose_engine
 
-    path, _ = _possible(model, model_dir)
     request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
     allowed = BUDGET_POINTS if budget is None else budget
-    choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say, again=again)
-    typer.echo(f"auto takes {choice.reason}")
+    graphs = _graphs(model, model_dir)
+    for path, _ in graphs:
+        choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say, again=again)
+        typer.echo(f"{path.name}: auto takes {choice.reason}" if len(graphs) > 1 else f"auto takes {choice.reason}")
 
 
 @app.command()
@@ -251,16 +264,17 @@ def _folder(explicit: Path | None) -> Path:
     return engine_dir(explicit, os.environ)
 
 
-def _possible(model: str, model_dir: Path | None) -> tuple[Path, list[Candidate]]:
+def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[Candidate]]]:
+    """The deployment graph of each input size of a model, its own size first, with the engines that it can have here."""
     from vision_infer.engine.candidates import candidates
     from vision_infer.engine.device import missing_runtime
-    from vision_infer.model.catalogue import resolve_model
+    from vision_infer.model.catalogue import model_inputs, resolve_model
 
-    path = resolve_model(model, model_dir)
-    possible = candidates(path)
-    if not possible:
+    paths = [resolve_model(model, model_dir)] if model.endswith(".onnx") else list(model_inputs(model, model_dir).values())
+    found = [(path, candidates(path)) for path in paths]
+    if not all(possible for _, possible in found):
         raise missing_runtime()
-    return path, possible
+    return found
 
 
 def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
@@ -284,67 +298,3 @@ def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
 def _is_of(passport: Passport, candidate: Candidate) -> bool:
     same = (passport.engine, passport.compute) == (candidate.engine, candidate.compute)
     return same and passport.sources.graph == candidate.key().graph_sha256
-
-
-def _notes(passport: Passport | None, failure: str) -> list[str]:
-    """What keeps an engine from being taken here, beside its figures."""
-    from vision_infer.engine.candidates import this_device
-
-    notes = []
-    if passport is not None and not passport.holds_for(passport.sources.graph, this_device()):
-        kind = passport.engine.rpartition("-")[2]
-        notes.append(f"its accuracy has to be measured again: this processor's instructions for {kind} are others")
-    if failure:
-        notes.append(f"left out by a trial: {failure} (engine choose --again tries it again)")
-    return notes
-
-
-def _told(passport: Passport | None) -> str:
-    """What counts of a passport, in a line."""
-    if passport is None:
-        return "not measured"
-    speed, loss = passport.fastest(), passport.loss()
-    parts = []
-    if speed is not None:
-        parts.append(f"{speed.fps:.1f} fps ({speed.workers} × {speed.threads} threads), p95 {speed.p95_ms:.1f} ms")
-        if speed.fp32_ratio is not None:
-            parts.append(f"{speed.fp32_ratio:.2f}× FP32")
-    if loss is not None:
-        parts.append(f"{-loss.value:+.1f} points on {loss.frames} frames".replace("-", "−"))
-        if loss.drift is not None:
-            parts.append(f"{loss.drift.count:+.1f} % detections".replace("-", "−"))
-    elif passport.accuracy:
-        parts.append("accuracy not proven")
-    return ", ".join(parts) or "nothing was measured"
-
-
-def _page(passport: Passport) -> str:
-    card, device = passport.card, passport.device
-    gpu = device.kind == "cuda"
-    lines = [
-        f"{passport.engine} of {card.name}",
-        f"  network    {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no licence'}",
-        f"  graph      sha256 {passport.sources.graph}",
-        f"  runtime    {passport.runtime} {passport.runtime_version}" + ("" if gpu else f", computes in {passport.compute}"),
-        f"  device     {device.name}" + ("" if gpu else f" ({' '.join(device.instructions)}), {device.cores} cores"),
-        f"  precision  {', '.join(f'{group}: {kind}' for group, kind in passport.precision.items()) or 'not told'}",
-    ]
-    for one in passport.accuracy:
-        interval = f"{-one.value:+.2f} points (95 % {-one.high:+.2f} to {-one.low:+.2f})".replace("-", "−")
-        lines.append(f"  accuracy   {interval}, {one.metric}, {one.frames} frames of {one.data}: {one.judged}")
-        if (drift := one.drift) is not None:
-            count = f"{drift.count:+.1f} % detections (95 % {drift.count_low:+.1f} to {drift.count_high:+.1f}) of {drift.objects}"
-            again = f"{drift.found:.1f} % found again, IoU {drift.iou:.3f}"
-            lines.append(f"  at {drift.threshold:<7g} {count}, scores {drift.score:+.3f}, {again}")
-    if not passport.accuracy:
-        lines.append("  accuracy   not measured")
-    lines += [
-        f"  speed      batch {speed.batch}, {speed.workers} × {speed.threads} threads: {speed.fps:.1f} fps "
-        f"(95 % {speed.fps_low:.1f}–{speed.fps_high:.1f}), p50 {speed.p50_ms:.1f} ms, p95 {speed.p95_ms:.1f} ms, "
-        f"{speed.cpu_ms:.1f} ms of CPU a picture, {speed.fp32_ratio or 0:.2f}× FP32"
-        for speed in passport.speed
-    ]
-    if passport.memory_bytes is not None:
-        lines.append(f"  memory     {passport.memory_bytes / 1e6:.0f} MB")
-    lines.append(f"  built      {passport.date:%Y-%m-%d}, in {passport.build_seconds or 0:.2f} s")
-    return "\n".join(lines)
