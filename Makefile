@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-live bench-live-quick bench-preview bench-preview-quick soak soak-quick deploy-check quantize-default engine-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
+.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-live bench-live-quick bench-preview bench-preview-quick soak soak-quick deploy-check quantize-default engine-table export-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -25,6 +25,7 @@ help:
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make quantize-default DATA='VIDEO… FOLDER…'   make the INT8 form of the bundled network again"
 	@echo "make engine-table  build plans of TensorRT-RTX, no GPU is needed, and write the table of docs/engines.md"
+	@echo "make export-table  export the smallest network of each family, and write the table of docs/export.md"
 	@echo "make test-gpu    on a machine with an NVIDIA GPU: the tests that need it; results in benchmarks/results"
 	@echo "make bench-gpu   there too: engines, CUDA graphs, NVDEC and the whole pipeline, measured; results in benchmarks/results"
 	@echo "make clean       remove what was made, the virtual environment too"
@@ -167,6 +168,10 @@ precision-table: $(VENV)/dev.stamp
 # Exports networks with random weights, builds each in three precisions three times, and writes what that took (minutes).
 engine-table: $(VENV)/dev.stamp
 	$(BIN)/python -W ignore -m benchmarks.engine_table
+
+# Exports the smallest member of each family with random weights, proves it, and writes what that took (minutes).
+export-table: $(VENV)/dev.stamp
+	$(BIN)/python -W ignore -m benchmarks.export_table
 
 # With an NVIDIA GPU: an environment of their own, .venv-gpu, with what can be installed; what cannot is said, and left out.
 # Without one: a line that says so, and what was not run.
