@@ -32,15 +32,22 @@ _TOPIC = r"^[^\s/+#$]([^\s+#]*[^\s/+#])?$"
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
+def _has_port(url: str) -> bool:
+    """Whether there is a host, and no port that cannot be."""
+    try:
+        return urlsplit(url).port != 0 and bool(urlsplit(url).hostname)
+    except ValueError:
+        return False
+
+
 def _mqtt_url(url: str) -> str:
-    if not _MQTT_URL.fullmatch(url) or (urlsplit(url).port or 1) > 65_535:
+    if not _MQTT_URL.fullmatch(url) or not _has_port(url):
         raise ValueError("is mqtt://HOST:PORT or, with TLS, mqtts://HOST:PORT; user and password have fields of their own")
     return url
 
 
 def _hook_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+    if not _has_port(url) or urlsplit(url).scheme not in ("http", "https") or urlsplit(url).username is not None:
         raise ValueError("is http://HOST/… or https://HOST/…, without user and password: `token` is for those")
     return url
 

@@ -226,10 +226,11 @@ def holds(result: Result) -> bool:
 
 
 def event_row(result: Result, event: SceneEvent) -> str:
-    """What happened in a scene, as one line of JSON."""
+    """What happened in a scene, as one line of JSON; the event's own id is ``event``, for what is sent has one too."""
     at = {} if result.live is None else {"at": utc(result.live.captured_wall_ns)}
-    row = {"type": "event", "stream": result.stream, "frame": result.frame, **at, **event.to_dict()}
-    return json.dumps(row, ensure_ascii=False)
+    told = event.to_dict()
+    own = {"event": told.pop("id")} if "id" in told else {}
+    return json.dumps({"type": "event", **own, "stream": result.stream, "frame": result.frame, **at, **told}, ensure_ascii=False)
 
 
 def _shown(view: StreamView) -> ShownStream:

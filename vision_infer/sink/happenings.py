@@ -9,7 +9,7 @@ from typing import Any
 ROOM = 16_384
 """rows that are held in memory"""
 _CHANGES = ("state", "lane", "change", "engine", "step", "before", "reason")
-_TEXTS = ("type", "stream", "kind", "place", "label", "direction", *_CHANGES)
+_TEXTS = ("type", "event", "stream", "kind", "place", "label", "direction", *_CHANGES)
 
 
 class Happenings:
@@ -46,7 +46,7 @@ class Happenings:
         schema = pa.schema(
             [
                 pa.field("at", pa.timestamp("ms", "UTC")),
-                *(pa.field(name, pa.string() if name == "reason" else text) for name in _TEXTS),
+                *(pa.field(name, pa.string() if name in ("reason", "event") else text) for name in _TEXTS),
                 pa.field("frame", pa.int64()),
                 pa.field("track_id", pa.int32()),
                 pa.field("class_id", pa.int32()),

@@ -1,0 +1,82 @@
+"""Settings of sinks: what is wrong is told with its place, and nothing secret with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vision_infer.config.mistakes import SettingsError
+from vision_infer.config.serve import ServeSettings
+from vision_infer.config.serve_file import load_settings
+
+KEY = "whsec_" + "A" * 32
+
+
+def load(folder: Path, sinks: str, **environ: str) -> ServeSettings:
+    file = folder / "cameras.yaml"
+    file.write_text(f"streams: {{a: {{detect: 'test://'}}}}\nsinks:\n{sinks}", encoding="utf-8")
+    return load_settings(file, [], environ, {})
+
+
+def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("the-password\n", encoding="utf-8")
+    text = """
+  mqtt:
+    house: {url: 'mqtts://broker.lan', username: me, password: 'file:password'}
+  webhook:
+    alarm:
+      url: https://example.net/hook/${KEY}
+      token: ${TOKEN}
+      headers: {X-Api-Key: 'file:password'}
+"""
+    settings = load(tmp_path, text, TOKEN="the-token", KEY="the-key", VISION_INFER_SINKS__WEBHOOK__ALARM__SECRET=KEY)
+    house, alarm = settings.sinks.mqtt["house"], settings.sinks.webhook["alarm"]
+    assert house.password is not None
+    assert house.password.get_secret_value() == "the-password"
+    assert (house.tls, house.host, house.port) == (True, "broker.lan", 8883)
+    assert alarm.token is not None
+    assert alarm.token.get_secret_value() == "the-token"
+    assert alarm.url == "https://example.net/hook/the-key"
+    assert alarm.host == "https://example.net"
+    assert alarm.headers["X-Api-Key"].get_secret_value() == "the-password"
+    assert alarm.secret is not None
+    shown = repr(settings)
+    for secret in ("the-password", "the-token", "the-key", KEY):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("mqtt: {a: {url: 'http://h'}}", "sinks.mqtt.a.url: is mqtt://HOST:PORT"),
+        ("mqtt: {a: {url: 'mqtt://me:the-secret@h'}}", "user and password have fields of their own"),
+        ("mqtt: {a: {url: 'mqtt://h:70000'}}", "is mqtt://HOST:PORT"),
+        ("mqtt: {a: {url: 'mqtt://h', password: the-secret}}", "password: needs a username beside it"),
+        ("mqtt: {a: {url: 'mqtt://h', ca: x.pem}}", "ca: is for mqtts:// only"),
+        ("mqtt: {a: {url: 'mqtt://h', prefix: 'a/#'}}", "sinks.mqtt.a.prefix"),
+        ("mqtt: {a: {url: 'mqtt://h', prefix: 'a/'}}", "sinks.mqtt.a.prefix"),
+        ("mqtt: {a: {url: 'mqtt://h', kinds: []}}", "sinks.mqtt.a.kinds"),
+        ("mqtt: {a: {url: 'mqtt://h', kinds: [pictures]}}", "sinks.mqtt.a.kinds"),
+        ("mqtt: {a: {url: 'mqtt://h', spool_mb: 0}}", "sinks.mqtt.a.spool_mb"),
+        ("webhook: {a: {url: 'ftp://h/the-secret'}}", "is http://HOST/… or https://HOST/…"),
+        ("webhook: {a: {url: 'http://h:99999/the-secret'}}", "is http://HOST/… or https://HOST/…"),
+        ("webhook: {a: {url: 'http://[the-secret/'}}", "is http://HOST/… or https://HOST/…"),
+        ("webhook: {a: {url: 'https://me:the-secret@h/'}}", "without user and password"),
+        ("webhook: {a: {url: 'https://h/', secret: the-secret}}", "is whsec_ and at least 16 bytes in base64"),
+        ("webhook: {a: {url: 'https://h/', headers: {'X: Y': the-secret}}}", "sinks.webhook.a.headers"),
+        ("webhook: {a: {url: 'https://h/', token: 'file:nowhere'}}", "the file nowhere cannot be read"),
+        ("kafka: {}", "sinks.kafka"),
+    ],
+)
+def test_what_is_wrong_is_told(line: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(tmp_path, f"  {line}\n")
+    assert told in str(error.value)
+    assert "the-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "{stream}.parquet"])
+def test_an_archive_is_one_parquet_for_all_streams(name: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"results\.parquet"):
+        load(tmp_path, f"  {{}}\nresults: {{parquet: '{name}'}}\n")
