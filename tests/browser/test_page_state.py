@@ -187,3 +187,50 @@ def test_shapes_stay_in_the_picture(page: Watched) -> None:
 )
 def test_shapes_that_cannot_be_saved(page: Watched, shapes: list[dict[str, Any]], mistake: str) -> None:
     assert mistake in run(page, "shapes", "return m.mistakeIn(given)", shapes)
+
+
+def test_what_becomes_of_frames_is_summed_by_second_and_told_anew_while_it_may_change(page: Watched) -> None:
+    def at(ms: int, fate: str, **more: Any) -> dict[str, Any]:
+        return {"fate": fate, "captured": f"2026-01-01T00:00:{ms // 1000:02}.{ms % 1000:03}Z", **more}
+
+    begin = 1767225600000
+    first = [at(500, "emitted"), at(1200, "paced"), at(1900, "emitted")]
+    again = [
+        at(1200, "paced"),
+        at(1900, "emitted"),
+        at(1950, "superseded"),
+        {"fate": "stale", "captured": None, "at": "2026-01-01T00:00:03Z"},
+    ]
+    told = run(
+        page,
+        "timeline",
+        "const s = new m.Seconds(); s.put(given[0], given[1]); s.put(given[0] + 1100, given[2]);"
+        "const all = m.bars(s.buckets, given[0] + 4500, {ms: 5000, step: 1000});"
+        "return [all.map((one) => one.fates), m.totals(all), all.map((one) => one.at - given[0])]",
+        [begin, first, again],
+    )
+    assert told[0] == [{"emitted": 1}, {"paced": 1, "emitted": 1, "superseded": 1}, {}, {"stale": 1}, {}]
+    assert told[1] == [["emitted", 2], ["paced", 1], ["superseded", 1], ["stale", 1]]
+    assert told[2] == [0, 1000, 2000, 3000, 4000]
+
+
+def test_minutes_become_longer_bars(page: Watched) -> None:
+    minutes = [
+        {"from": f"2026-01-01T00:{minute:02}:00Z", "fates": {"emitted": 10, "failed": minute}, "max_age_ms": 5}
+        for minute in range(24)
+    ]
+    told = run(
+        page,
+        "timeline",
+        "const span = {ms: 24 * 60000, step: 12 * 60000};"
+        "return m.bars(m.minutesOf(given[1]), given[0] + 23.5 * 60000, span).map((one) => one.fates)",
+        [1767225600000, minutes],
+    )
+    assert told == [{"emitted": 120, "failed": 66}, {"emitted": 120, "failed": 210}]
+
+
+@pytest.mark.parametrize(
+    ("fate", "kind"), [("emitted", "good"), ("paced", "wanted"), ("failed", "failed"), ("superseded", "lost"), ("new", "lost")]
+)
+def test_how_grave_a_fate_is(page: Watched, fate: str, kind: str) -> None:
+    assert run(page, "timeline", "return m.kindOf(given)", fate) == kind

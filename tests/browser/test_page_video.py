@@ -18,7 +18,7 @@ from tests.media import Clip, bikes, clip
 from tests.serve_process import ServeProcess
 
 CAMERAS = (
-    ClockMount("/plain", 320, 180, 25, key_interval=25),
+    ClockMount("/plain", 320, 180, 25, key_interval=250),
     ClockMount("/h265", 320, 180, 15, codec="h265"),
     ClockMount("/b-frames", 320, 180, 15, b_frames=2),
     ClockMount("/sizes", 320, 180, 25, then_size=(480, 270), frames_per_size=30),

@@ -22,7 +22,7 @@ class Cost {
     this.fps = h("input", { type: "number", min: 0.1, max: 1000, step: "any", placeholder: "as it is", oninput: () => this.#soon() });
     this.head = h("tr");
     this.rows = h("tbody");
-    this.table = h("table", { hidden: true }, h("thead", null, this.head), this.rows);
+    this.table = h("table.costs", { hidden: true }, h("thead", null, this.head), this.rows);
     this.none = h("p.quiet", { hidden: true }, "No stream runs.");
     this.element = h(
       "section.view",
@@ -62,18 +62,18 @@ class Cost {
 
   #show(answer, fps) {
     const priced = answer.machine_per_hour !== null;
-    const money = (value) => (value === null ? "–" : `${value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 })} ${answer.currency}`);
+    const money = (value) => (value === null ? "–" : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
     say(this.says, answer.says);
     this.meter.value = answer.busy;
     say(this.used, percent(answer.busy));
     say(
       this.note,
       priced
-        ? `The machine is set to ${answer.machine_per_hour} ${answer.currency} an hour; what no stream uses comes to ${money(answer.unused_per_month)} a month.`
+        ? `The machine is set to ${answer.machine_per_hour} ${answer.currency} an hour; what no stream uses comes to ${money(answer.unused_per_month)} ${answer.currency} a month.`
         : "Set cost.machine_per_hour in the file of settings to see prices.",
     );
-    const names = ["Stream", "Results a second", "CPU cores", answer.accelerator === null ? null : "Engine", "Of the machine", priced ? "A month" : null];
-    if (fps !== null) names.push(`At ${fps} a second`, priced ? "A month then" : null);
+    const names = ["Stream", "Results a second", "CPU cores", answer.accelerator === null ? null : "Engine", "Of the machine", priced ? `${answer.currency} a month` : null];
+    if (fps !== null) names.push(`At ${fps} a second`, priced ? `${answer.currency} a month then` : null);
     const told = answer.streams.map((one) => {
       const cells = [
         one.name,
