@@ -3,9 +3,8 @@
     python models/nanodet-416/quantize.py --data VIDEO|FOLDER… [--check]
 
 Where the budget does not hold for one of the two, nothing is written. The second reads its weights from the first and from
-``model.onnx``. The frames are looked at, and none of them is kept: what they
-leave in the file are the ranges of the network's activations. ``--check`` writes nothing and says whether the file and its
-passports belong together.
+``model.onnx``. The frames are looked at, and none of them is kept: what they leave in the file are the ranges of the network's
+activations. ``--check`` writes nothing and says whether the files and their passports belong together.
 """
 
 from __future__ import annotations
@@ -39,28 +38,45 @@ def name_of(graph: str) -> str:
 
 def make(data: list[str]) -> str:
     """Quantize, and put what comes of it beside the FP32 graphs; what it is worth, in words."""
-    told: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        for graph in GRAPHS:
-            request = QuantizeRequest(str(HERE / graph), tuple(data), model_dir=Path(folder), overwrite=True, needs=NEEDS)
-            report = quantize_model(request, lambda line: print(line, file=sys.stderr))
-            told += [f"{graph}, {one.engine}: {words(one)}" for one in report.passports]
-        made = report.path.parent
-        first, *others = (made / name_of(graph) for graph in GRAPHS)
-        there = {first.name: first.read_bytes(), GRAPHS[0]: (HERE / GRAPHS[0]).read_bytes()}
-        for path in others:
-            before = graph_sha256(path)
-            path.write_bytes(share_weights(onnx.load(path), there).SerializeToString(deterministic=True))
-            for passport in made.glob(f"{path.stem}.*.passport.json"):
-                passport.write_text(passport.read_text().replace(before, graph_sha256(path)))
-        size = sum((made / name_of(graph)).stat().st_size for graph in GRAPHS)
-        if size > LARGEST:
-            raise SystemExit(f"quantize: the graphs have {size:,} bytes, more than {LARGEST:,}")
-        for old in HERE.glob("model*.int8.*"):
-            old.unlink()
-        for path in made.glob("model*.int8.*"):
-            shutil.copyfile(path, HERE / path.name)
-    return "\n".join([*told, f"{size:,} bytes"])
+        made = prepare(Path(folder))
+        told = [quantize(graph, data, made) for graph in GRAPHS]
+        return "\n".join([*told, f"{put_in_place(made):,} bytes"])
+
+
+def prepare(folder: Path) -> Path:
+    """A copy of the model to work in, FP32 alone."""
+    made = folder / HERE.name
+    made.mkdir()
+    for name in (*GRAPHS, "model.yaml"):
+        shutil.copyfile(HERE / name, made / name)
+    return made
+
+
+def quantize(graph: str, data: list[str], made: Path) -> str:
+    """Quantize one graph of the copy; what it is worth, in words."""
+    request = QuantizeRequest(str(made / graph), tuple(data), needs=NEEDS)
+    report = quantize_model(request, lambda line: print(line, file=sys.stderr))
+    return "\n".join(f"{graph}, {one.engine}: {words(one)}" for one in report.passports)
+
+
+def put_in_place(made: Path) -> int:
+    """Let the second graph read its weights from the first, and move all into the model's folder; bytes of the graphs."""
+    first, *others = (made / name_of(graph) for graph in GRAPHS)
+    there = {first.name: first.read_bytes(), GRAPHS[0]: (HERE / GRAPHS[0]).read_bytes()}
+    for path in others:
+        before = graph_sha256(path)
+        path.write_bytes(share_weights(onnx.load(path), there).SerializeToString(deterministic=True))
+        for passport in made.glob(f"{path.stem}.*.passport.json"):
+            passport.write_text(passport.read_text().replace(before, graph_sha256(path)))
+    size = sum((made / name_of(graph)).stat().st_size for graph in GRAPHS)
+    if size > LARGEST:
+        raise SystemExit(f"quantize: the graphs have {size:,} bytes, more than {LARGEST:,}")
+    for old in HERE.glob("model*.int8.*"):
+        old.unlink()
+    for path in made.glob("model*.int8.*"):
+        shutil.copyfile(path, HERE / path.name)
+    return size
 
 
 def words(passport: Passport) -> str:

@@ -12,6 +12,7 @@ from tests.cli.conftest import Command
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
 from vision_infer.engine.candidates import candidates
+from vision_infer.engine.failures import Failures
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -53,6 +54,25 @@ def test_list_build_show_and_prune(command: Command, graph: Path, tmp_path: Path
     assert "removed openvino-cpu-fp32 of tiny" in pruned.stdout
 
 
+def test_what_a_trial_left_out_is_told(command: Command, graph: Path, tmp_path: Path) -> None:
+    possible = candidates(graph)
+    failures = Failures(tmp_path / "home" / "engines", 1.0)
+    failures.end(next(one for one in possible if one.engine == "openvino-cpu-fp32"), "it does not load")
+    told = "left out by a trial: it does not load (engine choose --again tries it again)"
+    (line,) = [line for line in command("engine", "list", graph).stdout.splitlines() if "openvino-cpu-fp32" in line]
+    assert line.endswith(f"; {told}")
+    rows = json.loads(command("engine", "list", graph, "--json").stdout)["engines"]
+    assert {row["engine"]: row["notes"] for row in rows if row["notes"]} == {"openvino-cpu-fp32": [told]}
+
+
+def test_every_input_size_is_listed(command: Command) -> None:
+    found = json.loads(command("engine", "list", "nanodet-416", "--json").stdout)
+    assert list(found["reasons"]) == ["model.onnx", "model-256x416.onnx"]
+    assert found["reason"] == found["reasons"]["model.onnx"]
+    graphs = {row["graph"] for row in found["engines"]}
+    assert graphs == {f"{name}{kind}.onnx" for name in ("model", "model-256x416") for kind in ("", ".int8")}
+
+
 def test_choose_is_remembered(command: Command, graph: Path) -> None:
     chosen = command("engine", "choose", graph, "--seconds", "0.2", "--workers", "1")
     assert chosen.returncode == 0, chosen.stderr
@@ -80,8 +100,8 @@ def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> Non
         (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot be made"),
     ],
 )
-def test_mistakes_are_one_line(command: Command, words: list[str], status: int, told: str) -> None:
-    done = command("engine", *words)
+def test_mistakes_are_one_line(in_process: Command, words: list[str], status: int, told: str) -> None:
+    done = in_process("engine", *words)
     assert done.returncode == status
     assert done.stderr.count("\n") == 1
     assert told in done.stderr

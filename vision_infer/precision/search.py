@@ -227,8 +227,16 @@ class Search:
 
 
 def _is_good(tried: _Tried, budget: float) -> bool:
+    """Whether it may go before the frames that judge.
+
+    Of the number of detections the interval's end that is nearest to 0 counts: what few frames do not prove is for those to decide.
+    """
     drift = tried.agreement.drift
-    return not tried.agreement.shortfall(budget) and (drift is None or drift.score_difference <= STEADY_SCORES)
+    if drift is None:
+        return not tried.agreement.shortfall(budget)
+    nearest = sorted((drift.count_low, 0.0, drift.count_high))[1]
+    likely = replace(tried.agreement, drift=drift.model_copy(update={"count": nearest}))
+    return not likely.shortfall(budget) and drift.score_difference <= STEADY_SCORES
 
 
 def _count_change(tried: _Tried) -> float:
@@ -236,4 +244,6 @@ def _count_change(tried: _Tried) -> float:
 
 
 def _told(tried: _Tried) -> str:
-    return tried.agreement.told() + ("" if tried.correction is None else f" (scores corrected: {tried.correction})")
+    drift = tried.agreement.drift
+    scores = "" if drift is None else f", scores ±{drift.score_difference:.3f}"
+    return tried.agreement.told() + scores + ("" if tried.correction is None else f" (scores corrected: {tried.correction})")
