@@ -191,6 +191,22 @@ def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
     assert (host.used, host.things) == (0, 0)
 
 
+def test_onnxruntime_finds_the_context_that_decoders_want(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    cuda = pytest.importorskip("vision_infer.engine.cuda", reason="cuda-bindings is not here")
+
+    def noted(index: int) -> None:
+        made.append(index)
+        raise EngineError("there is no driver")
+
+    monkeypatch.setattr(cuda, "CudaDevice", noted)
+    with pytest.raises(EngineError):
+        open_engine(graph, EngineRequest("onnxruntime", "cuda:7"))
+    with open_engine(graph, EngineRequest("onnxruntime", "cpu")):
+        pass
+    assert made == [7]
+
+
 def test_what_fails_for_another_reason_is_not_covered_up(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> DeviceEngine:
         raise EngineError("the plan cannot be loaded")

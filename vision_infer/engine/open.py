@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -145,6 +146,12 @@ def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | 
 
 
 def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache | None, say: Say) -> Engine:
+    if settings.device == "cuda":
+        with suppress(EngineError):  # without CUDA for Python, or without a GPU, which the runtime itself tells best
+            from vision_infer.engine.cuda import CudaDevice
+
+            # It makes the device's context as FFmpeg's decoder wants it; the runtime's own would keep that out.
+            CudaDevice(settings.device_index)
     if cache is None:
         return OnnxRuntimeEngine(path, settings)
     from vision_infer.engine.compiled import open_onnxruntime
