@@ -229,7 +229,7 @@ class Search:
 def _is_good(tried: _Tried, budget: float) -> bool:
     """Whether it may go before the frames that judge.
 
-    Of the number of detections the interval's end that is nearest to 0 counts: what few frames do not prove is for those to decide.
+    Of the number of detections the interval's end that is nearest to 0 counts: what few frames do not prove is theirs to decide.
     """
     drift = tried.agreement.drift
     if drift is None:
