@@ -28,6 +28,7 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.measure import measure_speed
 from vision_infer.engine.passport import passports_beside
 from vision_infer.precision import proof as proof_module
+from vision_infer.precision import quantize as quantize_module
 from vision_infer.precision import target as target_module
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantize import QuantizeRequest, quantize_model, quantize_sizes
@@ -111,21 +112,37 @@ def test_a_name_of_its_own_is_a_model_of_its_own(request_for: QuantizeRequest, t
     assert listing(tmp_path / "models") == ["tiny", "tiny-small"]
 
 
-def test_each_input_size_is_converted_and_proved(request_for: QuantizeRequest, tmp_path: Path) -> None:
-    folder = tmp_path / "models" / "tiny"
+@pytest.fixture
+def two_sizes(request_for: QuantizeRequest, tmp_path: Path) -> QuantizeRequest:
+    """A model with a second graph, half as wide."""
     small = CARD.model_copy(update={"input": InputSize(width=SIDE // 2, height=SIDE)})
-    onnx.save(tiny_model(card=small), folder / f"model-{SIDE}x{SIDE // 2}.onnx")
+    onnx.save(tiny_model(card=small), tmp_path / "models" / "tiny" / f"model-{SIDE}x{SIDE // 2}.onnx")
+    return request_for
+
+
+def test_each_input_size_is_converted(two_sizes: QuantizeRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[QuantizeRequest] = []
+    monkeypatch.setattr(quantize_module, "quantize_model", lambda request, *_: asked.append(request))
     said: list[str] = []
-    reports = list(quantize_sizes(request_for, said.append))
-    assert [report.path.name for report in reports] == ["model.int8.onnx", f"model-{SIDE}x{SIDE // 2}.int8.onnx"]
-    assert [line for line in said if "wide" in line] == [
-        "model.onnx: 32 wide and 32 high",
-        "model-32x16.onnx: 16 wide and 32 high",
+    folder = tmp_path / "models" / "tiny"
+    list(quantize_sizes(replace(two_sizes, pictures=tmp_path / "seen"), said.append))
+    assert said == ["model.onnx: 32 wide and 32 high", "model-32x16.onnx: 16 wide and 32 high"]
+    assert [(one.model, one.pictures) for one in asked] == [
+        (str(folder / "model.onnx"), tmp_path / "seen"),
+        (str(folder / "model-32x16.onnx"), tmp_path / "seen" / "32x16"),
     ]
+    for alone in (replace(two_sizes, name="other"), replace(two_sizes, model=str(folder / "model-32x16.onnx"))):
+        asked.clear()
+        list(quantize_sizes(alone))
+        assert asked == [alone]
+
+
+@pytest.mark.slow  # two conversions, each like those below
+def test_each_input_size_is_proved(two_sizes: QuantizeRequest) -> None:
+    reports = list(quantize_sizes(two_sizes))
+    assert [report.path.name for report in reports] == ["model.int8.onnx", "model-32x16.int8.onnx"]
     for report in reports:
-        assert [one.card.width for one in passports_beside(report.path)] == [read_graph_facts(report.path).card.input.width] * 2
-    (alone,) = quantize_sizes(replace(request_for, name="other"))
-    assert alone.path == tmp_path / "models" / "other" / "model.onnx"
+        assert {one.card.width for one in passports_beside(report.path)} == {read_graph_facts(report.path).card.input.width}
 
 
 def test_a_loss_beyond_the_budget_is_refused_with_the_gain(request_for: QuantizeRequest, tmp_path: Path) -> None:
