@@ -26,6 +26,8 @@ from vision_infer.engine.graph_facts import GraphFacts
 from vision_infer.engine.known import known_choice, try_here
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.passport import (
+    ARITHMETIC,
+    DeviceFacts,
     MeasuredAccuracy,
     MeasuredSpeed,
     Passport,
@@ -344,14 +346,38 @@ def test_of_passports_and_trials_the_newest_counts(graph: Path, tmp_path: Path) 
     assert choice.reason == "a trial"
 
 
-def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, card: ModelCard, tmp_path: Path) -> None:
+@pytest.fixture
+def int8(graph: Path, card: ModelCard) -> Candidate:
+    """A variant of the graph that quantizes."""
     small = tiny_graph(graph.with_name("model.int8.onnx"), card)
     nodes = [
         helper.make_node("QuantizeLinear", ["share", "scale", "zero"], ["q"]),
         helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]),
     ]
     with_nodes(small, nodes, SCALE)
-    (int8,) = [one for one in candidates(graph) if one.engine == INT8]
+    (found,) = [one for one in candidates(graph) if one.engine == INT8]
+    return found
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: Candidate, tmp_path: Path, alike: bool) -> None:
+    """It counts where INT8 is computed alike: then INT8 is tried without any frames, and else it is left out."""
+    here = set(this_device().instructions)
+    without = tuple(sorted(here - ARITHMETIC["int8"]))
+    vnni = tuple(sorted(here & ARITHMETIC["int8"])) or ("avx_vnni",)
+    has = bool(here & ARITHMETIC["int8"])
+    device = DeviceFacts(name="Another", instructions=(*without, "avx512_fp16", *(vnni if has == alike else ())))
+    write_passport(passport(int8, 2.6, loss(0.4, 0.9), device=device), passport_file(int8.graph, INT8))
+    guess = known_choice(graph, tmp_path / "engines")
+    assert (guess is not None and guess.guessed and guess.candidate == int8) == alike
+    said: list[str] = []
+    try_here(graph, EngineRequest(workers=1, engine_dir=tmp_path / "engines"), seconds=0.05, say=said.append)
+    assert (f"trying {INT8}" in said) == alike
+    assert (unproven(INT8) in said) != alike
+
+
+def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, int8: Candidate, tmp_path: Path) -> None:
+    small = int8.graph
     request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
     for accuracy, name in ((loss(0.4, 0.9), INT8), (loss(0.4, 1.9), ORT)):
         write_passport(passport(int8, 2.6, accuracy), passport_file(small, INT8))
