@@ -1,14 +1,19 @@
-"""The command as a user runs it: in a process of its own."""
+"""The command as a user runs it: in a process of its own; and without one, where only what it says is looked at."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from vision_infer.cli import main as main_module
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,5 +35,36 @@ def command(tmp_path: Path) -> Command:
             stdin=subprocess.DEVNULL,
             check=False,
         )
+
+    return run
+
+
+class _Left(BaseException):
+    """The command has ended with a status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Runs the same without a process of its own, whose start would take longer than what is tested."""
+
+    def leave(status: int) -> NoReturn:
+        raise _Left(status)
+
+    monkeypatch.setattr(main_module, "leave", leave)
+    monkeypatch.setenv("VISION_INFER_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        words = ["vision-infer", *map(str, arguments)]
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with contextlib.chdir(tmp_path), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            monkeypatch.setattr(sys, "argv", words)
+            with pytest.raises(_Left) as left:
+                main_module.main()
+        texts = [stream.buffer.getvalue().decode() for stream in (out, err)]
+        return subprocess.CompletedProcess(words, left.value.status, *texts)
 
     return run

@@ -10,13 +10,13 @@ from tests.cli.test_errors import one_line
 from tests.media import bikes
 
 
-def test_two_runs(command: Command, tmp_path: Path) -> None:
+def test_two_runs(in_process: Command, tmp_path: Path) -> None:
     for name, options in (("a", ()), ("again", ()), ("strict", ("--confidence", "0.5"))):
-        assert command("run", bikes(), "--out", f"{name}.jsonl", "--every", "50", "--quiet", *options).returncode == 0
-    done = command("diff", "a.jsonl", "again.jsonl")
+        assert in_process("run", bikes(), "--out", f"{name}.jsonl", "--every", "50", "--quiet", *options).returncode == 0
+    done = in_process("diff", "a.jsonl", "again.jsonl")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "the same: 5 frames in both, 0 of them differ, 0 only in A, 0 only in B"
-    done = command("diff", "a.jsonl", "strict.jsonl", "--json", "--pictures", "worst", "--video", bikes(), "--top", "2")
+    done = in_process("diff", "a.jsonl", "strict.jsonl", "--json", "--pictures", "worst", "--video", bikes(), "--top", "2")
     assert (done.returncode, done.stderr) == (1, "")
     report = json.loads(done.stdout)
     assert report["same"] is False
@@ -25,21 +25,21 @@ def test_two_runs(command: Command, tmp_path: Path) -> None:
     assert sum(one["only_b"] for one in report["classes"].values()) == 0
     assert sorted(report["pictures"]) == sorted(f"worst/{path.name}" for path in (tmp_path / "worst").iterdir())
     assert len(report["pictures"]) == 2
-    done = command("diff", "a.jsonl", "strict.jsonl")
+    done = in_process("diff", "a.jsonl", "strict.jsonl")
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("different: 5 frames in both")
     assert all(len(line) <= 80 or line.startswith("different") for line in done.stdout.splitlines())
 
 
-def test_mistakes(command: Command, tmp_path: Path) -> None:
+def test_mistakes(in_process: Command, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text("\nhello\n")
-    one_line(command("diff", "a.jsonl", "gone.jsonl"), 2, "gone.jsonl", "cannot be read")
-    one_line(command("diff", "a.jsonl", "bad.jsonl"), 2, "bad.jsonl:2", "no row of results")
-    one_line(command("diff", "a.jsonl", "a.jsonl", "--iou", "1.5"), 2, "--iou 1.5")
-    one_line(command("diff", "a.jsonl", "a.jsonl", "--pictures", "out"), 2, "--pictures", "--video")
-    one_line(command("diff", "a.jsonl", "a.jsonl", "--video", "x.mp4"), 2, "--pictures", "--video")
-    one_line(command("diff", "a.jsonl"), 2, "B.jsonl", "--help")
-    done = command("diff", "a.jsonl", "a.jsonl")
+    one_line(in_process("diff", "a.jsonl", "gone.jsonl"), 2, "gone.jsonl", "cannot be read")
+    one_line(in_process("diff", "a.jsonl", "bad.jsonl"), 2, "bad.jsonl:2", "no row of results")
+    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--iou", "1.5"), 2, "--iou 1.5")
+    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--pictures", "out"), 2, "--pictures", "--video")
+    one_line(in_process("diff", "a.jsonl", "a.jsonl", "--video", "x.mp4"), 2, "--pictures", "--video")
+    one_line(in_process("diff", "a.jsonl"), 2, "B.jsonl", "--help")
+    done = in_process("diff", "a.jsonl", "a.jsonl")
     assert done.returncode == 0
     assert done.stdout == "the same: 0 frames in both, 0 of them differ, 0 only in A, 0 only in B\n"

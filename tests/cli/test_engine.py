@@ -23,12 +23,12 @@ def graph(tmp_path: Path, card: ModelCard) -> Path:
     return tiny_graph(tmp_path / "model.onnx", card)
 
 
-def test_list_build_show_and_prune(command: Command, graph: Path, tmp_path: Path) -> None:
-    listed = command("engine", "list", graph)
+def test_list_build_show_and_prune(command: Command, in_process: Command, graph: Path, tmp_path: Path) -> None:
+    listed = in_process("engine", "list", graph)
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.splitlines()[0].split() == ["onnxruntime-cpu-fp32", "model.onnx", "not", "measured"]
     assert "vision-infer engine build" in listed.stdout
-    none = command("engine", "show", graph)
+    none = in_process("engine", "show", graph)
     assert none.returncode == 4
     assert "has no passport for any engine" in none.stderr
 
@@ -36,20 +36,20 @@ def test_list_build_show_and_prune(command: Command, graph: Path, tmp_path: Path
     assert built.returncode == 0, built.stderr
     assert "building openvino-cpu-fp32 of tiny: there is none yet" in built.stderr
     (passport,) = json.loads(built.stdout)
-    jsonschema.validate(passport, json.loads(command("schema", "passport").stdout))
+    jsonschema.validate(passport, json.loads(in_process("schema", "passport").stdout))
     assert passport["speed"][0]["workers"] == 1
     assert len(list((tmp_path / "home" / "engines").glob("*/passport.json"))) == 1
 
-    shown = command("engine", "show", graph, "openvino-cpu-fp32")
+    shown = in_process("engine", "show", graph, "openvino-cpu-fp32")
     assert shown.stdout.startswith("openvino-cpu-fp32 of tiny\n")
     assert "accuracy   not measured" in shown.stdout
-    again = json.loads(command("engine", "list", graph, "--json").stdout)
+    again = json.loads(in_process("engine", "list", graph, "--json").stdout)
     assert [row["engine"] for row in again["engines"]] == [one.engine for one in candidates(graph)]
     assert [row["engine"] for row in again["engines"] if row["passport"]] == ["openvino-cpu-fp32"]
     assert sum(row["auto"] for row in again["engines"]) == 1
     assert again["reason"]
 
-    pruned = command("engine", "prune", "--max-mb", "0")
+    pruned = in_process("engine", "prune", "--max-mb", "0")
     assert pruned.stdout.splitlines()[-1] == "0 engines stay, 0.0 MB"
     assert "removed openvino-cpu-fp32 of tiny" in pruned.stdout
 
@@ -73,12 +73,12 @@ def test_every_input_size_is_listed(command: Command) -> None:
     assert graphs == {f"{name}{kind}.onnx" for name in ("model", "model-256x416") for kind in ("", ".int8")}
 
 
-def test_choose_is_remembered(command: Command, graph: Path) -> None:
+def test_choose_is_remembered(command: Command, in_process: Command, graph: Path) -> None:
     chosen = command("engine", "choose", graph, "--seconds", "0.2", "--workers", "1")
     assert chosen.returncode == 0, chosen.stderr
     assert "trying openvino-cpu-fp32" in chosen.stderr
     assert chosen.stdout.startswith("auto takes o")
-    assert command("engine", "list", graph).stdout.endswith(chosen.stdout)
+    assert in_process("engine", "list", graph).stdout.endswith(chosen.stdout)
 
 
 @pytest.mark.slow  # seconds of timing, as in the test above; recipes have their own in tests/engine

@@ -30,12 +30,12 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
-def test_build_list_show_and_prune(command: Command, model: Path) -> None:
+def test_build_list_show_and_prune(command: Command, in_process: Command, model: Path) -> None:
     built = command("engine", "build", model, *WORDS, "--precision", "int8", "--batch", "3", "--json")
     assert built.returncode == 0, built.stderr
     assert built.stderr == "building tensorrt-rtx-cuda-int8 of smallest-embedder: there is none yet\n"
     (passport,) = json.loads(built.stdout)
-    jsonschema.validate(passport, json.loads(command("schema", "passport").stdout))
+    jsonschema.validate(passport, json.loads(in_process("schema", "passport").stdout))
     assert (passport["device"]["compute_capabilities"], passport["device"]["mig"]) == (["sm_89"], "")
     assert (passport["device"]["kind"], passport["precision"]["convolutions"]) == ("cuda", "3 int8")
     again = command("engine", "build", model, "--engine", "tensorrt-rtx-cuda-int8", "--for", "sm_89", "--batch", "3")
@@ -43,36 +43,36 @@ def test_build_list_show_and_prune(command: Command, model: Path) -> None:
     assert again.stdout.startswith("tensorrt-rtx-cuda-int8: for sm_89, built in ")
     assert "convolutions: 3 int8" in again.stdout
 
-    listed = command("engine", "list", model)
+    listed = in_process("engine", "list", model)
     assert listed.returncode == 0, listed.stderr
     (line,) = [line for line in listed.stdout.splitlines() if "tensorrt" in line.split()[0]]
     assert line.split()[:2] == ["tensorrt-rtx-cuda-int8", "model.int8-tensorrt.onnx"]
     assert "for sm_89, batches 1 2 3, " in line
-    (row,) = json.loads(command("engine", "list", model, "--json").stdout)["plans"]
+    (row,) = json.loads(in_process("engine", "list", model, "--json").stdout)["plans"]
     assert (row["for"], row["runtime_version"], row["passport"]["engine"]) == ("sm_89", api().version, "tensorrt-rtx-cuda-int8")
-    shown = command("engine", "show", model, "tensorrt-rtx-cuda-int8")
+    shown = in_process("engine", "show", model, "tensorrt-rtx-cuda-int8")
     assert "device     sm_89\n" in shown.stdout
-    pruned = command("engine", "prune", "--max-mb", "0")
+    pruned = in_process("engine", "prune", "--max-mb", "0")
     assert "removed tensorrt-rtx-cuda-int8 of smallest-embedder" in pruned.stdout
 
 
-def test_each_input_size_of_a_model_gets_its_plan(command: Command, tmp_path: Path) -> None:
+def test_each_input_size_of_a_model_gets_its_plan(command: Command, in_process: Command, tmp_path: Path) -> None:
     built = command("engine", "build", "nanodet-416", *WORDS, "--batch", "1")
     assert built.returncode == 0, built.stderr
     assert [line.split(", ")[2] for line in built.stdout.splitlines()] == ["input 416x416", "input 256x416"]
-    listed = json.loads(command("engine", "list", "nanodet-416", "--json").stdout)["plans"]
+    listed = json.loads(in_process("engine", "list", "nanodet-416", "--json").stdout)["plans"]
     assert {row["graph"] for row in listed} == {"model.onnx", "model-256x416.onnx"}
     assert not [row for row in listed if "has changed" in row["not_here"]]
 
 
-def test_a_recipe(command: Command, model: Path) -> None:
+def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
     recipe = model.with_name("mine.yaml")
     text = f"network: {model.name}\nruntime: tensorrt-rtx\nprecision: fp16\nbatch_sizes: [4, 1, 4]\nworkspace_mb: 256\n"
     recipe.write_text(f"{text}gpus: [sm_120, sm_86]\n")
     built = command("engine", "build", recipe)
     assert built.returncode == 0, built.stderr
     assert built.stdout.startswith("tensorrt-rtx-cuda-fp16: for sm_86 sm_120, built in ")
-    (row,) = json.loads(command("engine", "list", model, "--json").stdout)["plans"]
+    (row,) = json.loads(in_process("engine", "list", model, "--json").stdout)["plans"]
     assert row["options"] == "batches 1 4, workspace 256 MB"
     recipe.write_text(f"{text}workers: 2\n")
     wrong = command("engine", "build", recipe)
@@ -95,8 +95,8 @@ def test_a_recipe(command: Command, model: Path) -> None:
         (("--engine", "tensorrt-rtx-cuda-fp16", "--precision", "int8"), 2, "contradicts --runtime or --precision"),
     ],
 )
-def test_mistakes_are_one_line(command: Command, model: Path, words: tuple[str, ...], status: int, told: str) -> None:
-    done = command("engine", "build", model, *words)
+def test_mistakes_are_one_line(in_process: Command, model: Path, words: tuple[str, ...], status: int, told: str) -> None:
+    done = in_process("engine", "build", model, *words)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.count("\n") == 1
     assert told in done.stderr

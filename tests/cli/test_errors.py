@@ -55,9 +55,9 @@ def bad_source(kind: str, folder: Path) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "zero", "sound", "cover", "picture"])
-def test_sources(command: Command, tmp_path: Path, kind: str) -> None:
+def test_sources(in_process: Command, tmp_path: Path, kind: str) -> None:
     source, word = bad_source(kind, tmp_path)
-    one_line(command("run", source, "--out", "rows.jsonl"), 1, source, word)
+    one_line(in_process("run", source, "--out", "rows.jsonl"), 1, source, word)
 
 
 def foreign_onnx(path: Path) -> Path:
@@ -88,41 +88,41 @@ def card_onnx(path: Path) -> Path:
     return path
 
 
-def test_models(command: Command, tmp_path: Path) -> None:
-    one_line(command("run", bikes(), "--model", "nanodet-461"), 3, "nanodet-461", "nanodet-416")
-    one_line(command("run", bikes(), "--model", "gone.onnx"), 3, "gone.onnx", "no such file")
+def test_models(in_process: Command, tmp_path: Path) -> None:
+    one_line(in_process("run", bikes(), "--model", "nanodet-461"), 3, "nanodet-461", "nanodet-416")
+    one_line(in_process("run", bikes(), "--model", "gone.onnx"), 3, "gone.onnx", "no such file")
     foreign = foreign_onnx(tmp_path / "foreign.onnx")
-    one_line(command("run", bikes(), "--model", foreign), 3, "no deployment graph", f"vision-infer model import {foreign}")
+    one_line(in_process("run", bikes(), "--model", foreign), 3, "no deployment graph", f"vision-infer model import {foreign}")
     one_line(
-        command("run", bikes(), "--model", external_onnx(tmp_path / "outside.onnx")), 3, "outside its folder", "etc/hostname"
+        in_process("run", bikes(), "--model", external_onnx(tmp_path / "outside.onnx")), 3, "outside its folder", "etc/hostname"
     )
-    one_line(command("model", "import", tmp_path / "outside.onnx", "--name", "x"), 3, "outside")
-    one_line(command("run", bikes(), "--model", card_onnx(tmp_path / "card.onnx")), 3, "field 'fit'", "middle")
+    one_line(in_process("model", "import", tmp_path / "outside.onnx", "--name", "x"), 3, "outside")
+    one_line(in_process("run", bikes(), "--model", card_onnx(tmp_path / "card.onnx")), 3, "field 'fit'", "middle")
     (tmp_path / "text.onnx").write_text("hello")
-    one_line(command("run", bikes(), "--model", tmp_path / "text.onnx"), 3, "text.onnx")
+    one_line(in_process("run", bikes(), "--model", tmp_path / "text.onnx"), 3, "text.onnx")
 
 
-def test_a_card_in_the_model_folder_with_a_wrong_field(command: Command, tmp_path: Path) -> None:
+def test_a_card_in_the_model_folder_with_a_wrong_field(in_process: Command, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "models" / "mine"
     folder.mkdir(parents=True)
     (folder / "model.yaml").write_text("name: mine\ninput: {width: 0, height: 10}\n")
-    one_line(command("run", bikes(), "--model", "mine"), 3, "mine", "input.width")
-    listed = command("model", "list")
+    one_line(in_process("run", bikes(), "--model", "mine"), 3, "mine", "input.width")
+    listed = in_process("model", "list")
     assert listed.returncode == 0
     assert "nanodet-416" in listed.stdout
     assert "cannot be used" in listed.stdout
 
 
-def test_outputs(command: Command, tmp_path: Path) -> None:
+def test_outputs(in_process: Command, tmp_path: Path) -> None:
     (tmp_path / "there.jsonl").write_text("precious\n")
-    one_line(command("run", bikes(), "--out", "there.jsonl"), 5, "there.jsonl", "--overwrite")
+    one_line(in_process("run", bikes(), "--out", "there.jsonl"), 5, "there.jsonl", "--overwrite")
     assert (tmp_path / "there.jsonl").read_text() == "precious\n"
-    one_line(command("run", bikes(), "--out", "there.jsonl/x.jsonl"), 5, "there.jsonl")
-    one_line(command("run", bikes(), "--out", "/proc/nowhere/x.jsonl"), 5, "/proc/nowhere/x.jsonl")
-    one_line(command("run", bikes(), bikes(), "--out", "both.mp4"), 2, "both.mp4", "FOLDER/")
-    one_line(command("run", bikes(), "--out", "rows.xlsx"), 2, "rows.xlsx", "FILE.jsonl")
-    one_line(command("run", bikes(), "--out", "-", "--json"), 2, "--json", "--summary")
-    one_line(command("run", bikes(), "--summary", "there.jsonl"), 5, "there.jsonl", "--overwrite")
+    one_line(in_process("run", bikes(), "--out", "there.jsonl/x.jsonl"), 5, "there.jsonl")
+    one_line(in_process("run", bikes(), "--out", "/proc/nowhere/x.jsonl"), 5, "/proc/nowhere/x.jsonl")
+    one_line(in_process("run", bikes(), bikes(), "--out", "both.mp4"), 2, "both.mp4", "FOLDER/")
+    one_line(in_process("run", bikes(), "--out", "rows.xlsx"), 2, "rows.xlsx", "FILE.jsonl")
+    one_line(in_process("run", bikes(), "--out", "-", "--json"), 2, "--json", "--summary")
+    one_line(in_process("run", bikes(), "--summary", "there.jsonl"), 5, "there.jsonl", "--overwrite")
 
 
 def test_a_folder_that_may_not_be_written(command: Command, tmp_path: Path) -> None:
@@ -135,15 +135,15 @@ def test_a_folder_that_may_not_be_written(command: Command, tmp_path: Path) -> N
         one_line(command("run", bikes(), "--out", "locked/rows.jsonl"), 5, "not writable")
 
 
-def test_options(command: Command) -> None:
-    one_line(command("run", bikes(), "--classes", "persn"), 2, "persn", "person")
-    one_line(command("run", bikes(), "--foo"), 2, "--foo", "--help")
-    one_line(command("run", bikes(), "--every", "0"), 2, "--every", "greater than or equal to 1")
-    one_line(command("run", bikes(), "--confidence", "1.5"), 2, "--confidence", "less than or equal to 1")
-    one_line(command("run", bikes(), "--device", "tpu"), 2, "tpu", "cuda:N")
-    one_line(command("run", bikes(), "--engine", "onxruntime"), 4, "onxruntime", "onnxruntime")
-    one_line(command("run"), 2, "SOURCE", "--help")
-    one_line(command("rum"), 2, "rum", "--help")
+def test_options(in_process: Command) -> None:
+    one_line(in_process("run", bikes(), "--classes", "persn"), 2, "persn", "person")
+    one_line(in_process("run", bikes(), "--foo"), 2, "--foo", "--help")
+    one_line(in_process("run", bikes(), "--every", "0"), 2, "--every", "greater than or equal to 1")
+    one_line(in_process("run", bikes(), "--confidence", "1.5"), 2, "--confidence", "less than or equal to 1")
+    one_line(in_process("run", bikes(), "--device", "tpu"), 2, "tpu", "cuda:N")
+    one_line(in_process("run", bikes(), "--engine", "onxruntime"), 4, "onxruntime", "onnxruntime")
+    one_line(in_process("run"), 2, "SOURCE", "--help")
+    one_line(in_process("rum"), 2, "rum", "--help")
 
 
 def test_debug_shows_the_traceback(command: Command) -> None:
@@ -190,9 +190,9 @@ def test_no_engine_says_what_to_install(tmp_path: Path) -> None:
     one_line(done, 4, "pip install 'vision-infer[cpu]'")
 
 
-def test_a_picture_of_twenty_thousand_by_twenty_thousand_is_refused_from_its_header(command: Command, tmp_path: Path) -> None:
+def test_a_picture_of_twenty_thousand_by_twenty_thousand_is_refused_from_its_header(in_process: Command, tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "huge.png").write_bytes(data + bytes(5000))
-    one_line(command("run", "huge.png"), 1, "huge.png", "20000x20000", "--max-pixels")
+    one_line(in_process("run", "huge.png"), 1, "huge.png", "20000x20000", "--max-pixels")

@@ -41,30 +41,30 @@ def without(found: dict[int, list[dict[str, Any]]], keep: Any) -> dict[int, list
     return {frame: [one for one in detections if keep(one)] for frame, detections in found.items()}
 
 
-def test_each_filter_leaves_what_it_says(command: Command, tmp_path: Path) -> None:
-    every = boxes(command, tmp_path, "--confidence", "0.2")
+def test_each_filter_leaves_what_it_says(in_process: Command, tmp_path: Path) -> None:
+    every = boxes(in_process, tmp_path, "--confidence", "0.2")
     labels = {one["label"] for found in every.values() for one in found}
     assert {"person", "bicycle"} <= labels
     least = {"person": 0.6, "bicycle": 0.2}
-    found = boxes(command, tmp_path, "--confidence", "0.4", "--per-class", "Person=0.6, bicycle=0.2")
+    found = boxes(in_process, tmp_path, "--confidence", "0.4", "--per-class", "Person=0.6, bicycle=0.2")
     assert found == without(every, lambda one: one["score"] >= least.get(one["label"], 0.4))
     assert found != every
-    found = boxes(command, tmp_path, "--confidence", "0.2", "--min-size", "40")
+    found = boxes(in_process, tmp_path, "--confidence", "0.2", "--min-size", "40")
     sides = [(one["box"][2] - one["box"][0], one["box"][3] - one["box"][1]) for ones in found.values() for one in ones]
     assert min(map(min, sides)) >= 40
     assert found == without(every, lambda one: min(one["box"][2] - one["box"][0], one["box"][3] - one["box"][1]) >= 40)
     (tmp_path / "yard.yaml").write_text("units: relative\nlook: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]\n")
-    found = boxes(command, tmp_path, "--confidence", "0.2", "--region", "yard.yaml")
+    found = boxes(in_process, tmp_path, "--confidence", "0.2", "--region", "yard.yaml")
     assert found == without(every, lambda one: one["box"][0] + one["box"][2] <= 640)
     assert 0 < sum(map(len, found.values())) < sum(map(len, every.values()))
     (tmp_path / "yard.yaml").write_text("streams: {bikes: {ignore: [[[0, 0], [320, 0], [320, 272], [0, 272]]]}}\n")
-    rest = boxes(command, tmp_path, "--confidence", "0.2", "--region", "yard.yaml")
+    rest = boxes(in_process, tmp_path, "--confidence", "0.2", "--region", "yard.yaml")
     assert sum(map(len, rest.values())) == sum(map(len, every.values())) - sum(map(len, found.values()))
 
 
-def test_a_hook_of_the_current_folder_changes_and_drops(command: Command, tmp_path: Path) -> None:
+def test_a_hook_of_the_current_folder_changes_and_drops(command: Command, in_process: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HOOK)
-    every = boxes(command, tmp_path)
+    every = boxes(in_process, tmp_path)
     assert boxes(command, tmp_path, "--hook", "mine:people") == without(every, lambda one: one["label"] == "person")
     summary = tmp_path / "summary.json"
     found = boxes(command, tmp_path, "--hook", "mine:odd", "--summary", str(summary))
@@ -100,5 +100,5 @@ def test_a_hook_that_fails_is_told_once_and_costs_nothing(command: Command, tmp_
         (("--hook", "gone"), ("--hook gone", "MODULE:FUNCTION")),
     ],
 )
-def test_mistakes(command: Command, options: tuple[str, ...], words: tuple[str, ...]) -> None:
-    one_line(command("run", bikes(), *options), 2, *words)
+def test_mistakes(in_process: Command, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    one_line(in_process("run", bikes(), *options), 2, *words)

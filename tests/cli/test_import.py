@@ -28,26 +28,26 @@ def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: P
     ]
 
 
-def test_the_proof_takes_a_persons_own_pictures(command: Command, tmp_path: Path) -> None:
+def test_the_proof_takes_a_persons_own_pictures(in_process: Command, tmp_path: Path) -> None:
     raw.yolov5(tmp_path / "mine.onnx")
     pictures = asset("images/coco_val_ccby/images")
-    done = command("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
+    done = in_process("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
     assert (done.returncode, done.stderr) == (0, "")
     assert "on 5 pictures, against the network as it came: boxes within " in done.stdout
 
 
-def test_classifiers_and_embedders_are_imported(command: Command, tmp_path: Path) -> None:
+def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: Path) -> None:
     raw.vector(tmp_path / "classes.onnx", name="logits")
     raw.vector(tmp_path / "vectors.onnx", name="embedding")
     for name, task, values in (("classes", "classify", "scores"), ("vectors", "embed", "values")):
-        done = command("model", "import", f"{name}.onnx", "--name", name, "--model-dir", "models")
+        done = in_process("model", "import", f"{name}.onnx", "--name", name, "--model-dir", "models")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"head '{task}'" in done.stdout
         assert f"against the network as it came: {values} within " in done.stdout
-        assert f"task: {task}" in command("model", "show", name, "--model-dir", "models").stdout
+        assert f"task: {task}" in in_process("model", "show", name, "--model-dir", "models").stdout
     assert (
         "class scores: logits, for they end in MatMul, so that a softmax is put behind"
-        in command("model", "import", "classes.onnx", "--name", "again", "--model-dir", "models").stdout
+        in in_process("model", "import", "classes.onnx", "--name", "again", "--model-dir", "models").stdout
     )
 
 
@@ -65,20 +65,20 @@ def test_classifiers_and_embedders_are_imported(command: Command, tmp_path: Path
     ],
 )
 def test_what_is_refused_leaves_nothing(
-    command: Command, tmp_path: Path, options: list[str], status: int, words: tuple[str, ...]
+    in_process: Command, tmp_path: Path, options: list[str], status: int, words: tuple[str, ...]
 ) -> None:
     raw.yolov8(tmp_path / "mine.onnx")
-    done = command("model", "import", "mine.onnx", "--name", "mine", "--model-dir", "models", *options)
+    done = in_process("model", "import", "mine.onnx", "--name", "mine", "--model-dir", "models", *options)
     assert done.returncode == status
     assert done.stderr.count("\n") == 1
     assert all(word in done.stderr for word in words), done.stderr
     assert not (tmp_path / "models").exists()
 
 
-def test_a_proof_that_fails_leaves_nothing(command: Command, tmp_path: Path) -> None:
+def test_a_proof_that_fails_leaves_nothing(in_process: Command, tmp_path: Path) -> None:
     raw.vector(tmp_path / "mine.onnx", name="logits")
     options = ["--scores", "probabilities", "--model-dir", "models"]
-    done = command("model", "import", "mine.onnx", "--name", "mine", *options)
+    done = in_process("model", "import", "mine.onnx", "--name", "mine", *options)
     assert done.returncode == 3
     assert "no probabilities: say --scores sigmoid or softmax" in done.stderr
     assert not (tmp_path / "models").exists()

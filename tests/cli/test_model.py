@@ -12,28 +12,28 @@ from tests.cli.conftest import Command
 from tests.media import ROOT, asset, bikes
 
 
-def test_list_and_show_the_bundled_model(command: Command) -> None:
-    listed = json.loads(command("model", "list", "--json").stdout)
+def test_list_and_show_the_bundled_model(in_process: Command) -> None:
+    listed = json.loads(in_process("model", "list", "--json").stdout)
     found = [(entry["name"], entry["origin"], entry["error"]) for entry in listed]
     assert found == [("clock", "bundled", None), ("nanodet-416", "bundled", None)]
-    assert listed[1]["input_sizes"] == [{"width": 416, "height": 416}]
-    assert "nanodet-416  bundled  detect, 416x416, 80 labels" in command("model", "list").stdout
-    shown = yaml.safe_load(command("model", "show", "nanodet-416").stdout)
-    inside = json.loads(command("model", "show", ROOT / "models" / "nanodet-416" / "model.onnx", "--json").stdout)
+    assert listed[1]["input_sizes"] == [{"width": 416, "height": 416}, {"width": 416, "height": 256}]
+    assert "nanodet-416  bundled  detect, 416x416 and 416x256, 80 labels" in in_process("model", "list").stdout
+    shown = yaml.safe_load(in_process("model", "show", "nanodet-416").stdout)
+    inside = json.loads(in_process("model", "show", ROOT / "models" / "nanodet-416" / "model.onnx", "--json").stdout)
     assert shown["name"] == inside["name"] == "nanodet-416"
     assert shown["labels"] == inside["labels"]
-    schema = json.loads(command("schema", "card").stdout)
+    schema = json.loads(in_process("schema", "card").stdout)
     jsonschema.validate(inside, schema)
 
 
-def test_all_input_sizes_of_a_model_are_listed(command: Command, tmp_path: Path) -> None:
+def test_all_input_sizes_of_a_model_are_listed(in_process: Command, tmp_path: Path) -> None:
     folder = tmp_path / "home" / "models" / "mine"
     folder.mkdir(parents=True)
     (folder / "model.yaml").write_text("name: mine\ninput: {width: 640, height: 640}\nlabels: [person]\n")
     for name in ("model.onnx", "model-384x640.onnx", "model-736x1280.onnx"):  # height first
         (folder / name).touch()
-    assert "mine  user  detect, 640x640 and 640x384 and 1280x736, 1 labels" in command("model", "list").stdout
-    (mine,) = (one for one in json.loads(command("model", "list", "--json").stdout) if one["name"] == "mine")
+    assert "mine  user  detect, 640x640 and 640x384 and 1280x736, 1 labels" in in_process("model", "list").stdout
+    (mine,) = (one for one in json.loads(in_process("model", "list", "--json").stdout) if one["name"] == "mine")
     assert [(size["width"], size["height"]) for size in mine["input_sizes"]] == [(640, 640), (640, 384), (1280, 736)]
 
 
@@ -54,7 +54,7 @@ def test_import_a_network_and_run_it_by_name(command: Command, tmp_path: Path) -
     assert any(detection["label"] == "person" for row in rows for detection in row["detections"])
 
 
-def test_import_options_are_checked(command: Command, tmp_path: Path) -> None:
+def test_import_options_are_checked(in_process: Command, tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_text("no network")
     for options, word in (
         (["--fit", "middle"], "center"),
@@ -62,23 +62,23 @@ def test_import_options_are_checked(command: Command, tmp_path: Path) -> None:
         (["--mean", "1,2"], "three numbers"),
         ([], "x.onnx"),
     ):
-        done = command("model", "import", "x.onnx", "--name", "x", *options)
+        done = in_process("model", "import", "x.onnx", "--name", "x", *options)
         assert done.returncode in (2, 3)
         assert done.stderr.count("\n") == 1
         assert word in done.stderr
     assert not (tmp_path / "home").exists()
 
 
-def test_evaluate_prints_cocos_table(command: Command) -> None:
+def test_evaluate_prints_cocos_table(in_process: Command) -> None:
     data = asset("images/coco_val_ccby/instances.json")
     fp32 = ("--engine", "onnxruntime-cpu-fp32")
-    done = command("model", "evaluate", "nanodet-416", *fp32, "--data", data, "--images", data.parent / "images")
+    done = in_process("model", "evaluate", "nanodet-416", *fp32, "--data", data, "--images", data.parent / "images")
     assert done.returncode == 0, done.stderr
     assert "40 pictures, 391 boxes" in done.stdout
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.29" in done.stdout
 
 
-def test_the_result_schema_is_a_schema(command: Command) -> None:
-    schema = json.loads(command("schema", "result").stdout)
+def test_the_result_schema_is_a_schema(in_process: Command) -> None:
+    schema = json.loads(in_process("schema", "result").stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     assert schema["title"] == "vision-infer result"

@@ -124,15 +124,15 @@ def test_a_first_file_that_is_no_network_is_not_taken_for_the_right_one(start: S
     assert (first.returncode, second.returncode, err) == (3, 0, "")
 
 
-def test_without_a_network_a_file_that_was_fetched_by_hand_does(command: Command, tmp_path: Path) -> None:
+def test_without_a_network_a_file_that_was_fetched_by_hand_does(in_process: Command, tmp_path: Path) -> None:
     raw.yolox(tmp_path / "by hand.onnx", classes=80)
-    done = command("model", "pull", "yolox-tiny", "--file", "by hand.onnx", "--name", "own")
+    done = in_process("model", "pull", "yolox-tiny", "--file", "by hand.onnx", "--name", "own")
     assert (done.returncode, done.stderr) == (0, "")
     assert "run it with: vision-infer run VIDEO --model own" in done.stdout
-    assert command("model", "pull", "ssdlite320", "--file", "by hand.onnx").stderr.startswith(
+    assert in_process("model", "pull", "ssdlite320", "--file", "by hand.onnx").stderr.startswith(
         "error: by hand.onnx: its checksum is wrong: "
     )
-    done = command("model", "pull", "deimv2-n", "--file", "by hand.onnx")
+    done = in_process("model", "pull", "deimv2-n", "--file", "by hand.onnx")
     assert done.returncode == 3, "it is no DEIMv2"
 
 
