@@ -20,7 +20,7 @@ from tests.live_service import Running, camera
 from vision_infer.config.serve import Reconnect
 
 GOOD = tuple(f"good{number}" for number in range(4))
-ROUNDS = (12, 15, 15)
+ROUNDS = (10, 10, 10)
 """how often all good cameras are lost before each look"""
 AT_ONCE = Reconnect(min_s=0.01, max_s=0.02, refused_s=0.02)
 

@@ -59,8 +59,8 @@ def test_cameras_that_are_lost_again_and_again_leave_nothing_behind(server: Rtsp
     looks = _measured("tests.live_reconnects", str(server.port))
     growth: list[int] = []
     for before, after in itertools.pairwise(looks):
-        assert after["reconnects"] - before["reconnects"] >= 4 * 15 - 4
-        assert after["attempts"] > 50, "others were refused all the time"
+        assert after["reconnects"] - before["reconnects"] >= 4 * 10 - 4
+        assert after["attempts"] > 30, "others were refused all the time"
         assert after["threads"] == before["threads"]
         growth.append(after["rss"] - before["rss"])
-    assert min(growth) <= 2 << 20, "expected: less than 1 MB, for 60 reconnections and hundreds of refusals"
+    assert min(growth) <= 2 << 20, "expected: less than 1 MB, for 40 reconnections and hundreds of refusals"

@@ -23,8 +23,8 @@ FPS = 10
 OTHERS = ("one", "two", "three")
 APART = "apart"
 SECRET = "s3cret"
-CONTROL_S = 5.0
-LEAST_S = 3.0
+CONTROL_S = 4.0
+LEAST_S = 2.5
 """how long each trouble is watched, at least"""
 MAX_AGE_MS = 500.0
 NOISE_MS = 250.0
@@ -148,7 +148,10 @@ CASES = {
     "killed": Case(killed, BACKING_OFF, ("connection refused: nothing listens there",)),
     "dripping": Case(on_the_way(lambda network: network.drip(3000)), BACKING_OFF, ("s late, and stay so",)),
     "garbage": Case(
-        on_the_way(FaultProxy.garbage), BACKING_OFF, ("nothing that FFmpeg can read", "did not answer", "cannot be opened")
+        on_the_way(FaultProxy.garbage),
+        BACKING_OFF,
+        ("nothing that FFmpeg can read", "did not answer", "cannot be opened"),
+        slow=True,
     ),
     "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("holds only sound",)),
     "changing size": Case(in_its_place(mount("/bad", then_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),

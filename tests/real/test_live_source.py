@@ -424,10 +424,10 @@ def test_no_backlog_builds_up_where_we_are_too_slow(server: RtspServer) -> None:
         both = (often, seldom)
         Reading.wait_for_each(both, 1)
         began = time.monotonic()
-        often.wait(lambda: time.monotonic() - began > 8, "eight seconds")
+        often.wait(lambda: time.monotonic() - began > 6, "six seconds")
         for reading in both:
             late = reading.got[len(reading.got) // 2 :]
-            assert len(late) > 10, "expected: above 25"
+            assert len(late) > 7, "expected: above 18"
             assert reading.dropped(DropReason.TO_KEYFRAME) > 10
     for reading in both:
         assert all(got.true_age_ms < 800 for got in reading.got), "max_age_s, and a frame"
