@@ -27,35 +27,53 @@ def script() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def graph() -> Path:
-    (found,) = variants(media.BUNDLED)
+GRAPHS = [media.BUNDLED, media.BUNDLED.with_name("model-256x416.onnx")]
+each_size = pytest.mark.parametrize("fp32", GRAPHS, ids=lambda path: path.stem)
+
+
+def int8_of(fp32: Path) -> Path:
+    (found,) = variants(fp32)
     return found
 
 
-def test_the_file_and_its_passports_belong_together(script: ModuleType, graph: Path) -> None:
-    assert "within the budget on onnxruntime-cpu-int8" in script.check()
-    assert graph.stat().st_size <= script.LARGEST
-    facts = read_graph_facts(graph)
+def test_the_files_and_their_passports_belong_together(script: ModuleType) -> None:
+    lines = script.check().splitlines()
+    assert [line.partition(":")[0] for line in lines] == [int8_of(fp32).name for fp32 in GRAPHS]
+    assert all("within the budget on onnxruntime-cpu-int8" in line for line in lines)
+    assert sum(int8_of(fp32).stat().st_size for fp32 in GRAPHS) <= script.LARGEST
+
+
+@each_size
+def test_the_card_is_that_of_fp32(fp32: Path) -> None:
+    facts = read_graph_facts(int8_of(fp32))
     assert facts.precision == facts.card.precision == "int8"
-    assert facts.card.model_copy(update={"precision": "fp32"}) == read_graph_facts(media.BUNDLED).card
+    assert facts.card.model_copy(update={"precision": "fp32"}) == read_graph_facts(fp32).card
 
 
-def test_the_passports_say_what_was_measured(graph: Path) -> None:
-    for passport in passports_beside(graph):
+@each_size
+def test_the_passports_say_what_was_measured(fp32: Path) -> None:
+    passports = passports_beside(int8_of(fp32))
+    assert {one.engine for one in passports} == {"onnxruntime-cpu-int8", "openvino-cpu-int8"}
+    for passport in passports:
         (accuracy,) = passport.accuracy
-        assert (accuracy.judged, accuracy.frames) == ("proven", 250)
+        assert accuracy.judged == "proven"
+        assert accuracy.frames >= 200
         assert accuracy.high <= 1.0
+        assert accuracy.drift is not None
+        assert abs(accuracy.drift.count) < 3
         assert passport.speed[0].fp32_ratio is not None
         assert passport.speed[0].fp32_ratio > 1
 
 
-def test_it_finds_what_fp32_finds(graph: Path) -> None:
-    with Frames([str(media.bikes())], read_graph_facts(graph).card, FrameNeeds(10, 10, 40)) as frames:
-        with open_reference(media.BUNDLED) as fp32:
-            judge = Judge(fp32, frames.evaluation)
-        with open_reference(graph) as int8:
-            agreement = judge.compare(int8)
+@each_size
+def test_it_finds_what_fp32_finds(fp32: Path) -> None:
+    int8 = int8_of(fp32)
+    with Frames([str(media.bikes())], read_graph_facts(int8).card, FrameNeeds(10, 10, 60)) as frames:
+        with open_reference(fp32) as engine:
+            judge = Judge(engine, frames.evaluation)
+        with open_reference(int8) as engine:
+            agreement = judge.compare(engine)
     assert agreement.figures["found_again"] >= 98
     assert agreement.figures["mean_iou"] >= 0.93
-    assert abs(agreement.figures["score_change"]) < 0.06
+    assert abs(agreement.figures["score_change"]) < 0.03
+    assert abs(agreement.figures["count_change"]) < 10  # so few frames tell no more; the passports do
