@@ -99,6 +99,7 @@ def test_a_moment_without_results_is_clicked_and_explained(browser: Browser, add
 def test_nothing_is_asked_about_a_stream_that_does_not_run(browser: Browser, address: str, backend: FakeBackend) -> None:
     view = backend.put("away", "rtsp://10.0.0.5/away")
     backend.kept["away"] = replace(view, status=None)
+    backend.flown = None
     try:
         with watched(browser, address) as one:
             page = one.open("stream/away")
@@ -107,6 +108,7 @@ def test_nothing_is_asked_about_a_stream_that_does_not_run(browser: Browser, add
             one.expect_quiet()
     finally:
         del backend.kept["away"]
+        backend.flown = story()
 
 
 def test_what_streams_take_of_the_machine(browser: Browser, address: str, backend: FakeBackend) -> None:
