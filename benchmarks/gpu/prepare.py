@@ -24,6 +24,9 @@ from benchmarks.gpu.parts import PARTS, ROOT, gpu_tests
 VENV = ROOT / ".venv-gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.112", "jsonschema>=4.23")
+MODULES = ("av", "cv2", "hypothesis", "numpy", "onnx", "onnxruntime", "pydantic", "pytest", "rich", "scipy", "typer", "yaml")
+"""without one of these nothing runs"""
+_HAS_CUDA = "import onnxruntime; assert 'CUDAExecutionProvider' in onnxruntime.get_available_providers()"
 RTX = (75, 80, 86, 89, 120, 121)
 """compute capabilities that TensorRT-RTX runs on"""
 Run = Callable[[Sequence[str]], int]
@@ -35,8 +38,8 @@ class Step:
 
     title: str
     packages: tuple[str, ...]
-    modules: tuple[str, ...]
-    """by which it is known to be there"""
+    probe: str
+    """what Python runs without an error where it is there, and works"""
     needed: bool = False
     """without it nothing runs"""
 
@@ -44,14 +47,17 @@ class Step:
 def steps(devices: Sequence[Device]) -> tuple[list[Step], list[str]]:
     """What is to be installed for these GPUs, and what is left out since it does not run on them."""
     wanted = [
-        Step("vision-infer", (*TOOLS, "--editable", ".[gpu,demo,evaluate]"), ("av", "onnx", "onnxruntime", "pytest"), True),
-        Step("CUDA for Python", ("cuda-bindings>=13", "nvidia-cuda-nvrtc>=13", "nvidia-ml-py>=13"), ("cuda.bindings",)),
-        Step("PyTorch and export", ("--editable", ".[export]"), ("torch", "torchvision", "onnxscript")),
-        Step("TensorRT", ("--editable", ".[tensorrt]"), ("tensorrt",)),
+        Step("vision-infer", (*TOOLS, "--editable", ".[gpu,demo,evaluate]"), f"import {', '.join(MODULES)}", True),
+        Step("ONNX Runtime with CUDA", ("onnxruntime-gpu>=1.20",), _HAS_CUDA),
+        Step(
+            "CUDA for Python", ("cuda-bindings>=13", "nvidia-cuda-nvrtc>=13", "nvidia-ml-py>=13"), "import cuda.bindings.runtime"
+        ),
+        Step("PyTorch with CUDA", ("--editable", ".[export]"), "import torchvision, torch; assert torch.cuda.is_available()"),
+        Step("TensorRT", ("--editable", ".[tensorrt]"), "import tensorrt"),
     ]
     runs_rtx = any(one.capability in RTX for one in devices)
     if runs_rtx:
-        wanted.append(Step("TensorRT-RTX", ("--editable", ".[tensorrt-rtx]"), ("tensorrt_rtx",)))
+        wanted.append(Step("TensorRT-RTX", ("--editable", ".[tensorrt-rtx]"), "import tensorrt_rtx"))
         return wanted, []
     kinds = ", ".join(sorted({f"sm_{one.capability}" for one in devices}))
     return wanted, [f"TensorRT-RTX: does not run on {kinds}"]
@@ -60,14 +66,14 @@ def steps(devices: Sequence[Device]) -> tuple[list[Step], list[str]]:
 def install(step: Step, run: Run) -> str:
     """Install what is not there yet; why not, and how to get it, empty where it is there."""
     python = str(VENV / "bin" / "python")
-    probe = [python, "-c", f"import {', '.join(step.modules)}"]
+    probe = [python, "-c", step.probe]
     if not run(probe):
         return ""
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", "constraints.txt"]
     installed = run([*pip, *step.packages]) == 0
     if not run(probe):
         return ""
-    what = "is installed, and cannot be imported: " + " ".join(probe[1:]) if installed else "could not be installed"
+    what = f"is installed, and does not work ({step.probe})" if installed else "could not be installed"
     return f"{step.title}: {what}; by hand: {VENV.name}/bin/pip install {' '.join(map(_quoted, step.packages))}"
 
 

@@ -47,21 +47,18 @@ class Machine:
     def __init__(self, fails: tuple[str, ...] = (), there: tuple[str, ...] = ()) -> None:
         self.commands: list[str] = []
         self._fails = fails
-        self._there = set(there)
+        self._installed = list(there)
 
     def __call__(self, command: Sequence[str]) -> int:
         line = " ".join(command)
         self.commands.append(line)
         if "-c" in command:
-            return 0 if all(module.strip() in self._there for module in command[-1].removeprefix("import ").split(",")) else 1
+            step = next(one for one in prepare.steps([L4])[0] if one.probe == command[-1])
+            return 0 if step.title in self._installed else 1
         if "pip" in command:
             if any(word in line for word in self._fails):
                 return 1
-            self._there |= {"av", "onnx", "onnxruntime", "pytest"} if "[gpu" in line else set()
-            self._there |= {"cuda.bindings"} if "cuda-bindings" in line else set()
-            self._there |= {"torch", "torchvision", "onnxscript"} if "[export]" in line else set()
-            self._there |= {"tensorrt"} if "[tensorrt]" in line else set()
-            self._there |= {"tensorrt_rtx"} if "[tensorrt-rtx]" in line else set()
+            self._installed += [one.title for one in prepare.steps([L4])[0] if line.endswith(" ".join(one.packages))]
         return 0
 
 
@@ -132,7 +129,7 @@ def test_everything_that_can_be_installed_is_and_the_rest_is_left_out(results: P
 
 
 def test_on_an_h100_tensorrt_rtx_is_not_tried(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    machine = Machine(there=("torch", "torchvision", "onnxscript"))
+    machine = Machine(there=("PyTorch with CUDA",))
     assert prepare.main("bench", lambda: ([H100], "13.0"), machine) == 0
     assert "left out: TensorRT-RTX: does not run on sm_90" in capsys.readouterr().out
     assert not [line for line in machine.commands if "tensorrt-rtx" in line or "[export]" in line]
