@@ -28,13 +28,13 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    "glass": Row(preview_browser.glass, Length(10, 3)),
-    "first": Row(preview_browser.first, Length(12, 1)),
+    "glass": Row(preview_browser.glass, Length(8, 3)),
+    "first": Row(preview_browser.first, Length(10, 1)),
     "overlay": Row(preview_browser.overlay, Length(10, 1)),
     "loss": Row(preview_browser.loss, Length(15, 1)),
-    "viewers": Row(preview_load.viewers, Length(8, 2)),
+    "viewers": Row(preview_load.viewers, Length(6, 2)),
     "beside": Row(preview_load.beside, Length(10, 3)),
-    "vanish": Row(preview_load.vanish, Length(0, 4)),
+    "vanish": Row(preview_load.vanish, Length(0, 3)),
 }
 QUICK_S = 4.0
 
