@@ -14,6 +14,8 @@ COMMANDS = (
     ("serve",),
     ("diff",),
     ("why",),
+    ("bench",),
+    ("plan",),
     ("model",),
     ("model", "list"),
     ("model", "show"),

@@ -198,3 +198,15 @@ def test_engines_are_ordered_by_what_a_picture_costs() -> None:
 def test_intervals_that_overlap_are_not_apart() -> None:
     assert not about(10, 0.1).apart(about(11, 0.1))
     assert about(10, 0.01).apart(about(11, 0.01))
+
+
+def test_what_speaks_against_an_answer_stands_beneath_it() -> None:
+    disturbed = bench(other_cores=3.0)
+    assert "**Mind:** while it was benched, other programs used 3.0 of its 4 cores" in plan_page(
+        need(), [planned(need(), disturbed)], []
+    )
+    short = bench(pipeline=(run_row(1), run_row(8), run_row(9, holds=False)))
+    page = plan_page(need(), [planned(need(), short)], [])
+    assert "**Mind:** in the bench's own runs it carried 8, and not 1" in page
+    held = bench(pipeline=(run_row(1), run_row(12)))
+    assert "Mind:" not in plan_page(need(), [planned(need(), held)], [])

@@ -77,10 +77,14 @@ def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False) -> l
         if stop() or not trying:
             break
         say(f"engines at batch {batch}: {', '.join(one.name for one in trying)}")
-        found = _at_batch(trying, batch, plan)
+        found = _at_batch(trying, batch, plan, stop if rows else _never)
         rows += found
         trying = [one for one in trying if any(row.engine == one.name and _worth_more(one, row) for row in found)]
     return rows
+
+
+def _never() -> bool:
+    return False
 
 
 def _engines(plan: EnginePlan) -> list[_Tried]:
@@ -115,11 +119,13 @@ def _opener(graph: Path, engine: str, device: str, compute: str, plan: EnginePla
     return open_it
 
 
-def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan) -> list[EngineRow]:
+def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan, stop: Stop) -> list[EngineRow]:
     with ExitStack() as stack:
         opened: dict[str, Engine] = {}
         memory: dict[str, int | None] = {}
         for one in trying:
+            if stop():  # to open an engine may take longer than to measure it
+                return []
             try:
                 engine, _, grown = measure_opening(lambda one=one: one.open(batch))  # type: ignore[misc]
             except VisionInferError as error:

@@ -64,6 +64,8 @@ def save(figure: Any, path: Path) -> Path:
 
 def _engines(report: BenchReport) -> Any:
     """Throughput against the time of a batch, a line for each engine, a point for each batch size."""
+    from matplotlib.ticker import LogLocator
+
     figure, axes = new_figure(
         f"{report.settings.model}: throughput against latency, by batch", "time of a batch, p99 [ms]", "pictures a second"
     )
@@ -80,8 +82,8 @@ def _engines(report: BenchReport) -> Any:
             axes.annotate(str(row.batch), at, (4, 4), textcoords="offset points", fontsize=7, color=line[0].get_color())
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_minor_formatter("{x:g}")
-    axes.tick_params(axis="x", which="both", labelsize=8)
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False)
     return figure
@@ -104,7 +106,9 @@ def _streams(report: BenchReport) -> Any:
         if row.delivered < 0.995:
             at = (row.streams, row.age_p99_ms)
             axes.annotate(f"{row.delivered:.0%}", at, (0, 7), textcoords="offset points", fontsize=7, ha="center")
-    axes.axhline(asked.target_ms, color=BAD, linewidth=0.8, alpha=0.7)
-    axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8, frameon=False)
+    axes.axhline(asked.target_ms, color=BAD, linewidth=0.8, alpha=0.7, label=f"target, {asked.target_ms:g} ms")
+    axes.set_xlim(0, streams[-1] + 1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylim(0, 1.5 * max(asked.target_ms, *(row.age_p99_ms for row in rows)))
+    axes.legend(fontsize=8, frameon=False, loc="upper left", ncols=2)
     return figure

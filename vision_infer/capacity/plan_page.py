@@ -80,7 +80,24 @@ def _answer(need: Need, machines: Sequence[MachinePlan]) -> str:
             f" It costs {_price(money.month, need)} a month, {_price(money.stream_month, need)} for each camera, "
             f"{_price(money.per_1000_frames, need)} for 1,000 results."
         )
-    return does + "\n"
+    return f"{does}\n{_doubts(need, best)}"
+
+
+def _doubts(need: Need, plan: MachinePlan) -> str:
+    """What speaks against the answer, beneath it."""
+    report, answer = plan.machine.report, plan.best
+    asked, video = report.settings, need.video
+    same = (asked.codec, asked.width, asked.height, asked.source_fps) == (video.codec, video.width, video.height, video.fps)
+    same = same and (asked.fps, asked.target_ms) == (need.fps, need.target.age_ms)
+    found = []
+    if report.disturbed:
+        found.append(
+            f"while it was benched, other programs used {report.other_cores:.1f} of its {report.machine.cores} cores: this holds "
+            "for a quiet machine, and should be benched again on one"
+        )
+    elif same and answer is not None and report.carries is not None and report.carries < answer.most:
+        found.append(f"in the bench's own runs it carried {report.carries}, and not {answer.most}")
+    return "".join(f"\n**Mind:** {one}.\n" for one in found)
 
 
 def _rank(answer: Answer | None) -> tuple[float, float, float]:

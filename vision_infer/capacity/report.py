@@ -163,7 +163,12 @@ class BenchReport(_Part):
     @property
     def comparable(self) -> bool:
         """Whether it may be compared with others: whole, and other programs did little meanwhile."""
-        return not self.interrupted and self.other_cores <= OTHERS_DISTURB * self.machine.cores
+        return not self.interrupted and not self.disturbed
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs took a part of the machine meanwhile."""
+        return self.other_cores > OTHERS_DISTURB * self.machine.cores
 
     @property
     def carries(self) -> int | None:

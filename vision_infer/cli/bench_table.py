@@ -41,6 +41,10 @@ def verdict(report: BenchReport) -> str:
     return f"It carries {most} {'stream' if most == 1 else 'streams'} of {what}{beyond}."
 
 
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
 def _shown(found: Interval, digits: int = 2) -> str:
     return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
 
@@ -70,7 +74,7 @@ def _engines(report: BenchReport) -> Table:
         table.add_row(
             row.engine,
             f"{row.batch} × {row.in_flight}",
-            f"{row.p50_ms:.1f} / {row.p99_ms:.1f}",
+            f"{_ms(row.p50_ms)} / {_ms(row.p99_ms)}",
             _shown(row.fps, 1),
             f"{row.cpu_ms.median:.2f}",
             "" if row.memory_bytes is None else f"{row.memory_bytes / 1e6:.0f}",
