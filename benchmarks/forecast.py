@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from benchmarks.inputs import COMMAND, FP32, RESULTS
+from benchmarks.inputs import COMMAND, FP32, RESULTS, ROOT
 from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad
@@ -37,6 +38,7 @@ SIZE, SOURCE_FPS, FPS = Size(640, 360), 10, 10.0
 STREAMS = (1, 4, 8, 16)
 RATE_WITHIN, AGE_WITHIN = 0.10, 0.20
 SETTLE_S = 4.0
+TABLE = re.compile(r"(<!-- forecast -->\n).*?(<!-- end -->)", re.DOTALL)
 FOREIGN = 0.1
 """cores that others may use; more, and nothing is said of a cell"""
 
@@ -118,6 +120,18 @@ def _row(count: int, expected: Outcome, seen: Seen) -> dict[str, object]:
     return {"streams": count, "cells": cells, "seen": asdict(seen), "disturbed": seen.foreign_cores > FOREIGN}
 
 
+def _write_table(report: BenchReport, lines: list[str]) -> None:
+    """Into the page of the documents."""
+    page = ROOT / "docs" / "plan.md"
+    about = (
+        f"{report.machine.name}, {report.date:%Y-%m-%d}, `make bench-forecast`: {ENGINE}, H.264 {SIZE} at {SOURCE_FPS} frames/s, "
+        "each of which is wanted. Within: results a second by 10%, ages by 20%."
+    )
+    found = "\n".join((about, "", *lines))
+    text = TABLE.sub(lambda match: f"{match[1]}{found}\n{match[2]}", page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
+
+
 def main() -> int:
     """Forecast, measure, compare; writes ``forecast.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,8 +142,8 @@ def main() -> int:
     report = bench(home)
     clip = sample_clip(ClipSpec("h264", SIZE, SOURCE_FPS), home / "bench" / "clips")
     print(f"bench: {load_of(report)}, others used {report.other_cores:.2f} cores")
-    print("| streams | results/s: forecast, real | age p50, ms | age p95, ms | cores, others | verdict |")
-    print("|" + " --- |" * 6)
+    lines = ["| streams | results/s: forecast, real | age p50, ms | age p95, ms | cores, others | verdict |", "|" + " --- |" * 6]
+    print(*lines, sep="\n")
     rows = []
     for count in args.streams:
         seen = serve(count, clip, args.seconds)
@@ -140,8 +154,11 @@ def main() -> int:
         shown = " | ".join(f"{one['forecast']:.1f}, {one['real']:.1f} ({one['off']:+.0%})" for one in cells.values())
         good = all(one["good"] for one in cells.values())
         verdict = "disturbed" if row["disturbed"] else "within" if good else "MISSED"
-        print(f"| {count} | {shown} | {seen.cores:.2f}, {seen.foreign_cores:.2f} | {verdict} |", flush=True)
+        lines.append(f"| {count} | {shown} | {seen.cores:.2f}, {seen.foreign_cores:.2f} | {verdict} |")
+        print(lines[-1], flush=True)
     RESULTS.mkdir(parents=True, exist_ok=True)
+    if not any(row["disturbed"] for row in rows):
+        _write_table(report, lines)
     content = {"machine": describe_machine(), "bench": report.model_dump(mode="json"), "rows": rows}
     (RESULTS / "forecast.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     missed = [row for row in rows if not row["disturbed"] and not all(one["good"] for one in row["cells"].values())]  # type: ignore[attr-defined]
