@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-live bench-live-quick bench-preview bench-preview-quick bench-forecast plan-example soak soak-quick deploy-check quantize-default engine-table export-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
+.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-peers bench-peers-quick bench-live bench-live-quick bench-preview bench-preview-quick bench-forecast plan-example soak soak-quick deploy-check quantize-default engine-table export-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-defaults  ours as it comes against FP32 with a square input, on 16:9 video (about 12 minutes)"
 	@echo "make precision-table  what FP16, bfloat16 and INT8 lose and gain, for docs/precision.md (about 15 minutes)"
 	@echo "make bench-preview measure the preview in the browser: latency, boxes, loss, viewers (about 8 minutes)"
+	@echo "make bench-peers measure us beside Ultralytics, Roboflow's inference and plain loops (environments are made; then about 15 minutes)"
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
 	@echo "make bench-forecast  does the plan's forecast hold? against the real service with 1, 4, 8, 16 streams (3 minutes)"
 	@echo "make plan-example  measure this machine, and write docs/plan-example.md (6 minutes)"
@@ -115,6 +116,13 @@ bench: $(VENV)/dev.stamp
 bench-quick: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.run --quick
 	$(BIN)/python -m benchmarks.own_cost --frames 2000
+
+# The others have environments of their own, below benchmarks/results; what cannot be installed is told and left out.
+bench-peers: $(VENV)/dev.stamp cameras
+	$(BIN)/python -m benchmarks.peers.compare
+
+bench-peers-quick: $(VENV)/dev.stamp cameras
+	$(BIN)/python -m benchmarks.peers.compare --quick
 
 # Each says whether all is as it must be; that one is not does not keep the next from running.
 bench-live: $(VENV)/dev.stamp cameras

@@ -1,0 +1,175 @@
+"""Cameras: four of 1080p at 30 pictures a second; results of all together, and how old they are."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from benchmarks.inputs import FP32, ROOT
+from benchmarks.live_bare import OPTIONS, TIMEOUT_S, luma
+from benchmarks.peers.environments import HERE, REQUIREMENTS, Peers
+from benchmarks.peers.live_meter import read
+from benchmarks.processes import ForeignLoad
+from benchmarks.verdict import quantile, slope
+from tests.cameras import Encoded, ReplayMount, RtspServer
+from vision_infer.stream.time_code import draw
+
+CAMERAS = 4
+FPS = 30
+LOOP_S = 10
+WARM_UP_S = 2.0
+"""of results that do not count"""
+CONTENDERS = ("us", "auto", "bf16", "ultralytics", "roboflow", "naive")
+
+
+class Coded(Encoded):
+    """Video whose pictures carry their place in it, milliseconds, as a time code."""
+
+    def picture(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
+        """The picture with its code."""
+        planes = super().picture(number, frame).to_ndarray().astype(np.uint8, copy=False)
+        draw(planes[: self.height], round(number * 1000 / self.fps))
+        return av.VideoFrame.from_ndarray(planes, format="yuv420p")
+
+
+STREET = Coded("bikes", 1920, 1080, FPS, kbit_s=4000, frames=LOOP_S * FPS)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """One contender watching the cameras; ages in milliseconds."""
+
+    contender: str
+    sitting: int
+    round: int
+    results_per_s: float
+    p50: float
+    p95: float
+    growth: float
+    """of the age, milliseconds each second, the largest of all cameras"""
+    foreign_cores: float
+
+
+class Witness:
+    """Knows when the pictures of a camera were sent: it decodes key frames only, of which there is one each second.
+
+    libavformat hands a picture out when the next one begins, so that it is sent one interval before it is seen here.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._seen: list[float] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._watch, args=(url,), daemon=True)
+        self._thread.start()
+
+    def began(self) -> float:
+        """The monotonic time, seconds, at which the first picture of a loop was sent; modulo the loop. It watches no longer.
+
+        Raises:
+            RuntimeError: it has seen no picture.
+        """
+        self._stopping.set()
+        self._thread.join()
+        if not self._seen:
+            raise RuntimeError("no picture of a camera could be read")
+        first = self._seen[0]
+        nearest = [(moment - first + LOOP_S / 2) % LOOP_S - LOOP_S / 2 for moment in self._seen]
+        return first + min(nearest) - 1 / FPS
+
+    def _watch(self, url: str) -> None:
+        with av.open(url, options=OPTIONS, timeout=(TIMEOUT_S, TIMEOUT_S)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            stream.codec_context.skip_frame = "NONKEY"
+            for frame in container.decode(stream):
+                now, moment = time.monotonic(), read(luma(frame))
+                if moment is not None:
+                    self._seen.append(now - moment / 1000)
+                if self._stopping.is_set():
+                    return
+
+
+def runs(peers: Peers, sitting: int, rounds: int, seconds: float) -> Iterator[LiveRun]:
+    """Every contender in each round, one after the other, with the same cameras; another one begins each round."""
+    there = [name for name in CONTENDERS if name not in REQUIREMENTS or name in peers.pythons]
+    for number in range(1, rounds + 1):
+        shift = number % len(there)
+        for name in there[shift:] + there[:shift]:
+            mounts = [ReplayMount(f"/camera-{place}", STREET) for place in range(CAMERAS)]
+            with RtspServer(*mounts) as server:
+                yield _run(name, peers, [server.url(mount.path) for mount in mounts], sitting, number, seconds)
+
+
+def _run(name: str, peers: Peers, urls: list[str], sitting: int, number: int, seconds: float) -> LiveRun:
+    # They watch from before the first until after the last picture of the contender, so that no camera begins anew between.
+    witnesses = {url: Witness(url) for url in urls}
+    with ForeignLoad() as foreign:
+        command = _command(name, peers, urls, seconds + WARM_UP_S)
+        program = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
+    notes = json.loads(program.stdout.strip().splitlines()[-1])
+    found = {url: _ages(url, notes, witnesses[url].began()) for url in urls}
+    ages = [age for of in found.values() for _, age in of]
+    grows = [slope([moment for moment, _ in of], [age * 1e3 for _, age in of]) for of in found.values() if len(of) > 2]
+    count = len(ages) / seconds
+    p50, p95 = (1e3 * quantile(ages, part) for part in (0.5, 0.95))
+    return LiveRun(name, sitting, number, count, p50, p95, max(grows, default=float("nan")), foreign.cores)
+
+
+def _ages(url: str, notes: Sequence[tuple[str, int, float]], began: float) -> list[tuple[float, float]]:
+    """When each result of a camera was complete, and how old its picture was, seconds; without those of the warm-up.
+
+    The first is known to within a loop; from one to the next the pictures go forward by less than a loop.
+    """
+    of = sorted((now, moment / 1000) for camera, moment, now in notes if camera == url)
+    ages: list[tuple[float, float]] = []
+    if not of:
+        return ages
+    start = min(now for _, _, now in notes) + WARM_UP_S
+    first_now, last = of[0]
+    sent = first_now - (first_now - began - last) % LOOP_S
+    for now, moment in of:
+        sent += (moment - last) % LOOP_S
+        last = moment
+        if now >= start:
+            ages.append((now, now - sent))
+    return ages
+
+
+def _command(name: str, peers: Peers, urls: list[str], seconds: float) -> list[str]:
+    size, told = "384x640", ["--seconds", str(seconds)]
+    if name == "ultralytics":
+        program = [str(peers.pythons[name]), str(HERE / "ultralytics_live.py"), "--model", str(peers.raw["batches"])]
+        return [*program, "--size", *size.split("x"), *told, *urls]
+    model = ["--model", str(peers.graphs[size])]
+    if name == "roboflow":
+        return [str(peers.pythons[name]), str(HERE / "roboflow_pipeline.py"), *model, *told, *urls]
+    if name == "naive":
+        return [sys.executable, str(HERE / "naive_live.py"), *model, *told, *urls]
+    engine = {"us": FP32[1], "bf16": "openvino-cpu-bf16", "auto": "auto"}[name]
+    ours = [sys.executable, "-m", "benchmarks.peers.ours_live", *model, "--engine", engine, "--engine-dir", str(peers.engines)]
+    return [*ours, *told, *urls]
+
+
+def table(found: Sequence[LiveRun]) -> str:
+    """The middle of all rounds."""
+    lines = [
+        f"{'cameras':<10}{'contender':<14}{'results/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'growth ms/s':>13}{'others’ cores':>15}"
+    ]
+    for name in dict.fromkeys(run.contender for run in found):
+        of = [run for run in found if run.contender == name]
+        middle = [
+            statistics.median(getattr(run, what) for run in of)
+            for what in ("results_per_s", "p50", "p95", "growth", "foreign_cores")
+        ]
+        told = "".join(f"{value:>{width}.1f}" for value, width in zip(middle, (9, 9, 9, 13, 15), strict=True))
+        lines.append(f"{'4×1080p30':<10}{name:<14}{told}")
+    return "\n".join(lines)

@@ -1,0 +1,69 @@
+"""vision-infer over cameras, with a sink that tells the meter which pictures have a result.
+
+python -m benchmarks.peers.ours_live --model GRAPH.onnx --engine NAME --seconds S URL...
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.peers.live_meter import Meter
+from vision_infer.core.frame import Frame
+from vision_infer.core.picture import LumaPicture
+from vision_infer.core.result import Result
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.sink import Written
+from vision_infer.stream.source import SourceSpec
+
+
+class MeterSink:
+    """Looks at the pictures that have a result."""
+
+    needs_pictures = True
+    outputs: Sequence[Written] = ()
+
+    def __init__(self, meter: Meter, urls: Sequence[str]) -> None:
+        self._meter = meter
+        self._urls = urls
+
+    def write(self, frame: Frame, result: Result | None) -> None:
+        """Note the picture."""
+        picture = frame.picture
+        if result is not None and isinstance(picture, LumaPicture):
+            self._meter.done(self._urls[int(frame.stream)], picture.luma(frame.picture.size.width))
+
+    def close(self, complete: bool) -> None:
+        """Nothing to close."""
+
+
+def main() -> None:
+    """Watch the cameras for a while."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--engine-dir", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("urls", nargs="+")
+    args = parser.parse_args()
+    with open_engine(args.model, EngineRequest(engine=args.engine, engine_dir=args.engine_dir)) as engine:
+        print(f"{args.engine}: {engine.name}", file=sys.stderr)
+        engine.warm_up()
+        lane = Lane("main", engine, make_selector(engine.card, 0.35, 0.6, None))
+        meter = Meter(args.seconds)
+        with Supervisor([lane], [MeterSink(meter, args.urls)]) as supervisor:
+            for number, url in enumerate(args.urls):
+                supervisor.add(AddStream(SourceSpec(str(number), "live", (url,)), "main"))
+            while not meter.over:
+                time.sleep(0.05)
+        meter.tell()
+
+
+if __name__ == "__main__":
+    main()

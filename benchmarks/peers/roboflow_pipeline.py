@@ -1,0 +1,113 @@
+# mypy: ignore-errors
+# ruff: noqa: E402 - its settings are read when it is imported
+"""Roboflow's ``InferencePipeline`` over files or cameras, with the network run by hand; run by its own interpreter.
+
+    PYTHON roboflow_pipeline.py --model GRAPH.onnx (--out FILE.jsonl VIDEO... | --seconds S URL...)
+
+Its own networks come from its service, which wants a key and the internet. Its pipeline takes any function instead: here that is
+the naive loop's way to run the same graph, all pictures of a moment in one call. Files go through it one after the other.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import threading
+import time
+
+for name in ("SAM", "SAM2", "SAM3", "GAZE", "YOLO_WORLD", "CLIP", "DOCTR", "GROUNDINGDINO"):
+    os.environ.setdefault(f"CORE_MODEL_{name}_ENABLED", "False")
+os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from inference import InferencePipeline
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from live_meter import Meter
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", required=True)
+parser.add_argument("--out", default=os.devnull)
+parser.add_argument("--seconds", type=float)
+parser.add_argument("sources", nargs="+")
+args = parser.parse_args()
+
+session = ort.InferenceSession(args.model, providers=["CPUExecutionProvider"])
+card = json.loads(session.get_modelmeta().custom_metadata_map["vision_infer.card"])
+input_w, input_h = card["input"]["width"], card["input"]["height"]
+counts = {"frames": 0, "detections": 0}
+
+
+def infer(frames):
+    """Detections of the newest picture of each source."""
+    images = np.full((len(frames), input_h, input_w, 3), card["fill"], np.uint8)
+    scales = []
+    for place, frame in enumerate(frames):
+        height, width = frame.image.shape[:2]
+        scale = min(input_w / width, input_h / height)
+        w, h = round(width * scale), round(height * scale)
+        x, y = ((input_w - w) // 2, (input_h - h) // 2) if card["fit"] == "center" else (0, 0)
+        images[place, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(frame.image, (w, h)), cv2.COLOR_BGR2RGB)
+        scales.append((x, y, scale))
+    outputs = session.run(["boxes", "scores", "class_ids"], {"images": images})
+    return [_select(*(output[place] for output in outputs), *scales[place]) for place in range(len(frames))]
+
+
+def _select(boxes, scores, class_ids, x, y, scale):
+    passing = scores >= card["confidence"]
+    boxes, scores, class_ids = boxes[passing], scores[passing], class_ids[passing]
+    if not len(scores):
+        return []
+    sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    kept = cv2.dnn.NMSBoxesBatched(sizes.tolist(), scores.tolist(), class_ids.tolist(), card["confidence"], card["iou"] or 1.0)
+    labels = card["labels"]
+    return [
+        {"class_id": int(class_ids[i]), "label": labels[class_ids[i]] if labels else "", "score": float(scores[i])}
+        | {"box": ((boxes[i] - (x, y, x, y)) / scale).tolist()}
+        for i in np.array(kept, int).flatten()
+    ]
+
+
+def pairs(found, frames):
+    """What was found and the picture, of each source; where there is one alone, they come without a list."""
+    together = zip(found, frames, strict=True) if isinstance(frames, list) else [(found, frames)]
+    return [pair for pair in together if pair[1] is not None]
+
+
+if args.seconds is None:
+    started = time.perf_counter()
+    with open(args.out, "w", encoding="utf-8") as out:
+
+        def write(found, frame):
+            """A row for each picture."""
+            for one, picture in pairs(found, frame):
+                out.write(json.dumps({"stream": source, "frame": picture.frame_id, "detections": one}) + "\n")
+                counts["frames"] += 1
+                counts["detections"] += len(one)
+
+        for source in args.sources:
+            pipeline = InferencePipeline.init_with_custom_logic(source, on_video_frame=infer, on_prediction=write)
+            pipeline.start()
+            pipeline.join()
+    seconds = time.perf_counter() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({**counts, "seconds": seconds, "peak_rss_bytes": peak}), flush=True)
+else:
+    meter, over = Meter(args.seconds), threading.Event()
+
+    def note(found, frames):
+        """The results of a moment are complete."""
+        for _, frame in pairs(found, frames):
+            meter.done(args.sources[frame.source_id or 0], frame.image[:, :, 1])
+        if meter.over:
+            over.set()
+
+    pipeline = InferencePipeline.init_with_custom_logic(args.sources, on_video_frame=infer, on_prediction=note)
+    pipeline.start(use_main_thread=False)
+    over.wait()
+    meter.tell()
+sys.stdout.flush()
+os._exit(0)  # it keeps threads of its own
