@@ -14,6 +14,8 @@ from vision_infer.schedule.motion_gate import BLOCK, MotionGate, grid
 
 LOOKED_AT = 160
 """samples of a picture's width, at most"""
+LOOK_NS = 60_000_000
+"""what follows a picture sooner is not looked at, and shares its fate"""
 
 
 class Gate:
@@ -28,6 +30,8 @@ class Gate:
         self._heartbeat_s = heartbeat_s
         self._gate = MotionGate(heartbeat_s)
         self._size: Size | None = None
+        self._looked_ns = 0
+        self._wanted = True
         self._region = None if region is None or region.everywhere else region
         self._counted: tuple[Size, NDArray[np.bool_]] | None = None
 
@@ -37,8 +41,12 @@ class Gate:
             return True
         if picture.size != self._size:  # what is small may look the same
             self._size, self._gate = picture.size, MotionGate(self._heartbeat_s)
+        elif 0 <= time_ns - self._looked_ns < LOOK_NS:
+            return self._wanted
         luma = picture.luma(LOOKED_AT)
-        return self._gate.wants(luma, time_ns, self._where(self._region, picture.size, luma) if self._region else None)
+        counted = self._where(self._region, picture.size, luma) if self._region else None
+        self._looked_ns, self._wanted = time_ns, self._gate.wants(luma, time_ns, counted)
+        return self._wanted
 
     def _where(self, region: Region, size: Size, luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if self._counted is None or self._counted[0] != size:

