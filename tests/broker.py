@@ -96,9 +96,12 @@ class Broker:
         folder: of its files.
         tls: certificate and key.
         users: whether it wants :data:`USER` and :data:`PASSWORD`.
+        more: lines of its settings.
     """
 
-    def __init__(self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False) -> None:
+    def __init__(
+        self, folder: Path, tls: tuple[Path, Path] | None = None, users: bool = False, more: tuple[str, ...] = ()
+    ) -> None:
         if shutil.which("mosquitto") is None:
             pytest.skip("mosquitto is not here")
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +111,7 @@ class Broker:
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", f"allow_anonymous {'false' if users else 'true'}"]
         if os.getuid() == 0:  # else it becomes somebody who may not read the test's files
             lines.append("user root")
-        lines += ["max_queued_messages 0", "max_inflight_messages 0", "set_tcp_nodelay true"]
+        lines += [*more, "max_queued_messages 0", "max_inflight_messages 0", "set_tcp_nodelay true"]
         if tls is not None:
             lines += [f"certfile {tls[0]}", f"keyfile {tls[1]}"]
         if users:

@@ -278,6 +278,20 @@ def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> Non
     site.delivery.close()
 
 
+def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.LONGEST_WAIT_S", 0.05)
+    with Broker(tmp_path / "broker", more=("max_packet_size 2000",)) as broker:
+        site = Site(tmp_path, broker.port)
+        site.give(5)
+        site.delivery.put("detections", "door", lambda: json.dumps({"number": 0, "what": "x" * 5000}))
+        site.give(5)
+        site.wait_sent()
+        status = site.delivery.status()
+        assert (status.dropped, status.sent, status.error) == ({"undeliverable": 1}, 10, None)
+        site.delivery.close()
+
+
 @pytest.mark.slow
 def test_sixty_seconds_without_a_broker(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)

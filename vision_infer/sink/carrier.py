@@ -18,12 +18,16 @@ class UndeliveredError(VisionInferError):
         hint: what to do.
         patient: asking again soon would not help: a wrong password, a wrong certificate.
         after_s: how long the receiver wants us to wait, seconds; None: it says nothing.
+        hung_up: the receiver ended the connection while records were handed over: it may be because of one of them.
     """
 
-    def __init__(self, message: str, hint: str = "", patient: bool = False, after_s: float | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", patient: bool = False, after_s: float | None = None, hung_up: bool = False
+    ) -> None:
         super().__init__(message, hint)
         self.patient = patient
         self.after_s = after_s
+        self.hung_up = hung_up
 
 
 class UnwantedError(VisionInferError):

@@ -17,6 +17,7 @@ from typing import Literal
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.sink.carrier import Carrier, SinkStatus, UndeliveredError, UnwantedError
+from vision_infer.sink.segment import Record
 from vision_infer.sink.spool import Spool
 
 MOST_QUEUED = 4096
@@ -26,6 +27,8 @@ PATIENT_WAIT_S = 30.0
 """after a refusal: a wrong password that is tried again and again may lock the account"""
 MOST_AFTER_S = 600.0
 """a receiver that wants a longer wait is asked before"""
+TRIES = 8
+"""so often a receiver may hang up on a single record; then that is given up, for it would hold up all others for ever"""
 GOODBYE_S = 2.0
 """how long is tried at the end to send what still waits"""
 _LOOK_S = 1.0
@@ -85,6 +88,9 @@ class Delivery:
         self._stopped = threading.Event()
         """nothing more is sent"""
         self._limit = carrier.most
+        self._suspect, self._tries = 0, 0
+        """the number of a record on which the receiver hung up, and how often"""
+        self._reached = False
         self._threads = [
             threading.Thread(target=self._fill, name=f"spool-{name}", daemon=True),
             threading.Thread(target=self._empty, name=f"send-{name}", daemon=True),
@@ -203,8 +209,7 @@ class Delivery:
         failures = 0
         while not self._is_over(spool):
             try:
-                if self._carrier.open(spool.name):
-                    self._works()
+                self._reached = self._carrier.open(spool.name)
                 self._connected = self._error is None
                 while not self._is_over(spool):
                     if self._deliver(spool):
@@ -212,6 +217,8 @@ class Delivery:
             except UndeliveredError as error:
                 self._failed(error)
                 failures += 1
+                if error.hung_up:
+                    self._find_out(spool)
             except Exception as raised:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
                 self._failed(UndeliveredError(f"unexpected {type(raised).__name__}", "please report this", patient=True))
                 _log.debug("%s", self.name, exc_info=raised)
@@ -233,6 +240,8 @@ class Delivery:
         self._carrier.look()
         records = spool.read(self._limit)
         if not records:
+            if self._reached:
+                self._works()
             return False
         try:
             self._carrier.deliver(records)
@@ -240,15 +249,31 @@ class Delivery:
             if len(records) > 1:  # find the one that is meant
                 self._limit = max(1, len(records) // 2)
                 return True
-            _log.warning("%s: a record of %s is dropped: %s", self.name, records[0].stream or "an engine", error)
-            with self._lock:
-                self._unwanted[error.reason] = self._unwanted.get(error.reason, 0) + 1
+            self._drop(records[0], error.reason, str(error))
         else:
             self._sent += len(records)
             self._limit = min(self._carrier.most, 2 * self._limit)
         spool.acknowledge(records[-1].number)
         self._works()
         return True
+
+    def _find_out(self, spool: Spool) -> None:
+        """A receiver hung up: send records one by one, and give one up on which it does so again and again."""
+        records = spool.read(1)
+        if self._limit > 1 or not records or records[0].number != self._suspect:
+            self._limit = 1
+            self._suspect, self._tries = records[0].number if records else 0, 0
+            return
+        self._tries += 1
+        if self._tries >= TRIES:
+            self._drop(records[0], "undeliverable", "the receiver hangs up on it")
+            spool.acknowledge(records[0].number)
+
+    def _drop(self, record: Record, reason: str, why: str) -> None:
+        size = len(record.text)
+        _log.warning("%s: a record of %s (%d bytes) is dropped: %s", self.name, record.stream or "an engine", size, why)
+        with self._lock:
+            self._unwanted[reason] = self._unwanted.get(reason, 0) + 1
 
     def _works(self) -> None:
         if self._error is not None:

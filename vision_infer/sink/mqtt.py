@@ -227,7 +227,7 @@ class MqttCarrier:
             for topic, payload, retain in messages[start : start + MOST]:
                 sent = self._client.publish(topic, payload.encode("utf-8", "backslashreplace"), 1, retain)
                 if sent.rc:
-                    raise UndeliveredError(f"{self._where}: the connection is lost")
+                    raise UndeliveredError(f"{self._where}: the connection is lost", hung_up=True)
                 wanted.add(sent.mid)
             with self._change:
                 self._change.wait_for(lambda: wanted <= self._taken or self._lost is not None, TAKEN_S)  # noqa: B023
@@ -236,7 +236,7 @@ class MqttCarrier:
                 lost = self._lost
             if missing:
                 said = f"the connection is lost: {lost}" if lost else f"does not acknowledge within {TAKEN_S:g} s"
-                raise UndeliveredError(f"{self._where}: {said}")
+                raise UndeliveredError(f"{self._where}: {said}", hung_up=lost is not None)
 
     def look(self) -> None:
         """Once a second: publish what has changed of what is so now, and take away what is of streams that are gone."""

@@ -97,8 +97,10 @@ class WebhookCarrier:
         try:
             # What it answers besides is not read: it could have no end.
             with self._client.stream("POST", self._url, content=body, headers=self._signed(batch, body)) as response:
-                if int(response.headers.get("Content-Length", "-1") or -1) in range(65_536):
-                    response.read()  # so that the connection can be used again
+                length = response.headers.get("Content-Length", "")
+                if length.isdecimal() and int(length) < 65_536:  # so that the connection can be used again
+                    for _ in response.iter_raw():
+                        pass
                 return response.status_code, response.headers.get("Retry-After")
         except (httpx.HTTPError, OSError, ValueError) as error:
             raise self._undelivered(error) from error
