@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,14 +36,14 @@ def row(name: str, family: Family, folder: Path) -> str:
     pictures = read_pictures(PICTURES) if PICTURES.is_dir() else None
 
     def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
-        prove_import(proposal, pictures)
+        prove_import(proposal, pictures, untrained=True)
         return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
 
-    shown = f"{family.title} | `{name}/{variant}`"
+    shown, before = f"{family.title} | `{name}/{variant}`", time.process_time()
     try:
         made = export_model(ExportRequest(name, name, folder, variant), family, lambda _: None, prove)
     except VisionInferError as error:
-        return f"| {shown} | – | – | – | – | – | {error.message} |"
+        return f"| {shown} | – | – | {error.message} | – | – | – | – |"
     record = json.loads((made.parent / RECORD_FILE).read_text(encoding="utf-8"))
     (proof,) = record["proofs"]
     boxes = f"{proof['boxes_px']:.1g} px, " if "boxes_px" in proof else ""
@@ -50,21 +51,21 @@ def row(name: str, family: Family, folder: Path) -> str:
     agrees = f"{proof['agreement_percent']:g} % of {proof['compared']}"
     size = f"{proof['height']}×{proof['width']}"
     cells = (shown, f"{record['parameters'] / 1e6:.1f}", size, f"{boxes}{unit} {proof['values']:.0e}", agrees)
-    return f"| {' | '.join(cells)} | {record['opset']} | {record['seconds']:.0f} |"
+    return f"| {' | '.join(cells)} | {record['opset']} | {record['seconds']:.0f} | {time.process_time() - before:.0f} |"
 
 
 def main() -> None:
     """Export, and write the table into the page."""
     machine = describe_machine()
     lines = [
-        "| family | smallest member | million parameters | input | largest difference | agree | opset | seconds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| family | smallest member | million parameters | input | largest difference | agree | opset | seconds | CPU s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     with tempfile.TemporaryDirectory() as folder:
         for name in family_names():
             family = read_family(name)
             if isinstance(family, Refused):
-                lines.append(f"| {family.title} | `{name}` | | | cannot be exported: {family.reason} | | | |")
+                lines.append(f"| {family.title} | `{name}` | | | cannot be exported: {family.reason} | | | | |")
             else:
                 lines.append(row(name, family, Path(folder)))
             print(lines[-1], flush=True)

@@ -83,21 +83,22 @@ def export_command(
         candidates,
         overwrite,
     )
-    prove = _Prover(None if pictures is None else read_pictures(pictures))
+    prove = _Prover(None if pictures is None else read_pictures(pictures), origin == "random")
     with _stopped_in_one_line():
         path = export_model(request, found, typer.echo, prove)
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 
 
 class _Prover:
-    def __init__(self, pictures: Any) -> None:
+    def __init__(self, pictures: Any, untrained: bool) -> None:
         self._pictures = pictures
+        self._untrained = untrained
 
     def __call__(self, proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
         from vision_infer.precision.export_proof import prove_export
         from vision_infer.precision.import_proof import prove_import
 
-        for line in prove_import(proposal, self._pictures):
+        for line in prove_import(proposal, self._pictures, self._untrained):
             typer.echo(line)
         proofs = prove_export(proposal, runs, self._pictures)
         for proof in proofs:

@@ -40,7 +40,7 @@ def exports() -> list[Any]:
 def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
     """As the command does, on real pictures."""
     pictures = read_pictures(asset("images/coco_val_ccby/images"))
-    prove_import(proposal, pictures)
+    prove_import(proposal, pictures, untrained=True)
     return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
 
 
