@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
-import struct
 import threading
-import zlib
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.sink.segment import Record, Segment, read_segments, records_in, segment_path
+from vision_infer.sink.spool_marks import SLOT, acknowledged, name_of, slot
 
 SEGMENTS = 16
 """files of a spool that is full, about"""
@@ -33,7 +31,6 @@ TAIL_BYTES = 4 << 20
 """of the newest records that are in memory too"""
 RETRY_NS = 1_000_000_000
 """so long after a failure the disk is tried again"""
-_SLOT = struct.Struct("<QI")
 
 
 class Spool:
@@ -78,9 +75,9 @@ class Spool:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._segments = read_segments(folder)
             self._ack_fd = os.open(folder / "acknowledged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._acknowledged = _acknowledged(self._ack_fd)
+            self._acknowledged = acknowledged(self._ack_fd)
             self._last = max([self._acknowledged, *(one.last for one in self._segments)])
-            self.name = _name_of(folder, fresh=not self._last)
+            self.name = name_of(folder, fresh=not self._last)
             """tells this spool from all others"""
         except OSError:
             os.close(self._lock_fd)
@@ -271,7 +268,7 @@ class Spool:
                 return
             self._acknowledged = number
             with suppress(OSError):  # then some are sent twice after a kill
-                os.pwrite(self._ack_fd, _slot(number), (number % 2) * _SLOT.size)
+                os.pwrite(self._ack_fd, slot(number), (number % 2) * SLOT.size)
             while self._tail and self._tail[0].number <= number:
                 self._memory_only.discard(self._tail[0].number)
                 self._tail_bytes -= len(self._tail.popleft().text)
@@ -321,37 +318,3 @@ class Spool:
     def _count(self, reason: str, count: int) -> None:
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
-
-
-def _name_of(folder: Path, fresh: bool) -> str:
-    """Eight hexadecimal digits, made where nothing was ever numbered under others.
-
-    Raises:
-        OSError: it can be neither read nor written.
-    """
-    path = folder / "name"
-    if not fresh:
-        with suppress(FileNotFoundError):
-            text = path.read_text(encoding="ascii", errors="replace")
-            if len(text) == 8 and text.isalnum():
-                return text
-    name = secrets.token_hex(4)
-    partial = folder / "name.partial"
-    partial.write_text(name, encoding="ascii")
-    partial.replace(path)
-    return name
-
-
-def _slot(number: int) -> bytes:
-    return _SLOT.pack(number, zlib.crc32(number.to_bytes(8, "little")))
-
-
-def _acknowledged(fd: int) -> int:
-    """The last number that was acknowledged: of two places the greater that is whole."""
-    data = os.pread(fd, 2 * _SLOT.size, 0)
-    numbers = [0]
-    for start in range(0, len(data) - _SLOT.size + 1, _SLOT.size):
-        number, checksum = _SLOT.unpack_from(data, start)
-        if checksum == zlib.crc32(number.to_bytes(8, "little")):
-            numbers.append(number)
-    return max(numbers)
