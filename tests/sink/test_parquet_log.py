@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.broker import until
+from tests.disks import small_disk
 from tests.media import ROOT
 from tests.service.fakes import FakeClock, frame, result
 from vision_infer.core.description import Description
@@ -247,3 +248,25 @@ def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
     with_them = [path for path in final(tmp_path) if "embedding" in pq.read_schema(path).names]
     assert frames_of(*final(tmp_path)) == [0, 0, 1, 2, 3]
     assert frames_of(*with_them) == [1, 2]
+
+
+def test_a_disk_that_is_really_full_leaves_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 2000)
+    monkeypatch.setattr(parquet_log, "RETRY_S", 0.05)
+    with small_disk(400_000) as disk:
+        filler = disk / "filler"
+        log = ParquetLog(str(disk / "rows.parquet"), 10**9, 3600)
+        filler.write_bytes(b"\0" * 390_000)
+        put(log, 4000)
+        until(lambda: log.error is not None, "it is told")
+        assert "No space left on device" in str(log.error)
+        filler.unlink()
+        until(lambda: log.error is None, lambda: str(log.error))
+        put(log, 10, 10_000)
+        log.close(True)
+        (rows,) = final(disk)
+        frames = frames_of(rows)
+        assert frames == sorted(frames)
+        assert frames[-1] == 10_009
+        assert log.drops["disk_error"] + len(frames) // 2 == 4010
+        assert hidden(disk) == []

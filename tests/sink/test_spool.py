@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.disks import small_disk
 from tests.service.fakes import FakeClock
 from vision_infer.sink.segment import Record, records_in
 from vision_infer.sink.spool import Spool
@@ -302,3 +303,23 @@ def test_any_bytes_are_read_without_harm(tmp_path: Path) -> None:
         for record, _ in records_in(fd, 0):
             assert record.number == 7
         os.close(fd)
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    with small_disk(300_000) as disk:
+        clock = FakeClock()
+        spool = Spool(disk / "s", 16 * MB, clock)
+        put(spool, 2000, 500)
+        assert spool.error == f"{disk / 's'}: No space left on device"
+        assert spool.dropped == {}, "the newest are in memory too"
+        first = spool.read(100)
+        spool.acknowledge(first[-1].number)
+        numbers = [record.number for record in first] + drain(spool)
+        assert numbers == list(range(1, 2001))
+        clock.move(2)
+        put(spool, 1)
+        assert spool.error is None, "what was sent has made room"
+        abandon(spool)
+        again = Spool(disk / "s", 16 * MB)
+        assert drain(again) == [2001]
+        again.close()
