@@ -1,10 +1,12 @@
 """Make ``model.int8.onnx`` and ``model-256x416.int8.onnx`` with their passports again, or refuse to.
 
-    python models/nanodet-416/quantize.py --data VIDEO|FOLDER… [--check]
+    python models/nanodet-416/quantize.py --data VIDEO|FOLDER…
+    python models/nanodet-416/quantize.py --time      measure speed once more, on the machine of the passports when it is quiet
+    python models/nanodet-416/quantize.py --check     do the files and their passports belong together?
 
 Where the budget does not hold for one of the two, nothing is written. The second reads its weights from the first and from
 ``model.onnx``. The frames are looked at, and none of them is kept: what they leave in the file are the ranges of the network's
-activations. ``--check`` writes nothing and says whether the files and their passports belong together.
+activations.
 """
 
 from __future__ import annotations
@@ -13,16 +15,21 @@ import argparse
 import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import onnx
 
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.auto import BUDGET_POINTS
-from vision_infer.engine.engine_key import graph_sha256
-from vision_infer.engine.passport import Passport, passports_beside
+from vision_infer.engine.candidates import this_device
+from vision_infer.engine.engine_key import graph_sha256, runtime_version
+from vision_infer.engine.measure import faster, measure_speed
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.passport import Passport, passport_file, passports_beside, write_passport
 from vision_infer.model.shared_weights import share_weights
 from vision_infer.precision.frames import FrameNeeds
+from vision_infer.precision.proof import measured_speed
 from vision_infer.precision.quantize import QuantizeRequest, quantize_model
 
 HERE = Path(__file__).resolve().parent
@@ -79,6 +86,30 @@ def put_in_place(made: Path) -> int:
     return size
 
 
+def time_again() -> str:
+    """Measure the speeds that the passports tell once more, in turns with FP32; what they are, in words."""
+    told = []
+    for graph in GRAPHS:
+        path = HERE / name_of(graph)
+        passports = {one.runtime: one for one in passports_beside(path)}
+        for one in passports.values():
+            if not one.measured_here(this_device(), runtime_version(one.runtime)):
+                raise SystemExit(f"quantize: the passport of {one.engine} beside {path.name} is another machine's")
+        with ExitStack() as stack:
+            fp32 = stack.enter_context(open_engine(HERE / graph, EngineRequest("onnxruntime", "cpu")))
+            engines = {
+                runtime: stack.enter_context(open_engine(path, EngineRequest(runtime, "cpu", compute="f32")))
+                for runtime in passports
+            }
+            rounds = measure_speed({"": fp32, **engines})
+        for runtime, one in passports.items():
+            speed = measured_speed(rounds[runtime], engines[runtime].in_flight, faster(rounds[runtime], rounds[""]))
+            made = one.model_copy(update={"speed": (speed,)})
+            write_passport(made, passport_file(path, one.engine))
+            told.append(f"{graph}, {one.engine}: {words(made)}, {speed.fps} pictures a second")
+    return "\n".join(told)
+
+
 def words(passport: Passport) -> str:
     """What a passport says, in short."""
     accuracy, speed = passport.accuracy[0], passport.speed[0]
@@ -109,9 +140,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the INT8 form of the bundled network again.")
     parser.add_argument("--data", nargs="+", default=[], help="videos and pictures to calibrate on and to judge by")
     parser.add_argument("--check", action="store_true", help="write nothing; do the file and its passports belong together?")
+    parser.add_argument("--time", action="store_true", help="measure speed once more, for the passports that are here")
     options = parser.parse_args(arguments)
     try:
-        print(check() if options.check else make(options.data))
+        print(check() if options.check else time_again() if options.time else make(options.data))
     except VisionInferError as error:
         raise SystemExit(f"quantize: {error}") from error
 

@@ -150,8 +150,6 @@ def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYST
 
     card = read_graph_facts(graph).card
     runtime = proof.engine.partition("-")[0]
-    agreement, rounds = proof.agreement, proof.rounds
-    fps = estimate(rounds.fps)
     return Passport(
         engine=proof.engine,
         card=summarise(card),
@@ -161,24 +159,28 @@ def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYST
         tools={name: importlib.metadata.version(name) for name in TOOLS if _installed(name)} | {"fp32": origin.fp32_sha256},
         device=this_device(),
         precision=dict(origin.layers),
-        accuracy=(agreement.measured(origin.data, origin.evaluation_sha256),),
-        speed=(
-            MeasuredSpeed(
-                batch=1,
-                workers=proof.workers,
-                threads=1,
-                p50_ms=round(rounds.percentile_ms(0.5), 3),
-                p95_ms=round(rounds.percentile_ms(0.95), 3),
-                fps=round(fps.median, 2),
-                fps_low=round(fps.low, 2),
-                fps_high=round(fps.high, 2),
-                cpu_ms=round(estimate(rounds.cpu_ms).median, 3),
-                fp32_ratio=round(proof.times_faster.times.median, 3),
-            ),
-        ),
+        accuracy=(proof.agreement.measured(origin.data, origin.evaluation_sha256),),
+        speed=(measured_speed(proof.rounds, proof.workers, proof.times_faster),),
         memory_bytes=proof.memory_bytes,
         build_seconds=round(proof.opening_s, 3),
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, datetime.UTC),
+    )
+
+
+def measured_speed(rounds: Rounds, workers: int, times: Faster) -> MeasuredSpeed:
+    """What a passport keeps of rounds with one picture at a time, ``workers`` of them in flight."""
+    fps = estimate(rounds.fps)
+    return MeasuredSpeed(
+        batch=1,
+        workers=workers,
+        threads=1,
+        p50_ms=round(rounds.percentile_ms(0.5), 3),
+        p95_ms=round(rounds.percentile_ms(0.95), 3),
+        fps=round(fps.median, 2),
+        fps_low=round(fps.low, 2),
+        fps_high=round(fps.high, 2),
+        cpu_ms=round(estimate(rounds.cpu_ms).median, 3),
+        fp32_ratio=round(times.times.median, 3),
     )
 
 
