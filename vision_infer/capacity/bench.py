@@ -114,7 +114,7 @@ def run_bench(
             asked.engine,
             found.notes,
         )
-        found.engines += measure_engines(plan, say, lambda: ended() and bool(found.engines))
+        found.engines += measure_engines(plan, say, stop.is_set, late)
     if request.streams and not stop.is_set():
         _streams(request, found, machine.cores, say, stop, late)
     if late() and not stop.is_set():

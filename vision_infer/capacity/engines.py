@@ -57,7 +57,7 @@ class EnginePlan:
     """takes what could not be measured, and why"""
 
 
-def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False) -> list[EngineRow]:
+def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False, late: Stop = lambda: False) -> list[EngineRow]:
     """Measure each engine at each batch size, as far as larger ones make sense.
 
     An engine is left out from the size on at which a batch takes too long, or two sizes in a row gave no more pictures a second.
@@ -66,7 +66,8 @@ def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False) -> l
     Args:
         plan: what is measured.
         say: told what is being measured.
-        stop: asked between batch sizes.
+        stop: asked before each turn; what was measured until then is returned.
+        late: asked from the second batch size on: whether the time is up.
 
     Raises:
         ModelError: the graph is none.
@@ -74,17 +75,13 @@ def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False) -> l
     trying = _engines(plan)
     rows: list[EngineRow] = []
     for batch in plan.batches:
-        if stop() or not trying:
+        if not trying or stop() or (rows and late()):
             break
         say(f"engines at batch {batch}: {', '.join(one.name for one in trying)}")
-        found = _at_batch(trying, batch, plan, stop if rows else _never)
+        found = _at_batch(trying, batch, plan, stop, late if rows else stop)
         rows += found
         trying = [one for one in trying if any(row.engine == one.name and _worth_more(one, row) for row in found)]
     return rows
-
-
-def _never() -> bool:
-    return False
 
 
 def _engines(plan: EnginePlan) -> list[_Tried]:
@@ -119,12 +116,12 @@ def _opener(graph: Path, engine: str, device: str, compute: str, plan: EnginePla
     return open_it
 
 
-def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan, stop: Stop) -> list[EngineRow]:
+def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan, stop: Stop, late: Stop) -> list[EngineRow]:
     with ExitStack() as stack:
         opened: dict[str, Engine] = {}
         memory: dict[str, int | None] = {}
         for one in trying:
-            if stop():  # to open an engine may take longer than to measure it
+            if stop() or late():  # to open an engine may take longer than to measure it
                 return []
             try:
                 engine, _, grown = measure_opening(lambda one=one: one.open(batch))  # type: ignore[misc]
@@ -132,19 +129,20 @@ def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan, stop: Stop
                 plan.notes.append(f"{one.name} is left out from batch {batch} on: {error}")
                 continue
             opened[one.name], memory[one.name] = stack.enter_context(engine), grown
-        rounds = _measured(opened, batch, plan)
-        return [_row(one, opened[one.name], rounds[one.name], memory[one.name]) for one in trying if one.name in rounds]
+        rounds = _measured(opened, batch, plan, stop)
+        able = [one for one in trying if one.name in rounds and rounds[one.name].fps]
+        return [_row(one, opened[one.name], rounds[one.name], memory[one.name]) for one in able]
 
 
-def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan) -> dict[str, Rounds]:
+def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Stop) -> dict[str, Rounds]:
     """All in turns; where one fails, those that do not."""
     try:
-        return measure_speed(opened, batch=batch, rounds=plan.rounds, round_s=plan.round_s)
+        return measure_speed(opened, batch=batch, rounds=plan.rounds, round_s=plan.round_s, stop=stop)
     except VisionInferError:
         found: dict[str, Rounds] = {}
         for name, engine in opened.items():
             try:
-                found |= measure_speed({name: engine}, batch=batch, rounds=plan.rounds, round_s=plan.round_s)
+                found |= measure_speed({name: engine}, batch=batch, rounds=plan.rounds, round_s=plan.round_s, stop=stop)
             except VisionInferError as error:
                 plan.notes.append(f"{name} failed at batch {batch}: {error}")
         return found

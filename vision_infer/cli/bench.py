@@ -41,6 +41,7 @@ def bench_command(
     Ctrl-C keeps what was measured until then. Other work on the machine is a part of the figures: stop it first.
     """
     from vision_infer.capacity.bench import FULL, QUICK, BenchRequest, run_bench
+    from vision_infer.capacity.history import read_history
     from vision_infer.cli.signals import StopSignals
     from vision_infer.engine.cache import engine_dir as folder_of_engines
     from vision_infer.model.catalogue import home_dir, resolve_model
@@ -54,9 +55,11 @@ def bench_command(
         QUICK if quick else FULL,
         streams,
     )
+    history = history or home_dir(os.environ) / "bench.jsonl"
+    earlier = read_history(history)  # what cannot be read is said before minutes are spent
     with StopSignals() as signals:
         report = run_bench(request, lambda line: typer.echo(f"… {line}", err=True), signals.stopping)
-    _tell(report, history or home_dir(os.environ) / "bench.jsonl", out, json_output)
+    _tell(report, history, earlier, out, json_output)
     return signals.exit_status
 
 
@@ -101,8 +104,8 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _tell(report: BenchReport, history: Path, out: Path | None, json_output: bool) -> None:
-    from vision_infer.capacity.history import add_to_history, read_history
+def _tell(report: BenchReport, history: Path, earlier: Sequence[BenchReport], out: Path | None, json_output: bool) -> None:
+    from vision_infer.capacity.history import add_to_history
     from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_bench
     from vision_infer.cli.bench_table import print_bench
     from vision_infer.core.errors import OutputError
@@ -123,21 +126,21 @@ def _tell(report: BenchReport, history: Path, out: Path | None, json_output: boo
                 typer.echo(f"wrote {path}", err=True)
         else:
             typer.echo(LEFT_OUT, err=True)
-    for line in _compared(report, read_history(history)):
+    for line in _compared(report, earlier):
         typer.echo(line, err=True)
     add_to_history(history, report)
     typer.echo(f"added to {history}", err=True)
 
 
-def _compared(report: BenchReport, history: Sequence[BenchReport]) -> list[str]:
+def _compared(report: BenchReport, earlier: Sequence[BenchReport]) -> list[str]:
     """What has changed since earlier benches, in lines."""
     from vision_infer.capacity.history import changes, like
 
     if not report.comparable:
         return []
-    earlier = like(history, report)
-    if not earlier:
+    alike = like(earlier, report)
+    if not alike:
         return ["no earlier undisturbed bench of this machine with these settings to compare with"]
-    since = f"since {earlier[0].date:%Y-%m-%d %H:%M}"
-    found = changes(earlier, report)
+    since = f"since {alike[0].date:%Y-%m-%d %H:%M}"
+    found = changes(alike, report)
     return [f"{since}: {line}" for line in found] or [f"{since}: nothing has changed by more than the noise"]

@@ -76,6 +76,7 @@ def measure_speed(
     round_s: float = 0.5,
     clock: Clock = SYSTEM_CLOCK,
     cpu_ns: Callable[[], int] = time.process_time_ns,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Rounds]:
     """Run each engine for a round, in turns, with as many batches in flight as it has.
 
@@ -88,6 +89,7 @@ def measure_speed(
         round_s: how long a turn is, at least; one batch is always run to its end.
         clock: of the times.
         cpu_ns: processor time of this process so far.
+        stop: asked before each turn; what was measured until then is returned.
 
     Raises:
         EngineError: an engine fails, or does not run that batch.
@@ -100,6 +102,8 @@ def measure_speed(
     names = list(engines)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
+            if stop():
+                return found
             _run_round(engines[name], found[name], int(round_s * NS_PER_S), cores[name], clock, cpu_ns)
     return found
 
