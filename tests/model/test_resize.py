@@ -102,7 +102,7 @@ def test_a_wide_network_finds_what_the_square_one_finds(
     options: dict[str, Any] = {"fit": "top_left", "model_dir": tmp_path, "labels": "coco"}
     import_model(networks / f"{file}.onnx", "mine", inputs=(square, wide), **options)
     graphs = {size: onnx.load(path) for size, path in model_inputs("mine", tmp_path).items()}
-    pictures = letterboxed(40, square, "top_left", (114, 114, 114))
+    pictures = letterboxed(24, square, "top_left", (114, 114, 114))
     pictures[:, 256:] = 114
     whole = run(graphs[square], {"images": pictures})
     cut = run(graphs[wide], {"images": np.ascontiguousarray(pictures[:, :256])})
