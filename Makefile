@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-peers bench-peers-quick bench-live bench-live-quick bench-preview bench-preview-quick bench-forecast plan-example soak soak-quick deploy-check quantize-default engine-table export-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
+.PHONY: help demo cameras browser broker test test-all check format docs bench bench-quick bench-peers bench-peers-quick bench-live bench-live-quick bench-preview bench-preview-quick bench-forecast plan-example bench-gate soak soak-quick deploy-check quantize-default engine-table export-table test-gpu bench-gpu precision-table bench-defaults bench-defaults-quick clean
 
 help:
 	@echo "make demo        install, run on a real clip, show where the results are"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
 	@echo "make bench-forecast  does the plan's forecast hold? against the real service with 1, 4, 8, 16 streams (3 minutes)"
 	@echo "make plan-example  measure this machine, and write docs/plan-example.md (6 minutes)"
+	@echo "make bench-gate  what the motion gate saves and what it misses (about 3 minutes)"
 	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"
 	@echo "make deploy-check   let docker-compose read compose.yaml, and test what is in deploy/"
 	@echo "make quantize-default DATA='VIDEO… FOLDER…'   make the INT8 form of the bundled network again"
@@ -143,6 +144,9 @@ bench-forecast: $(VENV)/dev.stamp
 
 plan-example: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks.plan_example
+
+bench-gate: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.gate
 
 soak: $(VENV)/dev.stamp cameras
 	$(BIN)/python -m benchmarks.soak

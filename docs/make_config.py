@@ -23,6 +23,8 @@ LINKS = {
     "MqttSettings": "sinksmqtt",
     "WebhookSettings": "sinkswebhook",
     "CostSettings": "cost",
+    "ClipStoreSettings": "clips",
+    "ClipSettings": "streamsclips",
     "PreviewSettings": "preview",
     "IceServer": "previewice_servers",
     "StreamDefaults": "streams-and-defaults",
