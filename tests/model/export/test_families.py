@@ -51,6 +51,7 @@ def free_batch(path: Path) -> bool:
     return len({side.dim_param for side in sides}) == 1 and bool(sides[0].dim_param)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", exports())
 def test_the_smallest_member_of_each_family_is_exported_and_gives_what_pytorch_gives(name: str, tmp_path: Path) -> None:
     family = read_family(name)
