@@ -93,7 +93,8 @@ def video_stream(container: av.container.InputContainer, read: ReadOptions, show
     streams = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
     if not streams:
         held = "only sound" if container.streams.audio else "no video stream"
-        raise StreamError(f"{shown}: holds {held}", "give a file with video in it")
+        hint = "give a URL that leads to video" if "://" in shown else "give a file with video in it"
+        raise StreamError(f"{shown}: holds {held}", hint)
     if read.track_index >= len(streams):
         held = "1 video track" if len(streams) == 1 else f"{len(streams)} video tracks"
         raise StreamError(
