@@ -24,7 +24,7 @@ from vision_infer.service.engine_event import EngineEvent, engine_row
 from vision_infer.service.hub import state_row
 from vision_infer.sink.announced import Announced
 from vision_infer.sink.carrier import Carrier, SinkStatus
-from vision_infer.sink.delivery import Delivery
+from vision_infer.sink.delivery import GOODBYE_S, Delivery
 from vision_infer.sink.home_assistant import Topics
 from vision_infer.sink.jsonl_log import JsonlLog
 from vision_infer.sink.mqtt import MqttCarrier
@@ -93,7 +93,7 @@ class SinkSet:
         kept = {key: sender for key, sender in self._senders.items() if wanted.get(key) == sender.settings}
         old = [sender for key, sender in self._senders.items() if key not in kept]
         self._senders = kept
-        _close([sender.delivery for sender in old])
+        _close([sender.delivery for sender in old], self._clock)
         for kind, name in sorted({(one.delivery.kind, one.delivery.name) for one in old} - wanted.keys()):
             _log.info("%s: removed from the file of settings; what waits for it stays in %s", name, self._place(kind, name))
         self._senders = kept | {key: self._sender(key, one) for key, one in wanted.items() if key not in kept}
@@ -191,7 +191,7 @@ class SinkSet:
     def close(self, complete: bool = True) -> None:
         """Leave what cannot be sent at once for the next start."""
         senders, self._senders = self._senders, {}
-        _close([sender.delivery for sender in senders.values()])
+        _close([sender.delivery for sender in senders.values()], self._clock)
         for file in (self._jsonl, self._parquet):
             if file is not None:
                 file.close(complete)
@@ -203,11 +203,13 @@ def _by_name(sinks: SinksSettings) -> Mapping[tuple[str, str], SinkSettings]:
     }
 
 
-def _close(deliveries: Sequence[Delivery]) -> None:
+def _close(deliveries: Sequence[Delivery], clock: Clock) -> None:
+    """Close them all at the same time, so that many that hang take no longer than one."""
     for one in deliveries:
         one.end()
+    end_ns = clock.monotonic_ns() + round(GOODBYE_S * 1e9)
     for one in deliveries:
-        one.close()
+        one.close(max(0.1, (end_ns - clock.monotonic_ns()) / 1e9))
 
 
 def _webhook(settings: WebhookSettings, clock: Clock) -> Carrier:

@@ -135,6 +135,9 @@ class Delivery:
         with self._news:
             self._ending.set()
             self._news.notify_all()
+        spool = self._spool
+        if spool is not None:
+            spool.hurry()
 
     def close(self, goodbye_s: float = GOODBYE_S) -> None:
         """Put what is queued into the spool, try for a moment to send it, and leave the rest for the next start."""
@@ -143,7 +146,7 @@ class Delivery:
         filler.join(goodbye_s)
         sender.join(goodbye_s)
         self._stopped.set()
-        sender.join(0.5)
+        sender.join(0.1)
         spool = self._spool
         if spool is not None:
             spool.close()
@@ -236,7 +239,7 @@ class Delivery:
 
     def _deliver(self, spool: Spool) -> bool:
         """Send the oldest; whether something was sent."""
-        spool.wait(0.05 if self._ending.is_set() else _LOOK_S)
+        spool.wait(_LOOK_S)
         self._carrier.look()
         records = spool.read(self._limit)
         if not records:

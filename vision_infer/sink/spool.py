@@ -68,7 +68,7 @@ class Spool:
         """numbers of those that are in memory, not on the disk, and not acknowledged"""
         self._place: tuple[Path, int, int] | None = None
         """where the reader goes on: file, number of the record before, offset"""
-        self._closed = False
+        self._closed = self._hurried = False
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock_fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -277,7 +277,13 @@ class Spool:
     def wait(self, timeout_s: float) -> bool:
         """Wait until there is something to send; whether there is."""
         with self._news:
-            return self._news.wait_for(lambda: self._closed or self._waiting() > 0, timeout_s)
+            return self._news.wait_for(lambda: self._hurried or self._waiting() > 0, timeout_s)
+
+    def hurry(self) -> None:
+        """From now on :meth:`wait` does not wait."""
+        with self._news:
+            self._hurried = True
+            self._news.notify_all()
 
     def close(self) -> None:
         """Leave it as it is, for whoever opens it next."""
@@ -285,7 +291,7 @@ class Spool:
         with self._lock:
             if self._closed:
                 return
-            self._closed = True
+            self._closed = self._hurried = True
             self._end_segment()
             os.close(self._ack_fd)
             os.close(self._lock_fd)
