@@ -41,6 +41,7 @@ def told(passport: Passport | None) -> str:
 
 
 def page(passport: Passport) -> str:
+    """All of a passport, line by line."""
     card, device = passport.card, passport.device
     gpu = device.kind == "cuda"
     lines = [

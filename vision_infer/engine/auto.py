@@ -166,9 +166,7 @@ def choose_by_trial(
         engines["reference"] = first = open_engines.enter_context(open_it(reference))
         first.warm_up()
         for candidate in others:
-            earlier = "" if failures is None else failures.reason(candidate)
-            why_not = f"{earlier} (an earlier trial)" if earlier else _why_untried(candidate, proven(candidate), budget, agree)
-            if why_not:
+            if why_not := _why_untried(candidate, proven(candidate), budget, agree, failures):
                 say(f"{candidate.engine} is left out: {why_not}")
                 continue
             say(f"trying {candidate.engine}")
@@ -198,8 +196,13 @@ def choose_by_trial(
     return _by_ratios(reference, ratios, seconds)
 
 
-def _why_untried(one: Candidate, loss: MeasuredAccuracy | None, budget: float, agree: Agree | None) -> str:
+def _why_untried(
+    one: Candidate, loss: MeasuredAccuracy | None, budget: float, agree: Agree | None, failures: Failures | None
+) -> str:
     """Why an engine need not be tried; empty if it is to be."""
+    earlier = "" if failures is None else failures.reason(one)
+    if earlier:
+        return f"{earlier} (an earlier trial)"
     if loss is not None:
         return loss.shortfall(budget)
     if one.lossless or agree is not None:
