@@ -142,8 +142,8 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
 
     key = this_machine().key
     mine = [one for one in reversed(read_history(history or home_dir(os.environ) / "bench.jsonl")) if one.machine.key == key]
-    # A longer bench knows more than a quick one, whichever came last; one that ran streams more than one that did not.
-    mine.sort(key=lambda one: (one.interrupted, not one.pipeline, one.settings.quick))
+    # An undisturbed bench goes before a disturbed one, a longer one before a quick one, and then the last.
+    mine.sort(key=lambda one: (one.interrupted, one.disturbed, not one.pipeline, one.settings.quick))
     right = [one for one in mine if one.settings.model == need.model and one.engines]
     machines = [Measured(THIS_MACHINE, right[0], tuple(mine))] if right else []
     for path in benches:
