@@ -1,6 +1,6 @@
 """Measures this machine and plans twelve cameras on it: writes ``docs/plan-example.md`` and the pictures of the documents.
 
-    python -m benchmarks.plan_example [--quick]
+python -m benchmarks.plan_example [--quick]
 """
 
 from __future__ import annotations
