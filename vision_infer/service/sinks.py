@@ -245,7 +245,7 @@ def _shown(view: StreamView) -> ShownStream:
     return ShownStream(
         view.name,
         json.dumps(row, ensure_ascii=False),
-        settings.classes,
+        settings.classes or (),
         {zone: occupancy.get(zone, 0) for zone in settings.zones},
         {line: crossings.get(line, (0, 0)) for line in settings.lines},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,18 +36,17 @@ class Topics:
         return f"{self.prefix}/{stream}/{what}"
 
 
-def discovery(found_under: str, topics: Topics, stream: ShownStream, labels: Sequence[str]) -> dict[str, str]:
+def discovery(found_under: str, topics: Topics, stream: ShownStream) -> dict[str, str]:
     """The messages that make a stream known, by topic.
 
     Args:
         found_under: prefix under which Home Assistant looks.
         topics: where we publish.
         stream: as it is now.
-        labels: of objects that have a sensor of their own.
     """
     device = safe_id(f"{topics.prefix} {stream.name}")
     messages: dict[str, str] = {}
-    for component, thing, fields in _entities(topics, stream, labels):
+    for component, thing, fields in _entities(topics, stream):
         unique = f"{device}_{safe_id(thing)}"
         payload = {
             "unique_id": unique,
@@ -65,7 +64,7 @@ def discovery(found_under: str, topics: Topics, stream: ShownStream, labels: Seq
     return messages
 
 
-def _entities(topics: Topics, stream: ShownStream, labels: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+def _entities(topics: Topics, stream: ShownStream) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Component, what it is, and the fields that are its own."""
     counts = topics.of(stream.name, "counts")
     camera = {
@@ -78,7 +77,7 @@ def _entities(topics: Topics, stream: ShownStream, labels: Sequence[str]) -> Ite
     }
     yield "binary_sensor", "camera", camera
     yield "sensor", "objects", _count("Objects", counts, "value_json.objects")
-    for label in labels:
+    for label in stream.labels:
         yield "sensor", f"label {label}", _count(label.capitalize(), counts, f"value_json.labels.get({_text(label)}, 0)")
     for zone in stream.zones:
         inside = f"value_json.zones.get({_text(zone)}, 0)"

@@ -26,8 +26,6 @@ KEEPALIVE_S = 30
 MOST = 200
 """messages that are on their way at the same time"""
 LOOK_NS = 1_000_000_000
-LABELS_SHOWN = 16
-"""labels of a stream that have a sensor of their own where its settings name none"""
 _TOPIC_OF = {"detections": "detections", "events": "events", "states": "state", "degraded": "degraded"}
 _REFUSALS = {
     1: "it does not speak MQTT 3.1.1",
@@ -256,8 +254,7 @@ class MqttCarrier:
             objects, labels = self._counted(stream.name)
             wanted[self._topics.of(stream.name, "counts")] = _counts_row(stream, objects, labels)
             if self._found_under is not None:
-                shown = stream.labels if stream.labels is not None else tuple(labels)
-                wanted |= discovery(self._found_under, self._topics, stream, shown[:LABELS_SHOWN])
+                wanted |= discovery(self._found_under, self._topics, stream)
         states = {self._topics.of(stream.name, "state"): stream.state for stream in streams}
         if not self._sends_states:
             wanted |= states

@@ -13,8 +13,8 @@ class ShownStream:
     name: str
     state: str
     """a JSON object, as changes of state are told"""
-    labels: tuple[str, ...] | None
-    """of objects that can be found at most; None: those of the model, which may be many"""
+    labels: tuple[str, ...]
+    """those that the user asks for; empty: all of the model, which may be many"""
     zones: Mapping[str, int]
     """by name: objects that are inside"""
     lines: Mapping[str, tuple[int, int]]
