@@ -109,9 +109,9 @@ def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
     if path.is_file():
         return path
     MEDIA.mkdir(parents=True, exist_ok=True)
-    room = cv2.imread(str(PHOTOS / ROOM))[:416, :640]
+    room: Picture = np.asarray(cv2.imread(str(PHOTOS / ROOM)), np.uint8)[:416, :640]
     x1, y1, x2, y2 = VISITOR_AT
-    visitor = cv2.imread(str(PHOTOS / VISITOR))[y1:y2, x1:x2]
+    visitor: Picture = np.asarray(cv2.imread(str(PHOTOS / VISITOR)), np.uint8)[y1:y2, x1:x2]
     random = np.random.default_rng(1)
     part = path.with_suffix(".part.mp4")
     with av.open(str(part), "w") as container:
@@ -171,7 +171,9 @@ def cost() -> list[tuple[str, float, float]]:
     """Microseconds of CPU a frame that decoding and the gate take, by size; 25 frames a second."""
     found = []
     for name in ("768x432", "1080p"):
-        gate, decoding, gating = Gate(5.0, None), [], []
+        gate = Gate(5.0, None)
+        decoding: list[int] = []
+        gating: list[int] = []
         with av.open(str(clip(name))) as container:
             container.streams.video[0].thread_type = "NONE"
             frames = container.decode(video=0)

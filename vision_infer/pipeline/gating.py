@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.analyze.motion_gate import BLOCK, MotionGate, grid
 from vision_infer.analyze.region import Polygons
 from vision_infer.config.region import Region
 from vision_infer.core.geometry import Size
 from vision_infer.core.picture import LumaPicture, Picture
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.schedule.motion_gate import BLOCK, MotionGate, grid
 
 LOOKED_AT = 160
 """samples of a picture's width, at most"""
@@ -72,7 +72,7 @@ def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArr
         width: likewise.
 
     Returns:
-        bool of the shape of :func:`vision_infer.schedule.motion_gate.grid`.
+        bool of the shape of :func:`vision_infer.analyze.motion_gate.grid`.
     """
     rows, columns = grid(height, width)
     across, down = size.width / width, size.height / height

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from vision_infer.schedule.motion_gate import HOLD_NS, LEARN_NS, MotionGate, grid, means
+from vision_infer.analyze.motion_gate import HOLD_NS, LEARN_NS, MotionGate, grid, means
 
 HEIGHT, WIDTH = 90, 160
 SECOND = 1_000_000_000
