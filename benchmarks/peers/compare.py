@@ -65,7 +65,7 @@ def main() -> int:
     seen: list[live.LiveRun] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cells = files.cells(peers, args.only)
+        cells = files.cells(peers, args.only, args.quick)
         if watched or any("auto" in cell.contenders for cell in cells):
             files.choose(peers)
         for reason in peers.missing:
@@ -76,7 +76,7 @@ def main() -> int:
                     found.append(run)
                     print(f"{sitting}.{run.round}  {run.cell}  {run.contender}: {run.fps:.1f} frames/s", file=sys.stderr)
             if watched:
-                for one in live.runs(peers, sitting, 1 if args.quick else LIVE_ROUNDS, LIVE_S):
+                for one in live.runs(peers, sitting, 1 if args.quick else LIVE_ROUNDS, 4.0 if args.quick else LIVE_S):
                     seen.append(one)
                     told = f"{one.results_per_s:.1f} results/s, p95 {one.p95:.0f} ms"
                     print(f"{sitting}.{one.round}  live  {one.contender}: {told}", file=sys.stderr)

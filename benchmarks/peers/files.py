@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -10,13 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.inputs import COMMAND, FP32, ROOT, InputMissingError, clip, copies, graph
+import av
+
+from benchmarks.inputs import COMMAND, FP32, MEDIA, ROOT, InputMissingError, clip, copies, graph
 from benchmarks.measure import measure
 from benchmarks.peers.environments import HERE, REQUIREMENTS, Peers
 from benchmarks.stage_cost import STAGES, Stages, cpu_ms
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.open import EngineRequest, open_engine
 
+QUICK_FRAMES = 12
 LIMIT_FRAMES = 40
 """of each thread and stage, when the limit is measured"""
 
@@ -55,9 +59,9 @@ class Run:
     detections: int = 0
 
 
-def cells(peers: Peers, only: Sequence[str]) -> list[Cell]:
-    """The cells that can be measured here, in order."""
-    source = clip("768x432")
+def cells(peers: Peers, only: Sequence[str], quick: bool) -> list[Cell]:
+    """The cells that can be measured here, in order; quick ones have a clip of some pictures."""
+    source = _beginning(clip("768x432")) if quick else clip("768x432")
     one, two = (source,), tuple(copies(source, 2))
     made: list[Cell] = []
     if peers.graphs:
@@ -74,6 +78,17 @@ def cells(peers: Peers, only: Sequence[str]) -> list[Cell]:
     except InputMissingError as error:
         peers.missing.append(f"YOLOX-nano: {error}")
     return [cell for cell in made if not only or cell.name in only]
+
+
+def _beginning(source: Path) -> Path:
+    MEDIA.mkdir(parents=True, exist_ok=True)
+    made = MEDIA / f"{source.stem}-beginning{source.suffix}"
+    with av.open(str(source)) as read, av.open(str(made), "w") as output:
+        target = output.add_stream_from_template(read.streams.video[0])
+        for packet in itertools.islice(read.demux(video=0), QUICK_FRAMES):
+            packet.stream = target
+            output.mux(packet)
+    return made
 
 
 def choose(peers: Peers) -> None:

@@ -15,7 +15,9 @@ import resource
 import sys
 import threading
 import time
+import warnings
 
+warnings.filterwarnings("ignore")
 for name in ("SAM", "SAM2", "SAM3", "GAZE", "YOLO_WORLD", "CLIP", "DOCTR", "GROUNDINGDINO"):
     os.environ.setdefault(f"CORE_MODEL_{name}_ENABLED", "False")
 os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
