@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vision_infer.config.doubts import doubts_of
 from vision_infer.config.mistakes import SettingsError
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
@@ -80,3 +81,8 @@ def test_what_is_wrong_is_told(line: str, told: str, tmp_path: Path) -> None:
 def test_an_archive_is_one_parquet_for_all_streams(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"results\.parquet"):
         load(tmp_path, f"  {{}}\nresults: {{parquet: '{name}'}}\n")
+
+
+def test_a_certificate_that_is_not_there_is_a_doubt(tmp_path: Path) -> None:
+    settings = load(tmp_path, "  mqtt: {a: {url: 'mqtts://h', ca: /nowhere.pem}}\n")
+    assert doubts_of(settings) == ["sinks.mqtt.a.ca: /nowhere.pem: there is no such file now"]

@@ -24,6 +24,9 @@ def doubts_of(settings: ServeSettings) -> list[str]:
     for field, path in () if tls is None else (("certificate", tls.certificate), ("key", tls.key)):
         if not path.is_file():
             found.append(f"service.tls.{field}: {path}: there is no such file now")
+    sinks = [("mqtt", name, one.ca) for name, one in settings.sinks.mqtt.items()]
+    sinks += [("webhook", name, one.ca) for name, one in settings.sinks.webhook.items()]
+    found += [f"sinks.{kind}.{name}.ca: {ca}: there is no such file now" for kind, name, ca in sinks if ca and not ca.is_file()]
     if settings.model_dir is not None and not settings.model_dir.is_dir():
         found.append(f"model_dir: {settings.model_dir}: there is no such folder now")
     return found
