@@ -1,0 +1,48 @@
+"""The meter of ages that all programs share in ``make bench-peers``: it reads what the cameras paint, and ages come out right."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.peers.live import LOOP_S, WARM_UP_S, _ages
+from benchmarks.peers.live_meter import Meter, read
+from vision_infer.stream.time_code import draw
+
+INTERVAL_S = 1 / 30
+
+
+@pytest.mark.parametrize("moment", [0, 33, 5000, 9967])
+def test_it_reads_what_is_painted(moment: int) -> None:
+    picture = np.full((1080, 1920), 90, np.uint8)
+    draw(picture, moment)
+    assert read(picture) == moment
+    assert read(np.full((1080, 1920), 90, np.uint8)) is None
+
+
+def test_its_time_begins_with_the_first_result() -> None:
+    meter = Meter(0.0)
+    before = meter.over
+    picture = np.full((360, 640), 90, np.uint8)
+    draw(picture, 33)
+    meter.done("camera", picture)
+    assert (before, meter.over) == (False, True)
+    assert [note[:2] for note in meter.notes] == [("camera", 33)]
+
+
+@pytest.mark.parametrize("began", [1000.0, 1003.7, 1000.0 - 7 * LOOP_S])
+def test_ages_that_grow_are_followed_beyond_a_loop(began: float) -> None:
+    # Every picture in its turn, at half the cameras' pace: after 40 s the age is 20 s, two loops.
+    notes = [
+        ("camera", round(number * INTERVAL_S % LOOP_S * 1000), began + 0.1 + 2 * number * INTERVAL_S) for number in range(600)
+    ]
+    ages = _ages("camera", notes, began)
+    assert ages[0][0] == pytest.approx(began + 0.1 + WARM_UP_S, abs=2 * INTERVAL_S)
+    assert ages[0][1] == pytest.approx(0.1 + WARM_UP_S / 2, abs=0.05)
+    assert ages[-1][1] == pytest.approx(0.1 + 599 * INTERVAL_S, abs=0.01)
+    assert _ages("another", notes, began) == []
+
+
+def test_pictures_that_are_left_out_make_nothing_older() -> None:
+    notes = [("camera", round(number * INTERVAL_S % LOOP_S * 1000), number * INTERVAL_S + 0.25) for number in range(0, 900, 7)]
+    assert all(age == pytest.approx(0.25, abs=0.002) for _, age in _ages("camera", notes, 0.0))
