@@ -66,7 +66,7 @@ def clips() -> Iterator[tuple[str, Path]]:
         if (ASSETS / "videos" / file).is_file():
             yield name, ASSETS / "videos" / file
     try:
-        yield "bicycles in traffic, the camera moves", _bikes()
+        yield "bicycles in traffic, all moves", _bikes()
     except InputMissingError as error:
         print(f"left out: {error}")
     if not (PHOTOS / ROOM).is_file():
