@@ -228,6 +228,29 @@ def test_a_stream_that_begins_anew_is_measured_anew() -> None:
     site.run(AFTER_NS // SECOND)
     camera.results = camera.lost = 0
     assert site.run(LEAST_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
+    assert [change.step for change in site.run(5)] == [Step.RATE]
+
+
+def test_what_was_before_it_was_lost_does_not_count_when_it_is_back() -> None:
+    camera = Camera()
+    site = machine(2, camera)
+    assert site.run(LEAST_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
+    camera.live = False
+    assert site.run(60) == []
+    camera.live = True
+    assert site.run(LEAST_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
+
+
+def test_room_that_comes_and_goes_is_no_room() -> None:
+    camera = Camera(frozenset({Step.SUBSTREAM}))
+    site = machine(6, camera)
+    site.run(120)
+    assert camera.step is Step.SUBSTREAM
+    for _ in range(20):
+        site.carries = 100
+        assert site.run(BACK_NS // SECOND - 20) == []
+        site.carries = 6
+        assert site.run(20) == []
 
 
 CAMERAS = st.builds(
