@@ -47,6 +47,9 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "degrade_detect": st.none() | URLS,
     "degrade_model": st.none() | LABELS,
     "fps": st.none() | POSITIVE,
+    "gate": st.sampled_from([None, "motion"]),
+    "gate_heartbeat_s": POSITIVE,
+    "clips": st.none() | _some(pre_s=st.floats(0, 20), post_s=st.floats(0, 30), max_s=st.floats(50, 60)),
     "weight": POSITIVE,
     "confidence": st.none() | SCORES,
     "iou": st.none() | st.floats(0.01, 1),
@@ -86,6 +89,7 @@ SETTINGS = _some(
     model=LABELS,
     model_dir=st.none() | st.sampled_from(["/models", "a b"]),
     workers=st.none() | st.integers(1, 256),
+    clips=_some(dir=st.none() | st.just("/a b/clips"), max_mb=st.floats(1, 9), keep_days=POSITIVE, buffer_mb=st.floats(1, 9)),
     results=_some(jsonl=st.none() | LABELS, rotate_mb=POSITIVE, daily=st.booleans(), keep=st.integers(0, 9)),
     streams=st.dictionaries(NAMES, STREAMS, max_size=4).filter(
         lambda streams: len({name.lower() for name in streams}) == len(streams)
