@@ -19,7 +19,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.inputs import ASSETS, COMMAND, FP32, RESULTS, ROOT, InputMissingError, clip, looped
+from benchmarks.inputs import ASSETS, COMMAND, FP32, ROOT, InputMissingError, clip, looped
 from benchmarks.machine import describe_machine
 from benchmarks.measure import measure
 from benchmarks.statistic import paired_ratio

@@ -140,7 +140,10 @@ def test_the_graphs_of_other_input_sizes_are_known_by_their_names(user: Path, bu
 def test_a_file_has_the_size_of_its_card() -> None:
     graph = bundled_dir() / "nanodet-416" / "model.onnx"
     assert model_inputs(graph) == {Size(416, 416): graph}
-    assert model_inputs("nanodet-416", Path("nowhere"), {}) == {Size(416, 416): graph}
+    assert model_inputs("nanodet-416", Path("nowhere"), {}) == {
+        Size(416, 416): graph,
+        Size(416, 256): graph.with_name("model-256x416.onnx"),
+    }
 
 
 def test_listing_models_does_not_import_onnx() -> None:
