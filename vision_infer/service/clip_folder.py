@@ -20,7 +20,6 @@ from vision_infer.service.event_log import EVENTS_KEPT, EventRecord
 from vision_infer.sink.clip_file import clip_failure
 
 _DAY_S = 86_400
-_MOST_EVENTS_OF_A_CLIP = 10_000
 _MOST_SIDECAR_BYTES = 16_000_000
 _log = logging.getLogger("vision_infer.service")
 
@@ -98,7 +97,7 @@ class ClipFolder:
         """
         beside = clip.with_suffix(".json")
         partial = beside.with_name(f".{beside.name}.partial")
-        text = json.dumps({**about, "events": [record.to_dict() for record in records[:_MOST_EVENTS_OF_A_CLIP]]}, indent=1)
+        text = json.dumps({**about, "events": [record.to_dict() for record in records]}, indent=1)
         try:
             partial.write_text(text + "\n", encoding="utf-8")
             os.replace(partial, beside)
