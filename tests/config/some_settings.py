@@ -13,7 +13,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"])
 LABELS = st.text(CHARACTERS, min_size=1, max_size=12)
 SCORES = st.floats(0, 1)
 POSITIVE = st.floats(0.001, 100)
-PASSWORDS = st.text(st.sampled_from("abcXYZ019$-._~!*{}"), max_size=12)
+PASSWORDS = st.text(st.sampled_from("abcXYZ019$-._~!*{}"), max_size=12).filter(lambda text: "${" not in text)
 URLS = st.one_of(
     st.sampled_from(["test://", "/dev/video0", "/a/b c.mp4", "clip $$1.mp4", "file:///x/y.mkv", "srt://:9000?mode=listener"]),
     st.builds("{}://user:{}@{}/{}".format, st.sampled_from(["rtsp", "https", "rtmp"]), PASSWORDS, NAMES, NAMES),
