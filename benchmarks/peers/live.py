@@ -28,7 +28,7 @@ FPS = 30
 LOOP_S = 10
 WARM_UP_S = 2.0
 """of results that do not count"""
-CONTENDERS = ("us", "auto", "bf16", "ultralytics", "roboflow", "naive")
+CONTENDERS = ("us", "auto", "bf16", "ultralytics", "ultralytics torch", "roboflow", "naive")
 
 
 class Coded(Encoded):
@@ -100,7 +100,7 @@ class Witness:
 
 def runs(peers: Peers, sitting: int, rounds: int, seconds: float) -> Iterator[LiveRun]:
     """Every contender in each round, one after the other, with the same cameras; another one begins each round."""
-    there = [name for name in CONTENDERS if name not in REQUIREMENTS or name in peers.pythons]
+    there = [name for name in CONTENDERS if name.split()[0] not in REQUIREMENTS or name.split()[0] in peers.pythons]
     for number in range(1, rounds + 1):
         shift = number % len(there)
         for name in there[shift:] + there[:shift]:
@@ -146,8 +146,9 @@ def _ages(url: str, notes: Sequence[tuple[str, int, float]], began: float) -> li
 
 def _command(name: str, peers: Peers, urls: list[str], seconds: float) -> list[str]:
     size, told = "384x640", ["--seconds", str(seconds)]
-    if name == "ultralytics":
-        program = [str(peers.pythons[name]), str(HERE / "ultralytics_live.py"), "--model", str(peers.raw["batches"])]
+    if name.startswith("ultralytics"):
+        network = peers.raw["weights" if name.endswith("torch") else "batches"]
+        program = [str(peers.pythons["ultralytics"]), str(HERE / "ultralytics_live.py"), "--model", str(network)]
         return [*program, "--size", *size.split("x"), *told, *urls]
     model = ["--model", str(peers.graphs[size])]
     if name == "roboflow":
@@ -162,7 +163,7 @@ def _command(name: str, peers: Peers, urls: list[str], seconds: float) -> list[s
 def table(found: Sequence[LiveRun]) -> str:
     """The middle of all rounds."""
     lines = [
-        f"{'cameras':<10}{'contender':<14}{'results/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'growth ms/s':>13}{'others’ cores':>15}"
+        f"{'cameras':<10}{'contender':<18}{'results/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'growth ms/s':>13}{'others’ cores':>15}"
     ]
     for name in dict.fromkeys(run.contender for run in found):
         of = [run for run in found if run.contender == name]
@@ -171,5 +172,5 @@ def table(found: Sequence[LiveRun]) -> str:
             for what in ("results_per_s", "p50", "p95", "growth", "foreign_cores")
         ]
         told = "".join(f"{value:>{width}.1f}" for value, width in zip(middle, (9, 9, 9, 13, 15), strict=True))
-        lines.append(f"{'4×1080p30':<10}{name:<14}{told}")
+        lines.append(f"{'4×1080p30':<10}{name:<18}{told}")
     return "\n".join(lines)
