@@ -94,7 +94,14 @@ def test_the_documents_are_what_is_sent() -> None:
 
 def test_every_route_and_metric_is_there() -> None:
     api = Api()
-    told = PAGE.replace("NAME", "{name}").replace("SESSION", "{session}").replace("`/engines`", "`/api/v1/engines`").replace("`/version`", "`/api/v1/version`")
+    told = PAGE
+    for short, long in (
+        ("NAME", "{name}"),
+        ("SESSION", "{session}"),
+        ("`/engines`", "`/api/v1/engines`"),
+        ("`/version`", "`/api/v1/version`"),
+    ):
+        told = told.replace(short, long)
     for path in api.get("/api/v1/openapi.json").json()["paths"]:
         assert f"{path}`" in told or f"{path}`" in told.replace("`, `", "` `"), path
     for name in re.findall(r"^# TYPE (vision_infer_\S+)", api.get("/metrics").text, re.MULTILINE):
