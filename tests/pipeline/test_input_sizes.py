@@ -28,6 +28,8 @@ sizes = st.builds(Size, st.integers(1, 4000), st.integers(1, 4000))
         (Size(1920, 1080), WIDE),
         (Size(640, 360), WIDE),
         (Size(640, 480), SQUARE),  # in the other it would be a fifth smaller
+        (Size(640, 427), SQUARE),  # a photograph: 8 % smaller
+        (Size(640, 390), WIDE),
         (Size(1080, 1920), SQUARE),
         (Size(500, 500), SQUARE),
         (Size(2560, 800), WIDE),
@@ -44,7 +46,7 @@ def test_it_is_one_of_them_and_none_shows_it_much_larger(picture: Size, inputs: 
 
     best = best_input(picture, inputs)
     assert best in inputs
-    assert scale(best) >= 0.9 * max(scale(size) for size in inputs)
+    assert scale(best) >= 0.97 * max(scale(size) for size in inputs)
 
 
 class SizedSource(FakeSource):

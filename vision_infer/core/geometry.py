@@ -140,7 +140,7 @@ def letterbox(source: Size, target: Size, fit: Fit, fill: tuple[int, int, int]) 
     return Letterbox(source, target, (target.width - content.width) // 2, (target.height - content.height) // 2, content, fill)
 
 
-_AS_SHARP = 0.9
+_AS_SHARP = 0.97
 """an input that shows a picture at this part of the best scale, or more, is as good"""
 
 
