@@ -1,4 +1,4 @@
-"""One browser for all tests of the page."""
+"""A browser for the tests of the page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.browser.watched")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window."""
+    """Debian's chromium, without a window; one for each module, since an event loop runs in this thread as long as it lives."""
     from tests.browser.watched import opened_browser
 
     with opened_browser() as opened:
