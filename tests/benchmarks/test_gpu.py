@@ -84,6 +84,8 @@ def test_without_a_gpu_a_line_says_so_and_all_is_listed(
 
 def test_make_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("MAKEFLAGS", raising=False)  # this may run under make itself, which would say where it is
+    monkeypatch.delenv("MAKELEVEL", raising=False)
     before = prepare.VENV.exists()
     for target in ("test-gpu", "bench-gpu"):
         done = subprocess.run(["make", target, f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=False)
