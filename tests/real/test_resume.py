@@ -17,7 +17,7 @@ import pytest
 
 from tests.media import bikes, excerpt
 
-FRAMES = 24
+FRAMES = 40
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.broker import PASSWORD, USER, Authority, Broker, Listener, until
 from vision_infer.sink.announced import Announced
-from vision_infer.sink.delivery import Delivery
+from vision_infer.sink.delivery import TRIES, Delivery
 from vision_infer.sink.home_assistant import Topics
 from vision_infer.sink.mqtt import MqttCarrier
 from vision_infer.sink.shown import ShownStream
@@ -301,6 +301,41 @@ def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, mo
         status = site.delivery.status()
         assert (status.dropped, status.sent, status.error) == ({"undeliverable": 1}, 10, None)
         site.delivery.close()
+
+
+def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    site = Site(tmp_path, broker.port)
+    site.give()
+    site.wait_sent()
+    client = site.carrier._client
+    monkeypatch.setattr(site.carrier, "look", lambda: None)  # publishes nothing of its own meanwhile
+    client.on_disconnect = None  # the moment between the end of the socket and the word of it
+    client.socket().shutdown(socket.SHUT_RDWR)
+    until(lambda: client.socket() is None, "the socket is closed")
+    site.give(5)
+    site.wait_sent()
+    assert site.carrier._client is not client
+    assert site.delivery.status().dropped == {}
+    site.delivery.close()
+
+
+def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.LONGEST_WAIT_S", 0.02)
+    with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:
+        site = Site(tmp_path, broker.port, found_under="homeassistant")
+        opened: list[str] = []
+        plain = site.carrier.open
+        monkeypatch.setattr(site.carrier, "open", lambda name: opened.append(name) or plain(name))
+        site.give(3)
+        until(lambda: len(opened) > 3 * TRIES, lambda: f"it is tried {len(opened)} times")
+        status = site.delivery.status()
+        assert (status.dropped, status.waiting) == ({}, 3)
+        assert "the connection is lost" in (status.error or "")
+        site.delivery.close(0.2)
 
 
 @pytest.mark.slow
