@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,7 +241,7 @@ def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: 
             )
         }
 
-        def configs_heard() -> dict[str, dict[str, object]]:
+        def configs_heard() -> dict[str, dict[str, Any]]:
             return {one.topic: one.row for one in list(listener.heard) if one.topic.endswith("/config")}
 
         # The broker passes them on one by one: the counts may be heard before the last of them.
@@ -328,8 +329,13 @@ def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: P
     with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:
         site = Site(tmp_path, broker.port, found_under="homeassistant")
         opened: list[str] = []
-        plain = site.carrier.open
-        monkeypatch.setattr(site.carrier, "open", lambda name: opened.append(name) or plain(name))
+        connect = site.carrier.open
+
+        def counted(name: str) -> bool:
+            opened.append(name)
+            return connect(name)
+
+        monkeypatch.setattr(site.carrier, "open", counted)
         site.give(3)
         until(lambda: len(opened) > 3 * TRIES, lambda: f"it is tried {len(opened)} times")
         status = site.delivery.status()

@@ -220,8 +220,6 @@ class Delivery:
             except UndeliveredError as error:
                 self._failed(error)
                 failures += 1
-                if error.hung_up:
-                    self._find_out(spool)
             except Exception as raised:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
                 self._failed(UndeliveredError(f"unexpected {type(raised).__name__}", "please report this", patient=True))
                 _log.debug("%s", self.name, exc_info=raised)
@@ -253,6 +251,10 @@ class Delivery:
                 self._limit = max(1, len(records) // 2)
                 return True
             self._drop(records[0], error.reason, str(error))
+        except UndeliveredError as error:
+            if error.hung_up:
+                self._find_out(spool)
+            raise
         else:
             self._sent += len(records)
             self._limit = min(self._carrier.most, 2 * self._limit)

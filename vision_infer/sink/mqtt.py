@@ -171,7 +171,8 @@ class MqttCarrier:
         client, self._client = self._client, None
         if client is None:
             return
-        with suppress(OSError, ValueError):
+        # RuntimeError: the connection is lost, and nobody has told us yet.
+        with suppress(OSError, ValueError, RuntimeError):
             if self._lost is None and self._answer == 0:
                 client.publish(self._topics.availability, "offline", 1, retain=True).wait_for_publish(1.0)
         with suppress(OSError, ValueError, RuntimeError):
