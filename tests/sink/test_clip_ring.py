@@ -29,7 +29,7 @@ def test_it_is_bounded_begins_with_a_key_frame_and_has_what_is_asked(
     steps: list[tuple[int, bool, int]], keep_ms: int, most_bytes: int, ask_ms: int
 ) -> None:
     ring = PacketRing(keep_ms * MS, most_bytes)
-    now, given_so_far = 0, []
+    now, given_so_far = 1, []  # later than the time that is asked for: all is wanted
     for step_ms, key, size in steps:
         now += step_ms
         given_so_far.append(timed(now, key, size))
