@@ -82,7 +82,7 @@ broker:
 	else echo "Tests of MQTT are skipped: they need the package mosquitto"; fi
 
 test: $(VENV)/dev.stamp cameras browser broker
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow' --hypothesis-profile repeatable
 
 test-all: $(VENV)/dev.stamp cameras browser broker
 	$(BIN)/python -m pytest

@@ -1,4 +1,6 @@
-"""In CI (``CI=true``) a test may be skipped only for a reason that ``tests/allowed_skips.txt`` lists."""
+"""`make test` draws the same examples each time (the profile ``repeatable``), `make test-all` other ones.
+
+In CI (``CI=true``) a test may be skipped only for a reason that ``tests/allowed_skips.txt`` lists."""
 
 from __future__ import annotations
 
@@ -6,7 +8,12 @@ import os
 import re
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("other", deadline=None)  # no test is timed
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("other")
 
 ALLOWED = Path(__file__).parent / "tests" / "allowed_skips.txt"
 _unlisted: list[str] = []
