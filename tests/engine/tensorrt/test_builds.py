@@ -15,13 +15,7 @@ from vision_infer.engine.tensorrt.plan_file import parse_plan
 from vision_infer.model.export.families import family_names, read_family
 from vision_infer.model.export.family import Family
 
-SLOW = {("deimv2", "fp32"), ("deimv2", "fp16"), ("yolox", "fp32"), ("yolox", "fp16"), ("nanodet", "fp16")}
-"""each network has its INT8 form in `make test`, and each precision other networks"""
-ALL = [
-    pytest.param(name, precision, marks=[pytest.mark.slow] if (name, precision) in SLOW else [])
-    for name in NAMES
-    for precision in PRECISIONS
-]
+ALL = [(name, precision) for name in NAMES for precision in PRECISIONS]
 KEPT = {"nanodet": 3, "yolox": 9, "deimv2": 2, "detector": 12, "classifier": 0, "embedder": 0}
 """convolutions that INT8 leaves alone: those whose results the head reads"""
 
