@@ -1,6 +1,7 @@
 """`make test` draws the same examples each time (the profile ``repeatable``), `make test-all` other ones.
 
-In CI (``CI=true``) a test may be skipped only for a reason that ``tests/allowed_skips.txt`` lists."""
+In CI (``CI=true``) a test may be skipped only for a reason that ``tests/allowed_skips.txt`` lists.
+"""
 
 from __future__ import annotations
 

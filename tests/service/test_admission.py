@@ -79,3 +79,5 @@ def test_before_anything_was_measured_nothing_is_refused(engines: Engines) -> No
     made = Camera(0)
     with Site(made, of=settings({})) as site:
         site.service.create("s0", wanted(made, fps=900))
+        site.give(made)
+        assert site.status("s0").state is StreamState.LIVE
