@@ -46,7 +46,7 @@ class EngineKey:
 
     def differences(self, other: EngineKey) -> tuple[str, ...]:
         """What is not the same in the two, in words."""
-        told = {"graph_sha256": "the graph has changed", "device": f"it was made for {other.device}"}
+        told = {"graph_sha256": "what is kept is of another graph", "device": f"it was made for {other.device}"}
         names = [one.name for one in fields(self) if getattr(self, one.name) != getattr(other, one.name)]
         return tuple(
             told.get(name, f"{name.replace('_', ' ')} is {getattr(self, name)}, was {getattr(other, name)}") for name in names
