@@ -22,7 +22,7 @@ help:
 	@echo "make bench-preview measure the preview in the browser: latency, boxes, loss, viewers (about 8 minutes)"
 	@echo "make bench-peers measure us beside Ultralytics, Roboflow's inference and plain loops (environments are made; then about 15 minutes)"
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"
-	@echo "make bench-forecast  does the plan's forecast hold? against the real service with 1, 4, 8, 16 streams (3 minutes)"
+	@echo "make bench-forecast  does the plan's forecast hold? against the real service with 1, 4, 8, 16 streams (8 minutes)"
 	@echo "make plan-example  measure this machine, and write docs/plan-example.md (6 minutes)"
 	@echo "make bench-gate  what the motion gate saves and what it misses (about 3 minutes)"
 	@echo "make soak        run the live service for 30 minutes while cameras and clients misbehave; make soak-quick: 3 minutes"

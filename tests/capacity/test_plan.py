@@ -190,6 +190,18 @@ def test_running_streams_adds_to_what_was_measured_apart() -> None:
     assert load_of(faster).alone == pytest.approx(22 / 15)
 
 
+def test_one_run_of_many_does_not_say_what_a_stream_costs() -> None:
+    runs = (run_row(1), run_row(12), run_row(13, inference_ms=30.0), run_row(14, inference_ms=23.0))
+    assert load_of(bench(pipeline=runs)).inference == pytest.approx(23 / 22)
+
+
+def test_a_bench_of_another_input_says_which_to_run() -> None:
+    wide = bench(settings=SETTINGS.model_copy(update={"inputs": ((416, 416), (416, 256))}))
+    assert not any("another input" in note for note in planned(need(), wide).notes)
+    portrait = planned(need(video={"width": 1080, "height": 1920}), wide)
+    assert any("vision-infer bench --size 1080x1920" in note for note in portrait.notes)
+
+
 def test_engines_are_ordered_by_what_a_picture_costs() -> None:
     report = bench(engines=(engine_row(ms=20.0), engine_row("openvino-cpu-fp32", ms=12.0)))
     assert [one.name for one in engines_of(report, need())] == ["openvino-cpu-fp32", "onnxruntime-cpu-fp32"]

@@ -13,6 +13,7 @@ import vision_infer.capacity.answer as answer_module
 from tests.capacity.benches import bench
 from vision_infer.capacity import bench as bench_module
 from vision_infer.capacity import pictures
+from vision_infer.capacity.bench import BenchRequest
 from vision_infer.capacity.history import add_to_history
 from vision_infer.capacity.report import BenchReport, Machine
 from vision_infer.capacity.this_machine import this_machine as look
@@ -136,6 +137,36 @@ def test_a_bench_is_kept_and_compared_with_the_last(home: Path, tmp_path: Path, 
     assert "decode h264 1920x1080" in done.stdout
     assert BenchReport.model_validate_json((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
     assert len((home / "bench.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+
+
+@pytest.mark.parametrize(("size", "graph"), [("1280x720", "model-256x416.onnx"), ("640x640", "model.onnx")])
+def test_a_bench_measures_the_input_that_such_pictures_go_into(
+    home: Path, monkeypatch: pytest.MonkeyPatch, size: str, graph: str
+) -> None:
+    asked: list[BenchRequest] = []
+
+    def run(request: BenchRequest, *_: Any) -> BenchReport:
+        asked.append(request)
+        return bench(machine=here(), settings=request.settings)
+
+    monkeypatch.setattr(bench_module, "run_bench", run)
+    call("bench", "--quick", "--size", size)
+    assert asked[0].graph.name == graph
+    assert set(asked[0].settings.inputs) == {(416, 416), (416, 256)}
+
+
+def test_the_bench_of_the_right_input_answers(home: Path) -> None:
+    right = bench(machine=here()).settings.model_copy(update={"inputs": ((416, 416), (416, 256)), "width": 640, "height": 640})
+    slower = (
+        bench(machine=here())
+        .engines[0]
+        .model_copy(update={"cpu_ms": bench().engines[0].cpu_ms.model_copy(update={"median": 200.0})})
+    )
+    add_to_history(home / "bench.jsonl", bench(machine=here(), settings=right, engines=(slower,)))
+    wide = right.model_copy(update={"width": 1920, "height": 1080})
+    add_to_history(home / "bench.jsonl", bench(machine=here(), settings=wide, other_cores=3.0))
+    found = json.loads(call(*PLAN, "--json"))
+    assert found["machines"][0]["best"]["most"] > 2, "that of the other input is the only one in which a picture takes 200 ms"
 
 
 def test_a_disturbed_bench_is_compared_with_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from vision_infer.capacity.simulate import Costs
 REST_MS = 0.5
 """for each result, where no stream was run: selection, order, rows"""
 MOST_DELAY_MS = 5.0
+ABOUT_AS_BUSY = 0.85
+"""of the cores that the busiest run used"""
 STREAM_MS = 0.3
 """of a stream's thread besides decoding, where no stream was run"""
 
@@ -78,10 +81,10 @@ def engines_of(report: BenchReport, need: Need) -> list[Engine]:
 
 
 def load_of(report: BenchReport) -> Load:
-    """What running streams adds, from the run with the most to do."""
+    """What running streams adds: the median of the runs that kept the processor about as busy as the busiest one did."""
     if not report.pipeline:
         return Load(STREAM_MS, REST_MS, 1.0, 1.0, 0.0, True)
-    busiest = max(_quiet(report.pipeline, report.machine.cores), key=lambda row: row.cpu_cores)
+    busiest = _busiest(_quiet(report.pipeline, report.machine.cores))
     asked = report.settings
     size = (asked.width, asked.height)
     decoding = _decode_row(report.decode, asked.codec, *size)
@@ -187,6 +190,14 @@ def _convert_ms(rows: Sequence[ConvertRow], width: int, height: int) -> float | 
 def _quiet(rows: Sequence[PipelineRow], cores: int) -> Sequence[PipelineRow]:
     """Those runs in which other programs did little; all, where that is none."""
     return [row for row in rows if row.other_cores <= OTHERS_DISTURB * cores] or rows
+
+
+def _busiest(rows: Sequence[PipelineRow]) -> PipelineRow:
+    """The run with the most to do, with the medians of all those that had about as much: a single one is a few seconds long."""
+    most = max(rows, key=lambda row: row.cpu_cores)
+    busy = [row for row in rows if row.cpu_cores >= ABOUT_AS_BUSY * most.cpu_cores]
+    costs = ("stream_ms", "inference_ms", "rest_ms")
+    return most.model_copy(update={name: statistics.median(getattr(row, name) for row in busy) for name in costs})
 
 
 def _plausible(spread: Sequence[float]) -> tuple[float, ...]:

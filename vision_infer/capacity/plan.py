@@ -10,6 +10,7 @@ from vision_infer.capacity.costs import Engine, Load, engines_of, knows_size, lo
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.report import BenchReport
 from vision_infer.core.errors import UsageError
+from vision_infer.core.geometry import Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ def _notes(report: BenchReport, need: Need, load: Load) -> list[str]:
     notes = list(report.notes)
     if not knows_size(report, need):
         notes.append("This size of video was not measured: what decoding costs is reckoned from the nearest one by its pixels.")
+    if not report.settings.fits(Size(need.video.width, need.video.height)):
+        notes.append(
+            "Pictures of this shape go into another input of the network than the bench measured: "
+            f"vision-infer bench --size {need.video.width}x{need.video.height}"
+        )
     if load.assumed:
         notes.append("The bench ran no streams: what a frame costs besides decoding, conversion and engine is a guess.")
     busy = [row for row in report.engines if row.utilisation < 0.7]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.measure import Estimate
 
 OTHERS_DISTURB = 0.15
@@ -70,6 +71,19 @@ class Settings(_Part):
     target_ms: float = Field(description="age that the 99th percentile shall not exceed")
     engine: str = Field(description="as it was asked for")
     quick: bool = False
+    inputs: tuple[tuple[int, int], ...] = Field(
+        default=(), description="sizes of the network's inputs; the one that fits the pictures is measured"
+    )
+
+    @property
+    def size(self) -> Size:
+        """Of the pictures."""
+        return Size(self.width, self.height)
+
+    def fits(self, picture: Size) -> bool:
+        """Whether pictures of that size go into the input that is measured."""
+        inputs = tuple(Size(*one) for one in self.inputs)
+        return not inputs or best_input(picture, inputs) == best_input(self.size, inputs)
 
 
 class DecodeRow(_Part):

@@ -43,13 +43,16 @@ def bench_command(
     from vision_infer.capacity.bench import FULL, QUICK, BenchRequest, run_bench
     from vision_infer.capacity.history import read_history
     from vision_infer.cli.signals import StopSignals
+    from vision_infer.core.geometry import best_input
     from vision_infer.engine.cache import engine_dir as folder_of_engines
-    from vision_infer.model.catalogue import home_dir, resolve_model
+    from vision_infer.model.catalogue import home_dir, model_inputs
 
-    graph = resolve_model(model, model_dir)
+    settings = _settings(model, engine, size, codec, source_fps, fps, target_ms, quick)
+    inputs = model_inputs(model, model_dir)
+    settings = settings.model_copy(update={"inputs": tuple((one.width, one.height) for one in inputs)})
     request = BenchRequest(
-        graph,
-        _settings(model, engine, size, codec, source_fps, fps, target_ms, quick),
+        inputs[best_input(settings.size, tuple(inputs))],
+        settings,
         home_dir(os.environ) / "bench" / "clips",
         folder_of_engines(engine_dir, os.environ),
         QUICK if quick else FULL,

@@ -138,12 +138,14 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
     from vision_infer.capacity.need import THIS_MACHINE
     from vision_infer.capacity.this_machine import this_machine
     from vision_infer.core.errors import UsageError
+    from vision_infer.core.geometry import Size
     from vision_infer.model.catalogue import home_dir
 
     key = this_machine().key
     mine = [one for one in reversed(read_history(history or home_dir(os.environ) / "bench.jsonl")) if one.machine.key == key]
-    # An undisturbed bench goes before a disturbed one, a longer one before a quick one, and then the last.
-    mine.sort(key=lambda one: (one.interrupted, one.disturbed, not one.pipeline, one.settings.quick))
+    size = Size(need.video.width, need.video.height)
+    # The right input goes first; then an undisturbed bench before a disturbed one, a longer one before a quick one, the last.
+    mine.sort(key=lambda one: (not one.settings.fits(size), one.interrupted, one.disturbed, not one.pipeline, one.settings.quick))
     right = [one for one in mine if one.settings.model == need.model and one.engines]
     machines = [Measured(THIS_MACHINE, right[0], tuple(mine))] if right else []
     for path in benches:
