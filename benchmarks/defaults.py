@@ -1,9 +1,10 @@
 """Defaults against defaults: ``vision-infer run`` as it comes, and FP32 on ONNX Runtime with a square input, on 16:9 video.
 
 Ours takes the engine that ``auto`` chooses here, and the input that fits the picture. First each network's engines are tried once
-on the clip, as a first run of some length does beside its work. The other side is the same program with
-``--engine onnxruntime-cpu-fp32`` and the square graph alone, so that nothing but engine and input differs. Both run one right
-after the other in each round, in turns; the ratio of each round is what counts.
+on the clip, as a first run of some length does beside its work. The other side is ONNX Runtime as it comes, in the loop that one
+writes in an afternoon (``user_loop.py``). A third, ``square``, is our own program with ``--engine onnxruntime-cpu-fp32`` and the
+square graph alone, so that nothing but engine and input differs. All run one right after the other in each round, in turns; the
+ratio of each round is what counts.
 
     python -m benchmarks.defaults [--rounds 7] [--quick]
 """
@@ -29,6 +30,7 @@ WANTED = 2.0
 """times as many pictures a second"""
 YOLOX = "yolox_nano_416x416.onnx"
 YOLOX_INPUTS = "416x416,256x416"
+SIDES = ("us", "loop", "square")
 FRAMES = 600
 """about so many in a run: start and end weigh little"""
 
@@ -78,7 +80,7 @@ def main() -> int:
             here = [
                 run_once(case, side, number, Path(folder))
                 for number in range(2 if args.quick else args.rounds)
-                for side in (("us", "square") if number % 2 else ("square", "us"))
+                for side in (SIDES if number % 2 else SIDES[::-1])
             ]
             runs += here
             checks.append(told(case, here))
@@ -131,11 +133,7 @@ def settle(case: Case, folder: Path) -> list[str]:
 def run_once(case: Case, side: str, number: int, folder: Path) -> Run:
     """Run one side."""
     out = folder / "rows.jsonl"
-    words = (
-        ["--model", case.model, "--model-dir", str(folder / "models")] if side == "us" else ["--model", str(case.graph), *FP32]
-    )
-    words += ["--engine-dir", str(folder / "engines"), "--out", str(out), "--overwrite", "--json", "--quiet"]
-    cost = measure([str(COMMAND), "run", str(case.clip), *words])
+    cost = measure(command_of(case, side, out, folder))
     summary = json.loads(cost.stdout)
     frames = detections = 0
     engines: dict[str, int] = {}
@@ -144,23 +142,39 @@ def run_once(case: Case, side: str, number: int, folder: Path) -> Run:
             row = json.loads(line)
             frames += 1
             detections += len(row["detections"])
-            engines[row["engine"]] = engines.get(row["engine"], 0) + 1
+            engine = row.get("engine", "onnxruntime, its defaults")
+            engines[engine] = engines.get(engine, 0) + 1
     fps = frames / float(summary["seconds"])
     print(f"round {number}  {case.name}  {side}: {fps:.1f} frames/s, {detections} detections, {engines}", file=sys.stderr)
     return Run(case.name, side, number, fps, cost.cpu_s * 1e3 / frames, frames, detections, engines)
 
 
+def command_of(case: Case, side: str, out: Path, folder: Path) -> list[str]:
+    """The command line of one side."""
+    if side == "loop":
+        script = str(ROOT / "benchmarks" / "user_loop.py")
+        return [sys.executable, script, "--model", str(case.graph), "--out", str(out), str(case.clip)]
+    ours = ["--model", case.model, "--model-dir", str(folder / "models")]
+    model = ours if side == "us" else ["--model", str(case.graph), *FP32]
+    kept = ["--engine-dir", str(folder / "engines"), "--out", str(out), "--overwrite", "--json", "--quiet"]
+    return [str(COMMAND), "run", str(case.clip), *model, *kept]
+
+
 def told(case: Case, runs: list[Run]) -> Check:
     """Print a case; what must be of it."""
-    sides = {side: [run for run in runs if run.side == side] for side in ("us", "square")}
+    sides = {side: [run for run in runs if run.side == side] for side in SIDES}
     print(f"\n{case.name}")
     for side, its in sides.items():
         fps, cpu = (statistics.median(getattr(run, name) for run in its) for name in ("fps", "cpu_ms"))
         engines = ", ".join(its[-1].engines)
         print(f"  {side:8}{fps:8.1f} frames/s {cpu:8.2f} ms of CPU a frame {its[-1].detections:6} detections  {engines}")
-    ratios = {name: paired_ratio(*([getattr(run, name) for run in its] for its in sides.values())) for name in ("fps", "cpu_ms")}
-    print(f"  frames/s      {ratios['fps']}\n  CPU per frame {ratios['cpu_ms']}")
-    return Check(f"{case.name}: times as many frames a second", ratios["fps"].median, WANTED, "×", at_most=False)
+    ours = sides["us"]
+    for name, what in (("fps", "frames/s"), ("cpu_ms", "CPU a frame")):
+        for side in SIDES[1:]:
+            ratio = paired_ratio([getattr(run, name) for run in ours], [getattr(run, name) for run in sides[side]])
+            print(f"  {what:12} us / {side:8}{ratio}")
+    ratio = paired_ratio([run.fps for run in ours], [run.fps for run in sides["loop"]])
+    return Check(f"{case.name}: times as many frames a second as the loop", ratio.median, WANTED, "×", at_most=False)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python -m benchmarks.peers.compare [--only one,two,defaults,yolox,live] [--rounds 3] [--quick] [--folder FOLDER]
 
-The naive loop (OpenCV and ONNX Runtime as they come), Ultralytics' ``predict(stream=True)``, and two single-threaded sessions of
-ONNX Runtime run one right after the other with us in each round, and all rounds twice: in two sittings some minutes apart, for
-programs with two threads have a fast and a slow state on some machines. Ratios are taken round by round.
+The naive loop (OpenCV and ONNX Runtime as they come), Ultralytics' ``predict(stream=True)`` and Roboflow's ``inference`` run one
+right after the other with us in each round, and all rounds twice: in two sittings some minutes apart, for programs with two
+threads have a fast and a slow state on some machines. Ratios are taken round by round. Two single-threaded sessions of ONNX
+Runtime, and the limit by the cost of each stage, show what is possible at all.
 
 ``one`` and ``two`` are FP32 ONNX of YOLO11n at 640x640 over one file and two; ``yolox`` is YOLOX-nano; ``defaults`` is what
 each does unless told otherwise; ``live`` is four cameras of 1080p at 30 pictures a second. ``bf16`` is what ``auto`` takes on a
@@ -107,7 +108,7 @@ def file_checks(found: Sequence[files.Run]) -> list[Check]:
         ours, limit = files.fps(found, cell, "us"), files.fps(found, cell, "limit")
         if not ours:
             continue
-        peers = [files.fps(found, cell, name) for name in ("ultralytics", "roboflow", "naive", "two sessions")]
+        peers = [files.fps(found, cell, name) for name in ("ultralytics", "roboflow", "naive")]
         best = [max(speeds) for speeds in zip(*(of for of in peers if of), strict=True)]
         ahead, near = paired_ratio(ours, best).median / BEST, paired_ratio(ours, limit).median / LIMIT
         checks.append(
