@@ -9,18 +9,20 @@ from tests.service.fakes import status
 from tests.service.site import Engines, Site, engines, settings, wanted
 from vision_infer.pipeline.status import LaneStatus, StreamState, Usage
 from vision_infer.service.backend import ConflictError
-from vision_infer.service.cost import Cost, Machine, cost_of
+from vision_infer.service.cost import Cost, Machine, StreamCost, cost_of
 
 __all__ = ["engines"]
 
 
-def measured(site: Site, monkeypatch: pytest.MonkeyPatch, others: float = 0.0) -> None:
+def measured(
+    site: Site, monkeypatch: pytest.MonkeyPatch, others: float = 0.0, in_full: dict[str, StreamCost | None] | None = None
+) -> None:
     """Let the machine have two cores; each result takes a tenth of one, each stream another for its decoding."""
     lanes: tuple[LaneStatus, ...] = ()
 
     def cost() -> Cost:
         streams = [status("s0", usage=Usage(0.1, 0.1, 0.1), result_fps=5.0)]
-        return cost_of(streams, lanes, Machine(2, 0.6, others))
+        return cost_of(streams, lanes, Machine(2, 0.6, others), in_full)
 
     monkeypatch.setattr(site.service, "cost", cost)
 
@@ -62,6 +64,21 @@ def test_what_promises_nothing_is_made_all_the_same(engines: Engines, monkeypatc
             site.service.replace("s3", wanted(asleep, fps=25))
         with pytest.raises(ConflictError, match="s1: needs 25 fps"):
             site.service.replace("s1", wanted(made, fps=25))
+
+
+def test_what_streams_take_that_give_way_is_reckoned_in_full_or_not_at_all(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, made = Camera(0), Camera(1)
+    with Site(file, made, of=settings({"s0": wanted(file, fps=5)})) as site:
+        measured(site, monkeypatch, in_full={"s0": StreamCost("s0", 0.3, 1.0, None, 5.0, 260, 0.65)})
+        # 2 × 0.85 - 0.6 for decoding - 5 × 0.2 = 0.1
+        with pytest.raises(ConflictError, match=r"s1: needs 1 fps; 0\.5 are left, limited by the cpu"):
+            site.service.create("s1", wanted(made, fps=1))
+        measured(site, monkeypatch, in_full={"s0": None})
+        with pytest.raises(ConflictError, match=r"s1: needs 1 fps; how many are left cannot be told: .*\(s0\).* not measured"):
+            site.service.create("s1", wanted(made, fps=1))
+        site.service.create("s1", wanted(made, fps=1, best_effort=True))
 
 
 def test_a_stream_that_wants_less_than_before_is_never_refused(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:

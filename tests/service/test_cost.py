@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.service.fakes import Api, FakeBackend, problem, status
 from vision_infer.config.serve import CostSettings
 from vision_infer.pipeline.status import LaneStatus, StreamStatus, Usage
-from vision_infer.service.cost import HEADROOM, Machine, StreamCost, cost_of, room_for
+from vision_infer.service.admission import room_for
+from vision_infer.service.cost import HEADROOM, Machine, StreamCost, cost_of
 
 MACHINE = Machine(cores=4, used=2, others=0)
 
@@ -56,8 +57,13 @@ def test_the_larger_of_cpu_and_accelerator_is_what_a_stream_pays_for() -> None:
 
 def test_at_another_rate_decoding_stays() -> None:
     one = StreamCost("a", 0.2, 0.4, None, 10, 60, 0.15)
-    assert one.share_at(20, MACHINE) == pytest.approx((0.2 + 0.8) / 4)
-    assert StreamCost("a", 0.2, 0.4, None, 0, None, 0.15).share_at(20, MACHINE) is None
+    then = one.at(20, MACHINE)
+    assert then is not None
+    assert then.decode_cores == 0.2
+    assert then.shared_cores == pytest.approx(0.8)
+    assert then.share == pytest.approx((0.2 + 0.8) / 4)
+    assert then.cpu_ms_per_result == pytest.approx(50)
+    assert StreamCost("a", 0.2, 0.4, None, 0, None, 0.15).at(20, MACHINE) is None
 
 
 @pytest.mark.parametrize(
@@ -81,6 +87,35 @@ def test_nothing_is_said_of_what_was_not_measured() -> None:
     assert cost.more is None
     assert "no stream has been measured yet" in cost.says
     assert room_for(cost, {}, joins=True) is None
+
+
+def test_streams_that_give_way_count_with_what_they_take_otherwise() -> None:
+    """Two streams of four cores: one takes half a core, the other a tenth for now, and half a core otherwise."""
+    streams = [stream("a", 0.2, 0.1, 0.2), stream("b", 0.1, 0.0, 0.0)]
+    machine = Machine(4, 0.6, 0)
+    as_they_are = cost_of(streams, [CPU], machine)
+    assert as_they_are.more == int((4 * HEADROOM - 0.6) / 0.3)
+    full = replace(as_they_are.streams[0], name="b")
+    cost = cost_of(streams, [CPU], machine, {"b": full})
+    assert cost.more == int((4 * HEADROOM - 0.6 - 0.4) / 0.5)
+    assert cost.says == "The CPU is busy 15%; with what is given up for now (b) given back; 4 more streams like these would fit."
+    room = room_for(cost, {}, joins=True)
+    same = room_for(cost_of([streams[0], stream("b", 0.2, 0.1, 0.2)], [CPU], Machine(4, 1.0, 0)), {}, joins=True)
+    assert room is not None
+    assert same is not None
+    assert room.fps == pytest.approx(same.fps)
+    unknown = cost_of(streams, [CPU], machine, {"b": None, "gone": None})
+    assert (unknown.more, room_for(unknown, {}, joins=True)) == (None, None)
+    assert "whether more streams would fit cannot be told: what streams that give way for now (b) would" in unknown.says
+    assert as_they_are.busy == cost.busy, "what is, is told as it is"
+
+
+def test_an_accelerator_is_given_back_too() -> None:
+    streams = [stream("a", 0.0, 0.0, 0.4), stream("b", 0.0, 0.0, 0.04)]
+    gpu = replace(GPU, utilisation=0.22)
+    cost = cost_of(streams, [gpu], Machine(64, 0.1, 0))
+    full = cost_of(streams, [gpu], Machine(64, 0.1, 0), {"b": replace(cost.streams[0], name="b")})
+    assert (cost.more, full.more) == (int((HEADROOM - 0.22) / 0.11), int((HEADROOM - 0.22 - 0.18) / 0.2))
 
 
 def test_room_is_what_promises_leave() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.pipeline.fakes import LONG_S
 from tests.pipeline.live_fakes import until
 from tests.service.fakes import Api
 from tests.service.site import CountedEngine, Engines, Site, engines, settings
@@ -23,7 +24,7 @@ from vision_infer.schedule.degradation import Step
 from vision_infer.service import degrading
 from vision_infer.service.configured import ConfiguredStream
 from vision_infer.service.cost import Machine, cost_of
-from vision_infer.service.degrading import DegradeEvent, degrade_row, seen_streams, settings_at
+from vision_infer.service.degrading import DegradeEvent, degrade_row, in_full, remember_in_full, seen_streams, settings_at
 from vision_infer.stream.find import open_source
 
 __all__ = ["engines"]
@@ -110,7 +111,11 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
         until(lambda: site.status("front").state is StreamState.LIVE, "the substream")
         status = site.status("front")
         assert (status.model, status.size, status.degraded) == ("two", (160, 120), "model")
+        last = [event for event in site.service.events() if isinstance(event, DegradeEvent)][-1]
+        assert status.degraded_reason == last.reason
+        assert 0 <= time.time_ns() - status.degraded_wall_ns < LONG_S * 1e9
         assert site.service.stream("front").settings.detect == MAIN, "what is wanted stays"
+        assert site.service.cost().in_full["front"] is not None, "what it takes otherwise was measured before"
         assert engines.loaded == {"one", "two"}
         (rate, *_) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
         assert "of 20 fps" in rate.reason
@@ -121,6 +126,8 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
         until(lambda: site.status("front").state is StreamState.LIVE, "the main stream")
         status = site.status("front")
         assert (status.model, status.size, status.degraded) == ("one", (320, 180), "none")
+        assert site.service.cost().in_full == {}
+        assert (status.degraded_wall_ns, status.degraded_reason) == (0, "")
         models = [result.model for _, _, result in site.sink.written if result is not None]
         assert [model for number, model in enumerate(models) if number == 0 or models[number - 1] != model] == [
             "one",
@@ -135,7 +142,10 @@ def test_what_is_refused_is_told_once_and_left_out(
     slow(engines, {"one": 0.25, "two": 0.0}, monkeypatch)
     with Rig(front=stream(degrade_model="broken"), yard=stream(fps=None)) as site:
         until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the refusal")
-        until(lambda: Step.MODEL in site.service._streams["front"].refused, "the refusal to be kept")
+        until(lambda: Step.MODEL in site.service._streams.configured()["front"].refused, "the refusal to be kept")
+        (taken,) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
+        shown = site.status("front")
+        assert (shown.degraded, shown.degraded_reason) == ("rate", taken.reason), "of the step that was taken"
         results = site.status("front").results
         until(lambda: site.status("front").results > results + 10, "that it goes on")
         assert caplog.text.count("stays at rate") == 1
@@ -201,9 +211,29 @@ def test_what_is_counted(engines: Engines) -> None:
     assert see(stream(), status(live=False)) is None
 
 
+def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -> None:
+    one = ConfiguredStream(stream(degrade_detect=SUB), "file")
+    streams = {"front": one}
+    assert in_full(streams) == {}
+    for step, thread, expected in ((Step.NONE, 0.3, 0.3), (Step.RATE, 0.4, 0.4), (Step.SUBSTREAM, 0.1, 0.4)):
+        one.step = step
+        now = status(usage=Usage(thread, 0.1, 0.1), result_fps=5.0, decoded_fps=15.0)
+        remember_in_full(streams, [now], cost_of([now], [], Machine(2.0, 1.0, 0.0)))
+        full = one.in_full
+        assert full is not None
+        assert (full.decode_cores, full.result_fps) == (expected, 15.0), "it wants 20, and its camera gives 15"
+        assert in_full(streams) == ({} if step is Step.NONE else {"front": full})
+    nothing = ConfiguredStream(stream(), "file")
+    silent = status(result_fps=0.0)
+    remember_in_full({"front": nothing}, [silent], cost_of([silent], [], Machine(2.0, 1.0, 0.0)))
+    nothing.step = Step.RATE
+    assert in_full({"front": nothing}) == {"front": None}
+
+
 def test_it_is_told_and_shown() -> None:
     api = Api()
-    api.backend.put("door", "rtsp://10.0.0.5/door", degraded="substream")
+    why = {"degraded_wall_ns": 1_764_000_000_000_000_000, "degraded_reason": "3.1 of 10 fps, 100% busy"}
+    api.backend.put("door", "rtsp://10.0.0.5/door", degraded="substream", **why)
     now = api.clock.now
     event = DegradeEvent("door", Step.SUBSTREAM, Step.RATE, now, "3.1 of 10 fps, 100% busy")
     api.backend.told.append(event)
@@ -212,5 +242,11 @@ def test_it_is_told_and_shown() -> None:
     told = {"type": "degraded", "stream": "door", "step": "substream", "before": "rate", "reason": "3.1 of 10 fps, 100% busy"}
     assert shown == told
     assert '"type": "degraded", "stream": "door", "step": "substream", "before": "rate"' in degrade_row(event, 0)
-    assert api.get("/api/v1/streams/door").json()["status"]["degraded"] == "substream"
+    status = api.get("/api/v1/streams/door").json()["status"]
+    assert (status["degraded"], status["degraded_reason"]) == ("substream", "3.1 of 10 fps, 100% busy")
+    assert status["degraded_since"] == "2025-11-24T16:00:00.000Z"
+    api.backend.put("door", "rtsp://10.0.0.5/door")
+    status = api.get("/api/v1/streams/door").json()["status"]
+    assert (status["degraded"], status["degraded_since"], status["degraded_reason"]) == ("none", None, "")
+    api.backend.put("door", "rtsp://10.0.0.5/door", degraded="substream", **why)
     assert 'vision_infer_stream_degraded{stream="door"} 2.0' in api.get("/metrics").text

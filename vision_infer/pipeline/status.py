@@ -234,6 +234,10 @@ class StreamStatus:
     usage: Usage = field(default_factory=Usage)
     degraded: str = "none"
     """how far it gives way while the machine is too small: none, rate, substream, model"""
+    degraded_wall_ns: int = 0
+    """since when, nanoseconds since 1970 (UTC); 0 where it does not give way"""
+    degraded_reason: str = ""
+    """what was measured when it came there; empty where it does not give way"""
     occupancy: Mapping[str, int] = field(default_factory=dict)
     """objects in each zone now"""
     counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -73,6 +73,8 @@ class StreamStatusAnswer(_Answer):
         description="how far it gives way while the machine is too small: `rate`: it gets less than its fps; `substream`: "
         "`degrade_detect` is inferred; `model`: `degrade_model` infers"
     )
+    degraded_since: str | None = Field(description="when it came to this step (UTC); null where it does not give way")
+    degraded_reason: str = Field(description="what was measured then; empty where it does not give way")
     engine_s: float = Field(description="engine time that it has used, seconds")
     occupancy: dict[str, int] = Field(description="objects in each zone now")
     counts: dict[str, Crossings] = Field(description="crossings of each line so far")
@@ -218,6 +220,8 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
         result_fps=round(status.result_fps, 3),
         age_ms={name: round(value, 3) for name, value in status.age_ms.items()},
         degraded=status.degraded,
+        degraded_since=utc(status.degraded_wall_ns) if status.degraded_wall_ns else None,
+        degraded_reason=status.degraded_reason,
         engine_s=round(status.engine_ns / 1e9, 6),
         occupancy=dict(status.occupancy),
         counts={name: Crossings(in_=entered, out=left) for name, (entered, left) in status.counts.items()},

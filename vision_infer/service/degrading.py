@@ -16,7 +16,7 @@ from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.schedule.degradation import Change, Degradation, Seen, Step
 from vision_infer.service.configured import ConfiguredStream
-from vision_infer.service.cost import Cost
+from vision_infer.service.cost import Cost, StreamCost
 from vision_infer.stream.redact import redact
 
 INTERVAL_S = 1.0
@@ -111,6 +111,28 @@ def seen_streams(
     return found
 
 
+def remember_in_full(streams: Mapping[str, ConfiguredStream], statuses: Sequence[StreamStatus], cost: Cost) -> None:
+    """Note what streams take while their picture and their network are those that are wanted: it is what they want back later.
+
+    Args:
+        streams: by name.
+        statuses: of those that run.
+        cost: as measured.
+    """
+    come = {status.name: status.decoded_fps for status in statuses}
+    for one in cost.streams:
+        stream = streams.get(one.name)
+        if stream is not None and stream.step <= Step.RATE:
+            wanted = stream.settings.fps
+            rate = one.result_fps if wanted is None else min(wanted, max(one.result_fps, come.get(one.name, 0.0)))
+            stream.in_full = one.at(rate, cost.machine) or stream.in_full
+
+
+def in_full(streams: Mapping[str, ConfiguredStream]) -> dict[str, StreamCost | None]:
+    """Of the streams that give way, what each would take if it did not; None where that was not measured."""
+    return {name: stream.in_full for name, stream in streams.items() if stream.step}
+
+
 def _able(stream: ConfiguredStream) -> frozenset[Step]:
     configured = {Step.SUBSTREAM: stream.settings.degrade_detect, Step.MODEL: stream.settings.degrade_model}
     return frozenset(step for step, what in configured.items() if what is not None and step not in stream.refused)
@@ -121,14 +143,14 @@ class Degrading:
 
     Args:
         see: what is known of the streams now.
-        carry_out: lets a stream go on at a step; raises what making a stream raises.
+        carry_out: lets a stream go on at a step, for what was measured; raises what making a stream raises.
         tell: told each step that was taken.
     """
 
     def __init__(
         self,
         see: Callable[[], Mapping[str, Seen]],
-        carry_out: Callable[[str, Step], bool],
+        carry_out: Callable[[str, Step, str], bool],
         tell: Callable[[DegradeEvent], None],
         clock: Clock,
     ) -> None:
@@ -153,13 +175,14 @@ class Degrading:
         for change in self._decide.look(self._clock.monotonic_ns(), self._see()):
             if self._ended.is_set():
                 return
+            reason = _measured(change)
             try:
-                done = self._carry_out(change.stream, change.step)
+                done = self._carry_out(change.stream, change.step, reason)
             except VisionInferError as error:
                 _log.warning("%s: stays at %s: %s", change.stream, change.before.word, redact(str(error)))
                 continue
             if done:
-                event = DegradeEvent(change.stream, change.step, change.before, self._clock.monotonic_ns(), _measured(change))
+                event = DegradeEvent(change.stream, change.step, change.before, self._clock.monotonic_ns(), reason)
                 level = logging.WARNING if change.step > change.before else logging.INFO
                 _log.log(
                     level, "%s: degraded: %s, before: %s: %s", event.stream, event.step.word, event.before.word, event.reason

@@ -86,7 +86,7 @@ def _cost(cost: Cost) -> Iterable[Metric]:
         machine.add_metric((by,), max(0.0, value))
     yield from (cores, share, machine)
     if cost.more is not None:
-        yield GaugeMetricFamily("vision_infer_more_streams", "so many more streams like these fit, with headroom", cost.more)
+        yield GaugeMetricFamily("vision_infer_more_streams", "so many more streams like these fit if none gives way", cost.more)
 
 
 def _clips(counts: ClipCounts) -> Iterable[Metric]:

@@ -46,7 +46,9 @@ class CostAnswer(_Answer):
     accelerator: float | None = Field(description="part of the busiest engine's time in use, 0–1; null: no engine but the CPU")
     busy: float = Field(description="part of the machine in use, 0–1")
     binding: str = Field(description="what will be used up first: cpu or accelerator")
-    more_streams: int | None = Field(description="so many more like these fit, with headroom; null: none has been measured")
+    more_streams: int | None = Field(
+        description="so many more like these fit, with headroom, if none gives way; null: that was not measured"
+    )
     headroom: float = Field(description="part of the machine that may be used before ages rise")
     machine_per_hour: float | None = Field(description="as set; null: not set")
     currency: str
@@ -82,7 +84,7 @@ def get_cost(
 
 
 def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | None) -> StreamCostAnswer:
-    at_fps = None if fps is None else stream.share_at(fps, cost.machine)
+    then = None if fps is None else stream.at(fps, cost.machine)
     per_month = _per_month(price, stream.share)
     results = stream.result_fps * 3600 * HOURS_A_MONTH
     return StreamCostAnswer(
@@ -96,8 +98,8 @@ def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | No
         per_month=per_month,
         per_1000_results=None if per_month is None or stream.cpu_ms_per_result is None else round(per_month / results * 1000, 6),
         at_fps=fps,
-        share_at_fps=_rounded(at_fps),
-        per_month_at_fps=None if at_fps is None else _per_month(price, at_fps),
+        share_at_fps=None if then is None else round(then.share, 4),
+        per_month_at_fps=None if then is None else _per_month(price, then.share),
     )
 
 
