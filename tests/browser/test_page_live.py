@@ -64,7 +64,7 @@ def test_the_wall_plays_and_nothing_moves(browser: Browser, place: Place) -> Non
         front = page.locator(tile(page, "front"))
         expect(front).to_contain_text("live")
         expect(front).to_contain_text("320×180 h264")
-        expect(front).to_contain_text("10 wanted")
+        expect(front).to_contain_text("of 10, decoded")
         one.wait("/p50 \\d/.test(document.querySelector('.tile .figure').textContent)")
         one.shot("wall")
         assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
@@ -108,7 +108,12 @@ def test_a_camera_is_tested_added_drawn_upon_and_removed(browser: Browser, place
         expect(page.get_by_text("It works.")).to_be_visible()
         expect(page.get_by_text("plays untouched")).to_be_visible()
         expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
-        one.shot("add-stream")
+        page.get_by_label("Infer only while something moves").check()
+        page.get_by_label("Keep a clip of each event").check()
+        page.get_by_text("When the machine is too small").click()
+        page.get_by_label("takes what is left").check()
+        page.get_by_label("Cheaper model").select_option("nanodet-416")
+        one.shot("add-stream", full=True)
         page.get_by_role("button", name="Add", exact=True).click()
         expect(page.get_by_role("heading", name="yard")).to_be_visible()
         expect(page.locator(".state", has_text="live")).to_be_visible()
@@ -122,6 +127,8 @@ def test_a_camera_is_tested_added_drawn_upon_and_removed(browser: Browser, place
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("button", name="Zones and lines")).to_be_visible()
         settings = json.loads(place.serve.ask("GET", "/api/v1/streams/yard")[1])["settings"]
+        assert (settings["gate"], settings["clips"]["pre_s"], settings["degrade_model"]) == ("motion", 5, "nanodet-416")
+        assert (settings["best_effort"], settings["degrade_detect"]) == (True, None)
         (corners,) = [zone["polygon"] for zone in settings["zones"].values()]
         assert [[round(value, 1) for value in corner] for corner in corners] == [[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]]
         assert settings["lines"]["gate"]["from"] == [0.3, 0.51]

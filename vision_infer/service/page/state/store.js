@@ -79,10 +79,11 @@ export class Store extends EventTarget {
   }
 
   // What a WebSocket has told of a stream, before it is asked for again.
-  stateChanged(change) {
-    const stream = this.stream(change.stream);
+  changed({ type, stream: name, at, state, step, reason }) {
+    const stream = this.stream(name);
     if (!stream?.status) return;
-    Object.assign(stream.status, { state: change.state, reason: change.reason, since: change.at });
+    if (type === "state") Object.assign(stream.status, { state, reason, since: at });
+    else if (type === "degraded") Object.assign(stream.status, { degraded: step, degraded_reason: reason, degraded_since: at });
     this.#tell("streams");
   }
 

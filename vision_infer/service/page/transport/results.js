@@ -5,10 +5,10 @@ const LONGEST_WAIT_MS = 8000;
 const SETTLE_MS = 300; // scrolling changes what is wanted many times
 
 export class Results {
-  // onRow: a result; onState: a change of a stream's state
-  constructor(onRow, onState) {
+  // onRow: a result; onChange: of a stream's state, or of how far it gives way
+  constructor(onRow, onChange) {
     this.onRow = onRow;
-    this.onState = onState;
+    this.onChange = onChange;
     this.wanted = "";
     this.socket = null;
     this.waitMs = FIRST_WAIT_MS;
@@ -57,8 +57,8 @@ export class Results {
     socket.onopen = () => (this.waitMs = FIRST_WAIT_MS);
     socket.onmessage = (message) => {
       const row = JSON.parse(message.data);
-      if (row.type === "state") this.onState(row);
-      else if (row.stream) this.onRow(row); // not what happens to engines
+      if (row.type === undefined) this.onRow(row);
+      else if (row.stream) this.onChange(row); // not what happens to engines
     };
     socket.onclose = () => {
       if (this.socket !== socket) return;

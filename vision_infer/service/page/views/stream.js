@@ -2,7 +2,6 @@
 
 import { choices, choose } from "/page/state/choices.js";
 import { History } from "/page/state/history.js";
-import { getJson } from "/page/transport/http.js";
 import { Results } from "/page/transport/results.js";
 import { check, confirm, h, say } from "/page/views/dom.js";
 import { ShapeEditor } from "/page/views/shape_editor.js";
@@ -10,7 +9,7 @@ import { Events } from "/page/views/events.js";
 import { Player } from "/page/views/player.js";
 import { StagesPlot } from "/page/views/stages_plot.js";
 import { Timeline } from "/page/views/timeline.js";
-import { count, drops, milliseconds, rate, since, stateOf } from "/page/views/words.js";
+import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, wayOf } from "/page/views/words.js";
 
 const SWITCHES = [["boxes", "Boxes"], ["labels", "Labels"], ["scores", "Scores"], ["trails", "Trails"], ["zones", "Zones"], ["counts", "Counts"]];
 
@@ -25,7 +24,7 @@ class StreamView {
     this.name = name;
     this.editor = null;
     this.history = new History(1000, 300);
-    this.events = new Events();
+    this.events = new Events(name);
     this.plot = new StagesPlot(this.history);
     this.timeline = new Timeline(name);
     this.past = h("section.card", null, h("h2", null, "Timeline"), this.timeline.element);
@@ -36,8 +35,10 @@ class StreamView {
       (change) => this.#changed(change),
     );
     this.state = h("span.state");
-    this.since = h("span.quiet");
+    this.since = h("span.quiet.for");
     this.reason = h("p.reason");
+    this.way = h("span.state", { "data-tone": "warn", hidden: true });
+    this.waySays = h("p.way", { role: "status", hidden: true });
     this.actions = h("div.buttons");
     this.wrong = h("p.wrong", { role: "alert" });
     this.facts = h("dl.facts");
@@ -54,12 +55,12 @@ class StreamView {
         this.past,
         h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element),
       ),
-      h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
+      h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.waySays, this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
     );
     this.element = h(
       "section.view",
       null,
-      h("div.head", null, h("h1", null, name), this.state, this.since, this.actions),
+      h("div.head", null, h("h1", null, name), this.state, this.since, this.way, this.actions),
       this.wrong,
       this.missing,
       this.body,
@@ -71,10 +72,6 @@ class StreamView {
     this.results.want([name]);
     this.player.start();
     this.timer = setInterval(() => this.plot.update(Date.now()), 1000);
-    getJson("/api/v1/events").then(
-      (events) => events.filter((one) => one.stream === name).slice(-20).forEach((one) => this.events.state(one)),
-      () => {},
-    );
     this.update();
   }
 
@@ -95,6 +92,8 @@ class StreamView {
     say(this.since, stream.status?.since ? `for ${since(stream.status.since)}` : "");
     say(this.reason, stream.status?.reason ?? "");
     this.reason.hidden = !this.reason.textContent;
+    this.#giveWay(stream);
+    this.events.update(Boolean(stream.settings.clips));
     this.player.update(stream);
     this.#act(stream);
     this.#tell(stream);
@@ -108,6 +107,16 @@ class StreamView {
     this.player.close();
     this.plot.close();
     this.timeline.close();
+    this.events.close();
+  }
+
+  // What it does without while the machine is too small. No running time in it: it is read out when it changes.
+  #giveWay(stream) {
+    const way = wayOf(stream);
+    this.way.hidden = this.waySays.hidden = way === null;
+    say(this.way, way ? `gives way: ${way.short}` : "");
+    const when = way?.since ? ` since ${clockTime(new Date(way.since))}` : "";
+    say(this.waySays, way ? `The machine is too small for all streams. This one gives way${when}: ${way.long}. Measured then: ${way.measured}.` : "");
   }
 
   #row(row) {
@@ -117,8 +126,8 @@ class StreamView {
   }
 
   #changed(change) {
-    this.events.state(change);
-    this.store.stateChanged(change);
+    this.events.change(change);
+    this.store.changed(change);
   }
 
   #back() {
@@ -217,7 +226,7 @@ class StreamView {
       const size = status.size ? `${status.size.width}×${status.size.height}` : "–";
       facts.push(
         ["Age p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(status.age_ms[key])).join(" / ")} ms`],
-        ["Frames a second", `${status.wanted_fps === null ? "all" : rate(status.wanted_fps)} wanted, ${rate(status.decoded_fps)} decoded, ${rate(status.result_fps)} inferred`],
+        ["Frames a second", rates(status)],
         ["Dropped", drops(status.dropped).join(", ") || "none"],
         ["Picture", `${size} ${status.codec ?? ""} ${status.frame_rate ? `at ${rate(status.frame_rate)}` : ""}`],
         ["Model", status.model],

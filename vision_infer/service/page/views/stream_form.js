@@ -52,7 +52,13 @@ class StreamForm {
     this.classes = text(settings.classes?.join(", "), { placeholder: "all" });
     this.weight = number(settings.weight ?? 1, { min: 0, required: true });
     this.transport = h("select", null, ["tcp", "udp"].map((value) => h("option", { value, selected: settings.transport === value }, value)));
-    this.track = h("input", { type: "checkbox", checked: settings.track ?? false });
+    const box = (checked) => h("input", { type: "checkbox", checked: Boolean(checked) });
+    this.track = box(settings.track);
+    this.gate = box(settings.gate);
+    this.clips = box(settings.clips);
+    this.bestEffort = box(settings.best_effort);
+    this.smaller = text(settings.degrade_detect, { maxLength: 4096, inputMode: "url", placeholder: "none" });
+    this.cheaper = h("select", null, h("option", { value: settings.degrade_model ?? "" }, settings.degrade_model ?? "none"));
     this.tested = h("div.tested", { role: "status" });
     this.testing = h("button", { type: "button", onclick: () => this.#test() }, "Test this URL");
     this.saving = h("button.primary", { type: "submit" }, this.existing ? "Save" : "Add");
@@ -69,18 +75,35 @@ class StreamForm {
       h("div.pair", null, field("Model", this.model), field("Classes", this.classes, "With commas between them.")),
       h("div.pair", null, field("Most results a second", this.fps), field("Least score, 0 to 1", this.confidence)),
       h("div.pair", null, field("Weight", this.weight, "Share of the engine beside the others."), field("Transport of RTSP", this.transport)),
-      h("label.check", null, this.track, h("span", null, "Number the objects (zones and lines do so anyway)")),
+      ticked(this.track, "Number the objects (zones and lines do so anyway)"),
+      ticked(this.gate, "Infer only while something moves"),
+      ticked(this.clips, "Keep a clip of each event in zones and at lines"),
+      this.#overload(settings),
       this.wrong,
       h("div.buttons", null, h("a.button", { href: back }, "Cancel"), this.saving),
     );
   }
 
+  // What is to be done without while the machine is too small; few need it, so it is folded away unless something is set.
+  #overload({ degrade_detect, degrade_model, best_effort }) {
+    return h(
+      "details.more",
+      { open: Boolean(degrade_detect || degrade_model || best_effort) },
+      h("summary", null, "When the machine is too small"),
+      ticked(this.bestEffort, "Add it all the same where the machine cannot carry its rate: it takes what is left"),
+      field("URL of a smaller picture", this.smaller, "Inferred instead, as long as there is too much to do."),
+      field("Cheaper model", this.cheaper, "Infers instead, where the smaller picture is not enough."),
+    );
+  }
+
   async #models() {
     const models = await getJson("/api/v1/models").catch(() => []);
-    const chosen = this.model.value;
-    const names = new Set([...models.map((one) => one.name), chosen].filter(Boolean));
-    this.model.replaceChildren(h("option", { value: "" }, "the service's"), ...[...names].map((name) => h("option", { value: name }, name)));
-    this.model.value = chosen;
+    for (const [select, none] of [[this.model, "the service's"], [this.cheaper, "none"]]) {
+      const chosen = select.value;
+      const names = new Set([...models.map((one) => one.name), chosen].filter(Boolean));
+      select.replaceChildren(h("option", { value: "" }, none), ...[...names].map((name) => h("option", { value: name }, name)));
+      select.value = chosen;
+    }
   }
 
   async #test() {
@@ -112,6 +135,11 @@ class StreamForm {
       weight: Number(this.weight.value),
       transport: this.transport.value,
       track: this.track.checked,
+      gate: this.gate.checked ? "motion" : null,
+      clips: this.clips.checked ? (this.before.clips ?? {}) : null,
+      best_effort: this.bestEffort.checked,
+      degrade_detect: this.smaller.value.trim() || null,
+      degrade_model: this.cheaper.value || null,
     };
     const name = this.existing ?? this.name.value.trim();
     say(this.wrong, "");
@@ -126,6 +154,10 @@ class StreamForm {
       this.saving.disabled = false;
     }
   }
+}
+
+function ticked(box, words) {
+  return h("label.check", null, box, h("span", null, words));
 }
 
 function told(answer) {

@@ -5,7 +5,7 @@ import { Results } from "/page/transport/results.js";
 import { h, say, flag } from "/page/views/dom.js";
 import { Player } from "/page/views/player.js";
 import { sparkline } from "/page/views/sparkline.js";
-import { drops, milliseconds, moment, rate, since, stateOf } from "/page/views/words.js";
+import { drops, milliseconds, moment, rates, since, stateOf, wayOf } from "/page/views/words.js";
 
 const LEAVE_MS = 2000; // a tile that is scrolled out of sight for a moment goes on
 const SPARK_S = 60;
@@ -19,7 +19,7 @@ export function wall(store) {
   const element = h("section.view", null, h("div.head", null, h("h1", null, "Cameras"), summary, add), grid, empty);
   const results = new Results(
     (row) => tiles.get(row.stream)?.row(row),
-    (change) => store.stateChanged(change),
+    (change) => store.changed(change),
   );
   const seen = new IntersectionObserver(
     (entries) => {
@@ -90,7 +90,9 @@ function summarise(summary, streams) {
   const live = streams.filter((stream) => stream.status?.state === "live").length;
   const paused = streams.filter((stream) => !stream.status).length;
   const away = streams.length - live - paused;
-  const told = [`${live} live`, away ? `${away} away` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
+  const ways = streams.filter(wayOf).length;
+  const give = ways === 1 ? "1 gives way" : `${ways} give way`;
+  const told = [`${live} live`, ways ? give : "", away ? `${away} away` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
   say(summary, streams.length ? told : "");
 }
 
@@ -117,6 +119,7 @@ class Tile {
     const parts = {
       state: h("span.state"),
       since: h("span.since"),
+      spoken: h("span.spoken"),
       reason: h("span.reason"),
       age: h("span.figure"),
       rates: h("span.figure"),
@@ -130,9 +133,9 @@ class Tile {
       null,
       h("a.cover", { href: `#/stream/${encodeURIComponent(name)}`, "aria-label": `Open ${name}` }, this.player.element),
       h("div.line", null, h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name), this.transport, parts.state),
-      h("div.line.why", null, parts.reason, parts.since),
+      h("div.line.why", null, parts.reason, parts.spoken, parts.since),
       h("div.line", { title: "How old results are when they are complete, in the last minute" }, h("span.key", null, "age"), parts.age, this.spark),
-      h("div.line", { title: "Frames a second" }, h("span.key", null, "fps"), parts.rates),
+      h("div.line", { title: "Frames a second: with a result, of those that are wanted; decoded" }, h("span.key", null, "fps"), parts.rates),
       h("div.line", null, h("span.key", null, "drops"), parts.drops),
     );
     this.element.dataset.name = name;
@@ -145,15 +148,19 @@ class Tile {
     say(this.state, word);
     this.state.dataset.tone = tone;
     flag(this.element, "away", tone !== "good");
-    say(this.since, status?.since ? `\u200e${since(status.since)}` : "");
-    this.since.title = status?.since ? `since ${moment(status.since)}` : "";
+    const way = wayOf(stream);
+    flag(this.element, "giving-way", way !== null);
+    const from = way && tone === "good" ? way.since : status?.since;
+    say(this.since, from ? `\u200e${since(from)}` : "");
+    this.since.title = from ? `since ${moment(from)}` : "";
     const size = status?.size;
     const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
-    say(this.reason, (status ? status.reason || facts : "not opened") || " ");
-    this.reason.title = this.reason.textContent;
+    const told = [status ? status.reason : "not opened", way ? `gives way: ${way.short}, ${way.measured}` : ""].filter(Boolean).join("; ");
+    say(this.reason, told || facts || " ");
+    this.reason.title = way ? `${this.reason.textContent}. The machine is too small for all streams: ${way.long}.` : this.reason.textContent;
+    say(this.spoken, way?.since ? `The machine is too small for all streams. Since ${moment(way.since)}: ${way.long}.` : "");
     say(this.age, `p50 ${milliseconds(status?.age_ms.p50)}, p99 ${milliseconds(status?.age_ms.p99)} ms`);
-    const wanted = status?.wanted_fps ?? null;
-    say(this.rates, `${wanted === null ? "all" : rate(wanted)} wanted, ${rate(status?.decoded_fps)} decoded, ${rate(status?.result_fps)} inferred`);
+    say(this.rates, rates(status));
     const lost = drops(status?.dropped);
     say(this.drops, lost.join(", ") || (status ? "none" : "–"));
     this.drops.title = lost.join("\n");

@@ -1,5 +1,7 @@
 // How values are written.
 
+import { kindOf } from "/page/state/timeline.js";
+
 const STATES = {
   waiting: "waiting",
   opening: "opening",
@@ -22,8 +24,27 @@ export function stateOf(stream) {
   return { state, word: STATES[state] ?? state, tone: TONES[state] ?? "warn" };
 }
 
+const WAYS = {
+  rate: ["fewer results", () => "fewer of its frames are inferred than it wants, as many as its weight gives it"],
+  substream: ["smaller picture", () => "the camera's smaller picture is inferred (degrade_detect)"],
+  model: ["cheaper model", (model) => `a cheaper model infers, ${model} (degrade_model)`],
+};
+
+// How a stream gives way while the machine is too small: { short, long, since, measured }; null where it does not
+export function wayOf({ status }) {
+  const way = WAYS[status?.degraded];
+  return way ? { short: way[0], long: way[1](status.model), since: status.degraded_since, measured: status.degraded_reason } : null;
+}
+
+export const wayWord = (step) => WAYS[step]?.[0] ?? "nothing";
+
 export const milliseconds = (value) => (value === undefined || value === null ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toString());
 export const rate = (value) => (value === undefined || value === null ? "–" : value >= 9.95 ? Math.round(value).toString() : value.toFixed(1));
+// Frames a second of a stream
+export function rates(status) {
+  const wanted = status?.wanted_fps ?? null;
+  return `inferred ${rate(status?.result_fps)}${wanted === null ? "" : ` of ${Number(wanted.toFixed(1))}`}, decoded ${rate(status?.decoded_fps)}`;
+}
 export const count = (value) => value.toLocaleString("en-GB");
 
 export function bytes(value) {
@@ -53,8 +74,10 @@ export function moment(iso) {
   return iso ? clockTime(new Date(iso)) : "";
 }
 
+// What was lost comes before what the settings leave out.
 export function drops(dropped) {
   const all = Object.entries(dropped ?? {}).filter(([, number]) => number > 0);
-  all.sort((a, b) => b[1] - a[1]);
+  const wanted = ([reason]) => kindOf(reason) === "wanted";
+  all.sort((a, b) => wanted(a) - wanted(b) || b[1] - a[1]);
   return all.map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`);
 }
