@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -166,3 +167,12 @@ class Reading:
             assert len(self.got) < FRAMES_KEPT
             self.got.append(got)
             self._changed.notify_all()
+
+
+def told(error: StreamError) -> str:
+    """What an error says: with what to do next, and without a password."""
+    assert error.hint
+    shown = "".join(traceback.format_exception(error))
+    for secret in ("s3cret", "wrong%40pass", "wrong@pass"):
+        assert secret not in shown, "not even a traceback shows a password"
+    return str(error)

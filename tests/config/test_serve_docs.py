@@ -31,6 +31,17 @@ def test_the_examples_load(tmp_path: Path) -> None:
     assert settings.streams["front"].view == "rtsp://user:p%40ss@192.0.2.10/main"
 
 
+@pytest.mark.parametrize(("page", "number"), [("clips", 0), ("gate", 0), ("sinks", 0), ("sinks", 2)])
+def test_the_examples_of_other_pages_load(page: str, number: int, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    for secret in ("mqtt", "hook"):
+        (tmp_path / secret).write_text("a-long-secret")
+    path = tmp_path / "cameras.yaml"
+    path.write_text(blocks[number].replace("/run/secrets", str(tmp_path)))
+    load_settings(path, [], {}, {})
+
+
 def test_the_variables_are_settings(tmp_path: Path) -> None:
     found = re.findall(r"^    (VISION_INFER_\w+)=(\S+)", PAGE, re.MULTILINE)
     assert len(found) == 5

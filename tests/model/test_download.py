@@ -2,76 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import itertools
 import random
-import shutil
-import threading
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from tests.model.bad_server import ETAG, BadServer, Reply
-from vision_infer.core.errors import ModelError
-from vision_infer.model import download as module
-from vision_infer.model.checksum import parse_checksum
-from vision_infer.model.download import Downloaded, Limits, download, part_of
+from tests.model.pulling import CUT, DATA, SHA256, Pull, no_proxy, pull
 
-DATA = random.Random(0).randbytes(300_000)
-SHA256 = hashlib.sha256(DATA).hexdigest()
-CUT = 200_000
-QUICK = Limits(timeout_s=0.3, attempts=3)
-
-
-class Pull:
-    """One download, and what it told."""
-
-    def __init__(self, folder: Path) -> None:
-        self.target = folder / "downloads" / "network.onnx"
-        self.said: list[str] = []
-        self.waited: list[float] = []
-        self.progress: list[tuple[int, int | None]] = []
-
-    def __call__(self, url: str, checksum: str = "", limits: Limits = QUICK, **more: Any) -> Downloaded:
-        return download(
-            url,
-            self.target,
-            parse_checksum(checksum),
-            limits=limits,
-            say=self.said.append,
-            wait=self.waited.append,
-            report=lambda done, total: self.progress.append((done, total)),
-            **more,
-        )
-
-    def refused(self, url: str, checksum: str = "", limits: Limits = QUICK, **more: Any) -> str:
-        with pytest.raises(ModelError) as caught:
-            self(url, checksum, limits, **more)
-        assert caught.value.hint
-        assert not self.target.exists()
-        return str(caught.value)
-
-    @property
-    def part_size(self) -> int:
-        part = part_of(self.target)
-        return part.stat().st_size if part.exists() else 0
-
-    def is_right(self) -> None:
-        assert self.target.read_bytes() == DATA
-        assert not part_of(self.target).exists()
-        assert sorted(path.name for path in self.target.parent.iterdir()) == [
-            "network.onnx",
-            "network.onnx.lock",
-            "network.onnx.seen.json",
-        ]
-
-
-@pytest.fixture
-def pull(tmp_path: Path) -> Pull:
-    return Pull(tmp_path)
+__all__ = ["no_proxy", "pull"]
 
 
 def test_a_good_server(pull: Pull) -> None:
@@ -204,36 +144,6 @@ def test_https_is_never_left(pull: Pull) -> None:
         _Redirects().redirect_request(request, SimpleNamespace(close=int), 302, "", {}, "http://example.org/a")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("length", [len(DATA) + 1000, -1])
-def test_a_length_that_is_wrong_or_missing(pull: Pull, length: int) -> None:
-    replies = [Reply(length=length)] * 9
-    with BadServer(DATA, *replies) as server:
-        if length == -1:
-            pull(server.url, f"sha256:{SHA256}")
-            pull.is_right()
-        else:
-            assert "the server contradicts itself" in pull.refused(server.url)
-            assert pull.said[0].startswith("network.onnx: broke off at 0.3 of 0.3 MB")
-
-
-def test_a_length_that_is_too_small_is_seen_by_the_checksum(pull: Pull) -> None:
-    with BadServer(DATA, Reply(length=CUT)) as server:
-        assert "its checksum is wrong" in pull.refused(server.url, f"sha256:{SHA256}")
-    assert pull.part_size == 0
-
-
-def test_more_than_the_most_is_not_taken_even_unannounced(pull: Pull) -> None:
-    limits = Limits(nbytes=100_000, timeout_s=0.3)
-    with BadServer(DATA, Reply(length=-1)) as server:
-        assert "more came than 0 MB, the most that is taken" in pull.refused(server.url, limits=limits)
-    assert pull.part_size <= 100_000
-
-
-def test_nothing_is_no_file(pull: Pull) -> None:
-    with BadServer(b"") as server:
-        assert "nothing came" in pull.refused(server.url)
-
-
 def test_a_server_that_falls_silent_is_left(pull: Pull) -> None:
     with BadServer(DATA, Reply(drip=True)) as server:
         pull(server.url)
@@ -260,122 +170,10 @@ def test_a_server_that_drips_is_left_and_asked_again(pull: Pull) -> None:
     assert pull.said[0].startswith("network.onnx: too slow: ")
 
 
-@pytest.mark.parametrize("stated", [f"sha256:{SHA256}", f"sha256:{SHA256[:8]}", f"md5:{hashlib.md5(DATA).hexdigest()}"])
-def test_the_checksum_is_looked_at(pull: Pull, stated: str) -> None:
-    with BadServer(DATA) as server:
-        assert not pull(server.url, stated).first_time
-        pull.is_right()
-        pull.target.unlink()
-        wrong = stated.replace(stated[-8:], "00000000")
-        said = pull.refused(server.url, wrong)
-    assert "its checksum is wrong" in said
-    assert "00000000" in said
-    assert pull.part_size == 0, "nothing of it is kept"
-
-
-def test_where_none_is_stated_the_first_one_counts(pull: Pull) -> None:
-    other = random.Random(2).randbytes(1000)
-    with BadServer(DATA) as server:
-        pull(server.url)
-        pull.target.unlink()
-        pull(server.url)
-        pull.target.unlink()
-        server.data = other
-        assert "is not the file that was fetched before" in pull.refused(server.url)
-
-
-def test_a_damaged_file_here_is_seen(pull: Pull) -> None:
-    with BadServer(DATA) as server:
-        pull(server.url)
-        pull.target.write_bytes(DATA[:-1])
-        assert "is not the file that was fetched before" in pull.refused(server.url)
-        pull(server.url)
-    pull.is_right()
-
-
-@pytest.mark.parametrize("text", ["sha256:xyz", "sha1:00000000", "md5:00", "0" * 64])
-def test_a_checksum_that_cannot_be_meant(text: str) -> None:
-    with pytest.raises(ValueError, match="write sha256: and 8 to 64"):
-        parse_checksum(text)
-
-
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x", "http://nowhere.invalid/x", "ftp://127.0.0.1/x", "file:///etc/passwd"])
 def test_what_cannot_be_reached(pull: Pull, url: str) -> None:
     said = pull.refused(url)
     assert ("this machine seems to be offline" in said) == url.startswith(("http://127", "http://now")), said
-
-
-def test_a_disk_that_is_too_full(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:
-    with BadServer(DATA) as server:
-        with monkeypatch.context() as patch:
-            patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-            assert "the disk is too full: 0 MB are needed, and 0 MB are free" in pull.refused(server.url)
-        with monkeypatch.context() as patch:
-            patch.setattr(module._Fetch, "_copy", _full)
-            assert "No space left on device: make room, and pull again" in pull.refused(server.url)
-        pull(server.url)
-    pull.is_right()
-
-
-def _full(*_: object) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "downloads").write_text("a file")
-    with BadServer(DATA) as server, pytest.raises(ModelError, match="cannot be written"):
-        Pull(tmp_path)(server.url)
-
-
-def test_an_interrupted_one_keeps_what_has_come(pull: Pull) -> None:
-    def interrupt(done: int, total: int | None) -> None:
-        if done > 100_000:
-            raise KeyboardInterrupt
-
-    with BadServer(DATA) as server:
-        with pytest.raises(KeyboardInterrupt):
-            download(server.url, pull.target, report=interrupt)
-        assert 100_000 < pull.part_size < len(DATA)
-        kept = pull.part_size
-        pull(server.url)
-    pull.is_right()
-    assert server.asked[1].range == f"bytes={kept}-"
-
-
-def test_of_two_at_once_one_waits_and_finds_it_there(pull: Pull, tmp_path: Path) -> None:
-    second, waiting = Pull(tmp_path), threading.Event()
-    second.said = _Signal(waiting)
-
-    def hold() -> Reply:
-        other.start()
-        assert waiting.wait(20)
-        return Reply()
-
-    with BadServer(DATA, hold) as server:
-        other = threading.Thread(target=second, args=(server.url,))
-        pull(server.url)
-        other.join(20)
-        assert len(server.asked) == 1
-    pull.is_right()
-    assert second.said[0] == "network.onnx is being fetched by another process: waiting for it"
-
-
-class _Signal(list[str]):
-    """Sets an event at the first line."""
-
-    def __init__(self, event: threading.Event) -> None:
-        super().__init__()
-        self._event = event
-
-    def append(self, line: str) -> None:
-        super().append(line)
-        self._event.set()
-
-
-@pytest.fixture(autouse=True)
-def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_usual_proxy_is_asked(pull: Pull, monkeypatch: pytest.MonkeyPatch) -> None:

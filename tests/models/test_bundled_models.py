@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from tests.bundled_scripts import bundled_script
 from vision_infer.core.card import CARD_KEY, ModelCard, parse_card, parse_card_json
 from vision_infer.core.geometry import Size, letterbox
 
@@ -180,14 +179,8 @@ def overlap(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
 @pytest.fixture(scope="module")
 def convert() -> Iterator[ModuleType]:
     """The script models/nanodet-416/convert.py as a module."""
-    spec = importlib.util.spec_from_file_location("nanodet_416_convert", ROOT / "models/nanodet-416/convert.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with bundled_script("convert") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests import media
+from tests.bundled_scripts import bundled_script
 from vision_infer.engine.candidates import variants
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.passport import passports_beside
@@ -18,13 +19,9 @@ from vision_infer.precision.proof import open_reference
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("quantize_nanodet", media.BUNDLED.with_name("quantize.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script() -> Iterator[ModuleType]:
+    with bundled_script("quantize") as module:
+        yield module
 
 
 GRAPHS = [media.BUNDLED, media.BUNDLED.with_name("model-256x416.onnx")]

@@ -1,0 +1,112 @@
+"""What is refused, and what is not there: a real RTSP server, ports where nobody listens, hosts that do not exist."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cameras import ClockMount, RtspServer, SoundMount
+from tests.live_reading import Reading, told
+from vision_infer.core.errors import RefusedError
+from vision_infer.stream.source import LiveOptions
+
+SHORT = LiveOptions(open_timeout_s=2, stall_timeout_s=2)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RtspServer]:
+    mounts = (
+        ClockMount("/locked", user="user", password="s3cret"),
+        ClockMount("/silent", stop_after=0),
+        ClockMount("/one", stop_after=1),
+        SoundMount("/sound"),
+    )
+    with RtspServer(*mounts) as running:
+        yield running
+
+
+def refused(url: str, live: LiveOptions = SHORT) -> str:
+    with Reading(url, live) as reading:
+        error = reading.wait_for_end()
+    assert isinstance(error, RefusedError), error
+    return told(error)
+
+
+def test_a_stream_that_does_not_exist_is_refused(server: RtspServer) -> None:
+    assert "no such stream (404)" in refused(server.url("/nothing"))
+
+
+@pytest.mark.parametrize(("user", "password"), [("", ""), ("user", "wrong%40pass"), ("other", "s3cret")])
+def test_a_wrong_password_is_refused_and_not_told(server: RtspServer, user: str, password: str) -> None:
+    text = refused(server.url("/locked", user, password))
+    assert "wrong user or password" in text
+    assert "***" in text or not user
+
+
+def test_the_right_password(server: RtspServer) -> None:
+    with Reading(server.url("/locked", "user", "s3cret")) as reading:
+        reading.wait_for_frames(3)
+
+
+def test_only_sound_is_refused(server: RtspServer) -> None:
+    assert "holds only sound" in refused(server.url("/sound"))
+
+
+def test_a_camera_that_is_frozen_before_its_first_frame(server: RtspServer) -> None:
+    began = time.monotonic()
+    with Reading(server.url("/silent"), SHORT) as silent, Reading(server.url("/one"), SHORT) as one:
+        errors = [silent.wait_for_end(), one.wait_for_end()]
+    for error in errors:
+        assert error is not None
+        assert not isinstance(error, RefusedError)
+        assert "within 2 s" in told(error) or "nothing came for 2 s" in told(error)
+    assert time.monotonic() - began < 15, "expected: 2 to 4 s"
+
+
+def test_a_listener_that_says_nothing() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with Reading(f"rtsp://user:s3cret@127.0.0.1:{listener.getsockname()[1]}/x", SHORT) as reading:
+            error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "did not answer within 2 s" in told(error)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
+def test_nothing_listens(scheme: str) -> None:
+    with Reading(f"{scheme}://user:s3cret@127.0.0.1:9/x", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "connection refused" in told(error)
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
+def test_a_host_that_does_not_exist(scheme: str) -> None:
+    with Reading(f"{scheme}://user:s3cret@camera.invalid/x", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert not isinstance(error, RefusedError)
+    assert "host is not known" in told(error) or "did not answer" in told(error)
+
+
+def test_an_unknown_scheme_is_refused() -> None:
+    assert "rtsp://" in refused("gopher://user:s3cret@host/x")
+
+
+def test_a_device_that_is_not_there() -> None:
+    with Reading("/dev/video99", SHORT) as reading:
+        error = reading.wait_for_end()
+    assert error is not None
+    assert "no such file or device" in told(error)
+
+
+def test_a_camera_in_an_allowed_network(server: RtspServer) -> None:
+    url = server.url("/locked", "user", "s3cret").replace("127.0.0.1", "localhost")
+    with Reading(url, LiveOptions(allow_networks=("127.0.0.0/8",))) as reading:
+        reading.wait_for_frames(3)

@@ -1,0 +1,67 @@
+"""A sink that publishes to a real broker, for tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.broker import Broker, Listener, until
+from vision_infer.sink.announced import Announced
+from vision_infer.sink.delivery import Delivery
+from vision_infer.sink.home_assistant import Topics
+from vision_infer.sink.mqtt import MqttCarrier
+from vision_infer.sink.shown import ShownStream
+
+TOPICS = Topics("vi")
+
+
+def stream(name: str = "door", state: str = "live", **more: object) -> ShownStream:
+    fields = {"labels": ("person",), "zones": {"yard": 0}, "lines": {}} | more
+    return ShownStream(name, json.dumps({"type": "state", "stream": name, "state": state}), **fields)  # type: ignore[arg-type]
+
+
+class Site:
+    """A sink that publishes to a broker."""
+
+    def __init__(self, folder: Path, port: int, **carrier: object) -> None:
+        self.streams: list[ShownStream] = [stream()]
+        self.folder = folder
+        chosen = {
+            "host": "127.0.0.1",
+            "port": port,
+            "tls": False,
+            "ca": None,
+            "user": None,
+            "topics": TOPICS,
+            "found_under": None,
+            "announced": Announced(folder / "announced.json"),
+            "shown": lambda: self.streams,
+        } | carrier
+        self.carrier = MqttCarrier(**chosen)  # type: ignore[arg-type]
+        self.delivery = Delivery("house", "mqtt", folder / "spool", 16_000_000, self.carrier)
+        self.given = 0
+
+    def give(self, count: int = 1, kind: str = "detections", name: str = "door") -> None:
+        for _ in range(count):
+            self.given += 1
+            self.delivery.put(kind, name, lambda number=self.given: f'{{"stream": "{name}", "number": {number}}}')  # type: ignore[misc]
+
+    def wait_sent(self) -> None:
+        until(lambda: self.delivery.status().sent >= self.given, lambda: str(self.delivery.status()))
+
+    def wait_error(self, part: str) -> str:
+        until(lambda: part in (self.delivery.status().error or ""), lambda: f"{part!r}: {self.delivery.status()}")
+        return self.delivery.status().error or ""
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path / "broker") as one:
+        yield one
+
+
+def numbers(listener: Listener, topic: str = "vi/door/detections") -> list[int]:
+    return [one.row["number"] for one in listener.of(topic)]

@@ -1,0 +1,46 @@
+"""Rows that are written to a log, and those that are in its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.sink.results import found, frame, result_of
+from vision_infer.sink.jsonl_log import JsonlLog
+
+SECOND = 1_000_000_000
+NOW = 1_795_543_200 * SECOND
+"""2026-11-24 18:00:00 UTC"""
+DAY = 86_400 * SECOND
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.passed = 0
+        self.set_back = 0
+
+    def monotonic_ns(self) -> int:
+        return 5_000 + self.passed
+
+    def wall_ns(self) -> int:
+        return NOW + self.passed - self.set_back
+
+
+def add(log: JsonlLog, index: int, stream: str = "clip", boxes: int = 2) -> None:
+    one = frame(index, index / 25, stream=stream)
+    log.write(one, result_of(one, found(boxes)))
+
+
+def frames(*paths: Path) -> list[int]:
+    """The numbers of the rows, every one of which is whole."""
+    text = "".join(path.read_text(encoding="utf-8") for path in paths)
+    assert text.endswith("\n") or not text
+    return [json.loads(line)["frame"] for line in text.splitlines()]
+
+
+def state(log: JsonlLog) -> tuple[int, str | None]:
+    return log.dropped, log.error
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())

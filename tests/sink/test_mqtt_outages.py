@@ -1,0 +1,161 @@
+"""A broker that is away, silent or hangs up: nothing is lost, and nothing is held up."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.broker import Broker, Listener, until
+from tests.sink.mqtt_site import Site, broker, numbers
+from vision_infer.sink.delivery import TRIES
+
+__all__ = ["broker"]
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing(broker: Broker, tmp_path: Path) -> None:
+    site = Site(tmp_path, broker.port)
+    with Listener(broker) as listener:
+        site.give(300)
+        site.wait_sent()
+        # Acknowledged to the sink is not yet passed on: what the broker has in memory goes with it.
+        until(lambda: len(numbers(listener)) == 300, "the listener hears them before the broker is killed")
+        broker.kill()
+        for waiting in range(50, 1050, 50):
+            site.give(50)
+            until(lambda: site.delivery.status().waiting == waiting, lambda: str(site.delivery.status()))  # noqa: B023
+        assert not site.delivery.status().connected
+        assert "refused" in site.wait_error("cannot be reached")
+        broker.start()
+        listener.wait()
+        site.give(200)
+        site.wait_sent()
+        until(lambda: numbers(listener)[-1] == site.given, "the last one is heard")
+        # It heard no more than a part of what was sent in the first moment after the broker came back: it came back itself.
+        came = numbers(listener)
+        assert came[:300] == list(range(1, 301))
+        rest = came[300:]
+        assert rest == list(range(rest[0], site.given + 1)), "in order, without a gap"
+    assert site.delivery.status().dropped == {}
+    assert site.delivery.status().waiting == 0
+    site.delivery.close()
+
+
+def test_what_waits_is_sent_by_the_next_process(broker: Broker, tmp_path: Path) -> None:
+    port = broker.port
+    broker.kill()
+    site = Site(tmp_path, port)
+    site.give(500)
+    until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
+    site.delivery.close(0.2)
+    broker.start()
+    with Listener(broker) as listener:
+        again = Site(tmp_path, port)
+        again.given = 500
+        again.give(3)
+        until(lambda: len(numbers(listener)) == 503, lambda: str(again.delivery.status()))
+        assert numbers(listener) == list(range(1, 504))
+        ids = [one.row["id"] for one in listener.of("vi/door/detections")]
+        assert len(set(ids)) == 503
+        again.delivery.close()
+
+
+def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.mqtt.CONNECT_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        site = Site(tmp_path, silent.getsockname()[1])
+        site.give()
+        site.wait_error("does not answer within 0.3 s")
+        began = time.monotonic()
+        site.delivery.close(0.5)
+        assert time.monotonic() - began < 10
+
+
+def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> None:
+    site = Site(tmp_path, broker.port)
+    with Listener(broker) as listener:
+        until(lambda: listener.last("vi/availability") == "online", "we are there")
+        site.carrier._client.socket().shutdown(socket.SHUT_RDWR)
+        until(lambda: "offline" in [one.payload for one in listener.of("vi/availability")], "the will is published")
+        until(lambda: listener.last("vi/availability") == "online", "we come back")
+    site.delivery.close()
+
+
+def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.LONGEST_WAIT_S", 0.05)
+    with Broker(tmp_path / "broker", more=("max_packet_size 2000",)) as broker:
+        site = Site(tmp_path, broker.port)
+        site.give(5)
+        site.delivery.put("detections", "door", lambda: json.dumps({"number": 0, "what": "x" * 5000}))
+        site.give(5)
+        site.wait_sent()
+        status = site.delivery.status()
+        assert (status.dropped, status.sent, status.error) == ({"undeliverable": 1}, 10, None)
+        site.delivery.close()
+
+
+def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    site = Site(tmp_path, broker.port)
+    site.give()
+    site.wait_sent()
+    client = site.carrier._client
+    monkeypatch.setattr(site.carrier, "look", lambda: None)  # publishes nothing of its own meanwhile
+    client.on_disconnect = None  # the moment between the end of the socket and the word of it
+    client.socket().shutdown(socket.SHUT_RDWR)
+    until(lambda: client.socket() is None, "the socket is closed")
+    site.give(5)
+    site.wait_sent()
+    assert site.carrier._client is not client
+    assert site.delivery.status().dropped == {}
+    site.delivery.close()
+
+
+def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.LONGEST_WAIT_S", 0.02)
+    with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:
+        site = Site(tmp_path, broker.port, found_under="homeassistant")
+        opened: list[str] = []
+        connect = site.carrier.open
+
+        def counted(name: str) -> bool:
+            opened.append(name)
+            return connect(name)
+
+        monkeypatch.setattr(site.carrier, "open", counted)
+        site.give(3)
+        until(lambda: len(opened) > 3 * TRIES, lambda: f"it is tried {len(opened)} times")
+        status = site.delivery.status()
+        assert (status.dropped, status.waiting) == ({}, 3)
+        assert "the connection is lost" in (status.error or "")
+        site.delivery.close(0.2)
+
+
+@pytest.mark.slow
+def test_sixty_seconds_without_a_broker(broker: Broker, tmp_path: Path) -> None:
+    site = Site(tmp_path, broker.port)
+    until(lambda: site.delivery.status().connected, "it is connected")
+    broker.kill()
+    end, most = time.monotonic() + 60, 0
+    while time.monotonic() < end:
+        site.give(20)
+        most = max(most, site.delivery.status().spool_bytes)
+        time.sleep(0.05)
+    assert 0 < most <= 16_000_000
+    broker.start()
+    with Listener(broker) as listener:
+        site.give(1)
+        site.wait_sent()
+        until(lambda: numbers(listener)[-1:] == [site.given], "the last one is heard")
+        came = numbers(listener)
+        assert came == list(range(came[0], site.given + 1))
+    status = site.delivery.status()
+    assert (status.sent, status.dropped, status.waiting) == (site.given, {}, 0)
+    site.delivery.close()
