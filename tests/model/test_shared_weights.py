@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from tests.precision.tiny import SIDE, noise_frames, tiny_model
+from vision_infer.engine import external_data
 from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.external_data import external_files
 from vision_infer.engine.graph_facts import read_graph_facts
@@ -36,6 +41,59 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     onnx.save(model, first)
     onnx.save(share_weights(model, {first.name: first.read_bytes()}), second)
     return first, second
+
+
+def tensors_in(message: Any, kinds: Mapping[str, Mapping[int, str]], kind: str, seen: set[str]) -> None:
+    """Every way to a tensor that ONNX has, beginning at a kind of message, has to be known by its number."""
+    for field in message.fields:
+        reached = field.message_type
+        if reached is not None and leads_to_tensor(reached, set()):
+            assert field.number in kinds[kind], f"{message.name}.{field.name}"
+            if reached.name not in seen:
+                seen.add(reached.name)
+                tensors_in(reached, kinds, kinds[kind][field.number], seen)
+
+
+def leads_to_tensor(message: Any, seen: set[str]) -> bool:
+    if message.name == "TensorProto":
+        return True
+    seen.add(message.name)
+    inside = (field.message_type for field in message.fields if field.message_type is not None)
+    return any(leads_to_tensor(one, seen) for one in inside if one.name not in seen or one.name == "TensorProto")
+
+
+def test_every_way_to_a_tensor_is_known() -> None:
+    kinds = {**external_data._INSIDE, "tensor": {}}
+    tensors_in(onnx.ModelProto.DESCRIPTOR, kinds, "model", {"TensorProto"})
+
+
+def test_reading_where_weights_lie_needs_no_library(pair: tuple[Path, Path]) -> None:
+    told = f"""
+import sys
+from pathlib import Path
+from vision_infer.engine.external_data import external_files
+print(external_files(Path({str(pair[1])!r}))[0].name, "onnx" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "model.onnx False\n"
+
+
+def test_the_key_anywhere_else_is_left_to_the_library(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Path] = []
+    plain = external_data._parsed
+
+    def noted(path: Path) -> Iterator[str]:
+        parsed.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(external_data, "_parsed", noted)
+    assert external_files(pair[1]) == (pair[0],)
+    assert not parsed
+    model = onnx.load(pair[1], load_external_data=False)
+    model.graph.doc_string = "the location of something"
+    onnx.save(model, pair[1])
+    assert external_files(pair[1]) == (pair[0],)
+    assert parsed == [pair[1]]
 
 
 def scores(path: Path, request: EngineRequest) -> NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from tests import media
+from tests.bundled_scripts import bundled_script
 from tests.serve_process import ServeProcess
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.external_data import external_files
@@ -26,14 +27,10 @@ SQUARE, WIDE = Size(416, 416), Size(416, 256)
 
 
 @pytest.fixture(scope="module")
-def widen() -> ModuleType:
+def widen() -> Iterator[ModuleType]:
     """The script models/nanodet-416/widen.py as a module."""
-    spec = importlib.util.spec_from_file_location("nanodet_416_widen", media.BUNDLED.with_name("widen.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with bundled_script("widen") as module:
+        yield module
 
 
 def test_the_file_is_what_the_square_one_gives(widen: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,7 +102,7 @@ def test_the_service_sends_wide_streams_there(tmp_path: Path) -> None:
             engines = json.loads(service.ask("GET", "/api/v1/engines")[1])
             return {engine["name"]: engine["frames"] for engine in engines}
 
-        service.wait(lambda: frames()["nanodet-416@256x416"] > 5, "wide pictures are inferred")
+        service.wait(lambda: frames().get("nanodet-416@256x416", 0) > 5, "wide pictures are inferred")
         assert frames()["nanodet-416"] == 0
         status, answer = service.ask("PUT", "/api/v1/streams/tall", {"url": "test://?size=360x480&fps=5"})
         assert status == 201, answer

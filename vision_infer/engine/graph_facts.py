@@ -7,13 +7,13 @@ would cost every start a tenth of a second.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from vision_infer.core.card import CARD_KEY, ModelCard, parse_card_json
 from vision_infer.core.errors import ModelError
+from vision_infer.engine.onnx_bytes import fields, span, text_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
@@ -66,13 +66,13 @@ def no_deployment_graph(path: Path, why: str) -> ModelError:
 def _read(content: mmap.mmap) -> tuple[str | None, Precision]:
     text: str | None = None
     precision: Precision | None = None
-    for number, value in _fields(content, 0, len(content)):
+    for number, value in fields(content, 0, len(content)):
         if number == _MODEL_METADATA:
-            entry = {field: _text(content, span) for field, span in _fields(content, *_span(value))}
+            entry = {field: text_of(content, where) for field, where in fields(content, *span(value))}
             if entry.get(_ENTRY_KEY) == CARD_KEY:
                 text = entry.get(_ENTRY_VALUE, "")
         elif number == _MODEL_GRAPH:
-            precision = _precision(content, *_span(value))
+            precision = _precision(content, *span(value))
     if precision is None:
         raise ValueError("there is no graph")
     return text, precision
@@ -84,14 +84,14 @@ def _precision(content: mmap.mmap, start: int, end: int) -> Precision:
     used: set[str] = set()
     """what reads anything but a Cast"""
     found: Precision = "fp32"
-    for number, value in _fields(content, start, end):
+    for number, value in fields(content, start, end):
         if number == _GRAPH_INITIALIZER:
-            tensor = dict(_fields(content, *_span(value)))
+            tensor = dict(fields(content, *span(value)))
             kind = tensor.get(_TENSOR_TYPE)
             if isinstance(kind, int) and kind in _HALVES:
-                halves[_text(content, tensor[_TENSOR_NAME])] = _HALVES[kind]
+                halves[text_of(content, tensor[_TENSOR_NAME])] = _HALVES[kind]
         elif number == _GRAPH_NODE:
-            inputs, operator, cast_to = _node(content, *_span(value))
+            inputs, operator, cast_to = _node(content, *span(value))
             if operator in _QUANTIZED or operator.startswith("QLinear"):
                 return "int8"
             if operator == "Cast":
@@ -105,60 +105,14 @@ def _node(content: mmap.mmap, start: int, end: int) -> tuple[list[str], str, int
     """Names of the inputs, the operator, and the type that a Cast casts to."""
     inputs: list[str] = []
     operator, cast_to = "", 0
-    for number, value in _fields(content, start, end):
+    for number, value in fields(content, start, end):
         if number == _NODE_INPUT:
-            inputs.append(_text(content, value))
+            inputs.append(text_of(content, value))
         elif number == _NODE_TYPE:
-            operator = _text(content, value)
+            operator = text_of(content, value)
         elif number == _NODE_ATTRIBUTE:
-            attribute = dict(_fields(content, *_span(value)))
+            attribute = dict(fields(content, *span(value)))
             number_given = attribute.get(_ATTRIBUTE_INT)
-            if isinstance(number_given, int) and _text(content, attribute[_ATTRIBUTE_NAME]) == "to":
+            if isinstance(number_given, int) and text_of(content, attribute[_ATTRIBUTE_NAME]) == "to":
                 cast_to = number_given
     return inputs, operator, cast_to
-
-
-def _fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """The fields of a protobuf message: number, and the value of an integer or where the bytes of anything else begin and end."""
-    at = start
-    while at < end:
-        tag, at = _varint(content, at)
-        kind = tag & 7
-        if kind == 0:
-            value, at = _varint(content, at)
-            yield tag >> 3, value
-            continue
-        if kind == 2:
-            length, at = _varint(content, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise ValueError("no such kind of field")
-        if at + length > end:
-            raise ValueError("the message is cut")
-        yield tag >> 3, (at, at + length)
-        at += length
-
-
-def _varint(content: mmap.mmap, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("the number is too long")
-
-
-def _span(value: int | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(value, int):
-        raise TypeError("a number where a message is due")
-    return value
-
-
-def _text(content: mmap.mmap, value: int | tuple[int, int]) -> str:
-    start, end = _span(value)
-    return content[start:end].decode("utf-8")

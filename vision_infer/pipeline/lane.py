@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from vision_infer.analyze.describe import TOP, Describer
@@ -12,6 +12,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.schedule.batcher import LaneSettings
 
 
@@ -28,6 +29,9 @@ class Lane:
             None: the lane is alone.
     """
 
+    want: Callable[[], None] | None = None
+    """called with every picture that is to come into the lane while its engine is not open; it must be quick"""
+
     def __init__(
         self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP, group: str | None = None
     ) -> None:
@@ -36,7 +40,7 @@ class Lane:
         self.engine = engine
         self.selector = selector
         self.describer = None if engine.card.task == "detect" else Describer(engine.card, top)
-        self.settings = LaneSettings(name, engine.batch_sizes, engine.in_flight, max_wait_ns)
+        self.settings = LaneSettings(name, engine.batch_sizes, engine.in_flight, max_wait_ns, is_there(engine))
         self._letterbox = lru_cache(maxsize=256)(self._fit)
 
     def change_engine(self, engine: Engine) -> LaneSettings:
@@ -50,7 +54,8 @@ class Lane:
             if getattr(old, what) != getattr(new, what):
                 raise ValueError(f"lane {self.name!r} cannot go on with {engine.name}: its {what} differs")
         self.engine = engine
-        self.settings = LaneSettings(self.name, engine.batch_sizes, engine.in_flight, self.settings.max_wait_ns)
+        wait_ns = self.settings.max_wait_ns
+        self.settings = LaneSettings(self.name, engine.batch_sizes, engine.in_flight, wait_ns, is_there(engine))
         return self.settings
 
     def letterbox(self, size: Size) -> Letterbox:
@@ -60,6 +65,11 @@ class Lane:
     def _fit(self, size: Size) -> Letterbox:
         card = self.engine.card
         return letterbox(size, self.engine.input_size, card.fit, card.fill)
+
+
+def is_there(engine: Engine) -> bool:
+    """Whether batches may go to an engine, if only to fail there."""
+    return not isinstance(engine, UnopenedEngine) or engine.failure is not None
 
 
 def make_selector(

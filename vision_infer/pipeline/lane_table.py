@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine, gpu_of
+from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.status import LaneStatus, lane_status_of
@@ -79,15 +81,36 @@ class LaneTable:
 
     def gpu(self, group: str) -> int | None:
         """The GPU whose engines take pictures that are there already; None where pictures are taken from host memory."""
-        return next((gpu_of(lane.engine) for lane in self.of_group(group)), None)
+        opened = [lane.engine for lane in self.of_group(group) if not isinstance(lane.engine, UnopenedEngine)]
+        return next((gpu_of(engine) for engine in opened), None)
 
     def chooser(self, group: str) -> Callable[[Size], str]:
-        """Says to which lane of a group a picture of a size goes."""
-        by_size = {lane.engine.input_size: lane.name for lane in reversed(self.of_group(group))}
+        """Says to which lane of a group a picture of a size goes. The lane's engine is asked for where it is not open yet."""
+        lanes = self.of_group(group)
+        by_size = {lane.engine.input_size: lane for lane in reversed(lanes)}
         if len(by_size) == 1:
             (only,) = by_size.values()
-            return lambda size: only  # noqa: ARG005
-        return lru_cache(maxsize=16)(lambda size: by_size[best_input(size, tuple(by_size))])
+            return lambda size: only.name  # noqa: ARG005
+        best = lru_cache(maxsize=16)(lambda size: by_size[best_input(size, tuple(by_size))])
+
+        def choose(size: Size) -> str:
+            lane = best(size)
+            if isinstance(lane.engine, UnopenedEngine):
+                if lane.engine.failure is not None:  # the network's own size is the one that is always there
+                    return lanes[0].name
+                if lane.want is not None:
+                    lane.want()
+            return lane.name
+
+        return choose
+
+    def give_up(self, name: str, error: EngineError) -> None:
+        """A lane's engine cannot be had: what waits there fails, and what comes later goes into the first lane of its group."""
+        lane = self.by_name.get(name)
+        if lane is None:  # it was closed meanwhile
+            return
+        broken = UnopenedEngine(lane.engine.card, lane.engine, error)
+        self._dispatch.swap_engine(lane.change_engine(broken), broken, 0)
 
     def failed(self, name: str, error: Exception) -> None:
         """The engine of a lane failed on a batch."""
@@ -98,10 +121,12 @@ class LaneTable:
         self._failures[name] = _Failures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
 
     def statuses(self) -> list[LaneStatus]:
-        """Every lane as it is now."""
+        """Every lane that has an engine, as it is now."""
         now = self._clock.monotonic_ns()
         statuses: list[LaneStatus] = []
         for lane in list(self.by_name.values()):
+            if isinstance(lane.engine, UnopenedEngine):
+                continue
             try:
                 load, waiting, flying = self._dispatch.load(lane.name)
             except KeyError:  # it is being closed just now

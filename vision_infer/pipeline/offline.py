@@ -15,11 +15,12 @@ from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.region import RegionFile, read_region
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import ModelError, StreamError, VisionInferError
-from vision_infer.core.geometry import Size
+from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.cache import engine_dir
 from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
@@ -33,7 +34,7 @@ from vision_infer.pipeline.upgrade import LaneOpening
 from vision_infer.sink.csv_rows import CsvSink
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec, Sink
-from vision_infer.stream.find import Found, NotFoundError, find_sources
+from vision_infer.stream.find import Found, NotFoundError, find_sources, size_at_once
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadOptions, SourceSpec
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
@@ -67,12 +68,7 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     reasons: list[str] = []
     with ExitStack() as engines:
         opening = LaneOpening(engines, reasons.append, tuple(spec.paths[0] for spec in job.specs if spec.kind == "video"))
-        lanes = [
-            opening.lane(
-                path, engine_request(settings, number), partial(make_lane, settings=settings, size=size if number else None)
-            )
-            for number, (size, path) in enumerate(job.models.items())
-        ]
+        lanes = _open_lanes(job, settings, opening)
         check_task(job.plan, lanes[0].engine.card, job.then is not None)
         if job.then is not None:
             request = second_request(settings, len(lanes))
@@ -85,9 +81,28 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
             for spec in job.specs
         ]
         for lane in lanes:
-            lane.engine.warm_up()
+            lane.engine.warm_up()  # one that is opened later is warmed up then
         libraries.join()
         return replace(_run(job, lanes, commands, hook, stopping, progress, opening), engine_reasons=tuple(reasons))
+
+
+def _open_lanes(job: _Job, settings: RunSettings, opening: LaneOpening) -> list[Lane]:
+    """The lanes of the network, its own input size first. One engine is opened: for the first source, if it tells its size."""
+    sizes = list(job.models)
+    likely = sizes[0]
+    if len(sizes) > 1 and job.specs and (picture := size_at_once(job.specs[0])) is not None:
+        likely = best_input(picture, sizes)
+
+    def of(size: Size) -> tuple[Path, EngineRequest, Callable[[Engine], Lane]]:
+        number = sizes.index(size)
+        return (
+            job.models[size],
+            engine_request(settings, number),
+            partial(make_lane, settings=settings, size=size if number else None),
+        )
+
+    first = opening.lane(*of(likely))
+    return [first if size == likely else opening.late_lane(*of(size), first.engine) for size in sizes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +301,9 @@ def _run(
         startup_s = process_age_s()
         cpu_before = cpu_ns()
         supervisor = stack.enter_context(make_supervisor(lanes, max(1, len(job.specs)), shared, hook))
-        for command in commands:
-            supervisor.add(command)
-        with opening.upgrade(supervisor.swap_engine, stopping, supervisor.lane_statuses):
+        with opening.going_on(supervisor, stopping):
+            for command in commands:
+                supervisor.add(command)
             interrupted = _wait(supervisor, stopping, progress, lambda: _note_finished(job, supervisor, shared))
             supervisor.close()  # the end of a child takes a moment, which is not the run's
         _note_finished(job, supervisor, ())
@@ -300,7 +315,7 @@ def _run(
         job.journal.remove()
     written = [one for sink in shared for one in sink.outputs] + [one for record in records for one in record.outputs]
     work = supervisor.work()
-    engine = lanes[0].engine
+    engine = next(lane.engine for lane in lanes if not isinstance(lane.engine, UnopenedEngine))
     return RunSummary(
         frames=sum(record.results for record in records),
         decoded=sum(record.decoded for record in records),

@@ -172,6 +172,12 @@ class Supervisor:
         """
         return self._lanes.swap(name, engine, timeout_s)
 
+    def give_up(self, name: str, error: VisionInferError) -> None:
+        """A lane whose engine was still to be opened gets none: what waits for it fails, as if it had failed in the engine."""
+        if not self._keep_going:
+            self._fail(error)
+        self._lanes.give_up(name, error if isinstance(error, EngineError) else EngineError(error.message, error.hint))
+
     def add(self, command: AddStream) -> None:
         """Run a stream: now, or when an earlier one has made room; after :meth:`stop`, or once something broke for all, never.
 
@@ -288,7 +294,7 @@ class Supervisor:
         return Flight(record.live.flight, tuple(record.live.changes.copy()), record.live.wanted_fps)
 
     def lane_statuses(self) -> list[LaneStatus]:
-        """Every lane as it is now."""
+        """Every lane that has an engine, as it is now."""
         return self._lanes.statuses()
 
     @property

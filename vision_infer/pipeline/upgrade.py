@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,12 +17,16 @@ from vision_infer.engine.cache import Say
 from vision_infer.engine.candidates import Candidate
 from vision_infer.engine.choices import Choice
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.known import known_choice
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.quick import QuickStart, quick_start
+from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.pipeline.child import run_child
 from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.late import LateEngine
 from vision_infer.pipeline.status import LaneStatus
+from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.redact import redact
 
 BUILD_AFTER_S = 1.0
@@ -213,6 +218,7 @@ class LaneOpening:
         self._say = say
         self._videos = videos[:MOST_VIDEOS]
         self._upgrades: list[Upgrade] = []
+        self._late: list[tuple[Lane, Path, EngineRequest]] = []
 
     def lane(self, path: Path, request: EngineRequest, make: Callable[[Engine], Lane]) -> Lane:
         """A lane with its engine; raises what opening an engine and ``make`` raise.
@@ -231,12 +237,47 @@ class LaneOpening:
             self._upgrades.append(Upgrade(lane.name, path, request, quick, self._videos))
         return lane
 
-    def upgrade(self, swap: Swap, stopping: threading.Event, statuses: Statuses) -> EngineUpgrade:
-        """Let the lanes that are in use become better from now on; the context manager ends that."""
-        upgrade = EngineUpgrade(swap, self._say, stopping, statuses=statuses)
-        for one in self._upgrades:
-            upgrade.add(one)
-        return upgrade
+    def late_lane(self, path: Path, request: EngineRequest, make: Callable[[Engine], Lane], like: Engine) -> Lane:
+        """A lane whose engine is opened when the first picture comes that goes into it.
+
+        Args:
+            path: the deployment graph.
+            request: which engine is wanted.
+            make: makes the lane.
+            like: an engine of the same network for another input size.
+
+        Raises:
+            ModelError: the file is no deployment graph.
+        """
+        lane = make(UnopenedEngine(read_graph_facts(path).card, like))
+        self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
+        self._late.append((lane, path, request))
+        return lane
+
+    @contextmanager
+    def going_on(self, supervisor: Supervisor, stopping: threading.Event) -> Iterator[None]:
+        """Meanwhile the lanes that are in use become better, and those without an engine get it when it is wanted."""
+        with EngineUpgrade(supervisor.swap_engine, self._say, stopping, statuses=supervisor.lane_statuses) as upgrade:
+            for one in self._upgrades:
+                upgrade.add(one)
+            late = [self._late_engine(supervisor, upgrade, *one) for one in self._late]
+            try:
+                yield
+            finally:
+                for engine in late:
+                    engine.join()
+
+    def _late_engine(
+        self, supervisor: Supervisor, upgrade: EngineUpgrade, lane: Lane, path: Path, request: EngineRequest
+    ) -> LateEngine:
+        def put_in(engine: Engine, quick: QuickStart | None) -> None:
+            supervisor.swap_engine(lane.name, engine)
+            if quick is not None:
+                upgrade.add(Upgrade(lane.name, path, request, quick, self._videos))
+
+        late = LateEngine(path, request, open_quickly, put_in, partial(supervisor.give_up, lane.name), self._say)
+        lane.want = late.want
+        return late
 
 
 def build_command(upgrade: Upgrade) -> list[str]:

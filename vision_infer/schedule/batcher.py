@@ -42,6 +42,8 @@ class LaneSettings:
     """batches that the engine takes at the same time"""
     max_wait_ns: int = 0
     """how long a stream may wait for the batch to fill, from its oldest frame on; a newer one in its mailbox does not renew it"""
+    ready: bool = True
+    """whether its engine is there; until then nothing goes"""
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes
@@ -226,7 +228,7 @@ class Batcher(Generic[T]):
         times = [
             min(lane.since_ns.values()) + lane.settings.max_wait_ns
             for lane in self._lanes.values()
-            if lane.waiting and lane.flying < lane.settings.in_flight
+            if lane.waiting and lane.settings.ready and lane.flying < lane.settings.in_flight
         ]
         return min(times, default=None)
 
@@ -270,7 +272,7 @@ class Batcher(Generic[T]):
 
     def _ready(self, lane: _Lane[T], now_ns: int) -> bool:
         settings = lane.settings
-        if lane.waiting == 0 or lane.flying >= settings.in_flight:
+        if lane.waiting == 0 or not settings.ready or lane.flying >= settings.in_flight:
             return False
         if settings.max_wait_ns == 0 or lane.waiting >= settings.batch_sizes[-1]:
             return True

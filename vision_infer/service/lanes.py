@@ -6,19 +6,23 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError, VisionInferError
-from vision_infer.engine.cache import engine_dir
+from vision_infer.engine.cache import Say, engine_dir
 from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.quick import QuickStart
+from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.late import LateEngine
 from vision_infer.pipeline.offline import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.pipeline.upgrade import EngineUpgrade, Upgrade, open_quickly
@@ -74,7 +78,7 @@ class Lanes:
         self._opened = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._upgrade = EngineUpgrade(self._swap, lambda line: _log.info("%s", line), statuses=supervisor.lane_statuses)
+        self._upgrade = EngineUpgrade(self._swap, _note, statuses=supervisor.lane_statuses)
 
     def get(self, model: str) -> Lane | None:
         """The lane of a model, if it is open."""
@@ -93,30 +97,48 @@ class Lanes:
         graphs = {} if model.endswith(".onnx") else model_inputs(model, self._settings.model_dir)
         lane = self._open(model, model, self._settings.batch)
         for size, path in list(graphs.items())[1:]:
-            self._open_other(f"{model}@{size.height}x{size.width}", lane, path)
+            self._add_other(f"{model}@{size.height}x{size.width}", lane, path)
         return lane
 
-    def _open_other(self, name: str, lane: Lane, path: Path) -> None:
-        """A lane for another input size of a model. One that cannot be had is told, and done without."""
-        request = self._request(self._settings.batch)
+    def _add_other(self, name: str, lane: Lane, path: Path) -> None:
+        """A lane for another input size of a model: its engine is opened for the first picture that goes into it."""
         try:
-            engine, quick = self._load(path, request)
-        except VisionInferError as error:
+            card = read_graph_facts(path).card
+        except ModelError as error:
             _log.warning("%s: is done without: %s", name, error)
             return
-        try:
-            engine.warm_up()
-            other = Lane(name, engine, lane.selector, group=lane.group)
-            with self._lock:
-                if self._closed:  # while it was loaded
-                    raise UnavailableError("the service stops", "try again when it is back")
-                self._supervisor.add_lane(other)
-                self._others.setdefault(lane.group, []).append(other)
-        except BaseException:
-            engine.__exit__(None, None, None)
-            raise
+        request = self._request(self._settings.batch)
+        other = Lane(name, UnopenedEngine(card, lane.engine), lane.selector, group=lane.group)
+
+        late = LateEngine(
+            path, request, self._load, partial(self._put_in, other, path, request), partial(self._give_up, other), _note
+        )
+        other.want = late.want
+        with self._lock:
+            if self._closed:
+                raise UnavailableError("the service stops", "try again when it is back")
+            self._supervisor.add_lane(other)
+            self._others.setdefault(lane.group, []).append(other)
+
+    def _put_in(self, lane: Lane, path: Path, request: EngineRequest, engine: Engine, quick: QuickStart | None) -> None:
+        """Let a lane have its engine."""
+        with self._lock:
+            if not self._has(lane):  # while it was loaded
+                raise UnavailableError(f"{lane.name} is not open any more", "it is no mistake")
+            self._supervisor.swap_engine(lane.name, engine)
         if quick is not None:
-            self._upgrade.add(Upgrade(name, path, request, quick))
+            self._upgrade.add(Upgrade(lane.name, path, request, quick))
+
+    def _give_up(self, lane: Lane, error: VisionInferError) -> None:
+        """A lane gets no engine: it is told, and done without."""
+        with self._lock:
+            if not self._has(lane):
+                return
+            self._supervisor.give_up(lane.name, error)
+        _log.warning("%s: is done without: %s", lane.name, error)
+
+    def _has(self, lane: Lane) -> bool:
+        return not self._closed and any(lane in others for others in self._others.values())
 
     def open_second(self, model: str) -> Lane:
         """The lane of a model for crops of detections, which come many together; its engine is loaded and warm.
@@ -134,7 +156,7 @@ class Lanes:
     def _open(self, name: str, model: str, batch: int | None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
         request = self._request(batch)
-        engine, quick = self._load(path, request)
+        engine, quick = self._load(path, request, _note)
         try:
             card = engine.card
             if name != model and card.task == "detect":
@@ -204,8 +226,13 @@ class Lanes:
         return [*removed, self._lanes.pop(model)]
 
     def stop_upgrading(self) -> None:
-        """End the making of better engines; from then on no lane's engine changes."""
+        """End the making of better engines; from then on no lane's engine changes, and none is waited for."""
         self._upgrade.close()
+        stopping = UnavailableError("the service stops", "try again when it is back")
+        for others in list(self._others.values()):
+            for lane in list(others):
+                if isinstance(lane.engine, UnopenedEngine):
+                    self._supervisor.give_up(lane.name, stopping)
 
     def _swap(self, name: str, engine: Engine) -> Engine | None:
         """Put another engine into a lane, which is not closed meanwhile.
@@ -254,10 +281,14 @@ class Lanes:
         device = device_of(settings.device, len(self._lanes) + sum(map(len, self._others.values())))
         return EngineRequest(settings.engine, device, settings.workers, settings.threads, batch, engine_dir=folder)
 
-    def _load(self, path: Path, request: EngineRequest) -> tuple[Engine, QuickStart | None]:
+    def _load(self, path: Path, request: EngineRequest, say: Say) -> tuple[Engine, QuickStart | None]:
         try:
-            return open_quickly(path, request, lambda line: _log.info("%s", line))
+            return open_quickly(path, request, say)
         except EngineError:
             raise
         except MemoryError as error:
             raise EngineError(f"{path.name}: there is not enough memory for it", "use a smaller network or batch") from error
+
+
+def _note(line: str) -> None:
+    _log.info("%s", line)

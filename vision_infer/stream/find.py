@@ -12,6 +12,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from vision_infer.core.errors import StreamError
+from vision_infer.core.geometry import Size
 from vision_infer.stream.redact import printable, redact
 from vision_infer.stream.source import ReadOptions, Source, SourceSpec
 from vision_infer.stream.source_list import read_list
@@ -24,6 +25,9 @@ VIDEO_SUFFIXES = frozenset(
 """what is looked for in a folder; a file that is named itself may have any name"""
 
 STANDARD_INPUT = "-"
+
+_HEADER_BYTES = 1 << 16
+"""of a picture's file, where its size stands"""
 
 
 class NotFoundError(StreamError):
@@ -108,6 +112,29 @@ def open_source(spec: SourceSpec, decode_threads: int = 1, stopping: threading.E
     from vision_infer.stream.video_file import VideoFileSource
 
     return VideoFileSource(spec, decode_threads)
+
+
+def size_at_once(spec: SourceSpec) -> Size | None:
+    """The size of a source's pictures as coded, where a file says so before anything is decoded; a guess, for they may change.
+
+    Returns:
+        pixels; None where it is not known, or would take its time: a URL, standard input, a file that cannot be read.
+    """
+    path = spec.paths[0]
+    try:
+        if not Path(path).is_file():
+            return None
+        if spec.kind == "images":
+            from vision_infer.stream.image_size import image_size
+
+            with Path(path).open("rb") as file:
+                return image_size(file.read(_HEADER_BYTES))
+        if spec.kind == "video":
+            with open_source(replace(spec, decode="cpu")) as source:
+                return source.info.size
+    except (OSError, ValueError, StreamError):  # who reads it says why
+        pass
+    return None
 
 
 def _with_lists(arguments: Iterable[str], errors: list[NotFoundError]) -> Iterator[tuple[str, str | None]]:

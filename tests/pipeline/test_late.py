@@ -1,0 +1,267 @@
+"""An engine for a further input size is opened when the first picture comes that goes into it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests import media
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, FakeSink, FakeSource, add, close, finish, wait_for
+from tests.pipeline.live_fakes import until
+from tests.precision.tiny import CARD as TINY
+from tests.precision.tiny import tiny_model, write_tiny
+from vision_infer.analyze.select import Selector
+from vision_infer.config.run import run_settings
+from vision_infer.core.card import InputSize, ModelCard, parse_card
+from vision_infer.core.errors import EngineError, ModelError, VisionInferError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.engine.buffers import BufferPool
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.quick import QuickStart
+from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.pipeline import upgrade as upgrades
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.late import LateEngine
+from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.stream.find import find_sources, size_at_once
+from vision_infer.stream.source import SourceSpec
+
+OWN, WIDE = Size(256, 256), Size(512, 256)
+
+
+def card_of(size: Size) -> ModelCard:
+    return parse_card(
+        {"name": "echo", "input": {"width": size.width, "height": size.height}, "fit": "stretch", "iou": None}, "echo"
+    )
+
+
+class SizedEngine(EchoEngine):
+    """For pictures of one size; says when it was closed."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__(2, (1, 2))
+        self.input_size, self.card = size, card_of(size)
+        self.pool = BufferPool(size, self.batch_sizes, self.in_flight, {})
+        self.closed = threading.Event()
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.set()
+
+
+class SizedSource(FakeSource):
+    """All its pictures have one size."""
+
+    def __init__(self, number: int, count: int, size: Size, **more: Any) -> None:
+        super().__init__(number, count, **more)
+        self.size = size
+
+    def frames(self) -> Iterator[Frame]:
+        for frame in super().frames():
+            assert isinstance(frame.picture, FakePicture)
+            frame.picture.size = self.size
+            yield frame
+
+
+class Late:
+    """Two lanes, the wide one's engine opened by a function of the test's."""
+
+    def __init__(self, open_it: Callable[[], Engine], *sources: SizedSource, keep_going: bool = False) -> None:
+        self.own, self.shared = SizedEngine(OWN), FakeSink()
+        lane = Lane("main", self.own, Selector(confidence=0.1, iou=None), group="main")
+        self.wide = Lane("wide", UnopenedEngine(card_of(WIDE), self.own), Selector(confidence=0.1, iou=None), group="main")
+        by_name = {source.name: source for source in sources}
+
+        def open_stream(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> FakeSource:
+            return by_name[spec.name]
+
+        self.supervisor = Supervisor([lane, self.wide], [self.shared], open_stream=open_stream, keep_going=keep_going)
+        self.errors: list[VisionInferError] = []
+        self.late = LateEngine(Path("wide.onnx"), EngineRequest(), lambda *_: (open_it(), None), self.put_in, self.give_up, print)
+        self.wide.want = self.late.want
+        for source in sources:
+            self.supervisor.add(add(source))
+
+    def put_in(self, engine: Engine, quick: QuickStart | None) -> None:
+        self.supervisor.swap_engine("wide", engine)
+
+    def give_up(self, error: VisionInferError) -> None:
+        self.errors.append(error)
+        self.supervisor.give_up("wide", error)
+
+
+def test_no_picture_no_engine() -> None:
+    late = Late(lambda: pytest.fail("nobody wanted it"), SizedSource(0, 30, OWN))
+    finish(late.supervisor)
+    late.late.join()
+    assert late.shared.indices() == list(range(30))
+    assert [lane.name for lane in late.supervisor.lane_statuses()] == ["main"]
+
+
+def test_pictures_wait_for_it_and_none_is_lost() -> None:
+    hold, wide = threading.Event(), SizedEngine(WIDE)
+
+    def open_it() -> Engine:
+        wait_for(hold)
+        return wide
+
+    late = Late(open_it, SizedSource(0, 50, WIDE), SizedSource(1, 50, OWN))
+    late.shared.wait_written(50)  # the other stream is not kept by it
+    assert late.shared.indices("s1") == list(range(50))
+    assert not late.shared.indices("s0")
+    hold.set()
+    finish(late.supervisor)
+    late.late.join()
+    assert late.shared.indices("s0") == list(range(50))
+    assert sum(map(len, wide.batches)) == 50
+    assert {stream for batch in late.own.batches for stream, _ in batch} == {1}
+    assert late.wide.engine is wide
+
+
+@pytest.mark.parametrize("raised", [ModelError("wide.onnx cannot be loaded", "is it whole?"), MemoryError(), KeyError("x")])
+def test_a_run_ends_with_what_opening_says(raised: Exception) -> None:
+    def open_it() -> Engine:
+        raise raised
+
+    late = Late(open_it, SizedSource(0, 500, WIDE))
+    finish(late.supervisor)
+    assert late.supervisor.error is late.errors[0]
+    assert (late.errors[0] is raised) == isinstance(raised, VisionInferError)
+    assert not late.shared.results()
+
+
+def test_a_service_goes_on_in_the_own_size() -> None:
+    begun = threading.Event()
+
+    def open_it() -> Engine:
+        raise EngineError("the runtime is broken")
+
+    def before(index: int) -> None:
+        if index == 1:
+            wait_for(begun)
+
+    late = Late(open_it, SizedSource(0, 40, WIDE, before=before), keep_going=True)
+    until(lambda: late.errors, "what opening says")
+    begun.set()
+    finish(late.supervisor)
+    assert late.supervisor.error is None
+    assert late.shared.indices()[-1] == 39
+    assert len(late.shared.indices()) >= 39  # but for the one that waited for it
+    assert sum(map(len, late.own.batches)) >= 39
+
+
+def test_the_end_waits_for_what_is_being_opened_and_closes_what_nobody_takes() -> None:
+    hold, wide, begun = threading.Event(), SizedEngine(WIDE), threading.Event()
+
+    def open_it() -> Engine:
+        begun.set()
+        wait_for(hold)
+        return wide
+
+    def refuse(engine: Engine, quick: QuickStart | None) -> None:
+        raise EngineError("the lane is not there any more")
+
+    errors: list[VisionInferError] = []
+    late = LateEngine(Path("x.onnx"), EngineRequest(), lambda *_: (open_it(), None), refuse, errors.append, print)
+    threads = [threading.Thread(target=late.want) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    wait_for(begun)
+    hold.set()
+    late.join()
+    assert wide.closed.is_set()
+    assert [error.message for error in errors] == ["the lane is not there any more"]
+    for thread in threads:
+        thread.join(LONG_S)
+    late.want()  # after the end it does nothing
+
+
+def test_a_stop_while_it_is_opened_finishes_what_was_decoded() -> None:
+    hold, wide = threading.Event(), SizedEngine(WIDE)
+
+    def open_it() -> Engine:
+        wait_for(hold)
+        return wide
+
+    source = SizedSource(0, 100_000, WIDE)
+    late = Late(open_it, source)
+    wait_for(source.opened)
+    late.supervisor.stop()
+    threading.Timer(0.05, hold.set).start()
+    close(late.supervisor)
+    indices = late.shared.indices()
+    assert indices == list(range(len(indices)))
+
+
+@pytest.fixture
+def two_sizes(tmp_path: Path) -> Path:
+    """A folder of models with one that has two inputs, 32 × 32 and half as high."""
+    graph = write_tiny(tmp_path / "models")
+    wide = TINY.model_copy(update={"input": InputSize(width=32, height=16)})
+    onnx.save(tiny_model(card=wide), graph.with_name("model-16x32.onnx"))
+    return tmp_path / "models"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [
+        (((64, 32),), ["model-16x32.onnx"]),
+        (((64, 64),), ["model.onnx"]),
+        (((64, 32), (64, 64)), ["model-16x32.onnx", "model.onnx"]),
+    ],
+)
+def test_a_run_opens_what_its_sources_need(
+    two_sizes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sizes: tuple[tuple[int, int], ...],
+    wanted: list[str],
+) -> None:
+    opened: list[str] = []
+    plain = upgrades.open_quickly
+
+    def noted(path: Path, request: EngineRequest, say: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+        opened.append(path.name)
+        return plain(path, request, say)
+
+    monkeypatch.setattr(upgrades, "open_quickly", noted)
+    sources = tuple(str(media.excerpt(0, 20, width, height)) for width, height in sizes)
+    settings = run_settings(
+        sources=sources, model="tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32", out=(str(tmp_path / "rows.jsonl"),)
+    )
+    summary = run(settings, threading.Event())
+    assert (summary.frames, summary.exit_status) == (20 * len(sizes), 0)
+    assert opened == wanted
+    assert summary.engine == "onnxruntime-cpu-fp32"
+
+
+def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: Path, tmp_path: Path) -> None:
+    model = onnx.load(two_sizes / "tiny" / "model.onnx")
+    model.graph.node[4].op_type = "Nonsense"  # no runtime knows it; without one it cannot be told
+    onnx.save(model, two_sizes / "tiny" / "model.onnx")
+    sources = tuple(str(media.excerpt(0, 20, *size)) for size in ((64, 32), (64, 64)))
+    settings = run_settings(
+        sources=sources, model="tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32", out=(str(tmp_path / "rows.jsonl"),)
+    )
+    with pytest.raises(ModelError, match=r"model\.onnx"):
+        run(settings, threading.Event())
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert len(rows) <= 20  # what was done before is whole
+
+
+def test_sizes_that_a_file_tells_at_once(tmp_path: Path) -> None:
+    picture = media.write_jpeg(tmp_path / "a.jpg", np.zeros((30, 50, 3), np.uint8))
+    broken = tmp_path / "b.mp4"
+    broken.write_bytes(b"no video")
+    sources = (str(media.excerpt(0, 20, 64, 32)), str(picture), str(broken), "http://127.0.0.1:9/x.mp4", "-")
+    sizes = [size_at_once(find_sources([source]).specs[0]) for source in sources]
+    assert sizes == [Size(64, 32), Size(50, 30), None, None, None]

@@ -1,0 +1,136 @@
+"""A model's further input sizes are opened for the first picture that goes there, at nobody else's cost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.pipeline.fakes import LONG_S, SIDE, FakePicture
+from tests.pipeline.live_fakes import Camera, until
+from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
+from vision_infer.core.card import InputSize
+from vision_infer.core.errors import EngineError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.engine.buffers import BufferPool
+from vision_infer.engine.open import EngineRequest
+from vision_infer.service import lanes
+
+__all__ = ["engines"]
+WIDE = Size(2 * SIDE, SIDE)
+
+
+class WideEngine(CountedEngine):
+    """For pictures twice as wide."""
+
+    def __init__(self, engines: Engines) -> None:
+        super().__init__("one", engines)
+        self.card = self.card.model_copy(update={"input": InputSize(width=WIDE.width, height=WIDE.height)})
+        self.input_size = WIDE
+        self.pool = BufferPool(WIDE, self.batch_sizes, self.in_flight, {})
+        self.name = "wide-cpu-none"
+
+
+class WideCamera(Camera):
+    """Its pictures are twice as wide."""
+
+    def give(self, count: int = 1) -> None:
+        def widened(frames: Iterator[Frame]) -> Iterator[Frame]:
+            for frame in frames:
+                assert isinstance(frame.picture, FakePicture)
+                frame.picture.size = WIDE
+                yield frame
+
+        for _ in range(count):
+            self._order(lambda connection: widened(connection.frame()))
+
+
+class Opening:
+    """The model ``one`` has two input sizes; the second is opened when ``go`` is set, and fails if there is an error."""
+
+    def __init__(self, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.begun = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+        self.made: list[WideEngine] = []
+        card = WideEngine(engines).card
+
+        def open_quickly(path: Path, request: EngineRequest, say: Callable[[str], None]) -> tuple[CountedEngine, None]:
+            if not path.name.endswith("-wide"):
+                return engines.open(path, request, say), None
+            self.begun.set()
+            assert self.go.wait(LONG_S)
+            if self.error is not None:
+                raise self.error
+            self.made.append(WideEngine(engines))
+            return self.made[-1], None
+
+        monkeypatch.setattr(lanes, "model_inputs", lambda model, _: {Size(SIDE, SIDE): Path(model), WIDE: Path(f"{model}-wide")})
+        monkeypatch.setattr(lanes, "read_graph_facts", lambda path: SimpleNamespace(card=card))
+        monkeypatch.setattr(lanes, "open_quickly", open_quickly)
+
+
+@pytest.fixture
+def opening(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opening]:
+    made = Opening(engines, monkeypatch)
+    yield made
+    made.go.set()
+
+
+def test_other_streams_go_on_while_it_is_opened(opening: Opening, engines: Engines) -> None:
+    wide, other = WideCamera(0), Camera(1)
+    with Site(wide, other, of=settings({"s0": wanted(wide), "s1": wanted(other)})) as site:
+        site.give(other)
+        assert not opening.begun.is_set()
+        wide.give(2)
+        assert opening.begun.wait(LONG_S)
+        site.give(other, 20)
+        assert [lane.name for lane in site.service.lanes()] == ["one"]
+        assert not site.sink.indices("s0")
+        opening.go.set()
+        until(lambda: 1 in site.sink.indices("s0"), "the newest of those that waited")
+        site.give(wide, 3)
+        assert {lane.name: lane.engine for lane in site.service.lanes()}["one@256x512"] == "wide-cpu-none"
+        assert len(opening.made) == 1
+        assert {stream for batch in opening.made[0].batches for stream, _ in batch} == {0}
+    assert engines.closed.count("one") == 2  # the own one, and the wide one
+
+
+def test_without_it_its_pictures_go_into_the_own_size(opening: Opening, caplog: pytest.LogCaptureFixture) -> None:
+    opening.error = EngineError("the runtime is broken")
+    opening.go.set()
+    wide = WideCamera(0)
+    with Site(wide, of=settings({"s0": wanted(wide)})) as site:
+        wide.give()
+        until(lambda: "one@256x512: is done without: the runtime is broken" in caplog.text, "that it is told")
+        site.give(wide, 3)
+        assert [lane.name for lane in site.service.lanes()] == ["one"]
+
+
+def test_the_end_does_not_wait_for_it(opening: Opening, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    wide = WideCamera(0)
+    with Site(wide, of=settings({"s0": wanted(wide)})) as site:
+        wide.give()
+        assert opening.begun.wait(LONG_S)
+        site.close()
+        opening.go.set()
+        until(lambda: engines.closed.count("one") == 2, "the engine that nobody needs any more to be closed")
+    assert "done without" not in caplog.text
+
+
+def test_a_model_that_is_no_longer_used_gets_none(opening: Opening, engines: Engines) -> None:
+    wide = WideCamera(0)
+    with Site(wide, of=settings()) as site:
+        site.service.create("s0", wanted(wide, model="two"))
+        wide.give()
+        assert opening.begun.wait(LONG_S)
+        removing = threading.Thread(target=site.service.delete, args=("s0",))
+        removing.start()
+        opening.go.set()
+        removing.join(LONG_S)
+        until(lambda: not {"two"} & engines.loaded, "its own engine to be closed")
