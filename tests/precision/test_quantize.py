@@ -26,14 +26,14 @@ from vision_infer.engine.candidates import variants
 from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.measure import measure_speed
-from vision_infer.engine.passport import passports_beside
+from vision_infer.engine.passport import passport_file, passports_beside
 from vision_infer.precision import proof as proof_module
 from vision_infer.precision import quantize as quantize_module
 from vision_infer.precision import target as target_module
 from vision_infer.precision.frames import FrameNeeds
 from vision_infer.precision.quantize import QuantizeRequest, quantize_model, quantize_sizes
 from vision_infer.precision.ranges import METHODS
-from vision_infer.precision.target import Target, choose_target, write_target
+from vision_infer.precision.target import Target, choose_target, converting, write_target
 
 pytest.importorskip("onnxruntime")
 
@@ -238,8 +238,28 @@ def test_a_full_disk_leaves_nothing(request_for: QuantizeRequest, tmp_path: Path
     assert listing(tmp_path / "models") == ["tiny"]
 
 
-def test_killed_in_the_middle_nothing_is_left_that_counts(data: Path, tmp_path: Path) -> None:
-    write_tiny(tmp_path / "models")
+def test_of_two_at_once_the_second_says_that_the_first_is_at_work(request_for: QuantizeRequest, tmp_path: Path) -> None:
+    refused: list[str] = []
+
+    def say(line: str) -> None:
+        if "calibration" in line and not refused:
+            for other in (request_for, replace(request_for, precision="fp16", name="other")):
+                with pytest.raises(ModelError, match=r"model\.onnx: another process is converting it: wait until") as caught:
+                    quantize_model(other)
+                refused.append(str(caught.value))
+
+    graph = quantize_model(request_for, say).path
+    assert len(refused) == 2
+    passports = passports_beside(graph)
+    assert {one.sources.graph for one in passports} == {graph_sha256(graph)}
+    whole = {graph.name, "model.onnx", "model.yaml", *(passport_file(graph, one.engine).name for one in passports)}
+    assert set(listing(tmp_path / "models" / "tiny")) == whole
+    assert listing(tmp_path / "models") == ["tiny"]
+
+
+def test_killed_in_the_middle_nothing_is_left_and_nobody_is_kept_out(
+    data: Path, request_for: QuantizeRequest, tmp_path: Path
+) -> None:
     words = [sys.executable, "-m", "vision_infer", "model", "quantize", "tiny", "--data", str(data), "--budget", "50"]
     running = subprocess.Popen(
         [*words, "--model-dir", str(tmp_path / "models")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -248,11 +268,15 @@ def test_killed_in_the_middle_nothing_is_left_that_counts(data: Path, tmp_path: 
     for line in running.stderr:
         if "calibration" in line:
             break
+    with pytest.raises(ModelError, match="another process is converting it"):
+        quantize_model(request_for)
     running.send_signal(signal.SIGKILL)
     running.wait(60)
     running.stderr.close()
     assert listing(tmp_path / "models" / "tiny") == ["model.onnx", "model.yaml"]
     assert variants(tmp_path / "models" / "tiny" / "model.onnx") == []
+    with converting(tmp_path / "models" / "tiny" / "model.onnx"):
+        pass
 
 
 def test_what_killed_attempts_left_goes_with_a_later_one(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from vision_infer.precision.pictures import write_worst
 from vision_infer.precision.proof import Compare, Origin, Proof, make_passport, open_reference, prove
 from vision_infer.precision.ranges import collect_activations
 from vision_infer.precision.search import Found, Search
-from vision_infer.precision.target import choose_target, write_target
+from vision_infer.precision.target import choose_target, converting, write_target
 
 Say = Callable[[str], None]
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
@@ -125,7 +125,8 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
 
     Raises:
         UsageError: options that do not fit together, or a source that names nothing.
-        ModelError: the model is no FP32 deployment graph, cannot be converted, exists already, or loses too much.
+        ModelError: the model is no FP32 deployment graph, cannot be converted, exists already, loses too much, or another process
+            is at work on it.
         StreamError: there are too few frames, or they cannot be read.
         OutputError: no space for frames or pictures.
     """
@@ -139,6 +140,7 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
     folder = model_dir(request.model_dir, os.environ)
     target = choose_target(source, card.name, what, request.name, folder, request.overwrite)
     with ExitStack() as stack:
+        stack.enter_context(converting(source))
         frames = stack.enter_context(Frames(request.data, card, request.needs, clock, say))
         say(
             f"{len(frames.calibration)} frames to calibrate, {len(frames.search)} to search, {len(frames.evaluation)} to judge by"

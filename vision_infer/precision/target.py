@@ -6,11 +6,13 @@ later attempt.
 
 from __future__ import annotations
 
+import fcntl
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,29 @@ class Target:
     def path(self) -> Path:
         """Where the graph will be."""
         return self.folder / self.graph
+
+
+@contextmanager
+def converting(source: Path) -> Iterator[None]:
+    """Let no other process convert the same graph meanwhile.
+
+    It is the kernel's lock (flock) on the graph's own file: it ends with its process, however that ends, and leaves nothing.
+
+    Raises:
+        ModelError: another process is at work on it, or the graph cannot be read.
+    """
+    try:
+        file = source.open("rb")
+    except OSError as error:
+        raise ModelError(f"{source} cannot be read: {error.strerror}", "give a model, or a deployment graph (.onnx)") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ModelError(f"{source}: another process is converting it", "wait until that is done, or end it") from error
+        except OSError:  # a file system without locks
+            pass
+        yield
 
 
 def choose_target(source: Path, model: str, what: str, name: str | None, model_dir: Path, overwrite: bool) -> Target:
