@@ -97,8 +97,23 @@ def test_both_ways_agree_on_a_thousand_candidates() -> None:
     selector = Selector(0.0, 0.5)
     few = selector._few(boxes.tolist(), scores.tolist(), class_ids.tolist())
     many = selector._many(boxes, scores, class_ids)
-    assert few is not None
-    assert [one.tolist() for one in many] == [boxes[few].tolist(), scores[few].tolist(), class_ids[few].tolist()]
+    assert len(few[1]) > 100
+    assert [one.tolist() for one in many] == list(few)
+
+
+@pytest.mark.parametrize("places", [range(5), range(3, 8), range(0, 15, 3)])
+def test_it_matters_nothing_where_the_candidates_are(places: range) -> None:
+    candidates: list[Candidate] = [(0.0, 0.0, 1.0, 1.0, 0.1, 0)] * 20
+    for number, place in enumerate(places):
+        candidates[place] = (10.0 * number, 0.0, 10.0 * number + 5, 10.0, 0.5 + 0.1 * number, number)
+    outputs = batch_of(candidates)
+    ((boxes, scores, class_ids),) = Selector(0.4, 0.5)(*outputs)
+    assert class_ids.tolist() == [4, 3, 2, 1, 0]
+    assert boxes[:, 0].tolist() == [40, 30, 20, 10, 0]
+    np.testing.assert_array_equal(scores, outputs[1][0][list(reversed(places))])
+    outputs[0][:] = outputs[1][:] = 0  # the engine goes on to the next batch
+    assert boxes[0].tolist() == [40, 0, 45, 10]
+    assert scores.all()
 
 
 def test_only_boxes_of_a_class_suppress_each_other() -> None:

@@ -21,6 +21,9 @@ from vision_infer.core.geometry import Letterbox
 Selected: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 """boxes float32 [N, 4] xyxy, scores float32 [N], class_ids int32 [N]: one picture, best score first"""
 
+Chosen: TypeAlias = Selected | tuple[list[list[float]], list[float], list[int]]
+"""the same of one picture, or as much in lists"""
+
 _LOOP_LIMIT = 300
 """candidates of one class up to which a loop in Python beats NumPy (7–11 against 18 µs for 20 candidates, even at 300)"""
 
@@ -66,6 +69,10 @@ class Selector:
             For each of the B pictures what is left, copied, in input pixels. Equal scores stay in the order of the
             candidates. Candidates whose box or score is not finite are gone.
         """
+        return [_arrays(one) for one in self.choose(boxes, scores, class_ids)]
+
+    def choose(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> list[Chosen]:
+        """As calling it, but what is left of each picture is in lists, unless there is very much."""
         if boxes.shape != (*scores.shape, 4) or class_ids.shape != scores.shape or scores.ndim != 2:
             raise ValueError(
                 f"boxes must be [B, K, 4], scores and class_ids [B, K], got {boxes.shape}, {scores.shape} and {class_ids.shape}"
@@ -81,7 +88,7 @@ class Selector:
         boxes: NDArray[np.float32],
         scores: NDArray[np.float32],
         class_ids: NDArray[np.int32],
-    ) -> Selected:
+    ) -> Chosen:
         # Most of the K candidates are below the threshold: all that follows works on the few that are not.
         index = passing.nonzero()[0]
         if self.classes is not None and len(index):
@@ -89,22 +96,20 @@ class Selector:
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
         if self.per_class and len(index):
             index = index[scores[index] >= least_scores(class_ids[index], self.per_class, self.confidence)]
-        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids.take(index)):
-            kept = self._few(boxes.take(index, 0).tolist(), scores.take(index).tolist(), class_ids.take(index).tolist())
-            index = index if kept is None else index.take(kept)
-            return boxes.take(index, 0), scores.take(index), class_ids.take(index)
-        return self._many(boxes[index], scores[index], class_ids[index])
+        where = _where(index)
+        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[where]):
+            return self._few(boxes[where].tolist(), scores[where].tolist(), class_ids[where].tolist())
+        return self._many(boxes[where], scores[where], class_ids[where])
 
     def _crowded(self, class_ids: NDArray[np.int32]) -> bool:
         """Whether the loop would take long: its cost grows with the square of a class's candidates, not of all."""
         return self.iou is None or int(np.unique(class_ids, return_counts=True)[1].max()) > _LOOP_LIMIT
 
-    def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> list[int] | None:
-        """What is kept of a picture, best score first; None: all, as they are.
+    def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> Chosen:
+        """What is kept of a picture.
 
         Plain Python: for the few boxes of a usual picture, NumPy's cost of a call is more than the whole work.
         """
-        count = len(scores)
         # A sum is finite where all of it is.
         order = [at for at, box in enumerate(boxes) if isfinite(sum(box) + scores[at])]
         order.sort(key=scores.__getitem__, reverse=True)  # stable, in that direction too
@@ -112,7 +117,7 @@ class Selector:
             order = _suppress_few(boxes, class_ids, order, self.iou)
         if self.max_detections is not None:
             del order[self.max_detections :]
-        return None if order == list(range(count)) else order
+        return [boxes[at] for at in order], [scores[at] for at in order], [class_ids[at] for at in order]
 
     def _many(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> Selected:
         sound = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
@@ -144,11 +149,8 @@ def select(
     count = len(letterboxes)
     if scores.shape[0] < count:
         raise ValueError(f"a batch of {scores.shape[0]} cannot hold {count} pictures")
-    found = selector(boxes[:count], scores[:count], class_ids[:count])
-    return [
-        _in_source(one, letterbox, selector.label_names) if len(one[1]) else Detections(*one, selector.label_names)
-        for one, letterbox in zip(found, letterboxes, strict=True)
-    ]
+    chosen = selector.choose(boxes[:count], scores[:count], class_ids[:count])
+    return [_in_source(one, letterbox, selector.label_names) for one, letterbox in zip(chosen, letterboxes, strict=True)]
 
 
 def least_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], confidence: float) -> NDArray[np.float32]:
@@ -165,13 +167,31 @@ def least_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], c
     return np.array([per_class.get(class_id, confidence) for class_id in class_ids.tolist()], np.float32)
 
 
-def _in_source(selected: Selected, letterbox: Letterbox, label_names: tuple[str, ...] | None) -> Detections:
-    boxes = letterbox.to_source_clipped(selected[0])
+def _where(index: NDArray[np.intp]) -> NDArray[np.intp] | slice:
+    """What picks the candidates with these numbers, which rise.
+
+    Networks give the best candidates first, so that those that pass lie side by side as a rule, and a slice picks them. To gather
+    rows costs more, above all since NumPy lets go of Python's lock for it: another thread goes on in the middle of a picture.
+    """
+    count = len(index)
+    if count and index[-1] - index[0] == count - 1:
+        return slice(int(index[0]), int(index[0]) + count)
+    return index
+
+
+def _arrays(chosen: Chosen) -> Selected:
+    boxes, scores, class_ids = chosen
+    return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(class_ids, np.int32)
+
+
+def _in_source(chosen: Chosen, letterbox: Letterbox, label_names: tuple[str, ...] | None) -> Detections:
+    boxes = letterbox.to_source_clipped(chosen[0])
+    scores, class_ids = np.array(chosen[1], np.float32), np.array(chosen[2], np.int32)
     there = boxes[:, 2:] > boxes[:, :2]
     if b"\0" not in there.tobytes():
-        return Detections(boxes, selected[1], selected[2], label_names)
+        return Detections(boxes, scores, class_ids, label_names)
     whole = there.all(axis=1)
-    return Detections(boxes[whole], selected[1][whole], selected[2][whole], label_names)
+    return Detections(boxes[whole], scores[whole], class_ids[whole], label_names)
 
 
 def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[int], iou: float) -> list[int]:

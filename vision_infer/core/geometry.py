@@ -76,24 +76,24 @@ class Letterbox:
         mapped: NDArray[np.float64] = (boxes.astype(np.float64) - self._offset) * self._scale
         return mapped
 
-    def to_source_clipped(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    def to_source_clipped(self, boxes: NDArray[np.float32] | list[list[float]]) -> NDArray[np.float32]:
         """Map boxes from input pixels to source pixels, clipped to the picture.
 
         Args:
-            boxes: float32 [N, 4] xyxy, input pixels.
+            boxes: float32 [N, 4] xyxy, input pixels; or as much in lists.
 
         Returns:
             float32 [N, 4] xyxy, source pixels; empty boxes lie outside.
         """
         if len(boxes) > _FEW:
-            mapped = self.to_source(boxes)
+            mapped = self.to_source(np.asarray(boxes, np.float32))
             np.maximum(mapped, 0, out=mapped)
             np.minimum(mapped, self._edges, out=mapped)
             return mapped.astype(np.float32)
         x, y, right, bottom = self.x, self.y, self.source.width, self.source.height
         scale_x, scale_y = right / self.content.width, bottom / self.content.height
         clipped: list[float] = []
-        for x1, y1, x2, y2 in boxes.tolist():
+        for x1, y1, x2, y2 in boxes if isinstance(boxes, list) else boxes.tolist():
             for edge, limit in (
                 ((x1 - x) * scale_x, right),
                 ((y1 - y) * scale_y, bottom),
