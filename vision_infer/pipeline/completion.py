@@ -33,7 +33,8 @@ class Found:
     """nothing has moved in it: it repeats what was found last"""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+@dataclass(slots=True)
 class _Shown:
     """What a result showed, for those that repeat it."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine
+from vision_infer.pipeline.idle import Idle
 from vision_infer.schedule.batcher import Batch, Batcher, Entry, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
 from vision_infer.telemetry.rolling import Rate, RollingHistogram
@@ -65,7 +66,10 @@ class Dispatch:
     def __init__(self, batcher: Batcher[Frame], clock: Clock) -> None:
         self._batcher = batcher
         self._clock = clock
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._idle = Idle(self._lock)
+        self._freed = threading.Condition(self._lock)
+        """an engine that was replaced has given back its last batch"""
         self._closed = False
         self._loads: dict[str, LaneLoad] = {}
         self._engines: dict[str, Engine] = {}
@@ -76,7 +80,7 @@ class Dispatch:
 
     def add_lane(self, settings: LaneSettings, engine: Engine) -> None:
         """Open a lane."""
-        with self._changed:
+        with self._lock:
             self._batcher.add_lane(settings)
             self._loads[settings.name] = LaneLoad()
             self._engines[settings.name] = engine
@@ -92,12 +96,12 @@ class Dispatch:
         Returns:
             Whether the old engine is free.
         """
-        with self._changed:
+        with self._lock:
             old = self._engines[settings.name]
             self._engines[settings.name] = engine
             self._batcher.change_lane(settings)
-            self._changed.notify_all()
-            return self._changed.wait_for(lambda: not self._using.get(id(old)), timeout_s)
+            self._idle.call_all()
+            return self._freed.wait_for(lambda: not self._using.get(id(old)), timeout_s)
 
     def remove_lane(self, name: str) -> None:
         """Close a lane.
@@ -105,29 +109,29 @@ class Dispatch:
         Raises:
             ValueError: it is in use.
         """
-        with self._changed:
+        with self._lock:
             self._batcher.remove_lane(name)
             del self._loads[name]
             del self._engines[name]
 
     def set_weight(self, stream: str, weight: float) -> None:
         """Change a stream's share of the engine's time."""
-        with self._changed:
+        with self._lock:
             self._batcher.shares.set_weight(stream, weight)
 
     def engine_ns(self, stream: str) -> int:
         """Engine time that a stream has used; 0 where it is not there."""
-        with self._changed:
+        with self._lock:
             return round(self._batcher.shares.engine_ns(stream)) if stream in self._batcher.streams else 0
 
     def load(self, lane: str) -> tuple[LaneLoad, int, int]:
         """What a lane has done, the frames that wait for it now, and its batches in the engine now."""
-        with self._changed:
+        with self._lock:
             return self._loads[lane].copy(), *self._batcher.lane_load(lane)
 
     def sample(self, now_ns: int) -> None:
         """Look how much engine time each lane has used; to be called about once a second."""
-        with self._changed:
+        with self._lock:
             for load in self._loads.values():
                 load.rate.sample(now_ns, load.engine_ns)
 
@@ -142,22 +146,22 @@ class Dispatch:
             max_age_ns: a frame that is older is not given out, nanoseconds since it was captured; None: any is.
         """
         queue: Mailbox[Frame] | BoundedQueue[Frame] = Mailbox() if window is None else BoundedQueue(window)
-        with self._changed:
+        with self._lock:
             self._batcher.join(stream, lane, queue, weight)
             if max_age_ns is not None:
                 self._max_ages[stream] = max_age_ns
 
     def leave(self, stream: str) -> None:
         """The stream has ended and nothing of it waits any more."""
-        with self._changed:
+        with self._lock:
             self._batcher.leave(stream)
             self._max_ages.pop(stream, None)
 
     def offer(self, stream: str, lane: str, sequence: int, frame: Frame) -> Waiting[Frame] | None:
         """Let a frame wait for its turn; returns the older frame that it supersedes, or None."""
-        with self._changed:
+        with self._lock:
             lost = self._batcher.offer(stream, lane, Waiting(frame, sequence, self._clock.monotonic_ns()))
-            self._changed.notify()
+            self._call()
         return lost
 
     def offer_all(self, stream: str, lane: str, frames: Sequence[tuple[int, Frame]]) -> None:
@@ -168,20 +172,20 @@ class Dispatch:
             lane: where it has joined with a queue that has room for them.
             frames: with their sequences.
         """
-        with self._changed:
+        with self._lock:
             now = self._clock.monotonic_ns()
             for sequence, frame in frames:
                 self._batcher.offer(stream, lane, Waiting(frame, sequence, now))
-            self._changed.notify_all()
+            self._call()
 
     def leave_lane(self, stream: str, lane: str) -> list[Waiting[Frame]]:
         """Take a stream out of one of its lanes, not the last; returns what waited there, which is lost."""
-        with self._changed:
+        with self._lock:
             return self._batcher.leave_lane(stream, lane)
 
     def take(self) -> Taken | None:
         """Wait for a batch, and the engine that it goes to; None when it was closed and nothing waits."""
-        with self._changed:
+        with self._lock:
             while True:
                 now = self._clock.monotonic_ns()
                 outdated = self._outdated(now) if self._max_ages else ()
@@ -189,13 +193,19 @@ class Dispatch:
                 if batch is not None:
                     engine = self._engines[batch.lane]
                     self._using[id(engine)] = self._using.get(id(engine), 0) + 1
+                    self._call()
                     return Taken(batch, engine, outdated)
                 if outdated:
                     return Taken(None, None, outdated)
                 if self._closed and self._batcher.waiting == 0:
                     return None
                 wake_at = self._batcher.wake_at_ns()
-                self._changed.wait(None if wake_at is None else max(0.0, (wake_at - now) / 1e9))
+                self._idle.rest(None if wake_at is None else max(0.0, (wake_at - now) / 1e9))
+
+    def _call(self) -> None:
+        """Call workers, if there is more to take than workers are coming."""
+        while self._idle and self._idle.coming < self._batcher.due:
+            self._idle.call()
 
     def _outdated(self, now_ns: int) -> Sequence[Entry[Frame]]:
         """Take out what waited for too long: no stale frame is inferred."""
@@ -210,25 +220,25 @@ class Dispatch:
 
     def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
         """A batch has left its engine."""
-        with self._changed:
+        with self._lock:
             left = self._using[id(engine)] - 1
             if left:
                 self._using[id(engine)] = left
             else:
                 del self._using[id(engine)]
-                if engine is not self._engines.get(batch.lane):  # somebody waits for that
-                    self._changed.notify_all()
+                if engine is not self._engines.get(batch.lane):
+                    self._freed.notify_all()
             self._batcher.done(batch, engine_ns)
             self._loads[batch.lane].add(batch, engine_ns, self._clock.monotonic_ns())
             # Who asks goes on to take what may go now: nobody else need be woken for it.
             if self._closed:
-                self._changed.notify_all()
+                self._idle.call_all()
 
     def close(self) -> None:
         """No more frames will be offered: :meth:`take` returns None once nothing waits."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify_all()
+            self._idle.call_all()
 
     @property
     def padded(self) -> int:

@@ -160,8 +160,8 @@ class ResultsStage:
             self._put_in_order(stream, sequence, one)
 
     def _detections(self, lane: Lane, message: Inferred) -> list[Found]:
-        entries = message.batch.entries
-        boxes, scores, class_ids = (message.raw.outputs[name] for name in ("boxes", "scores", "class_ids"))
+        entries, outputs = message.batch.entries, message.raw.outputs
+        boxes, scores, class_ids = outputs["boxes"], outputs["scores"], outputs["class_ids"]
         letterboxes = [lane.letterbox(entry.waiting.item.picture.size) for entry in entries]
         steps = [self._streams[entry.stream].steps for entry in entries]
         selectors = [one.selector if one.selector and one.lane == lane.group else lane.selector for one in steps]

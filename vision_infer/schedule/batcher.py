@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 from typing import Generic, TypeVar
 
 from vision_infer.schedule.queues import FrameQueue, Waiting
@@ -261,6 +262,23 @@ class Batcher(Generic[T]):
         return self._flying < self._in_flight
 
     @property
+    def due(self) -> int:
+        """Batches that what waits would make, as far as there is room: about how often :meth:`take` is worth asking now.
+
+        It is 0 only where :meth:`take` has nothing to give. A lane that still waits for more counts.
+        """
+        room = self._in_flight - self._flying
+        if room < 1:
+            return 0
+        due = 0
+        for lane in self._lanes.values():
+            settings = lane.settings
+            if lane.waiting and settings.ready:
+                batches = -(-lane.waiting // settings.batch_sizes[-1])
+                due += max(0, min(settings.in_flight - lane.flying, batches))
+        return min(room, due)
+
+    @property
     def flying(self) -> int:
         """Batches in the engines now."""
         return self._flying
@@ -279,8 +297,12 @@ class Batcher(Generic[T]):
         return now_ns - min(lane.since_ns.values()) >= settings.max_wait_ns
 
     def _next_stream(self, lane: _Lane[T]) -> tuple[float, int, str]:
+        return min(self._standing(lane))
+
+    def _standing(self, lane: _Lane[T]) -> list[tuple[float, int, str]]:
+        """Where each stream stands that waits: the least is next."""
         virtual_ns = self.shares.virtual_ns
-        return min((virtual_ns(stream), since_ns, stream) for stream, since_ns in lane.since_ns.items())
+        return [(virtual_ns(stream), since_ns, stream) for stream, since_ns in lane.since_ns.items()]
 
     def _wake(self, stream: str, lane: _Lane[T]) -> None:
         # Alone on the device, a lane cannot be behind it: nothing to look for.
@@ -296,20 +318,32 @@ class Batcher(Generic[T]):
             others_ns: the least virtual time among those that wait in other lanes and could go now.
         """
         sizes = lane.settings.batch_sizes
-        entries: list[Entry[T]] = []
-        while True:
-            entries.append(Entry(stream, self._pop(lane, stream)))
-            self.shares.charge(stream, lane.frame_ns, others_ns)
-            if not lane.waiting or len(entries) == sizes[-1]:
-                break
-            virtual_ns, _, stream = self._next_stream(lane)
-            if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, lane.batch_ns):
-                break
+        entries = [self._charged(lane, stream, others_ns)]
+        if lane.waiting and sizes[-1] > 1:
+            # One look at all that wait serves the whole batch: only who has just been charged gets another place.
+            order = self._standing(lane)
+            heapify(order)
+            while order and len(entries) < sizes[-1]:
+                virtual_ns, _, stream = order[0]
+                if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, lane.batch_ns):
+                    break
+                entries.append(self._charged(lane, stream, others_ns))
+                since_ns = lane.since_ns.get(stream)
+                if since_ns is None:
+                    heappop(order)
+                else:
+                    heapreplace(order, (self.shares.virtual_ns(stream), since_ns, stream))
         size = next(size for size in sizes if size >= len(entries))
         self.padded += size - len(entries)
         lane.flying += 1
         self._flying += 1
         return Batch(lane.settings.name, tuple(entries), size, lane.frame_ns)
+
+    def _charged(self, lane: _Lane[T], stream: str, others_ns: float) -> Entry[T]:
+        """Take what is next of a stream, which is charged for it."""
+        entry = Entry(stream, self._pop(lane, stream))
+        self.shares.charge(stream, lane.frame_ns, others_ns)
+        return entry
 
     def _pop(self, lane: _Lane[T], stream: str) -> Waiting[T]:
         queue = lane.queues[stream]

@@ -60,10 +60,12 @@ class Reorder(Generic[T]):
         return self._ready()
 
     def _check(self, sequence: int) -> None:
+        if sequence == self._next:  # what is next is neither held nor in a run, or it would have left
+            return
         came = sequence < self._next or sequence in self._held
         if came or any(first <= sequence < stop for first, stop in self._run_stop.items()):
             raise ValueError(f"sequence {sequence} came twice")
-        if sequence != self._next and len(self) >= self._limit and sequence not in self._run_first:
+        if len(self) >= self._limit and sequence not in self._run_first:
             raise OverflowError(f"{self._limit} results wait for sequence {self._next}")
 
     def _ready(self) -> list[T]:
