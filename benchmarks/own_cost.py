@@ -57,11 +57,11 @@ class ReadyPicture:
 
 
 class ReadySource:
-    """A recorded stream of ready pictures."""
+    """A recorded stream of ready pictures, of the usual format: 8 bits with 4:2:0 chroma."""
 
     live = False
     report = ReadReport()
-    info = StreamInfo(SIZE, None, None, None, None, "none", False)
+    info = StreamInfo(SIZE, None, None, None, None, "none", False, bytes_per_pixel=1.5)
 
     def __init__(self, spec: SourceSpec, frames: int) -> None:
         self.spec = spec

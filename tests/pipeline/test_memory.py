@@ -7,10 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.media import ROOT, Clip, clip
-from vision_infer.pipeline.memory import BYTES_PER_PIXEL, PICTURE_MEMORY_BYTES
+import pytest
 
-SIZE_4K = 3840 * 2160 * BYTES_PER_PIXEL
+from tests.media import ROOT, Clip, clip
+from vision_infer.core.geometry import Size
+from vision_infer.pipeline.channel import Window
+from vision_infer.pipeline.memory import PICTURE_MEMORY_BYTES, bound_memory
+from vision_infer.pipeline.status import StreamRecord
+from vision_infer.stream.source import StreamInfo
+
+PICTURE_4K = 3840 * 2160 * 3 // 2
+"""bytes: 8 bits with 4:2:0 chroma"""
 SCRIPT = """
 import json, sys, threading
 from vision_infer.config.run import run_settings
@@ -37,5 +44,19 @@ def test_four_4k_files_at_once_stay_within_what_was_told(tmp_path: Path) -> None
     )
     figures = json.loads(done.stdout)
     assert figures["frames"] == 4 * 30
-    assert 4 * 2 * SIZE_4K <= figures["told"] <= PICTURE_MEMORY_BYTES
+    assert 4 * 2 * PICTURE_4K <= figures["told"] <= PICTURE_MEMORY_BYTES
     assert figures["peak"] < PICTURE_MEMORY_BYTES + 600e6
+
+
+@pytest.mark.parametrize(
+    ("streams", "bytes_per_pixel", "places"),
+    [(64, 1.5, 5), (64, None, 2), (16, 1.5, 21), (16, 3.0, 10), (64, 6.0, 2), (4, 1.5, 36)],
+)
+def test_what_the_format_takes_decides_how_many_are_on_their_way(
+    streams: int, bytes_per_pixel: float | None, places: int
+) -> None:
+    info = StreamInfo(Size(1920, 1080), None, None, None, None, "h264", False, bytes_per_pixel=bytes_per_pixel)
+    record, window = StreamRecord("a", "a.mp4", info=info), Window(36)
+    bound_memory(record, window, 36, streams)
+    assert sum(window.try_acquire() for _ in range(100)) == places
+    assert record.picture_bytes == places * 1920 * 1080 * (bytes_per_pixel or 3)

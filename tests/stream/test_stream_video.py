@@ -80,6 +80,12 @@ def test_info_says_what_the_container_says() -> None:
     assert read(media.clip(media.WITH_AAC))[0].has_audio
 
 
+@pytest.mark.parametrize(("pix_fmt", "bytes_per_pixel"), [("yuv420p", 1.5), ("yuv444p", 3.0)])
+def test_info_says_what_a_picture_takes(pix_fmt: str, bytes_per_pixel: float) -> None:
+    info, _, _ = read(media.clip(media.Clip(pix_fmt=pix_fmt, frames=2)))
+    assert info.bytes_per_pixel == bytes_per_pixel
+
+
 def test_times_do_not_start_at_zero_where_the_file_does_not() -> None:
     _, frames, _ = read(media.clip(media.LATE_START))
     assert [frame.pts_s for frame in frames[:3]] == [5.0, 5.04, 5.08]

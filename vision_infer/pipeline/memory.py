@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from vision_infer.pipeline.channel import Window
 from vision_infer.pipeline.status import StreamRecord
 
@@ -11,7 +13,7 @@ LEAST_WINDOW = 2
 MANY_STREAMS = 8
 """with so many, the others keep the engine busy while one's window comes back whole: its decoder is woken half as often"""
 BYTES_PER_PIXEL = 3
-"""of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
+"""of a decoded picture whose format is not known: 10 bits with 4:2:0 chroma, or RGB"""
 
 
 def bound_memory(record: StreamRecord, window: Window, most: int, open_streams: int) -> None:
@@ -23,10 +25,10 @@ def bound_memory(record: StreamRecord, window: Window, most: int, open_streams: 
         most: how many places it has.
         open_streams: streams that may be open at the same time.
     """
-    size = None if record.info is None else record.info.size
-    if size is None:
+    info = record.info
+    if info is None or info.size is None:
         return
-    picture = size.width * size.height * BYTES_PER_PIXEL
+    picture = math.ceil(info.size.width * info.size.height * (info.bytes_per_pixel or BYTES_PER_PIXEL))
     fit = PICTURE_MEMORY_BYTES // (open_streams * picture)
     places = max(LEAST_WINDOW, min(most, fit))
     window.shrink(places, places if open_streams >= MANY_STREAMS else None)

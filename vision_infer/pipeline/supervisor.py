@@ -54,8 +54,6 @@ MESSAGES_IN_FLIGHT = 64
 SWAP_TIMEOUT_S = 60.0
 REMOVE_TIMEOUT_S = 30.0
 """how long removing a live stream may take: its frames in the engines come back first"""
-BYTES_PER_PIXEL = 3
-"""of a decoded picture, at most: 10 bits with 4:2:0 chroma, or RGB"""
 
 
 class Supervisor:

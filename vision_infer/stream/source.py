@@ -110,6 +110,8 @@ class StreamInfo:
     """what decodes it: ``cpu``, or ``cuda:0``"""
     decoder_bytes: int | None = None
     """about what its decoder takes of a GPU's memory; None: it is decoded on the CPU"""
+    bytes_per_pixel: float | None = None
+    """of a decoded picture in memory: 1.5 for 8 bits with 4:2:0 chroma; None where it is not known"""
 
 
 def _rounded(seconds: float | None) -> float | None:

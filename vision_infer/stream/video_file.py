@@ -309,6 +309,7 @@ def _info(container: av.container.InputContainer, stream: VideoStream, spec: Sou
         codec=context.name,
         has_audio=bool(container.streams.audio) and whole and can_open_again(spec.paths[0]),
         interlaced=context.field_order > _PROGRESSIVE,
+        bytes_per_pixel=context.format.padded_bits_per_pixel / 8 if context.format is not None else None,
     )
 
 
