@@ -130,23 +130,26 @@ def test_how_a_stream_gives_way_and_comes_back(
     """A real service, whose engine is made slow, and fast again."""
     seconds = {"one": 0.25, "two": 0.01}
     slow(engines, seconds, monkeypatch)
-    with Rig(front=stream(degrade_detect=SUB, degrade_model="two")) as rig:
-        with WebServer(ServiceSettings(port=0), rig.service.hub) as web, watched(browser, web.url) as one:
-            web.start(make_app(rig.service, OPEN))
-            page = one.open()
-            front = page.locator(".tile")
-            expect(front).to_contain_text("gives way: cheaper model")
-            expect(front.locator(".spoken")).to_contain_text("a cheaper model infers, two")
-            expect(page.get_by_role("status").filter(has_text="1 gives way")).to_be_visible()
-            one.shot("giving-way")
-            assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
-            page.get_by_role("link", name="Open front").click()
-            expect(page.locator(".head")).to_contain_text("gives way: cheaper model")
-            said = page.get_by_role("status").filter(has_text="The machine is too small")
-            expect(said).to_contain_text("a cheaper model infers, two (degrade_model). Measured then: ")
-            expect(page.locator(".events")).to_contain_text("gives way: smaller picture, before: fewer results")
-            one.shot("giving-way-stream")
-            seconds["one"] = 0.0
-            expect(page.locator(".events")).to_contain_text("has what it wants again, before: fewer results")
-            expect(said).to_have_count(0)
-            one.expect_quiet("503", "whep")  # between two pictures it gives none
+    with (
+        Rig(front=stream(degrade_detect=SUB, degrade_model="two")) as rig,
+        WebServer(ServiceSettings(port=0), rig.service.hub) as web,
+        watched(browser, web.url) as one,
+    ):
+        web.start(make_app(rig.service, OPEN))
+        page = one.open()
+        front = page.locator(".tile")
+        expect(front).to_contain_text("gives way: cheaper model")
+        expect(front.locator(".spoken")).to_contain_text("a cheaper model infers, two")
+        expect(page.get_by_role("status").filter(has_text="1 gives way")).to_be_visible()
+        one.shot("giving-way")
+        assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
+        page.get_by_role("link", name="Open front").click()
+        expect(page.locator(".head")).to_contain_text("gives way: cheaper model")
+        said = page.get_by_role("status").filter(has_text="The machine is too small")
+        expect(said).to_contain_text("a cheaper model infers, two (degrade_model). Measured then: ")
+        expect(page.locator(".events")).to_contain_text("gives way: smaller picture, before: fewer results")
+        one.shot("giving-way-stream")
+        seconds["one"] = 0.0
+        expect(page.locator(".events")).to_contain_text("has what it wants again, before: fewer results")
+        expect(said).to_have_count(0)
+        one.expect_quiet("503", "whep")  # between two pictures it gives none

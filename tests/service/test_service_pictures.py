@@ -153,6 +153,16 @@ def test_a_picture_is_inferred_beside_the_streams(engines: Engines) -> None:
         assert {event.stream for event in site.events} == {"s0"}
 
 
+def test_the_time_between_two_pictures_is_no_part_of_the_second_ones_account(engines: Engines) -> None:
+    with Site() as site:
+        site.service.infer(png(), None, None, None)
+        idle = time.monotonic_ns()
+        until(lambda: time.monotonic_ns() - idle > 3e8, "some time to pass")
+        asked = time.monotonic_ns()
+        latency = site.service.infer(png(), None, None, None).latency
+        assert 0 < latency.decode_ns < latency.total_ns <= time.monotonic_ns() - asked
+
+
 def test_what_is_asked_narrows_what_is_told(engines: Engines) -> None:
     """The engine finds a person of 0.9."""
     with Site() as site:

@@ -98,13 +98,15 @@ class StreamWorker:
             begin = now()
             frame = next(frames, None)
             end = now()
-            record.decode_ns += end - begin
             if frame is None:
+                record.decode_ns += end - begin
                 return
             record.decoded += 1
             record.report = source.report
-            frame.trace.decode_start_ns = begin
-            frame.trace.decode_end_ns = end
+            trace = frame.trace
+            if not trace.decode_end_ns:  # a source of what is sent to it waits, which is no decoding, and says itself what was
+                trace.decode_start_ns, trace.decode_end_ns = begin, end
+            record.decode_ns += trace.decode_end_ns - trace.decode_start_ns
             wanted = self._wants(frame, source, end)
             if frame.index < self._command.first_frame:
                 continue

@@ -14,6 +14,7 @@ from types import TracebackType
 import numpy as np
 
 from vision_infer.analyze.select import Selector
+from vision_infer.core.clock import Clock
 from vision_infer.core.errors import StreamError, UsageError, VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.picture import Picture
@@ -54,13 +55,17 @@ class Requests:
         self.info = StreamInfo(None, None, None, None, None, "pictures", False)
         self.report = ReadReport()
         self._numbers = itertools.count()
-        self._asked: SimpleQueue[tuple[int, Picture]] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[int, Picture, Trace]] = SimpleQueue()
         self._answers: dict[int, Future[Result]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
-    def ask(self, picture: Picture) -> Future[Result]:
+    def ask(self, picture: Picture, trace: Trace) -> Future[Result]:
         """Let a picture be inferred; cancel what is not waited for any more.
+
+        Args:
+            picture: decoded.
+            trace: when it was.
 
         Raises:
             TooManyRequestsError: too many wait already, or no more are taken.
@@ -75,7 +80,7 @@ class Requests:
             # The frame's index is its place in the queue: both are taken under the lock.
             number = next(self._numbers)
             self._answers[number] = future
-            self._asked.put((number, picture))
+            self._asked.put((number, picture, trace))
         future.add_done_callback(lambda _: self._answers.pop(number, None))
         return future
 
@@ -83,12 +88,12 @@ class Requests:
         """The pictures in the order in which they were asked about."""
         while not self._ended.is_set():
             try:
-                number, picture = self._asked.get(timeout=_LOOK_S)
+                number, picture, trace = self._asked.get(timeout=_LOOK_S)
             except Empty:
                 continue
             future = self._answers.get(number)
             if future is not None and future.set_running_or_notify_cancel():
-                yield Frame(self.spec.name, number, None, picture, Trace())
+                yield Frame(self.spec.name, number, None, picture, trace)
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """The result of a picture; results of other streams are not ours."""
@@ -169,24 +174,27 @@ class LiveOnly:
         self._sink.close(complete)
 
 
-def infer_picture(requests: Requests, data: bytes, selector: Selector) -> Result:
+def infer_picture(requests: Requests, data: bytes, selector: Selector, clock: Clock) -> Result:
     """The result of one picture.
 
     Args:
         requests: where it goes.
         data: a JPEG, PNG or WebP file.
         selector: its confidence and classes count.
+        clock: monotonic.
 
     Raises:
         UsageError: it is no picture, or too large.
         UnavailableError: it gives no result now.
     """
+    trace = Trace(decode_start_ns=clock.monotonic_ns())
     try:
         rgb = decode_image(np.frombuffer(data, np.uint8), "the picture", MOST_PIXELS)
     except StreamError as error:
         raise UsageError(error.message, "send a JPEG, PNG or WebP picture") from None
+    trace.decode_end_ns = clock.monotonic_ns()
     try:
-        future = requests.ask(ArrayPicture(rgb))
+        future = requests.ask(ArrayPicture(rgb), trace)
     except TooManyRequestsError as error:
         raise UnavailableError(error.message, error.hint) from None
     try:

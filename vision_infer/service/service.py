@@ -264,7 +264,7 @@ class Service:
         name = model or self.settings.model
         lane = self._lane_for_picture(name)
         selector = make_selector(lane.engine.card, confidence, None, classes)
-        return infer_picture(self._lanes.ask(name), picture, selector)
+        return infer_picture(self._lanes.ask(name), picture, selector, self._clock)
 
     # Inside
 

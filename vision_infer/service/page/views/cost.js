@@ -69,7 +69,7 @@ class Cost {
     say(
       this.note,
       priced
-        ? `The machine is set to ${answer.machine_per_hour} ${answer.currency} an hour; what no stream uses comes to ${money(answer.unused_per_month)} ${answer.currency} a month.`
+        ? `The machine is set to ${answer.machine_per_hour} ${answer.currency} an hour; what no stream uses, other programs included, comes to ${money(answer.unused_per_month)} ${answer.currency} a month.`
         : "Set cost.machine_per_hour in the file of settings to see prices.",
     );
     const names = ["Stream", "Results a second", "CPU cores", answer.accelerator === null ? null : "Engine", "Of the machine", priced ? `${answer.currency} a month` : null];

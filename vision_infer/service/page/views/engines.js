@@ -12,7 +12,7 @@ export function engines() {
   const models = h("tbody");
   const wrong = h("p.wrong", { role: "alert" });
   const table = h(
-    "table",
+    "table.models",
     null,
     h("thead", null, h("tr", null, ["Model", "Task", "Input", "Labels", "Licence", ""].map((text) => h("th", { scope: "col" }, text)))),
     models,
@@ -116,10 +116,10 @@ class EngineCard {
       ["Device", device],
       ["Precision", precision],
       ["Input", `${engine.input_size.width}×${engine.input_size.height}`],
-      ["In flight", `${engine.flying} of ${engine.in_flight}`],
-      ["Waiting", count(engine.waiting)],
-      ["Frames", count(engine.frames)],
-      ["Places wasted", count(engine.padded)],
+      ["Batches in flight", `${engine.flying} of ${engine.in_flight}`],
+      ["Frames waiting", count(engine.waiting)],
+      ["Frames so far", count(engine.frames)],
+      ["Empty places", `${count(engine.padded)} in batches so far`],
       ["Buffers", bytes(engine.buffer_bytes)],
     ]);
     this.#batches(engine.batches);
@@ -139,7 +139,10 @@ function told(passport) {
   const facts = [
     ["Measured on", `${passport.device.name}, ${passport.date.slice(0, 10)}`],
     ["With", `${passport.runtime} ${passport.runtime_version}, ${passport.compute}`],
-    ...passport.accuracy.map((one) => [`Loss (${one.metric})`, `${one.value.toFixed(2)} points, 95 % within ${one.low.toFixed(2)} to ${one.high.toFixed(2)}, ${one.judged}; ${count(one.frames)} frames of ${one.data}`]),
+    ...passport.accuracy.map((one) => [
+      "Accuracy lost",
+      `${signed(one.value)} points (95 %: ${signed(one.low)} to ${signed(one.high)}), ${one.judged} on ${count(one.frames)} frames of ${one.data}. In ${one.metric}`,
+    ]),
     best ? ["Speed", `${rate(best.fps)} frames a second (batch ${best.batch}, ${best.workers} in flight), p50 ${milliseconds(best.p50_ms)} ms${best.fp32_ratio ? `, ${best.fp32_ratio.toFixed(2)} × FP32` : ""}`] : null,
     passport.memory_bytes ? ["Memory", bytes(passport.memory_bytes)] : null,
     ["Graph", passport.sources.graph.slice(0, 12)],
@@ -148,6 +151,8 @@ function told(passport) {
   put(list, facts.filter(Boolean));
   return [list];
 }
+
+const signed = (value) => value.toFixed(2).replace("-", "\u2212");
 
 function put(list, facts) {
   facts.forEach(([key, value], index) => {

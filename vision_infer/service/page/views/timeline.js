@@ -3,7 +3,7 @@
 import { bars, kindOf, minutesOf, Seconds, SPANS, totals } from "/page/state/timeline.js";
 import { getJson, streamPath } from "/page/transport/http.js";
 import { h, say } from "/page/views/dom.js";
-import { clockTime, count } from "/page/views/words.js";
+import { clockTime, count, FATES } from "/page/views/words.js";
 
 const POLL_MS = 2000;
 const MINUTES_POLL_MS = 20000;
@@ -211,6 +211,7 @@ export class Timeline {
       if (!this.legend.children[index]) this.legend.append(h("li", null, h("span.dot"), h("span")));
       const item = this.legend.children[index];
       item.dataset.kind = kindOf(fate);
+      item.title = FATES[fate] ?? "";
       say(item.lastChild, `${fate === "emitted" ? "with a result" : fate.replaceAll("_", " ")} ${count(number)}`);
     });
   }

@@ -74,6 +74,25 @@ export function moment(iso) {
   return iso ? clockTime(new Date(iso)) : "";
 }
 
+// What became of frames, for those who do not know the words
+export const FATES = {
+  emitted: "inferred, and told",
+  paced: "left out, since the stream wants fewer a second",
+  gated: "nothing moved: what was found last is repeated",
+  undecoded: "the settings want it not decoded",
+  hook: "the hook wanted no row of it",
+  superseded: "a newer frame took its place while it waited for the engine",
+  outdated: "too old when the engine had room for it",
+  stale: "too old when it was decoded",
+  late: "too old, as all that come: the network, or the camera's clock",
+  backlogged: "as many are on their way as may be: what follows the engine is too slow",
+  not_referenced: "not decoded, since decoding fell behind",
+  to_keyframe: "not decoded up to the next key frame, at the beginning or since decoding fell behind",
+  no_keyframe: "the camera has sent no key frame",
+  failed: "the engine failed on its batch",
+  stopped: "the stream ended before its turn",
+};
+
 // What was lost comes before what the settings leave out.
 export function drops(dropped) {
   const all = Object.entries(dropped ?? {}).filter(([, number]) => number > 0);
