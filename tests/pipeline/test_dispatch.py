@@ -224,8 +224,7 @@ def test_nothing_is_lost_between_offers_takes_and_the_end() -> None:
     names, frames = [f"lane-{number}" for number in range(4)], 300
     with workers(3, *(settings_of(name, 2, (1, 2, 4)) for name in names)) as three:
         threads = [
-            threading.Thread(target=lambda name=name: offer(three, *range(frames), lane=name), daemon=True)
-            for name in names
+            threading.Thread(target=lambda name=name: offer(three, *range(frames), lane=name), daemon=True) for name in names
         ]
         for thread in threads:
             thread.start()

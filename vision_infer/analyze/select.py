@@ -149,7 +149,9 @@ def select(
     count = len(letterboxes)
     if scores.shape[0] < count:
         raise ValueError(f"a batch of {scores.shape[0]} cannot hold {count} pictures")
-    chosen = selector.choose(boxes[:count], scores[:count], class_ids[:count])
+    if scores.shape[0] > count:
+        boxes, scores, class_ids = boxes[:count], scores[:count], class_ids[:count]
+    chosen = selector.choose(boxes, scores, class_ids)
     return [_in_source(one, letterbox, selector.label_names) for one, letterbox in zip(chosen, letterboxes, strict=True)]
 
 

@@ -94,13 +94,13 @@ class Letterbox:
         scale_x, scale_y = right / self.content.width, bottom / self.content.height
         clipped: list[float] = []
         for x1, y1, x2, y2 in boxes if isinstance(boxes, list) else boxes.tolist():
-            for edge, limit in (
-                ((x1 - x) * scale_x, right),
-                ((y1 - y) * scale_y, bottom),
-                ((x2 - x) * scale_x, right),
-                ((y2 - y) * scale_y, bottom),
-            ):
-                clipped.append(limit if edge > limit else edge if edge > 0 else 0.0)
+            x1, y1, x2, y2 = (x1 - x) * scale_x, (y1 - y) * scale_y, (x2 - x) * scale_x, (y2 - y) * scale_y
+            clipped += (
+                right if x1 > right else x1 if x1 > 0 else 0.0,
+                bottom if y1 > bottom else y1 if y1 > 0 else 0.0,
+                right if x2 > right else x2 if x2 > 0 else 0.0,
+                bottom if y2 > bottom else y2 if y2 > 0 else 0.0,
+            )
         return np.array(clipped, np.float32).reshape(-1, 4)
 
     def to_input(self, boxes: NDArray[np.floating]) -> NDArray[np.float64]:

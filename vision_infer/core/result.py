@@ -64,7 +64,7 @@ class Result:
         parts: list[str] = []
         tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
         told = [None] * len(found) if found.descriptions is None else found.descriptions
-        for box, score, class_id, track, description in zip(
+        for (x1, y1, x2, y2), score, class_id, track, description in zip(
             found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, told, strict=True
         ):
             tail = f', "track_id": {track}' if track else ""
@@ -72,7 +72,7 @@ class Result:
                 tail += ", " + description.to_json()
             parts.append(
                 '{"class_id": %d, "label": %s, "score": %.4f, "box": [%.2f, %.2f, %.2f, %.2f]%s}'
-                % (class_id, quoted(found.label_of(class_id)), score, *box, tail)
+                % (class_id, quoted(found.label_of(class_id)), score, x1, y1, x2, y2, tail)
             )
         spent = self.latency
         pts = "null" if self.pts_s is None else repr(round(self.pts_s, 6))

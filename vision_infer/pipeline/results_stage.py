@@ -165,7 +165,7 @@ class ResultsStage:
         letterboxes = [lane.letterbox(entry.waiting.item.picture.size) for entry in entries]
         steps = [self._streams[entry.stream].steps for entry in entries]
         selectors = [one.selector if one.selector and one.lane == lane.group else lane.selector for one in steps]
-        if all(selector is selectors[0] for selector in selectors):
+        if selectors.count(selectors[0]) == len(selectors):
             selected = select((boxes, scores, class_ids), letterboxes, selectors[0])
         else:
             selected = [

@@ -15,6 +15,7 @@ Two bounds keep the shares true where several lanes share the device:
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
@@ -215,7 +216,8 @@ class Batcher(Generic[T]):
                 held.append(lane)
         if not ready:
             return None
-        ready.sort()
+        if len(ready) > 1:
+            ready.sort()
         due, name = ready[0]
         batch = self._fill(self._lanes[name], due[2], ready[1][0][0] if len(ready) > 1 else math.inf)
         for lane in held:
@@ -333,7 +335,7 @@ class Batcher(Generic[T]):
                     heappop(order)
                 else:
                     heapreplace(order, (self.shares.virtual_ns(stream), since_ns, stream))
-        size = next(size for size in sizes if size >= len(entries))
+        size = sizes[bisect_left(sizes, len(entries))]
         self.padded += size - len(entries)
         lane.flying += 1
         self._flying += 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from math import ceil, log
 
 import numpy as np
 
@@ -42,8 +43,10 @@ class Histogram:
         if duration_ns <= _SMALLEST_NS:
             duration_ns = max(0, duration_ns)
             place = 0
+        elif duration_ns < _LARGEST_NS:
+            place = ceil(log(duration_ns) * _SCALE - _SHIFT)
         else:
-            place = min(_BUCKETS - 1, math.ceil(math.log(duration_ns) * _SCALE - _SHIFT))
+            place = _BUCKETS - 1
         self._buckets[place] += 1
         if self.count == 0 or duration_ns < self.min_ns:
             self.min_ns = duration_ns
