@@ -17,7 +17,7 @@ from vision_infer.capacity.report import BenchReport, PipelineRow
 from vision_infer.capacity.this_machine import notes_of, this_machine
 from vision_infer.capacity.whole import Offered, run_streams, search_most
 from vision_infer.cli.bench_table import print_bench, verdict
-from vision_infer.core.errors import StreamError
+from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.null import NullEngine
@@ -98,6 +98,14 @@ def test_what_was_measured_until_an_interruption_is_kept(at: str, capsys: pytest
     assert parts == [at != "decoding", at == "streams", False]
     print_bench(report)
     assert "interrupted: what was measured until then is kept" in capsys.readouterr().out
+
+
+def test_an_engine_that_cannot_be_had_is_said_before_anything_is_measured() -> None:
+    said: list[str] = []
+    settings = REQUEST.settings.model_copy(update={"engine": "onnxruntim"})
+    with pytest.raises(EngineError, match="unknown engine 'onnxruntim': use auto, or onnxruntime"):
+        run_bench(replace(REQUEST, settings=settings, streams=False), said.append, threading.Event())
+    assert not said
 
 
 def test_streams_run_open_loop_and_what_is_missing_counts() -> None:

@@ -96,6 +96,7 @@ def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_pat
         (("--price", "this machine=-1"), "the price of this machine is -1"),
         (("--price", "cheap"), "--price cheap: is no price: write 'this machine=0.12'"),
         (("--price", "=3"), "names no device"),
+        (("--price", "oven=3"), r"--price: there is no device 'oven' here: there are: this machine, nvidia-t4"),
         (("--size", "huge"), "'huge' is no size of a video: write 1920x1080"),
         (("--fps", "0"), "target.fps"),
         (("--margin", "1"), "margin"),

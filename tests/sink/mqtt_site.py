@@ -26,7 +26,7 @@ def stream(name: str = "door", state: str = "live", **more: object) -> ShownStre
 class Site:
     """A sink that publishes to a broker."""
 
-    def __init__(self, folder: Path, port: int, **carrier: object) -> None:
+    def __init__(self, folder: Path, port: int, spool_bytes: int = 16_000_000, **carrier: object) -> None:
         self.streams: list[ShownStream] = [stream()]
         self.folder = folder
         chosen = {
@@ -41,7 +41,7 @@ class Site:
             "shown": lambda: self.streams,
         } | carrier
         self.carrier = MqttCarrier(**chosen)  # type: ignore[arg-type]
-        self.delivery = Delivery("house", "mqtt", folder / "spool", 16_000_000, self.carrier)
+        self.delivery = Delivery("house", "mqtt", folder / "spool", spool_bytes, self.carrier)
         self.given = 0
 
     def give(self, count: int = 1, kind: str = "detections", name: str = "door") -> None:

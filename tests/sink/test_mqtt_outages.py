@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 from pathlib import Path
@@ -61,6 +62,33 @@ def test_what_waits_is_sent_by_the_next_process(broker: Broker, tmp_path: Path) 
         ids = [one.row["id"] for one in listener.of("vi/door/detections")]
         assert len(set(ids)) == 503
         again.delivery.close()
+
+
+def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
+    broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "vision_infer.sinks")
+    broker.kill()
+    site = Site(tmp_path, broker.port, spool_bytes=20_000)
+    site.wait_error("cannot be reached")
+    while "spool_full" not in site.delivery.status().dropped:
+        site.give(100)
+        until(lambda: not site.delivery.status().queued, "they are in the spool")
+    site.give(500)
+    assert "; its spool is full: the oldest rows are lost" in site.wait_error("its spool is full")
+    broker.start()
+    until(
+        lambda: (site.delivery.status().waiting, site.delivery.status().error) == (0, None), lambda: str(site.delivery.status())
+    )
+    status = site.delivery.status()
+    lost = status.dropped["spool_full"]
+    assert status.sent + lost == site.given
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if "spool" in line] == [
+        "house: its spool is full: the oldest rows are lost; a larger spool_mb keeps more",
+        f"house: {lost} records were lost while its spool was full",
+    ]
+    site.delivery.close()
 
 
 def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.candidates import candidates
+from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.stream.sample_clip import ClipSpec, sample_clip
@@ -95,6 +96,9 @@ def run_bench(
     machine = this_machine()
     found = _Found(list(notes_of(machine)))
     effort, asked = request.effort, request.settings
+    if asked.engine != "auto":  # one that cannot be had is said before minutes are spent
+        with _opened(request, say):
+            pass
 
     def late() -> bool:
         return clock.monotonic_ns() - began > effort.deadline_s * NS
@@ -161,6 +165,8 @@ def _stages(
     found.decode += measure_decode(clips, cores=cores, rounds=effort.rounds, round_s=2 * effort.round_s, stop=ended)
     if gpu:
         found.decode += measure_decode(clips, cores=cores, rounds=effort.rounds, round_s=2 * effort.round_s, gpu=0, stop=ended)
+    if ended():
+        return
     say("conversion")
     card = read_graph_facts(request.graph).card
     by_size = {spec.size: (spec, path) for spec, path in reversed(clips)}
@@ -183,8 +189,7 @@ def _streams(
         verdict = "holds" if row.holds else "breaks"
         say(f"{row.streams} streams: p99 {row.age_p99_ms:.0f} ms, {row.delivered:.0%} of the results: {verdict}")
 
-    graph = next((one.graph for one in candidates(request.graph) if one.engine == asked.engine), request.graph)
-    with open_engine(graph, EngineRequest(asked.engine, engine_dir=request.engine_dir), say) as engine:
+    with _opened(request, say) as engine:
         engine.warm_up()
         say(f"streams of {asked.codec} {asked.width}x{asked.height}, each at {offered.wanted:g} results/s, on {engine.name}")
         guess = guess_streams(found.decode, found.convert, found.engines, engine.name, asked, cores)
@@ -198,6 +203,13 @@ def _streams(
             late=late,
             found=told,
         )
+
+
+def _opened(request: BenchRequest, say: Callable[[str], None]) -> Engine:
+    """The engine on which streams run."""
+    name = request.settings.engine
+    graph = next((one.graph for one in candidates(request.graph) if one.engine == name), request.graph)
+    return open_engine(graph, EngineRequest(name, engine_dir=request.engine_dir), say)
 
 
 def guess_streams(

@@ -58,6 +58,10 @@ def plan_page(
     return "\n".join(part for part in parts if part)
 
 
+def _cameras(count: int) -> str:
+    return "1 camera" if count == 1 else f"{count} cameras"
+
+
 def _answer(need: Need, machines: Sequence[MachinePlan]) -> str:
     best = min(machines, key=lambda plan: _rank(plan.best))
     answer = best.best
@@ -68,10 +72,10 @@ def _answer(need: Need, machines: Sequence[MachinePlan]) -> str:
     name = best.machine.name
     one = answer.devices == 1
     does = f"**{'One' if one else answer.devices} × {name} {'carries' if one else 'carry'} them, with {margin}.**"
-    does += f" Each device carries {answer.most} such cameras with `{answer.engine}`"
+    does += f" Each device carries {_cameras(answer.most)} with `{answer.engine}`"
     does += f" at batch {answer.batch}." if answer.batch > 1 else "."
     found = answer.outcome
-    on = f"{answer.each} cameras on {'it' if one else 'the fullest of them'}"
+    on = f"{_cameras(answer.each)} on {'it' if one else 'the fullest of them'}"
     ages = f"{found.age_p50_ms:.0f} ms (half of them), {found.age_p95_ms:.0f} ms (95%), {found.age_p99_ms:.0f} ms (99%)"
     does += f" With {on}, results come within {ages}; what is used up first is {answer.binding}."
     if answer.money is not None:

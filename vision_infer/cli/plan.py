@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,6 +90,7 @@ def plan_command(
     default = {device.name: device.price_per_hour for device in known if device.price_per_hour is not None}
     need = need.model_copy(update={"prices": {**default, **need.prices}})
     machines = _machines(need, history, bench or [])
+    _check_names(_prices(price or []), [one.name for one in machines] + [device.name for device in known])
     _tell(need, machines, [device for device in known if device.name not in {one.name for one in machines}], out, json_output)
 
 
@@ -130,6 +131,14 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
         if not name.strip():
             raise UsageError(f"--price {text}: names no device", "write 'this machine=0.12'")
     return found
+
+
+def _check_names(prices: Mapping[str, float], names: Sequence[str]) -> None:
+    from vision_infer.core.errors import UsageError
+
+    for name in prices:
+        if name not in names:
+            raise UsageError(f"--price: there is no device {name!r} here", f"there are: {', '.join(dict.fromkeys(names))}")
 
 
 def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list[Measured]:

@@ -216,7 +216,7 @@ def _parse_name(name: str) -> tuple[str, str | None]:
     named = ("onnxruntime-cpu-fp32", "onnxruntime-cuda-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16", "torch-cpu-fp32")
     known = (*RUNTIMES, *named, "tensorrt-cuda-fp16", "tensorrt-rtx-cuda-fp16")
     near = difflib.get_close_matches(name, known, 3, 0.4)
-    raise EngineError(f"unknown engine {name!r}", f"use auto, {' or '.join(near or RUNTIMES)}")
+    raise EngineError(f"unknown engine {name!r}", f"use auto, or {' or '.join(near or RUNTIMES)}")
 
 
 def _choose_compute(runtime: str, request: EngineRequest) -> Literal["f32", "bf16"]:

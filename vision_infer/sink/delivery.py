@@ -29,6 +29,7 @@ MOST_AFTER_S = 600.0
 """a receiver that wants a longer wait is asked before"""
 TRIES = 8
 """so often a receiver may hang up on a single record; then that is given up, for it would hold up all others for ever"""
+SPOOL_FULL = "its spool is full: the oldest rows are lost"
 GOODBYE_S = 2.0
 """how long is tried at the end to send what still waits"""
 _LOOK_S = 1.0
@@ -80,6 +81,10 @@ class Delivery:
         self._opened = threading.Event()
         self._error: str | None = None
         self._spool_error: str | None = None
+        self._full = False
+        """rows have been lost since the spool ran full, and it has been told"""
+        self._lost = 0
+        """rows that were lost so until it was told last"""
         self._connected = False
         self._patient = False
         self._after_s: float | None = None
@@ -117,6 +122,7 @@ class Delivery:
         for reason, count in ({} if spool is None else dict(spool.dropped)).items():
             dropped[reason] = dropped.get(reason, 0) + count
         problems = [self._error, self._spool_error if spool is None or spool.error is None else spool.error]
+        problems += [SPOOL_FULL] if self._full else []
         return SinkStatus(
             name=self.name,
             kind=self.kind,
@@ -162,6 +168,9 @@ class Delivery:
         while True:
             for kind, stream, make in self._taken():
                 spool.append(kind, stream, make())
+            if not self._full and spool.dropped.get("spool_full", 0) > self._lost:
+                self._full = True
+                _log.warning("%s: %s; a larger spool_mb keeps more", self.name, SPOOL_FULL)
             now_ns = self._clock.monotonic_ns()
             if now_ns - synced_ns >= _LOOK_S * 1e9:
                 synced_ns = now_ns
@@ -281,9 +290,14 @@ class Delivery:
             self._unwanted[reason] = self._unwanted.get(reason, 0) + 1
 
     def _works(self) -> None:
+        spool = self._spool
+        waiting = 0 if spool is None else spool.waiting
         if self._error is not None:
-            spool = self._spool
-            _log.warning("%s: works again; %d records wait", self.name, 0 if spool is None else spool.waiting)
+            _log.warning("%s: works again; %d records wait", self.name, waiting)
+        if self._full and spool is not None and (self._error is not None or not waiting):
+            lost, before = spool.dropped.get("spool_full", 0), self._lost
+            self._full, self._lost = False, lost
+            _log.warning("%s: %d records were lost while its spool was full", self.name, lost - before)
         self._error = None
         self._connected = True
 
