@@ -66,13 +66,13 @@ class Watched:
         self.page.goto(f"{self.address}/#/{view}")
         return self.page
 
-    def wait(self, expression: str, argument: Any = None) -> None:
+    def wait(self, expression: str, argument: Any = None, limit_ms: float = WAIT_MS) -> None:
         """Wait until JavaScript gives something true: an expression, or a function of the argument."""
         # The page forbids to evaluate text, again and again too; a function is no text.
         text = expression.strip()
         function = text if "=>" in text.partition("\n")[0] else f"() => ({text})"
         try:
-            self.page.wait_for_function(function, arg=argument, timeout=WAIT_MS)
+            self.page.wait_for_function(function, arg=argument, timeout=limit_ms)
         except WaitedInVainError:
             self.shot("waited-in-vain")
             raise
