@@ -12,6 +12,7 @@ import typer
 from vision_infer.cli import options
 
 if TYPE_CHECKING:
+    from vision_infer.precision.agreement import Agreement
     from vision_infer.precision.quantize import QuantizeReport
 
 LAYERS_SHOWN = 10
@@ -94,10 +95,10 @@ def _print(report: QuantizeReport) -> None:
         console.print("the search ended with its time; a longer --time-limit may keep fewer layers")
     for proof in report.proofs:
         lost, times = proof.agreement.lost, proof.times_faster.times
-        speed = f"{times.median:.2f} times as fast as FP32 ({times.low:.2f} to {times.high:.2f})"
+        speed = f"{times.median:.2f} times as fast as FP32 ({times.low:.2f} to {times.high:.2f}"
+        speed += ", by processor time: other programs kept it busy)" if proof.times_faster.by_cpu else ")"
         console.print(f"{proof.engine}: {lost} points lost on {proof.agreement.frames} frames, {speed}", soft_wrap=True)
-        figures = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in proof.agreement.figures.items())
-        console.print(f"  {figures}", soft_wrap=True)
+        console.print(f"  {_figures(proof.agreement)}", soft_wrap=True)
         for one in proof.agreement.classes[:CLASSES_SHOWN] if proof is report.proofs[0] else ():
             row = f"  {one.label}: {one.found} of {one.objects} found again, IoU {one.mean_iou:.3f}, "
             console.print(f"{row}score {one.score_change:+.3f}, count {one.count_change:+d}", markup=False, soft_wrap=True)
@@ -107,3 +108,13 @@ def _print(report: QuantizeReport) -> None:
         console.print("FP32 is faster on this machine: 'auto' stays with it", soft_wrap=True)
     for path in report.pictures:
         console.print(f"wrote {path}", soft_wrap=True, markup=False)
+
+
+def _figures(agreement: Agreement) -> str:
+    """What an engine gives beside FP32, in a line."""
+    drift, figures = agreement.drift, agreement.figures
+    if drift is None:
+        return ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in figures.items())
+    count = f"{drift.count:+.1f} % detections (95 % {drift.count_low:+.1f} to {drift.count_high:+.1f}) of {drift.objects}"
+    scores = f"scores {drift.score:+.3f} in the mean, {drift.score_difference:.3f} either way"
+    return f"{drift.found:.1f} % found again, IoU {drift.iou:.3f}; {count}; {scores}; agreement {figures['agreement']:.1f}"

@@ -291,6 +291,8 @@ def passports_beside(graph: Path) -> list[Passport]:
     """The passports that travel with a graph; those that cannot be read are left out."""
     found = []
     for path in sorted(graph.parent.glob(f"{graph.stem}.*{SUFFIX}")):
+        if "." in path.name[len(graph.stem) + 1 : -len(SUFFIX)]:  # of another graph: model.int8.ENGINE beside model.onnx
+            continue
         try:
             found.append(read_passport(path))
         except EngineError:

@@ -166,6 +166,8 @@ def _card_of(
     if labels is None and (named := labels_of_file(network.metadata)) is not None:
         card = card.model_copy(update={"labels": named})
         say(f"{file.name}: {len(named)} labels, as the file names them")
+    if card.labels is None and card.task != "embed":
+        say(f"{file.name}: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them")
     return card
 
 

@@ -99,6 +99,7 @@ def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] 
     if not found:
         assert problem is not None
         raise problem
+    say(f"timing {' and '.join(found)}, in turns with FP32")
     return _timed(graph, fp32, found)
 
 

@@ -147,14 +147,17 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
         )
         if len(frames.evaluation) < FRAMES_NEEDED and request.judge is None and not request.accept_loss:
             message = f"{card.name}: {len(frames.evaluation)} frames to judge by prove nothing, {FRAMES_NEEDED} are needed"
-            hint = f"give more or longer --data, {request.needs.total} frames are best; --accept-loss does without a proof"
+            hint = "add more --data: about 20 seconds of video in which things move, a camera, or as many pictures; "
+            hint += f"{request.needs.total} frames are best, and --accept-loss does without a proof"
             raise StreamError(message, hint)
         reference = stack.enter_context(open_reference(source))
+        say("looking at what the network's layers give, on the frames to calibrate")
         model, found, layers = _convert(source, card, request, frames, reference, say, clock)
         model = _finished(model, card, target.model)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vision-infer-")))
         graph = work / target.graph
         _save(model, graph)
+        say(f"running FP32 on the {len(frames.evaluation)} frames to judge by")
         judge = Judge(reference, frames.evaluation)
         compare, data = (judge.compare, in_words(request.data)) if request.judge is None else request.judge(source)
         proofs = prove(graph, source, compare, say)
@@ -195,6 +198,7 @@ def _convert(
         layers = {"network": "fp16", "sums, exponentials, sorting": "fp32", "box decoding": "fp32"}
         return half.model, None, layers | ({"large values": "fp32"} if half.kept else {})
     activations = collect_activations(simple, calibrated_tensors(simple), pixels, card.name)
+    say(f"running FP32 on the {len(frames.search)} frames to search with")
     search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, say, clock)
     reduced = request.form == "cpu" and VNNI.isdisjoint(cpu_facts()[1])
     found = search.run(Int8Recipe(request.form, reduced_range=reduced), request.budget, request.time_limit_s)

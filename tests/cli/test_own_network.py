@@ -1,0 +1,81 @@
+"""The README's path with somebody else's network, from its ONNX file to the engine that ``run`` takes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import media
+from tests import raw_networks as raw
+from tests.cli.conftest import Command
+from tests.precision.tiny import noise_frames
+from vision_infer.core.geometry import Size
+from vision_infer.engine.measure import measure_speed
+from vision_infer.precision import proof
+
+pytest.importorskip("onnxruntime")
+
+
+def rows_of(command: Command, source: str | Path, folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """What ``run`` gives with the model ``mine``, and what it says."""
+    done = command("run", source, "--model", "mine", "--out", "rows.jsonl")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()], done.stderr
+
+
+def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "measure_speed", partial(measure_speed, rounds=3, round_s=0.05))
+    raw.vector(tmp_path / "mine.onnx", name="logits", size=Size(64, 64))
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, picture in enumerate(noise_frames(190, seed=6)):
+        media.write_jpeg(pictures / f"{number:03}.jpg", picture)
+    done = in_process("model", "import", "mine.onnx", "--name", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "vision-infer run VIDEO --model mine" in done.stdout
+    few = in_process("model", "quantize", "mine", "--data", pictures / "000.jpg")
+    assert (few.returncode, few.stdout) == (1, "")
+    assert "frames can be used, at least 30 are needed: give more or longer video" in few.stderr
+    done = in_process("model", "quantize", "mine", "--precision", "int8", "--data", pictures, "--budget", "20")
+    assert done.returncode == 0, done.stderr
+    assert "run it with: vision-infer run VIDEO --model mine" in done.stdout
+    listed = in_process("engine", "list", "mine", "--budget", "20").stdout
+    assert re.search(r"onnxruntime-cpu-int8 +model\.int8\.onnx .*× FP32, .* points on \d+ frames", listed)
+    shown = in_process("engine", "show", "mine", "onnxruntime-cpu-int8").stdout
+    assert shown.count("onnxruntime-cpu-int8 of mine") == 1
+    assert ": proven" in shown
+    assert "auto takes onnxruntime-cpu-" in listed or "auto takes openvino-cpu-" in listed
+    rows, _ = rows_of(in_process, pictures / "001.jpg", tmp_path)
+    assert rows[0]["model"] == "mine"
+    assert rows[0]["classes"]
+
+
+@pytest.mark.slow  # INT8 of a whole detector on 1,600 frames takes a minute
+def test_a_detector_of_somebody_else(command: Command, tmp_path: Path) -> None:
+    shutil.copy(media.asset("models/nanodet_coco_416.onnx"), tmp_path / "mine.onnx")
+    videos = [media.bikes(), media.asset("videos/one-by-one-person-detection.mp4")]
+    done = command("model", "import", "mine.onnx", "--name", "mine", "--labels", "coco")
+    assert done.returncode == 0, done.stderr
+    assert "head 'nanodet', for it has" in done.stdout
+    assert "proved 416 wide and 416 high" in done.stdout
+    few = command("model", "quantize", "mine", "--data", videos[0])
+    assert few.returncode == 1
+    assert "frames to judge by prove nothing, 100 are needed" in few.stderr
+    done = command("model", "quantize", "mine", "--precision", "int8", "--data", videos[0], "--data", videos[1])
+    assert done.returncode == 0, done.stderr
+    listed = command("engine", "list", "mine").stdout
+    taken = re.search(
+        r"auto takes ((?:onnxruntime|openvino)-cpu-\w+): (\S+)× faster than onnxruntime-cpu-fp32, \S+ points", listed
+    )
+    assert taken, listed
+    rows, told = rows_of(command, videos[0], tmp_path)
+    assert len(rows) == 250
+    assert {row["engine"] for row in rows} <= {"onnxruntime-cpu-int8", "openvino-cpu-int8"}
+    assert sum(len(row["detections"]) for row in rows) > 300
+    assert f"{taken[1]}: {taken[2]}× faster than onnxruntime-cpu-fp32" in told
