@@ -8,21 +8,9 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from tests.hand_clock import HandClock
 from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, Rate, memory_text, totals
 from vision_infer.pipeline.status import StreamState, StreamStatus
-
-
-class HandClock:
-    """Goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now_ns = 0
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def wall_ns(self) -> int:
-        return self.now_ns
 
 
 def status(name: str, state: StreamState, decoded: int, expected: int | None = 100, picture_bytes: int = 0) -> StreamStatus:
@@ -38,18 +26,18 @@ def test_totals_count_what_ended_as_it_was_and_the_rest_as_expected() -> None:
 
 
 def test_the_rate_tells_frames_speed_and_what_is_left() -> None:
-    clock = HandClock()
+    clock = HandClock(0)
     rate = Rate(clock)
-    clock.now_ns = 2_000_000_000
+    clock.now = 2_000_000_000
     assert rate.text([status("a", StreamState.RUNNING, 50)]) == "50/100 frames, 25.0 fps, 1.0x real time, 00:02 left"
     assert rate.text([status("a", StreamState.RUNNING, 50, None)]).startswith("50/? frames, 25.0 fps")
 
 
 def test_plain_lines_come_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = HandClock()
+    clock = HandClock(0)
     lines = PlainLines(clock)
     for second in range(12):
-        clock.now_ns = second * 1_000_000_000
+        clock.now = second * 1_000_000_000
         lines([status("a", StreamState.RUNNING, 10 * second), status("b", StreamState.ENDED, 7)])
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 11 * 1_000_000_000 // LINE_INTERVAL_NS
@@ -61,7 +49,7 @@ def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.Capt
     assert memory_text(opening) is None
     both = [status(name, StreamState.RUNNING, 0, picture_bytes=30_000_000) for name in "ab"]
     assert memory_text(both) == "decoded pictures take at most 60 MB at a time"
-    lines = PlainLines(HandClock())
+    lines = PlainLines(HandClock(0))
     for _ in range(3):
         lines(both)
     assert capsys.readouterr().err == "decoded pictures take at most 60 MB at a time\n"
@@ -70,7 +58,7 @@ def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.Capt
 def test_a_bar_for_each_source_that_runs_and_one_for_all() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     progress = Progress(console=console, auto_refresh=False)
-    bars = Bars(progress, HandClock())
+    bars = Bars(progress, HandClock(0))
     bars([status("a", StreamState.RUNNING, 10), status("b", StreamState.RUNNING, 20), status("c", StreamState.WAITING, 0)])
     assert [task.description for task in progress.tasks] == ["all", "a", "b"]
     assert [task.completed for task in progress.tasks] == [30, 10, 20]

@@ -37,22 +37,6 @@ def until(condition: Callable[[], object], what: str = "a condition") -> None:
         time.sleep(0.002)
 
 
-class HandClock:
-    """Stands still unless it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 10**12
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return 1_700_000_000 * 10**9 + self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += round(seconds * 1e9)
-
-
 class Camera:
     """A live source that does what it is told, over any number of connections.
 

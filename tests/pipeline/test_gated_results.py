@@ -15,10 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.cameras import ClockMount, RtspServer
+from tests.hand_clock import HandClock
 from tests.live_service import Running, camera
 from tests.media import made
 from tests.pipeline.fakes import FakePicture, box_of
-from tests.pipeline.live_fakes import Camera, Connection, HandClock, Rig
+from tests.pipeline.live_fakes import Camera, Connection, Rig
 from vision_infer.config.region import Region
 from vision_infer.config.run import run_settings
 from vision_infer.config.zones import ZoneSettings

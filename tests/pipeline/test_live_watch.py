@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pipeline.live_fakes import Camera, HandClock, Rig, dropped, until
+from tests.hand_clock import HandClock
+from tests.pipeline.live_fakes import Camera, Rig, dropped, until
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError
 from vision_infer.pipeline.live_watch import LiveWatch

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from tests.hand_clock import HandClock
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, wait_for
-from tests.pipeline.live_fakes import SOON, Camera, HandClock, Rig, dropped, until
+from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped, until
 from vision_infer.config.serve import Reconnect
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError, StreamError

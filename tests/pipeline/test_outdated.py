@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.hand_clock import HandClock
 from tests.pipeline.fakes import EchoEngine, FakePicture, make_lane
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
@@ -9,18 +10,6 @@ from vision_infer.pipeline.dispatch import Dispatch, Taken
 from vision_infer.schedule.batcher import Batcher
 
 SECOND = 10**9
-
-
-class HandClock:
-    """Stands still unless it is moved."""
-
-    now = 100 * SECOND
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return self.now
 
 
 def frame(stream: str, index: int, captured_ns: int) -> Frame:
@@ -41,7 +30,7 @@ def taken(from_: Dispatch) -> Taken:
 
 
 def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
-    clock = HandClock()
+    clock = HandClock(100 * SECOND)
     made = dispatch(clock)
     for name in ("busy", "camera", "other"):
         made.join(name, "main", None, 1.0, SECOND // 2)
@@ -60,7 +49,7 @@ def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
 
 
 def test_it_is_told_also_where_nothing_else_waits() -> None:
-    clock = HandClock()
+    clock = HandClock(100 * SECOND)
     made = dispatch(clock)
     made.join("camera", "main", None, 1.0, SECOND // 2)
     made.offer("camera", "main", 3, frame("camera", 3, clock.now))
@@ -74,7 +63,7 @@ def test_it_is_told_also_where_nothing_else_waits() -> None:
 
 
 def test_without_a_limit_or_a_time_of_capture_nothing_is_too_old() -> None:
-    clock = HandClock()
+    clock = HandClock(100 * SECOND)
     made = dispatch(clock)
     made.join("file", "main", 4, 1.0)
     made.join("crops", "main", 4, 1.0, SECOND // 2)

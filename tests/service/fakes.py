@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
+from tests.hand_clock import HandClock
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
@@ -45,22 +46,6 @@ TOKENS = Tokens({digest_of(ADMIN): "admin", digest_of(VIEW): "view"})
 OPEN = Tokens({})
 NOWHERE = Path("/nonexistent/clips")
 WALL_NS = 1_700_000_000_000_000_000
-
-
-class FakeClock:
-    """Stands still unless it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 10**12
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return WALL_NS + self.now
-
-    def move(self, seconds: float) -> None:
-        self.now += round(seconds * 1e9)
 
 
 def frame(stream: str = "door", index: int = 0) -> Frame:
@@ -260,7 +245,7 @@ class Api:
         app: FastAPI | None = None,
     ) -> None:
         self.backend = FakeBackend() if backend is None else backend
-        self.clock = FakeClock()
+        self.clock = HandClock()
         self.app = make_app(self.backend, tokens, self.clock) if app is None else app
         self.host = host
         self.address = address

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.cameras import Encoded
+from tests.hand_clock import HandClock
 from tests.media import ROOT
-from tests.service.fakes import FakeClock, frame, result
+from tests.service.fakes import frame, result
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.serve import StreamSettings
 from vision_infer.config.zones import ZoneSettings
@@ -44,7 +45,7 @@ def until(condition: Callable[[], object], limit_s: float = LONG_S) -> None:
 class Source:
     """A camera in memory: coded video of a clip, over and over, by a clock that the test moves."""
 
-    def __init__(self, clips: Clips, clock: FakeClock, stream: str = "door") -> None:
+    def __init__(self, clips: Clips, clock: HandClock, stream: str = "door") -> None:
         data = VIDEO.file().read_bytes()
         self.units, at = [], 0
         while at < len(data):
@@ -88,7 +89,7 @@ class Source:
         return record
 
 
-def make(folder: Path, clock: FakeClock, **store: float) -> Clips:
+def make(folder: Path, clock: HandClock, **store: float) -> Clips:
     return Clips(ClipStoreSettings(**{"dir": folder, "keep_free_mb": 0.0, **store}), folder, clock)
 
 
@@ -97,7 +98,7 @@ def files(folder: Path) -> list[str]:
 
 
 def test_only_events_that_are_wanted_have_clips(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     clips = make(tmp_path / "clips", clock)
     source = Source(clips, clock)
     source.send(3)
@@ -113,7 +114,7 @@ def test_only_events_that_are_wanted_have_clips(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_by_time_and_by_bytes(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     clips = make(tmp_path / "clips", clock)
     source = Source(clips, clock)
     clips.configure("door", ClipSettings(pre_s=2, post_s=1))
@@ -133,7 +134,7 @@ def test_memory_is_bounded_by_time_and_by_bytes(tmp_path: Path) -> None:
 
 
 def test_the_disk_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
-    clock, folder = FakeClock(), tmp_path / "clips"
+    clock, folder = HandClock(), tmp_path / "clips"
     clips = make(folder, clock, max_mb=1.0)
     source = Source(clips, clock)
     source.units = [unit + b"\0\0\1\x0c" + b"\xff" * 12_000 for unit in source.units]  # fillers make it large
@@ -157,7 +158,7 @@ def test_the_disk_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
 
 
 def test_a_disk_with_too_little_space_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     clips = make(tmp_path / "clips", clock, keep_free_mb=90_000_000.0)
     source = Source(clips, clock)
     records = [source.clip() for _ in range(3)]
@@ -170,7 +171,7 @@ def test_a_disk_with_too_little_space_is_left_alone(tmp_path: Path, caplog: pyte
 
 
 def test_a_folder_that_cannot_be_made_costs_clips_and_nothing_else(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     (tmp_path / "file").write_text("in the way")
     clips = make(tmp_path / "file" / "clips", clock)
     record = Source(clips, clock).clip()
@@ -180,7 +181,7 @@ def test_a_folder_that_cannot_be_made_costs_clips_and_nothing_else(tmp_path: Pat
 
 
 def test_a_time_that_jumps_and_a_stream_that_is_changed_end_a_clip(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     clips = make(tmp_path / "clips", clock)
     source = Source(clips, clock)
     clips.configure("door", ClipSettings(pre_s=1, post_s=5))
@@ -220,7 +221,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_kill_leaves_nothing_half_under_a_clips_name(tmp_path: Path) -> None:
-    clock, folder = FakeClock(), tmp_path / "clips"
+    clock, folder = HandClock(), tmp_path / "clips"
     before = make(folder, clock)
     record = Source(before, clock).clip()
     before.close(True)

@@ -7,28 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.hand_clock import HandClock
 from vision_infer.config.serve import ServeSettings
 from vision_infer.service.file_watch import QUIET_NS, FileWatch, StreamChanges, diff_streams
-
-
-class OurClock:
-    """A clock that goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return self.now
 
 
 class Polls:
     """A watch that is asked every second."""
 
     def __init__(self, path: Path) -> None:
-        self.clock = OurClock()
+        self.clock = HandClock()
         self.watch = FileWatch(path, self.clock)
 
     def __call__(self, times: int = 1) -> list[bool]:

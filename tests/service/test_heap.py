@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.hand_clock import HandClock
 from vision_infer.service.heap import EVERY_NS, Heap, share_heaps, system_function
 
 GLIBC = pytest.mark.skipif(system_function("gnu_get_libc_version") is None, reason="another C library than glibc")
@@ -32,23 +33,11 @@ met.wait()
 """
 
 
-class OwnClock:
-    """A clock that the test moves."""
-
-    now_ns = 5 * EVERY_NS
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def wall_ns(self) -> int:
-        return self.now_ns
-
-
 def test_memory_is_given_back_once_in_a_while() -> None:
-    clock, given = OwnClock(), list[int]()
+    clock, given = HandClock(), list[int]()
     heap = Heap(given.append, clock)
     for step in range(100):
-        clock.now_ns = 5 * EVERY_NS + step * EVERY_NS // 10
+        clock.now = 10**12 + step * EVERY_NS // 10
         heap.look()
     assert given == [0] * 9
 
@@ -65,9 +54,9 @@ def test_there_is_a_heap_for_each_core_and_two_at_least(cores: int, heaps: int) 
 
 
 def test_a_system_without_all_that_is_left_alone() -> None:
-    clock = OwnClock()
+    clock = HandClock()
     heap = Heap(None, clock)
-    clock.now_ns += 2 * EVERY_NS
+    clock.now += 2 * EVERY_NS
     heap.look()
     share_heaps(4, None)
     assert system_function("no_such_function_anywhere") is None
@@ -75,9 +64,9 @@ def test_a_system_without_all_that_is_left_alone() -> None:
 
 @GLIBC
 def test_the_c_library_gives_memory_back() -> None:
-    clock = OwnClock()
+    clock = HandClock()
     heap = Heap(system_function("malloc_trim"), clock)
-    clock.now_ns += 2 * EVERY_NS
+    clock.now += 2 * EVERY_NS
     heap.look()
 
 

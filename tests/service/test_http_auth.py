@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.service.fakes import ADMIN, JPEG, OPEN, TOKENS, VIEW, Api, FakeBackend, FakeClock, problem
+from tests.hand_clock import HandClock
+from tests.service.fakes import ADMIN, JPEG, OPEN, TOKENS, VIEW, Api, FakeBackend, problem
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.service.auth import Sessions, is_loopback, tokens_for
@@ -220,7 +221,7 @@ def test_wrong_tokens_of_one_address_are_limited() -> None:
 
 
 def test_sessions_end_and_are_bounded() -> None:
-    clock = FakeClock()
+    clock = HandClock()
     sessions = Sessions(clock, lifetime_s=60, most=3)
     first, *others = [sessions.open("view") for _ in range(4)]
     assert sessions.role_of(first) is None
@@ -233,13 +234,13 @@ def test_sessions_end_and_are_bounded() -> None:
 
 def test_a_token_is_made_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "state"
-    made = tokens_for(ServiceSettings(host="0.0.0.0"), folder, FakeClock())
+    made = tokens_for(ServiceSettings(host="0.0.0.0"), folder, HandClock())
     assert made.made is not None
     assert made.tokens.role_of(made.made) == "admin"
     path = folder / "token.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert made.made not in path.read_text()
-    again = tokens_for(ServiceSettings(host="0.0.0.0"), folder, FakeClock())
+    again = tokens_for(ServiceSettings(host="0.0.0.0"), folder, HandClock())
     assert again.made is None
     assert again.tokens.role_of(made.made) == "admin"
     assert [one.name for one in folder.iterdir()] == ["token.json"]
@@ -287,7 +288,7 @@ def test_what_loopback_is(host: str, loopback: bool) -> None:
 
 
 def test_the_hash_is_json_that_says_when(tmp_path: Path) -> None:
-    tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path, FakeClock())
+    tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path, HandClock())
     values = json.loads((tmp_path / "token.json").read_text())
     assert values["created"] == "2023-11-14T22:30:00.000Z"
     assert len(values["sha256"]) == 64

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.service.fakes import LONG_S, WALL_NS, FakeClock, frame, result
+from tests.hand_clock import HandClock
+from tests.service.fakes import LONG_S, WALL_NS, frame, result
 from tests.service.reading import drain, rows_of, run, write
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
@@ -159,7 +160,7 @@ def test_readers_are_woken_from_another_thread_and_once_for_many_rows() -> None:
 
 def test_states_come_to_those_who_want_them() -> None:
     async def work() -> None:
-        clock = FakeClock()
+        clock = HandClock()
         hub = ResultHub(clock=clock)
         event = StreamEvent("door", StreamState.STALLED, clock.now - 10**9, "no frame for 5 s")
         with hub.subscribe() as plain, hub.subscribe(ResultFilter(streams=frozenset({"gate"})), states=True) as other:

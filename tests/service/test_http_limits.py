@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, FakeClock, problem
+from tests.hand_clock import HandClock
+from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, problem
 from vision_infer.service.guard import MOST_JSON_BYTES
 from vision_infer.service.limits import Gate, TokenBuckets, address_of, limited
 from vision_infer.service.problem import Problem
@@ -19,7 +20,7 @@ AS_JPEG = {"Content-Type": "image/jpeg"}
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
-    clock = FakeClock()
+    clock = HandClock()
     buckets = TokenBuckets(2.0, 4.0, clock)
     assert [buckets.take("a") for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]
     assert buckets.take("b") == 0
@@ -32,7 +33,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2_000)), max_size=200))
 def test_no_address_gets_more_than_its_rate(steps: list[tuple[int, int]]) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     begin = clock.now
     buckets = TokenBuckets(5.0, 10.0, clock, most=4)
     taken = dict.fromkeys(range(4), 0)
@@ -43,7 +44,7 @@ def test_no_address_gets_more_than_its_rate(steps: list[tuple[int, int]]) -> Non
 
 
 def test_buckets_are_bounded() -> None:
-    buckets = TokenBuckets(1.0, 2.0, FakeClock(), most=10)
+    buckets = TokenBuckets(1.0, 2.0, HandClock(), most=10)
     for number in range(1000):
         assert buckets.take(f"10.0.0.{number}") == 0
     assert len(buckets) == 10

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service.fakes import FakeClock
+from tests.hand_clock import HandClock
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.logs import LINES_A_MINUTE, LIVE_A_MINUTE, StateLog, configure
 from vision_infer.stream.ffmpeg_log import SourceLog
@@ -34,7 +34,7 @@ def lines(text: io.StringIO) -> list[str]:
 def test_lines_for_people() -> None:
     text = io.StringIO()
     configure("human", stream=text)
-    StateLog(FakeClock()).tell(StreamEvent("door", StreamState.BACKING_OFF, 0, "rtsp://a:secret@b/ is gone"))
+    StateLog(HandClock()).tell(StreamEvent("door", StreamState.BACKING_OFF, 0, "rtsp://a:secret@b/ is gone"))
     logging.getLogger("vision_infer.http").debug("not shown")
     (line,) = lines(text)
     assert line[23:] == "Z  warning  door: backing off: rtsp://a:***@b/ is gone"
@@ -43,7 +43,7 @@ def test_lines_for_people() -> None:
 def test_lines_for_programs() -> None:
     text = io.StringIO()
     configure("json", logging.DEBUG, text)
-    StateLog(FakeClock()).tell(StreamEvent("door", StreamState.LIVE, 0))
+    StateLog(HandClock()).tell(StreamEvent("door", StreamState.LIVE, 0))
     try:
         raise RuntimeError("cannot open rtsp://a:secret@b/\nand more")
     except RuntimeError:
@@ -75,7 +75,7 @@ def test_configuring_twice_writes_each_line_once() -> None:
 def test_a_stream_that_changes_all_the_time_is_folded() -> None:
     text = io.StringIO()
     configure("json", stream=text)
-    clock = FakeClock()
+    clock = HandClock()
     log = StateLog(clock)
     for number in range(100):
         log.tell(StreamEvent("door", StreamState.STALLED if number % 2 else StreamState.LIVE, clock.now))
@@ -93,7 +93,7 @@ def test_a_stream_that_changes_all_the_time_is_folded() -> None:
 def test_retries_do_not_hide_that_a_stream_is_live_again() -> None:
     text = io.StringIO()
     configure("human", stream=text)
-    clock = FakeClock()
+    clock = HandClock()
     log = StateLog(clock)
     for _ in range(2 * LINES_A_MINUTE):
         for state in (StreamState.CONNECTING, StreamState.BACKING_OFF):
@@ -110,7 +110,7 @@ def test_retries_do_not_hide_that_a_stream_is_live_again() -> None:
 def test_a_stream_that_begins_anew_is_connecting_again() -> None:
     text = io.StringIO()
     configure("human", stream=text)
-    log = StateLog(FakeClock())
+    log = StateLog(HandClock())
     states = (StreamState.CONNECTING, StreamState.REFUSED, StreamState.CONNECTING, StreamState.STOPPED, StreamState.CONNECTING)
     for state in states:
         log.tell(StreamEvent("door", state, 0))

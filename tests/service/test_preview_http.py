@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.hand_clock import HandClock
 from tests.preview.watching import LIMIT_S, Stream
-from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, FakeClock, problem
+from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, problem
 from vision_infer.config.serve import IceServer, PreviewSettings, StreamSettings
 from vision_infer.preview.preview import Preview
 from vision_infer.service.app import make_app
@@ -34,7 +35,7 @@ class Player:
 
     def __init__(self, backend: FakeBackend, tokens: Tokens) -> None:
         self.backend = backend
-        self.app = make_app(backend, tokens, FakeClock())
+        self.app = make_app(backend, tokens, HandClock())
 
     async def ask(self, method: str, path: str, token: str | None = None, **more: Any) -> httpx.Response:
         headers = httpx.Headers(more.pop("headers", None))

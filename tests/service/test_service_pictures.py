@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.hand_clock import HandClock
 from tests.pipeline.fakes import LONG_S, SIDE, wait_for
 from tests.pipeline.live_fakes import Camera, until
 from tests.service import fakes
@@ -342,7 +343,7 @@ def test_a_result_is_that_of_the_detector() -> None:
 def test_what_is_said_of_a_whole_picture_is_drawn_too() -> None:
     red = Description(classes=(ClassScore(1, "red", 0.8),))
     result = replace(fakes.result(found={}), description=red)
-    drawn, plain = (shown(of_result(fakes.frame(), result, annotated, fakes.FakeClock())) for annotated in (True, False))
+    drawn, plain = (shown(of_result(fakes.frame(), result, annotated, HandClock())) for annotated in (True, False))
     assert not plain.any()
     assert drawn.any()
 

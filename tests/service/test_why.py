@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.hand_clock import HandClock
 from tests.pipeline.fakes import FakePicture
-from tests.service.fakes import Api, FakeClock, problem
+from tests.service.fakes import Api, problem
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
@@ -19,22 +20,11 @@ MS = 1_000_000
 BEGIN = 100_000 * SECOND
 
 
-class HandClock:
-    def __init__(self) -> None:
-        self.now = BEGIN
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return self.now
-
-
 class Story:
     """A stream to which things happen, one after the other."""
 
     def __init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = HandClock(BEGIN, 0)
         self.recorder = FlightRecorder(self.clock, frames=256)
         self.changes: list[StreamEvent] = []
         self.index = 0
@@ -154,7 +144,7 @@ def test_what_the_rate_leaves_out_explains_nothing_where_the_engine_lost_the_res
     assert "wanted rate" not in says
 
 
-def flown(clock: FakeClock) -> Flight:
+def flown(clock: HandClock) -> Flight:
     recorder = FlightRecorder(clock)
     captured = clock.monotonic_ns() - 50 * MS
     trace = Trace(captured_ns=captured, clock="camera", decode_start_ns=captured + MS, emitted_ns=captured + 40 * MS, batch=2)

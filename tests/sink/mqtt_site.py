@@ -41,8 +41,16 @@ class Site:
             "shown": lambda: self.streams,
         } | carrier
         self.carrier = MqttCarrier(**chosen)  # type: ignore[arg-type]
+        self.tries = 0
+        """how often a connection was tried"""
+        self._open = self.carrier.open
+        self.carrier.open = self._counted  # type: ignore[method-assign]
         self.delivery = Delivery("house", "mqtt", folder / "spool", spool_bytes, self.carrier)
         self.given = 0
+
+    def _counted(self, name: str) -> bool:
+        self.tries += 1
+        return self._open(name)
 
     def give(self, count: int = 1, kind: str = "detections", name: str = "door") -> None:
         for _ in range(count):

@@ -19,8 +19,9 @@ import pytest
 
 from tests.broker import until
 from tests.disks import small_disk
+from tests.hand_clock import HandClock
 from tests.media import ROOT
-from tests.service.fakes import FakeClock, frame, result
+from tests.service.fakes import frame, result
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.sink import parquet_log
@@ -88,7 +89,7 @@ def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 600, daily=True, clock=clock)
     put(log, 10)
     until(lambda: not log._queue, "they are taken")
@@ -106,7 +107,7 @@ def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path)
 
 
 def test_older_files_are_deleted(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), 1, 10**6, keep=3, clock=clock)
     for number in range(6):
         put(log, 1, number)
@@ -229,7 +230,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600, clock=clock)
     put(log, 1)
     until(lambda: not log._queue, "it is taken")

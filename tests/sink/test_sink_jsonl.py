@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.hand_clock import HandClock
 from tests.result_schema import validate_row
 from tests.sink.results import found, frame, result_of
 from vision_infer.core.detections import Detections
@@ -19,17 +20,6 @@ from vision_infer.core.errors import OutputError
 from vision_infer.sink.jsonl import JsonlSink
 from vision_infer.sink.row_file import FLUSH_INTERVAL_NS
 from vision_infer.sink.sink import OutputSpec
-
-
-class FakeClock:
-    def __init__(self) -> None:
-        self.now = 1_000
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return self.now
 
 
 def rows(path: Path) -> list[dict[str, object]]:
@@ -131,7 +121,7 @@ def test_overwriting_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_rows_reach_the_file_at_least_once_a_second(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     path = tmp_path / "rows.jsonl"
     sink = JsonlSink(OutputSpec("jsonl", str(path)), clock)
     partial = tmp_path / ".rows.jsonl.partial"

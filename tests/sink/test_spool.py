@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.disks import small_disk
-from tests.service.fakes import FakeClock
+from tests.hand_clock import HandClock
 from vision_infer.sink.segment import Record, records_in
 from vision_infer.sink.spool import Spool
 
@@ -162,7 +162,7 @@ def full_disk(fd: int, data: bytes) -> int:
 
 
 def test_a_full_disk_loses_nothing_while_the_receiver_keeps_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     spool = Spool(tmp_path, 16 * MB, clock)
     put(spool, 2)
     write = os.write
@@ -184,7 +184,7 @@ def test_a_full_disk_loses_nothing_while_the_receiver_keeps_up(tmp_path: Path, m
 
 
 def test_a_full_disk_and_no_receiver_is_bounded_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spool = Spool(tmp_path, 64 * 1024, FakeClock())
+    spool = Spool(tmp_path, 64 * 1024, HandClock())
     monkeypatch.setattr(os, "write", full_disk)
     put(spool, 1000)
     assert spool.waiting + spool.dropped["disk_error"] == 1000
@@ -196,7 +196,7 @@ def test_a_full_disk_and_no_receiver_is_bounded_and_counted(tmp_path: Path, monk
 
 
 def test_a_torn_write_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = FakeClock()
+    clock = HandClock()
     spool = Spool(tmp_path, MB, clock)
     put(spool, 1)
     write, calls = os.write, [0]
@@ -307,7 +307,7 @@ def test_any_bytes_are_read_without_harm(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     with small_disk(300_000) as disk:
-        clock = FakeClock()
+        clock = HandClock()
         spool = Spool(disk / "s", 16 * MB, clock)
         put(spool, 2000, 500)
         assert str(spool.error) == f"{disk / 's'}: No space left on device"

@@ -10,6 +10,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
+from tests.hand_clock import HandClock
 from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.core.time_code import MODULUS, moment_ms
@@ -21,23 +22,10 @@ from vision_infer.stream.time_code import read
 MS = 1_000_000
 
 
-class OwnClock:
-    """A clock that tests move; waiting for it moves it."""
-
-    def __init__(self, now_ns: int = 5_000 * MS) -> None:
-        self.now_ns = now_ns
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def wall_ns(self) -> int:
-        return self.now_ns
-
-
 class Waiting(threading.Event):
     """The event that a source waits with: a wait passes on the test's clock, and is noted."""
 
-    def __init__(self, clock: OwnClock) -> None:
+    def __init__(self, clock: HandClock) -> None:
         super().__init__()
         self.clock = clock
         self.waits: list[float] = []
@@ -45,7 +33,7 @@ class Waiting(threading.Event):
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None
         self.waits.append(timeout)
-        self.clock.now_ns += round(timeout * 1e9)
+        self.clock.now += round(timeout * 1e9)
         return self.is_set()
 
 
@@ -53,8 +41,8 @@ def spec(url: str = "test://") -> SourceSpec:
     return SourceSpec("pattern", "live", (url,))
 
 
-def pattern(url: str = "test://", clock: OwnClock | None = None) -> tuple[PatternSource, OwnClock, Waiting]:
-    clock = clock or OwnClock()
+def pattern(url: str = "test://", clock: HandClock | None = None) -> tuple[PatternSource, HandClock, Waiting]:
+    clock = clock or HandClock(5_000 * MS)
     stopping = Waiting(clock)
     return PatternSource(spec(url), stopping, clock), clock, stopping
 
@@ -67,7 +55,7 @@ def test_it_is_opened_by_its_name_and_is_live() -> None:
 
 
 def test_every_frame_carries_the_moment_at_which_it_was_drawn() -> None:
-    source, _, _ = pattern(clock=OwnClock((MODULUS - 100) * MS))
+    source, _, _ = pattern(clock=HandClock((MODULUS - 100) * MS))
     frames = list(islice(source.frames(), 8))
     assert [frame.index for frame in frames] == list(range(8))
     assert [read(frame.picture.to_rgb()) for frame in frames] == [moment_ms(frame.trace.captured_ns) for frame in frames]
@@ -79,7 +67,7 @@ def test_every_frame_carries_the_moment_at_which_it_was_drawn() -> None:
 @pytest.mark.parametrize(("url", "fps"), [("test://", 30), ("test://?fps=5", 5), ("test://?fps=29.97", Fraction("29.97"))])
 def test_frames_come_on_the_beat_of_the_clock(url: str, fps: Fraction) -> None:
     source, clock, _ = pattern(url)
-    begin = clock.now_ns
+    begin = clock.now
     for number, frame in enumerate(islice(source.frames(), 40)):
         due = begin + round(number * 1e9 / fps)
         assert 0 <= frame.trace.captured_ns - due < MS
@@ -90,10 +78,10 @@ def test_turns_that_pass_while_nobody_asks_are_gone() -> None:
     source, clock, _ = pattern("test://?fps=10")
     frames = source.frames()
     assert next(frames).pts_s == 0
-    clock.now_ns += 1_030 * MS
+    clock.now += 1_030 * MS
     late = next(frames)
     assert (late.index, late.pts_s) == (1, 1.0)
-    assert late.trace.captured_ns == clock.now_ns, "it is drawn now, not older than it says"
+    assert late.trace.captured_ns == clock.now, "it is drawn now, not older than it says"
     assert next(frames).pts_s == pytest.approx(1.1)
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.hand_clock import HandClock
 from tests.pipeline.fakes import FakePicture
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
@@ -18,20 +19,9 @@ MS = 1_000_000
 EVER = 1 << 62
 
 
-class HandClock:
-    def __init__(self) -> None:
-        self.now = 5_000 * SECOND
-
-    def monotonic_ns(self) -> int:
-        return self.now
-
-    def wall_ns(self) -> int:
-        return self.now + 17 * SECOND
-
-
 @pytest.fixture
 def clock() -> HandClock:
-    return HandClock()
+    return HandClock(5_000 * SECOND, 17 * SECOND)
 
 
 def frame(index: int, captured_ns: int, trace: Trace | None = None) -> Frame:

@@ -6,25 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.hand_clock import HandClock
 from vision_infer.engine.tensorrt.build_progress import BuildProgress, Phases
-
-
-class HandClock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now_ns = 0
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def wall_ns(self) -> int:
-        return self.now_ns
 
 
 def test_a_phase_inside_counts_by_its_share() -> None:
     seen: list[BuildProgress] = []
-    phases = Phases(seen.append, HandClock())
+    phases = Phases(seen.append, HandClock(0))
     phases.start("whole", None, 2)
     phases.start("first half", "whole", 4)
     phases.step("first half", 0)
@@ -52,11 +40,11 @@ def test_a_phase_inside_counts_by_its_share() -> None:
 )
 def test_the_time_that_is_left(expected_s: float | None, steps_tell: bool, told: list[float | None]) -> None:
     seen: list[BuildProgress] = []
-    clock = HandClock()
+    clock = HandClock(0)
     phases = Phases(seen.append, clock, expected_s, steps_tell=steps_tell)
     phases.start("whole", None, 100)
     for now_s, step in ((0.5, 0), (2.0, 3), (4.0, 39)):
-        clock.now_ns = int(now_s * 1e9)
+        clock.now = int(now_s * 1e9)
         phases.step("whole", step)
     assert [one.left_s if one.left_s is None else round(one.left_s, 6) for one in seen[1:]] == told
 
@@ -67,7 +55,7 @@ CALL = st.tuples(st.sampled_from(["start", "step", "finish"]), st.integers(0, 4)
 @given(st.lists(CALL, max_size=60))
 def test_whatever_a_runtime_tells_it_never_falls_and_never_leaves_its_bounds(calls: list[tuple[str, int, int, int]]) -> None:
     seen: list[BuildProgress] = []
-    phases = Phases(seen.append, HandClock())
+    phases = Phases(seen.append, HandClock(0))
     for what, phase, parent, number in calls:
         if what == "start":
             phases.start(f"p{phase}", None if parent >= phase else f"p{parent}", number)

@@ -1,0 +1,25 @@
+"""A clock for tests of what depends on time."""
+
+from __future__ import annotations
+
+
+class HandClock:
+    """Stands still unless it is moved.
+
+    Args:
+        now: monotonic, nanoseconds.
+        wall: nanoseconds since 1970 (UTC) at the monotonic zero.
+    """
+
+    def __init__(self, now: int = 10**12, wall: int = 1_700_000_000 * 10**9) -> None:
+        self.now = now
+        self.wall = wall
+
+    def monotonic_ns(self) -> int:
+        return self.now
+
+    def wall_ns(self) -> int:
+        return self.wall + self.now
+
+    def move(self, seconds: float) -> None:
+        self.now += round(seconds * 1e9)
