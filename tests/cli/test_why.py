@@ -69,7 +69,7 @@ def test_a_stream_that_is_not_there_is_told_in_a_line(process: ServeProcess, nam
 
 
 def test_nothing_that_answers_is_told_in_a_line() -> None:
-    with pytest.raises(VisionInferError, match="no service answers"):
+    with pytest.raises(VisionInferError, match="no service answers: Connection refused: "):
         why_command("front", url="http://127.0.0.1:9")
     for wrong in ("ftp://127.0.0.1", "127.0.0.1:8080", "http://user:secret@127.0.0.1:8080"):
         with pytest.raises(UsageError) as raised:

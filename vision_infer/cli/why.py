@@ -117,7 +117,8 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
         with error:
             raise _problem(error.read(ANSWER_MOST), error.code) from None
     except (URLError, HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+        cause = getattr(error, "reason", None) or error
+        reason = getattr(cause, "strerror", None) or cause
         raise VisionInferError(f"{url}: no service answers: {reason}", "is vision-infer serve running there? see --url") from None
     if not isinstance(answer, dict) or "says" not in answer:
         raise VisionInferError(f"{url}: is no vision-infer service", "see --url")
