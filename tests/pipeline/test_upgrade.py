@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,13 +22,16 @@ from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, 
 from vision_infer.config.run import run_settings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
+from vision_infer.core.result import Result
 from vision_infer.engine.candidates import Candidate, candidates
 from vision_infer.engine.choices import Choice, remember
+from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.quick import QuickStart
 from vision_infer.pipeline import upgrade as upgrades
 from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.pipeline.upgrade import EngineUpgrade, Runner, Upgrade, trial_command
 
 if find_spec("openvino") is not None:
@@ -227,22 +232,26 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
     assert told == ["main: goes on with openvino-cpu-fp32: tried"]
 
 
-SLOW = """
-import time
-
-def until_it_is_better(result):
-    if result.engine == "onnxruntime-cpu-fp32":
-        time.sleep(0.02)
-    return result
-"""
-
-
 @needs_both
 def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
     tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "slow_rows.py").write_text(SLOW)
+    swapped = threading.Event()
+    swap = Supervisor.swap_engine
+
+    def noted(self: Supervisor, name: str, engine: Engine, timeout_s: float = LONG_S) -> Engine | None:
+        old = swap(self, name, engine, timeout_s)
+        swapped.set()
+        return old
+
+    def hold(result: Result) -> Result:
+        if result.frame == 20:  # it is far from its end until then
+            wait_for(swapped)
+        return result
+
+    monkeypatch.setattr(Supervisor, "swap_engine", noted)
+    monkeypatch.setitem(sys.modules, "held_rows", SimpleNamespace(hold=hold))
     graph, folder = tiny_graph(tmp_path / "model.onnx", card), tmp_path / "engines"
     possible = candidates(graph)
     best = next(one for one in possible if one.engine == "openvino-cpu-fp32")
@@ -255,7 +264,7 @@ def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
         model=str(graph),
         engine_dir=folder,
         device="cpu",
-        hook="slow_rows:until_it_is_better",
+        hook="held_rows:hold",
         out=("rows.jsonl",),
     )
     summary = run(settings, threading.Event())
