@@ -143,12 +143,17 @@ def test_how_a_stream_gives_way_and_comes_back(
         expect(page.get_by_role("status").filter(has_text="1 gives way")).to_be_visible()
         one.shot("giving-way")
         assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
+        page.set_viewport_size(NARROW)
+        page.emulate_media(color_scheme="dark")
+        assert one.overflow() <= 0
+        one.shot("giving-way-narrow")
         page.get_by_role("link", name="Open front").click()
         expect(page.locator(".head")).to_contain_text("gives way: cheaper model")
         said = page.get_by_role("status").filter(has_text="The machine is too small")
         expect(said).to_contain_text("a cheaper model infers, two (degrade_model). Measured then: ")
         expect(page.locator(".events")).to_contain_text("gives way: smaller picture, before: fewer results")
-        one.shot("giving-way-stream")
+        assert one.overflow() <= 0
+        one.shot("giving-way-stream", full=True)
         seconds["one"] = 0.0
         expect(page.locator(".events")).to_contain_text("has what it wants again, before: fewer results")
         expect(said).to_have_count(0)

@@ -16,15 +16,11 @@ export class Events {
     this.clips = false; // whether the stream makes any
     this.items = []; // { at, id, clip, element, … }, the newest first
     this.dialog = null;
-    this.asked = false; // for what happened before
+    this.asks = 2; // for what happened before: once more, since some happens before this page listens
     this.closed = false;
     this.list = h("ol.events", { "aria-label": "Events" });
     this.none = h("p.quiet", null, "Nothing yet.");
     this.element = h("div", null, this.none, this.list);
-    this.#read({}).then(
-      (changes) => changes.forEach((one) => this.change(one)),
-      () => {},
-    );
     this.#poll();
   }
 
@@ -58,9 +54,10 @@ export class Events {
   async #poll() {
     const open = this.items.filter((one) => one.id && !SETTLED.has(one.clip?.state));
     try {
-      if (!this.asked) {
+      if (this.asks) {
+        for (const change of await this.#read({})) this.change(change);
         for (const event of await this.#read({ type: "scene" })) this.#scene(event.at, event);
-        this.asked = true;
+        this.asks -= 1;
       } else if (this.clips && open.length && !document.hidden) {
         const told = new Map((await this.#read({ type: "scene", from: open.at(-1).at })).map((one) => [one.id, one.clip]));
         for (const item of open) this.#clip(item, told.get(item.id) ?? { state: "none" });

@@ -4,6 +4,7 @@ import { distance, freeName, inward, mistakeIn, moved, shapesOf, withShapes } fr
 import { field, h, say, svg } from "/page/views/dom.js";
 
 const CLOSE_PX = 14; // this near to the first corner, a click closes the zone
+const [TEXT_PX, HANDLE_PX] = [15, 8];
 const STEP = 0.01;
 const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
@@ -30,6 +31,7 @@ export class ShapeEditor {
       if (event.key === "Enter" && this.drawing?.kind === "zone" && event.target.tagName !== "BUTTON") this.#close();
     };
     this.element.addEventListener("keydown", this.onKey);
+    new ResizeObserver(() => this.#draw()).observe(this.element); // text and handles keep their size on the screen
     this.list = h("div.shapes");
     this.help = h("p.help", { role: "status" });
     this.wrong = h("p.wrong", { role: "alert" });
@@ -160,7 +162,11 @@ export class ShapeEditor {
   }
 
   #draw() {
+    const { clientWidth: across, clientHeight: down } = this.element; // 0 until it is laid out
     const unit = this.size.width / 100;
+    const px = across ? Math.max(this.size.width / across, this.size.height / down) : unit / 8; // of the screen
+    this.element.style.setProperty("--px", `${px}px`);
+    this.element.style.setProperty("--text", `${TEXT_PX * px}px`);
     const at = ([x, y]) => [x * this.size.width, y * this.size.height];
     const told = (points) => points.map((point) => at(point).join(",")).join(" ");
     const parts = [];
@@ -174,23 +180,23 @@ export class ShapeEditor {
       if (kind === "line") {
         const { middle, direction } = inward(points, this.size);
         const end = middle.map((value, axis) => value + direction[axis] * unit * 4);
-        parts.push(svg("line.inward", { x1: middle[0], y1: middle[1], x2: end[0], y2: end[1] }), svg("text.shape-name", { x: end[0], y: end[1] }, "in"));
+        parts.push(svg("line.inward", { x1: middle[0], y1: middle[1], x2: end[0], y2: end[1] }), svg("text.shape-name", { x: end[0] + 4 * px, y: end[1] + TEXT_PX * px }, "in"));
       }
       const [x, y] = at(points[0]);
-      parts.push(svg("text.shape-name", { x: x + unit, y: y - unit }, name));
+      parts.push(svg("text.shape-name", { x: x + HANDLE_PX * px, y: Math.max(TEXT_PX * px, y - HANDLE_PX * px) }, name));
     });
     const chosen = this.shapes[this.chosen];
     chosen?.points.forEach((point, corner) => {
       const [cx, cy] = at(point);
       const label = chosen.kind === "zone" ? `${chosen.name}, corner ${corner + 1}` : `${chosen.name}, ${corner ? "end" : "beginning"}`;
-      const handle = svg("circle.handle", { cx, cy, r: unit * 1.1, tabindex: 0, role: "button", "aria-label": label, onkeydown: (event) => this.#key(event, corner) });
+      const handle = svg("circle.handle", { cx, cy, r: HANDLE_PX * px, tabindex: 0, role: "button", "aria-label": label, onkeydown: (event) => this.#key(event, corner) });
       Object.assign(handle.dataset, { shape: this.chosen, corner });
       parts.push(handle);
     });
     if (this.drawing) {
       const points = this.pointer && this.drawing.points.length ? [...this.drawing.points, this.pointer] : this.drawing.points;
       parts.push(svg("polyline.shape.new", { points: told(points) }));
-      for (const [cx, cy] of this.drawing.points.map(at)) parts.push(svg("circle.handle", { cx, cy, r: unit * 0.9 }));
+      for (const [cx, cy] of this.drawing.points.map(at)) parts.push(svg("circle.handle", { cx, cy, r: HANDLE_PX * 0.8 * px }));
     }
     this.element.replaceChildren(...parts);
   }
