@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -88,6 +90,10 @@ class Workers:
         self.ending = True
         self.let_go()
         self.dispatch.close()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until each worker has come to its end."""
         for thread in self._threads:
             thread.join(LONG_S)
         assert not any(thread.is_alive() for thread in self._threads), "a worker waits for ever"
@@ -105,9 +111,9 @@ class Workers:
 
 
 @contextmanager
-def workers(count: int, *lanes: LaneSettings, in_flight: int | None = None) -> Iterator[Workers]:
+def workers(count: int, *lanes: LaneSettings, batcher: type[Batcher[Frame]] = Batcher) -> Iterator[Workers]:
     """Workers that rest, and a stream in each lane, of its name; at the end each worker has to come to its end."""
-    dispatch = Dispatch(Batcher(in_flight or count), SYSTEM_CLOCK)
+    dispatch = Dispatch(batcher(count), SYSTEM_CLOCK)
     for one in lanes:
         dispatch.add_lane(one, EchoEngine(one.in_flight, one.batch_sizes))
         dispatch.join(one.name, one.name, PLACES, 1.0)
@@ -158,6 +164,36 @@ def test_frames_that_make_one_batch_call_one_worker() -> None:
         assert len(four.dispatch._idle) == 2
 
 
+class OneByOne(Batcher[Frame]):
+    """Leaves places of its batches empty, as where a stream would get ahead of another lane's."""
+
+    def _fill(self, lane: Any, stream: str, others_ns: float) -> Batch[Frame]:
+        del others_ns
+        return super()._fill(lane, stream, -math.inf)
+
+
+def test_who_leaves_frames_behind_calls_the_next() -> None:
+    with workers(3, settings_of(in_flight=3, sizes=(1, 8)), batcher=OneByOne) as three:
+        three.dispatch.offer_all("main", "main", [(number, frame("main", number)) for number in range(4)])  # one batch, it seems
+        three.hold(3)
+
+
+def test_who_swaps_an_engine_waits_for_its_last_batch_and_no_longer() -> None:
+    with workers(2, settings_of()) as two:
+        offer(two, 0)
+        two.hold(1)
+        swapped: list[bool] = []
+        swap = threading.Thread(
+            target=lambda: swapped.append(two.dispatch.swap_engine(settings_of(), EchoEngine(2), 10 * LONG_S)), daemon=True
+        )
+        swap.start()
+        until(lambda: bool(two.dispatch._freed._waiters))  # type: ignore[attr-defined]
+        assert not swapped
+        two.let_go()
+        swap.join(LONG_S)
+        assert swapped == [True]
+
+
 def test_nobody_is_called_where_there_is_no_room() -> None:
     with workers(3, settings_of(in_flight=1)) as three:
         offer(three, 0)
@@ -193,6 +229,7 @@ def test_the_end_comes_once_all_that_waits_is_taken() -> None:
         for _ in range(3):
             until(lambda: len(two.held) == 1)
             two.let_go()
+        two.join()  # the one that rested, too
     assert [sequence for _, sequence in two.taken] == [0, 1, 2]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
@@ -106,6 +108,53 @@ def test_the_stream_that_has_waited_longest_breaks_a_tie() -> None:
         order += [entry.stream for entry in batch.entries]
         batcher.done(batch, 0)
     assert order == ["b", "c", "a"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.5, 1.0, 1.0, 3.0]), st.integers(0, 6), st.integers(0, 2)), min_size=1, max_size=6),
+    st.sampled_from([1, 3, 8]),
+)
+def test_each_place_of_a_batch_goes_to_the_stream_that_is_next_then(streams: list[tuple[float, int, int]], most: int) -> None:
+    batcher = one_lane((1, most) if most > 1 else (1,), in_flight=100)
+    left = {f"s{number}": frames for number, (_, frames, _) in enumerate(streams)}
+    for name, (weight, frames, arrived_ns) in zip(left, streams, strict=True):
+        batcher.join(name, "lane", BoundedQueue(8), weight)
+        for number in range(frames):
+            batcher.offer(name, "lane", frame(number, arrived_ns))
+    weights = {name: weight for name, (weight, _, _) in zip(left, streams, strict=True)}
+    since = {name: arrived_ns for name, (_, _, arrived_ns) in zip(left, streams, strict=True)}
+    charged = dict.fromkeys(left, 0.0)
+    expected: list[str] = []
+    for _ in range(sum(left.values())):
+        name = min((charged[name], since[name], name) for name, frames in left.items() if frames)[2]
+        expected.append(name)
+        charged[name] += 1 / weights[name]
+        left[name] -= 1
+    found: list[str] = []
+    while batcher.due:
+        found += [stream for stream, _ in taken(batcher.take(10))]
+    assert found == expected
+    assert batcher.take(10) is None
+
+
+def test_what_is_due_is_what_waits_in_batches_as_far_as_there_is_room() -> None:
+    batcher: Batcher[int] = Batcher(3)
+    batcher.add_lane(LaneSettings("large", (1, 4), 2))
+    batcher.add_lane(LaneSettings("small", (1,), 2))
+    for lane in ("large", "small"):
+        batcher.join(lane, lane, BoundedQueue(20))
+    assert batcher.due == 0
+    for number, due in enumerate([1, 1, 1, 1, 2, 2, 2, 2, 2]):  # two batches of the lane at a time, whatever waits
+        batcher.offer("large", "large", frame(number))
+        assert batcher.due == due
+    for number, due in enumerate([3, 3]):
+        batcher.offer("small", "small", frame(number))
+        assert batcher.due == due
+    batches = [batcher.take(0) for _ in range(3)]
+    assert all(batches)
+    assert batcher.waiting
+    assert batcher.due == 0
+    assert batcher.take(0) is None
 
 
 def test_a_lane_whose_places_are_used_up_leaves_the_device_to_the_others() -> None:
