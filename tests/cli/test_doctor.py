@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vision_infer.cli import checks, doctor
-from vision_infer.cli.main import app
+from vision_infer.cli.app import app
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
 from vision_infer.core.geometry import Size

@@ -196,3 +196,20 @@ def test_a_picture_of_twenty_thousand_by_twenty_thousand_is_refused_from_its_hea
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
     (tmp_path / "huge.png").write_bytes(data + bytes(5000))
     one_line(in_process("run", "huge.png"), 1, "huge.png", "20000x20000", "--max-pixels")
+
+
+INTERRUPTED = """
+import sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "vision_infer.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+from vision_infer.cli.main import main
+main()
+"""
+
+
+def test_ctrl_c_while_it_starts_shows_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")

@@ -17,7 +17,7 @@ from vision_infer.capacity.bench import BenchRequest
 from vision_infer.capacity.history import add_to_history
 from vision_infer.capacity.report import BenchReport, Machine
 from vision_infer.capacity.this_machine import this_machine as look
-from vision_infer.cli.main import app
+from vision_infer.cli.app import app
 from vision_infer.core.errors import UsageError, VisionInferError
 
 

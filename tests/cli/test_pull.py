@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests import raw_networks as raw
 from tests.cli.conftest import Command
 from tests.model.bad_server import BadServer, Reply
-from vision_infer.cli.main import app
+from vision_infer.cli.app import app
 from vision_infer.core.errors import ModelError
 
 CARD = """

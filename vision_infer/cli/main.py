@@ -1,4 +1,4 @@
-"""The command ``vision-infer``: its parts, and the one place where an error becomes a line and an exit status."""
+"""The command ``vision-infer``: the one place where an error becomes a line and an exit status."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import os
 import sys
 from typing import NoReturn
 
-import typer
-
-from vision_infer import __version__
-from vision_infer.cli import bench, diff, doctor, engine, model, plan, run, schema, serve, why
 from vision_infer.core.errors import VisionInferError
 
 INTERNAL_ERROR = 70
@@ -18,43 +14,20 @@ INTERNAL_ERROR = 70
 READER_GONE = 141
 """exit status when standard output has no reader any more (as if killed by SIGPIPE): nothing to complain about"""
 
-app = typer.Typer(
-    name="vision-infer",
-    help="Real-time video inference: video in, detections out, every frame with its latency account.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command(name="run")(run.run_command)
-app.command(name="serve")(serve.serve_command)
-app.command(name="diff")(diff.diff_command)
-app.command(name="why")(why.why_command)
-app.command(name="bench")(bench.bench_command)
-app.command(name="plan")(plan.plan_command)
-app.command(name="doctor")(doctor.doctor_command)
-app.add_typer(model.app, name="model")
-app.add_typer(engine.app, name="engine")
-app.add_typer(schema.app, name="schema")
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"vision-infer {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-) -> None:
-    pass
-
 
 def main() -> NoReturn:
     """Run the command and leave with its exit status (``docs/cli.md`` lists them)."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # also while the parts are still imported
+        leave(130)
+
+
+def _run() -> NoReturn:
+    import typer
+
+    from vision_infer.cli.app import app
+
     debug = "--debug" in sys.argv[1:]
     # `vision-infer run --debug` is what people type: it is taken anywhere on the line.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -72,8 +45,6 @@ def main() -> NoReturn:
     except BrokenPipeError:
         leave(READER_GONE)
     except typer.Abort:
-        leave(130)
-    except KeyboardInterrupt:
         leave(130)
     except Exception as error:
         if debug:

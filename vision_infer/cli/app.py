@@ -1,0 +1,42 @@
+"""The parts of the command ``vision-infer``."""
+
+from __future__ import annotations
+
+import typer
+
+from vision_infer import __version__
+from vision_infer.cli import bench, diff, doctor, engine, model, plan, run, schema, serve, why
+
+app = typer.Typer(
+    name="vision-infer",
+    help="Real-time video inference: video in, detections out, every frame with its latency account.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(name="run")(run.run_command)
+app.command(name="serve")(serve.serve_command)
+app.command(name="diff")(diff.diff_command)
+app.command(name="why")(why.why_command)
+app.command(name="bench")(bench.bench_command)
+app.command(name="plan")(plan.plan_command)
+app.command(name="doctor")(doctor.doctor_command)
+app.add_typer(model.app, name="model")
+app.add_typer(engine.app, name="engine")
+app.add_typer(schema.app, name="schema")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vision-infer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
