@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -114,6 +118,36 @@ def test_it_matters_nothing_where_the_candidates_are(places: range) -> None:
     outputs[0][:] = outputs[1][:] = 0  # the engine goes on to the next batch
     assert boxes[0].tolist() == [40, 0, 45, 10]
     assert scores.all()
+
+
+def test_a_usual_picture_is_selected_in_one_turn() -> None:
+    # What lets go of Python's lock in between has each picture change threads, which costs more than the selection.
+    outputs = batch_of([(10.0 * at, 10.0, 10.0 * at + 8, 20.0, 0.9 - 0.1 * at, at % 2) for at in range(8)])
+    place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GREY), Selector(0.35, 0.6)
+    turns = 0
+    done = threading.Event()
+
+    def take_turns() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            time.sleep(0)  # lets go of the lock, and waits for it
+
+    other = threading.Thread(target=take_turns, daemon=True)
+    interval = sys.getswitchinterval()
+    try:
+        other.start()
+        sys.setswitchinterval(100)  # nobody has to let go for being long at it
+        time.sleep(0.001)
+        before = turns
+        for _ in range(2000):
+            select(outputs, [place], selector)
+        after = turns
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        other.join()
+    assert after - before < 20  # of 2,000; what else runs in this process may let go for itself
 
 
 def test_only_boxes_of_a_class_suppress_each_other() -> None:
