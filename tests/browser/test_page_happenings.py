@@ -143,7 +143,7 @@ def test_how_a_stream_gives_way_and_comes_back(
         expect(page.get_by_role("status").filter(has_text="1 gives way")).to_be_visible()
         one.shot("giving-way")
         assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
-        page.set_viewport_size(NARROW)
+        page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
         page.emulate_media(color_scheme="dark")
         assert one.overflow() <= 0
         one.shot("giving-way-narrow")
