@@ -120,10 +120,11 @@ def test_it_matters_nothing_where_the_candidates_are(places: range) -> None:
     assert scores.all()
 
 
-def test_a_usual_picture_is_selected_in_one_turn() -> None:
+@pytest.mark.parametrize("classes", [None, frozenset({1})])
+def test_a_usual_picture_is_selected_in_one_turn(classes: frozenset[int] | None) -> None:
     # What lets go of Python's lock in between has each picture change threads, which costs more than the selection.
     outputs = batch_of([(10.0 * at, 10.0, 10.0 * at + 8, 20.0, 0.9 - 0.1 * at, at % 2) for at in range(8)])
-    place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GREY), Selector(0.35, 0.6)
+    place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GREY), Selector(0.35, 0.6, classes)
     turns = 0
     done = threading.Event()
 

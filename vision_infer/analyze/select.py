@@ -96,10 +96,9 @@ class Selector:
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
         if self.per_class and len(index):
             index = index[scores[index] >= least_scores(class_ids[index], self.per_class, self.confidence)]
-        where = _where(index)
-        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[where]):
-            return self._few(boxes[where].tolist(), scores[where].tolist(), class_ids[where].tolist())
-        return self._many(boxes[where], scores[where], class_ids[where])
+        if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[index]):
+            return self._few(_rows(boxes, index), scores[index].tolist(), class_ids[index].tolist())
+        return self._many(boxes[index], scores[index], class_ids[index])
 
     def _crowded(self, class_ids: NDArray[np.int32]) -> bool:
         """Whether the loop would take long: its cost grows with the square of a class's candidates, not of all."""
@@ -169,16 +168,17 @@ def least_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], c
     return np.array([per_class.get(class_id, confidence) for class_id in class_ids.tolist()], np.float32)
 
 
-def _where(index: NDArray[np.intp]) -> NDArray[np.intp] | slice:
-    """What picks the candidates with these numbers, which rise.
+def _rows(boxes: NDArray[np.float32], index: NDArray[np.intp]) -> list[list[float]]:
+    """The boxes with these numbers, which rise.
 
-    Networks give the best candidates first, so that those that pass lie side by side as a rule, and a slice picks them. To gather
-    rows costs more, above all since NumPy lets go of Python's lock for it: another thread goes on in the middle of a picture.
+    NumPy lets go of Python's lock to gather rows: another thread goes on in the middle of a picture, which costs more than all
+    of this. A slice is taken without, and as networks give the best candidates first, it holds hardly more.
     """
-    count = len(index)
-    if count and index[-1] - index[0] == count - 1:
-        return slice(int(index[0]), int(index[0]) + count)
-    return index
+    if not len(index):
+        return []
+    first: int = index.item(0)
+    rows: list[list[float]] = boxes[first : index.item(-1) + 1].tolist()
+    return rows if len(rows) == len(index) else [rows[at - first] for at in index.tolist()]
 
 
 def _arrays(chosen: Chosen) -> Selected:
