@@ -60,7 +60,7 @@ def list_command(
             passport = next((one for one in known if _is_of(one, candidate)), None)
             chosen = choice is not None and choice.candidate == candidate
             plain = None if passport is None else _plain(passport)
-            why_not = notes(passport, failures.reason(candidate))
+            why_not = notes(passport, failures.reason(candidate), allowed)
             rows.append(
                 {"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain, "notes": why_not}
             )

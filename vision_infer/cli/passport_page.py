@@ -8,14 +8,22 @@ if TYPE_CHECKING:
     from vision_infer.engine.passport import Passport
 
 
-def notes(passport: Passport | None, failure: str) -> list[str]:
-    """What keeps an engine from being taken here, beside its figures."""
+def notes(passport: Passport | None, failure: str, budget: float) -> list[str]:
+    """What keeps an engine from being taken here, beside its figures.
+
+    Args:
+        passport: that counts for it, if there is one.
+        failure: why an earlier trial left it out; empty: none did.
+        budget: of accuracy, points.
+    """
     from vision_infer.engine.candidates import this_device
 
     found = []
     if passport is not None and not passport.holds_for(passport.sources.graph, this_device()):
         kind = passport.engine.rpartition("-")[2]
         found.append(f"its accuracy has to be measured again: this processor's instructions for {kind} are others")
+    if passport is not None and (why := passport.shortfall(budget)):
+        found.append(f"not taken: {why}")
     if failure:
         found.append(f"left out by a trial: {failure} (engine choose --again tries it again)")
     return found
