@@ -324,3 +324,19 @@ def test_virtual_time_is_engine_time_by_weight() -> None:
     assert shares.virtual_ns("b") == 15, "a stream never goes back"
     shares.leave("a")
     shares.correct("a", 30, 40)
+
+
+def test_a_lane_whose_engine_is_not_there_is_passed_over_until_it_is() -> None:
+    batcher: Batcher[int] = Batcher(2)
+    batcher.add_lane(LaneSettings("later", (1, 2), 2, max_wait_ns=100, ready=False))
+    batcher.add_lane(LaneSettings("lane", (1, 2), 2))
+    for stream, lane in (("a", "later"), ("b", "lane")):
+        batcher.join(stream, lane, BoundedQueue(4))
+    batcher.offer("a", "later", frame(0, 0))
+    assert batcher.take(1000) is None
+    assert batcher.wake_at_ns() is None, "nothing but its engine changes that"
+    batcher.offer("b", "lane", frame(1, 0))
+    other = batcher.take(1000)
+    assert taken(other) == [("b", 1)]
+    batcher.change_lane(LaneSettings("later", (1, 2), 2, max_wait_ns=100))
+    assert taken(batcher.take(1000)) == [("a", 0)]
