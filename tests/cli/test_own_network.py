@@ -51,6 +51,8 @@ def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monk
     assert shown.count("onnxruntime-cpu-int8 of mine") == 1
     assert ": proven" in shown
     assert "auto takes onnxruntime-cpu-" in listed or "auto takes openvino-cpu-" in listed
+    named = in_process("run", pictures / "000.jpg", "--model", "mine", "--engine", "onnxruntime-cpu-int8", "--json")
+    assert json.loads(named.stdout)["engine"] == "onnxruntime-cpu-int8", named.stderr
     rows, _ = rows_of(in_process, pictures / "001.jpg", tmp_path)
     assert rows[0]["model"] == "mine"
     assert rows[0]["classes"]

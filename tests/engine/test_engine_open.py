@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import FailingNetwork, HostDevice, MeanNetwork
+from tests.precision.tiny import noise_frames, write_tiny
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine import open as module
 from vision_infer.engine.accelerator import DeviceMemoryError
 from vision_infer.engine.device_engine import DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.open import RUNTIMES, EngineRequest, open_engine
+from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.ranges import collect_activations, find_ranges
 
 ort = pytest.importorskip("onnxruntime")
 needs_no_gpu = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="auto would choose the GPU")
@@ -69,6 +73,23 @@ def test_a_full_name_has_to_be_the_engines_own(graph: Path) -> None:
         open_engine(graph, EngineRequest("onnxruntime-cpu-int8"))
     assert "onnxruntime-cpu-fp32" in caught.value.message
     assert "onnxruntime-cpu-fp32" in caught.value.hint
+
+
+def test_a_full_name_takes_the_graph_beside_the_model(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path)
+    model = simplify(onnx.load(path), "tiny")
+    pixels = noise_frames(20)
+    ranges = find_ranges(collect_activations(model, calibrated_tensors(model), pixels, "tiny"), "minmax")
+    onnx.save(quantize(model, ranges, Int8Recipe("tensorrt"), "tiny"), path.with_name("model.int8-tensorrt.onnx"))
+    with pytest.raises(EngineError, match="'vision-infer model quantize' makes a graph in int8"):
+        open_engine(path, EngineRequest("onnxruntime-cpu-int8"))
+    onnx.save(quantize(model, ranges, Int8Recipe("cpu"), "tiny"), path.with_name("model.int8.onnx"))
+    with open_engine(path, EngineRequest("onnxruntime-cpu-int8", workers=1)) as engine:
+        assert engine.name == "onnxruntime-cpu-int8"
+    with open_engine(path, EngineRequest("onnxruntime-cpu-fp32", workers=1)) as engine:
+        assert engine.name == "onnxruntime-cpu-fp32"
+    with pytest.raises(EngineError, match="'vision-infer model quantize' makes a graph in fp16"):
+        open_engine(path, EngineRequest("onnxruntime-cpu-fp16"))
 
 
 def test_a_device_that_is_none(graph: Path) -> None:

@@ -71,7 +71,10 @@ def quantize_command(
         reports.append(report.to_dict())
         if not json_output:
             _print(report)
-            typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}")
+            fastest = max(report.proofs, key=lambda proof: proof.times_faster.times.median)
+            # What was accepted in spite of its loss is taken where it is named, and by 'auto' never.
+            named = f" --engine {fastest.engine}" if report.accepted and name is None else ""
+            typer.echo(f"wrote {report.path}; run it with: vision-infer run VIDEO --model {name or model}{named}")
     if json_output:
         typer.echo(json.dumps({"graphs": reports}, indent=2))
 

@@ -70,6 +70,7 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     if runtime == "onnxruntime" and find_spec("onnxruntime") is None:
         raise missing_runtime()
     kind, index = _choose_device(runtime, device)
+    path = _named_graph(path, request.engine, runtime)
     try:
         return _open(path, request, runtime, (kind, index), compute, say or _silent)
     except (EngineError, ModelError) as error:
@@ -105,10 +106,25 @@ def _open(
         engine = _open_onnxruntime(path, settings, _cache(request, say) if kind == "cpu" else None, say)
     if request.engine not in ("auto", runtime) and request.engine != engine.name:
         with engine:
-            raise EngineError(
-                f"the model gives the engine {engine.name}, not {request.engine}", f"use --engine {engine.name} or auto"
-            )
+            hint = f"use --engine {engine.name} or auto"
+            precision = request.engine.rpartition("-")[2]
+            if precision in ("int8", "fp16"):
+                hint += f"; 'vision-infer model quantize' makes a graph in {precision}"
+            raise EngineError(f"the model gives the engine {engine.name}, not {request.engine}", hint)
     return engine
+
+
+def _named_graph(path: Path, name: str, runtime: str) -> Path:
+    """The graph that a full name means: the model's own, or the one beside it in that precision, as ``model.int8.onnx``."""
+    precision = name.rpartition("-")[2]
+    if runtime not in ("onnxruntime", "openvino") or precision not in ("int8", "fp16"):
+        return path
+    from vision_infer.engine.candidates import variants
+
+    if read_graph_facts(path).precision == precision:
+        return path
+    beside = [graph for graph in variants(path) if "tensorrt" not in graph.name]  # that form is none for these
+    return next((graph for graph in beside if read_graph_facts(graph).precision == precision), path)
 
 
 def left_open(request: EngineRequest) -> bool:
