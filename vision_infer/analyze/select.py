@@ -187,6 +187,8 @@ def _arrays(chosen: Chosen) -> Selected:
 
 
 def _in_source(chosen: Chosen, letterbox: Letterbox, label_names: tuple[str, ...] | None) -> Detections:
+    if not len(chosen[1]):
+        return Detections.empty(label_names)
     boxes = letterbox.to_source_clipped(chosen[0])
     scores, class_ids = np.array(chosen[1], np.float32), np.array(chosen[2], np.int32)
     there = boxes[:, 2:] > boxes[:, :2]
