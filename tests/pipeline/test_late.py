@@ -28,6 +28,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.quick import QuickStart
 from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.pipeline import offline
 from vision_infer.pipeline import upgrade as upgrades
 from vision_infer.pipeline.lane import Lane
 from vision_infer.pipeline.late import LateEngine
@@ -256,6 +257,27 @@ def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: 
         run(settings, threading.Event())
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert len(rows) <= 20  # what was done before is whole
+
+
+def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = upgrades.open_quickly
+
+    def slow(path: Path, request: EngineRequest, say: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+        if path.name == "model.onnx":
+            assert wanted.wait(LONG_S)
+        return plain(path, request, say)
+
+    def interrupt(*_: object) -> bool:
+        threading.Timer(0.05, wanted.set).start()
+        raise KeyboardInterrupt
+
+    wanted = threading.Event()
+    monkeypatch.setattr(upgrades, "open_quickly", slow)
+    monkeypatch.setattr(offline, "_wait", interrupt)
+    sources = tuple(str(media.excerpt(0, 100, *size)) for size in ((64, 32), (64, 64)))
+    settings = run_settings(sources=sources, model="tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32")
+    with pytest.raises(KeyboardInterrupt):
+        run(settings, threading.Event())
 
 
 def test_sizes_that_a_file_tells_at_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from vision_infer.core.errors import VisionInferError
+from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.engine.cache import Say
 from vision_infer.engine.candidates import Candidate
 from vision_infer.engine.choices import Choice
@@ -263,6 +263,10 @@ class LaneOpening:
             late = [self._late_engine(supervisor, upgrade, *one) for one in self._late]
             try:
                 yield
+            except BaseException:  # what still waits for an engine comes back, for nobody asks for one any more
+                for lane in (lane for lane, _, _ in self._late if isinstance(lane.engine, UnopenedEngine)):
+                    supervisor.give_up(lane.name, EngineError(f"{lane.name}: the run is over"))
+                raise
             finally:
                 for engine in late:
                     engine.join()
