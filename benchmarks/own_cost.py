@@ -128,7 +128,9 @@ def main() -> None:
     args = parser.parse_args()
     cases = {
         "1 stream, batch 1": (1, 2, 1),
+        "1 stream, batch 8": (1, 2, 8),
         "4 streams, batch 1": (4, 2, 1),
+        "4 streams, batch 8": (4, 2, 8),
         "16 streams, batch 8": (16, 2, 8),
         "64 streams, batch 8": (64, 2, 8),
     }

@@ -285,6 +285,7 @@ def test_no_value_is_asked_of_the_device(family: str, graph: Callable[[str], Pat
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # of what torch itself imports when it compiles
 def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoPicture]) -> None:
     with open_engine(bundled, EngineRequest("torch")) as engine:
         expected = infer(engine, pictures[:1])
