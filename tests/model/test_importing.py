@@ -45,7 +45,8 @@ def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, mode
     assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
     assert heard == [
         "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each, "
-        "boxes straight from convolutions"
+        "boxes straight from convolutions",
+        "raw.onnx: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them",
     ]
     card = read_card_file(models / "mine" / "model.yaml")
     assert card == read_card(onnx.load(graph), "x")
