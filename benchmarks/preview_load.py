@@ -50,14 +50,10 @@ Rows = tuple[list[Check], list[dict[str, Any]]]
 
 
 class Viewers:
-    """A process of viewers; a context manager. They are connected when it begins.
-
-    Viewers sit at other machines: theirs is the lowest priority, so that what they need to decrypt is not the service's cost.
-    """
+    """A process of viewers; a context manager. They are connected when it begins."""
 
     def __init__(self, service: LiveService, streams: list[str], count: int) -> None:
-        program = [sys.executable, "-m", "benchmarks.preview_viewers", service.url, *streams, "--count", str(count)]
-        command = ["nice", "-n", "19", *program]
+        command = [sys.executable, "-m", "benchmarks.preview_viewers", service.url, *streams, "--count", str(count)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Viewers:
