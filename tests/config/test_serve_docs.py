@@ -39,7 +39,7 @@ def test_the_examples_of_other_pages_load(page: str, number: int, tmp_path: Path
         (tmp_path / secret).write_text("a-long-secret")
     path = tmp_path / "cameras.yaml"
     path.write_text(blocks[number].replace("/run/secrets", str(tmp_path)))
-    load_settings(path, [], {}, {})
+    assert load_settings(path, [], {}, {}).model_fields_set
 
 
 def test_the_variables_are_settings(tmp_path: Path) -> None:

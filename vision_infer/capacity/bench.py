@@ -231,7 +231,7 @@ def guess_streams(
 
 def _watched(request: BenchRequest) -> ClipSpec:
     asked = request.settings
-    return ClipSpec(asked.codec, Size(asked.width, asked.height), round(asked.source_fps))
+    return ClipSpec(asked.codec, asked.size, round(asked.source_fps))
 
 
 def _specs(request: BenchRequest) -> list[ClipSpec]:

@@ -84,7 +84,7 @@ def load_of(report: BenchReport) -> Load:
     """What running streams adds: the median of the runs that kept the processor about as busy as the busiest one did."""
     if not report.pipeline:
         return Load(STREAM_MS, REST_MS, 1.0, 1.0, 0.0, True)
-    busiest = _busiest(_quiet(report.pipeline, report.machine.cores))
+    busiest = _median_of_busy(_quiet(report.pipeline, report.machine.cores))
     asked = report.settings
     size = (asked.width, asked.height)
     decoding = _decode_row(report.decode, asked.codec, *size)
@@ -192,7 +192,7 @@ def _quiet(rows: Sequence[PipelineRow], cores: int) -> Sequence[PipelineRow]:
     return [row for row in rows if row.other_cores <= OTHERS_DISTURB * cores] or rows
 
 
-def _busiest(rows: Sequence[PipelineRow]) -> PipelineRow:
+def _median_of_busy(rows: Sequence[PipelineRow]) -> PipelineRow:
     """The run with the most to do, with the medians of all those that had about as much: a single one is a few seconds long."""
     most = max(rows, key=lambda row: row.cpu_cores)
     busy = [row for row in rows if row.cpu_cores >= ABOUT_AS_BUSY * most.cpu_cores]
