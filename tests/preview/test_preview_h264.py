@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import pytest
+from aiortc.codecs.h264 import h264_depayload
 
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
@@ -111,14 +112,20 @@ def test_avcc_extradata_is_understood() -> None:
 
 
 def test_payloads_put_together_give_the_picture_again() -> None:
-    from aiortc.codecs.h264 import h264_depayload
-
     packet = encoded(1280, 720, {"x264-params": "bitrate=20000:vbv-maxrate=20000:vbv-bufsize=20000"})[1][0]
     units = list(h264.units(packet))
     big = [*units[:-1], units[-1] + bytes(range(1, 256)) * 40]  # larger than a packet may be
     payloads = h264.payloads(big)
     assert max(map(len, payloads)) <= 1300
     assert list(h264.units(b"".join(map(h264_depayload, payloads)))) == big
+
+
+@pytest.mark.parametrize("length", [1300, 1301, 1299 + 1298, 1 + 3 * 1298, 2 + 3 * 1298])
+def test_a_large_unit_fills_each_packet_but_its_last(length: int) -> None:
+    unit = bytes([0x65]) + bytes(range(1, 256)) * (length // 255 + 1)
+    payloads = h264.payloads([unit[:length]])
+    assert {len(payload) for payload in payloads[:-1]} <= {1300}
+    assert b"".join(map(h264_depayload, payloads)) == b"\0\0\0\1" + unit[:length]
 
 
 @pytest.mark.parametrize(

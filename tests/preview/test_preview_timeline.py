@@ -11,7 +11,7 @@ MS = 1_000_000
 
 
 def picture(pts_ns: int, key: bool = False) -> MediaPicture:
-    return MediaPicture((b"x",), pts_ns, None, key, "pts", 1)
+    return MediaPicture(((b"x",),), pts_ns, None, key, "pts", 1)
 
 
 def after(later: int, earlier: int) -> bool:

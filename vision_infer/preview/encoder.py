@@ -18,6 +18,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.preview import h264
+from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.feed import Feed
 from vision_infer.preview.media import By, MediaPicture
 from vision_infer.preview.relay import Relay
@@ -156,7 +157,7 @@ class EncodedFeed(Feed):
             self._picture_id = (self._picture_id + 1) % _PICTURE_IDS
         if payloads:
             total = sum(map(len, payloads))
-            self.accept(MediaPicture(payloads, coded.pts_ns, coded.captured_ns, coded.key, coded.by, total))
+            self.accept(MediaPicture(bursts(payloads), coded.pts_ns, coded.captured_ns, coded.key, coded.by, total))
 
 
 class _Coder:

@@ -11,6 +11,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.preview import h264
+from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.media import By, MediaPicture
 from vision_infer.preview.relay import GROUP_MOST_BYTES, GROUP_MOST_PACKETS, Opened, Relay
 
@@ -261,7 +262,7 @@ class PassthroughFeed(Feed):
             pts, by = packet.captured_ns, "captured"
             if pts is None:
                 pts = self._clock.monotonic_ns()
-        return MediaPicture(payloads, pts, packet.captured_ns, packet.key, by, sum(map(len, payloads)))
+        return MediaPicture(bursts(payloads), pts, packet.captured_ns, packet.key, by, sum(map(len, payloads)))
 
     def _end(self, reason: str) -> None:
         if not self._over:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aiortc.codecs.h264 import H264Encoder
+from aiortc.codecs.h264 import PACKET_MAX, H264Encoder
 
 from vision_infer.core.geometry import Size
 
 SPS, PPS = 7, 8
+_FU_A = 28
 _ACCESS_UNIT_DELIMITER, _FILLER = 9, 12
 _START = re.compile(rb"\x00\x00\x01")
 _AVCC_VERSION = 1
@@ -89,10 +90,30 @@ def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
 def payloads(picture: Sequence[bytes]) -> tuple[bytes, ...]:
     """The RTP payloads of a picture, in packetization mode 1.
 
+    The parts of a large unit are full but for the last, since packets of one length can be sent together; aiortc makes them of
+    about one length, which is two lengths.
+
     Args:
         picture: its NAL units.
     """
-    return tuple(H264Encoder._packetize(iter(picture)))
+    found: list[bytes] = []
+    small: list[bytes] = []
+    for unit in picture:
+        if len(unit) <= PACKET_MAX:
+            small.append(unit)
+            continue
+        found += H264Encoder._packetize(iter(small))
+        small.clear()
+        found += _fragments(unit)
+    return (*found, *H264Encoder._packetize(iter(small)))
+
+
+def _fragments(unit: bytes) -> Iterator[bytes]:
+    """A unit that is too large for a packet (RFC 6184, 5.8)."""
+    indicator, kind, room = unit[0] & 0xE0 | _FU_A, unit[0] & 31, PACKET_MAX - 2
+    for at in range(1, len(unit), room):
+        first, last = at == 1, at + room >= len(unit)
+        yield bytes((indicator, kind | first << 7 | last << 6)) + unit[at : at + room]
 
 
 class _Bits:

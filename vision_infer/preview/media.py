@@ -17,7 +17,8 @@ _LONGEST_GAP_NS = 10_000_000_000
 class MediaPicture:
     """One picture for all viewers: the payloads are the same for each."""
 
-    payloads: tuple[bytes, ...]
+    bursts: tuple[tuple[bytes, ...], ...]
+    """the RTP payloads, by those that are sent together"""
     pts_ns: int
     """presentation time as result rows have it; where there is none, when the picture was taken"""
     captured_ns: int | None

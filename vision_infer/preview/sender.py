@@ -12,7 +12,7 @@ import asyncio
 import secrets
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
 
 from vision_infer.core.clock import Clock
+from vision_infer.preview.datagrams import BURST, Datagrams
 from vision_infer.preview.media import CLOCK_RATE, By, MediaPicture, Timeline
 
 QUEUE_MOST = 60
@@ -31,8 +32,6 @@ KEY_INTERVAL_NS = 1_000_000_000
 ANCHOR_INTERVAL_NS = 1_000_000_000
 HISTORY = 1024
 """packets that can be sent again, a power of 2"""
-_BURST = 32
-"""packets that are sent in one go; more at once overflow a receiver's socket"""
 _BURST_PAUSE_S = 0.002
 _SOCKET_MOST_BYTES = 512 * 1024
 """what waits in the socket's own queue before we wait too"""
@@ -98,6 +97,7 @@ class Viewer:
         self._anchored_ns = 0
         self._pushed_ns = 0
         self._history: list[tuple[int, bytes] | None] = [None] * HISTORY
+        self._datagrams: Datagrams | None = None
         self._sequence = secrets.randbelow(_FIRST_SEQUENCE)
         self._again_sequence = secrets.randbelow(_FIRST_SEQUENCE)
         self.heard_ns = self._now()
@@ -218,33 +218,55 @@ class Viewer:
             pass
         finally:
             self.sending = False
+            if self._datagrams is not None:
+                self._datagrams.close()
             sender._RTCRtpSender__rtp_exited.set()
 
     async def _send(self, picture: MediaPicture, time: int, payload_type: int) -> None:
         sender: Any = self._sender
-        transport = sender.transport
-        last = len(picture.payloads) - 1
-        for number, payload in enumerate(picture.payloads):
-            sequence = self._sequence = (self._sequence + 1) & 0xFFFF
-            kind = payload_type | (_MARKER if number == last else 0)
-            packet = _HEADER.pack(_EXTENDED, kind, sequence, time, sender._ssrc) + self._extension + payload
-            self._history[sequence % HISTORY] = (sequence, packet)
-            await transport._send_rtp(packet)
-            if (number + 1) % _BURST == 0:
+        total = paused = 0
+        for burst in picture.bursts:
+            total += len(burst)
+            self._send_burst(burst, time, payload_type, last=burst is picture.bursts[-1])
+            if total - paused >= BURST:
+                paused = total
                 await asyncio.sleep(_BURST_PAUSE_S)
-        while self._unsent() > _SOCKET_MOST_BYTES:
+        while self._way().waiting > _SOCKET_MOST_BYTES:
             await asyncio.sleep(_SOCKET_PAUSE_S)
-        self.packets += last + 1
+        self.packets += total
         sender._RTCRtpSender__ntp_timestamp = rtc_clock.current_ntp_time()
         sender._RTCRtpSender__rtp_timestamp = time
-        sender._RTCRtpSender__packet_count += last + 1
+        sender._RTCRtpSender__packet_count += total
         sender._RTCRtpSender__octet_count += picture.size
 
-    def _unsent(self) -> int:
-        """Bytes that the system has not taken yet."""
+    def _send_burst(self, burst: Sequence[bytes], time: int, payload_type: int, last: bool) -> None:
+        sender: Any = self._sender
+        way, protect, ssrc = self._way(), sender.transport._tx_srtp.protect, sender._ssrc
+        packets: list[bytes] = []
+        for number, payload in enumerate(burst, 1):
+            sequence = self._sequence = (self._sequence + 1) & 0xFFFF
+            kind = payload_type | _MARKER if last and number == len(burst) else payload_type
+            packet = _HEADER.pack(_EXTENDED, kind, sequence, time, ssrc) + self._extension + payload
+            self._history[sequence % HISTORY] = (sequence, packet)
+            packets.append(protect(packet))
+        way.send(packets)
+
+    def _way(self) -> Datagrams:
+        """Past the coroutines of aiortc and aioice, which take as long as the cipher: where ICE says that packets go now.
+
+        Raises:
+            ConnectionError: there is no connection any more.
+        """
         pair = self.ice._connection._nominated.get(1)
-        size = None if pair is None else getattr(pair.protocol.transport, "get_write_buffer_size", None)
-        return 0 if size is None else int(size())
+        sender: Any = self._sender
+        if sender.transport.state != "connected" or pair is None:
+            raise ConnectionError("the viewer is not connected")
+        way, here = self._datagrams, pair.protocol.transport
+        if way is None or way.transport is not here or way.address != pair.remote_addr:
+            if way is not None:
+                way.close()
+            way = self._datagrams = Datagrams(here, pair.remote_addr)
+        return way
 
     async def _send_again(self, sequence: int) -> None:
         """A packet was lost on its way (RFC 4588)."""

@@ -1,0 +1,130 @@
+"""Packets of a picture on their way to a viewer, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vision_infer.preview.datagrams import BURST, Datagrams, bursts
+
+SENT = [bytes([number]) * 1200 for number in range(12)] + [b"short"]
+
+
+class Unable(socket.socket):
+    """Of a system, or an interface, that cannot take several packets at once."""
+
+    code = errno.EIO
+    asked = 0
+
+    def sendmsg(self, *given: Any) -> int:
+        """No."""
+        self.asked += 1
+        raise OSError(self.code, "no")
+
+
+@asynccontextmanager
+async def way(room: int = 1 << 20) -> AsyncIterator[tuple[Datagrams, socket.socket]]:
+    """Where packets go, and where they come out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as came:
+        came.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+        came.bind(("127.0.0.1", 0))
+        came.settimeout(10)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+        datagrams = Datagrams(transport, came.getsockname())
+        try:
+            yield datagrams, came
+        finally:
+            datagrams.close()
+            transport.close()
+
+
+def received(came: socket.socket, count: int) -> list[bytes]:
+    return [came.recv(2000) for _ in range(count)]
+
+
+def test_a_burst_arrives_as_the_packets_that_it_is_made_of() -> None:
+    async def run() -> None:
+        async with way() as (datagrams, came):
+            datagrams.send(SENT)
+            assert received(came, len(SENT)) == SENT
+            datagrams.send(SENT[:1])
+            assert received(came, 1) == SENT[:1]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL, errno.EAGAIN, errno.ENETUNREACH])
+def test_what_the_system_does_not_take_at_once_goes_one_by_one(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    async def run() -> None:
+        async with way() as (datagrams, came):
+            own = Unable(socket.AF_INET, socket.SOCK_DGRAM)
+            own.code = code
+            datagrams.close()
+            monkeypatch.setattr(datagrams, "_socket", own)
+            datagrams.send(SENT)
+            datagrams.send(SENT)
+            assert received(came, 2 * len(SENT)) == 2 * SENT
+            lasting = code in (errno.EIO, errno.EINVAL)
+            assert (own.asked, datagrams.at_once) == ((1, False) if lasting else (2, True))
+
+    asyncio.run(run())
+
+
+def test_a_closed_way_sends_one_by_one_and_leaves_the_transport_open() -> None:
+    async def run() -> None:
+        async with way() as (datagrams, came):
+            datagrams.close()
+            datagrams.close()
+            assert not datagrams.at_once
+            datagrams.send(SENT)
+            assert received(came, len(SENT)) == SENT
+
+    asyncio.run(run())
+
+
+def test_a_relayed_way_has_no_socket_and_gets_each_packet() -> None:
+    class Relayed:
+        def __init__(self) -> None:
+            self.sent: list[tuple[bytes, tuple[str, int]]] = []
+
+        def sendto(self, packet: bytes, address: tuple[str, int]) -> None:
+            self.sent.append((packet, address))
+
+    relayed = Relayed()
+    datagrams = Datagrams(relayed, ("192.0.2.1", 9))
+    datagrams.send(SENT)
+    assert [packet for packet, _ in relayed.sent] == SENT
+    assert (datagrams.waiting, datagrams.at_once) == (0, False)
+
+
+def test_what_waits_in_the_transport_is_not_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with way() as (datagrams, _):
+            sent: list[bytes] = []
+            monkeypatch.setattr(datagrams, "_queued", lambda: 1)
+            monkeypatch.setattr(datagrams, "transport", type("Full", (), {"sendto": lambda _, packet, __: sent.append(packet)})())
+            datagrams.send(SENT)
+            assert sent == SENT
+            assert datagrams.at_once
+
+    asyncio.run(run())
+
+
+@given(st.lists(st.sampled_from([20, 700, 1299, 1300]), max_size=120))
+def test_bursts_are_the_payloads_in_order_of_one_length_but_for_a_shorter_last(lengths: list[int]) -> None:
+    payloads = [bytes([number % 256]) * length for number, length in enumerate(lengths)]
+    found = bursts(payloads)
+    assert [payload for burst in found for payload in burst] == payloads
+    for burst in found:
+        assert 0 < len(burst) <= BURST
+        assert len({len(payload) for payload in burst[:-1]} | {len(burst[0])}) == 1
+        assert len(burst[-1]) <= len(burst[0])
