@@ -132,7 +132,9 @@ def main() -> None:
         "4 streams, batch 1": (4, 2, 1),
         "4 streams, batch 8": (4, 2, 8),
         "16 streams, batch 8": (16, 2, 8),
+        "16 streams, batch 1": (16, 2, 1),
         "64 streams, batch 8": (64, 2, 8),
+        "64 streams, batch 1": (64, 2, 1),
     }
     seen: dict[str, list[float]] = {name: [] for name in ("plain loop", *cases)}
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.hand_clock import HandClock
 from tests.pipeline.fakes import LONG_S
 from tests.sink.results import frame, result_of
 from vision_infer.pipeline.channel import Channel, ResultChannel, Window
@@ -101,7 +102,7 @@ def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
 
 def test_a_window_that_comes_back_whole() -> None:
     window = Window(8)
-    window.shrink(3, 3)
+    window.bound(3, 3, whole=True)
     for _ in range(3):
         assert window.try_acquire()
     took: list[bool] = []
@@ -120,7 +121,7 @@ def test_a_window_that_comes_back_whole() -> None:
 
 def test_a_window_that_shrinks_and_one_that_is_closed() -> None:
     window = Window(8)
-    window.shrink(2)
+    window.bound(2, 2)
     assert [window.try_acquire() for _ in range(3)] == [True, True, False]
     answers: list[bool] = []
     thread = threading.Thread(target=lambda: answers.append(window.acquire()), daemon=True)
@@ -130,6 +131,47 @@ def test_a_window_that_shrinks_and_one_that_is_closed() -> None:
     assert answers == [False]
     window.release()
     assert window.acquire() is False
+
+
+class Passing:
+    """A window whose credits come back as soon as somebody has waited for them for a time."""
+
+    def __init__(self, window: Window, clock: HandClock) -> None:
+        self.window, self.clock = window, clock
+
+    def wait(self, took_ms: float) -> int:
+        """Take what there is, wait for more, and give all back; returns how many there were."""
+        taken = 0
+        while self.window.try_acquire():
+            taken += 1
+        self.clock.move(took_ms / 1000)
+        waiting = threading.Thread(target=self.window.acquire, daemon=True)
+        waiting.start()
+        while waiting.is_alive() and not self.window._waiting:
+            waiting.join(0.001)
+        for _ in range(taken):
+            self.window.release()
+        waiting.join(LONG_S)
+        assert not waiting.is_alive()
+        self.window.release()
+        return taken
+
+
+def test_a_window_widens_while_frames_go_through_quickly() -> None:
+    clock = HandClock()
+    passing = Passing(Window(8, 32, clock), clock)
+    assert [passing.wait(1) for _ in range(5)] == [8, 8, 16, 32, 32]
+    assert [passing.wait(20) for _ in range(3)] == [32, 32, 32]  # neither often nor seldom
+    assert [passing.wait(50) for _ in range(3)] == [32, 8, 8]
+    assert [passing.wait(1) for _ in range(3)] == [8, 16, 32]
+
+
+def test_a_window_without_more_places_stays_as_it_is() -> None:
+    clock = HandClock()
+    passing = Passing(Window(8, clock=clock), clock)
+    assert [passing.wait(1) for _ in range(4)] == [8, 8, 8, 8]
+    passing.window.bound(4, 6)
+    assert [passing.wait(1) for _ in range(4)] == [4, 4, 6, 6]
 
 
 def test_a_channel_holds_no_more_than_its_capacity() -> None:

@@ -49,14 +49,25 @@ def test_four_4k_files_at_once_stay_within_what_was_told(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("streams", "bytes_per_pixel", "places"),
-    [(64, 1.5, 5), (64, None, 2), (16, 1.5, 21), (16, 3.0, 10), (64, 6.0, 2), (4, 1.5, 36)],
+    ("streams", "most", "bytes_per_pixel", "places", "widest"),
+    [
+        (64, 36, 1.5, 5, 5),
+        (64, 36, None, 2, 2),
+        (16, 36, 1.5, 21, 21),
+        (16, 36, 3.0, 10, 10),
+        (64, 36, 6.0, 2, 2),
+        (4, 36, 1.5, 36, 36),
+        (1, 8, 1.5, 8, 32),
+        (1, 8, 6.0, 8, 10),
+        (4, 8, 1.5, 8, 10),
+        (16, 8, 1.5, 8, 8),
+    ],
 )
 def test_what_the_format_takes_decides_how_many_are_on_their_way(
-    streams: int, bytes_per_pixel: float | None, places: int
+    streams: int, most: int, bytes_per_pixel: float | None, places: int, widest: int
 ) -> None:
     info = StreamInfo(Size(1920, 1080), None, None, None, None, "h264", False, bytes_per_pixel=bytes_per_pixel)
-    record, window = StreamRecord("a", "a.mp4", info=info), Window(36)
-    bound_memory(record, window, 36, streams)
+    record, window = StreamRecord("a", "a.mp4", info=info), Window(most)
+    bound_memory(record, window, most, streams)
     assert sum(window.try_acquire() for _ in range(100)) == places
-    assert record.picture_bytes == places * 1920 * 1080 * (bytes_per_pixel or 3)
+    assert record.picture_bytes == widest * 1920 * 1080 * (bytes_per_pixel or 3)

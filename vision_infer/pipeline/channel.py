@@ -12,33 +12,57 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.sink import Written
 
 T = TypeVar("T")
 CAPACITY = 64
+OFTEN_NS = 5_000_000
+"""who has to wait sooner than so long after the last time waits often: to change threads then costs as much as the work"""
+_SELDOM_NS = 8 * OFTEN_NS
 
 
 class Window:
     """So many credits, of which one thread takes and any gives back.
 
-    Who finds none waits until half of them are back, or as many as :meth:`shrink` says: so one awakening serves several frames.
+    Who finds none waits until half of them are back, or all, as :meth:`bound` says: so one awakening serves several frames.
     As every frame gives its credit back without needing another one to follow, they do come back.
+
+    Args:
+        size: how many there are, at least 1.
+        widest: how many there may be while frames go through so quickly that who takes them would wait often.
+        clock: says how often that is.
     """
 
-    __slots__ = ("_closed", "_free", "_gate", "_lock", "_resume_at", "_size", "_waiting")
+    __slots__ = (
+        "_clock",
+        "_closed",
+        "_free",
+        "_gate",
+        "_least",
+        "_lock",
+        "_resume_at",
+        "_size",
+        "_waited_ns",
+        "_waiting",
+        "_whole",
+        "_widest",
+    )
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, widest: int = 0, clock: Clock = SYSTEM_CLOCK) -> None:
         if size < 1:
             raise ValueError(f"a window has at least 1 place, got {size}")
-        self._size = self._free = size
-        self._resume_at = max(1, size // 2)
+        self._clock = clock
+        self._waited_ns: int | None = None
+        self._size = self._free = 0
         self._waiting = False
         self._closed = False
         self._lock = threading.Lock()
         self._gate = threading.Lock()
         self._gate.acquire()
+        self.bound(size, widest)
 
     def acquire(self) -> bool:
         """Take a credit, waiting for one; False when the window was closed."""
@@ -49,6 +73,8 @@ class Window:
                 if self._free > 0:
                     self._free -= 1
                     return True
+                if self._least < self._widest and self._adapt():
+                    continue
                 self._waiting = True
             self._gate.acquire()
 
@@ -68,17 +94,40 @@ class Window:
                 self._waiting = False
                 self._gate.release()
 
-    def shrink(self, size: int, resume_at: int | None = None) -> None:
-        """Take places away for good, before any credit is taken.
+    def bound(self, size: int, widest: int, whole: bool = False) -> None:
+        """Set how many there are, before any credit is taken.
 
         Args:
-            size: places that are left, at least 1 and no more than there were.
-            resume_at: credits that are back before who waits goes on, at most ``size``; None: half of them.
+            size: places, at least 1.
+            widest: places that there may be while frames go through quickly.
+            whole: who waits goes on when all credits are back, not half of them.
         """
         with self._lock:
-            self._free -= self._size - size
-            self._size = size
-            self._resume_at = max(1, size // 2) if resume_at is None else resume_at
+            self._least, self._widest, self._whole = size, max(size, widest), whole
+            self._resize(size)
+
+    def _adapt(self) -> bool:
+        """Somebody has to wait: give it more places where that happens often, as few as at first where it seldom does.
+
+        Returns:
+            Whether there is a credit now.
+        """
+        now, before = self._clock.monotonic_ns(), self._waited_ns
+        self._waited_ns = now
+        size = self._size
+        if before is None:
+            return False
+        if now - before < OFTEN_NS:
+            size = min(2 * size, self._widest)
+        elif now - before > _SELDOM_NS:
+            size = self._least
+        self._resize(size)
+        return self._free > 0
+
+    def _resize(self, size: int) -> None:
+        self._free += size - self._size
+        self._size = size
+        self._resume_at = size if self._whole else max(1, size // 2)
 
     def close(self) -> None:
         """Give out no more credits; who waits for one goes on without."""

@@ -14,7 +14,7 @@ from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lane_table import LaneTable
 from vision_infer.pipeline.live_worker import LiveWorker
-from vision_infer.pipeline.memory import bound_memory
+from vision_infer.pipeline.memory import WIDEST_WINDOW, bound_memory
 from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.outputs import open_sink
@@ -61,7 +61,7 @@ class Launcher:
 
     def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
         """The worker of a recorded stream, which joins when its source is open."""
-        window = Window(self.lanes.window(command.lane))
+        window = Window(self.lanes.window(command.lane), clock=self.clock)
         return StreamWorker(
             record,
             command,
@@ -112,9 +112,10 @@ class Launcher:
                 sinks.append(open_sink(output, source))
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
-        outlet = self._outlet(record, sinks, window, size)
+        widest = max(size, WIDEST_WINDOW)
+        outlet = self._outlet(record, sinks, window, widest)
         self.stage.join(record, outlet, steps, window, self._second(command))
-        self.join(command, None if source.live else size, size)
+        self.join(command, None if source.live else widest, widest)
         if failure is not None:
             self.output_failed(record, failure, False)
         self.streams.set_state(record, StreamState.RUNNING)

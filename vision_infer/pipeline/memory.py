@@ -10,6 +10,9 @@ from vision_infer.pipeline.status import StreamRecord
 PICTURE_MEMORY_BYTES = 1 << 30
 """of all open streams, as far as their windows can be made smaller for it"""
 LEAST_WINDOW = 2
+WIDEST_WINDOW = 32
+WIDE_MEMORY_BYTES = 128 << 20
+"""of all open streams, as far as their windows may be wider for it"""
 MANY_STREAMS = 8
 """with so many, the others keep the engine busy while one's window comes back whole: its decoder is woken half as often"""
 BYTES_PER_PIXEL = 3
@@ -17,7 +20,7 @@ BYTES_PER_PIXEL = 3
 
 
 def bound_memory(record: StreamRecord, window: Window, most: int, open_streams: int) -> None:
-    """Let fewer large pictures be on their way, before the first is.
+    """Let fewer large pictures be on their way, before the first is; and more small ones, where they go through quickly.
 
     Args:
         record: of the stream; it notes how much memory they may take.
@@ -31,5 +34,6 @@ def bound_memory(record: StreamRecord, window: Window, most: int, open_streams: 
     picture = math.ceil(info.size.width * info.size.height * (info.bytes_per_pixel or BYTES_PER_PIXEL))
     fit = PICTURE_MEMORY_BYTES // (open_streams * picture)
     places = max(LEAST_WINDOW, min(most, fit))
-    window.shrink(places, places if open_streams >= MANY_STREAMS else None)
-    record.picture_bytes = places * picture
+    widest = max(places, min(WIDEST_WINDOW, WIDE_MEMORY_BYTES // (open_streams * picture)))
+    window.bound(places, widest, whole=open_streams >= MANY_STREAMS)
+    record.picture_bytes = widest * picture
