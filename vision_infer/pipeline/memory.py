@@ -13,7 +13,7 @@ LEAST_WINDOW = 2
 WIDEST_WINDOW = 32
 WIDE_MEMORY_BYTES = 128 << 20
 """of all open streams, as far as their windows may be wider for it"""
-MANY_STREAMS = 8
+MANY_STREAMS = 4
 """with so many, the others keep the engine busy while one's window comes back whole: its decoder is woken half as often"""
 BYTES_PER_PIXEL = 3
 """of a decoded picture whose format is not known: 10 bits with 4:2:0 chroma, or RGB"""

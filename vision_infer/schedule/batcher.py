@@ -299,7 +299,7 @@ class Batcher(Generic[T]):
         return now_ns - min(lane.since_ns.values()) >= settings.max_wait_ns
 
     def _next_stream(self, lane: _Lane[T]) -> tuple[float, int, str]:
-        return min(self._standing(lane))
+        return self.shares.least(lane.since_ns)
 
     def _standing(self, lane: _Lane[T]) -> list[tuple[float, int, str]]:
         """Where each stream stands that waits: the least is next."""

@@ -9,7 +9,7 @@ estimated when the frame is taken and corrected when its batch is done, so that 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -68,6 +68,21 @@ class FairShares:
     def virtual_ns(self, stream: str) -> float:
         """Where the stream stands: the least goes next."""
         return self._accounts[stream].virtual_ns
+
+    def least(self, waiting_ns: Mapping[str, int]) -> tuple[float, int, str]:
+        """Who goes next of some streams, of which each waits since a time: its virtual time, since when, and its name.
+
+        It is asked for each batch and looks at all that wait: a loop without a call for each.
+        """
+        accounts = self._accounts
+        least_ns, least_since_ns, next_stream = math.inf, 0, ""
+        for stream, since_ns in waiting_ns.items():
+            virtual_ns = accounts[stream].virtual_ns
+            if virtual_ns > least_ns:
+                continue
+            if virtual_ns < least_ns or (since_ns, stream) < (least_since_ns, next_stream):
+                least_ns, least_since_ns, next_stream = virtual_ns, since_ns, stream
+        return least_ns, least_since_ns, next_stream
 
     def virtual_cost_ns(self, stream: str, engine_ns: float) -> float:
         """How far so much engine time takes the stream."""
