@@ -29,7 +29,7 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.offline import (
+from vision_infer.pipeline.run_parts import (
     engine_request,
     make_lane,
     make_second_lane,

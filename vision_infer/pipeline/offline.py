@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,38 +10,44 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from vision_infer.analyze.track import selection_confidence
-from vision_infer.config.region import RegionFile, read_region
+from vision_infer.config.region import read_region
 from vision_infer.config.run import RunSettings
-from vision_infer.core.errors import ModelError, StreamError, VisionInferError
+from vision_infer.core.errors import StreamError, VisionInferError
 from vision_infer.core.geometry import Size, best_input
-from vision_infer.engine.cache import engine_dir
-from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.unopened import UnopenedEngine
-from vision_infer.model.catalogue import model_inputs, resolve_model
+from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
-from vision_infer.pipeline.lane import Lane, make_selector, scores_by_class
-from vision_infer.pipeline.outputs import OutputOptions, OutputPlan, check_task, open_sink, plan_outputs
+from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.outputs import OutputPlan, check_task, open_sink, plan_outputs
 from vision_infer.pipeline.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
+from vision_infer.pipeline.run_parts import (
+    engine_request,
+    make_lane,
+    make_second_lane,
+    make_supervisor,
+    model_graphs,
+    output_options,
+    read_options,
+    second_request,
+    stream_command,
+)
 from vision_infer.pipeline.status import StreamRecord, StreamState, StreamStatus
 from vision_infer.pipeline.summary import RunSummary, bound_by, busy_fractions, frames_by_engine, source_summary
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.pipeline.upgrade import LaneOpening
 from vision_infer.sink.csv_rows import CsvSink
 from vision_infer.sink.jsonl import JsonlSink
-from vision_infer.sink.sink import OutputSpec, Sink
+from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import Found, NotFoundError, find_sources, size_at_once
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import ReadOptions, SourceSpec
+from vision_infer.stream.source import SourceSpec
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
 
 Progress = Callable[[Sequence[StreamStatus]], None]
 PROGRESS_INTERVAL_S = 0.2
-SECOND_BATCH = 32
-"""crops that go through a second network together"""
 
 
 def run(settings: RunSettings, stopping: threading.Event, progress: Progress | None = None) -> RunSummary:
@@ -161,111 +166,6 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
         # There was no earlier run: nothing of what is there is ours to replace.
         plan = plan_outputs(settings.out, found.specs, settings.overwrite, options)
     return _Job(found, found.specs, plan, models, then, journal, ResumePlan(), resumed=False, keep_journal=settings.resume)
-
-
-def output_options(settings: RunSettings) -> OutputOptions:
-    """The part of the settings that says more about the outputs."""
-    rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
-    return OutputOptions(settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes)
-
-
-def read_options(settings: RunSettings) -> ReadOptions:
-    """The part of the settings that says what is read of each source."""
-    return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes, settings.max_pixels)
-
-
-def engine_request(settings: RunSettings, number: int = 0) -> EngineRequest:
-    """The part of the settings that chooses an engine.
-
-    Args:
-        settings: of the run.
-        number: how many engines there are before it.
-
-    Raises:
-        UsageError: the devices are not well named.
-    """
-    folder, device = engine_dir(settings.engine_dir, os.environ), device_of(settings.device, number)
-    return EngineRequest(settings.engine, device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
-
-
-def model_graphs(settings: RunSettings) -> dict[Size, Path]:
-    """The deployment graphs of the model by input size, its own first.
-
-    Raises:
-        ModelError: there is no such model.
-    """
-    if settings.model.endswith(".onnx"):
-        return {Size(1, 1): resolve_model(settings.model, settings.model_dir)}  # its size is in the file
-    return model_inputs(settings.model, settings.model_dir)
-
-
-def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -> Lane:
-    """The lane of a run, or one of its lanes: a picture goes into the one whose input fits it.
-
-    Args:
-        engine: runs its batches.
-        settings: what counts.
-        size: of the input; None: it is the network's own.
-    """
-    least = shown_confidence(engine, settings)
-    per_class = scores_by_class(engine.card, settings.per_class)
-    if settings.track:  # a tracker finds lost objects again by their detections of low score
-        least = selection_confidence(least)
-        per_class = {number: selection_confidence(score) for number, score in per_class.items()}
-    selector = make_selector(engine.card, least, settings.iou, settings.classes, per_class)
-    name = "main" if size is None else f"main@{size.height}x{size.width}"
-    return Lane(name, engine, selector, top=settings.top, group="main")
-
-
-def second_request(settings: RunSettings, number: int = 0) -> EngineRequest:
-    """The engine of the second network: large batches, for the crops of a frame come together."""
-    request = engine_request(settings, number)
-    return replace(request, engine="auto", batch=request.batch or SECOND_BATCH)
-
-
-def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
-    """The lane where the crops of detections go.
-
-    Raises:
-        ModelError: its network is none for classification or embeddings.
-    """
-    card = engine.card
-    if card.task == "detect":
-        raise ModelError(f"--then {card.name}: is a network for 'detect'", "name one for classification or embeddings")
-    return Lane("then", engine, make_selector(card, None, None, None), top=settings.top)
-
-
-def shown_confidence(engine: Engine, settings: RunSettings) -> float:
-    """Least score of a detection that becomes a result without belonging to a track."""
-    return engine.card.confidence if settings.confidence is None else settings.confidence
-
-
-def stream_command(
-    spec: SourceSpec, lane: Lane, settings: RunSettings, region: RegionFile | None = None, outputs: tuple[OutputSpec, ...] = ()
-) -> AddStream:
-    """The command that adds a source to a run with these settings."""
-    engine = lane.engine
-    return AddStream(
-        replace(spec, decode=settings.decode),
-        lane.group,
-        outputs,
-        settings.every,
-        shown_confidence(engine, settings) if settings.track else None,
-        track_per_class=scores_by_class(engine.card, settings.per_class),
-        min_size=settings.min_size,
-        region=None if region is None else region.of(spec.name),
-        fps=settings.fps,
-        then=None if settings.then is None else "then",
-        gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat,
-    )
-
-
-def make_supervisor(lanes: Sequence[Lane], sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
-    """A supervisor for recorded sources: as many side by side as keep the machine busy."""
-    cpus = available_cpus()
-    side_by_side = min(sources, max(4, 2 * cpus), 16)
-    decode_threads = max(1, cpus // (2 * side_by_side))
-    return Supervisor(lanes, shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)
 
 
 def _import_libraries(settings: RunSettings, job: _Job) -> None:

@@ -23,7 +23,7 @@ from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lane import Lane, make_selector
 from vision_infer.pipeline.late import LateEngine
-from vision_infer.pipeline.offline import SECOND_BATCH
+from vision_infer.pipeline.run_parts import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.pipeline.upgrade import EngineUpgrade, Upgrade, open_quickly
 from vision_infer.service.backend import UnavailableError
