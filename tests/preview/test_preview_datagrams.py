@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vision_infer.preview import datagrams as datagrams_module
 from vision_infer.preview.datagrams import BURST, Datagrams, bursts
 
 SENT = [bytes([number]) * 1200 for number in range(12)] + [b"short"]
@@ -54,6 +56,7 @@ def received(came: socket.socket, count: int) -> list[bytes]:
 def test_a_burst_arrives_as_the_packets_that_it_is_made_of() -> None:
     async def run() -> None:
         async with way() as (datagrams, came):
+            assert datagrams.at_once == (sys.platform == "linux")
             datagrams.send(SENT)
             assert received(came, len(SENT)) == SENT
             datagrams.send(SENT[:1])
@@ -75,6 +78,19 @@ def test_what_the_system_does_not_take_at_once_goes_one_by_one(monkeypatch: pyte
             assert received(came, 2 * len(SENT)) == 2 * SENT
             lasting = code in (errno.EIO, errno.EINVAL)
             assert (own.asked, datagrams.at_once) == ((1, False) if lasting else (2, True))
+
+    asyncio.run(run())
+
+
+def test_a_system_that_does_not_know_segments_is_never_handed_several_packets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An older Linux takes no notice of what it does not know, and sends a burst as one datagram."""
+    monkeypatch.setattr(datagrams_module, "_UDP_SEGMENT", 9999)
+
+    async def run() -> None:
+        async with way() as (datagrams, came):
+            assert not datagrams.at_once
+            datagrams.send(SENT)
+            assert received(came, len(SENT)) == SENT
 
     asyncio.run(run())
 

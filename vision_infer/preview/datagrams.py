@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -81,11 +82,15 @@ def bursts(payloads: Sequence[bytes]) -> tuple[tuple[bytes, ...], ...]:
 
 
 def _duplicate(transport: Any) -> socket.socket | None:
-    """A socket of our own for the transport's: its own may be closed, and its number given to another, while we send."""
+    """A socket of our own for the transport's: its own may be closed, and its number given to another, while we send.
+
+    None where the system does not know segments: it would take no notice, and send all as one large datagram.
+    """
     shared = transport.get_extra_info("socket")
-    if shared is None or not hasattr(socket.socket, "sendmsg"):
+    if shared is None or sys.platform != "linux":
         return None
     with suppress(OSError):
+        shared.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
         own: socket.socket = shared.dup()
         own.setblocking(False)
         return own
