@@ -18,7 +18,7 @@ help:
 	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
 	@echo "make bench-defaults  ours as it comes against FP32 with a square input, on 16:9 video (about 12 minutes)"
-	@echo "make precision-table  what FP16, bfloat16 and INT8 lose and gain, for docs/precision.md (about 15 minutes)"
+	@echo "make precision-table  what FP16, bfloat16 and INT8 lose and gain, for docs/precision.md (about 20 minutes)"
 	@echo "make bench-preview measure the preview in the browser: latency, boxes, loss, viewers (about 8 minutes)"
 	@echo "make bench-peers measure us beside Ultralytics, Roboflow's inference and plain loops (environments are made; then about 15 minutes)"
 	@echo "make bench-live  measure the live service: age, overload, weights, many streams (about 14 minutes)"

@@ -100,23 +100,36 @@ def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
     assert [window.try_acquire() for _ in range(3)] == [True, True, False]
 
 
-def test_a_window_that_comes_back_whole() -> None:
+def waiting_for(window: Window, took: list[bool]) -> threading.Thread:
+    """Somebody who waits for a credit."""
+    thread = threading.Thread(target=lambda: took.append(window.acquire()), daemon=True)
+    thread.start()
+    while not window._waiting:
+        thread.join(0.001)
+    return thread
+
+
+def test_a_window_that_comes_back_whole_while_streams_are_many() -> None:
     window = Window(8)
-    window.bound(3, 3, whole=True)
+    many, took = [True], list[bool]()
+    window.bound(3, 3, lambda: many[0])
     for _ in range(3):
         assert window.try_acquire()
-    took: list[bool] = []
-    waiting = threading.Thread(target=lambda: took.append(window.acquire()))
-    waiting.start()
-    while not window._waiting:
-        pass
+    waiting = waiting_for(window, took)
     window.release()
     window.release()
     waiting.join(0.05)
     assert waiting.is_alive()
     window.release()
-    waiting.join(10)
+    waiting.join(LONG_S)
     assert took == [True]
+    many[0] = False  # the other streams have ended meanwhile
+    while window.try_acquire():
+        pass
+    waiting = waiting_for(window, took)
+    window.release()
+    waiting.join(LONG_S)
+    assert took == [True, True]
 
 
 def test_a_window_that_shrinks_and_one_that_is_closed() -> None:

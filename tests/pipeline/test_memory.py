@@ -68,6 +68,6 @@ def test_what_the_format_takes_decides_how_many_are_on_their_way(
 ) -> None:
     info = StreamInfo(Size(1920, 1080), None, None, None, None, "h264", False, bytes_per_pixel=bytes_per_pixel)
     record, window = StreamRecord("a", "a.mp4", info=info), Window(most)
-    bound_memory(record, window, most, streams)
+    bound_memory(record, window, most, 32, streams, lambda: 1)
     assert sum(window.try_acquire() for _ in range(100)) == places
     assert record.picture_bytes == widest * 1920 * 1080 * (bytes_per_pixel or 3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -20,14 +20,14 @@ from vision_infer.sink.sink import Written
 T = TypeVar("T")
 CAPACITY = 64
 OFTEN_NS = 5_000_000
-"""who has to wait sooner than so long after the last time waits often: to change threads then costs as much as the work"""
+"""waits that begin in less than this, one after the other, are frequent: changing threads then costs as much as the work"""
 _SELDOM_NS = 8 * OFTEN_NS
 
 
 class Window:
     """So many credits, of which one thread takes and any gives back.
 
-    Who finds none waits until half of them are back, or all, as :meth:`bound` says: so one awakening serves several frames.
+    Who finds none waits until half of them are back, or all where streams are many: so one awakening serves several frames.
     As every frame gives its credit back without needing another one to follow, they do come back.
 
     Args:
@@ -43,11 +43,11 @@ class Window:
         "_gate",
         "_least",
         "_lock",
+        "_many",
         "_resume_at",
         "_size",
         "_waited_ns",
         "_waiting",
-        "_whole",
         "_widest",
     )
 
@@ -55,8 +55,10 @@ class Window:
         if size < 1:
             raise ValueError(f"a window has at least 1 place, got {size}")
         self._clock = clock
+        self._many: Callable[[], bool] | None = None
         self._waited_ns: int | None = None
         self._size = self._free = 0
+        self._resume_at = 1
         self._waiting = False
         self._closed = False
         self._lock = threading.Lock()
@@ -76,6 +78,8 @@ class Window:
                 if self._least < self._widest and self._adapt():
                     continue
                 self._waiting = True
+                many = self._many is not None and self._many()
+                self._resume_at = self._size if many else max(1, self._size // 2)
             self._gate.acquire()
 
     def try_acquire(self) -> bool:
@@ -94,40 +98,39 @@ class Window:
                 self._waiting = False
                 self._gate.release()
 
-    def bound(self, size: int, widest: int, whole: bool = False) -> None:
+    def bound(self, size: int, widest: int, many: Callable[[], bool] | None = None) -> None:
         """Set how many there are, before any credit is taken.
 
         Args:
             size: places, at least 1.
             widest: places that there may be while frames go through quickly.
-            whole: who waits goes on when all credits are back, not half of them.
+            many: says, when somebody begins to wait, whether other streams keep the engine busy meanwhile: then it goes on when
+                all credits are back, not half of them.
         """
         with self._lock:
-            self._least, self._widest, self._whole = size, max(size, widest), whole
+            self._least, self._widest, self._many = size, max(size, widest), many
             self._resize(size)
 
     def _adapt(self) -> bool:
-        """Somebody has to wait: give it more places where that happens often, as few as at first where it seldom does.
+        """Nothing is left: give more places where waits are frequent, and as few as at first where they are rare.
 
         Returns:
-            Whether there is a credit now.
+            Whether there is a credit now; else somebody has to wait.
         """
         now, before = self._clock.monotonic_ns(), self._waited_ns
+        if before is not None:
+            if now - before < OFTEN_NS:
+                self._resize(min(2 * self._size, self._widest))
+            elif now - before > _SELDOM_NS:
+                self._resize(self._least)
+        if self._free > 0:
+            return True
         self._waited_ns = now
-        size = self._size
-        if before is None:
-            return False
-        if now - before < OFTEN_NS:
-            size = min(2 * size, self._widest)
-        elif now - before > _SELDOM_NS:
-            size = self._least
-        self._resize(size)
-        return self._free > 0
+        return False
 
     def _resize(self, size: int) -> None:
         self._free += size - self._size
         self._size = size
-        self._resume_at = size if self._whole else max(1, size // 2)
 
     def close(self) -> None:
         """Give out no more credits; who waits for one goes on without."""

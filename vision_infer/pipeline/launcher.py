@@ -103,7 +103,8 @@ class Launcher:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
         size = self.lanes.window(command.lane)
-        bound_memory(record, window, size, self.max_active)
+        widest = 0 if source.live else WIDEST_WINDOW  # a live source never waits for a place
+        bound_memory(record, window, size, widest, self.max_active, lambda: self.stage.streams)
         steps = self.steps(command)
         sinks: list[Sink] = []
         failure: VisionInferError | None = None
@@ -112,7 +113,7 @@ class Launcher:
                 sinks.append(open_sink(output, source))
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
-        widest = max(size, WIDEST_WINDOW)
+        widest = max(size, widest)
         outlet = self._outlet(record, sinks, window, widest)
         self.stage.join(record, outlet, steps, window, self._second(command))
         self.join(command, None if source.live else widest, widest)

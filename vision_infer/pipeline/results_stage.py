@@ -75,6 +75,11 @@ class ResultsStage:
         completion = Completion(record, self._clock, self.account)
         self._streams[record.name] = _Stream(record, outlet, steps, window, completion, second)
 
+    @property
+    def streams(self) -> int:
+        """How many have joined and not ended."""
+        return len(self._streams)
+
     def steps(self, name: str) -> Steps | None:
         """The steps of a stream; None where it is not there."""
         stream = self._streams.get(name)

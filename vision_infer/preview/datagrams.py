@@ -47,7 +47,10 @@ class Datagrams:
         return self._socket is not None
 
     def send(self, burst: Sequence[bytes]) -> None:
-        """Send packets whose lengths are as those of :func:`bursts`; what is wrong, the transport tells its protocol."""
+        """Send packets whose lengths are as those of :func:`bursts`: together, or one by one where that is not taken.
+
+        No error is raised: asyncio's transport tells its protocol.
+        """
         if len(burst) == 1 or self._socket is None or self.waiting or not self._send(self._socket, burst):
             for packet in burst:
                 self.transport.sendto(packet, self.address)

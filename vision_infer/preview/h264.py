@@ -90,8 +90,8 @@ def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
 def payloads(picture: Sequence[bytes]) -> tuple[bytes, ...]:
     """The RTP payloads of a picture, in packetization mode 1.
 
-    The parts of a large unit are full but for the last, since packets of one length can be sent together; aiortc makes them of
-    about one length, which is two lengths.
+    The parts of a large unit are full but for the last: packets of one length can be sent together. Those of aiortc differ by a
+    byte, which makes two bursts.
 
     Args:
         picture: its NAL units.

@@ -226,11 +226,13 @@ class Viewer:
         sender: Any = self._sender
         total = paused = 0
         for burst in picture.bursts:
-            total += len(burst)
-            self._send_burst(burst, time, payload_type, last=burst is picture.bursts[-1])
-            if total - paused >= BURST:
+            if total > paused and total - paused + len(burst) > BURST:
                 paused = total
                 await asyncio.sleep(_BURST_PAUSE_S)
+            total += len(burst)
+            self._send_burst(burst, time, payload_type, last=burst is picture.bursts[-1])
+        if total - paused == BURST:  # the next picture may follow at once
+            await asyncio.sleep(_BURST_PAUSE_S)
         while self._way().waiting > _SOCKET_MOST_BYTES:
             await asyncio.sleep(_SOCKET_PAUSE_S)
         self.packets += total

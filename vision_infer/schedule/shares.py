@@ -70,9 +70,12 @@ class FairShares:
         return self._accounts[stream].virtual_ns
 
     def least(self, waiting_ns: Mapping[str, int]) -> tuple[float, int, str]:
-        """Who goes next of some streams, of which each waits since a time: its virtual time, since when, and its name.
+        """Who goes next: its virtual time, since when it waits, and its name.
 
-        It is asked for each batch and looks at all that wait: a loop without a call for each.
+        It is asked for each batch and looks at all that wait, so nothing is called in its loop.
+
+        Args:
+            waiting_ns: the streams that wait, at least one, and since when.
         """
         accounts = self._accounts
         least_ns, least_since_ns, next_stream = math.inf, 0, ""
