@@ -66,19 +66,19 @@ def test_ten_bits_and_other_chroma_are_seen() -> None:
 
 def test_a_damaged_parameter_set_is_an_error_not_a_crash() -> None:
     sps = sps_of(encoded(640, 360, {})[1][0])
-    for length in range(len(sps)):
+    whole = h264.sps_facts(sps)
+
+    def facts(unit: bytes) -> h264.SpsFacts | None:
         try:
-            h264.sps_facts(sps[:length])
+            return h264.sps_facts(unit)
         except ValueError:
-            continue
-    for at in range(1, len(sps)):
-        for bit in range(8):
-            broken = bytearray(sps)
-            broken[at] ^= 1 << bit
-            try:
-                h264.sps_facts(bytes(broken))
-            except ValueError:
-                continue
+            return None
+
+    cut = [facts(sps[:length]) for length in range(len(sps))]
+    assert cut[:8] == [None] * 8  # all that tells the size is behind that
+    broken = [facts(sps[:at] + bytes([sps[at] ^ 1 << bit]) + sps[at + 1 :]) for at in range(len(sps)) for bit in range(8)]
+    assert None in broken
+    assert any(found is not None and found != whole for found in broken)
 
 
 def test_lengths_and_start_codes_give_the_same_units() -> None:

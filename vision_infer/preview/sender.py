@@ -98,6 +98,8 @@ class Viewer:
         self._pushed_ns = 0
         self._history: list[tuple[int, bytes] | None] = [None] * HISTORY
         self._datagrams: Datagrams | None = None
+        self._unpaused = 0
+        """packets that were sent since it waited last, for a picture or for the receiver; a group is many pictures at once"""
         self._sequence = secrets.randbelow(_FIRST_SEQUENCE)
         self._again_sequence = secrets.randbelow(_FIRST_SEQUENCE)
         self.heard_ns = self._now()
@@ -209,6 +211,7 @@ class Viewer:
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
+                    self._unpaused = 0
                     continue
                 picture, time = self._queue.popleft()
                 if self._room > QUEUE_MOST:
@@ -224,17 +227,15 @@ class Viewer:
 
     async def _send(self, picture: MediaPicture, time: int, payload_type: int) -> None:
         sender: Any = self._sender
-        total = paused = 0
         for burst in picture.bursts:
-            if total > paused and total - paused + len(burst) > BURST:
-                paused = total
+            if self._unpaused and self._unpaused + len(burst) > BURST:
+                self._unpaused = 0
                 await asyncio.sleep(_BURST_PAUSE_S)
-            total += len(burst)
+            self._unpaused += len(burst)
             self._send_burst(burst, time, payload_type, last=burst is picture.bursts[-1])
-        if total - paused == BURST:  # the next picture may follow at once
-            await asyncio.sleep(_BURST_PAUSE_S)
         while self._way().waiting > _SOCKET_MOST_BYTES:
             await asyncio.sleep(_SOCKET_PAUSE_S)
+        total = sum(map(len, picture.bursts))
         self.packets += total
         sender._RTCRtpSender__ntp_timestamp = rtc_clock.current_ntp_time()
         sender._RTCRtpSender__rtp_timestamp = time

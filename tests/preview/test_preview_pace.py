@@ -1,0 +1,67 @@
+"""A viewer gets a group of pictures in parts that its socket can hold, and a picture that comes alone at once."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.hand_clock import HandClock
+from vision_infer.preview.datagrams import BURST, bursts
+from vision_infer.preview.media import MediaPicture
+from vision_infer.preview.sender import Viewer
+
+
+def picture(number: int, packets: int) -> MediaPicture:
+    return MediaPicture(bursts([bytes(100)] * packets), number * 33_000_000, None, number == 0, "pts", 100 * packets)
+
+
+def rtp_sender(sent: list[int]) -> Any:
+    """As far as a viewer reaches into aiortc's: what goes to its transport is counted, in the part that is sent now."""
+
+    def sendto(packet: bytes, address: tuple[str, int]) -> None:
+        sent[-1] += 1
+
+    pair = SimpleNamespace(protocol=SimpleNamespace(transport=SimpleNamespace(sendto=sendto)), remote_addr=("192.0.2.1", 9))
+    ice = SimpleNamespace(_connection=SimpleNamespace(_nominated={1: pair}))
+    srtp = SimpleNamespace(protect=lambda packet: packet)
+    transport = SimpleNamespace(state="connected", transport=ice, _tx_srtp=srtp)
+    events = {f"_RTCRtpSender__rtp_{name}": asyncio.Event() for name in ("started", "exited")}
+    counts = dict.fromkeys(("_RTCRtpSender__packet_count", "_RTCRtpSender__octet_count"), 0)
+    return SimpleNamespace(transport=transport, _ssrc=1, _handle_rtcp_packet=None, **events, **counts)
+
+
+@pytest.mark.parametrize("packets", [1, 10, 17, 32, 80])
+def test_a_group_goes_in_parts_and_a_single_picture_at_once(packets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> list[int]:
+        sent = [0]
+        sleep = asyncio.sleep
+
+        async def pause(_: float) -> None:
+            sent.append(0)
+            await sleep(0)
+
+        viewer = Viewer(rtp_sender(sent), [], list, lambda _: None, HandClock())
+        group = [picture(number, packets) for number in range(20)]
+        viewer.restart(group)
+        monkeypatch.setattr("vision_infer.preview.sender.asyncio.sleep", pause)
+        running = asyncio.create_task(viewer._run(SimpleNamespace(payloadType=96)))
+        while viewer.packets < 20 * packets:
+            await sleep(0)
+        for number in range(20, 23):  # each comes when the one before was sent long ago
+            sent.append(0)
+            await sleep(0)
+            viewer.push(picture(number, packets))
+            while viewer.packets < (number + 1) * packets:
+                await sleep(0)
+        running.cancel()
+        await running
+        return sent
+
+    sent = asyncio.run(run())
+    assert sum(sent) == 23 * packets
+    assert max(sent) <= BURST
+    if packets <= BURST:
+        assert sent[-3:] == [packets] * 3
