@@ -14,8 +14,6 @@ from tests.browser.watched import watched
 from tests.cameras import ClockMount, RtspServer
 from tests.serve_process import ServeProcess
 
-LOOKS = 3
-"""another program may keep a result from coming in time for a while"""
 FRAMES = 150
 
 
@@ -28,15 +26,12 @@ def test_a_moving_box_sits_on_its_object(browser: Browser, tmp_path: Path, fps: 
     with RtspServer(ClockMount("/clock", 640, 360, 30)) as cameras:
         text = f"service: {{port: 0}}\nmodel: {model}\nstreams:\n  yard: {{url: {cameras.url('/clock')}, track: true{rate}}}\n"
         with ServeProcess(tmp_path, text) as serve, watched(browser, f"http://127.0.0.1:{serve.port}") as one:
-            for _ in range(LOOKS):
-                measured = off_its_object(one, "yard", FRAMES)
-                errors = [abs(error) for error, _ in measured if error is not None]
-                p50, p95 = np.percentile(errors, [50, 95]) / STEP_PX
-                exact = sum(exact for _, exact in measured) / len(measured)
-                print(f"{fps or 30} results/s: off by p50 {p50:.2f}, p95 {p95:.2f} frame intervals; {exact:.0%} exact")
-                if p95 <= 1:
-                    break
+            measured = off_its_object(one, "yard", FRAMES)
             one.shot(f"in-step-{fps or 30}")
             one.expect_quiet()
+    errors = [abs(error) for error, _ in measured if error is not None]
+    p50, p95 = np.percentile(errors, [50, 95]) / STEP_PX
+    exact = sum(exact for _, exact in measured) / len(measured)
+    print(f"{fps or 30} results/s: off by p50 {p50:.2f}, p95 {p95:.2f} frame intervals; {exact:.0%} had their own result")
     assert len(errors) >= 0.9 * len(measured), "there is a box nearly always"
     assert p95 <= 1
