@@ -61,7 +61,7 @@ demo: $(VENV)/demo.stamp
 CAMERA_PACKAGES := gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
 
 cameras: $(VENV)/dev.stamp
-	@missing=$$($(BIN)/python -c 'from tests.cameras import missing; print(missing())'); \
+	@missing=$$($(BIN)/python -c 'from tests.support.cameras import missing; print(missing())'); \
 	if [ -z "$$missing" ]; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(CAMERA_PACKAGES) >/dev/null; then :; \

@@ -17,13 +17,13 @@ from benchmarks.inputs import ASSETS
 from benchmarks.machine import describe_machine
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.geometry import Size
-from vision_infer.engine.engine_key import runtime_version
+from vision_infer.engine.store.engine_key import runtime_version
 from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
 from vision_infer.model.export.families import family_names, read_family
 from vision_infer.model.export.family import Family, Refused
 from vision_infer.model.importing import Proposal
-from vision_infer.precision.export_proof import prove_export
-from vision_infer.precision.import_proof import prove_import, read_pictures
+from vision_infer.precision.verification.export_check import prove_export
+from vision_infer.precision.verification.import_check import prove_import, read_pictures
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
 TABLE = re.compile(r"(<!-- export-table -->\n).*?(<!-- end -->)", re.DOTALL)

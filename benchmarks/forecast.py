@@ -33,7 +33,7 @@ from vision_infer.capacity.need import Need, Target, Video
 from vision_infer.capacity.report import BenchReport
 from vision_infer.capacity.simulate import Outcome, Streams, simulate
 from vision_infer.core.geometry import Size
-from vision_infer.stream.sample_clip import ClipSpec, sample_clip
+from vision_infer.stream.files.sample_clip import ClipSpec, sample_clip
 
 ENGINE = FP32[1]
 SIZE, SOURCE_FPS, FPS = Size(640, 360), 10, 10.0

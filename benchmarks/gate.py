@@ -30,8 +30,8 @@ from benchmarks.inputs import ASSETS, MEDIA, RESULTS, InputMissingError, clip
 from benchmarks.machine import describe_machine
 from vision_infer.analyze.track import box_overlap
 from vision_infer.config.run import run_settings
-from vision_infer.pipeline.gating import Gate
-from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.runs.offline import run
+from vision_infer.pipeline.workers.gating import Gate
 from vision_infer.stream.picture import VideoPicture
 
 SCORE = 0.5

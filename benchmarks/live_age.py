@@ -21,7 +21,7 @@ from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad
 from benchmarks.verdict import Check, conclude, quantile
-from tests.cameras import ClockMount, RtspServer
+from tests.support.cameras import ClockMount, RtspServer
 
 P50_MS, P95_MS = 10.0, 20.0
 """by which the service may be behind the plain loop"""

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 
 from benchmarks.inputs import RESULTS, ROOT
-from tests.cameras import Encoded, ReplayMount, missing
+from tests.support.cameras import Encoded, ReplayMount, missing
 from vision_infer.core.geometry import Size
 from vision_infer.model.clock_network import build_clock_network
 

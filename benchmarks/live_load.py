@@ -24,7 +24,7 @@ from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad, cpu_s
 from benchmarks.verdict import Check, conclude, quantile, slope
-from tests.cameras import RtspServer
+from tests.support.cameras import RtspServer
 
 CAMERAS = 4
 SLOPE_MS_PER_S = 1.0

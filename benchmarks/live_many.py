@@ -19,7 +19,7 @@ from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad, rss_bytes, threads
 from benchmarks.verdict import Check, conclude
-from tests.cameras import RtspServer
+from tests.support.cameras import RtspServer
 
 MANY, FEW = 64, 4
 CAMERAS = 16

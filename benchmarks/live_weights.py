@@ -18,7 +18,7 @@ from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad
 from benchmarks.verdict import Check, conclude
-from tests.cameras import RtspServer
+from tests.support.cameras import RtspServer
 
 WEIGHT = 2.0
 PART = 0.1

@@ -30,11 +30,11 @@ from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.picture import Slot
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
-from vision_infer.engine.null import NullEngine
+from vision_infer.engine.runtimes.null import NullEngine
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.sink.jsonl import JsonlSink
+from vision_infer.sink.files.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 

@@ -25,20 +25,20 @@ import onnx
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus, cpu_facts
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.engine_key import runtime_version
 from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.store.engine_key import runtime_version
 from vision_infer.model.catalogue import resolve_model
 from vision_infer.model.importing import import_model
 from vision_infer.precision.accuracy import read_annotations
-from vision_infer.precision.agreement import TYPICAL_MAP, Judge, published_map
-from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
-from vision_infer.precision.int8 import FORMS, Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.labelled import LabelledJudge
-from vision_infer.precision.proof import open_reference
-from vision_infer.precision.ranges import collect_activations, find_ranges
-from vision_infer.precision.search import Search
+from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
+from vision_infer.precision.quantization.int8 import FORMS, Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
+from vision_infer.precision.quantization.search import Search
+from vision_infer.precision.verification.agreement import TYPICAL_MAP, Judge, published_map
+from vision_infer.precision.verification.proof import open_reference
 
 BUDGET = 1.0
 SEARCH_S = 300.0

@@ -17,7 +17,7 @@ from benchmarks import preview_browser, preview_load
 from benchmarks.machine import describe_machine
 from benchmarks.preview_load import Length, Rows
 from benchmarks.verdict import Check, conclude
-from tests.cameras import missing
+from tests.support.cameras import missing
 
 
 class Row(NamedTuple):

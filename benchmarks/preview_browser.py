@@ -22,8 +22,8 @@ from benchmarks.verdict import Check, quantile
 from tests.browser.in_step import STEP_PX, off_its_object
 from tests.browser.square_network import write_square_network
 from tests.browser.watched import opened_browser, watched
-from tests.cameras import ClockMount, RtspServer
-from tests.lossy_relay import LossyRelay, Outage, without_candidates
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.lossy_relay import LossyRelay, Outage, without_candidates
 from vision_infer.core.time_code import (
     COLUMNS,
     HEIGHT_UNITS,

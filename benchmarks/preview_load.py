@@ -18,7 +18,7 @@ from benchmarks.live_reader import Reader
 from benchmarks.live_service import LiveService
 from benchmarks.processes import ForeignLoad, cpu_s, open_files, rss_bytes, threads
 from benchmarks.verdict import Check, quantile, slope
-from tests.cameras import Encoded, ReplayMount, RtspServer
+from tests.support.cameras import Encoded, ReplayMount, RtspServer
 
 COUNTS = (1, 5, 20)
 MOST_OF_A_CORE = 0.05

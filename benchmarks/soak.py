@@ -26,7 +26,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad, open_files, rss_bytes, threads
 from benchmarks.soak_faults import FAULTS, Rig
 from benchmarks.verdict import Check, conclude, quantile
-from tests.cameras import missing
+from tests.support.cameras import missing
 
 STREAMS = 5
 """of the file of settings"""

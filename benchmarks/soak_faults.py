@@ -12,8 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.live_service import LiveService
-from tests.cameras import ClockMount, Encoded, ReplayMount, RtspServer
-from tests.fault_proxy import FaultProxy
+from tests.support.cameras import ClockMount, Encoded, ReplayMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
 
 STREET = Encoded("bikes", 640, 360, 15, kbit_s=800, frames=60, key_interval=15)
 BEACH = Encoded("bikes", 320, 180, 10, "h265", 300, frames=40, key_interval=10)

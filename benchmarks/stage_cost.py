@@ -31,7 +31,7 @@ from vision_infer.core.trace import Trace
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.stream.picture import VideoPicture
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "write")

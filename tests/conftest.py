@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # so that `from tests.media import …` works however pytest was started
+if str(ROOT) not in sys.path:  # so that `from tests.support.media import …` works however pytest was started
     sys.path.insert(0, str(ROOT))
 
 from vision_infer.core.card import ModelCard, parse_card
@@ -48,9 +48,9 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
     os.environ["VISION_INFER_HOME"] = str(home)
     if find_spec("onnxruntime") is not None:
-        from vision_infer.engine.auto import BUDGET_POINTS
-        from vision_infer.engine.candidates import candidates
-        from vision_infer.engine.choices import Choice, remember
+        from vision_infer.engine.selection.auto import BUDGET_POINTS
+        from vision_infer.engine.selection.candidates import candidates
+        from vision_infer.engine.selection.choices import Choice, remember
 
         possible = candidates(ROOT / "models" / "nanodet-416" / "model.onnx")
         remember(home / "engines", possible, BUDGET_POINTS, Choice(possible[0], "FP32, for tests"))

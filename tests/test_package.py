@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT, bikes
+from tests.support.media import ROOT, bikes
 
 HEAVY = ("torch", "av", "cv2", "onnxruntime", "onnx", "supervision", "scipy")
 

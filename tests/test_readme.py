@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT, bikes
+from tests.support.media import ROOT, bikes
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
 PAGE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vision_infer.pipeline.api import Detector as Detector
-    from vision_infer.pipeline.api import Pipeline as Pipeline
+    from vision_infer.pipeline.runs.api import Detector as Detector
+    from vision_infer.pipeline.runs.api import Pipeline as Pipeline
 
 __version__ = "0.1.0"
 __all__ = ["Detector", "Pipeline", "__version__"]
@@ -15,7 +15,7 @@ __all__ = ["Detector", "Pipeline", "__version__"]
 def __getattr__(name: str) -> Any:
     # Heavy libraries are imported when first used, not by `import vision_infer`.
     if name in ("Detector", "Pipeline"):
-        from vision_infer.pipeline import api
+        from vision_infer.pipeline.runs import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'vision_infer' has no attribute {name!r}")

@@ -58,7 +58,7 @@ def run_parts(parts: Mapping[str, Part], result: Path, facts: Row) -> int:
 
 def main(result: Path) -> int:
     """All of it; the exit status."""
-    from vision_infer.engine.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import CudaDevice
 
     frames, told = pictures(read_graph_facts(graph("nanodet")).card)
     left_out: list[str] = []

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.gpu.engines import Contender
 from vision_infer.engine.engine import Engine
-from vision_infer.precision.agreement import Judge
 from vision_infer.precision.frames import FrameSet
+from vision_infer.precision.verification.agreement import Judge
 
 LEAST = {"fp32": (99.0, 0.99), "fp16": (97.0, 0.97), "int8": (80.0, 0.8)}
 """by precision: per cent of FP32's detections that have to be found again, and their mean overlap"""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_infer.core.errors import VisionInferError
-from vision_infer.engine.device_engine import batch_sizes_up_to
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.tensorrt.compile import PlanOptions
 from vision_infer.engine.tensorrt.plan_file import PlanFile, Runtime
@@ -74,7 +74,7 @@ def _compiled(graphs: Mapping[str, Path]) -> Contender:
 
 
 def _in_torch(path: Path, compiled: bool) -> Contender:
-    from vision_infer.engine.torch_engine import TorchSettings, open_torch_on_cuda, torch_runtime
+    from vision_infer.engine.runtimes.torch_engine import TorchSettings, open_torch_on_cuda, torch_runtime
 
     def opened(workers: int, graphs: bool) -> Engine:
         return open_torch_on_cuda(path, TorchSettings(workers, 1, MOST, compiled), 0, print, graphs)
@@ -96,6 +96,6 @@ def _plans(graphs: Mapping[str, Path]) -> Iterator[Callable[[Mapping[str, Path]]
 
 
 def _open_plan(plan: PlanFile, workers: int, graphs: bool) -> Engine:
-    from vision_infer.engine.tensorrt_engine import open_tensorrt
+    from vision_infer.engine.runtimes.tensorrt_engine import open_tensorrt
 
     return open_tensorrt(plan, 0, MOST, workers, print, graphs)

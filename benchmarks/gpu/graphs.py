@@ -13,10 +13,10 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
 from vision_infer.precision.frames import FrameSet
-from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
-from vision_infer.precision.ranges import collect_activations, find_ranges
+from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
+from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
 from vision_infer.stream.find import find_sources, open_source
 
 PICTURES = 40

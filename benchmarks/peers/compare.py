@@ -29,7 +29,7 @@ from benchmarks.peers import files, live
 from benchmarks.peers.environments import prepare
 from benchmarks.statistic import paired_ratio
 from benchmarks.verdict import Check, conclude
-from tests.cameras import missing
+from tests.support.cameras import missing
 
 CELLS = ("one", "two", "defaults", "yolox", "live")
 SITTINGS = 2

@@ -20,7 +20,7 @@ from benchmarks.peers.environments import HERE, REQUIREMENTS, Peers
 from benchmarks.peers.live_meter import read
 from benchmarks.processes import ForeignLoad
 from benchmarks.verdict import quantile, slope
-from tests.cameras import Encoded, ReplayMount, RtspServer
+from tests.support.cameras import Encoded, ReplayMount, RtspServer
 from vision_infer.stream.time_code import draw
 
 CAMERAS = 4

@@ -17,7 +17,7 @@ from vision_infer.core.picture import LumaPicture
 from vision_infer.core.result import Result
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Written
 from vision_infer.stream.source import SourceSpec

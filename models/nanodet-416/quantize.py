@@ -21,16 +21,16 @@ from pathlib import Path
 import onnx
 
 from vision_infer.core.errors import VisionInferError
-from vision_infer.engine.auto import BUDGET_POINTS
-from vision_infer.engine.candidates import this_device
-from vision_infer.engine.engine_key import graph_sha256, runtime_version
 from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.passport import Passport, passport_file, passports_beside, write_passport
+from vision_infer.engine.selection.auto import BUDGET_POINTS
+from vision_infer.engine.selection.candidates import this_device
+from vision_infer.engine.store.engine_key import graph_sha256, runtime_version
+from vision_infer.engine.store.passport import Passport, passport_file, passports_beside, write_passport
 from vision_infer.model.shared_weights import share_weights
 from vision_infer.precision.frames import FrameNeeds
-from vision_infer.precision.proof import measured_speed
-from vision_infer.precision.quantize import QuantizeRequest, quantize_model
+from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model
+from vision_infer.precision.verification.proof import measured_speed
 
 HERE = Path(__file__).resolve().parent
 GRAPHS = ("model.onnx", "model-256x416.onnx")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.analyze.compare import ClassAccount, account, compare
 from vision_infer.analyze.track import box_overlap
+from vision_infer.compare.detections import ClassAccount, account, compare
 from vision_infer.core.detections import Detections
 
 # Boxes on a coarse grid: many overlap, many are equal, and one has several possible partners.

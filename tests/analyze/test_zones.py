@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.analyze.walking import SIZE, VALIDATOR, line, room, standing, told, walk, watch
-from tests.media import asset
+from tests.support.media import asset
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.zones import ZoneSettings
 from vision_infer.core.detections import Detections

@@ -18,7 +18,7 @@ from benchmarks.gpu.engines import Contender
 from benchmarks.gpu.graphs import pictures, precisions
 from benchmarks.gpu.parts import PARTS, ROOT, gpu_tests
 from benchmarks.inputs import graph
-from tests.media import H264, clip
+from tests.support.media import H264, clip
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts

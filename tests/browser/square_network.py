@@ -1,4 +1,4 @@
-"""A tiny network that finds the bright square of the time-code camera (``tests/rtsp_server.py``), to a pixel of 320."""
+"""A tiny network that finds the bright square of the time-code camera (``tests/support/rtsp_server.py``), to a pixel of 320."""
 
 from __future__ import annotations
 

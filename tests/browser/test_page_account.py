@@ -18,9 +18,9 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.status import Flight, StreamEvent, StreamState, Usage
-from vision_infer.service.app import make_app
-from vision_infer.service.cost import Machine
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.server import WebServer
+from vision_infer.service.streams.cost import Machine
 from vision_infer.telemetry.flight_recorder import FlightRecorder
 
 SECOND = 1_000_000_000

@@ -12,17 +12,17 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.square_network import write_square_network
 from tests.browser.watched import NARROW, watched
-from tests.cameras import ClockMount, RtspServer
-from tests.serve_process import ServeProcess
 from tests.service.fakes import OPEN, FakeBackend
 from tests.service.site import Engines, engines
 from tests.service.test_degrading import SUB, Rig, quick, slow, stream
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.serve_process import ServeProcess
 from vision_infer.config.clips import ClipSettings
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service.app import make_app
-from vision_infer.service.event_log import ClipState, EventRecord
-from vision_infer.service.server import WebServer
+from vision_infer.service.clips.event_log import ClipState, EventRecord
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.server import WebServer
 
 __all__ = ["engines", "quick"]
 SECOND = 1_000_000_000

@@ -11,8 +11,8 @@ from playwright.sync_api import Browser
 from tests.browser.in_step import STEP_PX, off_its_object
 from tests.browser.square_network import write_square_network
 from tests.browser.watched import watched
-from tests.cameras import ClockMount, RtspServer
-from tests.serve_process import ServeProcess
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.serve_process import ServeProcess
 
 FRAMES = 150
 

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.watched import NARROW, Watched, watched
-from tests.cameras import ClockMount, RtspServer
-from tests.serve_process import ServeProcess
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.serve_process import ServeProcess
 from vision_infer.core.time_code import COLUMNS, HEIGHT_UNITS, MARGIN_UNITS, ROWS, WIDTH_UNITS, cells_of
 
 SETTINGS = "open_timeout_s: 2, stall_timeout_s: 2, reconnect: {min_s: 0.1, max_s: 0.5, refused_s: 0.5}"

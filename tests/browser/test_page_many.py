@@ -13,9 +13,9 @@ from av.video.stream import VideoStream
 from playwright.sync_api import Browser, expect
 
 from tests.browser.watched import NARROW, Watched, watched
-from tests.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer
-from tests.media import bikes, decoded, made
-from tests.serve_process import ServeProcess
+from tests.support.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer
+from tests.support.media import bikes, decoded, made
+from tests.support.serve_process import ServeProcess
 
 ALL_PLAY = """
 (count) => {

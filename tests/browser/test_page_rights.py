@@ -15,8 +15,8 @@ from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.detections import Detections
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import Flight, StreamState
-from vision_infer.service.app import make_app
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.server import WebServer
 from vision_infer.telemetry.flight_recorder import FlightRecorder
 
 SCRIPT = "<img src=x onerror=\"document.title='gone wrong'\"><script>document.title='gone wrong'</script>"

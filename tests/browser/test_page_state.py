@@ -10,8 +10,8 @@ from playwright.sync_api import Browser
 
 from tests.browser.watched import Watched, watched
 from tests.service.fakes import OPEN, FakeBackend
-from vision_infer.service.app import make_app
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.server import WebServer
 
 
 @pytest.fixture(scope="module")

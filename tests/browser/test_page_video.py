@@ -12,10 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Route
 
 from tests.browser.watched import watched
-from tests.cameras import ClockMount, RtspServer
-from tests.lossy_relay import LossyRelay, Outage, without_candidates
-from tests.media import Clip, bikes, clip
-from tests.serve_process import ServeProcess
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.lossy_relay import LossyRelay, Outage, without_candidates
+from tests.support.media import Clip, bikes, clip
+from tests.support.serve_process import ServeProcess
 
 CAMERAS = (
     ClockMount("/plain", 320, 180, 25, key_interval=250),

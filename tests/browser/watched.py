@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from playwright.sync_api import TimeoutError as WaitedInVainError
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 
 CHROMIUM = "chromium"
 ARTIFACTS = ROOT / "tests" / ".artifacts"

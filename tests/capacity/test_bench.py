@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 
 from tests.capacity.benches import MACHINE, SETTINGS, bench, run_row
-from tests.media import MEDIA, ROOT
+from tests.support.media import MEDIA, ROOT
 from vision_infer.capacity import whole
 from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
 from vision_infer.capacity.pictures import draw_bench
 from vision_infer.capacity.report import BenchReport, PipelineRow
 from vision_infer.capacity.this_machine import notes_of, this_machine
 from vision_infer.capacity.whole import Offered, run_streams, search_most
-from vision_infer.cli.bench_table import print_bench, verdict
+from vision_infer.cli.capacity.bench_table import print_bench, verdict
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.null import NullEngine
+from vision_infer.engine.runtimes.null import NullEngine
+from vision_infer.stream.files.sample_clip import SECONDS, ClipSpec, sample_clip
 from vision_infer.stream.find import open_source
-from vision_infer.stream.sample_clip import SECONDS, ClipSpec, sample_clip
 from vision_infer.stream.source import SourceSpec
 
 GRAPH = ROOT / "models" / "nanodet-416" / "model.onnx"

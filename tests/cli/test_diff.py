@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Command
 from tests.cli.test_errors import one_line
-from tests.media import bikes
+from tests.support.media import bikes
 
 
 def test_two_runs(in_process: Command, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from vision_infer.cli.app import app
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
 from vision_infer.core.geometry import Size
-from vision_infer.engine.gpus import Gpu, NoGpuError
+from vision_infer.engine.gpu.gpus import Gpu, NoGpuError
 from vision_infer.engine.trial import Trial
 from vision_infer.stream.codecs import CodecState
-from vision_infer.stream.probe import Probe
-from vision_infer.stream.probe_findings import find_in_probe
+from vision_infer.stream.discovery.probe import Probe
+from vision_infer.stream.discovery.probe_findings import find_in_probe
 from vision_infer.telemetry.machine import Disk, Grants, Memory
 
 
@@ -135,7 +135,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(0, "NVIDIA L4", "8.9", 24_000_000_000, 20_000_000_000, "580.1", False)
-    monkeypatch.setattr("vision_infer.engine.gpus.list_gpus", lambda: [gpu])
+    monkeypatch.setattr("vision_infer.engine.gpu.gpus.list_gpus", lambda: [gpu])
     found, has_gpu = checks.check_gpus()
     assert (told(found), has_gpu) == (
         [("ok", "cuda:0 NVIDIA L4: 20.0 of 24.0 GB free, compute capability 8.9, driver 580.1")],
@@ -146,7 +146,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         def fails(broken: bool = broken) -> list[Gpu]:
             raise NoGpuError("no driver", "get one", broken)
 
-        monkeypatch.setattr("vision_infer.engine.gpus.list_gpus", fails)
+        monkeypatch.setattr("vision_infer.engine.gpu.gpus.list_gpus", fails)
         monkeypatch.setattr("vision_infer.telemetry.machine.nvidia_devices", lambda on_bus=on_bus: on_bus)
         found, has_gpu = checks.check_gpus()
         assert ([one.severity for one in found], has_gpu) == ([severity], False)

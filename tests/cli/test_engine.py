@@ -11,8 +11,8 @@ import pytest
 from tests.cli.conftest import Command
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.candidates import candidates
-from vision_infer.engine.failures import Failures
+from vision_infer.engine.selection.candidates import candidates
+from vision_infer.engine.selection.failures import Failures
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.engine.tensorrt.networks import api, graph
-from vision_infer.cli.build_progress import LINE_INTERVAL_S, BuildLines
+from vision_infer.cli.engines.build_progress import LINE_INTERVAL_S, BuildLines
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
 
 WORDS = ("--runtime", "tensorrt-rtx", "--for", "sm_89")

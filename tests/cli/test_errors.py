@@ -19,7 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.cli.conftest import Command
-from tests.media import BUNDLED, ONLY_SOUND, SONG, bikes, clip
+from tests.support.media import BUNDLED, ONLY_SOUND, SONG, bikes, clip
 
 
 def one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.cli.test_errors import one_line
-from tests.media import bikes
+from tests.support.media import bikes
 
 EVERY = ("--every", "25", "--quiet")
 

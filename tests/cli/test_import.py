@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import raw_networks as raw
 from tests.cli.conftest import Command
-from tests.media import asset
+from tests.support import raw_networks as raw
+from tests.support.media import asset
 
 
 def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import jsonschema
 import yaml
 
 from tests.cli.conftest import Command
-from tests.media import ROOT, asset, bikes
+from tests.support.media import ROOT, asset, bikes
 
 
 def test_list_and_show_the_bundled_model(in_process: Command) -> None:

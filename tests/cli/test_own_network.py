@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests import media
-from tests import raw_networks as raw
 from tests.cli.conftest import Command
 from tests.precision.tiny import noise_frames
+from tests.support import media
+from tests.support import raw_networks as raw
 from vision_infer.core.geometry import Size
 from vision_infer.engine.measure import measure_speed
-from vision_infer.precision import proof
+from vision_infer.precision.verification import proof
 
 pytest.importorskip("onnxruntime")
 

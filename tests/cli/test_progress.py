@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, Rate, memory_text, totals
 from vision_infer.pipeline.status import StreamState, StreamStatus
 

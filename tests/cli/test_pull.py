@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests import raw_networks as raw
 from tests.cli.conftest import Command
 from tests.model.bad_server import BadServer, Reply
+from tests.support import raw_networks as raw
 from vision_infer.cli.app import app
 from vision_infer.core.errors import ModelError
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Command
-from tests.media import Clip, Sound, bikes, clip
-from tests.result_schema import validate_row
+from tests.support.media import Clip, Sound, bikes, clip
+from tests.support.result_schema import validate_row
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from tests.cli.conftest import Command
-from tests.result_schema import validate_row
+from tests.support.result_schema import validate_row
 
 LONG_S = 60.0
 STOP_S = 5.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve_process import ServeProcess
+from tests.support.serve_process import ServeProcess
 from vision_infer.cli.why import TOKEN, _moment, why_command
 from vision_infer.core.errors import UsageError, VisionInferError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 from vision_infer.core.errors import UsageError
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from tests.config.some_settings import SETTINGS, STREAMS
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.config.api_stream import stream_from_api
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.config.serve_file import load_settings

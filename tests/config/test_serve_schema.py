@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.config.serve_schema import config_schema
 
 SCHEMA = config_schema()

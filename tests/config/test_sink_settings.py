@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vision_infer.config.doubts import doubts_of
-from vision_infer.config.mistakes import SettingsError
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
+from vision_infer.config.validation_errors import SettingsError
+from vision_infer.config.warnings import doubts_of
 
 KEY = "whsec_" + "A" * 32
 

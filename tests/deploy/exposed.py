@@ -16,8 +16,8 @@ from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import Usage
 from vision_infer.preview.preview import Preview, PreviewCounts
 from vision_infer.service.backend import Backend
-from vision_infer.service.metrics import make_registry
-from vision_infer.sink.carrier import SinkStatus
+from vision_infer.service.operations.metrics import make_registry
+from vision_infer.sink.delivery.carrier import SinkStatus
 
 Samples = Mapping[str, Sequence[Mapping[str, str]]]
 """labels of the samples of each metric"""

@@ -14,13 +14,13 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.exposed import unknown, written
-from tests.media import ROOT
 from tests.pipeline.live_fakes import Camera, until
 from tests.service.site import Engines, Site, engines, settings, wanted
+from tests.support.media import ROOT
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError
 from vision_infer.service.backend import Backend
-from vision_infer.service.metrics import make_registry
+from vision_infer.service.operations.metrics import make_registry
 
 __all__ = ["engines"]
 DEPLOY = ROOT / "deploy"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.deploy.exposed import unknown, written
-from tests.media import ROOT
+from tests.support.media import ROOT
 
 GRAFANA = ROOT / "deploy" / "grafana"
 BOARD: dict[str, Any] = json.loads((GRAFANA / "boards" / "vision-infer.json").read_text(encoding="utf-8"))

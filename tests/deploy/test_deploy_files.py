@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
 DEPLOY = ROOT / "deploy"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
 PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 
 TARGETS = ["cpu", "gpu"]
 HOME = "/var/lib/vision-infer"

@@ -10,9 +10,9 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.candidates import Candidate, this_device
 from vision_infer.engine.graph_facts import GraphFacts
-from vision_infer.engine.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarise
+from vision_infer.engine.selection.candidates import Candidate, this_device
+from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarise
 
 ORT, OPENVINO, BF16, INT8 = "onnxruntime-cpu-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16", "onnxruntime-cpu-int8"
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.engine.cache_keys import KEY
-from vision_infer.engine.cache import EngineCache
+from vision_infer.engine.store.cache import EngineCache
 
 if __name__ == "__main__":
     cache = EngineCache(Path(sys.argv[1]))

@@ -17,8 +17,8 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Letterbox
 from vision_infer.core.picture import Surface
-from vision_infer.engine.accelerator import DeviceMemoryError
 from vision_infer.engine.contract import OutputShapes
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
 Work = Callable[[], None]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
+from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings
 
 RUNTIMES = ("onnxruntime", "openvino")
 

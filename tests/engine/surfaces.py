@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
 from vision_infer.core.picture import Surface
-from vision_infer.engine.surface_kernel import ARGUMENT_TYPES, BLOCK, KERNELS, SOURCE, arguments, coefficients, grid
+from vision_infer.engine.gpu.surface_kernel import ARGUMENT_TYPES, BLOCK, KERNELS, SOURCE, arguments, coefficients, grid
 
 HOST = """
 #include <cmath>

@@ -14,7 +14,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Engine, Loan
-from vision_infer.engine.null import CANDIDATES, NullEngine
+from vision_infer.engine.runtimes.null import CANDIDATES, NullEngine
 
 OUTPUTS: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
     "boxes": ((5, 4), np.dtype(np.float32)),

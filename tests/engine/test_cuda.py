@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.matching import Outputs, assert_same
-from tests.media import bikes, decoded
+from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine

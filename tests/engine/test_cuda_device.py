@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from tests.engine.surfaces import make_surface
-from tests.gpu import missing_gpu, needs_gpu
+from tests.support.gpu import missing_gpu, needs_gpu
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
-from vision_infer.engine.accelerator import DeviceMemoryError
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
 pytest.importorskip("cuda.bindings.runtime")
 
 from cuda.bindings import driver, runtime
 
-from vision_infer.engine import cuda
-from vision_infer.engine.cuda import CudaDevice
+from vision_infer.engine.gpu import cuda
+from vision_infer.engine.gpu.cuda import CudaDevice
 
 without_gpu = pytest.mark.skipif(not missing_gpu(), reason="there is a GPU here")
 

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import FailingNetwork, HostDevice, MeanNetwork
 from tests.engine.surfaces import make_surface
-from tests.gpu import needs_gpu
+from tests.support.gpu import needs_gpu
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.picture import Surface, SurfaceSlot
-from vision_infer.engine.accelerator import DeviceMemoryError
-from vision_infer.engine.device_buffers import host_runs
-from vision_infer.engine.device_engine import DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.engine import Loan, Ticket
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+from vision_infer.engine.gpu.device_buffers import host_runs
+from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
 
 SIZES = (1, 2, 4, 8)
 KINDS = ["host", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
@@ -50,8 +50,8 @@ class World:
             self.device = HostDevice(None if seed is None else random.Random(seed))
             self._network: Any = MeanNetwork(self.device, card)
         else:
-            from vision_infer.engine.cuda import CudaDevice
-            from vision_infer.engine.torch_engine import TorchNetwork
+            from vision_infer.engine.gpu.cuda import CudaDevice
+            from vision_infer.engine.runtimes.torch_engine import TorchNetwork
 
             self.device = CudaDevice(0)
             path = folder / "tiny.onnx"

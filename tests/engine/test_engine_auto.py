@@ -13,12 +13,12 @@ from tests.engine.candidates_of_a_graph import BF16, INT8, OPENVINO, ORT, graph,
 from tests.engine.graphs import tiny_graph
 from tests.engine.test_graph_facts import SCALE, with_nodes
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.auto import choose_by_passports, with_passports
-from vision_infer.engine.candidates import Candidate, candidates, this_device, variants
-from vision_infer.engine.choices import Choice, remember
-from vision_infer.engine.known import known_choice, try_here
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.passport import ARITHMETIC, DeviceFacts, Passport, Sources, passport_file, write_passport
+from vision_infer.engine.selection.auto import choose_by_passports, with_passports
+from vision_infer.engine.selection.candidates import Candidate, candidates, this_device, variants
+from vision_infer.engine.selection.choices import Choice, remember
+from vision_infer.engine.selection.known import known_choice, try_here
+from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts, Passport, Sources, passport_file, write_passport
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

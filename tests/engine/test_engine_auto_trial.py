@@ -15,14 +15,14 @@ from tests.engine.graphs import tiny_graph
 from tests.engine.test_engine_measure import Time, Timed
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.auto import choose_by_trial
-from vision_infer.engine.cache import EngineCache
-from vision_infer.engine.candidates import Candidate, candidates
-from vision_infer.engine.choices import Choice, recall, remember
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.known import known_choice, try_here
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.passport import MeasuredAccuracy
+from vision_infer.engine.selection.auto import choose_by_trial
+from vision_infer.engine.selection.candidates import Candidate, candidates
+from vision_infer.engine.selection.choices import Choice, recall, remember
+from vision_infer.engine.selection.known import known_choice, try_here
+from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.store.passport import MeasuredAccuracy
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

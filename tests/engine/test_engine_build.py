@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import small_disk
 from tests.engine.graphs import tiny_graph
+from tests.support.disks import small_disk
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.build import Profile, Timing, build_engine
-from vision_infer.engine.cache import EngineCache
-from vision_infer.engine.candidates import Candidate, candidates
-from vision_infer.engine.known import kept_passport
-from vision_infer.engine.passport import MeasuredAccuracy
+from vision_infer.engine.selection.candidates import Candidate, candidates
+from vision_infer.engine.selection.known import kept_passport
+from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.store.passport import MeasuredAccuracy
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

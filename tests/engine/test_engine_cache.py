@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import ordinary_user, small_disk
 from tests.engine.cache_keys import KEY, no_news
-from tests.media import ROOT
+from tests.support.disks import ordinary_user, small_disk
+from tests.support.media import ROOT
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.cache import EngineCache, engine_dir
-from vision_infer.engine.engine_key import cpu_engine_key, graph_sha256, runtime_version
+from vision_infer.engine.store.cache import EngineCache, engine_dir
+from vision_infer.engine.store.engine_key import cpu_engine_key, graph_sha256, runtime_version
 
 DAY_S = 86_400
 

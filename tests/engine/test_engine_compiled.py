@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.disks import small_disk
 from tests.engine.cache_keys import no_news
 from tests.engine.graphs import tiny_graph
 from tests.engine.runtimes import RUNTIMES
+from tests.support.disks import small_disk
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.cache import EngineCache
 from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.store.cache import EngineCache
 
 
 @pytest.fixture(params=RUNTIMES)

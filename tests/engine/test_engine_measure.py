@@ -14,7 +14,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.measure import Rounds, estimate, faster, measure_opening, measure_speed, resident_bytes
-from vision_infer.engine.null import NullEngine
+from vision_infer.engine.runtimes.null import NullEngine
 
 MS = 1_000_000
 

@@ -14,11 +14,11 @@ from tests.precision.tiny import noise_frames, write_tiny
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine import open as module
-from vision_infer.engine.accelerator import DeviceMemoryError
-from vision_infer.engine.device_engine import DeviceEngine, batch_sizes_up_to
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.open import RUNTIMES, EngineRequest, open_engine
-from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
-from vision_infer.precision.ranges import collect_activations, find_ranges
+from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
 
 ort = pytest.importorskip("onnxruntime")
 needs_no_gpu = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="auto would choose the GPU")
@@ -214,7 +214,7 @@ def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
 
 def test_onnxruntime_finds_the_context_that_decoders_want(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    cuda = pytest.importorskip("vision_infer.engine.cuda", reason="cuda-bindings is not here")
+    cuda = pytest.importorskip("vision_infer.engine.gpu.cuda", reason="cuda-bindings is not here")
 
     def noted(index: int) -> None:
         made.append(index)

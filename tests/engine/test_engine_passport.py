@@ -10,10 +10,10 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
-from tests.disks import small_disk
+from tests.support.disks import small_disk
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.passport import (
+from vision_infer.engine.store.passport import (
     DeviceFacts,
     MeasuredAccuracy,
     MeasuredSpeed,

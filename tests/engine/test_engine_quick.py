@@ -9,10 +9,10 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
-from vision_infer.engine.candidates import candidates
-from vision_infer.engine.choices import Choice, remember
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.quick import compile_engine, quick_start
+from vision_infer.engine.selection.candidates import candidates
+from vision_infer.engine.selection.choices import Choice, remember
+from vision_infer.engine.selection.quick import compile_engine, quick_start
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from tests.engine.graphs import tiny_graph
 from tests.engine.matching import Outputs, assert_same
 from tests.engine.runtimes import RUNTIMES, open_with
-from tests.media import bikes, decoded
+from tests.support.media import bikes, decoded
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import Engine, RawResults
-from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
+from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings
 from vision_infer.stream.picture import VideoPicture
 
 pytest.importorskip("onnxruntime")

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine import gpus
-from vision_infer.engine.gpus import NoGpuError, list_gpus
+from vision_infer.engine.gpu import gpus
+from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
 from vision_infer.engine.trial import try_runtime
 from vision_infer.model.catalogue import bundled_dir
 from vision_infer.stream.time_code import draw

@@ -10,12 +10,12 @@ import pytest
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.auto import choose_by_trial
-from vision_infer.engine.candidates import Candidate, candidates
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.failures import CRASHED, CRASHES, Failures
-from vision_infer.engine.known import try_here
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.selection.auto import choose_by_trial
+from vision_infer.engine.selection.candidates import Candidate, candidates
+from vision_infer.engine.selection.failures import CRASHED, CRASHES, Failures
+from vision_infer.engine.selection.known import try_here
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

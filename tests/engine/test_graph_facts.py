@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.runtimes import RUNTIMES, open_with
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.graph_facts import read_graph_facts

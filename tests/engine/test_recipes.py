@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT
+from tests.support.media import ROOT
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.candidates import Candidate
 from vision_infer.engine.graph_facts import GraphFacts
 from vision_infer.engine.recipe import Recipe, candidate_of, find_recipe, read_recipe, recipes_dir
+from vision_infer.engine.selection.candidates import Candidate
 from vision_infer.model.catalogue import resolve_model
 
 RECIPES = sorted((ROOT / "engines").glob("*.yaml"))

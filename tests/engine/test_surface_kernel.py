@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.engine.surfaces import make_surface, on_the_processor, reference, write_with
-from tests.gpu import needs_gpu
-from tests.media import bikes, decoded
+from tests.support.gpu import needs_gpu
+from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import Fit, Size, letterbox
 from vision_infer.core.picture import Surface
 from vision_infer.engine.engine import HostSlot
-from vision_infer.engine.surface_kernel import KERNELS, coefficients, compiled
+from vision_infer.engine.gpu.surface_kernel import KERNELS, coefficients, compiled
 from vision_infer.stream.picture import VideoPicture
 
 FITS: list[Fit] = ["center", "top_left", "stretch"]
@@ -115,7 +115,7 @@ def test_colours_are_those_of_the_recommendations() -> None:
 @needs_gpu
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_on_a_gpu_it_computes_what_it_has_to(kind: Any) -> None:
-    from vision_infer.engine.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import CudaDevice
 
     device = CudaDevice(0)
     stream, event = device.make_stream(), device.make_event()

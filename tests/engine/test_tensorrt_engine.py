@@ -11,15 +11,15 @@ import pytest
 
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice, MeanNetwork
-from tests.gpu import needs_gpu
+from tests.support.gpu import needs_gpu
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.accelerator import DeviceMemoryError
-from vision_infer.engine.device_engine import DeviceEngine
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.runtimes.tensorrt_engine import TensorRtNetwork, sizes_of
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.plan_file import PlanFile
-from vision_infer.engine.tensorrt_engine import TensorRtNetwork, sizes_of
 
 
 class Context:

@@ -16,15 +16,15 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice
 from tests.engine.matching import Outputs, assert_same
-from tests.gpu import needs_gpu
-from tests.media import bikes, decoded
+from tests.support.gpu import needs_gpu
+from tests.support.media import bikes, decoded
 from vision_infer.core.card import CARD_KEY, ModelCard
 from vision_infer.core.errors import EngineError, ModelError, UsageError
 from vision_infer.core.geometry import letterbox
-from vision_infer.engine.device_engine import DeviceEngine
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.open import EngineRequest, left_open, open_engine
+from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
 from vision_infer.stream.picture import VideoPicture
 
 pytest.importorskip("onnxruntime")
@@ -91,7 +91,7 @@ def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], P
 
 def test_through_the_buffers_of_a_device_it_gives_the_same(graph: Callable[[str], Path], pictures: list[VideoPicture]) -> None:
     """As on a GPU, in host memory: PyTorch reads and writes memory that is not its own."""
-    from vision_infer.engine.torch_engine import TorchNetwork
+    from vision_infer.engine.runtimes.torch_engine import TorchNetwork
 
     path = graph("nanodet")
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
@@ -119,7 +119,7 @@ def test_an_unknown_operator_is_named(tmp_path: Path, card: ModelCard) -> None:
 
 
 def test_what_a_resize_may_be_is_told(tmp_path: Path) -> None:
-    from vision_infer.engine.torch_operators import OPERATORS
+    from vision_infer.engine.runtimes.torch_operators import OPERATORS
 
     picture = torch.zeros(1, 3, 5, 5)
     inputs = [picture, None, None, torch.tensor([1, 3, 7, 7])]
@@ -140,7 +140,7 @@ def test_a_batch_that_fails_gives_its_buffer_back(tmp_path: Path, card: ModelCar
 
 
 def test_it_is_never_chosen(bundled: Path, tmp_path: Path) -> None:
-    from vision_infer.engine.candidates import candidates
+    from vision_infer.engine.selection.candidates import candidates
 
     assert left_open(EngineRequest())
     assert not [one for one in candidates(bundled) if one.engine.startswith("torch")]
@@ -212,8 +212,8 @@ CASES: list[Case] = [
 def test_each_operator_gives_what_onnx_runtime_gives(case: Case) -> None:
     import onnxruntime
 
-    from vision_infer.engine.torch_graph import _attributes
-    from vision_infer.engine.torch_operators import OPERATORS
+    from vision_infer.engine.runtimes.torch_graph import _attributes
+    from vision_infer.engine.runtimes.torch_operators import OPERATORS
 
     operator, arrays, attributes = case
     arrays = [np.asarray(array) for array in arrays]
@@ -242,7 +242,7 @@ def test_each_operator_gives_what_onnx_runtime_gives(case: Case) -> None:
 
 def test_shapes_are_known_without_the_device(tmp_path: Path, card: ModelCard) -> None:
     """What is computed of a shape stays on the host; only what is computed of pictures goes where they are."""
-    from vision_infer.engine.torch_graph import TorchGraph
+    from vision_infer.engine.runtimes.torch_graph import TorchGraph
 
     side = ("batch", 32, 32, 3)
     nodes = [
@@ -274,7 +274,7 @@ def test_shapes_are_known_without_the_device(tmp_path: Path, card: ModelCard) ->
 @pytest.mark.parametrize("family", ["nanodet", "yolox", "detr"])
 def test_no_value_is_asked_of_the_device(family: str, graph: Callable[[str], Path]) -> None:
     """A CUDA graph cannot be recorded of what waits for a value: here there are none to wait for."""
-    from vision_infer.engine.torch_graph import TorchGraph
+    from vision_infer.engine.runtimes.torch_graph import TorchGraph
 
     outputs = TorchGraph(graph(family), "meta").run(torch.empty((3, 416, 416, 3), dtype=torch.uint8, device="meta"))
     assert {name: (tuple(one.shape), one.device.type) for name, one in outputs.items()} == {

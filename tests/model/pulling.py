@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from vision_infer.core.errors import ModelError
-from vision_infer.model.checksum import parse_checksum
-from vision_infer.model.download import Downloaded, Limits, download, part_of
+from vision_infer.model.pull.checksum import parse_checksum
+from vision_infer.model.pull.download import Downloaded, Limits, download, part_of
 
 DATA = random.Random(0).randbytes(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()

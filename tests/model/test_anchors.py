@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.exported import load
+from tests.support.exported import load
 from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import Grids, fcos_points, halving_grids, retina_anchors, ssd_boxes, ssd_layouts
 

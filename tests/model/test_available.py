@@ -10,7 +10,10 @@ import pytest
 
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError
-from vision_infer.model.available import (
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.model.export.families import find_family
+from vision_infer.model.heads import head_names
+from vision_infer.model.pull.available import (
     AvailableModel,
     available_dir,
     available_names,
@@ -18,9 +21,6 @@ from vision_infer.model.available import (
     list_available,
     read_available,
 )
-from vision_infer.model.catalogue import resolve_model
-from vision_infer.model.export.families import find_family
-from vision_infer.model.heads import head_names
 
 OPEN = {"Apache-2.0", "BSD-3-Clause", "MIT"}
 FAMILIES = {"YOLOX", "NanoDet-Plus", "DEIMv2", "D-FINE", "RT-DETRv2", "RF-DETR", "torchvision"}

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests import raw_networks as raw
+from tests.support import raw_networks as raw
 from vision_infer.core.errors import ModelError
 from vision_infer.model.importing import import_model
 from vision_infer.model.network import prepare_network

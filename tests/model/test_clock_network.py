@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.media import BUNDLED, ROOT, bikes, decoded
+from tests.support.media import BUNDLED, ROOT, bikes, decoded
 from vision_infer import Detector, Pipeline
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.picture import Picture
 from vision_infer.core.time_code import COLUMNS, MODULUS, ROWS, column_edges, row_edges
-from vision_infer.engine.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
 from vision_infer.model.clock_network import CANDIDATES, build_clock_network, clock_card
 from vision_infer.model.graph import read_card
 from vision_infer.stream.picture import ArrayPicture, VideoPicture

@@ -137,7 +137,7 @@ def test_redirects_are_followed_and_bounded(pull: Pull) -> None:
 
 
 def test_https_is_never_left(pull: Pull) -> None:
-    from vision_infer.model.http_file import FetchError, _Redirects
+    from vision_infer.model.pull.http_file import FetchError, _Redirects
 
     request = SimpleNamespace(full_url="https://example.org/a")
     with pytest.raises(FetchError, match="from https:// to http://, which is refused"):

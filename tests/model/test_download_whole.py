@@ -15,9 +15,9 @@ import pytest
 from tests.model.bad_server import BadServer, Reply
 from tests.model.pulling import CUT, DATA, SHA256, Pull, no_proxy, pull
 from vision_infer.core.errors import ModelError
-from vision_infer.model import download as module
-from vision_infer.model.checksum import parse_checksum
-from vision_infer.model.download import Limits, download
+from vision_infer.model.pull import download as module
+from vision_infer.model.pull.checksum import parse_checksum
+from vision_infer.model.pull.download import Limits, download
 
 __all__ = ["no_proxy", "pull"]
 

@@ -19,7 +19,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import assert_dynamic_batch, read_card
 from vision_infer.model.heads import find_head
-from vision_infer.precision.reference_heads import DETECTORS, Raw
+from vision_infer.precision.verification.reference_heads import DETECTORS, Raw
 
 Arrays = dict[str, NDArray[Any]]
 SIZE = Size(416, 416)

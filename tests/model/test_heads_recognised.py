@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from tests import raw_networks as raw
-from tests.exported import NAMES, exported
+from tests.support import raw_networks as raw
+from tests.support.exported import NAMES, exported
 from vision_infer.core.errors import ModelError
 from vision_infer.model.heads import find_head
 from vision_infer.model.importing import import_model

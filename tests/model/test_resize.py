@@ -11,7 +11,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from tests import raw_networks as raw
+from tests.support import raw_networks as raw
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size

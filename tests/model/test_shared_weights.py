@@ -16,10 +16,10 @@ from onnx import numpy_helper
 
 from tests.precision.tiny import SIDE, noise_frames, tiny_model
 from vision_infer.engine import external_data
-from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.external_data import external_files
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.model.shared_weights import LEAST_BYTES, share_weights
 
 pytest.importorskip("onnxruntime")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from tests.bundled_scripts import bundled_script
+from tests.support.bundled_scripts import bundled_script
 from vision_infer.core.card import CARD_KEY, ModelCard, parse_card, parse_card_json
 from vision_infer.core.geometry import Size, letterbox
 

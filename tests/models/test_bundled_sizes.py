@@ -11,16 +11,16 @@ import numpy as np
 import onnx
 import pytest
 
-from tests import media
-from tests.bundled_scripts import bundled_script
-from tests.serve_process import ServeProcess
+from tests.support import media
+from tests.support.bundled_scripts import bundled_script
+from tests.support.serve_process import ServeProcess
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.external_data import external_files
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.catalogue import model_card, model_inputs
-from vision_infer.precision.agreement import Judge
 from vision_infer.precision.frames import FrameNeeds, Frames
-from vision_infer.precision.proof import open_reference
+from vision_infer.precision.verification.agreement import Judge
+from vision_infer.precision.verification.proof import open_reference
 
 pytest.importorskip("onnxruntime")
 SQUARE, WIDE = Size(416, 416), Size(416, 256)

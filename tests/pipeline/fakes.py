@@ -23,7 +23,7 @@ from vision_infer.core.trace import Trace
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import OutputSpec, Written
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo

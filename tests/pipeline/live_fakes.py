@@ -20,7 +20,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, StreamInfo

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 import vision_infer
-from tests import media
+from tests.support import media
 from vision_infer import Detector, Pipeline
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, StreamError, UsageError

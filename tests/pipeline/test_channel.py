@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import LONG_S
 from tests.sink.results import frame, result_of
+from tests.support.hand_clock import HandClock
 from vision_infer.pipeline.channel import Channel, ResultChannel, Window
 
 

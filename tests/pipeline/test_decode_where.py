@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from tests import media
 from tests.pipeline.fakes import EchoEngine, FakeSource, add, make_supervisor
 from tests.pipeline.live_fakes import Camera, Connection, Rig, lane_of, until
+from tests.support import media
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.supervisor import Supervisor

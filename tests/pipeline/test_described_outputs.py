@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests import media
 from tests.engine.graphs import colour_graph
+from tests.support import media
 from vision_infer import Detector, Pipeline
+from vision_infer.compare.runs import DiffSettings, diff
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
-from vision_infer.pipeline.diff import DiffSettings, diff
-from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.runs.offline import run
 
 FRAMES = 12
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.media import bikes
+from tests.support.media import bikes
+from vision_infer.compare.diff_images import DiffPictures, side_by_side
+from vision_infer.compare.row_index import RowIndex
+from vision_infer.compare.runs import DiffReport, DiffSettings, diff
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.pipeline.diff import DiffReport, DiffSettings, diff
-from vision_infer.pipeline.diff_pictures import DiffPictures, side_by_side
-from vision_infer.pipeline.row_index import RowIndex
 
 Found = tuple[str, float, list[float]]
 """label, score, box"""

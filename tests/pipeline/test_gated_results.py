@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.cameras import ClockMount, RtspServer
-from tests.hand_clock import HandClock
-from tests.live_service import Running, camera
-from tests.media import made
 from tests.pipeline.fakes import FakePicture, box_of
 from tests.pipeline.live_fakes import Camera, Connection, Rig
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.hand_clock import HandClock
+from tests.support.live_service import Running, camera
+from tests.support.media import made
 from vision_infer.config.region import Region
 from vision_infer.config.run import run_settings
 from vision_infer.config.zones import ZoneSettings
@@ -27,8 +27,8 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import RESULT_SCHEMA, Result
 from vision_infer.core.trace import Trace
-from vision_infer.pipeline.gating import Gate, counted_blocks
-from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.runs.offline import run
+from vision_infer.pipeline.workers.gating import Gate, counted_blocks
 
 YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0, dwell_s=4)
 FPS = 5

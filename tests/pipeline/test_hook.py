@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.media import bikes
 from tests.pipeline.conftest import Sinks
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, make_supervisor, run_all
+from tests.support.media import bikes
 from vision_infer import Detector, Pipeline
 from vision_infer.config.region import Region
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
 from vision_infer.pipeline.hook import GuardedHook, load_hook
-from vision_infer.pipeline.summary import source_summary
+from vision_infer.pipeline.runs.summary import source_summary
 
 
 def run_with(hook: Any, sink: FakeSink, count: int = 12, **stream_options: Any) -> dict[str, Any]:

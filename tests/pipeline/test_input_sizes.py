@@ -14,7 +14,7 @@ from vision_infer.analyze.select import Selector
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.buffers import BufferPool
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.source import SourceSpec
 

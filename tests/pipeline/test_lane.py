@@ -8,8 +8,8 @@ import pytest
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Size, letterbox
-from vision_infer.engine.null import NullEngine
-from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.engine.runtimes.null import NullEngine
+from vision_infer.pipeline.lanes.lane import Lane, make_selector
 
 
 def test_thresholds_come_from_the_card_unless_given(card: ModelCard) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tests import media
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, FakeSink, FakeSource, add, close, finish, wait_for
 from tests.pipeline.live_fakes import until
 from tests.precision.tiny import CARD as TINY
 from tests.precision.tiny import tiny_model, write_tiny
+from tests.support import media
 from vision_infer.analyze.select import Selector
 from vision_infer.config.run import run_settings
 from vision_infer.core.card import InputSize, ModelCard, parse_card
@@ -26,13 +26,13 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.quick import QuickStart
+from vision_infer.engine.selection.quick import QuickStart
 from vision_infer.engine.unopened import UnopenedEngine
-from vision_infer.pipeline import offline
-from vision_infer.pipeline import upgrade as upgrades
-from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.late import LateEngine
-from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.lanes import upgrade as upgrades
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.late import LateEngine
+from vision_infer.pipeline.runs import offline
+from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import find_sources, size_at_once
 from vision_infer.stream.source import SourceSpec

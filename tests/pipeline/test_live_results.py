@@ -11,9 +11,9 @@ from datetime import datetime
 import jsonschema
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, run_all, wait_for
 from tests.pipeline.live_fakes import Camera, Rig, dropped, until
+from tests.support.hand_clock import HandClock
 from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.core.drop import DropReason
 from vision_infer.core.result import RESULT_SCHEMA, LiveAccount, Result, utc

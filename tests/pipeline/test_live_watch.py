@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.pipeline.live_fakes import Camera, Rig, dropped, until
+from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError
-from vision_infer.pipeline.live_watch import LiveWatch
-from vision_infer.pipeline.live_worker import LiveWorker
 from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.workers.live_watch import LiveWatch
+from vision_infer.pipeline.workers.live_worker import LiveWorker
 
 S = StreamState
 

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, wait_for
 from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped, until
+from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import Reconnect
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError, StreamError
-from vision_infer.pipeline.live_worker import GOOD_NS
 from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.workers.live_worker import GOOD_NS
 
 S = StreamState
 

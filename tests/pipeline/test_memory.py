@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import ROOT, Clip, clip
+from tests.support.media import ROOT, Clip, clip
 from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Window
-from vision_infer.pipeline.memory import PICTURE_MEMORY_BYTES, bound_memory
 from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.workers.memory import PICTURE_MEMORY_BYTES, bound_memory
 from vision_infer.stream.source import StreamInfo
 
 PICTURE_4K = 3840 * 2160 * 3 // 2

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import media
-from tests.result_schema import validate_row
+from tests.support import media
+from tests.support.result_schema import validate_row
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import EngineError, ModelError, OutputError, StreamError, UsageError
-from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.status import StreamStatus
 
 pytest.importorskip("onnxruntime")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import EchoEngine, FakePicture, make_lane
+from tests.support.hand_clock import HandClock
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.dispatch import Dispatch, Taken

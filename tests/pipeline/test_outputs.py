@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.pipeline.outputs import FORMATS, OutputOptions, OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.runs.outputs import FORMATS, OutputOptions, OutputPlan, open_sink, plan_outputs
 from vision_infer.pipeline.status import StreamRecord, progress_of
-from vision_infer.sink.jsonl import JsonlSink
+from vision_infer.sink.files.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec, StreamInfo
 
@@ -248,7 +248,7 @@ def test_a_second_part_that_is_there(tmp_path: Path) -> None:
 
 
 def test_parquet_without_pyarrow_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.sink.parquet.find_spec", lambda name: None)
+    monkeypatch.setattr("vision_infer.sink.files.parquet.find_spec", lambda name: None)
     with pytest.raises(OutputError, match="pyarrow") as caught:
         plan([tmp_path / "a.parquet"])
     assert "vision-infer[parquet]" in caught.value.hint

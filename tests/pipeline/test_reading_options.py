@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import media, odd_files
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, run_all
-from tests.result_schema import validate_row
 from tests.stream.test_stream_damage import FAST_START
+from tests.support import media, odd_files
+from tests.support.result_schema import validate_row
 from vision_infer.config.run import run_settings
 from vision_infer.core.drop import DropReason
-from vision_infer.pipeline.offline import run
-from vision_infer.pipeline.summary import RunSummary
+from vision_infer.pipeline.runs.offline import run
+from vision_infer.pipeline.runs.summary import RunSummary
 
 
 @pytest.mark.parametrize(("fps", "every", "wanted"), [(5.0, 1, 10), (12.5, 1, 25), (100.0, 1, 50), (5.0, 2, 10), (None, 2, 25)])

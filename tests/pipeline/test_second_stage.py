@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests import media
 from tests.engine.graphs import colour_graph
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, add, finish, make_lane
-from tests.result_schema import validate_row
+from tests.support import media
+from tests.support.result_schema import validate_row
 from vision_infer.analyze.select import Selector
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.card import InputSize, ModelCard
@@ -24,8 +24,8 @@ from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Loan, RawResults, Ticket
-from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.offline import run
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.source import SourceSpec
 

@@ -21,7 +21,7 @@ from tests.pipeline.fakes import (
     wait_for,
 )
 from vision_infer.analyze.select import Selector
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.source import SourceSpec
 

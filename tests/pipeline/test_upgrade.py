@@ -16,23 +16,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests import media
 from tests.engine.graphs import tiny_graph
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, close, finish, make_supervisor, wait_for
+from tests.support import media
 from vision_infer.config.run import run_settings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.result import Result
-from vision_infer.engine.candidates import Candidate, candidates
-from vision_infer.engine.choices import Choice, remember
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.quick import QuickStart
-from vision_infer.pipeline import upgrade as upgrades
-from vision_infer.pipeline.offline import run
+from vision_infer.engine.selection.candidates import Candidate, candidates
+from vision_infer.engine.selection.choices import Choice, remember
+from vision_infer.engine.selection.quick import QuickStart
+from vision_infer.pipeline.lanes import upgrade as upgrades
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, trial_command
+from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.pipeline.upgrade import EngineUpgrade, Runner, Upgrade, trial_command
 
 if find_spec("openvino") is not None:
     import_module("openvino")  # it starts a thread, which stays

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests import media
+from tests.support import media
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.model.importing import import_model

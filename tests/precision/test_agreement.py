@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tests.precision.tiny import ScriptedEngine, frame_set
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import ModelError
-from vision_infer.precision.agreement import TYPICAL_MAP, Judge, published_map
+from vision_infer.precision.verification.agreement import TYPICAL_MAP, Judge, published_map
 
 WIDTH = 64
 CARD = parse_card(

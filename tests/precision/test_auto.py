@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.media import asset, bikes
+from tests.support.media import asset, bikes
 from vision_infer.core.errors import StreamError
-from vision_infer.engine.candidates import candidates
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.known import known_choice
 from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.selection.candidates import candidates
+from vision_infer.engine.selection.known import known_choice
 from vision_infer.precision import auto as module
-from vision_infer.precision.agreement import Agreement, Judge
 from vision_infer.precision.auto import choose_engine
-from vision_infer.precision.drift import Interval
 from vision_infer.precision.frames import FrameNeeds
+from vision_infer.precision.verification.agreement import Agreement, Judge
+from vision_infer.precision.verification.drift import Interval
 
 pytest.importorskip("openvino")
 

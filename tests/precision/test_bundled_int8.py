@@ -8,14 +8,14 @@ from types import ModuleType
 
 import pytest
 
-from tests import media
-from tests.bundled_scripts import bundled_script
-from vision_infer.engine.candidates import variants
+from tests.support import media
+from tests.support.bundled_scripts import bundled_script
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.passport import passports_beside
-from vision_infer.precision.agreement import Judge
+from vision_infer.engine.selection.candidates import variants
+from vision_infer.engine.store.passport import passports_beside
 from vision_infer.precision.frames import FrameNeeds, Frames
-from vision_infer.precision.proof import open_reference
+from vision_infer.precision.verification.agreement import Judge
+from vision_infer.precision.verification.proof import open_reference
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from tests.precision.tiny import CARD, frame_set, noise_frames, tiny_model
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.model.graph import PREFIX, check_contract, finish, infer_shapes, read_card
-from vision_infer.precision.agreement import Judge
-from vision_infer.precision.fp16 import float_tensors, large_tensors, to_half
-from vision_infer.precision.int8 import simplify
-from vision_infer.precision.proof import open_reference
-from vision_infer.precision.ranges import Activations
+from vision_infer.precision.quantization.fp16 import float_tensors, large_tensors, to_half
+from vision_infer.precision.quantization.int8 import simplify
+from vision_infer.precision.quantization.ranges import Activations
+from vision_infer.precision.verification.agreement import Judge
+from vision_infer.precision.verification.proof import open_reference
 
 pytest.importorskip("onnxruntime")
 

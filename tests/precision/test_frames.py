@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests import media
-from tests.cameras import ClockMount, RtspServer
+from tests.support import media
+from tests.support.cameras import ClockMount, RtspServer
 from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.core.geometry import letterbox

@@ -12,15 +12,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from tests import raw_networks as raw
-from tests.exported import NAMES, exported
-from tests.media import asset
+from tests.support import raw_networks as raw
+from tests.support.exported import NAMES, exported
+from tests.support.media import asset
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.model.heads import head_names
 from vision_infer.model.importing import Proposal, import_model
-from vision_infer.precision.import_proof import Proof, made_up_pictures, prove_import, read_pictures
-from vision_infer.precision.reference_heads import DETECTORS, VECTORS
+from vision_infer.precision.verification.import_check import Proof, made_up_pictures, prove_import, read_pictures
+from vision_infer.precision.verification.reference_heads import DETECTORS, VECTORS
 
 pytest.importorskip("onnxruntime")
 

@@ -10,15 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from tests import media
 from tests.precision.test_agreement import CARD, COUNT, judge, outputs
 from tests.precision.tiny import ScriptedEngine
+from tests.support import media
 from vision_infer.core.errors import ModelError, OutputError, StreamError, UsageError
 from vision_infer.precision import pictures as module
 from vision_infer.precision.accuracy import read_annotations
 from vision_infer.precision.labelled import LabelledJudge, labelled_judge
 from vision_infer.precision.pictures import write_worst
-from vision_infer.precision.proof import Proof, open_reference
+from vision_infer.precision.verification.proof import Proof, open_reference
 
 
 def test_annotations_judge_as_coco_does(bundled: Path) -> None:

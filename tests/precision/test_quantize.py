@@ -18,22 +18,22 @@ import numpy as np
 import onnx
 import pytest
 
-from tests import media
 from tests.precision.tiny import CARD, SIDE, noise_frames, tiny_model, write_tiny
+from tests.support import media
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError, StreamError, UsageError
-from vision_infer.engine.candidates import variants
-from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.measure import measure_speed
-from vision_infer.engine.passport import passport_file, passports_beside
-from vision_infer.precision import proof as proof_module
-from vision_infer.precision import quantize as quantize_module
+from vision_infer.engine.selection.candidates import variants
+from vision_infer.engine.store.engine_key import graph_sha256
+from vision_infer.engine.store.passport import passport_file, passports_beside
 from vision_infer.precision import target as target_module
 from vision_infer.precision.frames import FrameNeeds
-from vision_infer.precision.quantize import QuantizeRequest, quantize_model, quantize_sizes
-from vision_infer.precision.ranges import METHODS
+from vision_infer.precision.quantization import quantize as quantize_module
+from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_model, quantize_sizes
+from vision_infer.precision.quantization.ranges import METHODS
 from vision_infer.precision.target import Target, choose_target, converting, write_target
+from vision_infer.precision.verification import proof as proof_module
 
 pytest.importorskip("onnxruntime")
 

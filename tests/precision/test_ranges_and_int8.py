@@ -14,8 +14,7 @@ from onnx import TensorProto, numpy_helper
 from tests.precision.tiny import CARD, frame_set, noise_frames, tiny_model, write_tiny
 from vision_infer.core.errors import ModelError
 from vision_infer.model.graph import PREFIX, check_contract, read_card
-from vision_infer.precision.agreement import Judge
-from vision_infer.precision.int8 import (
+from vision_infer.precision.quantization.int8 import (
     FORMS,
     Form,
     Int8Recipe,
@@ -25,10 +24,11 @@ from vision_infer.precision.int8 import (
     quantize,
     simplify,
 )
-from vision_infer.precision.proof import open_reference
-from vision_infer.precision.ranges import METHODS, Activations, collect_activations, find_ranges
-from vision_infer.precision.search import Search
-from vision_infer.precision.sensitivity import border_tensors, rank_layers, round_weights
+from vision_infer.precision.quantization.ranges import METHODS, Activations, collect_activations, find_ranges
+from vision_infer.precision.quantization.search import Search
+from vision_infer.precision.quantization.sensitivity import border_tensors, rank_layers, round_weights
+from vision_infer.precision.verification.agreement import Judge
+from vision_infer.precision.verification.proof import open_reference
 
 pytest.importorskip("onnxruntime")
 

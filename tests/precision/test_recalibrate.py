@@ -15,7 +15,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.detections import Detections
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.graph import check_contract, read_card
-from vision_infer.precision.recalibrate import LEAST_SCORES, Recalibration, apply, fit
+from vision_infer.precision.quantization.recalibrate import LEAST_SCORES, Recalibration, apply, fit
 
 pytest.importorskip("onnxruntime")
 

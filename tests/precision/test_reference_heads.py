@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.exported import load
 from tests.model.test_anchors import from_torchvision
+from tests.support.exported import load
 from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import halving_grids
-from vision_infer.precision.reference_heads import Raw, fcos, retinanet, ssd
+from vision_infer.precision.verification.reference_heads import Raw, fcos, retinanet, ssd
 
 SIZE = Size(320, 192)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.preview.datagrams import BURST, bursts
 from vision_infer.preview.media import MediaPicture
 from vision_infer.preview.sender import Viewer

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer
-from tests.media import Clip, bikes, clip
 from tests.preview.watching import LIMIT_S, Stream, Watcher, watch
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.media import Clip, bikes, clip
 from vision_infer.config.serve import PreviewSettings
 from vision_infer.core.time_code import MIN_WIDTH
 from vision_infer.preview.preview import NoPreviewError, Preview, UnknownSessionError

@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.media import Clip, clip
+from tests.support.media import Clip, clip
 
 FILES = 1000
 FRAMES = 6

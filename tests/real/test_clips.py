@@ -15,20 +15,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.cameras import ClockMount, Codec, RtspServer
-from tests.disks import small_disk
-from tests.live_service import Running, camera
 from tests.pipeline.fakes import SIDE, EchoEngine
 from tests.service.fakes import OPEN, Api
+from tests.support.cameras import ClockMount, Codec, RtspServer
+from tests.support.disks import small_disk
+from tests.support.live_service import Running, camera
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.zones import ZoneSettings
 from vision_infer.core import time_code
 from vision_infer.core.card import parse_card
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, Taps, VideoFormat
-from vision_infer.service import lanes
-from vision_infer.service.app import make_app
-from vision_infer.service.event_log import EventRecord
+from vision_infer.service.clips.event_log import EventRecord
+from vision_infer.service.http.app import make_app
+from vision_infer.service.streams import lanes
 from vision_infer.sink.clip_ring import _units as units_of
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import Source, SourceSpec

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from av.codec.codec import UnknownCodecError
 
-from tests import media
-from tests.media import Clip
+from tests.support import media
+from tests.support.media import Clip
 from vision_infer.core.geometry import Size
 from vision_infer.stream.find import find_sources, open_source
 from vision_infer.stream.source import ReadOptions, ReadReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fuzz import MOST_BYTES, fuzz
+from tests.support.fuzz import MOST_BYTES, fuzz
 
 COUNT = 1000
 

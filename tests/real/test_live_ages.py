@@ -12,13 +12,13 @@ import pytest
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from tests.cameras import ClockMount, RtspServer
-from tests.fault_proxy import FaultProxy
-from tests.live_service import Running, Seen, camera, gaps
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.live_service import Running, Seen, camera, gaps
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.status import StreamState
-from vision_infer.stream.capture_clock import PacketTimes
-from vision_infer.stream.live import LiveSource
+from vision_infer.stream.live.capture_clock import PacketTimes
+from vision_infer.stream.live.live_source import LiveSource
 from vision_infer.stream.source import SourceSpec
 
 MAX_AGE_MS = 500.0

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer
-from tests.media import ROOT
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.media import ROOT
 
 KILOBYTES_EACH = 20
 LIMIT_S = 240.0
@@ -41,7 +41,7 @@ def server() -> Iterator[RtspServer]:
 @pytest.fixture(scope="module")
 def hundreds(server: RtspServer) -> list[dict[str, Any]]:
     """What was there after a hundred streams, after two hundred, and after three."""
-    return _measured("tests.live_churn", server.url("/clock", "user", "s3cret"))
+    return _measured("tests.support.live_churn", server.url("/clock", "user", "s3cret"))
 
 
 @pytest.mark.parametrize("what", ["threads", "files", "tasks"])
@@ -56,7 +56,7 @@ def test_memory_does_not_grow(hundreds: list[dict[str, Any]]) -> None:
 
 
 def test_cameras_that_are_lost_again_and_again_leave_nothing_behind(server: RtspServer) -> None:
-    looks = _measured("tests.live_reconnects", str(server.port))
+    looks = _measured("tests.support.live_reconnects", str(server.port))
     growth: list[int] = []
     for before, after in itertools.pairwise(looks):
         assert after["reconnects"] - before["reconnects"] >= 4 * 10 - 4

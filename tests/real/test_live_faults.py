@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import pytest
 
-from tests.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer, SoundMount
-from tests.fault_proxy import FaultProxy
-from tests.live_service import Running, Seen, camera, gaps, longest_pause_s
+from tests.support.cameras import ClockMount, Encoded, Mount, ReplayMount, RtspServer, SoundMount
+from tests.support.fault_proxy import FaultProxy
+from tests.support.live_service import Running, Seen, camera, gaps, longest_pause_s
 from vision_infer.pipeline.status import StreamEvent, StreamState
 
 BACKING_OFF, LIVE, REFUSED, STALLED = StreamState.BACKING_OFF, StreamState.LIVE, StreamState.REFUSED, StreamState.STALLED

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer
-from tests.live_service import Running, camera
-from tests.media import ROOT
-from tests.serve_process import ServeProcess
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.live_service import Running, camera
+from tests.support.media import ROOT
+from tests.support.serve_process import ServeProcess
 from vision_infer.pipeline.status import StreamState
 
 PATTERN = "test://?size=160x90&fps=10"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer, SoundMount
-from tests.live_reading import Reading, told
+from tests.support.cameras import ClockMount, RtspServer, SoundMount
+from tests.support.live_reading import Reading, told
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.source import LiveOptions
 

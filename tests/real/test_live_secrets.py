@@ -12,9 +12,9 @@ from functools import partial
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer
-from tests.fault_proxy import FaultProxy
-from tests.serve_process import LIMIT_S, ServeProcess
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.serve_process import LIMIT_S, ServeProcess
 
 USER, SECRET = "viewer", "p@ss/w0rd s3cr3t?x=1&y"
 ESCAPED = "p%40ss%2Fw0rd%20s3cr3t%3Fx%3D1%26y"

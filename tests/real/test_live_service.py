@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
-from tests.cameras import ClockMount, RtspServer
-from tests.fault_proxy import FaultProxy
-from tests.serve_process import LIMIT_S, ServeProcess, whole_rows
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.serve_process import LIMIT_S, ServeProcess, whole_rows
 
 PATTERN = "test://?size=160x90&fps=20"
 DRAIN_S = 5.0

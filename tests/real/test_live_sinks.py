@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.broker import PASSWORD, USER, Authority, Broker, Listener, until
-from tests.hook_receiver import Receiver
-from tests.serve_process import ServeProcess, whole_rows
+from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener, until
+from tests.support.hook_receiver import Receiver
+from tests.support.serve_process import ServeProcess, whole_rows
 
 STREAMS = """
 model: clock

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer
-from tests.fault_proxy import FaultProxy
-from tests.live_reading import Reading, told
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.live_reading import Reading, told
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
-from vision_infer.stream import live as live_module
+from vision_infer.stream.live import live_source as live_module
 from vision_infer.stream.source import LiveOptions
 
 MOUNTS = (

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import media
-from tests.live_reading import Reading
-from tests.live_web import hls_writer, live_web
 from tests.pipeline.live_fakes import until
+from tests.support import media
+from tests.support.live_reading import Reading
+from tests.support.live_web import hls_writer, live_web
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.source import LiveOptions

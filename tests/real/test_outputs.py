@@ -17,9 +17,9 @@ import av
 import pyarrow.parquet as pq
 import pytest
 
-from tests import media
-from tests.disks import small_disk
-from tests.result_schema import validate_row
+from tests.support import media
+from tests.support.disks import small_disk
+from tests.support.result_schema import validate_row
 from vision_infer.config.run import run_settings
 from vision_infer.precision.accuracy import evaluate
 

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.cameras import ClockMount, RtspServer, SoundMount
-from tests.media import bikes
+from tests.support.cameras import ClockMount, RtspServer, SoundMount
+from tests.support.media import bikes
 from vision_infer.core.geometry import Size
-from vision_infer.stream.probe import Probe, ProbeError, probe
+from vision_infer.stream.discovery.probe import Probe, ProbeError, probe
 from vision_infer.stream.source import LiveOptions
 
 MOUNTS = (

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.media import bikes, excerpt
+from tests.support.media import bikes, excerpt
 
 FRAMES = 40
 

@@ -13,8 +13,8 @@ import av
 import numpy as np
 import pytest
 
-from tests.cameras import ClockMount, Encoded, ReplayMount, RtspServer, SoundMount
-from tests.fault_proxy import FaultProxy, video_payload
+from tests.support.cameras import ClockMount, Encoded, ReplayMount, RtspServer, SoundMount
+from tests.support.fault_proxy import FaultProxy, video_payload
 from vision_infer.core.time_code import MODULUS, since_ms
 from vision_infer.stream.time_code import read
 

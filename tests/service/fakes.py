@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
@@ -24,16 +24,16 @@ from vision_infer.core.scene_event import SceneEvent
 from vision_infer.core.trace import Latency, Trace
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
 from vision_infer.preview.preview import Preview
-from vision_infer.service.app import make_app
-from vision_infer.service.auth import Tokens
 from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
-from vision_infer.service.clips import Clips
-from vision_infer.service.cost import Cost, Machine, cost_of
-from vision_infer.service.degrading import DegradeEvent
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.service.hub import ResultHub
-from vision_infer.service.token_file import digest_of
-from vision_infer.sink.carrier import SinkStatus
+from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.token_file import digest_of
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.results.hub import ResultHub
+from vision_infer.service.streams.cost import Cost, Machine, cost_of
+from vision_infer.service.streams.degrading import DegradeEvent
+from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.stream.picture import ArrayPicture
 from vision_infer.telemetry.histogram import Histogram
 

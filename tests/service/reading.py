@@ -7,10 +7,10 @@ import json
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from tests.result_schema import validate_row
 from tests.service.fakes import LONG_S, frame
+from tests.support.result_schema import validate_row
 from vision_infer.core.result import Result
-from vision_infer.service.hub import Message, ResultHub, Subscription
+from vision_infer.service.results.hub import Message, ResultHub, Subscription
 
 Value = TypeVar("Value")
 

@@ -19,8 +19,8 @@ from vision_infer.core.errors import EngineError, ModelError, OutputError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.status import StreamEvent, StreamState, StreamStatus
-from vision_infer.service import lanes
 from vision_infer.service.service import Service
+from vision_infer.service.streams import lanes
 from vision_infer.stream.source import SourceSpec
 
 SOON = {"min_s": 0.001, "max_s": 0.001}

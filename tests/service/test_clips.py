@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cameras import Encoded
-from tests.hand_clock import HandClock
-from tests.media import ROOT
 from tests.service.fakes import frame, result
+from tests.support.cameras import Encoded
+from tests.support.hand_clock import HandClock
+from tests.support.media import ROOT
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.serve import StreamSettings
 from vision_infer.config.zones import ZoneSettings
@@ -24,10 +24,10 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent, with_id
-from vision_infer.service.clip_folder import ClipFolder
-from vision_infer.service.clip_tap import LATE_S
-from vision_infer.service.clips import Clips
-from vision_infer.service.event_log import EventLog, EventRecord
+from vision_infer.service.clips.clip_folder import ClipFolder
+from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.clips.clip_tap import LATE_S
+from vision_infer.service.clips.event_log import EventLog, EventRecord
 
 SECOND = 1_000_000_000
 FPS = 15

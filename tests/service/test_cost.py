@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.service.fakes import Api, FakeBackend, problem, status
 from vision_infer.config.serve import CostSettings
 from vision_infer.pipeline.status import LaneStatus, StreamStatus, Usage
-from vision_infer.service.admission import room_for
-from vision_infer.service.cost import HEADROOM, Machine, StreamCost, cost_of
+from vision_infer.service.streams.admission import room_for
+from vision_infer.service.streams.cost import HEADROOM, Machine, StreamCost, cost_of
 
 MACHINE = Machine(cores=4, used=2, others=0)
 

@@ -17,14 +17,14 @@ from tests.service.site import CountedEngine, Engines, Site, engines, settings
 from vision_infer.config.serve import StreamSettings
 from vision_infer.engine.engine import RawResults, Ticket
 from vision_infer.engine.open import EngineRequest
-from vision_infer.pipeline import live_watch
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus, Usage
+from vision_infer.pipeline.workers import live_watch
 from vision_infer.schedule import degradation
 from vision_infer.schedule.degradation import Step
-from vision_infer.service import degrading
-from vision_infer.service.configured import ConfiguredStream
-from vision_infer.service.cost import Machine, cost_of
-from vision_infer.service.degrading import DegradeEvent, degrade_row, in_full, remember_in_full, seen_streams, settings_at
+from vision_infer.service.streams import degrading
+from vision_infer.service.streams.configured import ConfiguredStream
+from vision_infer.service.streams.cost import Machine, cost_of
+from vision_infer.service.streams.degrading import DegradeEvent, degrade_row, in_full, remember_in_full, seen_streams, settings_at
 from vision_infer.stream.find import open_source
 
 __all__ = ["engines"]

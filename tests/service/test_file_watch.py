@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import ServeSettings
-from vision_infer.service.file_watch import QUIET_NS, FileWatch, StreamChanges, diff_streams
+from vision_infer.service.operations.file_watch import QUIET_NS, FileWatch, StreamChanges, diff_streams
 
 
 class Polls:

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from tests.hand_clock import HandClock
-from vision_infer.service.heap import EVERY_NS, Heap, share_heaps, system_function
+from tests.support.hand_clock import HandClock
+from vision_infer.service.operations.heap import EVERY_NS, Heap, share_heaps, system_function
 
 GLIBC = pytest.mark.skipif(system_function("gnu_get_libc_version") is None, reason="another C library than glibc")
 HEAPS_OF_TWENTY_THREADS = """
 import ctypes, sys, threading
-from vision_infer.service.heap import share_heaps, system_function
+from vision_infer.service.operations.heap import share_heaps, system_function
 if sys.argv[1] == "shared":
     share_heaps(1, system_function("mallopt"))
 malloc = ctypes.CDLL(None).malloc

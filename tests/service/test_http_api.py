@@ -13,15 +13,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.result_schema import validate_row
 from tests.service.fakes import ADMIN, JPEG, LONG_S, OPEN, TOKENS, Api, FakeBackend, problem
+from tests.support.result_schema import validate_row
 from vision_infer import __version__
 from vision_infer.core.errors import EngineError, OutputError
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.backend import Snapshot
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.service.hub import HubClosedError, TooManyReadersError
-from vision_infer.service.problem import problem_of
+from vision_infer.service.http.problem import problem_of
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.results.hub import HubClosedError, TooManyReadersError
 
 URL = "rtsp://user:secret@10.0.0.5/door?token=abc"
 SHOWN = "rtsp://user:***@10.0.0.5/door?token=***"

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.hand_clock import HandClock
 from tests.service.fakes import ADMIN, JPEG, OPEN, TOKENS, VIEW, Api, FakeBackend, problem
+from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.service.auth import Sessions, is_loopback, tokens_for
-from vision_infer.service.guard import SESSION_COOKIE
+from vision_infer.service.http.auth import Sessions, is_loopback, tokens_for
+from vision_infer.service.http.guard import SESSION_COOKIE
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from tests.service.test_http_results import UPGRADE
-from vision_infer.service.app import make_app
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.server import WebServer
 
 VISITS = 40
 

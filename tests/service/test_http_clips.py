@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, problem
-from vision_infer.service.event_log import EventRecord
+from vision_infer.service.clips.event_log import EventRecord
 
 SECOND = 1_000_000_000
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.media import ROOT
 from tests.service.fakes import ADMIN, JPEG, LONG_S, OPEN, TOKENS, Api, FakeBackend, frame, result
-from vision_infer.service.api_models import DegradedAnswer, EngineEventAnswer, StateChange
-from vision_infer.service.app import make_app
-from vision_infer.service.auth import Tokens
-from vision_infer.service.openapi import problems
-from vision_infer.service.problem import PROBLEM_SCHEMA
-from vision_infer.service.server import WebServer
+from tests.support.media import ROOT
+from vision_infer.service.http.api_models import DegradedAnswer, EngineEventAnswer, StateChange
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.problem import PROBLEM_SCHEMA
+from vision_infer.service.http.server import WebServer
 
 PAGE = (ROOT / "docs" / "serve-api.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines() if line.strip()]

@@ -13,8 +13,8 @@ from tests.service.reading import drain, rows_of, run, write
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent
-from vision_infer.service.hub import ResultHub
-from vision_infer.service.row import ResultFilter, Row
+from vision_infer.service.results.hub import ResultHub
+from vision_infer.service.results.row import ResultFilter, Row
 
 
 def test_filters() -> None:

@@ -14,10 +14,10 @@ import pytest
 
 from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, FakeBackend
 from tests.service.test_http_results import UPGRADE
-from vision_infer.service.app import make_app
-from vision_infer.service.auth import Tokens
-from vision_infer.service.logs import configure
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.server import WebServer
+from vision_infer.service.operations.logs import configure
 
 REQUESTS = 300
 _HEAD = f"Host: 127.0.0.1\r\nAuthorization: Bearer {ADMIN}\r\n"

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hand_clock import HandClock
 from tests.service.fakes import LONG_S, WALL_NS, frame, result
 from tests.service.reading import drain, rows_of, run, write
+from tests.support.hand_clock import HandClock
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.service.hub import DEPTH, EVENTS, STATES, HubClosedError, ResultHub, TooManyReadersError
-from vision_infer.service.row import ResultFilter
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.results.hub import DEPTH, EVENTS, STATES, HubClosedError, ResultHub, TooManyReadersError
+from vision_infer.service.results.row import ResultFilter
 
 
 def test_a_reader_gets_every_row_in_order_while_it_keeps_up() -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from tests.hand_clock import HandClock
 from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, problem
-from vision_infer.service.guard import MOST_JSON_BYTES
-from vision_infer.service.limits import Gate, TokenBuckets, address_of, limited
-from vision_infer.service.problem import Problem
+from tests.support.hand_clock import HandClock
+from vision_infer.service.http.guard import MOST_JSON_BYTES
+from vision_infer.service.http.limits import Gate, TokenBuckets, address_of, limited
+from vision_infer.service.http.problem import Problem
 
 AS_JPEG = {"Content-Type": "image/jpeg"}
 

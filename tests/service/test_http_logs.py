@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.logs import LINES_A_MINUTE, LIVE_A_MINUTE, StateLog, configure
+from vision_infer.service.operations.logs import LINES_A_MINUTE, LIVE_A_MINUTE, StateLog, configure
 from vision_infer.stream.ffmpeg_log import SourceLog
 
 NAMES = ("vision_infer", "uvicorn", "asyncio")

@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, problem
-from vision_infer.service import routes_page
+from vision_infer.service.http.routes import page as routes_page
 
 PROBE = "/api/v1/probe"
 

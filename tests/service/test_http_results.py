@@ -18,17 +18,17 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.result_schema import validate_row
 from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, VIEW, FakeBackend, frame, result
+from tests.support.result_schema import validate_row
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.schedule.degradation import Step
-from vision_infer.service.app import make_app
-from vision_infer.service.auth import Tokens
-from vision_infer.service.degrading import DegradeEvent
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.service.hub import DEPTH
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.server import WebServer
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.results.hub import DEPTH
+from vision_infer.service.streams.degrading import DegradeEvent
 
 
 class Served:
@@ -163,7 +163,7 @@ def events_of(response: httpx.Response) -> Iterator[dict[str, str]]:
 
 
 def test_server_sent_events(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.service.routes_results.HEARTBEAT_S", 0.05)
+    monkeypatch.setattr("vision_infer.service.http.routes.results.HEARTBEAT_S", 0.05)
     served = serve()
     url = f"{served.web.url}/api/v1/results?states=true"
     with httpx.stream("GET", url, headers={"Accept": "text/event-stream"}, timeout=LONG_S) as response:
@@ -290,9 +290,9 @@ def test_the_end_does_not_wait_for_who_never_reads(serve: Callable[..., Served])
 
 
 def test_a_connection_that_takes_nothing_is_cut(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.service.server.STUCK_MS", 500)
+    monkeypatch.setattr("vision_infer.service.http.server.STUCK_MS", 500)
     if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux we do it ourselves
-        monkeypatch.setattr("vision_infer.service.routes_results.STUCK_S", 0.5)
+        monkeypatch.setattr("vision_infer.service.http.routes.results.STUCK_S", 0.5)
     served = serve()
     with never_reading(served), never_reading(served, events=True):
         wait_until(lambda: served.hub.readers == 2, "both are there")

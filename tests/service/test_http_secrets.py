@@ -16,9 +16,9 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.backend import ConflictError, StreamView, UnavailableError
-from vision_infer.service.hub import state_row
-from vision_infer.service.logs import JsonFormatter, StateLog
-from vision_infer.service.problem import problem_of
+from vision_infer.service.http.problem import problem_of
+from vision_infer.service.operations.logs import JsonFormatter, StateLog
+from vision_infer.service.results.hub import state_row
 
 MARK = "Tr0ub4dor"
 SHAPES = 1000

@@ -18,8 +18,8 @@ from websockets.sync.client import connect
 
 from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from vision_infer.core.errors import UsageError
-from vision_infer.service.app import make_app
-from vision_infer.service.server import MOST_HEADER_BYTES, WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.server import MOST_HEADER_BYTES, WebServer
 
 
 def server(**service: Any) -> tuple[WebServer, FakeBackend]:
@@ -139,8 +139,8 @@ def until_it_is_cut(client: socket.socket) -> bytes:
 
 
 def test_who_does_not_finish_a_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.service.connection.HEAD_TIMEOUT_S", 0.3)
-    monkeypatch.setattr("vision_infer.service.server.IDLE_S", 1)
+    monkeypatch.setattr("vision_infer.service.http.connection.HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("vision_infer.service.http.server.IDLE_S", 1)
     web, backend = server()
     entered = threading.Event()
     original = backend.streams
@@ -164,7 +164,7 @@ def test_who_does_not_finish_a_request_is_not_waited_for(monkeypatch: pytest.Mon
 
 
 def test_one_address_cannot_hold_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.service.server._SPARE_CONNECTIONS", 8)
+    monkeypatch.setattr("vision_infer.service.http.server._SPARE_CONNECTIONS", 8)
     web, backend = server(max_clients=2)
     with web, contextlib.ExitStack() as stack:
         web.start(make_app(backend, OPEN))

@@ -19,7 +19,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.open import EngineRequest
-from vision_infer.service import lanes
+from vision_infer.service.streams import lanes
 
 __all__ = ["engines"]
 WIDE = Size(2 * SIDE, SIDE)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_infer.service.notify import LONGEST_STATUS, ServiceNotifier
+from vision_infer.service.operations.notify import LONGEST_STATUS, ServiceNotifier
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.preview.watching import LIMIT_S, Stream
 from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, problem
+from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import IceServer, PreviewSettings, StreamSettings
 from vision_infer.preview.preview import Preview
-from vision_infer.service.app import make_app
-from vision_infer.service.auth import Tokens
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.auth import Tokens
 
 OFFER = Path(__file__).parents[1].joinpath("preview", "chromium_offer.sdp").read_text(encoding="ascii")
 SDP = {"Content-Type": "application/sdp"}

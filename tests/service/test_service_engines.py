@@ -16,9 +16,9 @@ from tests.service.site import CountedEngine, Engines, Site, engines, settings, 
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline import supervisor
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service import lanes
 from vision_infer.service.backend import UnavailableError
-from vision_infer.service.engine_event import EngineEvent
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.streams import lanes
 
 __all__ = ["engines"]
 

@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import LONG_S, SIDE, wait_for
 from tests.pipeline.live_fakes import Camera, until
 from tests.service import fakes
 from tests.service.site import Engines, Site, engines, wanted
+from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import Result
-from vision_infer.pipeline.api import Detector
+from vision_infer.pipeline.runs.api import Detector
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service import requests
 from vision_infer.service.backend import Snapshot, UnavailableError
+from vision_infer.service.results import requests
+from vision_infer.service.results.snapshot import of_result, scaled
 from vision_infer.service.service import Service
-from vision_infer.service.snapshot import of_result, scaled
 
 __all__ = ["engines"]
 

@@ -16,16 +16,16 @@ import pytest
 
 from tests.pipeline.fakes import LONG_S, wait_for
 from tests.pipeline.live_fakes import until
-from tests.result_schema import validate_row
 from tests.service.site import Engines, engines
+from tests.support.result_schema import validate_row
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError, ModelError, UsageError
 from vision_infer.service import serving
-from vision_infer.service.file_watch import FileWatch
+from vision_infer.service.operations.file_watch import FileWatch
 from vision_infer.service.serving import Start, serve
-from vision_infer.sink.log_file import rotated_files
+from vision_infer.sink.archive.log_file import rotated_files
 
 __all__ = ["engines"]
 TEST = "test://?size=320x180&fps=20"

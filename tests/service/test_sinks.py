@@ -9,16 +9,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.broker import until
-from tests.hook_receiver import Receiver
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, frame, problem, result
+from tests.support.broker import until
+from tests.support.hook_receiver import Receiver
 from vision_infer.config.serve import ResultsSettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.service.sinks import SinkSet
-from vision_infer.sink.carrier import SinkStatus
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.results.sinks import SinkSet
+from vision_infer.sink.delivery.carrier import SinkStatus
 
 ENTER = SceneEvent("enter", "yard", 7, 0, "person", id="0123456789abcdef")
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 
 from tests.config.some_settings import STREAMS
-from tests.disks import small_disk
+from tests.support.disks import small_disk
 from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.service.stream_files import StreamFiles, state_folder
+from vision_infer.service.streams.stream_files import StreamFiles, state_folder
 
 SERVICE = ServiceSettings()
 FRONT = StreamSettings.model_validate(

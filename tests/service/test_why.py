@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import FakePicture
 from tests.service.fakes import Api, problem
+from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.status import Flight, StreamEvent, StreamState
-from vision_infer.service import why
-from vision_infer.service.why import explain
+from vision_infer.service.operations import why
+from vision_infer.service.operations.why import explain
 from vision_infer.telemetry.flight_recorder import FATES, FlightRecorder
 
 SECOND = 1_000_000_000

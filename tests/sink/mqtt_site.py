@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, Listener, until
-from vision_infer.sink.announced import Announced
-from vision_infer.sink.delivery import Delivery
-from vision_infer.sink.home_assistant import Topics
-from vision_infer.sink.mqtt import MqttCarrier
-from vision_infer.sink.shown import ShownStream
+from tests.support.broker import Broker, Listener, until
+from vision_infer.sink.delivery.delivery_sink import Delivery
+from vision_infer.sink.delivery.home_assistant import Topics
+from vision_infer.sink.delivery.mqtt import MqttCarrier
+from vision_infer.sink.delivery.retained_topics import Announced
+from vision_infer.sink.delivery.stream_view import ShownStream
 
 TOPICS = Topics("vi")
 

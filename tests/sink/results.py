@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.media import numbered
+from tests.support.media import numbered
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.sink.results import found, frame, result_of
-from vision_infer.sink.jsonl_log import JsonlLog
+from vision_infer.sink.archive.jsonl_log import JsonlLog
 
 SECOND = 1_000_000_000
 NOW = 1_795_543_200 * SECOND

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.sink.results import frame
 from tests.sink.rows_log import DAY, SECOND, HandClock, add, frames, names, state
-from vision_infer.sink.jsonl_log import JsonlLog, safe_name
-from vision_infer.sink.log_file import rotated_files
+from vision_infer.sink.archive.jsonl_log import JsonlLog, safe_name
+from vision_infer.sink.archive.log_file import rotated_files
 from vision_infer.sink.sink import Sink, Written
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import ordinary_user, small_disk
-from tests.media import ROOT
 from tests.sink.rows_log import SECOND, HandClock, add, frames, names, state
-from vision_infer.sink.jsonl_log import RETRY_NS, JsonlLog
-from vision_infer.sink.log_file import rotated_files
+from tests.support.disks import ordinary_user, small_disk
+from tests.support.media import ROOT
+from vision_infer.sink.archive.jsonl_log import RETRY_NS, JsonlLog
+from vision_infer.sink.archive.log_file import rotated_files
 
 
 def test_a_file_that_is_moved_deleted_or_emptied_by_others(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_two_services_do_not_write_the_same_file(tmp_path: Path) -> None:
 CHILD = """
 import os, sys
 from tests.sink.results import found, frame, result_of
-from vision_infer.sink.jsonl_log import JsonlLog
+from vision_infer.sink.archive.jsonl_log import JsonlLog
 log = JsonlLog(sys.argv[1], rotate_bytes=int(sys.argv[3]), keep=100_000)
 for index in range(int(sys.argv[2]), 10**9):
     one = frame(index)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.broker import PASSWORD, USER, Authority, Broker, Listener, until
 from tests.sink.mqtt_site import Site, broker, numbers, stream
+from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener, until
 
 __all__ = ["broker"]
 
@@ -64,7 +64,7 @@ def test_user_and_certificate(tmp_path: Path) -> None:
 def test_what_is_wrong_with_a_certificate_is_one_sentence_and_it_keeps_trying(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("vision_infer.sink.delivery.PATIENT_WAIT_S", 0.1)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.PATIENT_WAIT_S", 0.1)
     caplog.set_level(logging.WARNING, "vision_infer.sinks")
     authority = Authority(tmp_path / "ca")
     ca = tmp_path / "trusted.pem"

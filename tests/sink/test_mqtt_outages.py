@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Broker, Listener, until
 from tests.sink.mqtt_site import Site, broker, numbers
-from vision_infer.sink.delivery import TRIES
+from tests.support.broker import Broker, Listener, until
+from vision_infer.sink.delivery.delivery_sink import TRIES
 
 __all__ = ["broker"]
 
@@ -92,7 +92,7 @@ def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
 
 
 def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.sink.mqtt.CONNECT_S", 0.3)
+    monkeypatch.setattr("vision_infer.sink.delivery.mqtt.CONNECT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         site = Site(tmp_path, silent.getsockname()[1])
         site.give()
@@ -113,8 +113,8 @@ def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> Non
 
 
 def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vision_infer.sink.delivery.LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.LONGEST_WAIT_S", 0.05)
     with Broker(tmp_path / "broker", more=("max_packet_size 2000",)) as broker:
         site = Site(tmp_path, broker.port)
         site.give(5)
@@ -129,7 +129,7 @@ def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, mo
 def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
     site = Site(tmp_path, broker.port)
     site.give()
     site.wait_sent()
@@ -146,8 +146,8 @@ def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
 
 
 def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vision_infer.sink.delivery.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vision_infer.sink.delivery.LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.LONGEST_WAIT_S", 0.02)
     with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:
         site = Site(tmp_path, broker.port, found_under="homeassistant")
         site.give(3)

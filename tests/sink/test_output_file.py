@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import ordinary_user
 from tests.sink.results import frame, result_of
+from tests.support.disks import ordinary_user
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.jsonl import JsonlSink
-from vision_infer.sink.output_file import OutputFile, partial_path
+from vision_infer.sink.files.jsonl import JsonlSink
+from vision_infer.sink.files.output_file import OutputFile, partial_path
 from vision_infer.sink.sink import OutputSpec
 
 

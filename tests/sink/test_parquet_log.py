@@ -17,17 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.broker import until
-from tests.disks import small_disk
-from tests.hand_clock import HandClock
-from tests.media import ROOT
 from tests.service.fakes import frame, result
+from tests.support.broker import until
+from tests.support.disks import small_disk
+from tests.support.hand_clock import HandClock
+from tests.support.media import ROOT
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
-from vision_infer.sink import parquet_log
-from vision_infer.sink.log_file import rotated_files
-from vision_infer.sink.parquet_log import ParquetLog
-from vision_infer.sink.parquet_parts import Parts
+from vision_infer.sink.archive import parquet_log
+from vision_infer.sink.archive.log_file import rotated_files
+from vision_infer.sink.archive.parquet_log import ParquetLog
+from vision_infer.sink.archive.parquet_parts import Parts
 
 STATE = {"type": "state", "stream": "door", "state": "live", "at": "2026-11-24T18:00:00.123Z", "reason": ""}
 CROSS = {
@@ -120,7 +120,7 @@ def test_older_files_are_deleted(tmp_path: Path) -> None:
 
 def test_many_parts_become_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 8)
-    monkeypatch.setattr("vision_infer.sink.parquet_parts.ROWS_OF_A_GROUP", 64)
+    monkeypatch.setattr("vision_infer.sink.archive.parquet_parts.ROWS_OF_A_GROUP", 64)
     log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
     put(log, 200)
     log.close(True)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.sink.results import found, frame, result_of
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.coco import CocoSink
-from vision_infer.sink.row_file import RowFile, RowWriter
+from vision_infer.sink.files.coco import CocoSink
+from vision_infer.sink.files.row_file import RowFile, RowWriter
 from vision_infer.sink.sink import OutputSpec
 
 REAL_WRITE = os.write
@@ -50,7 +50,7 @@ def test_a_file_holds_the_first_rows_whole_and_no_others(rows: list[bytes], most
         file = RowFile(OutputSpec("mot", str(path)))
         system = StubbornSystem(most, limit)
         failed = False
-        with patch("vision_infer.sink.row_file.os.write", system.write):
+        with patch("vision_infer.sink.files.row_file.os.write", system.write):
             for number, row in enumerate(rows):
                 try:
                     file.write(row)
@@ -80,7 +80,10 @@ def test_coco_stays_json_wherever_it_breaks_off(limit: int, most: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sink = CocoSink(OutputSpec("coco", f"{folder}/found.json"))
         system = StubbornSystem(most, limit)
-        with patch("vision_infer.sink.row_file._BUFFER", 400), patch("vision_infer.sink.row_file.os.write", system.write):
+        with (
+            patch("vision_infer.sink.files.row_file._BUFFER", 400),
+            patch("vision_infer.sink.files.row_file.os.write", system.write),
+        ):
             broke = False
             for index in range(1000):
                 try:
@@ -103,7 +106,7 @@ def test_after_an_error_nothing_is_written_any_more(tmp_path: Path) -> None:
     with (tmp_path / "rows").open("wb", buffering=0) as raw:
         writer = RowWriter(raw, "rows", 0)
         writer.write(b"one\n")
-        with patch("vision_infer.sink.row_file.os.write", StubbornSystem(100, 2).write), pytest.raises(OutputError):
+        with patch("vision_infer.sink.files.row_file.os.write", StubbornSystem(100, 2).write), pytest.raises(OutputError):
             writer.write(b"two\n")
         with pytest.raises(OutputError, match="no space"):
             writer.write(b"three\n")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sink.results import LABELS, found, frame, result_of
 from vision_infer.core.detections import Detections
-from vision_infer.sink.coco import CocoSink, category_id, images_path, whole_number
+from vision_infer.sink.files.coco import CocoSink, category_id, images_path, whole_number
 from vision_infer.sink.sink import OutputSpec, Written
 
 COCO = pytest.importorskip("pycocotools.coco").COCO

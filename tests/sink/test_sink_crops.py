@@ -10,9 +10,9 @@ import pytest
 from tests.sink.results import found, frame, result_of
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.crops import CropsSink, crops_folder, safe_name
+from vision_infer.sink.files.crops import CropsSink, crops_folder, safe_name
 from vision_infer.sink.sink import OutputSpec, Written
-from vision_infer.stream.images import read_image
+from vision_infer.stream.files.images import read_image
 
 
 def detections(*boxes: tuple[float, float, float, float], labels: tuple[str, ...] = ("person",)) -> Detections:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, told, whole
 from vision_infer.core.detections import Detections
-from vision_infer.sink.csv_rows import COLUMNS, THEN_COLUMNS, CsvSink
+from vision_infer.sink.files.csv_rows import COLUMNS, THEN_COLUMNS, CsvSink
 from vision_infer.sink.sink import OutputSpec, Written
 
 HEADER = ",".join(COLUMNS)

@@ -13,22 +13,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tests import media
-from tests.disks import small_disk
 from tests.sink.results import found, frame, result_of
+from tests.support import media
+from tests.support.disks import small_disk
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
-from vision_infer.sink.coco import CocoSink
-from vision_infer.sink.crops import CropsSink
-from vision_infer.sink.csv_rows import CsvSink
-from vision_infer.sink.encoder import X264
-from vision_infer.sink.jsonl import JsonlSink
-from vision_infer.sink.mot import MotSink
-from vision_infer.sink.parquet import ParquetSink
+from vision_infer.sink.files.coco import CocoSink
+from vision_infer.sink.files.crops import CropsSink
+from vision_infer.sink.files.csv_rows import CsvSink
+from vision_infer.sink.files.encoder import X264
+from vision_infer.sink.files.jsonl import JsonlSink
+from vision_infer.sink.files.mot import MotSink
+from vision_infer.sink.files.parquet import ParquetSink
+from vision_infer.sink.files.video import VideoSink
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, size_in_words
-from vision_infer.sink.video import VideoSink
 
 SIZE = 1024 * 1024
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hand_clock import HandClock
-from tests.result_schema import validate_row
 from tests.sink.results import found, frame, result_of
+from tests.support.hand_clock import HandClock
+from tests.support.result_schema import validate_row
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.jsonl import JsonlSink
-from vision_infer.sink.row_file import FLUSH_INTERVAL_NS
+from vision_infer.sink.files.jsonl import JsonlSink
+from vision_infer.sink.files.row_file import FLUSH_INTERVAL_NS
 from vision_infer.sink.sink import OutputSpec
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tests.sink.results import found, frame, result_of
 from vision_infer.core.detections import Detections
-from vision_infer.sink.mot import MotSink
+from vision_infer.sink.files.mot import MotSink
 from vision_infer.sink.sink import OutputSpec, Written
 
 

@@ -16,10 +16,10 @@ from tests.sink.results import LABELS, classified, embedded, found, frame, resul
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
-from vision_infer.sink import parquet as parquet_module
-from vision_infer.sink import parquet_rows
-from vision_infer.sink.csv_rows import COLUMNS, THEN_COLUMNS
-from vision_infer.sink.parquet import ParquetSink
+from vision_infer.sink.archive import parquet_rows
+from vision_infer.sink.files import parquet as parquet_module
+from vision_infer.sink.files.csv_rows import COLUMNS, THEN_COLUMNS
+from vision_infer.sink.files.parquet import ParquetSink
 from vision_infer.sink.sink import OutputSpec, Written
 
 RGB = np.zeros((4, 4, 3), np.uint8)

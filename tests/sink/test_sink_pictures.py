@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.media import numbered
 from tests.sink.results import found, frame, result_of
+from tests.support.media import numbered
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.pictures import PicturesSink
+from vision_infer.sink.files.images import PicturesSink
 from vision_infer.sink.sink import OutputSpec
-from vision_infer.stream.images import read_image
+from vision_infer.stream.files.images import read_image
 
 
 def sink_to(path: Path, overwrite: bool = False) -> PicturesSink:

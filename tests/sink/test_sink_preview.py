@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests import media
 from tests.sink.results import found, frame, frames_of, result_of
+from tests.support import media
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.geometry import Size
-from vision_infer.sink.encoder import ENCODERS, X264, Encoder, choose_encoder
-from vision_infer.sink.shrink import shrunk_size
+from vision_infer.sink.files.encoder import ENCODERS, X264, Encoder, choose_encoder
+from vision_infer.sink.files.shrink import shrunk_size
+from vision_infer.sink.files.video import VideoSink
 from vision_infer.sink.sink import OutputSpec, Written
-from vision_infer.sink.video import VideoSink
 
 GONE = Encoder("h264_of_a_machine_that_is_not_here", "yuv420p", ())
 WRONG = Encoder("libx264", "yuv420p", (("profile", "no such profile"),))

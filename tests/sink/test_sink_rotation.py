@@ -11,7 +11,7 @@ import pytest
 
 from tests.sink.results import found, frame, result_of
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.jsonl import JsonlSink, rotated
+from vision_infer.sink.files.jsonl import JsonlSink, rotated
 from vision_infer.sink.sink import OutputSpec, Written
 
 

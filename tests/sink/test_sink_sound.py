@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests import media
-from tests.media import Clip, Sound
 from tests.sink.results import frames_of
+from tests.support import media
+from tests.support.media import Clip, Sound
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
+from vision_infer.sink.files.video import VideoSink
 from vision_infer.sink.sink import OutputSpec
-from vision_infer.sink.video import VideoSink
 
 MKV = Clip(suffix=".mkv")
 

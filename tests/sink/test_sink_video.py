@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests import media
 from tests.sink.results import found, frame, frames_of, result_of
+from tests.support import media
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
+from vision_infer.sink.files.video import VideoSink
 from vision_infer.sink.sink import OutputSpec
-from vision_infer.sink.video import VideoSink
 
 
 def plain(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:

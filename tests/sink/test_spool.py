@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.disks import small_disk
-from tests.hand_clock import HandClock
-from vision_infer.sink.segment import Record, records_in
-from vision_infer.sink.spool import Spool
+from tests.support.disks import small_disk
+from tests.support.hand_clock import HandClock
+from vision_infer.sink.delivery.segment import Record, records_in
+from vision_infer.sink.delivery.spool import Spool
 
 MB = 1 << 20
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker import Authority, free_port, until
-from tests.hook_receiver import Answer, Receiver
-from vision_infer.sink import delivery as deliveries
-from vision_infer.sink.delivery import Delivery
-from vision_infer.sink.webhook import WebhookCarrier
+from tests.support.broker import Authority, free_port, until
+from tests.support.hook_receiver import Answer, Receiver
+from vision_infer.sink.delivery import delivery_sink as deliveries
+from vision_infer.sink.delivery.delivery_sink import Delivery
+from vision_infer.sink.delivery.webhook import WebhookCarrier
 
 KEY = b"k" * 24
 SECRET_PATH = "/hook/secret-of-the-path?key=secret-of-the-query"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.capture_clock import MS, SECOND, CaptureClock, PacketTimes, UntimedClock
+from vision_infer.stream.live.capture_clock import MS, SECOND, CaptureClock, PacketTimes, UntimedClock
 
 INTERVAL = 40 * MS
 EPOCH = 5_000 * SECOND

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.assembly import Assembler, Piece, Whole
+from vision_infer.stream.live.assembly import Assembler, Piece, Whole
 
 MTU = 1400
 LEARNED = 25

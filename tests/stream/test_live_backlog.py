@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from vision_infer.stream.backlog import MS, SECOND, Action, Backlog
+from vision_infer.stream.live.backlog import MS, SECOND, Action, Backlog
 
 INTERVAL = 40 * MS
 MAX_AGE = 500 * MS

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import media
-from vision_infer.stream.nal_units import every_picture_alone, not_needed
+from tests.support import media
+from vision_infer.stream.live.nal_units import every_picture_alone, not_needed
 
 H264 = replace(media.B_FRAMES, suffix=".mp4", options=(*media.B_FRAMES.options, ("b-pyramid", "none")))
 HEVC = replace(

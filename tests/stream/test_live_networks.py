@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_reading import Reading
-from tests.live_web import hls_writer, live_web
+from tests.support.live_reading import Reading
+from tests.support.live_web import hls_writer, live_web
 from vision_infer.core.errors import RefusedError, StreamError
-from vision_infer.stream.allowed_networks import allowed_address, with_address
+from vision_infer.stream.live.allowed_networks import allowed_address, with_address
 from vision_infer.stream.source import LiveOptions
 
 ONLY_THIS = LiveOptions(open_timeout_s=10, stall_timeout_s=5, allow_networks=("127.0.0.1/32",))

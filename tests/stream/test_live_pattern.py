@@ -10,13 +10,13 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
 from vision_infer.core.time_code import MODULUS, moment_ms
 from vision_infer.stream.find import open_source
+from vision_infer.stream.live.pattern_source import PatternSource
 from vision_infer.stream.source import Source, SourceSpec
-from vision_infer.stream.test_pattern import PatternSource
 from vision_infer.stream.time_code import read
 
 MS = 1_000_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.playout import MS, SECOND, Playout
+from vision_infer.stream.live.playout import MS, SECOND, Playout
 
 INTERVAL = 40 * MS
 START = 7_000 * SECOND

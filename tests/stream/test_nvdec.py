@@ -15,17 +15,17 @@ import pytest
 from av.video.codeccontext import VideoCodecContext
 from numpy.typing import NDArray
 
-from tests import media
 from tests.engine.host_device import HostDevice
-from tests.gpu import needs_gpu
+from tests.support import media
+from tests.support.gpu import needs_gpu
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.picture import Surface
-from vision_infer.engine.device_buffers import DeviceSlot
 from vision_infer.engine.engine import HostSlot
+from vision_infer.engine.gpu.device_buffers import DeviceSlot
 from vision_infer.stream import nvdec
 from vision_infer.stream import picture as picture_module
 from vision_infer.stream.find import open_source
-from vision_infer.stream.live import LiveSource
+from vision_infer.stream.live.live_source import LiveSource
 from vision_infer.stream.nvdec import Decoding, NvdecPicture, decoder_bytes, wanted_gpu
 from vision_infer.stream.orientation import UPRIGHT, Orientation
 from vision_infer.stream.picture import VideoPicture
@@ -303,7 +303,7 @@ def test_a_gpu_decodes_what_the_cpu_does(recipe: media.Clip) -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_a_gpu_writes_what_it_decoded_into_its_own_memory() -> None:
-    from vision_infer.engine.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import CudaDevice
 
     device = CudaDevice(0)
     stream, event = device.make_stream(), device.make_event()

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from vision_infer.stream.capture_clock import MS, SECOND, PacketTimes
-from vision_infer.stream.packet_watch import PacketWatch
+from vision_infer.stream.discovery.packet_watch import PacketWatch
+from vision_infer.stream.live.capture_clock import MS, SECOND, PacketTimes
 
 FRAME = 40 * MS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests import odd_files
-from tests.odd_files import BARS, bars_clip, bars_frame, bars_seen
 from tests.stream.test_stream_range import read
+from tests.support import odd_files
+from tests.support.odd_files import BARS, bars_clip, bars_frame, bars_seen
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.stream.picture import VideoPicture

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import media, odd_files
 from tests.stream.test_stream_range import read
+from tests.support import media, odd_files
+from vision_infer.stream.files.gap_watch import GapWatch
 from vision_infer.stream.find import open_source
-from vision_infer.stream.gap_watch import GapWatch
 from vision_infer.stream.source import GAP_TIMES_KEPT, WARNINGS_KEPT, ReadReport, SourceSpec
 
 FAST_START = replace(media.H264, frames=50, format_options=(("movflags", "faststart"),))

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from vision_infer.core.errors import StreamError
-from vision_infer.stream import discover as module
-from vision_infer.stream.discover import GROUP, Device, discover, read_answer
+from vision_infer.stream.discovery import discover as module
+from vision_infer.stream.discovery.discover import GROUP, Device, discover, read_answer
 
 OURS = "urn:uuid:11111111-2222-3333-4444-555555555555"
 SCOPES = (

@@ -13,8 +13,8 @@ from weakref import WeakSet
 import av.logging
 import pytest
 
-from tests import media, odd_files
 from tests.stream.test_stream_damage import FAST_START
+from tests.support import media, odd_files
 from vision_infer.stream import ffmpeg_log
 from vision_infer.stream.ffmpeg_log import LINES_A_SECOND, LINES_A_SOURCE, SourceLog
 from vision_infer.stream.find import open_source

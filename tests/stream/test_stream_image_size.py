@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.media import numbered, write_jpeg
+from tests.support.media import numbered, write_jpeg
 from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
+from vision_infer.stream.files.images import read_image
 from vision_infer.stream.find import find_sources, open_source
 from vision_infer.stream.image_size import image_size
-from vision_infer.stream.images import read_image
 from vision_infer.stream.source import ReadOptions
 
 SUFFIXES = (".jpg", ".png", ".bmp", ".webp", ".tif")

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.media import numbered, write_jpeg
+from tests.support.media import numbered, write_jpeg
 from vision_infer.core.errors import StreamError
+from vision_infer.stream.files.images import read_image
 from vision_infer.stream.find import find_sources, open_source
-from vision_infer.stream.images import read_image
 from vision_infer.stream.source import SourceSpec
 
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests import media, odd_files
 from tests.stream.test_stream_range import read
+from tests.support import media, odd_files
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import HostSlot
 from vision_infer.stream.source import ReadReport

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.ordered_times import OrderedTimes
+from vision_infer.stream.files.ordered_times import OrderedTimes
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 6))

@@ -13,7 +13,7 @@ import pytest
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from tests.media import numbered
+from tests.support.media import numbered
 from vision_infer.core.geometry import Fit, Letterbox, Size, letterbox
 from vision_infer.core.picture import Picture
 from vision_infer.engine.engine import HostSlot

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.media import bikes, decoded
+from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.time_code import COLUMNS, MODULUS, ROWS, cells_of, column_edges, row_edges
 from vision_infer.stream.time_code import draw, read

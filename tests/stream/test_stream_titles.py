@@ -7,11 +7,11 @@ from pathlib import Path
 import av
 import pytest
 
-from tests import media
-from tests.cameras import ClockMount, RtspServer
-from tests.fault_proxy import FaultProxy
-from tests.live_reading import Reading
 from tests.stream.test_stream_range import read
+from tests.support import media
+from tests.support.cameras import ClockMount, RtspServer
+from tests.support.fault_proxy import FaultProxy
+from tests.support.live_reading import Reading
 
 SAID = b"Session streamed with GStreamer"
 """as the server names every stream"""

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import media
-from tests.web import serve
+from tests.support import media
+from tests.support.web import serve
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
-from vision_infer.stream import open_video
+from vision_infer.stream.files import open_video
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from tests import media
+from tests.support import media
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size

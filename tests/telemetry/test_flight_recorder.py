@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.hand_clock import HandClock
 from tests.pipeline.fakes import FakePicture
+from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace

@@ -17,11 +17,11 @@ from vision_infer.capacity.whole import Offered, search_most
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.geometry import Size
-from vision_infer.engine.candidates import candidates
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.stream.sample_clip import ClipSpec, sample_clip
+from vision_infer.engine.selection.candidates import candidates
+from vision_infer.stream.files.sample_clip import ClipSpec, sample_clip
 from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
 
 NS = 1_000_000_000

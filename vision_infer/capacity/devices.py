@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vision_infer.config.mistakes import Mistake, SettingsError, mistakes_of
+from vision_infer.config.validation_errors import Mistake, SettingsError, mistakes_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 from vision_infer.core.errors import UsageError
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from vision_infer.capacity.report import EngineRow, Interval
 from vision_infer.core.errors import VisionInferError
-from vision_infer.engine.auto import proven_loss
-from vision_infer.engine.candidates import Candidate, candidates, this_device
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.known import passports
 from vision_infer.engine.measure import Rounds, estimate, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.passport import DeviceFacts, Passport
+from vision_infer.engine.selection.auto import proven_loss
+from vision_infer.engine.selection.candidates import Candidate, candidates, this_device
+from vision_infer.engine.selection.known import passports
+from vision_infer.engine.store.passport import DeviceFacts, Passport
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 SLOWEST_BATCH_MS = 1000.0

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from vision_infer.capacity.devices import read_checked
-from vision_infer.service.cost import HEADROOM
+from vision_infer.service.streams.cost import HEADROOM
 
 HINT = "see docs/plan.md for the fields"
 THIS_MACHINE = "this machine"

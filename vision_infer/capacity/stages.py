@@ -19,8 +19,8 @@ from vision_infer.core.geometry import letterbox
 from vision_infer.core.picture import Picture
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.measure import estimate
+from vision_infer.stream.files.sample_clip import SECONDS, ClipSpec
 from vision_infer.stream.find import open_source
-from vision_infer.stream.sample_clip import SECONDS, ClipSpec
 from vision_infer.stream.source import SourceSpec
 
 NS = 1_000_000_000

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from vision_infer.capacity.report import Machine
 from vision_infer.engine.device import available_cpus, cpu_facts
-from vision_infer.engine.gpus import Gpu, NoGpuError, list_gpus
+from vision_infer.engine.gpu.gpus import Gpu, NoGpuError, list_gpus
 from vision_infer.telemetry.machine import grants, memory
 
 PACKAGES = ("av", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13")

@@ -22,7 +22,7 @@ from vision_infer.core.result import Result
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import resident_bytes
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Written
 from vision_infer.stream.source import LiveOptions, SourceSpec

@@ -5,7 +5,10 @@ from __future__ import annotations
 import typer
 
 from vision_infer import __version__
-from vision_infer.cli import bench, diff, doctor, engine, model, plan, run, schema, serve, why
+from vision_infer.cli import diff, doctor, run, schema, serve, why
+from vision_infer.cli.capacity import bench, plan
+from vision_infer.cli.engines import engine
+from vision_infer.cli.models import model
 
 app = typer.Typer(
     name="vision-infer",

@@ -85,7 +85,7 @@ def check_memory() -> Iterator[Finding]:
 
 def check_gpus() -> tuple[list[Finding], bool]:
     """GPUs; and whether there is one to be used."""
-    from vision_infer.engine.gpus import NoGpuError, list_gpus
+    from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
     from vision_infer.telemetry.machine import nvidia_devices
 
     try:
@@ -237,7 +237,7 @@ def check_clock() -> Iterator[Finding]:
 def check_home() -> Iterator[Finding]:
     """Models and engines of the user's: those that cannot be used, and what was left lying."""
     from vision_infer.core.errors import EngineError
-    from vision_infer.engine.cache import EngineCache, engine_dir
+    from vision_infer.engine.store.cache import EngineCache, engine_dir
     from vision_infer.model.catalogue import home_dir, list_models
 
     home, engines = home_dir(os.environ), engine_dir(None, os.environ)
@@ -272,8 +272,8 @@ def check_cameras(urls: Sequence[str], live: LiveOptions, limit_s: float) -> lis
 
 def _camera(number: int, url: str, live: LiveOptions, limit_s: float) -> list[Finding]:
     from vision_infer.config.stream_url import check_url, is_file
-    from vision_infer.stream.probe import ProbeError, probe
-    from vision_infer.stream.probe_findings import find_in_failure, find_in_probe
+    from vision_infer.stream.discovery.probe import ProbeError, probe
+    from vision_infer.stream.discovery.probe_findings import find_in_failure, find_in_probe
     from vision_infer.stream.redact import redact
 
     try:  # no message holds a part of it: what is mistyped may be the password
@@ -292,7 +292,7 @@ def _camera(number: int, url: str, live: LiveOptions, limit_s: float) -> list[Fi
 def check_network(wait_s: float) -> list[Finding]:
     """Cameras that answer to ONVIF's discovery."""
     from vision_infer.core.errors import StreamError
-    from vision_infer.stream.discover import discover
+    from vision_infer.stream.discovery.discover import discover
 
     try:
         devices = discover(wait_s)

@@ -13,7 +13,7 @@ from vision_infer.cli import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from vision_infer.pipeline.diff import DiffReport
+    from vision_infer.compare.runs import DiffReport
 
 STREAMS_SHOWN = 20
 DIFFERENT = 1
@@ -40,8 +40,8 @@ def diff_command(
     The exit status is 0 when they are the same: the same frames, a partner for each detection, scores within the tolerance. It is
     1 when they differ, 2 when they cannot be compared. Numbers of tracks and embeddings are not compared.
     """
+    from vision_infer.compare.runs import DiffSettings, diff
     from vision_infer.core.errors import UsageError
-    from vision_infer.pipeline.diff import DiffSettings, diff
 
     settings = DiffSettings(iou, score_tolerance, top)
     if (pictures is None) != (not video):
@@ -49,7 +49,7 @@ def diff_command(
     if pictures is None:
         report, drawn = diff(a, b, settings), []
     else:
-        from vision_infer.pipeline.diff_pictures import DiffPictures
+        from vision_infer.compare.diff_images import DiffPictures
 
         drawer = DiffPictures(pictures, video or (), overwrite)
         report = diff(a, b, settings)
@@ -109,7 +109,7 @@ def _streams(report: DiffReport) -> Table:
 def _classes(report: DiffReport) -> Table:
     from rich.table import Table
 
-    from vision_infer.pipeline.diff import class_figures
+    from vision_infer.compare.runs import class_figures
 
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="ellipsis", no_wrap=True)

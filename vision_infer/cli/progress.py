@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.pipeline.offline import Progress as Report
+from vision_infer.pipeline.runs.offline import Progress as Report
 from vision_infer.pipeline.status import StreamState, StreamStatus
 
 BARS_SHOWN = 12
@@ -22,7 +22,7 @@ _OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
 
 @contextmanager
 def open_progress(quiet: bool) -> Iterator[Report | None]:
-    """What :func:`vision_infer.pipeline.offline.run` calls with the state of the streams; None when quiet."""
+    """What :func:`vision_infer.pipeline.runs.offline.run` calls with the state of the streams; None when quiet."""
     if quiet:
         yield None
         return

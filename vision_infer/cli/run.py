@@ -13,7 +13,7 @@ from vision_infer.cli import options
 
 if TYPE_CHECKING:
     from vision_infer.config.run import RunSettings
-    from vision_infer.pipeline.summary import RunSummary
+    from vision_infer.pipeline.runs.summary import RunSummary
 
 
 def run_command(
@@ -67,13 +67,13 @@ def run_command(
     settings = _settings(locals())  # the options, which have the names of the settings
     _check_standard_output(settings.out, json_summary)
     if summary is not None:
-        from vision_infer.sink.output_file import check_output
+        from vision_infer.sink.files.output_file import check_output
 
         check_output(summary, overwrite)
 
     from vision_infer.cli.progress import open_progress
     from vision_infer.cli.signals import StopSignals
-    from vision_infer.pipeline.offline import run
+    from vision_infer.pipeline.runs.offline import run
 
     if hook is not None:
         _show_warnings()
@@ -156,7 +156,7 @@ def _report(result: RunSummary, summary: Path | None, json_summary: bool, quiet:
             if warning not in (source["error"] or ""):  # what broke a source is told once
                 typer.echo(f"warning: {source['source']}: {warning}", err=True)
     if summary is not None:
-        from vision_infer.sink.output_file import OutputFile, output_error
+        from vision_infer.sink.files.output_file import OutputFile, output_error
 
         file = OutputFile(str(summary), overwrite)
         try:

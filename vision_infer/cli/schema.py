@@ -36,6 +36,6 @@ def config() -> None:
 @app.command()
 def passport() -> None:
     """A passport: what an engine was made of, how good and how fast it was measured to be, and where."""
-    from vision_infer.engine.passport import Passport
+    from vision_infer.engine.store.passport import Passport
 
     typer.echo(json.dumps(Passport.model_json_schema(), indent=2))

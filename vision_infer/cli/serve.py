@@ -44,11 +44,11 @@ def serve_command(
 
     A configuration that changes is taken over while the service runs. Ctrl-C or SIGTERM finishes what is on its way.
     """
-    from vision_infer.config.mistakes import SettingsError
     from vision_infer.config.serve_file import load_settings
+    from vision_infer.config.validation_errors import SettingsError
     from vision_infer.core.clock import SYSTEM_CLOCK
     from vision_infer.core.errors import UsageError
-    from vision_infer.service.file_watch import FileWatch
+    from vision_infer.service.operations.file_watch import FileWatch
 
     configurations = [source for source in sources or () if source.lower().endswith((".yaml", ".yml"))]
     if len(configurations) > 1:
@@ -86,9 +86,9 @@ def serve_command(
 
 
 def _check(settings: ServeSettings) -> int:
-    from vision_infer.config.doubts import doubts_of
+    from vision_infer.config.warnings import doubts_of
     from vision_infer.model.catalogue import model_card
-    from vision_infer.service.stream_command import check_second
+    from vision_infer.service.streams.stream_command import check_second
 
     for doubt in doubts_of(settings):
         typer.echo(f"warning: {doubt}", err=True)

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vision_infer.config.mistakes import Mistake, SettingsError, mistakes_of
-from vision_infer.config.networks import address_of, is_allowed
+from vision_infer.config.network_ranges import address_of, is_allowed
 from vision_infer.config.references import has_references
 from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.config.stream_url import split_url
+from vision_infer.config.validation_errors import Mistake, SettingsError, mistakes_of
 
 _FILE_ONLY = "stands in the configuration file only"
 _REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from vision_infer.config.fields import Place, choices, fields_of, is_mapping, may_be_none, type_at, unwrapped
-from vision_infer.config.mistakes import Mistake
+from vision_infer.config.validation_errors import Mistake
 from vision_infer.config.yaml_lines import YamlError, compose, plain, shown
 
 PREFIX = "VISION_INFER_"

@@ -11,10 +11,10 @@ from pydantic import SecretStr, ValidationError
 
 from vision_infer.config.environment import settings_in
 from vision_infer.config.fields import Place, fields_of, type_at, unwrapped
-from vision_infer.config.mistakes import Mistake, SettingsError, mistakes_of
 from vision_infer.config.references import expand, read_secret
 from vision_infer.config.serve import ServeFile, ServeSettings, StreamDefaults
 from vision_infer.config.stream_url import name_of
+from vision_infer.config.validation_errors import Mistake, SettingsError, mistakes_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 
 _FILE = "file:"

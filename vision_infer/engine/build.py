@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.auto import BUDGET_POINTS
-from vision_infer.engine.cache import EngineCache, Say
-from vision_infer.engine.candidates import Candidate, this_device
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.known import kept_passport
 from vision_infer.engine.measure import NS_PER_S, Frames, Rounds, estimate, faster, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
+from vision_infer.engine.selection.auto import BUDGET_POINTS
+from vision_infer.engine.selection.candidates import Candidate, this_device
+from vision_infer.engine.selection.known import kept_passport
+from vision_infer.engine.store.cache import EngineCache, Say
+from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
 
 TOOLS = ("vision-infer", "numpy", "onnx")
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from vision_infer.core.errors import EngineError, ModelError, UsageError
-from vision_infer.engine.accelerator import DeviceMemoryError
 from vision_infer.engine.device import available_cpus, load_onnxruntime, missing_runtime, parse_device
 from vision_infer.engine.engine import Engine
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.null import NullEngine
-from vision_infer.engine.onnxruntime_engine import CUDA_IN_FLIGHT, OnnxRuntimeEngine, OnnxRuntimeSettings
-from vision_infer.engine.openvino_engine import OpenVinoEngine, OpenVinoSettings
+from vision_infer.engine.runtimes.null import NullEngine
+from vision_infer.engine.runtimes.onnxruntime_engine import CUDA_IN_FLIGHT, OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings
 
 if TYPE_CHECKING:
-    from vision_infer.engine.cache import EngineCache, Say
     from vision_infer.engine.graph_facts import Precision
+    from vision_infer.engine.store.cache import EngineCache, Say
     from vision_infer.engine.tensorrt.plan_file import Runtime
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch", "torchcompile", "null")
@@ -45,7 +45,7 @@ class EngineRequest:
     compute: str = "auto"
     """type of the arithmetic of a float32 graph: ``f32``, ``bf16``, or ``auto``: as a full name says, else ``f32``"""
     engine_dir: Path | None = None
-    """where compiled graphs are kept, as :func:`vision_infer.engine.cache.engine_dir` gives it; None: nowhere"""
+    """where compiled graphs are kept, as :func:`vision_infer.engine.store.cache.engine_dir` gives it; None: nowhere"""
 
 
 def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> Engine:
@@ -119,7 +119,7 @@ def _named_graph(path: Path, name: str, runtime: str) -> Path:
     precision = name.rpartition("-")[2]
     if runtime not in ("onnxruntime", "openvino") or precision not in ("int8", "fp16"):
         return path
-    from vision_infer.engine.candidates import variants
+    from vision_infer.engine.selection.candidates import variants
 
     if read_graph_facts(path).precision == precision:
         return path
@@ -144,7 +144,7 @@ def _known_choice(path: Path, request: EngineRequest, say: Say) -> tuple[Path, E
     assert request.engine_dir is not None
     if not left_open(request):
         return path, request
-    from vision_infer.engine.known import known_choice
+    from vision_infer.engine.selection.known import known_choice
 
     choice = known_choice(path, request.engine_dir)
     if choice is None:
@@ -156,7 +156,7 @@ def _known_choice(path: Path, request: EngineRequest, say: Say) -> tuple[Path, E
 def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | None, say: Say) -> Engine:
     if cache is None:
         return OpenVinoEngine(path, settings)
-    from vision_infer.engine.compiled import open_openvino
+    from vision_infer.engine.store.compiled import open_openvino
 
     return open_openvino(path, settings, cache, say)
 
@@ -164,13 +164,13 @@ def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | 
 def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache | None, say: Say) -> Engine:
     if settings.device == "cuda":
         with suppress(EngineError):  # without CUDA for Python, or without a GPU, which the runtime itself tells best
-            from vision_infer.engine.cuda import CudaDevice
+            from vision_infer.engine.gpu.cuda import CudaDevice
 
             # It makes the device's context as FFmpeg's decoder wants it; the runtime's own would keep that out.
             CudaDevice(settings.device_index)
     if cache is None:
         return OnnxRuntimeEngine(path, settings)
-    from vision_infer.engine.compiled import open_onnxruntime
+    from vision_infer.engine.store.compiled import open_onnxruntime
 
     return open_onnxruntime(path, settings, cache, say)
 
@@ -180,7 +180,7 @@ def _open_torch(
 ) -> Engine:
     if find_spec("torch") is None:
         raise EngineError("PyTorch is not installed", "pip install 'vision-infer[export]', or use another engine")
-    from vision_infer.engine.torch_engine import TorchEngine, TorchSettings, open_torch_on_cuda
+    from vision_infer.engine.runtimes.torch_engine import TorchEngine, TorchSettings, open_torch_on_cuda
 
     settings = TorchSettings(*workers_threads_batch, compiled)
     return TorchEngine(path, settings) if device[0] == "cpu" else open_torch_on_cuda(path, settings, device[1], say)
@@ -189,10 +189,10 @@ def _open_torch(
 def _open_tensorrt(
     path: Path, request: EngineRequest, runtime: Runtime, index: int, workers_batch: tuple[int, int], say: Say
 ) -> Engine:
-    from vision_infer.engine.device_engine import batch_sizes_up_to
+    from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
+    from vision_infer.engine.runtimes.tensorrt_engine import open_tensorrt
     from vision_infer.engine.tensorrt.compile import PlanOptions
     from vision_infer.engine.tensorrt.plans import graph_of, plan_for_gpu
-    from vision_infer.engine.tensorrt_engine import open_tensorrt
 
     workers, batch = workers_batch
     if request.engine != runtime:
@@ -207,7 +207,7 @@ def _cache(request: EngineRequest, say: Say | None) -> EngineCache | None:
     """The cache; without one where its folder cannot be used: an engine that starts slowly is better than none."""
     if request.engine_dir is None:
         return None
-    from vision_infer.engine.cache import EngineCache
+    from vision_infer.engine.store.cache import EngineCache
 
     try:
         return EngineCache(request.engine_dir)

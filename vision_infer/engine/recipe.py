@@ -9,8 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.auto import BUDGET_POINTS
-from vision_infer.engine.candidates import Candidate
+from vision_infer.engine.selection.auto import BUDGET_POINTS
+from vision_infer.engine.selection.candidates import Candidate
 from vision_infer.engine.tensorrt.compile import PlanOptions
 from vision_infer.engine.tensorrt.plan_file import RUNTIMES as PLAN_RUNTIMES
 

@@ -60,7 +60,7 @@ class Dispatch:
     """Stream workers offer frames, inference workers take batches.
 
     It never blocks a stream worker: a recorded stream holds no more frames than its queue has places (its window, see
-    :class:`vision_infer.pipeline.stream_worker.StreamWorker`), and a live one supersedes.
+    :class:`vision_infer.pipeline.workers.stream_worker.StreamWorker`), and a live one supersedes.
     """
 
     def __init__(self, batcher: Batcher[Frame], clock: Clock) -> None:

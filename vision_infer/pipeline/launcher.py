@@ -12,18 +12,18 @@ from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.hook import GuardedHook
-from vision_infer.pipeline.lane_table import LaneTable
-from vision_infer.pipeline.live_worker import LiveWorker
-from vision_infer.pipeline.memory import WIDEST_WINDOW, bound_memory
+from vision_infer.pipeline.lanes.lane_table import LaneTable
 from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
-from vision_infer.pipeline.outputs import open_sink
 from vision_infer.pipeline.results_stage import ResultsStage
+from vision_infer.pipeline.runs.outputs import open_sink
 from vision_infer.pipeline.second_stage import MOST_CROPS, SecondStage
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_table import StreamTable
-from vision_infer.pipeline.stream_worker import StreamWorker
+from vision_infer.pipeline.workers.live_worker import LiveWorker
+from vision_infer.pipeline.workers.memory import WIDEST_WINDOW, bound_memory
+from vision_infer.pipeline.workers.stream_worker import StreamWorker
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.source import Source, SourceSpec
 from vision_infer.telemetry.flight_recorder import FlightRecorder

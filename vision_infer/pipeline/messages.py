@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine, RawResults
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.schedule.batcher import Batch
 
 

@@ -15,7 +15,7 @@ from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.completion import Completion, Found
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Gated, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.second_stage import SecondStage

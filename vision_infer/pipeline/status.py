@@ -12,7 +12,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.dispatch import LaneLoad
-from vision_infer.pipeline.lane import Lane
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.sink.sink import Written
 from vision_infer.stream.source import ReadReport, StreamInfo
 from vision_infer.telemetry.flight_recorder import FlightRecorder

@@ -11,7 +11,7 @@ from vision_infer.analyze.zones import Zones
 from vision_infer.core.card import ModelCard
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook, load_hook
-from vision_infer.pipeline.lane import class_id
+from vision_infer.pipeline.lanes.lane import class_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,9 @@ from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.hook import GuardedHook
-from vision_infer.pipeline.inference_worker import InferenceWorker
-from vision_infer.pipeline.lane import Lane
-from vision_infer.pipeline.lane_table import LaneTable
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.lane_table import LaneTable
 from vision_infer.pipeline.launcher import Launcher, OpenStream
-from vision_infer.pipeline.live_watch import LiveWatch
-from vision_infer.pipeline.live_worker import LiveWorker
 from vision_infer.pipeline.messages import Ended, Finish, Message
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.results_stage import ResultsStage
@@ -40,7 +37,10 @@ from vision_infer.pipeline.status import (
     status_of,
 )
 from vision_infer.pipeline.stream_table import StreamTable
-from vision_infer.pipeline.stream_worker import StreamWorker
+from vision_infer.pipeline.workers.inference_worker import InferenceWorker
+from vision_infer.pipeline.workers.live_watch import LiveWatch
+from vision_infer.pipeline.workers.live_worker import LiveWorker
+from vision_infer.pipeline.workers.stream_worker import StreamWorker
 from vision_infer.schedule.batcher import Batcher
 from vision_infer.sink.sink import Sink
 from vision_infer.sink.space import NoSpaceError

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vision_infer.engine.auto import BUDGET_POINTS, TRIAL_S
-from vision_infer.engine.choices import Choice
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.known import try_here
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.passport import MeasuredAccuracy
-from vision_infer.precision.agreement import Judge
+from vision_infer.engine.selection.auto import BUDGET_POINTS, TRIAL_S
+from vision_infer.engine.selection.choices import Choice
+from vision_infer.engine.selection.known import try_here
+from vision_infer.engine.store.passport import MeasuredAccuracy
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
+from vision_infer.precision.verification.agreement import Judge
 from vision_infer.stream.redact import redact
 
 NEEDS = FrameNeeds(calibration=1, search=1, evaluation=100)

@@ -17,17 +17,24 @@ from vision_infer.core.errors import ModelError, StreamError
 from vision_infer.core.geometry import Letterbox, letterbox
 from vision_infer.engine.engine import Engine, HostSlot
 from vision_infer.precision.accuracy import EVALUATION_IOU, LOW_CONFIDENCE, category_ids, read_annotations
-from vision_infer.precision.agreement import FRAMES_NEEDED, LOW_SCORE, OBJECTS_NEEDED, Agreement, run_frames, select_all
 from vision_infer.precision.average_precision import average_precision, match_classes
-from vision_infer.precision.drift import interval, sample_weights, see
-from vision_infer.precision.proof import Compare, open_reference
-from vision_infer.precision.vectors import Outputs
-from vision_infer.stream.images import read_image
+from vision_infer.precision.verification.agreement import (
+    FRAMES_NEEDED,
+    LOW_SCORE,
+    OBJECTS_NEEDED,
+    Agreement,
+    run_frames,
+    select_all,
+)
+from vision_infer.precision.verification.drift import interval, sample_weights, see
+from vision_infer.precision.verification.proof import Compare, open_reference
+from vision_infer.precision.verification.vectors import Outputs
+from vision_infer.stream.files.images import read_image
 from vision_infer.stream.picture import ArrayPicture
 
 
 def labelled_judge(annotations: Path, images: Path) -> Callable[[Path], tuple[Compare, str]]:
-    """A judge by annotations, for :class:`vision_infer.precision.quantize.QuantizeRequest`.
+    """A judge by annotations, for :class:`vision_infer.precision.quantization.quantize.QuantizeRequest`.
 
     Args:
         annotations: ``instances.json``, COCO's form.

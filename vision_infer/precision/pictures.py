@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from vision_infer.analyze.compare import compare
+from vision_infer.compare.detections import compare
+from vision_infer.compare.diff_images import side_by_side
+from vision_infer.compare.row_index import Row
+from vision_infer.compare.runs import FrameReport
 from vision_infer.core.errors import OutputError
 from vision_infer.core.geometry import Size
-from vision_infer.pipeline.diff import FrameReport
-from vision_infer.pipeline.diff_pictures import side_by_side
-from vision_infer.pipeline.row_index import Row
-from vision_infer.precision.agreement import Judge
-from vision_infer.precision.drift import FOUND_IOU
-from vision_infer.precision.proof import Proof, open_reference
+from vision_infer.precision.verification.agreement import Judge
+from vision_infer.precision.verification.drift import FOUND_IOU
+from vision_infer.precision.verification.proof import Proof, open_reference
 
 
 def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, overwrite: bool) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vision_infer.core.card import parse_card
 from vision_infer.core.errors import ModelError
-from vision_infer.engine.passport import SUFFIX
+from vision_infer.engine.store.passport import SUFFIX
 from vision_infer.model.catalogue import CARD_FILE, GRAPH_FILE, bundled_dir
 
 _HIDDEN = ".quantizing-"

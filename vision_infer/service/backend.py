@@ -10,16 +10,16 @@ from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
-from vision_infer.service.cost import Cost
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.sink.carrier import SinkStatus
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.streams.cost import Cost
+from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
 
 if TYPE_CHECKING:
     from vision_infer.preview.preview import Preview
-    from vision_infer.service.clips import Clips
-    from vision_infer.service.degrading import DegradeEvent
-    from vision_infer.service.hub import ResultHub
+    from vision_infer.service.clips.clip_recorder import Clips
+    from vision_infer.service.results.hub import ResultHub
+    from vision_infer.service.streams.degrading import DegradeEvent
 
 
 class UnknownStreamError(VisionInferError):

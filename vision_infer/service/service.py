@@ -15,26 +15,26 @@ from vision_infer.core.packet import PacketTap, Tappable, Taps
 from vision_infer.core.result import Result
 from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalogue import list_models
-from vision_infer.pipeline.lane import Lane, make_selector
+from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.schedule.degradation import Seen
-from vision_infer.service import snapshot as snapshots
 from vision_infer.service.backend import ModelView, Snapshot, StreamView, UnavailableError
-from vision_infer.service.changes import Changes
-from vision_infer.service.clips import Clips
-from vision_infer.service.configured import StreamKeeper
-from vision_infer.service.cost import Cost, Machine, cost_of
-from vision_infer.service.degrading import DegradeEvent, Degrading, can_give_way, in_full, remember_in_full, seen_streams
-from vision_infer.service.engine_event import EngineEvent
-from vision_infer.service.hub import ResultHub
-from vision_infer.service.lanes import Lanes, in_flight
-from vision_infer.service.requests import Answers, LiveOnly, infer_picture
-from vision_infer.service.sinks import SinkSet
-from vision_infer.service.stream_files import state_folder
-from vision_infer.service.streams import Streams
-from vision_infer.sink.carrier import SinkStatus
+from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.operations.changes import Changes
+from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.results import snapshot as snapshots
+from vision_infer.service.results.hub import ResultHub
+from vision_infer.service.results.requests import Answers, LiveOnly, infer_picture
+from vision_infer.service.results.sinks import SinkSet
+from vision_infer.service.streams.configured import StreamKeeper
+from vision_infer.service.streams.cost import Cost, Machine, cost_of
+from vision_infer.service.streams.degrading import DegradeEvent, Degrading, can_give_way, in_full, remember_in_full, seen_streams
+from vision_infer.service.streams.lanes import Lanes, in_flight
+from vision_infer.service.streams.running_streams import Streams
+from vision_infer.service.streams.stream_files import state_folder
+from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import Source, SourceSpec

@@ -12,16 +12,16 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.device import available_cpus
 from vision_infer.model.catalogue import resolve_model
-from vision_infer.service.app import make_app
-from vision_infer.service.auth import tokens_for
-from vision_infer.service.file_watch import FileWatch, diff_streams
-from vision_infer.service.heap import Heap, share_heaps, system_function
-from vision_infer.service.logs import StateLog, configure
-from vision_infer.service.notify import ServiceNotifier
-from vision_infer.service.server import WebServer
+from vision_infer.service.http.app import make_app
+from vision_infer.service.http.auth import tokens_for
+from vision_infer.service.http.server import WebServer
+from vision_infer.service.operations.file_watch import FileWatch, diff_streams
+from vision_infer.service.operations.heap import Heap, share_heaps, system_function
+from vision_infer.service.operations.logs import StateLog, configure
+from vision_infer.service.operations.notify import ServiceNotifier
+from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.service import Service
-from vision_infer.service.sinks import SinkSet
-from vision_infer.service.stream_files import StreamFiles, state_folder
+from vision_infer.service.streams.stream_files import StreamFiles, state_folder
 
 LOOK_S = 0.25
 DRAIN_S = 5.0

@@ -3,7 +3,7 @@
 PyAV discards FFmpeg's log by default. Where it is let through, each line takes Python's lock on the thread that FFmpeg wrote it
 from, which costs time when a damaged file gives thousands, and can deadlock where PyAV frees a decoder that has threads: it
 holds the lock while it waits for them. So errors only are let through (a level set on our logger says otherwise), each source
-passes on a limited number of lines, and :class:`~vision_infer.stream.video_file.VideoFileSource` brings a decoder's threads to
+passes on a limited number of lines, and ``VideoFileSource`` brings a decoder's threads to
 rest before it lets go of it.
 """
 

@@ -99,17 +99,17 @@ def open_source(spec: SourceSpec, decode_threads: int = 1, stopping: threading.E
     if spec.kind == "live":
         stopping = stopping or threading.Event()
         if spec.paths[0].startswith("test://"):
-            from vision_infer.stream.test_pattern import PatternSource
+            from vision_infer.stream.live.pattern_source import PatternSource
 
             return PatternSource(spec, stopping)
-        from vision_infer.stream.live import LiveSource
+        from vision_infer.stream.live.live_source import LiveSource
 
         return LiveSource(spec, decode_threads, stopping)
     if spec.kind == "images":
-        from vision_infer.stream.images import ImagesSource
+        from vision_infer.stream.files.images import ImagesSource
 
         return ImagesSource(spec)
-    from vision_infer.stream.video_file import VideoFileSource
+    from vision_infer.stream.files.video_file import VideoFileSource
 
     return VideoFileSource(spec, decode_threads)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import vision_infer.cli.build_progress
+import vision_infer.cli.engines.build_progress
 from vision_infer.cli.main import main
 from vision_infer.engine.tensorrt.build_progress import BuildProgress, Report
 
@@ -31,6 +31,6 @@ def told_phases(what: str) -> Iterator[Report]:
 
 
 if __name__ == "__main__":
-    vision_infer.cli.build_progress.open_build_progress = told_phases
+    vision_infer.cli.engines.build_progress.open_build_progress = told_phases
     sys.argv[1:1] = ["engine", "build"]
     main()

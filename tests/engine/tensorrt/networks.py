@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.media import ROOT, asset
 from tests.model.export.smallest import Kind, deployment_graph
+from tests.support.media import ROOT, asset
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.api import Api, load_api
@@ -24,9 +24,9 @@ from vision_infer.engine.tensorrt.target import GpuTarget
 from vision_infer.model.export.exporting import ExportRequest, export_model
 from vision_infer.model.export.families import find_family
 from vision_infer.model.importing import import_model
-from vision_infer.precision.fp16 import to_half
-from vision_infer.precision.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
-from vision_infer.precision.ranges import collect_activations
+from vision_infer.precision.quantization.fp16 import to_half
+from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
+from vision_infer.precision.quantization.ranges import collect_activations
 
 Name = str
 """one of :data:`NAMES`, or a family of :mod:`vision_infer.model.export.families`"""

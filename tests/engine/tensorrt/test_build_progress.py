@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.hand_clock import HandClock
+from tests.support.hand_clock import HandClock
 from vision_infer.engine.tensorrt.build_progress import BuildProgress, Phases
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.disks import small_disk
+from tests.support.disks import small_disk
 from vision_infer.core.card import parse_card
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.disks import small_disk
 from tests.engine.cache_keys import no_news
 from tests.engine.tensorrt.build_process import COMPILES
 from tests.engine.tensorrt.networks import OPTIONS, SM_89, Name, Precision, api, compiled, graph
-from tests.media import ROOT
+from tests.support.disks import small_disk
+from tests.support.media import ROOT
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.cache import EngineCache
+from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
 from vision_infer.engine.tensorrt.compile import PlanOptions
 from vision_infer.engine.tensorrt.kept import kept_plans

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.engine.tensorrt.networks import OPTIONS, SM_89, api, graph
-from vision_infer.engine.cache import EngineCache
+from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.tensorrt import plans
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan

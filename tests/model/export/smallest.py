@@ -8,8 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from tests.exported import exported
-from tests.media import MEDIA
+from tests.support.exported import exported
+from tests.support.media import MEDIA
 from vision_infer.model.importing import import_model
 
 Kind = Literal["detector", "classifier", "embedder"]
@@ -18,7 +18,7 @@ _EXPORTED: dict[Kind, tuple[str, str]] = {
     "classifier": ("mobilenet", "classify"),
     "embedder": ("embedder", "embed"),
 }
-"""name in tests.exported, and head"""
+"""name in tests.support.exported, and head"""
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 
-from tests.media import asset
+from tests.support.media import asset
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
@@ -19,8 +19,8 @@ from vision_infer.model.export.family import Built, Family, Refused
 from vision_infer.model.export.given import given_family
 from vision_infer.model.export.to_onnx import OPSET, to_onnx
 from vision_infer.model.importing import Proposal
-from vision_infer.precision.export_proof import prove_export
-from vision_infer.precision.import_proof import BATCHES, prove_import, read_pictures
+from vision_infer.precision.verification.export_check import prove_export
+from vision_infer.precision.verification.import_check import BATCHES, prove_import, read_pictures
 
 torch = pytest.importorskip("torch", reason="torch is not here: install the export extra")
 pytest.importorskip("torchvision", reason="torchvision is not here: install the export extra")

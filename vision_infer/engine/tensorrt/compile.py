@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.contract import OutputShapes
-from vision_infer.engine.engine_key import graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.build_progress import Phases, Report
 from vision_infer.engine.tensorrt.network import NetworkFacts, Parsed, inspect_network, parse_network

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError, ModelError
-from vision_infer.engine.cache import CacheEntry, EngineCache
-from vision_infer.engine.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.passport import Passport, parse_passport
+from vision_infer.engine.store.cache import CacheEntry, EngineCache
+from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
+from vision_infer.engine.store.passport import Passport, parse_passport
 from vision_infer.engine.tensorrt.api import installed_versions
 from vision_infer.engine.tensorrt.plan_file import RUNTIMES, capability_number, runs_on
 from vision_infer.engine.tensorrt.target import Gpu, find_gpu

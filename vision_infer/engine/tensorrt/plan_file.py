@@ -26,7 +26,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.contract import DTYPES, OutputShapes
 from vision_infer.engine.graph_facts import Precision
-from vision_infer.engine.trust import refuse_untrusted
+from vision_infer.engine.store.trust import refuse_untrusted
 
 Runtime = Literal["tensorrt", "tensorrt-rtx"]
 RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.cache import EngineCache, Say
-from vision_infer.engine.candidates import variants
-from vision_infer.engine.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
-from vision_infer.engine.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
+from vision_infer.engine.selection.candidates import variants
+from vision_infer.engine.store.cache import EngineCache, Say
+from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
+from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, check_options, compile_plan

@@ -123,7 +123,7 @@ def use_gpu(index: int) -> None:
     Raises:
         EngineError: there is none.
     """
-    from vision_infer.engine.cuda import CudaDevice
+    from vision_infer.engine.gpu.cuda import CudaDevice
 
     CudaDevice(index)
 

@@ -11,9 +11,9 @@ import os
 from pathlib import Path
 
 from vision_infer.core.errors import EngineError
+from vision_infer.engine.store.trust import refuse_untrusted
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.target import GpuTarget
-from vision_infer.engine.trust import refuse_untrusted
 
 MOST_BYTES = 100_000_000
 """a larger one is begun anew"""

@@ -1,0 +1,259 @@
+# mypy: ignore-errors
+"""Cameras: an RTSP server over GStreamer, run by the system's own Python, which has its bindings (``make cameras``).
+
+    /usr/bin/python3 tests/support/rtsp_server.py '{"port": 0, "mounts": [{"path": "/clock", "kind": "clock", …}]}'
+
+It prints ``ready PORT`` once it listens, and ends when its standard input does. :mod:`tests.support.cameras` starts it, and
+says what mounts there are; nothing else needs to know this file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+import sys
+import threading
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
+
+ROOT = Path(__file__).resolve().parents[2]
+BLACK, GREY, WHITE = 16, 70, 235
+SIDE_UNITS = 4
+"""the square that moves has this part of the picture's height"""
+
+
+def _load_time_code():
+    """The project's own module, as a file: the package and NumPy belong to another Python."""
+    spec = importlib.util.spec_from_file_location("time_code", ROOT / "vision_infer" / "core" / "time_code.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+time_code = _load_time_code()
+
+
+class Feed:
+    """Pushes what a mount sends into its appsrc, from a thread, for as long as its media is prepared."""
+
+    def __init__(self, mount, media):
+        self.mount = mount
+        self.pipeline = media.get_element()
+        self.source = self.pipeline.get_child_by_name("source")
+        self.stopping = threading.Event()
+        media.connect("unprepared", lambda _: self.stopping.set())
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def running_ns(self):
+        """The pipeline's time; None until it plays. Its clock is CLOCK_MONOTONIC."""
+        base = self.pipeline.get_base_time()
+        clock = self.pipeline.get_clock()
+        return None if clock is None or not base else clock.get_time() - base
+
+    def wait_until_playing(self):
+        while self.running_ns() is None:
+            if self.stopping.wait(0.002):
+                return False
+        return True
+
+    def push(self, data, pts_ns, duration_ns):
+        buffer = Gst.Buffer.new_allocate(None, len(data), None)
+        buffer.fill(0, data)
+        buffer.pts = buffer.dts = max(0, pts_ns)
+        buffer.duration = duration_ns
+        return self.source.emit("push-buffer", buffer) == Gst.FlowReturn.OK
+
+
+class ReplayFeed(Feed):
+    """Encoded pictures in real time, over and over, with times that go on."""
+
+    def run(self):
+        units = encoded(self.mount["file"])
+        interval = round(1e9 / self.mount["fps"])
+        if not self.wait_until_playing():
+            return
+        begin = self.running_ns()
+        for number in range(1 << 62):
+            due = begin + number * interval
+            late = self.running_ns()
+            if self.stopping.wait(max(0, due - late) / 1e9):
+                return
+            if not self.push(units[number % len(units)], due, interval):
+                return
+
+
+class ClockFeed(Feed):
+    """Pictures that carry the moment at which they were painted."""
+
+    def run(self):
+        mount, interval = self.mount, round(1e9 / self.mount["fps"])
+        canvases = [Canvas(*size) for size in mount["sizes"]]
+        if not self.wait_until_playing():
+            return
+        begin, shown, stop_after = time.monotonic_ns(), None, mount["stop_after"]
+        for number in range(1 << 62):
+            due = begin + number * interval
+            if self.stopping.wait(max(0, due - time.monotonic_ns()) / 1e9):
+                return
+            if stop_after is not None and number >= stop_after:
+                self.stopping.wait()
+                return
+            canvas = canvases[number // mount["frames_per_size"] % len(canvases)]
+            if canvas is not shown:
+                self.source.set_property("caps", Gst.Caps.from_string(canvas.caps(mount["fps"])))
+                shown = canvas
+            now, running = time.monotonic_ns(), self.running_ns()
+            if not self.push(canvas.paint(number, now), running, interval):
+                return
+
+
+class Canvas:
+    """A picture in I420: grey, with the time code and a square that moves.
+
+    Args:
+        width: pixels, even.
+        height: pixels, even.
+    """
+
+    def __init__(self, width, height):
+        self.width, self.height = width, height
+        self.columns, self.rows = time_code.column_edges(width), time_code.row_edges(height)
+        chroma = (width // 2) * (height // 2)
+        self.empty = bytearray(bytes([GREY]) * (width * height) + bytes([120]) * chroma + bytes([140]) * chroma)
+
+    def caps(self, fps):
+        return f"video/x-raw,format=I420,width={self.width},height={self.height},framerate={fps}/1"
+
+    def paint(self, number, now_ns):
+        picture = bytearray(self.empty)
+        side = self.height // SIDE_UNITS
+        span = self.width - side
+        left = abs((number * 4) % (2 * span) - span)
+        bright = bytes([180]) * side
+        for line in range(self.height // 2, self.height // 2 + side):
+            picture[line * self.width + left : line * self.width + left + side] = bright
+        cells = time_code.cells_of(time_code.moment_ms(now_ns))
+        for row in range(time_code.ROWS):
+            pixels = bytearray()
+            for column in range(time_code.COLUMNS):
+                level = WHITE if cells[row * time_code.COLUMNS + column] else BLACK
+                pixels += bytes([level]) * (self.columns[column + 1] - self.columns[column])
+            for line in range(self.rows[row], self.rows[row + 1]):
+                begin = line * self.width + self.columns[0]
+                picture[begin : begin + len(pixels)] = pixels
+        return bytes(picture)
+
+
+@lru_cache(maxsize=32)
+def encoded(path):
+    """The access units of a file that :mod:`tests.support.cameras` made: each has its length before it, big endian, 4 bytes."""
+    data, position, units = Path(path).read_bytes(), 0, []
+    while position < len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        units.append(data[position + 4 : position + 4 + length])
+        position += 4 + length
+    return units
+
+
+APPSRC = "appsrc name=source is-live=true format=time block=false max-buffers=8 leaky-type=downstream"
+PAY = {
+    "h264": "h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1",
+    "h265": "h265parse ! rtph265pay name=pay0 pt=96 config-interval=-1",
+}
+SOUND = "( audiotestsrc is-live=true wave=sine ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay0 pt=8 )"
+
+
+def launch_line(mount):
+    if mount["kind"] == "sound":
+        return SOUND
+    codec = mount["codec"]
+    if mount["kind"] == "replay":
+        caps = f'caps="video/x-{codec},stream-format=byte-stream,alignment=au"'
+        return f"( {APPSRC} {caps} ! {PAY[codec]} )"
+    common = f"speed-preset=ultrafast key-int-max={mount['key_interval']} bitrate={mount['kbit_s']}"
+    quick = f"tune=zerolatency {common}"
+    if codec == "h265":
+        encoder = f"x265enc {quick}"
+    elif mount["b_frames"]:  # neither the tuning for latency nor the profile that would be taken has any
+        own = f"b-adapt=false bframes={mount['b_frames']} rc-lookahead=0 sync-lookahead=0 sliced-threads=true"
+        encoder = f"x264enc {common} {own} ! video/x-h264,profile=main"
+    else:
+        encoder = f"x264enc {quick} b-adapt=false bframes=0"
+    return f"( {APPSRC} ! {encoder} ! {PAY[codec]} )"
+
+
+FEEDS = {"replay": ReplayFeed, "clock": ClockFeed}
+
+
+def add_mount(server, mount):
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(launch_line(mount))
+    factory.set_shared(True)
+    feed = FEEDS.get(mount["kind"])
+    if feed is not None:
+        factory.connect("media-configure", lambda _, media: feed(mount, media))
+    permissions = GstRtspServer.RTSPPermissions()
+    permissions.add_permission_for_role(mount["user"] or "anonymous", "media.factory.construct", True)
+    for role in (
+        "anonymous",
+        mount["user"],
+    ):  # without this right the answer would be 404, and nobody would be asked for a password
+        permissions.add_permission_for_role(role or "anonymous", "media.factory.access", True)
+    factory.set_permissions(permissions)
+    server.get_mount_points().add_factory(mount["path"], factory)
+
+
+def token_for(role):
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", role)
+    return token
+
+
+def set_auth(server, mounts, method):
+    auth = GstRtspServer.RTSPAuth()
+    auth.set_default_token(token_for("anonymous"))
+    for user, password in {(mount["user"], mount["password"]) for mount in mounts if mount["user"]}:
+        if method == "basic":
+            auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token_for(user))
+        else:
+            auth.add_digest(user, password, token_for(user))
+    if method == "digest":
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+    server.set_auth(auth)
+
+
+def main():
+    told = json.loads(sys.argv[1])
+    Gst.init(None)
+    loop = GLib.MainLoop()
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(str(told["port"]))
+    pool = GstRtspServer.RTSPThreadPool()
+    pool.set_max_threads(-1)  # else one mount that never gets ready holds up all others
+    server.set_thread_pool(pool)
+    for mount in told["mounts"]:
+        add_mount(server, mount)
+    if any(mount["user"] for mount in told["mounts"]):
+        set_auth(server, told["mounts"], told["auth"])
+    if not server.attach(None):
+        sys.exit(f"cannot listen on port {told['port']}")
+    sessions = server.get_session_pool()
+    GLib.timeout_add_seconds(2, lambda: sessions.cleanup() >= 0)
+    GLib.io_add_watch(sys.stdin.fileno(), GLib.IO_HUP | GLib.IO_IN, lambda *_: loop.quit())
+    print("ready", server.get_bound_port(), flush=True)
+    loop.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""``vision-infer serve`` as a process of its own, as it is run by those who use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support.media import ROOT
+
+LIMIT_S = 60.0
+"""how long anything may take, on a busy machine"""
+_LOOK_S = 0.03
+
+
+class ServeProcess:
+    """Runs a configuration on a free port, until the context ends.
+
+    Args:
+        folder: its home; the log is here too.
+        configuration: the file of settings, as text.
+        secrets: more of the environment.
+    """
+
+    def __init__(self, folder: Path, configuration: str, **secrets: str) -> None:
+        self.folder = folder
+        self.file = folder / "cameras.yaml"
+        if (
+            "engine:" not in configuration
+        ):  # one that is named is not tried against others, which would cost the tests their cores
+            configuration += "\nengine: onnxruntime-cpu-fp32\n"
+        self.file.write_text(configuration, encoding="utf-8")
+        self.log_file = folder / "serve.log"
+        self.answers: list[str] = []
+        """all that was ever answered"""
+        self._environ = {**os.environ, "VISION_INFER_HOME": str(folder / "home"), **secrets}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    def __enter__(self) -> ServeProcess:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+
+    @property
+    def log(self) -> str:
+        """All that the process has said, and those before it."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it; returns when it is ready."""
+        before = self.log_file.stat().st_size if self.log_file.exists() else 0
+        command = [sys.executable, "-m", "vision_infer", "serve", str(self.file), "--port", "0"]
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT, env=self._environ
+            )
+        found: list[re.Match[str]] = []
+
+        def serves() -> bool:
+            assert self._process is not None
+            assert self._process.poll() is None, self.log
+            found.extend(re.finditer(r"serves on http://127\.0\.0\.1:(\d+)", self.log[before:]))
+            return bool(found)
+
+        self.wait(serves, "it serves")
+        self.port = int(found[-1][1])
+        self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "it is ready")
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL), where it runs."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def stop(self) -> tuple[int, float]:
+        """End it (SIGTERM); its exit status, and how long it took, seconds."""
+        process, self._process = self._process, None
+        assert process is not None
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(LIMIT_S), time.monotonic() - began
+        finally:
+            process.kill()
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
+        """Send a request; status and text of the answer."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method)
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+                status, text = answer.status, answer.read().decode("utf-8", "replace")
+        except urllib.error.HTTPError as error:
+            with error:
+                status, text = error.code, error.read().decode("utf-8", "replace")
+        self.answers.append(text)
+        return status, text
+
+    def streams(self) -> dict[str, Any]:
+        """All streams as the API tells them, by name."""
+        status, text = self.ask("GET", "/api/v1/streams")
+        assert status == 200
+        return {stream["name"]: stream for stream in json.loads(text)}
+
+    def wait(self, condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
+        """Wait until something is so; the test fails where it does not become so."""
+        deadline, looked = time.monotonic() + limit_s, threading.Event()
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {limit_s} s: {what}; {self.log[-1500:]}"
+            looked.wait(_LOOK_S)
+
+
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file that may be written to; a last one that is torn is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    return [json.loads(line) for line in lines[:-1]]

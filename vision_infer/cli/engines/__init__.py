@@ -1,0 +1,1 @@
+"""The commands ``engine …``: build, list, inspect and remove engines."""

@@ -1,0 +1,300 @@
+"""``vision-infer engine``: which engines a model has on this machine, what is known of them, and making them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vision_infer.cli import options
+from vision_infer.cli.engines.passport_page import notes, page, told
+from vision_infer.cli.engines.plans import (
+    Asked,
+    TypedOptions,
+    build_wanted_plans,
+    plan_line,
+    plan_passports,
+    plan_rows,
+    plan_summary,
+    refuse_for_plans,
+    wanted_plan,
+)
+
+if TYPE_CHECKING:
+    from vision_infer.engine.selection.candidates import Candidate
+    from vision_infer.engine.store.passport import Passport
+
+app = typer.Typer(help="List, show, build and remove engines: a model made ready for this machine.", no_args_is_help=True)
+
+Budget = Annotated[float | None, typer.Option(min=0, metavar="POINTS", help="Loss of accuracy that is accepted. Default: 1.0.")]
+MODEL_HELP = "Name of a model, or a deployment graph (.onnx)."
+
+
+@app.command("list")
+def list_command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "nanodet-416",
+    budget: Budget = None,
+    engine_dir: options.EngineDir = None,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show the engines that a model can have here, what was measured of them, and which one 'auto' takes."""
+    from vision_infer.engine.selection.auto import BUDGET_POINTS
+    from vision_infer.engine.selection.failures import Failures
+    from vision_infer.engine.selection.known import known_choice, passports
+
+    graphs = _graphs(model, model_dir)
+    folder = _folder(engine_dir)
+    plans = plan_rows(folder, graphs[0][0])
+    allowed = BUDGET_POINTS if budget is None else budget
+    failures = Failures(folder, allowed)
+    rows, reasons = [], {}
+    for path, possible in graphs:
+        known = passports(possible, folder)
+        choice = known_choice(path, folder, allowed)
+        reasons[path.name] = None if choice is None else choice.reason
+        for candidate in possible:
+            passport = next((one for one in known if _is_of(one, candidate)), None)
+            chosen = choice is not None and choice.candidate == candidate
+            plain = None if passport is None else _plain(passport)
+            why_not = notes(passport, failures.reason(candidate), allowed)
+            rows.append(
+                {"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain, "notes": why_not}
+            )
+            if not json_output:
+                mark = "*" if chosen else " "
+                typer.echo("; ".join([f"{mark} {candidate.engine:22} {candidate.graph.name:22} {told(passport)}", *why_not]))
+    if json_output:
+        _print_json({"engines": rows, "plans": plans, "reason": reasons[graphs[0][0].name], "reasons": reasons})
+        return
+    for row in plans:
+        typer.echo(plan_line(row))
+    for name, reason in reasons.items():
+        where = f"{name}: " if len(reasons) > 1 else ""
+        typer.echo(
+            f"{where}nothing was measured yet: vision-infer engine build {model}"
+            if reason is None
+            else f"{where}auto takes {reason}"
+        )
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    engine: Annotated[str | None, typer.Argument(metavar="ENGINE", help="Such as openvino-cpu-fp32. Default: all.")] = None,
+    engine_dir: options.EngineDir = None,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show the passports of a model's engines."""
+    from vision_infer.core.errors import EngineError
+    from vision_infer.engine.selection.known import passports
+
+    graphs = _graphs(model, model_dir)
+    folder = _folder(engine_dir)
+    known = [one for _, possible in graphs for one in passports(possible, folder)] + plan_passports(folder, graphs[0][0])
+    found = [one for one in known if engine in (None, one.engine)]
+    if not found:
+        raise EngineError(f"{model} has no passport for {engine or 'any engine'}", f"vision-infer engine build {model} makes one")
+    if json_output:
+        _print_json([_plain(one) for one in found])
+        return
+    for one in found:
+        typer.echo(page(one))
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe (its name, or FILE.yaml), or a model.")],
+    engine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This engine of the model only. Default: all that compute in float32.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With this runtime only: onnxruntime, openvino, tensorrt or tensorrt-rtx.")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="P", help="The model's graph in fp32, fp16, bf16 or int8. Default: fp32.")
+    ] = None,
+    gpus: Annotated[
+        list[str] | None,
+        typer.Option("--for", metavar="sm_NN", help="GPUs that TensorRT-RTX builds for. Default: this machine's. Repeatable."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="cuda:N", help="GPU that a plan is for. Default: the first.")] = None,
+    batch: options.Batch = None,
+    workspace: Annotated[
+        float | None, typer.Option("--workspace-mb", min=1, metavar="MB", help="GPU memory for a layer's intermediate results.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: for later versions with the same major number too.")
+    ] = False,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on.")
+    ] = False,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    budget: Budget = None,
+    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Build it even if it is known to lose more.")] = False,
+    engine_dir: options.EngineDir = None,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Compile engines, time those of the processor in turns with FP32, and write their passports."""
+    from vision_infer.engine.recipe import find_recipe, network_of, read_recipe, recipes_dir
+
+    folder = _folder(engine_dir)
+    file = find_recipe(name, (folder, recipes_dir()))
+    recipe = None if file is None else read_recipe(file)
+    network = name if file is None or recipe is None else network_of(recipe, file)
+    asked = Asked(network, recipe, engine, runtime, precision)
+    typed = TypedOptions(tuple(gpus or ()), device, workspace, version_compatible, hardware_compatible)
+    plan = wanted_plan(asked, typed, batch)
+    made: Iterable[Passport]
+    if plan is None:
+        typed.refuse()
+        made = _build_here(asked, batch, workers, threads, budget, accept_loss, folder, model_dir)
+    else:
+        refuse_for_plans({"--workers": workers, "--threads": threads, "--budget": budget, "--accept-loss": accept_loss or None})
+        made = build_wanted_plans(plan, folder, model_dir)
+    passports = []
+    for passport in made:
+        passports.append(passport)
+        if not json_output:
+            typer.echo(f"{passport.engine}: {told(passport) if plan is None else plan_summary(passport)}")
+    if json_output:
+        _print_json([_plain(one) for one in passports])
+
+
+def _build_here(
+    asked: Asked,
+    batch: int | None,
+    workers: int | None,
+    threads: int | None,
+    budget: float | None,
+    accept_loss: bool,
+    folder: Path,
+    model_dir: Path | None,
+) -> Iterator[Passport]:
+    """Build engines of this machine's processor, one after the other."""
+    from vision_infer.engine.build import Profile, build_engine
+    from vision_infer.engine.recipe import candidate_of
+    from vision_infer.engine.selection.auto import BUDGET_POINTS
+    from vision_infer.engine.store.cache import EngineCache
+
+    cache = EngineCache(folder)
+    for _, possible in _graphs(asked.network, model_dir):
+        if asked.recipe is not None:
+            recipe = asked.recipe
+            wanted = [candidate_of(recipe, tuple(possible))]
+            profile = Profile(batch or recipe.batch, workers or recipe.workers, threads or recipe.threads)
+            allowed = recipe.budget if budget is None else budget
+        else:
+            wanted = _wanted(asked, possible)
+            profile, allowed = Profile(batch or 1, workers, threads or 1), BUDGET_POINTS if budget is None else budget
+        for candidate in wanted:
+            yield build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
+
+
+@app.command()
+def choose(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VIDEO|DIR|CONFIG", help="Frames to judge accuracy by. Without: only what needs none. Repeatable."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long the engines are timed.")] = 2.0,
+    again: Annotated[bool, typer.Option("--again", help="Try also what an earlier trial left out.")] = False,
+    batch: options.Batch = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    budget: Budget = None,
+    engine_dir: options.EngineDir = None,
+    model_dir: options.ModelDir = None,
+) -> None:
+    """Try a model's engines on this machine; 'auto' takes what was found from then on."""
+    from vision_infer.engine.open import EngineRequest
+    from vision_infer.engine.selection.auto import BUDGET_POINTS
+    from vision_infer.precision.auto import choose_engine
+
+    request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
+    allowed = BUDGET_POINTS if budget is None else budget
+    graphs = _graphs(model, model_dir)
+    for path, _ in graphs:
+        choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say, again=again)
+        typer.echo(f"{path.name}: auto takes {choice.reason}" if len(graphs) > 1 else f"auto takes {choice.reason}")
+
+
+@app.command()
+def prune(
+    most: Annotated[float, typer.Option("--max-mb", min=0, metavar="MB", help="What may stay, last used first.")] = 4000,
+    days: Annotated[
+        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not used since goes.")
+    ] = None,
+    engine_dir: options.EngineDir = None,
+) -> None:
+    """Remove engines that were not used for longest, and what builders left that were killed."""
+    from vision_infer.engine.store.cache import EngineCache
+
+    cache = EngineCache(_folder(engine_dir))
+    for entry in cache.prune(int(most * 1e6), None if days is None else days * 86_400):
+        typer.echo(f"removed {entry.key.engine} of {entry.key.model}, {entry.nbytes / 1e6:.1f} MB")
+    left = cache.entries()
+    typer.echo(f"{len(left)} engines stay, {sum(entry.nbytes for entry in left) / 1e6:.1f} MB")
+
+
+def _plain(passport: Passport) -> dict[str, object]:
+    return passport.model_dump(mode="json")
+
+
+def _print_json(content: object) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _folder(explicit: Path | None) -> Path:
+    import os
+
+    from vision_infer.engine.store.cache import engine_dir
+
+    return engine_dir(explicit, os.environ)
+
+
+def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[Candidate]]]:
+    """The deployment graph of each input size of a model, its own size first, with the engines that it can have here."""
+    from vision_infer.engine.device import missing_runtime
+    from vision_infer.engine.selection.candidates import candidates
+    from vision_infer.model.catalogue import model_inputs, resolve_model
+
+    paths = [resolve_model(model, model_dir)] if model.endswith(".onnx") else list(model_inputs(model, model_dir).values())
+    found = [(path, candidates(path)) for path in paths]
+    if not all(possible for _, possible in found):
+        raise missing_runtime()
+    return found
+
+
+def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
+    from vision_infer.core.errors import EngineError
+
+    if asked.engine is None and asked.runtime is None and asked.precision is None:
+        return [one for one in possible if one.lossless]
+    found = [
+        one
+        for one in possible
+        if asked.engine in (None, one.engine)
+        and asked.runtime in (None, one.runtime)
+        and (asked.engine is not None or (one.facts.precision, one.compute) == (asked.precision or "fp32", "f32"))
+    ]
+    if not found:
+        told = " ".join(filter(None, (asked.engine, asked.runtime, asked.precision)))
+        raise EngineError(f"{asked.network} has no engine {told} here", f"there are {', '.join(one.engine for one in possible)}")
+    return found
+
+
+def _is_of(passport: Passport, candidate: Candidate) -> bool:
+    same = (passport.engine, passport.compute) == (candidate.engine, candidate.compute)
+    return same and passport.sources.graph == candidate.key().graph_sha256

@@ -1,0 +1,243 @@
+"""Plans on the command line: building them for ``engine build``, and what ``engine list`` and ``engine show`` tell of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from vision_infer.engine.graph_facts import Precision
+    from vision_infer.engine.recipe import Recipe
+    from vision_infer.engine.store.passport import Passport
+    from vision_infer.engine.tensorrt.compile import PlanOptions
+    from vision_infer.engine.tensorrt.kept import KeptPlan
+    from vision_infer.engine.tensorrt.plan_file import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which engine ``engine build`` was asked for; None: nothing was said."""
+
+    network: str
+    """a model's name, or a deployment graph"""
+    recipe: Recipe | None
+    engine: str | None
+    runtime: str | None
+    precision: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TypedOptions:
+    """Options of plans, as they were typed."""
+
+    gpus: tuple[str, ...]
+    device: str | None
+    workspace_mb: float | None
+    version_compatible: bool
+    hardware_compatible: bool
+
+    def refuse(self) -> None:
+        """They were typed where no plan is wanted.
+
+        Raises:
+            UsageError: names the first of them.
+        """
+        from vision_infer.core.errors import UsageError
+
+        given = {
+            "--for": self.gpus,
+            "--device": self.device,
+            "--workspace-mb": self.workspace_mb,
+            "--version-compatible": self.version_compatible,
+            "--hardware-compatible": self.hardware_compatible,
+        }
+        for option, value in given.items():
+            if value:
+                raise UsageError(f"{option} is for plans", "say --runtime tensorrt-rtx, or --runtime tensorrt")
+
+
+@dataclass(frozen=True, slots=True)
+class PlanWanted:
+    """A plan that is to be built."""
+
+    model: str
+    """a model's name, or a deployment graph"""
+    runtime: Runtime
+    precision: Precision
+    gpus: tuple[str, ...]
+    """compute capabilities; empty: this machine's GPU"""
+    options: PlanOptions
+    device: int = 0
+    """which of this machine's GPUs"""
+
+
+def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWanted | None:
+    """The plan that was asked for; None where it is an engine of the processor.
+
+    Args:
+        asked: which engine.
+        typed: options of plans.
+        batch: the largest batch; None: as the recipe says, or 8.
+
+    Raises:
+        UsageError: what was typed contradicts itself, or there is no such runtime or precision.
+    """
+    from vision_infer.core.errors import UsageError
+    from vision_infer.engine.device import parse_device
+    from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
+    from vision_infer.engine.tensorrt.compile import PlanOptions
+    from vision_infer.engine.tensorrt.plan_file import RUNTIMES
+
+    runtime: str
+    precision: str
+    if asked.recipe is not None:
+        for option, value in (("--engine", asked.engine), ("--runtime", asked.runtime), ("--precision", asked.precision)):
+            if value is not None:
+                raise UsageError(f"{option} {value}: the recipe says which engine it is", "name the model instead of the recipe")
+        if not asked.recipe.is_plan:
+            return None
+        options = asked.recipe.plan_options()
+        runtime, precision, gpus = asked.recipe.runtime, asked.recipe.precision, typed.gpus or asked.recipe.gpus
+    else:
+        runtime, precision, gpus = *_named(asked), typed.gpus
+        if runtime not in RUNTIMES:
+            return None
+        options = PlanOptions()
+    workspace = options.workspace_bytes if typed.workspace_mb is None else int(typed.workspace_mb * 1e6)
+    options = PlanOptions(
+        options.batch_sizes if batch is None else batch_sizes_up_to(batch),
+        workspace,
+        options.version_compatible or typed.version_compatible,
+        options.hardware_compatible or typed.hardware_compatible,
+    )
+    kind, index = ("cuda", 0) if typed.device is None else parse_device(typed.device)
+    if kind == "cpu":
+        raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "use --device cuda:N, or leave it out")
+    return PlanWanted(asked.network, cast("Runtime", runtime), cast("Precision", precision), gpus, options, index)
+
+
+def _named(asked: Asked) -> tuple[str, str]:
+    """Runtime, empty where none is said, and precision of what was asked for without a recipe."""
+    from vision_infer.core.errors import UsageError
+
+    known = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+    if asked.runtime is not None and asked.runtime not in known:
+        raise UsageError(f"--runtime {asked.runtime}: is unknown", f"use {', '.join(known)}")
+    if asked.precision not in (None, "fp32", "fp16", "bf16", "int8"):
+        raise UsageError(f"--precision {asked.precision}: is unknown", "use fp32, fp16, bf16 or int8")
+    if asked.engine is None:
+        return asked.runtime or "", asked.precision or "fp32"
+    runtime, _, precision = [*asked.engine.rsplit("-", 2), "", ""][:3]
+    if asked.runtime not in (None, runtime) or asked.precision not in (None, precision):
+        raise UsageError(f"--engine {asked.engine} contradicts --runtime or --precision", "leave one of them out")
+    return runtime, precision
+
+
+def refuse_for_plans(given: Mapping[str, object]) -> None:
+    """Refuse options that say nothing to a plan.
+
+    Args:
+        given: by option what was typed; None: it was not.
+
+    Raises:
+        UsageError: names the first that was typed.
+    """
+    from vision_infer.core.errors import UsageError
+
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"{option} is not for plans", "leave it out")
+
+
+def plan_summary(passport: Passport) -> str:
+    """What is told of a plan that was just built, or was there already."""
+    layers = "; ".join(f"{group}: {kind}" for group, kind in passport.precision.items() if group != "graph")
+    seconds = "" if passport.build_seconds is None else f", built in {passport.build_seconds:.2f} s"
+    size = f", input {passport.card.height}x{passport.card.width}"
+    return f"for {passport.device.name}{seconds}{size}{f', {layers}' if layers else ''}"
+
+
+def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None) -> Iterator[Passport]:
+    """Build the plan of each input size of a model into the engine cache, with progress on standard error.
+
+    Args:
+        wanted: which.
+        folder: the engine cache.
+        model_dir: the user's models.
+
+    Raises:
+        EngineError: the runtime is missing, does not take the graph or cannot build it, or the plan cannot be kept.
+        ModelError: there is no such model.
+        UsageError: options that the runtime does not have.
+    """
+    from vision_infer.cli.engines.build_progress import open_build_progress
+    from vision_infer.core.errors import EngineError
+    from vision_infer.engine.store.cache import EngineCache
+    from vision_infer.engine.tensorrt.api import load_api
+    from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, graph_of
+    from vision_infer.engine.tensorrt.target import choose_target
+    from vision_infer.model.catalogue import model_inputs
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    api = load_api(wanted.runtime)
+    target = choose_target(api, wanted.gpus, anywhere=wanted.options.hardware_compatible, index=wanted.device)
+    for number, path in enumerate(model_inputs(wanted.model, model_dir).values()):
+        try:
+            graph = graph_of(path, wanted.model, wanted.precision)
+        except EngineError as error:
+            if number == 0:
+                raise
+            say(f"{path.name} is left out: {error}")
+            continue
+        with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
+            yield build_plan(PlanJob(graph, api, target, wanted.options), EngineCache(folder), say, report)[1]
+
+
+def plan_rows(folder: Path, path: Path) -> list[dict[str, Any]]:
+    """What is told of the plans that are kept of a model, a row for each."""
+    return [
+        {
+            "engine": plan.entry.key.engine,
+            "graph": plan.graph,
+            "for": plan.entry.key.device,
+            "options": plan.entry.key.profile,
+            "runtime_version": plan.entry.key.runtime_version,
+            "bytes": plan.entry.nbytes,
+            "not_here": plan.not_here,
+            "passport": None if plan.passport is None else plan.passport.model_dump(mode="json"),
+        }
+        for plan in _kept(folder, path)
+    ]
+
+
+def plan_passports(folder: Path, path: Path) -> list[Passport]:
+    """The passports of the plans that are kept of a model."""
+    return [plan.passport for plan in _kept(folder, path) if plan.passport is not None]
+
+
+def _kept(folder: Path, path: Path) -> list[KeptPlan]:
+    if not folder.is_dir():
+        return []
+    from vision_infer.core.errors import EngineError
+    from vision_infer.engine.store.cache import EngineCache
+    from vision_infer.engine.tensorrt.kept import kept_plans
+
+    try:
+        return kept_plans(EngineCache(folder), path)
+    except EngineError:  # a folder that is not trusted: nothing is loaded from there, and building says why
+        return []
+
+
+def plan_line(row: dict[str, Any]) -> str:
+    """A row of ``engine list``."""
+    passport = row["passport"] or {}
+    seconds = passport.get("build_seconds")
+    built = "" if seconds is None else f", built in {seconds:.1f} s"
+    told = f"for {row['for']}, {row['options']}, {row['bytes'] / 1e6:.1f} MB{built}"
+    return f"  {row['engine']:22} {row['graph'] or '-':22} {told}{'; not here: ' + row['not_here'] if row['not_here'] else ''}"

@@ -1,0 +1,1 @@
+"""The commands ``model …`` and ``quantize``: import, export, pull, list and quantize models."""

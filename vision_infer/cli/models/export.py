@@ -1,0 +1,166 @@
+"""``vision-infer model export``: a network of PyTorch becomes a model."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vision_infer.cli import options
+
+if TYPE_CHECKING:
+    from vision_infer.core.geometry import Size
+    from vision_infer.model.export.exporting import Run
+    from vision_infer.model.export.family import Family, Origin
+    from vision_infer.model.importing import Proposal
+
+
+def export_command(
+    family: Annotated[
+        str | None, typer.Argument(metavar="FAMILY[/VARIANT]|MODULE:FUNCTION", help="What to export; --list shows all families.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name for 'run --model NAME'.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights: .safetensors, or as torch.save wrote them.")
+    ] = None,
+    random: Annotated[bool, typer.Option("--random", help="Random weights: an untrained network, to try things out.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="The official weights, as the family's library fetches them.")
+    ] = False,
+    inputs: Annotated[
+        str | None,
+        typer.Option(
+            "--input", metavar="HxW[,HxW…]", help="Input sizes, height first; a graph for each. Default: the usual one."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="coco|FILE", help="Labels, one a line. Default: those of the official weights.")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--num-classes", min=1, max=100_000, help="As it was trained. Default: as the official weights.")
+    ] = None,
+    opset: Annotated[int | None, typer.Option(metavar="18…23", help="ONNX operator set. Default: 18.")] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", "--data", metavar="DIR", help="Pictures for the proof. Default: made-up ones.")
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=5000, help="Boxes a picture before NMS. Default: 300.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Show the families and their variants.")] = False,
+    overwrite: options.Overwrite = False,
+    model_dir: options.ModelDir = None,
+) -> None:
+    """Export a network from PyTorch, with proof: the graph is run beside PyTorch, and has to give the same.
+
+    Needs the extra: pip install 'vision-infer[export]'.
+    """
+    import os
+
+    from vision_infer.cli.models.model import parse_sizes
+    from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.export.exporting import ExportRequest, export_model
+    from vision_infer.model.export.to_onnx import OPSET
+    from vision_infer.precision.verification.import_check import read_pictures
+
+    if listed:
+        _list()
+        return
+    key, found, variant = _find(family, name)
+    origin = _origin(found, f"{key}/{variant}" if variant else key, weights, random, download)
+    request = ExportRequest(
+        key,
+        str(name),
+        user_folder(model_dir, os.environ),
+        variant,
+        origin,
+        weights,
+        parse_sizes("--input", inputs),
+        labels,
+        classes,
+        OPSET if opset is None else opset,
+        candidates,
+        overwrite,
+    )
+    prove = _Prover(None if pictures is None else read_pictures(pictures), origin == "random")
+    with _stopped_in_one_line():
+        path = export_model(request, found, typer.echo, prove)
+    typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
+
+
+class _Prover:
+    def __init__(self, pictures: Any, untrained: bool) -> None:
+        self._pictures = pictures
+        self._untrained = untrained
+
+    def __call__(self, proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
+        from vision_infer.precision.verification.export_check import prove_export
+        from vision_infer.precision.verification.import_check import prove_import
+
+        for line in prove_import(proposal, self._pictures, self._untrained):
+            typer.echo(line)
+        proofs = prove_export(proposal, runs, self._pictures)
+        for proof in proofs:
+            typer.echo(proof)
+        return [proof.to_dict() for proof in proofs]
+
+
+def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
+    from vision_infer.core.errors import UsageError
+    from vision_infer.model.export.families import find_family
+    from vision_infer.model.export.given import given_family
+
+    if family is None:
+        raise UsageError("no family is named", "'vision-infer model export --list' shows all")
+    if name is None:
+        raise UsageError("--name is missing", f"write: vision-infer model export {family} --name NAME")
+    return (family, given_family(family), "") if ":" in family else find_family(family)
+
+
+def _origin(family: Family, what: str, weights: Path | None, random: bool, download: bool) -> Origin:
+    """Where the weights come from, which has to be said: a network that looks trained and is not would be worse than none."""
+    from vision_infer.core.errors import UsageError
+
+    if (weights is not None) + random + download > 1:
+        raise UsageError("--weights, --random and --download exclude each other", "give one of them")
+    if weights is not None:
+        return "file"
+    if family.library == "torch":
+        if random or download:
+            raise UsageError("--random and --download are for families", "the function itself says which weights its network has")
+        return "given"
+    if not (random or download):
+        hint = f"--weights FILE takes yours, --download the official ones ({family.official}), --random leaves it untrained"
+        raise UsageError(f"{what}: nothing says where its weights come from", hint)
+    return "random" if random else "download"
+
+
+@contextmanager
+def _stopped_in_one_line() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the export in one line, after what was begun is cleared away."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped: nothing was written", err=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _list() -> None:
+    from vision_infer.model.export.families import family_names, read_family
+    from vision_infer.model.export.family import Refused
+
+    for name in family_names():
+        family = read_family(name)
+        if isinstance(family, Refused):
+            typer.echo(f"{name}  {family.title}  cannot be exported: {family.reason}")
+            continue
+        size = family.input_size(family.variants[0])
+        typer.echo(
+            f"{name}  {family.title}  {family.task}, {size.height}x{size.width}, variants {', '.join(family.variants)}; "
+            f"official weights: {family.official}"
+        )
+    typer.echo("MODULE:FUNCTION  a network of your own, with its card: see docs/export.md")

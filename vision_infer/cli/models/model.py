@@ -1,0 +1,257 @@
+"""``vision-infer model``: which networks there are, bringing one's own, and how good they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vision_infer.cli import options
+from vision_infer.cli.models.export import export_command
+from vision_infer.cli.models.pull import pull_command
+from vision_infer.cli.models.quantize import quantize_command
+
+if TYPE_CHECKING:
+    from vision_infer.core.geometry import Size
+    from vision_infer.model.catalogue import ModelEntry
+    from vision_infer.model.pull.available import AvailableModel
+
+app = typer.Typer(help="List, show, pull, import, export and evaluate networks.", no_args_is_help=True)
+app.command("quantize")(quantize_command)
+app.command("pull")(pull_command)
+app.command("export")(export_command)
+
+
+@app.command("list")
+def list_command(
+    available: Annotated[bool, typer.Option("--available", help="The catalogue instead: networks that can be pulled.")] = False,
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show the models that can be run by name."""
+    from vision_infer.model.catalogue import list_models
+
+    entries = list_models(model_dir)
+    if available:
+        _list_available({entry.name for entry in entries}, json_output)
+        return
+    if json_output:
+        typer.echo(json.dumps([_row(entry) for entry in entries], indent=2))
+        return
+    for entry in entries:
+        if entry.card is None or entry.error:
+            typer.echo(f"{entry.name}  {entry.origin}  cannot be used: {entry.error}")
+            continue
+        card = entry.card
+        labels = f"{len(card.labels)} labels" if card.labels else "no labels"
+        accuracy = "".join(f", {one.metric} {one.value:g} on {one.dataset}" for one in card.accuracy[:1])
+        sizes = " and ".join(str(size) for size in _sizes_of(entry))
+        typer.echo(f"{entry.name}  {entry.origin}  {card.task}, {sizes}, {labels}{accuracy}, {card.license or 'no licence'}")
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")],
+    model_dir: options.ModelDir = None,
+    json_output: options.Json = False,
+) -> None:
+    """Show a model's card; of one that is not here, that of the catalogue."""
+    from vision_infer.model.catalogue import list_models, model_card, resolve_model
+    from vision_infer.model.pull.available import available_names, find_available
+
+    if model in available_names() and model not in {entry.name for entry in list_models(model_dir)}:
+        _show_available(find_available(model), json_output)
+        return
+    path = resolve_model(model, model_dir)
+    card = model_card(model, model_dir)
+    if json_output:
+        typer.echo(card.model_dump_json(indent=2))
+        return
+    from vision_infer.model.model_folder import card_to_yaml
+
+    typer.echo(f"# {path}\n{card_to_yaml(card)}", nl=False)
+
+
+@app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A network as its authors export it, or a deployment graph.")],
+    name: Annotated[str, typer.Option(help="Name for 'run --model NAME'.")],
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Family: a file of vision_infer/model/heads, such as yolox. Default: recognised."),
+    ] = None,
+    labels: Annotated[str | None, typer.Option(metavar="coco|FILE", help="Labels, one a line. Default: class numbers.")] = None,
+    fit: Annotated[str | None, typer.Option(metavar="center|top_left|stretch", help="How pictures are fitted in.")] = None,
+    fill: Annotated[int | None, typer.Option(min=0, max=255, help="Grey level around the picture.")] = None,
+    color: Annotated[str | None, typer.Option(metavar="rgb|bgr", help="Colour order of the network.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="A,B,C", help="Subtracted, in colour order, 0–255.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="A,B,C", help="Divided by, in colour order.")] = None,
+    inputs: Annotated[
+        str | None,
+        typer.Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first; a graph for each. Default: the file's."),
+    ] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            metavar="probabilities|sigmoid|softmax", help="What class scores are, or what makes them so. Default: seen."
+        ),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pictures for the proof. Default: made-up ones.", file_okay=False)
+    ] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=5000, help="Boxes a picture before NMS. Default: 300.")] = None,
+    overwrite: options.Overwrite = False,
+    model_dir: options.ModelDir = None,
+) -> None:
+    """Make a deployment graph and its card of an ONNX network; what is not given is the family's default.
+
+    The graph is run beside the network as it came, and has to give the same.
+    """
+    import os
+
+    from vision_infer.model.catalogue import model_dir as user_folder
+    from vision_infer.model.importing import Proposal, import_model
+    from vision_infer.precision.verification.import_check import prove_import, read_pictures
+
+    shown = None if pictures is None else read_pictures(pictures)
+
+    def prove(proposal: Proposal) -> None:
+        for line in prove_import(proposal, shown):
+            typer.echo(line)
+
+    path = import_model(
+        file,
+        name,
+        head,
+        labels=labels,
+        fit=_one_of("--fit", fit, ("center", "top_left", "stretch")),  # type: ignore[arg-type]
+        fill=None if fill is None else (fill, fill, fill),
+        color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
+        mean=_three("--mean", mean),
+        std=_three("--std", std),
+        inputs=parse_sizes("--input", inputs),
+        scores=_one_of("--scores", scores, ("probabilities", "sigmoid", "softmax")),  # type: ignore[arg-type]
+        model_dir=user_folder(model_dir, os.environ),
+        candidates=candidates,
+        overwrite=overwrite,
+        say=typer.echo,
+        prove=prove,
+    )
+    typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model, or a deployment graph (.onnx).")],
+    data: Annotated[Path, typer.Option(metavar="instances.json", help="Annotations in COCO's form.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures.")],
+    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Least score. Default: 0.001.")] = None,
+    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="Overlap of NMS. Default: 0.65.")] = None,
+    engine: options.Engine = "auto",
+    device: options.Device = "auto",
+    json_output: options.Json = False,
+    model_dir: options.ModelDir = None,
+) -> None:
+    """Measure a model's accuracy on annotated pictures, through the whole path of a run."""
+    from vision_infer.config.run import run_settings
+    from vision_infer.precision.accuracy import evaluate as measure
+
+    settings = run_settings(
+        sources=(str(images),), model=model, model_dir=model_dir, engine=engine, device=device, confidence=confidence, iou=iou
+    )
+    report = measure(settings, data, images)
+    if json_output:
+        typer.echo(json.dumps(report.to_dict(), indent=2))
+        return
+    typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
+
+
+def _list_available(here: set[str], json_output: bool) -> None:
+    from vision_infer.model.pull.available import list_available
+
+    found = list_available()
+    if json_output:
+        rows = [one.model_dump(mode="json", by_alias=True) | {"here": one.name in here} for one in found]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for one in found:
+        accuracy = ", ".join(f"{figure.metric} {figure.value:g} on {figure.dataset}" for figure in one.accuracy[:1])
+        ready = (
+            ", here already"
+            if one.name in here
+            else ", further steps by hand"
+            if one.by_hand
+            else ", by export" * bool(one.export)
+        )
+        typer.echo(
+            f"{one.name}  {one.family}  {one.task}, {one.input.width}x{one.input.height}, {accuracy}, {one.license}{ready}"
+        )
+
+
+def _show_available(found: AvailableModel, json_output: bool) -> None:
+    if json_output:
+        typer.echo(found.model_dump_json(indent=2, by_alias=True))
+        return
+    import yaml
+
+    data = found.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    typer.echo(f"# not here yet: vision-infer model pull {found.name}")
+    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None), nl=False)
+
+
+def _sizes_of(entry: ModelEntry) -> list[Size]:
+    """The input sizes of a model, its card's first; none of one that is broken."""
+    return [] if entry.card is None else [entry.card.input_size, *entry.other_sizes]
+
+
+def _row(entry: ModelEntry) -> dict[str, object]:
+    sizes = [{"width": size.width, "height": size.height} for size in _sizes_of(entry)]
+    return {
+        "name": entry.name,
+        "origin": entry.origin,
+        "path": str(entry.path),
+        "input_sizes": sizes,
+        "error": entry.error or None,
+    }
+
+
+def parse_sizes(option: str, text: str | None) -> tuple[Size, ...]:
+    """Sizes as HEIGHTxWIDTH, separated by commas."""
+    from vision_infer.core.errors import UsageError
+    from vision_infer.core.geometry import Size
+
+    found = []
+    for part in [] if text is None else text.lower().split(","):
+        height, _, width = part.strip().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+            raise UsageError(
+                f"{option} {text}: is no size", f"write height and width: {option} 384x640, or {option} 384x640,640x640"
+            )
+        found.append(Size(int(width), int(height)))
+    return tuple(found)
+
+
+def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
+    from vision_infer.core.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) == 1:
+        values *= 3
+    if len(values) != 3:
+        raise UsageError(f"{option} {text}: is not three numbers", f"write {option} 123.7,116.3,103.5")
+    return values[0], values[1], values[2]
+
+
+def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str | None:
+    from vision_infer.core.errors import UsageError
+
+    if value is not None and value not in choices:
+        raise UsageError(f"{option} {value}: unknown", f"use {' or '.join(choices)}")
+    return value

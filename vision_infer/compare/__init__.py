@@ -1,0 +1,1 @@
+"""Floor 3: what differs between the results of two runs."""

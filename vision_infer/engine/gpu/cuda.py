@@ -1,0 +1,228 @@
+"""CUDA, through cuda-bindings: memory, streams, events, graphs and our one kernel, whatever runtime computes the network.
+
+All is in the device's primary context, which ONNX Runtime, TensorRT, PyTorch and FFmpeg share with us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Letterbox
+from vision_infer.core.picture import Surface
+from vision_infer.engine.gpu.accelerator import DeviceMemoryError
+
+try:
+    from cuda.bindings import driver, runtime
+except ImportError as _error:
+    raise EngineError(
+        "the package cuda-bindings is not installed", "pip install 'vision-infer[tensorrt]' (or [tensorrt-rtx])"
+    ) from _error
+
+_LEGACY_STREAM = runtime.cudaStream_t(runtime.cudaStreamLegacy)
+"""where FFmpeg's decoder puts its work"""
+
+
+class CudaDevice:
+    """A GPU.
+
+    Args:
+        index: which, as CUDA counts them (``CUDA_VISIBLE_DEVICES`` counts).
+
+    Raises:
+        EngineError: there is no driver, or no such GPU.
+    """
+
+    def __init__(self, index: int) -> None:
+        count = device_count()
+        if index >= count:
+            raise EngineError(f"there is no cuda:{index}: this machine has {count}", "use --device cuda:0, or cpu")
+        self.index = index
+        self.name = f"cuda:{index}"
+        self._kernels: dict[int, Any] = {}
+        self._lock = threading.Lock()
+        self.use()
+        # Who waits for the GPU sleeps: the cores are for decoding. FFmpeg asks for the same, and refuses a context that differs.
+        _done(runtime.cudaSetDeviceFlags(runtime.cudaDeviceScheduleBlockingSync))
+        _done(runtime.cudaFree(0))  # makes the context
+        self._decoded = self.make_event()
+
+    @property
+    def compute_capability(self) -> str:
+        """Such as ``sm_89``."""
+        kinds = runtime.cudaDeviceAttr
+        major, minor = (
+            _done(runtime.cudaDeviceGetAttribute(kind, self.index))
+            for kind in (kinds.cudaDevAttrComputeCapabilityMajor, kinds.cudaDevAttrComputeCapabilityMinor)
+        )
+        return f"sm_{major}{minor}"
+
+    @property
+    def title(self) -> str:
+        """Such as ``NVIDIA L4``."""
+        return str(_done(runtime.cudaGetDeviceProperties(self.index)).name.split(b"\0")[0].decode())
+
+    def use(self) -> None:
+        """Make it the device of the calling thread."""
+        _done(runtime.cudaSetDevice(self.index))
+
+    def memory(self) -> tuple[int, int]:
+        """Free, and all, bytes."""
+        free, whole = _done(runtime.cudaMemGetInfo())
+        return int(free), int(whole)
+
+    def allocate(self, nbytes: int) -> int:
+        """Zeroed memory of the device."""
+        address = int(_done(runtime.cudaMalloc(nbytes)))
+        _done(runtime.cudaMemset(address, 0, nbytes))
+        _done(runtime.cudaStreamSynchronize(_LEGACY_STREAM))  # our streams do not wait for it
+        return address
+
+    def free(self, address: int) -> None:
+        """Give it back."""
+        _done(runtime.cudaFree(address))
+
+    def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
+        """Zeroed host memory that cannot be swapped out."""
+        address = int(_done(runtime.cudaHostAlloc(nbytes, runtime.cudaHostAllocDefault)))
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+        array[:] = 0
+        return array
+
+    def free_host(self, array: NDArray[np.uint8]) -> None:
+        """Give it back."""
+        _done(runtime.cudaFreeHost(array.ctypes.data))
+
+    def make_stream(self) -> Any:
+        """A stream that does not wait for the legacy one, nor it for this."""
+        return _done(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
+
+    def make_event(self) -> Any:
+        """An event with a time; who waits for it sleeps."""
+        return _done(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync))
+
+    def record(self, event: Any, stream: Any) -> None:
+        """Put it into the stream."""
+        _done(runtime.cudaEventRecord(event, stream))
+
+    def wait(self, stream: Any, event: Any) -> None:
+        """What comes later in the stream begins after the event."""
+        _done(runtime.cudaStreamWaitEvent(stream, event, 0))
+
+    def synchronise(self, event: Any) -> None:
+        """Wait on this thread."""
+        _done(runtime.cudaEventSynchronize(event))
+
+    def elapsed_ms(self, first: Any, second: Any) -> float:
+        """Time between two events, milliseconds."""
+        return float(_done(runtime.cudaEventElapsedTime(first, second)))
+
+    def copy_in(self, address: int, source: NDArray[Any], stream: Any) -> None:
+        """Host to device."""
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        _done(runtime.cudaMemcpyAsync(address, source.ctypes.data, source.nbytes, kind, stream))
+
+    def copy_out(self, target: NDArray[Any], address: int, stream: Any) -> None:
+        """Device to host."""
+        kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        _done(runtime.cudaMemcpyAsync(target.ctypes.data, address, target.nbytes, kind, stream))
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
+        """Record what ``work`` queues; other threads go on with theirs meanwhile."""
+        _done(runtime.cudaStreamBeginCapture(stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
+        try:
+            work()
+        except BaseException:
+            _, unfinished = runtime.cudaStreamEndCapture(stream)
+            if unfinished is not None and int(unfinished):
+                runtime.cudaGraphDestroy(unfinished)
+            runtime.cudaGetLastError()  # that it broke off is told by the exception
+            raise
+        graph = _done(runtime.cudaStreamEndCapture(stream))
+        try:
+            return _done(runtime.cudaGraphInstantiate(graph, 0))
+        finally:
+            _done(runtime.cudaGraphDestroy(graph))
+
+    def launch(self, graph: Any, stream: Any) -> None:
+        """Run what was recorded."""
+        _done(runtime.cudaGraphLaunch(graph, stream))
+
+    def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Any) -> None:
+        """One kernel: NV12 or P010 → letterboxed RGB."""
+        from vision_infer.engine.gpu.surface_kernel import BLOCK, arguments, grid
+
+        kernel = self._kernel(surface.sample_bytes)
+        with self._lock:  # of the event: what the decoder still does comes first
+            self.record(self._decoded, _LEGACY_STREAM)
+            self.wait(stream, self._decoded)
+        values, kinds = arguments(address, surface, letterbox)
+        blocks = grid(letterbox)
+        _done(driver.cuLaunchKernel(kernel, *blocks, 1, *BLOCK, 1, 0, driver.CUstream(int(stream)), (values, kinds), 0))
+
+    def destroy(self, *things: Any) -> None:
+        """Streams are emptied first."""
+        for thing in things:
+            if isinstance(thing, runtime.cudaStream_t):
+                _done(runtime.cudaStreamSynchronize(thing))
+                _done(runtime.cudaStreamDestroy(thing))
+            elif isinstance(thing, runtime.cudaEvent_t):
+                _done(runtime.cudaEventDestroy(thing))
+            else:
+                _done(runtime.cudaGraphExecDestroy(thing))
+
+    def _kernel(self, sample_bytes: int) -> Any:
+        with self._lock:
+            if sample_bytes not in self._kernels:
+                from vision_infer.engine.gpu.surface_kernel import KERNELS, compiled
+
+                module = _done(driver.cuModuleLoadData(compiled(self.compute_capability)))
+                for size, name in KERNELS.items():
+                    self._kernels[size] = _done(driver.cuModuleGetFunction(module, name.encode()))
+            return self._kernels[sample_bytes]
+
+
+def device_count() -> int:
+    """How many GPUs CUDA sees.
+
+    Raises:
+        EngineError: there is no driver, or it is too old; says which.
+    """
+    try:
+        status, count = runtime.cudaGetDeviceCount()
+        if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
+            raise EngineError(
+                f"there is no NVIDIA driver here, or none for CUDA {runtime.getLocalRuntimeVersion()[1] // 1000}",
+                "install or update it (see 'nvidia-smi'), or use --device cpu",
+            )
+        return int(_done((status, count)))
+    except RuntimeError as error:  # the bindings do not find the library
+        raise EngineError(f"CUDA cannot be used: {error}", "install NVIDIA's driver, or use --device cpu") from error
+
+
+def _done(result: tuple[Any, ...]) -> Any:
+    """What a call gave.
+
+    Raises:
+        DeviceMemoryError: there is no memory for it.
+        EngineError: it failed.
+    """
+    status, *values = result
+    if int(status) != 0:
+        if isinstance(status, driver.CUresult):
+            text = status.name.encode()
+        else:
+            text = runtime.cudaGetErrorString(status)[1]
+            runtime.cudaGetLastError()  # so that the next call does not tell of it again
+        message = text.decode() if isinstance(text, bytes) else str(status)
+        if status in (runtime.cudaError_t.cudaErrorMemoryAllocation, driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY):
+            raise DeviceMemoryError(f"CUDA: {message}")
+        hint = "see 'nvidia-smi', or use --device cpu"
+        raise EngineError(f"CUDA: {message}", hint)
+    return None if not values else values[0] if len(values) == 1 else tuple(values)

@@ -1,0 +1,1 @@
+"""The runtimes: each module opens a deployment graph in one of them."""

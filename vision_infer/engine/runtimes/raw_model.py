@@ -1,0 +1,82 @@
+"""Any ONNX graph, run as it is, to prove an import. Frames go through :mod:`vision_infer.engine.runtimes.onnxruntime_engine`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.errors import ModelError
+from vision_infer.engine.device import load_onnxruntime
+from vision_infer.engine.external_data import refuse_external_data_outside
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(uint8)": np.uint8,
+}
+
+
+class RawSession:
+    """An ONNX graph in ONNX Runtime, on one thread of the CPU.
+
+    Args:
+        path: the file; its external data has to lie in its folder.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed.
+        ModelError: the file cannot be loaded: an operator or operator set is unknown to the runtime, or it is broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        refuse_external_data_outside(path)
+        onnxruntime = load_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        self._where = path.name
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's errors have no common type of their own
+            raise ModelError(
+                f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}",
+                "export it with known operators, opset 17 to 20",
+            ) from error
+        self.inputs: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
+            one.name: (tuple(side if isinstance(side, int) else None for side in one.shape), _DTYPES.get(one.type, np.float32))
+            for one in self._session.get_inputs()
+        }
+
+    def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run once.
+
+        Args:
+            feeds: by the names of :attr:`inputs`.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            ModelError: the graph fails while it runs.
+        """
+        names = [one.name for one in self._session.get_outputs()]
+        try:
+            values = self._session.run(names, feeds)
+        except Exception as error:  # as above
+            count = next(iter(feeds.values())).shape[0]
+            message = f"{self._where}: fails on a batch of {count}: {_first_line(error)}"
+            raise ModelError(message, "export it again, with a dynamic batch") from error
+        return dict(zip(names, values, strict=True))
+
+
+def _first_line(error: Exception) -> str:
+    text = ""
+    with suppress(Exception):
+        text = str(error).strip().splitlines()[0][:300]
+    return text or type(error).__name__

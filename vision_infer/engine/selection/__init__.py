@@ -1,0 +1,1 @@
+"""The choice of an engine: candidates, measurements on this machine, and what they have decided."""

@@ -1,0 +1,1 @@
+"""The engine cache: compiled engines and their passports on the disk."""

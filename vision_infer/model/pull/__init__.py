@@ -1,0 +1,1 @@
+"""Download of models: what can be had, resumable HTTP transfers, and checksums."""

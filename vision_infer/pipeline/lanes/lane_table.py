@@ -1,0 +1,140 @@
+"""All lanes of a supervisor by name, and how they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import EngineError
+from vision_infer.core.geometry import Size, best_input
+from vision_infer.engine.engine import Engine, gpu_of
+from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.status import LaneStatus, lane_status_of
+
+FAILING = 5
+"""an engine that failed so many times in a row is taken for broken"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failures:
+    count: int
+    in_a_row: int = 0
+    frames: int = 0
+    """inferred until then"""
+    error: str = ""
+
+
+class LaneTable:
+    """The lanes, in step with the dispatch."""
+
+    def __init__(self, lanes: Iterable[Lane], dispatch: Dispatch, clock: Clock) -> None:
+        self.by_name: dict[str, Lane] = {}
+        self._dispatch = dispatch
+        self._clock = clock
+        self._failures: dict[str, _Failures] = {}
+        for lane in lanes:
+            self.add(lane)
+
+    def add(self, lane: Lane) -> None:
+        """Open a lane.
+
+        Raises:
+            ValueError: there is one with this name.
+        """
+        self._dispatch.add_lane(lane.settings, lane.engine)
+        self.by_name[lane.name] = lane
+
+    def remove(self, name: str) -> None:
+        """Close a lane.
+
+        Raises:
+            ValueError: it is in use.
+        """
+        self._dispatch.remove_lane(name)
+        del self.by_name[name]
+        self._failures.pop(name, None)
+
+    def swap(self, name: str, engine: Engine, timeout_s: float) -> Engine | None:
+        """Let a lane go on with another engine; returns the old one once it is free, None where it was not in this time.
+
+        Raises:
+            ValueError: the new engine does not fit.
+        """
+        lane = self.by_name[name]
+        old = lane.engine
+        settings = lane.change_engine(engine)
+        return old if self._dispatch.swap_engine(settings, engine, timeout_s) else None
+
+    def of_group(self, group: str) -> list[Lane]:
+        """The lanes that a stream may go through; the first is the network's own size."""
+        return [lane for lane in list(self.by_name.values()) if lane.group == group]
+
+    def window(self, group: str) -> int:
+        """How many frames of a stream may be on their way: what the largest batches in flight hold, as much again waiting, and
+        a few between the engine and the sinks."""
+        engines = [lane.engine for lane in self.of_group(group)]
+        return 4 + 2 * max(engine.in_flight * engine.batch_sizes[-1] for engine in engines)
+
+    def gpu(self, group: str) -> int | None:
+        """The GPU whose engines take pictures that are there already; None where pictures are taken from host memory."""
+        opened = [lane.engine for lane in self.of_group(group) if not isinstance(lane.engine, UnopenedEngine)]
+        return next((gpu_of(engine) for engine in opened), None)
+
+    def chooser(self, group: str) -> Callable[[Size], str]:
+        """Says to which lane of a group a picture of a size goes. The lane's engine is asked for where it is not open yet."""
+        lanes = self.of_group(group)
+        by_size = {lane.engine.input_size: lane for lane in reversed(lanes)}
+        if len(by_size) == 1:
+            (only,) = by_size.values()
+            return lambda size: only.name  # noqa: ARG005
+        best = lru_cache(maxsize=16)(lambda size: by_size[best_input(size, tuple(by_size))])
+
+        def choose(size: Size) -> str:
+            lane = best(size)
+            if isinstance(lane.engine, UnopenedEngine):
+                if lane.engine.failure is not None:  # the network's own size is the one that is always there
+                    return lanes[0].name
+                if lane.want is not None:
+                    lane.want()
+            return lane.name
+
+        return choose
+
+    def give_up(self, name: str, error: EngineError) -> None:
+        """A lane's engine cannot be had: what waits there fails, and what comes later goes into the first lane of its group."""
+        lane = self.by_name.get(name)
+        if lane is None:  # it was closed meanwhile
+            return
+        broken = UnopenedEngine(lane.engine.card, lane.engine, error)
+        self._dispatch.swap_engine(lane.change_engine(broken), broken, 0)
+
+    def failed(self, name: str, error: Exception) -> None:
+        """The engine of a lane failed on a batch."""
+        load, _, _ = self._dispatch.load(name)
+        before = self._failures.get(name)
+        if before is None or load.frames > before.frames:
+            before = _Failures(0 if before is None else before.count)
+        self._failures[name] = _Failures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
+
+    def statuses(self) -> list[LaneStatus]:
+        """Every lane that has an engine, as it is now."""
+        now = self._clock.monotonic_ns()
+        statuses: list[LaneStatus] = []
+        for lane in list(self.by_name.values()):
+            if isinstance(lane.engine, UnopenedEngine):
+                continue
+            try:
+                load, waiting, flying = self._dispatch.load(lane.name)
+            except KeyError:  # it is being closed just now
+                continue
+            status = lane_status_of(lane, load, waiting, flying, now)
+            failures = self._failures.get(lane.name)
+            if failures is not None:
+                failing = failures.in_a_row >= FAILING and failures.frames == load.frames
+                status = replace(status, failures=failures.count, error=failures.error, failing=failing)
+            statuses.append(status)
+        return statuses

@@ -1,0 +1,1 @@
+"""Runs over video files: settings, outputs, resume, summary, and the Python interface."""

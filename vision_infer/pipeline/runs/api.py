@@ -1,0 +1,278 @@
+"""The Python interface: ``Detector`` for pictures, ``Pipeline`` for video."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.analyze.describe import TOP
+from vision_infer.analyze.region import Filter
+from vision_infer.analyze.select import select
+from vision_infer.config.region import read_region
+from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import ModelError, UsageError, VisionInferError
+from vision_infer.core.picture import Picture
+from vision_infer.core.result import Result
+from vision_infer.engine.device import available_cpus
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.open import open_engine
+from vision_infer.model.catalogue import resolve_model
+from vision_infer.pipeline.channel import ResultChannel
+from vision_infer.pipeline.hook import GuardedHook, Hook
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.runs.run_parts import (
+    engine_request,
+    make_lane,
+    make_second_lane,
+    make_supervisor,
+    second_request,
+    stream_command,
+)
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.stream.files.images import read_image
+from vision_infer.stream.find import find_sources
+from vision_infer.stream.picture import ArrayPicture
+
+
+class PilImage(Protocol):
+    """What we ask of a PIL image."""
+
+    def convert(self, mode: str) -> Any:
+        """The picture in another mode."""
+        ...
+
+
+Image: TypeAlias = NDArray[np.uint8] | str | PathLike[str] | PilImage
+"""uint8 [H, W, 3] RGB, a path, or a PIL image"""
+AnyImage = TypeVar("AnyImage", bound=Image)
+"""one kind of image: a ``list[NDArray]`` is no ``list[Image]`` to a type checker"""
+
+
+class Detector:
+    """Finds objects in pictures.
+
+    The engine is loaded at the first call and stays loaded; used as a context manager, or by :meth:`close`, it is freed.
+    It may be called from several threads: the calls take turns.
+
+    Args:
+        model: name of a model, or the path of a deployment graph (.onnx).
+        confidence: least score; default: the card's.
+        iou: overlap above which NMS drops the worse box; default: the card's.
+        classes: labels that count; default: all.
+        per_class: least score of single labels, higher or lower than ``confidence``: ``{"person": 0.5}``.
+        min_size: least width and height of a box, pixels of the picture.
+        region: file of polygons in which we look and that we ignore, YAML; a ``Pipeline`` takes those of single streams too.
+        device: ``cpu``, ``cuda:N`` or ``auto``.
+        engine: ``auto`` or the name of an engine.
+        threads: CPU threads for each picture; default: all CPUs, for the shortest wait.
+        model_dir: folder of the user's models; default: ``VISION_INFER_HOME``/models.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike[str] = DEFAULT_MODEL,
+        *,
+        confidence: float | None = None,
+        iou: float | None = None,
+        classes: Sequence[str] | None = None,
+        per_class: Mapping[str, float] | None = None,
+        min_size: float = 0.0,
+        region: str | PathLike[str] | None = None,
+        device: str = "auto",
+        engine: str = "auto",
+        threads: int | None = None,
+        model_dir: Path | None = None,
+    ) -> None:
+        self.settings = run_settings(
+            sources=("-",),
+            model=str(model),
+            model_dir=model_dir,
+            confidence=confidence,
+            iou=iou,
+            classes=None if classes is None else tuple(classes),
+            per_class=dict(per_class or {}),
+            min_size=min_size,
+            region=None if region is None else Path(region),
+            device=device,
+            engine=engine,
+            threads=threads,
+        )
+        self.path = resolve_model(self.settings.model, model_dir)
+        self._engine: Engine | None = None
+        self._lane: Lane | None = None
+        self._keep: Filter | None = None
+        self._lock = threading.Lock()
+
+    @overload
+    def __call__(self, images: Image) -> Detections: ...
+    @overload
+    def __call__(self, images: list[AnyImage] | tuple[AnyImage, ...]) -> list[Detections]: ...
+
+    def __call__(self, images: Image | list[AnyImage] | tuple[AnyImage, ...]) -> Detections | list[Detections]:
+        """Detect in one picture, or in each of several.
+
+        Args:
+            images: uint8 [H, W, 3] RGB, a path or a PIL image, or a list or tuple of them.
+
+        Returns:
+            One ``Detections`` for one picture, a list for several.
+
+        Raises:
+            VisionInferError: a picture cannot be read, or the engine fails.
+            ValueError: an array is not uint8 [H, W, 3].
+        """
+        if isinstance(images, (list, tuple)):
+            return self._each([_picture(image) for image in images])
+        if isinstance(images, np.ndarray) and images.ndim == 4:
+            raise ValueError(f"a batch is a list of [H, W, 3] arrays, got one array {list(images.shape)}: pass list(images)")
+        return self._each([_picture(images)])[0]
+
+    def _each(self, pictures: Sequence[Picture]) -> list[Detections]:
+        with self._lock:
+            lane = self._open()
+            starts = range(0, len(pictures), lane.engine.batch_sizes[-1])
+            found = (detections for start in starts for detections in _detect(lane, pictures, start))
+            keep = self._keep
+            if keep is None:
+                return list(found)
+            return [keep(detections, picture.size) for detections, picture in zip(found, pictures, strict=True)]
+
+    def _open(self) -> Lane:
+        if self._lane is None:
+            settings = self.settings
+            if settings.min_size or settings.region is not None:
+                self._keep = Filter(settings.min_size, None if settings.region is None else read_region(settings.region, ()))
+            alone = settings.model_copy(update={"workers": 1, "threads": settings.threads or available_cpus()})
+            self._engine = open_engine(self.path, engine_request(alone))
+            card = self._engine.card
+            if card.task != "detect":
+                raise ModelError(f"{card.name} is a network for '{card.task}'", "a Detector takes one for 'detect'")
+            self._lane = make_lane(self._engine, alone)
+        return self._lane
+
+    def close(self) -> None:
+        """Free the engine; a later call loads it again."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.__exit__(None, None, None)
+            self._engine = self._lane = None
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Pipeline:
+    """Runs a detector over video files, pictures and folders; several are decoded side by side and batched together.
+
+    Args:
+        detector: what to look for; its thresholds and classes hold here too. The pipeline loads an engine of its own,
+            set up for throughput.
+        every: infer every N-th frame.
+        track: number the objects across frames.
+        then: model that looks at each detection, for classification or embeddings: its name, or a deployment graph (.onnx).
+            What it says is in ``result.detections.descriptions``.
+        top: classes that are told of each picture, where a network is for classification.
+        workers: batches in flight; default: as many as the machine carries.
+        batch: largest batch.
+        hook: called with each result, on a thread of its own but one call at a time; returns it, one with other detections,
+            or None to leave it out. What it raises is logged, and the result goes on unchanged.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        every: int = 1,
+        track: bool = False,
+        then: str | PathLike[str] | None = None,
+        top: int = TOP,
+        workers: int | None = None,
+        batch: int | None = None,
+        hook: Hook | None = None,
+    ) -> None:
+        self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
+        self.detector = detector
+        second = None if then is None else str(then)
+        own = {"every": every, "track": track, "then": second, "top": top, "workers": workers, "batch": batch}
+        self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
+
+    def run(self, *sources: str | PathLike[str]) -> Iterator[Result]:
+        """The results of all sources; those of one source come in its order.
+
+        Nothing is dropped: while the caller does not ask, the decoders wait. Leaving the loop early stops everything.
+
+        Raises:
+            VisionInferError: a source cannot be read (after the results of the others), or something broke for all.
+        """
+        found = find_sources(str(source) for source in sources)
+        if not found.specs:
+            raise found.errors[0] if found.errors else UsageError("no source was given", "call run('video.mp4')")
+        settings = self.settings
+        region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
+        with ExitStack() as engines:
+            lane = make_lane(engines.enter_context(open_engine(self.detector.path, engine_request(settings))), settings)
+            lanes = [lane]
+            if settings.then is not None:
+                path = resolve_model(settings.then, settings.model_dir)
+                second = engines.enter_context(open_engine(path, second_request(settings, 1)))
+                lanes.append(make_second_lane(second, settings))
+            channel = ResultChannel()
+            supervisor = make_supervisor(lanes, len(found.specs), [channel], self._hook)
+            for spec in found.specs:
+                supervisor.add(stream_command(spec, lane, settings, region))
+            waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
+            waiter.start()
+            try:
+                yield from channel
+            finally:
+                channel.finish()
+                supervisor.close()
+                waiter.join()
+            failed = (record.error for record in supervisor.records())
+            errors: list[VisionInferError | None] = [supervisor.error, *found.errors, *failed]
+            for error in errors:
+                if error is not None:
+                    raise error
+
+
+def _finish_after(supervisor: Supervisor, channel: ResultChannel) -> None:
+    supervisor.wait()
+    channel.finish()
+
+
+def _picture(image: Image) -> Picture:
+    if isinstance(image, (str, PathLike)):
+        return ArrayPicture(read_image(str(image)))
+    if isinstance(image, np.ndarray):
+        return ArrayPicture(image)
+    if hasattr(image, "convert"):  # a PIL image, without importing PIL
+        return ArrayPicture(np.asarray(image.convert("RGB"), np.uint8))
+    raise ValueError(f"an image is a uint8 [H, W, 3] RGB array, a path or a PIL image, got {type(image).__name__}")
+
+
+def _detect(lane: Lane, pictures: Sequence[Picture], start: int) -> list[Detections]:
+    engine = lane.engine
+    batch = pictures[start : start + engine.batch_sizes[-1]]
+    size = next(size for size in engine.batch_sizes if size >= len(batch))
+    letterboxes = [lane.letterbox(picture.size) for picture in batch]
+    loan = engine.lend(size)
+    try:
+        for picture, slot, letterbox in zip(batch, loan.slots, letterboxes, strict=False):
+            picture.write_into(slot, letterbox)
+    except BaseException:
+        engine.release(loan)
+        raise
+    outputs = engine.collect(engine.submit(loan)).outputs
+    return select((outputs["boxes"], outputs["scores"], outputs["class_ids"]), letterboxes, lane.selector)

@@ -1,0 +1,335 @@
+"""``--resume``: go on where an earlier run over the same sources was cut off, without a lost or a doubled frame.
+
+A run that writes files keeps a journal beside the first of them: a line with its settings, a line for each source that it is
+going to read, a line for each that was read to its end and whose results were handed to the system. When all went well the
+journal goes, unless the run was told to resume: then it stays, so that a later run over a folder that has grown
+reads what is new.
+
+Of a source that was not finished, rows are in the temporary file of the output (or in the file itself, where the run was stopped
+by a signal). JSONL has a row for each frame: the source goes on after the last whole one. CSV has a row for each detection, so
+that the last frame may not be whole: the source goes on with it. With any other output, or with tracking, the source begins anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vision_infer.config.run import RunSettings
+from vision_infer.core.errors import OutputError, UsageError
+from vision_infer.pipeline.runs.outputs import OutputPlan
+from vision_infer.sink.files.output_file import output_error, partial_path
+from vision_infer.sink.sink import OutputSpec
+from vision_infer.stream.source import SourceSpec
+
+RESUMABLE = ("jsonl", "csv")
+"""kinds of output that go on inside a source"""
+
+_WITHOUT_EFFECT = frozenset(
+    {"sources", "resume", "overwrite", "workers", "threads", "batch", "model_dir", "engine_dir", "device"}
+)
+"""settings that may differ: they change neither the results nor where they are"""
+
+
+Identity = list[list[Any]]
+"""path, size and time of change of each file of a source: another content is another source"""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePlan:
+    """What is left to do."""
+
+    finished: frozenset[str] = frozenset()
+    """names of the streams that need not be read again"""
+    first_frame: dict[str, int] = field(default_factory=dict)
+    """for each other stream the first frame whose results are missing"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What an earlier run has noted."""
+
+    begun: dict[str, Identity] = field(default_factory=dict)
+    finished: dict[str, Identity] = field(default_factory=dict)
+
+
+class Journal:
+    """The record of what is finished.
+
+    Args:
+        path: where it is.
+        settings: what the results depend on.
+    """
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self._settings = settings
+        self._noted: set[str] = set()
+
+    def begin(self, sources: Sequence[SourceSpec], resumed: bool) -> None:
+        """Note what is going to be read.
+
+        Args:
+            sources: all of them, those that are finished left out.
+            resumed: go on with the journal that is there, instead of starting anew.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        lines = [{"begun": source.name, "files": identity(source)} for source in sources]
+        if not resumed:
+            with suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._write("w", {"settings": self._settings})
+        self._write("a", *lines)
+
+    def has(self, source: SourceSpec) -> bool:
+        """Whether this run has noted the source as finished."""
+        return source.name in self._noted
+
+    def finish(self, source: SourceSpec) -> None:
+        """Note that all results of a source are written.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._noted.add(source.name)
+        self._write("a", {"finished": source.name, "files": identity(source)})
+
+    def read(self) -> _Earlier | None:
+        """What an earlier run has noted; None when there is no journal.
+
+        Raises:
+            UsageError: it belongs to a run with other settings.
+            OutputError: it cannot be read.
+        """
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        entries = list(_whole_lines(lines))
+        if not entries or "settings" not in entries[0]:
+            return None
+        before = entries[0]["settings"]
+        changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
+        if changed:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+            hint = "give the same options, or --overwrite instead of --resume to begin anew"
+            raise UsageError(f"--resume: not as in the earlier run: {options}", hint)
+        earlier = _Earlier()
+        for entry in entries[1:]:
+            for kind, noted in (("begun", earlier.begun), ("finished", earlier.finished)):
+                if kind in entry:
+                    noted[entry[kind]] = entry["files"]
+        return earlier
+
+    def remove(self) -> None:
+        """It has served its purpose."""
+        with suppress(OSError):
+            self.path.unlink()
+
+    def _write(self, mode: str, *entries: dict[str, Any]) -> None:
+        try:
+            with self.path.open(mode, encoding="utf-8", errors="surrogateescape") as file:
+                file.writelines(json.dumps(entry) + "\n" for entry in entries)
+        except OSError as error:
+            output = self.path.name.removeprefix(".").removesuffix(".resume")  # what the user has named
+            raise output_error(self.path.with_name(output), error) from error
+
+
+def open_journal(settings: RunSettings, model: Path, plan: OutputPlan) -> Journal | None:
+    """The journal of a run; None when it writes no files."""
+    paths = plan.paths()
+    if not paths:
+        return None
+    first = Path(paths[0])
+    return Journal(first.with_name(f".{first.name}.resume"), results_depend_on(settings, model))
+
+
+def results_depend_on(settings: RunSettings, model: Path) -> dict[str, Any]:
+    """The settings that a resumed run must share with the earlier one, as plain values."""
+    values: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(_WITHOUT_EFFECT)))
+    if settings.region is not None:  # the polygons count, not the name of their file
+        values["region"] = hashlib.sha256(settings.region.read_bytes()).hexdigest()
+    return values | {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
+
+
+def identity(source: SourceSpec) -> Identity:
+    """Tells a source from another with its name; a path that is no file has no size and no time."""
+    files: Identity = []
+    for path in source.paths:
+        try:
+            status = os.stat(path)
+            files.append([path, status.st_size, status.st_mtime_ns])
+        except OSError:
+            files.append([path, None, None])
+    return files
+
+
+def plan_resume(journal: Journal, sources: Sequence[SourceSpec], plan: OutputPlan, remembers: bool) -> ResumePlan | None:
+    """Find out what is left to do, and cut what is there down to it.
+
+    Returns:
+        None when there was no earlier run: everything is to do.
+
+    Raises:
+        UsageError: other settings, or an output that cannot be gone on with.
+        OutputError: what is there cannot be read or changed.
+    """
+    check_resumable(plan)
+    earlier = journal.read()
+    if earlier is None:
+        return None
+    known = {source.name: identity(source) for source in sources}
+    finished = frozenset(name for name, files in known.items() if earlier.finished.get(name) == files)
+    first_frame: dict[str, int] = {}
+    for output in plan.shared:
+        _take_back(output)
+    for source in sources:
+        if source.name in finished:
+            continue
+        own = plan.by_stream[source.name]
+        for output in own:
+            _take_back(output)
+        outputs = (*own, *plan.shared)
+        goes_on = earlier.begun.get(source.name) == known[source.name] and not remembers
+        if goes_on and all(output.kind in RESUMABLE for output in outputs):
+            first_frame[source.name] = min(_next_frame(output, source.name) for output in outputs)
+        else:
+            first_frame[source.name] = 0
+    own_outputs = [output for name in first_frame for output in plan.by_stream[name]]
+    for output in (*plan.shared, *own_outputs):
+        if output.kind in RESUMABLE and partial_path(Path(output.path)).exists():
+            # A stream that is not among the sources any more keeps its rows.
+            _keep_rows(output, lambda name, frame: name not in first_frame or frame < first_frame[name])
+    return ResumePlan(finished, first_frame)
+
+
+def check_resumable(plan: OutputPlan) -> None:
+    """Refuse outputs that no run can go on with.
+
+    Raises:
+        UsageError: names the output.
+    """
+    if not plan.paths():
+        raise UsageError("--resume: no file is written", "add --out FILE.jsonl or --out FOLDER/")
+    for output in plan.shared:
+        if output.path == "-":
+            raise UsageError("--resume: standard output cannot be gone on with", "write --out FILE.jsonl")
+        if output.kind not in RESUMABLE:
+            raise UsageError(f"--resume: {output.path} cannot be gone on with", "write --out FOLDER/ for a file for each source")
+    if any(output.rotate_bytes is not None for output in plan.specs()):
+        raise UsageError("--resume: not together with --rotate-mb", "leave one of them out")
+
+
+def _take_back(output: OutputSpec) -> None:
+    """What a run that was stopped has put in its place goes on under the temporary name."""
+    path = Path(output.path)
+    if output.kind in RESUMABLE and path.exists() and not partial_path(path).exists():
+        try:
+            os.replace(path, partial_path(path))
+        except OSError as error:
+            raise output_error(path, error) from error
+
+
+def _next_frame(output: OutputSpec, stream: str) -> int:
+    """The first frame of a stream that an output does not hold whole."""
+    last = -1
+    for _, name, frame in _rows(output):
+        if name == stream:
+            last = max(last, frame)
+    # A detection's row does not tell whether it is its frame's last.
+    return last + 1 if output.kind == "jsonl" else max(0, last)
+
+
+def _keep_rows(output: OutputSpec, keep: Callable[[str, int], bool]) -> None:
+    partial = partial_path(Path(output.path))
+    shorter = partial.with_name(f"{partial.name}.cut")
+    try:
+        with shorter.open("w", encoding="utf-8", newline="") as file:
+            if output.kind == "csv":
+                file.write(_csv_header(partial))
+            file.writelines(line for line, name, frame in _rows(output) if keep(name, frame))
+        os.replace(shorter, partial)
+    except OSError as error:
+        raise output_error(output.path, error) from error
+
+
+def _rows(output: OutputSpec) -> Iterator[tuple[str, str, int]]:
+    """Each whole row of an unfinished output: as it stands there, its stream, its frame. A row that was cut off is left out."""
+    partial = partial_path(Path(output.path))
+    try:
+        file = partial.open(encoding="utf-8", newline="")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise output_error(output.path, error) from error
+    with file:
+        yield from _json_rows(file, output.path) if output.kind == "jsonl" else _csv_rows(file)
+
+
+def _json_rows(file: Any, where: str) -> Iterator[tuple[str, str, int]]:
+    for number, line in enumerate(file, 1):
+        if not line.endswith("\n"):
+            return
+        try:
+            row = json.loads(line)
+            yield line, str(row["stream"]), int(row["frame"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f"{where}: line {number} is no result", "it was changed since: begin anew with --overwrite"
+            ) from error
+
+
+def _csv_rows(file: Any) -> Iterator[tuple[str, str, int]]:
+    pending: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for line in file:
+            pending.append(line)
+            yield line
+
+    reader = csv.reader(lines())
+    header = next(reader, [])
+    pending.clear()
+    for row in reader:
+        text = "".join(pending)
+        pending.clear()
+        if not text.endswith("\n") or len(row) != len(header):
+            return
+        values = dict(zip(header, row, strict=True))
+        yield text, values["stream"], int(values["frame"])
+
+
+def _csv_header(partial: Path) -> str:
+    with partial.open(encoding="utf-8", newline="") as file:
+        return file.readline()
+
+
+def _whole_lines(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return  # the run was cut off while it wrote this
+        if isinstance(entry, dict):
+            yield entry
+
+
+def with_resume(plan: OutputPlan, todo: ResumePlan) -> OutputPlan:
+    """The outputs of what is left to do: those that go on do so, the others begin anew."""
+
+    def again(output: OutputSpec) -> OutputSpec:
+        return replace(output, overwrite=True, resume=output.kind in RESUMABLE)
+
+    shared = tuple(again(output) for output in plan.shared)
+    return OutputPlan(shared, {name: tuple(again(output) for output in plan.by_stream[name]) for name in todo.first_frame})

@@ -1,0 +1,134 @@
+"""What the settings of a run over files say of its parts: engine, lanes, streams, supervisor. `Pipeline` makes them so too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vision_infer.analyze.track import selection_confidence
+from vision_infer.config.region import RegionFile
+from vision_infer.config.run import RunSettings
+from vision_infer.core.errors import ModelError
+from vision_infer.core.geometry import Size
+from vision_infer.engine.device import available_cpus, device_of
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.store.cache import engine_dir
+from vision_infer.model.catalogue import model_inputs, resolve_model
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.hook import GuardedHook
+from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.pipeline.runs.outputs import OutputOptions
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.sink import OutputSpec, Sink
+from vision_infer.stream.source import ReadOptions, SourceSpec
+
+SECOND_BATCH = 32
+"""crops that go through a second network together"""
+
+
+def output_options(settings: RunSettings) -> OutputOptions:
+    """The part of the settings that says more about the outputs."""
+    rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
+    return OutputOptions(settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes)
+
+
+def read_options(settings: RunSettings) -> ReadOptions:
+    """The part of the settings that says what is read of each source."""
+    return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes, settings.max_pixels)
+
+
+def engine_request(settings: RunSettings, number: int = 0) -> EngineRequest:
+    """The part of the settings that chooses an engine.
+
+    Args:
+        settings: of the run.
+        number: how many engines there are before it.
+
+    Raises:
+        UsageError: the devices are not well named.
+    """
+    folder, device = engine_dir(settings.engine_dir, os.environ), device_of(settings.device, number)
+    return EngineRequest(settings.engine, device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
+
+
+def model_graphs(settings: RunSettings) -> dict[Size, Path]:
+    """The deployment graphs of the model by input size, its own first.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    if settings.model.endswith(".onnx"):
+        return {Size(1, 1): resolve_model(settings.model, settings.model_dir)}  # its size is in the file
+    return model_inputs(settings.model, settings.model_dir)
+
+
+def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -> Lane:
+    """The lane of a run, or one of its lanes: a picture goes into the one whose input fits it.
+
+    Args:
+        engine: runs its batches.
+        settings: what counts.
+        size: of the input; None: it is the network's own.
+    """
+    least = shown_confidence(engine, settings)
+    per_class = scores_by_class(engine.card, settings.per_class)
+    if settings.track:  # a tracker finds lost objects again by their detections of low score
+        least = selection_confidence(least)
+        per_class = {number: selection_confidence(score) for number, score in per_class.items()}
+    selector = make_selector(engine.card, least, settings.iou, settings.classes, per_class)
+    name = "main" if size is None else f"main@{size.height}x{size.width}"
+    return Lane(name, engine, selector, top=settings.top, group="main")
+
+
+def second_request(settings: RunSettings, number: int = 0) -> EngineRequest:
+    """The engine of the second network: large batches, for the crops of a frame come together."""
+    request = engine_request(settings, number)
+    return replace(request, engine="auto", batch=request.batch or SECOND_BATCH)
+
+
+def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
+    """The lane where the crops of detections go.
+
+    Raises:
+        ModelError: its network is none for classification or embeddings.
+    """
+    card = engine.card
+    if card.task == "detect":
+        raise ModelError(f"--then {card.name}: is a network for 'detect'", "name one for classification or embeddings")
+    return Lane("then", engine, make_selector(card, None, None, None), top=settings.top)
+
+
+def shown_confidence(engine: Engine, settings: RunSettings) -> float:
+    """Least score of a detection that becomes a result without belonging to a track."""
+    return engine.card.confidence if settings.confidence is None else settings.confidence
+
+
+def stream_command(
+    spec: SourceSpec, lane: Lane, settings: RunSettings, region: RegionFile | None = None, outputs: tuple[OutputSpec, ...] = ()
+) -> AddStream:
+    """The command that adds a source to a run with these settings."""
+    engine = lane.engine
+    return AddStream(
+        replace(spec, decode=settings.decode),
+        lane.group,
+        outputs,
+        settings.every,
+        shown_confidence(engine, settings) if settings.track else None,
+        track_per_class=scores_by_class(engine.card, settings.per_class),
+        min_size=settings.min_size,
+        region=None if region is None else region.of(spec.name),
+        fps=settings.fps,
+        then=None if settings.then is None else "then",
+        gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat,
+    )
+
+
+def make_supervisor(lanes: Sequence[Lane], sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
+    """A supervisor for recorded sources: as many side by side as keep the machine busy."""
+    cpus = available_cpus()
+    side_by_side = min(sources, max(4, 2 * cpus), 16)
+    decode_threads = max(1, cpus // (2 * side_by_side))
+    return Supervisor(lanes, shared, max_active=side_by_side, decode_threads=decode_threads, hook=hook)

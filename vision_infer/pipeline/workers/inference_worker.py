@@ -1,0 +1,82 @@
+"""One thread for each batch in flight: take a batch, write its pictures into the engine's slots, run it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import EngineError
+from vision_infer.core.frame import Frame
+from vision_infer.engine.engine import Engine, Loan
+from vision_infer.pipeline.channel import Channel
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.messages import Broken, Failed, Inferred, Message, Outdated
+from vision_infer.schedule.batcher import Batch
+
+
+class InferenceWorker:
+    """Runs batches until the dispatch is closed and empty."""
+
+    def __init__(
+        self, number: int, lanes: Mapping[str, Lane], dispatch: Dispatch, results: Channel[Message], clock: Clock
+    ) -> None:
+        self._lanes = lanes
+        self._dispatch = dispatch
+        self._results = results
+        self._clock = clock
+        self.preprocess_ns = 0
+        self.inference_ns = 0
+        self.present_ns = 0
+        self.thread = threading.Thread(target=self._run, name=f"inference-{number}", daemon=True)
+
+    def _run(self) -> None:
+        started = self._clock.monotonic_ns()
+        try:
+            while (taken := self._dispatch.take()) is not None:
+                for entry in taken.outdated:
+                    self._results.put(Outdated(entry.stream, entry.waiting.sequence, entry.waiting.item))
+                if taken.batch is not None and taken.engine is not None:
+                    self._results.put(self._infer(taken.batch, taken.engine))
+                del taken  # the pictures' memory is not held while waiting for the next
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            self._results.put(Broken(error))
+        self.present_ns = self._clock.monotonic_ns() - started
+
+    def _infer(self, batch: Batch[Frame], engine: Engine) -> Message:
+        lane = self._lanes[batch.lane]
+        engine_ns = 0
+        try:
+            loan = engine.lend(batch.size)
+            unreadable = self._write(batch, lane, loan)
+            raw = engine.collect(engine.submit(loan))
+            engine_ns = raw.ended_ns - raw.started_ns
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            if isinstance(error, EngineError):
+                return Failed(batch, lane, error)
+            failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "please report this")
+            failure.__cause__ = error
+            return Failed(batch, lane, failure)
+        finally:
+            self._dispatch.done(batch, engine, engine_ns)
+        self.inference_ns += engine_ns
+        for entry in batch.entries:
+            trace = entry.waiting.item.trace
+            trace.inference_start_ns = raw.started_ns
+            trace.inference_end_ns = raw.ended_ns
+        return Inferred(batch, lane, engine, raw, unreadable)
+
+    def _write(self, batch: Batch[Frame], lane: Lane, loan: Loan) -> dict[int, str]:
+        now = self._clock.monotonic_ns
+        unreadable: dict[int, str] = {}
+        for place, entry in enumerate(batch.entries):
+            picture, trace = entry.waiting.item.picture, entry.waiting.item.trace
+            trace.preprocess_start_ns = begin = now()
+            try:
+                picture.write_into(loan.slots[place], lane.letterbox(picture.size))
+            except Exception as error:  # noqa: BLE001 - one stream's picture must not cost the others their batch
+                unreadable[place] = f"{type(error).__name__}: {error}"
+            trace.preprocess_end_ns = end = now()
+            self.preprocess_ns += end - begin
+        return unreadable

@@ -1,0 +1,289 @@
+"""One thread for each live stream: connect, decode, choose, offer; and connect again, for as long as the stream is wanted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
+from vision_infer.core.errors import RefusedError, StreamError
+from vision_infer.core.frame import Frame
+from vision_infer.core.geometry import Size
+from vision_infer.pipeline.channel import Channel, Window
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.messages import Ended, Gated, Message, Superseded
+from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
+from vision_infer.pipeline.workers.gating import make_gate
+from vision_infer.schedule.pacing import Pacer
+from vision_infer.schedule.queues import Waiting
+from vision_infer.stream.live.backoff import Backoff, after_refusals
+from vision_infer.stream.redact import redact
+from vision_infer.stream.source import ReadReport, Source, ends_by_itself
+
+GOOD_NS = 5_000_000_000
+"""a connection that gave frames for so long was a good one: the next wait is a first one"""
+
+_log = logging.getLogger("vision_infer.stream")
+
+Opener = Callable[[threading.Event], Source]
+Tell = Callable[[StreamRecord, StreamState, str], None]
+
+
+class LiveWorker:
+    """Keeps a live stream running until it is stopped.
+
+    It owns the stream's connection, and may hang in it (a name that is looked up, a camera that says nothing) for as long as
+    the source's time-outs allow. Whoever wants to be rid of the stream does not wait for that: :meth:`abandon` ends the stream at
+    once, and the thread finds out when it comes back.
+
+    Args:
+        record: where the stream's counts are kept.
+        live: the same.
+        command: what is wanted of the stream.
+        open_source: opens the source once; it may raise StreamError.
+        tell: called with each change of the stream's state.
+        window: credits of frames on their way.
+        lane_of: says to which lane a picture of a size goes.
+    """
+
+    def __init__(
+        self,
+        record: StreamRecord,
+        live: LiveRecord,
+        command: AddStream,
+        open_source: Opener,
+        tell: Tell,
+        dispatch: Dispatch,
+        results: Channel[Message],
+        clock: Clock,
+        window: Window,
+        lane_of: Callable[[Size], str],
+    ) -> None:
+        self.record = record
+        self.live = live
+        self.command = command
+        self.stopping = threading.Event()
+        self._open_source = open_source
+        self._tell_state = tell
+        self._dispatch = dispatch
+        self._results = results
+        self._clock = clock
+        self._window = window
+        self._lane_of = lane_of
+        self._own = threading.RLock()
+        """held while a frame is counted and handed on, and by whoever takes the stream away"""
+        self._gone = False
+        self._pacer = _pacer(command)
+        self._gate = make_gate(command)
+        self._sequence = 0
+        self._index = 0
+        self._failures = 0
+        reconnect = command.reconnect
+        self._backoff = Backoff(reconnect.min_s, max(reconnect.min_s, reconnect.max_s))
+        self._refusals = after_refusals(reconnect.refused_s, 5 * reconnect.refused_s)
+        self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
+
+    def stop(self) -> None:
+        """Connect and decode no further, as soon as the source comes back from what it is doing."""
+        self.stopping.set()
+
+    def abandon(self) -> None:
+        """End the stream now, wherever its thread is: what was decoded goes its way, and nothing more comes."""
+        self.stopping.set()
+        with self._own:
+            if not self._gone:
+                self._gone = True
+                self._results.put(Ended(self.record.name, self._sequence, False, None))
+
+    def change(self, command: AddStream, lane_of: Callable[[Size], str]) -> None:
+        """Go on with another command for the same source; its lanes are such as the stream has joined."""
+        with self._own:
+            self._lane_of = lane_of
+            if command.fps != self.command.fps:
+                self._pacer = _pacer(command)
+            self._gate = make_gate(command)  # what was found last is not what would be found now
+            self.command = command
+            self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.fps
+
+    def superseded(self, lost: Waiting[Frame]) -> None:
+        """A frame that waited makes room for newer ones."""
+        self._window.release()
+        with self._own:
+            self.record.drop(DropReason.SUPERSEDED, lost.item)
+        self._results.put(Superseded(self.record.name, lost.sequence))
+
+    def _run(self) -> None:
+        started = self._clock.monotonic_ns()
+        error: StreamError | None = None
+        complete = False
+        while not self.stopping.is_set():
+            self._tell(StreamState.CONNECTING)
+            failure = self._connect()
+            if failure is None and ends_by_itself(self.command.source):
+                complete = True
+                break
+            if self.stopping.is_set():
+                break
+            attempts = self.command.reconnect.attempts
+            if attempts is not None and self._failures >= attempts:
+                error = StreamError(f"{self.record.name}: gave up after {attempts} failures in a row", _text(failure))
+                break
+            self._back_off(failure)
+        self.record.present_ns = self._clock.monotonic_ns() - started
+        with self._own:
+            if not self._gone:
+                self._gone = True
+                self._results.put(Ended(self.record.name, self._sequence, complete, error))
+
+    def _connect(self) -> StreamError | None:
+        """One connection, from opening to its end; returns what ended it, None where it simply ended."""
+        opened = frames = self._clock.monotonic_ns()
+        failure: StreamError | None = None
+        self._failures += 1
+        try:
+            with self._open_source(self.stopping) as source:
+                if self.stopping.is_set():  # it may have taken long, and reading would take longer
+                    return None
+                self.live.connections += 1
+                taken = _Taken(self.record, self.live)
+                source.report.on_drop = self._left_out
+                frames = self._clock.monotonic_ns()
+                try:
+                    self._read(source, taken)
+                finally:
+                    with self._own:
+                        if not self._gone:
+                            taken.all_of(source)
+        except StreamError as error:
+            failure = error
+        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            failure = StreamError(
+                f"{self.record.name}: unexpected {type(error).__name__}: {redact(str(error))}", "please report this"
+            )
+            failure.__cause__ = error
+        last = self.live.last_frame_ns
+        if last is not None and last > opened and last - frames >= GOOD_NS:
+            self._backoff.reset()
+            self._refusals.reset()
+            self._failures = 0
+        return failure
+
+    def _read(self, source: Source, taken: _Taken) -> None:
+        now = self._clock.monotonic_ns
+        first = True
+        base = self._index
+        for frame in source.frames():
+            if self.stopping.is_set():
+                return
+            end = now()
+            with self._own:
+                if self._gone:
+                    return
+                if first:
+                    self.record.info = source.info
+                    self.live.last_frame_ns = None
+                taken.frame(frame, source, end)
+                self.live.left_out.clear()
+                if first or self.record.state is StreamState.STALLED:
+                    first = False
+                    self._tell(StreamState.LIVE)
+                self._index = base + frame.index + 1
+                self._take(replace(frame, index=base + frame.index) if base else frame)
+            del frame  # the picture's memory is not held while waiting for the next
+
+    def _left_out(self, reason: DropReason, count: int) -> None:
+        """The source does not deliver a frame. It may be long until it delivers another."""
+        with self._own:
+            if not self._gone:
+                self.record.drop(reason, count=count)
+                if reason in (DropReason.STALE, DropReason.LATE):
+                    self.record.decoded += count
+                self.live.left_out[reason] = self.live.left_out.get(reason, 0) + count
+                self.live.thread_ns = time.thread_time_ns()
+
+    def _take(self, frame: Frame) -> None:
+        record = self.record
+        if self._pacer is not None and not self._pacer.wants(frame.index, frame.trace.captured_ns):
+            record.drop(DropReason.PACED, frame)
+            return
+        moves = self._gate is None or self._gate.wants(frame.picture, frame.trace.captured_ns)
+        if not self._window.try_acquire():
+            record.drop(DropReason.BACKLOGGED, frame)
+        else:
+            sequence = self._sequence
+            self._sequence += 1
+            if not moves:
+                self._results.put(Gated(frame, sequence))
+                return
+            superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
+            if superseded is not None:
+                self.superseded(superseded)
+
+    def _back_off(self, failure: StreamError | None) -> None:
+        if isinstance(failure, RefusedError):
+            state, wait_s = StreamState.REFUSED, self._refusals.next_s()
+        else:
+            state, wait_s = StreamState.BACKING_OFF, self._backoff.next_s()
+        self._tell(state, f"{_text(failure)}; next attempt in {wait_s:.1f} s")
+        self.stopping.wait(wait_s)
+
+    def _tell(self, state: StreamState, reason: str = "") -> None:
+        with self._own:
+            if not self._gone:
+                self._tell_state(self.record, state, reason)
+
+
+class _Taken:
+    """Adds what one connection has lost to the stream's counts, a little at a time."""
+
+    def __init__(self, record: StreamRecord, live: LiveRecord) -> None:
+        self._record = record
+        self._live = live
+        self._before = record.report
+        record.report = ReadReport(
+            gaps=self._before.gaps,
+            gap_times=self._before.gap_times,
+            damaged=self._before.damaged,
+            warnings=self._before.warnings,
+        )
+        self._gaps, self._damaged = self._before.gaps, self._before.damaged
+
+    def frame(self, frame: Frame, source: Source, now_ns: int) -> None:
+        """A frame was decoded."""
+        record, live = self._record, self._live
+        last, live.last_frame_ns = live.last_frame_ns, now_ns
+        if last is not None:
+            live.interval_ns += 0.1 * (now_ns - last - live.interval_ns) if live.interval_ns else now_ns - last
+        record.decoded += 1
+        trace = frame.trace
+        trace.decode_end_ns = now_ns
+        record.decode_ns += now_ns - trace.decode_start_ns
+        live.clock = trace.clock or None
+        live.thread_ns = time.thread_time_ns()
+        self.all_of(source)
+
+    def all_of(self, source: Source) -> None:
+        """Take over what the source has counted so far."""
+        record, report = self._record, source.report
+        record.report.gaps = self._gaps + report.gaps
+        record.report.damaged = self._damaged + report.damaged
+        for text in report.warnings:
+            if text not in record.report.warnings:
+                record.report.warn(text)
+                _log.warning("%s: %s", record.name, text)
+        self._live.clock_offset_ms = report.clock_offset_ms
+        if source.info is not record.info:
+            record.info = source.info
+
+
+def _pacer(command: AddStream) -> Pacer | None:
+    return None if command.fps is None else Pacer(command.fps)
+
+
+def _text(failure: StreamError | None) -> str:
+    return "the server ended the stream" if failure is None else redact(str(failure))

@@ -1,0 +1,1 @@
+"""Verification of accuracy: imports, exports, reduced precision, and drift between engines."""

@@ -1,0 +1,262 @@
+"""Clips of events: cut from what a camera sent, not encoded again; written by one thread, whatever the disk does."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vision_infer.config.clips import ClipSettings, ClipStoreSettings
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import OutputError
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.service.clips.clip_folder import ClipFolder
+from vision_infer.service.clips.clip_tap import CUT, JUMPED, ClipTap, OpenClip
+from vision_infer.service.clips.event_log import EventLog, EventRecord
+from vision_infer.sink.clip_file import ClipFile, TimeJumpError
+from vision_infer.sink.clip_ring import TimedPacket
+from vision_infer.sink.sink import Written
+
+_LOOK_S = 0.25
+"""what waits is written so often"""
+_EXPIRE_S = 60.0
+_CLOSE_S = 4.0
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_log = logging.getLogger("vision_infer.service")
+
+
+@dataclass(frozen=True, slots=True)
+class ClipCounts:
+    """How it is now."""
+
+    clips: Mapping[str, int]
+    """by what became of them since the start: ``written``, ``failed``, ``removed``"""
+    drops: Mapping[str, int]
+    """events and video that were lost, by reason: ``missing``: events of which nothing was in memory; ``too_large``: groups of
+    pictures larger than all that may be kept; the others: clips that ended before their time"""
+    disk_bytes: int
+    memory_bytes: int
+
+
+class Clips:
+    """A sink of results, which looks at their events; gives each stream a tap for its packets.
+
+    Args:
+        settings: where clips are kept, and how much.
+        folder: where, unless the settings say so.
+        clock: monotonic and wall time.
+    """
+
+    needs_pictures = False
+    outputs: Sequence[Written] = ()
+
+    def __init__(self, settings: ClipStoreSettings, folder: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.events = EventLog()
+        self.folder = ClipFolder(
+            settings.dir or folder, round(settings.max_mb * 1e6), settings.keep_days, round(settings.keep_free_mb * 1e6)
+        )
+        self._buffer_bytes = round(settings.buffer_mb * 1e6)
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._taps: dict[str, ClipTap] = {}
+        self._open: list[tuple[ClipTap, OpenClip]] = []
+        self._files: dict[int, ClipFile] = {}
+        """by the clip's identity"""
+        self._counts = {"written": 0, "failed": 0, "removed": 0}
+        self._missed = 0
+        self._cut = dict.fromkeys(CUT, 0)
+        self._told = ""
+        self._stopping = False
+        for record in self.folder.read():
+            self.events.add(record)
+        self._thread: threading.Thread | None = None
+        """not there before there is a clip"""
+        if self.folder.count:
+            self._start()
+
+    def tap(self, stream: str) -> ClipTap:
+        """Where the packets of a stream go."""
+        with self._changed:
+            tap = self._taps.get(stream)
+            if tap is None:
+                tap = self._taps[stream] = ClipTap(stream, self._buffer_bytes, self._opened, self._clock)
+            return tap
+
+    def configure(self, stream: str, settings: ClipSettings | None) -> None:
+        """Make clips of a stream's events so from now on; None: make none."""
+        self.tap(stream).configure(settings)
+
+    def forget(self, stream: str) -> None:
+        """A stream is no more; its clips stay."""
+        with self._changed:
+            tap = self._taps.pop(stream, None)
+        if tap is not None:
+            tap.configure(None)
+
+    def counts(self) -> ClipCounts:
+        """How it is now."""
+        with self._changed:
+            taps = list(self._taps.values())
+        return ClipCounts(
+            dict(self._counts),
+            {"missing": self._missed, "too_large": sum(tap.too_large for tap in taps), **self._cut},
+            self.folder.bytes,
+            sum(tap.bytes for tap in taps),
+        )
+
+    # Of Sink
+
+    def write(self, frame: Frame, result: Result | None) -> None:
+        """Take a result, on the results thread."""
+        if result is None or not result.events:
+            return
+        live = result.live
+        for event in result.events:
+            at_wall_ns = self._clock.wall_ns() if live is None else live.captured_wall_ns
+            record = EventRecord(event.id, result.stream, at_wall_ns, event.to_dict())
+            self.events.add(record)
+            tap = self._taps.get(result.stream)
+            if tap is not None and live is not None:
+                tap.happened(record, frame.trace.captured_ns)
+                self._missed += record.state == "missing"
+
+    def close(self, complete: bool) -> None:  # noqa: ARG002
+        """Finish the clips that are being written; further calls do nothing."""
+        with self._changed:
+            taps = list(self._taps.values())
+        for tap in taps:
+            tap.configure(None)
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_S)
+
+    # Inside
+
+    def _opened(self, tap: ClipTap, clip: OpenClip) -> None:
+        with self._changed:
+            self._open.append((tap, clip))
+            if self._thread is None:
+                self._start()
+            self._changed.notify_all()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        expired = self._clock.monotonic_ns()
+        self._expire()
+        while True:
+            with self._changed:
+                if not self._open and self._stopping:
+                    return
+                self._changed.wait(_LOOK_S if self._open else _EXPIRE_S)
+                open_now = list(self._open)
+            for tap, clip in open_now:
+                try:
+                    done = self._work(tap, clip)
+                except Exception as error:  # noqa: BLE001 - a thread is a boundary: the other clips go on
+                    done = True
+                    failure = f"unexpected {type(error).__name__}: {error}"
+                    self._failed(tap, clip, OutputError(f"{tap.stream}: {failure}", "please report this"))
+                if done:
+                    with self._changed:
+                        self._open.remove((tap, clip))
+            now = self._clock.monotonic_ns()
+            if now - expired >= _EXPIRE_S * 1e9:
+                expired = now
+                self._expire()
+
+    def _work(self, tap: ClipTap, clip: OpenClip) -> bool:
+        """Write what waits; returns whether that was all."""
+        with tap.lock:
+            packets, ended = clip.take(), clip.ended
+        try:
+            for timed in packets:
+                self._add(clip, timed)
+            if ended is None:
+                return False
+            self._finish(tap, clip, ended)
+        except TimeJumpError:
+            with tap.lock:
+                tap.let_go(clip, JUMPED)
+            self._finish(tap, clip, JUMPED)
+        except OutputError as error:
+            self._failed(tap, clip, error)
+        return True
+
+    def _add(self, clip: OpenClip, timed: TimedPacket) -> None:
+        file = self._files.get(id(clip))
+        if file is None:
+            self.folder.check_room()
+            file = self._files[id(clip)] = ClipFile(self._path(clip), clip.video, timed.packet)
+        file.add(timed.packet)
+        clip.last_ns = timed.at_ns
+
+    def _path(self, clip: OpenClip) -> Path:
+        wall_ns = self._wall_ns(clip.begun_ns)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(wall_ns // 10**9)) + f".{wall_ns // 10**6 % 1000:03d}Z"
+        return self.folder.folder / f"{stamp}-{_UNSAFE.sub('_', clip.stream)}-{clip.records[0].id}.mp4"
+
+    def _finish(self, tap: ClipTap, clip: OpenClip, why: str) -> None:
+        file = self._files.pop(id(clip), None)
+        with tap.lock:
+            records = list(clip.records)
+        if file is None:
+            for record in records:
+                record.state, record.reason = "missing", "no coded video of that moment was in memory"
+            self._missed += len(records)
+            return
+        from_wall_ns, seconds = self._wall_ns(clip.begun_ns), (clip.last_ns - clip.begun_ns) / 1e9
+        try:
+            about = {"from_ns": from_wall_ns, "seconds": round(seconds, 3), "reason": CUT.get(why, "")}
+            self.folder.note(file.path, records, about)
+        except OutputError:
+            file.discard()
+            raise
+        try:
+            size = file.finish()
+        except OutputError:
+            self.folder.take_back(file.path)
+            raise
+        for record in records:
+            record.clip, record.from_wall_ns, record.seconds, record.bytes = file.path, from_wall_ns, seconds, size
+            record.reason, record.state = CUT.get(why, ""), "ready"
+        self._counts["written"] += 1
+        if why in CUT:
+            self._cut[why] += 1
+        self._told = ""
+        self._gone(self.folder.add(file.path, size, self._clock.wall_ns() / 1e9), "it made room for newer ones (clips.max_mb)")
+
+    def _failed(self, tap: ClipTap, clip: OpenClip, error: OutputError) -> None:
+        file = self._files.pop(id(clip), None)
+        if file is not None:
+            file.discard()
+        with tap.lock:
+            tap.let_go(clip, str(error))
+            clip.take()
+            records = list(clip.records)
+        for record in records:
+            record.state, record.reason = "failed", str(error)
+        self._counts["failed"] += 1
+        if str(error) != self._told:  # a full disk is told once, until a clip is written again
+            self._told = str(error)
+            _log.error("%s: a clip cannot be written: %s", clip.stream, error)
+
+    def _expire(self) -> None:
+        self._gone(self.folder.expire(self._clock.wall_ns() / 1e9), "it was older than clips.keep_days")
+
+    def _gone(self, clips: list[Path], why: str) -> None:
+        for clip in clips:
+            self._counts["removed"] += 1
+            self.events.removed(clip, why)
+
+    def _wall_ns(self, at_ns: int) -> int:
+        return self._clock.wall_ns() - self._clock.monotonic_ns() + at_ns

@@ -1,0 +1,69 @@
+"""The web side of the service, as an ASGI application."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from vision_infer import __version__
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.service.backend import Backend
+from vision_infer.service.http import openapi, problem
+from vision_infer.service.http.auth import Tokens
+from vision_infer.service.http.context import Context
+from vision_infer.service.http.guard import Guard, make_doors
+from vision_infer.service.http.routes import about as routes_about
+from vision_infer.service.http.routes import cost as routes_cost
+from vision_infer.service.http.routes import events as routes_events
+from vision_infer.service.http.routes import flight as routes_flight
+from vision_infer.service.http.routes import infer as routes_infer
+from vision_infer.service.http.routes import page as routes_page
+from vision_infer.service.http.routes import preview as routes_preview
+from vision_infer.service.http.routes import probe as routes_probe
+from vision_infer.service.http.routes import results as routes_results
+from vision_infer.service.http.routes import session as routes_session
+from vision_infer.service.http.routes import sinks as routes_sinks
+from vision_infer.service.http.routes import streams as routes_streams
+from vision_infer.service.operations.metrics import make_registry
+
+OPENAPI_PATH = "/api/v1/openapi.json"
+ROUTES = (
+    routes_streams,
+    routes_events,
+    routes_flight,
+    routes_preview,
+    routes_probe,
+    routes_results,
+    routes_infer,
+    routes_session,
+    routes_about,
+    routes_cost,
+    routes_sinks,
+    routes_page,
+)
+
+
+def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
+    """The application.
+
+    Args:
+        backend: what stands behind it.
+        tokens: who may do what, from :func:`vision_infer.service.http.auth.tokens_for`.
+    """
+    app = FastAPI(
+        title="vision-infer",
+        version=__version__,
+        openapi_url=OPENAPI_PATH,
+        docs_url=None,  # its pages would load scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    doors = make_doors(backend.settings.service, tokens, clock)
+    app.state.context = Context(backend, doors, clock)
+    app.state.registry = make_registry(backend, clock)
+    for routes in ROUTES:
+        app.include_router(routes.router)
+    problem.install(app)
+    openapi.install(app)
+    app.add_middleware(Guard, doors=doors)
+    return app

@@ -1,0 +1,70 @@
+"""The OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from vision_infer import __version__
+from vision_infer.core.result import RESULT_SCHEMA
+from vision_infer.service.http.problem import KINDS, MEDIA_TYPE, PROBLEM_SCHEMA
+
+_ALWAYS = (401, 421, 429)
+_TITLES = dict(reversed(list(KINDS.values())))
+_PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+
+DESCRIPTION = """\
+Cameras in, detections out.
+
+Errors have the form of RFC 9457 (`application/problem+json`). Where a token is needed, send `Authorization: Bearer TOKEN`; a
+browser exchanges it at `/api/v1/session` for a cookie. Results come over a WebSocket at `/api/v1/results`, or as server-sent
+events from the same path.
+"""
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer instead: these, and what every route may."""
+    return {status: {"description": _TITLES[status], "content": _PROBLEM} for status in sorted({*_ALWAYS, *statuses})}
+
+
+def install(app: FastAPI) -> None:
+    """Let the app give this document."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    made = get_openapi(
+        title="vision-infer", version=__version__, description=DESCRIPTION, routes=app.routes, openapi_version="3.1.0"
+    )
+    components = made.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Problem"] = PROBLEM_SCHEMA
+    schemas["Result"] = {key: value for key, value in RESULT_SCHEMA.items() if key != "$schema"}
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "session": {"type": "apiKey", "in": "cookie", "name": "vision_infer_session"},
+    }
+    made["security"] = [{"token": []}, {"session": []}, {}]
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            responses = operation["responses"]
+            if "422" in responses:
+                responses["422"] = {"description": _TITLES[422], "content": _PROBLEM}
+            if path == "/healthz":
+                operation["security"] = []
+            if "requestBody" in operation:
+                responses.setdefault("400", {"description": _TITLES[400], "content": _PROBLEM})
+                responses.setdefault("408", {"description": _TITLES[408], "content": _PROBLEM})
+                responses.setdefault("413", {"description": _TITLES[413], "content": _PROBLEM})
+            responses.setdefault("default", {"description": "An error", "content": _PROBLEM})
+    return made

@@ -1,0 +1,85 @@
+"""What runs here: version, models, engines; health and metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from vision_infer import __version__
+from vision_infer.engine.store.passport import Passport
+from vision_infer.service.http.api_models import (
+    EngineAnswer,
+    ModelAnswer,
+    ReadyAnswer,
+    VersionAnswer,
+    engine_answer,
+    model_answer,
+)
+from vision_infer.service.http.context import Shared
+from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.problem import Problem
+from vision_infer.service.operations.metrics import exposition
+from vision_infer.service.operations.passports import passport_of
+from vision_infer.stream.redact import redact
+
+router = APIRouter()
+_TEXT = {"text/plain": {"schema": {"type": "string"}}}
+
+
+@router.get("/api/v1/version", tags=["about"], responses=problems())
+async def get_version() -> VersionAnswer:
+    """The version of the program."""
+    return VersionAnswer(version=__version__)
+
+
+@router.get("/api/v1/models", tags=["about"], responses=problems())
+def list_models(context: Shared) -> list[ModelAnswer]:
+    """All models that streams may use."""
+    return [model_answer(model) for model in context.backend.models()]
+
+
+@router.get("/api/v1/engines", tags=["about"], responses=problems())
+def list_engines(context: Shared) -> list[EngineAnswer]:
+    """All engines that are loaded, and how busy they are."""
+    return [engine_answer(lane) for lane in context.backend.lanes()]
+
+
+@router.get("/api/v1/engines/{name:path}/passport", tags=["about"], responses=problems(404))
+def get_passport(name: str, context: Shared) -> Passport | None:
+    """What was measured of an engine that is loaded: its accuracy and speed, on what, and when; null where it has no passport."""
+    backend = context.backend
+    lane = next((one for one in backend.lanes() if one.name == name), None)
+    if lane is None:
+        raise Problem("not-found", "no such engine is loaded")
+    return passport_of(lane, backend.settings)
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", tags=["health"], response_class=Response, responses={200: {"description": "It lives", "content": _TEXT}})
+async def get_health() -> Response:
+    """200 as long as the process lives; needs no token."""
+    return Response("ok\n", media_type="text/plain")
+
+
+@router.get(
+    "/readyz",
+    tags=["health"],
+    responses={503: {"description": "Not yet, and why", "model": ReadyAnswer}, **problems(401, 421, 429)},
+)
+def get_ready(response: Response, context: Shared) -> ReadyAnswer:
+    """200 when pictures can be inferred; else 503 with the reason."""
+    ready, reason = context.backend.ready()
+    if not ready:
+        response.status_code = 503
+    return ReadyAnswer(ready=ready, reason="" if ready else redact(reason))
+
+
+@router.get(
+    "/metrics",
+    tags=["health"],
+    response_class=Response,
+    responses={200: {"description": "Prometheus text", "content": _TEXT}, **problems()},
+)
+def get_metrics(request: Request) -> Response:
+    """Counters and gauges for Prometheus."""
+    text, kind = exposition(request.app.state.registry)
+    return Response(text, headers={"Content-Type": kind})

@@ -1,0 +1,149 @@
+"""What happened: changes of streams and engines, events in zones and at lines, and their clips."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import FileResponse
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from vision_infer.core.result import utc
+from vision_infer.core.scene_event import Direction, EventKind
+from vision_infer.service.clips.event_log import EVENTS_KEPT, ClipState, EventRecord
+from vision_infer.service.http.api_models import Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
+from vision_infer.service.http.context import Shared
+from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.problem import Problem
+from vision_infer.stream.redact import redact
+
+router = APIRouter(prefix="/api/v1", tags=["events"])
+
+_NONE_NS, _ALL_NS = 0, 1 << 63
+_WHY_NOT = {
+    "none": "no clip is wanted of this event: see the stream's `clips`",
+    "missing": "there is no clip of this event",
+    "failed": "its clip could not be written",
+    "removed": "its clip is gone",
+}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class ClipAnswer(_Answer):
+    """The clip of an event."""
+
+    state: ClipState = Field(
+        description="none: none is wanted; recording: it is being written; ready; missing: nothing of it was in memory; failed; "
+        "removed: it made room for newer ones"
+    )
+    reason: str = Field(description="why there is none, or why it ended before its time; may be empty")
+    url: str | None = Field(description="where it is; null unless it is ready")
+    from_: str | None = Field(alias="from", serialization_alias="from", description="of its first picture (UTC)")
+    seconds: float | None
+    bytes: int | None
+
+
+class SceneEventAnswer(_Answer):
+    """Something happened to a track in a zone or at a line."""
+
+    type: Literal["scene"] = "scene"
+    id: str
+    stream: str
+    at: str = Field(description="when the picture was taken (UTC)")
+    kind: EventKind
+    place: str = Field(description="name of the zone or line")
+    track_id: int
+    class_id: int
+    label: str
+    seconds: float | None = Field(description="leave and dwell: how long it was inside")
+    direction: Direction | None = Field(description="cross")
+    counts: Crossings | None = Field(description="cross: how often the line was crossed by then")
+    clip: ClipAnswer
+
+
+@router.get("/events", responses=problems(422))
+def list_events(
+    context: Shared,
+    type_: Annotated[
+        Literal["changes", "scene"],
+        Query(alias="type", description="changes of streams and engines, or what happened in zones and at lines"),
+    ] = "changes",
+    stream: Annotated[str | None, Query(max_length=64, description="of this one only; then there are none of engines")] = None,
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="(UTC)")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="the first that does not count (UTC)")] = None,
+    limit: Annotated[int, Query(ge=1, le=EVENTS_KEPT, description="so many at most, the newest")] = 1024,
+) -> list[StateChange | EngineEventAnswer | DegradedAnswer | SceneEventAnswer]:
+    """The last changes of state of streams, and of engines; or the last events in zones and at lines; the newest last."""
+    from_ns = _NONE_NS if from_ is None else round(from_.timestamp() * 1e9)
+    to_ns = _ALL_NS if to is None else round(to.timestamp() * 1e9)
+    if type_ == "scene":
+        return [scene_event(record) for record in context.backend.clips.events.last(stream, from_ns, to_ns, limit)]
+    clock = context.clock
+    since_ns = clock.wall_ns() - clock.monotonic_ns()
+    changes = [
+        event
+        for event in context.backend.events()
+        if stream in (None, getattr(event, "stream", "")) and from_ns <= event.at_ns + since_ns < to_ns
+    ]
+    return [event_answer(event, clock) for event in changes[-limit:]]
+
+
+@router.head("/events/{event_id}/clip.mp4", include_in_schema=False)
+@router.get(
+    "/events/{event_id}/clip.mp4",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The clip",
+            "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        206: {"description": "The part of it that was asked for (`Range`)"},
+        **problems(404, 409, 422),
+    },
+)
+def get_clip(
+    event_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="of the event, as rows have it")], context: Shared
+) -> Response:
+    """The clip of an event: 409 while it is being written, 404 with the reason where there is none."""
+    record = context.backend.clips.events.get(event_id)
+    if record is None:
+        raise Problem("not-found", f"event {event_id} is not among the last that are known", clip="unknown")
+    if record.state == "recording":
+        raise Problem("conflict", "the clip is being written: try again in a moment", {"Retry-After": "2"}, clip="recording")
+    path = record.clip
+    if path is None or not path.is_file():
+        state = "removed" if record.state == "ready" else record.state
+        detail = f"{_WHY_NOT[state]}: {record.reason}" if record.reason else _WHY_NOT[state]
+        raise Problem("not-found", redact(detail), clip=state)
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return FileResponse(path, media_type="video/mp4", headers=headers, filename=path.name, content_disposition_type="inline")
+
+
+def scene_event(record: EventRecord) -> SceneEventAnswer:
+    """An event as it is shown."""
+    event = record.event
+    ready = record.state == "ready"
+    return SceneEventAnswer(
+        id=record.id,
+        stream=record.stream,
+        at=utc(record.at_wall_ns),
+        kind=event["kind"],
+        place=event["place"],
+        track_id=event["track_id"],
+        class_id=event["class_id"],
+        label=event["label"],
+        seconds=event.get("seconds"),
+        direction=event.get("direction"),
+        counts=event.get("counts"),
+        clip=ClipAnswer(
+            state=record.state,
+            reason=redact(record.reason),
+            url=f"/api/v1/events/{record.id}/clip.mp4" if ready else None,
+            **{"from": utc(record.from_wall_ns) if ready and record.from_wall_ns is not None else None},
+            seconds=round(record.seconds, 3) if ready and record.seconds is not None else None,
+            bytes=record.bytes if ready else None,
+        ),
+    )

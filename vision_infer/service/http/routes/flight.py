@@ -1,0 +1,156 @@
+"""What became of a stream's frames, and why it had results at a moment, or none."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from vision_infer.core.clock import Clock
+from vision_infer.core.result import utc
+from vision_infer.service.http.api_models import StateChange, state_change
+from vision_infer.service.http.context import Shared, StreamName
+from vision_infer.service.http.openapi import problems
+from vision_infer.service.operations.why import explain
+from vision_infer.telemetry.flight_recorder import EMITTED, FRAMES_KEPT, FrameFate, Minute
+
+router = APIRouter(prefix="/api/v1/streams/{name}", tags=["streams"])
+
+DEFAULT_NS = 10_000_000_000
+_SINCE_CAPTURE = {
+    "decode_start_ns": "decode_start",
+    "decode_end_ns": "decode_end",
+    "preprocess_start_ns": "preprocess_start",
+    "preprocess_end_ns": "preprocess_end",
+    "inference_start_ns": "inference_start",
+    "inference_end_ns": "inference_end",
+    "emitted_ns": "emitted",
+}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class FrameFateAnswer(_Answer):
+    """What became of one frame."""
+
+    fate: str = Field(description="emitted, or the reason of the drop")
+    at: str = Field(description="when that was known (UTC)")
+    index: int | None = Field(description="its number; null: it was left out before it was decoded")
+    captured: str | None = Field(description="when it was taken (UTC)")
+    clock: str = Field(description="how that is known: arrival, camera or playout")
+    pts_s: float | None
+    since_capture_ms: dict[str, float] = Field(description="when it passed each stage, milliseconds after capture")
+    age_ms: float | None = Field(description="of its result; null without one")
+    batch: int = Field(description="frames in its batch; 0: it was not inferred")
+    engine: str
+    detections: int
+
+
+class MinuteAnswer(_Answer):
+    """What became of the frames of a minute."""
+
+    from_: str = Field(alias="from", serialization_alias="from", description="its begin (UTC)")
+    fates: dict[str, int] = Field(description="frames by what became of them")
+    max_age_ms: int = Field(description="highest age of its results; 0 without one")
+
+
+class FramesAnswer(_Answer):
+    """What became of a stream's frames. The last 4,096 are known one by one, the last day by minute."""
+
+    stream: str
+    known_since: str | None = Field(description="since when frames are known one by one (UTC)")
+    frames: list[FrameFateAnswer] = Field(description="in the order in which their fate was known")
+    minutes: list[MinuteAnswer]
+    changes: list[StateChange] = Field(description="of the stream's state in this time")
+
+
+class WhyAnswer(_Answer):
+    """Why a stream had results at a moment, or had none."""
+
+    stream: str
+    at: str = Field(description="the moment (UTC)")
+    says: str = Field(description="why")
+    hint: str = Field(description="what to do; may be empty")
+    state: StateChange | None = Field(description="the state in which it was then; null: not known")
+    until: StateChange | None = Field(description="what came after that; null: it is still so")
+    minute: MinuteAnswer | None
+    frames: list[FrameFateAnswer] = Field(description="captured around the moment")
+
+
+@router.get("/frames", responses=problems(404, 422, 503))
+def list_frames(
+    name: StreamName,
+    context: Shared,
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="of capture (UTC); ten seconds ago")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="of capture; the first that does not count; now")] = None,
+    limit: Annotated[int, Query(ge=1, le=FRAMES_KEPT, description="so many frames at most, the newest")] = 1000,
+) -> FramesAnswer:
+    """What became of each frame: when it passed each stage, its batch and engine, and why it gave no result if it gave none."""
+    clock = context.clock
+    flight = context.backend.flight(name)
+    to_ns = clock.monotonic_ns() + 1 if to is None else _monotonic(to, clock)
+    from_ns = to_ns - DEFAULT_NS if from_ is None else _monotonic(from_, clock)
+    since = flight.frames.frames_since_ns
+    return FramesAnswer(
+        stream=name,
+        known_since=None if since is None else _utc(since, clock),
+        frames=[_frame(frame, clock) for frame in flight.frames.frames(from_ns, to_ns, limit)],
+        minutes=[_minute(minute, clock) for minute in flight.frames.minutes(from_ns, to_ns)],
+        changes=[state_change(event, clock) for event in flight.changes if from_ns <= event.at_ns < to_ns],
+    )
+
+
+@router.get("/why", responses=problems(404, 422, 503))
+def get_why(
+    name: StreamName, context: Shared, at: Annotated[AwareDatetime | None, Query(description="the moment; now")] = None
+) -> WhyAnswer:
+    """Why the stream had results at a moment, or had none."""
+    clock = context.clock
+    now_ns = clock.monotonic_ns()
+    at_ns = now_ns if at is None else _monotonic(at, clock)
+    verdict = explain(context.backend.flight(name), at_ns, now_ns)
+    return WhyAnswer(
+        stream=name,
+        at=_utc(at_ns, clock),
+        says=verdict.says,
+        hint=verdict.hint,
+        state=None if verdict.state is None else state_change(verdict.state, clock),
+        until=None if verdict.until is None else state_change(verdict.until, clock),
+        minute=None if verdict.minute is None else _minute(verdict.minute, clock),
+        frames=[_frame(frame, clock) for frame in verdict.frames],
+    )
+
+
+def _monotonic(time: AwareDatetime, clock: Clock) -> int:
+    return round(time.timestamp() * 1e9) - clock.wall_ns() + clock.monotonic_ns()
+
+
+def _utc(at_ns: int, clock: Clock) -> str:
+    return utc(clock.wall_ns() - clock.monotonic_ns() + at_ns)
+
+
+def _frame(frame: FrameFate, clock: Clock) -> FrameFateAnswer:
+    captured = frame.captured_ns
+    times: dict[str, float] = {}
+    if captured is not None and frame.times is not None:
+        times = {_SINCE_CAPTURE[name]: round((time - captured) / 1e6, 3) for name, time in frame.times.items()}
+    return FrameFateAnswer(
+        fate=frame.fate,
+        at=_utc(frame.at_ns, clock),
+        index=frame.index,
+        captured=None if captured is None else _utc(captured, clock),
+        clock=frame.clock,
+        pts_s=frame.pts_s,
+        since_capture_ms=times,
+        age_ms=times.get("emitted") if frame.fate == EMITTED else None,
+        batch=frame.batch,
+        engine=frame.engine,
+        detections=frame.detections,
+    )
+
+
+def _minute(minute: Minute, clock: Clock) -> MinuteAnswer:
+    return MinuteAnswer(**{"from": _utc(minute.from_ns, clock)}, fates=minute.fates, max_age_ms=minute.max_age_ms)

@@ -1,0 +1,96 @@
+"""The page: its files, as they lie in the package. They hold no secret, so that whoever has no token can see where to log in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from fastapi import APIRouter, Request, Response
+
+from vision_infer.service.http.problem import Problem
+
+router = APIRouter(include_in_schema=False)
+
+PREFIX = "/page/"
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+"""no script but our files, no text that becomes markup, no other host"""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    data: bytes
+    kind: str
+    etag: str
+
+
+@cache
+def _files() -> dict[str, _File]:
+    """All files of the page by their path below it, read once: nothing else can be asked for."""
+    found: dict[str, _File] = {}
+
+    def read(folder: Traversable, path: str) -> None:
+        for one in folder.iterdir():
+            name = path + one.name
+            suffix = "." + one.name.rpartition(".")[2]
+            if one.is_dir():
+                read(one, name + "/")
+            elif suffix in _KINDS:
+                data = one.read_bytes()
+                found[name] = _File(data, _KINDS[suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"')
+
+    read(files("vision_infer.service") / "page", "")
+    return found
+
+
+def is_page(path: str) -> bool:
+    """Whether a path is the page's, and needs no token."""
+    return path == "/" or path.startswith(PREFIX)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def get_index(request: Request) -> Response:
+    """The page itself."""
+    return _send(request, "index.html")
+
+
+@router.api_route(PREFIX + "{path:path}", methods=["GET", "HEAD"])
+async def get_file(request: Request, path: str) -> Response:
+    """A file of it."""
+    return _send(request, path)
+
+
+def _send(request: Request, path: str) -> Response:
+    file = _files().get(path)
+    if file is None:
+        raise Problem("not-found", "the page has no such file")
+    headers = {
+        "ETag": file.etag,
+        "Cache-Control": "no-cache",  # kept, and asked about each time: a new version is seen at once
+        "Content-Security-Policy": _POLICY,
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    }
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if file.etag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(b"" if request.method == "HEAD" else file.data, headers=headers, media_type=file.kind)

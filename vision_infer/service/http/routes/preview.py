@@ -1,0 +1,181 @@
+"""Live video by WHEP (draft-ietf-wish-whep): an offer in, an answer out; candidates that come later; the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from vision_infer.preview.preview import NoCodecError, NoPreviewError, Preview, UnknownSessionError
+from vision_infer.preview.session import Session
+from vision_infer.service.backend import UnavailableError
+from vision_infer.service.http.context import Context, Shared, StreamName
+from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.problem import Problem
+
+SDP = "application/sdp"
+FRAGMENT = "application/trickle-ice-sdpfrag"
+MOST_SDP_BYTES = 64 * 1024
+
+router = APIRouter(prefix="/api/v1", tags=["preview"])
+
+
+class PreviewSession(BaseModel):
+    """A viewer's own session."""
+
+    stream: str
+    mode: Literal["passthrough", "encoded"] = Field(description="whether the stream's own packets are sent")
+    codec: str = Field(description="H264 or VP8")
+    profile: str = Field(description="profile-level-id of H.264; empty with VP8")
+    reason: str = Field(description="why it is encoded; empty where it is not")
+    width: int | None = Field(description="of the pictures, pixels; null where they are not known yet")
+    height: int | None = Field(description="of the pictures, pixels; null where they are not known yet")
+    connection: str = Field(description="new, connecting, connected, failed or closed")
+    ice: str = Field(description="new, checking, completed, failed or closed")
+    group_kept: bool = Field(description="false: who begins, or has lost the picture, waits for the camera's next key frame")
+    packets: int = Field(description="RTP packets that were sent")
+    resent: int = Field(description="of these, sent again because they were lost")
+    dropped: int = Field(description="pictures that were left out because the viewer was too slow")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _text(request: Request, wanted: str) -> str:
+    if _media_type(request) != wanted:
+        header = "Accept-Post" if wanted == SDP else "Accept-Patch"
+        raise Problem("unsupported-media-type", f"send it as {wanted}", {header: wanted})
+    body = await request.body()
+    if len(body) > MOST_SDP_BYTES:
+        raise Problem("too-large", f"more than {MOST_SDP_BYTES} bytes")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise Problem("bad-request", "the body is no text") from None
+
+
+def _accepts(header: str | None) -> bool:
+    kinds = [part.partition(";")[0].strip().lower() for part in (header or "*/*").split(",")]
+    return any(kind in (SDP, "application/*", "*/*") for kind in kinds)
+
+
+def _preview(context: Context) -> Preview:
+    return context.backend.preview
+
+
+def _principal(request: Request) -> str:
+    return str(request.scope["state"].get("principal", ""))
+
+
+def _session(request: Request, context: Context, name: str, session: str) -> Session:
+    try:
+        return _preview(context).session(name, session, _principal(request))
+    except UnknownSessionError as error:
+        raise Problem("not-found", str(error)) from None
+
+
+def _links(context: Context) -> Mapping[str, str]:
+    """ICE servers for the player, as the draft wants them told; never a password."""
+    found = [
+        f'<{server.url}>; rel="ice-server"'
+        for server in context.backend.settings.preview.ice_servers
+        if server.credential is None
+    ]
+    return {"Link": ", ".join(found)} if found else {}
+
+
+@router.post(
+    "/streams/{name}/whep",
+    status_code=201,
+    response_class=Response,
+    responses={
+        201: {
+            "description": "The answer",
+            "content": {SDP: {"schema": {"type": "string"}}},
+            "headers": {
+                "Location": {"description": "the session", "schema": {"type": "string"}},
+                "ETag": {"description": "of its ICE session, for PATCH", "schema": {"type": "string"}},
+            },
+        },
+        **problems(404, 406, 409, 415, 422, 503),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
+)
+async def offer_preview(name: StreamName, request: Request, context: Shared) -> Response:
+    """Watch a stream: send an SDP offer, play what comes for the answer."""
+    sdp = await _text(request, SDP)
+    if not _accepts(request.headers.get("accept")):
+        raise Problem("not-acceptable", f"the answer is {SDP}")
+    view = context.backend.stream(name)
+    if not view.settings.enabled:
+        raise Problem("conflict", f"{name} is not enabled: enable it first")
+    try:
+        session = await _preview(context).offer(name, sdp, _principal(request))
+    except NoCodecError as error:
+        raise Problem("not-acceptable", str(error)) from None
+    except NoPreviewError as error:
+        state = "" if view.status is None else view.status.state.value
+        reason = "" if view.status is None else view.status.reason
+        raise UnavailableError(error.message, error.hint, state, reason) from None
+    headers = {"Location": f"/api/v1/streams/{name}/whep/{session.id}", "ETag": session.etag, **_links(context)}
+    return Response(session.answer, 201, headers, SDP)
+
+
+@router.options("/streams/{name}/whep", status_code=204, response_class=Response, responses=problems(404))
+async def preview_options(name: StreamName, context: Shared) -> Response:
+    """What an offer has to be, and which ICE servers help."""
+    context.backend.stream(name)
+    return Response(status_code=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP, **_links(context)})
+
+
+@router.get("/streams/{name}/whep/{session}", responses=problems(404))
+async def get_preview(name: StreamName, session: str, request: Request, context: Shared) -> PreviewSession:
+    """How a session is."""
+    found = _session(request, context, name, session)
+    facts, viewer, size = found.facts, found.viewer, found.feed.size
+    return PreviewSession(
+        stream=facts.stream,
+        mode=facts.mode,
+        codec=facts.codec,
+        profile=facts.profile,
+        reason=facts.reason,
+        width=None if size is None else size.width,
+        height=None if size is None else size.height,
+        connection=found.state,
+        ice=found.ice_state,
+        group_kept=not found.feed.group_too_long,
+        packets=0 if viewer is None else viewer.packets,
+        resent=0 if viewer is None else viewer.resent,
+        dropped=0 if viewer is None else viewer.dropped,
+    )
+
+
+@router.patch(
+    "/streams/{name}/whep/{session}",
+    status_code=204,
+    response_class=Response,
+    responses=problems(404, 412, 415, 428, 501),
+    openapi_extra={"requestBody": {"required": True, "content": {FRAGMENT: {"schema": {"type": "string"}}}}},
+)
+async def patch_preview(name: StreamName, session: str, request: Request, context: Shared) -> Response:
+    """Tell more of the player's candidates (RFC 8840). To begin ICE anew is not done: make a new session."""
+    found = _session(request, context, name, session)
+    fragment = await _text(request, FRAGMENT)
+    matches = request.headers.get("if-match")
+    if matches is None:
+        raise Problem("precondition-required", "send the session's ETag as If-Match")
+    if matches != found.etag:
+        raise Problem("precondition-failed", "the ETag in If-Match is not that of the session")
+    if not await found.trickle(fragment):
+        raise Problem("not-implemented", "ICE is not begun anew: end the session and make another")
+    return Response(status_code=204)
+
+
+@router.delete("/streams/{name}/whep/{session}", status_code=200, response_class=Response, responses=problems(404))
+async def end_preview(name: StreamName, session: str, request: Request, context: Shared) -> Response:
+    """Stop watching."""
+    await _session(request, context, name, session).end("it was ended")
+    return Response(status_code=200)

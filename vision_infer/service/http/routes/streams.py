@@ -1,0 +1,124 @@
+"""Streams: list, make, change, remove, and look at one."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from vision_infer.core.result import utc
+from vision_infer.service.backend import UnknownStreamError
+from vision_infer.service.http.api_models import StreamAnswer, stream_answer
+from vision_infer.service.http.context import Shared, StreamName
+from vision_infer.service.http.openapi import problems
+from vision_infer.service.http.problem import Problem
+from vision_infer.service.streams.public import from_api
+
+router = APIRouter(prefix="/api/v1", tags=["streams"])
+
+
+@router.get("/streams", responses=problems())
+def list_streams(context: Shared) -> list[StreamAnswer]:
+    """All streams with their settings and how they are."""
+    return [stream_answer(view, context.clock) for view in context.backend.streams()]
+
+
+@router.get("/streams/{name}", responses=problems(404))
+def get_stream(name: StreamName, context: Shared) -> StreamAnswer:
+    """One stream with its settings and how it is: state, reason, counts, rates, ages."""
+    return stream_answer(context.backend.stream(name), context.clock)
+
+
+async def _settings_of(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem("unsupported-media-type", "send the settings as application/json", {"Accept": "application/json"})
+    try:
+        data = json.loads(await request.body())
+    except (ValueError, RecursionError):
+        raise Problem("bad-request", "the body is no JSON") from None
+    if not isinstance(data, dict):
+        raise Problem("invalid", 'the settings are an object: {"detect": "rtsp://…"}')
+    return data
+
+
+@router.put(
+    "/streams/{name}",
+    responses={201: {"description": "It was made", "model": StreamAnswer}, **problems(403, 409, 415, 422)},
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/StreamSettings"}}},
+        }
+    },
+)
+def put_stream(
+    name: StreamName, data: Annotated[dict[str, Any], Depends(_settings_of)], response: Response, context: Shared
+) -> StreamAnswer:
+    """Make a stream, or give it other settings; no other stream loses a frame by it.
+
+    A URL that comes back as it was shown, with `***` for its password, keeps its password.
+    """
+    backend = context.backend
+    service = backend.settings.service
+    try:
+        before = backend.stream(name)
+    except UnknownStreamError:
+        response.status_code = 201
+        view = backend.create(name, from_api(data, None, service))
+    else:
+        view = backend.replace(name, from_api(data, before.settings, service))
+    return stream_answer(view, context.clock)
+
+
+class ModelChoice(BaseModel):
+    """Which model a stream goes on with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str | None = Field(min_length=1, description="name of a model; null: the service's")
+
+
+@router.put("/streams/{name}/model", responses=problems(403, 404, 409, 415, 422))
+def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamAnswer:
+    """Let a stream go on with another model, between two frames: its connection stays, and no frame is lost.
+
+    The engine is loaded first; until then the stream goes on as it was.
+    """
+    backend = context.backend
+    settings = backend.stream(name).settings.model_copy(update={"model": choice.model})
+    return stream_answer(backend.replace(name, settings), context.clock)
+
+
+@router.delete("/streams/{name}", status_code=204, responses=problems(403, 404, 409))
+def delete_stream(name: StreamName, context: Shared) -> Response:
+    """Take a stream away, for good."""
+    context.backend.delete(name)
+    return Response(status_code=204)
+
+
+@router.get(
+    "/streams/{name}/snapshot.jpg",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The picture",
+            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+            "headers": {"X-Captured-At": {"description": "when it was taken (UTC)", "schema": {"type": "string"}}},
+        },
+        **problems(404, 503),
+    },
+)
+async def get_snapshot(
+    name: StreamName,
+    context: Shared,
+    annotated: Annotated[bool, Query(description="draw the detections into it")] = False,
+    timeout_s: Annotated[float, Query(gt=0, le=30, description="how long to wait for a picture, seconds")] = 10.0,
+) -> Response:
+    """A picture of the stream as it is now; 503 with the stream's state where it gives none."""
+    gate = context.snapshots
+    async with gate.place():
+        shot = await to_thread.run_sync(context.backend.snapshot, name, annotated, timeout_s, limiter=gate.threads)
+    return Response(shot.jpeg, headers={"X-Captured-At": utc(shot.captured_wall_ns)}, media_type="image/jpeg")

@@ -1,0 +1,190 @@
+"""The web server: uvicorn on a thread of its own, with limits that hold for whoever connects."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from vision_infer.config.serve import ServiceSettings, TlsSettings
+from vision_infer.core.errors import UsageError, VisionInferError
+from vision_infer.service.http.connection import protocol_for
+from vision_infer.service.results.hub import ResultHub
+
+SEND_BUFFER_BYTES = 128 * 1024
+"""what the system holds for a reader that is slow; more would only make what it gets older"""
+STUCK_MS = 30_000
+"""a connection that takes nothing of what we send for so long is cut by the system"""
+MOST_HEADER_BYTES = 16 * 1024
+MOST_MESSAGE_BYTES = 4096
+"""of what a WebSocket's client sends"""
+IDLE_S = 30
+START_S = 30.0
+_BACKLOG = 128
+_SPARE_CONNECTIONS = 256
+
+
+class WebServer:
+    """Serves an application until it is stopped. It is bound when it is made: who connects early waits until it is started.
+
+    Args:
+        settings: where to listen, and with which certificate.
+        hub: its readers are let go at the end.
+
+    Raises:
+        UsageError: the address cannot be listened on, or the certificate cannot be used.
+    """
+
+    def __init__(self, settings: ServiceSettings, hub: ResultHub) -> None:
+        self._settings = settings
+        self._hub = hub
+        if settings.tls is not None:
+            _check_certificate(settings.tls)
+        self._socket = _bind(settings.host, settings.port)
+        self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        """host and port; the real port where any was asked for"""
+
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine."""
+        host, port = self.address
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return f"{'http' if self._settings.tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def start(self, app: ASGIApp) -> None:
+        """Begin to answer; returns when it does.
+
+        Raises:
+            VisionInferError: it could not begin.
+        """
+        tls = self._settings.tls
+        config = uvicorn.Config(
+            app,
+            http=protocol_for(self._settings.max_clients + _SPARE_CONNECTIONS // 2),
+            ws="auto",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            ws_max_size=MOST_MESSAGE_BYTES,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            ws_per_message_deflate=False,  # rows are written once for all readers; compressed they would be so for each
+            limit_concurrency=self._settings.max_clients + _SPARE_CONNECTIONS,
+            timeout_keep_alive=IDLE_S,
+            timeout_graceful_shutdown=10,
+            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            backlog=_BACKLOG,
+            ssl_certfile=None if tls is None else str(tls.certificate),
+            ssl_keyfile=None if tls is None else str(tls.key),
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise VisionInferError("the web server does not start", str(self._error or ""))
+            time.sleep(0.002)
+
+    def _run(self) -> None:
+        async def serve(server: uvicorn.Server) -> None:
+            self._loop = asyncio.get_running_loop()
+            await server.serve([self._socket])
+
+        assert self._server is not None
+        try:
+            asyncio.run(serve(self._server))
+        except BaseException as error:  # noqa: BLE001 - uvicorn ends the process by SystemExit; this is a thread
+            self._error = error
+
+    def stop(self, grace_s: float = 3.0) -> None:
+        """Take no more requests, say goodbye to all readers, and end. A second call does nothing.
+
+        Args:
+            grace_s: how long what is under way may take; connections that still are there then are cut.
+        """
+        self._hub.close(True)
+        server, thread, loop = self._server, self._thread, self._loop
+        if server is not None and thread is not None and loop is not None:
+            deadline = time.monotonic() + grace_s
+            farewell = time.monotonic() + min(1.0, grace_s)
+            while self._hub.readers and time.monotonic() < farewell:
+                time.sleep(0.01)
+            server.should_exit = True
+            thread.join(max(0.1, deadline - time.monotonic()))
+            if thread.is_alive():
+                with suppress(RuntimeError):  # the loop has ended just now
+                    loop.call_soon_threadsafe(_cut, server)
+                thread.join(15.0)
+        self._socket.close()
+
+    def __enter__(self) -> WebServer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def _cut(server: uvicorn.Server) -> None:
+    for connection in list(server.server_state.connections):
+        transport = getattr(connection, "transport", None)
+        if transport is not None:
+            transport.abort()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise UsageError(
+            f"cannot listen on {where}: there is no such address", "give --host an address of this machine"
+        ) from error
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)  # connections inherit it
+        user_timeout = getattr(socket, "TCP_USER_TIMEOUT", None)  # Linux
+        if user_timeout is not None:
+            bound.setsockopt(socket.IPPROTO_TCP, user_timeout, STUCK_MS)
+        bound.bind(address)
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise _refused(where, error) from error
+    return bound
+
+
+def _refused(where: str, error: OSError) -> UsageError:
+    if error.errno == errno.EADDRINUSE:
+        return UsageError(f"cannot listen on {where}: another program does", "choose another --port, or 0 for any that is free")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return UsageError(f"cannot listen on {where}: this machine has no such address", "give --host an address of this machine")
+    if error.errno == errno.EACCES:
+        return UsageError(f"cannot listen on {where}: not allowed", "choose a --port above 1023")
+    return UsageError(f"cannot listen on {where}: {error.strerror or error}", "choose another --host or --port")
+
+
+def _check_certificate(tls: TlsSettings) -> None:
+    try:
+        # Never ask for a password on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
+    except (OSError, ValueError) as error:
+        unread = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
+        reason = str(getattr(error, "strerror", "")) if unread else "they are no certificate with its key"
+        hint = "both must be PEM files, the key without a password, and belong together"
+        raise UsageError(f"service.tls: {tls.certificate}, {tls.key}: {reason}", hint) from error

@@ -1,0 +1,262 @@
+"""Prometheus metrics, read from the backend when they are asked for. Labels are names of what exists, so they are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from vision_infer import __version__
+from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
+from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
+from vision_infer.preview.preview import PreviewCounts
+from vision_infer.schedule.degradation import Step
+from vision_infer.service.backend import Backend
+from vision_infer.service.clips.clip_recorder import ClipCounts
+from vision_infer.service.streams.cost import Cost
+from vision_infer.sink.delivery.carrier import SinkStatus
+from vision_infer.telemetry.histogram import Histogram
+
+STAGE_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 5000)
+FIRST_LOST = ("queue_full", "spool_full", "disk_error")
+"""reasons for which records are lost by a sink that all have"""
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
+_QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
+_STEPS = {step.word: int(step) for step in Step}
+_LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
+
+
+def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
+    """A registry of this service alone, with the metrics of the process."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ServiceCollector(backend, clock))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def exposition(registry: CollectorRegistry) -> tuple[bytes, str]:
+    """Prometheus text, and its content type."""
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class ServiceCollector(Collector):
+    """Reads everything once for each scrape; blocks as the backend does."""
+
+    def __init__(self, backend: Backend, clock: Clock) -> None:
+        self._backend = backend
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics."""
+        backend = self._backend
+        yield InfoMetricFamily("vision_infer_build", "the program", {"version": __version__})
+        yield GaugeMetricFamily("vision_infer_ready", "1 when pictures can be inferred", int(backend.ready()[0]))
+        yield from _streams([view.status for view in backend.streams() if view.status is not None], self._clock.monotonic_ns())
+        yield from _lanes(backend.lanes())
+        yield _stages(backend.stages())
+        yield from _cost(backend.cost())
+        hub = backend.hub
+        yield GaugeMetricFamily("vision_infer_clients", "readers of results", hub.readers)
+        yield CounterMetricFamily("vision_infer_results_skipped", "results that readers were too slow for", hub.skipped)
+        yield from _sinks(backend.sinks(), self._clock.wall_ns())
+        yield from _preview(backend.preview.counts())
+        yield from _clips(backend.clips.counts())
+
+
+def _cost(cost: Cost) -> Iterable[Metric]:
+    cores = GaugeMetricFamily(
+        "vision_infer_stream_cpu_cores",
+        "CPU cores that the stream takes: its own thread, and its part of all else",
+        labels=("stream", "part"),
+    )
+    share = GaugeMetricFamily(
+        "vision_infer_stream_machine_share", "larger of the stream's parts of CPU and accelerator, 0-1", labels=("stream",)
+    )
+    for stream in cost.streams:
+        cores.add_metric((stream.name, "decode"), stream.decode_cores)
+        cores.add_metric((stream.name, "shared"), stream.shared_cores)
+        share.add_metric((stream.name,), stream.share)
+    machine = GaugeMetricFamily("vision_infer_machine_cpu_cores", "CPU cores of the machine, by who uses them", labels=("by",))
+    used = cost.machine.used + cost.machine.others
+    for by, value in (("service", cost.machine.used), ("others", cost.machine.others), ("nobody", cost.machine.cores - used)):
+        machine.add_metric((by,), max(0.0, value))
+    yield from (cores, share, machine)
+    if cost.more is not None:
+        yield GaugeMetricFamily("vision_infer_more_streams", "so many more streams like these fit if none gives way", cost.more)
+
+
+def _clips(counts: ClipCounts) -> Iterable[Metric]:
+    clips = CounterMetricFamily("vision_infer_clips", "clips of events, by what became of them", labels=("outcome",))
+    for outcome, count in counts.clips.items():
+        clips.add_metric((outcome,), count)
+    yield clips
+    drops = CounterMetricFamily(
+        "vision_infer_clip_drops", "events without a clip, clips cut short, video not kept, by reason", labels=("reason",)
+    )
+    for reason, count in counts.drops.items():
+        drops.add_metric((reason,), count)
+    yield drops
+    yield GaugeMetricFamily("vision_infer_clip_disk_bytes", "clips on the disk", counts.disk_bytes)
+    yield GaugeMetricFamily("vision_infer_clip_memory_bytes", "coded video that is kept ready for clips", counts.memory_bytes)
+
+
+def _preview(counts: PreviewCounts) -> Iterable[Metric]:
+    viewers = GaugeMetricFamily("vision_infer_preview_viewers", "who watches live video", labels=("stream",))
+    for stream, number in counts.viewers.items():
+        viewers.add_metric((stream,), number)
+    yield viewers
+    yield GaugeMetricFamily("vision_infer_preview_encoders", "videos that are encoded for viewers", counts.encoders)
+    yield CounterMetricFamily("vision_infer_preview_sessions", "viewers since the start", counts.sessions)
+    packets = CounterMetricFamily("vision_infer_preview_packets", "RTP packets of live video that were sent", labels=("kind",))
+    packets.add_metric(("first",), counts.packets)
+    packets.add_metric(("again",), counts.resent)
+    yield packets
+    yield CounterMetricFamily(
+        "vision_infer_preview_restarts",
+        "viewers that had lost the picture, and got the current group of pictures",
+        counts.restarts,
+    )
+    drops = CounterMetricFamily(
+        "vision_infer_preview_drops", "pictures that viewers were not sent, and viewers who were refused", labels=("reason",)
+    )
+    for reason, count in counts.drops.items():
+        drops.add_metric((reason,), count)
+    yield drops
+
+
+def _sinks(sinks: Sequence[SinkStatus], wall_ns: int) -> Iterable[Metric]:
+    labels = ("sink", "kind")
+    gauges = [
+        (GaugeMetricFamily(f"vision_infer_sink_{name}", text, labels=labels), values)
+        for name, text, values in (
+            ("connected", "1 when nothing is wrong with it", [int(one.connected) for one in sinks]),
+            ("queued_records", "what waits in memory for the disk", [one.queued for one in sinks]),
+            ("waiting_records", "what waits on the disk to be sent", [one.waiting for one in sinks]),
+            ("spool_bytes", "what waits takes on the disk", [one.spool_bytes for one in sinks]),
+            ("oldest_seconds", "for how long about the oldest of it waits", [_waits_s(one, wall_ns) for one in sinks]),
+        )
+    ]
+    sent = CounterMetricFamily("vision_infer_sink_sent_records", "records that were taken, rows that were written", labels=labels)
+    dropped = CounterMetricFamily("vision_infer_sink_dropped_records", "records that were lost", labels=(*labels, "reason"))
+    for number, one in enumerate(sinks):
+        for family, values in gauges:
+            family.add_metric((one.name, one.kind), values[number])
+        sent.add_metric((one.name, one.kind), one.sent)
+        # What has not been lost yet is 0 from the beginning: an increase is seen only of what was there before.
+        for reason, count in (dict.fromkeys(FIRST_LOST, 0) | dict(one.dropped)).items():
+            dropped.add_metric((one.name, one.kind, reason), count)
+    yield from (*(family for family, _ in gauges), sent, dropped)
+
+
+def _waits_s(sink: SinkStatus, wall_ns: int) -> float:
+    return 0.0 if sink.oldest_wall_ns is None else max(0, wall_ns - sink.oldest_wall_ns) / 1e9
+
+
+def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
+    states = GaugeMetricFamily("vision_infer_stream_state", "1 for the state in which the stream is", labels=("stream", "state"))
+    frames = CounterMetricFamily(
+        "vision_infer_stream_frames", "frames, by what became of them: a result, or why not", labels=("stream", "outcome")
+    )
+    ages = GaugeMetricFamily(
+        "vision_infer_stream_age_seconds",
+        "quantiles of the ages of results when they were complete, over the last minute or so",
+        labels=("stream", "quantile"),
+    )
+    degraded = GaugeMetricFamily(
+        "vision_infer_stream_degraded",
+        "how far it gives way while the machine is too small: 0 not at all, 1 its rate, 2 its substream, 3 another model",
+        labels=("stream",),
+    )
+    quiet = GaugeMetricFamily("vision_infer_stream_last_frame_seconds", "since the last frame was decoded", labels=("stream",))
+    for status in statuses:
+        name = status.name
+        known = [*_LIVE_STATES, *([] if status.state in _LIVE_STATES else [status.state])]
+        for state in known:
+            states.add_metric((name, state.value), int(status.state is state))
+        frames.add_metric((name, "result"), status.results)
+        # What has not failed yet is 0 from the beginning: an increase is seen only of what was there before.
+        for reason, count in ({DropReason.FAILED.value: 0} | status.dropped).items():
+            frames.add_metric((name, reason), count)
+        degraded.add_metric((name,), _STEPS[status.degraded])
+        for key, milliseconds in status.age_ms.items():
+            if key in _QUANTILES:
+                ages.add_metric((name, _QUANTILES[key]), milliseconds / 1e3)
+        if status.last_frame_ns is not None:
+            quiet.add_metric((name,), max(0, now_ns - status.last_frame_ns) / 1e9)
+    yield from (states, frames, ages, degraded, quiet)
+    yield from _stream_counters(statuses)
+    yield from _places(statuses)
+
+
+def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
+    for name, text, values in (
+        ("decoded_frames", "frames decoded", [status.decoded for status in statuses]),
+        ("detections", "detections in results", [status.detections for status in statuses]),
+        ("gaps", "frames that could not be decoded", [status.gaps for status in statuses]),
+        ("reconnects", "connections after the first", [status.reconnects for status in statuses]),
+        ("engine_seconds", "engine time used", [status.engine_ns / 1e9 for status in statuses]),
+    ):
+        family = CounterMetricFamily(f"vision_infer_stream_{name}", text, labels=("stream",))
+        for status, value in zip(statuses, values, strict=True):
+            family.add_metric((status.name,), value)
+        yield family
+
+
+def _places(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
+    zones = GaugeMetricFamily("vision_infer_zone_objects", "objects in the zone now", labels=("stream", "zone"))
+    lines = CounterMetricFamily("vision_infer_line_crossings", "crossings of the line", labels=("stream", "line", "direction"))
+    for status in statuses:
+        for zone, count in status.occupancy.items():
+            zones.add_metric((status.name, zone), count)
+        for line, (entered, left) in status.counts.items():
+            lines.add_metric((status.name, line, "in"), entered)
+            lines.add_metric((status.name, line, "out"), left)
+    yield from (zones, lines)
+
+
+def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
+    labels = ("lane", "model", "engine")
+    gauges = (
+        ("vision_infer_engine_utilisation_ratio", "part of its places for batches in use, over ten seconds or so", "utilisation"),
+        ("vision_infer_engine_batches_in_flight", "batches in the engine now", "flying"),
+        ("vision_infer_engine_waiting_frames", "frames that wait for the engine now", "waiting"),
+        ("vision_infer_engine_buffer_bytes", "input and output buffers", "buffer_bytes"),
+    )
+    for name, text, field in gauges:
+        gauge = GaugeMetricFamily(name, text, labels=labels)
+        for lane in lanes:
+            gauge.add_metric((lane.name, lane.model, lane.engine), getattr(lane, field))
+        yield gauge
+    busy = CounterMetricFamily("vision_infer_engine_busy_seconds", "engine time, over all batches", labels=labels)
+    frames = CounterMetricFamily("vision_infer_engine_frames", "frames inferred", labels=labels)
+    padded = CounterMetricFamily("vision_infer_engine_padded_places", "places of batches wasted", labels=labels)
+    failures = CounterMetricFamily("vision_infer_engine_failures", "batches on which the engine failed", labels=labels)
+    sizes = HistogramMetricFamily("vision_infer_engine_batch_frames", "frames in a batch", labels=labels)
+    for lane in lanes:
+        values = (lane.name, lane.model, lane.engine)
+        busy.add_metric(values, lane.busy_ns / 1e9)
+        frames.add_metric(values, lane.frames)
+        padded.add_metric(values, lane.padded)
+        failures.add_metric(values, lane.failures)
+        sizes.add_metric(values, _batch_buckets(lane.batches), sum(size * count for size, count in lane.batches.items()))
+    yield from (busy, frames, padded, failures, sizes)
+
+
+def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:
+    counts = [(str(float(bound)), float(sum(batches[size] for size in batches if size <= bound))) for bound in BATCH_BOUNDS]
+    return [*counts, ("+Inf", float(sum(batches.values())))]
+
+
+def _stages(stages: Mapping[str, Histogram]) -> Metric:
+    bounds_ns = [round(bound * 1e6) for bound in STAGE_BOUNDS_MS]
+    family = HistogramMetricFamily("vision_infer_stage_seconds", "durations by stage of the account", labels=("stage",))
+    for stage, histogram in stages.items():
+        total, sum_ns = histogram.count, histogram.sum_ns
+        counts = [min(count, total) for count in histogram.counts_up_to(bounds_ns)]  # it goes on being recorded meanwhile
+        buckets = [(str(bound_ns / 1e9), float(count)) for bound_ns, count in zip(bounds_ns, counts, strict=True)]
+        family.add_metric((stage,), [*buckets, ("+Inf", float(total))], sum_ns / 1e9)
+    return family

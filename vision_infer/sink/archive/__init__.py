@@ -1,0 +1,1 @@
+"""Files of a service that runs for months: rotated JSON Lines and Parquet."""

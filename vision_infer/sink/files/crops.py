@@ -1,0 +1,90 @@
+"""Each detection, cut out of the full picture."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.sink.files.images import write_jpeg
+from vision_infer.sink.sink import OutputSpec, Written
+
+_LONGEST = 80
+"""of a name that is kept as it is, bytes; file systems end at 255, and three are put together"""
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')
+
+
+class CropsSink:
+    """A JPEG for each detection: ``DIR/STREAM/LABEL/STREAM_frame_number.jpg``.
+
+    ``frame`` is the frame's number in the stream, ``number`` the detection's in its frame, as in the rows, both from 0. Boxes are
+    cut at whole pixels and at the picture's edge; one of which nothing is left gives no file. One picture is held in
+    memory.
+
+    Args:
+        spec: its path is ``DIR``.
+        stream: name of the stream.
+    """
+
+    needs_pictures = True
+
+    def __init__(self, spec: OutputSpec, stream: str) -> None:
+        self._folder = crops_folder(spec.path, stream)
+        self._overwrite = spec.overwrite
+        self._any = False
+
+    @property
+    def outputs(self) -> Sequence[Written]:
+        """The stream's folder, once something is in it."""
+        return [Written(str(self._folder))] if self._any else []
+
+    def write(self, frame: Frame, result: Result | None) -> None:
+        """Cut out the detections of one frame; what a gated one repeats was cut out before."""
+        if result is None or result.gated or not len(result.detections):
+            return
+        rgb = frame.picture.to_rgb()
+        found = result.detections
+        for number, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels, strict=True)):
+            crop = _cut(rgb, box)
+            if crop.size:
+                name = f"{self._folder.name}_{frame.index:06d}_{number:03d}.jpg"
+                write_jpeg(self._folder / safe_name(label) / name, crop, self._overwrite)
+                self._any = True
+
+    def close(self, complete: bool) -> None:
+        """Every picture is in its place already."""
+
+
+def crops_folder(folder: str | Path, stream: str) -> Path:
+    """Where the pictures of a stream are, by label."""
+    return Path(folder) / safe_name(stream)
+
+
+def safe_name(name: str) -> str:
+    """A name for a file or folder on any system.
+
+    What no file system takes is replaced, and a few digits that stand for the whole name are added, so that ``a/b`` and ``a:b``
+    stay apart.
+    """
+    safe = _UNSAFE.sub("_", name).strip(" .")
+    safe = safe.encode()[:_LONGEST].decode(errors="ignore")
+    if safe == name and safe:
+        return safe
+    digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:6]
+    return f"{safe or 'name'}-{digits}"
+
+
+def _cut(rgb: NDArray[np.uint8], box: list[float]) -> NDArray[np.uint8]:
+    height, width = rgb.shape[:2]
+    if not all(map(math.isfinite, box)):
+        return rgb[:0]
+    left, top = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
+    right, bottom = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
+    return rgb[top : max(top, bottom), left : max(left, right)]

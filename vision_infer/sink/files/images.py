@@ -1,0 +1,78 @@
+"""Annotated still pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.description import Description
+from vision_infer.core.detections import Detections
+from vision_infer.core.errors import OutputError
+from vision_infer.core.frame import Frame
+from vision_infer.core.result import Result
+from vision_infer.sink.files.output_file import OutputFile, output_error
+from vision_infer.sink.sink import OutputSpec, Written
+
+Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]
+"""draws detections, and what is said of the whole picture, into uint8 [H, W, 3] RGB"""
+
+
+class PicturesSink:
+    """A JPEG for each picture of a stream: ``spec.path`` is its file, or a folder for the pictures of a folder."""
+
+    needs_pictures = True
+
+    def __init__(self, spec: OutputSpec, draw: Draw) -> None:
+        self._path = Path(spec.path)
+        self._overwrite = spec.overwrite
+        self._draw = draw
+        self._written: set[str] = set()  # names; the list of the folder's pictures is as long
+        self._any = False
+
+    @property
+    def outputs(self) -> Sequence[Written]:
+        """The file, or the folder, once something is there."""
+        return [Written(str(self._path))] if self._any else []
+
+    def write(self, frame: Frame, result: Result | None) -> None:
+        """Draw and write one picture."""
+        rgb = frame.picture.to_rgb()
+        if result is not None:
+            rgb = self._draw(rgb, result.detections, result.description)
+        path = self._path if frame.file is None else self._path / self._name(frame.file)
+        write_jpeg(path, rgb, self._overwrite)
+        self._any = True
+
+    def _name(self, file: str) -> str:
+        name = f"{Path(file).stem}.jpg"
+        if name in self._written:  # a.png beside a.jpg
+            name = f"{file}.jpg"
+        self._written.add(name)
+        return name
+
+    def close(self, complete: bool) -> None:
+        """Every picture is in its place already."""
+
+
+def write_jpeg(path: Path, rgb: NDArray[np.uint8], overwrite: bool) -> None:
+    """Write a picture (uint8 [H, W, 3] RGB) and put it in its place.
+
+    Raises:
+        OutputError: it is there already, or cannot be encoded or written.
+    """
+    encoded, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if not encoded:
+        raise OutputError(f"{path}: the picture cannot be encoded as JPEG", f"it is {rgb.shape[1]}x{rgb.shape[0]}")
+    output = OutputFile(str(path), overwrite)
+    try:
+        view = memoryview(data.tobytes())
+        while view:
+            view = view[output.raw.write(view) :]
+    except OSError as error:
+        output.discard()
+        raise output_error(path, error) from error
+    output.commit()

@@ -1,0 +1,211 @@
+"""A file that grows by whole rows, and is cut back to the last whole one where a write breaks off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from io import FileIO
+
+from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import OutputError
+from vision_infer.sink.files.output_file import OutputFile, output_error
+from vision_infer.sink.sink import OutputSpec
+from vision_infer.sink.space import NoSpaceError, SpaceReserve, is_full
+
+FLUSH_INTERVAL_NS = 1_000_000_000
+_BUFFER = 64 * 1024
+_TAIL_RESERVE = 4096
+"""bytes kept free for what closes a file: a block of a disk"""
+
+
+class RowWriter:
+    """Buffers rows and writes whole ones.
+
+    Not for several threads at once: the sinks lock.
+
+    Args:
+        raw: where to.
+        name: of the output, in errors.
+        interval_ns: rows are handed to the system at least so often while they come.
+    """
+
+    def __init__(self, raw: FileIO, name: str, interval_ns: int = FLUSH_INTERVAL_NS, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.raw = raw
+        self._name = name
+        self._interval_ns = interval_ns
+        self._clock = clock
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._flushed_ns = clock.monotonic_ns()
+        self._written = 0
+        self._failure: OutputError | None = None
+        self.before_flush: Callable[[], None] | None = None
+        """called before rows are handed to the system; what it raises, they share"""
+        self.rows = 0
+        """rows that were taken and are not lost"""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rows, those that wait too."""
+        return self._written + self._waiting_bytes
+
+    def write(self, rows: bytes) -> None:
+        """Add a row, or rows that belong together.
+
+        Raises:
+            OutputError: they, or rows that waited, cannot be written; the file ends with the last that could.
+        """
+        if self._failure is not None:
+            raise self._failure
+        self._waiting.append(rows)
+        self._waiting_bytes += len(rows)
+        self.rows += 1
+        now = self._clock.monotonic_ns()
+        if now - self._flushed_ns >= self._interval_ns or self._waiting_bytes >= _BUFFER:
+            self._flushed_ns = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what waits to the system.
+
+        Raises:
+            OutputError: as :meth:`write`.
+        """
+        if self._failure is not None:
+            raise self._failure
+        done = 0
+        try:
+            if self.before_flush is not None:
+                self.before_flush()
+            view = memoryview(b"".join(self._waiting))
+            while done < len(view):
+                done += os.write(self.raw.fileno(), view[done:])
+        except (OSError, OutputError) as error:
+            self._written += self._cut_back(done)
+            self._failure = error if isinstance(error, OutputError) else self._error(error)
+            raise self._failure from error.__cause__ if error is self._failure else error
+        finally:
+            self._waiting.clear()
+            self._waiting_bytes = 0
+        self._written += done
+
+    def _cut_back(self, done: int) -> int:
+        """Cut the file after its last whole row; returns how many of the bytes that waited are in it."""
+        whole = count = 0
+        for row in self._waiting:
+            if whole + len(row) > done:
+                break
+            whole += len(row)
+            count += 1
+        self.rows -= len(self._waiting) - count
+        with suppress(OSError):  # standard output cannot be cut
+            os.ftruncate(self.raw.fileno(), self._written + whole)
+            os.lseek(self.raw.fileno(), 0, os.SEEK_END)
+        return whole
+
+    def _error(self, error: OSError) -> OutputError:
+        if is_full(error):
+            return NoSpaceError(self._name, self._written, kept=f"the rows of {self.rows} frames are kept")
+        return output_error(self._name, error)
+
+
+class RowFile(RowWriter):
+    """The temporary file of an output that grows by rows.
+
+    Args:
+        spec: what to write.
+        head: what the file begins with; it counts as no row.
+        tail: what it ends with. Space for it is put aside, so that a full disk does not spoil the file.
+        clock: tells when a second is over.
+        reserve: so many bytes are put aside for the tail.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+
+    def __init__(
+        self,
+        spec: OutputSpec,
+        head: bytes = b"",
+        tail: bytes = b"",
+        clock: Clock = SYSTEM_CLOCK,
+        reserve: int = _TAIL_RESERVE,
+    ) -> None:
+        self.output = OutputFile(spec.path, spec.overwrite, spec.resume)
+        super().__init__(self.output.raw, spec.path, FLUSH_INTERVAL_NS, clock)
+        self._written = os.fstat(self.raw.fileno()).st_size
+        self._before = False  # there are rows of an earlier run
+        self.in_place = False
+        """whether the file has its name"""
+        self.finished = False
+        self._tail = tail
+        self._reserve: SpaceReserve | None = None
+        if tail:
+            try:
+                self._reserve = SpaceReserve(self.output.path.parent, reserve)
+            except OSError as error:
+                self.output.discard()
+                raise output_error(spec.path, error) from error
+        self.begin(head)
+
+    def begin(self, head: bytes) -> None:
+        """Write what the file begins with, if it has become known only now and nothing is there yet.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._before = self._written > len(head)
+        if head and not self._written:
+            try:
+                self._written = os.write(self.raw.fileno(), head)
+            except OSError as error:
+                self.finished = True
+                self.discard()
+                raise output_error(self.output.path, error) from error
+
+    def finish(self, complete: bool, tail: bytes | None = None) -> None:
+        """Write what waits and put the file in its place; no rows of a run that broke replace nothing. Once.
+
+        Args:
+            complete: the run was not cut short.
+            tail: what the file ends with, if it has become known only now.
+
+        Raises:
+            OutputError: what waited cannot be written (the rows before it are in place), or the file cannot be put there.
+        """
+        if self.finished:
+            return
+        self.finished = True
+        failure: OutputError | None = None
+        if self._failure is None:
+            try:
+                self.flush()
+            except OutputError as error:
+                failure = error
+        kept = self.rows > 0 or self._before or (complete and self._failure is None)
+        if kept:
+            self._end(self._tail if tail is None else tail)
+            self.output.commit()
+            self.in_place = True
+        else:
+            self.discard()
+        if failure is not None:
+            raise failure
+
+    def _end(self, tail: bytes) -> None:
+        if self._reserve is not None:
+            self._reserve.release()
+        try:
+            view = memoryview(tail)
+            while view:
+                view = view[os.write(self.raw.fileno(), view) :]
+        except OSError as error:
+            self.discard()
+            raise output_error(self.output.path, error) from error
+
+    def discard(self) -> None:
+        """Remove the temporary file."""
+        if self._reserve is not None:
+            self._reserve.release()
+        self.output.discard()

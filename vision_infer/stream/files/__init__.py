@@ -1,0 +1,1 @@
+"""Recorded sources: video files and images."""

@@ -1,0 +1,1 @@
+"""Live sources: cameras and live URLs through FFmpeg, and the built-in test pattern."""
