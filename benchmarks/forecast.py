@@ -83,7 +83,7 @@ def serve(count: int, clip: Path, seconds: float) -> Seen:
         for name in streams:
             window = f"from={_utc(begin)}&to={_utc(begin + timedelta(seconds=seconds))}&limit=4096"
             frames = service.ask(f"/api/v1/streams/{name}/frames?{window}")["frames"]
-            ages += [frame["age_ms"] for frame in frames if frame["fate"] == "emitted"]
+            ages += [frame["age_ms"] for frame in frames if frame["outcome"] == "emitted"]
             captured = [datetime.fromisoformat(frame["captured"]).timestamp() for frame in frames if frame["captured"]]
             phases.append(captured[0] * SOURCE_FPS % 1.0 if captured else 0.0)
     return Seen(

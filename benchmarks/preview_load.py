@@ -21,10 +21,10 @@ from benchmarks.verdict import Check, quantile, slope
 from tests.support.cameras import Encoded, ReplayMount, RtspServer
 
 COUNTS = (1, 5, 20)
-MOST_OF_A_CORE = 0.05
+MAX_OF_A_CORE = 0.05
 """that a further viewer of 1080p may cost"""
 VANISHING = 100
-MOST_GROWTH_MB = 3.0
+MAX_GROWTH_MB = 3.0
 """between the second and the last time, as in the soak"""
 SPARE_FILES = 4
 """open files that come and go by themselves"""
@@ -138,7 +138,7 @@ def viewers(length: Length) -> Rows:
         cost_us = statistics.median((one.cores - none) / one.packets_per_s * 1e6 for one in some)
         rate = statistics.median(one.packets_per_s / count for one in some)
         what = f"core of a viewer, {count} of them ({cost_us:.0f} µs a packet, {rate:.0f}/s)"
-        checks.append(Check(what, each, MOST_OF_A_CORE, "cores"))
+        checks.append(Check(what, each, MAX_OF_A_CORE, "cores"))
     return checks, [asdict(one) for one in loads]
 
 
@@ -201,7 +201,7 @@ def vanish(length: Length) -> Rows:
         Check("open files more than before", last.files - before[0], SPARE_FILES, ""),
         Check("threads more than before", last.threads - before[1], SPARE_FILES, ""),
         Check("encoders that still run", last.encoders, 0, ""),
-        Check(f"memory: last time − second ({per_hundred:.2f} MB for each hundred)", grown, MOST_GROWTH_MB, "MB"),
+        Check(f"memory: last time − second ({per_hundred:.2f} MB for each hundred)", grown, MAX_GROWTH_MB, "MB"),
         Check("errors in the log", len(errors), 0, ""),
     ], [asdict(one) for one in found]
 

@@ -30,7 +30,7 @@ from tests.support.cameras import missing
 
 STREAMS = 5
 """of the file of settings"""
-MOST_GROWTH_MB = 3.0
+MAX_GROWTH_MB = 3.0
 RECOVERY_S = 60.0
 SAMPLE_S = 2.0
 CALM_S = 10.0
@@ -185,7 +185,7 @@ def main() -> int:
     print(f"threads {samples[0].threads} to {samples[-1].threads}, files {samples[0].files} to {samples[-1].files}")
     growth = statistics.median(late) - statistics.median(early) if early and late else float("nan")
     checks = [
-        Check("memory: median of the last sixth − of the second", growth, MOST_GROWTH_MB, "MB"),
+        Check("memory: median of the last sixth − of the second", growth, MAX_GROWTH_MB, "MB"),
         Check("unhandled errors in the log", len(errors), 0, ""),
         Check("answers of the API that must not be", len(unexpected), 0, ""),
         Check("longest time until all were live after a fault", max(recovered), RECOVERY_S, "s"),

@@ -148,8 +148,8 @@ def test_prices_where_the_machine_has_one(browser: Browser, address: str, backen
             expect(page.get_by_text("The machine is set to 0.5 EUR an hour")).to_be_visible()
             page.get_by_label("At another rate").fill("1")
             expect(page.get_by_role("columnheader", name="EUR a month then")).to_be_visible()
-            now, then = (float(page.locator("tbody tr").first.locator("td").nth(at).inner_text()) for at in (3, 5))
-            assert 0 < then < now < 0.5 * 730
+            now, secondary = (float(page.locator("tbody tr").first.locator("td").nth(at).inner_text()) for at in (3, 5))
+            assert 0 < secondary < now < 0.5 * 730
             one.shot("cost-priced")
             one.expect_quiet()
     finally:

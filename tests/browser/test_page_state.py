@@ -190,8 +190,8 @@ def test_shapes_that_cannot_be_saved(page: Watched, shapes: list[dict[str, Any]]
 
 
 def test_what_becomes_of_frames_is_summed_by_second_and_told_anew_while_it_may_change(page: Watched) -> None:
-    def at(ms: int, fate: str, **more: Any) -> dict[str, Any]:
-        return {"fate": fate, "captured": f"2026-01-01T00:00:{ms // 1000:02}.{ms % 1000:03}Z", **more}
+    def at(ms: int, outcome: str, **more: Any) -> dict[str, Any]:
+        return {"outcome": outcome, "captured": f"2026-01-01T00:00:{ms // 1000:02}.{ms % 1000:03}Z", **more}
 
     begin = 1767225600000
     first = [at(500, "emitted"), at(1200, "paced"), at(1900, "emitted")]
@@ -199,7 +199,7 @@ def test_what_becomes_of_frames_is_summed_by_second_and_told_anew_while_it_may_c
         at(1200, "paced"),
         at(1900, "emitted"),
         at(1950, "superseded"),
-        {"fate": "stale", "captured": None, "at": "2026-01-01T00:00:03Z"},
+        {"outcome": "stale", "captured": None, "at": "2026-01-01T00:00:03Z"},
     ]
     told = run(
         page,
@@ -216,7 +216,7 @@ def test_what_becomes_of_frames_is_summed_by_second_and_told_anew_while_it_may_c
 
 def test_minutes_become_longer_bars(page: Watched) -> None:
     minutes = [
-        {"from": f"2026-01-01T00:{minute:02}:00Z", "fates": {"emitted": 10, "failed": minute}, "max_age_ms": 5}
+        {"from": f"2026-01-01T00:{minute:02}:00Z", "outcomes": {"emitted": 10, "failed": minute}, "max_age_ms": 5}
         for minute in range(24)
     ]
     told = run(
@@ -230,7 +230,7 @@ def test_minutes_become_longer_bars(page: Watched) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fate", "kind"), [("emitted", "good"), ("paced", "wanted"), ("failed", "failed"), ("superseded", "lost"), ("new", "lost")]
+    ("outcome", "kind"), [("emitted", "good"), ("paced", "wanted"), ("failed", "failed"), ("superseded", "lost"), ("new", "lost")]
 )
-def test_how_grave_a_fate_is(page: Watched, fate: str, kind: str) -> None:
-    assert run(page, "timeline", "return m.kindOf(given)", fate) == kind
+def test_how_grave_a_fate_is(page: Watched, outcome: str, kind: str) -> None:
+    assert run(page, "timeline", "return m.kindOf(given)", outcome) == kind

@@ -21,7 +21,7 @@ CAMERAS = (
     ClockMount("/plain", 320, 180, 25, key_interval=250),
     ClockMount("/h265", 320, 180, 15, codec="h265"),
     ClockMount("/b-frames", 320, 180, 15, b_frames=2),
-    ClockMount("/sizes", 320, 180, 25, then_size=(480, 270), frames_per_size=30),
+    ClockMount("/sizes", 320, 180, 25, next_size=(480, 270), frames_per_size=30),
 )
 ENCODED = {"h265": "the stream is H.265", "b-frames": "", "mjpeg": "the stream is MJPEG", "file": ""}
 """streams that browsers do not play as they are, and what is told of it"""

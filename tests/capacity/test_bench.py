@@ -87,11 +87,11 @@ def test_every_part_is_measured_and_all_of_it_together(tmp_path: Path) -> None:
 def test_what_was_measured_until_an_interruption_is_kept(at: str, capsys: pytest.CaptureFixture[str]) -> None:
     stop = threading.Event()
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         if line.startswith(at):
             stop.set()
 
-    report = run_bench(REQUEST, say, stop)
+    report = run_bench(REQUEST, on_message, stop)
     assert report.interrupted
     assert not report.comparable
     parts = [bool(part) for part in (report.convert, report.engines, report.pipeline)]

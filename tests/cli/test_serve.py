@@ -114,10 +114,10 @@ def test_a_configuration_is_checked(command: Command, tmp_path: Path) -> None:
     (folder / "model.onnx").touch()
     for stream, said in (
         (
-            "model: faces, then: faces",
-            "streams.a.then: faces is a network for 'embed' and finds nothing to look at: leave it out",
+            "model: faces, secondary: faces",
+            "streams.a.secondary: faces is a network for 'embed' and finds nothing to look at: leave it out",
         ),
-        ("then: clock", "streams.a.then: clock is a network for 'detect': name one for"),
+        ("secondary: clock", "streams.a.secondary: clock is a network for 'detect': name one for"),
     ):
         (tmp_path / "serve.yaml").write_text(f"streams:\n  a: {{url: 'test://', {stream}}}\n")
         done = command("serve", "serve.yaml", "--check")

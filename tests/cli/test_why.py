@@ -58,8 +58,8 @@ def test_json_has_all_of_it(process: ServeProcess, capsys: pytest.CaptureFixture
     assert why_command("front", url=url(process), json_output=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["stream"] == "front"
-    assert {frame["fate"] for frame in answer["frames"]} >= {"emitted"}
-    assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["fate"] == "emitted")
+    assert {frame["outcome"] for frame in answer["frames"]} >= {"emitted"}
+    assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["outcome"] == "emitted")
 
 
 @pytest.mark.parametrize(("name", "says"), [("nobody", "no stream nobody"), ("off", "does not run")])

@@ -93,7 +93,7 @@ def test_to_supervision(count: int, tracked: bool) -> None:
 def test_what_a_second_network_says_goes_to_supervision_too() -> None:
     red, blue = (Description(classes=(ClassScore(number, label, 0.9),)) for number, label in enumerate(("red", "blue")))
     theirs = replace(some(3), descriptions=(red, None, blue)).to_supervision()
-    assert list(theirs.data["then_label"]) == ["red", "", "blue"]
+    assert list(theirs.data["secondary_label"]) == ["red", "", "blue"]
     assert "embedding" not in theirs.data
     vectors = [Description(embedding=np.full(2, value, np.float32)) for value in (1, 2)]
     told = replace(some(3), descriptions=(vectors[0], None, vectors[1])).to_supervision()

@@ -59,8 +59,8 @@ def test_every_cell_has_a_place_and_its_middle_lies_inside(width: int, height: i
 
 @given(st.integers(0, 1 << 62), st.integers(-3_600_000, 3_600_000))
 def test_how_long_ago_a_moment_was_is_told_across_the_wrap(now_ms: int, ago_ms: int) -> None:
-    then = max(0, now_ms - ago_ms)
-    assert since_ms(moment_ms(then * 1_000_000), now_ms * 1_000_000) == now_ms - then
+    secondary = max(0, now_ms - ago_ms)
+    assert since_ms(moment_ms(secondary * 1_000_000), now_ms * 1_000_000) == now_ms - secondary
 
 
 def test_a_python_without_any_library_can_load_it() -> None:

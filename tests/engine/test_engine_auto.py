@@ -165,7 +165,7 @@ def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: Candid
     guess = known_choice(graph, tmp_path / "engines")
     assert (guess is not None and guess.guessed and guess.candidate == int8) == alike
     said: list[str] = []
-    try_here(graph, EngineRequest(workers=1, engine_dir=tmp_path / "engines"), seconds=0.05, say=said.append)
+    try_here(graph, EngineRequest(workers=1, engine_dir=tmp_path / "engines"), seconds=0.05, on_message=said.append)
     assert (f"trying {INT8}" in said) == alike
     assert (unproven(INT8) in said) != alike
 

@@ -55,7 +55,9 @@ class Openers:
 
 def trial(possible: list[Candidate], openers: Openers, time: Time, **options: Any) -> tuple[Choice, list[str]]:
     said: list[str] = []
-    choice = choose_by_trial(possible, openers, seconds=2.0, say=said.append, clock=time, cpu_ns=lambda: time.now_ns, **options)
+    choice = choose_by_trial(
+        possible, openers, seconds=2.0, on_message=said.append, clock=time, cpu_ns=lambda: time.now_ns, **options
+    )
     assert sorted(openers.closed) == sorted(name for name in openers.opened if name in openers._ms)
     return choice, said
 
@@ -133,7 +135,7 @@ def test_int8_is_tried_where_a_passport_proves_it(possible: list[Candidate], car
 def test_trying_for_real_is_remembered(graph: Path, tmp_path: Path) -> None:
     request = EngineRequest(workers=1, engine_dir=tmp_path / "engines")
     said: list[str] = []
-    choice = try_here(graph, request, seconds=0.1, say=said.append)
+    choice = try_here(graph, request, seconds=0.1, on_message=said.append)
     assert f"trying {OPENVINO}" in said
     assert known_choice(graph, tmp_path / "engines") == choice
     assert try_here(graph, EngineRequest(workers=1), seconds=0.1).candidate.lossless

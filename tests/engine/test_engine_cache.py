@@ -140,13 +140,13 @@ def builder(cache: EngineCache) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_builder_waits_and_uses_what_the_first_built(cache: EngineCache, builder: subprocess.Popen[str]) -> None:
     said: list[str] = []
 
-    def say(text: str) -> None:
+    def on_message(text: str) -> None:
         said.append(text)
         assert builder.stdin is not None
         builder.stdin.write("go on\n")
         builder.stdin.flush()
 
-    with cache.building(KEY, say) as content:
+    with cache.building(KEY, on_message) as content:
         assert content == b"built by the first"
     assert said == ["another process is building openvino-cpu-fp32 of tiny: waiting for it"]
 

@@ -182,14 +182,16 @@ def test_a_name_and_another_device_contradict_each_other(bundled: Path, device: 
 
 @pytest.mark.parametrize("most", [8, 2, 0])
 @pytest.mark.parametrize("device", ["auto", "cuda:0"])
-def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
+def test_without_memory_batches_become_smaller_and_secondary_another_engine_goes_on(
     graph: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch, device: str, most: int
 ) -> None:
     host = HostDevice()
 
-    def on_the_host(path: Path, request: EngineRequest, runtime: str, index: int, workers_batch: Any, say: Any) -> DeviceEngine:
+    def on_the_host(
+        path: Path, request: EngineRequest, runtime: str, index: int, workers_batch: Any, on_message: Any
+    ) -> DeviceEngine:
         network = FailingNetwork(MeanNetwork(host, card), most)
-        return DeviceEngine("tensorrt-cuda-fp32", card, network, host, batch_sizes_up_to(8), 2, say)
+        return DeviceEngine("tensorrt-cuda-fp32", card, network, host, batch_sizes_up_to(8), 2, on_message)
 
     monkeypatch.setattr(module, "_open_tensorrt", on_the_host)
     said: list[str] = []

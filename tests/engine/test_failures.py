@@ -52,7 +52,7 @@ def trial(possible: list[Candidate], failures: Failures, broken: BaseException |
     """What was opened, and what was said."""
     opened: list[str] = []
     said: list[str] = []
-    choose_by_trial(possible, opener(opened, broken), seconds=0.02, say=said.append, failures=failures)
+    choose_by_trial(possible, opener(opened, broken), seconds=0.02, on_message=said.append, failures=failures)
     return opened, said
 
 
@@ -122,6 +122,6 @@ def test_again_tries_what_was_left_out(possible: list[Candidate], failures: Fail
     request = EngineRequest(workers=1, engine_dir=failures.engine_dir)
     for again in (False, True):
         said: list[str] = []
-        try_here(possible[0].graph, request, seconds=0.02, say=said.append, again=again)
+        try_here(possible[0].graph, request, seconds=0.02, on_message=said.append, again=again)
         assert (f"trying {OPENVINO}" in said) == again
     assert failures.reason(possible[1]) == ""

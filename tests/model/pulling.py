@@ -34,7 +34,7 @@ class Pull:
             self.target,
             parse_checksum(checksum),
             limits=limits,
-            say=self.said.append,
+            on_message=self.said.append,
             wait=self.waited.append,
             report=lambda done, total: self.progress.append((done, total)),
             **more,

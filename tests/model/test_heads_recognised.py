@@ -122,7 +122,7 @@ def test_labels_that_a_file_names_are_taken_and_told(tmp_path: Path) -> None:
     heard: list[str] = []
     names = {number: f"thing  {number}" for number in range(7)}
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": str(names)})
-    graph = import_model(path, "mine", model_dir=tmp_path / "models", say=heard.append)
+    graph = import_model(path, "mine", model_dir=tmp_path / "models", on_message=heard.append)
     assert "raw.onnx: 7 labels, as the file names them" in heard
     assert '"thing 6"' in {entry.key: entry.value for entry in onnx.load(graph).metadata_props}["vision_infer.card"]
 
@@ -133,7 +133,7 @@ def test_labels_that_a_file_names_are_taken_and_told(tmp_path: Path) -> None:
 def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None:
     heard: list[str] = []
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": names})
-    import_model(path, "mine", model_dir=tmp_path / "models", say=heard.append)
+    import_model(path, "mine", model_dir=tmp_path / "models", on_message=heard.append)
     assert [line for line in heard if "labels" in line] == [
         "raw.onnx: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them"
     ]

@@ -41,7 +41,7 @@ def folders(models: Path) -> list[str]:
 def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
     file = raw_yolox(fabricate)
     heard: list[str] = []
-    graph = import_model(file, "mine", model_dir=models, say=heard.append)
+    graph = import_model(file, "mine", model_dir=models, on_message=heard.append)
     assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
     assert heard == [
         "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each, "

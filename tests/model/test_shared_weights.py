@@ -20,7 +20,7 @@ from vision_infer.engine.external_data import external_files
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.store.engine_key import graph_sha256
-from vision_infer.model.shared_weights import LEAST_BYTES, share_weights
+from vision_infer.model.shared_weights import MIN_BYTES, share_weights
 
 pytest.importorskip("onnxruntime")
 
@@ -112,7 +112,7 @@ def test_large_weights_are_read_where_they_are(pair: tuple[Path, Path]) -> None:
     assert read_graph_facts(second) == read_graph_facts(first)
     inside = {tensor.name for tensor in onnx.load(second, load_external_data=False).graph.initializer if tensor.raw_data}
     assert "network/w3" not in inside
-    assert "network/w1" in inside, f"of less than {LEAST_BYTES} bytes"
+    assert "network/w1" in inside, f"of less than {MIN_BYTES} bytes"
     whole = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(second).graph.initializer}
     for tensor in onnx.load(first).graph.initializer:
         np.testing.assert_array_equal(whole[tensor.name], numpy_helper.to_array(tensor))

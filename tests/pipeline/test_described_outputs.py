@@ -59,14 +59,14 @@ def test_crops_of_no_detections_are_refused(tmp_path: Path) -> None:
 
 def test_a_second_network_needs_detections(tmp_path: Path) -> None:
     graph = str(colour_graph(tmp_path / "colour.onnx"))
-    with pytest.raises(UsageError, match="--then: colour-classify"):
-        run(settings(tmp_path, "a.jsonl", model=graph, then=graph), threading.Event())
+    with pytest.raises(UsageError, match="--secondary: colour-classify"):
+        run(settings(tmp_path, "a.jsonl", model=graph, secondary=graph), threading.Event())
 
 
 def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> None:
     formats = ("jsonl", "csv", "parquet", "json", "txt", "mp4")
-    then = str(colour_graph(tmp_path / "colour.onnx"))
-    run(settings(tmp_path, "out/", formats=formats, then=then, track=True, confidence=0.3), threading.Event())
+    secondary = str(colour_graph(tmp_path / "colour.onnx"))
+    run(settings(tmp_path, "out/", formats=formats, secondary=secondary, track=True, confidence=0.3), threading.Event())
     files = {path.suffix: path for path in (tmp_path / "out").iterdir() if not path.name.endswith(".images.json")}
     jsonl = [(row["frame"], one) for row in rows(files[".jsonl"]) for one in row["detections"]]
     with files[".csv"].open(newline="") as file:
@@ -75,10 +75,14 @@ def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> Non
     assert len(jsonl) == len(csv_rows) == len(parquet) >= FRAMES
     for (frame, one), of_csv, of_parquet in zip(jsonl, csv_rows, parquet, strict=True):
         best = one["classes"][0]
-        assert (int(of_csv["frame"]), of_csv["then_label"], float(of_csv["then_score"])) == (frame, best["label"], best["score"])
-        then_of = (of_parquet["frame"], of_parquet["then_class_id"], of_parquet["then_label"])
-        assert then_of == (frame, best["class_id"], best["label"])
-        assert of_parquet["then_score"] == pytest.approx(best["score"], abs=1e-4)
+        assert (int(of_csv["frame"]), of_csv["secondary_label"], float(of_csv["secondary_score"])) == (
+            frame,
+            best["label"],
+            best["score"],
+        )
+        secondary_of = (of_parquet["frame"], of_parquet["secondary_class_id"], of_parquet["secondary_label"])
+        assert secondary_of == (frame, best["class_id"], best["label"])
+        assert of_parquet["secondary_score"] == pytest.approx(best["score"], abs=1e-4)
     assert len(json.loads(files[".json"].read_text())) == len(jsonl)
     assert len(files[".txt"].read_text().splitlines()) == len(jsonl)
     assert len(media.decoded(files[".mp4"])) == FRAMES
@@ -88,7 +92,7 @@ def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> Non
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, suffix: str, alone: bool) -> None:
     graph = str(colour_graph(tmp_path / "colour.onnx"))
-    options: dict[str, Any] = {"model": graph} if alone else {"then": graph, "confidence": 0.3}
+    options: dict[str, Any] = {"model": graph} if alone else {"secondary": graph, "confidence": 0.3}
     run(settings(tmp_path, f"whole.{suffix}", **options), threading.Event())
     run(settings(tmp_path, f"cut.{suffix}", resume=True, **options), threading.Event())
     journal = tmp_path / f".cut.{suffix}.resume"
@@ -108,7 +112,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, suffix: str, alone: bool
 @pytest.mark.parametrize("task", ["classify", "embed"])
 def test_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
     graph = colour_graph(tmp_path / "colour.onnx", task)
-    pipeline = Pipeline(Detector(device="cpu", confidence=0.3), then=graph, top=2, workers=2)
+    pipeline = Pipeline(Detector(device="cpu", confidence=0.3), secondary=graph, top=2, workers=2)
     found: list[Result] = list(pipeline.run(clip()))
     assert len(found) == FRAMES
     for result in found:
@@ -119,7 +123,7 @@ def test_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
             if task == "classify":
                 assert told.classes is not None
                 assert len(told.classes) == 2
-                assert theirs.data["then_label"][number] == told.classes[0].label
+                assert theirs.data["secondary_label"][number] == told.classes[0].label
             else:
                 assert told.embedding is not None
                 assert np.array_equal(np.asarray(theirs.data["embedding"])[number], told.embedding)

@@ -106,7 +106,7 @@ def test_a_gated_row_repeats_what_was_found_last_and_says_so() -> None:
         status = watch.rig.status()
         flight = watch.rig.supervisor.flight("s0")
         assert flight is not None
-        fates = [frame.fate for frame in flight.frames.frames(0, 1 << 62)]
+        outcomes = [frame.outcome for frame in flight.frames.frames(0, 1 << 62)]
         watch.camera.scene.luma[40:60, 60:80] = 200
         moving = watch.see(1)
     assert not any(result.gated for result in first)
@@ -127,7 +127,7 @@ def test_a_gated_row_repeats_what_was_found_last_and_says_so() -> None:
         assert row["latency_ms"]["inference"] == 0
     assert "gated" not in json.loads(last.to_json())
     assert (status.results, status.dropped["gated"]) == (len(first), len(still))
-    assert fates == ["emitted"] * len(first) + ["gated"] * len(still)
+    assert outcomes == ["emitted"] * len(first) + ["gated"] * len(still)
     assert [result.frame for result in watch.results()] == list(range(6 * FPS))
 
 

@@ -230,9 +230,9 @@ def test_a_run_opens_what_its_sources_need(
     opened: list[str] = []
     plain = upgrades.open_quickly
 
-    def noted(path: Path, request: EngineRequest, say: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+    def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
         opened.append(path.name)
-        return plain(path, request, say)
+        return plain(path, request, on_message)
 
     monkeypatch.setattr(upgrades, "open_quickly", noted)
     sources = tuple(str(media.excerpt(0, 20, width, height)) for width, height in sizes)
@@ -262,10 +262,10 @@ def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: 
 def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = upgrades.open_quickly
 
-    def slow(path: Path, request: EngineRequest, say: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+    def slow(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
         if path.name == "model.onnx":
             assert wanted.wait(LONG_S)
-        return plain(path, request, say)
+        return plain(path, request, on_message)
 
     def interrupt(*_: object) -> bool:
         threading.Timer(0.05, wanted.set).start()

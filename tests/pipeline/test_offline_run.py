@@ -175,7 +175,7 @@ def test_what_is_wrong_for_all_is_raised(clips: list[Path], tmp_path: Path) -> N
         ({"model": "nanodet-417"}, ModelError),
         ({"engine": "onnxruntme"}, EngineError),
         ({"classes": ("persn",)}, UsageError),
-        ({"then": "nanodet-416"}, ModelError),
+        ({"secondary": "nanodet-416"}, ModelError),
         ({"engine": "auto", "device": "tpu"}, UsageError),
     ):
         with pytest.raises(error):

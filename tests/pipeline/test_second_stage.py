@@ -99,10 +99,10 @@ def two_networks(second: NumberEngine, sources: list[FakeSource], shared: FakeSi
         return by_name[spec.name]
 
     first = EchoEngine(2, (1, 2), outputs=many_boxes)
-    then = Lane("then", second, Selector(confidence=0, iou=None), top=1)
-    supervisor = Supervisor([make_lane(first), then], [shared], open_stream=open_stream, **options)
+    secondary = Lane("secondary", second, Selector(confidence=0, iou=None), top=1)
+    supervisor = Supervisor([make_lane(first), secondary], [shared], open_stream=open_stream, **options)
     for source in sources:
-        supervisor.add(add(source, then="then"))
+        supervisor.add(add(source, secondary="secondary"))
     return supervisor
 
 
@@ -117,7 +117,7 @@ def test_the_crops_of_a_frame_are_one_batch_and_come_back_to_their_detections() 
         # The crops of a picture that is one colour are of this colour: the number of its frame.
         told = [one.classes[0].class_id for one in result.detections.descriptions if one is not None and one.classes]
         assert told == [number] * BOXES
-        assert result.latency.then_ns > 0
+        assert result.latency.secondary_ns > 0
         validate_row(json.loads(result.to_json()))
 
 
@@ -149,7 +149,7 @@ def test_a_second_network_that_fails_costs_its_words_and_no_detection() -> None:
     for _, _, result in shared.written:
         assert result is not None
         assert result.detections.descriptions == (None,) * BOXES
-    (lane,) = [status for status in supervisor.lane_statuses() if status.name == "then"]
+    (lane,) = [status for status in supervisor.lane_statuses() if status.name == "secondary"]
     assert lane.failures > 0
 
 
@@ -173,7 +173,7 @@ def rows_of(tmp_path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_run_with_a_second_network_on_a_real_clip(tmp_path: Path) -> None:
-    run(settings(tmp_path, then=str(colour_graph(tmp_path / "colour.onnx")), confidence=0.3), threading.Event())
+    run(settings(tmp_path, secondary=str(colour_graph(tmp_path / "colour.onnx")), confidence=0.3), threading.Event())
     frames = media.decoded(media.excerpt(100, FRAMES, 640, 272))
     found = 0
     for row in rows_of(tmp_path):
@@ -208,4 +208,4 @@ def test_a_run_with_such_a_network_alone(tmp_path: Path, task: Literal["classify
 
 def test_a_detector_is_no_second_network(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="detect"):
-        run(settings(tmp_path, then="nanodet-416"), threading.Event())
+        run(settings(tmp_path, secondary="nanodet-416"), threading.Event())

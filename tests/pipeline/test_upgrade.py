@@ -68,7 +68,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Better]:
     """The engines that were opened to go on with."""
     made: list[Better] = []
 
-    def open_engine(path: Path, request: EngineRequest, say: object) -> Better:
+    def open_engine(path: Path, request: EngineRequest, on_message: object) -> Better:
         made.append(Better())
         return made[-1]
 
@@ -76,8 +76,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Better]:
     return made
 
 
-def upgrading(swap: upgrades.Swap, say: Callable[[str], None], runner: Runner, trial_after_s: float = 0.0) -> EngineUpgrade:
-    return EngineUpgrade(swap, say, runner=runner, build_after_s=0.0, trial_after_s=trial_after_s)
+def upgrading(
+    swap: upgrades.Swap, on_message: Callable[[str], None], runner: Runner, trial_after_s: float = 0.0
+) -> EngineUpgrade:
+    return EngineUpgrade(swap, on_message, runner=runner, build_after_s=0.0, trial_after_s=trial_after_s)
 
 
 def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[Better]) -> None:
@@ -94,13 +96,13 @@ def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[
         shared.wait_written(20)
         assert not opened
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         told.append(line)
         swapped.set()
 
     source = FakeSource(0, 200, before=before)
     supervisor = make_supervisor(first, [source], shared=[shared])
-    with upgrading(supervisor.swap_engine, say, build) as upgrade:
+    with upgrading(supervisor.swap_engine, on_message, build) as upgrade:
         upgrade.add(wanted)
         supervisor.add(add(source))
         finish(supervisor)
@@ -116,7 +118,7 @@ def test_a_lane_through_which_nothing_goes_waits(wanted: Upgrade, opened: list[B
     told: list[str] = []
     done = threading.Event()
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         told.append(line)
         done.set()
 
@@ -128,7 +130,7 @@ def test_a_lane_through_which_nothing_goes_waits(wanted: Upgrade, opened: list[B
     supervisor = make_supervisor(EchoEngine(), [source])
     idle = replace(wanted, lane="main@32x64")  # it was added first
     with EngineUpgrade(
-        supervisor.swap_engine, say, runner=lambda *_: None, build_after_s=0.0, statuses=supervisor.lane_statuses
+        supervisor.swap_engine, on_message, runner=lambda *_: None, build_after_s=0.0, statuses=supervisor.lane_statuses
     ) as upgrade:
         upgrade.add(idle)
         upgrade.add(wanted)
@@ -142,12 +144,12 @@ def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
     told: list[str] = []
     done = threading.Event()
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         told.append(line)
         done.set()
 
     supervisor = make_supervisor(EchoEngine(), [])
-    with upgrading(supervisor.swap_engine, say, lambda *_: "error: no space") as upgrade:
+    with upgrading(supervisor.swap_engine, on_message, lambda *_: "error: no space") as upgrade:
         upgrade.add(wanted)
         wait_for(done)
     close(supervisor)
@@ -163,11 +165,11 @@ def test_an_engine_that_is_refused_is_closed(wanted: Upgrade, opened: list[Bette
     def swap(lane: str, engine: object) -> None:
         raise error
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         told.append(line)
         done.set()
 
-    with upgrading(swap, say, lambda *_: None) as upgrade:
+    with upgrading(swap, on_message, lambda *_: None) as upgrade:
         upgrade.add(wanted)
         wait_for(done)
     assert len(told) == 1
@@ -220,11 +222,11 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
         assert wanted.request.engine_dir is not None
         remember(wanted.request.engine_dir, possible, 1.0, Choice(best, "openvino-cpu-fp32: tried"))
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         told.append(line)
         swapped.set()
 
-    with upgrading(lambda *_: None, say, choose) as upgrade:
+    with upgrading(lambda *_: None, on_message, choose) as upgrade:
         upgrade.add(unknown)
         wait_for(swapped)
     assert commands == [trial_command(unknown)]

@@ -45,7 +45,7 @@ def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, mon
     monkeypatch.setattr(module, "NEEDS", FrameNeeds(calibration=1, search=1, evaluation=30))
     said: list[str] = []
     request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
-    choice = choose_engine(alone, request, [str(bikes())], seconds=0.5, say=said.append)
+    choice = choose_engine(alone, request, [str(bikes())], seconds=0.5, on_message=said.append)
     tried = [one for one in candidates(alone)[1:] if one.facts.precision != "int8"]
     assert len(judges) == 1  # FP32 runs them once
     assert len(kept) == len(tried)
@@ -57,7 +57,7 @@ def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, mon
 
 def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
     said: list[str] = []
-    choice = choose_engine(alone, EngineRequest(device="cpu", workers=1), seconds=0.2, say=said.append)
+    choice = choose_engine(alone, EngineRequest(device="cpu", workers=1), seconds=0.2, on_message=said.append)
     assert choice.candidate.lossless
     for one in candidates(alone)[1:]:
         assert (f"trying {one.engine}" in said) == one.lossless

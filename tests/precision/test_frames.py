@@ -87,7 +87,7 @@ def test_the_same_picture_counts_once(tmp_path: Path) -> None:
 
 
 def test_a_long_source_is_thinned_out_and_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_BYTES", 100 * 64 * 48 * 3)
+    monkeypatch.setattr(module, "MAX_BYTES", 100 * 64 * 48 * 3)
     with Frames([str(media.clip(LONG))], CARD, FrameNeeds(10, 20, 30)) as found:
         all_numbers = sorted(
             number for one in (found.calibration, found.search, found.evaluation) for number in numbers(one.names)
@@ -150,7 +150,7 @@ def test_a_live_camera_is_watched(named: str, tmp_path: Path, monkeypatch: pytes
             source = str(tmp_path / "cameras.yaml")
             Path(source).write_text(f"streams:\n  yard: {{url: '{url}'}}\n")
         said: list[str] = []
-        with Frames([source], CARD, FrameNeeds(10, 10, 30), say=said.append) as found:
+        with Frames([source], CARD, FrameNeeds(10, 10, 30), on_message=said.append) as found:
             sets = (found.calibration, found.search, found.evaluation)
             assert sum(map(len, sets)) >= 20, "50 at least where the machine is not busy"
             assert all(pixels.std() > 10 for one in sets for pixels in one.pixels), "pictures, and not grey"

@@ -241,14 +241,14 @@ def test_a_full_disk_leaves_nothing(request_for: QuantizeRequest, tmp_path: Path
 def test_of_two_at_once_the_second_says_that_the_first_is_at_work(request_for: QuantizeRequest, tmp_path: Path) -> None:
     refused: list[str] = []
 
-    def say(line: str) -> None:
+    def on_message(line: str) -> None:
         if "calibration" in line and not refused:
             for other in (request_for, replace(request_for, precision="fp16", name="other")):
                 with pytest.raises(ModelError, match=r"model\.onnx: another process is converting it: wait until") as caught:
                     quantize_model(other)
                 refused.append(str(caught.value))
 
-    graph = quantize_model(request_for, say).path
+    graph = quantize_model(request_for, on_message).path
     assert len(refused) == 2
     passports = passports_beside(graph)
     assert {one.sources.graph for one in passports} == {graph_sha256(graph)}

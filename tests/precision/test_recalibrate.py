@@ -15,7 +15,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.detections import Detections
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.model.graph import check_contract, read_card
-from vision_infer.precision.quantization.recalibrate import LEAST_SCORES, Recalibration, apply, fit
+from vision_infer.precision.quantization.recalibrate import MIN_SCORES, Recalibration, apply, fit
 
 pytest.importorskip("onnxruntime")
 
@@ -67,7 +67,7 @@ def test_the_count_at_the_threshold_comes_back_through_noise(true_scores: NDArra
 
 
 def test_what_gives_no_correction(true_scores: NDArray[np.float32]) -> None:
-    few = true_scores[: LEAST_SCORES - 1]
+    few = true_scores[: MIN_SCORES - 1]
     for ours, theirs in (
         ([], []),
         (frames(true_scores), frames(few)),  # too little to fit

@@ -23,7 +23,7 @@ CAMERAS = (
     ClockMount("/plain", fps=25, key_interval=25),
     ClockMount("/h265", codec="h265", fps=15),
     ClockMount("/b", b_frames=2, fps=15),
-    ClockMount("/sizes", then_size=(320, 240), frames_per_size=20, fps=25),
+    ClockMount("/sizes", next_size=(320, 240), frames_per_size=20, fps=25),
     ClockMount("/long", fps=25, key_interval=100_000),
     ClockMount("/view", width=480, height=270, fps=15, key_interval=10),
 )

@@ -216,7 +216,7 @@ def test_events_share_a_clip_up_to_its_greatest_length_and_are_found_after_a_res
 def test_a_camera_that_changes_its_picture_and_one_that_goes_away_end_their_clips(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS, then_size=(480, 270), frames_per_size=4 * FPS)
+    mount = ClockMount("/clock", width=320, height=180, fps=FPS, key_interval=FPS, next_size=(480, 270), frames_per_size=4 * FPS)
     with (
         RtspServer(mount) as server,
         scene(monkeypatch, server, tmp_path / "clips", ClipSettings(pre_s=0.5, post_s=10)) as seen,

@@ -24,7 +24,7 @@ OTHERS = ("one", "two", "three")
 APART = "apart"
 SECRET = "s3cret"
 CONTROL_S = 4.0
-LEAST_S = 2.5
+MIN_S = 2.5
 """how long each trouble is watched, at least"""
 MAX_AGE_MS = 500.0
 NOISE_MS = 250.0
@@ -154,7 +154,7 @@ CASES = {
         slow=True,
     ),
     "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("holds only sound",)),
-    "changing size": Case(in_its_place(mount("/bad", then_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
+    "changing size": Case(in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
     "times that jump": Case(times_that_jump),
     "flipped bits": Case(flipped_bits, lasts=_until_flipped),
     "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server knows no such stream (404)",), slow=True),
@@ -232,7 +232,7 @@ def _go_through(scene: Scene, case: Case) -> Episode:
             episode.healed_ns = time.monotonic_ns()
         running.wait_for_results("bad", 3, LIMIT_S)
         running.wait(lambda: running.status("bad").state is LIVE, "live again", LIMIT_S)
-        running.wait(lambda: time.monotonic_ns() - episode.began_ns > LEAST_S * 1e9, "there is enough to count")
+        running.wait(lambda: time.monotonic_ns() - episode.began_ns > MIN_S * 1e9, "there is enough to count")
     except AssertionError as error:
         episode.failure = str(error)
     scene.network.heal()

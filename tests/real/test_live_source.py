@@ -21,10 +21,10 @@ MOUNTS = (
     ClockMount("/clock", key_interval=10),
     ClockMount("/h265", codec="h265", key_interval=10),
     ClockMount("/long", key_interval=60),
-    ClockMount("/sizes", then_size=(320, 240), frames_per_size=20, key_interval=10),
+    ClockMount("/sizes", next_size=(320, 240), frames_per_size=20, key_interval=10),
 )
 SHORT = LiveOptions(open_timeout_s=2, stall_timeout_s=2)
-TYPICAL_MS, MOST_MS = 10, 50
+TYPICAL_MS, MAX_MS = 10, 50
 """by how much captured may be off: in the middle; in no more than one of twenty"""
 
 
@@ -69,7 +69,7 @@ def test_the_first_frame_is_young_and_captured_is_true(plain: dict[str, Reading]
     assert first.true_age_ms < 400, "expected: a frame interval, or two where its age has to be seen first"
     wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got)
     assert wrong[len(wrong) // 2] <= TYPICAL_MS
-    assert wrong[len(wrong) * 19 // 20] <= MOST_MS
+    assert wrong[len(wrong) * 19 // 20] <= MAX_MS
     assert {got.frame.trace.clock for got in reading.got} == {"arrival"}
     info = reading.info
     assert (info.codec, info.size and (info.size.width, info.size.height)) == ("h264" if path == "/clock" else "hevc", (640, 360))
@@ -128,7 +128,7 @@ def test_the_cameras_clock_counts_once_it_is_told(server: RtspServer) -> None:
         reading.wait(lambda: bool(reading.got) and reading.got[-1].frame.trace.clock == "camera", "the camera's clock")
         reading.wait_for_frames(30)
         assert reading.report.clock_offset_ms is not None
-        assert abs(reading.report.clock_offset_ms) < MOST_MS
+        assert abs(reading.report.clock_offset_ms) < MAX_MS
     by_camera = [got for got in reading.got if got.frame.trace.clock == "camera"]
     wrong = sorted(abs(got.captured_wrong_ms) for got in by_camera)
     assert wrong[len(wrong) // 2] <= TYPICAL_MS
@@ -197,7 +197,7 @@ def test_frames_that_nobody_needs_are_left_out() -> None:
             assert reading.dropped(DropReason.UNDECODED) > 10
         assert all(got.moment is not None and not got.frame.damaged for got in reading.got)
         wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got[5:])
-        assert wrong[len(wrong) // 2] <= MOST_MS
+        assert wrong[len(wrong) // 2] <= MAX_MS
 
 
 # What breaks.
@@ -300,7 +300,7 @@ def test_timestamps_that_jump_make_nothing_old(server: RtspServer, by_s: float) 
         reading.wait_for_frames(40)
         assert reading.dropped(DropReason.STALE) <= 4
     wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got if got.moment is not None)
-    assert wrong[len(wrong) * 9 // 10] <= MOST_MS
+    assert wrong[len(wrong) * 9 // 10] <= MAX_MS
 
 
 def test_a_drip_that_is_too_slow_is_given_up(server: RtspServer) -> None:

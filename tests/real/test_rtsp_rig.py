@@ -27,7 +27,7 @@ MOUNTS = (
     ClockMount("/clock265", 320, 180, 15, "h265", key_interval=5),
     ClockMount("/small", 160, 90, 10, key_interval=5, kbit_s=100),
     ClockMount("/hd", 1920, 1080, key_interval=10, kbit_s=6000),
-    ClockMount("/sizes", then_size=(320, 180), frames_per_size=20, key_interval=10),
+    ClockMount("/sizes", next_size=(320, 180), frames_per_size=20, key_interval=10),
     ClockMount("/silent", stop_after=0),
     ClockMount("/frozen", stop_after=1),
     ClockMount("/locked", 320, 180, key_interval=10, user="ann", password="s3cret"),

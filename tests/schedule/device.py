@@ -12,7 +12,7 @@ from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
 
 MS = 1_000_000
-MOST_EVENTS = 100_000
+MAX_EVENTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Device:
     def run(self, until: Callable[[], bool]) -> None:
         """Go from event to event until the condition holds or nothing can happen any more."""
         self._start()
-        for _ in range(MOST_EVENTS):
+        for _ in range(MAX_EVENTS):
             if until() or not (self._flights or self._events):
                 return
             if self._events and (not self._flights or self._events[0][0] <= self._flights[0][0]):
@@ -114,7 +114,7 @@ class Device:
             else:
                 self._finish()
             self._start()
-        raise AssertionError(f"{MOST_EVENTS} events, and still not there: somebody starves")
+        raise AssertionError(f"{MAX_EVENTS} events, and still not there: somebody starves")
 
     def _finish(self) -> None:
         self.now_ns, _, batch, cost = heapq.heappop(self._flights)

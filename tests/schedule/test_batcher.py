@@ -114,7 +114,7 @@ def test_the_stream_that_has_waited_longest_breaks_a_tie() -> None:
     st.lists(st.tuples(st.sampled_from([0.5, 1.0, 1.0, 3.0]), st.integers(0, 6), st.integers(0, 2)), min_size=1, max_size=6),
     st.sampled_from([1, 3, 8]),
 )
-def test_each_place_of_a_batch_goes_to_the_stream_that_is_next_then(streams: list[tuple[float, int, int]], most: int) -> None:
+def test_each_place_of_a_batch_goes_to_the_stream_that_is_next(streams: list[tuple[float, int, int]], most: int) -> None:
     batcher = one_lane((1, most) if most > 1 else (1,), in_flight=100)
     left = {f"s{number}": frames for number, (_, frames, _) in enumerate(streams)}
     for name, (weight, frames, arrived_ns) in zip(left, streams, strict=True):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from vision_infer.schedule.degradation import (
     AFTER_NS,
     BACK_NS,
-    LEAST_WINDOW_NS,
-    MOST_BACK_NS,
+    MAX_BACK_NS,
+    MIN_WINDOW_NS,
     SECOND,
     SETTLE_NS,
     Change,
@@ -129,8 +129,8 @@ def test_it_takes_as_long_as_it_says() -> None:
     began = site.now_ns
     site.run(120)
     rate, substream = site.changes[0][0], site.changes[1][0]
-    assert AFTER_NS <= rate - began <= AFTER_NS + LEAST_WINDOW_NS + 2 * SECOND
-    assert AFTER_NS <= substream - rate <= AFTER_NS + LEAST_WINDOW_NS + 2 * SECOND
+    assert AFTER_NS <= rate - began <= AFTER_NS + MIN_WINDOW_NS + 2 * SECOND
+    assert AFTER_NS <= substream - rate <= AFTER_NS + MIN_WINDOW_NS + 2 * SECOND
 
 
 def test_a_short_burst_is_no_overload() -> None:
@@ -193,7 +193,7 @@ def test_who_comes_back_in_vain_waits_longer_each_time() -> None:
     apart = [(later - earlier) // SECOND for earlier, later in itertools.pairwise(downs)]
     assert all(later >= earlier - 2 for earlier, later in itertools.pairwise(apart))
     assert apart[0] >= BACK_NS // SECOND
-    assert MOST_BACK_NS // SECOND <= apart[-1] <= 2 * MOST_BACK_NS // SECOND
+    assert MAX_BACK_NS // SECOND <= apart[-1] <= 2 * MAX_BACK_NS // SECOND
     assert len(site.changes) < 100
 
 
@@ -227,18 +227,18 @@ def test_a_stream_that_begins_anew_is_measured_anew() -> None:
     site = machine(2, camera)
     site.run(AFTER_NS // SECOND)
     camera.results = camera.lost = 0
-    assert site.run(LEAST_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
+    assert site.run(MIN_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
     assert [change.step for change in site.run(5)] == [Step.RATE]
 
 
 def test_what_was_before_it_was_lost_does_not_count_when_it_is_back() -> None:
     camera = Camera()
     site = machine(2, camera)
-    assert site.run(LEAST_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
+    assert site.run(MIN_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
     camera.live = False
     assert site.run(60) == []
     camera.live = True
-    assert site.run(LEAST_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
+    assert site.run(MIN_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
 
 
 def test_room_that_comes_and_goes_is_no_room() -> None:
@@ -296,7 +296,7 @@ def test_whatever_happens_it_keeps_its_order_and_never_flaps(
     for camera in cameras:
         camera.live = True
     site.carries = 100_000
-    for _ in range(6 * (MOST_BACK_NS + BACK_NS) // SECOND):
+    for _ in range(6 * (MAX_BACK_NS + BACK_NS) // SECOND):
         if not any(site.steps()):
             break
         site.second()

@@ -68,8 +68,8 @@ class Engines:
             raise ModelError(f"unknown model {model!r}", "there are one, two, three")
         return Path(model)
 
-    def open(self, path: Path, request: EngineRequest, say: Callable[[str], None]) -> CountedEngine:
-        del request, say
+    def open(self, path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> CountedEngine:
+        del request, on_message
         self.before_open(path.name)
         if path.name == "broken":
             raise EngineError("broken: cannot be loaded", "choose another")

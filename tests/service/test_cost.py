@@ -57,12 +57,12 @@ def test_the_larger_of_cpu_and_accelerator_is_what_a_stream_pays_for() -> None:
 
 def test_at_another_rate_decoding_stays() -> None:
     one = StreamCost("a", 0.2, 0.4, None, 10, 60, 0.15)
-    then = one.at(20, MACHINE)
-    assert then is not None
-    assert then.decode_cores == 0.2
-    assert then.shared_cores == pytest.approx(0.8)
-    assert then.share == pytest.approx((0.2 + 0.8) / 4)
-    assert then.cpu_ms_per_result == pytest.approx(50)
+    secondary = one.at(20, MACHINE)
+    assert secondary is not None
+    assert secondary.decode_cores == 0.2
+    assert secondary.shared_cores == pytest.approx(0.8)
+    assert secondary.share == pytest.approx((0.2 + 0.8) / 4)
+    assert secondary.cpu_ms_per_result == pytest.approx(50)
     assert StreamCost("a", 0.2, 0.4, None, 0, None, 0.15).at(20, MACHINE) is None
 
 

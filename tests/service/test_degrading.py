@@ -31,11 +31,11 @@ __all__ = ["engines"]
 MAIN, SUB = "test://?size=320x180&fps=20", "test://?size=160x120&fps=20"
 QUICK = {
     "WINDOW_NS": 1_500_000_000,
-    "LEAST_WINDOW_NS": 700_000_000,
+    "MIN_WINDOW_NS": 700_000_000,
     "AFTER_NS": 500_000_000,
     "SETTLE_NS": 500_000_000,
     "BACK_NS": 800_000_000,
-    "MOST_BACK_NS": 1_600_000_000,
+    "MAX_BACK_NS": 1_600_000_000,
 }
 
 
@@ -88,8 +88,8 @@ def slow(engines: Engines, seconds: dict[str, float], monkeypatch: pytest.Monkey
     """How long a batch takes in the engine of each model; the test may change it."""
     opened = engines.open
 
-    def open_timed(path: Path, request: EngineRequest, say: Callable[[str], None]) -> CountedEngine:
-        opened(path, request, say)
+    def open_timed(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> CountedEngine:
+        opened(path, request, on_message)
         return Timed(path.name, engines, seconds)
 
     monkeypatch.setattr(engines, "open", open_timed)

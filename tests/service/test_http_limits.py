@@ -12,14 +12,14 @@ from starlette.types import Message
 
 from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, problem
 from tests.support.hand_clock import HandClock
-from vision_infer.service.http.guard import MOST_JSON_BYTES
+from vision_infer.service.http.guard import MAX_JSON_BYTES
 from vision_infer.service.http.limits import Gate, TokenBuckets, address_of, limited
 from vision_infer.service.http.problem import Problem
 
 AS_JPEG = {"Content-Type": "image/jpeg"}
 
 
-def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+def test_a_bucket_gives_its_burst_and_secondary_its_rate() -> None:
     clock = HandClock()
     buckets = TokenBuckets(2.0, 4.0, clock)
     assert [buckets.take("a") for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]
@@ -108,7 +108,7 @@ def test_a_length_that_is_none(length: str) -> None:
 
 def test_settings_and_tokens_may_have_a_megabyte() -> None:
     api = Api(tokens=TOKENS)
-    body = b" " * (MOST_JSON_BYTES + 1)
+    body = b" " * (MAX_JSON_BYTES + 1)
     for method, path in (("PUT", "/api/v1/streams/x"), ("POST", "/api/v1/session"), ("POST", "/nothing")):
         problem(api.ask(method, path, token=ADMIN, content=body), 413, "too-large")
     problem(api.ask("POST", "/api/v1/session", content=chunks(101, 10_000)), 413, "too-large")

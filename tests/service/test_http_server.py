@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from vision_infer.core.errors import UsageError
 from vision_infer.service.http.app import make_app
-from vision_infer.service.http.server import MOST_HEADER_BYTES, WebServer
+from vision_infer.service.http.server import MAX_HEADER_BYTES, WebServer
 
 
 def server(**service: Any) -> tuple[WebServer, FakeBackend]:
@@ -117,7 +117,7 @@ def test_a_header_that_does_not_end() -> None:
     with web:
         web.start(make_app(backend, OPEN))
         with socket.create_connection(web.address, LONG_S) as client:
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * (2 * MOST_HEADER_BYTES))
+            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * (2 * MAX_HEADER_BYTES))
             assert client.recv(65_536).startswith(b"HTTP/1.1 400")
         with socket.create_connection(web.address, LONG_S) as client:
             client.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")

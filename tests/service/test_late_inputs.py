@@ -59,9 +59,9 @@ class Opening:
         self.made: list[WideEngine] = []
         card = WideEngine(engines).card
 
-        def open_quickly(path: Path, request: EngineRequest, say: Callable[[str], None]) -> tuple[CountedEngine, None]:
+        def open_quickly(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[CountedEngine, None]:
             if not path.name.endswith("-wide"):
-                return engines.open(path, request, say), None
+                return engines.open(path, request, on_message), None
             self.begun.set()
             assert self.go.wait(LONG_S)
             if self.error is not None:

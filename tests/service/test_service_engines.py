@@ -36,9 +36,9 @@ def better(engines: Engines) -> CountedEngine:
 def test_of_several_gpus_each_lane_takes_the_next(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
-    def noted(path: Path, request: EngineRequest, say: Any) -> tuple[CountedEngine, None]:
+    def noted(path: Path, request: EngineRequest, on_message: Any) -> tuple[CountedEngine, None]:
         asked.append((path.name, request.device))
-        return engines.open(path, request, say), None
+        return engines.open(path, request, on_message), None
 
     monkeypatch.setattr(lanes, "open_quickly", noted)
     cameras = [Camera(0), Camera(1), Camera(2)]

@@ -86,8 +86,8 @@ def test_a_name_that_the_file_has_too_is_left_to_the_file(engines: Engines) -> N
         ({"model": "two", "classes": ["unicorn"]}, UsageError),
         ({"per_class": {"unicorn": 0.5}}, UsageError),
         ({"hook": "no_such_module:hook"}, UsageError),
-        ({"model": "classes", "then": "classes"}, UsageError),
-        ({"then": "two"}, UsageError),
+        ({"model": "classes", "secondary": "classes"}, UsageError),
+        ({"secondary": "two"}, UsageError),
         ({"zones": {"z": {"polygon": [[0, 0], [9, 0], [9, 9]], "classes": ["unicorn"]}}}, UsageError),
     ],
     ids=lambda value: str(value)[:30],
@@ -114,9 +114,9 @@ def test_what_cannot_be_used_is_told_over_the_api_and_nothing_stays(
 
 def test_a_second_network_wants_detections_to_look_at(engines: Engines) -> None:
     camera, good = Camera(0), Camera(1)
-    of = settings({"s0": wanted(camera, model="classes", then="two"), "s1": wanted(good, then="classes")})
+    of = settings({"s0": wanted(camera, model="classes", secondary="two"), "s1": wanted(good, secondary="classes")})
     with Site(camera, good, of=of) as site:
-        said = "then: classes is a network for 'classify' and finds nothing to look at"
+        said = "secondary: classes is a network for 'classify' and finds nothing to look at"
         assert said in site.wait_state("s0", S.FAILED).reason
         assert camera.attempts == 0
         assert "two" not in engines.opened

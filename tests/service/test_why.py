@@ -160,12 +160,12 @@ def test_frames_and_minutes_over_the_api() -> None:
     name = api.backend.streams()[0].name
     answer = api.get(f"/api/v1/streams/{name}/frames").json()
     emitted, stale = answer["frames"]
-    assert emitted["fate"] == "emitted"
+    assert emitted["outcome"] == "emitted"
     assert emitted["age_ms"] == 40.0
     assert emitted["since_capture_ms"] == {"decode_start": 1.0, "emitted": 40.0}
     assert (emitted["batch"], emitted["engine"], emitted["detections"], emitted["clock"]) == (2, "engine", 1, "camera")
-    assert (stale["fate"], stale["index"], stale["captured"]) == ("stale", None, None)
-    assert answer["minutes"][-1]["fates"] == {"emitted": 1, "stale": 1}
+    assert (stale["outcome"], stale["index"], stale["captured"]) == ("stale", None, None)
+    assert answer["minutes"][-1]["outcomes"] == {"emitted": 1, "stale": 1}
     assert answer["changes"][0]["state"] == "live"
     assert "secret" not in str(answer)
 

@@ -12,7 +12,7 @@ from tests.support.broker import Broker, Listener, until
 from vision_infer.sink.delivery.delivery_sink import Delivery
 from vision_infer.sink.delivery.home_assistant import Topics
 from vision_infer.sink.delivery.mqtt import MqttCarrier
-from vision_infer.sink.delivery.retained_topics import Announced
+from vision_infer.sink.delivery.retained_topics import RetainedTopics
 from vision_infer.sink.delivery.stream_view import ShownStream
 
 TOPICS = Topics("vi")
@@ -37,7 +37,7 @@ class Site:
             "user": None,
             "topics": TOPICS,
             "found_under": None,
-            "announced": Announced(folder / "announced.json"),
+            "announced": RetainedTopics(folder / "announced.json"),
             "shown": lambda: self.streams,
         } | carrier
         self.carrier = MqttCarrier(**chosen)  # type: ignore[arg-type]

@@ -231,7 +231,7 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
 
 
 def test_who_writes_never_waits_and_what_has_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deliveries, "MOST_QUEUED", 10)
+    monkeypatch.setattr(deliveries, "MAX_QUEUED", 10)
     blocked = tmp_path / "a file"
     blocked.touch()
     site = Site(blocked / "spool", free_port())

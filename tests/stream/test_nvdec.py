@@ -196,7 +196,7 @@ def test_a_decoder_that_has_worked_is_not_given_up(on_gpu: None, frame: av.Video
 
 
 def test_what_was_given_up_is_remembered_in_bounds(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvdec, "_MOST_GIVEN_UP", 3)
+    monkeypatch.setattr(nvdec, "_MAX_GIVEN_UP", 3)
     for number in range(5):
         Decoding(spec_of(Path(f"{number}.mp4"), gpu=0), ReadReport()).failed("x")
     assert len(nvdec._given_up) == 3

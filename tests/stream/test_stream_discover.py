@@ -154,6 +154,6 @@ def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_devices_than_a_house_has_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEVICES_MOST", 5)
+    monkeypatch.setattr(module, "MAX_DEVICES", 5)
     with devices(lambda message: [answer(message, device=f"urn:uuid:{number}") for number in range(50)]) as place:
         assert len(discover(0.2, place, interfaces=False)) == 5

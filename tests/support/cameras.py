@@ -53,7 +53,7 @@ class ClockMount:
     kbit_s: int = 2000
     b_frames: int = 0
     """between two others, H.264 only; each makes the camera slower by a frame interval"""
-    then_size: tuple[int, int] | None = None
+    next_size: tuple[int, int] | None = None
     """width and height that it changes to, and back, in mid-stream; None: it does not"""
     frames_per_size: int = 60
     stop_after: int | None = None
@@ -66,7 +66,7 @@ class ClockMount:
     def told(self) -> dict[str, object]:
         """As the script wants it."""
         values = asdict(self)
-        sizes = [(self.width, self.height), *([self.then_size] if self.then_size else [])]
+        sizes = [(self.width, self.height), *([self.next_size] if self.next_size else [])]
         return {**values, "kind": "clock", "sizes": sizes}
 
 

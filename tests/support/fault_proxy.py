@@ -22,8 +22,8 @@ from types import TracebackType
 
 TICK_S = 0.02
 """how often a thread looks for a change while it waits"""
-MOST_CONNECTIONS = 256
-MOST_HELD = 64 << 20
+MAX_CONNECTIONS = 256
+MAX_BUFFERED = 64 << 20
 """bytes of one connection that a stall may hold back; a connection with more is dropped"""
 CLOCK_RATE = 90_000
 """RTP units of a second, for every video codec"""
@@ -186,7 +186,7 @@ class FaultProxy:
             client.close()
             return
         with self._changed:
-            if len(self._connections) >= MOST_CONNECTIONS:
+            if len(self._connections) >= MAX_CONNECTIONS:
                 client.close()
                 server.close()
                 return
@@ -254,7 +254,7 @@ class _Connection:
                 if held and not self._send(self._client, bytes(held)):
                     self.close()
                 held.clear()
-            elif len(held) > MOST_HELD:
+            elif len(held) > MAX_BUFFERED:
                 self.close()
         self._up.join(_JOIN_S)
         for each in (self._client, self._server):

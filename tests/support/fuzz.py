@@ -29,7 +29,7 @@ from vision_infer.telemetry.process import peak_rss_bytes
 
 SILENCE_S = 30.0
 """a child that tells nothing for so long hangs; a file takes some milliseconds"""
-MOST_BYTES = 700_000_000
+MAX_BYTES = 700_000_000
 """no child may have had more memory resident"""
 PER_CHILD = 100
 INPUT = Size(416, 416)
@@ -202,7 +202,7 @@ def main() -> int:
         return 0
     outcome = fuzz(args.seed, args.count)
     print(outcome)
-    return 1 if outcome.crashed or outcome.hung or outcome.failed or outcome.peak_rss_bytes > MOST_BYTES else 0
+    return 1 if outcome.crashed or outcome.hung or outcome.failed or outcome.peak_rss_bytes > MAX_BYTES else 0
 
 
 if __name__ == "__main__":

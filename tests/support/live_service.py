@@ -23,7 +23,7 @@ LIMIT_S = 60.0
 """how long anything may take, on a busy machine"""
 SHORT = Reconnect(min_s=0.1, max_s=0.5, refused_s=0.5)
 _LOOK_S = 0.02
-_SEEN_MOST = 100_000
+_MAX_SEEN = 100_000
 
 ENGINE = "onnxruntime-cpu-fp32"
 """one that is named is not tried against others, which would cost the tests their cores"""
@@ -74,7 +74,7 @@ class _Collector:
 
     def write(self, frame: Frame, result: Result | None) -> None:
         if result is not None:
-            assert len(self.seen) < _SEEN_MOST
+            assert len(self.seen) < _MAX_SEEN
             self.seen.append(Seen(time.monotonic_ns(), result, frame.trace.captured_ns))
 
     def close(self, complete: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 _CANDIDATE = re.compile(r"^(a=candidate:\S+ \d+ udp \d+) (\d+(?:\.\d+){3}) (\d+) typ host.*$", re.IGNORECASE)
-_MOST_BYTES = 65_536
+_MAX_BYTES = 65_536
 _LOOK_S = 0.1
 
 
@@ -70,7 +70,7 @@ class LossyRelay:
             back.bind((service[0], 0))
             while not self._ended.is_set():
                 for ready in select.select([front, back], [], [], _LOOK_S)[0]:
-                    data, sender = ready.recvfrom(_MOST_BYTES)
+                    data, sender = ready.recvfrom(_MAX_BYTES)
                     if ready is front:
                         player = sender
                         back.sendto(data, service)

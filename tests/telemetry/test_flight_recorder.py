@@ -46,7 +46,7 @@ def test_a_frame_is_told_with_its_times_batch_engine_and_detections(clock: HandC
     )
     recorder.emitted(frame(7, start, trace), "onnxruntime-cpu-int8", 3)
     (told,) = recorder.frames(0, EVER)
-    assert (told.fate, told.index, told.captured_ns, told.clock, told.pts_s) == (EMITTED, 7, start, "camera", 0.7)
+    assert (told.outcome, told.index, told.captured_ns, told.clock, told.pts_s) == (EMITTED, 7, start, "camera", 0.7)
     assert (told.batch, told.engine, told.detections) == (4, "onnxruntime-cpu-int8", 3)
     assert told.at_ns == clock.now
     assert told.times is not None
@@ -67,11 +67,11 @@ def test_every_drop_is_told_by_its_name(clock: HandClock, reason: DropReason) ->
     recorder.dropped(reason, frame(1, clock.now))
     recorder.dropped(reason)
     told = recorder.frames(0, EVER)
-    assert [one.fate for one in told] == [reason.value, reason.value]
+    assert [one.outcome for one in told] == [reason.value, reason.value]
     assert [one.index for one in told] == [1, None]
     assert told[0].times == {"decode_start_ns": clock.now}
     assert told[1].times is None
-    assert recorder.minutes(clock.now, clock.now)[0].fates == {reason.value: 2}
+    assert recorder.minutes(clock.now, clock.now)[0].outcomes == {reason.value: 2}
 
 
 def test_only_the_last_frames_are_kept_and_the_oldest_is_known(clock: HandClock) -> None:
@@ -82,7 +82,7 @@ def test_only_the_last_frames_are_kept_and_the_oldest_is_known(clock: HandClock)
         recorder.dropped(DropReason.PACED, frame(index, clock.now))
     assert [one.index for one in recorder.frames(0, EVER)] == list(range(12, 20))
     assert recorder.frames_since_ns == clock.now - 7 * SECOND
-    assert sum(minute.fates["paced"] for minute in recorder.minutes(0, clock.now)) == 20
+    assert sum(minute.outcomes["paced"] for minute in recorder.minutes(0, clock.now)) == 20
 
 
 def test_a_part_is_chosen_by_time_of_capture_and_the_newest_are_taken(clock: HandClock) -> None:
@@ -106,7 +106,7 @@ def test_the_last_day_is_known_by_minute_and_no_more(clock: HandClock) -> None:
     minutes = recorder.minutes(0, clock.now)
     assert len(minutes) == MINUTES_KEPT
     assert (minutes[0].from_ns + 17 * SECOND) % MINUTE_NS == 0  # as the clock on the wall has them
-    assert [sum(minute.fates.values()) for minute in minutes] == [n % 3 + 1 for n in range(30, MINUTES_KEPT + 30)]
+    assert [sum(minute.outcomes.values()) for minute in minutes] == [n % 3 + 1 for n in range(30, MINUTES_KEPT + 30)]
     assert [b.from_ns - a.from_ns for a, b in pairwise(minutes)] == [MINUTE_NS] * (MINUTES_KEPT - 1)
 
 
@@ -118,7 +118,7 @@ def test_a_minute_without_a_frame_is_left_out(clock: HandClock) -> None:
     recorder.emitted(frame(0, 0, trace), "engine", 0)
     first, second = recorder.minutes(0, clock.now)
     assert second.from_ns - first.from_ns == 3 * MINUTE_NS
-    assert second.fates == {EMITTED: 1}
+    assert second.outcomes == {EMITTED: 1}
     assert (first.max_age_ms, second.max_age_ms) == (0, 250)
 
 
@@ -146,5 +146,5 @@ def test_threads_write_and_read_at_once(clock: HandClock) -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert all(one.fate in FATES for one in recorder.frames(0, EVER))
-    assert recorder.minutes(clock.now, clock.now)[0].fates == {"paced": rounds, "failed": rounds}
+        assert all(one.outcome in FATES for one in recorder.frames(0, EVER))
+    assert recorder.minutes(clock.now, clock.now)[0].outcomes == {"paced": rounds, "failed": rounds}

@@ -19,7 +19,7 @@ from vision_infer.core.geometry import Size
 if TYPE_CHECKING:
     import supervision
 
-_LEAST_TEXT_SCALE = 0.4
+_MIN_TEXT_SCALE = 0.4
 """below this nobody can read OpenCV's font"""
 _TEXT_WIDTH = 1.6
 """width of the letters' strokes at a text scale of 1, pixels"""
@@ -128,7 +128,7 @@ def _annotators(size: Size) -> _Annotators:
     import supervision as sv  # imported on first use: it takes half a second
 
     resolution = (size.width, size.height)
-    scale = max(_LEAST_TEXT_SCALE, sv.calculate_optimal_text_scale(resolution))
+    scale = max(_MIN_TEXT_SCALE, sv.calculate_optimal_text_scale(resolution))
     colors = [*sv.ColorPalette.DEFAULT.colors, sv.Color.GREY]
     backgrounds = sv.ColorPalette([sv.Color(r=color.b, g=color.g, b=color.r) for color in colors])
     letters = sv.ColorPalette([sv.Color.BLACK if _is_bright(color.as_rgb()) else sv.Color.WHITE for color in colors])

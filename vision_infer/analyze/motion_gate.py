@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 BLOCK = 4
 """samples in each direction"""
-LEAST_CHANGE = 2.5
+MIN_CHANGE = 2.5
 """luma levels, of 255; a block whose mean changes by less has not changed, however quiet the picture is"""
 DEVIATIONS = 8.0
 """standard deviations of a block's noise that are no change: there are a thousand blocks, and they are asked at every frame"""
@@ -29,12 +29,12 @@ _PASSING = 0.5
 _NOISE_S = 8.0
 _RESTLESS = 0.05
 """what moves becomes noise so much more slowly: a tree does in some minutes"""
-_LEAST_NOISE, _MOST_NOISE = 0.05, 9.0
+_MIN_NOISE, _MAX_NOISE = 0.05, 9.0
 LEARN_NS = 2_000_000_000
 """a new picture is looked at for so long before any of its frames is left out"""
 HOLD_NS = 1_000_000_000
 """frames are wanted for so long after the last change, so that tracks come to their end"""
-ABOVE_MOST = 10.0
+MAX_ABOVE = 10.0
 """so many times as far from the background as half of the blocks are: less is no change, as long as it is little"""
 LITTLE = 12.0
 """luma levels; what is farther is a change however many blocks are: then it is the camera that moves"""
@@ -84,7 +84,7 @@ class MotionGate:
     def _begin(self, blocks: NDArray[np.float32], time_ns: int) -> None:
         """It is another picture."""
         self._background = blocks
-        self._noise = np.full_like(blocks, _LEAST_NOISE)
+        self._noise = np.full_like(blocks, _MIN_NOISE)
         self._seen = 1
         self._began_ns = time_ns
 
@@ -94,11 +94,11 @@ class MotionGate:
         off = blocks - self._background
         far = np.abs(off)
         if self._seen == 1:  # until a block's own noise is known, it is that of the picture
-            self._noise[:] = min(max(_median(far), _LEAST_NOISE), _MOST_NOISE)
+            self._noise[:] = min(max(_median(far), _MIN_NOISE), _MAX_NOISE)
         noise = self._noise
         explained = noise * np.float32(DEVIATIONS * _OF_MEDIAN)
         most = _median(far)
-        changed = far > np.maximum(explained, np.float32(max(LEAST_CHANGE, min(ABOVE_MOST * most, LITTLE))))
+        changed = far > np.maximum(explained, np.float32(max(MIN_CHANGE, min(MAX_ABOVE * most, LITTLE))))
         moved = int(np.count_nonzero(changed))
         learning = time_ns - self._began_ns < LEARN_NS
         if not learning and most > ANOTHER and np.count_nonzero(far > explained) * 2 > far.size:
@@ -113,8 +113,8 @@ class MotionGate:
         if moved:
             steps[changed] = 1 + adapt * _RESTLESS
         noise *= steps
-        np.maximum(noise, np.float32(_LEAST_NOISE), out=noise)
-        np.minimum(noise, np.float32(_MOST_NOISE), out=noise)
+        np.maximum(noise, np.float32(_MIN_NOISE), out=noise)
+        np.minimum(noise, np.float32(_MAX_NOISE), out=noise)
         off *= np.float32(follow)
         if moved and not learning:
             off[changed] *= np.float32(_PASSING)

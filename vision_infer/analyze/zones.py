@@ -18,7 +18,7 @@ from vision_infer.core.scene_event import SceneEvent
 
 GRACE_S = 2.0
 """a track that was not seen for so long is gone; a tracker gives up sooner"""
-MOST_TRACKS = 4096
+MAX_TRACKS = 4096
 """tracks that are remembered; the one that was not seen for longest makes room"""
 
 
@@ -47,7 +47,7 @@ class Zones:
         lines: Mapping[str, LineSettings],
         class_ids: Callable[[str], int],
         grace_s: float = GRACE_S,
-        most_tracks: int = MOST_TRACKS,
+        most_tracks: int = MAX_TRACKS,
     ) -> None:
         if most_tracks < 1:
             raise ValueError(f"most_tracks must be at least 1, got {most_tracks}")

@@ -13,7 +13,7 @@ from vision_infer.capacity.report import BenchReport
 from vision_infer.capacity.simulate import Costs, Outcome, Streams, simulate
 from vision_infer.capacity.whole import DELIVERED
 
-MOST_STREAMS = 4096
+MAX_STREAMS = 4096
 SIM_S, SIM_SEEDS = 3.0, 2
 WORTH = 0.98
 """of what a picture costs at a smaller batch; else a larger one is not tried"""
@@ -149,7 +149,7 @@ class _Search:
         bounds = [cpu / costs.alone / self.cores]
         bounds += [engine] if costs.accelerator else []
         bounds += [decode / costs.decoders] if costs.decoders else []
-        return min(MOST_STREAMS, int(self.share * 1000 / max(bounds)))
+        return min(MAX_STREAMS, int(self.share * 1000 / max(bounds)))
 
     def answer(self) -> Answer:
         """What it makes of the need."""

@@ -26,7 +26,7 @@ from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
 
 NS = 1_000_000_000
 SIZES = (Size(1920, 1080), Size(1280, 720), Size(640, 360))
-MOST_STREAMS = 256
+MAX_STREAMS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class _Found:
 
 
 def run_bench(
-    request: BenchRequest, say: Callable[[str], None], stop: threading.Event, clock: Clock = SYSTEM_CLOCK
+    request: BenchRequest, on_message: Callable[[str], None], stop: threading.Event, clock: Clock = SYSTEM_CLOCK
 ) -> BenchReport:
     """Measure.
 
@@ -97,7 +97,7 @@ def run_bench(
     found = _Found(list(notes_of(machine)))
     effort, asked = request.effort, request.settings
     if asked.engine != "auto":  # one that cannot be had is said before minutes are spent
-        with _opened(request, say):
+        with _opened(request, on_message):
             pass
 
     def late() -> bool:
@@ -106,7 +106,7 @@ def run_bench(
     def ended() -> bool:
         return stop.is_set() or late()
 
-    _stages(request, found, machine.cores, bool(machine.gpus), say, ended)
+    _stages(request, found, machine.cores, bool(machine.gpus), on_message, ended)
     if not stop.is_set():
         plan = EnginePlan(
             request.graph,
@@ -118,9 +118,9 @@ def run_bench(
             asked.engine,
             found.notes,
         )
-        found.engines += measure_engines(plan, say, stop.is_set, late)
+        found.engines += measure_engines(plan, on_message, stop.is_set, late)
     if request.streams and not stop.is_set():
-        _streams(request, found, machine.cores, say, stop, late)
+        _streams(request, found, machine.cores, on_message, stop, late)
     if late() and not stop.is_set():
         found.notes.append("The time was up before everything was tried.")
     elapsed = max(1, clock.monotonic_ns() - began)
@@ -147,27 +147,27 @@ def run_bench(
 
 
 def _stages(
-    request: BenchRequest, found: _Found, cores: int, gpu: bool, say: Callable[[str], None], ended: Callable[[], bool]
+    request: BenchRequest, found: _Found, cores: int, gpu: bool, on_message: Callable[[str], None], ended: Callable[[], bool]
 ) -> None:
     effort = request.effort
     clips: list[tuple[ClipSpec, Path]] = []
     for spec in _specs(request):
         if ended():
             return
-        say(f"sample of {spec.codec} {spec.size}")
+        on_message(f"sample of {spec.codec} {spec.size}")
         try:
             clips.append((spec, sample_clip(spec, request.clips)))
         except VisionInferError as error:
             if spec == _watched(request):
                 raise
             found.notes.append(f"{error.message}.")
-    say(f"decoding: {', '.join(f'{spec.codec} {spec.size}' for spec, _ in clips)}")
+    on_message(f"decoding: {', '.join(f'{spec.codec} {spec.size}' for spec, _ in clips)}")
     found.decode += measure_decode(clips, cores=cores, rounds=effort.rounds, round_s=2 * effort.round_s, stop=ended)
     if gpu:
         found.decode += measure_decode(clips, cores=cores, rounds=effort.rounds, round_s=2 * effort.round_s, gpu=0, stop=ended)
     if ended():
         return
-    say("conversion")
+    on_message("conversion")
     card = read_graph_facts(request.graph).card
     by_size = {spec.size: (spec, path) for spec, path in reversed(clips)}
     found.convert += measure_convert(list(by_size.values()), card, rounds=effort.rounds, round_s=effort.round_s / 2, stop=ended)
@@ -177,7 +177,7 @@ def _streams(
     request: BenchRequest,
     found: _Found,
     cores: int,
-    say: Callable[[str], None],
+    on_message: Callable[[str], None],
     stop: threading.Event,
     late: Callable[[], bool],
 ) -> None:
@@ -187,17 +187,19 @@ def _streams(
 
     def told(row: PipelineRow) -> None:
         verdict = "holds" if row.holds else "breaks"
-        say(f"{row.streams} streams: p99 {row.age_p99_ms:.0f} ms, {row.delivered:.0%} of the results: {verdict}")
+        on_message(f"{row.streams} streams: p99 {row.age_p99_ms:.0f} ms, {row.delivered:.0%} of the results: {verdict}")
 
-    with _opened(request, say) as engine:
+    with _opened(request, on_message) as engine:
         engine.warm_up()
-        say(f"streams of {asked.codec} {asked.width}x{asked.height}, each at {offered.wanted:g} results/s, on {engine.name}")
+        on_message(
+            f"streams of {asked.codec} {asked.width}x{asked.height}, each at {offered.wanted:g} results/s, on {engine.name}"
+        )
         guess = guess_streams(found.decode, found.convert, found.engines, engine.name, asked, cores)
         found.pipeline += search_most(
             engine,
             offered,
             guess=guess,
-            most=MOST_STREAMS,
+            most=MAX_STREAMS,
             confirm=effort.confirm,
             stop=stop,
             late=late,
@@ -205,11 +207,11 @@ def _streams(
         )
 
 
-def _opened(request: BenchRequest, say: Callable[[str], None]) -> Engine:
+def _opened(request: BenchRequest, on_message: Callable[[str], None]) -> Engine:
     """The engine on which streams run."""
     name = request.settings.engine
     graph = next((one.graph for one in candidates(request.graph) if one.engine == name), request.graph)
-    return open_engine(graph, EngineRequest(name, engine_dir=request.engine_dir), say)
+    return open_engine(graph, EngineRequest(name, engine_dir=request.engine_dir), on_message)
 
 
 def guess_streams(
@@ -226,7 +228,7 @@ def guess_streams(
     converted = next((row.cpu_ms.median for row in convert if (row.width, row.height) == size), 0.0)
     inferred = next((row.cpu_ms.median for row in engines if row.engine == engine and row.batch == 1), 0.0)
     each = decoded * asked.source_fps + (converted + inferred) * min(asked.fps, asked.source_fps)
-    return max(1, min(MOST_STREAMS, int(0.85 * cores * 1000 / each))) if each > 0 else 1
+    return max(1, min(MAX_STREAMS, int(0.85 * cores * 1000 / each))) if each > 0 else 1
 
 
 def _watched(request: BenchRequest) -> ClipSpec:

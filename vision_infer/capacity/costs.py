@@ -12,7 +12,7 @@ from vision_infer.capacity.simulate import Costs
 
 REST_MS = 0.5
 """for each result, where no stream was run: selection, order, rows"""
-MOST_DELAY_MS = 5.0
+MAX_DELAY_MS = 5.0
 ABOUT_AS_BUSY = 0.85
 """of the cores that the busiest run used"""
 STREAM_MS = 0.3
@@ -108,7 +108,7 @@ def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: Be
     if first.streams != 1 or first.other_cores > OTHERS_DISTURB * report.machine.cores or "-cpu-" not in first.engine:
         return 0.0
     steps = (busiest.stream_ms + busiest.inference_ms + busiest.rest_ms) / alone
-    return _within(first.age_p50_ms - steps, 0.0, MOST_DELAY_MS)
+    return _within(first.age_p50_ms - steps, 0.0, MAX_DELAY_MS)
 
 
 def costs_of(report: BenchReport, need: Need, engine: Engine, load: Load) -> Costs | None:

@@ -25,7 +25,7 @@ SPREAD_POINTS = 21
 ON_GPU = ("onnxruntime-cuda-fp32", "tensorrt-cuda-fp16", "tensorrt-rtx-cuda-fp16")
 
 Stop = Callable[[], bool]
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass(slots=True)
@@ -57,7 +57,9 @@ class EnginePlan:
     """takes what could not be measured, and why"""
 
 
-def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False, late: Stop = lambda: False) -> list[EngineRow]:
+def measure_engines(
+    plan: EnginePlan, on_message: OnMessage, stop: Stop = lambda: False, late: Stop = lambda: False
+) -> list[EngineRow]:
     """Measure each engine at each batch size, as far as larger ones make sense.
 
     An engine is left out from the size on at which a batch takes too long, or two sizes in a row gave no more pictures a second.
@@ -77,7 +79,7 @@ def measure_engines(plan: EnginePlan, say: Say, stop: Stop = lambda: False, late
     for batch in plan.batches:
         if not trying or stop() or (rows and late()):
             break
-        say(f"engines at batch {batch}: {', '.join(one.name for one in trying)}")
+        on_message(f"engines at batch {batch}: {', '.join(one.name for one in trying)}")
         found = _at_batch(trying, batch, plan, stop, late if rows else stop)
         rows += found
         trying = [one for one in trying if any(row.engine == one.name and _worth_more(one, row) for row in found)]

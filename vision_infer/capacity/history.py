@@ -13,7 +13,7 @@ from vision_infer.core.errors import OutputError, UsageError
 
 FILE = "bench.jsonl"
 """below the user's own folder"""
-LINE_MOST = 1_000_000
+MAX_LINE = 1_000_000
 """bytes; what is longer is no bench"""
 KEPT = 500
 """lines; older ones go when one is added"""
@@ -31,7 +31,7 @@ def read_history(path: Path) -> list[BenchReport]:
     """
     try:
         with path.open("rb") as file:
-            lines = [line for line in file if len(line) <= LINE_MOST]
+            lines = [line for line in file if len(line) <= MAX_LINE]
     except FileNotFoundError:
         return []
     except OSError as error:

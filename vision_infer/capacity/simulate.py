@@ -22,7 +22,7 @@ from vision_infer.schedule.queues import Mailbox, Waiting
 MS = 1_000_000
 NS = 1_000_000_000
 _WARM_S = 1.0
-_PACKETS_MOST = 64
+_MAX_PACKETS = 64
 """that wait before a decoder; more are left out"""
 
 
@@ -216,7 +216,7 @@ class _Run:
 
     def arrives(self, stream: _Stream, now: int) -> None:
         self.at(now + round(NS / self.streams.source_fps), lambda then: self.arrives(stream, then))
-        if len(stream.packets) < _PACKETS_MOST:
+        if len(stream.packets) < _MAX_PACKETS:
             stream.packets.append(now)
         self.decode(stream)
 

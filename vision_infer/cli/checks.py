@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from vision_infer.stream.source import LiveOptions
 
 GB = 1_000_000_000
-MEMORY_LEAST, MEMORY_BETTER = 0.4 * GB, 1.5 * GB
-DISK_LEAST, DISK_BETTER = 0.1 * GB, 2 * GB
-THROTTLED_MOST = 0.05
-FILES_LEAST = 1024
+MIN_MEMORY, MEMORY_BETTER = 0.4 * GB, 1.5 * GB
+MIN_DISK, DISK_BETTER = 0.1 * GB, 2 * GB
+MAX_THROTTLED = 0.05
+MIN_FILES = 1024
 CAMERAS_AT_ONCE = 4
 """more, and their decoding would show in each other's jitter"""
 MOMENT = 11_259_375
@@ -53,7 +53,7 @@ def check_cpu() -> Iterator[Finding]:
     yield Finding("cpu", "ok", f"{name}: {usable} of {there} CPUs{quota}; {known}", facts=facts)
     if usable == 1 or (granted.cpus is not None and granted.cpus < 2):
         yield Finding("cpu", "warning", "one CPU: decoding and inference wait for each other", "give it two or more")
-    if granted.throttled is not None and granted.throttled > THROTTLED_MOST:
+    if granted.throttled is not None and granted.throttled > MAX_THROTTLED:
         text = f"its control group had used up its time in {granted.throttled:.0%} of all periods: ages jump"
         yield Finding("cpu", "warning", text, "raise the limit (docker --cpus, systemd CPUQuota), or leave it out")
     if any(one in INSTRUCTIONS for one in instructions) or os.uname().machine in ("x86_64", "amd64"):
@@ -74,11 +74,11 @@ def check_memory() -> Iterator[Finding]:
     found = memory()
     if found is not None:
         free = found.available_bytes
-        severity = _by_amount(free, MEMORY_LEAST, MEMORY_BETTER)
+        severity = _by_amount(free, MIN_MEMORY, MEMORY_BETTER)
         hint = "" if severity == "ok" else "a service with four cameras takes about half a gigabyte"
         yield Finding("memory", severity, f"{free / GB:.1f} of {found.total_bytes / GB:.1f} GB are free", hint, asdict(found))
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files != resource.RLIM_INFINITY and files < FILES_LEAST:
+    if files != resource.RLIM_INFINITY and files < MIN_FILES:
         text = f"{files} files may be open: enough for about {files // 16} cameras"
         yield Finding("memory", "warning", text, "ulimit -n 4096, or LimitNOFILE= of systemd", {"open_files": files})
 
@@ -207,7 +207,7 @@ def check_disks() -> Iterator[Finding]:
                 facts,
             )
         else:
-            severity = _by_amount(found.free_bytes, DISK_LEAST, DISK_BETTER)
+            severity = _by_amount(found.free_bytes, MIN_DISK, DISK_BETTER)
             yield Finding(
                 "disk",
                 severity,

@@ -44,7 +44,7 @@ def run_command(
     min_size: options.MinSize = 0.0,
     region: options.Region = None,
     track: options.Track = False,
-    then: options.Then = None,
+    secondary: options.Then = None,
     top: options.Top = 5,
     hook: options.Hook = None,
     out: options.Out = None,

@@ -93,11 +93,11 @@ def _check(settings: ServeSettings) -> int:
     for doubt in doubts_of(settings):
         typer.echo(f"warning: {doubt}", err=True)
     streams = settings.streams.values()
-    models = {stream.model or settings.model for stream in streams} | {stream.then for stream in streams if stream.then}
+    models = {stream.model or settings.model for stream in streams} | {stream.secondary for stream in streams if stream.secondary}
     cards = {model: model_card(model, settings.model_dir) for model in sorted({settings.model, *models})}
     for name, stream in settings.streams.items():
-        if stream.then is not None:
-            check_second(f"streams.{name}.then", cards[stream.model or settings.model], cards[stream.then])
+        if stream.secondary is not None:
+            check_second(f"streams.{name}.secondary", cards[stream.model or settings.model], cards[stream.secondary])
     count = len(settings.streams)
     typer.echo(f"ok: {count} stream{'' if count == 1 else 's'}{': ' if count else ''}{', '.join(settings.streams)}")
     return 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FRAMES_SHOWN = 40
-ANSWER_MOST = 8 << 20
+MAX_ANSWER = 8 << 20
 TIMEOUT_S = 10.0
 TOKEN = "VISION_INFER_SERVICE__TOKEN"
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(s|m|min|h)")
@@ -112,10 +112,10 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
         with urlopen(request, timeout=TIMEOUT_S) as response:
-            answer = json.loads(response.read(ANSWER_MOST))
+            answer = json.loads(response.read(MAX_ANSWER))
     except HTTPError as error:
         with error:
-            raise _problem(error.read(ANSWER_MOST), error.code) from None
+            raise _problem(error.read(MAX_ANSWER), error.code) from None
     except (URLError, HTTPException, OSError, ValueError) as error:
         cause = getattr(error, "reason", None) or error
         reason = getattr(cause, "strerror", None) or cause
@@ -147,8 +147,8 @@ def _show(answer: dict[str, Any]) -> None:
     if until is not None:
         lines.append(f"then    {until['state']} at {until['at']}{_reason(until)}")
     if minute is not None:
-        fates = ", ".join(f"{count} {fate}" for fate, count in minute["fates"].items())
-        lines.append(f"minute  {minute['from']}: {fates}; highest age {minute['max_age_ms']} ms")
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in minute["outcomes"].items())
+        lines.append(f"minute  {minute['from']}: {outcomes}; highest age {minute['max_age_ms']} ms")
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, markup=False)
     if answer["frames"]:
@@ -167,7 +167,7 @@ def _table(frames: list[dict[str, Any]]) -> Table:
 
     numbers = (Column(name, justify="right") for name in ("decoded", "batched", "inferred", "result", "batch", "objects"))
     table = Table(
-        Column("frame", justify="right"), Column("captured", min_width=12), Column("fate", min_width=7), *numbers, box=None
+        Column("frame", justify="right"), Column("captured", min_width=12), Column("outcome", min_width=7), *numbers, box=None
     )
     middle = max(0, (len(frames) - FRAMES_SHOWN) // 2)
     for frame in frames[middle : middle + FRAMES_SHOWN]:
@@ -176,7 +176,7 @@ def _table(frames: list[dict[str, Any]]) -> Table:
         table.add_row(
             "" if frame["index"] is None else str(frame["index"]),
             (frame["captured"] or frame["at"])[11:-1],
-            frame["fate"],
+            frame["outcome"],
             *(_ms(times.get(name)) for name in ("decode_end", "preprocess_start", "inference_end", "emitted")),
             str(frame["batch"]) if inferred else "",
             str(frame["detections"]) if inferred else "",

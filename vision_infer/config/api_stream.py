@@ -11,7 +11,7 @@ from vision_infer.config.network_ranges import address_of, is_allowed
 from vision_infer.config.references import has_references
 from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.config.stream_url import split_url
-from vision_infer.config.validation_errors import Mistake, SettingsError, mistakes_of
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem, mistakes_of
 
 _FILE_ONLY = "stands in the configuration file only"
 _REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"
@@ -30,7 +30,7 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
     urls = ("detect", "url", "view", "degrade_detect")
     unread = [field for field in urls if isinstance(data.get(field), str) and has_references(data[field])]
     if unread:
-        raise SettingsError([Mistake((field,), _REFERENCE) for field in unread], "write the URL as it is")
+        raise SettingsError([ValidationProblem((field,), _REFERENCE) for field in unread], "write the URL as it is")
     try:
         settings = StreamSettings.model_validate(dict(data))
     except ValidationError as error:
@@ -41,12 +41,12 @@ def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> Stream
     return settings
 
 
-def api_mistakes(settings: StreamSettings, service: ServiceSettings) -> list[Mistake]:
+def api_mistakes(settings: StreamSettings, service: ServiceSettings) -> list[ValidationProblem]:
     """What is not allowed over the API in settings that are valid otherwise: kinds and places of URLs, and hooks.
 
     Names of hosts are not looked up: whoever connects compares their addresses with ``service.allow_networks``.
     """
-    found: list[Mistake] = []
+    found: list[ValidationProblem] = []
     for field, url in (
         ("detect", settings.detect),
         ("view", settings.view),
@@ -54,9 +54,9 @@ def api_mistakes(settings: StreamSettings, service: ServiceSettings) -> list[Mis
     ):
         message = "" if url is None else url_mistake(url, service)
         if message:
-            found.append(Mistake((field,), message))
+            found.append(ValidationProblem((field,), message))
     if settings.hook is not None:
-        found.append(Mistake(("hook",), f"is code, and {_FILE_ONLY}"))
+        found.append(ValidationProblem(("hook",), f"is code, and {_FILE_ONLY}"))
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from vision_infer.config.fields import Place, choices, fields_of, is_mapping, may_be_none, type_at, unwrapped
-from vision_infer.config.validation_errors import Mistake
+from vision_infer.config.validation_errors import ValidationProblem
 from vision_infer.config.yaml_lines import YamlError, compose, plain, shown
 
 PREFIX = "VISION_INFER_"
@@ -43,7 +43,9 @@ class _UnknownError(Exception):
     """A name that is no setting's; says what was meant."""
 
 
-def settings_in(environ: Mapping[str, str], model: Any, data: Mapping[str, Any]) -> tuple[list[FromEnvironment], list[Mistake]]:
+def settings_in(
+    environ: Mapping[str, str], model: Any, data: Mapping[str, Any]
+) -> tuple[list[FromEnvironment], list[ValidationProblem]]:
     """The settings that the environment holds.
 
     Args:
@@ -55,7 +57,7 @@ def settings_in(environ: Mapping[str, str], model: Any, data: Mapping[str, Any])
         (settings, mistakes).
     """
     found: list[FromEnvironment] = []
-    mistakes: list[Mistake] = []
+    mistakes: list[ValidationProblem] = []
     for variable in sorted(environ):
         text = environ[variable]
         if not variable.startswith(PREFIX) or variable in RESERVED or _OF_KUBERNETES.fullmatch(variable) or not text:
@@ -65,9 +67,9 @@ def settings_in(environ: Mapping[str, str], model: Any, data: Mapping[str, Any])
             place = _place(parts, model, data)
             found.append(FromEnvironment(variable, place, _value(text, type_at(model, place))))
         except _UnknownError as error:
-            mistakes.append(Mistake((), f"is no setting: {error}", variable))
+            mistakes.append(ValidationProblem((), f"is no setting: {error}", variable))
         except YamlError as error:
-            mistakes.append(Mistake((), error.message, variable))
+            mistakes.append(ValidationProblem((), error.message, variable))
     return found, mistakes
 
 

@@ -45,7 +45,7 @@ class RunSettings(BaseModel):
     )
     min_size: float = Field(default=0.0, ge=0, description="least width and height of a box, source pixels")
     region: Path | None = Field(default=None, description="file of polygons in which we look")
-    then: str | None = Field(
+    secondary: str | None = Field(
         default=None, min_length=1, description="model that looks at each detection: classification, embeddings"
     )
     top: int = Field(default=5, ge=1, le=1000, description="classes that are told, of a network for classification")

@@ -127,7 +127,7 @@ class StreamDefaults(_Settings):
         description="a cheaper model for the same task, which infers while the machine is too small and `degrade_detect` is not "
         "enough; null: there is none",
     )
-    then: str | None = Field(
+    secondary: str | None = Field(
         default=None,
         min_length=1,
         description="a second model that looks at each detection, for classification or embeddings; "

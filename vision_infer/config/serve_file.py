@@ -14,7 +14,7 @@ from vision_infer.config.fields import Place, fields_of, type_at, unwrapped
 from vision_infer.config.references import expand, read_secret
 from vision_infer.config.serve import ServeFile, ServeSettings, StreamDefaults
 from vision_infer.config.stream_url import name_of
-from vision_infer.config.validation_errors import Mistake, SettingsError, mistakes_of
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem, mistakes_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 
 _FILE = "file:"
@@ -55,7 +55,7 @@ class _Draft:
     data: dict[str, Any] = field(default_factory=dict)
     node: Any = None
     """the tree of the file"""
-    mistakes: list[Mistake] = field(default_factory=list)
+    mistakes: list[ValidationProblem] = field(default_factory=list)
     origins: dict[Place, str] = field(default_factory=dict)
     """of what does not stand in the file"""
     literal: set[Place] = field(default_factory=set)
@@ -184,20 +184,20 @@ class _Draft:
         if not any(place[: len(one)] == one or (source or place)[: len(one)] == one for one in unread):
             self.mistakes.append(self._at(place, message, source))
 
-    def _at(self, place: Place, message: str, source: Place | None = None) -> Mistake:
+    def _at(self, place: Place, message: str, source: Place | None = None) -> ValidationProblem:
         """A mistake with its origin, by the nearest that has one of those that hold the place."""
         looked = source or place
         for length in range(len(looked), 0, -1):
             origin = self.origins.get(looked[:length])
             if origin is not None:
-                return Mistake(place, message, origin)
+                return ValidationProblem(place, message, origin)
         if self.node is None:
-            return Mistake(place, message)
+            return ValidationProblem(place, message)
         return self._in_file(place, message, line_of(self.node, looked))
 
-    def _in_file(self, place: Place, message: str, line: int) -> Mistake:
+    def _in_file(self, place: Place, message: str, line: int) -> ValidationProblem:
         name = str(self.path).encode("utf-8", "backslashreplace").decode()
-        return Mistake(place, message, f"{name}: line {line}" if line else name, line)
+        return ValidationProblem(place, message, f"{name}: line {line}" if line else name, line)
 
     def _error(self) -> SettingsError:
         return SettingsError(sorted(self.mistakes, key=lambda one: one.line))

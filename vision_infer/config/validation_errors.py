@@ -16,11 +16,11 @@ from vision_infer.config.fields import Place, choices, fields_of, type_at
 from vision_infer.config.yaml_lines import shown
 from vision_infer.core.errors import UsageError
 
-MOST_TOLD = 10
+MAX_REPORTED = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ValidationProblem:
     """One thing that is wrong."""
 
     place: Place
@@ -49,15 +49,17 @@ class SettingsError(UsageError):
         hint: what to do next.
     """
 
-    def __init__(self, mistakes: Sequence[Mistake], hint: str = "'vision-infer schema config' says what may stand where") -> None:
+    def __init__(
+        self, mistakes: Sequence[ValidationProblem], hint: str = "'vision-infer schema config' says what may stand where"
+    ) -> None:
         self.mistakes = tuple(mistakes)
-        told = [str(one) for one in self.mistakes[:MOST_TOLD]]
-        if len(self.mistakes) > MOST_TOLD:
-            told.append(f"and {len(self.mistakes) - MOST_TOLD} more")
+        told = [str(one) for one in self.mistakes[:MAX_REPORTED]]
+        if len(self.mistakes) > MAX_REPORTED:
+            told.append(f"and {len(self.mistakes) - MAX_REPORTED} more")
         super().__init__(told[0] if len(told) == 1 else f"{len(self.mistakes)} mistakes: {'; '.join(told)}", hint)
 
 
-def mistakes_of(error: ValidationError, model: Any, hidden: Iterable[Place] = ()) -> list[Mistake]:
+def mistakes_of(error: ValidationError, model: Any, hidden: Iterable[Place] = ()) -> list[ValidationProblem]:
     """The mistakes that validation has found, without their origin.
 
     Args:
@@ -66,15 +68,15 @@ def mistakes_of(error: ValidationError, model: Any, hidden: Iterable[Place] = ()
         hidden: places whose value came from elsewhere, and is not shown even where it is a number.
     """
     secret = set(hidden)
-    found: list[Mistake] = []
+    found: list[ValidationProblem] = []
     for one in error.errors(include_url=False):
         place: Place = tuple(one["loc"])
         if place[-1:] == ("[key]",):
-            found.append(Mistake(place[:-1], _NAME_RULE))
+            found.append(ValidationProblem(place[:-1], _NAME_RULE))
             continue
         if one["type"] == "extra_forbidden" and one["input"] is None and not _close(place, model):
             # {url: rtsp://user:pass,word@host}: the comma ends the URL, and half a password becomes a name.
-            found.append(Mistake(place[:-1], "a field is unknown: a URL with a comma needs quotes"))
+            found.append(ValidationProblem(place[:-1], "a field is unknown: a URL with a comma needs quotes"))
             continue
         message = _words(dict(one), model, place, any(place[:length] in secret for length in range(1, len(place) + 1)))
         if one["type"] == "value_error":  # of several fields together: the message begins with the one that it concerns
@@ -82,7 +84,7 @@ def mistakes_of(error: ValidationError, model: Any, hidden: Iterable[Place] = ()
             parts = word.split(".")
             if colon and type_at(model, (*place, *parts)) is not None:
                 place, message = (*place, *(int(part) if part.isdecimal() else part for part in parts)), rest
-        found.append(Mistake(place, message))
+        found.append(ValidationProblem(place, message))
     return found
 
 

@@ -17,7 +17,7 @@ from vision_infer.core.errors import UsageError
 LARGEST_FILE = 4_000_000
 """bytes; more is no configuration"""
 
-_MOST_NODES = 500_000
+_MAX_NODES = 500_000
 """values, those behind aliases counted each time: aliases of aliases grow without bounds"""
 _DEEPEST = 40
 _LEVELS = {"MappingStartEvent": 1, "SequenceStartEvent": 1, "MappingEndEvent": -1, "SequenceEndEvent": -1}
@@ -126,7 +126,7 @@ class _Plain:
     def value(self, node: Any, depth: int) -> Any:
         line = node.start_mark.line + 1
         self._count += 1
-        if self._count > _MOST_NODES or depth > _DEEPEST:
+        if self._count > _MAX_NODES or depth > _DEEPEST:
             raise YamlError("is nested too deeply, or holds too much", line)
         if node.tag == _MAP:
             return self._mapping(node, depth)

@@ -69,7 +69,7 @@ class Detections:
     def to_supervision(self) -> supervision.Detections:
         """The same as ``supervision.Detections``: labels are under ``data["class_name"]``.
 
-        What a second network says is under ``data["then_label"]`` (empty where it says nothing) and ``data["embedding"]``
+        What a second network says is under ``data["secondary_label"]`` (empty where it says nothing) and ``data["embedding"]``
         (float32 [N, D], NaN where there is none).
         """
         import supervision
@@ -87,7 +87,7 @@ class Detections:
         said: dict[str, NDArray[np.str_] | NDArray[np.float32]] = {}
         told = [Description() if one is None else one for one in self.descriptions or ()]
         if any(one.best is not None for one in told):
-            said["then_label"] = np.array(["" if one.best is None else one.best.label for one in told], dtype=np.str_)
+            said["secondary_label"] = np.array(["" if one.best is None else one.best.label for one in told], dtype=np.str_)
         sizes = {len(one.embedding) for one in told if one.embedding is not None}
         if sizes:
             nothing = np.full(max(sizes), np.nan, np.float32)

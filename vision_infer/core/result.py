@@ -82,7 +82,7 @@ class Result:
         if self.gated:
             file += '"gated": true, '
         tail = "" if self.description is None else ", " + self.description.to_json()
-        then = ', "then": %.3f' % (spent.then_ns / 1e6) if spent.then_ns else ""
+        secondary = ', "secondary": %.3f' % (spent.secondary_ns / 1e6) if spent.secondary_ns else ""
         if self.live is not None:
             tail += _live_fields(self.live)
         if self.events:
@@ -106,7 +106,7 @@ class Result:
                 spent.preprocess_ns / 1e6,
                 spent.inference_ns / 1e6,
                 spent.postprocess_ns / 1e6,
-                then,
+                secondary,
                 spent.total_ns / 1e6,
                 tail,
             )
@@ -200,7 +200,9 @@ RESULT_SCHEMA: dict[str, Any] = {
                 "preprocess": _milliseconds("colour conversion and resize into the engine's buffer"),
                 "inference": _milliseconds("the engine, for the whole batch"),
                 "postprocess": _milliseconds("selection (NMS), tracking and the hook"),
-                "then": _milliseconds("only with a second network: that network, for all crops of the frame, waiting included"),
+                "secondary": _milliseconds(
+                    "only with a second network: that network, for all crops of the frame, waiting included"
+                ),
                 "total": _milliseconds("from the start of decoding until the result was complete: the sum of the others"),
             },
         },

@@ -27,9 +27,9 @@ class Trace:
     track_start_ns: int = 0
     emitted_ns: int = 0
     """the result is complete: tracked, ready for the sinks"""
-    then_start_ns: int = 0
+    secondary_start_ns: int = 0
     """the frame's crops were handed to the second network; 0 where there is none"""
-    then_end_ns: int = 0
+    secondary_end_ns: int = 0
     """the last of them came back"""
     captured_ns: int = 0
     """when the picture was taken, of a live stream; 0 for a recorded one. ``clock`` says how it is known"""
@@ -44,11 +44,11 @@ class Trace:
         decode = self.decode_end_ns - self.decode_start_ns
         preprocess = self.preprocess_end_ns - self.preprocess_start_ns
         inference = self.inference_end_ns - self.inference_start_ns
-        then = self.then_end_ns - self.then_start_ns
-        postprocess = self.select_end_ns - self.select_start_ns + self.emitted_ns - self.track_start_ns - then
+        secondary = self.secondary_end_ns - self.secondary_start_ns
+        postprocess = self.select_end_ns - self.select_start_ns + self.emitted_ns - self.track_start_ns - secondary
         total = self.emitted_ns - self.decode_start_ns
-        queue = total - decode - preprocess - inference - then - postprocess
-        return Latency(decode, queue, preprocess, inference, postprocess, total, then)
+        queue = total - decode - preprocess - inference - secondary - postprocess
+        return Latency(decode, queue, preprocess, inference, postprocess, total, secondary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,5 +62,5 @@ class Latency:
     inference_ns: int
     postprocess_ns: int
     total_ns: int
-    then_ns: int = 0
+    secondary_ns: int = 0
     """the second network, for all crops of the frame: waiting for it, cutting out, inference; 0 where there is none"""

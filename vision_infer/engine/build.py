@@ -15,7 +15,7 @@ from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.selection.auto import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import Candidate, this_device
 from vision_infer.engine.selection.known import kept_passport
-from vision_infer.engine.store.cache import EngineCache, Say
+from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
 
 TOOLS = ("vision-infer", "numpy", "onnx")
@@ -48,7 +48,7 @@ def build_engine(
     reference: Candidate,
     profile: Profile,
     cache: EngineCache,
-    say: Say,
+    on_message: OnMessage,
     timing: Timing | None = None,
     *,
     budget: float = BUDGET_POINTS,
@@ -79,10 +79,12 @@ def build_engine(
     accuracy = _known_accuracy(candidate, earlier)
     if not accept_loss:
         _refuse_loss(candidate, accuracy, budget)
-    engine, seconds, grown = measure_opening(lambda: _open(candidate, profile, cache, say), clock)
+    engine, seconds, grown = measure_opening(lambda: _open(candidate, profile, cache, on_message), clock)
     with engine:
-        say(f"{candidate.engine}: ready in {seconds:.2f} s; timing it in turns with {reference.engine}")
-        speed = _time(engine, profile, timing, None if candidate == reference else _open(reference, profile, cache, say), clock)
+        on_message(f"{candidate.engine}: ready in {seconds:.2f} s; timing it in turns with {reference.engine}")
+        speed = _time(
+            engine, profile, timing, None if candidate == reference else _open(reference, profile, cache, on_message), clock
+        )
     passport = Passport(
         engine=candidate.engine,
         card=summarise(candidate.facts.card),
@@ -111,11 +113,11 @@ def _refuse_loss(candidate: Candidate, accuracy: tuple[MeasuredAccuracy, ...], b
             raise EngineError(f"{what} is refused: {why} (of {one.data})", "give a greater --budget, or --accept-loss")
 
 
-def _open(candidate: Candidate, profile: Profile, cache: EngineCache, say: Say) -> Engine:
+def _open(candidate: Candidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:
     request = EngineRequest(
         candidate.engine, "cpu", profile.workers, profile.threads, profile.batch, candidate.compute, cache.folder
     )
-    return open_engine(candidate.graph, request, say)
+    return open_engine(candidate.graph, request, on_message)
 
 
 def _time(engine: Engine, profile: Profile, timing: Timing, fp32: Engine | None, clock: Clock) -> MeasuredSpeed:

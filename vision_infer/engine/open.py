@@ -20,7 +20,7 @@ from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVin
 
 if TYPE_CHECKING:
     from vision_infer.engine.graph_facts import Precision
-    from vision_infer.engine.store.cache import EngineCache, Say
+    from vision_infer.engine.store.cache import EngineCache, OnMessage
     from vision_infer.engine.tensorrt.plan_file import Runtime
 
 RUNTIMES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "torch", "torchcompile", "null")
@@ -48,7 +48,7 @@ class EngineRequest:
     """where compiled graphs are kept, as :func:`vision_infer.engine.store.cache.engine_dir` gives it; None: nowhere"""
 
 
-def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> Engine:
+def open_engine(path: Path, request: EngineRequest, on_message: OnMessage | None = None) -> Engine:
     """Load a deployment graph; the engine is a context manager.
 
     Args:
@@ -63,7 +63,7 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
         UsageError: the device or the type of the arithmetic is not well named.
     """
     if request.engine == "auto" and request.engine_dir is not None:
-        path, request = _known_choice(path, request, say or _silent)
+        path, request = _known_choice(path, request, on_message or _silent)
     runtime, named_device = _parse_name(request.engine)
     compute = _choose_compute(runtime, request)
     device = _agreed(named_device, request)
@@ -72,17 +72,24 @@ def open_engine(path: Path, request: EngineRequest, say: Say | None = None) -> E
     kind, index = _choose_device(runtime, device)
     path = _named_graph(path, request.engine, runtime)
     try:
-        return _open(path, request, runtime, (kind, index), compute, say or _silent)
+        return _open(path, request, runtime, (kind, index), compute, on_message or _silent)
     except (EngineError, ModelError) as error:
         given_up = isinstance(error, DeviceMemoryError) or request.engine == "auto"
         if kind != "cuda" or request.device != "auto" or not given_up:
             raise
-        (say or _silent)(f"cuda:{index} is done without: {error.message}")
-        return open_engine(path, replace(request, engine="auto", device="cpu", compute="auto", workers=None, batch=None), say)
+        (on_message or _silent)(f"cuda:{index} is done without: {error.message}")
+        return open_engine(
+            path, replace(request, engine="auto", device="cpu", compute="auto", workers=None, batch=None), on_message
+        )
 
 
 def _open(
-    path: Path, request: EngineRequest, runtime: str, device: tuple[str, int], compute: Literal["f32", "bf16"], say: Say
+    path: Path,
+    request: EngineRequest,
+    runtime: str,
+    device: tuple[str, int],
+    compute: Literal["f32", "bf16"],
+    on_message: OnMessage,
 ) -> Engine:
     kind, index = device
     threads = request.threads or 1
@@ -94,16 +101,16 @@ def _open(
     if runtime == "null":
         engine = NullEngine(read_graph_facts(path).card, batch_sizes=tuple(range(1, batch + 1)), in_flight=workers)
     elif runtime in ("torch", "torchcompile"):
-        engine = _open_torch(path, runtime == "torchcompile", device, (workers, threads, batch), say)
+        engine = _open_torch(path, runtime == "torchcompile", device, (workers, threads, batch), on_message)
     elif runtime in PLAN_RUNTIMES:
         engine = _open_tensorrt(
-            path, request, "tensorrt" if runtime == "tensorrt" else "tensorrt-rtx", index, (workers, batch), say
+            path, request, "tensorrt" if runtime == "tensorrt" else "tensorrt-rtx", index, (workers, batch), on_message
         )
     elif runtime == "openvino":
-        engine = _open_openvino(path, OpenVinoSettings(workers, threads, batch, compute), _cache(request, say), say)
+        engine = _open_openvino(path, OpenVinoSettings(workers, threads, batch, compute), _cache(request, on_message), on_message)
     else:
         settings = OnnxRuntimeSettings(kind, index, workers, threads, batch)
-        engine = _open_onnxruntime(path, settings, _cache(request, say) if kind == "cpu" else None, say)
+        engine = _open_onnxruntime(path, settings, _cache(request, on_message) if kind == "cpu" else None, on_message)
     if request.engine not in ("auto", runtime) and request.engine != engine.name:
         with engine:
             hint = f"use --engine {engine.name} or auto"
@@ -139,7 +146,7 @@ def left_open(request: EngineRequest) -> bool:
     return _choose_device(_parse_name("auto")[0], request.device)[0] == "cpu"
 
 
-def _known_choice(path: Path, request: EngineRequest, say: Say) -> tuple[Path, EngineRequest]:
+def _known_choice(path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Path, EngineRequest]:
     """What passports or an earlier trial say of this machine's processor; the request as it is where they say nothing."""
     assert request.engine_dir is not None
     if not left_open(request):
@@ -149,19 +156,19 @@ def _known_choice(path: Path, request: EngineRequest, say: Say) -> tuple[Path, E
     choice = known_choice(path, request.engine_dir)
     if choice is None:
         return path, request
-    say(choice.reason)
+    on_message(choice.reason)
     return choice.candidate.graph, replace(request, engine=choice.candidate.engine, device="cpu")
 
 
-def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | None, say: Say) -> Engine:
+def _open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache | None, on_message: OnMessage) -> Engine:
     if cache is None:
         return OpenVinoEngine(path, settings)
     from vision_infer.engine.store.compiled import open_openvino
 
-    return open_openvino(path, settings, cache, say)
+    return open_openvino(path, settings, cache, on_message)
 
 
-def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache | None, say: Say) -> Engine:
+def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache | None, on_message: OnMessage) -> Engine:
     if settings.device == "cuda":
         with suppress(EngineError):  # without CUDA for Python, or without a GPU, which the runtime itself tells best
             from vision_infer.engine.gpu.cuda import CudaDevice
@@ -172,22 +179,22 @@ def _open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCa
         return OnnxRuntimeEngine(path, settings)
     from vision_infer.engine.store.compiled import open_onnxruntime
 
-    return open_onnxruntime(path, settings, cache, say)
+    return open_onnxruntime(path, settings, cache, on_message)
 
 
 def _open_torch(
-    path: Path, compiled: bool, device: tuple[str, int], workers_threads_batch: tuple[int, int, int], say: Say
+    path: Path, compiled: bool, device: tuple[str, int], workers_threads_batch: tuple[int, int, int], on_message: OnMessage
 ) -> Engine:
     if find_spec("torch") is None:
         raise EngineError("PyTorch is not installed", "pip install 'vision-infer[export]', or use another engine")
     from vision_infer.engine.runtimes.torch_engine import TorchEngine, TorchSettings, open_torch_on_cuda
 
     settings = TorchSettings(*workers_threads_batch, compiled)
-    return TorchEngine(path, settings) if device[0] == "cpu" else open_torch_on_cuda(path, settings, device[1], say)
+    return TorchEngine(path, settings) if device[0] == "cpu" else open_torch_on_cuda(path, settings, device[1], on_message)
 
 
 def _open_tensorrt(
-    path: Path, request: EngineRequest, runtime: Runtime, index: int, workers_batch: tuple[int, int], say: Say
+    path: Path, request: EngineRequest, runtime: Runtime, index: int, workers_batch: tuple[int, int], on_message: OnMessage
 ) -> Engine:
     from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
     from vision_infer.engine.runtimes.tensorrt_engine import open_tensorrt
@@ -199,11 +206,11 @@ def _open_tensorrt(
         precision: Precision = request.engine.rpartition("-")[2]  # type: ignore[assignment]
         path = graph_of(path, read_graph_facts(path).card.name, precision)
     options = PlanOptions(batch_sizes_up_to(batch))
-    plan = plan_for_gpu(path, runtime, options, index, _cache(request, say), say)
-    return open_tensorrt(plan, index, batch, workers, say)
+    plan = plan_for_gpu(path, runtime, options, index, _cache(request, on_message), on_message)
+    return open_tensorrt(plan, index, batch, workers, on_message)
 
 
-def _cache(request: EngineRequest, say: Say | None) -> EngineCache | None:
+def _cache(request: EngineRequest, on_message: OnMessage | None) -> EngineCache | None:
     """The cache; without one where its folder cannot be used: an engine that starts slowly is better than none."""
     if request.engine_dir is None:
         return None
@@ -212,7 +219,7 @@ def _cache(request: EngineRequest, say: Say | None) -> EngineCache | None:
     try:
         return EngineCache(request.engine_dir)
     except EngineError as error:
-        (say or _silent)(f"engines are not kept: {error}")
+        (on_message or _silent)(f"engines are not kept: {error}")
         return None
 
 

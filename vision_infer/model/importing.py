@@ -25,7 +25,7 @@ from vision_infer.model.reading import read_onnx
 from vision_infer.model.recognise import recognise_head
 
 _Three = tuple[float, float, float]
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def import_model(
     overwrite: bool = False,
     about: Mapping[str, Any] | None = None,
     others: Mapping[Size, Path] | None = None,
-    say: Say = lambda _: None,
+    on_message: OnMessage = lambda _: None,
     prove: Callable[[Proposal], None] | None = None,
 ) -> Path:
     """Import a raw network, or a deployment graph as it is.
@@ -112,8 +112,8 @@ def import_model(
     files = dict(others or {})
     networks, own = _prepare_all(model, file, head, inputs, scores, files)
     sizes = tuple(dict.fromkeys(inputs)) or tuple(networks)[:1]
-    card = _card_of(networks[sizes[0]], file, name, head, labels, given, say).model_copy(update=dict(about or {}))
-    graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, say)
+    card = _card_of(networks[sizes[0]], file, name, head, labels, given, on_message).model_copy(update=dict(about or {}))
+    graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, on_message)
     sources = {size: files.get(size, file if own in (None, size) else network.model) for size, network in networks.items()}
     _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
     return folder / GRAPH_FILE
@@ -155,19 +155,27 @@ def _prepare_all(
 
 
 def _card_of(
-    network: RawNetwork, file: Path, name: str, head: str | None, labels: str | Path | None, given: dict[str, Any], say: Say
+    network: RawNetwork,
+    file: Path,
+    name: str,
+    head: str | None,
+    labels: str | Path | None,
+    given: dict[str, Any],
+    on_message: OnMessage,
 ) -> ModelCard:
     """The card of a network, whose head is recognised where it is not given."""
     if head is None:
         head, reason = recognise_head(network)
-        say(f"{file.name}: head '{head}', for it has {reason}")
+        on_message(f"{file.name}: head '{head}', for it has {reason}")
     read = {"labels": read_labels(labels), "weights": {"source": file.name, "sha256": _sha256(file)}}
     card = _make_card(network, name, head, given | read)
     if labels is None and (named := labels_of_file(network.metadata)) is not None:
         card = card.model_copy(update={"labels": named})
-        say(f"{file.name}: {len(named)} labels, as the file names them")
+        on_message(f"{file.name}: {len(named)} labels, as the file names them")
     if card.labels is None and card.task != "embed":
-        say(f"{file.name}: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them")
+        on_message(
+            f"{file.name}: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them"
+        )
     return card
 
 
@@ -183,14 +191,16 @@ def read_deployment_card(file: Path) -> ModelCard:
     return card
 
 
-def _join_all(networks: dict[Size, RawNetwork], card: ModelCard, candidates: int, say: Say) -> dict[Size, onnx.ModelProto]:
+def _join_all(
+    networks: dict[Size, RawNetwork], card: ModelCard, candidates: int, on_message: OnMessage
+) -> dict[Size, onnx.ModelProto]:
     graphs: dict[Size, onnx.ModelProto] = {}
     for size, network in networks.items():
         own = card.model_copy(update={"input": InputSize(width=size.width, height=size.height)})
         graphs[size], notes = join(network, own, candidates)
         if len(graphs) == 1:
             for note in notes:
-                say(f"{network.where}: {note}")
+                on_message(f"{network.where}: {note}")
     return graphs
 
 

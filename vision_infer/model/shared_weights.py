@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import external_data_helper, numpy_helper
 
-LEAST_BYTES = 1024
+MIN_BYTES = 1024
 """smaller tensors stay inside: naming another place takes nearly as much"""
 
 
@@ -29,7 +29,7 @@ def share_weights(model: onnx.ModelProto, others: Mapping[str, bytes]) -> onnx.M
     shared.CopyFrom(model)
     for tensor in shared.graph.initializer:
         content = numpy_helper.to_array(tensor).tobytes()
-        if len(content) < LEAST_BYTES:
+        if len(content) < MIN_BYTES:
             continue
         for name, other in others.items():
             place = other.find(content)

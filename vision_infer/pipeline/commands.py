@@ -45,7 +45,7 @@ class AddStream:
     """by name; with :attr:`track` only"""
     lines: Mapping[str, LineSettings] = field(default_factory=dict)
     """by name; with :attr:`track` only"""
-    then: str | None = None
+    secondary: str | None = None
     """lane of a second network, for classification or embeddings, that looks at each detection"""
     hook: str | None = None
     """MODULE:FUNCTION called with each result of this stream"""

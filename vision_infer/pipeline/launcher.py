@@ -17,7 +17,7 @@ from vision_infer.pipeline.messages import Message
 from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.runs.outputs import open_sink
-from vision_infer.pipeline.second_stage import MOST_CROPS, SecondStage
+from vision_infer.pipeline.second_stage import MAX_CROPS, SecondStage
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_table import StreamTable
@@ -123,7 +123,9 @@ class Launcher:
         return outlet.needs_pictures
 
     def _second(self, command: AddStream) -> SecondStage | None:
-        return None if command.then is None else SecondStage(command.source.name, command.then, self.dispatch, self.clock)
+        return (
+            None if command.secondary is None else SecondStage(command.source.name, command.secondary, self.dispatch, self.clock)
+        )
 
     def join(self, command: AddStream, places: int | None, window: int) -> None:
         """Let a stream into its lanes: with so many places in the first (None: a mailbox), and all it needs in the second."""
@@ -131,8 +133,8 @@ class Launcher:
         max_age_ns = round(live.max_age_s * 1e9) if command.source.kind == "live" else None
         for lane in self.lanes.of_group(command.lane):
             self.dispatch.join(name, lane.name, places, command.weight, max_age_ns)
-        if command.then is not None:
-            self.dispatch.join(name, command.then, window * MOST_CROPS, command.weight)
+        if command.secondary is not None:
+            self.dispatch.join(name, command.secondary, window * MAX_CROPS, command.weight)
 
     def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
         outlet = Outlet(

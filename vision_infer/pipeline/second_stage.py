@@ -21,7 +21,7 @@ from vision_infer.pipeline.completion import Found
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.stream.crop import Crops
 
-MOST_CROPS = 64
+MAX_CROPS = 64
 """of a frame: its best detections; what is below them is not looked at"""
 
 
@@ -39,7 +39,7 @@ class SecondStage:
 
     Args:
         stream: its name.
-        lane: where the crops go; the stream has joined it with a queue for ``MOST_CROPS`` of each frame in its window.
+        lane: where the crops go; the stream has joined it with a queue for ``MAX_CROPS`` of each frame in its window.
     """
 
     stream: str
@@ -58,12 +58,12 @@ class SecondStage:
         """Take the stream's next frame; its crops begin to wait for their batch."""
         frame, detections = found.frame, found.detections
         # What is repeated was looked at before.
-        chosen = [] if found.gated else np.argsort(-detections.scores, kind="stable")[:MOST_CROPS].tolist()
+        chosen = [] if found.gated else np.argsort(-detections.scores, kind="stable")[:MAX_CROPS].tolist()
         pending = _Pending(found, [None] * len(detections), len(chosen))
         self._pending.append(pending)
         if not chosen:
             return
-        frame.trace.then_start_ns = frame.trace.then_end_ns = self.clock.monotonic_ns()
+        frame.trace.secondary_start_ns = frame.trace.secondary_end_ns = self.clock.monotonic_ns()
         crops = Crops(frame.picture)
         offered: list[tuple[int, Frame]] = []
         for place in chosen:
@@ -79,7 +79,7 @@ class SecondStage:
         pending.told[place] = description
         pending.missing -= 1
         if not pending.missing:
-            pending.found.frame.trace.then_end_ns = self.clock.monotonic_ns()
+            pending.found.frame.trace.secondary_end_ns = self.clock.monotonic_ns()
 
     def ready(self) -> Iterator[Found]:
         """The frames that can go on, in order."""

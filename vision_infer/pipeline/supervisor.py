@@ -213,7 +213,7 @@ class Supervisor:
         if not isinstance(worker, LiveWorker) or name in self._forgotten:
             raise KeyError(name)
         old = worker.command
-        if (old.source, old.then, old.reconnect) != (command.source, command.then, command.reconnect):
+        if (old.source, old.secondary, old.reconnect) != (command.source, command.secondary, command.reconnect):
             self._launcher.steps(command)  # what cannot be carried out shall not cost the stream
             self.remove(name)
             self.add(command)
@@ -223,7 +223,7 @@ class Supervisor:
             raise KeyError(name)
         steps = self._launcher.steps(command, (old, before))
         if command.lane != old.lane:
-            self._launcher.join(replace(command, then=None), None, 0)
+            self._launcher.join(replace(command, secondary=None), None, 0)
         self._stage.change(name, steps)
         self._dispatch.set_weight(name, command.weight)
         worker.change(command, self._lanes.chooser(command.lane))

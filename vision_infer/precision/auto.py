@@ -28,7 +28,7 @@ def choose_engine(
     *,
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
-    say: Callable[[str], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
     again: bool = False,
 ) -> Choice:
     """Try the engines that a model can have here, and remember which one is best where ``request.engine_dir`` is given.
@@ -51,11 +51,13 @@ def choose_engine(
         OutputError: there is no space for the frames.
     """
     if not data:
-        return try_here(path, request, budget=budget, seconds=seconds, say=say, again=again)
-    with Frames(data, read_graph_facts(path).card, NEEDS, say=say) as frames:
+        return try_here(path, request, budget=budget, seconds=seconds, on_message=on_message, again=again)
+    with Frames(data, read_graph_facts(path).card, NEEDS, on_message=on_message) as frames:
         judged = _Judged(frames.evaluation, ", ".join(Path(redact(source)).name for source in data))
         timed = list(frames.evaluation.first(TIMED_FRAMES).pixels)
-        return try_here(path, request, frames=timed, agree=judged, budget=budget, seconds=seconds, say=say, again=again)
+        return try_here(
+            path, request, frames=timed, agree=judged, budget=budget, seconds=seconds, on_message=on_message, again=again
+        )
 
 
 class _Judged:

@@ -17,7 +17,7 @@ from vision_infer.core.detections import Detections
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 """float64 [T], least overlaps at which a detection is a hit"""
-MOST_DETECTIONS = 100
+MAX_DETECTIONS = 100
 """of a frame, best first; further ones do not count"""
 _RECALLS = 100
 """steps between the recalls at which precision is read"""
@@ -49,7 +49,7 @@ def match_classes(truth: Sequence[Detections], found: Sequence[Detections]) -> d
         for class_id in one.class_ids.tolist():
             wanted.setdefault(class_id, np.zeros(len(truth), np.int64))[number] += 1
     for number, (real, seen) in enumerate(zip(truth, found, strict=True)):
-        order = np.argsort(-seen.scores, kind="stable")[:MOST_DETECTIONS]
+        order = np.argsort(-seen.scores, kind="stable")[:MAX_DETECTIONS]
         kinds = seen.class_ids[order]
         for class_id in set(kinds.tolist()) & wanted.keys():
             rows = order[kinds == class_id]

@@ -33,9 +33,9 @@ from vision_infer.stream.find import find_sources, open_source
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 """of frames on the disk, before they are chosen from"""
-LEAST_FRAMES = 30
+MIN_FRAMES = 30
 """of all three sets together"""
 LIVE_SECONDS = 60.0
 """for which each live stream is watched"""
@@ -130,18 +130,18 @@ class Frames:
         card: ModelCard,
         needs: FrameNeeds = FrameNeeds(),
         clock: Clock = SYSTEM_CLOCK,
-        say: Callable[[str], None] = lambda _: None,
+        on_message: Callable[[str], None] = lambda _: None,
     ) -> None:
         shown = ", ".join(redact(source) for source in sources)
         self._pool = _Pool(card, needs)
         try:
             for number, spec in enumerate(find_frame_sources(sources)):
                 self._pool.read(number, spec, clock)
-                say(f"{redact(spec.name)}: {len(self._pool.candidates)} frames to choose from")
+                on_message(f"{redact(spec.name)}: {len(self._pool.candidates)} frames to choose from")
             sets = _divide(self._pool.candidates, needs)
             count = sum(map(len, sets))
-            if count < LEAST_FRAMES or not all(sets):
-                message = f"{shown}: {count} frames can be used, at least {LEAST_FRAMES} are needed"
+            if count < MIN_FRAMES or not all(sets):
+                message = f"{shown}: {count} frames can be used, at least {MIN_FRAMES} are needed"
                 raise StreamError(message, f"give more or longer video; {needs.total} frames are best")
             self.calibration = self._pool.frames(_most_different(self._pool, sets[0], needs.calibration))
             self.search = self._pool.frames(_spread(sets[1], needs.search))
@@ -228,7 +228,7 @@ class _Pool:
     @property
     def capacity(self) -> int:
         """Frames at most."""
-        return max(64, min(_CHOICE * self.needs.total, MOST_BYTES // self._slot.pixels.nbytes))
+        return max(64, min(_CHOICE * self.needs.total, MAX_BYTES // self._slot.pixels.nbytes))
 
     def read(self, stream: int, spec: SourceSpec, clock: Clock) -> None:
         """Take the frames of a source."""
@@ -258,7 +258,7 @@ class _Pool:
             self._file.flush()
         except OSError as error:
             message = f"{tempfile.gettempdir()}: no space for the frames: {error.strerror}"
-            raise OutputError(message, f"they take up to {MOST_BYTES >> 20} MB; set TMPDIR to another place") from error
+            raise OutputError(message, f"they take up to {MAX_BYTES >> 20} MB; set TMPDIR to another place") from error
         time_s = frame.index / _ASSUMED_RATE if frame.pts_s is None else frame.pts_s
         self.candidates.append(_Candidate(place, stream, time_s, layout, frame.file or f"{frame.stream} {frame.index}", still))
 

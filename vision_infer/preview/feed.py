@@ -15,7 +15,7 @@ from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.media import By, MediaPicture
 from vision_infer.preview.relay import GROUP_MOST_BYTES, GROUP_MOST_PACKETS, Opened, Relay
 
-_WAITING_MOST = 256
+_MAX_WAITING = 256
 """packets that wait for the event loop; where there are more, it goes on with the next key frame"""
 
 
@@ -204,7 +204,7 @@ class PassthroughFeed(Feed):
 
     def _from_stream(self, event: Opened | EncodedPacket) -> None:
         """On the stream's thread."""
-        if len(self._waiting) >= _WAITING_MOST:
+        if len(self._waiting) >= _MAX_WAITING:
             opened = [one for one in self._waiting if isinstance(one, Opened)]
             self._waiting = deque(opened[-1:])
             self._lost = True

@@ -26,7 +26,7 @@ _KNOWN_PROFILE = "42e01f"
 """to aiortc"""
 _DEFAULT_PROFILE = "42e01f"
 """of an offer that names none (RFC 6184, 8.1)"""
-_MOST_LINES = 4000
+_MAX_LINES = 4000
 _BASELINE = (H264Profile.PROFILE_CONSTRAINED_BASELINE, H264Profile.PROFILE_BASELINE)
 _HIGH = (H264Profile.PROFILE_HIGH, H264Profile.PROFILE_CONSTRAINED_HIGH)
 _ANY = H264Profile.PROFILE_PREDICTIVE_HIGH_444
@@ -153,7 +153,7 @@ def read_offer(sdp: str) -> Offer:
         UsageError: it is none, or asks for no video.
     """
     lines = sdp.replace("\r\n", "\n").strip().split("\n")
-    if not lines or not lines[0].startswith("v=0") or len(lines) > _MOST_LINES:
+    if not lines or not lines[0].startswith("v=0") or len(lines) > _MAX_LINES:
         raise UsageError("this is no SDP offer", "send what RTCPeerConnection.createOffer gave")
     sections: list[list[str]] = [[]]
     for line in lines:

@@ -25,7 +25,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.preview.datagrams import BURST, Datagrams
 from vision_infer.preview.media import CLOCK_RATE, By, MediaPicture, Timeline
 
-QUEUE_MOST = 60
+MAX_QUEUE = 60
 """pictures that wait for one viewer, beside a group that it has just been given"""
 KEY_INTERVAL_NS = 1_000_000_000
 """a request for a key frame is answered at most so often"""
@@ -89,7 +89,7 @@ class Viewer:
         self._now = clock.monotonic_ns
         self._line = Timeline(secrets.randbits(32))
         self._queue: deque[tuple[MediaPicture, int]] = deque()
-        self._room = QUEUE_MOST
+        self._room = MAX_QUEUE
         self._wake = asyncio.Event()
         self._keyless = False
         self._restarted_ns = -KEY_INTERVAL_NS
@@ -126,7 +126,7 @@ class Viewer:
         if len(self._queue) >= self._room:
             self.dropped += len(self._queue)
             self._queue.clear()
-            self._room = QUEUE_MOST
+            self._room = MAX_QUEUE
             if not picture.key:
                 self.dropped += 1
                 self._keyless = True
@@ -139,7 +139,7 @@ class Viewer:
         self.dropped += len(self._queue)
         self._queue.clear()
         self._keyless = False
-        self._room = QUEUE_MOST + len(group)
+        self._room = MAX_QUEUE + len(group)
         *before, newest = group
         span = newest.pts_ns - group[0].pts_ns
         interval = span * 9 // 100_000 // len(before) if before and span > 0 else CLOCK_RATE // 30
@@ -214,8 +214,8 @@ class Viewer:
                     self._unpaused = 0
                     continue
                 picture, time = self._queue.popleft()
-                if self._room > QUEUE_MOST:
-                    self._room = max(QUEUE_MOST, len(self._queue) + QUEUE_MOST // 2)
+                if self._room > MAX_QUEUE:
+                    self._room = max(MAX_QUEUE, len(self._queue) + MAX_QUEUE // 2)
                 await self._send(picture, time, codec.payloadType)
         except (asyncio.CancelledError, ConnectionError):
             pass

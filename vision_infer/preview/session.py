@@ -26,7 +26,7 @@ CONNECT_NS = 20_000_000_000
 """how long a viewer may take from its offer until it is connected"""
 SILENT_NS = 15_000_000_000
 """a viewer that says nothing for so long has vanished"""
-MOST_CANDIDATES = 64
+MAX_CANDIDATES = 64
 """of one viewer: each is asked whether it is there"""
 _CLOSE_S = 5.0
 _ANCHOR_MOST_WAITING = 4096
@@ -136,7 +136,7 @@ class Session:
             if not line.startswith("a=candidate:") or not usable(line):
                 continue
             self._candidates += 1
-            if self._candidates > MOST_CANDIDATES:
+            if self._candidates > MAX_CANDIDATES:
                 break
             with suppress(ValueError, AssertionError, IndexError):
                 await self._ice().addRemoteCandidate(candidate_from_sdp(line[12:]))

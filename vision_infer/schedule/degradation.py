@@ -20,7 +20,7 @@ from enum import IntEnum
 SECOND = 1_000_000_000
 WINDOW_NS = 10 * SECOND
 """over which rates are measured"""
-LEAST_WINDOW_NS = 5 * SECOND
+MIN_WINDOW_NS = 5 * SECOND
 """a shorter time says nothing about a rate"""
 SHORT = 0.9
 """a stream with less than this part of what it wants is short"""
@@ -36,7 +36,7 @@ SETTLE_NS = 15 * SECOND
 """so long what the last steps have gained is waited for, before other streams take theirs"""
 BACK_NS = 60 * SECOND
 """so long there is room before a step is taken back"""
-MOST_BACK_NS = 960 * SECOND
+MAX_BACK_NS = 960 * SECOND
 _AT_ONCE = 4
 """of the streams that could take a step, the fourth part does"""
 _SAMPLES = 32
@@ -157,7 +157,7 @@ class Degradation:
         while len(counts) > 1 and now_ns - counts[1][0] >= WINDOW_NS:
             counts.popleft()
         span_ns = now_ns - counts[0][0]
-        if span_ns < LEAST_WINDOW_NS:
+        if span_ns < MIN_WINDOW_NS:
             return
         state.got_fps = (seen.results - counts[0][1]) * SECOND / span_ns
         lost_fps = (seen.lost - counts[0][2]) * SECOND / span_ns
@@ -211,7 +211,7 @@ class Degradation:
             new.went_back_ns = now_ns
         elif old.went_back_ns is not None:
             in_vain = now_ns - old.went_back_ns < 2 * BACK_NS
-            new.back_ns = min(2 * old.back_ns, MOST_BACK_NS) if in_vain else BACK_NS
+            new.back_ns = min(2 * old.back_ns, MAX_BACK_NS) if in_vain else BACK_NS
             new.went_back_ns = None
         if max(change.before, change.step) > Step.RATE:
             self._settled_ns = now_ns

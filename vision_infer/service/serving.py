@@ -41,7 +41,7 @@ class Start:
     environ: Mapping[str, str]
 
 
-def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
+def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
     """Run the service until it shall stop.
 
     Args:
@@ -71,9 +71,9 @@ def serve(start: Start, stopping: threading.Event, say: Callable[[str], None], c
         try:
             service.start()
             web.start(make_app(service, tokens.tokens, clock))
-            say(f"vision-infer serves on {web.url}")
+            on_message(f"vision-infer serves on {web.url}")
             if tokens.made is not None:
-                say(f"token (shown this once, only its hash is kept): {tokens.made}")
+                on_message(f"token (shown this once, only its hash is kept): {tokens.made}")
             _run(service, start, stopping, notifier, clock)
         finally:
             notifier.stopping("finishing what is on its way")

@@ -110,10 +110,10 @@ class _Handler(logging.Handler):
         if source is None:
             alone = tuple(_open)
             source = alone[0] if len(alone) == 1 else None
-        (source or _nobody()).take(record.levelno, record.getMessage().strip())
+        (source or _ignore()).take(record.levelno, record.getMessage().strip())
 
 
-def _nobody() -> SourceLog:
+def _ignore() -> SourceLog:
     """Where lines go that cannot be attributed; limited like a source."""
     global _unattributed
     if _unattributed is None:

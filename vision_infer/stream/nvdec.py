@@ -27,7 +27,7 @@ _SURFACES = 20
 """pictures that a decoder holds at most: 16 that others refer to, some on their way"""
 _CONTEXT_BYTES = 40_000_000
 """what a decoder takes besides its pictures, about"""
-_MOST_GIVEN_UP = 1000
+_MAX_GIVEN_UP = 1000
 _given_up: OrderedDict[tuple[str, str], str] = OrderedDict()
 """why streams are decoded on the CPU from now on, by name and source"""
 _log = logging.getLogger("vision_infer.stream")
@@ -138,7 +138,7 @@ class Decoding:
             return False
         self._without(f"the GPU's decoder failed: {reason}")
         _given_up[_key(self._spec)] = f"the GPU's decoder failed before: {reason}"
-        if len(_given_up) > _MOST_GIVEN_UP:
+        if len(_given_up) > _MAX_GIVEN_UP:
             _given_up.popitem(last=False)
         return True
 

@@ -6,7 +6,7 @@ import os
 
 from vision_infer.core.errors import StreamError
 
-_MOST_BYTES = 64_000_000
+_MAX_BYTES = 64_000_000
 """a list is held in memory; what is larger is no list"""
 
 
@@ -23,11 +23,11 @@ def read_list(path: str) -> list[tuple[int, str]]:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         said = getattr(error, "strerror", None) or str(error)
         raise StreamError(f"the list cannot be read: {said}", "check its name") from error
-    if len(data) > _MOST_BYTES:
+    if len(data) > _MAX_BYTES:
         raise StreamError("is too large for a list of sources", "a list is a text file with a source on each line")
     lines = data.removeprefix(b"\xef\xbb\xbf").splitlines()
     named = ((number, os.fsdecode(line.strip())) for number, line in enumerate(lines, 1))

@@ -48,10 +48,10 @@ _COLUMNS = 2 + len(FATES)
 
 
 @dataclass(frozen=True, slots=True)
-class FrameFate:
+class FrameOutcome:
     """What became of one frame. Times are monotonic, nanoseconds."""
 
-    fate: str
+    outcome: str
     """one of ``FATES``"""
     at_ns: int
     """when that was known"""
@@ -75,7 +75,7 @@ class Minute:
 
     from_ns: int
     """its begin, monotonic"""
-    fates: dict[str, int]
+    outcomes: dict[str, int]
     max_age_ms: int
     """highest age of its results; 0 without one"""
 
@@ -120,7 +120,7 @@ class FlightRecorder:
         """
         self._write(0, frame, self._engine(engine), detections, 1)
 
-    def frames(self, from_ns: int, to_ns: int, limit: int = FRAMES_KEPT) -> list[FrameFate]:
+    def frames(self, from_ns: int, to_ns: int, limit: int = FRAMES_KEPT) -> list[FrameOutcome]:
         """What became of frames, in the order in which it was known; the last ``limit`` of them.
 
         Args:
@@ -131,7 +131,7 @@ class FlightRecorder:
         with self._lock:
             ring, written = bytes(self._ring), self._written
         oldest = max(0, written - self._kept)
-        found: list[FrameFate] = []
+        found: list[FrameOutcome] = []
         for number in range(written - 1, oldest - 1, -1):
             values = _RECORD.unpack_from(ring, number % self._kept * _RECORD.size)
             if from_ns <= (values[2] or values[1]) < to_ns:
@@ -156,8 +156,8 @@ class FlightRecorder:
             at = number % MINUTES_KEPT * _COLUMNS
             if table[at] == number:
                 counts = table[at + 2 : at + _COLUMNS]
-                fates = {fate: count for fate, count in zip(FATES, counts, strict=True) if count}
-                found.append(Minute((number + self._first_minute) * MINUTE_NS - self._shift_ns, fates, table[at + 1]))
+                outcomes = {outcome: count for outcome, count in zip(FATES, counts, strict=True) if count}
+                found.append(Minute((number + self._first_minute) * MINUTE_NS - self._shift_ns, outcomes, table[at + 1]))
         return found
 
     @property
@@ -170,7 +170,7 @@ class FlightRecorder:
             at = _RECORD.unpack_from(self._ring, max(0, written - self._kept) % self._kept * _RECORD.size)[1]
         return int(at)
 
-    def _write(self, fate: int, frame: Frame | None, engine: int, detections: int, count: int) -> None:
+    def _write(self, outcome: int, frame: Frame | None, engine: int, detections: int, count: int) -> None:
         now = self._now()
         index, captured, pts_s, times = -1, 0, nan, _NO_TIMES
         clock = batch = age_ns = 0
@@ -190,12 +190,12 @@ class FlightRecorder:
             )
             clock = _CLOCKS.get(trace.clock, 0)
             batch = trace.batch if trace.batch < _MOST else _MOST
-            if not fate:
+            if not outcome:
                 age_ns = trace.emitted_ns - captured
         with self._lock:
             at = self._written % self._kept * _RECORD.size
             _RECORD.pack_into(
-                self._ring, at, index, now, captured, pts_s, *times, min(detections, 0xFFFF), fate, clock, batch, engine
+                self._ring, at, index, now, captured, pts_s, *times, min(detections, 0xFFFF), outcome, clock, batch, engine
             )
             self._written += 1
             number = (now + self._shift_ns) // MINUTE_NS - self._first_minute
@@ -203,7 +203,7 @@ class FlightRecorder:
             minutes = self._minutes
             if minutes[row] != number:
                 minutes[row : row + _COLUMNS] = array("I", (number, *(0,) * (_COLUMNS - 1)))
-            minutes[row + 2 + fate] += count
+            minutes[row + 2 + outcome] += count
             age_ms = min(max(age_ns, 0) // 1_000_000, 0xFFFFFFFF)
             if age_ms > minutes[row + 1]:
                 minutes[row + 1] = age_ms
@@ -221,12 +221,12 @@ class FlightRecorder:
                 self._engines.append(name)
                 return len(self._engines) - 1
 
-    def _read(self, values: tuple[Any, ...]) -> FrameFate:
-        index, at, captured, pts_s, *times, detections, fate, clock, batch, engine = values
+    def _read(self, values: tuple[Any, ...]) -> FrameOutcome:
+        index, at, captured, pts_s, *times, detections, outcome, clock, batch, engine = values
         if index < 0:
-            return FrameFate(FATES[fate], at)
+            return FrameOutcome(FATES[outcome], at)
         passed = {name: time for name, time in zip(TIMES, times, strict=True) if time}
         seconds = None if isnan(pts_s) else pts_s
-        return FrameFate(
-            FATES[fate], at, index, captured, CLOCKS[clock], seconds, passed, batch, self._engines[engine], detections
+        return FrameOutcome(
+            FATES[outcome], at, index, captured, CLOCKS[clock], seconds, passed, batch, self._engines[engine], detections
         )

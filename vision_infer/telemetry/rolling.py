@@ -72,6 +72,6 @@ class Rate:
             values: where they stand.
         """
         self._samples.append((now_ns, values))
-        then, before = self._samples[0]
-        if now_ns > then:
-            self.per_second = tuple((value - old) * 1e9 / (now_ns - then) for value, old in zip(values, before, strict=True))
+        secondary, before = self._samples[0]
+        if now_ns > secondary:
+            self.per_second = tuple((value - old) * 1e9 / (now_ns - secondary) for value, old in zip(values, before, strict=True))

@@ -18,7 +18,7 @@ from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
-from vision_infer.engine.tensorrt.timings import MOST_BYTES, keep_timings, read_timings, timings_file
+from vision_infer.engine.tensorrt.timings import MAX_BYTES, keep_timings, read_timings, timings_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 
@@ -83,5 +83,5 @@ def test_those_of_other_versions_go_and_those_of_other_gpus_stay(tmp_path: Path)
 
 def test_one_that_has_grown_too_large_is_not_kept(tmp_path: Path) -> None:
     path = timings_file(tmp_path, api(), SM_89)
-    keep_timings(path, bytes(MOST_BYTES + 1), api())
+    keep_timings(path, bytes(MAX_BYTES + 1), api())
     assert not path.exists()

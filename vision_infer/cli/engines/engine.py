@@ -222,7 +222,7 @@ def choose(
     allowed = BUDGET_POINTS if budget is None else budget
     graphs = _graphs(model, model_dir)
     for path, _ in graphs:
-        choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, say=_say, again=again)
+        choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, on_message=_say, again=again)
         typer.echo(f"{path.name}: auto takes {choice.reason}" if len(graphs) > 1 else f"auto takes {choice.reason}")
 
 

@@ -182,7 +182,7 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
     from vision_infer.engine.tensorrt.target import choose_target
     from vision_infer.model.catalogue import model_inputs
 
-    def say(text: str) -> None:
+    def on_message(text: str) -> None:
         typer.echo(text, err=True)
 
     api = load_api(wanted.runtime)
@@ -193,10 +193,10 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
         except EngineError as error:
             if number == 0:
                 raise
-            say(f"{path.name} is left out: {error}")
+            on_message(f"{path.name} is left out: {error}")
             continue
         with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
-            yield build_plan(PlanJob(graph, api, target, wanted.options), EngineCache(folder), say, report)[1]
+            yield build_plan(PlanJob(graph, api, target, wanted.options), EngineCache(folder), on_message, report)[1]
 
 
 def plan_rows(folder: Path, path: Path) -> list[dict[str, Any]]:

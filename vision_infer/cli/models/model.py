@@ -136,7 +136,7 @@ def import_command(
         model_dir=user_folder(model_dir, os.environ),
         candidates=candidates,
         overwrite=overwrite,
-        say=typer.echo,
+        on_message=typer.echo,
         prove=prove,
     )
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")

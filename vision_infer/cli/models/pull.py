@@ -91,7 +91,7 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]
     else:
         typer.echo(f"fetching {found.file.url}")
         with _progress(found.file.name) as report:
-            got = download(found.file.url, target, stated, report=report, say=_say)
+            got = download(found.file.url, target, stated, report=report, on_message=_say)
         file, sha256, unknown = got.path, got.sha256, got.first_time
     if stated is None:
         typer.echo(f"sha256 {sha256}: its source states none; what is fetched later must be the same as what was fetched first")
@@ -125,7 +125,7 @@ def _import(found: AvailableModel, file: Path, sha256: str, name: str, folder: P
         model_dir=folder,
         overwrite=overwrite,
         about=found.about(sha256),
-        say=typer.echo,
+        on_message=typer.echo,
         prove=prove,
     )
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")

@@ -19,7 +19,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Loan, RawResults, Ticket
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, Network
 from vision_infer.engine.gpu.device_buffers import DeviceBuffer, DeviceBuffers, host_runs
-from vision_infer.engine.store.cache import Say
+from vision_infer.engine.store.cache import OnMessage
 
 NS_PER_MS = 1_000_000
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -60,7 +60,7 @@ class DeviceEngine:
         device: Accelerator,
         batch_sizes: Sequence[int],
         in_flight: int = IN_FLIGHT,
-        say: Say = lambda _: None,
+        on_message: OnMessage = lambda _: None,
         graphs: bool = True,
     ) -> None:
         self.name = name
@@ -68,7 +68,7 @@ class DeviceEngine:
         self.in_flight = in_flight
         self.device = device
         self._network = network
-        self._say = say
+        self._say = on_message
         self._graphs = graphs
         self._lock = threading.Lock()
         self._compute = device.make_stream()

@@ -9,7 +9,7 @@ from typing import Any
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
-from vision_infer.engine.store.cache import Say
+from vision_infer.engine.store.cache import OnMessage
 from vision_infer.engine.tensorrt.api import Api, Messages, load_api
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 
@@ -78,7 +78,9 @@ class TensorRtNetwork:
         return DeviceMemoryError(message) if "out of memory" in told.lower() else EngineError(message, hint)
 
 
-def open_tensorrt(plan: PlanFile, index: int, batch: int, in_flight: int, say: Say, graphs: bool = True) -> DeviceEngine:
+def open_tensorrt(
+    plan: PlanFile, index: int, batch: int, in_flight: int, on_message: OnMessage, graphs: bool = True
+) -> DeviceEngine:
     """Run a plan on one of this machine's GPUs.
 
     Args:
@@ -100,7 +102,7 @@ def open_tensorrt(plan: PlanFile, index: int, batch: int, in_flight: int, say: S
     if why_not:
         raise EngineError(f"the plan cannot be loaded: {why_not}", _BUILD_AGAIN)
     network = TensorRtNetwork(plan, api, device)
-    return DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, batch), in_flight, say, graphs)
+    return DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, batch), in_flight, on_message, graphs)
 
 
 def sizes_of(plan: PlanFile, batch: int) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_t
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.runtime_errors import told
 from vision_infer.engine.runtimes.torch_graph import TorchGraph
-from vision_infer.engine.store.cache import Say
+from vision_infer.engine.store.cache import OnMessage
 
 Run = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
@@ -217,14 +217,16 @@ class TorchNetwork:
         return view
 
 
-def open_torch_on_cuda(path: Path, settings: TorchSettings, index: int, say: Say, graphs: bool = True) -> DeviceEngine:
+def open_torch_on_cuda(
+    path: Path, settings: TorchSettings, index: int, on_message: OnMessage, graphs: bool = True
+) -> DeviceEngine:
     """PyTorch on a GPU; its arguments and errors are those of :class:`DeviceEngine` and :class:`TorchNetwork`."""
     from vision_infer.engine.gpu.cuda import CudaDevice
 
     device = CudaDevice(index)
     network = TorchNetwork(path, f"cuda:{index}", settings.compiled)
     sizes = batch_sizes_up_to(settings.batch)
-    return DeviceEngine(network.name, network.card, network, device, sizes, settings.workers, say, graphs)
+    return DeviceEngine(network.name, network.card, network, device, sizes, settings.workers, on_message, graphs)
 
 
 def torch_runtime(compiled: bool) -> str:

@@ -133,7 +133,7 @@ def choose_by_trial(
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
     threads: int = 1,
-    say: Callable[[str], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
     failures: Failures | None = None,
     clock: Clock = SYSTEM_CLOCK,
     cpu_ns: Callable[[], int] = time.process_time_ns,
@@ -167,9 +167,9 @@ def choose_by_trial(
         first.warm_up()
         for candidate in others:
             if why_not := _why_untried(candidate, proven(candidate), budget, agree, failures):
-                say(f"{candidate.engine} is left out: {why_not}")
+                on_message(f"{candidate.engine} is left out: {why_not}")
                 continue
-            say(f"trying {candidate.engine}")
+            on_message(f"trying {candidate.engine}")
             if failures is not None:
                 failures.begin(candidate)
             try:
@@ -181,7 +181,7 @@ def choose_by_trial(
             if failures is not None:
                 failures.end(candidate, why_not)
             if why_not:
-                say(f"{candidate.engine} is left out: {why_not}")
+                on_message(f"{candidate.engine} is left out: {why_not}")
             else:
                 name = f"{candidate.engine} {candidate.graph.name}"
                 engines[name], by_name[name] = engine, candidate

@@ -63,7 +63,7 @@ def try_here(
     agree: Agree | None = None,
     budget: float = BUDGET_POINTS,
     seconds: float = TRIAL_S,
-    say: Callable[[str], None] = lambda _: None,
+    on_message: Callable[[str], None] = lambda _: None,
     again: bool = False,
 ) -> Choice:
     """Try the engines of a model on this machine, and remember the outcome where ``request.engine_dir`` is given.
@@ -90,7 +90,7 @@ def try_here(
 
     def open_it(candidate: Candidate) -> Engine:
         wanted = replace(request, engine=candidate.engine, compute="auto", device="cpu")
-        return open_engine(candidate.graph, wanted, say)
+        return open_engine(candidate.graph, wanted, on_message)
 
     failures = None if request.engine_dir is None else Failures(request.engine_dir, budget)
     if failures is not None and again:
@@ -105,14 +105,14 @@ def try_here(
         budget=budget,
         seconds=seconds,
         threads=request.threads or 1,
-        say=say,
+        on_message=on_message,
         failures=failures,
     )
     if request.engine_dir is not None:
         try:
             remember(request.engine_dir, possible, budget, choice)
         except EngineError as error:
-            say(str(error))
+            on_message(str(error))
     return choice
 
 

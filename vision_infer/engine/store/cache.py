@@ -32,7 +32,7 @@ LIMIT_BYTES = 4_000_000_000
 """beyond which the engines that were not used for longest go, when a new one is stored"""
 NS_PER_S = 1_000_000_000
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +101,18 @@ class EngineCache:
         return content
 
     @contextmanager
-    def building(self, key: EngineKey, say: Say) -> Iterator[bytes | None]:
+    def building(self, key: EngineKey, on_message: OnMessage) -> Iterator[bytes | None]:
         """Hold the entry's lock; waits for whoever builds the same one already, and says so.
 
         Yields:
             What another has built meanwhile; None: it is to be built, and ``say`` was told why.
         """
-        with self._locked(key.digest(), lambda: say(f"another process is building {key.engine} of {key.model}: waiting for it")):
+        with self._locked(
+            key.digest(), lambda: on_message(f"another process is building {key.engine} of {key.model}: waiting for it")
+        ):
             content = self.load(key)
             if content is None:
-                say(f"building {key.engine} of {key.model}: {self.why_missing(key)}")
+                on_message(f"building {key.engine} of {key.model}: {self.why_missing(key)}")
             yield content
 
     def why_missing(self, key: EngineKey) -> str:

@@ -13,11 +13,11 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings, optimise
 from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings, openvino_name
-from vision_infer.engine.store.cache import EngineCache, Say
+from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, cpu_engine_key
 
 
-def open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache, say: Say) -> Engine:
+def open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache, on_message: OnMessage) -> Engine:
     """Open with OpenVINO what is kept, or compile and keep it.
 
     Args:
@@ -38,16 +38,16 @@ def open_openvino(path: Path, settings: OpenVinoSettings, cache: EngineCache, sa
         try:
             return OpenVinoEngine(path, settings, kept)
         except EngineError as error:
-            say(error.message)
+            on_message(error.message)
             cache.remove(key)
-    with cache.building(key, say) as kept:
+    with cache.building(key, on_message) as kept:
         engine = OpenVinoEngine(path, settings, kept)
         if kept is None:
-            _keep(cache, key, engine.export(), say)
+            _keep(cache, key, engine.export(), on_message)
         return engine
 
 
-def open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache, say: Say) -> Engine:
+def open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCache, on_message: OnMessage) -> Engine:
     """The same with ONNX Runtime on the CPU; arguments and errors as above."""
     facts = read_graph_facts(path)
     key = cpu_engine_key(path, facts.card.name, f"onnxruntime-cpu-{facts.precision}", "f32", settings.batch)
@@ -56,18 +56,18 @@ def open_onnxruntime(path: Path, settings: OnnxRuntimeSettings, cache: EngineCac
         try:
             return OnnxRuntimeEngine(path, settings, kept)
         except ModelError as error:
-            say(error.message)
+            on_message(error.message)
             cache.remove(key)
-    with cache.building(key, say) as kept:
+    with cache.building(key, on_message) as kept:
         optimised = optimise(path) if kept is None else kept
         engine = OnnxRuntimeEngine(path, settings, optimised)
         if kept is None:
-            _keep(cache, key, optimised, say)
+            _keep(cache, key, optimised, on_message)
         return engine
 
 
-def _keep(cache: EngineCache, key: EngineKey, content: bytes, say: Say) -> None:
+def _keep(cache: EngineCache, key: EngineKey, content: bytes, on_message: OnMessage) -> None:
     try:
         cache.store(key, content)
     except EngineError as error:
-        say(f"{error}; it runs nevertheless")
+        on_message(f"{error}; it runs nevertheless")

@@ -19,13 +19,13 @@ from vision_infer.core.errors import EngineError
 SUFFIX = ".passport.json"
 """how the file of a passport that travels with a graph ends"""
 
-LEAST_FOUND = 98.0
+MIN_FOUND = 98.0
 """per cent of FP32's detections at the model's own score threshold that have to be found again"""
-LEAST_IOU = 0.93
+MIN_IOU = 0.93
 """mean, of what is found again"""
-MOST_COUNT = 2.0
+MAX_COUNT = 2.0
 """per cent by which the number of detections at that threshold may differ from FP32's, either way"""
-MOST_SCORE = 0.03
+MAX_SCORE = 0.03
 """by which the mean score of what is found again may differ from FP32's, either way"""
 
 ARITHMETIC = {
@@ -101,16 +101,16 @@ class MeasuredDrift(_Part):
 
     def shortfall(self) -> str:
         """Why it is not good enough; empty if it is."""
-        if self.found < LEAST_FOUND:
-            return f"only {self.found:.1f} % of FP32's detections found again, and {LEAST_FOUND:g} % have to be"
-        if self.iou < LEAST_IOU:
-            return f"the boxes that are found again overlap by {self.iou:.3f} only, and {LEAST_IOU:g} it has to be"
-        if abs(self.count) > MOST_COUNT:
+        if self.found < MIN_FOUND:
+            return f"only {self.found:.1f} % of FP32's detections found again, and {MIN_FOUND:g} % have to be"
+        if self.iou < MIN_IOU:
+            return f"the boxes that are found again overlap by {self.iou:.3f} only, and {MIN_IOU:g} it has to be"
+        if abs(self.count) > MAX_COUNT:
             interval = f"{self.count_low:+.1f} to {self.count_high:+.1f}"
             told = f"its detections at {self.threshold:g} change in number by {self.count:+.1f} % ({interval})"
-            return f"{told}, and {MOST_COUNT:g} % they may"
-        if abs(self.score) > MOST_SCORE:
-            return f"its scores change by {self.score:+.3f} in the mean, and {MOST_SCORE:g} they may"
+            return f"{told}, and {MAX_COUNT:g} % they may"
+        if abs(self.score) > MAX_SCORE:
+            return f"its scores change by {self.score:+.3f} in the mean, and {MAX_SCORE:g} they may"
         return ""
 
 

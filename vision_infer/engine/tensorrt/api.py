@@ -18,7 +18,7 @@ from vision_infer.engine.tensorrt.plan_file import RUNTIMES, Runtime, capability
 
 TITLES: dict[Runtime, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 MODULES: dict[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-MOST_MESSAGES = 50
+MAX_MESSAGES = 50
 _NOISE = ("global log stream",)
 """told as fatal by TensorRT-RTX whenever it is told in Python, and meaning nothing"""
 
@@ -90,7 +90,7 @@ class Messages:
     """
 
     def __init__(self, api: Api) -> None:
-        trt, kept = api.module, deque[str](maxlen=MOST_MESSAGES)
+        trt, kept = api.module, deque[str](maxlen=MAX_MESSAGES)
         worst = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
         class Logger(trt.ILogger):  # type: ignore[misc, name-defined]

@@ -33,7 +33,7 @@ RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
 
 MAGIC = b"VIPLAN\r\n"
 """its line end is changed by whatever copies files as text, which is noticed so"""
-MOST_HEADER_BYTES = 16_000_000
+MAX_HEADER_BYTES = 16_000_000
 """a card with the labels of 20 000 classes has less than one"""
 _HINT = "build it again: vision-infer engine build"
 _PREFIX = struct.Struct("<8sI32s")
@@ -163,7 +163,7 @@ def parse_plan(content: bytes, where: str) -> PlanFile:
         raise EngineError(f"{where}: is no plan file of vision-infer", _HINT)
     _, length, checksum = _PREFIX.unpack_from(content)
     view = memoryview(content)[_PREFIX.size :]
-    if length > min(MOST_HEADER_BYTES, len(view)):
+    if length > min(MAX_HEADER_BYTES, len(view)):
         raise EngineError(f"{where}: the plan is cut short or damaged", _HINT)
     if hashlib.sha256(view).digest() != checksum:
         raise EngineError(f"{where}: the plan is cut short or damaged (its checksum is wrong)", _HINT)

@@ -13,7 +13,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.graph_facts import Precision, read_graph_facts
 from vision_infer.engine.selection.candidates import variants
-from vision_infer.engine.store.cache import EngineCache, Say
+from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
 from vision_infer.engine.tensorrt.api import Api, load_api
@@ -60,7 +60,7 @@ class PlanJob:
 
 
 def build_plan(
-    job: PlanJob, cache: EngineCache, say: Say, report: Report = lambda _: None, clock: Clock = SYSTEM_CLOCK
+    job: PlanJob, cache: EngineCache, on_message: OnMessage, report: Report = lambda _: None, clock: Clock = SYSTEM_CLOCK
 ) -> tuple[PlanFile, Passport]:
     """Build a plan and keep it with its passport, or take the one that is kept.
 
@@ -76,22 +76,27 @@ def build_plan(
         ModelError: the file is no deployment graph.
     """
     key = job.key()
-    kept = _load(job, key, cache, say)
+    kept = _load(job, key, cache, on_message)
     if kept is not None:
         return kept
-    with cache.building(key, say) as content:
+    with cache.building(key, on_message) as content:
         # The lock was waited for while another process built it.
-        kept = None if content is None else _load(job, key, cache, say)
+        kept = None if content is None else _load(job, key, cache, on_message)
         if kept is not None:
             return kept
-        compiled = _compile(job, cache, say, report, clock)
+        compiled = _compile(job, cache, on_message, report, clock)
         passport = _passport(job, key, compiled, clock)
         cache.store(key, compiled.plan.to_bytes(), passport.to_json())
         return compiled.plan, passport
 
 
 def open_plan(
-    job: PlanJob, gpu: Gpu, cache: EngineCache | None, say: Say, report: Report = lambda _: None, clock: Clock = SYSTEM_CLOCK
+    job: PlanJob,
+    gpu: Gpu,
+    cache: EngineCache | None,
+    on_message: OnMessage,
+    report: Report = lambda _: None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> PlanFile:
     """A plan to run on a GPU of this machine: any that is kept and does, else one that is built now, and kept if it can be.
 
@@ -109,24 +114,24 @@ def open_plan(
     """
     if cache is None:
         return compile_plan(job.graph, job.api, job.target, job.options, report=report, clock=clock).plan
-    found = find_plan(job, gpu, cache, say)
+    found = find_plan(job, gpu, cache, on_message)
     if found is not None:
         return found
     key = job.key()
-    with cache.building(key, say) as content:
-        kept = None if content is None else _load(job, key, cache, say)
+    with cache.building(key, on_message) as content:
+        kept = None if content is None else _load(job, key, cache, on_message)
         if kept is not None:
             return kept[0]
-        compiled = _compile(job, cache, say, report, clock)
+        compiled = _compile(job, cache, on_message, report, clock)
         try:
             cache.store(key, compiled.plan.to_bytes(), _passport(job, key, compiled, clock).to_json())
         except EngineError as error:
-            say(f"{error}; it runs nevertheless")
+            on_message(f"{error}; it runs nevertheless")
         return compiled.plan
 
 
 def plan_for_gpu(
-    graph: Path, runtime: Runtime, options: PlanOptions, index: int, cache: EngineCache | None, say: Say
+    graph: Path, runtime: Runtime, options: PlanOptions, index: int, cache: EngineCache | None, on_message: OnMessage
 ) -> PlanFile:
     """A plan of a graph to run on one of this machine's GPUs: one that is kept, else one that is built now.
 
@@ -147,10 +152,10 @@ def plan_for_gpu(
     if gpu is None:
         raise EngineError(f"there is no cuda:{index} here, or no driver for it", "see 'nvidia-smi', or use --device cpu")
     target = choose_target(api, (), anywhere=options.hardware_compatible, index=index, find=lambda _: gpu)
-    return open_plan(PlanJob(graph, api, target, options), gpu, cache, say)
+    return open_plan(PlanJob(graph, api, target, options), gpu, cache, on_message)
 
 
-def find_plan(job: PlanJob, gpu: Gpu, cache: EngineCache, say: Say) -> PlanFile | None:
+def find_plan(job: PlanJob, gpu: Gpu, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
     """A kept plan that does for a GPU of this machine, the one that was used last first; None where there is none."""
     wanted = job.key()
     for entry in cache.entries():
@@ -159,7 +164,7 @@ def find_plan(job: PlanJob, gpu: Gpu, cache: EngineCache, say: Say) -> PlanFile 
             continue
         if why_not_here(key, job.api.version, gpu) or key.batch < wanted.batch:
             continue
-        plan = _read(key, cache, say)
+        plan = _read(key, cache, on_message)
         sizes = () if plan is None else plan.batch_sizes
         if plan is None or min(sizes) > min(job.options.batch_sizes):
             continue
@@ -168,9 +173,9 @@ def find_plan(job: PlanJob, gpu: Gpu, cache: EngineCache, say: Say) -> PlanFile 
     return None
 
 
-def _load(job: PlanJob, key: EngineKey, cache: EngineCache, say: Say) -> tuple[PlanFile, Passport] | None:
+def _load(job: PlanJob, key: EngineKey, cache: EngineCache, on_message: OnMessage) -> tuple[PlanFile, Passport] | None:
     """What is kept under a key, with its passport; one that was lost is written anew, knowing less."""
-    plan, text = _read(key, cache, say), cache.passport(key)
+    plan, text = _read(key, cache, on_message), cache.passport(key)
     if plan is None:
         return None
     try:
@@ -181,19 +186,19 @@ def _load(job: PlanJob, key: EngineKey, cache: EngineCache, say: Say) -> tuple[P
         return plan, passport
 
 
-def _read(key: EngineKey, cache: EngineCache, say: Say) -> PlanFile | None:
+def _read(key: EngineKey, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
     content = cache.load(key)
     if content is None:
         return None
     try:
         return parse_plan(content, str(cache.folder / key.digest() / "engine.bin"))
     except EngineError as error:
-        say(error.message)
+        on_message(error.message)
         cache.remove(key)
         return None
 
 
-def _compile(job: PlanJob, cache: EngineCache, say: Say, report: Report, clock: Clock) -> Compiled:
+def _compile(job: PlanJob, cache: EngineCache, on_message: OnMessage, report: Report, clock: Clock) -> Compiled:
     timings = timings_file(cache.folder, job.api, job.target)
     compiled = compile_plan(
         job.graph,
@@ -208,7 +213,7 @@ def _compile(job: PlanJob, cache: EngineCache, say: Say, report: Report, clock: 
     try:
         keep_timings(timings, compiled.timings, job.api)
     except OSError as error:
-        say(f"{timings}: the timings cannot be kept: {error.strerror}; the next build takes as long")
+        on_message(f"{timings}: the timings cannot be kept: {error.strerror}; the next build takes as long")
     return compiled
 
 

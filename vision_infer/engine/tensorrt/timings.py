@@ -15,7 +15,7 @@ from vision_infer.engine.store.trust import refuse_untrusted
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.target import GpuTarget
 
-MOST_BYTES = 100_000_000
+MAX_BYTES = 100_000_000
 """a larger one is begun anew"""
 
 
@@ -42,7 +42,7 @@ def keep_timings(path: Path, timings: bytes, api: Api) -> None:
     Raises:
         OSError: it cannot be written; what was there before is still there.
     """
-    if not timings or len(timings) > MOST_BYTES:
+    if not timings or len(timings) > MAX_BYTES:
         return
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:

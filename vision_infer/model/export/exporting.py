@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vision_infer.core.card import parse_card
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
-from vision_infer.model.export.family import Built, Family, Order, Origin, Say
+from vision_infer.model.export.family import Built, Family, OnMessage, Order, Origin
 from vision_infer.model.export.library import load, quietly
 from vision_infer.model.export.random_weights import spread
 from vision_infer.model.export.to_onnx import OPSET, check_opset, count_parameters, to_onnx
@@ -54,7 +54,7 @@ class ExportRequest:
     overwrite: bool = False
 
 
-def export_model(request: ExportRequest, family: Family, say: Say, prove: Prove) -> Path:
+def export_model(request: ExportRequest, family: Family, on_message: OnMessage, prove: Prove) -> Path:
     """Export a network.
 
     Args:
@@ -81,31 +81,37 @@ def export_model(request: ExportRequest, family: Family, say: Say, prove: Prove)
         _check_size(size, family)
     what = _what(request)
     if request.origin == "random":
-        say(f"{what}: the weights are RANDOM: this network is UNTRAINED, and what it finds means nothing")
+        on_message(f"{what}: the weights are RANDOM: this network is UNTRAINED, and what it finds means nothing")
     try:
         with TemporaryDirectory(prefix="vision-infer-export-") as folder:
-            return _export(request, family, sizes, Path(folder), started, say, prove)
+            return _export(request, family, sizes, Path(folder), started, on_message, prove)
     except OSError as error:
         message = f"{what}: cannot be written on the way: {error.strerror or error}"
         raise ModelError(message, "make room in the folder for temporary files, or set TMPDIR to another one") from error
 
 
 def _export(
-    request: ExportRequest, family: Family, sizes: tuple[Size, ...], folder: Path, started: float, say: Say, prove: Prove
+    request: ExportRequest,
+    family: Family,
+    sizes: tuple[Size, ...],
+    folder: Path,
+    started: float,
+    on_message: OnMessage,
+    prove: Prove,
 ) -> Path:
     what, files, runs = _what(request), {}, {}
     built = None
     for size in sizes:
         built = _build(request, family, size)
         for note in built.notes if size == sizes[0] else ():
-            say(f"{what}: {note}")
+            on_message(f"{what}: {note}")
         raw = to_onnx(built, size, request.opset, what)
         files[size] = folder / f"{what.replace('/', '-').replace(':', '-')}-{size.height}x{size.width}.onnx"
         save_graph(raw, files[size])
         runs[size] = _runner(built)
     assert built is not None
     parameters = count_parameters(built.module)
-    say(f"{what}: {parameters / 1e6:.2f} million parameters, written with opset {request.opset} and a free batch")
+    on_message(f"{what}: {parameters / 1e6:.2f} million parameters, written with opset {request.opset} and a free batch")
     record = _record(request, family, parameters)
 
     def check(proposal: Proposal) -> None:
@@ -127,7 +133,7 @@ def _export(
         model_dir=request.model_dir,
         candidates=request.candidates,
         overwrite=request.overwrite,
-        say=say,
+        on_message=on_message,
         prove=check,
         about=_checked(fields, what),
         others=files,

@@ -12,7 +12,7 @@ from vision_infer.model.network import ScoreKind
 
 Origin = Literal["random", "file", "download", "given"]
 """where weights come from; ``given``: a person's own function brings them"""
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ from vision_infer.model.pull.http_file import Answer, FetchError, ask, shown
 NS_PER_S = 1_000_000_000
 _PROGRESS_BYTES = 65_536
 """an attempt that brought less does not count as one that got on"""
-_ALL_ATTEMPTS_MOST = 100
+_MAX_ALL_ATTEMPTS = 100
 _MB = 1_000_000
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 Report = Callable[[int, int | None], None]
 """is told the bytes that are there, and how many there will be, if that is known"""
 
@@ -60,7 +60,7 @@ class Downloaded:
     """nothing was known of it before, neither stated nor seen"""
 
 
-def _nobody(*_: object) -> None:
+def _ignore(*_: object) -> None:
     """Is told things, and does nothing."""
 
 
@@ -70,8 +70,8 @@ def download(
     checksum: Checksum | None = None,
     *,
     limits: Limits = Limits(),
-    report: Report = _nobody,
-    say: Say = _nobody,
+    report: Report = _ignore,
+    on_message: OnMessage = _ignore,
     wait: Callable[[float], None] = time.sleep,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Downloaded:
@@ -92,12 +92,12 @@ def download(
     """
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(target, say):
+        with _locked(target, on_message):
             seen = read_first_seen(target)
             if target.is_file():
-                say(f"{target.name} is here already: {target}")
+                on_message(f"{target.name} is here already: {target}")
             else:
-                _Fetch(url, target, limits, report, say, clock).attempts(wait)
+                _Fetch(url, target, limits, report, on_message, clock).attempts(wait)
             return _accepted(url, target, checksum, seen)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -137,13 +137,13 @@ def _accepted(url: str, target: Path, checksum: Checksum | None, seen: FirstSeen
 class _Fetch:
     """Brings a file into its ``.part``, in as many attempts as it takes."""
 
-    def __init__(self, url: str, target: Path, limits: Limits, report: Report, say: Say, clock: Clock) -> None:
+    def __init__(self, url: str, target: Path, limits: Limits, report: Report, on_message: OnMessage, clock: Clock) -> None:
         self._url = url
         self._target = target
         self._part = part_of(target)
         self._limits = limits
         self._report = report
-        self._say = say
+        self._say = on_message
         self._now = clock.monotonic_ns
 
     def attempts(self, wait: Callable[[float], None]) -> None:
@@ -153,7 +153,7 @@ class _Fetch:
             ModelError: it is given up.
         """
         in_vain = 0
-        for _ in range(_ALL_ATTEMPTS_MOST):
+        for _ in range(_MAX_ALL_ATTEMPTS):
             before = self._size()
             try:
                 self._attempt()
@@ -258,7 +258,7 @@ def _version_of(part: Path) -> Path:
 
 
 @contextmanager
-def _locked(target: Path, say: Say) -> Iterator[None]:
+def _locked(target: Path, on_message: OnMessage) -> Iterator[None]:
     """Hold the lock of a file; its own file stays, for whoever waits for it has it open."""
     with target.with_name(f"{target.name}.lock").open("ab") as file:
         try:
@@ -266,7 +266,7 @@ def _locked(target: Path, say: Say) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            say(f"{target.name} is being fetched by another process: waiting for it")
+            on_message(f"{target.name} is being fetched by another process: waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         try:
             yield

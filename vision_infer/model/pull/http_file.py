@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-REDIRECTS_MOST = 5
+MAX_REDIRECTS = 5
 _AGAIN_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _OFFLINE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ECONNREFUSED})
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -63,7 +63,7 @@ class Answer:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    max_redirections = REDIRECTS_MOST
+    max_redirections = MAX_REDIRECTS
     max_repeats = 2
 
     def http_error_302(
@@ -157,7 +157,7 @@ def _answer(response: Any) -> Answer:
 def _refused(error: urllib.error.HTTPError) -> FetchError:
     status = error.code
     if 300 <= status < 400:
-        return FetchError(f"was sent on more than {REDIRECTS_MOST} times, in a circle, or to what is no web address")
+        return FetchError(f"was sent on more than {MAX_REDIRECTS} times, in a circle, or to what is no web address")
     if status in (404, 410):
         return FetchError(f"the server has no such file ({status}); it was moved perhaps")
     if status in (401, 403, 407):

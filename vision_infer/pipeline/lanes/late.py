@@ -14,10 +14,10 @@ from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.quick import QuickStart
-from vision_infer.engine.store.cache import Say
+from vision_infer.engine.store.cache import OnMessage
 from vision_infer.stream.redact import redact
 
-Open = Callable[[Path, EngineRequest, Say], tuple[Engine, QuickStart | None]]
+Open = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, QuickStart | None]]
 """opens an engine, and says what is to become of it"""
 
 
@@ -40,10 +40,10 @@ class LateEngine:
         open_it: Open,
         put_in: Callable[[Engine, QuickStart | None], None],
         give_up: Callable[[VisionInferError], None],
-        say: Say,
+        on_message: OnMessage,
     ) -> None:
         self._path, self._request = path, request
-        self._open_it, self._put_in, self._give_up, self._say = open_it, put_in, give_up, say
+        self._open_it, self._put_in, self._give_up, self._say = open_it, put_in, give_up, on_message
         self._thread = threading.Thread(target=self._run, name="engine-opening", daemon=True)
         self._lock = threading.Lock()
         self._wanted = False

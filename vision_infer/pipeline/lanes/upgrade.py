@@ -20,7 +20,7 @@ from vision_infer.engine.selection.candidates import Candidate
 from vision_infer.engine.selection.choices import Choice
 from vision_infer.engine.selection.known import known_choice
 from vision_infer.engine.selection.quick import QuickStart, quick_start
-from vision_infer.engine.store.cache import Say
+from vision_infer.engine.store.cache import OnMessage
 from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.pipeline.lanes.child import run_child
 from vision_infer.pipeline.lanes.lane import Lane
@@ -35,7 +35,7 @@ TRIAL_AFTER_S = 10.0
 """a trial costs several seconds of a core"""
 LOOK_AGAIN_S = 1.0
 """whether a lane is in use by now"""
-MOST_VIDEOS = 8
+MAX_VIDEOS = 8
 """more tell a trial nothing new"""
 BUILD_NICE = 5
 """a run keeps all cores busy: at 19 a build of 1.1 s of CPU was not done after 22 s, two cores"""
@@ -63,7 +63,7 @@ class Upgrade:
     """videos to judge accuracy by in a trial"""
 
 
-def open_quickly(path: Path, request: EngineRequest, say: Say) -> tuple[Engine, QuickStart | None]:
+def open_quickly(path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, QuickStart | None]:
     """Open the engine, or what loads fastest where that one is still to be made; raises what opening an engine raises.
 
     Args:
@@ -76,10 +76,10 @@ def open_quickly(path: Path, request: EngineRequest, say: Say) -> tuple[Engine, 
     """
     quick = quick_start(path, request)
     if quick is None:
-        return open_engine(path, request, say), None
+        return open_engine(path, request, on_message), None
     if quick.better is not None:
-        say(f"{quick.first.engine}: begins, for {quick.better.candidate.engine} is not compiled yet")
-    return _open(quick.first, request, say), quick
+        on_message(f"{quick.first.engine}: begins, for {quick.better.candidate.engine} is not compiled yet")
+    return _open(quick.first, request, on_message), quick
 
 
 class EngineUpgrade:
@@ -100,7 +100,7 @@ class EngineUpgrade:
     def __init__(
         self,
         swap: Swap,
-        say: Say,
+        on_message: OnMessage,
         stopping: threading.Event | None = None,
         runner: Runner | None = None,
         build_after_s: float = BUILD_AFTER_S,
@@ -109,7 +109,7 @@ class EngineUpgrade:
     ) -> None:
         self._statuses = statuses
         self._swap = swap
-        self._say = say
+        self._say = on_message
         self._stopping = stopping or threading.Event()
         self._runner = runner or run_child
         self._build_after_s = build_after_s
@@ -213,10 +213,10 @@ class LaneOpening:
         videos: to judge accuracy by in a trial.
     """
 
-    def __init__(self, engines: ExitStack, say: Say, videos: tuple[str, ...]) -> None:
+    def __init__(self, engines: ExitStack, on_message: OnMessage, videos: tuple[str, ...]) -> None:
         self._engines = engines
-        self._say = say
-        self._videos = videos[:MOST_VIDEOS]
+        self._say = on_message
+        self._videos = videos[:MAX_VIDEOS]
         self._upgrades: list[Upgrade] = []
         self._late: list[tuple[Lane, Path, EngineRequest]] = []
 
@@ -305,5 +305,5 @@ def trial_command(upgrade: Upgrade) -> list[str]:
     return words
 
 
-def _open(candidate: Candidate, request: EngineRequest, say: Say) -> Engine:
-    return open_engine(candidate.graph, replace(request, engine=candidate.engine, compute="auto", device="cpu"), say)
+def _open(candidate: Candidate, request: EngineRequest, on_message: OnMessage) -> Engine:
+    return open_engine(candidate.graph, replace(request, engine=candidate.engine, compute="auto", device="cpu"), on_message)

@@ -196,7 +196,7 @@ class Pipeline:
         *,
         every: int = 1,
         track: bool = False,
-        then: str | PathLike[str] | None = None,
+        secondary: str | PathLike[str] | None = None,
         top: int = TOP,
         workers: int | None = None,
         batch: int | None = None,
@@ -204,8 +204,8 @@ class Pipeline:
     ) -> None:
         self._hook = None if hook is None else GuardedHook(hook, getattr(hook, "__name__", type(hook).__name__))
         self.detector = detector
-        second = None if then is None else str(then)
-        own = {"every": every, "track": track, "then": second, "top": top, "workers": workers, "batch": batch}
+        second = None if secondary is None else str(secondary)
+        own = {"every": every, "track": track, "secondary": second, "top": top, "workers": workers, "batch": batch}
         self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
 
     def run(self, *sources: str | PathLike[str]) -> Iterator[Result]:
@@ -224,8 +224,8 @@ class Pipeline:
         with ExitStack() as engines:
             lane = make_lane(engines.enter_context(open_engine(self.detector.path, engine_request(settings))), settings)
             lanes = [lane]
-            if settings.then is not None:
-                path = resolve_model(settings.then, settings.model_dir)
+            if settings.secondary is not None:
+                path = resolve_model(settings.secondary, settings.model_dir)
                 second = engines.enter_context(open_engine(path, second_request(settings, 1)))
                 lanes.append(make_second_lane(second, settings))
             channel = ResultChannel()

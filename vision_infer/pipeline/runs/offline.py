@@ -74,10 +74,10 @@ def run(settings: RunSettings, stopping: threading.Event, progress: Progress | N
     with ExitStack() as engines:
         opening = LaneOpening(engines, reasons.append, tuple(spec.paths[0] for spec in job.specs if spec.kind == "video"))
         lanes = _open_lanes(job, settings, opening)
-        check_task(job.plan, lanes[0].engine.card, job.then is not None)
-        if job.then is not None:
+        check_task(job.plan, lanes[0].engine.card, job.secondary is not None)
+        if job.secondary is not None:
             request = second_request(settings, len(lanes))
-            lanes.append(opening.lane(job.then, request, partial(make_second_lane, settings=settings)))
+            lanes.append(opening.lane(job.secondary, request, partial(make_second_lane, settings=settings)))
         commands = [
             replace(
                 stream_command(spec, lanes[0], settings, region, job.plan.by_stream[spec.name]),
@@ -120,7 +120,7 @@ class _Job:
     plan: OutputPlan
     models: dict[Size, Path]
     """the deployment graphs by input size, the network's own first"""
-    then: Path | None
+    secondary: Path | None
     """that of the second network"""
     journal: Journal | None
     todo: ResumePlan
@@ -155,17 +155,17 @@ def _plan(settings: RunSettings, found: Found) -> _Job:
     plan = plan_outputs(settings.out, found.specs, settings.overwrite or settings.resume, options)
     models = model_graphs(settings)
     model = next(iter(models.values()))
-    then = None if settings.then is None else resolve_model(settings.then, settings.model_dir)
+    secondary = None if settings.secondary is None else resolve_model(settings.secondary, settings.model_dir)
     journal = open_journal(settings, model, plan)
     if settings.resume:
         check_resumable(plan)
         todo = None if journal is None else plan_resume(journal, found.specs, plan, settings.track or settings.gate is not None)
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
-            return _Job(found, left, with_resume(plan, todo), models, then, journal, todo, resumed=True, keep_journal=True)
+            return _Job(found, left, with_resume(plan, todo), models, secondary, journal, todo, resumed=True, keep_journal=True)
         # There was no earlier run: nothing of what is there is ours to replace.
         plan = plan_outputs(settings.out, found.specs, settings.overwrite, options)
-    return _Job(found, found.specs, plan, models, then, journal, ResumePlan(), resumed=False, keep_journal=settings.resume)
+    return _Job(found, found.specs, plan, models, secondary, journal, ResumePlan(), resumed=False, keep_journal=settings.resume)
 
 
 def _import_libraries(settings: RunSettings, job: _Job) -> None:

@@ -166,7 +166,7 @@ class _Planner:
         )
 
 
-def check_task(plan: OutputPlan, card: ModelCard, then: bool) -> None:
+def check_task(plan: OutputPlan, card: ModelCard, secondary: bool) -> None:
     """Refuse what makes no sense with a network for another task than detection, before any work is done.
 
     Args:
@@ -175,12 +175,12 @@ def check_task(plan: OutputPlan, card: ModelCard, then: bool) -> None:
         then: whether a second one shall look at its detections.
 
     Raises:
-        UsageError: names the output, or ``--then``.
+        UsageError: names the output, or ``--secondary``.
     """
     if card.task == "detect":
         return
-    if then:
-        raise UsageError(f"--then: {card.name} is a network for '{card.task}' and finds nothing to look at", "leave it out")
+    if secondary:
+        raise UsageError(f"--secondary: {card.name} is a network for '{card.task}' and finds nothing to look at", "leave it out")
     for output in plan.specs():
         if output.kind in ("coco", "mot", "crops") or (output.kind == "csv" and card.task == "embed"):
             what = "embeddings" if output.kind == "csv" else "results without boxes"

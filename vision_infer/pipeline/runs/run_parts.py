@@ -97,8 +97,8 @@ def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
     """
     card = engine.card
     if card.task == "detect":
-        raise ModelError(f"--then {card.name}: is a network for 'detect'", "name one for classification or embeddings")
-    return Lane("then", engine, make_selector(card, None, None, None), top=settings.top)
+        raise ModelError(f"--secondary {card.name}: is a network for 'detect'", "name one for classification or embeddings")
+    return Lane("secondary", engine, make_selector(card, None, None, None), top=settings.top)
 
 
 def shown_confidence(engine: Engine, settings: RunSettings) -> float:
@@ -121,7 +121,7 @@ def stream_command(
         min_size=settings.min_size,
         region=None if region is None else region.of(spec.name),
         fps=settings.fps,
-        then=None if settings.then is None else "then",
+        secondary=None if settings.secondary is None else "secondary",
         gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat,
     )
 

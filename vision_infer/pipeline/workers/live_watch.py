@@ -12,7 +12,7 @@ from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.workers.live_worker import LiveWorker
 
 INTERVAL_S = 0.25
-LEAST_STALL_NS = 1_000_000_000
+MIN_STALL_NS = 1_000_000_000
 STALL_INTERVALS = 5
 """a stream counts as stalled when no frame came for so many of its usual intervals, and at least a second"""
 _SAMPLE_NS = 1_000_000_000
@@ -63,7 +63,7 @@ class LiveWatch:
             if record.state is not StreamState.LIVE or last is None or worker.stopping.is_set():
                 continue
             silent_ns = now - last
-            if silent_ns > max(LEAST_STALL_NS, STALL_INTERVALS * live.interval_ns):
+            if silent_ns > max(MIN_STALL_NS, STALL_INTERVALS * live.interval_ns):
                 self._stalled(worker, f"no frame for {silent_ns / 1e9:.1f} s{_left_out(live.left_out.copy())}")
 
     def end(self) -> None:

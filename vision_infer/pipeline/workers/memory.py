@@ -10,7 +10,7 @@ from vision_infer.pipeline.status import StreamRecord
 
 PICTURE_MEMORY_BYTES = 1 << 30
 """of all open streams, as far as their windows can be made smaller for it"""
-LEAST_WINDOW = 2
+MIN_WINDOW = 2
 WIDEST_WINDOW = 32
 WIDE_MEMORY_BYTES = 128 << 20
 """of all open streams, as far as their windows may be wider for it"""
@@ -38,7 +38,7 @@ def bound_memory(
         return
     picture = math.ceil(info.size.width * info.size.height * (info.bytes_per_pixel or BYTES_PER_PIXEL))
     fit = PICTURE_MEMORY_BYTES // (open_streams * picture)
-    places = max(LEAST_WINDOW, min(most, fit))
+    places = max(MIN_WINDOW, min(most, fit))
     widest = max(places, min(widest, WIDE_MEMORY_BYTES // (open_streams * picture)))
     window.bound(places, widest, lambda: open_now() >= MANY_STREAMS)
     record.picture_bytes = widest * picture

@@ -36,7 +36,7 @@ from vision_infer.precision.target import choose_target, converting, write_targe
 from vision_infer.precision.verification.agreement import FRAMES_NEEDED, Judge
 from vision_infer.precision.verification.proof import Compare, Origin, Proof, make_passport, open_reference, prove
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 VNNI = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 """instructions that multiply uint8 by int8 and add in 32 bits: without one, 16 bits saturate"""
 
@@ -96,7 +96,9 @@ class QuantizeReport:
         }
 
 
-def quantize_sizes(request: QuantizeRequest, say: Say = lambda _: None, clock: Clock = SYSTEM_CLOCK) -> Iterator[QuantizeReport]:
+def quantize_sizes(
+    request: QuantizeRequest, on_message: OnMessage = lambda _: None, clock: Clock = SYSTEM_CLOCK
+) -> Iterator[QuantizeReport]:
     """Convert a model for each of its input sizes, one after the other: each is proved and kept, or refused, by itself.
 
     Args:
@@ -107,15 +109,17 @@ def quantize_sizes(request: QuantizeRequest, say: Say = lambda _: None, clock: C
     """
     graphs = {} if request.model.endswith(".onnx") else model_inputs(request.model, request.model_dir)
     if len(graphs) < 2 or request.name is not None:
-        yield quantize_model(request, say, clock)
+        yield quantize_model(request, on_message, clock)
         return
     for number, (size, path) in enumerate(graphs.items()):
-        say(f"{path.name}: {size.width} wide and {size.height} high")
+        on_message(f"{path.name}: {size.width} wide and {size.height} high")
         folder = request.pictures / f"{size.height}x{size.width}" if request.pictures is not None and number else request.pictures
-        yield quantize_model(replace(request, model=str(path), pictures=folder), say, clock)
+        yield quantize_model(replace(request, model=str(path), pictures=folder), on_message, clock)
 
 
-def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: Clock = SYSTEM_CLOCK) -> QuantizeReport:
+def quantize_model(
+    request: QuantizeRequest, on_message: OnMessage = lambda _: None, clock: Clock = SYSTEM_CLOCK
+) -> QuantizeReport:
     """Convert a model, prove it, and keep it if the budget holds.
 
     Args:
@@ -141,8 +145,8 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
     target = choose_target(source, card.name, what, request.name, folder, request.overwrite)
     with ExitStack() as stack:
         stack.enter_context(converting(source))
-        frames = stack.enter_context(Frames(request.data, card, request.needs, clock, say))
-        say(
+        frames = stack.enter_context(Frames(request.data, card, request.needs, clock, on_message))
+        on_message(
             f"{len(frames.calibration)} frames to calibrate, {len(frames.search)} to search, {len(frames.evaluation)} to judge by"
         )
         if len(frames.evaluation) < FRAMES_NEEDED and request.judge is None and not request.accept_loss:
@@ -151,16 +155,16 @@ def quantize_model(request: QuantizeRequest, say: Say = lambda _: None, clock: C
             hint += f"{request.needs.total} frames are best, and --accept-loss does without a proof"
             raise StreamError(message, hint)
         reference = stack.enter_context(open_reference(source))
-        say("looking at what the network's layers give, on the frames to calibrate")
-        model, found, layers = _convert(source, card, request, frames, reference, say, clock)
+        on_message("looking at what the network's layers give, on the frames to calibrate")
+        model, found, layers = _convert(source, card, request, frames, reference, on_message, clock)
         model = _finished(model, card, target.model)
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vision-infer-")))
         graph = work / target.graph
         _save(model, graph)
-        say(f"running FP32 on the {len(frames.evaluation)} frames to judge by")
+        on_message(f"running FP32 on the {len(frames.evaluation)} frames to judge by")
         judge = Judge(reference, frames.evaluation)
         compare, data = (judge.compare, in_words(request.data)) if request.judge is None else request.judge(source)
-        proofs = prove(graph, source, compare, say)
+        proofs = prove(graph, source, compare, on_message)
         best = min(proofs, key=lambda proof: (bool(proof.refusal(request.budget)), -proof.times_faster.times.median))
         drawn = write_worst(request.pictures, judge, graph, best, request.overwrite)
         origin = Origin(graph_sha256(source), frames.calibration.sha256(), frames.evaluation.sha256(), data, layers)
@@ -187,7 +191,7 @@ def _check(request: QuantizeRequest) -> None:
 
 
 def _convert(
-    source: Path, card: ModelCard, request: QuantizeRequest, frames: Frames, reference: Any, say: Say, clock: Clock
+    source: Path, card: ModelCard, request: QuantizeRequest, frames: Frames, reference: Any, on_message: OnMessage, clock: Clock
 ) -> tuple[onnx.ModelProto, Found | None, Mapping[str, str]]:
     """The converted graph, how it was found, and the precision of its groups of layers."""
     simple = simplify(onnx.load(source), card.name)
@@ -198,8 +202,8 @@ def _convert(
         layers = {"network": "fp16", "sums, exponentials, sorting": "fp32", "box decoding": "fp32"}
         return half.model, None, layers | ({"large values": "fp32"} if half.kept else {})
     activations = collect_activations(simple, calibrated_tensors(simple), pixels, card.name)
-    say(f"running FP32 on the {len(frames.search)} frames to search with")
-    search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, say, clock)
+    on_message(f"running FP32 on the {len(frames.search)} frames to search with")
+    search = Search(simple, activations, Judge(reference, frames.search), open_reference, card.name, on_message, clock)
     reduced = request.form == "cpu" and VNNI.isdisjoint(cpu_facts()[1])
     found = search.run(Int8Recipe(request.form, reduced_range=reduced), request.budget, request.time_limit_s)
     kept = len(found.recipe.kept)

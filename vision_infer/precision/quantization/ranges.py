@@ -26,11 +26,11 @@ LEVELS = 256
 _BINS = 2048
 _CANDIDATES = 64
 """thresholds that are tried for the least divergence"""
-_LEAST_PART = 0.2
+_MIN_PART = 0.2
 """of the largest absolute value, the lowest threshold that is tried"""
 _ENDS = 16
 """places of either end that are tried for the least squared error"""
-_LEAST_END = 0.1
+_MIN_END = 0.1
 """of either extreme, the lowest that is tried for it"""
 _VALUES = 8192
 """of the sample, by which squared errors are compared"""
@@ -127,7 +127,7 @@ def _least_divergence(one: Activations) -> tuple[float, float]:
         return low, high
     counts, edges = np.histogram(one.sample, _BINS, (low, high))
     best = (np.inf, low, high)
-    for part in np.linspace(_LEAST_PART, 1, _CANDIDATES)[::-1]:
+    for part in np.linspace(_MIN_PART, 1, _CANDIDATES)[::-1]:
         inside = (max(low, -part * largest), min(high, part * largest))
         divergence = _divergence(counts, edges, *inside)
         if divergence < best[0]:
@@ -146,7 +146,7 @@ def _least_squares(one: Activations) -> tuple[float, float]:
     values = np.concatenate((one.sample[::step], (low, high))).astype(np.float64)
     wanted = np.where(values < 0, one.slope * values, values)
     best = (np.inf, low, high)
-    parts = np.linspace(_LEAST_END, 1, _ENDS)[::-1]
+    parts = np.linspace(_MIN_END, 1, _ENDS)[::-1]
     for top in parts * high if high > 0 else (0.0,):
         for bottom in parts * low if low < 0 else (0.0,):
             scale = (top - bottom) / (LEVELS - 1)

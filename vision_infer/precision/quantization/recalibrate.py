@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from vision_infer.core.detections import Detections
 from vision_infer.model.graph import PREFIX, finish, read_card
 
-LEAST_SCORES = 30
+MIN_SCORES = 30
 """with fewer there is nothing to fit"""
 _SMALLEST = 1e-6
 """scores nearer to 0 or 1 count as this near: their logits would not be finite"""
@@ -54,7 +54,7 @@ def fit(ours: Sequence[Detections], theirs: Sequence[Detections], threshold: flo
     """
     wanted, given = (_greatest_first(side) for side in (ours, theirs))
     count = min(len(wanted), len(given))
-    if count < LEAST_SCORES:
+    if count < MIN_SCORES:
         return None
     x, y = given[:count], wanted[:count]
     weights = np.exp(-0.5 * np.square((y - _logits(np.array(threshold))) / _WIDTH))

@@ -19,16 +19,16 @@ import onnx
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.store.passport import MOST_SCORE
+from vision_infer.engine.store.passport import MAX_SCORE
 from vision_infer.precision.quantization.int8 import Int8Recipe, quantizable, quantize
 from vision_infer.precision.quantization.ranges import METHODS, Activations, Method, find_ranges
 from vision_infer.precision.quantization.recalibrate import Recalibration, apply
 from vision_infer.precision.quantization.sensitivity import FRAMES, LayerError, rank_layers
 from vision_infer.precision.verification.agreement import Agreement, Judge
 
-MOST_KEPT = 0.75
+MAX_KEPT = 0.75
 """of all layers: where more would have to stay in FP32, nothing is left to gain"""
-MOST_SENSITIVE = 0.1
+MAX_SENSITIVE = 0.1
 """of all layers: so many are left out where methods of calibration are compared once more"""
 STEADY = 0.5
 """per cent by which the number of detections may change before a correction is tried: other frames show changes of their own"""
@@ -51,7 +51,7 @@ class _Tried:
         makes it right on these frames in any case.
         """
         drift = self.agreement.drift
-        return self.agreement.lost.high + (0 if drift is None else budget * drift.score_difference / MOST_SCORE)
+        return self.agreement.lost.high + (0 if drift is None else budget * drift.score_difference / MAX_SCORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,11 @@ class Search:
         judge: Judge,
         open_graph: OpenGraph,
         where: str,
-        say: Callable[[str], None] = lambda _: None,
+        on_message: Callable[[str], None] = lambda _: None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._model, self._activations, self._judge = model, activations, judge
-        self._open, self._where, self._say, self._clock = open_graph, where, say, clock
+        self._open, self._where, self._say, self._clock = open_graph, where, on_message, clock
         self._tried: dict[int, _Tried] = {}
 
     def run(self, recipe: Int8Recipe, budget: float, time_limit_s: float) -> Found:
@@ -126,7 +126,7 @@ class Search:
 
         pixels = self._judge.frames.first(FRAMES).pixels
         layers = rank_layers(self._model, find_ranges(self._activations, method), recipe, pixels, told)
-        some = max(1, round(len(layers) * MOST_SENSITIVE))
+        some = max(1, round(len(layers) * MAX_SENSITIVE))
         if self._clock.monotonic_ns() >= end_ns:
             return self._found(0, recipe, method, budget, layers, len(names), False)
         # The noise of a few layers drowned what the methods make of the others.
@@ -164,7 +164,7 @@ class Search:
         tried: int,
     ) -> tuple[int, bool]:
         """How many of the first layers have to be kept, and whether the time was enough to know; one number was tried already."""
-        most = int(len(layers) * MOST_KEPT)
+        most = int(len(layers) * MAX_KEPT)
         good = tried if _is_good(self._tried[tried], budget) else None
         failed, step = (0 if good is not None else tried), tried
         while good is None or good - failed > 1:

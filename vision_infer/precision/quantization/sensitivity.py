@@ -37,7 +37,7 @@ def rank_layers(
     ranges: Mapping[str, tuple[float, float]],
     recipe: Int8Recipe,
     frames: Sequence[NDArray[np.uint8]],
-    say: Callable[[int, int], bool] = lambda _done, _all: True,
+    on_message: Callable[[int, int], bool] = lambda _done, _all: True,
 ) -> tuple[LayerError, ...]:
     """All layers that may be quantized, the most sensitive first.
 
@@ -55,7 +55,7 @@ def rank_layers(
     for number, name in enumerate(names):
         rounded = _run(_round_layer(model, name, ranges, recipe), ends, frames)
         found.append(LayerError(name, _noise(clean, rounded)))
-        if not say(number + 1, len(names)):
+        if not on_message(number + 1, len(names)):
             found += [LayerError(rest, 0.0) for rest in names[number + 1 :]]
             break
     return tuple(sorted(found, key=lambda one: -one.error))

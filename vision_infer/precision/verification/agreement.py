@@ -38,7 +38,7 @@ LOW_SCORE = 0.05
 """least score of the detections that average precision looks at"""
 TYPICAL_MAP = 40.0
 """of a network whose card names none"""
-_LEAST_JUDGE = 0.3
+_MIN_JUDGE = 0.3
 """average precision that FP32 has against its mirrored self; below, the mirror is no judge: text reads differently there"""
 
 
@@ -211,7 +211,7 @@ class _DetectionJudge:
         turned = [_mirror(one, card.input.width) for one in mirrored]
         self._truth = select_all(turned, layouts, card, card.confidence)
         self._own = self._against(self._truth, low)
-        self.mirror = bool(self._own[0] >= _LEAST_JUDGE) and sum(map(len, self._truth)) * 2 >= self.objects
+        self.mirror = bool(self._own[0] >= _MIN_JUDGE) and sum(map(len, self._truth)) * 2 >= self.objects
         if not self.mirror:
             self._truth = self._shown
             self._own = self._against(self._truth, low)

@@ -24,7 +24,7 @@ from vision_infer.precision.verification.reference_heads import DETECTORS, VECTO
 BOX_TOLERANCE = 1e-3
 """a share of the input's longer side"""
 SCORE_TOLERANCE = 1e-3
-LEAST_AGREEMENT = 99.0
+MIN_AGREEMENT = 99.0
 """per cent of the boxes that have to be the same; of classes and embeddings all have to be"""
 Run = Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
 """float32 [B, 3, H, W], normalised, to the network's outputs by name"""
@@ -171,7 +171,7 @@ class _Seen:
 
 
 def _check(proof: ExportProof) -> None:
-    least = LEAST_AGREEMENT if proof.task == "detect" else 100.0
+    least = MIN_AGREEMENT if proof.task == "detect" else 100.0
     if proof.agreement >= least and (proof.task == "detect" or proof.values <= SCORE_TOLERANCE):
         return
     seen = f"{proof.agreement:.4g} % of {proof.compared} agree, values differ by up to {proof.values:.2g}"

@@ -68,7 +68,7 @@ def open_reference(path: Path) -> Engine:
     return open_engine(path, EngineRequest("onnxruntime", "cpu", workers=1, threads=available_cpus()))
 
 
-def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] = lambda _: None) -> list[Proof]:
+def prove(graph: Path, fp32: Path, compare: Compare, on_message: Callable[[str], None] = lambda _: None) -> list[Proof]:
     """Compare and time a graph in every runtime that is here.
 
     Args:
@@ -91,15 +91,15 @@ def prove(graph: Path, fp32: Path, compare: Compare, say: Callable[[str], None] 
             with engine:
                 agreement = compare(engine)
         except (EngineError, ModelError) as error:
-            say(f"{runtime}: {error.message}")
+            on_message(f"{runtime}: {error.message}")
             problem = error
             continue
-        say(f"{engine.name}: {agreement.told()} on {agreement.frames} frames")
+        on_message(f"{engine.name}: {agreement.told()} on {agreement.frames} frames")
         found[runtime] = (agreement, seconds, fresh_memory(graph, runtime))
     if not found:
         assert problem is not None
         raise problem
-    say(f"timing {' and '.join(found)}, in turns with FP32")
+    on_message(f"timing {' and '.join(found)}, in turns with FP32")
     return _timed(graph, fp32, found)
 
 

@@ -20,7 +20,7 @@ from vision_infer.service.clips.event_log import EVENTS_KEPT, EventRecord
 from vision_infer.sink.clip_file import clip_failure
 
 _DAY_S = 86_400
-_MOST_SIDECAR_BYTES = 16_000_000
+_MAX_SIDECAR_BYTES = 16_000_000
 _log = logging.getLogger("vision_infer.service")
 
 
@@ -142,7 +142,7 @@ def _records(clip: Path, size: int) -> list[EventRecord]:
     """The events of a clip, as they stand beside it; none where that cannot be read."""
     beside = clip.with_suffix(".json")
     try:
-        if beside.stat().st_size > _MOST_SIDECAR_BYTES:
+        if beside.stat().st_size > _MAX_SIDECAR_BYTES:
             return []
         about = json.loads(beside.read_text(encoding="utf-8"))
         return [

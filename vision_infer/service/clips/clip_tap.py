@@ -18,7 +18,7 @@ from vision_infer.sink.clip_ring import PacketRing, TimedPacket, length_size, pa
 LATE_S = 4.0
 """so long after its picture an event may be known: what goes before it is kept for that time too"""
 
-MOST_EVENTS = 10_000
+MAX_EVENTS = 10_000
 """that share a clip"""
 ENDED = "complete"
 CLOSED, CHANGED, JUMPED, SLOW, STOPPED = "connection_ended", "picture_changed", "time_jumped", "slow_disk", "stopped"
@@ -160,7 +160,7 @@ class ClipTap:
                 return
             until_ns = at_ns + round(settings.post_s * 1e9)
             clip = self._clip
-            if clip is not None and at_ns <= clip.limit_ns and len(clip.records) < MOST_EVENTS:
+            if clip is not None and at_ns <= clip.limit_ns and len(clip.records) < MAX_EVENTS:
                 record.state = "recording"
                 clip.records.append(record)
                 clip.until_ns = min(max(clip.until_ns, until_ns), clip.limit_ns)

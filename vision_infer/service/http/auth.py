@@ -20,7 +20,7 @@ Role: TypeAlias = Literal["admin", "view"]
 
 SESSION_S = 12 * 3600
 """how long a browser stays logged in"""
-MOST_SESSIONS = 1024
+MAX_SESSIONS = 1024
 LONGEST_TOKEN = 1024
 """characters; what is more is not looked at"""
 
@@ -108,7 +108,7 @@ class _Session:
 class Sessions:
     """Browsers that are logged in, in bounded memory. Not thread-safe: they belong to the event loop."""
 
-    def __init__(self, clock: Clock, lifetime_s: float = SESSION_S, most: int = MOST_SESSIONS) -> None:
+    def __init__(self, clock: Clock, lifetime_s: float = SESSION_S, most: int = MAX_SESSIONS) -> None:
         self._clock = clock
         self._lifetime_ns = round(lifetime_s * 1e9)
         self._most = most

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from vision_infer.config.serve import STREAM_NAME
 from vision_infer.core.clock import Clock
 from vision_infer.service.backend import Backend
-from vision_infer.service.http.guard import Doors
+from vision_infer.service.http.guard import SecurityContext
 from vision_infer.service.http.limits import Gate
 
 
@@ -20,7 +20,7 @@ class Context:
     """Of one app."""
 
     backend: Backend
-    doors: Doors
+    doors: SecurityContext
     clock: Clock
     snapshots: Gate = field(default_factory=lambda: Gate(8, 32))
     """a camera that gives nothing holds up other snapshots at most, not the API"""

@@ -32,7 +32,7 @@ OPEN_PATHS = ("/healthz",)
 """need no token, no name of a host, and are not counted"""
 SESSION_PATH = "/api/v1/session"
 INFER_PATH = "/api/v1/infer"
-MOST_JSON_BYTES = 1_000_000
+MAX_JSON_BYTES = 1_000_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _VIEWER_PATHS = (INFER_PATH, SESSION_PATH)
 """may be posted to by the role view: they change nothing"""
@@ -53,7 +53,7 @@ logger = logging.getLogger("vision_infer.http")
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
+class SecurityContext:
     """What the guard asks, shared with the routes of a session."""
 
     settings: ServiceSettings
@@ -83,11 +83,13 @@ class Doors:
         return role
 
 
-def make_doors(settings: ServiceSettings, tokens: Tokens, clock: Clock) -> Doors:
+def make_doors(settings: ServiceSettings, tokens: Tokens, clock: Clock) -> SecurityContext:
     """What the guard asks, of a service that begins."""
     rate = settings.requests_per_second
     requests = TokenBuckets(rate, 2 * rate, clock)
-    return Doors(settings, tokens, Sessions(clock), clock, requests, TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock))
+    return SecurityContext(
+        settings, tokens, Sessions(clock), clock, requests, TokenBuckets(_FAILURES_PER_S, _FAILURES_BURST, clock)
+    )
 
 
 def unauthorized(detail: str) -> Problem:
@@ -119,7 +121,7 @@ def session_of(headers: Headers) -> str | None:
 class Guard:
     """The ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, doors: SecurityContext) -> None:
         self._app = app
         self._doors = doors
 
@@ -178,7 +180,7 @@ class Guard:
                 self._check_rights(scope, headers, method, path)
         if scope["type"] == "websocket":
             return receive
-        most = int(doors.settings.max_upload_mb * 1e6) if path == INFER_PATH else MOST_JSON_BYTES
+        most = int(doors.settings.max_upload_mb * 1e6) if path == INFER_PATH else MAX_JSON_BYTES
         return limited(scope, receive, most)
 
     def _check_rights(self, scope: Scope, headers: Headers, method: str, path: str) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope
 from vision_infer.core.clock import Clock
 from vision_infer.service.http.problem import Problem
 
-MOST_ADDRESSES = 4096
+MAX_ADDRESSES = 4096
 """addresses that are remembered; the one that was quiet for longest is forgotten first"""
 BODY_TIMEOUT_S = 30.0
 """how long the body of a request may take to come"""
@@ -28,7 +28,7 @@ class TokenBuckets:
         burst: tokens that there are at most.
     """
 
-    def __init__(self, per_second: float, burst: float, clock: Clock, most: int = MOST_ADDRESSES) -> None:
+    def __init__(self, per_second: float, burst: float, clock: Clock, most: int = MAX_ADDRESSES) -> None:
         self._per_second = per_second
         self._burst = max(1.0, burst)
         self._clock = clock

@@ -22,7 +22,7 @@ from vision_infer.stream.redact import redact
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:problem-type:vision-infer:"
-MOST_MISTAKES = 20
+MAX_PROBLEMS = 20
 
 logger = logging.getLogger("vision_infer.http")
 
@@ -116,7 +116,7 @@ def problem_of(error: VisionInferError) -> Problem:
     if isinstance(error, HubClosedError):
         return Problem("stopping", text, {"Retry-After": "10"})
     if isinstance(error, SettingsError):
-        wrong = [{"field": one.field, "message": redact(one.message)} for one in error.mistakes[:MOST_MISTAKES]]
+        wrong = [{"field": one.field, "message": redact(one.message)} for one in error.mistakes[:MAX_PROBLEMS]]
         return Problem("invalid", text, errors=wrong)
     if isinstance(error, UsageError | ModelError):
         return Problem("invalid", text)
@@ -127,7 +127,7 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """What pydantic finds wrong, as a problem. What was given is not shown: there may be a password in it."""
     if any(error["type"] == "json_invalid" for error in errors):
         return Problem("bad-request", "the body is no JSON")
-    found = [{"field": _field(error["loc"]), "message": redact(_message(error))} for error in errors[:MOST_MISTAKES]]
+    found = [{"field": _field(error["loc"]), "message": redact(_message(error))} for error in errors[:MAX_PROBLEMS]]
     first = found[0] if found else {"field": "", "message": "the values are wrong"}
     detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
     return Problem("invalid", detail, errors=found)

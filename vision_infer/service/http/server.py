@@ -23,8 +23,8 @@ SEND_BUFFER_BYTES = 128 * 1024
 """what the system holds for a reader that is slow; more would only make what it gets older"""
 STUCK_MS = 30_000
 """a connection that takes nothing of what we send for so long is cut by the system"""
-MOST_HEADER_BYTES = 16 * 1024
-MOST_MESSAGE_BYTES = 4096
+MAX_HEADER_BYTES = 16 * 1024
+MAX_MESSAGE_BYTES = 4096
 """of what a WebSocket's client sends"""
 IDLE_S = 30
 START_S = 30.0
@@ -79,14 +79,14 @@ class WebServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            ws_max_size=MOST_MESSAGE_BYTES,
+            ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,
             ws_per_message_deflate=False,  # rows are written once for all readers; compressed they would be so for each
             limit_concurrency=self._settings.max_clients + _SPARE_CONNECTIONS,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=10,
-            h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
             backlog=_BACKLOG,
             ssl_certfile=None if tls is None else str(tls.certificate),
             ssl_keyfile=None if tls is None else str(tls.key),

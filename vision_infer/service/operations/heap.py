@@ -14,7 +14,7 @@ from typing import Any
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 
 EVERY_NS = 20_000_000_000
-LEAST_HEAPS = 2
+MIN_HEAPS = 2
 _M_ARENA_MAX = -8
 """of glibc's malloc.h"""
 
@@ -36,7 +36,7 @@ def share_heaps(cores: int, mallopt: Callable[[int, int], object] | None) -> Non
         mallopt: sets a parameter of the C library's; None: nothing is done.
     """
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, max(LEAST_HEAPS, cores))
+        mallopt(_M_ARENA_MAX, max(MIN_HEAPS, cores))
 
 
 class Heap:

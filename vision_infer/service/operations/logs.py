@@ -18,7 +18,7 @@ LINES_A_MINUTE = 10
 """of one stream; what is more is counted, and told with the next line"""
 LIVE_A_MINUTE = 3
 """lines besides that say that a stream is live: retries that came before shall not hide them"""
-MOST_STREAMS = 10_000
+MAX_STREAMS = 10_000
 _MINUTE_NS = 60 * 10**9
 _BAD = (StreamState.STALLED, StreamState.BACKING_OFF, StreamState.REFUSED, StreamState.FAILED)
 
@@ -132,7 +132,7 @@ class StateLog:
         count = self._counts.get(event.stream)
         if count is None:
             count = self._counts[event.stream] = _Count(now)
-            if len(self._counts) > MOST_STREAMS:
+            if len(self._counts) > MAX_STREAMS:
                 self._counts.popitem(last=False)
         elif now - count.begin_ns >= _MINUTE_NS:
             count.begin_ns, count.lines, count.live = now, 0, 0

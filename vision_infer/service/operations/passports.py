@@ -42,7 +42,7 @@ def passport_of(lane: LaneStatus, settings: ServeSettings, environ: Mapping[str,
 
 
 def _graph(lane: LaneStatus, settings: ServeSettings) -> Path | None:
-    model = lane.name.removeprefix("then:").partition("@")[0]
+    model = lane.name.removeprefix("secondary:").partition("@")[0]
     if model.endswith(".onnx"):
         return Path(model)
     graphs = model_inputs(model, settings.model_dir)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import Flight, StreamEvent, StreamState
-from vision_infer.telemetry.flight_recorder import EMITTED, FrameFate, Minute
+from vision_infer.telemetry.flight_recorder import EMITTED, FrameOutcome, Minute
 
 AROUND_NS = 2_000_000_000
 """frames captured so long before and after the moment are looked at"""
-MOST_FRAMES = 400
+MAX_FRAMES = 400
 
 _MEANINGS: Mapping[str, tuple[str, str]] = {
     DropReason.GATED.value: (
@@ -73,7 +73,7 @@ class Verdict:
     """the state in which the stream was then; None where that is not known"""
     until: StreamEvent | None
     """what came after that state; None: it still is in it"""
-    frames: tuple[FrameFate, ...]
+    frames: tuple[FrameOutcome, ...]
     """captured around the moment, at most 400"""
     minute: Minute | None
     """the account of the minute; None where no frame is known in it"""
@@ -88,7 +88,7 @@ def explain(flight: Flight, at_ns: int, now_ns: int) -> Verdict:
         now_ns: likewise.
     """
     state, until = _state_at(flight.changes, at_ns)
-    frames = tuple(flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MOST_FRAMES))
+    frames = tuple(flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MAX_FRAMES))
     minute = next(iter(flight.frames.minutes(at_ns, at_ns)), None)
     says, hint = _says(flight, at_ns, now_ns, state, until, frames, minute)
     return Verdict(says, hint, state, until, frames, minute)
@@ -106,7 +106,7 @@ def _says(
     now_ns: int,
     state: StreamEvent | None,
     until: StreamEvent | None,
-    frames: Sequence[FrameFate],
+    frames: Sequence[FrameOutcome],
     minute: Minute | None,
 ) -> tuple[str, str]:
     if at_ns > now_ns:
@@ -128,11 +128,11 @@ def _says(
     return "No frame came in this minute, though the stream was connected.", "look at the camera and the network"
 
 
-def _of_frames(frames: Sequence[FrameFate]) -> tuple[str, str]:
-    fates = Counter(frame.fate for frame in frames)
-    emitted = [frame for frame in frames if frame.fate == EMITTED]
+def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
+    outcomes = Counter(frame.outcome for frame in frames)
+    emitted = [frame for frame in frames if frame.outcome == EMITTED]
     if not emitted:
-        return _without_results(fates, f"{_count(len(frames), 'frame')} came around this moment, and none gave a result")
+        return _without_results(outcomes, f"{_count(len(frames), 'frame')} came around this moment, and none gave a result")
     ages = sorted((frame.times or {}).get("emitted_ns", 0) - (frame.captured_ns or 0) for frame in emitted)
     found = sum(1 for frame in emitted if frame.detections)
     says = (
@@ -142,38 +142,38 @@ def _of_frames(frames: Sequence[FrameFate]) -> tuple[str, str]:
     hint = ""
     if not found:
         hint = "nothing was found above the stream's confidence, in its classes and regions"
-    lost = Counter({fate: count for fate, count in fates.items() if fate != EMITTED})
+    lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome != EMITTED})
     if lost:
-        fate, count = _commonest(lost)
-        says += f" Of the others, {count} gave none: {_MEANINGS[fate][0]}."
+        outcome, count = _commonest(lost)
+        says += f" Of the others, {count} gave none: {_MEANINGS[outcome][0]}."
     return says, hint
 
 
 def _of_minute(minute: Minute) -> tuple[str, str]:
-    total = sum(minute.fates.values())
-    emitted = minute.fates.get(EMITTED, 0)
+    total = sum(minute.outcomes.values())
+    emitted = minute.outcomes.get(EMITTED, 0)
     if emitted:
-        lost = Counter({fate: count for fate, count in minute.fates.items() if fate != EMITTED})
-        others = "".join(f", {count} {fate}" for fate, count in lost.most_common())
+        lost = Counter({outcome: count for outcome, count in minute.outcomes.items() if outcome != EMITTED})
+        others = "".join(f", {count} {outcome}" for outcome, count in lost.most_common())
         return (
             f"It is too long ago for single frames. In this minute {emitted} of {_count(total, 'frame')} gave results, "
             f"{minute.max_age_ms} ms old at most{others}.",
             "",
         )
-    return _without_results(Counter(minute.fates), f"In this minute {_count(total, 'frame')} came, and none gave a result")
+    return _without_results(Counter(minute.outcomes), f"In this minute {_count(total, 'frame')} came, and none gave a result")
 
 
-def _without_results(fates: Counter[str], begin: str) -> tuple[str, str]:
-    fate, count = _commonest(fates)
-    meaning, hint = _MEANINGS[fate]
-    share = "" if count == fates.total() else f" ({count} of them)"
+def _without_results(outcomes: Counter[str], begin: str) -> tuple[str, str]:
+    outcome, count = _commonest(outcomes)
+    meaning, hint = _MEANINGS[outcome]
+    share = "" if count == outcomes.total() else f" ({count} of them)"
     return f"{begin}: {meaning}{share}.", hint
 
 
-def _commonest(fates: Counter[str]) -> tuple[str, int]:
+def _commonest(outcomes: Counter[str]) -> tuple[str, int]:
     """The commonest fate and its number; what the settings leave out explains nothing where other frames were lost."""
-    lost = Counter({fate: count for fate, count in fates.items() if fate not in _LEFT_OUT})
-    return (lost or fates).most_common(1)[0]
+    lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome not in _LEFT_OUT})
+    return (lost or outcomes).most_common(1)[0]
 
 
 def _count(number: int, what: str) -> str:

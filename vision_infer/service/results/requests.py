@@ -28,8 +28,8 @@ from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 PREFIX = "~"
 """no stream of a user's has a name that begins so"""
-MOST_WAITING = 64
-MOST_PIXELS = 50_000_000
+MAX_WAITING = 64
+MAX_PIXELS = 50_000_000
 """of a single picture that is sent"""
 TIMEOUT_S = 30.0
 _LOOK_S = 0.5
@@ -75,7 +75,7 @@ class Requests:
             if self._ended.is_set():
                 raise TooManyRequestsError("no more pictures are taken", "try again in a moment")
             waiting = max(len(self._answers), self._asked.qsize())  # those that are given up wait in the queue
-            if waiting >= MOST_WAITING:
+            if waiting >= MAX_WAITING:
                 raise TooManyRequestsError(f"{waiting} pictures wait already", "try again in a moment")
             # The frame's index is its place in the queue: both are taken under the lock.
             number = next(self._numbers)
@@ -189,7 +189,7 @@ def infer_picture(requests: Requests, data: bytes, selector: Selector, clock: Cl
     """
     trace = Trace(decode_start_ns=clock.monotonic_ns())
     try:
-        rgb = decode_image(np.frombuffer(data, np.uint8), "the picture", MOST_PIXELS)
+        rgb = decode_image(np.frombuffer(data, np.uint8), "the picture", MAX_PIXELS)
     except StreamError as error:
         raise UsageError(error.message, "send a JPEG, PNG or WebP picture") from None
     trace.decode_end_ns = clock.monotonic_ns()

@@ -28,7 +28,7 @@ from vision_infer.sink.delivery.carrier import Carrier, SinkStatus
 from vision_infer.sink.delivery.delivery_sink import GOODBYE_S, Delivery
 from vision_infer.sink.delivery.home_assistant import Topics
 from vision_infer.sink.delivery.mqtt import MqttCarrier
-from vision_infer.sink.delivery.retained_topics import Announced
+from vision_infer.sink.delivery.retained_topics import RetainedTopics
 from vision_infer.sink.delivery.stream_view import ShownStream
 from vision_infer.sink.delivery.webhook import WebhookCarrier
 from vision_infer.sink.sink import Written
@@ -126,7 +126,7 @@ class SinkSet:
             None if settings.username is None else (settings.username, password),
             Topics(settings.prefix),
             settings.home_assistant,
-            Announced(place / "announced.json"),
+            RetainedTopics(place / "announced.json"),
             shown,
             "states" in settings.kinds,
             self._clock,

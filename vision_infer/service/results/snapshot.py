@@ -24,9 +24,9 @@ from vision_infer.service.results.hub import ResultHub
 from vision_infer.stream.source import Source, SourceSpec
 
 QUALITY = 85
-MOST_VIEWS = 4
+MAX_VIEWS = 4
 """main streams that are open for snapshots at the same time"""
-_views = threading.BoundedSemaphore(MOST_VIEWS)
+_views = threading.BoundedSemaphore(MAX_VIEWS)
 
 
 def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, Result]:
@@ -70,7 +70,7 @@ def of_view(
         UnavailableError: the main stream gives no picture, or too many are open already.
     """
     if not _views.acquire(timeout=1.0):
-        raise UnavailableError(f"{spec.name}: {MOST_VIEWS} main streams are open for snapshots already", "try again")
+        raise UnavailableError(f"{spec.name}: {MAX_VIEWS} main streams are open for snapshots already", "try again")
     stopping = threading.Event()
     live = spec.live
     hurried = replace(

@@ -20,7 +20,7 @@ HEADROOM = 0.85
 HOURS_A_MONTH = 730.0
 LEAST = 1e-6
 """what is below it is nothing"""
-_MOST_NAMES = 3
+_MAX_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def cost_of(
 
 def _some(names: Iterable[str]) -> str:
     listed = sorted(names)
-    return ", ".join(listed[:_MOST_NAMES]) + (f" and {len(listed) - _MOST_NAMES} others" if len(listed) > _MOST_NAMES else "")
+    return ", ".join(listed[:_MAX_NAMES]) + (f" and {len(listed) - _MAX_NAMES} others" if len(listed) > _MAX_NAMES else "")
 
 
 def _on_cpu(engine: str) -> bool:

@@ -17,7 +17,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.quick import QuickStart
-from vision_infer.engine.store.cache import Say, engine_dir
+from vision_infer.engine.store.cache import OnMessage, engine_dir
 from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
@@ -45,7 +45,7 @@ def in_flight(settings: ServeSettings) -> int:
 
 def second_name(model: str) -> str:
     """The name of a model's lane for crops."""
-    return f"then:{model}"
+    return f"secondary:{model}"
 
 
 class Lanes:
@@ -160,7 +160,7 @@ class Lanes:
         try:
             card = engine.card
             if name != model and card.task == "detect":
-                raise ModelError(f"then: {model} is a network for 'detect'", "name one for classification or embeddings")
+                raise ModelError(f"secondary: {model} is a network for 'detect'", "name one for classification or embeddings")
             lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
             with self._lock:
@@ -281,9 +281,9 @@ class Lanes:
         device = device_of(settings.device, len(self._lanes) + sum(map(len, self._others.values())))
         return EngineRequest(settings.engine, device, settings.workers, settings.threads, batch, engine_dir=folder)
 
-    def _load(self, path: Path, request: EngineRequest, say: Say) -> tuple[Engine, QuickStart | None]:
+    def _load(self, path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, QuickStart | None]:
         try:
-            return open_quickly(path, request, say)
+            return open_quickly(path, request, on_message)
         except EngineError:
             raise
         except MemoryError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vision_infer.config.api_stream import stream_from_api
 from vision_infer.config.serve import ServiceSettings, StreamSettings
-from vision_infer.config.validation_errors import Mistake, SettingsError
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem
 from vision_infer.stream.redact import redact
 
 _HIDDEN = "***"
@@ -39,7 +39,7 @@ def from_api(data: Mapping[str, Any], before: StreamSettings | None, service: Se
             continue
         known = None if before is None else getattr(before, field)
         if known is None or url != redact(known):
-            mistake = Mistake((name,), "its password is hidden, and it is not the URL that was there before")
+            mistake = ValidationProblem((name,), "its password is hidden, and it is not the URL that was there before")
             raise SettingsError([mistake], "write the URL with its password")
         whole[name] = known
     return stream_from_api(whole, service)

@@ -221,7 +221,7 @@ class Streams:
             raise UnavailableError("the service is stopping", "try again when it is back")
 
     def _put(self, name: str, stream: ConfiguredStream, old: ConfiguredStream | None) -> StreamView:
-        models = (stream.settings.model, stream.settings.then, stream.settings.degrade_model)
+        models = (stream.settings.model, stream.settings.secondary, stream.settings.degrade_model)
         if any(model is not None and model.endswith(".onnx") for model in models):
             raise UsageError("a stream over the API names a model, not a file", "see /api/v1/models")
         if self._ended.is_set():
@@ -273,12 +273,12 @@ class Streams:
             return
         try:
             lane = self._lanes.open(self._model(settings))
-            if settings.then is not None:
-                check_second("then", lane.engine.card)
-            then = None if settings.then is None else self._lanes.open_second(settings.then)
+            if settings.secondary is not None:
+                check_second("secondary", lane.engine.card)
+            secondary = None if settings.secondary is None else self._lanes.open_second(settings.secondary)
         except ModelError as error:
             raise UsageError(error.message, error.hint) from error
-        command = stream_command(name, settings, lane, then, self._allowed(stream.origin))
+        command = stream_command(name, settings, lane, secondary, self._allowed(stream.origin))
         try:
             self._supervisor.change(command)
         except KeyError:  # it does not run, or has just ended
@@ -304,14 +304,14 @@ class Streams:
         seconds = (self._clock.monotonic_ns() - began) / 1e9
         for lane in self._supervisor.lane_statuses():
             its_own = lane.name == model or lane.name.startswith(f"{model}@")
-            if lane.flying and (its_own or (settings.then is not None and lane.name == second_name(settings.then))):
+            if lane.flying and (its_own or (settings.secondary is not None and lane.name == second_name(settings.secondary))):
                 self._lanes.tell_hanging(lane.name, lane.engine, seconds, f"{name} is removed without its last frames")
 
     def _close_unused(self) -> None:
         enabled = [stream.settings for stream in self._streams.values() if stream.settings.enabled]
         used = {self._model(settings) for settings in enabled}
         used |= {settings.degrade_model for settings in enabled if settings.degrade_model is not None}
-        used |= {second_name(settings.then) for settings in enabled if settings.then is not None}
+        used |= {second_name(settings.secondary) for settings in enabled if settings.secondary is not None}
         self._lanes.close_unused(frozenset({self._settings.model, *used}))
 
     def _model(self, settings: StreamSettings) -> str:

@@ -12,7 +12,7 @@ from vision_infer.stream.source import LiveOptions, SourceSpec
 
 
 def stream_command(
-    name: str, settings: StreamSettings, lane: Lane, then: Lane | None, allow_networks: tuple[str, ...]
+    name: str, settings: StreamSettings, lane: Lane, secondary: Lane | None, allow_networks: tuple[str, ...]
 ) -> AddStream:
     """The command for a stream.
 
@@ -43,7 +43,7 @@ def stream_command(
         region=settings.region,
         fps=settings.fps,
         gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat_s,
-        then=None if then is None else then.name,
+        secondary=None if secondary is None else secondary.name,
         selector=make_selector(card, least, settings.iou, settings.classes, least_by_class),
         zones=settings.zones,
         lines=settings.lines,

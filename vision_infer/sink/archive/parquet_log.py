@@ -21,7 +21,7 @@ from vision_infer.sink.archive.parquet_rows import Columns, Rows
 from vision_infer.sink.files.parquet import require_pyarrow
 from vision_infer.sink.sink import Written
 
-MOST_QUEUED = 8192
+MAX_QUEUED = 8192
 """results that wait in memory"""
 ROWS_OF_A_PART = 65_536
 PART_S = 60.0
@@ -101,7 +101,7 @@ class ParquetLog:
         with self._news:
             if self._closed:
                 return
-            if len(self._queue) >= MOST_QUEUED:
+            if len(self._queue) >= MAX_QUEUED:
                 self._queue_full += 1
                 return
             self._queue.append(item)
@@ -165,7 +165,7 @@ class _Detections:
         if None not in (seen.embedding, old.embedding) and seen.embedding != old.embedding:
             self._mixed = True
         embedding = None if self._mixed else seen.embedding or old.embedding
-        self._columns = Columns(old.whole or seen.whole, old.then or seen.then, embedding, old.live or seen.live)
+        self._columns = Columns(old.whole or seen.whole, old.secondary or seen.secondary, embedding, old.live or seen.live)
         try:
             table = self._rows.take(self._columns)
         except OutputError:

@@ -23,7 +23,7 @@ class Columns:
 
     whole: bool = False
     """rows stand for whole pictures: their boxes are null, and their classes may be"""
-    then: bool = False
+    secondary: bool = False
     """the best class that a second network tells of each detection"""
     embedding: int | None = None
     """how many values an embedding has; None: there is no such column"""
@@ -36,7 +36,11 @@ class Columns:
 
         text = pa.dictionary(pa.int32(), pa.string())
         box = [pa.field(edge, pa.float32(), nullable=self.whole) for edge in ("x1", "y1", "x2", "y2")]
-        then = [pa.field("then_class_id", pa.int32()), pa.field("then_label", text), pa.field("then_score", pa.float32())]
+        secondary = [
+            pa.field("secondary_class_id", pa.int32()),
+            pa.field("secondary_label", text),
+            pa.field("secondary_score", pa.float32()),
+        ]
         embedding = [] if self.embedding is None else [pa.field("embedding", pa.list_(pa.float32(), self.embedding))]
         return pa.schema(
             [
@@ -51,7 +55,7 @@ class Columns:
                 pa.field("track_id", pa.int32()),
                 pa.field("gated", pa.bool_(), nullable=False),
                 *([pa.field("captured_at", pa.timestamp("ms", "UTC"))] if self.live else []),
-                *(then if self.then else []),
+                *(secondary if self.secondary else []),
                 *embedding,
             ]
         )
@@ -68,14 +72,14 @@ class Rows:
         self.room = room
         self.count = 0
         self._boxes = np.empty((room, 4), np.float32)  # NaN: there is none
-        self._scores, self._then_scores = np.empty(room, np.float32), np.empty(room, np.float32)
-        self._class_ids, self._then_ids = np.empty(room, np.int32), np.empty(room, np.int32)  # -1: there is none
+        self._scores, self._secondary_scores = np.empty(room, np.float32), np.empty(room, np.float32)
+        self._class_ids, self._secondary_ids = np.empty(room, np.int32), np.empty(room, np.int32)  # -1: there is none
         self._tracks = np.empty(room, np.int32)
         self._frames = np.empty(room, np.int64)
         self._gated = np.empty(room, np.bool_)
         self._captured = np.empty(room, np.int64)  # milliseconds; -1: not known
         self._pts = np.empty(room, np.float64)  # NaN: there is none
-        self._texts = {name: np.empty(room, np.int32) for name in ("stream", "file", "label", "then_label")}  # -1: none
+        self._texts = {name: np.empty(room, np.int32) for name in ("stream", "file", "label", "secondary_label")}  # -1: none
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._texts}
         self._embeddings: dict[int, NDArray[np.float32]] = {}
         """by row"""
@@ -110,7 +114,7 @@ class Rows:
         self._add_picture(result, rows)
         labels = [self._number("label", found.label_of(class_id)) for class_id in found.class_ids[of].tolist()]
         self._texts["label"][rows] = labels
-        self._then_ids[rows] = self._texts["then_label"][rows] = -1
+        self._secondary_ids[rows] = self._texts["secondary_label"][rows] = -1
         for done, told in enumerate((found.descriptions or ())[of]):
             if told is not None:
                 self._add_told(self.count + done, told)
@@ -125,7 +129,7 @@ class Rows:
         self._add_picture(result, slice(row, row + 1))
         self._boxes[row] = np.nan
         self._tracks[row] = 0
-        self._then_ids[row] = self._texts["then_label"][row] = -1
+        self._secondary_ids[row] = self._texts["secondary_label"][row] = -1
         self._class_ids[row] = -1 if best is None else best.class_id
         self._texts["label"][row] = -1 if best is None else self._number("label", best.label)
         self._scores[row] = 0 if best is None else best.score
@@ -146,8 +150,8 @@ class Rows:
         best = told.best
         if best is not None:
             self._classes = True
-            self._then_ids[row], self._then_scores[row] = best.class_id, best.score
-            self._texts["then_label"][row] = self._number("then_label", best.label)
+            self._secondary_ids[row], self._secondary_scores[row] = best.class_id, best.score
+            self._texts["secondary_label"][row] = self._number("secondary_label", best.label)
         self._add_embedding(row, told)
 
     def _add_embedding(self, row: int, told: Description) -> None:
@@ -174,7 +178,7 @@ class Rows:
         import pyarrow as pa
 
         rows = slice(0, self.count)
-        pts, tracks, ids, then = self._pts[rows], self._tracks[rows], self._class_ids[rows], self._then_ids[rows]
+        pts, tracks, ids, secondary = self._pts[rows], self._tracks[rows], self._class_ids[rows], self._secondary_ids[rows]
         boxes = self._boxes[rows]
         yield self._text("stream")
         yield pa.array(self._frames[rows])
@@ -192,10 +196,10 @@ class Rows:
         if columns.live:
             captured = self._captured[rows]
             yield pa.array(captured, pa.timestamp("ms", "UTC"), mask=captured < 0)
-        if columns.then:
-            yield pa.array(then, mask=then < 0)
-            yield self._text("then_label")
-            yield pa.array(self._then_scores[rows], mask=then < 0)
+        if columns.secondary:
+            yield pa.array(secondary, mask=secondary < 0)
+            yield self._text("secondary_label")
+            yield pa.array(self._secondary_scores[rows], mask=secondary < 0)
         if columns.embedding is not None:
             yield self._embedding(columns.embedding)
 

@@ -20,12 +20,12 @@ from vision_infer.sink.delivery.carrier import Carrier, SinkStatus, UndeliveredE
 from vision_infer.sink.delivery.segment import Record
 from vision_infer.sink.delivery.spool import Spool
 
-MOST_QUEUED = 4096
+MAX_QUEUED = 4096
 """what waits in memory for the disk"""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 PATIENT_WAIT_S = 30.0
 """after a refusal: a wrong password that is tried again and again may lock the account"""
-MOST_AFTER_S = 600.0
+MAX_AFTER_S = 600.0
 """a receiver that wants a longer wait is asked before"""
 TRIES = 8
 """so often a receiver may hang up on a single record; then that is given up, for it would hold up all others for ever"""
@@ -108,7 +108,7 @@ class Delivery:
         with self._news:
             if self._ending.is_set():
                 return
-            if len(self._queue) >= MOST_QUEUED:
+            if len(self._queue) >= MAX_QUEUED:
                 self._queue_full += 1
                 return
             self._queue.append((kind, stream, make))
@@ -311,7 +311,7 @@ class Delivery:
 
     def _wait_s(self, failures: int) -> float:
         if self._after_s is not None:
-            return min(self._after_s, MOST_AFTER_S)
+            return min(self._after_s, MAX_AFTER_S)
         longest = PATIENT_WAIT_S if self._patient else min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
         return longest * (0.5 + 0.5 * self._draw())
 

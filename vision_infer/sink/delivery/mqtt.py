@@ -14,7 +14,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.sink.delivery.carrier import UndeliveredError
 from vision_infer.sink.delivery.certificates import tls_context, tls_problem
 from vision_infer.sink.delivery.home_assistant import Topics, discovery
-from vision_infer.sink.delivery.retained_topics import Announced
+from vision_infer.sink.delivery.retained_topics import RetainedTopics
 from vision_infer.sink.delivery.segment import Record
 from vision_infer.sink.delivery.stream_view import Counts, ShownStream
 
@@ -67,7 +67,7 @@ class MqttCarrier:
         user: tuple[str, str | None] | None,
         topics: Topics,
         found_under: str | None,
-        announced: Announced,
+        announced: RetainedTopics,
         shown: Callable[[], Iterable[ShownStream]],
         sends_states: bool = True,
         clock: Clock = SYSTEM_CLOCK,

@@ -12,7 +12,7 @@ MOST = 100_000
 _log = logging.getLogger("vision_infer.sinks")
 
 
-class Announced:
+class RetainedTopics:
     """Topics of retained messages.
 
     Args:

@@ -17,7 +17,7 @@ from vision_infer.sink.sink import OutputSpec, Written
 from vision_infer.sink.space import SpaceReserve
 
 COLUMNS = ("stream", "frame", "pts_s", "file", "class_id", "label", "score", "x1", "y1", "x2", "y2", "track_id")
-THEN_COLUMNS = ("then_class_id", "then_label", "then_score")
+THEN_COLUMNS = ("secondary_class_id", "secondary_label", "secondary_score")
 """come after the others where a second network looks at the detections: the best class that it tells"""
 
 
@@ -112,8 +112,8 @@ def _cells(result: Result, told: bool) -> Iterator[tuple[object, ...]]:
     columns = (found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions)
     for box, score, class_id, track, description in zip(*columns, strict=True):
         edges = ["%.2f" % edge for edge in box]
-        then = _best(description) if told else ()
-        yield (class_id, found.label_of(class_id), "%.4f" % score, *edges, track or "", *then)
+        secondary = _best(description) if told else ()
+        yield (class_id, found.label_of(class_id), "%.4f" % score, *edges, track or "", *secondary)
 
 
 def _best(description: Description | None) -> tuple[object, ...]:

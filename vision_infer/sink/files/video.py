@@ -28,7 +28,7 @@ from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is
 
 _FALLBACK_RATE = Fraction(25)
 _FALLBACK_TIME_BASE = Fraction(1, 90_000)
-_MOST_FINE = 1_000_000
+_MAX_FINE = 1_000_000
 _RESERVE = 256 * 1024
 """bytes kept free for what the muxer holds and for the index of the first minutes"""
 _INDEX_PER_FRAME = 64
@@ -156,7 +156,7 @@ class VideoSink:
         encoder = choose_encoder(Size(width, height), rate, self._time_base, self._encoders)
         self._target = ReservedFile(self._file.raw, SpaceReserve(self._file.path.parent, _RESERVE))
         # The time of the first frame is kept in units of the whole file: milliseconds, unless it is told better.
-        fine = min(self._time_base.denominator, _MOST_FINE)
+        fine = min(self._time_base.denominator, _MAX_FINE)
         container = av.open(self._target, "w", format="mp4", options={"movie_timescale": str(max(1000, fine))})
         stream = container.add_stream(encoder.name, rate=rate, options=dict(encoder.options))
         assert isinstance(stream, VideoStream)

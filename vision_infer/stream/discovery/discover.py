@@ -26,8 +26,8 @@ from vision_infer.stream.redact import printable, redact
 
 GROUP, PORT = "239.255.255.250", 3702
 WAIT_S = 3.0
-DEVICES_MOST, DATAGRAMS_MOST, DATAGRAM_BYTES = 256, 2048, 65_507
-_TEXT_MOST = 200
+MAX_DEVICES, MAX_DATAGRAMS, DATAGRAM_BYTES = 256, 2048, 65_507
+_MAX_TEXT = 200
 _SECOND = 1_000_000_000
 _SCOPE = "onvif://www.onvif.org/"
 _SOAP = "http://www.w3.org/2003/05/soap-envelope"
@@ -84,7 +84,7 @@ def discover(
             raise StreamError("no camera can be looked for: nothing can be sent to the local network", "is this machine in one?")
         for data, address in _answers(asked, clock, wait_s):
             device = read_answer(data, address, message)
-            if device is not None and len(found) < DEVICES_MOST:
+            if device is not None and len(found) < MAX_DEVICES:
                 found.setdefault(device.id or address, device)
     return sorted(found.values(), key=lambda device: (_sortable(device.address), device.id))
 
@@ -108,9 +108,9 @@ def read_answer(data: bytes, address: str, message: str) -> Device | None:
     for word in reader.text("Scopes").split():
         kind, _, value = word.removeprefix(_SCOPE).partition("/")
         if word.startswith(_SCOPE):
-            scopes.setdefault(kind.lower(), printable(unquote(value))[:_TEXT_MOST])
-    services = tuple(redact(url)[:_TEXT_MOST] for url in reader.text("XAddrs").split() if _is_web(url))
-    endpoint = printable(reader.text("Address"))[:_TEXT_MOST]
+            scopes.setdefault(kind.lower(), printable(unquote(value))[:_MAX_TEXT])
+    services = tuple(redact(url)[:_MAX_TEXT] for url in reader.text("XAddrs").split() if _is_web(url))
+    endpoint = printable(reader.text("Address"))[:_MAX_TEXT]
     return Device(address, scopes.get("name", ""), scopes.get("hardware", ""), scopes.get("location", ""), services[:8], endpoint)
 
 
@@ -194,7 +194,7 @@ def _sent(one: socket.socket, question: bytes, place: tuple[str, int]) -> bool:
 
 def _answers(sockets: list[socket.socket], clock: Clock, wait_s: float) -> Iterator[tuple[bytes, str]]:
     until = clock.monotonic_ns() + round(wait_s * _SECOND)
-    for _ in range(DATAGRAMS_MOST):
+    for _ in range(MAX_DATAGRAMS):
         left = (until - clock.monotonic_ns()) / _SECOND
         readable = select.select(sockets, [], [], max(0.0, left))[0] if left > 0 else []
         if not readable:

@@ -7,10 +7,10 @@ from collections import deque
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 
 _LATENESS_KEPT = 4096
-_JITTER_LEAST = 10
+_MIN_JITTER = 10
 """packets; fewer tell nothing of jitter"""
 _PART_OF_JITTER = 0.95
-_RATE_LEAST = 4
+_MIN_RATE = 4
 
 
 class PacketWatch:
@@ -77,7 +77,7 @@ class PacketWatch:
     def rate(self) -> float | None:
         """Pictures a second, by the stream's times where it has any; None where too few came."""
         span_s = self._span_s
-        return (self.pictures - 1) / span_s if span_s and self.pictures >= _RATE_LEAST else None
+        return (self.pictures - 1) / span_s if span_s and self.pictures >= _MIN_RATE else None
 
     @property
     def bit_rate(self) -> float | None:
@@ -98,7 +98,7 @@ class PacketWatch:
 
     def jitter_ms(self) -> float | None:
         """How much later than the quickest most packets come; those that had waited before we asked are left out."""
-        if len(self._lateness) < _JITTER_LEAST:
+        if len(self._lateness) < _MIN_JITTER:
             return None
         ordered = sorted(self._lateness)
         return (ordered[int(_PART_OF_JITTER * (len(ordered) - 1))] - ordered[0]) / 1e6

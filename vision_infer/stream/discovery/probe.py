@@ -36,7 +36,7 @@ __all__ = ["STEPS", "Probe", "ProbeError", "Step", "probe"]
 WATCH_S = 3.0
 """how long packets are watched after the first picture; shorter, and jitter is luck"""
 LIMIT_S = 10.0
-_DECODED_MOST = 30
+_MAX_DECODED = 30
 _GRACE_S = 0.5
 """how long after its limit a probe is left alone"""
 _OPEN_PART, _STALL_PART = 0.5, 0.2
@@ -204,7 +204,7 @@ class _Run:
         for packet, times in packets.read():
             if packet.size:
                 watch.packet(packet.size, packet.is_keyframe, packet.is_corrupt, times)
-            if decoded < _DECODED_MOST:
+            if decoded < _MAX_DECODED:
                 before = time.thread_time_ns()
                 pictures = _decoded(packet, watch)
                 cpu_ns += time.thread_time_ns() - before

@@ -10,9 +10,9 @@ from vision_infer.stream.discovery.probe import STEPS, Probe, ProbeError
 
 KEY_INTERVAL_MOST_S = 4.0
 JITTER_MOST_MS = 100.0
-RATE_LEAST = 0.8
+MIN_RATE = 0.8
 """of what the camera says that it sends"""
-DECODE_MOST = 0.5
+MAX_DECODE = 0.5
 """of a CPU"""
 _LARGE = 2_500_000
 """pixels; more than 1080p"""
@@ -68,13 +68,13 @@ def _minded(found: Probe) -> list[Finding]:
         said.append(
             ("warning", f"its packets come up to {found.jitter_ms:.0f} ms late", "look at the network: Wi-Fi, a busy switch")
         )
-    if found.frame_rate and found.said_rate and found.frame_rate < RATE_LEAST * found.said_rate:
+    if found.frame_rate and found.said_rate and found.frame_rate < MIN_RATE * found.said_rate:
         text = f"it says {found.said_rate:.3g} frames/s and sends {found.frame_rate:.3g}"
         said.append(("note", text, "in the dark, many cameras send fewer; else its network or the camera is overloaded"))
     if found.damaged:
         text = f"{found.damaged} of {found.pictures} packets were damaged"
         said.append(("warning", text, "packets are lost: use transport: tcp, or look at the network"))
-    if found.decode_ms is not None and found.frame_rate and found.decode_ms * found.frame_rate / 1000 > DECODE_MOST:
+    if found.decode_ms is not None and found.frame_rate and found.decode_ms * found.frame_rate / 1000 > MAX_DECODE:
         share = found.decode_ms * found.frame_rate / 1000
         said.append(("warning", f"decoding it takes {share:.1f} CPUs", "use the camera's second stream for detection (detect:)"))
     elif found.size.width * found.size.height > _LARGE:

@@ -43,7 +43,7 @@ _STEADY_NS = 10 * MS
 _REBASE_NS = 20 * MS
 """where the least offsets of so many blocks of a second, each of packets that we had to wait for, are so close together and all
 so far above the minimum, the way has become longer: that is the new minimum. A sender that is too slow gets later and later"""
-_CAMERA_PACKETS, _CAMERA_LEAST = 16, 8
+_CAMERA_PACKETS, _MIN_CAMERA = 16, 8
 _CAMERA_SPREAD_NS = 20 * MS
 _CAMERA_PLAUSIBLE_NS = (-5 * MS, 500 * MS)
 _PAUSE_INTERVALS, _PAUSE_NS = 3, 200 * MS
@@ -227,7 +227,7 @@ class CaptureClock:
         if self._settled:
             self._camera_offsets.append(self._offset_ns - self._camera_ns)
         steady = plausible = False
-        if len(self._camera_offsets) >= _CAMERA_LEAST:
+        if len(self._camera_offsets) >= _MIN_CAMERA:
             middle = statistics.median(self._camera_offsets)
             self.clock_offset_ms = middle / MS
             steady = max(self._camera_offsets) - min(self._camera_offsets) <= _CAMERA_SPREAD_NS

@@ -18,8 +18,8 @@ from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.allowed_networks import allowed_address
 from vision_infer.stream.redact import redact
 
-_MOST_REDIRECTS = 5
-_MOST_OPEN = 16
+_MAX_REDIRECTS = 5
+_MAX_OPEN = 16
 """connections of one source at a time; FFmpeg has two or three"""
 _MOVED = frozenset({301, 302, 303, 307, 308})
 _REFUSALS = {401: "refused: wrong user or password, or none", 403: "refused: wrong user or password, or none"}
@@ -97,7 +97,7 @@ class GuardedHttp:
         """
         if flags & _WRITE_FLAG:
             raise RefusedError(f"{redact(url)}: is to be written", "this is only for reading")
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
             response, connection = self._ask(url)
             body = Body(response, connection, redact(url), self)
             try:
@@ -121,7 +121,7 @@ class GuardedHttp:
     def _keep(self, body: Body) -> None:
         """Until it is closed; FFmpeg does not close the first one itself, and some servers name very many."""
         self._bodies.append(body)
-        if len(self._bodies) > _MOST_OPEN:
+        if len(self._bodies) > _MAX_OPEN:
             first, *older = self._bodies
             self._bodies = [first, *older[1:]]
             older[0].close()

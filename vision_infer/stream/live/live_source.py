@@ -39,7 +39,7 @@ from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 _READS_KEPT = 64
 """packets whose pictures may still come: no decoder holds back more"""
-_UNJUDGED_MOST = 3
+_MAX_UNJUDGED = 3
 _STALE_STALLS = 2
 """a connection of which every picture has been too old for this many stall time-outs is dead too"""
 _RARE_KEYS_NS = 10_000_000_000
@@ -220,7 +220,7 @@ class LiveSource:
             self._failing = False
             if self._playout is None and not self._times.settled:
                 self._unjudged.append(frame)
-                if len(self._unjudged) > _UNJUDGED_MOST:
+                if len(self._unjudged) > _MAX_UNJUDGED:
                     self._unjudged.popleft()
                     self.report.drop(DropReason.STALE)
             else:

@@ -31,7 +31,7 @@ from vision_infer.stream.time_code import draw
 SCHEME = "test://"
 DEFAULT_SIZE = Size(640, 360)
 DEFAULT_FPS = Fraction(30)
-MOST_FPS = 240
+MAX_FPS = 240
 _HINT = "write test:// or, for instance, test://?size=640x360&fps=30"
 _SECOND = 1_000_000_000
 _ACROSS_S, _DOWN_S = 3.1, 1.9
@@ -162,6 +162,6 @@ def _asked_for(url: str, max_pixels: int) -> tuple[Size, Fraction]:
     if "fps" in wanted:
         match = re.fullmatch(r"\d{1,3}(\.\d{1,6})?", wanted["fps"], re.ASCII)
         fps = Fraction(wanted["fps"]) if match else Fraction(0)
-        if not 0 < fps <= MOST_FPS:
-            raise StreamError(f"{shown}: no rate for a test pattern", f"fps is a number of frames per second, to {MOST_FPS}")
+        if not 0 < fps <= MAX_FPS:
+            raise StreamError(f"{shown}: no rate for a test pattern", f"fps is a number of frames per second, to {MAX_FPS}")
     return size, fps

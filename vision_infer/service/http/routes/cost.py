@@ -84,7 +84,7 @@ def get_cost(
 
 
 def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | None) -> StreamCostAnswer:
-    then = None if fps is None else stream.at(fps, cost.machine)
+    secondary = None if fps is None else stream.at(fps, cost.machine)
     per_month = _per_month(price, stream.share)
     results = stream.result_fps * 3600 * HOURS_A_MONTH
     return StreamCostAnswer(
@@ -98,8 +98,8 @@ def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | No
         per_month=per_month,
         per_1000_results=None if per_month is None or stream.cpu_ms_per_result is None else round(per_month / results * 1000, 6),
         at_fps=fps,
-        share_at_fps=None if then is None else round(then.share, 4),
-        per_month_at_fps=None if then is None else _per_month(price, then.share),
+        share_at_fps=None if secondary is None else round(secondary.share, 4),
+        per_month_at_fps=None if secondary is None else _per_month(price, secondary.share),
     )
 
 

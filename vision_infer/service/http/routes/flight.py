@@ -13,7 +13,7 @@ from vision_infer.service.http.api_models import StateChange, state_change
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.operations.why import explain
-from vision_infer.telemetry.flight_recorder import EMITTED, FRAMES_KEPT, FrameFate, Minute
+from vision_infer.telemetry.flight_recorder import EMITTED, FRAMES_KEPT, FrameOutcome, Minute
 
 router = APIRouter(prefix="/api/v1/streams/{name}", tags=["streams"])
 
@@ -33,10 +33,10 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class FrameFateAnswer(_Answer):
+class FrameOutcomeAnswer(_Answer):
     """What became of one frame."""
 
-    fate: str = Field(description="emitted, or the reason of the drop")
+    outcome: str = Field(description="emitted, or the reason of the drop")
     at: str = Field(description="when that was known (UTC)")
     index: int | None = Field(description="its number; null: it was left out before it was decoded")
     captured: str | None = Field(description="when it was taken (UTC)")
@@ -53,7 +53,7 @@ class MinuteAnswer(_Answer):
     """What became of the frames of a minute."""
 
     from_: str = Field(alias="from", serialization_alias="from", description="its begin (UTC)")
-    fates: dict[str, int] = Field(description="frames by what became of them")
+    outcomes: dict[str, int] = Field(description="frames by what became of them")
     max_age_ms: int = Field(description="highest age of its results; 0 without one")
 
 
@@ -62,7 +62,7 @@ class FramesAnswer(_Answer):
 
     stream: str
     known_since: str | None = Field(description="since when frames are known one by one (UTC)")
-    frames: list[FrameFateAnswer] = Field(description="in the order in which their fate was known")
+    frames: list[FrameOutcomeAnswer] = Field(description="in the order in which their fate was known")
     minutes: list[MinuteAnswer]
     changes: list[StateChange] = Field(description="of the stream's state in this time")
 
@@ -77,7 +77,7 @@ class WhyAnswer(_Answer):
     state: StateChange | None = Field(description="the state in which it was then; null: not known")
     until: StateChange | None = Field(description="what came after that; null: it is still so")
     minute: MinuteAnswer | None
-    frames: list[FrameFateAnswer] = Field(description="captured around the moment")
+    frames: list[FrameOutcomeAnswer] = Field(description="captured around the moment")
 
 
 @router.get("/frames", responses=problems(404, 422, 503))
@@ -132,20 +132,20 @@ def _utc(at_ns: int, clock: Clock) -> str:
     return utc(clock.wall_ns() - clock.monotonic_ns() + at_ns)
 
 
-def _frame(frame: FrameFate, clock: Clock) -> FrameFateAnswer:
+def _frame(frame: FrameOutcome, clock: Clock) -> FrameOutcomeAnswer:
     captured = frame.captured_ns
     times: dict[str, float] = {}
     if captured is not None and frame.times is not None:
         times = {_SINCE_CAPTURE[name]: round((time - captured) / 1e6, 3) for name, time in frame.times.items()}
-    return FrameFateAnswer(
-        fate=frame.fate,
+    return FrameOutcomeAnswer(
+        outcome=frame.outcome,
         at=_utc(frame.at_ns, clock),
         index=frame.index,
         captured=None if captured is None else _utc(captured, clock),
         clock=frame.clock,
         pts_s=frame.pts_s,
         since_capture_ms=times,
-        age_ms=times.get("emitted") if frame.fate == EMITTED else None,
+        age_ms=times.get("emitted") if frame.outcome == EMITTED else None,
         batch=frame.batch,
         engine=frame.engine,
         detections=frame.detections,
@@ -153,4 +153,4 @@ def _frame(frame: FrameFate, clock: Clock) -> FrameFateAnswer:
 
 
 def _minute(minute: Minute, clock: Clock) -> MinuteAnswer:
-    return MinuteAnswer(**{"from": _utc(minute.from_ns, clock)}, fates=minute.fates, max_age_ms=minute.max_age_ms)
+    return MinuteAnswer(**{"from": _utc(minute.from_ns, clock)}, outcomes=minute.outcomes, max_age_ms=minute.max_age_ms)

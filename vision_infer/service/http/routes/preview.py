@@ -17,7 +17,7 @@ from vision_infer.service.http.problem import Problem
 
 SDP = "application/sdp"
 FRAGMENT = "application/trickle-ice-sdpfrag"
-MOST_SDP_BYTES = 64 * 1024
+MAX_SDP_BYTES = 64 * 1024
 
 router = APIRouter(prefix="/api/v1", tags=["preview"])
 
@@ -49,8 +49,8 @@ async def _text(request: Request, wanted: str) -> str:
         header = "Accept-Post" if wanted == SDP else "Accept-Patch"
         raise Problem("unsupported-media-type", f"send it as {wanted}", {header: wanted})
     body = await request.body()
-    if len(body) > MOST_SDP_BYTES:
-        raise Problem("too-large", f"more than {MOST_SDP_BYTES} bytes")
+    if len(body) > MAX_SDP_BYTES:
+        raise Problem("too-large", f"more than {MAX_SDP_BYTES} bytes")
     try:
         return body.decode()
     except UnicodeDecodeError:

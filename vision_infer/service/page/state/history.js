@@ -1,6 +1,6 @@
 // What a stream's results were like over the last minutes, in buckets of fixed length. Pure.
 
-export const STAGES = ["decode", "queue", "preprocess", "inference", "postprocess", "then"];
+export const STAGES = ["decode", "queue", "preprocess", "inference", "postprocess", "secondary"];
 
 // Means and greatest ages of results, by time.
 export class History {

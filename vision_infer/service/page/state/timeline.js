@@ -12,17 +12,17 @@ export const SPANS = {
 
 const WANTED = new Set(["paced", "undecoded", "gated", "hook"]);
 
-// How grave a fate is: good, wanted (by the settings), lost, failed
-export function kindOf(fate) {
-  if (fate === "emitted") return "good";
-  if (WANTED.has(fate)) return "wanted";
-  return fate === "failed" ? "failed" : "lost";
+// How grave a outcome is: good, wanted (by the settings), lost, failed
+export function kindOf(outcome) {
+  if (outcome === "emitted") return "good";
+  if (WANTED.has(outcome)) return "wanted";
+  return outcome === "failed" ? "failed" : "lost";
 }
 
 // Frames by second, of the last minutes.
 export class Seconds {
   constructor() {
-    this.buckets = new Map(); // begin, ms → { fate: frames }
+    this.buckets = new Map(); // begin, ms → { outcome: frames }
   }
 
   // Frames of which all from this time on are there; what was known of them before is superseded.
@@ -31,7 +31,7 @@ export class Seconds {
     for (const at of this.buckets.keys()) if (at >= begin) this.buckets.delete(at);
     for (const frame of frames) {
       const at = floor(Date.parse(frame.captured ?? frame.at), SECOND);
-      if (at >= begin) add(this.buckets, at, { [frame.fate]: 1 });
+      if (at >= begin) add(this.buckets, at, { [frame.outcome]: 1 });
     }
   }
 
@@ -42,31 +42,31 @@ export class Seconds {
 
 // The service's account by minute as buckets.
 export function minutesOf(minutes) {
-  return new Map(minutes.map((one) => [Date.parse(one.from), one.fates]));
+  return new Map(minutes.map((one) => [Date.parse(one.from), one.outcomes]));
 }
 
-// Bars from the oldest to the newest, the last one holding now: { at, fates } with no fates where nothing is known.
+// Bars from the oldest to the newest, the last one holding now: { at, outcomes } with no outcomes where nothing is known.
 export function bars(buckets, nowMs, { ms, step }) {
   const end = floor(nowMs, step);
   const found = new Map();
-  for (const [at, fates] of buckets) add(found, floor(at, step), fates);
+  for (const [at, outcomes] of buckets) add(found, floor(at, step), outcomes);
   return Array.from({ length: ms / step }, (_, index) => {
     const at = end - (ms / step - 1 - index) * step;
-    return { at, fates: found.get(at) ?? {} };
+    return { at, outcomes: found.get(at) ?? {} };
   });
 }
 
-// All fates that occur, with their numbers: what gave results first, then most first.
+// All outcomes that occur, with their numbers: what gave results first, then most first.
 export function totals(all) {
   const sum = new Map();
-  for (const { fates } of all) for (const [fate, number] of Object.entries(fates)) sum.set(fate, (sum.get(fate) ?? 0) + number);
+  for (const { outcomes } of all) for (const [outcome, number] of Object.entries(outcomes)) sum.set(outcome, (sum.get(outcome) ?? 0) + number);
   return [...sum].filter(([, number]) => number).sort(([a, one], [b, other]) => (b === "emitted") - (a === "emitted") || other - one);
 }
 
 const floor = (value, step) => Math.floor(value / step) * step;
 
-function add(buckets, at, fates) {
+function add(buckets, at, outcomes) {
   const bucket = buckets.get(at) ?? {};
-  for (const [fate, number] of Object.entries(fates)) bucket[fate] = (bucket[fate] ?? 0) + number;
+  for (const [outcome, number] of Object.entries(outcomes)) bucket[outcome] = (bucket[outcome] ?? 0) + number;
   buckets.set(at, bucket);
 }

@@ -3,7 +3,7 @@
 import { STAGES } from "/page/state/history.js";
 import { h } from "/page/views/dom.js";
 
-const COLOURS = { age: null, decode: "#38bdf8", queue: "#f59e0b", preprocess: "#a78bfa", inference: "#34d399", postprocess: "#f472b6", then: "#fb7185" };
+const COLOURS = { age: null, decode: "#38bdf8", queue: "#f59e0b", preprocess: "#a78bfa", inference: "#34d399", postprocess: "#f472b6", secondary: "#fb7185" };
 const POINTS = 120;
 const HEIGHT = 220;
 
@@ -29,7 +29,7 @@ export class StagesPlot {
   update(nowMs) {
     this.nowMs = nowMs;
     if (!this.plot) return;
-    if (!this.shown.includes("then") && this.history.buckets.some((one) => one.stages.then > 0)) {
+    if (!this.shown.includes("secondary") && this.history.buckets.some((one) => one.stages.secondary > 0)) {
       this.shown = STAGES;
       this.#make();
       return;

@@ -7,7 +7,7 @@ import { clockTime, count, FATES } from "/page/views/words.js";
 
 const POLL_MS = 2000;
 const MINUTES_POLL_MS = 20000;
-const UNSETTLED_MS = 5000; // younger frames may still get another fate
+const UNSETTLED_MS = 5000; // younger frames may still get another outcome
 const MOST_FRAMES = 4096;
 const KINDS = ["good", "wanted", "lost", "failed"]; // from the bottom up
 const COLOURS = { good: "--good", wanted: "--idle", lost: "--warn", failed: "--bad" };
@@ -38,7 +38,7 @@ export class Timeline {
     );
     this.from = h("span");
     this.to = h("span");
-    this.legend = h("ul.fates", { "aria-label": "Frames" });
+    this.legend = h("ul.outcomes", { "aria-label": "Frames" });
     this.says = h("p.says", { role: "status" });
     this.hint = h("p.quiet");
     this.choice = h(
@@ -187,11 +187,11 @@ export class Timeline {
     context.scale(ratio, ratio);
     const style = getComputedStyle(this.strip);
     const each = width / this.all.length;
-    const most = Math.max(1, ...this.all.map(({ fates }) => Object.values(fates).reduce((sum, number) => sum + number, 0)));
-    this.all.forEach(({ fates }, index) => {
+    const most = Math.max(1, ...this.all.map(({ outcomes }) => Object.values(outcomes).reduce((sum, number) => sum + number, 0)));
+    this.all.forEach(({ outcomes }, index) => {
       let bottom = height;
       for (const kind of KINDS) {
-        const number = Object.entries(fates).reduce((sum, [fate, some]) => sum + (kindOf(fate) === kind ? some : 0), 0);
+        const number = Object.entries(outcomes).reduce((sum, [outcome, some]) => sum + (kindOf(outcome) === kind ? some : 0), 0);
         const tall = (number / most) * (height - 2);
         context.fillStyle = style.getPropertyValue(COLOURS[kind]);
         context.fillRect(index * each, bottom - tall, Math.max(1, each - 1), tall);
@@ -207,12 +207,12 @@ export class Timeline {
   #legend() {
     const told = totals(this.all);
     while (this.legend.children.length > told.length) this.legend.lastChild.remove();
-    told.forEach(([fate, number], index) => {
+    told.forEach(([outcome, number], index) => {
       if (!this.legend.children[index]) this.legend.append(h("li", null, h("span.dot"), h("span")));
       const item = this.legend.children[index];
-      item.dataset.kind = kindOf(fate);
-      item.title = FATES[fate] ?? "";
-      say(item.lastChild, `${fate === "emitted" ? "with a result" : fate.replaceAll("_", " ")} ${count(number)}`);
+      item.dataset.kind = kindOf(outcome);
+      item.title = FATES[outcome] ?? "";
+      say(item.lastChild, `${outcome === "emitted" ? "with a result" : outcome.replaceAll("_", " ")} ${count(number)}`);
     });
   }
 }
