@@ -1,16 +1,16 @@
 // The page: its head, which view the address names, and what all views share.
 
-import { applyTheme, choices, choose } from "/page/state/choices.js";
-import { Store } from "/page/state/store.js";
-import { cost } from "/page/views/cost.js";
-import { h, say } from "/page/views/dom.js";
-import { engines } from "/page/views/engines.js";
-import { login } from "/page/views/login.js";
-import { streamForm } from "/page/views/stream_form.js";
-import { stream } from "/page/views/stream.js";
-import { tryOut } from "/page/views/try.js";
-import { wall } from "/page/views/wall.js";
-import { clockTime } from "/page/views/words.js";
+import { applyTheme, choices, choose } from "./state/choices.js";
+import { Store } from "./state/store.js";
+import { cost } from "./views/cost.js";
+import { h, say } from "./views/dom.js";
+import { engines } from "./views/engines.js";
+import { login } from "./views/login.js";
+import { streamForm } from "./views/stream_form.js";
+import { stream } from "./views/stream.js";
+import { tryOut } from "./views/try.js";
+import { wall } from "./views/wall.js";
+import { clockTime } from "./views/words.js";
 
 const NAV = [
   ["#/", "Cameras"],
@@ -40,7 +40,11 @@ const theme = h(
 const banner = h("div.banner", { role: "alert", hidden: true });
 const place = h("main", { id: "main", tabIndex: -1 });
 
+// Colours that canvases read. Registered, they have a computed value: the one of the theme instead of the text "light-dark(…)".
+const CANVAS_COLOURS = ["--line", "--accent", "--good", "--idle", "--warn", "--bad"];
+
 function build() {
+  for (const name of CANVAS_COLOURS) CSS.registerProperty({ name, syntax: "<color>", inherits: true, initialValue: "transparent" });
   applyTheme();
   const logo = h("a.logo", { href: "#/" }, h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }), h("span", null, "vision-infer"));
   const skip = h("a.skip", { href: "#main", onclick: (event) => (event.preventDefault(), place.focus()) }, "Skip to the content");

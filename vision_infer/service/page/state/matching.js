@@ -1,6 +1,6 @@
 // Which boxes belong to the frame that is displayed. Matched by time, never by arrival. Pure: no clock, no DOM.
 
-import { timesOf } from "/page/state/timing.js";
+import { timesOf } from "./timing.js";
 
 const KEPT_MS = 4000;
 const MOST_ROWS = 600;

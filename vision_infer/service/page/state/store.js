@@ -1,6 +1,6 @@
 // What the page knows of the service: who asks, whether it answers, its streams. Views are told of each change.
 
-import { ApiError, getJson, send, streamPath } from "/page/transport/http.js";
+import { ApiError, getJson, send, streamPath } from "../transport/http.js";
 
 const POLL_MS = 1000;
 const HIDDEN_POLL_MS = 5000;

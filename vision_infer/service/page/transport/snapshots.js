@@ -1,6 +1,6 @@
 // Pictures of a stream one after the other, where WebRTC does not come through: slower, and through any proxy.
 
-import { send, streamPath } from "/page/transport/http.js";
+import { send, streamPath } from "./http.js";
 
 const LONGEST_WAIT_MS = 10000;
 

@@ -1,6 +1,6 @@
 // One viewer of one stream over WebRTC (WHEP): offer, answer, candidates, the anchors of its times.
 
-import { ApiError, getJson, send, streamPath } from "/page/transport/http.js";
+import { ApiError, getJson, send, streamPath } from "./http.js";
 
 const GATHER_MS = 250; // candidates of this machine are there by then; others follow by PATCH
 const CONNECT_MS = 8000;

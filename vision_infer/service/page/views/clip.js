@@ -1,8 +1,8 @@
 // A clip of an event, over the page: to be looked at, or taken along.
 
-import { send } from "/page/transport/http.js";
-import { h, say } from "/page/views/dom.js";
-import { bytes } from "/page/views/words.js";
+import { send } from "../transport/http.js";
+import { h, say } from "./dom.js";
+import { bytes } from "./words.js";
 
 // title: what happened; clip: as the service tells it
 export function showClip(title, clip) {

@@ -1,8 +1,8 @@
 // What each stream takes of the machine, what that costs, and how many more would fit.
 
-import { getJson } from "/page/transport/http.js";
-import { field, h, say } from "/page/views/dom.js";
-import { rate } from "/page/views/words.js";
+import { getJson } from "../transport/http.js";
+import { field, h, say } from "./dom.js";
+import { rate } from "./words.js";
 
 const POLL_MS = 3000;
 

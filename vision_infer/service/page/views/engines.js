@@ -1,8 +1,8 @@
 // The engines that are loaded: how busy they are, how their batches are, what was measured of them.
 
-import { getJson } from "/page/transport/http.js";
-import { h, say } from "/page/views/dom.js";
-import { bytes, count, milliseconds, rate } from "/page/views/words.js";
+import { getJson } from "../transport/http.js";
+import { h, say } from "./dom.js";
+import { bytes, count, milliseconds, rate } from "./words.js";
 
 const POLL_MS = 2000;
 

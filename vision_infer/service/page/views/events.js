@@ -1,9 +1,9 @@
 // What happened at a stream, the newest first: at its zones and lines, with clips; its own states; how it gives way.
 
-import { getJson } from "/page/transport/http.js";
-import { showClip } from "/page/views/clip.js";
-import { h } from "/page/views/dom.js";
-import { clockTime, count, wayWord } from "/page/views/words.js";
+import { getJson } from "../transport/http.js";
+import { showClip } from "./clip.js";
+import { h } from "./dom.js";
+import { clockTime, count, wayWord } from "./words.js";
 
 const MOST = 100;
 const POLL_MS = 2000;

@@ -1,6 +1,6 @@
 // The token is exchanged for a cookie that no script can read; it is kept nowhere here.
 
-import { field, h, say } from "/page/views/dom.js";
+import { field, h, say } from "./dom.js";
 
 export function login(store) {
   const token = h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, maxLength: 1024, spellcheck: false });

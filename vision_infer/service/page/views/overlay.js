@@ -1,6 +1,6 @@
 // Draws what was found over a picture: boxes, labels, trails, zones and lines with their counts.
 
-import { inward } from "/page/state/shapes.js";
+import { inward } from "../state/shapes.js";
 
 const GOLDEN_ANGLE = 137.5;
 const empty = new WeakSet(); // canvases with nothing on them

@@ -1,15 +1,15 @@
 // The picture of one stream with its overlay: WebRTC where it comes through, snapshots where it does not, and why.
 
-import { Matching } from "/page/state/matching.js";
-import { regionOf, shapesOf } from "/page/state/shapes.js";
-import { choices } from "/page/state/choices.js";
-import { InStep } from "/page/state/in_step.js";
-import { Anchors } from "/page/state/timing.js";
-import { Snapshots } from "/page/transport/snapshots.js";
-import { Whep } from "/page/transport/whep.js";
-import { flag, h, say } from "/page/views/dom.js";
-import { drawOverlay } from "/page/views/overlay.js";
-import { stateOf } from "/page/views/words.js";
+import { Matching } from "../state/matching.js";
+import { regionOf, shapesOf } from "../state/shapes.js";
+import { choices } from "../state/choices.js";
+import { InStep } from "../state/in_step.js";
+import { Anchors } from "../state/timing.js";
+import { Snapshots } from "../transport/snapshots.js";
+import { Whep } from "../transport/whep.js";
+import { flag, h, say } from "./dom.js";
+import { drawOverlay } from "./overlay.js";
+import { stateOf } from "./words.js";
 
 const SHOWN = new Set(["live", "running", "stalled"]);
 const FIRST_FRAME_MS = 5000;

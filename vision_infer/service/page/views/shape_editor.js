@@ -1,7 +1,7 @@
 // Zones and lines drawn on the picture, by mouse, finger or keyboard.
 
-import { distance, freeName, inward, mistakeIn, moved, shapesOf, withShapes } from "/page/state/shapes.js";
-import { field, h, say, svg } from "/page/views/dom.js";
+import { distance, freeName, inward, mistakeIn, moved, shapesOf, withShapes } from "../state/shapes.js";
+import { field, h, say, svg } from "./dom.js";
 
 const CLOSE_PX = 14; // this near to the first corner, a click closes the zone
 const [TEXT_PX, HANDLE_PX] = [15, 8];

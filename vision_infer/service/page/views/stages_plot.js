@@ -1,7 +1,7 @@
 // Where the time of a stream's results went, over the last two minutes.
 
-import { STAGES } from "/page/state/history.js";
-import { h } from "/page/views/dom.js";
+import { STAGES } from "../state/history.js";
+import { h } from "./dom.js";
 
 const COLOURS = { age: null, decode: "#38bdf8", queue: "#f59e0b", preprocess: "#a78bfa", inference: "#34d399", postprocess: "#f472b6", secondary: "#fb7185" };
 const POINTS = 120;
@@ -19,7 +19,7 @@ export class StagesPlot {
     addEventListener("theme", this.onTheme);
     this.colours = matchMedia("(prefers-color-scheme: dark)");
     this.colours.addEventListener("change", this.onTheme);
-    import("/page/vendor/uplot.js").then(({ default: UPlot }) => {
+    import("../vendor/uplot.js").then(({ default: UPlot }) => {
       this.UPlot = UPlot;
       this.#make();
       this.resized.observe(this.element);
@@ -61,7 +61,7 @@ export class StagesPlot {
     if (this.closed || !this.UPlot || !this.element.isConnected) return;
     this.plot?.destroy();
     const style = getComputedStyle(this.element);
-    const [text, grid] = [style.color, style.getPropertyValue("--line").trim()];
+    const [text, grid] = [style.color, style.getPropertyValue("--line")];
     const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: `12px ${style.fontFamily}` };
     const told = (_, value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} ms`);
     this.plot = new this.UPlot(

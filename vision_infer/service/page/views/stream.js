@@ -1,15 +1,15 @@
 // One camera: its picture with what was found, where the time goes, what happens, what it is set to.
 
-import { choices, choose } from "/page/state/choices.js";
-import { History } from "/page/state/history.js";
-import { Results } from "/page/transport/results.js";
-import { check, confirm, h, say } from "/page/views/dom.js";
-import { ShapeEditor } from "/page/views/shape_editor.js";
-import { Events } from "/page/views/events.js";
-import { Player } from "/page/views/player.js";
-import { StagesPlot } from "/page/views/stages_plot.js";
-import { Timeline } from "/page/views/timeline.js";
-import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, wayOf } from "/page/views/words.js";
+import { choices, choose } from "../state/choices.js";
+import { History } from "../state/history.js";
+import { Results } from "../transport/results.js";
+import { check, confirm, h, say } from "./dom.js";
+import { ShapeEditor } from "./shape_editor.js";
+import { Events } from "./events.js";
+import { Player } from "./player.js";
+import { StagesPlot } from "./stages_plot.js";
+import { Timeline } from "./timeline.js";
+import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, wayOf } from "./words.js";
 
 const SWITCHES = [["boxes", "Boxes"], ["labels", "Labels"], ["scores", "Scores"], ["trails", "Trails"], ["zones", "Zones"], ["counts", "Counts"]];
 

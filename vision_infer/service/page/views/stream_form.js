@@ -1,8 +1,8 @@
 // Settings of a camera: a new one, or one that is there. Its URL can be tested before anything is saved.
 
-import { getJson, send } from "/page/transport/http.js";
-import { field, h, say } from "/page/views/dom.js";
-import { rate } from "/page/views/words.js";
+import { getJson, send } from "../transport/http.js";
+import { field, h, say } from "./dom.js";
+import { rate } from "./words.js";
 
 export function streamForm(store, name) {
   const form = new StreamForm(store, name);

@@ -1,9 +1,9 @@
 // What became of a stream's frames over time, and why it had results at a moment, or had none.
 
-import { bars, kindOf, minutesOf, Seconds, SPANS, totals } from "/page/state/timeline.js";
-import { getJson, streamPath } from "/page/transport/http.js";
-import { h, say } from "/page/views/dom.js";
-import { clockTime, count, FATES } from "/page/views/words.js";
+import { bars, kindOf, minutesOf, Seconds, SPANS, totals } from "../state/timeline.js";
+import { getJson, streamPath } from "../transport/http.js";
+import { h, say } from "./dom.js";
+import { clockTime, count, FATES } from "./words.js";
 
 const POLL_MS = 2000;
 const MINUTES_POLL_MS = 20000;

@@ -1,9 +1,9 @@
 // A picture of one's own, and what is found in it.
 
-import { getJson, send } from "/page/transport/http.js";
-import { field, h, say } from "/page/views/dom.js";
-import { colourOf, drawOverlay } from "/page/views/overlay.js";
-import { milliseconds } from "/page/views/words.js";
+import { getJson, send } from "../transport/http.js";
+import { field, h, say } from "./dom.js";
+import { colourOf, drawOverlay } from "./overlay.js";
+import { milliseconds } from "./words.js";
 
 const KINDS = ["image/jpeg", "image/png", "image/webp"];
 const OPTIONS = { boxes: true, labels: true, scores: true, trails: false, zones: false, counts: false };

@@ -1,11 +1,11 @@
 // All cameras in a grid. Only the tiles that can be seen play.
 
-import { History } from "/page/state/history.js";
-import { Results } from "/page/transport/results.js";
-import { h, say, flag } from "/page/views/dom.js";
-import { Player } from "/page/views/player.js";
-import { sparkline } from "/page/views/sparkline.js";
-import { drops, milliseconds, moment, rates, since, stateOf, wayOf } from "/page/views/words.js";
+import { History } from "../state/history.js";
+import { Results } from "../transport/results.js";
+import { h, say, flag } from "./dom.js";
+import { Player } from "./player.js";
+import { sparkline } from "./sparkline.js";
+import { drops, milliseconds, moment, rates, since, stateOf, wayOf } from "./words.js";
 
 const LEAVE_MS = 2000; // a tile that is scrolled out of sight for a moment goes on
 const SPARK_S = 60;

@@ -1,6 +1,6 @@
 // How values are written.
 
-import { kindOf } from "/page/state/timeline.js";
+import { kindOf } from "../state/timeline.js";
 
 const STATES = {
   waiting: "waiting",
