@@ -76,9 +76,9 @@ def test_a_moment_without_results_is_clicked_and_explained(browser: Browser, add
         page = one.open("stream/door")
         told = page.locator(".timeline .says")
         expect(told).to_contain_text("Now: ")
-        expect(page.locator(".fates")).to_contain_text("with a result 267")
-        expect(page.locator(".fates")).to_contain_text("paced 200")
-        expect(page.locator(".fates")).to_contain_text("superseded 133")
+        expect(page.locator(".outcomes")).to_contain_text("with a result 267")
+        expect(page.locator(".outcomes")).to_contain_text("paced 200")
+        expect(page.locator(".outcomes")).to_contain_text("superseded 133")
         click_at(one, 32)
         expect(told).to_contain_text("none gave a result: newer frames took their place while they waited for the engine")
         expect(page.locator(".timeline")).to_contain_text("the engine is busy: see its utilisation")
@@ -91,7 +91,7 @@ def test_a_moment_without_results_is_clicked_and_explained(browser: Browser, add
             page.keyboard.press("PageDown")
         expect(told).to_contain_text("newer frames took their place")
         page.get_by_label("How far back").select_option("24 hours")
-        one.wait("document.querySelectorAll('.fates li').length === 3")
+        one.wait("document.querySelectorAll('.outcomes li').length === 3")
         assert one.overflow() <= 0
         one.expect_quiet("whep", "snapshot", "503")
 
@@ -148,8 +148,8 @@ def test_prices_where_the_machine_has_one(browser: Browser, address: str, backen
             expect(page.get_by_text("The machine is set to 0.5 EUR an hour")).to_be_visible()
             page.get_by_label("At another rate").fill("1")
             expect(page.get_by_role("columnheader", name="EUR a month then")).to_be_visible()
-            now, secondary = (float(page.locator("tbody tr").first.locator("td").nth(at).inner_text()) for at in (3, 5))
-            assert 0 < secondary < now < 0.5 * 730
+            now, at_rate = (float(page.locator("tbody tr").first.locator("td").nth(at).inner_text()) for at in (3, 5))
+            assert 0 < at_rate < now < 0.5 * 730
             one.shot("cost-priced")
             one.expect_quiet()
     finally:

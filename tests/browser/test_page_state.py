@@ -206,7 +206,7 @@ def test_what_becomes_of_frames_is_summed_by_second_and_told_anew_while_it_may_c
         "timeline",
         "const s = new m.Seconds(); s.put(given[0], given[1]); s.put(given[0] + 1100, given[2]);"
         "const all = m.bars(s.buckets, given[0] + 4500, {ms: 5000, step: 1000});"
-        "return [all.map((one) => one.fates), m.totals(all), all.map((one) => one.at - given[0])]",
+        "return [all.map((one) => one.outcomes), m.totals(all), all.map((one) => one.at - given[0])]",
         [begin, first, again],
     )
     assert told[0] == [{"emitted": 1}, {"paced": 1, "emitted": 1, "superseded": 1}, {}, {"stale": 1}, {}]
@@ -223,7 +223,7 @@ def test_minutes_become_longer_bars(page: Watched) -> None:
         page,
         "timeline",
         "const span = {ms: 24 * 60000, step: 12 * 60000};"
-        "return m.bars(m.minutesOf(given[1]), given[0] + 23.5 * 60000, span).map((one) => one.fates)",
+        "return m.bars(m.minutesOf(given[1]), given[0] + 23.5 * 60000, span).map((one) => one.outcomes)",
         [1767225600000, minutes],
     )
     assert told == [{"emitted": 120, "failed": 66}, {"emitted": 120, "failed": 210}]

@@ -12,7 +12,7 @@ export const SPANS = {
 
 const WANTED = new Set(["paced", "undecoded", "gated", "hook"]);
 
-// How grave a outcome is: good, wanted (by the settings), lost, failed
+// How severe an outcome is: good, wanted (by the settings), lost, failed
 export function kindOf(outcome) {
   if (outcome === "emitted") return "good";
   if (WANTED.has(outcome)) return "wanted";
