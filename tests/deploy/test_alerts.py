@@ -14,9 +14,10 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.exposed import unknown, written
-from tests.pipeline.live_fakes import Camera, until
+from tests.pipeline.live_fakes import Camera
 from tests.service.site import Engines, Site, engines, settings, wanted
 from tests.support.media import ROOT
+from tests.support.waiting import wait_until
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError
 from vision_infer.service.backend import Backend
@@ -67,7 +68,7 @@ def test_a_failing_engine_raises_what_its_alert_looks_at(engines: Engines) -> No
         assert failures_of(site) == {"one": 0}, "it is there before the first failure: an increase is seen of what was there"
         failing = True
         camera.give()
-        until(lambda: failures_of(site) == {"one": 1}, "the failure to be counted")
+        wait_until(lambda: failures_of(site) == {"one": 1}, "the failure to be counted")
         failing = False
         site.give(camera)
         assert failures_of(site) == {"one": 1}

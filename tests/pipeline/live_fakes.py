@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakePicture, FakeSink, make_lane
+from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.config.serve import Reconnect
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
@@ -27,14 +28,6 @@ from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, Stre
 
 SOON = Reconnect(min_s=0.001, max_s=0.001, refused_s=60.0)
 """comes back at once"""
-
-
-def until(condition: Callable[[], object], what: str = "a condition") -> None:
-    """Wait for what another thread does, but never for ever."""
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {LONG_S} s for {what}"
-        time.sleep(0.002)
 
 
 class Camera:
@@ -213,7 +206,7 @@ class Rig:
         return next(status for status in self.supervisor.statuses() if status.name == name)
 
     def wait_state(self, state: StreamState, name: str = "s0") -> StreamStatus:
-        until(lambda: self.status(name).state is state, f"{name} to be {state.value}, it is {self.status(name).state.value}")
+        wait_until(lambda: self.status(name).state is state, f"{name} to be {state.value}, it is {self.status(name).state.value}")
         return self.status(name)
 
     def states(self, name: str = "s0") -> list[StreamState]:
@@ -225,7 +218,7 @@ class Rig:
         for _ in range(count):
             written = len(self.sink.indices(camera.name))
             camera.give()
-            until(lambda: len(self.sink.indices(camera.name)) > written, f"a result of {camera.name}")  # noqa: B023
+            wait_until(lambda: len(self.sink.indices(camera.name)) > written, f"a result of {camera.name}")  # noqa: B023
 
     def __enter__(self) -> Rig:
         return self

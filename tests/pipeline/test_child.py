@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.fakes import LONG_S
-from tests.pipeline.live_fakes import until
 from tests.support.media import ROOT
+from tests.support.waiting import wait_until
 from vision_infer.pipeline.lanes.child import bound, run_child
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
@@ -58,12 +58,12 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     words = [sys.executable, "-c", PARENT, SLEEPS + "time.sleep(600)", str(note)]
     with subprocess.Popen(words, cwd=ROOT) as parent:
         try:
-            until(note.exists, "the child to run")
+            wait_until(note.exists, "the child to run")
             child = int(note.read_text())
             assert not ended(child)
         finally:
             parent.send_signal(signal.SIGKILL)
-    until(lambda: ended(child), "the child to end")
+    wait_until(lambda: ended(child), "the child to end")
 
 
 @needs_linux

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 from tests.pipeline.fakes import EchoEngine, FakeSource, add, make_supervisor
-from tests.pipeline.live_fakes import Camera, Connection, Rig, lane_of, until
+from tests.pipeline.live_fakes import Camera, Connection, Rig, lane_of
 from tests.support import media
+from tests.support.waiting import wait_until
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.supervisor import Supervisor
@@ -59,7 +60,7 @@ def test_a_stream_that_goes_to_another_lane_is_decoded_there_from_its_next_conne
         rig.change(command, lane="other")
         rig.give(camera)
         camera.end()
-        until(lambda: len(gpus) == 2, "the next connection")
+        wait_until(lambda: len(gpus) == 2, "the next connection")
         rig.give(camera)
     assert gpus == [0, 1]
 
@@ -75,7 +76,7 @@ def test_the_reason_why_a_gpu_does_not_decode_is_in_the_status_and_in_the_log(ca
     with caplog.at_level(logging.WARNING), Real(engine=GpuEngine(NO_SUCH_GPU)) as rig:
         rig.supervisor.add(AddStream(spec, "main"))
         status = rig.wait_state(StreamState.LIVE, "yard")
-        until(lambda: rig.status("yard").decoded > 3)
+        wait_until(lambda: rig.status("yard").decoded > 3)
         status = rig.status("yard")
     (warning,) = status.warnings
     assert warning.startswith("is decoded on the CPU: FFmpeg cannot use cuda:63")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture
+from tests.support.waiting import wait_until
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
@@ -28,13 +29,6 @@ PLACES = 1000
 
 def frame(stream: str, index: int) -> Frame:
     return Frame(stream, index, None, FakePicture(0, index), Trace())
-
-
-def until(condition: Callable[[], bool], what: str = "a condition") -> None:
-    end = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < end, f"waited {LONG_S} s for {what}"
-        time.sleep(0.0002)
 
 
 @dataclass
@@ -57,8 +51,8 @@ class Workers:
 
     def hold(self, count: int) -> None:
         """Wait until so many batches are in the engine, and all others rest."""
-        until(lambda: len(self.held) == count, f"{count} batches")
-        until(lambda: self.resting == self.count - count, "the other workers to rest")
+        wait_until(lambda: len(self.held) == count, f"{count} batches")
+        wait_until(lambda: self.resting == self.count - count, "the other workers to rest")
 
     @property
     def resting(self) -> int:
@@ -84,7 +78,7 @@ class Workers:
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(self.count)]
         for thread in self._threads:
             thread.start()
-        until(lambda: self.resting == self.count, "workers that rest")
+        wait_until(lambda: self.resting == self.count, "workers that rest")
 
     def end(self) -> None:
         self.ending = True
@@ -187,7 +181,7 @@ def test_who_swaps_an_engine_waits_for_its_last_batch_and_no_longer() -> None:
             target=lambda: swapped.append(two.dispatch.swap_engine(settings_of(), EchoEngine(2), 10 * LONG_S)), daemon=True
         )
         swap.start()
-        until(lambda: bool(two.dispatch._freed._waiters))  # type: ignore[attr-defined]
+        wait_until(lambda: bool(two.dispatch._freed._waiters))  # type: ignore[attr-defined]
         assert not swapped
         two.let_go()
         swap.join(LONG_S)
@@ -217,7 +211,7 @@ def test_another_lane_has_room_of_its_own() -> None:
 def test_a_lane_that_waits_to_fill_goes_when_its_time_is_over() -> None:
     with workers(2, settings_of(sizes=(1, 8), max_wait_ns=20_000_000)) as two:
         offer(two, 0, 1)
-        until(lambda: len(two.held) == 1)  # nobody calls: the worker that rests looks again by itself
+        wait_until(lambda: len(two.held) == 1)  # nobody calls: the worker that rests looks again by itself
         assert [len(batch.entries) for batch in two.held] == [2]
 
 
@@ -227,7 +221,7 @@ def test_the_end_comes_once_all_that_waits_is_taken() -> None:
         two.hold(1)
         two.dispatch.close()
         for _ in range(3):
-            until(lambda: len(two.held) == 1)
+            wait_until(lambda: len(two.held) == 1)
             two.let_go()
         two.join()  # the one that rested, too
     assert [sequence for _, sequence in two.taken] == [0, 1, 2]
@@ -250,10 +244,10 @@ def test_no_frame_waits_while_a_worker_rests_and_there_is_room(
                 name = lanes[number % len(lanes)].name
                 offer(some, *range(offered[name], offered[name] + frames), lane=name)
                 offered[name] += frames
-            until(lambda: some.settled, "workers that take what they can")
+            wait_until(lambda: some.settled, "workers that take what they can")
             while some.held:
                 some.let_go()
-                until(lambda: some.settled, "workers that go on")
+                wait_until(lambda: some.settled, "workers that go on")
     assert sorted(some.taken) == [(name, sequence) for name in sorted(offered) for sequence in range(offered[name])]
 
 
@@ -285,12 +279,12 @@ def test_who_came_to_rest_last_is_called_first() -> None:
 
     for number in range(3):
         threading.Thread(target=rest, args=(number,), daemon=True).start()
-        until(lambda: len(idle) == number + 1)  # noqa: B023 - it is asked at once
+        wait_until(lambda: len(idle) == number + 1)  # noqa: B023 - it is asked at once
     for count in range(1, 4):
         with lock:
             idle.call()
             assert idle.coming == 1
-        until(lambda: len(came) == count)  # noqa: B023 - it is asked at once
+        wait_until(lambda: len(came) == count)  # noqa: B023 - it is asked at once
     assert came == [2, 1, 0]
     with lock:
         idle.call()  # nobody rests

@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, FakeSink, FakeSource, add, close, finish, wait_for
-from tests.pipeline.live_fakes import until
 from tests.precision.tiny import CARD as TINY
 from tests.precision.tiny import tiny_model, write_tiny
 from tests.support import media
+from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.config.run import run_settings
 from vision_infer.core.card import InputSize, ModelCard, parse_card
@@ -151,7 +151,7 @@ def test_a_service_goes_on_in_the_own_size() -> None:
             wait_for(begun)
 
     late = Late(open_it, SizedSource(0, 40, WIDE, before=before), keep_going=True)
-    until(lambda: late.errors, "what opening says")
+    wait_until(lambda: late.errors, "what opening says")
     begun.set()
     finish(late.supervisor)
     assert late.supervisor.error is None

@@ -12,8 +12,9 @@ import jsonschema
 import pytest
 
 from tests.pipeline.fakes import EchoEngine, FakeSink, FakeSource, run_all, wait_for
-from tests.pipeline.live_fakes import Camera, Rig, dropped, until
+from tests.pipeline.live_fakes import Camera, Rig, dropped
 from tests.support.hand_clock import HandClock
+from tests.support.waiting import wait_until
 from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.core.drop import DropReason
 from vision_infer.core.result import RESULT_SCHEMA, LiveAccount, Result, utc
@@ -92,13 +93,13 @@ def test_what_was_dropped_before_adds_up_to_all_that_was_dropped() -> None:
         camera.drop(DropReason.STALE, 2)
         camera.give(6)
         camera.call(go.set)
-        until(lambda: rig.status().results == 5)
+        wait_until(lambda: rig.status().results == 5)
         camera.drop(DropReason.NOT_REFERENCED)
         camera.end()
         rig.give(camera, 2)
         fails.set()
         camera.give()
-        until(lambda: rig.status().dropped.get("failed"))
+        wait_until(lambda: rig.status().dropped.get("failed"))
         fails.clear()
         rig.give(camera, 2)
         status = rig.status()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pipeline.live_fakes import Camera, Rig, dropped, until
+from tests.pipeline.live_fakes import Camera, Rig, dropped
 from tests.support.hand_clock import HandClock
+from tests.support.waiting import wait_until
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError
 from vision_infer.pipeline.status import StreamState
@@ -62,7 +63,7 @@ def test_a_stall_in_which_something_came_says_what_became_of_it() -> None:
         steady(rig, clock, camera, 3, 0.04)
         camera.drop(DropReason.STALE, 2)
         camera.drop(DropReason.LATE, 7)
-        until(lambda: rig.status().dropped.get("late") == 7, "the drops")
+        wait_until(lambda: rig.status().dropped.get("late") == 7, "the drops")
         clock.move(3)
         _Watched(rig).look()
         assert rig.status().reason == "no frame for 3.0 s: 9 came and gave none, most of them late"
@@ -93,13 +94,13 @@ def test_what_was_told_to_stop_does_not_stall() -> None:
         rig.add(camera)
         steady(rig, clock, camera, 3, 0.04)
         camera.hang_here()
-        until(camera.hangs.is_set)
+        wait_until(camera.hangs.is_set)
         rig.supervisor.stop()
         clock.move(100)
         _Watched(rig).look()
         assert rig.status().state is S.LIVE
         camera.release.set()
-        until(lambda: rig.status().state is S.STOPPED)
+        wait_until(lambda: rig.status().state is S.STOPPED)
 
 
 def test_a_connection_begins_its_own_silence() -> None:
@@ -110,7 +111,7 @@ def test_a_connection_begins_its_own_silence() -> None:
         rig.add(camera)
         steady(rig, clock, camera, 5, 0.04)
         camera.end()
-        until(lambda: rig.status().state is S.CONNECTING)
+        wait_until(lambda: rig.status().state is S.CONNECTING)
         clock.move(100)
         steady(rig, clock, camera, 2, 0.04)
         _Watched(rig).look()
@@ -128,8 +129,8 @@ def test_rates_are_those_of_the_last_seconds() -> None:
         for _ in range(120):
             decoded = rig.status().decoded
             camera.give()
-            until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
-            until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
+            wait_until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
+            wait_until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
             clock.move(0.1)
             _Watched(rig).look()
         assert rig.status().decoded_fps == pytest.approx(10, abs=0.5)

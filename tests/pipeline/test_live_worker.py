@@ -8,8 +8,9 @@ import time
 import pytest
 
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, wait_for
-from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped, until
+from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped
 from tests.support.hand_clock import HandClock
+from tests.support.waiting import wait_until
 from vision_infer.config.serve import Reconnect
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError, StreamError
@@ -25,7 +26,7 @@ def test_a_server_that_ends_is_connected_again_and_frames_count_on() -> None:
         rig.add(camera, reconnect=Reconnect(min_s=0.3, max_s=0.3))
         rig.give(camera, 3)
         camera.end()
-        until(lambda: S.BACKING_OFF in rig.states())
+        wait_until(lambda: S.BACKING_OFF in rig.states())
         reason = rig.events[-1].reason if rig.events[-1].state is S.BACKING_OFF else rig.events[-2].reason
         assert reason.startswith("the server ended the stream; next attempt in 0.")
         assert reason.endswith(" s")
@@ -38,7 +39,7 @@ def test_a_server_that_ends_is_connected_again_and_frames_count_on() -> None:
         assert rig.sink.indices() == [0, 1, 2, 3, 4]
         assert rig.states() == [S.CONNECTING, S.LIVE, S.BACKING_OFF, S.CONNECTING, S.LIVE]
         assert camera.opened[0].closed.is_set()
-    until(lambda: all(connection.closed.is_set() for connection in camera.opened))
+    wait_until(lambda: all(connection.closed.is_set() for connection in camera.opened))
 
 
 def test_every_change_has_its_time_and_the_reason_of_what_broke() -> None:
@@ -75,11 +76,11 @@ def test_counts_add_up_over_connections() -> None:
         camera.end()
         camera.drop(DropReason.STALE, 2)
         camera.drop(DropReason.NOT_REFERENCED, 3)
-        until(lambda: rig.status().results == 2)
+        wait_until(lambda: rig.status().results == 2)
         rig.give(camera, 2)
         camera.drop(DropReason.STALE, 1)
         camera.end(StreamError("lost"))
-        until(lambda: rig.status().reconnects == 2)
+        wait_until(lambda: rig.status().reconnects == 2)
         status = rig.status()
     assert status.dropped == {"superseded": 5, "stale": 7, "to_keyframe": 5, "not_referenced": 3}
     assert (status.decoded, status.results) == (7 + 2 + 7, 4)
@@ -95,7 +96,7 @@ def test_what_the_camera_lost_and_damaged_adds_up_too() -> None:
                 camera.call(lambda: camera.opened[-1].report.gap(None, None))
             rig.give(camera)
             camera.end()
-        until(lambda: rig.status().reconnects == 2)
+        wait_until(lambda: rig.status().reconnects == 2)
         assert rig.status().gaps == 3
 
 
@@ -173,7 +174,7 @@ def test_only_a_good_connection_makes_the_failures_forgotten(good: bool) -> None
             camera.call(lambda: clock.move(frames_for_s))
             camera.give()
             camera.end()
-            until(lambda number=number: rig.status().state is S.FAILED or camera.attempts == number + 2)  # type: ignore[misc]
+            wait_until(lambda number=number: rig.status().state is S.FAILED or camera.attempts == number + 2)  # type: ignore[misc]
         assert (rig.status().state is S.FAILED) is not good
         assert camera.attempts == (6 if good else 3)
 
@@ -310,8 +311,8 @@ def test_paced_frames_are_counted_and_the_rate_may_change_while_it_runs() -> Non
             for _ in range(10):
                 decoded = rig.status().decoded
                 camera.give()
-                until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
-                until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
+                wait_until(lambda decoded=decoded: rig.status().decoded == decoded + 1)  # type: ignore[misc]
+                wait_until(lambda: rig.status().decoded == rig.status().results + dropped(rig.status()))
                 clock.move(0.1)
 
         second()
@@ -326,7 +327,7 @@ def test_a_frame_that_nobody_takes_keeps_no_memory() -> None:
     with Rig() as rig:
         rig.add(camera)
         rig.give(camera, 20)
-        until(lambda: len(FakePicture.alive) <= 2, "the pictures' memory")
+        wait_until(lambda: len(FakePicture.alive) <= 2, "the pictures' memory")
 
 
 def test_a_listener_that_breaks_costs_no_thread() -> None:

@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from tests.pipeline.fakes import EchoEngine, FakePicture, wait_for
-from tests.pipeline.live_fakes import SOON, Camera, Rig, running, until
+from tests.pipeline.live_fakes import SOON, Camera, Rig, running
+from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.core.card import parse_card
@@ -59,7 +60,7 @@ def test_a_camera_that_hangs_or_is_refused_costs_the_others_no_frame() -> None:
             wait_for(hung.hangs)
             rig.supervisor.remove("s1")
         assert rig.status("s0").dropped == {}
-        until(lambda: broken.attempts >= 50)
+        wait_until(lambda: broken.attempts >= 50)
 
 
 @pytest.mark.parametrize(
@@ -251,11 +252,11 @@ def test_after_hundreds_of_streams_nothing_of_them_is_left() -> None:
                 if number % 5 == 0:
                     rig.give(camera)
                 rig.supervisor.remove(camera.name)
-        until(lambda: threading.active_count() <= before["threads"])
+        wait_until(lambda: threading.active_count() <= before["threads"])
         assert counts_of(rig) == before
         assert rig.sink.results("s0") == list(range(101))
         gc.collect()
-        until(lambda: len(FakePicture.alive) <= 1)
+        wait_until(lambda: len(FakePicture.alive) <= 1)
 
 
 def test_many_hung_cameras_are_removed_without_waiting_for_any() -> None:
@@ -273,4 +274,4 @@ def test_many_hung_cameras_are_removed_without_waiting_for_any() -> None:
         assert rig.supervisor.statuses() == []
         for camera in cameras:
             camera.release.set()
-        until(lambda: not [one for one in threading.enumerate() if one.name.startswith("stream-")])
+        wait_until(lambda: not [one for one in threading.enumerate() if one.name.startswith("stream-")])

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from tests.pipeline.fakes import CARD, EchoEngine, wait_for
-from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped, lane_of, running, until
+from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped, lane_of, running
+from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.status import StreamState
@@ -96,9 +97,9 @@ def test_each_stream_of_a_batch_has_its_own_selector(batch: int) -> None:
         for camera in cameras:
             rig.add(camera, selector=Selector(confidence=0.95 if camera.number % 2 else 0.2, iou=None))
             camera.give()
-        until(lambda: rig.supervisor.lane_statuses()[0].waiting == batch)
+        wait_until(lambda: rig.supervisor.lane_statuses()[0].waiting == batch)
         gate.set()
-        until(lambda: len(rig.sink.written) == batch + 1)
+        wait_until(lambda: len(rig.sink.written) == batch + 1)
         assert len(engine.batches[1]) == batch
         for name, _, result in rig.sink.written[1:]:
             assert result is not None
@@ -121,10 +122,10 @@ def test_weights_share_the_engines_time() -> None:
         served[number] += 1
         camera = cameras[number]
         before = 2 + served.total() - 1
-        until(lambda: len(rig.sink.written) >= before)  # else the streams' windows fill where the machine is busy
+        wait_until(lambda: len(rig.sink.written) >= before)  # else the streams' windows fill where the machine is busy
         decoded = rig.status(camera.name).decoded
         camera.give()
-        until(lambda: rig.status(camera.name).decoded > decoded)
+        wait_until(lambda: rig.status(camera.name).decoded > decoded)
 
     rig = Rig(engine=EchoEngine(run=run))
     with rig:
@@ -135,9 +136,9 @@ def test_weights_share_the_engines_time() -> None:
         ready.set()
         heavy.give()
         light.give()
-        until(lambda: served.total() >= 300)
+        wait_until(lambda: served.total() >= 300)
         ready.clear()
-        until(lambda: len(rig.sink.written) == sum(camera.opened[0].given for camera in cameras.values()))
+        wait_until(lambda: len(rig.sink.written) == sum(camera.opened[0].given for camera in cameras.values()))
         share = served[0] / served.total()
         assert share == pytest.approx(2 / 3, rel=0.05)
         ratio = rig.status("s0").engine_ns / rig.status("s1").engine_ns
@@ -156,7 +157,7 @@ def test_a_batch_on_which_the_engine_fails_is_lost_and_no_other() -> None:
         rig.add(other)
         for index in range(10):
             camera.give()
-            until(lambda index=index: rig.status().results + dropped(rig.status()) == index + 1)  # type: ignore[misc]
+            wait_until(lambda index=index: rig.status().results + dropped(rig.status()) == index + 1)  # type: ignore[misc]
             rig.give(other)
         status = rig.status()
         assert (status.decoded, status.results, status.dropped) == (10, 7, {"failed": 3})
@@ -179,7 +180,7 @@ def test_an_engine_that_always_fails_costs_no_credit() -> None:
         rig.add(camera)
         for count in range(1, 60):
             camera.give()
-            until(lambda count=count: dropped(rig.status()) == count)  # type: ignore[misc]
+            wait_until(lambda count=count: dropped(rig.status()) == count)  # type: ignore[misc]
         assert rig.status().dropped == {"failed": 59}
         rig.supervisor.remove("s0")
         assert rig.supervisor.statuses() == []

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener, until
+from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener
 from tests.support.hook_receiver import Receiver
 from tests.support.serve_process import ServeProcess, whole_rows
+from tests.support.waiting import wait_until
 
 STREAMS = """
 model: clock
@@ -45,7 +46,7 @@ def test_nothing_that_was_spooled_is_lost_when_broker_and_service_are_killed(tmp
         sinks += f"  webhook:\n    hook: {{url: 'http://127.0.0.1:{receiver.port}/x', timeout_s: 1}}\n"
         configuration = STREAMS + sinks + f"results:\n  jsonl: {tmp_path}/rows.jsonl\n"
         with Listener(broker) as first, ServeProcess(tmp_path, configuration) as service:
-            until(lambda: len(first.of("vision-infer/door/detections")) > 20, lambda: service.log)
+            wait_until(lambda: len(first.of("vision-infer/door/detections")) > 20, lambda: service.log)
             broker.kill()
             receiver.hold.clear()
             service.wait(lambda: sinks_of(service)["house"]["waiting"] > 40, "records wait for the broker")
@@ -67,7 +68,7 @@ def test_nothing_that_was_spooled_is_lost_when_broker_and_service_are_killed(tmp
             service.wait(
                 lambda: sinks_of(service)["hook"]["waiting"] < 5 and sinks_of(service)["hook"]["connected"], "all is sent"
             )
-            until(lambda: len(first.of("vision-infer/door/detections")) > len(sent) + 60, lambda: service.log)
+            wait_until(lambda: len(first.of("vision-infer/door/detections")) > len(sent) + 60, lambda: service.log)
             service.stop()
             ids = [one.row["id"] for one in first.heard if '"id"' in one.payload]
             numbers = numbers_of(ids)
@@ -94,19 +95,23 @@ def test_sinks_come_change_and_go_with_the_file(tmp_path: Path) -> None:
             right = mqtt(broker.port, username=USER, password=f"file:{tmp_path}/secret", kinds="[detections]")
             hook = f"  webhook:\n    hook: {{url: 'http://127.0.0.1:{receiver.port}/x?key=the-secret', kinds: [states]}}\n"
             service.file.write_text(f"{text}sinks:\n  mqtt:\n{right}{hook}", encoding="utf-8")
-            until(lambda: listener.of("vision-infer/door/detections"), lambda: service.log)
-            until(lambda: listener.last("vision-infer/door/state"), "the state is told although its changes are not")
+            wait_until(lambda: listener.of("vision-infer/door/detections"), lambda: service.log)
+            wait_until(lambda: listener.last("vision-infer/door/state"), "the state is told although its changes are not")
             assert service.ask("PUT", "/api/v1/streams/yard", {"detect": "test://"})[0] == 201
-            until(lambda: "homeassistant/binary_sensor/vision-infer_yard_camera/config" in listener.retained(), "it is found")
-            until(lambda: any(row["stream"] == "yard" and row["state"] == "live" for row in receiver.rows), "its state is posted")
+            wait_until(
+                lambda: "homeassistant/binary_sensor/vision-infer_yard_camera/config" in listener.retained(), "it is found"
+            )
+            wait_until(
+                lambda: any(row["stream"] == "yard" and row["state"] == "live" for row in receiver.rows), "its state is posted"
+            )
             assert service.ask("DELETE", "/api/v1/streams/yard")[0] == 204
-            until(lambda: not any("yard" in topic for topic in listener.retained()), lambda: str(listener.retained()))
+            wait_until(lambda: not any("yard" in topic for topic in listener.retained()), lambda: str(listener.retained()))
             assert any("door" in topic for topic in listener.retained())
             metrics = service.ask("GET", "/metrics")[1]
             assert 'vision_infer_sink_connected{kind="mqtt",sink="house"} 1.0' in metrics
             service.file.write_text(text, encoding="utf-8")
             service.wait(lambda: sinks_of(service) == {}, "they are gone")
-            until(lambda: listener.last("vision-infer/availability") == "offline", "it says goodbye")
+            wait_until(lambda: listener.last("vision-infer/availability") == "offline", "it says goodbye")
             assert service.stop()[0] == 0
         told = "\n".join([service.log, *service.answers])
         for secret in (PASSWORD, "another-secret", "the-secret"):
@@ -147,7 +152,7 @@ def test_sixty_seconds_without_a_broker_cost_the_service_nothing(tmp_path: Path)
     with Broker(tmp_path / "broker") as broker, Listener(broker) as listener:
         configuration = f"{STREAMS}sinks:\n  mqtt:\n{mqtt(broker.port, spool_mb='16')}results:\n  jsonl: {tmp_path}/rows.jsonl\n"
         with ServeProcess(tmp_path, configuration) as service:
-            until(lambda: len(listener.of("vision-infer/door/detections")) > 20, lambda: service.log)
+            wait_until(lambda: len(listener.of("vision-infer/door/detections")) > 20, lambda: service.log)
             broker.kill()
             time.sleep(60)
             told = sinks_of(service)["house"]

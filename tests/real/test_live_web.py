@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.live_fakes import until
 from tests.support import media
 from tests.support.live_reading import Reading
 from tests.support.live_web import hls_writer, live_web
+from tests.support.waiting import wait_until
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.source import LiveOptions
@@ -165,7 +165,7 @@ def test_a_playlist_leads_to_no_file_of_this_machine(tmp_path: Path, entry: str)
 
 def test_hls_is_played_evenly(tmp_path: Path) -> None:
     with live_web(tmp_path) as address, hls_writer(tmp_path):
-        until(lambda: "#EXTINF" in _text(tmp_path / "live.m3u8"), "a first segment is written")
+        wait_until(lambda: "#EXTINF" in _text(tmp_path / "live.m3u8"), "a first segment is written")
         with Reading(f"{address}/files/live.m3u8", LiveOptions(open_timeout_s=20, stall_timeout_s=10)) as reading:
             reading.wait_for_frames(80)
     assert {got.frame.trace.clock for got in reading.got} == {"playout"}

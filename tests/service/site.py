@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeSink
-from tests.pipeline.live_fakes import Camera, Connection, until
+from tests.pipeline.live_fakes import Camera, Connection
+from tests.support.waiting import wait_until
 from vision_infer.config.serve import ServeSettings, ServiceSettings, StreamSettings
 from vision_infer.core.card import parse_card
 from vision_infer.core.errors import EngineError, ModelError, OutputError
@@ -129,7 +130,7 @@ class Site:
         self.service = Service(of or settings(), self.keep, [self.sink], self.events.append, open_stream=self.open)
         self.service.start()
         if ready:
-            until(lambda: self.service.ready()[0], "the service to be ready")
+            wait_until(lambda: self.service.ready()[0], "the service to be ready")
 
     def open(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> Connection:
         return self.by_path[spec.paths[0]].open(stopping)
@@ -140,7 +141,7 @@ class Site:
         return status
 
     def wait_state(self, name: str, state: StreamState) -> StreamStatus:
-        until(lambda: self.status(name).state is state, f"{name} to be {state.value}, it is {self.status(name)}")
+        wait_until(lambda: self.status(name).state is state, f"{name} to be {state.value}, it is {self.status(name)}")
         return self.status(name)
 
     def states(self, name: str) -> list[str]:
@@ -151,7 +152,7 @@ class Site:
         for _ in range(count):
             written = len(self.sink.indices(camera.name))
             camera.give()
-            until(lambda: len(self.sink.indices(camera.name)) > written, f"a result of {camera.name}")  # noqa: B023
+            wait_until(lambda: len(self.sink.indices(camera.name)) > written, f"a result of {camera.name}")  # noqa: B023
 
     def close(self) -> None:
         self.closed = True

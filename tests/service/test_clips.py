@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from tests.service.fakes import frame, result
 from tests.support.cameras import Encoded
 from tests.support.hand_clock import HandClock
 from tests.support.media import ROOT
+from tests.support.waiting import wait_until
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.serve import StreamSettings
 from vision_infer.config.zones import ZoneSettings
@@ -33,13 +32,6 @@ SECOND = 1_000_000_000
 FPS = 15
 VIDEO = Encoded(width=320, height=180, fps=FPS, kbit_s=300, frames=60, key_interval=FPS)
 LONG_S = 20.0
-
-
-def until(condition: Callable[[], object], limit_s: float = LONG_S) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 class Source:
@@ -85,7 +77,7 @@ class Source:
         self.send(pre_s + 1.1)
         record = self.event()
         self.send(post_s + 0.2)
-        until(lambda: record.state != "recording")
+        wait_until(lambda: record.state != "recording")
         return record
 
 
@@ -153,7 +145,7 @@ def test_the_disk_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
         os.utime(path, (0, clock.wall_ns() / 1e9 - 20 * 86_400))
     old.close(True)
     again = make(folder, clock)
-    until(lambda: not files(folder))
+    wait_until(lambda: not files(folder))
     again.close(True)
 
 
@@ -188,13 +180,13 @@ def test_a_time_that_jumps_and_a_stream_that_is_changed_end_a_clip(tmp_path: Pat
     source.send(3)
     jumped = source.event()
     source.send(1, jump_ns=3600 * SECOND)
-    until(lambda: jumped.state == "ready")
+    wait_until(lambda: jumped.state == "ready")
     assert jumped.reason == "the camera's own time jumped"
     source.send(3, jump_ns=3600 * SECOND)
     changed = source.event()
     source.send(1, jump_ns=3600 * SECOND)
     clips.forget("door")
-    until(lambda: changed.state == "ready")
+    wait_until(lambda: changed.state == "ready")
     assert "stopped" in changed.reason
     drops = clips.counts().drops
     assert (drops["time_jumped"], drops["stopped"]) == (1, 1)

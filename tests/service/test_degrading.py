@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.pipeline.fakes import LONG_S
-from tests.pipeline.live_fakes import until
 from tests.service.fakes import Api
 from tests.service.site import CountedEngine, Engines, Site, engines, settings
+from tests.support.waiting import wait_until
 from vision_infer.config.serve import StreamSettings
 from vision_infer.engine.engine import RawResults, Ticket
 from vision_infer.engine.open import EngineRequest
@@ -57,7 +57,7 @@ class Rig(Site):
         return [event.step.word for event in self.service.events() if isinstance(event, DegradeEvent) and event.stream == name]
 
     def wait_steps(self, name: str, *words: str) -> None:
-        until(lambda: self.steps(name) == list(words), f"{words} of {name}, it is {self.steps(name)}")
+        wait_until(lambda: self.steps(name) == list(words), f"{words} of {name}, it is {self.steps(name)}")
 
 
 @pytest.fixture
@@ -105,10 +105,10 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
     seconds = {"one": 0.25, "two": 0.01}
     slow(engines, seconds, monkeypatch)
     with Rig(front=stream(degrade_detect=SUB, degrade_model="two")) as site:
-        until(lambda: site.steps("front")[:2] == ["rate", "substream"], "its substream")
-        until(lambda: len(site.steps("front")) == 3, "another model")
+        wait_until(lambda: site.steps("front")[:2] == ["rate", "substream"], "its substream")
+        wait_until(lambda: len(site.steps("front")) == 3, "another model")
         assert site.steps("front") == ["rate", "substream", "model"]
-        until(lambda: site.status("front").state is StreamState.LIVE, "the substream")
+        wait_until(lambda: site.status("front").state is StreamState.LIVE, "the substream")
         status = site.status("front")
         assert (status.model, status.size, status.degraded) == ("two", (160, 120), "model")
         last = [event for event in site.service.events() if isinstance(event, DegradeEvent)][-1]
@@ -123,7 +123,7 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
 
         seconds["one"] = 0.0
         site.wait_steps("front", "rate", "substream", "model", "substream", "rate", "none")
-        until(lambda: site.status("front").state is StreamState.LIVE, "the main stream")
+        wait_until(lambda: site.status("front").state is StreamState.LIVE, "the main stream")
         status = site.status("front")
         assert (status.model, status.size, status.degraded) == ("one", (320, 180), "none")
         assert site.service.cost().in_full == {}
@@ -141,13 +141,13 @@ def test_what_is_refused_is_told_once_and_left_out(
 ) -> None:
     slow(engines, {"one": 0.25, "two": 0.0}, monkeypatch)
     with Rig(front=stream(degrade_model="broken"), yard=stream(fps=None)) as site:
-        until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the refusal")
-        until(lambda: Step.MODEL in site.service._streams.configured()["front"].refused, "the refusal to be kept")
+        wait_until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the refusal")
+        wait_until(lambda: Step.MODEL in site.service._streams.configured()["front"].refused, "the refusal to be kept")
         (taken,) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
         shown = site.status("front")
         assert (shown.degraded, shown.degraded_reason) == ("rate", taken.reason), "of the step that was taken"
         results = site.status("front").results
-        until(lambda: site.status("front").results > results + 10, "that it goes on")
+        wait_until(lambda: site.status("front").results > results + 10, "that it goes on")
         assert caplog.text.count("stays at rate") == 1
         assert site.steps("front") == ["rate"]
         assert site.steps("yard") == [], "who wants whatever comes misses nothing"

@@ -6,12 +6,11 @@ import asyncio
 import gc
 import socket
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.service.fakes import LONG_S, OPEN, FakeBackend, frame, result
 from tests.service.test_http_results import UPGRADE
+from tests.support.waiting import wait_until
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
 
@@ -24,15 +23,6 @@ def counts(web: WebServer) -> tuple[int, int, int]:
     gc.collect()
     files = Path("/proc/self/fd")
     return threading.active_count(), len(list(files.iterdir())) if files.is_dir() else 0, len(asyncio.all_tasks(web._loop))
-
-
-def wait_until(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def visit(web: WebServer, backend: FakeBackend, number: int) -> None:
@@ -55,10 +45,10 @@ def test_readers_that_come_and_go_leave_nothing_behind() -> None:
         web.start(make_app(backend, OPEN))
         for number in range(10):
             visit(web, backend, number)
-        assert wait_until(lambda: backend.hub.readers == 0)
-        assert wait_until(lambda: counts(web)[2] <= 1)
+        wait_until(lambda: backend.hub.readers == 0)
+        wait_until(lambda: counts(web)[2] <= 1)
         before = counts(web)
         for number in range(VISITS):
             visit(web, backend, number)
-        assert wait_until(lambda: backend.hub.readers == 0)
-        assert wait_until(lambda: counts(web) <= before), (before, counts(web))
+        wait_until(lambda: backend.hub.readers == 0)
+        wait_until(lambda: counts(web) <= before, lambda: f"{before} {counts(web)}")

@@ -20,6 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from tests.service.fakes import ADMIN, LONG_S, OPEN, TOKENS, VIEW, FakeBackend, frame, result
 from tests.support.result_schema import validate_row
+from tests.support.waiting import wait_until
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.schedule.degradation import Step
@@ -65,13 +66,6 @@ def serve() -> Iterator[Callable[..., Served]]:
             return served
 
         yield begin
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + LONG_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {LONG_S} s until {what}"
-        time.sleep(0.005)
 
 
 def received(client: ClientConnection) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from tests.pipeline.fakes import LONG_S, SIDE, FakePicture
-from tests.pipeline.live_fakes import Camera, until
+from tests.pipeline.live_fakes import Camera
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
+from tests.support.waiting import wait_until
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import EngineError
 from vision_infer.core.frame import Frame
@@ -92,7 +93,7 @@ def test_other_streams_go_on_while_it_is_opened(opening: Opening, engines: Engin
         assert [lane.name for lane in site.service.lanes()] == ["one"]
         assert not site.sink.indices("s0")
         opening.go.set()
-        until(lambda: 1 in site.sink.indices("s0"), "the newest of those that waited")
+        wait_until(lambda: 1 in site.sink.indices("s0"), "the newest of those that waited")
         site.give(wide, 3)
         assert {lane.name: lane.engine for lane in site.service.lanes()}["one@256x512"] == "wide-cpu-none"
         assert len(opening.made) == 1
@@ -106,7 +107,7 @@ def test_without_it_its_pictures_go_into_the_own_size(opening: Opening, caplog: 
     wide = WideCamera(0)
     with Site(wide, of=settings({"s0": wanted(wide)})) as site:
         wide.give()
-        until(lambda: "one@256x512: is done without: the runtime is broken" in caplog.text, "that it is told")
+        wait_until(lambda: "one@256x512: is done without: the runtime is broken" in caplog.text, "that it is told")
         site.give(wide, 3)
         assert [lane.name for lane in site.service.lanes()] == ["one"]
 
@@ -119,7 +120,7 @@ def test_the_end_does_not_wait_for_it(opening: Opening, engines: Engines, caplog
         assert opening.begun.wait(LONG_S)
         site.close()
         opening.go.set()
-        until(lambda: engines.closed.count("one") == 2, "the engine that nobody needs any more to be closed")
+        wait_until(lambda: engines.closed.count("one") == 2, "the engine that nobody needs any more to be closed")
     assert "done without" not in caplog.text
 
 
@@ -133,4 +134,4 @@ def test_a_model_that_is_no_longer_used_gets_none(opening: Opening, engines: Eng
         removing.start()
         opening.go.set()
         removing.join(LONG_S)
-        until(lambda: not {"two"} & engines.loaded, "its own engine to be closed")
+        wait_until(lambda: not {"two"} & engines.loaded, "its own engine to be closed")

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.pipeline.fakes import LONG_S
-from tests.pipeline.live_fakes import Camera, until
+from tests.pipeline.live_fakes import Camera
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
+from tests.support.waiting import wait_until
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline import supervisor
 from vision_infer.pipeline.status import StreamState
@@ -116,7 +117,7 @@ def test_a_stream_whose_frames_do_not_come_back_is_removed_and_its_engine_told(
         with pytest.raises(UnavailableError, match="s0: frames of the stream that had this name"):
             site.service.create("s0", wanted(camera))
         held.release.set()
-        until(lambda: site.service._supervisor.status("s0") is None, "the last frames to come back")
+        wait_until(lambda: site.service._supervisor.status("s0") is None, "the last frames to come back")
         site.service.create("s0", wanted(camera))
         site.give(camera)
         assert site.wait_state("s0", StreamState.LIVE)

@@ -14,10 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.pipeline.fakes import LONG_S, SIDE, wait_for
-from tests.pipeline.live_fakes import Camera, until
+from tests.pipeline.live_fakes import Camera
 from tests.service import fakes
 from tests.service.site import Engines, Site, engines, wanted
 from tests.support.hand_clock import HandClock
+from tests.support.waiting import wait_until
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.errors import StreamError, UsageError
@@ -109,7 +110,7 @@ def test_few_views_are_open_at_the_same_time(engines: Engines) -> None:
         site.give(camera)
         with ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(site.service.snapshot, "s0", False, LONG_S) for _ in range(4)]
-            until(lambda: len(view.opened) == 4)
+            wait_until(lambda: len(view.opened) == 4)
             with pytest.raises(UnavailableError, match="4 main streams are open"):
                 site.service.snapshot("s0", False, LONG_S)
             view.give(4)
@@ -158,7 +159,7 @@ def test_the_time_between_two_pictures_is_no_part_of_the_second_ones_account(eng
     with Site() as site:
         site.service.infer(png(), None, None, None)
         idle = time.monotonic_ns()
-        until(lambda: time.monotonic_ns() - idle > 3e8, "some time to pass")
+        wait_until(lambda: time.monotonic_ns() - idle > 3e8, "some time to pass")
         asked = time.monotonic_ns()
         latency = site.service.infer(png(), None, None, None).latency
         assert 0 < latency.decode_ns < latency.total_ns <= time.monotonic_ns() - asked
@@ -197,7 +198,7 @@ def test_when_64_wait_another_one_is_refused_and_all_are_answered(engines: Engin
     with Site() as site, ThreadPoolExecutor(64) as pool:
         answers = [pool.submit(site.service.infer, png(), None, None, None) for _ in range(64)]
         wait_for(clogged)
-        until(lambda: len(next(iter(site.service._answers.requests.values()))._answers) == 64)
+        wait_until(lambda: len(next(iter(site.service._answers.requests.values()))._answers) == 64)
         with pytest.raises(UnavailableError, match="64 pictures wait already"):
             site.service.infer(png(), None, None, None)
         go.set()
@@ -241,7 +242,7 @@ def test_who_gives_up_waiting_takes_no_place_for_ever(engines: Engines, monkeypa
                 site.service.infer(png(), None, None, None)
         go.set()
         monkeypatch.setattr(requests, "TIMEOUT_S", LONG_S)
-        until(lambda: not next(iter(site.service._answers.requests.values()))._answers)
+        wait_until(lambda: not next(iter(site.service._answers.requests.values()))._answers)
         assert len(site.service.infer(png(), None, None, None).detections) == 1
 
 
@@ -258,7 +259,7 @@ def test_the_service_ends_while_pictures_wait(engines: Engines) -> None:
         wait_for(clogged)
         closing = threading.Thread(target=site.close)
         closing.start()
-        until(lambda: not site.service.ready()[0])
+        wait_until(lambda: not site.service.ready()[0])
         go.set()
         closing.join(LONG_S)
         began = time.monotonic()
@@ -321,7 +322,7 @@ def test_a_result_is_that_of_the_detector() -> None:
     of = ServeSettings(model="nanodet-416", engine="onnxruntime-cpu-fp32")
     with Service(of) as service:
         service.start()
-        until(lambda: service.ready()[0])
+        wait_until(lambda: service.ready()[0])
         by_confidence: dict[float, Result] = {
             confidence: service.infer(data.tobytes(), None, confidence, None) for confidence in (0.05, 0.2, 0.5)
         }

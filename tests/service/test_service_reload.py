@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 
 from tests.pipeline.fakes import wait_for
-from tests.pipeline.live_fakes import Camera, until
+from tests.pipeline.live_fakes import Camera
 from tests.service.site import Engines, Site, engines, settings, wanted
+from tests.support.waiting import wait_until
 from vision_infer.pipeline.status import StreamState
 
 __all__ = ["engines"]
@@ -31,7 +32,7 @@ def test_what_cannot_be_used_in_the_file_is_the_streams_state_until_it_is_correc
         site.service.reload(settings({"s1": wanted(bad, hook="no_such:hook"), "s0": wanted(good)}))
         assert site.status("s1").state is S.FAILED
         assert "no_such" in site.status("s1").reason
-        until(lambda: bad.opened[-1].closed.is_set())
+        wait_until(lambda: bad.opened[-1].closed.is_set())
         site.give(good)
         assert good.attempts == 1
 
@@ -71,7 +72,7 @@ def test_a_changed_file_touches_only_what_it_changes(engines: Engines) -> None:
         assert site.status("s1").weight == 2
         assert site.states("s0") == site.states("s1") == site.states("s5") == ["connecting", "live"]
         assert site.sink.indices("s0") == [0, 1, 2, 3]
-        until(lambda: gone.opened[0].closed.is_set())
+        wait_until(lambda: gone.opened[0].closed.is_set())
         site.service.reload(after)
         assert elsewhere.attempts == 1
         assert set(site.keep.kept) == {"s5"}

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.pipeline.fakes import LONG_S, wait_for
-from tests.pipeline.live_fakes import Camera, until
+from tests.pipeline.live_fakes import Camera
 from tests.service.site import Engines, Keeper, Site, engines, settings, wanted
+from tests.support.waiting import wait_until
 from vision_infer.core.errors import EngineError, OutputError, UsageError, VisionInferError
 from vision_infer.pipeline.status import StreamState
 from vision_infer.service.backend import ConflictError, UnavailableError, UnknownStreamError
@@ -146,7 +147,7 @@ def test_a_disk_that_is_full_leaves_all_as_it_was(engines: Engines, change: str)
         assert engines.loaded == {"one"}
         if change == "create":
             assert site.service.streams() == []
-            until(lambda: all(connection.closed.is_set() for connection in camera.opened))
+            wait_until(lambda: all(connection.closed.is_set() for connection in camera.opened))
         else:
             site.give(camera, 2)
             status = site.status("s0")
@@ -173,7 +174,7 @@ def test_a_stream_that_is_not_enabled_is_known_and_not_opened(engines: Engines) 
         assert engines.loaded == {"one", "two"}
         site.service.replace("s0", wanted(camera, enabled=False, model="two"))
         assert site.service.stream("s0").status is None
-        until(lambda: camera.opened[0].closed.is_set())
+        wait_until(lambda: camera.opened[0].closed.is_set())
         assert engines.loaded == {"one"}
         assert camera.attempts == 1
 
@@ -235,7 +236,7 @@ def test_readiness_before_while_and_after(engines: Engines) -> None:
         with pytest.raises(UnavailableError):
             site.service.infer(b"x", None, None, None)
         go.set()
-        until(lambda: site.service.ready() == (True, ""))
+        wait_until(lambda: site.service.ready() == (True, ""))
         site.give(camera)
         site.close()
         assert site.service.ready() == (False, "stopping")
@@ -245,7 +246,7 @@ def test_readiness_before_while_and_after(engines: Engines) -> None:
 
 def test_a_default_model_that_cannot_be_loaded_is_the_end(engines: Engines) -> None:
     with Site(of=settings().model_copy(update={"model": "broken"}), ready=False) as site:
-        until(lambda: site.service.error is not None)
+        wait_until(lambda: site.service.error is not None)
         assert isinstance(site.service.error, EngineError)
         assert site.service.ready() == (False, "broken: cannot be loaded: choose another")
 

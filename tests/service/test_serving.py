@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from tests.pipeline.fakes import LONG_S, wait_for
-from tests.pipeline.live_fakes import until
 from tests.service.site import Engines, engines
 from tests.support.result_schema import validate_row
+from tests.support.waiting import wait_until
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -59,7 +59,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        until(lambda: self.said or not self.thread.is_alive(), "the service to say where it is")
+        wait_until(lambda: self.said or not self.thread.is_alive(), "the service to say where it is")
         assert self.said, self.error
         return self.said[0].removeprefix("vision-infer serves on ")
 
@@ -106,9 +106,9 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
     text = f"model: one\nservice: {{port: 0}}\nresults: {{jsonl: {rows}, daily: true}}\n{streams}\n"
     with serves(tmp_path, text) as served:
         assert served.get("/healthz").status_code == 200
-        until(lambda: served.get("/readyz").status_code == 200)
-        until(lambda: served.streams() == {"a": "live", "b": "live"})
-        until(lambda: rows.exists() and rows.read_text().count("\n") > 10)
+        wait_until(lambda: served.get("/readyz").status_code == 200)
+        wait_until(lambda: served.streams() == {"a": "live", "b": "live"})
+        wait_until(lambda: rows.exists() and rows.read_text().count("\n") > 10)
         assert served.stop() < serving.DRAIN_S
         assert served.error is None
         assert len(served.said) == 1
@@ -130,17 +130,17 @@ def test_a_file_that_changes_is_taken_over_and_a_broken_one_is_not(
 ) -> None:
     text = "model: one\nservice: {port: 0}\nstreams:\n"
     with serves(tmp_path, f"{text}  a: {{url: '{TEST}'}}\n") as served:
-        until(lambda: served.streams() == {"a": "live"})
+        wait_until(lambda: served.streams() == {"a": "live"})
         served.file.write_text(f"{text}  a: {{url: '{TEST}'}}\n  b: {{url: '{TEST}'}}\n")
-        until(lambda: served.streams() == {"a": "live", "b": "live"})
+        wait_until(lambda: served.streams() == {"a": "live", "b": "live"})
         served.file.write_text(f"{text}  a: {{url: '{TEST}', wieght: 3}}\n")
-        until(lambda: "cannot be used" in caplog.text)
+        wait_until(lambda: "cannot be used" in caplog.text)
         assert served.streams() == {"a": "live", "b": "live"}
         served.file.write_text(f"{text}  b: {{url: '{TEST}', model: nonsense}}\n".replace("port: 0", "port: 1"))
-        until(lambda: served.streams() == {"b": "failed"})
+        wait_until(lambda: served.streams() == {"b": "failed"})
         assert "service.port: needs a restart" in caplog.text
         served.file.write_text(f"{text}  b: {{url: '{TEST}'}}\n")
-        until(lambda: served.streams() == {"b": "live"})
+        wait_until(lambda: served.streams() == {"b": "live"})
         served.file.unlink()
         assert served.streams() == {"b": "live"}
 
@@ -156,7 +156,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path, engine
             serve(served.start(), served.stopping, served.said.append)
     assert served.said == []
     assert engines.opened == []
-    until(lambda: threading.active_count() <= before)
+    wait_until(lambda: threading.active_count() <= before)
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_an_engine_that_hangs_does_not_keep_the_service_from_its_end(
         assert ("was not finished within 0.3 s" in caplog.text) is (where == "running")
     finally:
         go.set()
-    until(lambda: not [one for one in threading.enumerate() if one.name in ("service-close", "service-start", "results")])
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name in ("service-close", "service-start", "results")])
     assert engines.loaded == set()
 
 
@@ -205,7 +205,7 @@ def test_away_from_loopback_a_token_is_said_once(tmp_path: Path, engines: Engine
     with serves(tmp_path, text) as served:
         assert served.get("/healthz").status_code == 200
         assert served.get("/api/v1/streams").status_code == 401
-        until(lambda: len(served.said) == 2)
+        wait_until(lambda: len(served.said) == 2)
         token = served.said[1].rpartition(" ")[2]
         answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         assert answer.status_code == 200

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, frame, problem, result
-from tests.support.broker import until
 from tests.support.hook_receiver import Receiver
+from tests.support.waiting import wait_until
 from vision_infer.config.serve import ResultsSettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.scene_event import SceneEvent
@@ -45,7 +45,7 @@ def give(sinks: SinkSet) -> None:
 
 def came(sinks: SinkSet, receiver: Receiver) -> list[tuple[str, str]]:
     """Type and stream of what was posted, once all is."""
-    until(lambda: sinks.statuses()[0].queued == sinks.statuses()[0].waiting == 0, lambda: str(sinks.statuses()))
+    wait_until(lambda: sinks.statuses()[0].queued == sinks.statuses()[0].waiting == 0, lambda: str(sinks.statuses()))
     sinks.close()
     assert "secret" not in json.dumps(receiver.bodies)
     return [(row.get("type", "result"), row.get("stream", "")) for row in receiver.rows]
@@ -80,11 +80,11 @@ def test_a_sink_whose_settings_are_the_same_goes_on_and_one_that_changes_keeps_w
     sinks.reload(sinks._settings)
     assert sinks._senders["webhook", "hook"] is same
     sinks.write(frame("door"), result("door", 1, events=(ENTER,)))
-    until(lambda: sinks.statuses()[0].waiting == 1, "it waits")
+    wait_until(lambda: sinks.statuses()[0].waiting == 1, "it waits")
     old = sinks._settings.webhook["hook"]
     sinks.reload(SinksSettings(webhook={"hook": old.model_copy(update={"batch": 1})}))
     receiver.hold.set()
-    until(lambda: [body for body in receiver.bodies if "rows" not in body], lambda: str(sinks.statuses()))
+    wait_until(lambda: [body for body in receiver.bodies if "rows" not in body], lambda: str(sinks.statuses()))
     sinks.reload(SinksSettings())
     assert sinks.statuses() == []
     sinks.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Broker, Listener, until
+from tests.support.broker import Broker, Listener
+from tests.support.waiting import wait_until
 from vision_infer.sink.delivery.delivery_sink import Delivery
 from vision_infer.sink.delivery.home_assistant import Topics
 from vision_infer.sink.delivery.mqtt import MqttCarrier
@@ -58,10 +59,10 @@ class Site:
             self.delivery.put(kind, name, lambda number=self.given: f'{{"stream": "{name}", "number": {number}}}')  # type: ignore[misc]
 
     def wait_sent(self) -> None:
-        until(lambda: self.delivery.status().sent >= self.given, lambda: str(self.delivery.status()))
+        wait_until(lambda: self.delivery.status().sent >= self.given, lambda: str(self.delivery.status()))
 
     def wait_error(self, part: str) -> str:
-        until(lambda: part in (self.delivery.status().error or ""), lambda: f"{part!r}: {self.delivery.status()}")
+        wait_until(lambda: part in (self.delivery.status().error or ""), lambda: f"{part!r}: {self.delivery.status()}")
         return self.delivery.status().error or ""
 
 

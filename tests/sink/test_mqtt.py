@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.sink.mqtt_site import Site, broker, numbers, stream
-from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener, until
+from tests.support.broker import PASSWORD, USER, Authority, Broker, Listener
+from tests.support.waiting import wait_until
 
 __all__ = ["broker"]
 
@@ -21,8 +22,8 @@ def test_records_go_to_their_topics_and_states_stay_there(broker: Broker, tmp_pa
         site.give(kind="events")
         site.give(kind="states")
         site.delivery.put("engine", "", lambda: '{"type": "engine"}')
-        until(lambda: site.delivery.status().sent == 4, "all is sent")
-        until(lambda: listener.of("vi/engine"), "the last one is heard")
+        wait_until(lambda: site.delivery.status().sent == 4, "all is sent")
+        wait_until(lambda: listener.of("vi/engine"), "the last one is heard")
         assert listener.of("vi/door/detections")[0].row == {
             "id": listener.of("vi/door/detections")[0].row["id"],
             "stream": "door",
@@ -34,10 +35,12 @@ def test_records_go_to_their_topics_and_states_stay_there(broker: Broker, tmp_pa
         ids = [one.row["id"] for one in listener.heard if one.topic != "vi/availability" and "id" in one.row]
         assert len(set(ids)) == 4
     with Listener(broker) as late:
-        until(lambda: set(late.retained()) == {"vi/door/state", "vi/door/counts", "vi/availability"}, lambda: str(late.heard))
+        wait_until(
+            lambda: set(late.retained()) == {"vi/door/state", "vi/door/counts", "vi/availability"}, lambda: str(late.heard)
+        )
         assert late.of("vi/door/state")[0].retained
         site.delivery.close()
-        until(lambda: late.last("vi/availability") == "offline", "it says goodbye")
+        wait_until(lambda: late.last("vi/availability") == "offline", "it says goodbye")
 
 
 def test_user_and_certificate(tmp_path: Path) -> None:
@@ -50,7 +53,7 @@ def test_user_and_certificate(tmp_path: Path) -> None:
         assert site.delivery.status().connected
         with Listener(broker, authority.ca, users=True) as listener:
             site.give(5)
-            until(lambda: len(numbers(listener)) == 5, "five are heard")
+            wait_until(lambda: len(numbers(listener)) == 5, "five are heard")
         site.delivery.close()
         wrong = Site(tmp_path / "wrong", broker.port, tls=True, ca=authority.ca, user=(USER, "another-secret"))
         wrong.give()
@@ -88,7 +91,7 @@ def test_what_is_wrong_with_a_certificate_is_one_sentence_and_it_keeps_trying(
         assert error.startswith(f"127.0.0.1:{broker.port}: ")
         assert "\n" not in error
         tried = site.tries
-        until(lambda: site.tries >= tried + 2, "it is tried again and again")
+        wait_until(lambda: site.tries >= tried + 2, "it is tried again and again")
         told = [record.getMessage() for record in caplog.records]
         assert len([line for line in told if expected in line]) == 1, "it is told once, however often it is tried"
         if what in ("another authority", "no such file"):  # mended while it runs
@@ -106,7 +109,7 @@ def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: 
     site.streams = [stream(lines={"gate": (3, 1)}, zones={"yard": 2})]
     with Listener(broker) as listener:
         site.carrier.count("door", {"person": 2})
-        until(lambda: '"objects": 2' in (listener.last("vi/door/counts") or ""), "counts are published")
+        wait_until(lambda: '"objects": 2' in (listener.last("vi/door/counts") or ""), "counts are published")
         assert listener.of("vi/door/counts")[-1].row == {
             "objects": 2,
             "labels": {"person": 2},
@@ -130,25 +133,25 @@ def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: 
             return {one.topic: one.row for one in list(listener.heard) if one.topic.endswith("/config")}
 
         # The broker passes them on one by one: the counts may be heard before the last of them.
-        until(lambda: len(configs_heard()) >= len(expected), lambda: str(set(configs_heard())))
+        wait_until(lambda: len(configs_heard()) >= len(expected), lambda: str(set(configs_heard())))
         configs = configs_heard()
         assert set(configs) == expected
         camera = configs["homeassistant/binary_sensor/vi_door_camera/config"]
         assert camera["state_topic"] == "vi/door/state"
         assert camera["availability"] == [{"topic": "vi/availability"}]
         assert camera["device_class"] == "connectivity"
-        until(lambda: listener.of("vi/door/state"), "the state is heard")
+        wait_until(lambda: listener.of("vi/door/state"), "the state is heard")
         assert listener.of("vi/door/state")[-1].row["state"] == "live"
         assert len({row["unique_id"] for row in configs.values() if row["state_topic"] == "vi/door/counts"}) == 5
         assert {tuple(row["device"]["identifiers"]) for row in configs.values()} == {("vi_door",)}
         site.streams = [stream("yard", zones={})]
-        until(
+        wait_until(
             lambda: "vi/yard/counts" in listener.retained() and "vi/door/counts" not in listener.retained(), "it is another one"
         )
         site.give(kind="states")  # came late, from before it was removed
         site.wait_sent()
-        until(lambda: any("number" in one.row for one in listener.of("vi/door/state") if one.payload), "it is heard")
-        until(
+        wait_until(lambda: any("number" in one.row for one in listener.of("vi/door/state") if one.payload), "it is heard")
+        wait_until(
             lambda: not [topic for topic in listener.retained() if "door" in topic], lambda: f"all is away: {listener.retained()}"
         )
     site.delivery.close()
@@ -157,9 +160,9 @@ def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: 
 def test_a_stream_that_was_removed_while_we_were_away_is_forgotten(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port, found_under="homeassistant")
     with Listener(broker) as listener:
-        until(lambda: "vi/door/counts" in listener.retained(), "it is there")
+        wait_until(lambda: "vi/door/counts" in listener.retained(), "it is there")
         site.delivery.close()
         again = Site(tmp_path, broker.port, found_under="homeassistant")
         again.streams = []
-        until(lambda: set(listener.retained()) == {"vi/availability"}, lambda: str(listener.retained()))
+        wait_until(lambda: set(listener.retained()) == {"vi/availability"}, lambda: str(listener.retained()))
         again.delivery.close()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.sink.mqtt_site import Site, broker, numbers
-from tests.support.broker import Broker, Listener, until
+from tests.support.broker import Broker, Listener
+from tests.support.waiting import wait_until
 from vision_infer.sink.delivery.delivery_sink import TRIES
 
 __all__ = ["broker"]
@@ -23,18 +24,18 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(broker: Broker, tm
         site.give(300)
         site.wait_sent()
         # Acknowledged to the sink is not yet passed on: what the broker has in memory goes with it.
-        until(lambda: len(numbers(listener)) == 300, "the listener hears them before the broker is killed")
+        wait_until(lambda: len(numbers(listener)) == 300, "the listener hears them before the broker is killed")
         broker.kill()
         for waiting in range(50, 1050, 50):
             site.give(50)
-            until(lambda: site.delivery.status().waiting == waiting, lambda: str(site.delivery.status()))  # noqa: B023
+            wait_until(lambda: site.delivery.status().waiting == waiting, lambda: str(site.delivery.status()))  # noqa: B023
         assert not site.delivery.status().connected
         assert "refused" in site.wait_error("cannot be reached")
         broker.start()
         listener.wait()
         site.give(200)
         site.wait_sent()
-        until(lambda: numbers(listener)[-1] == site.given, "the last one is heard")
+        wait_until(lambda: numbers(listener)[-1] == site.given, "the last one is heard")
         # It heard no more than a part of what was sent in the first moment after the broker came back: it came back itself.
         came = numbers(listener)
         assert came[:300] == list(range(1, 301))
@@ -50,14 +51,14 @@ def test_what_waits_is_sent_by_the_next_process(broker: Broker, tmp_path: Path) 
     broker.kill()
     site = Site(tmp_path, port)
     site.give(500)
-    until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
+    wait_until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
     site.delivery.close(0.2)
     broker.start()
     with Listener(broker) as listener:
         again = Site(tmp_path, port)
         again.given = 500
         again.give(3)
-        until(lambda: len(numbers(listener)) == 503, lambda: str(again.delivery.status()))
+        wait_until(lambda: len(numbers(listener)) == 503, lambda: str(again.delivery.status()))
         assert numbers(listener) == list(range(1, 504))
         ids = [one.row["id"] for one in listener.of("vi/door/detections")]
         assert len(set(ids)) == 503
@@ -73,11 +74,11 @@ def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
     site.wait_error("cannot be reached")
     while "spool_full" not in site.delivery.status().dropped:
         site.give(100)
-        until(lambda: not site.delivery.status().queued, "they are in the spool")
+        wait_until(lambda: not site.delivery.status().queued, "they are in the spool")
     site.give(500)
     assert "; its spool is full: the oldest rows are lost" in site.wait_error("its spool is full")
     broker.start()
-    until(
+    wait_until(
         lambda: (site.delivery.status().waiting, site.delivery.status().error) == (0, None), lambda: str(site.delivery.status())
     )
     status = site.delivery.status()
@@ -105,10 +106,10 @@ def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)
     with Listener(broker) as listener:
-        until(lambda: listener.last("vi/availability") == "online", "we are there")
+        wait_until(lambda: listener.last("vi/availability") == "online", "we are there")
         site.carrier._client.socket().shutdown(socket.SHUT_RDWR)
-        until(lambda: "offline" in [one.payload for one in listener.of("vi/availability")], "the will is published")
-        until(lambda: listener.last("vi/availability") == "online", "we come back")
+        wait_until(lambda: "offline" in [one.payload for one in listener.of("vi/availability")], "the will is published")
+        wait_until(lambda: listener.last("vi/availability") == "online", "we come back")
     site.delivery.close()
 
 
@@ -137,7 +138,7 @@ def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
     monkeypatch.setattr(site.carrier, "look", lambda: None)  # publishes nothing of its own meanwhile
     client.on_disconnect = None  # the moment between the end of the socket and the word of it
     client.socket().shutdown(socket.SHUT_RDWR)
-    until(lambda: client.socket() is None, "the socket is closed")
+    wait_until(lambda: client.socket() is None, "the socket is closed")
     site.give(5)
     site.wait_sent()
     assert site.carrier._client is not client
@@ -151,7 +152,7 @@ def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: P
     with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:
         site = Site(tmp_path, broker.port, found_under="homeassistant")
         site.give(3)
-        until(lambda: site.tries > 3 * TRIES, lambda: f"it is tried {site.tries} times")
+        wait_until(lambda: site.tries > 3 * TRIES, lambda: f"it is tried {site.tries} times")
         status = site.delivery.status()
         assert (status.dropped, status.waiting) == ({}, 3)
         assert "the connection is lost" in (status.error or "")
@@ -161,7 +162,7 @@ def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: P
 @pytest.mark.slow
 def test_sixty_seconds_without_a_broker(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)
-    until(lambda: site.delivery.status().connected, "it is connected")
+    wait_until(lambda: site.delivery.status().connected, "it is connected")
     broker.kill()
     end, most = time.monotonic() + 60, 0
     while time.monotonic() < end:
@@ -173,7 +174,7 @@ def test_sixty_seconds_without_a_broker(broker: Broker, tmp_path: Path) -> None:
     with Listener(broker) as listener:
         site.give(1)
         site.wait_sent()
-        until(lambda: numbers(listener)[-1:] == [site.given], "the last one is heard")
+        wait_until(lambda: numbers(listener)[-1:] == [site.given], "the last one is heard")
         came = numbers(listener)
         assert came == list(range(came[0], site.given + 1))
     status = site.delivery.status()

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.service.fakes import frame, result
-from tests.support.broker import until
 from tests.support.disks import small_disk
 from tests.support.hand_clock import HandClock
 from tests.support.media import ROOT
+from tests.support.waiting import wait_until
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.sink.archive import parquet_log
@@ -92,16 +92,16 @@ def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path)
     clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 600, daily=True, clock=clock)
     put(log, 10)
-    until(lambda: not log._queue, "they are taken")
+    wait_until(lambda: not log._queue, "they are taken")
     clock.move(61)
-    until(lambda: log.written == 20, "a part is written after a minute")
+    wait_until(lambda: log.written == 20, "a part is written after a minute")
     assert final(tmp_path) == []
     clock.move(601)
-    until(lambda: len(final(tmp_path)) == 1, "a file after ten minutes")
+    wait_until(lambda: len(final(tmp_path)) == 1, "a file after ten minutes")
     put(log, 5, 10)
-    until(lambda: not log._queue, "they are taken")
+    wait_until(lambda: not log._queue, "they are taken")
     clock.move(86_400)
-    until(lambda: len(final(tmp_path)) == 2, "a file with the day")
+    wait_until(lambda: len(final(tmp_path)) == 2, "a file with the day")
     log.close(True)
     assert frames_of(*final(tmp_path)) == [index for index in range(15) for _ in range(2)]
 
@@ -111,9 +111,9 @@ def test_older_files_are_deleted(tmp_path: Path) -> None:
     log = ParquetLog(str(tmp_path / "rows.parquet"), 1, 10**6, keep=3, clock=clock)
     for number in range(6):
         put(log, 1, number)
-        until(lambda: not log._queue, "it is taken")
+        wait_until(lambda: not log._queue, "it is taken")
         clock.move(61)
-        until(lambda: log.written == 2 * number + 2 and hidden(tmp_path) == [], "a file")  # noqa: B023
+        wait_until(lambda: log.written == 2 * number + 2 and hidden(tmp_path) == [], "a file")  # noqa: B023
     log.close(True)
     assert frames_of(*final(tmp_path)) == [3, 3, 4, 4, 5, 5]
 
@@ -211,10 +211,10 @@ def test_a_disk_that_fails_is_told_tried_again_and_bounded(tmp_path: Path, monke
     monkeypatch.setattr(Parts, "add", fail)
     log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
     put(log, 100)
-    until(lambda: log.drops["disk_error"] == 90, lambda: str(log.drops))
+    wait_until(lambda: log.drops["disk_error"] == 90, lambda: str(log.drops))
     assert log.error == f"{tmp_path / 'rows.parquet'}: No space left on device"
     full[0] = False
-    until(lambda: log.error is None and log.written == 20, "it works again")
+    wait_until(lambda: log.error is None and log.written == 20, "it works again")
     put(log, 1, 100)
     log.close(True)
     assert frames_of(*final(tmp_path)) == [index for index in [*range(10), 100] for _ in range(2)]
@@ -233,17 +233,17 @@ def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
     clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600, clock=clock)
     put(log, 1)
-    until(lambda: not log._queue, "it is taken")
+    wait_until(lambda: not log._queue, "it is taken")
     clock.move(61)
-    until(lambda: log.written == 2, "a part")
+    wait_until(lambda: log.written == 2, "a part")
     plain = result(index=1)
     told = [Description(embedding=np.full(size, 0.5, np.float32)) for size in (4, 8)]
     for index, size in ((1, 0), (2, 0), (3, 1)):
         log.write(frame(index=index), replace(plain, frame=index, detections=Detections.empty(), description=told[size]))
         if index < 3:
-            until(lambda: not log._queue, "it is taken")
+            wait_until(lambda: not log._queue, "it is taken")
             clock.move(61)
-            until(lambda: log.written == 2 + index, "a part")  # noqa: B023
+            wait_until(lambda: log.written == 2 + index, "a part")  # noqa: B023
     log.close(True)
     assert log.error is None
     with_them = [path for path in final(tmp_path) if "embedding" in pq.read_schema(path).names]
@@ -259,10 +259,10 @@ def test_a_disk_that_is_really_full_leaves_whole_files_only(tmp_path: Path, monk
         log = ParquetLog(str(disk / "rows.parquet"), 10**9, 3600)
         filler.write_bytes(b"\0" * 390_000)
         put(log, 4000)
-        until(lambda: log.error is not None, "it is told")
+        wait_until(lambda: log.error is not None, "it is told")
         assert "No space left on device" in str(log.error)
         filler.unlink()
-        until(lambda: log.error is None, lambda: str(log.error))
+        wait_until(lambda: log.error is None, lambda: str(log.error))
         put(log, 10, 10_000)
         log.close(True)
         (rows,) = final(disk)

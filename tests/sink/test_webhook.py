@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.broker import Authority, free_port, until
+from tests.support.broker import Authority, free_port
 from tests.support.hook_receiver import Answer, Receiver
+from tests.support.waiting import wait_until
 from vision_infer.sink.delivery import delivery_sink as deliveries
 from vision_infer.sink.delivery.delivery_sink import Delivery
 from vision_infer.sink.delivery.webhook import WebhookCarrier
@@ -45,12 +46,12 @@ class Site:
             self.delivery.put("events", "door", lambda number=self.given: f'{{"number": {number}}}')  # type: ignore[misc]
 
     def wait_sent(self, count: int | None = None) -> None:
-        until(
+        wait_until(
             lambda: self.delivery.status().sent >= (self.given if count is None else count), lambda: str(self.delivery.status())
         )
 
     def wait_error(self, part: str) -> str:
-        until(lambda: part in (self.delivery.status().error or ""), lambda: f"{part!r}: {self.delivery.status()}")
+        wait_until(lambda: part in (self.delivery.status().error or ""), lambda: f"{part!r}: {self.delivery.status()}")
         return self.delivery.status().error or ""
 
 
@@ -75,7 +76,7 @@ def test_rows_are_posted_in_batches_with_ids(receiver: Receiver, tmp_path: Path)
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port, most=50)
     site.give(500)
-    until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
+    wait_until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
     receiver.hold.set()
     site.wait_sent()
     assert numbers(receiver) == list(range(1, 501))
@@ -186,11 +187,11 @@ def test_a_row_that_will_never_be_taken_is_dropped_by_name_and_the_others_are_no
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port)
     site.give(64)
-    until(lambda: site.delivery.status().waiting == 64, "all is on the disk")
+    wait_until(lambda: site.delivery.status().waiting == 64, "all is on the disk")
     receiver.hold.set()
     site.wait_sent(62)
     assert numbers(receiver) == [number for number in range(1, 65) if number not in (3, 40)]
-    until(lambda: site.delivery.status().waiting == 0, "nothing waits")
+    wait_until(lambda: site.delivery.status().waiting == 0, "nothing waits")
     assert site.delivery.status().dropped == {f"rejected_{status}": 2}
     site.delivery.close()
 
@@ -247,14 +248,14 @@ def test_closing_does_not_wait_for_a_receiver_that_hangs(receiver: Receiver, tmp
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port)
     site.give(5)
-    until(lambda: receiver.requests, "the receiver is asked")
+    wait_until(lambda: receiver.requests, "the receiver is asked")
     began = time.monotonic()
     site.delivery.close(0.3)
     assert time.monotonic() - began < 10
     receiver.hold.set()
     again = Site(tmp_path, receiver.port)
     again.given = 5
-    until(lambda: set(numbers(receiver)) == {1, 2, 3, 4, 5}, "the next one sends what was left")
+    wait_until(lambda: set(numbers(receiver)) == {1, 2, 3, 4, 5}, "the next one sends what was left")
     again.delivery.close()
 
 

@@ -10,8 +10,6 @@ import shutil
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,17 +23,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.support.waiting import wait_until
+
 LIMIT_S = 60.0
 """how long anything may take, on a busy machine"""
 USER, PASSWORD = "cameras", "a-secret-of-the-broker"
-
-
-def until(condition: Callable[[], object], what: Callable[[], str] | str, limit_s: float = LIMIT_S) -> None:
-    """Wait until something is so; the test fails where it does not become so."""
-    deadline, looked = time.monotonic() + limit_s, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s} s: {what if isinstance(what, str) else what()}"
-        looked.wait(0.01)
 
 
 def free_port() -> int:
@@ -143,7 +135,7 @@ class Broker:
                 return False
             return True
 
-        until(listens, "the broker listens")
+        wait_until(listens, "the broker listens")
 
     def kill(self) -> None:
         """End it at once (SIGKILL), where it runs."""
