@@ -32,7 +32,7 @@ from vision_infer.analyze.track import box_overlap
 from vision_infer.config.run import run_settings
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.workers.gating import Gate
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 SCORE = 0.5
 IOU = 0.5
@@ -40,7 +40,7 @@ FPS = 10
 SECONDS = 40
 ROOM, VISITOR, VISITOR_AT = "000000397133.jpg", "000000252219.jpg", (500, 165, 632, 390)
 PHOTOS = ASSETS / "images" / "coco_val_ccby" / "images"
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
     if path.is_file():
         return path
     MEDIA.mkdir(parents=True, exist_ok=True)
-    room: Picture = np.asarray(cv2.imread(str(PHOTOS / ROOM)), np.uint8)[:416, :640]
+    room: Image = np.asarray(cv2.imread(str(PHOTOS / ROOM)), np.uint8)[:416, :640]
     x1, y1, x2, y2 = VISITOR_AT
-    visitor: Picture = np.asarray(cv2.imread(str(PHOTOS / VISITOR)), np.uint8)[y1:y2, x1:x2]
+    visitor: Image = np.asarray(cv2.imread(str(PHOTOS / VISITOR)), np.uint8)[y1:y2, x1:x2]
     random = np.random.default_rng(1)
     part = path.with_suffix(".part.mp4")
     with av.open(str(part), "w") as container:
@@ -119,9 +119,9 @@ def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
         stream.width, stream.height, stream.pix_fmt = room.shape[1], room.shape[0], "yuv420p"
         for number in range(SECONDS * FPS):
             left, light = where(number / FPS)
-            picture = room.copy()
-            _paste(picture, visitor, left)
-            grainy = picture * light + random.normal(0, 4, picture.shape[:2])[..., None]
+            image = room.copy()
+            _paste(image, visitor, left)
+            grainy = image * light + random.normal(0, 4, image.shape[:2])[..., None]
             frame = av.VideoFrame.from_ndarray(np.clip(grainy, 0, 255).astype(np.uint8), "bgr24").reformat(format="yuv420p")
             frame.pts = number
             container.mux(stream.encode(frame))
@@ -130,14 +130,14 @@ def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
     return path
 
 
-def _paste(picture: Picture, visitor: Picture, left: float) -> None:
+def _paste(image: Image, visitor: Image, left: float) -> None:
     """Put a picture into another, at a place between pixels."""
     height, width = visitor.shape[:2]
     shift = np.array([[1, 0, left], [0, 1, 150]], np.float32)
-    size = (picture.shape[1], picture.shape[0])
+    size = (image.shape[1], image.shape[0])
     mask = cv2.warpAffine(np.ones((height, width), np.float32), shift, size)[..., None]
     pasted = cv2.warpAffine(visitor, shift, size)
-    picture[:] = (picture * (1 - mask) + pasted * mask).astype(np.uint8)
+    image[:] = (image * (1 - mask) + pasted * mask).astype(np.uint8)
 
 
 def compare(name: str, path: Path) -> Outcome:
@@ -183,7 +183,7 @@ def cost() -> list[tuple[str, float, float]]:
                 decoded = time.thread_time_ns()
                 if frame is None:
                     break
-                gate.wants(VideoPicture(frame), len(gating) * 40_000_000)
+                gate.wants(VideoImage(frame), len(gating) * 40_000_000)
                 gating.append(time.thread_time_ns() - decoded)
                 decoding.append(decoded - begin)
         found.append((name, statistics.mean(decoding) / 1e3, statistics.mean(gating) / 1e3))

@@ -27,7 +27,7 @@ from vision_infer.analyze.select import Selector, select
 from vision_infer.core.card import InputSize, ModelCard
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Slot
+from vision_infer.core.image import Slot
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
 from vision_infer.engine.runtimes.null import NullEngine
@@ -43,7 +43,7 @@ DETECTIONS = 5
 CARD = ModelCard(name="null", input=InputSize(width=416, height=416), labels=("person", "car"))
 
 
-class ReadyPicture:
+class ReadyImage:
     """A picture that costs nothing."""
 
     size = SIZE
@@ -69,9 +69,9 @@ class ReadySource:
 
     def frames(self) -> Iterator[Frame]:
         """As many frames as were asked for."""
-        picture = ReadyPicture()
+        image = ReadyImage()
         for index in range(self._frames):
-            yield Frame(self.spec.name, index, index / 25, picture, Trace())
+            yield Frame(self.spec.name, index, index / 25, image, Trace())
 
     def __enter__(self) -> ReadySource:
         return self

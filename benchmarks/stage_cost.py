@@ -32,7 +32,7 @@ from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "write")
 Work = Callable[[int], None]
@@ -85,17 +85,17 @@ class Stages:
         self._path = path
         self._lane = Lane("main", engine, make_selector(engine.card, None, None, None))
         frames = list(itertools.islice(_decoded(path), 32))
-        self._pictures = [VideoPicture(frame) for frame in frames]
+        self._pictures = [VideoImage(frame) for frame in frames]
         self._size = Size(frames[0].width, frames[0].height)
-        self._raws = [self._infer(picture) for picture in self._pictures]
+        self._raws = [self._infer(image) for image in self._pictures]
         self._found = [self._select(raw) for raw in self._raws]
 
     def _letterbox(self) -> Letterbox:
         return self._lane.letterbox(self._size)
 
-    def _infer(self, picture: VideoPicture) -> RawResults:
+    def _infer(self, image: VideoImage) -> RawResults:
         loan = self._engine.lend(1)
-        picture.write_into(loan.slots[0], self._letterbox())
+        image.write_into(loan.slots[0], self._letterbox())
         return self._engine.collect(self._engine.submit(loan))
 
     def _select(self, raw: RawResults) -> Detections:

@@ -29,15 +29,15 @@ with open(args.out, "w", encoding="utf-8") as out:
         capture = cv2.VideoCapture(path)
         index = 0
         while True:
-            ok, picture = capture.read()
+            ok, image = capture.read()
             if not ok:
                 break
-            height, width = picture.shape[:2]
+            height, width = image.shape[:2]
             scale = min(input_w / width, input_h / height)
             w, h = round(width * scale), round(height * scale)
             x, y = ((input_w - w) // 2, (input_h - h) // 2) if card["fit"] == "center" else (0, 0)
             images = np.full((1, input_h, input_w, 3), card["fill"], np.uint8)
-            images[0, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(picture, (w, h)), cv2.COLOR_BGR2RGB)
+            images[0, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(image, (w, h)), cv2.COLOR_BGR2RGB)
             boxes, scores, class_ids = (output[0] for output in session.run(["boxes", "scores", "class_ids"], {"images": images}))
             sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
             kept = cv2.dnn.NMSBoxesBatched(sizes.tolist(), scores.tolist(), class_ids.tolist(), card["confidence"], card["iou"])

@@ -34,9 +34,9 @@ def pictures(card: ModelCard) -> tuple[FrameSet, str]:
     pixels, layouts, names = [], [], []
     with open_source(find_sources([str(source)]).specs[0]) as opened:
         for frame in islice(opened.frames(), PICTURES):
-            layout = letterbox(frame.picture.size, card.input_size, card.fit, card.fill)
+            layout = letterbox(frame.image.size, card.input_size, card.fit, card.fill)
             slot = HostSlot(np.zeros((card.input.height, card.input.width, 3), np.uint8))
-            frame.picture.write_into(slot, layout)
+            frame.image.write_into(slot, layout)
             pixels.append(slot.pixels)
             layouts.append(layout)
             names.append(str(frame.index))

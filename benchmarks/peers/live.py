@@ -34,9 +34,9 @@ CONTENDERS = ("us", "auto", "bf16", "ultralytics", "ultralytics torch", "roboflo
 class Coded(Encoded):
     """Video whose pictures carry their place in it, milliseconds, as a time code."""
 
-    def picture(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
+    def image(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
         """The picture with its code."""
-        planes = super().picture(number, frame).to_ndarray().astype(np.uint8, copy=False)
+        planes = super().image(number, frame).to_ndarray().astype(np.uint8, copy=False)
         draw(planes[: self.height], round(number * 1000 / self.fps))
         return av.VideoFrame.from_ndarray(planes, format="yuv420p")
 

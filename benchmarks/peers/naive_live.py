@@ -33,19 +33,19 @@ meter = Meter(args.seconds)
 def watch(url: str, capture: cv2.VideoCapture) -> None:
     """Infer each picture of a camera as it comes."""
     while not meter.over:
-        ok, picture = capture.read()
+        ok, image = capture.read()
         if not ok:
             break
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         scale = min(input_w / width, input_h / height)
         w, h = round(width * scale), round(height * scale)
         x, y = (input_w - w) // 2, (input_h - h) // 2
         images = np.full((1, input_h, input_w, 3), card["fill"], np.uint8)
-        images[0, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(picture, (w, h)), cv2.COLOR_BGR2RGB)
+        images[0, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(image, (w, h)), cv2.COLOR_BGR2RGB)
         boxes, scores, class_ids = (output[0] for output in session.run(["boxes", "scores", "class_ids"], {"images": images}))
         sizes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         cv2.dnn.NMSBoxesBatched(sizes.tolist(), scores.tolist(), class_ids.tolist(), 0.35, 0.6)
-        meter.done(url, picture[:, :, 1])
+        meter.done(url, image[:, :, 1])
 
 
 threads = [threading.Thread(target=watch, args=pair) for pair in zip(args.urls, captures, strict=True)]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.peers.live_meter import Meter
 from vision_infer.core.frame import Frame
-from vision_infer.core.picture import LumaPicture
+from vision_infer.core.image import LumaImage
 from vision_infer.core.result import Result
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.pipeline.commands import AddStream
@@ -26,7 +26,7 @@ from vision_infer.stream.source import SourceSpec
 class MeterSink:
     """Looks at the pictures that have a result."""
 
-    needs_pictures = True
+    needs_images = True
     outputs: Sequence[Written] = ()
 
     def __init__(self, meter: Meter, urls: Sequence[str]) -> None:
@@ -35,9 +35,9 @@ class MeterSink:
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """Note the picture."""
-        picture = frame.picture
-        if result is not None and isinstance(picture, LumaPicture):
-            self._meter.done(self._urls[int(frame.stream)], picture.luma(frame.picture.size.width))
+        image = frame.image
+        if result is not None and isinstance(image, LumaImage):
+            self._meter.done(self._urls[int(frame.stream)], image.luma(frame.image.size.width))
 
     def close(self, complete: bool) -> None:
         """Nothing to close."""

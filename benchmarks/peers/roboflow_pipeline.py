@@ -85,8 +85,8 @@ if args.seconds is None:
 
         def write(found, frame):
             """A row for each picture."""
-            for one, picture in pairs(found, frame):
-                out.write(json.dumps({"stream": source, "frame": picture.frame_id, "detections": one}) + "\n")
+            for one, image in pairs(found, frame):
+                out.write(json.dumps({"stream": source, "frame": image.frame_id, "detections": one}) + "\n")
                 counts["frames"] += 1
                 counts["detections"] += len(one)
 

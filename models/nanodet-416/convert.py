@@ -369,10 +369,10 @@ def compare(built: bytes, bundled: bytes) -> str:
 
     first, second = (ort.InferenceSession(data, providers=["CPUExecutionProvider"]) for data in (built, bundled))
     height, width = first.get_inputs()[0].shape[1:3]
-    picture = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
     worst = 0.0
     for name in (output.name for output in first.get_outputs()):
-        left, right = (session.run([name], {"images": picture})[0].astype(np.float64) for session in (first, second))
+        left, right = (session.run([name], {"images": image})[0].astype(np.float64) for session in (first, second))
         worst = max(worst, float(np.abs(left - right).max()))
     need(worst <= TOLERANCE, f"the new file gives other results than model.onnx: they differ by up to {worst:g}")
     return f"not byte-identical, but the same results within {worst:g}"

@@ -31,22 +31,22 @@ def black(height: int, width: int) -> NDArray[np.uint8]:
 
 
 def test_pixels_change_only_near_the_box() -> None:
-    picture = black(480, 640)
-    assert Drawer()(picture, one_box((200.0, 200.0, 400.0, 300.0))) is picture
-    rows, columns = np.nonzero(picture.max(axis=2))
+    image = black(480, 640)
+    assert Drawer()(image, one_box((200.0, 200.0, 400.0, 300.0))) is image
+    rows, columns = np.nonzero(image.max(axis=2))
     assert 170 < rows.min() < 200  # the label stands above
     assert 299 <= rows.max() < 304
     assert 197 < columns.min() <= 200
     assert 399 <= columns.max() < 404
-    assert not picture[210:290, 210:390].any()
+    assert not image[210:290, 210:390].any()
 
 
 @pytest.mark.parametrize(
     ("class_id", "track_id", "color"), [(0, None, PURPLE), (1, None, RED), (1, 1, PURPLE), (0, 2, RED), (0, 0, GREY)]
 )
 def test_the_colour_is_that_of_the_track_or_the_class(class_id: int, track_id: int | None, color: list[int]) -> None:
-    picture = Drawer()(black(480, 640), one_box((200.0, 200.0, 400.0, 300.0), class_id, track_id))
-    assert picture[300, 300].tolist() == color
+    image = Drawer()(black(480, 640), one_box((200.0, 200.0, 400.0, 300.0), class_id, track_id))
+    assert image[300, 300].tolist() == color
 
 
 def test_a_label_stays_inside_the_picture() -> None:
@@ -84,15 +84,15 @@ def test_lines_and_letters_follow_the_size_of_the_picture() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (7, 3), (1, 500), (20, 20)])
 def test_tiny_pictures_are_drawn_on(height: int, width: int) -> None:
-    picture = black(height, width)
-    Drawer()(picture, one_box((0.0, 0.0, float(width), float(height))))
-    assert picture.any()
+    image = black(height, width)
+    Drawer()(image, one_box((0.0, 0.0, float(width), float(height))))
+    assert image.any()
 
 
 def test_no_detection_changes_nothing() -> None:
-    picture = np.full((48, 64, 3), 7, np.uint8)
-    Drawer()(picture, Detections.empty())
-    assert (picture == 7).all()
+    image = np.full((48, 64, 3), 7, np.uint8)
+    Drawer()(image, Detections.empty())
+    assert (image == 7).all()
 
 
 def test_a_view_is_drawn_on_in_place() -> None:
@@ -126,12 +126,12 @@ def test_the_label_tells_what_a_second_network_says() -> None:
 
 
 def test_what_is_said_of_the_whole_picture_stands_in_its_corner() -> None:
-    picture = Drawer()(black(480, 640), Detections.empty(), red())
-    rows, columns = np.nonzero((picture == RED).all(axis=2))
+    image = Drawer()(black(480, 640), Detections.empty(), red())
+    rows, columns = np.nonzero((image == RED).all(axis=2))
     assert rows.min() <= 1
     assert columns.min() <= 1
     assert rows.max() < 60
     assert columns.max() < 250
-    assert not picture[60:].any()
+    assert not image[60:].any()
     assert not Drawer()(black(48, 64), Detections.empty(), Description(embedding=np.ones(3, np.float32))).any()
     assert Drawer()(black(9, 7), Detections.empty(), red()).any()

@@ -34,12 +34,12 @@ class Camera:
     def now_s(self) -> float:
         return self.frames / self.fps
 
-    def picture(self) -> Luma:
+    def image(self) -> Luma:
         seen: NDArray[np.float64] = self.scene + self.grain * self.random.standard_normal(self.scene.shape)
         return np.clip(np.rint(seen), 0, 255).astype(np.uint8)
 
     def frame(self, counted: NDArray[np.bool_] | None = None) -> bool:
-        wanted = self.gate.wants(self.picture(), round(self.now_s * SECOND), counted)
+        wanted = self.gate.wants(self.image(), round(self.now_s * SECOND), counted)
         if wanted:
             self.opened.append(self.now_s)
         self.frames += 1

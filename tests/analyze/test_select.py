@@ -86,8 +86,8 @@ def test_it_keeps_what_the_reference_keeps(candidates: list[Candidate], selector
 @given(st.lists(st.lists(CANDIDATE, min_size=5, max_size=5), min_size=1, max_size=4), SELECTOR)
 def test_a_batch_is_its_pictures_one_by_one(pictures: list[list[Candidate]], selector: Selector) -> None:
     together = selector(*batch_of(*pictures))
-    for found, picture in zip(together, pictures, strict=True):
-        (alone,) = selector(*batch_of(picture))
+    for found, image in zip(together, pictures, strict=True):
+        (alone,) = selector(*batch_of(image))
         for one, other in zip(found, alone, strict=True):
             np.testing.assert_array_equal(one, other)
 

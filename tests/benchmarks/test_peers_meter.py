@@ -14,18 +14,18 @@ INTERVAL_S = 1 / 30
 
 @pytest.mark.parametrize("moment", [0, 33, 5000, 9967])
 def test_it_reads_what_is_painted(moment: int) -> None:
-    picture = np.full((1080, 1920), 90, np.uint8)
-    draw(picture, moment)
-    assert read(picture) == moment
+    image = np.full((1080, 1920), 90, np.uint8)
+    draw(image, moment)
+    assert read(image) == moment
     assert read(np.full((1080, 1920), 90, np.uint8)) is None
 
 
 def test_its_time_begins_with_the_first_result() -> None:
     meter = Meter(0.0)
     before = meter.over
-    picture = np.full((360, 640), 90, np.uint8)
-    draw(picture, 33)
-    meter.done("camera", picture)
+    image = np.full((360, 640), 90, np.uint8)
+    draw(image, 33)
+    meter.done("camera", image)
     assert (before, meter.over) == (False, True)
     assert [note[:2] for note in meter.notes] == [("camera", 33)]
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser.watched import NARROW, Watched, watched
-from tests.pipeline.fakes import FakePicture
+from tests.pipeline.fakes import FakeImage
 from tests.service.fakes import OPEN, FakeBackend
 from vision_infer.config.serve import CostSettings
 from vision_infer.core.clock import SYSTEM_CLOCK
@@ -35,7 +35,7 @@ def story() -> Flight:
     for number in range(600):
         captured = now - 60 * SECOND + number * SECOND // 10
         trace = Trace(captured_ns=captured, emitted_ns=captured + SECOND // 20, decode_start_ns=captured, batch=1)
-        frame = Frame("door", number, number / 10, FakePicture(0, 0), trace)
+        frame = Frame("door", number, number / 10, FakeImage(0, 0), trace)
         if number % 3 == 0:
             recorder.dropped(DropReason.PACED, frame)
         elif (600 - number) // 10 in LOST_S:

@@ -76,13 +76,13 @@ def test_four_cameras_wide_and_narrow_light_and_dark(browser: Browser, tmp_path:
         streams = "".join(f"  {name}: {{url: {cameras.url('/' + name)}, fps: 8, {own}}}\n" for name, own in more.items())
         # The engine is that which the service would choose here: the fast one, in a picture that shows what it can do.
         text = f"service: {{port: 0}}\nengine: auto\ncost: {{machine_per_hour: 0.2}}\nstreams:\n{streams}"
-        picture = tmp_path / "try.png"
-        tried(picture)
+        image = tmp_path / "try.png"
+        tried(image)
         with ServeProcess(tmp_path, text) as serve:
             address = f"http://127.0.0.1:{serve.port}"
             for name, options in SCREENS.items():
                 with watched(browser, address, **options) as one:
-                    look(one, name, picture)
+                    look(one, name, image)
 
 
 SCREENS: dict[str, dict[str, Any]] = {
@@ -129,7 +129,7 @@ def tried(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def look(one: Watched, name: str, picture: Path) -> None:
+def look(one: Watched, name: str, image: Path) -> None:
     """Open the views, see that they fit, and keep pictures of them."""
     page = one.open()
     narrow = "narrow" in name
@@ -153,7 +153,7 @@ def look(one: Watched, name: str, picture: Path) -> None:
     one.shot(f"{name}-engines", full=True)
     assert one.overflow() <= 0
     one.open("try")
-    page.get_by_label("Picture").set_input_files(picture)
+    page.get_by_label("Picture").set_input_files(image)
     expect(page.get_by_role("status").filter(has_text="found by nanodet-416")).to_be_visible()
     one.shot(f"{name}-try", full=True)
     assert one.overflow() <= 0

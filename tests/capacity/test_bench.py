@@ -41,7 +41,7 @@ def null() -> NullEngine:
 def test_a_sample_is_such_video_as_was_asked_for_and_is_made_once(tmp_path: Path) -> None:
     path = sample_clip(SMALL, tmp_path)
     with open_source(SourceSpec("clip", "video", (str(path),))) as source:
-        frames = [(frame.picture.size, frame.pts_s) for frame in source.frames()]
+        frames = [(frame.image.size, frame.pts_s) for frame in source.frames()]
         assert source.report.gaps == 0
         assert source.info.codec == "h264"
     assert len(frames) == SECONDS * SMALL.fps

@@ -49,9 +49,9 @@ def bad_source(kind: str, folder: Path) -> tuple[str, str]:
         return str(path), "empty"
     if kind in ("sound", "cover"):
         return str(clip(ONLY_SOUND if kind == "sound" else SONG)), "only sound"
-    picture = folder / "broken.jpg"
-    picture.write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    return str(picture), "no picture"
+    image = folder / "broken.jpg"
+    image.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    return str(image), "no picture"
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "zero", "sound", "cover", "picture"])

@@ -34,8 +34,8 @@ def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monk
     raw.vector(tmp_path / "mine.onnx", name="logits", size=Size(64, 64))
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for number, picture in enumerate(noise_frames(190, seed=6)):
-        media.write_jpeg(pictures / f"{number:03}.jpg", picture)
+    for number, image in enumerate(noise_frames(190, seed=6)):
+        media.write_jpeg(pictures / f"{number:03}.jpg", image)
     done = in_process("model", "import", "mine.onnx", "--name", "mine")
     assert done.returncode == 0, done.stderr
     assert "vision-infer run VIDEO --model mine" in done.stdout

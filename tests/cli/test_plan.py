@@ -54,9 +54,9 @@ def test_a_plan_for_a_meeting(home: Path, tmp_path: Path) -> None:
     assert page.startswith("# 12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms\n\n**")
     for heading in ("## Devices", "## What binds on this machine", "## What if", "## The seven steps", "## How it was reckoned"):
         assert f"\n{heading}\n" in page
-    for picture in ("plan-ages.png", "plan-what-if.png"):
-        assert f"]({picture})" in page
-        assert (out / picture).read_bytes()[:4] == b"\x89PNG"
+    for image in ("plan-ages.png", "plan-what-if.png"):
+        assert f"]({image})" in page
+        assert (out / image).read_bytes()[:4] == b"\x89PNG"
     assert "The simulation against the bench's own runs" in page
     found = json.loads((out / "plan.json").read_text(encoding="utf-8"))
     best = found["machines"][0]["best"]

@@ -71,11 +71,11 @@ def test_a_clip_gives_a_row_for_each_frame_and_a_true_account(command: Command, 
 
 def test_several_sources_together_give_what_each_gives_alone(command: Command, short: Path, tmp_path: Path) -> None:
     other = clip(Clip(sound=Sound()))
-    picture = tmp_path / "still.png"
+    image = tmp_path / "still.png"
     with av.open(str(short)) as container:
         rgb = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    cv2.imwrite(str(picture), rgb[..., ::-1])
-    sources = (short, other, picture)
+    cv2.imwrite(str(image), rgb[..., ::-1])
+    sources = (short, other, image)
     for source in sources:
         assert command("run", source, "--every", "3", "--out", f"{Path(source).stem}.alone.jsonl", "--quiet").returncode == 0
     assert command("run", *sources, "--every", "3", "--out", "all.jsonl", "--out", "sets/", "--quiet").returncode == 0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Letterbox, Size, letterbox
-from vision_infer.core.picture import Picture, Slot
+from vision_infer.core.image import Image, Slot
 from vision_infer.core.trace import Trace
 
 
@@ -39,14 +39,14 @@ class Place:
 
 
 def test_a_picture_writes_itself_where_the_letterbox_says() -> None:
-    picture: Picture = Grey(Size(4, 2), 9)
+    image: Image = Grey(Size(4, 2), 9)
     slot = Place()
-    layout = letterbox(picture.size, Size(8, 8), "center", (0, 0, 0))
-    picture.write_into(slot, layout)
+    layout = letterbox(image.size, Size(8, 8), "center", (0, 0, 0))
+    image.write_into(slot, layout)
     assert slot.layout == layout
     assert slot.pixels.sum() == 9 * 3 * layout.content.width * layout.content.height
     assert slot.pixels[2:6].min() == 9
-    assert picture.to_rgb().shape == (2, 4, 3)
+    assert image.to_rgb().shape == (2, 4, 3)
 
 
 def test_a_frame_is_frozen_but_its_trace_is_written_on_the_way() -> None:

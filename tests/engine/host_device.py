@@ -16,7 +16,7 @@ from tests.engine.surfaces import reference
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Letterbox
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 Outputs = Mapping[str, NDArray[Any]]
 
 
-def confident(outputs: Outputs, picture: int, least: float = 0.3) -> list[tuple[int, float, list[float]]]:
+def confident(outputs: Outputs, image: int, least: float = 0.3) -> list[tuple[int, float, list[float]]]:
     """Class, score and box of the candidates of a picture that count, best first."""
-    scores = outputs["scores"][picture]
+    scores = outputs["scores"][image]
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= least]
     return [
-        (int(outputs["class_ids"][picture][at]), float(scores[at]), [float(edge) for edge in outputs["boxes"][picture][at]])
+        (int(outputs["class_ids"][image][at]), float(scores[at]), [float(edge) for edge in outputs["boxes"][image][at]])
         for at in order
     ]
 

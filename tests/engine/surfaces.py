@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 from vision_infer.engine.gpu.surface_kernel import ARGUMENT_TYPES, BLOCK, KERNELS, SOURCE, arguments, coefficients, grid
 
 HOST = """

@@ -11,7 +11,7 @@ from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 ort = pytest.importorskip("onnxruntime")
 pytestmark = [
@@ -22,17 +22,17 @@ pytestmark = [
 ]
 
 
-def infer(engine: Engine, pictures: list[VideoPicture]) -> Outputs:
+def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
     loan = engine.lend(len(pictures))
-    for slot, picture in zip(loan.slots, pictures, strict=True):
-        picture.write_into(slot, letterbox(picture.size, engine.input_size, engine.card.fit, engine.card.fill))
+    for slot, image in zip(loan.slots, pictures, strict=True):
+        image.write_into(slot, letterbox(image.size, engine.input_size, engine.card.fit, engine.card.fill))
     return engine.collect(engine.submit(loan)).outputs
 
 
 def test_cuda_finds_what_the_cpu_finds(bundled: Path) -> None:
-    pictures = [VideoPicture(frame) for frame in decoded(bikes())[::32]]
+    pictures = [VideoImage(frame) for frame in decoded(bikes())[::32]]
     with open_engine(bundled, EngineRequest(device="cpu", workers=1)) as engine:
-        expected = [infer(engine, [picture]) for picture in pictures]
+        expected = [infer(engine, [image]) for image in pictures]
     with open_engine(bundled, EngineRequest(device="cuda:0", batch=4)) as engine:
         assert engine.name == "onnxruntime-cuda-fp32"
         assert engine.batch_sizes == (1, 2, 4)

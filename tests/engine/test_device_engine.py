@@ -21,7 +21,7 @@ from tests.support.gpu import needs_gpu
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
-from vision_infer.core.picture import Surface, SurfaceSlot
+from vision_infer.core.image import Surface, SurfaceSlot
 from vision_infer.engine.engine import Loan, Ticket
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_buffers import host_runs

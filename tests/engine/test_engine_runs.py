@@ -24,7 +24,7 @@ from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import Engine, RawResults
 from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
 from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 pytest.importorskip("onnxruntime")
 
@@ -35,21 +35,21 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[VideoPicture]:
-    return [VideoPicture(frame) for frame in decoded(bikes())[::40]]
+def pictures() -> list[VideoImage]:
+    return [VideoImage(frame) for frame in decoded(bikes())[::40]]
 
 
-def infer(engine: Engine, pictures: list[VideoPicture]) -> Outputs:
+def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
     loan = engine.lend(len(pictures))
-    for slot, picture in zip(loan.slots, pictures, strict=True):
-        picture.write_into(slot, letterbox(picture.size, engine.input_size, engine.card.fit, engine.card.fill))
+    for slot, image in zip(loan.slots, pictures, strict=True):
+        image.write_into(slot, letterbox(image.size, engine.input_size, engine.card.fit, engine.card.fill))
     return engine.collect(engine.submit(loan)).outputs
 
 
 @pytest.fixture(scope="module")
-def singles(bundled: Path, pictures: list[VideoPicture]) -> list[Outputs]:
+def singles(bundled: Path, pictures: list[VideoImage]) -> list[Outputs]:
     with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
-        return [infer(engine, [picture]) for picture in pictures]
+        return [infer(engine, [image]) for image in pictures]
 
 
 def test_the_clip_holds_something_to_find(singles: list[Outputs]) -> None:
@@ -58,7 +58,7 @@ def test_the_clip_holds_something_to_find(singles: list[Outputs]) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_a_batch_gives_what_its_pictures_give(
-    runtime: str, bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], count: int
+    runtime: str, bundled: Path, pictures: list[VideoImage], singles: list[Outputs], count: int
 ) -> None:
     with open_with(runtime, bundled, batch=4) as engine:
         batch = infer(engine, pictures[:count])
@@ -71,7 +71,7 @@ def test_a_batch_gives_what_its_pictures_give(
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 1), (1, 2), (2, 2)])
 def test_threads_at_once_give_what_they_give_one_after_the_other(
-    runtime: str, bundled: Path, pictures: list[VideoPicture], singles: list[Outputs], workers: int, threads: int
+    runtime: str, bundled: Path, pictures: list[VideoImage], singles: list[Outputs], workers: int, threads: int
 ) -> None:
     together = threading.Barrier(workers, timeout=60)
     with open_with(runtime, bundled, workers=workers, threads=threads) as engine:
@@ -231,7 +231,7 @@ def test_openvino_reads_our_memory(tmp_path: Path, card: ModelCard) -> None:
         engine.release(loan)
 
 
-def test_openvino_loads_what_it_compiled(bundled: Path, pictures: list[VideoPicture], singles: list[Outputs]) -> None:
+def test_openvino_loads_what_it_compiled(bundled: Path, pictures: list[VideoImage], singles: list[Outputs]) -> None:
     pytest.importorskip("openvino")
     settings = OpenVinoSettings(workers=2)
     with OpenVinoEngine(bundled, settings) as engine:

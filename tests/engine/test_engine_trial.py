@@ -22,24 +22,24 @@ MOMENT = 123_456
 
 
 @pytest.fixture(scope="module")
-def picture() -> NDArray[np.uint8]:
+def image() -> NDArray[np.uint8]:
     blank = np.zeros((180, 320, 3), np.uint8)
     draw(blank, MOMENT)
     return blank
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_runtime_that_works_reads_the_time(runtime: str, picture: NDArray[np.uint8]) -> None:
+def test_a_runtime_that_works_reads_the_time(runtime: str, image: NDArray[np.uint8]) -> None:
     pytest.importorskip(runtime)
-    tried = try_runtime(CLOCK, runtime, picture, "cpu")
+    tried = try_runtime(CLOCK, runtime, image, "cpu")
     assert (tried.engine, tried.class_id) == (f"{runtime}-cpu-fp32", MOMENT)
     assert tried.version[0].isdecimal()
     assert 0 < tried.run_ms < 1000 * tried.ready_s
 
 
-def test_an_error_of_ours_comes_through(picture: NDArray[np.uint8]) -> None:
+def test_an_error_of_ours_comes_through(image: NDArray[np.uint8]) -> None:
     with pytest.raises(EngineError) as caught:
-        try_runtime(CLOCK, "tensorflow", picture)
+        try_runtime(CLOCK, "tensorflow", image)
     assert caught.value.message == "unknown engine 'tensorflow'"
     assert caught.value.hint
 
@@ -55,16 +55,16 @@ def test_an_error_of_ours_comes_through(picture: NDArray[np.uint8]) -> None:
         ("import time; time.sleep(30)", "hangs: no answer within 0.5 s"),
     ],
 )
-def test_a_runtime_that_takes_its_process_with_it(picture: NDArray[np.uint8], code: str, says: str) -> None:
+def test_a_runtime_that_takes_its_process_with_it(image: NDArray[np.uint8], code: str, says: str) -> None:
     with pytest.raises(EngineError) as caught:
-        try_runtime(CLOCK, "broken", picture, limit_s=0.5 if "sleep" in code else 30, program=(sys.executable, "-S", "-c", code))
+        try_runtime(CLOCK, "broken", image, limit_s=0.5 if "sleep" in code else 30, program=(sys.executable, "-S", "-c", code))
     assert str(caught.value).startswith("broken ")
     assert says in str(caught.value)
 
 
-def test_a_program_that_is_not_there(picture: NDArray[np.uint8]) -> None:
+def test_a_program_that_is_not_there(image: NDArray[np.uint8]) -> None:
     with pytest.raises(EngineError, match="cannot be tried: No such file"):
-        try_runtime(CLOCK, "broken", picture, program=("/nonexistent/python",))
+        try_runtime(CLOCK, "broken", image, program=("/nonexistent/python",))
 
 
 class _Nvml:

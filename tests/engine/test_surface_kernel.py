@@ -14,10 +14,10 @@ from tests.engine.surfaces import make_surface, on_the_processor, reference, wri
 from tests.support.gpu import needs_gpu
 from tests.support.media import bikes, decoded
 from vision_infer.core.geometry import Fit, Size, letterbox
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.surface_kernel import KERNELS, coefficients, compiled
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 FITS: list[Fit] = ["center", "top_left", "stretch"]
 
@@ -78,7 +78,7 @@ def test_rows_may_be_longer_than_the_picture(library: Any) -> None:
 def test_it_agrees_with_ffmpegs_scaler(library: Any, target: Size) -> None:
     """The scaler rounds down where it converts, one step in red and blue, and takes less care of chroma."""
     for frame in list(decoded(bikes()))[::80]:
-        picture = VideoPicture(frame)
+        image = VideoImage(frame)
         nv12 = frame.reformat(format="nv12")
         planes = []
         for plane, width, depth in zip(nv12.planes, (frame.width, -(-frame.width // 2)), (1, 2), strict=True):
@@ -86,9 +86,9 @@ def test_it_agrees_with_ffmpegs_scaler(library: Any, target: Size) -> None:
             planes.append(np.ascontiguousarray(rows))
         chroma = planes[1].reshape(planes[1].shape[0], -1, 2)
         surface = make_surface(planes[0][: frame.height], chroma, frame.colorspace, frame.color_range == 2)
-        box = letterbox(picture.size, target, "center", (114, 114, 114))
+        box = letterbox(image.size, target, "center", (114, 114, 114))
         slot = HostSlot(np.zeros((target.height, target.width, 3), np.uint8))
-        picture.write_into(slot, box)
+        image.write_into(slot, box)
         mine = np.zeros_like(slot.pixels)
         write_with(library, mine, surface, box)
         away = np.abs(mine.astype(int) - slot.pixels)

@@ -25,7 +25,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.open import EngineRequest, left_open, open_engine
 from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
@@ -36,8 +36,8 @@ FAMILIES = {"yolox": "yolox_nano_416x416.onnx", "detr": "deimv2_hgnetv2_femto_co
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[VideoPicture]:
-    return [VideoPicture(frame) for frame in decoded(bikes())[::60]][:3]
+def pictures() -> list[VideoImage]:
+    return [VideoImage(frame) for frame in decoded(bikes())[::60]][:3]
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +58,18 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return lru_cache(make)
 
 
-def infer(engine: Engine, pictures: list[VideoPicture]) -> Outputs:
+def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
     loan = engine.lend(len(pictures))
-    for slot, picture in zip(loan.slots, pictures, strict=True):
-        picture.write_into(slot, letterbox(picture.size, engine.input_size, engine.card.fit, engine.card.fill))
+    for slot, image in zip(loan.slots, pictures, strict=True):
+        image.write_into(slot, letterbox(image.size, engine.input_size, engine.card.fit, engine.card.fill))
     return engine.collect(engine.submit(loan)).outputs
 
 
 @pytest.mark.parametrize("family", ["nanodet", "yolox", "detr"])
-def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Path], pictures: list[VideoPicture]) -> None:
+def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     path = graph(family)
     with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
-        expected = [infer(engine, [picture]) for picture in pictures]
+        expected = [infer(engine, [image]) for image in pictures]
     with open_engine(path, EngineRequest("torch-cpu-fp32", batch=3, workers=1)) as engine:
         assert engine.name == "torch-cpu-fp32"
         batch, single = infer(engine, pictures), infer(engine, pictures[1:2])
@@ -79,7 +79,7 @@ def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Pa
         assert {name: array.dtype for name, array in batch.items()} == {name: array.dtype for name, array in expected[0].items()}
 
 
-def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], Path], pictures: list[VideoPicture]) -> None:
+def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     """Rounding falls otherwise than in integer kernels: nearly the same detections."""
     path = graph("int8")
     with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
@@ -89,13 +89,13 @@ def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], P
         assert assert_same(infer(engine, pictures[:1]), 0, expected, 0, 0.1, 12)
 
 
-def test_through_the_buffers_of_a_device_it_gives_the_same(graph: Callable[[str], Path], pictures: list[VideoPicture]) -> None:
+def test_through_the_buffers_of_a_device_it_gives_the_same(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     """As on a GPU, in host memory: PyTorch reads and writes memory that is not its own."""
     from vision_infer.engine.runtimes.torch_engine import TorchNetwork
 
     path = graph("nanodet")
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
-        expected = [infer(engine, [picture]) for picture in pictures[:2]]
+        expected = [infer(engine, [image]) for image in pictures[:2]]
     network, device = TorchNetwork(path, "cpu"), HostDevice()
     assert network.device_bytes > 3_000_000
     with DeviceEngine(network.name, network.card, network, device, (1, 2), 1, graphs=False) as engine:
@@ -121,8 +121,8 @@ def test_an_unknown_operator_is_named(tmp_path: Path, card: ModelCard) -> None:
 def test_what_a_resize_may_be_is_told(tmp_path: Path) -> None:
     from vision_infer.engine.runtimes.torch_operators import OPERATORS
 
-    picture = torch.zeros(1, 3, 5, 5)
-    inputs = [picture, None, None, torch.tensor([1, 3, 7, 7])]
+    image = torch.zeros(1, 3, 5, 5)
+    inputs = [image, None, None, torch.tensor([1, 3, 7, 7])]
     with pytest.raises(NotImplementedError, match="Resize with linear, asymmetric"):
         OPERATORS["Resize"](inputs, {"mode": b"linear", "coordinate_transformation_mode": b"asymmetric"})
 
@@ -286,7 +286,7 @@ def test_no_value_is_asked_of_the_device(family: str, graph: Callable[[str], Pat
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # of what torch itself imports when it compiles
-def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoPicture]) -> None:
+def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoImage]) -> None:
     with open_engine(bundled, EngineRequest("torch")) as engine:
         expected = infer(engine, pictures[:1])
     with open_engine(bundled, EngineRequest("torchcompile-cpu-fp32", workers=1)) as engine:
@@ -297,11 +297,11 @@ def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoPicture])
 @needs_gpu
 @pytest.mark.parametrize("family", ["nanodet", "yolox", "detr"])
 def test_on_a_gpu_it_finds_what_it_finds_on_the_cpu(
-    family: str, graph: Callable[[str], Path], pictures: list[VideoPicture]
+    family: str, graph: Callable[[str], Path], pictures: list[VideoImage]
 ) -> None:
     path = graph(family)
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
-        expected = [infer(engine, [picture]) for picture in pictures]
+        expected = [infer(engine, [image]) for image in pictures]
     said: list[str] = []
     with open_engine(path, EngineRequest("torch", device="cuda:0", batch=4), said.append) as engine:
         assert engine.name == "torch-cuda-fp32"

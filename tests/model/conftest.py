@@ -39,11 +39,11 @@ def letterboxed() -> Callable[[int, Size, Fit, tuple[int, int, int]], NDArray[np
     def load(count: int, size: Size, fit: Fit, fill: tuple[int, int, int]) -> NDArray[np.uint8]:
         batch = np.empty((count, size.height, size.width, 3), np.uint8)
         for slot, file in zip(batch, files, strict=False):
-            picture = cv2.imread(str(file))
-            assert picture is not None
-            box = letterbox(Size(picture.shape[1], picture.shape[0]), size, fit, fill)
+            image = cv2.imread(str(file))
+            assert image is not None
+            box = letterbox(Size(image.shape[1], image.shape[0]), size, fit, fill)
             slot[:] = fill
-            content = cv2.resize(picture[:, :, ::-1], (box.content.width, box.content.height))
+            content = cv2.resize(image[:, :, ::-1], (box.content.width, box.content.height))
             slot[box.y : box.y + box.content.height, box.x : box.x + box.content.width] = content
         return batch
 
@@ -132,8 +132,8 @@ def fabricate(tmp_path: Path) -> Fabricate:
             if name in (parts or {}):
                 nodes[-1:] = put_together(nodes[-1], (parts or {})[name], initializers, float_type)
             infos.append(helper.make_tensor_value_info(name, TensorProto.INT64 if integer else kind, [batch, *values.shape]))
-        picture = helper.make_tensor_value_info("images", kind, [batch, 3, *size])
-        graph = helper.make_graph([*nodes, *extra], "raw", [picture, *extra_inputs], infos, initializers)
+        image = helper.make_tensor_value_info("images", kind, [batch, 3, *size])
+        graph = helper.make_graph([*nodes, *extra], "raw", [image, *extra_inputs], infos, initializers)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
         path = tmp_path / file
         onnx.save(model, path)

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from tests.support.media import BUNDLED, ROOT, bikes, decoded
 from vision_infer import Detector, Pipeline
 from vision_infer.core.geometry import Size, letterbox
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 from vision_infer.core.time_code import COLUMNS, MODULUS, ROWS, column_edges, row_edges
 from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
 from vision_infer.model.clock_network import CANDIDATES, build_clock_network, clock_card
 from vision_infer.model.graph import read_card
-from vision_infer.stream.picture import ArrayPicture, VideoPicture
+from vision_infer.stream.image import ArrayImage, VideoImage
 from vision_infer.stream.time_code import draw, read
 
 pytest.importorskip("onnxruntime")
@@ -33,11 +33,11 @@ VALUES = [0, 1, 0x555555, 0xAAAAAA, 1 << 23, MODULUS - 1]
 moments = st.integers(0, MODULUS - 1)
 
 
-def infer(engine: OnnxRuntimeEngine, pictures: list[Picture]) -> list[int | None]:
+def infer(engine: OnnxRuntimeEngine, pictures: list[Image]) -> list[int | None]:
     """The moment of each picture, run as one batch."""
     loan = engine.lend(len(pictures))
-    for slot, picture in zip(loan.slots, pictures, strict=True):
-        picture.write_into(slot, letterbox(picture.size, engine.input_size, engine.card.fit, engine.card.fill))
+    for slot, image in zip(loan.slots, pictures, strict=True):
+        image.write_into(slot, letterbox(image.size, engine.input_size, engine.card.fit, engine.card.fill))
     ticket = engine.submit(loan)
     outputs = {name: values.copy() for name, values in engine.collect(ticket).outputs.items()}
     assert outputs["boxes"].shape == (len(pictures), CANDIDATES, 4)
@@ -61,20 +61,20 @@ def noise(size: Size, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def coded(size: Size, moment: int) -> NDArray[np.uint8]:
-    picture = noise(size)
-    draw(picture, moment)
-    return picture
+    image = noise(size)
+    draw(image, moment)
+    return image
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_it_tells_the_moment_of_a_picture_of_any_size(engine: OnnxRuntimeEngine, size: Size) -> None:
-    assert infer(engine, [ArrayPicture(coded(size, value)) for value in VALUES]) == VALUES
+    assert infer(engine, [ArrayImage(coded(size, value)) for value in VALUES]) == VALUES
 
 
 @given(st.lists(moments, min_size=1, max_size=8), st.sampled_from(SIZES))
 @settings(max_examples=40)
 def test_it_tells_any_moment_in_any_batch(engine: OnnxRuntimeEngine, values: list[int], size: Size) -> None:
-    assert infer(engine, [ArrayPicture(coded(size, value)) for value in values]) == values
+    assert infer(engine, [ArrayImage(coded(size, value)) for value in values]) == values
 
 
 @given(moments, st.integers(0, ROWS * COLUMNS - 1), st.integers(0, 255))
@@ -82,28 +82,28 @@ def test_it_tells_any_moment_in_any_batch(engine: OnnxRuntimeEngine, values: lis
 def test_a_cell_of_any_other_brightness_is_judged_as_reading_the_array_does(
     engine: OnnxRuntimeEngine, moment: int, cell: int, level: int
 ) -> None:
-    picture = coded(engine.input_size, moment)
+    image = coded(engine.input_size, moment)
     columns, rows = column_edges(engine.input_size.width), row_edges(engine.input_size.height)
     row, column = divmod(cell, COLUMNS)
-    picture[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = level
-    (found,) = infer(engine, [ArrayPicture(picture)])
-    assert found == read(picture)
+    image[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = level
+    (found,) = infer(engine, [ArrayImage(image)])
+    assert found == read(image)
     assert found in (None, moment)
 
 
 def test_garbage_gives_no_detection(engine: OnnxRuntimeEngine) -> None:
     size = Size(640, 360)
-    flat = [ArrayPicture(np.full((size.height, size.width, 3), level, np.uint8)) for level in (0, 90, 255)]
-    assert infer(engine, [*flat, ArrayPicture(noise(size)), ArrayPicture(255 - coded(size, 12345))]) == [None] * 5
+    flat = [ArrayImage(np.full((size.height, size.width, 3), level, np.uint8)) for level in (0, 90, 255)]
+    assert infer(engine, [*flat, ArrayImage(noise(size)), ArrayImage(255 - coded(size, 12345))]) == [None] * 5
     upside_down = [
-        ArrayPicture(turned) for turned in (coded(size, 77)[::-1], coded(size, 77)[:, ::-1], coded(size, 77)[::-1, ::-1])
+        ArrayImage(turned) for turned in (coded(size, 77)[::-1], coded(size, 77)[:, ::-1], coded(size, 77)[::-1, ::-1])
     ]
     assert infer(engine, [*upside_down]) == [None] * 3
 
 
 def test_real_pictures_give_no_detection(engine: OnnxRuntimeEngine) -> None:
     frames = decoded(bikes())[::40]
-    assert infer(engine, [VideoPicture(frame) for frame in frames]) == [None] * len(frames)
+    assert infer(engine, [VideoImage(frame) for frame in frames]) == [None] * len(frames)
 
 
 @pytest.mark.parametrize("size", [Size(160, 90), Size(416, 416), Size(640, 384)], ids=str)
@@ -114,8 +114,8 @@ def test_burning_time_changes_no_answer(tmp_path: Path, size: Size) -> None:
     assert read_card(model, "clock-slow") == clock_card("clock-slow", size)
     assert [node.op_type for node in model.graph.node].count("Conv") == 4
     with OnnxRuntimeEngine(path, OnnxRuntimeSettings(batch=8)) as slow:
-        black = ArrayPicture(np.zeros((360, 640, 3), np.uint8))
-        pictures = [ArrayPicture(coded(Size(640, 360), value)) for value in VALUES]
+        black = ArrayImage(np.zeros((360, 640, 3), np.uint8))
+        pictures = [ArrayImage(coded(Size(640, 360), value)) for value in VALUES]
         assert infer(slow, [*pictures, black]) == [*VALUES, None]
 
 

@@ -45,10 +45,10 @@ def card_of(head: str) -> ModelCard:
     )
 
 
-def reference(head: str, raw: onnx.ModelProto, picture: NDArray[np.uint8], run: Any) -> Arrays:
+def reference(head: str, raw: onnx.ModelProto, image: NDArray[np.uint8], run: Any) -> Arrays:
     """All pairs of anchor and class of one picture, best first: what the deployment graph has to choose from."""
     card = card_of(head)
-    seen = picture[:, :, ::-1] if card.color == "bgr" else picture
+    seen = image[:, :, ::-1] if card.color == "bgr" else image
     # In float32 and with the reciprocal, as in the graph: a deep network makes 2e-5 of the last bit of its input.
     centred = seen.astype(np.float32) - np.array(card.mean, np.float32)
     tensor = (centred * (1 / np.array(card.std)).astype(np.float32)).transpose(2, 0, 1)[None]
@@ -73,7 +73,7 @@ def greatest_differences(found: Arrays, expected: Arrays) -> tuple[float, float]
     return box, score
 
 
-def picture_of(batch: Arrays, index: int, above: float = -1.0) -> Arrays:
+def image_of(batch: Arrays, index: int, above: float = -1.0) -> Arrays:
     keep = batch["scores"][index] > above
     return {name: array[index][keep] for name, array in batch.items()}
 
@@ -93,13 +93,13 @@ def test_a_head_agrees_with_its_numpy_reference(
     }
     for index in range(len(pictures)):
         expected = reference(head, raw, pictures[index], run)
-        box, score = greatest_differences(picture_of(found, index), expected)
+        box, score = greatest_differences(image_of(found, index), expected)
         assert box <= 0.01
         assert score <= 1e-5
         # The other way round: nothing that belongs to the 300 best is missing, but for ties where they end.
         best = {name: array[:300] for name, array in expected.items()}
         sure = {name: array[best["scores"] > best["scores"][-1] + 1e-5] for name, array in best.items()}
-        box, score = greatest_differences(sure, picture_of(found, index))
+        box, score = greatest_differences(sure, image_of(found, index))
         assert box <= 0.01
         assert score <= 1e-5
 
@@ -115,7 +115,7 @@ def test_a_batch_is_the_same_as_single_runs(
     for count in (2, 5):
         batch = run(graph, {"images": pictures[:count]})
         for index in range(count):
-            box, score = greatest_differences(picture_of(batch, index, above=0.01), picture_of(single[index], 0))
+            box, score = greatest_differences(image_of(batch, index, above=0.01), image_of(single[index], 0))
             assert box <= 0.01
             assert score <= 1e-5
 

@@ -107,11 +107,11 @@ def test_a_wide_network_finds_what_the_square_one_finds(
     whole = run(graphs[square], {"images": pictures})
     cut = run(graphs[wide], {"images": np.ascontiguousarray(pictures[:, :256])})
     found = total = 0
-    for picture in range(len(pictures)):
-        sure = (whole["scores"][picture] > 0.5) & (whole["boxes"][picture][:, 3] < 240)
-        for box, kind in zip(whole["boxes"][picture][sure], whole["class_ids"][picture][sure], strict=True):
-            same = (cut["class_ids"][picture] == kind) & (cut["scores"][picture] > 0.3)
+    for image in range(len(pictures)):
+        sure = (whole["scores"][image] > 0.5) & (whole["boxes"][image][:, 3] < 240)
+        for box, kind in zip(whole["boxes"][image][sure], whole["class_ids"][image][sure], strict=True):
+            same = (cut["class_ids"][image] == kind) & (cut["scores"][image] > 0.3)
             total += 1
-            found += bool((np.abs(cut["boxes"][picture][same] - box).max(axis=1, initial=0) < 8).any())
+            found += bool((np.abs(cut["boxes"][image][same] - box).max(axis=1, initial=0) < 8).any())
     assert total > 10
     assert found / total > 0.9

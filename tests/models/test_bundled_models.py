@@ -48,23 +48,23 @@ def session(model: Path | bytes) -> Any:
     return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
-def fit(picture: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], Any]:
+def fit(image: NDArray[np.uint8], card: ModelCard) -> tuple[NDArray[np.uint8], Any]:
     """An RGB picture as the card wants it, and the letterbox."""
-    box = letterbox(Size(picture.shape[1], picture.shape[0]), card.input_size, card.fit, card.fill)
+    box = letterbox(Size(image.shape[1], image.shape[0]), card.input_size, card.fit, card.fill)
     fitted = np.empty((box.input.height, box.input.width, 3), dtype=np.uint8)
     fitted[:] = box.fill
-    content = cv2.resize(picture, (box.content.width, box.content.height))
+    content = cv2.resize(image, (box.content.width, box.content.height))
     fitted[box.y : box.y + box.content.height, box.x : box.x + box.content.width] = content
     return fitted, box
 
 
-def read_picture(name: str) -> NDArray[np.uint8]:
+def read_image(name: str) -> NDArray[np.uint8]:
     path = PICTURES / "images" / name
     if not path.is_file():
         pytest.skip(f"{path.name} of shared/assets/images/coco_val_ccby is not here")
-    picture = cv2.imread(str(path))
-    assert picture is not None
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    image = cv2.imread(str(path))
+    assert image is not None
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def test_there_is_a_default_model() -> None:
@@ -155,13 +155,13 @@ def test_default_model_finds_what_is_in_a_photograph() -> None:
     truth = json.loads(truth_path.read_text(encoding="utf-8"))
     label_of = {category["id"]: category["name"] for category in truth["categories"]}
     large = sorted((box for box in truth["annotations"] if not box.get("iscrowd")), key=lambda box: -box["area"])[:12]
-    names = {picture["id"]: picture["file_name"] for picture in truth["images"]}
+    names = {image["id"]: image["file_name"] for image in truth["images"]}
     card, run = card_of(folder), session(folder / "model.onnx")
     assert card.labels is not None
     found = 0
     for box in large:
-        picture, fitted = fit(read_picture(names[box["image_id"]]), card)
-        boxes, scores, class_ids = run.run(["boxes", "scores", "class_ids"], {"images": picture[None]})
+        image, fitted = fit(read_image(names[box["image_id"]]), card)
+        boxes, scores, class_ids = run.run(["boxes", "scores", "class_ids"], {"images": image[None]})
         x, y, width, height = box["bbox"]
         target = np.array([x, y, x + width, y + height])
         mine = (scores[0] >= card.confidence) & (class_ids[0] == card.labels.index(label_of[box["category_id"]]))
@@ -204,7 +204,7 @@ def test_converted_network_equals_the_reference(convert: ModuleType, package: Pa
     rng = np.random.default_rng(0)
     inputs = [rng.normal(size=(1, 3, 416, 416)).astype(np.float32) for _ in range(2)]
     for path in sorted((PICTURES / "images").glob("*.jpg"))[:5]:
-        bgr = fit(read_picture(path.name), card)[0][..., ::-1].astype(np.float32)
+        bgr = fit(read_image(path.name), card)[0][..., ::-1].astype(np.float32)
         normalised = (bgr - np.asarray(card.mean, np.float32)) / np.asarray(card.std, np.float32)
         inputs.append(np.ascontiguousarray(normalised.transpose(2, 0, 1)[None]))
     for each in inputs:

@@ -69,7 +69,7 @@ def test_both_precisions_are_there_for_both_sizes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "size"),
+    ("image", "size"),
     [
         (Size(1920, 1080), WIDE),
         (Size(1280, 720), WIDE),
@@ -80,8 +80,8 @@ def test_both_precisions_are_there_for_both_sizes() -> None:
         (Size(500, 500), SQUARE),
     ],
 )
-def test_which_pictures_are_wide(picture: Size, size: Size) -> None:
-    assert best_input(picture, (SQUARE, WIDE)) == size
+def test_which_pictures_are_wide(image: Size, size: Size) -> None:
+    assert best_input(image, (SQUARE, WIDE)) == size
 
 
 def test_the_wide_one_finds_what_the_square_one_finds() -> None:

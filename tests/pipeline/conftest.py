@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.pipeline.fakes import LONG_S, FakePicture, FakeSink
+from tests.pipeline.fakes import LONG_S, FakeImage, FakeSink
 from vision_infer.core.errors import OutputError
 from vision_infer.pipeline import launcher as launcher_module
 from vision_infer.sink.sink import OutputSpec, Sink
@@ -35,7 +35,7 @@ def sinks(monkeypatch: pytest.MonkeyPatch) -> Sinks:
 def no_thread_stays() -> Iterator[None]:
     """Every thread that a test started has ended after it."""
     before = set(threading.enumerate())
-    FakePicture.alive.clear()
+    FakeImage.alive.clear()
     yield
     for thread in set(threading.enumerate()) - before:
         thread.join(LONG_S)

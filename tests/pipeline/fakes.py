@@ -17,7 +17,7 @@ from vision_infer.core.card import ModelCard, parse_card
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Slot
+from vision_infer.core.image import Slot
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
 from vision_infer.engine.buffers import BufferPool
@@ -44,16 +44,16 @@ def box_of(stream: int, index: int) -> list[int]:
     return [index % 101, index // 101 % 101, 110 + index // 10_201, 110 + stream]
 
 
-class FakePicture:
+class FakeImage:
     """A picture that writes its number and that of its stream into the slot."""
 
-    alive: ClassVar[weakref.WeakSet[FakePicture]] = weakref.WeakSet()
+    alive: ClassVar[weakref.WeakSet[FakeImage]] = weakref.WeakSet()
 
     def __init__(self, stream: int, index: int, broken: bool = False) -> None:
         self.size = Size(SIDE, SIDE)
         self.numbers = (index % 256, stream, index // 256 % 256)
         self.broken = broken
-        FakePicture.alive.add(self)
+        FakeImage.alive.add(self)
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         if self.broken:
@@ -104,7 +104,7 @@ class FakeSource:
     def frames(self) -> Iterator[Frame]:
         for index in range(self.count):
             self.before(index)
-            yield Frame(self.name, index, index / 25, FakePicture(self.number, index, index in self.broken), Trace())
+            yield Frame(self.name, index, index / 25, FakeImage(self.number, index, index in self.broken), Trace())
         self.before(self.count)
 
     def __enter__(self) -> FakeSource:
@@ -193,11 +193,11 @@ class FakeSink:
 
     def __init__(
         self,
-        needs_pictures: bool = False,
+        needs_images: bool = False,
         before: Callable[[Frame], None] = lambda frame: None,
         close_error: Exception | None = None,
     ) -> None:
-        self.needs_pictures = needs_pictures
+        self.needs_images = needs_images
         self.outputs: tuple[Written, ...] = ()
         self._before = before
         self._close_error = close_error

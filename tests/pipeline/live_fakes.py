@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakePicture, FakeSink, make_lane
+from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeImage, FakeSink, make_lane
 from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.config.serve import Reconnect
@@ -157,7 +157,7 @@ class Connection:
         index, self.given = self.given, self.given + 1
         now = self.camera.clock.monotonic_ns()
         trace = Trace(decode_start_ns=now, captured_ns=now, clock="arrival")
-        yield Frame(self.camera.name, index, index / 25, FakePicture(self.camera.number, index), trace)
+        yield Frame(self.camera.name, index, index / 25, FakeImage(self.camera.number, index), trace)
 
     def frames(self) -> Iterator[Frame]:
         while not self.ended:

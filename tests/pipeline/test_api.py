@@ -102,8 +102,8 @@ def test_several_give_a_list(detector: Detector, pictures: list[NDArray[np.uint8
     found = detector(kind(pictures))
     assert isinstance(found, list)
     assert len(found) == len(pictures)
-    for one, picture in zip(found, pictures, strict=True):
-        assert same(one, detector(picture))
+    for one, image in zip(found, pictures, strict=True):
+        assert same(one, detector(image))
     assert detector([]) == []
     (only,) = detector([pictures[0]])
     assert same(only, found[0])
@@ -112,9 +112,9 @@ def test_several_give_a_list(detector: Detector, pictures: list[NDArray[np.uint8
 def test_different_sizes_in_one_list(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
     mixed = [pictures[0], pictures[0][:200, :300].copy(), pictures[1][::2, ::2], np.zeros((1, 1, 3), np.uint8)]
     found = detector(mixed)
-    for one, picture in zip(found, mixed, strict=True):
-        assert same(one, detector(picture))
-        height, width = picture.shape[:2]
+    for one, image in zip(found, mixed, strict=True):
+        assert same(one, detector(image))
+        height, width = image.shape[:2]
         assert (one.boxes <= [width, height, width, height]).all()
 
 
@@ -143,7 +143,7 @@ def test_a_picture_that_cannot_be_read(detector: Detector, tmp_path: Path) -> No
 
 
 def test_calls_from_threads_take_turns(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
-    expected = [detector(picture) for picture in pictures]
+    expected = [detector(image) for image in pictures]
 
     def work(start: int) -> bool:
         numbers = [(start + turn) % len(pictures) for turn in range(4)]

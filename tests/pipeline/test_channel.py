@@ -26,7 +26,7 @@ def test_a_reader_gets_everything_in_order_and_secondary_the_end() -> None:
         assert [result.frame for result in channel] == list(range(200))
         writing.result(LONG_S)
     assert list(channel) == []
-    assert not channel.needs_pictures
+    assert not channel.needs_images
 
 
 def test_frames_without_a_result_are_not_for_the_reader() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.media import bikes
-from vision_infer.compare.diff_images import DiffPictures, side_by_side
+from vision_infer.compare.diff_images import DiffImages, side_by_side
 from vision_infer.compare.row_index import RowIndex
 from vision_infer.compare.runs import DiffReport, DiffSettings, diff
 from vision_infer.core.errors import OutputError, UsageError
@@ -191,19 +191,19 @@ def test_pictures_are_written_for_the_worst_frames_of_the_video(tmp_path: Path) 
     b = [row(name, n) for n in range(0, 250, 5)] + [row(name, 999)]
     report = compared(tmp_path, a, b, top=3)
     assert [one.frame for one in report.most_different] == [999, 15, 35]
-    pictures = DiffPictures(tmp_path / "out", [str(bikes())], overwrite=False)
+    pictures = DiffImages(tmp_path / "out", [str(bikes())], overwrite=False)
     paths = pictures.write(report)
     assert paths == [str(tmp_path / "out" / f"{rank:02}-_evil-{frame:06}.jpg") for rank, frame in ((2, 15), (3, 35))]
     assert all(Path(path).stat().st_size > 10_000 for path in paths)
     with pytest.raises(OutputError, match="--overwrite"):
         pictures.write(report)
     with pytest.raises(UsageError, match=r"none is stream '\.\./\.\./evil'"):
-        DiffPictures(tmp_path / "out", [str(bikes()), str(bikes())], overwrite=True).write(report)
+        DiffImages(tmp_path / "out", [str(bikes()), str(bikes())], overwrite=True).write(report)
     (tmp_path / "text").write_text("no folder")
     with pytest.raises(OutputError, match="no folder"):
-        DiffPictures(tmp_path / "text", [str(bikes())], overwrite=True)
+        DiffImages(tmp_path / "text", [str(bikes())], overwrite=True)
     with pytest.raises(UsageError, match=r"gone\.mp4"):
-        DiffPictures(tmp_path / "out", [str(tmp_path / "gone.mp4")], overwrite=True).write(report)
+        DiffImages(tmp_path / "out", [str(tmp_path / "gone.mp4")], overwrite=True).write(report)
 
 
 def classed(line: str, *labels: str, score: float = 0.75, embedding: str = "AAAA") -> str:

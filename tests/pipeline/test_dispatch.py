@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakeImage
 from tests.support.waiting import wait_until
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.frame import Frame
@@ -28,7 +28,7 @@ PLACES = 1000
 
 
 def frame(stream: str, index: int) -> Frame:
-    return Frame(stream, index, None, FakePicture(0, index), Trace())
+    return Frame(stream, index, None, FakeImage(0, index), Trace())
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.pipeline.fakes import FakePicture, box_of
+from tests.pipeline.fakes import FakeImage, box_of
 from tests.pipeline.live_fakes import Camera, Connection, Rig
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.hand_clock import HandClock
@@ -41,7 +41,7 @@ class Scene:
     luma: NDArray[np.uint8] = field(default_factory=lambda: np.full((90, 160), 100, np.uint8))
 
 
-class ScenePicture(FakePicture):
+class SceneImage(FakeImage):
     def __init__(self, scene: Scene, number: int, index: int) -> None:
         super().__init__(number, index)
         self._luma = scene.luma.copy()
@@ -58,7 +58,7 @@ class SceneConnection(Connection):
         assert isinstance(seen, SceneCamera)
         now = seen.clock.monotonic_ns()
         trace = Trace(decode_start_ns=now, captured_ns=now, clock="arrival")
-        yield Frame(seen.name, index, index / FPS, ScenePicture(seen.scene, seen.number, index), trace)
+        yield Frame(seen.name, index, index / FPS, SceneImage(seen.scene, seen.number, index), trace)
 
 
 class SceneCamera(Camera):
@@ -180,10 +180,10 @@ def test_a_picture_of_another_size_and_one_that_cannot_be_looked_at_are_inferred
     scene, seconds = Scene(), iter(range(1000))
 
     def wants(side: int | None = None) -> bool:
-        picture: FakePicture = FakePicture(0, 0) if side is None else ScenePicture(scene, 0, 0)
+        image: FakeImage = FakeImage(0, 0) if side is None else SceneImage(scene, 0, 0)
         if side is not None:
-            picture.size = Size(side, side)
-        return gate.wants(picture, next(seconds) * 1_000_000_000)
+            image.size = Size(side, side)
+        return gate.wants(image, next(seconds) * 1_000_000_000)
 
     assert [wants(256) for _ in range(5)] == [True, True, False, False, False]
     assert wants()

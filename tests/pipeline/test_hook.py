@@ -49,7 +49,7 @@ def test_what_the_hook_returns_goes_on() -> None:
 
 def test_none_drops_the_row_and_nothing_else(sinks: Sinks) -> None:
     rows = sinks["rows"] = FakeSink()
-    drawn = sinks["drawn"] = FakeSink(needs_pictures=True)
+    drawn = sinks["drawn"] = FakeSink(needs_images=True)
     source = FakeSource(0)
     hook = GuardedHook(lambda result: result if result.frame % 3 == 0 else None, "thirds")
     supervisor = make_supervisor(EchoEngine(), [source], hook=hook)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pipeline.fakes import EchoEngine, FakePicture, FakeSink, FakeSource, add, finish
+from tests.pipeline.fakes import EchoEngine, FakeImage, FakeSink, FakeSource, add, finish
 from vision_infer.analyze.select import Selector
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size, best_input
@@ -23,7 +23,7 @@ sizes = st.builds(Size, st.integers(1, 4000), st.integers(1, 4000))
 
 
 @pytest.mark.parametrize(
-    ("picture", "wanted"),
+    ("image", "wanted"),
     [
         (Size(1920, 1080), WIDE),
         (Size(640, 360), WIDE),
@@ -35,16 +35,16 @@ sizes = st.builds(Size, st.integers(1, 4000), st.integers(1, 4000))
         (Size(2560, 800), WIDE),
     ],
 )
-def test_the_smallest_that_shows_it_as_large(picture: Size, wanted: Size) -> None:
-    assert best_input(picture, (SQUARE, WIDE)) == best_input(picture, (WIDE, SQUARE)) == wanted
+def test_the_smallest_that_shows_it_as_large(image: Size, wanted: Size) -> None:
+    assert best_input(image, (SQUARE, WIDE)) == best_input(image, (WIDE, SQUARE)) == wanted
 
 
 @given(sizes, st.lists(sizes, min_size=1, max_size=6, unique=True))
-def test_it_is_one_of_them_and_none_shows_it_much_larger(picture: Size, inputs: list[Size]) -> None:
+def test_it_is_one_of_them_and_none_shows_it_much_larger(image: Size, inputs: list[Size]) -> None:
     def scale(size: Size) -> float:
-        return min(size.width / picture.width, size.height / picture.height)
+        return min(size.width / image.width, size.height / image.height)
 
-    best = best_input(picture, inputs)
+    best = best_input(image, inputs)
     assert best in inputs
     assert scale(best) >= 0.97 * max(scale(size) for size in inputs)
 
@@ -54,8 +54,8 @@ class SizedSource(FakeSource):
 
     def frames(self) -> Iterator[Frame]:
         for frame in super().frames():
-            assert isinstance(frame.picture, FakePicture)
-            frame.picture.size = Size(256, 256) if frame.index < self.count // 2 else Size(512, 256)
+            assert isinstance(frame.image, FakeImage)
+            frame.image.size = Size(256, 256) if frame.index < self.count // 2 else Size(512, 256)
             yield frame
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, FakeSink, FakeSource, add, close, finish, wait_for
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakeImage, FakeSink, FakeSource, add, close, finish, wait_for
 from tests.precision.tiny import CARD as TINY
 from tests.precision.tiny import tiny_model, write_tiny
 from tests.support import media
@@ -68,8 +68,8 @@ class SizedSource(FakeSource):
 
     def frames(self) -> Iterator[Frame]:
         for frame in super().frames():
-            assert isinstance(frame.picture, FakePicture)
-            frame.picture.size = self.size
+            assert isinstance(frame.image, FakeImage)
+            frame.image.size = self.size
             yield frame
 
 
@@ -281,9 +281,9 @@ def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypat
 
 
 def test_sizes_that_a_file_tells_at_once(tmp_path: Path) -> None:
-    picture = media.write_jpeg(tmp_path / "a.jpg", np.zeros((30, 50, 3), np.uint8))
+    image = media.write_jpeg(tmp_path / "a.jpg", np.zeros((30, 50, 3), np.uint8))
     broken = tmp_path / "b.mp4"
     broken.write_bytes(b"no video")
-    sources = (str(media.excerpt(0, 20, 64, 32)), str(picture), str(broken), "http://127.0.0.1:9/x.mp4", "-")
+    sources = (str(media.excerpt(0, 20, 64, 32)), str(image), str(broken), "http://127.0.0.1:9/x.mp4", "-")
     sizes = [size_at_once(find_sources([source]).specs[0]) for source in sources]
     assert sizes == [Size(64, 32), Size(50, 30), None, None, None]

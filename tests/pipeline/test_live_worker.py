@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.pipeline.fakes import LONG_S, EchoEngine, FakePicture, wait_for
+from tests.pipeline.fakes import LONG_S, EchoEngine, FakeImage, wait_for
 from tests.pipeline.live_fakes import SOON, Camera, Rig, dropped
 from tests.support.hand_clock import HandClock
 from tests.support.waiting import wait_until
@@ -327,7 +327,7 @@ def test_a_frame_that_nobody_takes_keeps_no_memory() -> None:
     with Rig() as rig:
         rig.add(camera)
         rig.give(camera, 20)
-        wait_until(lambda: len(FakePicture.alive) <= 2, "the pictures' memory")
+        wait_until(lambda: len(FakeImage.alive) <= 2, "the pictures' memory")
 
 
 def test_a_listener_that_breaks_costs_no_thread() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.pipeline.fakes import EchoEngine, FakePicture, make_lane
+from tests.pipeline.fakes import EchoEngine, FakeImage, make_lane
 from tests.support.hand_clock import HandClock
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
@@ -13,7 +13,7 @@ SECOND = 10**9
 
 
 def frame(stream: str, index: int, captured_ns: int) -> Frame:
-    return Frame(stream, index, None, FakePicture(0, index), Trace(captured_ns=captured_ns))
+    return Frame(stream, index, None, FakeImage(0, index), Trace(captured_ns=captured_ns))
 
 
 def dispatch(clock: HandClock) -> Dispatch:

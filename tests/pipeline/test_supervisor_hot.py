@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.pipeline.fakes import EchoEngine, FakePicture, wait_for
+from tests.pipeline.fakes import EchoEngine, FakeImage, wait_for
 from tests.pipeline.live_fakes import SOON, Camera, Rig, running
 from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
@@ -256,7 +256,7 @@ def test_after_hundreds_of_streams_nothing_of_them_is_left() -> None:
         assert counts_of(rig) == before
         assert rig.sink.results("s0") == list(range(101))
         gc.collect()
-        wait_until(lambda: len(FakePicture.alive) <= 1)
+        wait_until(lambda: len(FakeImage.alive) <= 1)
 
 
 def test_many_hung_cameras_are_removed_without_waiting_for_any() -> None:

@@ -93,7 +93,7 @@ def test_an_engine_that_fails_ends_live_streams_too() -> None:
 def test_what_is_drawn_of_a_live_stream_is_in_order_and_the_rest_is_counted() -> None:
     """Every second frame is inferred, the others are drawn as they are. A burst is more than the window lets in: the camera
     never waits, so what is superseded or finds no place is missing, and counted."""
-    source, shared = FakeSource(0, count=120, live=True), FakeSink(needs_pictures=True)
+    source, shared = FakeSource(0, count=120, live=True), FakeSink(needs_images=True)
     supervisor = make_supervisor(EchoEngine(2), [source], shared=[shared])
     supervisor.add(add(source, every=2))
     assert supervisor.wait(LONG_S)

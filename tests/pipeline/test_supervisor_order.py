@@ -11,7 +11,7 @@ from tests.pipeline.conftest import Sinks
 from tests.pipeline.fakes import (
     LONG_S,
     EchoEngine,
-    FakePicture,
+    FakeImage,
     FakeSink,
     FakeSource,
     add,
@@ -96,7 +96,7 @@ def test_random_delays_keep_every_order() -> None:
 @pytest.mark.parametrize("drawing", [False, True])
 def test_every_nth_frame_is_inferred_and_a_drawing_sink_gets_all(sinks: Sinks, every: int, drawing: bool) -> None:
     source = FakeSource(0, count=31)
-    sinks["rows"], sinks["video"] = rows, video = FakeSink(), FakeSink(needs_pictures=drawing)
+    sinks["rows"], sinks["video"] = rows, video = FakeSink(), FakeSink(needs_images=drawing)
     supervisor = make_supervisor(EchoEngine(2, (1, 2)), [source])
     supervisor.add(add(source, "rows", "video", every=every))
     finish(supervisor)
@@ -122,7 +122,7 @@ def test_a_window_bounds_the_pictures_that_are_alive() -> None:
             decoded.notify_all()
 
     source = FakeSource(0, count=200, before=before)
-    shared = FakeSink(needs_pictures=True, before=lambda frame: wait_for(go, "the sink's gate"))
+    shared = FakeSink(needs_images=True, before=lambda frame: wait_for(go, "the sink's gate"))
     engine = EchoEngine(2, (1, 2, 4))
     supervisor = make_supervisor(engine, [source], shared=[shared])
     window = 4 + 2 * 2 * 4
@@ -131,7 +131,7 @@ def test_a_window_bounds_the_pictures_that_are_alive() -> None:
         assert decoded.wait_for(lambda: reached[0] >= window, LONG_S)
         assert not decoded.wait_for(lambda: reached[0] > window + 1, timeout=0.2)  # time to go wrong in
     # The window, the one that waits for its place, and the one before it in the generator.
-    assert len(FakePicture.alive) <= window + 2
+    assert len(FakeImage.alive) <= window + 2
     assert window <= supervisor.statuses()[0].decoded <= window + 1
     go.set()
     finish(supervisor)
@@ -148,17 +148,17 @@ def test_pictures_are_let_go_while_a_run_goes_on(drawing: bool) -> None:
             waiting.set()
             wait_for(go, "the source's gate")
 
-    source, shared = FakeSource(0, count=60, before=before), FakeSink(needs_pictures=drawing)
+    source, shared = FakeSource(0, count=60, before=before), FakeSink(needs_images=drawing)
     supervisor = make_supervisor(EchoEngine(3, (1, 2)), [source], shared=[shared])
     supervisor.add(add(source))
     wait_for(waiting)
     shared.wait_written(50)
     alive = threading.Event()
     for _ in range(100):  # the threads are on their way from the sink to their next wait
-        if len(FakePicture.alive) <= 2:
+        if len(FakeImage.alive) <= 2:
             break
         alive.wait(0.05)
-    assert len(FakePicture.alive) <= 2  # what the stopped generator and its reader still name
+    assert len(FakeImage.alive) <= 2  # what the stopped generator and its reader still name
     go.set()
     finish(supervisor)
     assert shared.results() == list(range(60))

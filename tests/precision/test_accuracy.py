@@ -87,12 +87,12 @@ def test_an_engine_that_finds_nothing(small: Path) -> None:
 
 
 def test_a_picture_that_is_missing_or_broken_is_not_left_out(small: Path) -> None:
-    picture = sorted((small / "images").iterdir())[1]
-    picture.write_bytes(picture.read_bytes()[:500])
-    with pytest.raises(StreamError, match=picture.name):
+    image = sorted((small / "images").iterdir())[1]
+    image.write_bytes(image.read_bytes()[:500])
+    with pytest.raises(StreamError, match=image.name):
         measure("nanodet-416", small)
-    picture.unlink()
-    with pytest.raises(StreamError, match=picture.name):
+    image.unlink()
+    with pytest.raises(StreamError, match=image.name):
         measure("nanodet-416", small)
     shutil.rmtree(small / "images")
     with pytest.raises(StreamError, match="no such file"):

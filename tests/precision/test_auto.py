@@ -65,9 +65,9 @@ def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
 
 
 def test_too_few_frames(alone: Path) -> None:
-    picture = next(asset("images/coco_val_ccby/images").glob("*.jpg"))
+    image = next(asset("images/coco_val_ccby/images").glob("*.jpg"))
     with pytest.raises(StreamError, match="at least"):
-        choose_engine(alone, EngineRequest(device="cpu"), [str(picture)])
+        choose_engine(alone, EngineRequest(device="cpu"), [str(image)])
 
 
 @pytest.mark.parametrize(("proven", "judged"), [(True, "proven"), (False, "not proven")])

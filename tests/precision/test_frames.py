@@ -56,9 +56,9 @@ def test_they_are_written_as_a_run_writes_them() -> None:
         with open_source(find_sources([path]).specs[0]) as source:
             for frame in source.frames():
                 if frame.index in wanted:
-                    layout = letterbox(frame.picture.size, CARD.input_size, CARD.fit, CARD.fill)
+                    layout = letterbox(frame.image.size, CARD.input_size, CARD.fit, CARD.fill)
                     slot = HostSlot(np.zeros((48, 64, 3), np.uint8))
-                    frame.picture.write_into(slot, layout)
+                    frame.image.write_into(slot, layout)
                     assert np.array_equal(slot.pixels, wanted[frame.index])
         assert set(found.search.letterboxes) == {layout}
 
@@ -104,9 +104,9 @@ def test_frames_for_calibration_are_those_that_differ(tmp_path: Path) -> None:
     rare = (6, 51, 90, 129)  # every third picture is for calibration
     for number in range(180):
         level = 30 + 50 * rare.index(number) if number in rare else 200 + number % 3
-        picture = np.full((40, 60, 3), level, np.uint8)
-        picture[number % 40, number // 3] = 255  # so that no two are equal
-        media.write_jpeg(folder / f"{number:03}.jpg", picture)
+        image = np.full((40, 60, 3), level, np.uint8)
+        image[number % 40, number // 3] = 255  # so that no two are equal
+        media.write_jpeg(folder / f"{number:03}.jpg", image)
     with Frames([str(folder)], CARD, FrameNeeds(20, 20, 20)) as found:
         levels = sorted(int(np.median(one)) for one in found.calibration.pixels)
     assert len(levels) == 20

@@ -230,9 +230,9 @@ def test_what_a_proof_says() -> None:
 
 def test_made_up_pictures_are_five_and_differ() -> None:
     pictures = made_up_pictures()
-    assert [picture.shape for picture in pictures] == [(240, 320, 3)] * 5
+    assert [image.shape for image in pictures] == [(240, 320, 3)] * 5
     assert all(np.array_equal(*pair) for pair in zip(pictures, made_up_pictures.__wrapped__(), strict=True))
-    assert all(picture.std() > 30 for picture in pictures)
+    assert all(image.std() > 30 for image in pictures)
     assert not np.array_equal(pictures[0], pictures[1])
 
 
@@ -244,7 +244,7 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
     for number in range(9):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20, 30, 3), number, np.uint8))
     (tmp_path / "notes.txt").write_text("no picture")
-    assert [int(picture[0, 0, 0]) for picture in read_pictures(tmp_path)] == [0, 2, 4, 6, 8]
+    assert [int(image[0, 0, 0]) for image in read_pictures(tmp_path)] == [0, 2, 4, 6, 8]
     (tmp_path / "4.png").write_text("broken")
     with pytest.raises(UsageError, match=r"4\.png: no picture that can be read"):
         read_pictures(tmp_path)

@@ -57,12 +57,12 @@ def test_the_frames_that_differ_most_are_drawn(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(module, "open_reference", lambda _: ScriptedEngine(CARD, [other]))
     paths = drawn(tmp_path / "worst")
     assert len(paths) == 6
-    picture = cv2.imread(paths[0])
-    assert picture is not None
-    height, width = picture.shape[:2]
+    image = cv2.imread(paths[0])
+    assert image is not None
+    height, width = image.shape[:2]
     assert width == 2 * 64 + 4
     assert height > 64
-    assert np.ptp(picture) > 100
+    assert np.ptp(image) > 100
     with pytest.raises(OutputError, match="exists already"):
         drawn(tmp_path / "worst")
     assert drawn(tmp_path / "worst", overwrite=True) == paths

@@ -44,8 +44,8 @@ NEEDS = FrameNeeds(20, 30, 110)
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "pictures"
     folder.mkdir()
-    for number, picture in enumerate(noise_frames(170, seed=4)):
-        media.write_jpeg(folder / f"{number:03}.jpg", picture)
+    for number, image in enumerate(noise_frames(170, seed=4)):
+        media.write_jpeg(folder / f"{number:03}.jpg", image)
     return folder
 
 

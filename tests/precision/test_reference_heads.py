@@ -39,10 +39,10 @@ def test_boxes_and_scores_against_anchors(family: str) -> None:
     raw = outputs(len(anchors), 5)
     found = (ssd if family == "ssd" else retinanet)(Raw(raw, SIZE, None, None))
     coder = detection._utils.BoxCoder(weights)
-    for picture in range(2):
-        deltas = torch.from_numpy(raw["bbox_regression"][picture].astype(np.float64))
+    for image in range(2):
+        deltas = torch.from_numpy(raw["bbox_regression"][image].astype(np.float64))
         expected = coder.decode_single(deltas, torch.from_numpy(anchors)).numpy()
-        np.testing.assert_allclose(found.boxes[picture], expected, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(found.boxes[image], expected, rtol=1e-5, atol=1e-3)
     logits = torch.from_numpy(raw["cls_logits"])
     if family == "ssd":
         np.testing.assert_allclose(found.scores, torch.softmax(logits, -1).numpy()[..., 1:], atol=1e-6)

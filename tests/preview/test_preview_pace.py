@@ -10,12 +10,12 @@ import pytest
 
 from tests.support.hand_clock import HandClock
 from vision_infer.preview.datagrams import BURST, bursts
-from vision_infer.preview.media import MediaPicture
+from vision_infer.preview.media import MediaImage
 from vision_infer.preview.sender import Viewer
 
 
-def picture(number: int, packets: int) -> MediaPicture:
-    return MediaPicture(bursts([bytes(100)] * packets), number * 33_000_000, None, number == 0, "pts", 100 * packets)
+def image(number: int, packets: int) -> MediaImage:
+    return MediaImage(bursts([bytes(100)] * packets), number * 33_000_000, None, number == 0, "pts", 100 * packets)
 
 
 def rtp_sender(sent: list[int]) -> Any:
@@ -44,7 +44,7 @@ def test_a_group_goes_in_parts_and_a_single_picture_at_once(packets: int, monkey
             await sleep(0)
 
         viewer = Viewer(rtp_sender(sent), [], list, lambda _: None, HandClock())
-        group = [picture(number, packets) for number in range(20)]
+        group = [image(number, packets) for number in range(20)]
         viewer.restart(group)
         monkeypatch.setattr("vision_infer.preview.sender.asyncio.sleep", pause)
         running = asyncio.create_task(viewer._run(SimpleNamespace(payloadType=96)))
@@ -53,7 +53,7 @@ def test_a_group_goes_in_parts_and_a_single_picture_at_once(packets: int, monkey
         for number in range(20, 23):  # each comes when the one before was sent long ago
             sent.append(0)
             await sleep(0)
-            viewer.push(picture(number, packets))
+            viewer.push(image(number, packets))
             while viewer.packets < (number + 1) * packets:
                 await sleep(0)
         running.cancel()

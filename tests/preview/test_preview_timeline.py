@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.preview.media import MASK, MediaPicture, Timeline, ticks_of
+from vision_infer.preview.media import MASK, MediaImage, Timeline, ticks_of
 
 MS = 1_000_000
 
 
-def picture(pts_ns: int, key: bool = False) -> MediaPicture:
-    return MediaPicture(((b"x",),), pts_ns, None, key, "pts", 1)
+def image(pts_ns: int, key: bool = False) -> MediaImage:
+    return MediaImage(((b"x",),), pts_ns, None, key, "pts", 1)
 
 
 def after(later: int, earlier: int) -> bool:
@@ -23,12 +23,12 @@ def after(later: int, earlier: int) -> bool:
 def test_presentation_times_come_back_from_rtp_times(origin: int, steps: list[int], begin: int) -> None:
     line = Timeline(origin)
     pts = begin
-    rtp = line.live(picture(pts))
+    rtp = line.live(image(pts))
     assert bool(line.turned)
     anchor = (rtp, pts)
     for step in steps:
         pts += step * MS
-        before, rtp = rtp, line.live(picture(pts))
+        before, rtp = rtp, line.live(image(pts))
         assert after(rtp, before)
         assert not line.turned
         shown = anchor[1] + ((rtp - anchor[0]) & MASK) * 100_000 / 9
@@ -39,10 +39,10 @@ def test_presentation_times_come_back_from_rtp_times(origin: int, steps: list[in
 def test_times_only_go_on_whatever_the_stream_does(origin: int, jumps: list[int]) -> None:
     line = Timeline(origin)
     pts = 0
-    rtp = line.live(picture(pts))
+    rtp = line.live(image(pts))
     for jump in jumps:
         pts += jump
-        before, rtp = rtp, line.live(picture(pts))
+        before, rtp = rtp, line.live(image(pts))
         assert after(rtp, before)
         assert line.turned == (jump < 0 or jump >= 10**10)
 
@@ -50,13 +50,13 @@ def test_times_only_go_on_whatever_the_stream_does(origin: int, jumps: list[int]
 @given(st.integers(0, MASK), st.integers(0, 600), st.integers(1, 9000))
 def test_a_group_that_is_sent_again_is_over_before_the_next_picture(origin: int, pictures: int, interval: int) -> None:
     line = Timeline(origin)
-    last = line.live(picture(10**9))
+    last = line.live(image(10**9))
     times = line.compressed(pictures, interval)
-    for time in (*times, line.live(picture(10**9))):
+    for time in (*times, line.live(image(10**9))):
         assert after(time, last)
         last = time
     assert not line.turned
-    following = line.live(picture(10**9 + interval * 100_000 // 9))
+    following = line.live(image(10**9 + interval * 100_000 // 9))
     assert after(following, last)
     if interval > 2 * (pictures + 2):  # else there is no room for so many: they are a few ticks late
         assert (following - ticks_of(10**9 + interval * 100_000 // 9) - (origin - ticks_of(10**9))) & MASK == 3000 & MASK

@@ -132,8 +132,8 @@ def moments(clip: Path) -> list[int]:
     """The moments that its pictures carry, milliseconds."""
     found = []
     with av.open(str(clip)) as container:
-        for picture in container.decode(video=0):
-            moment = read(np.asarray(picture.to_ndarray(format="rgb24"), np.uint8))
+        for image in container.decode(video=0):
+            moment = read(np.asarray(image.to_ndarray(format="rgb24"), np.uint8))
             assert moment is not None
             found.append(moment)
     return found
@@ -234,7 +234,7 @@ def test_a_camera_that_changes_its_picture_and_one_that_goes_away_end_their_clip
     for record in (first, second):
         assert record.clip is not None
         with av.open(str(record.clip)) as container:
-            sizes = {(picture.width, picture.height) for picture in container.decode(video=0)}
+            sizes = {(image.width, image.height) for image in container.decode(video=0)}
         assert len(sizes) == 1
 
 

@@ -112,11 +112,11 @@ def test_frames_times_and_sizes_are_those_that_pyav_gives(one: Format) -> None:
     assert [frame.pts_s for frame in frames] == [float(frame.time) for frame in wanted]
     seen = [frame.pts_s for frame in frames if frame.pts_s is not None]
     assert all(earlier < later for earlier, later in pairwise(seen))
-    assert {frame.picture.size for frame in frames} == {Size(one.recipe.width, one.recipe.height)} == {source.info.size}
+    assert {frame.image.size for frame in frames} == {Size(one.recipe.width, one.recipe.height)} == {source.info.size}
     assert source.report == ReadReport()
     assert source.info.frame_rate is None or abs(source.info.frame_rate - 25) < 0.1
     for number in (0, len(frames) // 2, -1):
-        assert np.array_equal(frames[number].picture.to_rgb(), wanted[number].to_ndarray(format="rgb24"))
+        assert np.array_equal(frames[number].image.to_rgb(), wanted[number].to_ndarray(format="rgb24"))
 
 
 @pytest.mark.parametrize("one", FORMATS.values(), ids=FORMATS.keys())

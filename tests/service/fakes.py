@@ -34,7 +34,7 @@ from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.streams.cost import Cost, Machine, cost_of
 from vision_infer.service.streams.degrading import DegradeEvent
 from vision_infer.sink.delivery.carrier import SinkStatus
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 from vision_infer.telemetry.histogram import Histogram
 
 LONG_S = 30.0
@@ -49,7 +49,7 @@ WALL_NS = 1_700_000_000_000_000_000
 
 
 def frame(stream: str = "door", index: int = 0) -> Frame:
-    return Frame(stream, index, index / 25, ArrayPicture(np.zeros((48, 64, 3), np.uint8)), Trace())
+    return Frame(stream, index, index / 25, ArrayImage(np.zeros((48, 64, 3), np.uint8)), Trace())
 
 
 def result(
@@ -175,9 +175,9 @@ class FakeBackend:
             raise UnavailableError(f"{name} gives no picture", "", "connecting", "rtsp://a:b@host/ does not answer")
         return Snapshot(JPEG, WALL_NS, 640, 480)
 
-    def infer(self, picture: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
-        self.pictures.append((picture, model, confidence, classes))
-        if not picture.startswith(JPEG[:3]):
+    def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+        self.pictures.append((image, model, confidence, classes))
+        if not image.startswith(JPEG[:3]):
             raise UsageError("the body is no picture")
         return replace(result("upload"), live=None)
 

@@ -96,7 +96,7 @@ def test_a_picture_may_have_so_many_bytes_and_no_more() -> None:
     assert "10000 bytes" in problem(answer, 413, "too-large")["detail"]
     assert api.ask("POST", "/api/v1/infer", content=chunks(10, 1000), headers=AS_JPEG).status_code == 200
     problem(api.ask("POST", "/api/v1/infer", content=chunks(11, 1000), headers=AS_JPEG), 413, "too-large")
-    assert [len(picture) for picture, *_ in backend.pictures] == [10_000, 10_000]
+    assert [len(image) for image, *_ in backend.pictures] == [10_000, 10_000]
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "99999999999999999999", "٣"])

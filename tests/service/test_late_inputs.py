@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.pipeline.fakes import LONG_S, SIDE, FakePicture
+from tests.pipeline.fakes import LONG_S, SIDE, FakeImage
 from tests.pipeline.live_fakes import Camera
 from tests.service.site import CountedEngine, Engines, Site, engines, settings, wanted
 from tests.support.waiting import wait_until
@@ -43,8 +43,8 @@ class WideCamera(Camera):
     def give(self, count: int = 1) -> None:
         def widened(frames: Iterator[Frame]) -> Iterator[Frame]:
             for frame in frames:
-                assert isinstance(frame.picture, FakePicture)
-                frame.picture.size = WIDE
+                assert isinstance(frame.image, FakeImage)
+                frame.image.size = WIDE
                 yield frame
 
         for _ in range(count):

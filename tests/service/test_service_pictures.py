@@ -41,10 +41,10 @@ def png(value: int = 7, size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
 
 
 def shown(snapshot: Snapshot) -> NDArray[np.uint8]:
-    picture = cv2.imdecode(np.frombuffer(snapshot.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    assert picture.shape[:2] == (snapshot.height, snapshot.width)
-    return np.asarray(picture, np.uint8)
+    image = cv2.imdecode(np.frombuffer(snapshot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None
+    assert image.shape[:2] == (snapshot.height, snapshot.width)
+    return np.asarray(image, np.uint8)
 
 
 def while_giving(site: Site, camera: Camera, work: Callable[[], Snapshot]) -> Snapshot:
@@ -62,9 +62,9 @@ def test_a_snapshot_is_the_picture_of_a_result_and_may_be_annotated(engines: Eng
         site.service.create("s0", wanted(camera))
         site.give(camera)
         plain = while_giving(site, camera, lambda: site.service.snapshot("s0", False, LONG_S))
-        picture = shown(plain)
-        assert picture.shape == (SIDE, SIDE, 3)
-        assert int(picture.max()) - int(picture.min()) < 4
+        image = shown(plain)
+        assert image.shape == (SIDE, SIDE, 3)
+        assert int(image.max()) - int(image.min()) < 4
         assert abs(time.time_ns() - plain.captured_wall_ns) < LONG_S * 1e9
         annotated = while_giving(site, camera, lambda: site.service.snapshot("s0", True, LONG_S))
         assert int(shown(annotated).max()) - int(shown(annotated).min()) > 60
@@ -316,8 +316,8 @@ def test_who_asks_while_the_model_goes_is_answered_or_told(engines: Engines) -> 
 def test_a_result_is_that_of_the_detector() -> None:
     """The bundled network, on a picture in which it finds something."""
     noise = np.random.default_rng(3).integers(0, 256, (30, 40, 3)).astype(np.uint8)
-    picture = np.asarray(cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
-    done, data = cv2.imencode(".png", picture)
+    image = np.asarray(cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
+    done, data = cv2.imencode(".png", image)
     assert done
     of = ServeSettings(model="nanodet-416", engine="onnxruntime-cpu-fp32")
     with Service(of) as service:
@@ -327,7 +327,7 @@ def test_a_result_is_that_of_the_detector() -> None:
             confidence: service.infer(data.tobytes(), None, confidence, None) for confidence in (0.05, 0.2, 0.5)
         }
         of_card = service.infer(data.tobytes(), None, None, None)
-    rgb = np.ascontiguousarray(picture[..., ::-1])
+    rgb = np.ascontiguousarray(image[..., ::-1])
     for confidence, result in by_confidence.items():
         with Detector("nanodet-416", confidence=confidence, engine="onnxruntime-cpu-fp32") as detector:
             expected = detector(rgb)

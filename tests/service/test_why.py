@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.pipeline.fakes import FakePicture
+from tests.pipeline.fakes import FakeImage
 from tests.service.fakes import Api, problem
 from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
@@ -37,7 +37,7 @@ class Story:
             self.clock.now += 100 * MS
             captured = self.clock.now - 40 * MS
             trace = Trace(captured_ns=captured, emitted_ns=0 if reason else self.clock.now, decode_start_ns=captured, batch=1)
-            frame = Frame("camera", self.index, None, FakePicture(0, 0), trace)
+            frame = Frame("camera", self.index, None, FakeImage(0, 0), trace)
             self.index += 1
             if reason is None:
                 self.recorder.emitted(frame, "engine", detections)
@@ -148,7 +148,7 @@ def flown(clock: HandClock) -> Flight:
     recorder = FlightRecorder(clock)
     captured = clock.monotonic_ns() - 50 * MS
     trace = Trace(captured_ns=captured, clock="camera", decode_start_ns=captured + MS, emitted_ns=captured + 40 * MS, batch=2)
-    recorder.emitted(Frame("front", 3, 0.3, FakePicture(0, 0), trace), "engine", 1)
+    recorder.emitted(Frame("front", 3, 0.3, FakeImage(0, 0), trace), "engine", 1)
     recorder.dropped(DropReason.STALE)
     secret = StreamEvent("front", StreamState.LIVE, captured - SECOND, "rtsp://user:secret@camera/1", 0)
     return Flight(recorder, (secret,), None)

@@ -16,7 +16,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Latency, Trace
 from vision_infer.stream.find import open_source
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.source import SourceSpec, StreamInfo
 
 LABELS = ("person", 'a "quoted" label', "überholt")
@@ -51,8 +51,8 @@ def frame(
     stream: str = "clip",
     file: str | None = None,
 ) -> Frame:
-    picture = ArrayPicture(numbered(index, 96, 64) if rgb is None else rgb)
-    return Frame(stream, index, pts_s, picture, Trace(), file)
+    image = ArrayImage(numbered(index, 96, 64) if rgb is None else rgb)
+    return Frame(stream, index, pts_s, image, Trace(), file)
 
 
 def whole(one: Frame, description: Description) -> Result:
@@ -63,7 +63,7 @@ def whole(one: Frame, description: Description) -> Result:
 def result_of(one: Frame, detections: Detections | None = None) -> Result:
     latency = Latency(1_000_000, 2_000_000, 3_000_000, 4_000_000, 5_000_000, 15_000_000)
     given = found(2) if detections is None else detections
-    return Result(one.stream, one.index, one.pts_s, one.picture.size, "tiny", "null-cpu-none", given, latency, one.file)
+    return Result(one.stream, one.index, one.pts_s, one.image.size, "tiny", "null-cpu-none", given, latency, one.file)
 
 
 def frames_of(path: Path) -> tuple[StreamInfo, Iterator[Frame]]:

@@ -23,7 +23,7 @@ def test_rows_are_in_the_file_at_once_and_what_was_there_stays(tmp_path: Path) -
     for start in (0, 3):
         log = JsonlLog(str(path))
         sink: Sink = log
-        assert not sink.needs_pictures
+        assert not sink.needs_images
         for index in range(start, start + 3):
             add(log, index)
             assert frames(path) == list(range(index + 1))

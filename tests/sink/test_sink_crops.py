@@ -34,7 +34,7 @@ def test_the_pixels_of_the_full_picture(tmp_path: Path) -> None:
     rgb[50:90, 100:180] = (200, 30, 60)
     rgb[150:, 250:] = (30, 60, 200)
     sink = sink_to(tmp_path)
-    assert sink.needs_pictures
+    assert sink.needs_images
     one = frame(12, 0.5, rgb)
     boxes = detections((100.4, 50.6, 179.5, 89.9), (250, 150, 999, 999), labels=("person", "car"))
     sink.write(one, result_of(one, boxes))

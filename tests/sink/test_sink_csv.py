@@ -40,7 +40,7 @@ def test_a_row_for_each_detection_in_the_documented_columns(tmp_path: Path) -> N
     sink.close(True)
     sink.close(True)
     assert sink.outputs == [Written(str(path))]
-    assert not sink.needs_pictures
+    assert not sink.needs_images
     written = rows(path)
     assert list(written[0]) == list(COLUMNS)
     assert [row["frame"] for row in written] == ["0", "0", "1", "1", "1", "3"]  # the frame without detections has no row

@@ -41,7 +41,7 @@ def test_rows_are_what_the_schema_says(tmp_path: Path) -> None:
         sink.write(one, result_of(one, detections))
     sink.write(frame(4), None)
     sink.close(True)
-    assert not sink.needs_pictures
+    assert not sink.needs_images
     written = rows(path)
     assert len(written) == len(shown)
     for row in written:

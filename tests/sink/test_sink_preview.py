@@ -128,8 +128,8 @@ def test_boxes_are_drawn_on_the_small_picture_where_they_belong(tmp_path: Path) 
         sink.write(one, result_of(one, found(1, (80, 200, 560, 440))))
     sink.close(True)
     assert seen == [((120, 160, 3), [20, 50, 140, 110])] * 4
-    picture = media.decoded(path)[0].to_ndarray(format="rgb24")
-    changed = np.abs(picture.astype(int) - 90).max(axis=2) > 40
+    image = media.decoded(path)[0].to_ndarray(format="rgb24")
+    changed = np.abs(image.astype(int) - 90).max(axis=2) > 40
     for edge in (changed[110, 30:130], changed[60:100, 20], changed[60:100, 140]):
         assert edge.mean() > 0.8
     assert not changed[70:100, 40:120].any()

@@ -94,8 +94,8 @@ def test_boxes_are_drawn(tmp_path: Path) -> None:
     sink.close(True)
     pictures = [one.to_ndarray(format="rgb24") for one in media.decoded(path)]
     assert len(pictures) == 6
-    for picture in pictures:
-        changed = np.abs(picture.astype(int) - 90).max(axis=2) > 40
+    for image in pictures:
+        changed = np.abs(image.astype(int) - 90).max(axis=2) > 40
         for edge in (changed[110, 30:130], changed[50:100, 20], changed[50:100, 140]):
             assert edge.mean() > 0.8
         assert not changed[70:100, 40:120].any()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import media
-from vision_infer.stream.live.nal_units import every_picture_alone, not_needed
+from vision_infer.stream.live.nal_units import every_image_alone, not_needed
 
 H264 = replace(media.B_FRAMES, suffix=".mp4", options=(*media.B_FRAMES.options, ("b-pyramid", "none")))
 HEVC = replace(
@@ -43,7 +43,7 @@ def test_what_is_left_out_is_missed_by_nobody(recipe: media.Clip, codec: str, su
             left.update({frame.pts: bytes(frame.planes[0]) for frame in packet.decode()})
     assert dropped >= len(whole) // 4
     assert len(left) == len(whole) - dropped
-    assert all(whole[pts] == picture for pts, picture in left.items())
+    assert all(whole[pts] == image for pts, image in left.items())
 
 
 def test_a_key_frame_is_needed() -> None:
@@ -52,9 +52,9 @@ def test_a_key_frame_is_needed() -> None:
 
 
 def test_pictures_that_stand_alone() -> None:
-    assert every_picture_alone("mjpeg")
+    assert every_image_alone("mjpeg")
     assert not_needed("mjpeg", b"")
-    assert not every_picture_alone("h264")
+    assert not every_image_alone("h264")
 
 
 @given(st.sampled_from(["h264", "hevc", "vp9", "mpeg4"]), st.binary(max_size=200))

@@ -51,17 +51,17 @@ def test_it_is_opened_by_its_name_and_is_live() -> None:
     with open_source(spec("test://?size=320x180&fps=12.5")) as source:
         assert source.live
         assert (source.info.size, source.info.frame_rate, source.info.frames) == (Size(320, 180), Fraction(25, 2), None)
-        assert next(source.frames()).picture.size == Size(320, 180)
+        assert next(source.frames()).image.size == Size(320, 180)
 
 
 def test_every_frame_carries_the_moment_at_which_it_was_drawn() -> None:
     source, _, _ = pattern(clock=HandClock((MODULUS - 100) * MS))
     frames = list(islice(source.frames(), 8))
     assert [frame.index for frame in frames] == list(range(8))
-    assert [read(frame.picture.to_rgb()) for frame in frames] == [moment_ms(frame.trace.captured_ns) for frame in frames]
+    assert [read(frame.image.to_rgb()) for frame in frames] == [moment_ms(frame.trace.captured_ns) for frame in frames]
     assert {frame.trace.clock for frame in frames} == {"camera"}
-    assert read(frames[0].picture.to_rgb()) == MODULUS - 100
-    assert (read(frames[-1].picture.to_rgb()) or MODULUS) < 200, "moments wrap"
+    assert read(frames[0].image.to_rgb()) == MODULUS - 100
+    assert (read(frames[-1].image.to_rgb()) or MODULUS) < 200, "moments wrap"
 
 
 @pytest.mark.parametrize(("url", "fps"), [("test://", 30), ("test://?fps=5", 5), ("test://?fps=29.97", Fraction("29.97"))])
@@ -87,8 +87,8 @@ def test_turns_that_pass_while_nobody_asks_are_gone() -> None:
 
 def test_something_moves() -> None:
     source, _, _ = pattern("test://?size=320x180&fps=10")
-    shown = [frame.picture.to_rgb().astype(int) for frame in islice(source.frames(), 31)]
-    below_the_code = [picture[60:] for picture in shown]
+    shown = [frame.image.to_rgb().astype(int) for frame in islice(source.frames(), 31)]
+    below_the_code = [image[60:] for image in shown]
     for before, after in pairwise(below_the_code[5:]):
         assert 50 < (np.abs(before - after).max(axis=2) > 20).sum() < 60 * 320, "a ball moves, the wall stays"
 

@@ -19,16 +19,16 @@ from tests.engine.host_device import HostDevice
 from tests.support import media
 from tests.support.gpu import needs_gpu
 from vision_infer.core.geometry import Size, letterbox
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.gpu.device_buffers import DeviceSlot
+from vision_infer.stream import image as picture_module
 from vision_infer.stream import nvdec
-from vision_infer.stream import picture as picture_module
 from vision_infer.stream.find import open_source
+from vision_infer.stream.image import VideoImage
 from vision_infer.stream.live.live_source import LiveSource
-from vision_infer.stream.nvdec import Decoding, NvdecPicture, decoder_bytes, wanted_gpu
+from vision_infer.stream.nvdec import Decoding, NvdecImage, decoder_bytes, wanted_gpu
 from vision_infer.stream.orientation import UPRIGHT, Orientation
-from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.source import Decode, LiveOptions, ReadReport, SourceSpec
 
 NO_SUCH_GPU = 63
@@ -69,7 +69,7 @@ def spec_of(path: Path, decode: Decode = "auto", gpu: int | None = None, **more:
 
 def pictures(spec: SourceSpec) -> tuple[list[NDArray[np.uint8]], list[str], str]:
     with open_source(spec) as source:
-        found = [frame.picture.to_rgb() for frame in source.frames()]
+        found = [frame.image.to_rgb() for frame in source.frames()]
         assert source.report.gaps == 0
         return found, source.report.warnings, source.info.decoder
 
@@ -125,7 +125,7 @@ def test_without_its_gpu_a_live_source_is_decoded_on_the_cpu() -> None:
         frame = next(source.frames())
         assert source.report.warnings[0].startswith(FELL_BACK)
         assert source.info.decoder == "cpu"
-        assert type(frame.picture) is VideoPicture
+        assert type(frame.image) is VideoImage
 
 
 def test_nothing_is_asked_of_a_gpu_that_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +166,9 @@ def test_pictures_that_come_from_the_cpu_after_all_are_told_of_once(on_gpu: None
     report = ReadReport()
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), report)
     decoding.opened(context())
-    assert type(decoding.picture(on_device(frame), UPRIGHT)) is NvdecPicture
+    assert type(decoding.image(on_device(frame), UPRIGHT)) is NvdecImage
     for _ in range(3):  # the camera has become too large for the GPU
-        assert type(decoding.picture(frame, UPRIGHT)) is VideoPicture
+        assert type(decoding.image(frame, UPRIGHT)) is VideoImage
     assert decoding.where == "cpu"
     assert len(report.warnings) == 1
     assert not decoding.failed("what comes now is no fault of the GPU")
@@ -190,7 +190,7 @@ def test_a_decoder_that_fails_at_once_is_not_tried_again_for_the_source(on_gpu: 
 def test_a_decoder_that_has_worked_is_not_given_up(on_gpu: None, frame: av.VideoFrame) -> None:
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), ReadReport())
     decoding.opened(context())
-    decoding.picture(on_device(frame), UPRIGHT)
+    decoding.image(on_device(frame), UPRIGHT)
     assert not decoding.failed("damaged")
     assert decoding.where == "cuda:0"
 
@@ -216,7 +216,7 @@ def test_a_file_begins_again_on_the_cpu_where_the_gpu_fails(on_gpu: None, monkey
             return SimpleNamespace(size=1, is_corrupt=False, decode=_fails, pts=0) if fail and fail.pop() else packet
 
         monkeypatch.setattr(source, "_next_packet", next_packet)
-        found = [frame.picture.to_rgb() for frame in source.frames()]
+        found = [frame.image.to_rgb() for frame in source.frames()]
         assert source.info.decoder == "cpu"
         assert source.report.warnings == ["is decoded on the CPU: the GPU's decoder failed: Generic error in an external library"]
     assert opened == ["cuda:0", "cpu"]
@@ -240,12 +240,12 @@ def test_a_picture_of_a_gpu_is_written_there_without_a_way_through_the_host(fram
     device.write_surface = lambda address, surface, *rest: HostDevice.write_surface(  # type: ignore[method-assign]
         device, address, with_planes(surface), *rest
     )
-    NvdecPicture(on_device(frame), UPRIGHT, 0).write_into(slot, box)
+    NvdecImage(on_device(frame), UPRIGHT, 0).write_into(slot, box)
     assert slot.on_device
     assert not host.any()
     assert held, "the picture is kept until it has been read"
     expected = HostSlot(np.zeros((64, 64, 3), np.uint8))
-    VideoPicture(frame).write_into(expected, box)
+    VideoImage(frame).write_into(expected, box)
     away = np.abs(device.at(address, host.nbytes).reshape(64, 64, 3).astype(int) - expected.pixels)
     assert away.mean() < 1.5
 
@@ -260,19 +260,19 @@ def test_what_cannot_be_written_there_goes_through_the_host(why: str, frame: av.
         slot = HostSlot(host)
     turned = Orientation(turns=1) if why == "turned" else UPRIGHT
     made = on_device(frame, "yuv444p" if why == "another kind" else "nv12")
-    picture = NvdecPicture(made, turned, 1 if why == "another GPU" else 0)
-    box = letterbox(picture.size, size, "center", (114, 114, 114))
-    picture.write_into(slot, box)
+    image = NvdecImage(made, turned, 1 if why == "another GPU" else 0)
+    box = letterbox(image.size, size, "center", (114, 114, 114))
+    image.write_into(slot, box)
     expected = HostSlot(np.zeros((64, 64, 3), np.uint8))
-    VideoPicture(cast("OnDevice", made).plain, turned).write_into(expected, box)
+    VideoImage(cast("OnDevice", made).plain, turned).write_into(expected, box)
     assert not held
     assert np.array_equal(host, expected.pixels)
 
 
 def test_whoever_wants_it_on_the_host_gets_it_there(frame: av.VideoFrame) -> None:
-    picture = NvdecPicture(on_device(frame), UPRIGHT, 0)
-    assert picture.upright is None
-    assert np.abs(picture.to_rgb().astype(int) - VideoPicture(frame).to_rgb()).mean() < 1.5
+    image = NvdecImage(on_device(frame), UPRIGHT, 0)
+    assert image.upright is None
+    assert np.abs(image.to_rgb().astype(int) - VideoImage(frame).to_rgb()).mean() < 1.5
 
 
 def with_planes(surface: Surface) -> Surface:
@@ -313,15 +313,15 @@ def test_a_gpu_writes_what_it_decoded_into_its_own_memory() -> None:
     with open_source(spec_of(path, "nvdec", 0)) as there, open_source(spec_of(path, "cpu")) as here:
         for number, (one, other) in enumerate(zip(there.frames(), here.frames(), strict=False)):
             slot = DeviceSlot(host, device, address, stream, [])
-            box = letterbox(one.picture.size, Size(416, 416), "center", (114, 114, 114))
-            one.picture.write_into(slot, box)
+            box = letterbox(one.image.size, Size(416, 416), "center", (114, 114, 114))
+            one.image.write_into(slot, box)
             assert slot.on_device
             found = np.empty_like(host)
             device.copy_out(found, address, stream)
             device.record(event, stream)
             device.synchronise(event)
             expected = HostSlot(np.zeros_like(host))
-            other.picture.write_into(expected, box)
+            other.image.write_into(expected, box)
             assert np.abs(found.astype(int) - expected.pixels).mean() < 1.5
             if number == 20:
                 break

@@ -10,7 +10,7 @@ from tests.support import odd_files
 from tests.support.odd_files import BARS, bars_clip, bars_frame, bars_seen
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import HostSlot
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 LEVELS = 3
 """of 256: the rounding of 8 bits to YUV and back"""
@@ -23,7 +23,7 @@ def test_a_stream_that_says_its_matrix(matrix: str, full: bool, bits: int) -> No
     """The size says the other thing: SD for BT.709, HD for BT.601."""
     width, height = (1280, 720) if matrix == "bt601" else (320, 240)
     (frame,) = read(bars_clip(width, height, matrix, full, bits, marked=True))[1]
-    assert np.abs(bars_seen(frame.picture.to_rgb()) - BARS).max() <= LEVELS
+    assert np.abs(bars_seen(frame.image.to_rgb()) - BARS).max() <= LEVELS
 
 
 @pytest.mark.parametrize("bits", [8, 10])
@@ -33,20 +33,20 @@ def test_a_stream_that_says_its_matrix(matrix: str, full: bool, bits: int) -> No
 )
 def test_a_stream_that_says_nothing_is_taken_as_players_take_it(width: int, height: int, matrix: str, bits: int) -> None:
     (frame,) = read(bars_clip(width, height, matrix, full=False, bits=bits, marked=False))[1]
-    assert np.abs(bars_seen(frame.picture.to_rgb()) - BARS).max() <= LEVELS
+    assert np.abs(bars_seen(frame.image.to_rgb()) - BARS).max() <= LEVELS
 
 
 @pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
 def test_hdr_has_the_right_matrix_and_no_tone_mapping(transfer: int) -> None:
     (frame,) = read(bars_clip(320, 240, "bt2020", False, 10, marked=True, transfer=transfer))[1]
-    assert np.abs(bars_seen(frame.picture.to_rgb()) - BARS).max() <= LEVELS
+    assert np.abs(bars_seen(frame.image.to_rgb()) - BARS).max() <= LEVELS
 
 
 def test_the_slot_has_the_same_colours() -> None:
     (frame,) = read(bars_clip(1280, 720, "bt709", False, 8, marked=False))[1]
     slot = HostSlot(np.zeros((320, 320, 3), np.uint8))
-    box = letterbox(frame.picture.size, Size(320, 320), "center", (0, 0, 0))
-    frame.picture.write_into(slot, box)
+    box = letterbox(frame.image.size, Size(320, 320), "center", (0, 0, 0))
+    frame.image.write_into(slot, box)
     assert np.abs(bars_seen(slot.pixels[box.y : box.y + box.content.height]) - BARS).max() <= LEVELS
 
 
@@ -55,13 +55,13 @@ def test_a_mark_that_cannot_be_is_taken_for_none(mark: int) -> None:
     """FFmpeg's scaler refuses such frames; RGB on a YUV frame, reserved numbers, and matrices that it has not."""
     frame = bars_frame(320, 240, "bt601", False, 8)
     frame.colorspace = mark
-    assert np.abs(bars_seen(VideoPicture(frame).to_rgb()) - BARS).max() <= LEVELS
+    assert np.abs(bars_seen(VideoImage(frame).to_rgb()) - BARS).max() <= LEVELS
 
 
 def test_bt2020_by_its_primaries_and_with_constant_luminance() -> None:
     frame = bars_frame(320, 240, "bt2020", False, 10)
     frame.color_primaries = 9
-    assert np.abs(bars_seen(VideoPicture(frame).to_rgb()) - BARS).max() <= LEVELS
+    assert np.abs(bars_seen(VideoImage(frame).to_rgb()) - BARS).max() <= LEVELS
     frame = bars_frame(320, 240, "bt2020", False, 10)
     frame.colorspace = 10
-    assert np.abs(bars_seen(VideoPicture(frame).to_rgb()) - BARS).max() <= LEVELS
+    assert np.abs(bars_seen(VideoImage(frame).to_rgb()) - BARS).max() <= LEVELS

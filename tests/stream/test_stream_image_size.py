@@ -75,4 +75,4 @@ def test_in_a_folder_it_is_a_gap_with_a_name(tmp_path: Path) -> None:
     assert frame.file == "b.png"
     assert source.report.gaps == 1
     assert "a.png" in source.report.warnings[0]
-    assert frame.picture.size == Size(20, 10)
+    assert frame.image.size == Size(20, 10)

@@ -18,14 +18,14 @@ from vision_infer.stream.source import SourceSpec
 
 def quarters() -> NDArray[np.uint8]:
     """Red, green / blue, white: every turn of it looks different."""
-    picture = np.zeros((40, 60, 3), np.uint8)
-    picture[:20, :30], picture[:20, 30:], picture[20:, :30], picture[20:, 30:] = (
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:20, :30], image[:20, 30:], image[20:, :30], image[20:, 30:] = (
         (250, 0, 0),
         (0, 250, 0),
         (0, 0, 250),
         (250, 250, 250),
     )
-    return picture
+    return image
 
 
 UPRIGHT = {
@@ -112,7 +112,7 @@ def test_a_folder_goes_on_after_a_broken_picture(tmp_path: Path) -> None:
     assert [frame.file for frame in frames] == ["a.jpg", "b.JPG", "c.jpeg"]
     assert [frame.index for frame in frames] == [0, 1, 2]
     assert [frame.pts_s for frame in frames] == [None] * 3
-    assert [frame.picture.size.width for frame in frames] == [40, 41, 42]
+    assert [frame.image.size.width for frame in frames] == [40, 41, 42]
 
 
 def test_one_picture_does_not_name_its_file(tmp_path: Path) -> None:

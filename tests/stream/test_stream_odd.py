@@ -24,9 +24,9 @@ def test_a_turned_video_is_shown_as_a_player_shows_it(clockwise: int, turns: int
     plain = read(media.clip(media.H264))[1]
     assert len(frames) == len(plain)
     for frame, one in zip(frames[::8], plain[::8], strict=True):
-        wanted = np.rot90(one.picture.to_rgb(), turns)
-        assert frame.picture.size == Size(wanted.shape[1], wanted.shape[0])
-        assert np.array_equal(frame.picture.to_rgb(), wanted)
+        wanted = np.rot90(one.image.to_rgb(), turns)
+        assert frame.image.size == Size(wanted.shape[1], wanted.shape[0])
+        assert np.array_equal(frame.image.to_rgb(), wanted)
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ def test_a_turned_video_is_shown_as_a_player_shows_it(clockwise: int, turns: int
 )
 def test_every_mirroring_and_turn(matrix: tuple[int, int, int, int]) -> None:
     """Pixel by pixel, by the definition of the matrix: front cameras mirror."""
-    coded = read(media.clip(media.H264))[1][5].picture.to_rgb()
-    shown = read(odd_files.displayed(matrix))[1][5].picture.to_rgb()
+    coded = read(media.clip(media.H264))[1][5].image.to_rgb()
+    shown = read(odd_files.displayed(matrix))[1][5].image.to_rgb()
     a, b, c, d = matrix
     height, width = coded.shape[:2]
     y, x = np.mgrid[:height, :width]
@@ -49,19 +49,19 @@ def test_every_mirroring_and_turn(matrix: tuple[int, int, int, int]) -> None:
 
 
 def test_a_matrix_that_is_none_turns_nothing() -> None:
-    assert read(odd_files.displayed((0, 0, 0, 0)))[1][0].picture.size == Size(128, 96)
+    assert read(odd_files.displayed((0, 0, 0, 0)))[1][0].image.size == Size(128, 96)
 
 
 @pytest.mark.parametrize("clockwise", [0, 90, 180, 270])
 @pytest.mark.parametrize("target", [Size(64, 48), Size(50, 70)], ids=str)
 def test_a_turned_picture_in_a_slot_is_turned_too(clockwise: int, target: Size) -> None:
     """Turned after it was made small: the same as turning first, but for the rounding of the resize."""
-    picture = read(odd_files.rotated(clockwise))[1][3].picture
-    box = letterbox(picture.size, target, "center", (9, 9, 9))
+    image = read(odd_files.rotated(clockwise))[1][3].image
+    box = letterbox(image.size, target, "center", (9, 9, 9))
     slot = HostSlot(np.zeros((target.height, target.width, 3), np.uint8))
-    picture.write_into(slot, box)
+    image.write_into(slot, box)
     content = slot.pixels[box.y : box.y + box.content.height, box.x : box.x + box.content.width]
-    wanted = cv2.resize(picture.to_rgb(), (box.content.width, box.content.height), interpolation=cv2.INTER_AREA)
+    wanted = cv2.resize(image.to_rgb(), (box.content.width, box.content.height), interpolation=cv2.INTER_AREA)
     assert np.abs(content.astype(int) - wanted.astype(int)).mean() < 6
     assert (slot.pixels[0, 0] == 9).all() or box.content == target
 
@@ -69,11 +69,11 @@ def test_a_turned_picture_in_a_slot_is_turned_too(clockwise: int, target: Size) 
 def test_the_size_and_the_pixel_format_change_in_the_middle() -> None:
     path = odd_files.joined(TS, replace(TS, width=160, height=128), replace(TS, pix_fmt="yuv444p"))
     _, frames, report = read(path)
-    assert [frame.picture.size for frame in frames] == [Size(128, 96)] * 25 + [Size(160, 128)] * 25 + [Size(128, 96)] * 25
+    assert [frame.image.size for frame in frames] == [Size(128, 96)] * 25 + [Size(160, 128)] * 25 + [Size(128, 96)] * 25
     assert [frame.index for frame in frames] == list(range(75))
     assert report.gaps == report.damaged == 0
     for frame, one in zip(frames[::10], media.decoded(path)[::10], strict=True):
-        assert np.array_equal(frame.picture.to_rgb(), one.to_ndarray(format="rgb24"))
+        assert np.array_equal(frame.image.to_rgb(), one.to_ndarray(format="rgb24"))
 
 
 def test_times_that_jump_back_are_passed_on() -> None:
@@ -111,7 +111,7 @@ def test_a_header_that_lies_about_its_length() -> None:
 def test_a_header_that_lies_about_its_size() -> None:
     """The video itself knows it better."""
     info, frames, report = read(odd_files.lying("size"))
-    assert {frame.picture.size for frame in frames} == {Size(128, 96)} == {info.size}
+    assert {frame.image.size for frame in frames} == {Size(128, 96)} == {info.size}
     assert report == ReadReport()
 
 
@@ -130,14 +130,14 @@ def test_tiny_pictures(recipe: media.Clip) -> None:
     assert len(frames) == 3
     target = Size(32, 32)
     for frame in frames:
-        assert frame.picture.size == Size(recipe.width, recipe.height)
-        assert frame.picture.to_rgb().shape == (recipe.height, recipe.width, 3)
+        assert frame.image.size == Size(recipe.width, recipe.height)
+        assert frame.image.to_rgb().shape == (recipe.height, recipe.width, 3)
         slot = HostSlot(np.zeros((32, 32, 3), np.uint8))
-        frame.picture.write_into(slot, letterbox(frame.picture.size, target, "center", (9, 9, 9)))
+        frame.image.write_into(slot, letterbox(frame.image.size, target, "center", (9, 9, 9)))
 
 
 def test_a_still_picture_that_is_named_like_a_video(tmp_path: Path) -> None:
     path = media.write_jpeg(tmp_path / "still.mp4", media.numbered(0, 64, 48))
     _, frames, report = read(path)
-    assert [frame.picture.size for frame in frames] == [Size(64, 48)]
+    assert [frame.image.size for frame in frames] == [Size(64, 48)]
     assert report == ReadReport()

@@ -75,7 +75,7 @@ def test_exactly_the_frames_of_the_range(recipe: media.Clip, data: st.DataObject
     assert [frame.pts_s for frame in frames] == [float(one.time) for one in wanted]
     assert [frame.index for frame in frames] == list(range(len(wanted)))
     for place in (0, -1):
-        assert np.array_equal(frames[place].picture.to_rgb(), wanted[place].to_ndarray(format="rgb24"))
+        assert np.array_equal(frames[place].image.to_rgb(), wanted[place].to_ndarray(format="rgb24"))
     assert report == ReadReport()
 
 
@@ -128,7 +128,7 @@ def test_key_frames_only() -> None:
         assert [frame.index for frame in frames] == list(range(len(keys)))
         assert report == ReadReport()
         for frame, one in zip(frames, keys, strict=True):
-            assert np.array_equal(frame.picture.to_rgb(), one.to_ndarray(format="rgb24"))
+            assert np.array_equal(frame.image.to_rgb(), one.to_ndarray(format="rgb24"))
 
 
 def test_key_frames_of_a_range() -> None:
@@ -140,10 +140,10 @@ def test_key_frames_of_a_range() -> None:
 
 def test_another_track() -> None:
     path = odd_files.two_tracks()
-    assert {frame.picture.size for frame in read(path)[1]} == {Size(128, 96)}
+    assert {frame.image.size for frame in read(path)[1]} == {Size(128, 96)}
     info, frames, _ = read(path, track_index=1)
     assert len(frames) == 20
-    assert {frame.picture.size for frame in frames} == {Size(64, 48)} == {info.size}
+    assert {frame.image.size for frame in frames} == {Size(64, 48)} == {info.size}
     with pytest.raises(StreamError, match="no video track 2: it holds 2 video tracks"):
         read(path, track_index=2)
     with pytest.raises(StreamError, match="no video track 1: it holds 1 video track"):
@@ -165,6 +165,6 @@ def test_what_becomes_too_large_is_refused_there() -> None:
         pytest.raises(StreamError, match="further on are larger than 12288 pixels"),
         open_source(SourceSpec("clip", "video", (str(path),), read=ReadOptions(max_pixels=128 * 96))) as source,
     ):
-        seen.extend(frame.picture.size for frame in source.frames())
+        seen.extend(frame.image.size for frame in source.frames())
     assert seen == [Size(128, 96)] * len(seen)
     assert len(seen) >= 24

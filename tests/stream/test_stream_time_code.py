@@ -36,8 +36,8 @@ def through_video(pictures: list[NDArray[np.uint8]], codec: str = "libx264", crf
         stream = container.add_stream(codec, rate=Fraction(25), options={"preset": "ultrafast", "crf": str(crf)})
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        for image in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
         container.mux(stream.encode(None))
     file.seek(0)
     with av.open(file, "r") as encoded:
@@ -53,19 +53,19 @@ def rgb_of(frame: av.VideoFrame) -> NDArray[np.uint8]:
 @example(0, 160, 90, False)
 @example(MODULUS - 1, 160, 90, True)
 def test_what_was_drawn_is_read(moment: int, width: int, height: int, grey: bool) -> None:
-    picture = np.full((height, width) if grey else (height, width, 3), 90, np.uint8)
-    assert read(picture) is None
-    draw(picture, moment + 3 * MODULUS)
-    assert read(picture) == moment
+    image = np.full((height, width) if grey else (height, width, 3), 90, np.uint8)
+    assert read(image) is None
+    draw(image, moment + 3 * MODULUS)
+    assert read(image) == moment
 
 
 @given(moments, sizes, st.integers(5, 100))
 @settings(max_examples=40)
 @example(MODULUS - 1, (160, 90), 5)
 def test_it_survives_jpeg_of_any_quality(moment: int, size: tuple[int, int], quality: int) -> None:
-    picture = noise(*size)
-    draw(picture, moment)
-    encoded, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    image = noise(*size)
+    draw(image, moment)
+    encoded, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert encoded
     assert read(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)) == moment
 
@@ -74,9 +74,9 @@ def test_it_survives_jpeg_of_any_quality(moment: int, size: tuple[int, int], qua
 @settings(max_examples=15)
 def test_it_survives_h264(values: list[int], size: tuple[int, int]) -> None:
     pictures = [noise(*size, seed) for seed in range(len(values))]
-    for picture, value in zip(pictures, values, strict=True):
-        draw(picture, value)
-    assert [read(picture) for picture in through_video(pictures)] == values
+    for image, value in zip(pictures, values, strict=True):
+        draw(image, value)
+    assert [read(image) for image in through_video(pictures)] == values
 
 
 @given(moments)
@@ -84,41 +84,41 @@ def test_it_survives_h264(values: list[int], size: tuple[int, int]) -> None:
 def test_it_survives_h264_at_its_worst_over_a_still_picture(moment: int) -> None:
     pictures = [np.full((360, 640, 3), (90, 110, 70), np.uint8) for _ in range(4)]
     values = [(moment + 33 * number) % MODULUS for number in range(4)]
-    for picture, value in zip(pictures, values, strict=True):
-        draw(picture, value)
-    assert [read(picture) for picture in through_video(pictures, crf=45)] == values
+    for image, value in zip(pictures, values, strict=True):
+        draw(image, value)
+    assert [read(image) for image in through_video(pictures, crf=45)] == values
 
 
 @given(moments, st.sampled_from(SIZES[2:]), st.integers(160, 900), st.integers(90, 700))
 @settings(max_examples=40)
 def test_it_survives_a_stretch_to_another_size(moment: int, size: tuple[int, int], width: int, height: int) -> None:
-    picture = noise(*size)
-    draw(picture, moment)
+    image = noise(*size)
+    draw(image, moment)
     for how in (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC):
-        assert read(np.asarray(cv2.resize(picture, (width, height), interpolation=how), np.uint8)) == moment
+        assert read(np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)) == moment
 
 
 @given(moments, sizes, st.sampled_from([Size(416, 416), Size(640, 640), Size(640, 384)]))
 @settings(max_examples=30)
 def test_the_content_of_a_letterboxed_picture_is_read(moment: int, size: tuple[int, int], target: Size) -> None:
-    picture = noise(*size)
-    draw(picture, moment)
+    image = noise(*size)
+    draw(image, moment)
     box = letterbox(Size(*size), target, "center", (114, 114, 114))
     fitted = np.full((target.height, target.width, 3), 114, np.uint8)
     place = fitted[box.y : box.y + box.content.height, box.x : box.x + box.content.width]
-    place[:] = cv2.resize(picture, (box.content.width, box.content.height))
+    place[:] = cv2.resize(image, (box.content.width, box.content.height))
     assert read(place) == moment
 
 
 @given(st.binary(min_size=ROWS * COLUMNS, max_size=ROWS * COLUMNS))
 @settings(max_examples=300)
 def test_no_moment_is_read_but_from_its_own_cells(levels: bytes) -> None:
-    picture = np.zeros((90, 160), np.uint8)
+    image = np.zeros((90, 160), np.uint8)
     columns, rows = column_edges(160), row_edges(90)
     for cell, level in enumerate(levels):
         row, column = divmod(cell, COLUMNS)
-        picture[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = level
-    moment = read(picture)
+        image[rows[row] : rows[row + 1], columns[column] : columns[column + 1]] = level
+    moment = read(image)
     if moment is not None:
         white, black = ([level for level, cell in zip(levels, cells_of(moment), strict=True) if cell == each] for each in (1, 0))
         assert min(white) > max(black)
@@ -126,13 +126,13 @@ def test_no_moment_is_read_but_from_its_own_cells(levels: bytes) -> None:
 
 @given(moments, st.integers(0, ROWS * COLUMNS - 1))
 def test_one_wrong_cell_is_noticed(moment: int, cell: int) -> None:
-    picture = np.full((90, 160), 90, np.uint8)
-    draw(picture, moment)
+    image = np.full((90, 160), 90, np.uint8)
+    draw(image, moment)
     columns, rows = column_edges(160), row_edges(90)
     row, column = divmod(cell, COLUMNS)
-    place = picture[rows[row] : rows[row + 1], columns[column] : columns[column + 1]]
+    place = image[rows[row] : rows[row + 1], columns[column] : columns[column + 1]]
     place[:] = 255 - place
-    assert read(picture) is None
+    assert read(image) is None
 
 
 def test_real_pictures_hold_no_moment() -> None:

@@ -65,9 +65,9 @@ def test_frames_are_those_of_pyav_in_presentation_order(recipe: media.Clip, thre
     assert times == sorted(set(times))
     assert gaps == 0
     assert {frame.stream for frame in frames} == {"clip"}
-    assert {frame.picture.size for frame in frames} == {Size(recipe.width, recipe.height)} == {info.size}
+    assert {frame.image.size for frame in frames} == {Size(recipe.width, recipe.height)} == {info.size}
     for frame, one in zip(frames[::7], expected[::7], strict=True):
-        assert np.array_equal(frame.picture.to_rgb(), one.to_ndarray(format="rgb24"))
+        assert np.array_equal(frame.image.to_rgb(), one.to_ndarray(format="rgb24"))
 
 
 def test_info_says_what_the_container_says() -> None:
@@ -207,4 +207,4 @@ def test_leaving_in_the_middle_closes_the_file() -> None:
     with open_source(SourceSpec("clip", "video", (str(media.clip(media.H264)),)), 1) as source:
         frames = source.frames()
         first = next(frames)
-    assert first.picture.to_rgb().shape == (96, 128, 3)  # a picture outlives its file
+    assert first.image.to_rgb().shape == (96, 128, 3)  # a picture outlives its file

@@ -126,7 +126,7 @@ class Encoded:
 
         return made(f"access units {self!r}", ".units", write)
 
-    def picture(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
+    def image(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
         """What is encoded in this place, from 0, of a picture of the clip; ``yuv420p``."""
         return frame.reformat(self.width, self.height, "yuv420p")
 
@@ -141,10 +141,10 @@ class Encoded:
         own = {"x265-params": f"log-level=none:keyint={self.key_interval}:bframes=0:repeat-headers=1:scenecut=0"}
         context.options = {**rate, **(own if self.codec == "h265" else {"sc_threshold": "0"})}
         for number, frame in enumerate(islice(_again_and_again(source), self.frames)):
-            picture = self.picture(number, frame)
-            picture.pts, picture.time_base = number, context.time_base
-            picture.pict_type = PictureType.NONE
-            for packet in context.encode(picture):
+            image = self.image(number, frame)
+            image.pts, image.time_base = number, context.time_base
+            image.pict_type = PictureType.NONE
+            for packet in context.encode(image):
                 yield struct.pack(">I", packet.size) + bytes(packet)
         for packet in context.encode(None):
             yield struct.pack(">I", packet.size) + bytes(packet)

@@ -103,10 +103,10 @@ def read_file(path: Path) -> int:
     with open_source(SourceSpec("fuzz", "video", (str(path),))) as source:
         for frame in source.frames():
             if count % 8 == 0:
-                size = frame.picture.size
+                size = frame.image.size
                 pool = BufferPool(INPUT, (1,), 1, {})
                 (slot,) = pool.lend(1).slots
-                frame.picture.write_into(slot, letterbox(size, INPUT, "center", (114, 114, 114)))
+                frame.image.write_into(slot, letterbox(size, INPUT, "center", (114, 114, 114)))
             count += 1
             if count > 10_000:
                 raise RuntimeError("more frames than the file can hold")

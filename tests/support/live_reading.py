@@ -161,8 +161,8 @@ class Reading:
 
     def _keep(self, frame: Frame) -> None:
         at_ns = time.monotonic_ns()
-        picture = frame.picture.to_rgb()
-        got = Got(at_ns, frame, read(picture), (picture.shape[1], picture.shape[0]))
+        image = frame.image.to_rgb()
+        got = Got(at_ns, frame, read(image), (image.shape[1], image.shape[0]))
         with self._changed:
             assert len(self.got) < FRAMES_KEPT
             self.got.append(got)

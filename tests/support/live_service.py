@@ -66,7 +66,7 @@ class Seen:
 class _Collector:
     """A sink that keeps the results."""
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self) -> None:

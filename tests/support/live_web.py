@@ -42,9 +42,9 @@ class Wanted:
     """so many frames are sent at once first: the last of them is painted as the first was asked for"""
     stall_at: int = -1
     """frame before which nothing goes out for two seconds, and then all at once"""
-    no_picture_from: int = -1
+    no_image_from: int = -1
     """frame from which sound goes on and no picture comes; needs MPEG-TS"""
-    picture_from: int = 0
+    image_from: int = 0
     """frame before which there is sound and no picture; needs MPEG-TS"""
     noise_from: int = -1
     """frame from which pictures are slices of a stream that nobody knows; needs MPEG-TS"""
@@ -78,9 +78,9 @@ class _Outlet(io.RawIOBase):
 
 def painted(milliseconds: int) -> av.VideoFrame:
     """A grey picture with a moment in it."""
-    picture = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
-    time_code.draw(picture, milliseconds)
-    return av.VideoFrame.from_ndarray(picture, format="rgb24")
+    image = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
+    time_code.draw(image, milliseconds)
+    return av.VideoFrame.from_ndarray(image, format="rgb24")
 
 
 def _send(outlet: _Outlet, format_name: str, wanted: Wanted, stopping: threading.Event) -> None:
@@ -92,7 +92,7 @@ def _send(outlet: _Outlet, format_name: str, wanted: Wanted, stopping: threading
         assert isinstance(video, VideoStream)
         video.width, video.height = WIDTH, HEIGHT
         video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        sound = container.add_stream("mp2", rate=_SOUND_RATE) if wanted.no_picture_from >= 0 or wanted.picture_from else None
+        sound = container.add_stream("mp2", rate=_SOUND_RATE) if wanted.no_image_from >= 0 or wanted.image_from else None
         began, held_since = time.monotonic() - wanted.backlog / FPS, 0.0
         for number in range(wanted.frames):
             if stopping.wait(max(0.0, began + number / FPS - time.monotonic())):
@@ -103,12 +103,12 @@ def _send(outlet: _Outlet, format_name: str, wanted: Wanted, stopping: threading
                 outlet.release()
             if isinstance(sound, AudioStream):
                 _send_sound(container, sound, number)
-            if 0 <= wanted.no_picture_from <= number or number < wanted.picture_from:
+            if 0 <= wanted.no_image_from <= number or number < wanted.image_from:
                 continue
             late = max(0, wanted.backlog - number) / FPS
-            picture = painted(moment_ms(time.monotonic_ns() - int(late * 1e9)))
-            picture.pts, picture.time_base = number, Fraction(1, FPS)
-            for packet in video.encode(picture):
+            image = painted(moment_ms(time.monotonic_ns() - int(late * 1e9)))
+            image.pts, image.time_base = number, Fraction(1, FPS)
+            for packet in video.encode(image):
                 if 0 <= wanted.noise_from <= number:
                     noise = av.Packet(_UNKNOWN_SLICE)
                     noise.pts, noise.dts, noise.time_base, noise.stream = packet.pts, packet.dts, packet.time_base, video
@@ -210,9 +210,9 @@ def hls_writer(folder: Path, segment_s: int = 1) -> Iterator[None]:
             for number in range(100 * FPS):
                 if stopping.wait(max(0.0, began + number / FPS - time.monotonic())):
                     return
-                picture = painted(moment_ms(time.monotonic_ns()))
-                picture.pts, picture.time_base = number, Fraction(1, FPS)
-                container.mux(video.encode(picture))
+                image = painted(moment_ms(time.monotonic_ns()))
+                image.pts, image.time_base = number, Fraction(1, FPS)
+                container.mux(video.encode(image))
 
     thread = threading.Thread(target=write, name="hls writer")
     thread.start()

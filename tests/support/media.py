@@ -129,9 +129,9 @@ def excerpt(first: int, count: int, width: int, height: int, suffix: str = ".mp4
             assert isinstance(stream, VideoStream)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             for number, frame in enumerate(decoded(bikes())[first : first + count]):
-                picture = frame.reformat(width, height, "yuv420p")
-                picture.pts, picture.time_base = number, Fraction(1, 25)
-                container.mux(stream.encode(picture))
+                image = frame.reformat(width, height, "yuv420p")
+                image.pts, image.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(image))
             container.mux(stream.encode(None))
 
     bikes()  # skips where it is not here
@@ -140,11 +140,11 @@ def excerpt(first: int, count: int, width: int, height: int, suffix: str = ".mp4
 
 def numbered(number: int, width: int, height: int) -> NDArray[np.uint8]:
     """Picture ``number``: grey, with a bright square that moves; uint8 [H, W, 3] RGB."""
-    picture = np.full((height, width, 3), (40 + number * 5 % 160, 90, 140), np.uint8)
+    image = np.full((height, width, 3), (40 + number * 5 % 160, 90, 140), np.uint8)
     side = max(4, height // 4)
     left = (number * 7) % max(1, width - side)
-    picture[height // 3 : height // 3 + side, left : left + side] = (230, 220, 60)
-    return picture
+    image[height // 3 : height // 3 + side, left : left + side] = (230, 220, 60)
+    return image
 
 
 def write_jpeg(path: Path, rgb: NDArray[np.uint8], orientation: int | None = None) -> Path:
@@ -224,11 +224,11 @@ def _write(recipe: Clip, path: Path) -> None:
         if video is not None:
             base = recipe.time_base or 1 / recipe.rate
             for number in range(recipe.frames):
-                picture = av.VideoFrame.from_ndarray(numbered(number, recipe.width, recipe.height), "rgb24")
-                picture = picture.reformat(format=recipe.pix_fmt)
-                picture.pts = number if recipe.pts is None else recipe.pts[number]
-                picture.time_base = base
-                container.mux(video.encode(picture))
+                image = av.VideoFrame.from_ndarray(numbered(number, recipe.width, recipe.height), "rgb24")
+                image = image.reformat(format=recipe.pix_fmt)
+                image.pts = number if recipe.pts is None else recipe.pts[number]
+                image.time_base = base
+                container.mux(video.encode(image))
             container.mux(video.encode(None))
         if audio is not None and recipe.sound is not None:
             for frame in _sine(recipe.sound):

@@ -58,9 +58,9 @@ def two_tracks() -> Path:
                 tracks.append(stream)
             for number in range(20):
                 for stream in tracks:
-                    picture = av.VideoFrame.from_ndarray(media.numbered(number, stream.width, stream.height), "rgb24")
-                    picture.pts, picture.time_base = number, Fraction(1, 25)
-                    container.mux(stream.encode(picture.reformat(format="yuv420p")))
+                    image = av.VideoFrame.from_ndarray(media.numbered(number, stream.width, stream.height), "rgb24")
+                    image.pts, image.time_base = number, Fraction(1, 25)
+                    container.mux(stream.encode(image.reformat(format="yuv420p")))
             for stream in tracks:
                 container.mux(stream.encode(None))
 

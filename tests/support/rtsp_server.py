@@ -135,13 +135,13 @@ class Canvas:
         return f"video/x-raw,format=I420,width={self.width},height={self.height},framerate={fps}/1"
 
     def paint(self, number, now_ns):
-        picture = bytearray(self.empty)
+        image = bytearray(self.empty)
         side = self.height // SIDE_UNITS
         span = self.width - side
         left = abs((number * 4) % (2 * span) - span)
         bright = bytes([180]) * side
         for line in range(self.height // 2, self.height // 2 + side):
-            picture[line * self.width + left : line * self.width + left + side] = bright
+            image[line * self.width + left : line * self.width + left + side] = bright
         cells = time_code.cells_of(time_code.moment_ms(now_ns))
         for row in range(time_code.ROWS):
             pixels = bytearray()
@@ -150,8 +150,8 @@ class Canvas:
                 pixels += bytes([level]) * (self.columns[column + 1] - self.columns[column])
             for line in range(self.rows[row], self.rows[row + 1]):
                 begin = line * self.width + self.columns[0]
-                picture[begin : begin + len(pixels)] = pixels
-        return bytes(picture)
+                image[begin : begin + len(pixels)] = pixels
+        return bytes(image)
 
 
 @lru_cache(maxsize=32)

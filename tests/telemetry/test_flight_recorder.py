@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.pipeline.fakes import FakePicture
+from tests.pipeline.fakes import FakeImage
 from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
@@ -26,7 +26,7 @@ def clock() -> HandClock:
 
 def frame(index: int, captured_ns: int, trace: Trace | None = None) -> Frame:
     trace = trace or Trace(captured_ns=captured_ns, clock="arrival", decode_start_ns=captured_ns)
-    return Frame("camera", index, index / 10, FakePicture(0, index), trace)
+    return Frame("camera", index, index / 10, FakeImage(0, index), trace)
 
 
 def test_a_frame_is_told_with_its_times_batch_engine_and_detections(clock: HandClock) -> None:

@@ -78,9 +78,7 @@ class Selector:
                 f"boxes must be [B, K, 4], scores and class_ids [B, K], got {boxes.shape}, {scores.shape} and {class_ids.shape}"
             )
         passing = scores >= self._lowest  # false for NaN
-        return [
-            self._one(passing[picture], boxes[picture], scores[picture], class_ids[picture]) for picture in range(scores.shape[0])
-        ]
+        return [self._one(passing[image], boxes[image], scores[image], class_ids[image]) for image in range(scores.shape[0])]
 
     def _one(
         self,

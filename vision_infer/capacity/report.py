@@ -80,10 +80,10 @@ class Settings(_Part):
         """Of the pictures."""
         return Size(self.width, self.height)
 
-    def fits(self, picture: Size) -> bool:
+    def fits(self, image: Size) -> bool:
         """Whether pictures of that size go into the input that is measured."""
         inputs = tuple(Size(*one) for one in self.inputs)
-        return not inputs or best_input(picture, inputs) == best_input(self.size, inputs)
+        return not inputs or best_input(image, inputs) == best_input(self.size, inputs)
 
 
 class DecodeRow(_Part):

@@ -16,7 +16,7 @@ from vision_infer.capacity.report import ConvertRow, DecodeRow, Interval
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.geometry import letterbox
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 from vision_infer.engine.engine import HostSlot
 from vision_infer.engine.measure import estimate
 from vision_infer.stream.files.sample_clip import SECONDS, ClipSpec
@@ -161,11 +161,11 @@ def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock
     into.cpu_ms.append(sum(used) / 1e6 / max(1, sum(counts)))
 
 
-def _endless(path: Path, gpu: int | None) -> Iterator[Picture]:
+def _endless(path: Path, gpu: int | None) -> Iterator[Image]:
     while True:
         with open_source(_spec(path, gpu)) as source:
             for frame in source.frames():
-                yield frame.picture
+                yield frame.image
 
 
 def _spec(path: Path, gpu: int | None) -> SourceSpec:
@@ -178,17 +178,17 @@ def _on_gpu(path: Path, gpu: int) -> bool:
         return not source.report.warnings
 
 
-def _pictures(path: Path) -> list[Picture]:
+def _pictures(path: Path) -> list[Image]:
     with open_source(_spec(path, None)) as source:
-        return [frame.picture for frame in islice(source.frames(), _CONVERTED)]
+        return [frame.image for frame in islice(source.frames(), _CONVERTED)]
 
 
-def _convert_round(pictures: Sequence[Picture], slot: HostSlot, card: ModelCard, round_s: float) -> float:
+def _convert_round(pictures: Sequence[Image], slot: HostSlot, card: ModelCard, round_s: float) -> float:
     fitted = letterbox(pictures[0].size, card.input_size, card.fit, card.fill)
     count, began = 0, time.thread_time_ns()
     while True:
-        for picture in pictures:
-            picture.write_into(slot, fitted)
+        for image in pictures:
+            image.write_into(slot, fitted)
         count += len(pictures)
         used = time.thread_time_ns() - began
         if used >= round_s * NS:

@@ -58,7 +58,7 @@ class Offered:
 class _Ages:
     """A sink that keeps the ages of results while it is open, and nothing else."""
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self) -> None:

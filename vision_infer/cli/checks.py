@@ -120,14 +120,14 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
     from vision_infer.model.catalogue import bundled_dir
     from vision_infer.stream.time_code import draw
 
-    picture = np.zeros((180, 320, 3), np.uint8)
-    draw(picture, MOMENT)
+    image = np.zeros((180, 320, 3), np.uint8)
+    draw(image, MOMENT)
     graph = bundled_dir() / "clock" / "model.onnx"
     works = 0
     for runtime, device in _to_try(RUNTIMES, has_gpu):
         shown = f"{runtime} on {device}" if device.startswith("cuda") else runtime
         try:
-            tried = try_runtime(graph, runtime, picture, device)
+            tried = try_runtime(graph, runtime, image, device)
         except EngineError as error:
             yield Finding("runtime", "warning", f"{shown} does not work: {error.message}", error.hint, {"runtime": runtime})
             continue

@@ -49,9 +49,9 @@ def diff_command(
     if pictures is None:
         report, drawn = diff(a, b, settings), []
     else:
-        from vision_infer.compare.diff_images import DiffPictures
+        from vision_infer.compare.diff_images import DiffImages
 
-        drawer = DiffPictures(pictures, video or (), overwrite)
+        drawer = DiffImages(pictures, video or (), overwrite)
         report = diff(a, b, settings)
         drawn = drawer.write(report)
     if json_output:

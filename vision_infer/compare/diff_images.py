@@ -26,7 +26,7 @@ _GAP = 4
 _WHITE = (255, 255, 255)
 
 
-class DiffPictures:
+class DiffImages:
     """Draws frames of a report. Making it checks what can be checked before the work.
 
     Args:
@@ -84,8 +84,8 @@ class DiffPictures:
             for frame in source.frames():
                 if frame.index in left:
                     rank = ranks[frame.index]
-                    picture = side_by_side(frame.picture.to_rgb(), report.most_different[rank], report.labels.names)
-                    paths[rank] = self._write(picture, rank, report.most_different[rank])
+                    image = side_by_side(frame.image.to_rgb(), report.most_different[rank], report.labels.names)
+                    paths[rank] = self._write(image, rank, report.most_different[rank])
                     left.discard(frame.index)
                 if not left:
                     return

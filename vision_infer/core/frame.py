@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 from vision_infer.core.trace import Trace
 
 
@@ -19,7 +19,7 @@ class Frame:
     the frames that are left out are not counted"""
     pts_s: float | None
     """presentation time, seconds from the stream's own zero; None for a still picture or where the stream gives none"""
-    picture: Picture
+    image: Image
     trace: Trace
     file: str | None = None
     """name of the picture's own file, in a stream that is a folder of pictures"""

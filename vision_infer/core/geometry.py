@@ -144,7 +144,7 @@ _AS_SHARP = 0.97
 """an input that shows a picture at this part of the best scale, or more, is as good"""
 
 
-def best_input(picture: Size, inputs: Sequence[Size]) -> Size:
+def best_input(image: Size, inputs: Sequence[Size]) -> Size:
     """The input that shows a picture large enough with the least arithmetic, where it is letterboxed.
 
     A 16:9 picture fills a square input to 56 %; the rest is computed for nothing. Among the inputs that show it about as large as
@@ -154,6 +154,6 @@ def best_input(picture: Size, inputs: Sequence[Size]) -> Size:
         picture: to be fitted.
         inputs: at least one.
     """
-    scales = {size: min(size.width / picture.width, size.height / picture.height) for size in inputs}
+    scales = {size: min(size.width / image.width, size.height / image.height) for size in inputs}
     least = _AS_SHARP * max(scales.values())
     return min((size for size in inputs if scales[size] >= least), key=lambda size: size.width * size.height)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Slot
+from vision_infer.core.image import Slot
 
 OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
     "detect": ("boxes", "scores", "class_ids"),
@@ -23,7 +23,7 @@ OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
 
 
 class HostSlot:
-    """A place for one picture in host memory; satisfies :class:`vision_infer.core.picture.Slot`."""
+    """A place for one picture in host memory; satisfies :class:`vision_infer.core.image.Slot`."""
 
     __slots__ = ("layout", "pixels")
 
@@ -67,7 +67,7 @@ class RawResults:
 
 @runtime_checkable
 class OnGpu(Protocol):
-    """An engine whose slots are in the memory of a GPU: :class:`vision_infer.core.picture.SurfaceSlot`."""
+    """An engine whose slots are in the memory of a GPU: :class:`vision_infer.core.image.SurfaceSlot`."""
 
     @property
     def gpu(self) -> int:

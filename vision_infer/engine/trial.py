@@ -45,7 +45,7 @@ class Trial:
 def try_runtime(
     graph: Path,
     runtime: str,
-    picture: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     device: str = "auto",
     limit_s: float = LIMIT_S,
     program: Sequence[str] = (sys.executable, "-m", "vision_infer.engine.trial"),
@@ -66,7 +66,7 @@ def try_runtime(
     words = [*program, str(graph), runtime, device]
     began = time.monotonic()
     try:
-        done = subprocess.run(words, input=picture.tobytes(), capture_output=True, timeout=limit_s, check=False)
+        done = subprocess.run(words, input=image.tobytes(), capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
         raise EngineError(f"{runtime} hangs: no answer within {limit_s:g} s", "leave it out with --engine") from None
     except OSError as error:
@@ -90,13 +90,13 @@ def _crashed(runtime: str, status: int, said: str) -> EngineError:
     return EngineError(f"{runtime} ended with status {status}: {lines[-1][:200] if lines else 'without a word'}")
 
 
-def _try_here(graph: Path, runtime: str, device: str, picture: bytes) -> dict[str, object]:
+def _try_here(graph: Path, runtime: str, device: str, image: bytes) -> dict[str, object]:
     request = EngineRequest(runtime, device, workers=1, threads=1, batch=1)
     with open_engine(graph, request) as engine:
         engine.warm_up()
         size = engine.input_size
         loan = engine.lend(1)
-        loan.slots[0].pixels[:] = np.frombuffer(picture, np.uint8).reshape(size.height, size.width, 3)
+        loan.slots[0].pixels[:] = np.frombuffer(image, np.uint8).reshape(size.height, size.width, 3)
         before = time.monotonic()
         results = engine.collect(engine.submit(loan))
         run_ms = (time.monotonic() - before) * 1000

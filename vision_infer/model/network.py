@@ -146,7 +146,7 @@ def find_image(model: onnx.ModelProto, where: str) -> onnx.ValueInfoProto:
     inputs = [info for info in model.graph.input if info.name not in constants]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
-    images = [info for info in model.graph.input if _takes_pictures(info)]
+    images = [info for info in model.graph.input if _takes_images(info)]
     if len(images) != 1:
         listed = ", ".join(f"{info.name}{list(dims_of(info))}" for info in model.graph.input)
         raise ModelError(f"{where}: no single input takes pictures [N, 3, H, W]; its inputs are {listed}", "export it so")
@@ -212,7 +212,7 @@ def _at_opset(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     return copy
 
 
-def _takes_pictures(info: onnx.ValueInfoProto) -> bool:
+def _takes_images(info: onnx.ValueInfoProto) -> bool:
     dims = dims_of(info)
     return info.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16) and len(dims) == 4 and dims[1] in (3, None)
 

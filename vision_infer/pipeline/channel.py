@@ -167,7 +167,7 @@ class Channel(Generic[T]):
 class ResultChannel:
     """A sink that hands results to another thread; when that is slow the streams wait, and nothing is lost."""
 
-    needs_pictures = False
+    needs_images = False
     outputs: tuple[Written, ...] = ()
 
     def __init__(self, capacity: int = CAPACITY) -> None:

@@ -72,7 +72,7 @@ class Completion:
 
     def follow(self, found: Found, steps: Steps) -> None:
         """Leave out what does not count, number the objects, and see where they are."""
-        trace, size = found.frame.trace, found.frame.picture.size
+        trace, size = found.frame.trace, found.frame.image.size
         trace.track_start_ns = self.clock.monotonic_ns()
         if steps.keep is not None:
             found.detections = steps.keep(found.detections, size)
@@ -95,18 +95,18 @@ class Completion:
             time_s = _time_s(found.frame)
             steps.tracker.stay(time_s)
             if steps.zones is not None and time_s is not None:
-                found.events = steps.zones.update(self._followed, found.frame.picture.size, time_s)
+                found.events = steps.zones.update(self._followed, found.frame.image.size, time_s)
 
     def finish(self, found: Found, engine: Engine, steps: Steps) -> Result | None:
         """The result; None where the hook wants none."""
-        size = found.frame.picture.size
+        size = found.frame.image.size
         self._shown = _Shown(size, engine.card.name, engine.name, found.detections, found.description)
         return self._finish(found, self._shown, steps)
 
     def repeat(self, found: Found, steps: Steps) -> Result | None:
         """The result of a frame in which nothing has moved; None where there is nothing to repeat, or the hook wants none."""
         shown = self._shown
-        if shown is None or shown.size != found.frame.picture.size:
+        if shown is None or shown.size != found.frame.image.size:
             self.record.drop(DropReason.GATED, found.frame)
             return None
         found.detections, found.description = shown.detections, shown.description
@@ -125,7 +125,7 @@ class Completion:
             frame.stream,
             frame.index,
             frame.pts_s,
-            frame.picture.size,
+            frame.image.size,
             shown.model,
             shown.engine,
             found.detections,

@@ -120,7 +120,7 @@ class Launcher:
         if failure is not None:
             self.output_failed(record, failure, False)
         self.streams.set_state(record, StreamState.RUNNING)
-        return outlet.needs_pictures
+        return outlet.needs_images
 
     def _second(self, command: AddStream) -> SecondStage | None:
         return (

@@ -57,10 +57,10 @@ class Outlet:
         self._broken = False
         self.write_times = Histogram()
         self.present_ns = 0
-        self.needs_pictures = any(sink.needs_pictures for sink in self._all)
+        self.needs_images = any(sink.needs_images for sink in self._all)
         # One place more than the window for the closing word: putting never waits.
         self._queue: Channel[tuple[Frame, Result | None] | _Close] | None = None
-        if self.needs_pictures:
+        if self.needs_images:
             self._queue = Channel(window_size + 1)
             threading.Thread(target=self._run, name=f"outlet-{name}", daemon=True).start()
 

@@ -167,7 +167,7 @@ class ResultsStage:
     def _detections(self, lane: Lane, message: Inferred) -> list[Found]:
         entries, outputs = message.batch.entries, message.raw.outputs
         boxes, scores, class_ids = outputs["boxes"], outputs["scores"], outputs["class_ids"]
-        letterboxes = [lane.letterbox(entry.waiting.item.picture.size) for entry in entries]
+        letterboxes = [lane.letterbox(entry.waiting.item.image.size) for entry in entries]
         steps = [self._streams[entry.stream].steps for entry in entries]
         selectors = [one.selector if one.selector and one.lane == lane.group else lane.selector for one in steps]
         if selectors.count(selectors[0]) == len(selectors):
@@ -196,7 +196,7 @@ class ResultsStage:
         if stream.second is not None and stream.second.lane == lane:
             stream.second.came_back(sequence, None)
             self._emit_ready(stream)
-        elif stream.outlet.needs_pictures:  # it may be as little fit to be drawn
+        elif stream.outlet.needs_images:  # it may be as little fit to be drawn
             self._dropped(stream, sequence, DropReason.FAILED, entry.waiting.item)
         else:  # who waits for its result has to hear that there is none
             stream.record.drop(DropReason.FAILED, entry.waiting.item)

@@ -64,7 +64,7 @@ class SecondStage:
         if not chosen:
             return
         frame.trace.secondary_start_ns = frame.trace.secondary_end_ns = self.clock.monotonic_ns()
-        crops = Crops(frame.picture)
+        crops = Crops(frame.image)
         offered: list[tuple[int, Frame]] = []
         for place in chosen:
             self._crops[self._sequence] = (pending, place)

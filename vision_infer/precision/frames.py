@@ -242,8 +242,8 @@ class _Pool:
 
     def _add(self, stream: int, frame: Frame, still: bool) -> None:
         card, slot = self.card, self._slot
-        layout = letterbox(frame.picture.size, card.input_size, card.fit, card.fill)
-        frame.picture.write_into(slot, layout)
+        layout = letterbox(frame.image.size, card.input_size, card.fit, card.fill)
+        frame.image.write_into(slot, layout)
         digest = hashlib.blake2b(slot.pixels.data, digest_size=16).digest()
         if digest in self._seen:  # a camera that repeats itself, a file that is named twice
             return

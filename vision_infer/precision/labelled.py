@@ -30,7 +30,7 @@ from vision_infer.precision.verification.drift import interval, sample_weights, 
 from vision_infer.precision.verification.proof import Compare, open_reference
 from vision_infer.precision.verification.vectors import Outputs
 from vision_infer.stream.files.images import read_image
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 
 
 def labelled_judge(annotations: Path, images: Path) -> Callable[[Path], tuple[Compare, str]]:
@@ -93,10 +93,10 @@ class LabelledJudge:
         self._shown = select_all(outputs, self.layouts, card, card.confidence)
 
     def _read(self, path: Path, card: ModelCard) -> NDArray[np.uint8]:
-        picture = ArrayPicture(read_image(str(path)))
+        image = ArrayImage(read_image(str(path)))
         slot = HostSlot(np.zeros((card.input.height, card.input.width, 3), np.uint8))
-        layout = letterbox(picture.size, card.input_size, card.fit, card.fill)
-        picture.write_into(slot, layout)
+        layout = letterbox(image.size, card.input_size, card.fit, card.fill)
+        image.write_into(slot, layout)
         self.layouts.append(layout)
         return slot.pixels
 

@@ -52,11 +52,11 @@ def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, ov
             content = pixels[layout.y : layout.y + layout.content.height, layout.x : layout.x + layout.content.width]
             size = _shown(layout.source)
             rgb = cv2.resize(content, (size.width, size.height), interpolation=cv2.INTER_LINEAR)
-            picture = side_by_side(np.asarray(rgb, np.uint8), report, judge.card.labels or _numbers(row))
+            image = side_by_side(np.asarray(rgb, np.uint8), report, judge.card.labels or _numbers(row))
             path = folder / f"{rank + 1:02}-{re.sub(r'[^a-zA-Z0-9_-]+', '_', name)[:100]}.jpg"
             if path.exists() and not overwrite:
                 raise OutputError(f"{path}: exists already", "add --overwrite to replace it")
-            encoded, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+            encoded, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data.tobytes() if encoded else b"")

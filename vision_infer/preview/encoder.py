@@ -20,10 +20,10 @@ from vision_infer.core.geometry import Size
 from vision_infer.preview import h264
 from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.feed import Feed
-from vision_infer.preview.media import By, MediaPicture
+from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import Relay
 from vision_infer.schedule.pacing import Pacer
-from vision_infer.stream.picture import VideoPicture
+from vision_infer.stream.image import VideoImage
 
 CodecName = Literal["H264", "VP8"]
 PROFILE = "42e01f"
@@ -157,7 +157,7 @@ class EncodedFeed(Feed):
             self._picture_id = (self._picture_id + 1) % _PICTURE_IDS
         if payloads:
             total = sum(map(len, payloads))
-            self.accept(MediaPicture(bursts(payloads), coded.pts_ns, coded.captured_ns, coded.key, coded.by, total))
+            self.accept(MediaImage(bursts(payloads), coded.pts_ns, coded.captured_ns, coded.key, coded.by, total))
 
 
 class _Coder:
@@ -172,15 +172,15 @@ class _Coder:
 
     def encode(self, frame: Frame) -> _Coded | None:
         """Encode a frame; None where the encoder left it out, to keep its rate."""
-        size = scaled_size(frame.picture.size, self._wanted.most_lines)
+        size = scaled_size(frame.image.size, self._wanted.most_lines)
         context = self._context
         if context is None or (context.width, context.height) != (size.width, size.height):
             context = self._context = self._open(size)
             self._number = 0
-        picture = self._picture(frame, size)
-        picture.pts, picture.time_base = self._number, context.time_base
+        image = self._image(frame, size)
+        image.pts, image.time_base = self._number, context.time_base
         self._number += 1
-        packets = context.encode(picture)
+        packets = context.encode(image)
         if not packets:
             return None
         data = b"".join(bytes(packet) for packet in packets)
@@ -189,15 +189,15 @@ class _Coder:
         pts = captured if frame.pts_s is None else round(frame.pts_s * _SECOND)
         return _Coded(data, any(packet.is_keyframe for packet in packets), pts, captured, by, size)
 
-    def _picture(self, frame: Frame, size: Size) -> av.VideoFrame:
-        shown = frame.picture
-        source = shown.upright if isinstance(shown, VideoPicture) else None
+    def _image(self, frame: Frame, size: Size) -> av.VideoFrame:
+        shown = frame.image
+        source = shown.upright if isinstance(shown, VideoImage) else None
         if source is None:
             source = av.VideoFrame.from_ndarray(shown.to_rgb(), "rgb24")
-        picture = self._scaler.reformat(source, size.width, size.height, "yuv420p", interpolation=Interpolation.BILINEAR)
-        if picture is source:  # of the same size and format: it is the decoder's, and keeps its own time
-            picture = av.VideoFrame.from_ndarray(source.to_ndarray(), "yuv420p")
-        return picture
+        image = self._scaler.reformat(source, size.width, size.height, "yuv420p", interpolation=Interpolation.BILINEAR)
+        if image is source:  # of the same size and format: it is the decoder's, and keeps its own time
+            image = av.VideoFrame.from_ndarray(source.to_ndarray(), "yuv420p")
+        return image
 
     def _open(self, size: Size) -> VideoCodecContext:
         wanted = self._wanted

@@ -12,7 +12,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.preview import h264
 from vision_infer.preview.datagrams import bursts
-from vision_infer.preview.media import By, MediaPicture
+from vision_infer.preview.media import By, MediaImage
 from vision_infer.preview.relay import GROUP_MOST_BYTES, GROUP_MOST_PACKETS, Opened, Relay
 
 _MAX_WAITING = 256
@@ -22,11 +22,11 @@ _MAX_WAITING = 256
 class Audience(Protocol):
     """One viewer, as a feed sees it."""
 
-    def push(self, picture: MediaPicture) -> None:
+    def push(self, image: MediaImage) -> None:
         """The next picture."""
         ...
 
-    def restart(self, group: list[MediaPicture]) -> None:
+    def restart(self, group: list[MediaImage]) -> None:
         """The current group, from its key frame to now: what still waits is not needed any more."""
         ...
 
@@ -43,7 +43,7 @@ class Feed:
         self.codec = codec
         self.by = by
         self.viewers: list[Audience] = []
-        self.group: list[MediaPicture] = []
+        self.group: list[MediaImage] = []
         self.group_too_long = False
         self.behind = 0
         """pictures that were left out because the event loop was too slow for them"""
@@ -77,20 +77,20 @@ class Feed:
     def stop(self) -> None:
         """Nobody watches any more."""
 
-    def accept(self, picture: MediaPicture) -> None:
+    def accept(self, image: MediaImage) -> None:
         """The next picture of the video; until the first key frame, it is of no use."""
-        if self.keep(picture):
+        if self.keep(image):
             for viewer in self.viewers:
-                viewer.push(picture)
+                viewer.push(image)
 
-    def keep(self, picture: MediaPicture) -> bool:
+    def keep(self, image: MediaImage) -> bool:
         """Put it into the current group; returns whether a decoder could have begun there, or before."""
-        if picture.key:
+        if image.key:
             self.forget()
             self._begun = True
-        if picture.key or self.group:
-            self.group.append(picture)
-            self._group_bytes += picture.size
+        if image.key or self.group:
+            self.group.append(image)
+            self._group_bytes += image.size
             if self._group_bytes > GROUP_MOST_BYTES or len(self.group) > GROUP_MOST_PACKETS:
                 self.forget()
                 self.group_too_long = True
@@ -190,9 +190,9 @@ class PassthroughFeed(Feed):
         if video is not None:
             self._open(video)
         for packet in self._relay.watch_packets(self._from_stream):
-            picture = self._picture(packet)
-            if picture is not None:
-                self.keep(picture)
+            image = self._image(packet)
+            if image is not None:
+                self.keep(image)
         if self.group:
             for viewer in self.viewers:
                 viewer.restart(self.group)
@@ -224,9 +224,9 @@ class PassthroughFeed(Feed):
             if isinstance(event, Opened):
                 self._open(event.video)
             else:
-                picture = self._picture(event)
-                if picture is not None:
-                    self.accept(picture)
+                image = self._image(event)
+                if image is not None:
+                    self.accept(image)
 
     def _open(self, video: VideoFormat) -> None:
         self.begin_anew()
@@ -236,7 +236,7 @@ class PassthroughFeed(Feed):
         if self._pictures is None:
             self._end(self._check(self._relay, video, None))
 
-    def _picture(self, packet: EncodedPacket) -> MediaPicture | None:
+    def _image(self, packet: EncodedPacket) -> MediaImage | None:
         """A packet ready for RTP; None where it is not to be sent."""
         pictures, video = self._pictures, self._video
         if pictures is None or video is None:
@@ -262,7 +262,7 @@ class PassthroughFeed(Feed):
             pts, by = packet.captured_ns, "captured"
             if pts is None:
                 pts = self._clock.monotonic_ns()
-        return MediaPicture(bursts(payloads), pts, packet.captured_ns, packet.key, by, sum(map(len, payloads)))
+        return MediaImage(bursts(payloads), pts, packet.captured_ns, packet.key, by, sum(map(len, payloads)))
 
     def _end(self, reason: str) -> None:
         if not self._over:

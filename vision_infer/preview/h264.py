@@ -87,7 +87,7 @@ def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
     return (extradata[4] & 3) + 1, [unit for unit in found if unit]
 
 
-def payloads(picture: Sequence[bytes]) -> tuple[bytes, ...]:
+def payloads(image: Sequence[bytes]) -> tuple[bytes, ...]:
     """The RTP payloads of a picture, in packetization mode 1.
 
     The parts of a large unit are full but for the last: packets of one length can be sent together. Those of aiortc differ by a
@@ -98,7 +98,7 @@ def payloads(picture: Sequence[bytes]) -> tuple[bytes, ...]:
     """
     found: list[bytes] = []
     small: list[bytes] = []
-    for unit in picture:
+    for unit in image:
         if len(unit) <= PACKET_MAX:
             small.append(unit)
             continue

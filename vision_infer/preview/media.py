@@ -14,7 +14,7 @@ _LONGEST_GAP_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class MediaPicture:
+class MediaImage:
     """One picture for all viewers: the payloads are the same for each."""
 
     bursts: tuple[tuple[bytes, ...], ...]
@@ -51,14 +51,14 @@ class Timeline:
         self.turned = False
         """the line has begun, or begun anew, with the last picture"""
 
-    def live(self, picture: MediaPicture, elapsed_ticks: int = CLOCK_RATE // 30) -> int:
+    def live(self, image: MediaImage, elapsed_ticks: int = CLOCK_RATE // 30) -> int:
         """The RTP time of a picture that follows the others.
 
         Args:
             picture: the picture.
             elapsed_ticks: what has passed since the last one, where presentation times do not tell.
         """
-        pts = picture.pts_ns
+        pts = image.pts_ns
         before = self._last_pts
         self.turned = self._offset is None or before is None or not -1 < pts - before < _LONGEST_GAP_NS
         if self.turned:

@@ -23,7 +23,7 @@ from aiortc.rtp import RTCP_PSFB_FIR, RTCP_PSFB_PLI, RtcpPsfbPacket
 
 from vision_infer.core.clock import Clock
 from vision_infer.preview.datagrams import BURST, Datagrams
-from vision_infer.preview.media import CLOCK_RATE, By, MediaPicture, Timeline
+from vision_infer.preview.media import CLOCK_RATE, By, MediaImage, Timeline
 
 MAX_QUEUE = 60
 """pictures that wait for one viewer, beside a group that it has just been given"""
@@ -78,7 +78,7 @@ class Viewer:
         self,
         sender: RTCRtpSender,
         extensions: list[tuple[int, bytes]],
-        current: Callable[[], list[MediaPicture]],
+        current: Callable[[], list[MediaImage]],
         on_anchor: Callable[[Anchor], None],
         clock: Clock,
     ) -> None:
@@ -88,7 +88,7 @@ class Viewer:
         self._on_anchor = on_anchor
         self._now = clock.monotonic_ns
         self._line = Timeline(secrets.randbits(32))
-        self._queue: deque[tuple[MediaPicture, int]] = deque()
+        self._queue: deque[tuple[MediaImage, int]] = deque()
         self._room = MAX_QUEUE
         self._wake = asyncio.Event()
         self._keyless = False
@@ -115,26 +115,26 @@ class Viewer:
 
     # From the feed
 
-    def push(self, picture: MediaPicture) -> None:
+    def push(self, image: MediaImage) -> None:
         """The next picture; where too many wait, they are left out up to the next key frame."""
         now = self._now()
         elapsed = (now - self._pushed_ns) * 9 // 100_000 if self._pushed_ns else CLOCK_RATE // 30
         self._pushed_ns = now
-        if self._keyless and not picture.key:
+        if self._keyless and not image.key:
             self.dropped += 1
             return
         if len(self._queue) >= self._room:
             self.dropped += len(self._queue)
             self._queue.clear()
             self._room = MAX_QUEUE
-            if not picture.key:
+            if not image.key:
                 self.dropped += 1
                 self._keyless = True
                 return
         self._keyless = False
-        self._append(picture, elapsed)
+        self._append(image, elapsed)
 
-    def restart(self, group: list[MediaPicture]) -> None:
+    def restart(self, group: list[MediaImage]) -> None:
         """Send the current group at once, with times that are close together; then go on."""
         self.dropped += len(self._queue)
         self._queue.clear()
@@ -143,18 +143,18 @@ class Viewer:
         *before, newest = group
         span = newest.pts_ns - group[0].pts_ns
         interval = span * 9 // 100_000 // len(before) if before and span > 0 else CLOCK_RATE // 30
-        for picture, time in zip(before, self._line.compressed(len(before), interval), strict=True):
-            self._queue.append((picture, time))
+        for image, time in zip(before, self._line.compressed(len(before), interval), strict=True):
+            self._queue.append((image, time))
         self._append(newest, interval)
 
-    def _append(self, picture: MediaPicture, elapsed: int) -> None:
-        time = self._line.live(picture, elapsed)
-        self._queue.append((picture, time))
+    def _append(self, image: MediaImage, elapsed: int) -> None:
+        time = self._line.live(image, elapsed)
+        self._queue.append((image, time))
         self._wake.set()
         now = self._now()
         if self._line.turned or now - self._anchored_ns >= ANCHOR_INTERVAL_NS:
             self._anchored_ns = now
-            self._on_anchor(Anchor(time, picture.pts_ns, picture.captured_ns, picture.by))
+            self._on_anchor(Anchor(time, image.pts_ns, image.captured_ns, image.by))
 
     @property
     def ice(self) -> Any:
@@ -176,7 +176,7 @@ class Viewer:
         async def heard(packet: object) -> None:
             self.heard_ns = self._now()
             if isinstance(packet, RtcpPsfbPacket) and packet.fmt in (RTCP_PSFB_PLI, RTCP_PSFB_FIR):
-                self._picture_lost()
+                self._image_lost()
             else:
                 await handle(packet)
 
@@ -184,7 +184,7 @@ class Viewer:
         sender._retransmit = self._send_again
         sender._run_rtp = self._run
 
-    def _picture_lost(self) -> None:
+    def _image_lost(self) -> None:
         if self._restart is not None:
             return  # it is answered already, soon
         wait_ns = self._restarted_ns + KEY_INTERVAL_NS - self._now()
@@ -213,10 +213,10 @@ class Viewer:
                     await self._wake.wait()
                     self._unpaused = 0
                     continue
-                picture, time = self._queue.popleft()
+                image, time = self._queue.popleft()
                 if self._room > MAX_QUEUE:
                     self._room = max(MAX_QUEUE, len(self._queue) + MAX_QUEUE // 2)
-                await self._send(picture, time, codec.payloadType)
+                await self._send(image, time, codec.payloadType)
         except (asyncio.CancelledError, ConnectionError):
             pass
         finally:
@@ -225,22 +225,22 @@ class Viewer:
                 self._datagrams.close()
             sender._RTCRtpSender__rtp_exited.set()
 
-    async def _send(self, picture: MediaPicture, time: int, payload_type: int) -> None:
+    async def _send(self, image: MediaImage, time: int, payload_type: int) -> None:
         sender: Any = self._sender
-        for burst in picture.bursts:
+        for burst in image.bursts:
             if self._unpaused and self._unpaused + len(burst) > BURST:
                 self._unpaused = 0
                 await asyncio.sleep(_BURST_PAUSE_S)
             self._unpaused += len(burst)
-            self._send_burst(burst, time, payload_type, last=burst is picture.bursts[-1])
+            self._send_burst(burst, time, payload_type, last=burst is image.bursts[-1])
         while self._way().waiting > _SOCKET_MOST_BYTES:
             await asyncio.sleep(_SOCKET_PAUSE_S)
-        total = sum(map(len, picture.bursts))
+        total = sum(map(len, image.bursts))
         self.packets += total
         sender._RTCRtpSender__ntp_timestamp = rtc_clock.current_ntp_time()
         sender._RTCRtpSender__rtp_timestamp = time
         sender._RTCRtpSender__packet_count += total
-        sender._RTCRtpSender__octet_count += picture.size
+        sender._RTCRtpSender__octet_count += image.size
 
     def _send_burst(self, burst: Sequence[bytes], time: int, payload_type: int, last: bool) -> None:
         sender: Any = self._sender

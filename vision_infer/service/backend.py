@@ -169,7 +169,7 @@ class Backend(Protocol):
         """
         ...
 
-    def infer(self, picture: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+    def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
         """Infer one picture, given as JPEG, PNG or WebP.
 
         Raises:

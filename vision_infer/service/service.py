@@ -26,7 +26,7 @@ from vision_infer.service.operations.changes import Changes
 from vision_infer.service.operations.engine_event import EngineEvent
 from vision_infer.service.results import snapshot as snapshots
 from vision_infer.service.results.hub import ResultHub
-from vision_infer.service.results.requests import Answers, LiveOnly, infer_picture
+from vision_infer.service.results.requests import Answers, LiveOnly, infer_image
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.cost import Cost, Machine, cost_of
@@ -251,7 +251,7 @@ class Service:
         found = snapshots.next_result(self.hub, name, timeout_s)[1] if annotated else None
         return snapshots.of_view(spec, self._open_source, found, timeout_s, self._clock)
 
-    def infer(self, picture: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
+    def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
         """Infer one picture, given as JPEG, PNG or WebP.
 
         Raises:
@@ -262,9 +262,9 @@ class Service:
             # An engine that fails is asked all the same: only so it can show that it works again.
             raise UnavailableError(self.ready()[1], "try again in a moment")
         name = model or self.settings.model
-        lane = self._lane_for_picture(name)
+        lane = self._lane_for_image(name)
         selector = make_selector(lane.engine.card, confidence, None, classes)
-        return infer_picture(self._lanes.ask(name), picture, selector, self._clock)
+        return infer_image(self._lanes.ask(name), image, selector, self._clock)
 
     # Inside
 
@@ -295,7 +295,7 @@ class Service:
         used, others = self._supervisor.cpu_cores
         return Machine(available_cpus(), used, others)
 
-    def _lane_for_picture(self, model: str) -> Lane:
+    def _lane_for_image(self, model: str) -> Lane:
         lane = self._lanes.get(model)
         if lane is None:
             known = {view.name for view in self.models()}

@@ -57,8 +57,8 @@ class ClipFile:
         try:
             # The header is made of what FFmpeg finds out about the first picture: parameter sets stand before it, or in it.
             begin = outside_sets(video.codec, video.extradata) + with_start_codes(first.data, self._lengths)
-            with av.open(io.BytesIO(begin), format=video.codec) as picture:
-                self._stream = self._container.add_stream_from_template(picture.streams.video[0])
+            with av.open(io.BytesIO(begin), format=video.codec) as image:
+                self._stream = self._container.add_stream_from_template(image.streams.video[0])
             self._stream.time_base = _BASE
             if video.codec == "hevc":
                 self._stream.codec_context.codec_tag = "hvc1"  # the other one, FFmpeg's own choice, does not play everywhere

@@ -45,7 +45,7 @@ class Sink(Protocol):
     """A place for the results of one stream, or of all. Whoever writes, one thread at a time."""
 
     @property
-    def needs_pictures(self) -> bool:
+    def needs_images(self) -> bool:
         """True when it draws: it gets every frame of the stream, also those that were not inferred."""
         ...
 

@@ -59,9 +59,9 @@ def _try_encoder(name: str, decoder: str) -> str:
         grey = np.full((_SIDE, _SIDE, 3), 128, np.uint8)
         packets = []
         for number in range(_PICTURES):
-            picture = av.VideoFrame.from_ndarray(grey, "rgb24").reformat(format=writer.pix_fmt)
-            picture.pts, picture.time_base = number, writer.time_base
-            packets += writer.encode(picture)
+            image = av.VideoFrame.from_ndarray(grey, "rgb24").reformat(format=writer.pix_fmt)
+            image.pts, image.time_base = number, writer.time_base
+            packets += writer.encode(image)
         packets += writer.encode(None)
         decoded = [one for packet in packets for one in reader.decode(packet)] + reader.decode(None)
     except (av.error.FFmpegError, ValueError, OSError) as error:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Picture, Slot
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.core.image import Image, Slot
+from vision_infer.stream.image import ArrayImage
 
 
 class Crops:
@@ -20,13 +20,13 @@ class Crops:
         picture: the whole.
     """
 
-    def __init__(self, picture: Picture) -> None:
-        self._picture: Picture | None = picture
-        self._size = picture.size
+    def __init__(self, image: Image) -> None:
+        self._image: Image | None = image
+        self._size = image.size
         self._rgb: NDArray[np.uint8] | None = None
         self._lock = threading.Lock()
 
-    def part(self, box: NDArray[np.float32]) -> CropPicture:
+    def part(self, box: NDArray[np.float32]) -> CropImage:
         """The part within a box; at least a pixel, and within the picture.
 
         Args:
@@ -37,19 +37,19 @@ class Crops:
         top = min(max(0, int(np.floor(y1))), self._size.height - 1)
         right = max(left + 1, min(self._size.width, int(np.ceil(x2))))
         bottom = max(top + 1, min(self._size.height, int(np.ceil(y2))))
-        return CropPicture(self, left, top, right, bottom)
+        return CropImage(self, left, top, right, bottom)
 
     def rgb(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3] of the whole; shared, not to be written."""
         with self._lock:
             if self._rgb is None:
-                assert self._picture is not None
-                self._rgb = self._picture.to_rgb()
-                self._picture = None  # the decoder's frame goes
+                assert self._image is not None
+                self._rgb = self._image.to_rgb()
+                self._image = None  # the decoder's frame goes
             return self._rgb
 
 
-class CropPicture:
+class CropImage:
     """A part of a picture; made by :meth:`Crops.part`."""
 
     __slots__ = ("_bottom", "_crops", "_left", "_right", "_top", "size")
@@ -61,7 +61,7 @@ class CropPicture:
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         """Resize straight into the slot."""
-        ArrayPicture(self._view()).write_into(slot, letterbox)
+        ArrayImage(self._view()).write_into(slot, letterbox)
 
     def to_rgb(self) -> NDArray[np.uint8]:
         """uint8 [H, W, 3], a copy."""

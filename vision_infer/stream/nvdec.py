@@ -15,10 +15,10 @@ from av.codec.hwaccel import HWAccel
 from av.video.codeccontext import VideoCodecContext
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Slot, Surface, SurfaceSlot
+from vision_infer.core.image import Slot, Surface, SurfaceSlot
 from vision_infer.stream.ffmpeg_log import SourceLog
+from vision_infer.stream.image import VideoImage
 from vision_infer.stream.orientation import UPRIGHT, Orientation
-from vision_infer.stream.picture import VideoPicture
 from vision_infer.stream.source import ReadReport, SourceSpec
 
 _SAMPLE_BYTES = {"nv12": 1, "p010le": 2}
@@ -33,7 +33,7 @@ _given_up: OrderedDict[tuple[str, str], str] = OrderedDict()
 _log = logging.getLogger("vision_infer.stream")
 
 
-class NvdecPicture(VideoPicture):
+class NvdecImage(VideoImage):
     """A picture in the memory of a GPU.
 
     Args:
@@ -123,14 +123,14 @@ class Decoding:
         megabytes = round(self.bytes / 1e6)
         _log.info("%s: is decoded by %s, and takes about %d MB of its memory", self._spec.name, self.where, megabytes)
 
-    def picture(self, frame: av.VideoFrame, orientation: Orientation) -> VideoPicture:
+    def image(self, frame: av.VideoFrame, orientation: Orientation) -> VideoImage:
         """A decoded frame as a picture."""
         if frame.format.name == "cuda":
             self._decoded = True
-            return NvdecPicture(frame, orientation, wanted_gpu(self._spec) or 0)
+            return NvdecImage(frame, orientation, wanted_gpu(self._spec) or 0)
         if self._gpu is not None:
             self._without("this GPU does not decode its codec, profile or size, or has no memory for it")
-        return VideoPicture(frame, orientation)
+        return VideoImage(frame, orientation)
 
     def failed(self, reason: str) -> bool:
         """A packet could not be decoded: whether to open the source again, for it is decoded on the CPU from now on."""

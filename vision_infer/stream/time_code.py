@@ -21,7 +21,7 @@ from vision_infer.core.time_code import (
 )
 
 
-def draw(picture: NDArray[np.uint8], milliseconds: int) -> None:
+def draw(image: NDArray[np.uint8], milliseconds: int) -> None:
     """Paint a moment over the top of a picture.
 
     Args:
@@ -31,18 +31,18 @@ def draw(picture: NDArray[np.uint8], milliseconds: int) -> None:
     Raises:
         ValueError: the picture is too small.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if width < MIN_WIDTH or height < MIN_HEIGHT:
         raise ValueError(f"a picture must be at least {MIN_WIDTH}x{MIN_HEIGHT} for a time code, got {width}x{height}")
     cells = np.array(cells_of(milliseconds), np.uint8).reshape(ROWS, COLUMNS) * np.uint8(255)
     columns, rows = column_edges(width), row_edges(height)
     for row in range(ROWS):
         line = np.repeat(cells[row], np.diff(columns))
-        place = picture[rows[row] : rows[row + 1], columns[0] : columns[-1]]
-        place[:] = line if picture.ndim == 2 else line[:, None]
+        place = image[rows[row] : rows[row + 1], columns[0] : columns[-1]]
+        place[:] = line if image.ndim == 2 else line[:, None]
 
 
-def read(picture: NDArray[np.uint8]) -> int | None:
+def read(image: NDArray[np.uint8]) -> int | None:
     """The moment in a picture, which may have been compressed and stretched; of a letterboxed one, pass the content.
 
     Args:
@@ -51,12 +51,12 @@ def read(picture: NDArray[np.uint8]) -> int | None:
     Returns:
         Milliseconds, 0 to 2**24 - 1; None where guards, cells or checksum are not right.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     levels = np.empty((ROWS, COLUMNS), np.float64)
     columns = middles(column_edges(width))
     for row, lines in enumerate(middles(row_edges(height))):
         for column, pixels in enumerate(columns):
-            levels[row, column] = picture[lines.start : lines.stop, pixels.start : pixels.stop].mean()
+            levels[row, column] = image[lines.start : lines.stop, pixels.start : pixels.stop].mean()
     flat = levels.ravel()
     white, black = flat[list(WHITE_GUARDS)].min(), flat[list(BLACK_GUARDS)].max()
     if white - black < GUARD_CONTRAST:

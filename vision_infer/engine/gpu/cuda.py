@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Letterbox
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 
 try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine import Loan
 from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, Event, Graph, Stream

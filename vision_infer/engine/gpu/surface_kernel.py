@@ -15,7 +15,7 @@ from typing import Any
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Letterbox
-from vision_infer.core.picture import Surface
+from vision_infer.core.image import Surface
 
 BLOCK = (32, 8)
 """threads of a block, x and y"""

@@ -20,7 +20,7 @@ from vision_infer.config.region import read_region
 from vision_infer.config.run import DEFAULT_MODEL, RunSettings, run_settings
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
@@ -40,7 +40,7 @@ from vision_infer.pipeline.runs.run_parts import (
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.files.images import read_image
 from vision_infer.stream.find import find_sources
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 
 
 class PilImage(Protocol):
@@ -51,10 +51,10 @@ class PilImage(Protocol):
         ...
 
 
-Image: TypeAlias = NDArray[np.uint8] | str | PathLike[str] | PilImage
+ImageInput: TypeAlias = NDArray[np.uint8] | str | PathLike[str] | PilImage
 """uint8 [H, W, 3] RGB, a path, or a PIL image"""
-AnyImage = TypeVar("AnyImage", bound=Image)
-"""one kind of image: a ``list[NDArray]`` is no ``list[Image]`` to a type checker"""
+AnyImage = TypeVar("AnyImage", bound=ImageInput)
+"""one kind of image: a ``list[NDArray]`` is no ``list[ImageInput]`` to a type checker"""
 
 
 class Detector:
@@ -113,11 +113,11 @@ class Detector:
         self._lock = threading.Lock()
 
     @overload
-    def __call__(self, images: Image) -> Detections: ...
+    def __call__(self, images: ImageInput) -> Detections: ...
     @overload
     def __call__(self, images: list[AnyImage] | tuple[AnyImage, ...]) -> list[Detections]: ...
 
-    def __call__(self, images: Image | list[AnyImage] | tuple[AnyImage, ...]) -> Detections | list[Detections]:
+    def __call__(self, images: ImageInput | list[AnyImage] | tuple[AnyImage, ...]) -> Detections | list[Detections]:
         """Detect in one picture, or in each of several.
 
         Args:
@@ -131,12 +131,12 @@ class Detector:
             ValueError: an array is not uint8 [H, W, 3].
         """
         if isinstance(images, (list, tuple)):
-            return self._each([_picture(image) for image in images])
+            return self._each([_image(image) for image in images])
         if isinstance(images, np.ndarray) and images.ndim == 4:
             raise ValueError(f"a batch is a list of [H, W, 3] arrays, got one array {list(images.shape)}: pass list(images)")
-        return self._each([_picture(images)])[0]
+        return self._each([_image(images)])[0]
 
-    def _each(self, pictures: Sequence[Picture]) -> list[Detections]:
+    def _each(self, pictures: Sequence[Image]) -> list[Detections]:
         with self._lock:
             lane = self._open()
             starts = range(0, len(pictures), lane.engine.batch_sizes[-1])
@@ -144,7 +144,7 @@ class Detector:
             keep = self._keep
             if keep is None:
                 return list(found)
-            return [keep(detections, picture.size) for detections, picture in zip(found, pictures, strict=True)]
+            return [keep(detections, image.size) for detections, image in zip(found, pictures, strict=True)]
 
     def _open(self) -> Lane:
         if self._lane is None:
@@ -252,25 +252,25 @@ def _finish_after(supervisor: Supervisor, channel: ResultChannel) -> None:
     channel.finish()
 
 
-def _picture(image: Image) -> Picture:
+def _image(image: ImageInput) -> Image:
     if isinstance(image, (str, PathLike)):
-        return ArrayPicture(read_image(str(image)))
+        return ArrayImage(read_image(str(image)))
     if isinstance(image, np.ndarray):
-        return ArrayPicture(image)
+        return ArrayImage(image)
     if hasattr(image, "convert"):  # a PIL image, without importing PIL
-        return ArrayPicture(np.asarray(image.convert("RGB"), np.uint8))
+        return ArrayImage(np.asarray(image.convert("RGB"), np.uint8))
     raise ValueError(f"an image is a uint8 [H, W, 3] RGB array, a path or a PIL image, got {type(image).__name__}")
 
 
-def _detect(lane: Lane, pictures: Sequence[Picture], start: int) -> list[Detections]:
+def _detect(lane: Lane, pictures: Sequence[Image], start: int) -> list[Detections]:
     engine = lane.engine
     batch = pictures[start : start + engine.batch_sizes[-1]]
     size = next(size for size in engine.batch_sizes if size >= len(batch))
-    letterboxes = [lane.letterbox(picture.size) for picture in batch]
+    letterboxes = [lane.letterbox(image.size) for image in batch]
     loan = engine.lend(size)
     try:
-        for picture, slot, letterbox in zip(batch, loan.slots, letterboxes, strict=False):
-            picture.write_into(slot, letterbox)
+        for image, slot, letterbox in zip(batch, loan.slots, letterboxes, strict=False):
+            image.write_into(slot, letterbox)
     except BaseException:
         engine.release(loan)
         raise

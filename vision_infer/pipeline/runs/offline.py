@@ -95,8 +95,8 @@ def _open_lanes(job: _Job, settings: RunSettings, opening: LaneOpening) -> list[
     """The lanes of the network, its own input size first. One engine is opened: for the first source, if it tells its size."""
     sizes = list(job.models)
     likely = sizes[0]
-    if len(sizes) > 1 and job.specs and (picture := size_at_once(job.specs[0])) is not None:
-        likely = best_input(picture, sizes)
+    if len(sizes) > 1 and job.specs and (image := size_at_once(job.specs[0])) is not None:
+        likely = best_input(image, sizes)
 
     def of(size: Size) -> tuple[Path, EngineRequest, Callable[[Engine], Lane]]:
         number = sizes.index(size)

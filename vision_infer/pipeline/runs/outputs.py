@@ -210,9 +210,9 @@ def open_sink(output: OutputSpec, source: Source | None) -> Sink:
     from vision_infer.analyze.draw import Drawer
 
     if source is None or output.kind == "pictures":
-        from vision_infer.sink.files.images import PicturesSink
+        from vision_infer.sink.files.images import ImagesSink
 
-        return PicturesSink(output, Drawer())
+        return ImagesSink(output, Drawer())
     from vision_infer.sink.files.video import VideoSink
 
     info = source.info

@@ -9,7 +9,7 @@ from vision_infer.analyze.motion_gate import BLOCK, MotionGate, grid
 from vision_infer.analyze.region import Polygons
 from vision_infer.config.region import Region
 from vision_infer.core.geometry import Size
-from vision_infer.core.picture import LumaPicture, Picture
+from vision_infer.core.image import Image, LumaImage
 from vision_infer.pipeline.commands import AddStream
 
 LOOKED_AT = 160
@@ -35,16 +35,16 @@ class Gate:
         self._region = None if region is None or region.everywhere else region
         self._counted: tuple[Size, NDArray[np.bool_]] | None = None
 
-    def wants(self, picture: Picture, time_ns: int) -> bool:
+    def wants(self, image: Image, time_ns: int) -> bool:
         """Whether the frame is to be inferred. A picture that cannot be looked at is."""
-        if not isinstance(picture, LumaPicture):
+        if not isinstance(image, LumaImage):
             return True
-        if picture.size != self._size:  # what is small may look the same
-            self._size, self._gate = picture.size, MotionGate(self._heartbeat_s)
+        if image.size != self._size:  # what is small may look the same
+            self._size, self._gate = image.size, MotionGate(self._heartbeat_s)
         elif 0 <= time_ns - self._looked_ns < LOOK_NS:
             return self._wanted
-        luma = picture.luma(LOOKED_AT)
-        counted = self._where(self._region, picture.size, luma) if self._region else None
+        luma = image.luma(LOOKED_AT)
+        counted = self._where(self._region, image.size, luma) if self._region else None
         self._looked_ns, self._wanted = time_ns, self._gate.wants(luma, time_ns, counted)
         return self._wanted
 

@@ -71,10 +71,10 @@ class InferenceWorker:
         now = self._clock.monotonic_ns
         unreadable: dict[int, str] = {}
         for place, entry in enumerate(batch.entries):
-            picture, trace = entry.waiting.item.picture, entry.waiting.item.trace
+            image, trace = entry.waiting.item.image, entry.waiting.item.trace
             trace.preprocess_start_ns = begin = now()
             try:
-                picture.write_into(loan.slots[place], lane.letterbox(picture.size))
+                image.write_into(loan.slots[place], lane.letterbox(image.size))
             except Exception as error:  # noqa: BLE001 - one stream's picture must not cost the others their batch
                 unreadable[place] = f"{type(error).__name__}: {error}"
             trace.preprocess_end_ns = end = now()

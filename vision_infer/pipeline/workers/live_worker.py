@@ -211,7 +211,7 @@ class LiveWorker:
         if self._pacer is not None and not self._pacer.wants(frame.index, frame.trace.captured_ns):
             record.drop(DropReason.PACED, frame)
             return
-        moves = self._gate is None or self._gate.wants(frame.picture, frame.trace.captured_ns)
+        moves = self._gate is None or self._gate.wants(frame.image, frame.trace.captured_ns)
         if not self._window.try_acquire():
             record.drop(DropReason.BACKLOGGED, frame)
         else:
@@ -220,7 +220,7 @@ class LiveWorker:
             if not moves:
                 self._results.put(Gated(frame, sequence))
                 return
-            superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
+            superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.image.size), sequence, frame)
             if superseded is not None:
                 self.superseded(superseded)
 

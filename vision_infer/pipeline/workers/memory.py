@@ -36,9 +36,9 @@ def bound_memory(
     info = record.info
     if info is None or info.size is None:
         return
-    picture = math.ceil(info.size.width * info.size.height * (info.bytes_per_pixel or BYTES_PER_PIXEL))
-    fit = PICTURE_MEMORY_BYTES // (open_streams * picture)
+    image = math.ceil(info.size.width * info.size.height * (info.bytes_per_pixel or BYTES_PER_PIXEL))
+    fit = PICTURE_MEMORY_BYTES // (open_streams * image)
     places = max(MIN_WINDOW, min(most, fit))
-    widest = max(places, min(widest, WIDE_MEMORY_BYTES // (open_streams * picture)))
+    widest = max(places, min(widest, WIDE_MEMORY_BYTES // (open_streams * image)))
     window.bound(places, widest, lambda: open_now() >= MANY_STREAMS)
-    record.picture_bytes = widest * picture
+    record.picture_bytes = widest * image

@@ -137,7 +137,7 @@ class StreamWorker:
         if self._gate is None:
             return True
         time_ns = _time_ns(frame, source, now_ns)
-        return time_ns is None or self._gate.wants(frame.picture, time_ns)
+        return time_ns is None or self._gate.wants(frame.image, time_ns)
 
     def _enter(self, live: bool) -> bool:
         """Take a credit of the window, which the frame gives back wherever it leaves; a live stream never waits for one."""
@@ -148,7 +148,7 @@ class StreamWorker:
     def _offer(self, frame: Frame) -> None:
         sequence = self._sequence
         self._sequence += 1
-        superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.picture.size), sequence, frame)
+        superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.image.size), sequence, frame)
         if superseded is not None:
             self._window.release()
             self.record.drop(DropReason.SUPERSEDED)

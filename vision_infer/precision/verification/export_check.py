@@ -115,7 +115,7 @@ def _expected(proposal: Proposal, size: Size, run: Run, images: NDArray[np.uint8
     raw = Raw(outputs, size, None if labels is None else len(labels), proposal.scores)
     if head in VECTORS:
         vectors, name = VECTORS[head](raw), "embedding" if head == "embed" else "scores"
-        return lambda picture, _: {name: vectors[picture]}
+        return lambda image, _: {name: vectors[image]}
     if head not in DETECTORS:
         raise ModelError(f"{proposal.where}: head '{head}' has no reference", "add it to precision/reference_heads.py")
     return DETECTORS[head](raw).above
@@ -135,17 +135,17 @@ class _Seen:
         """Per cent."""
         return 100 * self._same / self.compared if self.compared else 0.0
 
-    def add(self, found: Arrays, picture: int, expected: Callable[[int, float], Arrays]) -> None:
+    def add(self, found: Arrays, image: int, expected: Callable[[int, float], Arrays]) -> None:
         """Compare what the graph gives for a picture."""
         if self._task == "detect":
-            truth = expected(picture, float(found["scores"].min()) - SCORE_TOLERANCE)
+            truth = expected(image, float(found["scores"].min()) - SCORE_TOLERANCE)
             # What nearly has the last score may be another of the same score.
             sure = truth["scores"] > found["scores"].min() + SCORE_TOLERANCE
             self._match(found, truth)
             self._match({name: array[sure] for name, array in truth.items()}, found)
             return
         (name,) = found
-        ours, theirs = found[name].astype(np.float64), expected(picture, 0.0)[name]
+        ours, theirs = found[name].astype(np.float64), expected(image, 0.0)[name]
         difference = float(np.abs(ours - theirs).max())
         self.values = max(self.values, difference)
         best = theirs[ours.argmax()] >= theirs.max() - SCORE_TOLERANCE

@@ -22,7 +22,7 @@ from vision_infer.engine.runtimes.raw_model import RawSession
 from vision_infer.model.importing import Proposal
 from vision_infer.precision.verification.reference_heads import DETECTORS, VECTORS, Arrays, Raw
 from vision_infer.stream.files.images import read_image
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 
 BATCHES = (1, 2, 5)
 BOX_TOLERANCE = 1e-2
@@ -107,7 +107,7 @@ def made_up_pictures() -> tuple[NDArray[np.uint8], ...]:
         rows, columns = np.mgrid[0:240, 0:320].astype(np.float32)
         angle = random.uniform(0, np.pi)
         slope = np.cos(angle) * columns / 320 + np.sin(angle) * rows / 240
-        picture = slope[..., None] * random.uniform(-160, 160, 3) + random.uniform(60, 200, 3)
+        image = slope[..., None] * random.uniform(-160, 160, 3) + random.uniform(60, 200, 3)
         for _ in range(12):
             x, y, half = random.uniform(0, 320), random.uniform(0, 240), random.uniform(4, 70)
             tall, square = random.uniform(0.4, 2.5), random.random() < 0.5
@@ -115,9 +115,9 @@ def made_up_pictures() -> tuple[NDArray[np.uint8], ...]:
             far = np.maximum(apart[0], apart[1] / tall) if square else np.hypot(*apart)
             bars = 1 + 0.4 * np.sign(np.sin((columns + rows * tall) / random.uniform(1, 10)))
             inside = far < half
-            picture[inside] = bars[inside, None] * random.uniform(0, 220, 3)
+            image[inside] = bars[inside, None] * random.uniform(0, 220, 3)
         noise = random.normal(0, 24, (60, 80, 3)).repeat(4, axis=0).repeat(4, axis=1) + random.normal(0, 6, (240, 320, 3))
-        found.append(np.clip(picture + noise, 0, 255).astype(np.uint8))
+        found.append(np.clip(image + noise, 0, 255).astype(np.uint8))
     return tuple(found)
 
 
@@ -169,8 +169,8 @@ def fit_pictures(pictures: Sequence[NDArray[np.uint8]], size: Size, card: ModelC
     """The pictures as a run writes them into an engine's slots, [P, H, W, 3]."""
     images = np.empty((len(pictures), size.height, size.width, 3), np.uint8)
     for place, pixels in zip(images, pictures, strict=True):
-        picture = ArrayPicture(pixels)
-        picture.write_into(HostSlot(place), letterbox(picture.size, size, card.fit, card.fill))
+        image = ArrayImage(pixels)
+        image.write_into(HostSlot(place), letterbox(image.size, size, card.fit, card.fill))
     return images
 
 

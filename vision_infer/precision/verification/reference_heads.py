@@ -49,16 +49,16 @@ class Pairs:
     first_class: int = 0
     """the number of the first column's class"""
 
-    def above(self, picture: int, score: float) -> Arrays:
+    def above(self, image: int, score: float) -> Arrays:
         """The pairs of box and class of a picture from a score on, best first: boxes [n, 4], scores [n], class_ids [n]."""
-        scores = self.scores[picture]
+        scores = self.scores[image]
         chosen = np.flatnonzero(scores.ravel() >= score)
         order = chosen[np.argsort(-scores.ravel()[chosen], kind="stable")]
         if self.class_ids is not None:
-            return {"boxes": self.boxes[picture][order], "scores": scores[order], "class_ids": self.class_ids[picture][order]}
+            return {"boxes": self.boxes[image][order], "scores": scores[order], "class_ids": self.class_ids[image][order]}
         anchors, classes = np.unravel_index(order, scores.shape)
         return {
-            "boxes": self.boxes[picture][anchors],
+            "boxes": self.boxes[image][anchors],
             "scores": scores[anchors, classes],
             "class_ids": classes + self.first_class,
         }

@@ -52,7 +52,7 @@ class Clips:
         clock: monotonic and wall time.
     """
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self, settings: ClipStoreSettings, folder: Path, clock: Clock = SYSTEM_CLOCK) -> None:

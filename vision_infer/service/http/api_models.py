@@ -21,7 +21,7 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class PictureSize(_Answer):
+class ImageSize(_Answer):
     """Pixels."""
 
     width: int
@@ -46,7 +46,7 @@ class StreamStatusAnswer(_Answer):
     source: str = Field(description="what it is read from, without passwords")
     live: bool
     error: str | None
-    size: PictureSize | None = Field(description="of its pictures; null until they are known")
+    size: ImageSize | None = Field(description="of its pictures; null until they are known")
     codec: str | None
     decoder: str | None = Field(description="what decodes it: cpu, or cuda:0; null until it is open")
     decoder_bytes: int | None = Field(description="about what its decoder takes of a GPU's memory; null on the CPU")
@@ -97,7 +97,7 @@ class EngineAnswer(_Answer):
     )
     model: str
     engine: str = Field(description="runtime-device-precision")
-    input_size: PictureSize
+    input_size: ImageSize
     batch_sizes: list[int]
     in_flight: int = Field(description="batches at the same time, at most")
     flying: int = Field(description="batches in the engine now")
@@ -119,7 +119,7 @@ class ModelAnswer(_Answer):
 
     name: str
     task: str
-    input_size: PictureSize
+    input_size: ImageSize
     labels: list[str] = Field(description="by class number; empty where the number is the label")
     licence: str
     loaded: bool = Field(description="an engine runs it now")
@@ -196,7 +196,7 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
         source=redact(status.source),
         live=status.live,
         error=None if status.error is None else redact(status.error),
-        size=None if status.size is None else PictureSize(width=status.size[0], height=status.size[1]),
+        size=None if status.size is None else ImageSize(width=status.size[0], height=status.size[1]),
         codec=status.codec,
         decoder=status.decoder,
         decoder_bytes=status.decoder_bytes,
@@ -234,7 +234,7 @@ def engine_answer(lane: LaneStatus) -> EngineAnswer:
         name=lane.name,
         model=lane.model,
         engine=lane.engine,
-        input_size=PictureSize(width=lane.input_size[0], height=lane.input_size[1]),
+        input_size=ImageSize(width=lane.input_size[0], height=lane.input_size[1]),
         batch_sizes=list(lane.batch_sizes),
         in_flight=lane.in_flight,
         flying=lane.flying,
@@ -258,7 +258,7 @@ def model_answer(model: ModelView) -> ModelAnswer:
     return ModelAnswer(
         name=model.name,
         task=model.task,
-        input_size=PictureSize(width=width, height=height),
+        input_size=ImageSize(width=width, height=height),
         labels=list(model.labels),
         licence=model.licence,
         loaded=model.loaded,

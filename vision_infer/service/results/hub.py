@@ -185,7 +185,7 @@ class ResultHub:
         max_streams: streams of which rows may wait for one reader at the same time.
     """
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self, max_readers: int = 64, max_streams: int = 256, clock: Clock = SYSTEM_CLOCK) -> None:

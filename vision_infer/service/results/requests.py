@@ -17,13 +17,13 @@ from vision_infer.analyze.select import Selector
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import StreamError, UsageError, VisionInferError
 from vision_infer.core.frame import Frame
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
 from vision_infer.service.backend import UnavailableError
 from vision_infer.sink.sink import Sink, Written
 from vision_infer.stream.files.images import decode_image
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 PREFIX = "~"
@@ -47,7 +47,7 @@ class Requests:
     """
 
     live = False
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self, name: str) -> None:
@@ -55,12 +55,12 @@ class Requests:
         self.info = StreamInfo(None, None, None, None, None, "pictures", False)
         self.report = ReadReport()
         self._numbers = itertools.count()
-        self._asked: SimpleQueue[tuple[int, Picture, Trace]] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[int, Image, Trace]] = SimpleQueue()
         self._answers: dict[int, Future[Result]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
-    def ask(self, picture: Picture, trace: Trace) -> Future[Result]:
+    def ask(self, image: Image, trace: Trace) -> Future[Result]:
         """Let a picture be inferred; cancel what is not waited for any more.
 
         Args:
@@ -80,7 +80,7 @@ class Requests:
             # The frame's index is its place in the queue: both are taken under the lock.
             number = next(self._numbers)
             self._answers[number] = future
-            self._asked.put((number, picture, trace))
+            self._asked.put((number, image, trace))
         future.add_done_callback(lambda _: self._answers.pop(number, None))
         return future
 
@@ -88,12 +88,12 @@ class Requests:
         """The pictures in the order in which they were asked about."""
         while not self._ended.is_set():
             try:
-                number, picture, trace = self._asked.get(timeout=_LOOK_S)
+                number, image, trace = self._asked.get(timeout=_LOOK_S)
             except Empty:
                 continue
             future = self._answers.get(number)
             if future is not None and future.set_running_or_notify_cancel():
-                yield Frame(self.spec.name, number, None, picture, trace)
+                yield Frame(self.spec.name, number, None, image, trace)
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """The result of a picture; results of other streams are not ours."""
@@ -132,7 +132,7 @@ class Requests:
 class Answers:
     """The sink of all results of :class:`Requests`; it hands each to those that asked."""
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class LiveOnly:
         sink: where it goes.
     """
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self, sink: Sink) -> None:
@@ -174,7 +174,7 @@ class LiveOnly:
         self._sink.close(complete)
 
 
-def infer_picture(requests: Requests, data: bytes, selector: Selector, clock: Clock) -> Result:
+def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Clock) -> Result:
     """The result of one picture.
 
     Args:
@@ -194,7 +194,7 @@ def infer_picture(requests: Requests, data: bytes, selector: Selector, clock: Cl
         raise UsageError(error.message, "send a JPEG, PNG or WebP picture") from None
     trace.decode_end_ns = clock.monotonic_ns()
     try:
-        future = requests.ask(ArrayPicture(rgb), trace)
+        future = requests.ask(ArrayImage(rgb), trace)
     except TooManyRequestsError as error:
         raise UnavailableError(error.message, error.hint) from None
     try:

@@ -66,7 +66,7 @@ class SinkSet:
         clock: tells the time.
     """
 
-    needs_pictures = False
+    needs_images = False
     outputs: Sequence[Written] = ()
 
     def __init__(self, results: ResultsSettings, sinks: SinksSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> None:

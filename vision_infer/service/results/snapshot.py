@@ -45,7 +45,7 @@ def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, R
 
 def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Snapshot:
     """The picture of a result."""
-    rgb = frame.picture.to_rgb()
+    rgb = frame.image.to_rgb()
     if annotated:
         Drawer()(rgb, result.detections, result.description)
     return _encode(rgb, _wall_ns(clock, frame.trace.captured_ns))
@@ -81,7 +81,7 @@ def of_view(
             frame = next(source.frames(), None)
             if frame is None:
                 raise UnavailableError(f"{spec.name}: its main stream gives no picture", "check the stream's 'view' URL")
-            rgb = frame.picture.to_rgb()
+            rgb = frame.image.to_rgb()
             captured_ns = frame.trace.captured_ns
     except StreamError as error:
         raise UnavailableError(error.message, error.hint) from None

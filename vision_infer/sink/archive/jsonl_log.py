@@ -43,7 +43,7 @@ class JsonlLog:
         most_open: files that are open at the same time, at least 1.
     """
 
-    needs_pictures = False
+    needs_images = False
     kind = "jsonl"
 
     def __init__(

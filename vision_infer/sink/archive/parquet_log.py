@@ -53,7 +53,7 @@ class ParquetLog:
         OutputError: pyarrow is not installed.
     """
 
-    needs_pictures = False
+    needs_images = False
     kind = "parquet"
     outputs: Sequence[Written] = ()
 

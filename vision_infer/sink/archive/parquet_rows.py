@@ -111,7 +111,7 @@ class Rows:
         self._scores[rows] = found.scores[of]
         self._class_ids[rows] = found.class_ids[of]
         self._tracks[rows] = 0 if found.track_ids is None else found.track_ids[of]
-        self._add_picture(result, rows)
+        self._add_image(result, rows)
         labels = [self._number("label", found.label_of(class_id)) for class_id in found.class_ids[of].tolist()]
         self._texts["label"][rows] = labels
         self._secondary_ids[rows] = self._texts["secondary_label"][rows] = -1
@@ -126,7 +126,7 @@ class Rows:
 
     def _add_whole(self, result: Result, description: Description) -> int:
         row, best = self.count, description.best
-        self._add_picture(result, slice(row, row + 1))
+        self._add_image(result, slice(row, row + 1))
         self._boxes[row] = np.nan
         self._tracks[row] = 0
         self._secondary_ids[row] = self._texts["secondary_label"][row] = -1
@@ -137,7 +137,7 @@ class Rows:
         self.count += 1
         return 1
 
-    def _add_picture(self, result: Result, rows: slice) -> None:
+    def _add_image(self, result: Result, rows: slice) -> None:
         self._frames[rows] = result.frame
         self._gated[rows] = result.gated
         self._live |= result.live is not None

@@ -32,7 +32,7 @@ class CocoSink:
     A network with COCO's 80 labels has COCO's category numbers, any other the class number plus 1.
     """
 
-    needs_pictures = False
+    needs_images = False
 
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
         self._lock = threading.Lock()

@@ -33,7 +33,7 @@ class CropsSink:
         stream: name of the stream.
     """
 
-    needs_pictures = True
+    needs_images = True
 
     def __init__(self, spec: OutputSpec, stream: str) -> None:
         self._folder = crops_folder(spec.path, stream)
@@ -49,7 +49,7 @@ class CropsSink:
         """Cut out the detections of one frame; what a gated one repeats was cut out before."""
         if result is None or result.gated or not len(result.detections):
             return
-        rgb = frame.picture.to_rgb()
+        rgb = frame.image.to_rgb()
         found = result.detections
         for number, (box, label) in enumerate(zip(found.boxes.tolist(), found.labels, strict=True)):
             crop = _cut(rgb, box)

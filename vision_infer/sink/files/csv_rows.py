@@ -29,7 +29,7 @@ class CsvSink:
     keeps its own. A network for classification alone gives a row for each frame, without a box. Embeddings are left out.
     """
 
-    needs_pictures = False
+    needs_images = False
 
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
         self._lock = threading.Lock()

@@ -21,10 +21,10 @@ Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.
 """draws detections, and what is said of the whole picture, into uint8 [H, W, 3] RGB"""
 
 
-class PicturesSink:
+class ImagesSink:
     """A JPEG for each picture of a stream: ``spec.path`` is its file, or a folder for the pictures of a folder."""
 
-    needs_pictures = True
+    needs_images = True
 
     def __init__(self, spec: OutputSpec, draw: Draw) -> None:
         self._path = Path(spec.path)
@@ -40,7 +40,7 @@ class PicturesSink:
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """Draw and write one picture."""
-        rgb = frame.picture.to_rgb()
+        rgb = frame.image.to_rgb()
         if result is not None:
             rgb = self._draw(rgb, result.detections, result.description)
         path = self._path if frame.file is None else self._path / self._name(frame.file)

@@ -26,7 +26,7 @@ class JsonlSink:
     ``spec.rotate_bytes`` the rows go on in ``NAME-2.jsonl``, ``NAME-3.jsonl`` …, each in its place when it is finished.
     """
 
-    needs_pictures = False
+    needs_images = False
 
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
         self._spec = spec

@@ -18,7 +18,7 @@ class MotSink:
     number plus 1 (1 is the pedestrian, in the challenge and in COCO's order). ``id`` is -1 for a detection without a track.
     """
 
-    needs_pictures = False
+    needs_images = False
 
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
         self._file = RowFile(spec, clock=clock)

@@ -42,7 +42,7 @@ class ParquetSink:
     frame. The first group decides which columns there are; without such networks they are those of :data:`csv_rows.COLUMNS`.
     """
 
-    needs_pictures = False
+    needs_images = False
 
     def __init__(self, spec: OutputSpec, rows_of_a_group: int = ROWS_OF_A_GROUP) -> None:
         require_pyarrow()

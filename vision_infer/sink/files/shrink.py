@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Letterbox, Size, letterbox
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 
 
 @dataclass(slots=True)
@@ -26,10 +26,10 @@ def shrunk_size(size: Size, height: int) -> Size:
     return Size(max(2, 2 * round(size.width * even / size.height / 2)), even)
 
 
-def shrunk_to(picture: Picture, size: Size) -> NDArray[np.uint8]:
+def shrunk_to(image: Image, size: Size) -> NDArray[np.uint8]:
     """The picture in another size, converted and resized in one pass; uint8 [H, W, 3] RGB."""
     canvas = _Canvas(np.empty((size.height, size.width, 3), np.uint8))
-    picture.write_into(canvas, letterbox(picture.size, size, "stretch", (0, 0, 0)))
+    image.write_into(canvas, letterbox(image.size, size, "stretch", (0, 0, 0)))
     return canvas.pixels
 
 

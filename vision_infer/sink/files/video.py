@@ -54,7 +54,7 @@ class VideoSink:
         encoders: which to try, in this order.
     """
 
-    needs_pictures = True
+    needs_images = True
 
     def __init__(
         self,
@@ -144,12 +144,12 @@ class VideoSink:
             raise self._failure
 
     def _drawn(self, frame: Frame) -> NDArray[np.uint8]:
-        if self._height is None or self._height >= frame.picture.size.height:
-            return _even(self._draw(frame.picture.to_rgb(), self._last, self._said))
-        size = shrunk_size(frame.picture.size, self._height)
+        if self._height is None or self._height >= frame.image.size.height:
+            return _even(self._draw(frame.image.to_rgb(), self._last, self._said))
+        size = shrunk_size(frame.image.size, self._height)
         if self._stream is not None:
             size = Size(self._stream.width, self._stream.height)
-        return self._draw(shrunk_to(frame.picture, size), scaled(self._last, frame.picture.size, size), self._said)
+        return self._draw(shrunk_to(frame.image, size), scaled(self._last, frame.image.size, size), self._said)
 
     def _open(self, width: int, height: int) -> None:
         rate = self._rate if self._fps is None else self._fps
@@ -174,11 +174,11 @@ class VideoSink:
     def _encode(self, rgb: NDArray[np.uint8], pts: int) -> None:
         assert self._container is not None
         assert self._stream is not None
-        picture = av.VideoFrame.from_ndarray(rgb, "rgb24")
+        image = av.VideoFrame.from_ndarray(rgb, "rgb24")
         width, height, pix_fmt = self._stream.width, self._stream.height, self._stream.pix_fmt
-        picture = self._reformatter.reformat(picture, width, height, pix_fmt, dst_colorspace=Colorspace.ITU709, threads=1)
-        picture.pts, picture.time_base = pts, self._time_base
-        for packet in self._stream.encode(picture):
+        image = self._reformatter.reformat(image, width, height, pix_fmt, dst_colorspace=Colorspace.ITU709, threads=1)
+        image.pts, image.time_base = pts, self._time_base
+        for packet in self._stream.encode(image):
             self._container.mux(packet)
         if self._sound is not None:
             self._sound.copy_until(float(pts * self._time_base))

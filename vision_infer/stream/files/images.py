@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
+from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.image_size import image_size
-from vision_infer.stream.picture import ArrayPicture
 from vision_infer.stream.redact import printable, redact
 from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
 
@@ -94,7 +94,7 @@ class ImagesSource:
         index = 0
         for path in self.spec.paths:
             try:
-                picture = ArrayPicture(read_image(path, self.spec.read.max_pixels))
+                image = ArrayImage(read_image(path, self.spec.read.max_pixels))
             except StreamError as error:
                 self.report.gap(None, None)
                 self.report.warn(error.message)
@@ -102,7 +102,7 @@ class ImagesSource:
                     raise
                 continue
             file = printable(os.path.basename(path)) if self.spec.folder else None
-            yield Frame(self.spec.name, index, None, picture, Trace(), file)
+            yield Frame(self.spec.name, index, None, image, Trace(), file)
             index += 1
 
     def __enter__(self) -> ImagesSource:

@@ -122,9 +122,9 @@ class _Scene:
             luma[top : top + side, left : left + side] = thing
         down, across = self._shifts[round(seconds * 1000) % len(self._shifts)]
         luma += self._noise[down : down + height, across : across + width]
-        picture = np.full((height * 3 // 2, width), 128, np.uint8)
-        picture[:height] = np.clip(luma, 16, 235)
-        return picture
+        image = np.full((height * 3 // 2, width), 128, np.uint8)
+        image[:height] = np.clip(luma, 16, 235)
+        return image
 
 
 def _texture(size: Size, chance: np.random.Generator, finest: float = 0.35) -> NDArray[np.int16]:

@@ -92,10 +92,10 @@ class VideoFileSource:
                 self.info = replace(self.info, interlaced=True)
                 self._warn_interlaced()
             position = next_s
-            picture = self._decoding.picture(decoded, orientations.of(decoded))
+            image = self._decoding.image(decoded, orientations.of(decoded))
             if self.info.decoder != self._decoding.where:
                 self.info = self._with_decoder(self.info)
-            yield Frame(name, index, pts_s, picture, Trace(), damaged=damaged)
+            yield Frame(name, index, pts_s, image, Trace(), damaged=damaged)
             index += 1
         else:
             self._check_end(position, damaged)

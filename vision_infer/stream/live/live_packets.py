@@ -72,7 +72,7 @@ class LivePackets:
         rate = self.opened.stream.average_rate or self.opened.stream.base_rate
         return round(SECOND / rate) if rate else 0
 
-    def picture(self) -> None:
+    def image(self) -> None:
         """A picture was decoded, or one left out on purpose: the watchdog waits from here on."""
         self._pictures += 1
         self._progress_ns = self._clock.monotonic_ns()
@@ -154,13 +154,13 @@ class LivePackets:
             wholes = assembler.push(piece)
         for whole in wholes:
             first = whole.first
-            picture = cast("Packet[VideoStream]", Packet(whole.data))
-            picture.pts = picture.dts = first.pts
-            picture.time_base, picture.stream = packet.time_base, packet.stream
-            picture.is_keyframe, picture.is_corrupt = whole.key, whole.corrupt
+            image = cast("Packet[VideoStream]", Packet(whole.data))
+            image.pts = image.dts = first.pts
+            image.time_base, image.stream = packet.time_base, packet.stream
+            image.is_keyframe, image.is_corrupt = whole.key, whole.corrupt
             pts = self._ns(packet.time_base, first.pts)
             # No decoding time: with B-frames, it is not the presentation time.
-            yield picture, PacketTimes(first.read_ns, first.waited_ns, pts, None, first.camera_ns)
+            yield image, PacketTimes(first.read_ns, first.waited_ns, pts, None, first.camera_ns)
         if not packet.size:
             yield packet, times
 

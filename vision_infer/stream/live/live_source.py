@@ -29,7 +29,7 @@ from vision_infer.stream.files.open_video import reason, too_many_pixels
 from vision_infer.stream.live.backlog import Action, Backlog
 from vision_infer.stream.live.capture_clock import SECOND, CaptureClock, PacketTimes, UntimedClock
 from vision_infer.stream.live.live_packets import LivePackets
-from vision_infer.stream.live.nal_units import every_picture_alone, not_needed
+from vision_infer.stream.live.nal_units import every_image_alone, not_needed
 from vision_infer.stream.live.open_live import raise_live_error
 from vision_infer.stream.live.playout import Playout
 from vision_infer.stream.nvdec import Decoding
@@ -163,7 +163,7 @@ class LiveSource:
         late = age_ns is None or age_ns > self._max_age_ns
         live = self.spec.live
         unneeded = (late or live.skip_nonref) and not_needed(self._codec, memoryview(packet))
-        alone = every_picture_alone(self._codec)
+        alone = every_image_alone(self._codec)
         if live.keyframes_only and not packet.is_keyframe:
             rare = self._key_ns is None or self._now() - self._key_ns > _RARE_KEYS_NS
             self._leave_out(DropReason.NO_KEYFRAME if rare else DropReason.UNDECODED)
@@ -204,19 +204,19 @@ class LiveSource:
 
     def _leave_out(self, reason: DropReason) -> None:
         self.report.drop(reason)
-        self._packets.picture()
+        self._packets.image()
         self._stale_since = None
 
     def _pictures(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         """Decode a packet; yields the frames that are young enough."""
         if not self.decoding():
-            self._packets.picture()
+            self._packets.image()
             return
-        for picture in self._decode(packet):
-            frame = self._frame(picture, times)
+        for image in self._decode(packet):
+            frame = self._frame(image, times)
             if self._tap is not None:
                 self._tap.frame(frame)
-            self._packets.picture()
+            self._packets.image()
             self._failing = False
             if self._playout is None and not self._times.settled:
                 self._unjudged.append(frame)
@@ -242,12 +242,12 @@ class LiveSource:
             return []
         return decoded
 
-    def _frame(self, picture: av.VideoFrame, times: PacketTimes) -> Frame:
-        base = picture.time_base or self._packets.opened.stream.time_base
+    def _frame(self, image: av.VideoFrame, times: PacketTimes) -> Frame:
+        base = image.time_base or self._packets.opened.stream.time_base
         pts_ns = None
-        if picture.pts is not None and base is not None and self._packets.opened.timed:
-            pts_ns = picture.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
-        read_ns = self._reads.pop(picture.pts, times.read_ns)
+        if image.pts is not None and base is not None and self._packets.opened.timed:
+            pts_ns = image.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
+        read_ns = self._reads.pop(image.pts, times.read_ns)
         if self._playout is not None:
             due = self._playout.picture_due(pts_ns)
             self._wait_until(due)
@@ -256,16 +256,16 @@ class LiveSource:
             trace = Trace(captured_ns=self._times.captured(pts_ns, read_ns), clock=self._times.clock)
         trace.decode_start_ns, trace.decode_end_ns = read_ns, self._now()
         pts_s = self._latest_s = None if pts_ns is None else pts_ns / SECOND
-        self.report.damaged += picture.is_corrupt
-        shown = self._decoding.picture(picture, self._orientations.of(picture))
-        self._follow(picture)
+        self.report.damaged += image.is_corrupt
+        shown = self._decoding.image(image, self._orientations.of(image))
+        self._follow(image)
         index, self._index = self._index, self._index + 1
-        return Frame(self.spec.name, index, pts_s, shown, trace, damaged=picture.is_corrupt)
+        return Frame(self.spec.name, index, pts_s, shown, trace, damaged=image.is_corrupt)
 
-    def _follow(self, picture: av.VideoFrame) -> None:
+    def _follow(self, image: av.VideoFrame) -> None:
         """A camera may change its picture at any time."""
-        size = Size(picture.width, picture.height)
-        interlaced = self.info.interlaced or picture.interlaced_frame
+        size = Size(image.width, image.height)
+        interlaced = self.info.interlaced or image.interlaced_frame
         if size != self.info.size or interlaced != self.info.interlaced:
             self.info = replace(self.info, size=size, interlaced=interlaced)
         if self._decoding.where != self.info.decoder:

@@ -14,7 +14,7 @@ _HEVC_LAST_SLICE = 31
 _HEVC_LAST_UNREFERENCED = 14
 
 
-def every_picture_alone(codec: str) -> bool:
+def every_image_alone(codec: str) -> bool:
     """Whether no picture of this codec needs another."""
     return codec in _INTRA
 
@@ -26,7 +26,7 @@ def not_needed(codec: str, data: bytes | memoryview) -> bool:
         codec: FFmpeg's name.
         data: a packet, with start codes or with lengths of four bytes.
     """
-    if every_picture_alone(codec):
+    if every_image_alone(codec):
         return True
     if codec == "h264":
         for unit in _headers(data):

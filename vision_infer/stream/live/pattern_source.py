@@ -23,7 +23,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.packet import PacketTap, VideoFormat
 from vision_infer.core.time_code import MIN_HEIGHT, MIN_WIDTH, moment_ms
 from vision_infer.core.trace import Trace
-from vision_infer.stream.picture import ArrayPicture
+from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 from vision_infer.stream.time_code import draw
@@ -88,10 +88,10 @@ class PatternSource:
                 continue  # the wait may have been cut short, or the clock be another than the system's
             now = self._clock.monotonic_ns()
             turn = max(turn, int((now - begin) * self._fps / _SECOND))
-            picture = self._scene.at(float(turn / self._fps))
-            draw(picture, moment_ms(now))
+            image = self._scene.at(float(turn / self._fps))
+            draw(image, moment_ms(now))
             trace = Trace(decode_start_ns=now, captured_ns=now, clock="camera")
-            frame = Frame(self.spec.name, index, float(turn / self._fps), ArrayPicture(picture), trace)
+            frame = Frame(self.spec.name, index, float(turn / self._fps), ArrayImage(image), trace)
             if self._tap is not None:
                 self._tap.frame(frame)
             yield frame
@@ -128,11 +128,11 @@ class _Scene:
 
     def at(self, seconds: float) -> NDArray[np.uint8]:
         """The picture at a time, uint8 [H, W, 3] RGB, a new one."""
-        picture = self._wall.copy()
+        image = self._wall.copy()
         left = round(_to_and_fro(seconds / _ACROSS_S) * self._room[0])
         top = round(_to_and_fro(seconds / _DOWN_S) * self._room[1])
-        np.copyto(picture[top : top + self._side, left : left + self._side], self._ball, where=self._inside)
-        return picture
+        np.copyto(image[top : top + self._side, left : left + self._side], self._ball, where=self._inside)
+        return image
 
 
 def _to_and_fro(value: float) -> float:

@@ -45,8 +45,8 @@ async def infer(
     labels = None if classes is None else tuple(label.strip() for label in classes.split(",") if label.strip())
     gate = context.uploads
     async with gate.place():
-        picture = await request.body()
-        if not picture:
+        image = await request.body()
+        if not image:
             raise Problem("bad-request", "the body is empty: send a picture")
-        result = await to_thread.run_sync(context.backend.infer, picture, model, confidence, labels, limiter=gate.threads)
+        result = await to_thread.run_sync(context.backend.infer, image, model, confidence, labels, limiter=gate.threads)
     return Response(result.to_json(), media_type="application/json")

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import StreamError
 from vision_infer.service.backend import StreamView, UnknownStreamError
-from vision_infer.service.http.api_models import PictureSize
+from vision_infer.service.http.api_models import ImageSize
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -50,7 +50,7 @@ class ProbeAnswer(BaseModel):
     reason: str = Field(description="why it does not work, and what to do; empty where it does")
     codec: str | None = None
     profile: str | None = Field(default=None, description="of the codec")
-    size: PictureSize | None = None
+    size: ImageSize | None = None
     frame_rate: float | None = Field(default=None, description="frames a second, counted while it was watched")
     bit_rate: float | None = Field(default=None, description="bits a second")
     opened_ms: float | None = Field(default=None, description="until the server had answered")
@@ -111,7 +111,7 @@ def _answer(found: Probe, max_height: int) -> ProbeAnswer:
         reason="",
         codec=found.codec,
         profile=found.profile or None,
-        size=PictureSize(width=found.size.width, height=found.size.height),
+        size=ImageSize(width=found.size.width, height=found.size.height),
         frame_rate=found.frame_rate,
         bit_rate=found.bit_rate,
         opened_ms=round(found.opened_ms, 1),

@@ -63,7 +63,7 @@ class SurfaceSlot(Protocol):
         ...
 
 
-class Picture(Protocol):
+class Image(Protocol):
     """The pixels of a frame, wherever they are."""
 
     @property
@@ -81,7 +81,7 @@ class Picture(Protocol):
 
 
 @runtime_checkable
-class LumaPicture(Protocol):
+class LumaImage(Protocol):
     """A picture whose brightness can be had at hardly any cost."""
 
     def luma(self, most_width: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from vision_infer.core.geometry import Letterbox, Size
-from vision_infer.core.picture import Slot
+from vision_infer.core.image import Slot
 from vision_infer.stream.colour import set_matrix
 from vision_infer.stream.orientation import UPRIGHT, Orientation
 
@@ -83,7 +83,7 @@ def _luma_samples(frame: av.VideoFrame, step: int) -> NDArray[np.uint8] | None:
     return (wide[: frame.height : step, : frame.width : step] >> np.uint16(depth - 8)).astype(np.uint8)
 
 
-class VideoPicture:
+class VideoImage:
     """A frame as the decoder gave it, turned as its stream says.
 
     Args:
@@ -133,7 +133,7 @@ class VideoPicture:
         return np.rot90(rgb, turns) if turns else rgb
 
 
-class ArrayPicture:
+class ArrayImage:
     """An RGB array: a still picture, or what a user passes in.
 
     Args:

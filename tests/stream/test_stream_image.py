@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from tests.support.media import numbered
 from vision_infer.core.geometry import Fit, Letterbox, Size, letterbox
-from vision_infer.core.picture import Picture
+from vision_infer.core.image import Image
 from vision_infer.engine.engine import HostSlot
-from vision_infer.stream import picture as module
-from vision_infer.stream.picture import ArrayPicture, VideoPicture
+from vision_infer.stream import image as module
+from vision_infer.stream.image import ArrayImage, VideoImage
 
 FILL = (114, 7, 200)
 TARGET = Size(64, 48)
@@ -39,15 +39,15 @@ def video_frame(width: int, height: int, pix_fmt: str = "yuv420p", seed: int = 0
     return av.VideoFrame.from_ndarray(np.asarray(smooth, np.uint8), "rgb24").reformat(format=pix_fmt)
 
 
-def array_picture(width: int, height: int, seed: int = 0) -> Picture:
-    return ArrayPicture(noise(width, height, seed))
+def array_image(width: int, height: int, seed: int = 0) -> Image:
+    return ArrayImage(noise(width, height, seed))
 
 
-def video_picture(width: int, height: int, seed: int = 0) -> Picture:
-    return VideoPicture(video_frame(width, height, seed=seed))
+def video_image(width: int, height: int, seed: int = 0) -> Image:
+    return VideoImage(video_frame(width, height, seed=seed))
 
 
-MAKERS: list[Callable[..., Picture]] = [array_picture, video_picture]
+MAKERS: list[Callable[..., Image]] = [array_image, video_image]
 SIZES = [(64, 48), (640, 480), (200, 20), (20, 200), (33, 17), (101, 57), (1, 1), (2, 300), (128, 96), (63, 47)]
 
 
@@ -61,11 +61,11 @@ def parts(pixels: NDArray[np.uint8], box: Letterbox) -> tuple[NDArray[np.uint8],
 @pytest.mark.parametrize("fit", ["center", "top_left", "stretch"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("make", MAKERS)
-def test_fill_is_exact_and_the_neighbours_are_untouched(make: Callable[..., Picture], size: tuple[int, int], fit: Fit) -> None:
-    picture = make(*size)
-    box = letterbox(picture.size, TARGET, fit, FILL)
+def test_fill_is_exact_and_the_neighbours_are_untouched(make: Callable[..., Image], size: tuple[int, int], fit: Fit) -> None:
+    image = make(*size)
+    box = letterbox(image.size, TARGET, fit, FILL)
     place = slot()
-    picture.write_into(place, box)
+    image.write_into(place, box)
     content, around = parts(place.pixels, box)
     assert (around == FILL).all()
     assert not (content == 99).all()
@@ -80,7 +80,7 @@ def test_an_array_is_resized_as_opencv_does(size: tuple[int, int]) -> None:
     rgb = noise(*size)
     box = letterbox(Size(*size), TARGET, "center", FILL)
     place = slot()
-    ArrayPicture(rgb).write_into(place, box)
+    ArrayImage(rgb).write_into(place, box)
     content = box.content
     shrinks = size[0] > 2 * content.width or size[1] > 2 * content.height
     wanted = cv2.resize(rgb, (content.width, content.height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -102,15 +102,15 @@ def test_any_memory_layout(view: Callable[[NDArray[np.uint8]], NDArray[np.uint8]
     rgb.flags.writeable = False
     seen, plain = slot(), slot()
     box = letterbox(Size(rgb.shape[1], rgb.shape[0]), TARGET, "center", FILL)
-    ArrayPicture(rgb).write_into(seen, box)
-    ArrayPicture(np.ascontiguousarray(rgb)).write_into(plain, box)
+    ArrayImage(rgb).write_into(seen, box)
+    ArrayImage(np.ascontiguousarray(rgb)).write_into(plain, box)
     assert np.array_equal(seen.pixels, plain.pixels)
-    assert np.array_equal(ArrayPicture(rgb).to_rgb(), rgb)
+    assert np.array_equal(ArrayImage(rgb).to_rgb(), rgb)
 
 
 def test_to_rgb_of_an_array_is_a_copy_that_may_be_changed() -> None:
     rgb = noise(9, 5)
-    copy = ArrayPicture(rgb).to_rgb()
+    copy = ArrayImage(rgb).to_rgb()
     copy[:] = 0
     assert rgb.any()
 
@@ -127,7 +127,7 @@ def test_to_rgb_of_an_array_is_a_copy_that_may_be_changed() -> None:
 )
 def test_what_is_no_picture(wrong: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
-        ArrayPicture(wrong)
+        ArrayImage(wrong)
 
 
 FORMATS = ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "gray", "rgb24", "bgr24", "rgba", "bgr0"]
@@ -137,15 +137,15 @@ FORMATS = ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuv420p10le", "nv12", "
 @pytest.mark.parametrize("size", [(64, 48), (200, 150), (101, 57), (33, 90)], ids=str)
 def test_a_frame_is_converted_as_a_new_reformatter_does(pix_fmt: str, size: tuple[int, int]) -> None:
     frame = video_frame(*size, pix_fmt)
-    picture = VideoPicture(frame)
-    box = letterbox(picture.size, TARGET, "center", FILL)
+    image = VideoImage(frame)
+    box = letterbox(image.size, TARGET, "center", FILL)
     place = slot()
-    picture.write_into(place, box)
+    image.write_into(place, box)
     wanted = VideoReformatter().reformat(
         frame, box.content.width, box.content.height, "rgb24", interpolation=Interpolation.BILINEAR
     )
     assert np.array_equal(parts(place.pixels, box)[0], wanted.to_ndarray())
-    full = picture.to_rgb()
+    full = image.to_rgb()
     assert full.shape == (size[1], size[0], 3)
     assert full.flags.writeable
     assert full.flags.c_contiguous
@@ -153,24 +153,24 @@ def test_a_frame_is_converted_as_a_new_reformatter_does(pix_fmt: str, size: tupl
 
 
 def test_to_rgb_leaves_the_frame_alone() -> None:
-    picture = VideoPicture(video_frame(64, 48, "rgb24"))
-    first = picture.to_rgb()
+    image = VideoImage(video_frame(64, 48, "rgb24"))
+    first = image.to_rgb()
     before = first.copy()
     first[:] = 0
-    assert np.array_equal(picture.to_rgb(), before)
+    assert np.array_equal(image.to_rgb(), before)
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_slot_that_is_used_again_holds_nothing_of_what_it_held(make: Callable[..., Picture]) -> None:
+def test_a_slot_that_is_used_again_holds_nothing_of_what_it_held(make: Callable[..., Image]) -> None:
     """Every picture after every other: what is in the slot is what a fresh slot would hold."""
     pictures = [make(*size, seed=number) for number, size in enumerate(SIZES)]
     boxes = [letterbox(one.size, TARGET, fit, FILL) for one in pictures for fit in ("center", "top_left")]
     boxes += [letterbox(one.size, TARGET, "center", (1, 2, 3)) for one in pictures]
     work = [(next(one for one in pictures if one.size == box.source), box) for box in boxes]
     fresh = []
-    for picture, box in work:
+    for image, box in work:
         place = slot()
-        picture.write_into(place, box)
+        image.write_into(place, box)
         fresh.append(place.pixels.copy())
     used = slot()
     for first in range(len(work)):
@@ -185,23 +185,23 @@ def test_pictures_of_both_kinds_share_a_slot() -> None:
     used = slot()
     for number in range(12):
         make = MAKERS[number % 2]
-        picture = make(*SIZES[number * 7 % len(SIZES)], seed=number)
-        box = letterbox(picture.size, TARGET, "center", FILL)
-        picture.write_into(used, box)
+        image = make(*SIZES[number * 7 % len(SIZES)], seed=number)
+        box = letterbox(image.size, TARGET, "center", FILL)
+        image.write_into(used, box)
         place = slot()
-        picture.write_into(place, box)
+        image.write_into(place, box)
         assert np.array_equal(used.pixels, place.pixels)
 
 
 def test_a_write_that_fails_does_not_spoil_the_next() -> None:
     used = slot()
-    tall = ArrayPicture(numbered(1, 20, 200))
-    ArrayPicture(numbered(0, 200, 20)).write_into(used, letterbox(Size(200, 20), TARGET, "center", FILL))
+    tall = ArrayImage(numbered(1, 20, 200))
+    ArrayImage(numbered(0, 200, 20)).write_into(used, letterbox(Size(200, 20), TARGET, "center", FILL))
     box = letterbox(tall.size, TARGET, "center", FILL)
     tall._rgb = np.zeros((0, 0, 3), np.uint8)
     with pytest.raises(Exception, match="resize"):
         tall.write_into(used, box)
-    fresh, good = slot(), ArrayPicture(numbered(1, 20, 200))
+    fresh, good = slot(), ArrayImage(numbered(1, 20, 200))
     good.write_into(fresh, box)
     good.write_into(used, box)
     assert np.array_equal(used.pixels, fresh.pixels)

@@ -12,19 +12,19 @@ from tests.sink.results import found, frame, result_of
 from tests.support.media import numbered
 from vision_infer.analyze.draw import Drawer
 from vision_infer.core.errors import OutputError
-from vision_infer.sink.files.images import PicturesSink
+from vision_infer.sink.files.images import ImagesSink
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.files.images import read_image
 
 
-def sink_to(path: Path, overwrite: bool = False) -> PicturesSink:
-    return PicturesSink(OutputSpec("pictures", str(path), overwrite), Drawer())
+def sink_to(path: Path, overwrite: bool = False) -> ImagesSink:
+    return ImagesSink(OutputSpec("pictures", str(path), overwrite), Drawer())
 
 
 def test_one_picture_with_its_boxes(tmp_path: Path) -> None:
     path = tmp_path / "out" / "a.jpg"
     sink = sink_to(path)
-    assert sink.needs_pictures
+    assert sink.needs_images
     plain = numbered(3, 160, 120)
     one = frame(0, None, plain.copy())
     sink.write(one, result_of(one, found(1, (20, 30, 140, 110))))
