@@ -253,16 +253,6 @@ def test_one_shot_gives_the_next_result_with_its_frame() -> None:
         other.result(0)
 
 
-def test_pictures_that_are_sent_in_are_nobody_elses() -> None:
-    async def work() -> None:
-        hub = ResultHub()
-        with hub.subscribe() as reader:
-            write(hub, result("~main"))
-            assert await drain(reader) == []
-
-    run(work())
-
-
 def test_writing_costs_next_to_nothing() -> None:
     # Bounds are ten times what is measured and more, for machines that do other things at the same time.
     hub = ResultHub()

@@ -198,7 +198,7 @@ def test_when_64_wait_another_one_is_refused_and_all_are_answered(engines: Engin
     with Site() as site, ThreadPoolExecutor(64) as pool:
         answers = [pool.submit(site.service.infer, png(), None, None, None) for _ in range(64)]
         wait_for(clogged)
-        wait_until(lambda: len(next(iter(site.service._answers.requests.values()))._answers) == 64)
+        wait_until(lambda: len(next(iter(site.service._lanes._sources.values()))._answers) == 64)
         with pytest.raises(UnavailableError, match="64 pictures wait already"):
             site.service.infer(png(), None, None, None)
         go.set()
@@ -242,7 +242,7 @@ def test_who_gives_up_waiting_takes_no_place_for_ever(engines: Engines, monkeypa
                 site.service.infer(png(), None, None, None)
         go.set()
         monkeypatch.setattr(requests, "TIMEOUT_S", LONG_S)
-        wait_until(lambda: not next(iter(site.service._answers.requests.values()))._answers)
+        wait_until(lambda: not next(iter(site.service._lanes._sources.values()))._answers)
         assert len(site.service.infer(png(), None, None, None).detections) == 1
 
 

@@ -9,7 +9,7 @@ from vision_infer.analyze.select import Selector
 from vision_infer.config.region import Region
 from vision_infer.config.serve import Reconnect
 from vision_infer.config.zones import LineSettings, ZoneSettings
-from vision_infer.sink.sink import OutputSpec
+from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import SourceSpec
 
 
@@ -51,3 +51,6 @@ class AddStream:
     """MODULE:FUNCTION called with each result of this stream"""
     reconnect: Reconnect = field(default_factory=Reconnect)
     """of a live stream"""
+    private_sink: Sink | None = None
+    """An open sink that receives the results instead of ``outputs`` and the shared sinks. Such a stream reports no events. A
+    recorded stream only."""

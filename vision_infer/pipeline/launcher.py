@@ -80,7 +80,7 @@ class Launcher:
         size = self.lanes.window(command.lane)
         window = Window(size)
         second = self._second(command)
-        self.stage.join(record, self._outlet(record, (), window, size), steps, window, second)
+        self.stage.join(record, self._outlet(record, (), self.shared, window, size), steps, window, second)
         self.join(command, None, size)
         return LiveWorker(
             record,
@@ -106,7 +106,7 @@ class Launcher:
         widest = 0 if source.live else WIDEST_WINDOW  # a live source never waits for a place
         bound_memory(record, window, size, widest, self.max_active, lambda: self.stage.streams)
         steps = self.steps(command)
-        sinks: list[Sink] = []
+        sinks: list[Sink] = [] if command.private_sink is None else [command.private_sink]
         failure: VisionInferError | None = None
         for output in command.outputs:
             try:
@@ -114,7 +114,8 @@ class Launcher:
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
         widest = max(size, widest)
-        outlet = self._outlet(record, sinks, window, widest)
+        shared = self.shared if command.private_sink is None else ()
+        outlet = self._outlet(record, sinks, shared, window, widest)
         self.stage.join(record, outlet, steps, window, self._second(command))
         self.join(command, None if source.live else widest, widest)
         if failure is not None:
@@ -136,11 +137,13 @@ class Launcher:
         if command.secondary is not None:
             self.dispatch.join(name, command.secondary, window * MAX_CROPS, command.weight)
 
-    def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], window: Window, size: int) -> Outlet:
+    def _outlet(
+        self, record: StreamRecord, sinks: Sequence[Sink], shared: Sequence[Sink], window: Window, size: int
+    ) -> Outlet:
         outlet = Outlet(
             record.name,
             sinks,
-            self.shared,
+            shared,
             window,
             size,
             self.clock,

@@ -130,6 +130,8 @@ class StreamRecord:
     """the same, since 1970 (UTC)"""
     live: LiveRecord | None = None
     """of a live stream"""
+    private: bool = False
+    """Whether its state changes are not reported as events."""
 
     def drop(self, reason: DropReason, frame: Frame | None = None, count: int = 1) -> None:
         """Count a dropped frame; None where it was not decoded."""

@@ -48,6 +48,8 @@ class StreamTable:
                 return
             record.state, record.reason = state, reason
             record.since_ns, record.since_wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+            if record.private:
+                return
             event = StreamEvent(record.name, state, record.since_ns, reason, record.since_wall_ns)
             self._events.append(event)
             if record.live is not None:

@@ -188,7 +188,7 @@ class Supervisor:
             raise ValueError(f"stream {name!r} is there already, or there is no lane {command.lane!r}")
         steps = self._launcher.steps(command) if command.source.kind == "live" else None
         with self._changed:
-            record = StreamRecord(name, redact(command.source.paths[0]))
+            record = StreamRecord(name, redact(command.source.paths[0]), private=command.private_sink is not None)
             self._streams.by_name[name] = record
             if self._stopped:
                 self._streams.set_state(record, StreamState.STOPPED, "stopped before its turn")

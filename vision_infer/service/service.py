@@ -26,7 +26,7 @@ from vision_infer.service.operations.changes import Changes
 from vision_infer.service.operations.engine_event import EngineEvent
 from vision_infer.service.results import snapshot as snapshots
 from vision_infer.service.results.hub import ResultHub
-from vision_infer.service.results.requests import Answers, LiveOnly, infer_image
+from vision_infer.service.results.requests import infer_image
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.cost import Cost, Machine, cost_of
@@ -78,9 +78,8 @@ class Service:
         self._clock = clock
         self._open_source = open_stream
         self._changes = Changes(self.hub, sink_set, on_event)
-        self._answers = Answers()
         self._supervisor = Supervisor(
-            shared=[LiveOnly(self.hub), LiveOnly(self.clips), *(LiveOnly(sink) for sink in sinks), self._answers],
+            shared=[self.hub, self.clips, *sinks],
             decode_threads=settings.decode_threads,
             clock=clock,
             open_stream=self._open,
@@ -88,7 +87,7 @@ class Service:
             keep_going=True,
             on_event=self._changes.tell,
         )
-        self._lanes = Lanes(settings, self._supervisor, self._answers, self._changes.tell, clock)
+        self._lanes = Lanes(settings, self._supervisor, self._changes.tell, clock)
         self._ended = threading.Event()
         self._streams = Streams(
             settings,
@@ -124,8 +123,7 @@ class Service:
         self.preview.stop()
         self._lanes.stop_upgrading()
         with self._streams.changing:
-            for requests in list(self._answers.requests.values()):
-                requests.end()
+            self._lanes.end_requests()
             self._supervisor.close()
             self._lanes.close()
             if self._sink_set is not None:

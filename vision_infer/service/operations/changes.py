@@ -8,7 +8,6 @@ from collections.abc import Callable
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.operations.engine_event import EngineEvent
 from vision_infer.service.results.hub import ResultHub
-from vision_infer.service.results.requests import PREFIX
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.streams.degrading import DegradeEvent
 
@@ -35,9 +34,7 @@ class Changes:
         return list(self._last)
 
     def tell(self, event: StreamEvent | EngineEvent | DegradeEvent) -> None:
-        """Something has changed. What the streams of single pictures do is of no interest."""
-        if isinstance(event, StreamEvent) and event.stream.startswith(PREFIX):
-            return
+        """Something has changed."""
         self._last.append(event)
         self._hub.tell(event)
         if self._sink_set is not None:

@@ -26,7 +26,6 @@ from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent
 from vision_infer.service.operations.engine_event import EngineEvent, engine_row
-from vision_infer.service.results.requests import PREFIX
 from vision_infer.service.results.row import ResultFilter, Row
 from vision_infer.service.streams.degrading import DegradeEvent, degrade_row
 from vision_infer.sink.sink import Written
@@ -215,7 +214,7 @@ class ResultHub:
 
     def write(self, frame: Frame, result: Result | None) -> None:
         """Take a result, on the results thread."""
-        if result is None or result.stream.startswith(PREFIX):  # a single picture's is for who sent it
+        if result is None:
             return
         self._results += 1
         if self._one_shots:

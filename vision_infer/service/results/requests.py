@@ -21,13 +21,13 @@ from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
 from vision_infer.service.backend import UnavailableError
-from vision_infer.sink.sink import Sink, Written
+from vision_infer.sink.sink import Written
 from vision_infer.stream.files.images import decode_image
 from vision_infer.stream.image import ArrayImage
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 PREFIX = "~"
-"""no stream of a user's has a name that begins so"""
+"""The names of these streams begin with it; no stream of the user has such a name."""
 MAX_WAITING = 64
 MAX_PIXELS = 50_000_000
 """of a single picture that is sent"""
@@ -96,9 +96,7 @@ class Requests:
                 yield Frame(self.spec.name, number, None, image, trace)
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """The result of a picture; results of other streams are not ours."""
-        if frame.stream != self.spec.name:
-            return
+        """Hand the result of an image to the caller that sent it."""
         future = self._answers.pop(frame.index, None)
         if future is None:
             return
@@ -127,51 +125,6 @@ class Requests:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.end()
-
-
-class Answers:
-    """The sink of all results of :class:`Requests`; it hands each to those that asked."""
-
-    needs_images = False
-    outputs: Sequence[Written] = ()
-
-    def __init__(self) -> None:
-        self.requests: dict[str, Requests] = {}
-
-    def write(self, frame: Frame, result: Result | None) -> None:
-        """Take a frame of any stream."""
-        if frame.stream.startswith(PREFIX):
-            requests = self.requests.get(frame.stream)
-            if requests is not None:
-                requests.write(frame, result)
-
-    def close(self, complete: bool) -> None:
-        """No more results come."""
-        for requests in self.requests.values():
-            requests.close(complete)
-
-
-class LiveOnly:
-    """A sink for what cameras give, without the single pictures.
-
-    Args:
-        sink: where it goes.
-    """
-
-    needs_images = False
-    outputs: Sequence[Written] = ()
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-
-    def write(self, frame: Frame, result: Result | None) -> None:
-        """Take a frame of any stream."""
-        if not frame.stream.startswith(PREFIX):
-            self._sink.write(frame, result)
-
-    def close(self, complete: bool) -> None:
-        """Close the sink."""
-        self._sink.close(complete)
 
 
 def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Clock) -> Result:

@@ -28,7 +28,7 @@ from vision_infer.pipeline.runs.run_parts import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.backend import UnavailableError
 from vision_infer.service.operations.engine_event import EngineEvent
-from vision_infer.service.results.requests import PREFIX, Answers, Requests
+from vision_infer.service.results.requests import PREFIX, Requests
 
 REQUEST_CONFIDENCE = 0.05
 """candidates below this are never told to who sends single pictures"""
@@ -54,7 +54,6 @@ class Lanes:
     Args:
         settings: which engine is wanted.
         supervisor: where the lanes go.
-        answers: where the results of single pictures come out.
         tell: told what happens to engines; any thread may call it.
     """
 
@@ -62,19 +61,20 @@ class Lanes:
         self,
         settings: ServeSettings,
         supervisor: Supervisor,
-        answers: Answers,
         tell: Callable[[EngineEvent], None],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._answers = answers
         self._tell = tell
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._others: dict[str, list[Lane]] = {}
         """for other input sizes, by model"""
         self._requests: dict[str, Requests] = {}
+        """The sources of single images, by model."""
+        self._sources: dict[str, Requests] = {}
+        """The same, by the name of the stream, until that stream has ended."""
         self._opened = 0
         self._lock = threading.Lock()
         self._closed = False
@@ -190,15 +190,20 @@ class Lanes:
                 card = lane.engine.card
                 self._opened += 1
                 requests = Requests(f"{PREFIX}{self._opened}")
-                self._answers.requests[requests.spec.name] = requests
+                self._sources[requests.spec.name] = requests
                 selector = make_selector(card, min(REQUEST_CONFIDENCE, card.confidence), None, None)
                 self._requests[model] = requests
-                self._supervisor.add(AddStream(requests.spec, lane.name, selector=selector))
+                self._supervisor.add(AddStream(requests.spec, lane.name, selector=selector, private_sink=requests))
             return requests
 
     def source(self, name: str) -> Requests | None:
         """The source of single pictures with this name, if it is one."""
-        return self._answers.requests.get(name)
+        return self._sources.get(name)
+
+    def end_requests(self) -> None:
+        """Accept no more single images; those that wait are cancelled."""
+        for requests in list(self._sources.values()):
+            requests.end()
 
     def close_unused(self, used: frozenset[str]) -> None:
         """Close the lanes of all models but these."""
@@ -273,7 +278,7 @@ class Lanes:
             requests.end()
             self._supervisor.remove(requests.spec.name, forget=True)
             requests.close(False)
-            del self._answers.requests[requests.spec.name]
+            del self._sources[requests.spec.name]
 
     def _request(self, batch: int | None) -> EngineRequest:
         settings = self._settings
