@@ -137,9 +137,7 @@ class Launcher:
         if command.secondary is not None:
             self.dispatch.join(name, command.secondary, window * MAX_CROPS, command.weight)
 
-    def _outlet(
-        self, record: StreamRecord, sinks: Sequence[Sink], shared: Sequence[Sink], window: Window, size: int
-    ) -> Outlet:
+    def _outlet(self, record: StreamRecord, sinks: Sequence[Sink], shared: Sequence[Sink], window: Window, size: int) -> Outlet:
         outlet = Outlet(
             record.name,
             sinks,
