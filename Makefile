@@ -15,7 +15,7 @@ help:
 	@echo "make broker      install the broker that the tests publish to (a part of make test)"
 	@echo "make test-all    the same with the slow ones"
 	@echo "make check       lint, strict types, floors, documents"
-	@echo "make format      format the code, write docs/cli.md and tables of docs/ anew"
+	@echo "make format      format the code, write docs/reference/"
 	@echo "make bench       measure us against other programs (about 20 minutes); results in benchmarks/results"
 	@echo "make bench-defaults  ours as it comes against FP32 with a square input, on 16:9 video (about 12 minutes)"
 	@echo "make precision-table  what FP16, bfloat16 and INT8 lose and gain, for docs/precision.md (about 20 minutes)"
@@ -92,19 +92,16 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python docs/make_cli.py --check
-	$(BIN)/python docs/make_config.py --check
+	$(BIN)/python -m docs.make_reference --check
 	$(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/python docs/make_cli.py
-	$(BIN)/python docs/make_config.py
+	$(BIN)/python -m docs.make_reference
 
 docs: $(VENV)/dev.stamp
-	$(BIN)/python docs/make_cli.py
-	$(BIN)/python docs/make_config.py
+	$(BIN)/python -m docs.make_reference
 	$(BIN)/mkdocs build --strict
 
 bench: $(VENV)/dev.stamp

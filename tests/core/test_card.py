@@ -84,7 +84,7 @@ def test_an_error_names_the_file_and_the_field(field: str, changed: dict[str, An
     with pytest.raises(ModelError) as caught:
         parse_card(MINIMAL | changed, "models/net/model.yaml")
     assert caught.value.message.startswith(f"models/net/model.yaml: field '{field}': ")
-    assert "docs/models.md" in caught.value.hint
+    assert "docs/reference/results.md" in caught.value.hint
     assert "\n" not in str(caught.value)
 
 

@@ -67,7 +67,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, word: str) -> None:
         read_recipe(path)
     assert str(path) in caught.value.message
     assert word in caught.value.message
-    assert "docs/engines.md" in caught.value.hint
+    assert "docs/reference/results.md" in caught.value.hint
 
 
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ READER_GONE = 141
 
 
 def main() -> NoReturn:
-    """Run the command and leave with its exit status (``docs/cli.md`` lists them)."""
+    """Run the command and leave with its exit status (``docs/reference/cli.md`` lists them)."""
     try:
         _run()
     except KeyboardInterrupt:  # also while the parts are still imported

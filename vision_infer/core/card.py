@@ -103,7 +103,7 @@ def parse_card(data: Any, where: str) -> ModelCard:
         field = ".".join(str(part) for part in first["loc"]) or "card"
         given = "" if first["type"] == "missing" else f", got {str(first['input'])[:60]!r}"
         message = f"{where}: field '{field}': {first['msg']}{given}"
-        raise ModelError(message, "see docs/models.md for the card's fields") from error
+        raise ModelError(message, "see docs/reference/results.md for the card's fields") from error
 
 
 def parse_card_json(text: str, where: str) -> ModelCard:

@@ -14,7 +14,7 @@ from vision_infer.engine.selection.candidates import Candidate
 from vision_infer.engine.tensorrt.compile import PlanOptions
 from vision_infer.engine.tensorrt.plan_file import RUNTIMES as PLAN_RUNTIMES
 
-HINT = "see docs/engines.md for the fields of a recipe"
+HINT = "see docs/reference/results.md for the fields of a recipe"
 _CPU_FIELDS = ("compute", "batch", "workers", "threads", "budget")
 _PLAN_FIELDS = ("batch_sizes", "gpus", "workspace_mb", "version_compatible", "hardware_compatible")
 

@@ -205,5 +205,5 @@ def read_card_file(path: Path) -> ModelCard:
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{where}: cannot be read", "check the file") from error
     except yaml.YAMLError as error:
-        raise ModelError(f"{where}: is not YAML", "see docs/models.md for the card's fields") from error
+        raise ModelError(f"{where}: is not YAML", "see docs/reference/results.md for the card's fields") from error
     return parse_card(data, where)
