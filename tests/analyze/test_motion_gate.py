@@ -83,7 +83,7 @@ def test_an_object_that_comes_opens_it_at_once(grain: float, fps: int, seed: int
 
 
 @pytest.mark.parametrize("grain", [0.0, 3.0, 10.0])
-def test_frames_are_wanted_for_a_while_after_the_last_change_and_secondary_no_more(grain: float) -> None:
+def test_frames_are_wanted_for_a_while_after_the_last_change_and_then_no_more(grain: float) -> None:
     camera = closed(grain)
     came_s = camera.now_s
     for step in range(50):  # goes through the picture in two seconds, and out

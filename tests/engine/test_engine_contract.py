@@ -177,7 +177,7 @@ def hidden(where: str, tensor: onnx.TensorProto) -> onnx.ModelProto:
     functions = []
     if where == "subgraph":
         branch = helper.make_graph([inner], "branch", [], [out])
-        node = helper.make_node("If", ["yes"], ["inner"], secondary_branch=branch, else_branch=branch)
+        node = helper.make_node("If", ["yes"], ["inner"], then_branch=branch, else_branch=branch)
     elif where == "function":
         functions = [helper.make_function("own", "F", [], ["inner"], [inner], [helper.make_opsetid("", 17)])]
         node = helper.make_node("F", [], ["inner"], domain="own")

@@ -182,7 +182,7 @@ def test_a_name_and_another_device_contradict_each_other(bundled: Path, device: 
 
 @pytest.mark.parametrize("most", [8, 2, 0])
 @pytest.mark.parametrize("device", ["auto", "cuda:0"])
-def test_without_memory_batches_become_smaller_and_secondary_another_engine_goes_on(
+def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
     graph: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch, device: str, most: int
 ) -> None:
     host = HostDevice()

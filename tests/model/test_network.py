@@ -82,7 +82,7 @@ def test_external_data_is_looked_for_everywhere_in_a_file(fabricate: Any) -> Non
     stray.external_data.add(key="location", value="/etc/passwd")
     constant = helper.make_node("Constant", [], ["c"], value=stray)
     branch = helper.make_graph([constant], "branch", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [1])])
-    choice = helper.make_node("If", ["condition"], ["chosen"], secondary_branch=branch, else_branch=branch)
+    choice = helper.make_node("If", ["condition"], ["chosen"], then_branch=branch, else_branch=branch)
     function = helper.make_function("ours", "f", [], ["c"], [constant], [helper.make_opsetid("", 13)])
     for place in ("node", "branch", "function", "sparse"):
         path = fabricate(YOLOX)
@@ -194,7 +194,7 @@ def test_finish_keeps_what_only_a_branch_reads(fabricate: Any) -> None:
         node.output[:] = ["boxes_before" if name == "boxes" else name for name in node.output]
     graph.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "offset"))
     graph.graph.initializer.append(numpy_helper.from_array(np.array(True), "condition"))
-    graph.graph.node.append(helper.make_node("If", ["condition"], ["boxes"], secondary_branch=branch, else_branch=branch))
+    graph.graph.node.append(helper.make_node("If", ["condition"], ["boxes"], then_branch=branch, else_branch=branch))
     assert {"offset", "condition"} <= {tensor.name for tensor in finish(graph, CARD, "x").graph.initializer}
 
 

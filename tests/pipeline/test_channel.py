@@ -13,7 +13,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.pipeline.channel import Channel, ResultChannel, Window
 
 
-def test_a_reader_gets_everything_in_order_and_secondary_the_end() -> None:
+def test_a_reader_gets_everything_in_order_and_then_the_end() -> None:
     channel = ResultChannel(capacity=3)
 
     def write() -> None:

@@ -211,7 +211,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_a_hook_is_found_in_the_current_folder_which_secondary_comes_last(hooks: Path) -> None:
+def test_a_hook_is_found_in_the_current_folder_which_then_comes_last(hooks: Path) -> None:
     assert load_hook("mine_good:box.keep")(None) is None  # type: ignore[arg-type]
     assert load_hook("os.path:join") is not None
     assert sys.path[-1] == str(hooks)

@@ -203,7 +203,7 @@ def test_there_are_only_so_many_readers() -> None:
     run(work())
 
 
-def test_at_the_end_readers_get_what_waits_and_secondary_the_end() -> None:
+def test_at_the_end_readers_get_what_waits_and_then_the_end() -> None:
     async def work() -> None:
         hub = ResultHub()
         with hub.subscribe() as reader, hub.subscribe() as idle:

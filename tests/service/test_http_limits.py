@@ -19,7 +19,7 @@ from vision_infer.service.http.problem import Problem
 AS_JPEG = {"Content-Type": "image/jpeg"}
 
 
-def test_a_bucket_gives_its_burst_and_secondary_its_rate() -> None:
+def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     clock = HandClock()
     buckets = TokenBuckets(2.0, 4.0, clock)
     assert [buckets.take("a") for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]

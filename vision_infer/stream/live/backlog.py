@@ -114,11 +114,11 @@ class Backlog:
             self._watched, self._waited = (now_ns, age_ns), False
             return False
         self._waited = self._waited or waited
-        since_ns, age_secondary_ns = self._watched
+        since_ns, previous_age_ns = self._watched
         passed = now_ns - since_ns
         if passed < _WATCH_NS:
             return False
-        catches_up = age_secondary_ns - age_ns >= _CATCHES_UP * passed
+        catches_up = previous_age_ns - age_ns >= _CATCHES_UP * passed
         if catches_up or self._waited:
             self._watched, self._waited = (now_ns, age_ns), False
             return False
