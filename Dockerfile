@@ -67,7 +67,7 @@ WORKDIR /var/lib/vision-infer
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# http.client, for it asks no proxy. With TLS the check has to be another one: see docs/deployment.md.
+# http.client, for it asks no proxy. With TLS the check has to be another one: see docs/how-to/deploy.md.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-IS", "-c", "import http.client; c = http.client.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["vision-infer"]

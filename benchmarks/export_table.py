@@ -1,4 +1,4 @@
-"""What exports cost and how near they are to PyTorch: writes the table of ``docs/export.md``. Random weights, no download.
+"""What exports cost and how near they are to PyTorch: writes the table of ``docs/reference/export-families.md``. Random weights, no download.
 
 make export-table
 """
@@ -25,7 +25,7 @@ from vision_infer.model.importing import Proposal
 from vision_infer.precision.verification.export_check import prove_export
 from vision_infer.precision.verification.import_check import prove_import, read_pictures
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "export.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "export-families.md"
 TABLE = re.compile(r"(<!-- export-table -->\n).*?(<!-- end -->)", re.DOTALL)
 PICTURES = ASSETS / "images" / "coco_val_ccby" / "images"
 

@@ -165,7 +165,7 @@ def test_shapes_there_and_back(page: Watched) -> None:
 
 
 def test_in_is_from_the_left_of_a_line_to_its_right(page: Watched) -> None:
-    """As docs/zones.md draws it: from the bottom to the top, what moves to the right comes in."""
+    """As docs/how-to/zones-and-lines.md draws it: from the bottom to the top, what moves to the right comes in."""
     told = run(page, "shapes", "return m.inward([[0.5, 1], [0.5, 0]], {width: 640, height: 360})")
     assert told["direction"] == pytest.approx([1, 0])
 

@@ -92,7 +92,7 @@ def test_what_is_dumped_can_be_read_again() -> None:
 
 
 def test_the_example_of_the_documentation_is_right() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "zones.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "zones-and-lines.md").read_text(encoding="utf-8")
     stream = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["streams"]["yard"]
     door = ZoneSettings.model_validate(stream["zones"]["door"])
     assert door == ZoneSettings(

@@ -75,7 +75,7 @@ def test_a_failing_engine_raises_what_its_alert_looks_at(engines: Engines) -> No
 
 
 def test_every_alert_is_explained() -> None:
-    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
     assert [rule["alert"] for rule in RULES if f"`{rule['alert']}`" not in page] == []
 
 

@@ -164,7 +164,7 @@ def test_the_unit_is_locked_down() -> None:
 
 
 def test_the_options_that_are_given_are_there() -> None:
-    page = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
     command = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()[-1]
     lines = [unit()["ExecStart"][0], command, *(line for line in page.splitlines() if "vision-infer serve " in line)]
     given = set(re.findall(r"(?<![\w-])--[a-z-]+", "\n".join(lines)))

@@ -1,4 +1,4 @@
-"""What docs/deployment.md shows, can be used."""
+"""What docs/how-to/deploy.md shows, can be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
-PAGE = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 CONFIGURATIONS = [block for block in BLOCKS if set(yaml.safe_load(block)) <= {"service", "streams", "results"}]
 CREDENTIALS = "/run/credentials/vision-infer.service"

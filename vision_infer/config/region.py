@@ -98,7 +98,7 @@ def read_region(path: Path, streams: Iterable[str]) -> RegionFile:
     try:
         region = RegionFile.model_validate(data)
     except ValidationError as error:
-        raise UsageError(f"{where}: {_first_mistake(error, node)}", "see docs/filters.md") from error
+        raise UsageError(f"{where}: {_first_mistake(error, node)}", "see docs/how-to/filter-and-track.md") from error
     twice = _given_twice(node)
     if twice is not None:
         raise UsageError(f"{where}: line {twice.start_mark.line + 1}: field '{twice.value}' is there twice", "join their lists")

@@ -163,4 +163,4 @@ def _list() -> None:
             f"{name}  {family.title}  {family.task}, {size.height}x{size.width}, variants {', '.join(family.variants)}; "
             f"official weights: {family.official}"
         )
-    typer.echo("MODULE:FUNCTION  a network of your own, with its card: see docs/export.md")
+    typer.echo("MODULE:FUNCTION  a network of your own, with its card: see docs/how-to/export-from-pytorch.md")

@@ -1,4 +1,4 @@
-"""What docs/serve.md shows, works."""
+"""The examples of docs/get-started/cameras.md work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from tests.support.media import ROOT
 from vision_infer.config.serve_file import load_settings
 
-PAGE = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "get-started" / "cameras.md").read_text(encoding="utf-8")
 CONFIGURATIONS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines() if line.strip()]
 SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -72,4 +72,4 @@ def test_a_snippet_runs(number: int, address: str, capsys: pytest.CaptureFixture
 
 def test_links_to_files_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", PAGE):
-        assert (ROOT / "docs" / target).exists(), target
+        assert (ROOT / "docs" / "get-started" / target).exists(), target
