@@ -1,4 +1,4 @@
-"""What exports cost and how near they are to PyTorch: writes the table of ``docs/reference/export-families.md``. Random weights, no download.
+"""Export the smallest member of each family, compare it with PyTorch, write ``docs/reference/export-families.md``. No download.
 
 make export-table
 """
