@@ -31,7 +31,7 @@ from benchmarks.machine import describe_machine
 from vision_infer.analyze.track import box_overlap
 from vision_infer.config.run import run_settings
 from vision_infer.pipeline.runs.offline import run
-from vision_infer.pipeline.workers.gating import Gate
+from vision_infer.pipeline.workers.gating import StreamGate
 from vision_infer.stream.image import VideoImage
 
 SCORE = 0.5
@@ -171,7 +171,7 @@ def cost() -> list[tuple[str, float, float]]:
     """Microseconds of CPU a frame that decoding and the gate take, by size; 25 frames a second."""
     found = []
     for name in ("768x432", "1080p"):
-        gate = Gate(5.0, None)
+        gate = StreamGate(5.0, None)
         decoding: list[int] = []
         gating: list[int] = []
         with av.open(str(clip(name))) as container:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,7 @@ class FakeSource:
 
     Args:
         number: of the stream, less than 200; its name is ``s<number>``.
+        live: whether it is read as a live stream, which ends after its last frame.
         before: called with the index of the frame that is next (``count`` at the end), on the stream's thread.
         broken: frames whose picture cannot be written.
         open_error: raised when it is opened.
@@ -91,7 +93,8 @@ class FakeSource:
 
     @property
     def spec(self) -> SourceSpec:
-        return SourceSpec(self.name, "video", (f"/videos/{self.name}.mp4",))
+        kind: Literal["video", "live"] = "live" if self.live else "video"
+        return SourceSpec(self.name, kind, (f"/videos/{self.name}.mp4",))
 
     @property
     def info(self) -> StreamInfo:
@@ -104,7 +107,9 @@ class FakeSource:
     def frames(self) -> Iterator[Frame]:
         for index in range(self.count):
             self.before(index)
-            yield Frame(self.name, index, index / 25, FakeImage(self.number, index, index in self.broken), Trace())
+            now = time.monotonic_ns()
+            trace = Trace(decode_start_ns=now, captured_ns=now, clock="arrival") if self.live else Trace()
+            yield Frame(self.name, index, index / 25, FakeImage(self.number, index, index in self.broken), trace)
         self.before(self.count)
 
     def __enter__(self) -> FakeSource:

@@ -140,8 +140,6 @@ class Camera:
 class Connection:
     """One connection to a camera."""
 
-    live = True
-
     def __init__(self, camera: Camera, stopping: threading.Event) -> None:
         self.camera = camera
         self.spec = camera.spec

@@ -28,7 +28,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.result import RESULT_SCHEMA, Result
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.runs.offline import run
-from vision_infer.pipeline.workers.gating import Gate, counted_blocks
+from vision_infer.pipeline.workers.gating import StreamGate, counted_blocks
 
 YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0, dwell_s=4)
 FPS = 5
@@ -176,7 +176,7 @@ def only_inferred(result: Result) -> Result | None:
 
 
 def test_a_picture_of_another_size_and_one_that_cannot_be_looked_at_are_inferred() -> None:
-    gate = Gate(100.0, None)
+    gate = StreamGate(100.0, None)
     scene, seconds = Scene(), iter(range(1000))
 
     def wants(side: int | None = None) -> bool:

@@ -21,7 +21,7 @@ PICTURE_4K = 3840 * 2160 * 3 // 2
 SCRIPT = """
 import json, sys, threading
 from vision_infer.config.run import run_settings
-from vision_infer.pipeline import offline
+from vision_infer.pipeline.runs import offline
 seen = []
 def progress(statuses):
     seen.append(sum(status.picture_bytes for status in statuses))

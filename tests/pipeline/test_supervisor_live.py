@@ -1,4 +1,4 @@
-"""Live streams: the newest frame wins, every other is counted, and nobody waits for a slow engine."""
+"""Live streams: the newest frame wins, every other frame is counted, and the camera never waits for a slow engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import StreamState
 
 
-def test_the_newest_frame_waits_and_the_older_are_superseded() -> None:
-    """The engine holds the first frame until the camera has given all others: of them the last is left."""
+def test_the_newest_frame_waits_and_older_frames_are_superseded() -> None:
+    """The engine holds the first frame until the camera has sent all others: only the last of them remains."""
     busy, go = threading.Event(), threading.Event()
 
     def run(batch: list[tuple[int, int]]) -> None:
@@ -35,20 +35,20 @@ def test_the_newest_frame_waits_and_the_older_are_superseded() -> None:
 
 
 def test_a_camera_does_not_wait_for_the_engine() -> None:
-    """It gives a thousand frames while the engine stands still: far more than any window."""
-    all_given, go = threading.Event(), threading.Event()
-    source = FakeSource(0, count=1000, live=True, before=lambda index: all_given.set() if index == 1000 else None)
+    """The camera sends a thousand frames while the engine is blocked: far more than any window."""
+    all_sent, go = threading.Event(), threading.Event()
+    source = FakeSource(0, count=1000, live=True, before=lambda index: all_sent.set() if index == 1000 else None)
     shared = FakeSink()
     supervisor = make_supervisor(EchoEngine(run=lambda batch: wait_for(go)), [source], shared=[shared])
     supervisor.add(add(source))
-    wait_for(all_given, "the camera")
+    wait_for(all_sent, "the camera")
     go.set()
     finish(supervisor)
     assert shared.results()[-1] == 999
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_counts_add_up_with_recorded_streams_beside(workers: int) -> None:
+def test_counts_add_up_next_to_recorded_streams(workers: int) -> None:
     cameras = [FakeSource(number, count=150, live=True) for number in range(3)]
     file = FakeSource(3, count=150)
     shared = FakeSink()
@@ -59,11 +59,11 @@ def test_counts_add_up_with_recorded_streams_beside(workers: int) -> None:
         seen = shared.results(record.name)
         assert seen == sorted(set(seen))
         assert len(seen) == record.results
-        assert seen[-1] == 149  # the newest always comes through
+        assert seen[-1] == 149  # the newest frame always gets a result
     assert shared.results("s3") == list(range(150))
 
 
-def test_a_live_stream_that_is_stopped_accounts_for_all() -> None:
+def test_a_stopped_live_stream_accounts_for_every_frame() -> None:
     reached = threading.Event()
     source = FakeSource(0, count=1_000_000, live=True, before=lambda index: reached.set() if index == 20 else None)
     shared = FakeSink()
@@ -79,7 +79,7 @@ def test_a_live_stream_that_is_stopped_accounts_for_all() -> None:
     assert seen == sorted(set(seen))
 
 
-def test_an_engine_that_fails_ends_live_streams_too() -> None:
+def test_an_engine_failure_ends_live_streams_too() -> None:
     def run(batch: list[tuple[int, int]]) -> None:
         raise RuntimeError("gone")
 
@@ -90,12 +90,13 @@ def test_an_engine_that_fails_ends_live_streams_too() -> None:
         assert record.decoded == record.results + sum(record.dropped.values())
 
 
-def test_what_is_drawn_of_a_live_stream_is_in_order_and_the_rest_is_counted() -> None:
-    """Every second frame is inferred, the others are drawn as they are. A burst is more than the window lets in: the camera
-    never waits, so what is superseded or finds no place is missing, and counted."""
-    source, shared = FakeSource(0, count=120, live=True), FakeSink(needs_images=True)
+def test_a_sink_that_draws_gets_a_live_stream_in_order_and_dropped_frames_are_counted() -> None:
+    """The sink holds its first frame until the camera has sent a burst that is larger than the window."""
+    all_sent = threading.Event()
+    source = FakeSource(0, count=120, live=True, before=lambda index: all_sent.set() if index == 120 else None)
+    shared = FakeSink(needs_images=True, before=lambda frame: wait_for(all_sent))
     supervisor = make_supervisor(EchoEngine(2), [source], shared=[shared])
-    supervisor.add(add(source, every=2))
+    supervisor.add(add(source))
     assert supervisor.wait(LONG_S)
     finish(supervisor)
     (record,) = supervisor.records()

@@ -106,7 +106,6 @@ def test_a_live_stream_goes_on_in_another_lane_with_its_connection() -> None:
     lanes = [make_lane(EchoEngine()), Lane("other", EchoEngine(), Selector(confidence=0.1, iou=None))]
     with Supervisor(lanes, [shared], open_stream=open_stream) as supervisor:
         command = add(source)
-        command = replace(command, source=replace(command.source, kind="live"))
         supervisor.add(command)
         wait_for(reached)
         shared.wait_written(1)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_infer.schedule.pacing import EveryNth, Pacer
+from vision_infer.schedule.pacing import Pacer
 
 RATES = st.floats(0.2, 240)
 
 
 def wanted(pacer: Pacer, times_ns: list[int]) -> list[int]:
-    return [time_ns for index, time_ns in enumerate(times_ns) if pacer.wants(index, time_ns)]
+    return [time_ns for time_ns in times_ns if pacer.wants(time_ns)]
 
 
 def rounded(times_s: list[float], base_s: float) -> list[int]:
@@ -73,10 +73,10 @@ def test_a_frame_an_interval_after_the_last_one_taken_is_always_taken(rate: floa
     pacer = Pacer(rate)
     interval_ns = round(1e9 / rate)
     now_ns, last_ns = 0, 0
-    assert pacer.wants(0, 0)
+    assert pacer.wants(0)
     for step_s in steps_s:
         now_ns += round(step_s * 1e9)
-        taken = pacer.wants(0, now_ns)
+        taken = pacer.wants(now_ns)
         assert taken or now_ns < last_ns + interval_ns + min(10**6, interval_ns // 4)
         if taken:
             last_ns = now_ns
@@ -87,19 +87,19 @@ def test_after_a_jump_back_the_grid_starts_anew(rate: float, back: float) -> Non
     pacer = Pacer(rate)
     interval_ns = round(1e9 / rate)
     start_ns = 10**13
-    assert pacer.wants(0, start_ns)
+    assert pacer.wants(start_ns)
     jump_ns = start_ns - round(back * interval_ns)
-    assert pacer.wants(1, jump_ns)
-    assert not pacer.wants(2, jump_ns + interval_ns // 2)
-    assert pacer.wants(3, jump_ns + interval_ns)
+    assert pacer.wants(jump_ns)
+    assert not pacer.wants(jump_ns + interval_ns // 2)
+    assert pacer.wants(jump_ns + interval_ns)
 
 
 def test_a_small_step_back_costs_no_extra_frame() -> None:
     pacer = Pacer(10)
-    assert pacer.wants(0, 1_000_000_000)
-    assert not pacer.wants(1, 990_000_000)
-    assert not pacer.wants(2, 1_050_000_000)
-    assert pacer.wants(3, 1_100_000_000)
+    assert pacer.wants(1_000_000_000)
+    assert not pacer.wants(990_000_000)
+    assert not pacer.wants(1_050_000_000)
+    assert pacer.wants(1_100_000_000)
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
@@ -112,14 +112,3 @@ def test_even_spacing() -> None:
     times = rounded([number / 30 for number in range(3000)], 1e-9)
     gaps = {round((later - earlier) * 30 / 1e9) for earlier, later in pairwise(wanted(Pacer(12), times))}
     assert gaps == {2, 3}
-
-
-@given(st.integers(1, 50), st.integers(1, 500))
-def test_every_nth(every: int, count: int) -> None:
-    pacing = EveryNth(every)
-    assert [index for index in range(count) if pacing.wants(index, 0)] == list(range(0, count, every))
-
-
-def test_every_nth_refuses_zero() -> None:
-    with pytest.raises(ValueError, match="every must be at least 1, got 0"):
-        EveryNth(0)

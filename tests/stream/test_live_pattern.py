@@ -49,7 +49,6 @@ def pattern(url: str = "test://", clock: HandClock | None = None) -> tuple[Patte
 
 def test_it_is_opened_by_its_name_and_is_live() -> None:
     with open_source(spec("test://?size=320x180&fps=12.5")) as source:
-        assert source.live
         assert (source.info.size, source.info.frame_rate, source.info.frames) == (Size(320, 180), Fraction(25, 2), None)
         assert next(source.frames()).image.size == Size(320, 180)
 

@@ -230,9 +230,7 @@ class _Run:
     def decoded(self, stream: _Stream, captured: int, now: int) -> None:
         stream.decoding = False
         stream.index += 1
-        if now - captured <= self.streams.max_age_ms * MS and (
-            stream.pacer is None or stream.pacer.wants(stream.index, captured)
-        ):
+        if now - captured <= self.streams.max_age_ms * MS and (stream.pacer is None or stream.pacer.wants(captured)):
             if self.chance.random() < self.streams.gated:
                 self.results([captured])
             else:

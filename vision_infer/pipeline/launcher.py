@@ -103,8 +103,7 @@ class Launcher:
         """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
         record.info = source.info
         size = self.lanes.window(command.lane)
-        widest = 0 if source.live else WIDEST_WINDOW  # a live source never waits for a place
-        bound_memory(record, window, size, widest, self.max_active, lambda: self.stage.streams)
+        bound_memory(record, window, size, WIDEST_WINDOW, self.max_active, lambda: self.stage.streams)
         steps = self.steps(command)
         sinks: list[Sink] = [] if command.private_sink is None else [command.private_sink]
         failure: VisionInferError | None = None
@@ -113,11 +112,11 @@ class Launcher:
                 sinks.append(open_sink(output, source))
             except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
                 failure = failure or output_failure(error)
-        widest = max(size, widest)
+        widest = max(size, WIDEST_WINDOW)
         shared = self.shared if command.private_sink is None else ()
         outlet = self._outlet(record, sinks, shared, window, widest)
         self.stage.join(record, outlet, steps, window, self._second(command))
-        self.join(command, None if source.live else widest, widest)
+        self.join(command, widest, widest)
         if failure is not None:
             self.output_failed(record, failure, False)
         self.streams.set_state(record, StreamState.RUNNING)

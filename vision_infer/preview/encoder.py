@@ -116,7 +116,7 @@ class EncodedFeed(Feed):
     def _from_stream(self, frame: Frame) -> None:
         """On the stream's thread."""
         captured = frame.trace.captured_ns
-        if self._pacer.wants(frame.index, captured if frame.pts_s is None else round(frame.pts_s * _SECOND)):
+        if self._pacer.wants(captured if frame.pts_s is None else round(frame.pts_s * _SECOND)):
             with self._came:
                 self.superseded += self._frame is not None
                 self._frame = frame

@@ -1,23 +1,8 @@
-"""Which frames of a stream are wanted at all."""
+"""Which frames of a stream are inferred when its rate is limited."""
 
 from __future__ import annotations
 
 import math
-
-
-class EveryNth:
-    """Every N-th frame of a recorded stream, the first included."""
-
-    __slots__ = ("_every",)
-
-    def __init__(self, every: int) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
-        self._every = every
-
-    def wants(self, index: int, time_ns: int) -> bool:  # noqa: ARG002
-        """Whether the frame with this index is wanted."""
-        return index % self._every == 0
 
 
 class Pacer:
@@ -40,12 +25,11 @@ class Pacer:
         self._tolerance_ns = min(1_000_000, self._interval_ns // 4)
         self._next_ns: int | None = None
 
-    def wants(self, index: int, time_ns: int) -> bool:  # noqa: ARG002
-        """Whether the frame with this time is wanted; each frame is asked about once, in order.
+    def wants(self, time_ns: int) -> bool:
+        """Return whether to infer the next frame. Call it once for each frame, in order.
 
         Args:
-            index: number of the frame in its stream.
-            time_ns: presentation or capture time, nanoseconds.
+            time_ns: The presentation or capture time of the frame, nanoseconds.
         """
         due = self._next_ns
         interval = self._interval_ns

@@ -165,11 +165,6 @@ class Source(Protocol):
         ...
 
     @property
-    def live(self) -> bool:
-        """True when it runs on its own clock: newest wins. False when it waits for us: nothing is dropped."""
-        ...
-
-    @property
     def info(self) -> StreamInfo:
         """What is known of it."""
         ...

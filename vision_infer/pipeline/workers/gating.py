@@ -18,7 +18,7 @@ LOOK_NS = 60_000_000
 """what follows a picture sooner is not looked at, and shares its fate"""
 
 
-class Gate:
+class StreamGate:
     """Says of each frame of a stream whether it is to be inferred; on the stream's own thread.
 
     Args:
@@ -54,9 +54,9 @@ class Gate:
         return self._counted[1]
 
 
-def make_gate(command: AddStream) -> Gate | None:
+def make_gate(command: AddStream) -> StreamGate | None:
     """The gate that a command asks for, if any."""
-    return None if command.gate_heartbeat_s is None else Gate(command.gate_heartbeat_s, command.region)
+    return None if command.gate_heartbeat_s is None else StreamGate(command.gate_heartbeat_s, command.region)
 
 
 def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArray[np.bool_]:

@@ -16,10 +16,9 @@ from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
-from vision_infer.pipeline.messages import Ended, Gated, Message, Superseded
+from vision_infer.pipeline.messages import Ended, Message, Superseded
 from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
-from vision_infer.pipeline.workers.gating import make_gate
-from vision_infer.schedule.pacing import Pacer
+from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.schedule.queues import Waiting
 from vision_infer.stream.live.backoff import Backoff, after_refusals
 from vision_infer.stream.redact import redact
@@ -70,17 +69,13 @@ class LiveWorker:
         self.stopping = threading.Event()
         self._open_source = open_source
         self._tell_state = tell
-        self._dispatch = dispatch
         self._results = results
         self._clock = clock
         self._window = window
-        self._lane_of = lane_of
+        self._entry = FrameEntry(record, command, window.try_acquire, DropReason.BACKLOGGED, dispatch, results, lane_of)
         self._own = threading.RLock()
         """held while a frame is counted and handed on, and by whoever takes the stream away"""
         self._gone = False
-        self._pacer = _pacer(command)
-        self._gate = make_gate(command)
-        self._sequence = 0
         self._index = 0
         self._failures = 0
         reconnect = command.reconnect
@@ -98,15 +93,12 @@ class LiveWorker:
         with self._own:
             if not self._gone:
                 self._gone = True
-                self._results.put(Ended(self.record.name, self._sequence, False, None))
+                self._results.put(Ended(self.record.name, self._entry.sequence, False, None))
 
     def change(self, command: AddStream, lane_of: Callable[[Size], str]) -> None:
         """Go on with another command for the same source; its lanes are such as the stream has joined."""
         with self._own:
-            self._lane_of = lane_of
-            if command.fps != self.command.fps:
-                self._pacer = _pacer(command)
-            self._gate = make_gate(command)  # what was found last is not what would be found now
+            self._entry.change(self.command, command, lane_of)
             self.command = command
             self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.fps
 
@@ -138,7 +130,7 @@ class LiveWorker:
         with self._own:
             if not self._gone:
                 self._gone = True
-                self._results.put(Ended(self.record.name, self._sequence, complete, error))
+                self._results.put(Ended(self.record.name, self._entry.sequence, complete, error))
 
     def _connect(self) -> StreamError | None:
         """One connection, from opening to its end; returns what ended it, None where it simply ended."""
@@ -207,22 +199,13 @@ class LiveWorker:
                 self.live.thread_ns = time.thread_time_ns()
 
     def _take(self, frame: Frame) -> None:
-        record = self.record
-        if self._pacer is not None and not self._pacer.wants(frame.index, frame.trace.captured_ns):
-            record.drop(DropReason.PACED, frame)
+        captured_ns = frame.trace.captured_ns
+        if not self._entry.is_due(captured_ns):
+            self.record.drop(DropReason.PACED, frame)
             return
-        moves = self._gate is None or self._gate.wants(frame.image, frame.trace.captured_ns)
-        if not self._window.try_acquire():
-            record.drop(DropReason.BACKLOGGED, frame)
-        else:
-            sequence = self._sequence
-            self._sequence += 1
-            if not moves:
-                self._results.put(Gated(frame, sequence))
-                return
-            superseded = self._dispatch.offer(frame.stream, self._lane_of(frame.image.size), sequence, frame)
-            if superseded is not None:
-                self.superseded(superseded)
+        superseded = self._entry.enter(frame, captured_ns)
+        if superseded is not None:
+            self.superseded(superseded)
 
     def _back_off(self, failure: StreamError | None) -> None:
         if isinstance(failure, RefusedError):
@@ -279,10 +262,6 @@ class _Taken:
         self._live.clock_offset_ms = report.clock_offset_ms
         if source.info is not record.info:
             record.info = source.info
-
-
-def _pacer(command: AddStream) -> Pacer | None:
-    return None if command.fps is None else Pacer(command.fps)
 
 
 def _text(failure: StreamError | None) -> str:

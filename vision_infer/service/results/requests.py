@@ -46,7 +46,6 @@ class Requests:
         name: of its stream; begins with :data:`PREFIX`.
     """
 
-    live = False
     needs_images = False
     outputs: Sequence[Written] = ()
 

@@ -74,8 +74,6 @@ class ImagesSource:
     A picture that cannot be read is a gap, and the others go on; with no other, it is the stream's error.
     """
 
-    live = False
-
     def __init__(self, spec: SourceSpec) -> None:
         self.spec = spec
         self.report = ReadReport()

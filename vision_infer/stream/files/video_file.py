@@ -49,8 +49,6 @@ class VideoFileSource:
         StreamError: it is missing, unreadable, empty, no video, or holds no such video stream.
     """
 
-    live = False
-
     def __init__(self, spec: SourceSpec, decode_threads: int = 1) -> None:
         self.spec = spec
         self.report = ReadReport()

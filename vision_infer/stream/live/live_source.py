@@ -65,8 +65,6 @@ class LiveSource:
         StreamError: it cannot be opened now.
     """
 
-    live = True
-
     def __init__(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event, clock: Clock = SYSTEM_CLOCK) -> None:
         self.spec = spec
         self.report = ReadReport()

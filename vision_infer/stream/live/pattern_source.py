@@ -52,8 +52,6 @@ class PatternSource:
         StreamError: the URL asks for something that is not there.
     """
 
-    live = True
-
     def __init__(self, spec: SourceSpec, stopping: threading.Event, clock: Clock = SYSTEM_CLOCK) -> None:
         self.spec = spec
         self.report = ReadReport()
