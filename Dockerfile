@@ -2,15 +2,15 @@
 # Two images from one file:
 #   docker build --target cpu -t vision-infer:cpu .
 #   docker build --target gpu -t vision-infer:gpu .
-# Python is the same version in both: what the slim image and Ubuntu 24.04 have in common.
+# Both use Python 3.12, the version of the slim image and of Ubuntu 24.04.
 
 ARG PYTHON_IMAGE=python:3.12-slim-trixie
-# onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9; the driver of the host has to be one for CUDA 13 (580 or newer).
+# onnxruntime-gpu 1.31 is built for CUDA 13.0 and cuDNN 9; the host needs a driver for CUDA 13 (580 or newer).
 ARG CUDA_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 ARG ONNXRUNTIME_GPU=1.31.1
 
 
-# The wheel. What may be copied is listed in .dockerignore.
+# Build the wheel. .dockerignore lists the files that can be copied.
 FROM ${PYTHON_IMAGE} AS wheel
 WORKDIR /src
 COPY constraints.txt ./
@@ -23,7 +23,7 @@ COPY vision_infer vision_infer
 RUN pip wheel --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir /wheel .
 
 
-# The environments are made apart, so that the images hold neither the wheel nor what made them.
+# Create the environments in separate stages, so that the images contain neither the wheel nor build tools.
 FROM ${PYTHON_IMAGE} AS cpu-environment
 COPY --from=wheel /src/constraints.txt /wheel/*.whl /wheel/
 RUN python -m venv /opt/vision-infer \
@@ -53,7 +53,7 @@ RUN groupadd --gid 10001 vision-infer \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/vision-infer
 COPY --from=gpu-environment /opt/vision-infer /opt/vision-infer
-# ONNX Runtime would tell its makers how it is used.
+# ORT_DISABLE_TELEMETRY disables the telemetry of ONNX Runtime.
 ENV PATH=/opt/vision-infer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -61,27 +61,27 @@ ENV PATH=/opt/vision-infer/bin:$PATH \
     VISION_INFER_HOME=/var/lib/vision-infer \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-# The only place that is written to: streams made over the API, the token's hash, models of your own. The rest may be read-only.
+# The only writable folder: streams created over the API, the hash of the token, imported models. The root file system can be read-only.
 VOLUME /var/lib/vision-infer
 WORKDIR /var/lib/vision-infer
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# http.client, for it asks no proxy. With TLS the check has to be another one: see docs/how-to/deploy.md.
+# http.client ignores proxy settings. With TLS, use the check in docs/how-to/deploy.md.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-IS", "-c", "import http.client; c = http.client.HTTPConnection('127.0.0.1', 8080, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["vision-infer"]
 CMD ["serve", "/etc/vision-infer/cameras.yaml", "--host", "0.0.0.0"]
 
 
-# The last stage is what a build without --target makes.
+# The last stage is the default target.
 FROM ${PYTHON_IMAGE} AS cpu
 LABEL org.opencontainers.image.title="vision-infer" org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 vision-infer \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/vision-infer --shell /usr/sbin/nologin vision-infer \
  && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/vision-infer
 COPY --from=cpu-environment /opt/vision-infer /opt/vision-infer
-# As above.
+# See the gpu stage.
 ENV PATH=/opt/vision-infer/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -19,9 +19,9 @@ from benchmarks.inputs import ROOT
 from benchmarks.live_service import LiveService
 from benchmarks.preview_load import Length, Rows
 from benchmarks.verdict import Check, quantile
-from tests.browser.in_step import STEP_PX, off_its_object
-from tests.browser.square_network import write_square_network
-from tests.browser.watched import opened_browser, watched
+from tests.browser.box_error import STEP_PX, measure_box_errors
+from tests.browser.checked_page import checked_page, opened_browser
+from tests.browser.square_model import write_square_model
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.lossy_relay import LossyRelay, Outage, without_candidates
 from vision_infer.core.time_code import (
@@ -129,7 +129,7 @@ def glass(length: Length) -> Rows:
     found: list[dict[str, Any]] = []
     with playing(ClockMount("/clock", 640, 360, 30)) as (service, cameras, browser):
         for _ in range(length.rounds):
-            with watched(browser, service.url) as one:
+            with checked_page(browser, service.url) as one:
                 one.page.add_init_script(_AT_ONCE)
                 page = one.open("stream/clock")
                 one.wait(_PLAYS)
@@ -160,7 +160,7 @@ def first(length: Length) -> Rows:
     found: list[dict[str, Any]] = []
     for width, height in ((640, 360), (1920, 1080)):
         mount = ClockMount("/clock", width, height, 30, kbit_s=2000 if width == 640 else 4000)
-        with playing(mount) as (service, _, browser), watched(browser, service.url) as one:
+        with playing(mount) as (service, _, browser), checked_page(browser, service.url) as one:
             took: list[float] = []
             for turn in range(max(3, round(length.seconds))):
                 page = one.open()
@@ -187,11 +187,11 @@ def overlay(length: Length) -> Rows:
             stream = {"detect": cameras.url("/clock"), "track": True, "fps": None if fps == 30 else fps}
             with LiveService({"streams": {}}) as service:
                 model = service.folder / "square.onnx"
-                write_square_network(model)
+                write_square_model(model)
                 service.configure({"streams": {"yard": {**stream, "model": str(model)}}})
                 service.wait_live(1)
-                with watched(browser, service.url) as one:
-                    frames = off_its_object(one, "yard", round(length.seconds * 30))
+                with checked_page(browser, service.url) as one:
+                    frames = measure_box_errors(one, "yard", round(length.seconds * 30))
             errors = [abs(error) / STEP_PX for error, _ in frames if error is not None]
             boxed, exact = len(errors) / len(frames), sum(own for _, own in frames) / len(frames)
             found.append(
@@ -213,7 +213,7 @@ def loss(length: Length) -> Rows:
         for kind in ("2 % lost", "outages"):
             outage = Outage()
             loses = outage if kind == "outages" else lambda: random.random() < LOST_PART
-            with LossyRelay(loses) as relay, watched(browser, service.url) as one:
+            with LossyRelay(loses) as relay, checked_page(browser, service.url) as one:
                 one.page.add_init_script(_AT_ONCE)
                 one.page.route("**/whep", partial(_through, relay))
                 page = one.open("stream/clock")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secrets that compose.yaml names, each 64 hexadecimal digits, where they are not there yet.
-# The folder is open to its owner only; the files are readable for all, for the users within the containers have other numbers.
+# Create the missing secrets for compose.yaml, each with 64 hexadecimal digits.
+# Only the owner can open the folder. The files are world-readable because the users in the containers have other IDs.
 set -eu
 folder="${1:-$(dirname "$0")/secrets}"
 umask 077

@@ -10,13 +10,13 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytest.register_assert_rewrite("tests.browser.watched")
+pytest.register_assert_rewrite("tests.browser.checked_page")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window; one for each module, since an event loop runs in this thread as long as it lives."""
-    from tests.browser.watched import opened_browser
+    """Return headless chromium. One per module: Playwright runs an event loop in this thread while the browser is open."""
+    from tests.browser.checked_page import opened_browser
 
     with opened_browser() as opened:
         yield opened

@@ -1,4 +1,4 @@
-"""The page with a real service and real cameras: what a user does with it, from end to end."""
+"""The page with a real service and simulated cameras, end to end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.watched import NARROW, Watched, watched
+from tests.browser.checked_page import NARROW, CheckedPage, checked_page
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 from vision_infer.core.time_code import COLUMNS, HEIGHT_UNITS, MARGIN_UNITS, ROWS, WIDTH_UNITS, cells_of
@@ -18,8 +18,8 @@ SETTINGS = "open_timeout_s: 2, stall_timeout_s: 2, reconnect: {min_s: 0.1, max_s
 
 
 @dataclass
-class Place:
-    """Cameras, and the service that watches them."""
+class LiveSite:
+    """Cameras and the service that reads them."""
 
     cameras: RtspServer
     serve: ServeProcess
@@ -30,7 +30,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveSite]:
     mounts = [ClockMount(f"/{name}", 320, 180, 15, key_interval=15) for name in ("front", "back")]
     with RtspServer(*mounts) as cameras:
         streams = "".join(
@@ -38,98 +38,98 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         )
         text = f"service: {{port: 0}}\nmodel: clock\nstreams:\n{streams}"
         with ServeProcess(tmp_path_factory.mktemp("page"), text) as serve:
-            yield Place(cameras, serve)
+            yield LiveSite(cameras, serve)
 
 
 def tile(page: Page, name: str) -> str:
     return f".tile[data-name='{name}']"
 
 
-def plays(one: Watched, name: str) -> None:
-    """Wait until a tile shows a stream by WebRTC, and goes on."""
-    one.wait(
+def plays(checked: CheckedPage, name: str) -> None:
+    """Wait until a tile plays a stream over WebRTC."""
+    checked.wait(
         """(chosen) => {
           const stage = document.querySelector(chosen + ' .stage');
           return stage?.dataset.mode === 'webrtc' && stage.querySelector('video').currentTime > 0.3;
         }""",
-        tile(one.page, name),
+        tile(checked.page, name),
     )
 
 
-def test_the_wall_plays_and_nothing_moves(browser: Browser, place: Place) -> None:
-    with watched(browser, place.address) as one:
-        page = one.open()
-        plays(one, "front")
-        plays(one, "back")
+def test_the_wall_plays_without_layout_shifts(browser: Browser, site: LiveSite) -> None:
+    with checked_page(browser, site.address) as checked:
+        page = checked.open()
+        plays(checked, "front")
+        plays(checked, "back")
         front = page.locator(tile(page, "front"))
         expect(front).to_contain_text("live")
         expect(front).to_contain_text("320×180 h264")
         expect(front).to_contain_text("of 10, decoded")
-        one.wait("/p50 \\d/.test(document.querySelector('.tile .figure').textContent)")
-        one.shot("wall")
-        assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
+        checked.wait("/p50 \\d/.test(document.querySelector('.tile .figure').textContent)")
+        checked.shot("wall")
+        assert sum(value for value, *_ in checked.shifts()) < 0.001, checked.shifts()
         page.emulate_media(color_scheme="dark")
-        one.shot("wall-dark")
-        one.expect_quiet()
+        checked.shot("wall-dark")
+        checked.expect_quiet()
 
 
-def test_a_narrow_screen(browser: Browser, place: Place) -> None:
-    with watched(browser, place.address, viewport=NARROW, has_touch=True) as one:
+def test_all_views_fit_on_a_narrow_screen(browser: Browser, site: LiveSite) -> None:
+    with checked_page(browser, site.address, viewport=NARROW, has_touch=True) as checked:
         for view in ("", "stream/front", "engines", "cost", "try", "add"):
-            page = one.open(view)
+            page = checked.open(view)
             expect(page.get_by_role("heading").first).to_be_visible()
-            assert one.overflow() <= 0, view
-            one.shot(f"narrow-{view.replace('/', '-') or 'wall'}", full=True)
-        one.expect_quiet()
+            assert checked.overflow() <= 0, view
+            checked.shot(f"narrow-{view.replace('/', '-') or 'wall'}", full=True)
+        checked.expect_quiet()
 
 
-def test_tiles_out_of_sight_do_not_play(browser: Browser, place: Place) -> None:
-    with watched(browser, place.address, viewport={"width": 360, "height": 220}) as one:
-        page = one.open()
-        plays(one, "back")
+def test_tiles_outside_the_viewport_do_not_play(browser: Browser, site: LiveSite) -> None:
+    with checked_page(browser, site.address, viewport={"width": 360, "height": 220}) as checked:
+        page = checked.open()
+        plays(checked, "back")
         assert page.locator(f"{tile(page, 'front')} .stage[data-mode]").count() == 0
         page.locator(tile(page, "front")).scroll_into_view_if_needed()
         page.mouse.wheel(0, 2000)
-        plays(one, "front")
-        one.wait("(chosen) => !document.querySelector(chosen + ' .stage').dataset.mode", tile(page, "back"))
-        one.expect_quiet()
+        plays(checked, "front")
+        checked.wait("(chosen) => !document.querySelector(chosen + ' .stage').dataset.mode", tile(page, "back"))
+        checked.expect_quiet()
 
 
-def test_a_camera_is_tested_added_drawn_upon_and_removed(browser: Browser, place: Place) -> None:
-    with watched(browser, place.address) as one:
-        page = one.open()
+def test_a_camera_is_tested_added_edited_and_removed(browser: Browser, site: LiveSite) -> None:
+    with checked_page(browser, site.address) as checked:
+        page = checked.open()
         page.get_by_role("link", name="Add a camera").click()
         page.get_by_label("Name").fill("yard")
         page.get_by_label("URL", exact=True).fill("rtsp://127.0.0.1:1/nobody")
         page.get_by_role("button", name="Test this URL").click()
         expect(page.get_by_text("connection refused")).to_be_visible()
-        page.get_by_label("URL", exact=True).fill(place.cameras.url("/front"))
+        page.get_by_label("URL", exact=True).fill(site.cameras.url("/front"))
         page.get_by_role("button", name="Test this URL").click()
-        expect(page.get_by_text("It works.")).to_be_visible()
-        expect(page.get_by_text("plays untouched")).to_be_visible()
+        expect(page.get_by_text("The stream works.")).to_be_visible()
+        expect(page.get_by_text("passthrough, no transcoding")).to_be_visible()
         expect(page.get_by_text("(Constrained Baseline), 320×180")).to_be_visible()
-        page.get_by_label("Infer only while something moves").check()
-        page.get_by_label("Keep a clip of each event").check()
-        page.get_by_text("When the machine is too small").click()
-        page.get_by_label("takes what is left").check()
-        page.get_by_label("Cheaper model").select_option("nanodet-416")
-        one.shot("add-stream", full=True)
+        page.get_by_label("Infer only during motion").check()
+        page.get_by_label("Record a clip of each").check()
+        page.get_by_text("Under overload").click()
+        page.get_by_label("best effort").check()
+        page.get_by_label("Fallback model").select_option("nanodet-416")
+        checked.shot("add-stream", full=True)
         page.get_by_role("button", name="Add", exact=True).click()
         expect(page.get_by_role("heading", name="yard")).to_be_visible()
         expect(page.locator(".state", has_text="live")).to_be_visible()
 
         draw_a_zone(page)
         page.get_by_role("button", name="New line").click()
-        page.get_by_role("button", name="Place one for me").click()
+        page.get_by_role("button", name="Insert default shape").click()
         page.keyboard.press("ArrowDown")
         page.get_by_label("Name of the line").fill("gate")
-        names = page.locator(".shape-name").evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().height)")
+        names = page.locator(".shape-name").evaluate_all("(all) => all.map((name) => name.getBoundingClientRect().height)")
         assert len(names) == 3
-        assert max(names) < 30, "names stay small, however small the picture is"
-        one.shot("edit-zone")
+        assert max(names) < 30, "names have the same size for any image size"
+        checked.shot("edit-zone")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("button", name="Zones and lines")).to_be_visible()
-        settings = json.loads(place.serve.ask("GET", "/api/v1/streams/yard")[1])["settings"]
+        settings = json.loads(site.serve.ask("GET", "/api/v1/streams/yard")[1])["settings"]
         assert (settings["gate"], settings["clips"]["pre_s"], settings["degrade_model"]) == ("motion", 5, "nanodet-416")
         assert (settings["best_effort"], settings["degrade_detect"]) == (True, None)
         (corners,) = [zone["polygon"] for zone in settings["zones"].values()]
@@ -142,12 +142,12 @@ def test_a_camera_is_tested_added_drawn_upon_and_removed(browser: Browser, place
         expect(page.locator(".state", has_text="live")).to_be_visible()
 
         page.get_by_role("button", name="Remove").click()
-        one.shot("remove-stream")
+        checked.shot("remove-stream")
         page.get_by_role("dialog").get_by_role("button", name="Remove").click()
         expect(page.locator(tile(page, "front"))).to_be_visible()
         assert page.locator(tile(page, "yard")).count() == 0
-        assert "yard" not in place.serve.streams()
-        one.expect_quiet("/streams/yard/frames")  # what is asked at the moment of the pause is answered with 503
+        assert "yard" not in site.serve.streams()
+        checked.expect_quiet("/streams/yard/frames")  # a request at the moment of the pause returns 503
 
 
 def draw_a_zone(page: Page) -> None:
@@ -155,7 +155,7 @@ def draw_a_zone(page: Page) -> None:
     page.get_by_role("button", name="New zone").click()
     box = page.locator("svg.editor").bounding_box()
     assert box is not None
-    for x, y in ((0.2, 0.2), (0.8, 0.2), (0.5, 0.7), (0.2, 0.2)):  # the first again closes it
+    for x, y in ((0.2, 0.2), (0.8, 0.2), (0.5, 0.7), (0.2, 0.2)):  # a second click on the first corner closes the zone
         page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
     expect(page.get_by_label("Name of the zone")).to_have_value("zone-1")
     page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.7 * box["height"])
@@ -164,17 +164,17 @@ def draw_a_zone(page: Page) -> None:
     page.mouse.up()
 
 
-def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, place: Place) -> None:
-    """The network reads the moment that the camera paints; here it is read off the video element once more."""
-    with watched(browser, place.address) as one:
-        page = one.open("stream/back")
+def test_boxes_belong_to_the_frame_that_is_displayed(browser: Browser, site: LiveSite) -> None:
+    """The model reads the time code that the camera draws; the test reads the same code from the video element."""
+    with checked_page(browser, site.address) as checked:
+        page = checked.open("stream/back")
         page.locator(".stage").wait_for()
         page.evaluate(_READ_EVERY_FRAME, [ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS])
-        one.wait("window.read.length >= 25")
+        checked.wait("window.read.length >= 25")
         right = [tuple(cells) == cells_of(moment) for moment, cells in page.evaluate("window.read")]
-        assert sum(right) >= 0.9 * len(right), f"{sum(right)} of {len(right)} frames had the result of their own picture"
-        one.shot("stream")
-        one.expect_quiet()
+        assert sum(right) >= 0.9 * len(right), f"{sum(right)} of {len(right)} frames had their own result"
+        checked.shot("stream")
+        checked.expect_quiet()
 
 
 _READ_EVERY_FRAME = """
@@ -201,34 +201,34 @@ _READ_EVERY_FRAME = """
 """
 
 
-def test_without_webrtc_there_are_snapshots_and_the_reason(browser: Browser, place: Place) -> None:
-    with watched(browser, place.address) as one:
-        problem = {"type": "urn:x", "title": "It cannot be had now", "status": 503, "detail": "as many viewers as may be"}
-        one.page.route(
+def test_without_webrtc_the_page_shows_snapshots_and_the_reason(browser: Browser, site: LiveSite) -> None:
+    with checked_page(browser, site.address) as checked:
+        problem = {"type": "urn:x", "title": "Not available", "status": 503, "detail": "the maximum number of viewers is reached"}
+        checked.page.route(
             "**/whep", lambda route: route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
         )
-        page = one.open("stream/front")
-        expect(page.get_by_text("Snapshots: WebRTC is refused: as many viewers as may be")).to_be_visible()
-        one.wait(
-            "document.querySelector('.stage').dataset.mode === 'snapshots' && !document.querySelector('canvas.picture').hidden"
+        page = checked.open("stream/front")
+        expect(page.get_by_text("Snapshots: WebRTC request rejected: the maximum number of viewers is reached")).to_be_visible()
+        checked.wait(
+            "document.querySelector('.stage').dataset.mode === 'snapshots' && !document.querySelector('canvas.image').hidden"
         )
-        one.shot("snapshots")
-        one.expect_quiet("503")
+        checked.shot("snapshots")
+        checked.expect_quiet("503")
 
 
-def test_a_camera_dies_and_comes_back(browser: Browser, place: Place) -> None:
-    """The last of these tests: it has no cameras for a while."""
-    with watched(browser, place.address) as one:
-        page = one.open()
-        plays(one, "front")
-        place.cameras.kill()
+def test_a_tile_recovers_after_its_camera_was_down(browser: Browser, site: LiveSite) -> None:
+    """Must be the last test of the module: it stops the cameras for a while."""
+    with checked_page(browser, site.address) as checked:
+        page = checked.open()
+        plays(checked, "front")
+        site.cameras.kill()
         front = page.locator(tile(page, "front"))
         expect(front.locator(".state")).to_have_text("reconnecting")
         expect(front.locator(".reason")).to_contain_text("connection refused")
-        one.shot("camera-away")
-        place.cameras.restart()
+        checked.shot("camera-away")
+        site.cameras.restart()
         expect(front.locator(".state")).to_have_text("live")
-        plays(one, "front")
-        one.shot("camera-back")
-        assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
-        one.expect_quiet()
+        plays(checked, "front")
+        checked.shot("camera-back")
+        assert sum(value for value, *_ in checked.shifts()) < 0.001, checked.shifts()
+        checked.expect_quiet()

@@ -1,4 +1,4 @@
-"""Who may see and change what on the page, and that nothing the service sends becomes markup."""
+"""Access rights on the page; text from the service never becomes markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.watched import NARROW, watched
+from tests.browser.checked_page import NARROW, checked_page
 from tests.service.fakes import ADMIN, OPEN, TOKENS, VIEW, FakeBackend, frame, result
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.detections import Detections
@@ -32,91 +32,91 @@ def guarded() -> Iterator[str]:
         yield web.url
 
 
-def test_a_token_is_asked_for(browser: Browser, guarded: str) -> None:
-    with watched(browser, guarded) as one:
-        page = one.open("stream/yard")
-        page.get_by_label("Token").fill("nothing that would be right")
+def test_the_page_asks_for_a_token(browser: Browser, guarded: str) -> None:
+    with checked_page(browser, guarded) as checked:
+        page = checked.open("stream/yard")
+        page.get_by_label("Token").fill("not the right token")
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("alert").filter(has_text="the token is wrong")).to_be_visible()
-        one.shot("wrong-token")
+        checked.shot("wrong-token")
         page.get_by_label("Token").fill(ADMIN)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="yard")).to_be_visible()
         expect(page.get_by_role("button", name="Remove")).to_be_visible()
         page.reload()
-        expect(page.get_by_role("heading", name="yard")).to_be_visible()  # the cookie is enough
-        assert page.evaluate("document.cookie") == "", "no script can read it"
+        expect(page.get_by_role("heading", name="yard")).to_be_visible()  # the cookie is sufficient
+        assert page.evaluate("document.cookie") == "", "scripts cannot read the cookie"
         assert ADMIN not in page.evaluate("JSON.stringify([localStorage, sessionStorage])")
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
-        one.expect_quiet("401 (Unauthorized)")
+        checked.expect_quiet("401 (Unauthorized)")
 
 
-def test_who_may_only_look_sees_nothing_to_change(browser: Browser, guarded: str) -> None:
-    with watched(browser, guarded) as one:
-        page = one.open()
+def test_a_read_only_token_shows_no_controls_for_changes(browser: Browser, guarded: str) -> None:
+    with checked_page(browser, guarded) as checked:
+        page = checked.open()
         page.get_by_label("Token").fill(VIEW)
         page.keyboard.press("Enter")
         expect(page.get_by_role("link", name="Open yard")).to_be_visible()
         expect(page.get_by_text("view only")).to_be_visible()
         assert page.get_by_role("link", name="Add a camera").count() == 0
-        one.open("stream/yard")
+        checked.open("stream/yard")
         expect(page.get_by_text("refused", exact=True)).to_be_visible()
         for name in ("Pause", "Remove", "Zones and lines"):
             assert page.get_by_role("button", name=name).count() == 0
-        one.open("add")
-        expect(page.get_by_text("may look, not change")).to_be_visible()
-        one.open("stream/yard/edit")
-        expect(page.get_by_text("may look, not change")).to_be_visible()
-        one.expect_quiet("401 (Unauthorized)")
+        checked.open("add")
+        expect(page.get_by_text("This token is read-only")).to_be_visible()
+        checked.open("stream/yard/edit")
+        expect(page.get_by_text("This token is read-only")).to_be_visible()
+        checked.expect_quiet("401 (Unauthorized)")
 
 
-def test_the_stream_of_a_file_is_not_changed_here(browser: Browser) -> None:
+def test_a_stream_of_the_configuration_file_cannot_be_edited(browser: Browser) -> None:
     backend = FakeBackend(port=0)
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))
-        with watched(browser, web.url) as one:
-            page = one.open("stream/door")
-            expect(page.get_by_text("set in the file")).to_be_visible()
+        with checked_page(browser, web.url) as checked:
+            page = checked.open("stream/door")
+            expect(page.get_by_text("defined in configuration file")).to_be_visible()
             assert page.get_by_role("button", name="Remove").count() == 0
-            one.open("stream/nothing")
-            expect(page.get_by_text("no stream of this name")).to_be_visible()
-            one.expect_quiet("503", "whep", "snapshot")
+            checked.open("stream/nothing")
+            expect(page.get_by_text("no stream with this name")).to_be_visible()
+            checked.expect_quiet("503", "whep", "snapshot")
 
 
-def test_text_stays_text(browser: Browser) -> None:
-    """A name, a label, a reason, an event: none of them runs, however it is written."""
+def test_text_from_the_service_is_never_markup(browser: Browser) -> None:
+    """Names, labels, reasons and events are never run as scripts."""
     backend = FakeBackend(port=0)
     name = f"door {SCRIPT}"
     lost = {"reason": SCRIPT, "state": StreamState.STALLED, "dropped": {SCRIPT: 3}, "occupancy": {SCRIPT: 1}}
     backend.put(name, "rtsp://10.0.0.5/" + SCRIPT.replace(" ", "%20"), origin="api", model=SCRIPT, engine=SCRIPT, **lost)
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))
-        with watched(browser, web.url) as one:
-            page = one.open()
+        with checked_page(browser, web.url) as checked:
+            page = checked.open()
             expect(page.get_by_text(name).first).to_be_visible()
             expect(page.get_by_text(SCRIPT).first).to_be_visible()
             page.get_by_role("link", name=f"Open {name}").click()
             expect(page.get_by_role("heading", name=name)).to_be_visible()
-            one.wait("document.querySelector('.facts').children.length > 5")
+            checked.wait("document.querySelector('.facts').children.length > 5")
             event = SceneEvent("enter", SCRIPT, 1, 0, SCRIPT)
-            told = replace(result(name, events=(event,)), detections=Detections.empty((SCRIPT,)))
+            hostile = replace(result(name, events=(event,)), detections=Detections.empty((SCRIPT,)))
             for _ in range(100):
-                backend.hub.write(frame(name), told)
+                backend.hub.write(frame(name), hostile)
                 if page.locator(".events li").count():
                     break
                 page.wait_for_timeout(50)
             expect(page.locator(".events")).to_contain_text(f"{SCRIPT} #1 enters {SCRIPT}")
-            one.open("engines")
+            checked.open("engines")
             expect(page.get_by_role("heading", name="main")).to_be_visible()
             assert "gone wrong" not in page.title()
             assert page.locator("img[src=x]").count() == 0
-            one.expect_quiet("whep", "snapshot", "404", "422", "503")
+            checked.expect_quiet("whep", "snapshot", "404", "422", "503")
 
 
-def test_the_page_allows_no_script_but_its_own(browser: Browser, guarded: str) -> None:
-    with watched(browser, guarded) as one:
-        page = one.open()
+def test_the_content_security_policy_blocks_other_scripts(browser: Browser, guarded: str) -> None:
+    with checked_page(browser, guarded) as checked:
+        page = checked.open()
         blocked = page.evaluate(
             """() => new Promise((resolve) => setTimeout(() => {
               const tried = {};
@@ -129,7 +129,7 @@ def test_the_page_allows_no_script_but_its_own(browser: Browser, guarded: str) -
         assert blocked["code"] == "EvalError"
 
 
-def test_files_of_the_page_are_kept_and_asked_about(guarded: str) -> None:
+def test_files_of_the_page_are_cached_and_revalidated(guarded: str) -> None:
     with urlopen(f"{guarded}/", timeout=30) as answer:
         policy, tag = answer.headers["Content-Security-Policy"], answer.headers["ETag"]
         text = answer.read().decode()
@@ -145,22 +145,22 @@ def test_files_of_the_page_are_kept_and_asked_about(guarded: str) -> None:
             urlopen(guarded + path, timeout=30)
 
 
-def test_the_service_goes_and_comes_back(browser: Browser) -> None:
+def test_the_page_recovers_after_the_service_was_down(browser: Browser) -> None:
     backend = FakeBackend(port=0)
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))
         port = web.address[1]
-        with watched(browser, web.url, viewport=NARROW) as one:
-            page = one.open()
+        with checked_page(browser, web.url, viewport=NARROW) as checked:
+            page = checked.open()
             expect(page.get_by_role("link", name="Open door")).to_be_visible()
             web.stop()
-            expect(page.get_by_role("alert").filter(has_text="The service does not answer, since")).to_be_visible()
-            expect(page.get_by_role("link", name="Open door")).to_be_visible()  # what was there stays
-            one.shot("service-gone")
+            expect(page.get_by_role("alert").filter(has_text="The service does not respond, since")).to_be_visible()
+            expect(page.get_by_role("link", name="Open door")).to_be_visible()  # the content remains visible
+            checked.shot("service-gone")
             backend = FakeBackend(port=port)
             backend.put("new", "rtsp://10.0.0.5/new", origin="api", state=StreamState.CONNECTING)
             with WebServer(backend.settings.service, backend.hub) as again:
                 again.start(make_app(backend, OPEN))
                 expect(page.get_by_role("link", name="Open new")).to_be_visible()
                 expect(page.locator(".banner")).to_be_hidden()
-            one.expect_quiet("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "whep", "snapshot", "WebSocket", "503")
+            checked.expect_quiet("ERR_CONNECTION", "ERR_EMPTY_RESPONSE", "whep", "snapshot", "WebSocket", "503")

@@ -1,4 +1,4 @@
-"""The metrics that the program really writes, and what of an expression of PromQL is not among them."""
+"""The metrics that the service exposes, and a check of PromQL expressions against them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from vision_infer.service.operations.metrics import make_registry
 from vision_infer.sink.delivery.carrier import SinkStatus
 
 Samples = Mapping[str, Sequence[Mapping[str, str]]]
-"""labels of the samples of each metric"""
+"""The labels of the samples of each metric."""
 
 _GIVEN = {"job", "instance"}
-"""labels that Prometheus adds"""
+"""Labels that Prometheus adds."""
 _WORDS = {
     *("sum", "min", "max", "count", "avg", "by", "without", "on", "ignoring", "and", "or", "unless", "offset", "bool"),
     *("rate", "increase", "deriv", "histogram_quantile", "vector", "group_left", "group_right", "up", "le"),
@@ -32,17 +32,17 @@ _SELECTOR = re.compile(r"\b([a-z_]\w*)\s*(?:\{([^}]*)\})")
 _MATCHER = re.compile(r'\s*(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"\s*(?:,|$)')
 
 
-class _Watched(Preview):
-    """Somebody watches."""
+class _PreviewWithViewer(Preview):
+    """A preview with one viewer."""
 
     def counts(self) -> PreviewCounts:
         return replace(super().counts(), viewers={"door": 1})
 
 
 def written() -> Samples:
-    """What a service writes that has met everything."""
+    """Return all metrics of a service in which every event has occurred."""
     backend = FakeBackend()
-    backend.preview = _Watched(backend.settings.preview)
+    backend.preview = _PreviewWithViewer(backend.settings.preview)
     backend.sink_statuses = [SinkStatus("house", "mqtt", True, None, 0, 3, 1024, 1, 9, {"spool_full": 2})]
     dropped = {reason.value: 1 for reason in DropReason}
     backend.kept["door"] = replace(
@@ -57,14 +57,14 @@ def written() -> Samples:
 
 
 def unknown(expression: str, samples: Samples) -> list[str]:
-    """What of an expression is no metric, no label of those in it, or no value that the label has; variables fit always."""
+    """Return the parts of an expression that are not a known metric, label or label value; variables always match."""
     found = [] if _balanced(expression) else ["brackets"]
     bare = re.sub(r'"[^"]*"', '""', expression)
     names = re.findall(r"\b(?:vision_infer|process)_\w+", bare)
     found += [name for name in names if name not in samples]
     if not names and "up" not in bare:
-        found.append("no metric of ours")
-    labels = set(_GIVEN).union(*(one for name in names for one in samples.get(name, ())))
+        found.append("no metric of the service")
+    labels = set(_GIVEN).union(*(sample for name in names for sample in samples.get(name, ())))
     for name, matchers in _SELECTOR.findall(expression):
         if name != "up" and name in samples:
             found += _unmatched(name, matchers, samples[name])
@@ -89,10 +89,10 @@ def _unmatched(name: str, matchers: str, samples: Sequence[Mapping[str, str]]) -
 
 
 def _balanced(expression: str) -> bool:
-    open_ones: list[str] = []
-    for one in re.sub(r'"[^"]*"', "", expression):
-        if one in "([{":
-            open_ones.append(one)
-        elif one in ")]}" and (not open_ones or open_ones.pop() + one not in ("()", "[]", "{}")):
+    opened: list[str] = []
+    for bracket in re.sub(r'"[^"]*"', "", expression):
+        if bracket in "([{":
+            opened.append(bracket)
+        elif bracket in ")]}" and (not opened or opened.pop() + bracket not in ("()", "[]", "{}")):
             return False
-    return not open_ones
+    return not opened

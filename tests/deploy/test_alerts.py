@@ -1,4 +1,4 @@
-"""Alerts ask for metrics that there are, fire when they should, and are explained."""
+"""Alerts use existing metrics, fire under the right conditions, and are documented."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ RULES: list[dict[str, Any]] = [
 EXPRESSIONS = "\n".join(rule["expr"] for rule in RULES)
 
 
-def test_every_metric_and_label_that_is_asked_for_is_written() -> None:
+def test_every_alert_uses_existing_metrics_and_labels() -> None:
     samples = written()
     for rule in RULES:
         assert unknown(rule["expr"], samples) == [], rule["alert"]
 
 
-def test_labels_of_the_messages_are_those_of_the_metrics() -> None:
+def test_the_labels_in_messages_exist() -> None:
     samples = written()
     for rule in RULES:
         (first, *_) = re.findall(r"\b(?:vision_infer|process)_\w+|\bup\b", rule["expr"])
@@ -47,7 +47,7 @@ def test_labels_of_the_messages_are_those_of_the_metrics() -> None:
 
 
 def failures_of(site: Site) -> dict[str, float]:
-    """What ``EngineFails`` looks at, as the program writes it: by lane."""
+    """Return the metric that ``EngineFails`` uses, by lane."""
     (rule,) = (rule for rule in RULES if rule["alert"] == "EngineFails")
     (name,) = set(re.findall(r"vision_infer_\w+", rule["expr"]))
     text = generate_latest(make_registry(cast(Backend, site.service), SYSTEM_CLOCK)).decode()
@@ -55,7 +55,7 @@ def failures_of(site: Site) -> dict[str, float]:
     return {sample.labels["lane"]: sample.value for sample in samples}
 
 
-def test_a_failing_engine_raises_what_its_alert_looks_at(engines: Engines) -> None:
+def test_a_failing_engine_increases_the_metric_of_its_alert(engines: Engines) -> None:
     def fail(model: str, batch: object) -> None:
         if failing:
             raise EngineError("out of memory", "use a smaller batch")
@@ -65,7 +65,7 @@ def test_a_failing_engine_raises_what_its_alert_looks_at(engines: Engines) -> No
     camera = Camera(0)
     with Site(camera, of=settings({"s0": wanted(camera)})) as site:
         site.give(camera)
-        assert failures_of(site) == {"one": 0}, "it is there before the first failure: an increase is seen of what was there"
+        assert failures_of(site) == {"one": 0}, "the metric exists before the first failure, so that increase() detects it"
         failing = True
         camera.give()
         wait_until(lambda: failures_of(site) == {"one": 1}, "the failure to be counted")
@@ -74,12 +74,12 @@ def test_a_failing_engine_raises_what_its_alert_looks_at(engines: Engines) -> No
         assert failures_of(site) == {"one": 1}
 
 
-def test_every_alert_is_explained() -> None:
+def test_every_alert_is_documented() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
     assert [rule["alert"] for rule in RULES if f"`{rule['alert']}`" not in page] == []
 
 
-def test_prometheus_reads_the_rules_with_the_token_that_may_only_look() -> None:
+def test_prometheus_uses_the_read_only_token() -> None:
     settings = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
     assert settings["rule_files"] == ["alerts.yml"]
     (job,) = settings["scrape_configs"]
@@ -89,10 +89,10 @@ def test_prometheus_reads_the_rules_with_the_token_that_may_only_look() -> None:
 
 
 @pytest.mark.parametrize("what", ["check", "test"])
-def test_promtool_agrees(what: str, tmp_path: Path) -> None:
-    """``check`` reads the files as Prometheus does; ``test`` feeds the rules with series and looks which of them fire."""
+def test_promtool_accepts_the_rules(what: str, tmp_path: Path) -> None:
+    """``check`` validates the files; ``test`` evaluates the rules on test series and checks which alerts fire."""
     if shutil.which("promtool") is None:
-        pytest.skip("promtool is not here")
+        pytest.skip("promtool is not installed")
     command = ["promtool", "test", "rules", str(ROOT / "tests" / "deploy" / "alerts_test.yml")]
     if what == "check":
         settings = (DEPLOY / "prometheus.yml").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Grafana's board asks for what the program writes, and the files around it belong together."""
+"""The Grafana dashboard uses existing metrics, and the provisioning files are consistent."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ PANELS: list[dict[str, Any]] = [panel for panel in BOARD["panels"] if panel["typ
 QUERIES = [(panel["title"], target) for panel in PANELS for target in panel["targets"]]
 
 
-def test_every_query_asks_for_metrics_and_labels_that_are_written() -> None:
+def test_every_query_uses_existing_metrics_and_labels() -> None:
     samples = written()
     assert len(QUERIES) > 30
     for title, target in QUERIES:
         assert unknown(target["expr"], samples) == [], (title, target["expr"])
 
 
-def test_what_is_not_there_would_be_noticed() -> None:
+def test_unknown_metrics_and_labels_are_detected() -> None:
     samples = written()
     for expression, part in (
         ("vision_infer_redy", "vision_infer_redy"),
@@ -40,38 +40,40 @@ def test_what_is_not_there_would_be_noticed() -> None:
         assert part in unknown(expression, samples), expression
 
 
-def test_legends_name_labels_that_the_result_has() -> None:
+def test_legends_use_labels_of_the_query_result() -> None:
     samples = written()
     for title, target in QUERIES:
-        wanted = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        legend_labels = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
         grouped = re.match(r"(?:sum|min|max|histogram_quantile)\b.*?\bby \(([^)]*)\)", target["expr"])
         if grouped is not None:
-            there = set(re.split(r",\s*", grouped[1])) - {"le"}
+            result_labels = set(re.split(r",\s*", grouped[1])) - {"le"}
         elif target["expr"].startswith(("sum(", "min(", "max(", "count(")):
-            there = set()
+            result_labels = set()
         else:
-            there = {"instance", "job"}.union(*(samples[name][0] for name in re.findall(r"vision_infer_\w+", target["expr"])))
-        assert wanted <= there, (title, target["legendFormat"])
+            result_labels = {"instance", "job"}.union(
+                *(samples[name][0] for name in re.findall(r"vision_infer_\w+", target["expr"]))
+            )
+        assert legend_labels <= result_labels, (title, target["legendFormat"])
 
 
-def test_variables_are_those_that_are_declared() -> None:
-    declared = {one["name"] for one in BOARD["templating"]["list"]}
+def test_all_variables_are_declared() -> None:
+    declared = {variable["name"] for variable in BOARD["templating"]["list"]}
     used = set(re.findall(r"\$\{?(\w+)", json.dumps(BOARD))) - {"__rate_interval", "__all"}
     assert used == declared == {"source", "instance", "stream"}
     samples = written()
-    for one in BOARD["templating"]["list"]:
-        if one["type"] == "query":
-            expression, label = re.fullmatch(r"label_values\((.*), (\w+)\)", one["definition"]).groups()  # type: ignore[union-attr]
+    for variable in BOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            expression, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["definition"]).groups()  # type: ignore[union-attr]
             assert unknown(expression, samples) == []
             assert label == "instance" or label in samples[re.findall(r"\w+", expression)[0]][0]
 
 
-def test_panels_have_places_of_their_own() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:
-        place = panel["gridPos"]
-        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
-        assert place["x"] + place["w"] <= 24
+        grid = panel["gridPos"]
+        cells = {(x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])}
+        assert grid["x"] + grid["w"] <= 24
         assert not cells & taken, panel["title"]
         taken |= cells
     assert len({panel["id"] for panel in BOARD["panels"]}) == len(BOARD["panels"])
@@ -79,14 +81,14 @@ def test_panels_have_places_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("part", ["state", "outcome", "stage"])
-def test_what_states_and_reasons_there_are_is_not_written_down_twice(part: str) -> None:
-    """The board shows whatever labels come, but for those that it gives a colour."""
+def test_fixed_label_values_exist(part: str) -> None:
+    """The dashboard shows all label values; only those with a colour of their own are listed in it."""
     fixed = set(re.findall(rf'{part}=~?\\"([^\\"$]*)', json.dumps(BOARD)))
     known = {labels.get(part) for family in written().values() for labels in family}
-    assert {one for values in fixed for one in values.split("|")} <= known
+    assert {value for values in fixed for value in values.split("|")} <= known
 
 
-def test_what_is_provisioned_is_what_compose_mounts() -> None:
+def test_the_provisioned_files_are_mounted_by_compose() -> None:
     compose = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]["grafana"]
     mounted = dict(volume.split(":")[:2] for volume in compose["volumes"] if volume.startswith("./"))
     assert {ROOT / source for source in mounted} == {GRAFANA / "grafana.ini", GRAFANA / "provisioning", GRAFANA / "boards"}

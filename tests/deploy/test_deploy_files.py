@@ -1,4 +1,4 @@
-"""What stands around the service can be used as it is: images, compose file, unit, monitoring."""
+"""The deployment files work unmodified: images, compose file, systemd unit, monitoring."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def output_of(command: list[str], **environ: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("profiles", PROFILES)
-def test_compose_takes_its_file(profiles: str) -> None:
+def test_docker_compose_accepts_the_file(profiles: str) -> None:
     if shutil.which("docker-compose") is None:
-        pytest.skip("docker-compose is not here")
-    # Its complaints are warnings too: a `$` that was meant for the shell would be a variable that is not set.
+        pytest.skip("docker-compose is not installed")
+    # Warnings fail the test as well: a `$` meant for the shell would be reported as an unset variable.
     assert output_of(["docker-compose", "config", "--quiet"], COMPOSE_PROFILES=profiles) == (0, "", "")
 
 
-def test_profiles_are_those_that_are_checked() -> None:
+def test_all_profiles_are_checked() -> None:
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", [])} == {"camera", "gpu"}
     assert [name for name, service in SERVICES.items() if "profiles" not in service] == [
         "vision-infer",
@@ -50,7 +50,7 @@ def test_profiles_are_those_that_are_checked() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_container_may_do_no_more_than_it_needs(name: str) -> None:
+def test_a_container_has_only_the_privileges_that_it_needs(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -65,7 +65,7 @@ def test_a_container_may_do_no_more_than_it_needs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_an_image_has_its_version_and_a_check_of_health(name: str) -> None:
+def test_an_image_has_a_fixed_version_and_a_health_check(name: str) -> None:
     service = SERVICES[name]
     if name.startswith("vision-infer"):
         assert service["build"] == {"context": ".", "target": service["image"].removeprefix("vision-infer:")}
@@ -74,7 +74,7 @@ def test_an_image_has_its_version_and_a_check_of_health(name: str) -> None:
     assert "healthcheck" in service
 
 
-def test_secrets_are_files_that_the_script_makes(tmp_path: Path) -> None:
+def test_the_script_creates_all_secrets(tmp_path: Path) -> None:
     named = {name: declared["file"] for name, declared in COMPOSE["secrets"].items()}
     assert named == {name: f"./deploy/secrets/{name}" for name in SECRETS}
     assert {secret for service in SERVICES.values() for secret in service.get("secrets", [])} == set(SECRETS)
@@ -91,14 +91,14 @@ def test_secrets_are_files_that_the_script_makes(tmp_path: Path) -> None:
     assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == made
 
 
-def test_secrets_are_not_kept_in_the_repository() -> None:
+def test_the_repository_contains_no_secrets() -> None:
     assert (DEPLOY / "secrets" / ".gitignore").read_text(encoding="utf-8") == "*\n!.gitignore\n"
     for path in [*DEPLOY.rglob("*"), ROOT / "compose.yaml", ROOT / "Dockerfile"]:
         if path.is_file() and path.parent.name != "secrets":
             assert not re.search(r"\b[0-9a-f]{32,}\b", path.read_text(encoding="utf-8")), path
 
 
-def test_what_compose_serves_is_a_configuration(tmp_path: Path) -> None:
+def test_the_configuration_of_compose_is_valid(tmp_path: Path) -> None:
     text = (DEPLOY / "config" / "cameras.yaml").read_text(encoding="utf-8")
     assert set(re.findall(r"/run/secrets/(\w+)", text)) == set(SERVICES["vision-infer"]["secrets"])
     assert SERVICES["vision-infer-gpu"]["secrets"] == SERVICES["vision-infer"]["secrets"]
@@ -110,10 +110,10 @@ def test_what_compose_serves_is_a_configuration(tmp_path: Path) -> None:
     assert settings.service.token == SecretStr(secrets["admin_token"])
     assert settings.service.view_token == SecretStr(secrets["view_token"])
     assert settings.streams["door"].detect == f"rtsp://reader:{secrets['camera_read_password']}@mediamtx:8554/door"
-    assert "vision-infer" in settings.service.allow_hosts  # Prometheus comes under this name
+    assert "vision-infer" in settings.service.allow_hosts  # the host name that Prometheus uses
 
 
-def test_mediamtx_lets_nobody_in_without_the_secret_files() -> None:
+def test_mediamtx_rejects_logins_without_the_secret_files() -> None:
     settings = yaml.safe_load((DEPLOY / "mediamtx.yml").read_text(encoding="utf-8"))
     users = settings["authInternalUsers"]
     assert [user["user"] for user in users] == ["publisher", "reader"]
@@ -123,7 +123,7 @@ def test_mediamtx_lets_nobody_in_without_the_secret_files() -> None:
         assert f'MTX_AUTHINTERNALUSERS_{number}_PASS="$$(cat /run/secrets/{secret})"' in script
     assert [name for name in ("rtmp", "hls", "webrtc", "srt", "moq", "api", "playback") if settings[name] is not False] == []
     assert "ports" not in SERVICES["mediamtx"]
-    # What the camera publishes is what is read.
+    # The camera publishes to the path that the service reads.
     assert list(settings["paths"]) == ["door"]
     assert "publisher:" in SERVICES["camera"]["command"][0]
     assert SERVICES["camera"]["command"][0].rstrip().endswith('@mediamtx:8554/door"')
@@ -139,12 +139,12 @@ def unit() -> dict[str, list[str]]:
     return settings
 
 
-def test_the_unit_says_when_it_is_ready_and_alive() -> None:
+def test_the_unit_uses_notifications_and_the_watchdog() -> None:
     settings = unit()
     assert settings["Type"] == ["notify"]
     assert int(settings["WatchdogSec"][0]) >= 10
     assert settings["Restart"] == ["on-failure"]
-    assert settings["StartLimitIntervalSec"] == ["0"]  # it never gives up
+    assert settings["StartLimitIntervalSec"] == ["0"]  # no limit of restarts
     assert int(settings["TimeoutStopSec"][0]) > 5
     assert "AF_UNIX" in settings["RestrictAddressFamilies"][0].split()
     assert "--host ${SERVE_HOST}" in settings["ExecStart"][0]
@@ -163,7 +163,7 @@ def test_the_unit_is_locked_down() -> None:
     assert settings["LoadCredential"] == ["secret:/etc/vision-infer/secrets"]
 
 
-def test_the_options_that_are_given_are_there() -> None:
+def test_all_options_in_the_deployment_files_exist() -> None:
     page = (ROOT / "docs" / "how-to" / "deploy.md").read_text(encoding="utf-8")
     command = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()[-1]
     lines = [unit()["ExecStart"][0], command, *(line for line in page.splitlines() if "vision-infer serve " in line)]
@@ -174,9 +174,9 @@ def test_the_options_that_are_given_are_there() -> None:
     assert given - set(re.findall(r"--[a-z-]+", text)) == set()
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd is not here")
+        pytest.skip("systemd is not installed")
     text = (DEPLOY / "vision-infer.service").read_text(encoding="utf-8")
     copy = tmp_path / "vision-infer.service"
     copy.write_text(text.replace("/opt/vision-infer/bin/vision-infer", "/bin/true"), encoding="utf-8")
@@ -185,7 +185,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert [line for line in complaints.splitlines() if "vision-infer" in line] == []
 
 
-def test_the_environment_file_holds_what_the_unit_reads() -> None:
+def test_the_environment_file_sets_the_variables_of_the_unit() -> None:
     lines = (DEPLOY / "vision-infer.env").read_text(encoding="utf-8").splitlines()
     set_there = [line.partition("=")[0] for line in lines if line and not line.startswith("#")]
     assert set_there == sorted(set(re.findall(r"\$\{(\w+)\}", unit()["ExecStart"][0])))

@@ -1,4 +1,4 @@
-"""What docs/how-to/deploy.md shows, can be used."""
+"""The examples in docs/how-to/deploy.md work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CREDENTIALS = "/run/credentials/vision-infer.service"
 
 
 @pytest.mark.parametrize("number", range(len(CONFIGURATIONS)))
-def test_a_configuration_is_one(number: int, tmp_path: Path) -> None:
+def test_a_configuration_is_valid(number: int, tmp_path: Path) -> None:
     for name in re.findall(CREDENTIALS + r"/secret_([\w.]+)", PAGE):
         (tmp_path / f"secret_{name}").write_text(f"{name}-0123456789\n", encoding="utf-8")
     copy = tmp_path / "cameras.yaml"
@@ -30,12 +30,12 @@ def test_a_configuration_is_one(number: int, tmp_path: Path) -> None:
         assert "door-0123456789@" in stream.detect
 
 
-def test_there_are_configurations_and_a_health_check() -> None:
+def test_the_page_has_configurations_and_a_health_check() -> None:
     assert len(CONFIGURATIONS) == 3
     assert len(BLOCKS) == 4
 
 
-def test_files_that_are_named_are_there() -> None:
+def test_all_mentioned_files_exist() -> None:
     named = set(re.findall(r"(?<![\w/])deploy/[\w./-]+\w", PAGE)) - {
         "deploy/secrets/view_token",
         "deploy/secrets/grafana_password",
@@ -44,7 +44,7 @@ def test_files_that_are_named_are_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_the_health_check_with_tls_is_python() -> None:
+def test_the_health_check_with_tls_is_valid_python() -> None:
     (block,) = [block for block in BLOCKS if block not in CONFIGURATIONS]
     program = yaml.safe_load(block)["healthcheck"]["test"][-1]
     compile(program, "health check", "exec")

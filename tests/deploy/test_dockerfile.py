@@ -1,4 +1,4 @@
-"""The Dockerfile, read instruction by instruction: there is not always a Docker to build it."""
+"""Checks of the instructions in the Dockerfile, without Docker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOME = "/var/lib/vision-infer"
 
 @dataclass
 class Stage:
-    """What stands between two FROM."""
+    """The instructions of one stage."""
 
     image: str
     steps: list[tuple[str, str]] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Stage:
 
 
 def read_stages() -> tuple[dict[str, str], dict[str, Stage]]:
-    """(arguments before the first stage, the stages by name)."""
+    """Return the arguments before the first stage, and the stages by name."""
     text = "\n".join(
         line for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")
     )
@@ -63,27 +63,27 @@ KEYWORDS = {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", 
 KEYWORDS |= {"RUN", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"}
 
 
-def test_only_instructions_that_there_are() -> None:
+def test_all_instructions_are_known() -> None:
     assert {word for stage in STAGES.values() for word, _ in stage.steps} == KEYWORDS
 
 
-def test_the_stages_and_what_they_start_from() -> None:
+def test_the_stages_and_their_base_images() -> None:
     assert list(STAGES) == ["wheel", "cpu-environment", "gpu-python", "gpu-environment", "gpu", "cpu"]
     for name, stage in STAGES.items():
         assert stage.image in STAGES or re.search(r":\d+\.\d+", stage.image), name
-    # What a virtual environment links to has to be in the image that it is copied to.
+    # The image needs the Python that the virtual environment links to.
     assert STAGES["cpu-environment"].image == STAGES["cpu"].image
     assert STAGES["gpu-environment"].image == STAGES["gpu"].image == "gpu-python"
 
 
-def test_the_gpu_image_has_what_its_runtime_was_built_for() -> None:
-    """onnxruntime-gpu 1.31 says that it was built with CUDA 13.0 and links cuDNN 9, which the images of CUDA 13 hold."""
+def test_the_gpu_image_matches_the_runtime() -> None:
+    """onnxruntime-gpu 1.31 is built with CUDA 13.0 and links cuDNN 9; the CUDA 13 images contain both."""
     assert ARGUMENTS["ONNXRUNTIME_GPU"].startswith("1.31.")
     assert re.fullmatch(r"nvidia/cuda:13\.\d+\.\d+-cudnn-runtime-ubuntu24\.04", STAGES["gpu-python"].image)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_runs_as_nobody_in_particular(target: str) -> None:
+def test_an_image_runs_as_an_unprivileged_user(target: str) -> None:
     stage = STAGES[target]
     words = [word for word, _ in stage.steps]
     assert stage.of("USER") == ["10001:10001"]
@@ -97,13 +97,13 @@ def test_an_image_runs_as_nobody_in_particular(target: str) -> None:
     assert json.loads(stage.of("CMD")[0]) == ["serve", "/etc/vision-infer/cameras.yaml", "--host", "0.0.0.0"]
 
 
-def test_both_images_are_run_alike() -> None:
-    alike = {"USER", "VOLUME", "WORKDIR", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD", "RUN"}
-    cpu, gpu = ([step for step in STAGES[target].steps if step[0] in alike] for target in TARGETS)
+def test_both_images_have_the_same_settings() -> None:
+    shared = {"USER", "VOLUME", "WORKDIR", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD", "RUN"}
+    cpu, gpu = ([step for step in STAGES[target].steps if step[0] in shared] for target in TARGETS)
     assert cpu == gpu
 
 
-def test_nothing_secret_and_nothing_needless_is_in_a_layer() -> None:
+def test_layers_contain_no_secrets_and_no_caches() -> None:
     for name, stage in STAGES.items():
         for word, rest in stage.steps:
             assert word in ("RUN", "COPY", "CMD") or not re.search(r"token|password|secret", rest, re.IGNORECASE), name
@@ -122,7 +122,7 @@ def copied() -> list[str]:
     return [source for rest in STAGES["wheel"].of("COPY") for source in rest.split()[:-1]]
 
 
-def test_what_is_copied_is_there_and_is_all_that_a_build_is_given() -> None:
+def test_the_build_context_contains_exactly_the_copied_files() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
@@ -130,7 +130,7 @@ def test_what_is_copied_is_there_and_is_all_that_a_build_is_given() -> None:
     assert [source for source in copied() if not (ROOT / source).exists()] == []
 
 
-def test_the_wheel_can_be_built_from_what_is_copied(tmp_path: Path) -> None:
+def test_the_wheel_can_be_built_from_the_copied_files(tmp_path: Path) -> None:
     context = tmp_path / "context"
     context.mkdir()
     for source in copied():
@@ -146,8 +146,8 @@ def test_the_wheel_can_be_built_from_what_is_copied(tmp_path: Path) -> None:
     assert any(name.startswith("vision_infer/bundled/") and name.endswith(".onnx") for name in names)
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    """Says of its health what the test wants."""
+class HealthHandler(http.server.BaseHTTPRequestHandler):
+    """Responds to health checks with the status of the test."""
 
     status = 200
 
@@ -161,7 +161,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[http.server.HTTPServer]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), HealthHandler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
@@ -174,19 +174,21 @@ def health(port: int) -> int:
     program, *rest = json.loads(command)
     assert program == "python"
     arguments = [argument.replace("8080", str(port)) for argument in rest]
-    # A proxy that the container is given for its cameras must not be asked for its own health.
+    # The health check must not use a proxy that is configured for the cameras.
     environ = {**os.environ, "http_proxy": "http://192.0.2.1:9", "HTTP_PROXY": "http://192.0.2.1:9"}
     done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, timeout=60, check=False)
     return done.returncode
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1)])
-def test_the_health_check_tells(server: http.server.HTTPServer, status: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Answers, "status", status)
+def test_the_health_check_returns_the_status(
+    server: http.server.HTTPServer, status: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HealthHandler, "status", status)
     assert health(server.server_port) == code
 
 
-def test_the_health_check_tells_when_nobody_answers(server: http.server.HTTPServer) -> None:
+def test_the_health_check_fails_without_a_server(server: http.server.HTTPServer) -> None:
     port = server.server_port
     server.shutdown()
     server.server_close()

@@ -1,9 +1,9 @@
-// The page: its head, which view the address names, and what all views share.
+// The page: the header, the router, and what all views share.
 
-import { applyTheme, choices, choose } from "./state/choices.js";
+import { applyTheme, preferences, setPreferences } from "./state/preferences.js";
 import { Store } from "./state/store.js";
 import { cost } from "./views/cost.js";
-import { h, say } from "./views/dom.js";
+import { h, setText } from "./views/dom.js";
 import { engines } from "./views/engines.js";
 import { login } from "./views/login.js";
 import { streamForm } from "./views/stream_form.js";
@@ -24,35 +24,35 @@ let shown = "";
 
 const links = NAV.map(([href, text]) => h("a", { href }, text));
 const version = h("span.version");
-const leave = h("button.plain", { type: "button", hidden: true, onclick: () => store.logOut().catch(() => store.refresh()) }, "Log out");
+const logOutButton = h("button.plain", { type: "button", hidden: true, onclick: () => store.logOut().catch(() => store.refresh()) }, "Log out");
 const theme = h(
   "select",
   {
-    "aria-label": "Colours",
+    "aria-label": "Theme",
     onchange: () => {
-      choose({ theme: theme.value });
+      setPreferences({ theme: theme.value });
       applyTheme();
       dispatchEvent(new Event("theme"));
     },
   },
-  [["auto", "Auto"], ["light", "Light"], ["dark", "Dark"]].map(([value, text]) => h("option", { value, selected: choices.theme === value }, text)),
+  [["auto", "Auto"], ["light", "Light"], ["dark", "Dark"]].map(([value, text]) => h("option", { value, selected: preferences.theme === value }, text)),
 );
 const banner = h("div.banner", { role: "alert", hidden: true });
-const place = h("main", { id: "main", tabIndex: -1 });
+const content = h("main", { id: "main", tabIndex: -1 });
 
-// Colours that canvases read. Registered, they have a computed value: the one of the theme instead of the text "light-dark(…)".
+// Colours that canvases read. Registration makes getComputedStyle() return the colour of the theme, not the text "light-dark(…)".
 const CANVAS_COLOURS = ["--line", "--accent", "--good", "--idle", "--warn", "--bad"];
 
 function build() {
   for (const name of CANVAS_COLOURS) CSS.registerProperty({ name, syntax: "<color>", inherits: true, initialValue: "transparent" });
   applyTheme();
   const logo = h("a.logo", { href: "#/" }, h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }), h("span", null, "vision-infer"));
-  const skip = h("a.skip", { href: "#main", onclick: (event) => (event.preventDefault(), place.focus()) }, "Skip to the content");
+  const skip = h("a.skip", { href: "#main", onclick: (event) => (event.preventDefault(), content.focus()) }, "Skip to content");
   document.body.append(
     skip,
-    h("header", null, logo, h("nav", { "aria-label": "Pages" }, links), h("div.tools", null, version, theme, leave)),
+    h("header", null, logo, h("nav", { "aria-label": "Pages" }, links), h("div.tools", null, version, theme, logOutButton)),
     banner,
-    place,
+    content,
   );
 }
 
@@ -78,7 +78,7 @@ function decode(part) {
 }
 
 function waiting() {
-  return { element: h("p.waiting", null, "Asking the service…"), title: "", close() {} };
+  return { element: h("p.waiting", null, "Connecting to the service…"), title: "", close() {} };
 }
 
 function show() {
@@ -88,10 +88,10 @@ function show() {
     shown = key;
     view?.close();
     view = make();
-    place.replaceChildren(view.element);
+    content.replaceChildren(view.element);
     document.title = view.title ? `${view.title} · vision-infer` : "vision-infer";
     scrollTo(0, 0);
-    if (moved) place.focus({ preventScroll: true });
+    if (moved) content.focus({ preventScroll: true });
   }
   const page = location.hash.replace(/^#\/?/, "").split("/")[0];
   links.forEach((link, index) => {
@@ -100,13 +100,13 @@ function show() {
     else link.removeAttribute("aria-current");
   });
   document.body.classList.toggle("locked", store.session === null);
-  leave.hidden = !store.session?.expires_s;
-  say(version, store.version ? `${store.version}${store.session?.role === "view" ? " · view only" : ""}` : "");
+  logOutButton.hidden = !store.session?.expires_s;
+  setText(version, store.version ? `${store.version}${store.session?.role === "view" ? " · view only" : ""}` : "");
 }
 
 function connection() {
-  banner.hidden = store.goneSince === null;
-  if (!banner.hidden) say(banner, `${store.gone[0].toUpperCase()}${store.gone.slice(1)}, since ${clockTime(store.goneSince)}. Trying again…`);
+  banner.hidden = store.unavailableSince === null;
+  if (!banner.hidden) setText(banner, `${store.unavailableReason[0].toUpperCase()}${store.unavailableReason.slice(1)}, since ${clockTime(store.unavailableSince)}. Trying again…`);
   document.body.classList.toggle("gone", !banner.hidden);
 }
 

@@ -1,13 +1,13 @@
-// What a stream's results were like over the last minutes, in buckets of fixed length. Pure.
+// Latency of a stream's results over the last minutes, in buckets of fixed length. Pure.
 
 export const STAGES = ["decode", "queue", "preprocess", "inference", "postprocess", "secondary"];
 
-// Means and greatest ages of results, by time.
+// The mean and the maximum age of results, by time.
 export class History {
-  // bucketMs: length of a bucket; most: how many are kept
-  constructor(bucketMs, most) {
+  // bucketMs: the length of a bucket; max: the number of buckets that are kept
+  constructor(bucketMs, max) {
     this.bucketMs = bucketMs;
-    this.most = most;
+    this.max = max;
     this.buckets = []; // { at, count, age, oldest, stages }
   }
 
@@ -18,7 +18,7 @@ export class History {
     if (!last || last.at < at) {
       last = { at, count: 0, age: 0, oldest: 0, stages: {} };
       this.buckets.push(last);
-      if (this.buckets.length > this.most) this.buckets.shift();
+      if (this.buckets.length > this.max) this.buckets.shift();
     }
     last.count += 1;
     last.age += (row.age_ms - last.age) / last.count;
@@ -29,10 +29,10 @@ export class History {
     }
   }
 
-  // The last buckets up to now, one for each moment; null where no result came.
+  // The last buckets up to now, one per interval; null for an interval without results.
   series(nowMs, count) {
     const end = Math.floor(nowMs / this.bucketMs) * this.bucketMs;
-    const byTime = new Map(this.buckets.map((one) => [one.at, one]));
+    const byTime = new Map(this.buckets.map((bucket) => [bucket.at, bucket]));
     return Array.from({ length: count }, (_, index) => {
       const at = end - (count - 1 - index) * this.bucketMs;
       return { at, bucket: byTime.get(at) ?? null };

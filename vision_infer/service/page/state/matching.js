@@ -1,12 +1,12 @@
-// Which boxes belong to the frame that is displayed. Matched by time, never by arrival. Pure: no clock, no DOM.
+// Finds the boxes of the displayed frame: by the time of the frame, never by the order of arrival. Pure: no clock, no DOM.
 
 import { timesOf } from "./timing.js";
 
 const KEPT_MS = 4000;
-const MOST_ROWS = 600;
-const SAME_MS = 4; // rounding of times on their way: RTP ticks, microseconds, milliseconds
-const JUMP_MS = 1000; // a row that is so much older begins a new timeline: the camera came back
-const LONGEST_GAP_MS = 1500; // between results; what is farther apart is not joined
+const MAX_ROWS = 600;
+const SAME_MS = 4; // tolerance for rounding: RTP ticks, microseconds, milliseconds
+const JUMP_MS = 1000; // a row that is older by this much starts a new timeline: the camera has reconnected
+const MAX_GAP_MS = 1500; // results that are farther apart are not interpolated
 const FADE_MS = 400;
 const TRAIL_MS = 3000;
 
@@ -20,44 +20,44 @@ export class Matching {
     const last = this.rows.at(-1);
     if (last && (entry.pts < last.pts - JUMP_MS || entry.captured < last.captured - JUMP_MS)) this.rows = [];
     this.rows.push(entry);
-    const oldest = (one) => (Number.isNaN(entry.pts) ? entry.captured - one.captured : entry.pts - one.pts);
-    while (this.rows.length > MOST_ROWS || (this.rows.length > 2 && oldest(this.rows[0]) > KEPT_MS)) this.rows.shift();
+    const ageOf = (earlier) => (Number.isNaN(entry.pts) ? entry.captured - earlier.captured : entry.pts - earlier.pts);
+    while (this.rows.length > MAX_ROWS || (this.rows.length > 2 && ageOf(this.rows[0]) > KEPT_MS)) this.rows.shift();
   }
 
   get newest() {
     return this.rows.at(-1) ?? null;
   }
 
-  // How far the newest row is behind a frame, ms; negative: ahead of it. NaN without rows.
+  // The delay of the newest row relative to a frame, ms; negative if the row is newer. NaN without rows.
   behind(time) {
     return this.newest ? time.ms - this.newest[time.by] : NaN;
   }
 
-  // The boxes of a frame.
-  // time: { ms, by }; mode: "interpolate" moves tracks between results and a little beyond, "fade" lets them fade.
-  // returns { row, exact, found: [{ box, label, score, track_id, class_id, alpha }] }; row is null where nothing fits
+  // Return the boxes of a frame.
+  // time: { ms, by }; mode: "interpolate" moves boxes between results and extrapolates briefly, "fade" fades them out.
+  // returns { row, exact, found: [{ box, label, score, track_id, class_id, alpha }] }; row is null if there is none for this time
   at(time, mode) {
     const index = this.#before(time);
     if (index < 0) return { row: null, exact: false, found: [] };
     const entry = this.rows[index];
     const ahead = time.ms - entry[time.by];
-    if (ahead <= SAME_MS) return { row: entry.row, exact: true, found: entry.row.detections.map((one) => ({ ...one, alpha: 1 })) };
+    if (ahead <= SAME_MS) return { row: entry.row, exact: true, found: entry.row.detections.map((detection) => ({ ...detection, alpha: 1 })) };
     const next = this.rows[index + 1];
     const found = mode === "fade" ? faded(entry, ahead) : this.#moved(index, next, time, ahead);
     return { row: entry.row, exact: false, found };
   }
 
-  // Where the tracks have been until then: Map of track → [[x, y], …], the point on which they stand, oldest first.
+  // The positions of each track up to this time: Map of track → [[x, y], …], the middle of the lower edge, oldest first.
   trails(time) {
     const trails = new Map();
     for (const entry of this.rows) {
       const age = time.ms - entry[time.by];
       if (age < -SAME_MS) break;
       if (age > TRAIL_MS) continue;
-      for (const one of entry.row.detections) {
-        if (!one.track_id) continue;
-        const points = trails.get(one.track_id) ?? trails.set(one.track_id, []).get(one.track_id);
-        points.push([(one.box[0] + one.box[2]) / 2, one.box[3]]);
+      for (const detection of entry.row.detections) {
+        if (!detection.track_id) continue;
+        const points = trails.get(detection.track_id) ?? trails.set(detection.track_id, []).get(detection.track_id);
+        points.push([(detection.box[0] + detection.box[2]) / 2, detection.box[3]]);
       }
     }
     return trails;
@@ -72,14 +72,14 @@ export class Matching {
 
   #moved(index, next, time, ahead) {
     const entry = this.rows[index];
-    if (next && next[time.by] - entry[time.by] <= LONGEST_GAP_MS) {
-      const part = ahead / (next[time.by] - entry[time.by]);
-      return between(entry, next, part);
+    if (next && next[time.by] - entry[time.by] <= MAX_GAP_MS) {
+      const fraction = ahead / (next[time.by] - entry[time.by]);
+      return between(entry, next, fraction);
     }
     const before = this.rows[index - 1];
     const interval = before ? entry[time.by] - before[time.by] : 0;
-    if (!before || interval > LONGEST_GAP_MS || interval <= 0) return faded(entry, ahead);
-    const reach = Math.min(Math.max(1.5 * interval, 100), 500); // beyond that, nobody knows
+    if (!before || interval > MAX_GAP_MS || interval <= 0) return faded(entry, ahead);
+    const reach = Math.min(Math.max(1.5 * interval, 100), 500); // no extrapolation beyond this
     const alpha = ahead <= reach ? 1 : Math.max(0, 1 - (ahead - reach) / FADE_MS);
     return beyond(before, entry, Math.min(ahead, reach) / interval, alpha);
   }
@@ -87,59 +87,59 @@ export class Matching {
 
 function faded(entry, ahead) {
   const alpha = Math.max(0, 1 - ahead / FADE_MS);
-  return alpha > 0 ? entry.row.detections.map((one) => ({ ...one, alpha })) : [];
+  return alpha > 0 ? entry.row.detections.map((detection) => ({ ...detection, alpha })) : [];
 }
 
-function between(entry, next, part) {
+function between(entry, next, fraction) {
   const pairs = pairsOf(entry, next);
-  const found = entry.row.detections.map((one, index) => {
-    const other = next.row.detections[pairs.get(index)];
-    return other ? { ...one, box: mixed(one.box, other.box, part), alpha: 1 } : { ...one, alpha: 1 - part };
+  const found = entry.row.detections.map((detection, index) => {
+    const match = next.row.detections[pairs.get(index)];
+    return match ? { ...detection, box: interpolated(detection.box, match.box, fraction), alpha: 1 } : { ...detection, alpha: 1 - fraction };
   });
-  const known = new Set(pairs.values());
-  next.row.detections.forEach((one, index) => {
-    if (!known.has(index)) found.push({ ...one, alpha: part });
+  const paired = new Set(pairs.values());
+  next.row.detections.forEach((detection, index) => {
+    if (!paired.has(index)) found.push({ ...detection, alpha: fraction });
   });
-  return found.filter((one) => one.alpha > 0.02);
+  return found.filter((detection) => detection.alpha > 0.02);
 }
 
 function beyond(before, entry, steps, alpha) {
   if (alpha <= 0) return [];
   const pairs = new Map([...pairsOf(before, entry)].map(([from, to]) => [to, from]));
-  return entry.row.detections.map((one, index) => {
+  return entry.row.detections.map((detection, index) => {
     const earlier = before.row.detections[pairs.get(index)];
-    return { ...one, box: earlier ? mixed(earlier.box, one.box, 1 + steps) : one.box, alpha };
+    return { ...detection, box: earlier ? interpolated(earlier.box, detection.box, 1 + steps) : detection.box, alpha };
   });
 }
 
-function mixed(from, to, part) {
-  return from.map((value, index) => value + (to[index] - value) * part);
+function interpolated(from, to, fraction) {
+  return from.map((value, index) => value + (to[index] - value) * fraction);
 }
 
-// Which detection of one row is which of the next: by track, else by class and overlap. Kept with the later row.
+// Pairs of detections in consecutive rows: by track, otherwise by class and overlap. Cached in the later row.
 function pairsOf(entry, next) {
   if (next.pairs?.from === entry) return next.pairs.map;
   const map = new Map();
   const free = new Set(next.row.detections.keys());
-  entry.row.detections.forEach((one, index) => {
-    if (!one.track_id) return;
-    for (const other of free) {
-      if (next.row.detections[other].track_id === one.track_id) {
-        map.set(index, other);
-        free.delete(other);
+  entry.row.detections.forEach((detection, index) => {
+    if (!detection.track_id) return;
+    for (const candidate of free) {
+      if (next.row.detections[candidate].track_id === detection.track_id) {
+        map.set(index, candidate);
+        free.delete(candidate);
         break;
       }
     }
   });
-  entry.row.detections.forEach((one, index) => {
+  entry.row.detections.forEach((detection, index) => {
     if (map.has(index)) return;
     let best = -1;
-    let most = 0.1;
+    let bestIou = 0.1;
     for (const other of free) {
       const candidate = next.row.detections[other];
-      if (candidate.class_id !== one.class_id || (candidate.track_id && one.track_id)) continue;
-      const share = overlap(one.box, candidate.box);
-      if (share > most) [best, most] = [other, share];
+      if (candidate.class_id !== detection.class_id || (candidate.track_id && detection.track_id)) continue;
+      const iou = overlap(detection.box, candidate.box);
+      if (iou > bestIou) [best, bestIou] = [other, iou];
     }
     if (best >= 0) {
       map.set(index, best);

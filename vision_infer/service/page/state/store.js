@@ -1,4 +1,4 @@
-// What the page knows of the service: who asks, whether it answers, its streams. Views are told of each change.
+// The state of the service: the session, the connection, the streams. Dispatches an event on each change.
 
 import { ApiError, getJson, send, streamPath } from "../transport/http.js";
 
@@ -8,12 +8,12 @@ const HIDDEN_POLL_MS = 5000;
 export class Store extends EventTarget {
   constructor() {
     super();
-    this.session = null; // { role, expires_s }; null: not known, or nobody is logged in
+    this.session = null; // { role, expires_s }; null: unknown, or not logged in
     this.needsLogin = false;
-    this.goneSince = null; // Date since which the service does not answer
-    this.gone = ""; // why
-    this.epoch = 0; // counts how often the service came back
-    this.streams = null; // null until they are known
+    this.unavailableSince = null; // when the service stopped responding, a Date
+    this.unavailableReason = "";
+    this.epoch = 0; // the number of reconnects to the service
+    this.streams = null; // null until the first response
     this.version = "";
     this.timer = 0;
     document.addEventListener("visibilitychange", () => {
@@ -21,29 +21,29 @@ export class Store extends EventTarget {
     });
   }
 
-  get mayChange() {
+  get canEdit() {
     return this.session?.role === "admin";
   }
 
   stream(name) {
-    return this.streams?.find((one) => one.name === name) ?? null;
+    return this.streams?.find((stream) => stream.name === name) ?? null;
   }
 
   async start() {
     await this.refresh();
   }
 
-  // Ask now, and then again and again.
+  // Poll now, and then at regular intervals.
   async refresh() {
     clearTimeout(this.timer);
     const turn = (this.turn = {});
     try {
-      if (this.session === null) await this.#greet();
+      if (this.session === null) await this.#loadSession();
       const streams = await getJson("/api/v1/streams", { timeoutMs: 8000 });
       if (this.turn !== turn) return;
-      this.#answered();
+      this.#connected();
       this.streams = streams;
-      this.#tell("streams");
+      this.#notify("streams");
     } catch (error) {
       if (this.turn !== turn) return;
       if (!(error instanceof ApiError)) throw error;
@@ -58,8 +58,8 @@ export class Store extends EventTarget {
   async logIn(token) {
     this.session = await (await send("POST", "/api/v1/session", { json: { token } })).json();
     this.needsLogin = false;
-    this.#tell("session");
-    this.#askVersion();
+    this.#notify("session");
+    this.#loadVersion();
     await this.refresh();
   }
 
@@ -69,7 +69,7 @@ export class Store extends EventTarget {
   }
 
   async put(name, settings) {
-    await send("PUT", streamPath(name), { json: settings, timeoutMs: 120000 }); // a model may be loaded for it
+    await send("PUT", streamPath(name), { json: settings, timeoutMs: 120000 }); // the service may have to load a model
     await this.refresh();
   }
 
@@ -78,47 +78,47 @@ export class Store extends EventTarget {
     await this.refresh();
   }
 
-  // What a WebSocket has told of a stream, before it is asked for again.
+  // Apply a change that arrived over the WebSocket, before the next poll.
   changed({ type, stream: name, at, state, step, reason }) {
     const stream = this.stream(name);
     if (!stream?.status) return;
     if (type === "state") Object.assign(stream.status, { state, reason, since: at });
     else if (type === "degraded") Object.assign(stream.status, { degraded: step, degraded_reason: reason, degraded_since: at });
-    this.#tell("streams");
+    this.#notify("streams");
   }
 
-  async #greet() {
+  async #loadSession() {
     this.session = await getJson("/api/v1/session");
     this.needsLogin = false;
-    this.#tell("session");
-    this.#askVersion();
+    this.#notify("session");
+    this.#loadVersion();
   }
 
-  #askVersion() {
+  #loadVersion() {
     getJson("/api/v1/version").then(
       (answer) => {
         this.version = answer.version;
-        this.#tell("session");
+        this.#notify("session");
       },
       () => {},
     );
   }
 
-  #answered() {
-    if (this.goneSince === null) return;
-    this.goneSince = null;
-    this.gone = "";
+  #connected() {
+    if (this.unavailableSince === null) return;
+    this.unavailableSince = null;
+    this.unavailableReason = "";
     this.epoch += 1;
-    this.#tell("connection");
+    this.#notify("connection");
   }
 
   #failed(error) {
     if (error.status === 401) {
       this.#loggedOut();
-    } else if (this.goneSince === null || this.gone !== error.message) {
-      this.goneSince ??= new Date();
-      this.gone = error.message;
-      this.#tell("connection");
+    } else if (this.unavailableSince === null || this.unavailableReason !== error.message) {
+      this.unavailableSince ??= new Date();
+      this.unavailableReason = error.message;
+      this.#notify("connection");
     }
   }
 
@@ -127,11 +127,11 @@ export class Store extends EventTarget {
     this.session = null;
     this.streams = null;
     this.needsLogin = true;
-    this.#answered();
-    this.#tell("session");
+    this.#connected();
+    this.#notify("session");
   }
 
-  #tell(what) {
-    this.dispatchEvent(new Event(what));
+  #notify(type) {
+    this.dispatchEvent(new Event(type));
   }
 }

@@ -1,31 +1,31 @@
-// What became of a stream's frames, in buckets of a second or of some minutes. Pure: no clock, no DOM.
+// Outcomes of a stream's frames, in buckets of a second or of minutes. Pure: no clock, no DOM.
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 
-// What can be looked at: how long, and what a bar stands for.
+// The time ranges of the timeline: their length, and the length of a bar.
 export const SPANS = {
   "2 minutes": { ms: 2 * MINUTE, step: SECOND },
   "2 hours": { ms: 120 * MINUTE, step: MINUTE },
   "24 hours": { ms: 24 * 60 * MINUTE, step: 12 * MINUTE },
 };
 
-const WANTED = new Set(["paced", "undecoded", "gated", "hook"]);
+const SKIPPED = new Set(["paced", "undecoded", "gated", "hook"]);
 
-// How severe an outcome is: good, wanted (by the settings), lost, failed
+// The severity of an outcome: good, skipped (by the settings), lost, failed
 export function kindOf(outcome) {
   if (outcome === "emitted") return "good";
-  if (WANTED.has(outcome)) return "wanted";
+  if (SKIPPED.has(outcome)) return "skipped";
   return outcome === "failed" ? "failed" : "lost";
 }
 
-// Frames by second, of the last minutes.
+// The number of frames per second and outcome, for the last minutes.
 export class Seconds {
   constructor() {
-    this.buckets = new Map(); // begin, ms → { outcome: frames }
+    this.buckets = new Map(); // start, ms → { outcome: frames }
   }
 
-  // Frames of which all from this time on are there; what was known of them before is superseded.
+  // Replace everything from this time on: the outcome of a recent frame may have changed.
   put(fromMs, frames) {
     const begin = floor(fromMs, SECOND);
     for (const at of this.buckets.keys()) if (at >= begin) this.buckets.delete(at);
@@ -40,12 +40,12 @@ export class Seconds {
   }
 }
 
-// The service's account by minute as buckets.
+// The service's counts per minute, as buckets.
 export function minutesOf(minutes) {
-  return new Map(minutes.map((one) => [Date.parse(one.from), one.outcomes]));
+  return new Map(minutes.map((minute) => [Date.parse(minute.from), minute.outcomes]));
 }
 
-// Bars from the oldest to the newest, the last one holding now: { at, outcomes } with no outcomes where nothing is known.
+// Bars from the oldest to the newest, the last one includes now: { at, outcomes }; outcomes is empty if nothing is known.
 export function bars(buckets, nowMs, { ms, step }) {
   const end = floor(nowMs, step);
   const found = new Map();
@@ -56,11 +56,11 @@ export function bars(buckets, nowMs, { ms, step }) {
   });
 }
 
-// All outcomes that occur, with their numbers: what gave results first, then most first.
+// All outcomes with their number of frames: results first, then in descending order.
 export function totals(all) {
   const sum = new Map();
   for (const { outcomes } of all) for (const [outcome, number] of Object.entries(outcomes)) sum.set(outcome, (sum.get(outcome) ?? 0) + number);
-  return [...sum].filter(([, number]) => number).sort(([a, one], [b, other]) => (b === "emitted") - (a === "emitted") || other - one);
+  return [...sum].filter(([, number]) => number).sort(([a, countA], [b, countB]) => (b === "emitted") - (a === "emitted") || countB - countA);
 }
 
 const floor = (value, step) => Math.floor(value / step) * step;

@@ -1,8 +1,8 @@
-// From the RTP timestamp of a displayed frame to its presentation time. Pure: no clock, no DOM.
+// Converts the RTP timestamp of a displayed frame to its presentation time. Pure: no clock, no DOM.
 
-const MOST_ANCHORS = 64;
+const MAX_ANCHORS = 64;
 
-// Anchors say which RTP timestamp (32 bits, wraps) belongs to which time.
+// Anchors map RTP timestamps (32 bits, wrapping) to times.
 export class Anchors {
   constructor() {
     this.kept = [];
@@ -12,16 +12,16 @@ export class Anchors {
   add(anchor) {
     if (!Number.isFinite(anchor.rtp) || !Number.isFinite(anchor.pts_ns) || !(anchor.clock_rate > 0)) return;
     this.kept.push(anchor);
-    if (this.kept.length > MOST_ANCHORS) this.kept.shift();
+    if (this.kept.length > MAX_ANCHORS) this.kept.shift();
   }
 
-  // The frame's time in milliseconds, and by which time of a row it is found: "pts" or "captured"; null without an anchor.
+  // The frame's time in milliseconds, and the time of a row to compare it with: "pts" or "captured"; null without an anchor.
   timeOf(rtp) {
     let best = null;
     let bestTicks = 0;
     for (const anchor of this.kept) {
       const ticks = ticksBetween(anchor.rtp, rtp);
-      // the newest at or before the frame; where all are after it, the nearest
+      // the newest anchor at or before the frame; if there is none, the nearest
       if (best === null || (ticks >= 0 ? bestTicks < 0 || ticks <= bestTicks : bestTicks < 0 && ticks >= bestTicks)) {
         best = anchor;
         bestTicks = ticks;
@@ -34,12 +34,12 @@ export class Anchors {
   }
 }
 
-// From one RTP timestamp to another, signed: they wrap at 32 bits.
+// The signed difference of two RTP timestamps, which wrap at 32 bits.
 export function ticksBetween(from, to) {
   return (to - from) | 0;
 }
 
-// A row's times, milliseconds; NaN where it has none.
+// The times of a row in milliseconds; NaN if it has none.
 export function timesOf(row) {
   return {
     pts: row.pts_s === null || row.pts_s === undefined ? NaN : row.pts_s * 1000,

@@ -1,7 +1,7 @@
-// Requests to the service's API. What goes wrong is an ApiError with the service's own words.
+// Requests to the service's API. Failures raise an ApiError with the service's message.
 
 export class ApiError extends Error {
-  // status: of HTTP; 0 where nobody answered
+  // status: the HTTP status; 0 without a response
   constructor(status, detail, problem = {}) {
     super(detail);
     this.status = status;
@@ -30,7 +30,7 @@ export async function send(method, path, { json, body, type, headers: more = {},
     response = await fetch(path, { method, headers, body, cache: "no-store", redirect: "error", keepalive, signal: ends });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new ApiError(0, limit.aborted ? "the service does not answer in time" : "the service does not answer");
+    throw new ApiError(0, limit.aborted ? "the service did not respond in time" : "the service does not respond");
   }
   if (!response.ok) throw await problemOf(response);
   return response;
@@ -41,11 +41,11 @@ async function problemOf(response) {
   try {
     problem = await response.json();
   } catch {
-    // a proxy between may answer in its own way
+    // the response may come from a proxy
   }
-  const wrong = (problem.errors ?? []).map((one) => (one.field ? `${one.field}: ${one.message}` : one.message));
-  const detail = wrong.length > 1 ? wrong.join("; ") : problem.detail;
-  return new ApiError(response.status, detail || problem.title || `the service answers ${response.status}`, problem);
+  const messages = (problem.errors ?? []).map(({ field, message }) => (field ? `${field}: ${message}` : message));
+  const detail = messages.length > 1 ? messages.join("; ") : problem.detail;
+  return new ApiError(response.status, detail || problem.title || `the service responded with HTTP status ${response.status}`, problem);
 }
 
 export async function getJson(path, options) {

@@ -1,11 +1,11 @@
-// Rows of results over one WebSocket, which comes back by itself.
+// Result rows over one WebSocket, which reconnects automatically.
 
 const FIRST_WAIT_MS = 500;
-const LONGEST_WAIT_MS = 8000;
-const SETTLE_MS = 300; // scrolling changes what is wanted many times
+const MAX_WAIT_MS = 8000;
+const SETTLE_MS = 300; // scrolling changes the visible streams many times
 
 export class Results {
-  // onRow: a result; onChange: of a stream's state, or of how far it gives way
+  // onRow: called with a result; onChange: called with a change of a stream's state or degradation
   constructor(onRow, onChange) {
     this.onRow = onRow;
     this.onChange = onChange;
@@ -15,7 +15,7 @@ export class Results {
     this.timer = 0;
   }
 
-  // names: of the streams whose results are wanted; none: no connection
+  // names: the streams to subscribe to; without names, the connection is closed
   want(names) {
     const wanted = [...new Set(names)].sort().join(",");
     if (wanted === this.wanted) return;
@@ -23,8 +23,8 @@ export class Results {
     this.#later(SETTLE_MS);
   }
 
-  // the service is back: do not wait for the next attempt
-  hurry() {
+  // reconnect now: the service responds again
+  reconnect() {
     this.waitMs = FIRST_WAIT_MS;
     if (this.wanted && !this.socket) this.#later(0);
   }
@@ -58,13 +58,13 @@ export class Results {
     socket.onmessage = (message) => {
       const row = JSON.parse(message.data);
       if (row.type === undefined) this.onRow(row);
-      else if (row.stream) this.onChange(row); // not what happens to engines
+      else if (row.stream) this.onChange(row); // engine events are ignored
     };
     socket.onclose = () => {
       if (this.socket !== socket) return;
       this.socket = null;
       this.#later(this.waitMs * (0.5 + Math.random() / 2));
-      this.waitMs = Math.min(this.waitMs * 2, LONGEST_WAIT_MS);
+      this.waitMs = Math.min(this.waitMs * 2, MAX_WAIT_MS);
     };
   }
 }

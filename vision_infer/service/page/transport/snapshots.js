@@ -1,15 +1,15 @@
-// Pictures of a stream one after the other, where WebRTC does not come through: slower, and through any proxy.
+// Snapshots of a stream, one after the other: slower than WebRTC, but they pass through any proxy.
 
 import { send, streamPath } from "./http.js";
 
-const LONGEST_WAIT_MS = 10000;
+const MAX_WAIT_MS = 10000;
 
 export class Snapshots {
-  // everyMs: least time from one picture to the next; heard: { picture(bitmap, capturedMs), failed(reason) }
-  constructor(name, everyMs, heard) {
+  // everyMs: the minimum interval; handlers: { image(bitmap, capturedMs), failed(reason) }
+  constructor(name, everyMs, handlers) {
     this.name = name;
     this.everyMs = everyMs;
-    this.heard = heard;
+    this.handlers = handlers;
     this.leaving = new AbortController();
   }
 
@@ -21,15 +21,15 @@ export class Snapshots {
         const answer = await send("GET", `${streamPath(this.name)}/snapshot.jpg`, { signal: this.leaving.signal });
         const captured = Date.parse(answer.headers.get("X-Captured-At") ?? "");
         const bitmap = await createImageBitmap(await answer.blob()).catch(() => {
-          throw new Error("the snapshot is no picture");
+          throw new Error("the snapshot is not a valid image");
         });
         if (this.leaving.signal.aborted) return;
-        this.heard.picture(bitmap, captured);
+        this.handlers.image(bitmap, captured);
         waitMs = this.everyMs;
       } catch (error) {
         if (this.leaving.signal.aborted) return;
-        this.heard.failed(error.message);
-        waitMs = Math.min(Math.max(1000, waitMs * 2), LONGEST_WAIT_MS);
+        this.handlers.failed(error.message);
+        waitMs = Math.min(Math.max(1000, waitMs * 2), MAX_WAIT_MS);
       }
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, waitMs - (performance.now() - began))));
     }

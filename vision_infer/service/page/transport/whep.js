@@ -1,15 +1,15 @@
-// One viewer of one stream over WebRTC (WHEP): offer, answer, candidates, the anchors of its times.
+// A WebRTC viewer of one stream (WHEP): offer, answer, candidates, and the anchors of its RTP timestamps.
 
 import { ApiError, getJson, send, streamPath } from "./http.js";
 
-const GATHER_MS = 250; // candidates of this machine are there by then; others follow by PATCH
+const GATHER_MS = 250; // enough for local candidates; later ones are sent by PATCH
 const CONNECT_MS = 8000;
 
 export class Whep {
-  // heard: { track(stream, receiver), anchor(anchor), failed(reason), session(facts) }
-  constructor(name, heard) {
+  // handlers: { track(stream, receiver), anchor(anchor), failed(reason), session(facts) }
+  constructor(name, handlers) {
     this.name = name;
-    this.heard = heard;
+    this.handlers = handlers;
     this.session = null; // URL of the session
     this.pc = null;
     this.receiver = null;
@@ -26,7 +26,7 @@ export class Whep {
     }
   }
 
-  // ended: by the service itself, as far as is known; else it is told
+  // ended: whether the service has ended the session; if not, the session is deleted there
   close({ ended = false } = {}) {
     if (this.closed) return;
     this.closed = true;
@@ -38,25 +38,25 @@ export class Whep {
       return;
     }
     this.receiver?.track.stop();
-    // In this order: the service would find the connection closed, and know no session any more.
+    // Delete before closing: the service removes the session when its connection closes.
     send("DELETE", this.session, { keepalive: true, timeoutMs: 2000 })
       .catch(() => {})
       .finally(() => pc.close());
   }
 
-  // what the browser counted; null before it receives
+  // the browser's counters; null before it receives frames
   async codec() {
     const stats = await this.pc?.getStats();
-    for (const one of stats?.values() ?? []) {
-      if (one.type === "inbound-rtp" && one.kind === "video") {
-        return { mime: stats.get(one.codecId)?.mimeType ?? "", received: one.framesReceived ?? 0, decoded: one.framesDecoded ?? 0 };
+    for (const report of stats?.values() ?? []) {
+      if (report.type === "inbound-rtp" && report.kind === "video") {
+        return { mime: stats.get(report.codecId)?.mimeType ?? "", received: report.framesReceived ?? 0, decoded: report.framesDecoded ?? 0 };
       }
     }
     return null;
   }
 
   async #negotiate() {
-    if (typeof RTCPeerConnection !== "function") throw new ApiError(0, "this browser has no WebRTC");
+    if (typeof RTCPeerConnection !== "function") throw new ApiError(0, "this browser does not support WebRTC");
     const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" }));
     const late = [];
     pc.onicecandidate = ({ candidate }) => {
@@ -65,26 +65,26 @@ export class Whep {
     };
     pc.ontrack = ({ streams, track, receiver }) => {
       this.receiver = receiver;
-      this.heard.track(streams[0] ?? new MediaStream([track]), receiver);
+      this.handlers.track(streams[0] ?? new MediaStream([track]), receiver);
     };
     pc.ondatachannel = ({ channel }) => {
       if (channel.label !== "anchor") return;
-      channel.onmessage = ({ data }) => this.heard.anchor(JSON.parse(data));
+      channel.onmessage = ({ data }) => this.handlers.anchor(JSON.parse(data));
     };
     pc.onconnectionstatechange = () => this.#connection(pc);
     pc.addTransceiver("video", { direction: "recvonly" });
-    pc.createDataChannel("page"); // so that the service may open its own: an answer cannot add what no offer has
+    pc.createDataChannel("page"); // so that the service can open its own channel: an answer cannot add a section that the offer lacks
     await pc.setLocalDescription();
     await gathered(pc);
-    late.length = 0; // these stand in the offer
+    late.length = 0; // the offer contains these
     const answer = await send("POST", `${streamPath(this.name)}/whep`, {
       body: pc.localDescription.sdp,
       type: "application/sdp",
       signal: this.leaving.signal,
     });
     this.etag = answer.headers.get("ETag");
-    const place = answer.headers.get("Location");
-    this.session = place ? new URL(place, location.href).pathname : null;
+    const sessionUrl = answer.headers.get("Location");
+    this.session = sessionUrl ? new URL(sessionUrl, location.href).pathname : null;
     const sdp = await answer.text();
     if (this.closed) {
       this.closed = false;
@@ -95,7 +95,7 @@ export class Whep {
     for (const candidate of late) this.#trickle(candidate);
     this.timer = setTimeout(() => {
       if (pc.connectionState !== "connected") {
-        this.#fail(`WebRTC found no way to the service within ${CONNECT_MS / 1000} s (ICE: ${pc.iceConnectionState})`);
+        this.#fail(`WebRTC could not connect to the service within ${CONNECT_MS / 1000} s (ICE: ${pc.iceConnectionState})`);
       }
     }, CONNECT_MS);
   }
@@ -104,12 +104,12 @@ export class Whep {
     if (this.closed) return;
     if (pc.connectionState === "connected") {
       clearTimeout(this.timer);
-      if (this.session) getJson(this.session).then(this.heard.session, () => {});
+      if (this.session) getJson(this.session).then(this.handlers.session, () => {});
     } else if (pc.connectionState === "failed" || pc.connectionState === "closed") {
-      this.#fail(`WebRTC lost the service (ICE: ${pc.iceConnectionState})`);
+      this.#fail(`WebRTC lost the connection to the service (ICE: ${pc.iceConnectionState})`);
     } else if (pc.connectionState === "disconnected") {
       this.timer = setTimeout(() => {
-        if (pc.connectionState === "disconnected") this.#fail("WebRTC lost the service (ICE: disconnected)");
+        if (pc.connectionState === "disconnected") this.#fail("WebRTC lost the connection to the service (ICE: disconnected)");
       }, 3000);
     }
   }
@@ -119,20 +119,20 @@ export class Whep {
     const mid = candidate.sdpMid ?? "0";
     const body = `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${password}\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:${mid}\r\na=${candidate.candidate}\r\n`;
     const headers = this.etag ? { "If-Match": this.etag } : {};
-    send("PATCH", this.session, { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // those of the offer may do
+    send("PATCH", this.session, { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // the candidates in the offer may be enough
   }
 
   #fail(reason) {
     if (this.closed) return;
     this.close({ ended: this.pc?.connectionState === "closed" || this.pc?.connectionState === "failed" });
-    this.heard.failed(reason);
+    this.handlers.failed(reason);
   }
 }
 
 function refused(error) {
   if (error.unreachable) return error.message;
-  if (error.status === 404 && !error.problem.type?.endsWith("unknown-stream")) return "this service sends no WebRTC";
-  return `WebRTC is refused: ${error.message}`;
+  if (error.status === 404 && !error.problem.type?.endsWith("unknown-stream")) return "this service does not offer WebRTC";
+  return `WebRTC request rejected: ${error.message}`;
 }
 
 function attribute(sdp, name) {

@@ -1,12 +1,12 @@
-// A clip of an event, over the page: to be looked at, or taken along.
+// A dialog that plays the clip of an event and offers it for download.
 
 import { send } from "../transport/http.js";
-import { h, say } from "./dom.js";
+import { h, setText } from "./dom.js";
 import { bytes } from "./words.js";
 
-// title: what happened; clip: as the service tells it
+// title: the event; clip: as returned by the service
 export function showClip(title, clip) {
-  const wrong = h("p.wrong", { role: "alert" });
+  const errorText = h("p.error", { role: "alert" });
   const video = h("video", { controls: true, autoplay: true, playsInline: true, muted: true, src: clip.url, "aria-label": title });
   const keep = h("a.button", { href: clip.url, download: "" }, `Download (${bytes(clip.bytes)})`);
   const dialog = h(
@@ -20,25 +20,25 @@ export function showClip(title, clip) {
       },
     },
     h("h2", null, title),
-    h("p.quiet", null, [`${clip.seconds.toFixed(1)} s as the camera sent them`, clip.reason].filter(Boolean).join("; ")),
+    h("p.quiet", null, [`${clip.seconds.toFixed(1)} s, unmodified camera video`, clip.reason].filter(Boolean).join("; ")),
     video,
-    wrong,
+    errorText,
     h("div.buttons", null, keep, h("button.primary", { type: "button", onclick: () => dialog.close() }, "Close")),
   );
   video.addEventListener("error", async () => {
     if (!dialog.open) return;
-    const why = await reason(clip.url);
+    const failure = await failureOf(clip.url);
     video.hidden = true;
-    keep.hidden = why !== null;
-    say(wrong, why ?? "This browser does not play it, as it may be with H.265. Download it, and open it with a player.");
+    keep.hidden = failure !== null;
+    setText(errorText, failure ?? "This browser cannot play the clip; many browsers do not support H.265. Download it and open it in a video player.");
   });
   document.body.append(dialog);
   dialog.showModal();
   return dialog;
 }
 
-// Why there is no clip under this address, in the service's words; null: there is one
-async function reason(url) {
+// The service's error message for this URL; null if the clip exists
+async function failureOf(url) {
   try {
     await send("GET", url, { headers: { Range: "bytes=0-0" } });
     return null;

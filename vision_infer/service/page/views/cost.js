@@ -1,7 +1,7 @@
-// What each stream takes of the machine, what that costs, and how many more would fit.
+// The share of the machine that each stream uses, what it costs, and the remaining capacity.
 
 import { getJson } from "../transport/http.js";
-import { field, h, say } from "./dom.js";
+import { field, h, setText } from "./dom.js";
 import { rate } from "./words.js";
 
 const POLL_MS = 3000;
@@ -14,23 +14,23 @@ export function cost() {
 class Cost {
   constructor() {
     this.closed = false;
-    this.says = h("p.says", { role: "status" });
-    this.wrong = h("p.wrong", { role: "alert" });
-    this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.85, optimum: 0, "aria-label": "Machine in use" });
+    this.summary = h("p.explanation", { role: "status" });
+    this.errorText = h("p.error", { role: "alert" });
+    this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.85, optimum: 0, "aria-label": "Machine load" });
     this.used = h("strong");
     this.note = h("p.quiet");
-    this.fps = h("input", { type: "number", min: 0.1, max: 1000, step: "any", placeholder: "as it is", oninput: () => this.#soon() });
+    this.fps = h("input", { type: "number", min: 0.1, max: 1000, step: "any", placeholder: "current rate", oninput: () => this.#soon() });
     this.head = h("tr");
     this.rows = h("tbody");
     this.table = h("table.costs", { hidden: true }, h("thead", null, this.head), this.rows);
-    this.none = h("p.quiet", { hidden: true }, "No stream runs.");
+    this.none = h("p.quiet", { hidden: true }, "No streams are running.");
     this.element = h(
       "section.view",
       null,
       h("h1", null, "Cost"),
-      this.wrong,
-      h("section.card", null, this.says, h("div.line.use", null, h("span.key", null, "in use"), this.meter, this.used), this.note),
-      h("section.card", null, h("h2", null, "Streams"), h("div.rate", null, field("At another rate, results a second", this.fps)), h("div.scroll", null, this.table), this.none),
+      this.errorText,
+      h("section.card", null, this.summary, h("div.line.use", null, h("span.key", null, "load"), this.meter, this.used), this.note),
+      h("section.card", null, h("h2", null, "Streams"), h("div.rate", null, field("Estimate for a rate, results/s", this.fps)), h("div.scroll", null, this.table), this.none),
     );
     this.#poll();
   }
@@ -51,11 +51,11 @@ class Cost {
     try {
       const answer = document.hidden ? null : await getJson(`/api/v1/cost${fps === null ? "" : `?fps=${fps}`}`);
       if (this.closed || this.turn !== turn) return;
-      say(this.wrong, "");
+      setText(this.errorText, "");
       if (answer) this.#show(answer, fps);
     } catch (error) {
       if (this.closed || this.turn !== turn) return;
-      say(this.wrong, error.message);
+      setText(this.errorText, error.message);
     }
     this.timer = setTimeout(() => this.#poll(), POLL_MS);
   }
@@ -63,49 +63,49 @@ class Cost {
   #show(answer, fps) {
     const priced = answer.machine_per_hour !== null;
     const money = (value) => (value === null ? "–" : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
-    say(this.says, answer.says);
+    setText(this.summary, answer.says);
     this.meter.value = answer.busy;
-    say(this.used, percent(answer.busy));
-    say(
+    setText(this.used, percent(answer.busy));
+    setText(
       this.note,
       priced
-        ? `The machine is set to ${answer.machine_per_hour} ${answer.currency} an hour; what no stream uses, other programs included, comes to ${money(answer.unused_per_month)} ${answer.currency} a month.`
-        : "Set cost.machine_per_hour in the file of settings to see prices.",
+        ? `The configured price of the machine is ${answer.machine_per_hour} ${answer.currency} per hour. Capacity that no stream uses, including other programs, costs ${money(answer.unused_per_month)} ${answer.currency} per month.`
+        : "Set cost.machine_per_hour in the configuration file to show prices.",
     );
-    const names = ["Stream", "Results a second", "CPU cores", answer.accelerator === null ? null : "Engine", "Of the machine", priced ? `${answer.currency} a month` : null];
-    if (fps !== null) names.push(`At ${fps} a second`, priced ? `${answer.currency} a month then` : null);
-    const told = answer.streams.map((one) => {
+    const names = ["Stream", "Results/s", "CPU cores", answer.accelerator === null ? null : "Engine", "Share of machine", priced ? `${answer.currency} per month` : null];
+    if (fps !== null) names.push(`Share at ${fps}/s`, priced ? `${answer.currency} per month at ${fps}/s` : null);
+    const streams = answer.streams.map((stream) => {
       const cells = [
-        one.name,
-        rate(one.result_fps),
-        (one.decode_cores + one.shared_cores).toFixed(2),
-        answer.accelerator === null ? null : percent(one.accelerator),
-        percent(one.share),
-        priced ? money(one.per_month) : null,
+        stream.name,
+        rate(stream.result_fps),
+        (stream.decode_cores + stream.shared_cores).toFixed(2),
+        answer.accelerator === null ? null : percent(stream.accelerator),
+        percent(stream.share),
+        priced ? money(stream.per_month) : null,
       ];
-      if (fps !== null) cells.push(percent(one.share_at_fps), priced ? money(one.per_month_at_fps) : null);
+      if (fps !== null) cells.push(percent(stream.share_at_fps), priced ? money(stream.per_month_at_fps) : null);
       return cells.filter((cell) => cell !== null);
     });
     put(this.head, names.filter((name) => name !== null), (text) => h("th", { scope: "col" }, text));
-    while (this.rows.children.length > told.length) this.rows.lastChild.remove();
-    told.forEach((cells, index) => {
+    while (this.rows.children.length > streams.length) this.rows.lastChild.remove();
+    streams.forEach((cells, index) => {
       if (!this.rows.children[index]) this.rows.append(h("tr"));
       put(this.rows.children[index], cells, (text, first) => h(first ? "th" : "td", first ? { scope: "row" } : null, text));
     });
-    this.table.hidden = told.length === 0;
-    this.none.hidden = told.length > 0;
+    this.table.hidden = streams.length === 0;
+    this.none.hidden = streams.length > 0;
   }
 }
 
 function put(row, texts, make) {
   while (row.children.length > texts.length) row.lastChild.remove();
   texts.forEach((text, index) => {
-    if (row.children[index]) say(row.children[index], text);
+    if (row.children[index]) setText(row.children[index], text);
     else row.append(make(text, index === 0));
   });
 }
 
-function percent(part) {
-  if (part === null || part === undefined) return "–";
-  return `${part < 0.0995 ? (part * 100).toFixed(1) : Math.round(part * 100)} %`;
+function percent(share) {
+  if (share === null || share === undefined) return "–";
+  return `${share < 0.0995 ? (share * 100).toFixed(1) : Math.round(share * 100)} %`;
 }

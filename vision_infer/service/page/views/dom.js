@@ -1,18 +1,18 @@
-// Making elements. Text goes in as text only: nothing that the service sends can become markup.
+// Creates elements. Text is set as text only: nothing from the service can become markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 // h("button.primary", { onclick: f, "aria-label": "…" }, "text", child, [children], null)
-export function h(what, props, ...children) {
-  return fill(document.createElement(what.split(".")[0]), what, props, children);
+export function h(tag, props, ...children) {
+  return fill(document.createElement(tag.split(".")[0]), tag, props, children);
 }
 
-export function svg(what, props, ...children) {
-  return fill(document.createElementNS(SVG, what.split(".")[0]), what, props, children);
+export function svg(tag, props, ...children) {
+  return fill(document.createElementNS(SVG, tag.split(".")[0]), tag, props, children);
 }
 
-function fill(element, what, props, children) {
-  const classes = what.split(".").slice(1);
+function fill(element, tag, props, children) {
+  const classes = tag.split(".").slice(1);
   if (classes.length) element.classList.add(...classes);
   for (const [name, value] of Object.entries(props ?? {})) {
     if (value === null || value === undefined || value === false) continue;
@@ -24,8 +24,8 @@ function fill(element, what, props, children) {
   return element;
 }
 
-// Set a text only where it is another one: what does not change is not announced, and not laid out again.
-export function say(element, text) {
+// Set the text if it differs: screen readers do not announce unchanged text, and the layout is kept.
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -36,9 +36,9 @@ export function flag(element, name, on) {
 // A labelled control of a form.
 export function field(label, control, hint = "") {
   const id = (control.id ||= `f${++count}`);
-  const told = hint ? h("small", { id: `${id}-hint` }, hint) : null;
-  if (told) control.setAttribute("aria-describedby", told.id);
-  return h("div.field", null, h("label", { htmlFor: id }, label), control, told);
+  const note = hint ? h("small", { id: `${id}-hint` }, hint) : null;
+  if (note) control.setAttribute("aria-describedby", note.id);
+  return h("div.field", null, h("label", { htmlFor: id }, label), control, note);
 }
 let count = 0;
 
@@ -47,8 +47,8 @@ export function check(label, checked, onchange) {
   return h("label.check", null, box, h("span", null, label));
 }
 
-// Ask before something is lost. Resolves to true where it shall be done.
-export function confirm(question, yes) {
+// Ask for confirmation. Resolves to true if the user confirms.
+export function confirm(question, action) {
   return new Promise((resolve) => {
     const dialog = h(
       "dialog.ask",
@@ -58,7 +58,7 @@ export function confirm(question, yes) {
         "div.buttons",
         null,
         h("button", { type: "button", onclick: () => dialog.close("no") }, "Cancel"),
-        h("button.danger", { type: "button", onclick: () => dialog.close("yes") }, yes),
+        h("button.danger", { type: "button", onclick: () => dialog.close("yes") }, action),
       ),
     );
     document.body.append(dialog);

@@ -1,7 +1,7 @@
-// The engines that are loaded: how busy they are, how their batches are, what was measured of them.
+// The loaded engines: their utilisation, batch sizes and benchmark records (passports).
 
 import { getJson } from "../transport/http.js";
-import { h, say } from "./dom.js";
+import { h, setText } from "./dom.js";
 import { bytes, count, milliseconds, rate } from "./words.js";
 
 const POLL_MS = 2000;
@@ -10,14 +10,14 @@ export function engines() {
   const cards = new Map();
   const list = h("div.engines");
   const models = h("tbody");
-  const wrong = h("p.wrong", { role: "alert" });
+  const errorText = h("p.error", { role: "alert" });
   const table = h(
     "table.models",
     null,
     h("thead", null, h("tr", null, ["Model", "Task", "Input", "Labels", "Licence", ""].map((text) => h("th", { scope: "col" }, text)))),
     models,
   );
-  const element = h("section.view", null, h("h1", null, "Engines"), wrong, list, h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)));
+  const element = h("section.view", null, h("h1", null, "Engines"), errorText, list, h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)));
   let closed = false;
   let timer = 0;
 
@@ -25,16 +25,16 @@ export function engines() {
     try {
       const engines = await getJson("/api/v1/engines");
       if (closed) return;
-      say(wrong, "");
+      setText(errorText, "");
       show(engines);
     } catch (error) {
-      say(wrong, error.message);
+      setText(errorText, error.message);
     }
     if (!closed) timer = setTimeout(poll, POLL_MS);
   }
 
   function show(engines) {
-    const names = new Set(engines.map((one) => `${one.name} ${one.engine}`));
+    const names = new Set(engines.map(({ name, engine }) => `${name} ${engine}`));
     for (const [name, card] of cards) {
       if (names.has(name)) continue;
       card.element.remove();
@@ -78,7 +78,7 @@ class EngineCard {
     this.facts = h("dl.facts");
     this.bars = h("div.bars", { role: "img" });
     this.failure = h("p.bad", { hidden: true });
-    this.passport = h("div", null, h("p.quiet", null, "Asking…"));
+    this.passport = h("div", null, h("p.quiet", null, "Loading…"));
     this.element = h(
       "article.card.engine",
       null,
@@ -93,7 +93,7 @@ class EngineCard {
       this.passport,
     );
     getJson(`/api/v1/engines/${encodeURIComponent(engine.name)}/passport`).then(
-      (passport) => this.passport.replaceChildren(...(passport ? told(passport) : [h("p.quiet", null, "None: nothing was measured of this engine here.")])),
+      (passport) => this.passport.replaceChildren(...(passport ? factsOf(passport) : [h("p.quiet", null, "None: this engine has not been measured on this machine.")])),
       (error) => this.passport.replaceChildren(h("p.quiet", null, error.message)),
     );
   }
@@ -104,12 +104,12 @@ class EngineCard {
     const fps = before ? ((engine.frames - before.frames) * 1000) / (now - before.at) : null;
     this.before = { frames: engine.frames, at: now };
     this.meter.value = engine.utilisation;
-    say(this.used, `${Math.round(engine.utilisation * 100)} %`);
+    setText(this.used, `${Math.round(engine.utilisation * 100)} %`);
     this.failure.hidden = !engine.error;
-    say(this.failure, engine.error ? `${engine.failing ? "It fails" : "It has failed"}: ${engine.error}` : "");
+    setText(this.failure, engine.error ? `${engine.failing ? "Failing" : "Last failure"}: ${engine.error}` : "");
     const [runtime, device, precision] = engine.engine.split("-");
     put(this.facts, [
-      ["Throughput", fps === null ? "…" : `${rate(fps)} frames a second`],
+      ["Throughput", fps === null ? "…" : `${rate(fps)} frames/s`],
       ["Batch p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(engine.inference_ms[key])).join(" / ")} ms`],
       ["Model", engine.model],
       ["Runtime", runtime],
@@ -118,8 +118,8 @@ class EngineCard {
       ["Input", `${engine.input_size.width}×${engine.input_size.height}`],
       ["Batches in flight", `${engine.flying} of ${engine.in_flight}`],
       ["Frames waiting", count(engine.waiting)],
-      ["Frames so far", count(engine.frames)],
-      ["Empty places", `${count(engine.padded)} in batches so far`],
+      ["Frames processed", count(engine.frames)],
+      ["Padded batch slots", count(engine.padded)],
       ["Buffers", bytes(engine.buffer_bytes)],
     ]);
     this.#batches(engine.batches);
@@ -127,23 +127,23 @@ class EngineCard {
 
   #batches(batches) {
     const all = Object.entries(batches);
-    const most = Math.max(1, ...all.map(([, number]) => number));
-    this.bars.setAttribute("aria-label", all.map(([size, number]) => `${number} of ${size}`).join(", ") || "none yet");
-    const rows = all.map(([size, number]) => h("div.bar", null, h("span", null, size), h("progress", { max: most, value: number }), h("span", null, count(number))));
-    this.bars.replaceChildren(...(rows.length ? rows : [h("p.quiet", null, "none yet")]));
+    const max = Math.max(1, ...all.map(([, number]) => number));
+    this.bars.setAttribute("aria-label", all.map(([size, number]) => `${number} of size ${size}`).join(", ") || "No batches yet");
+    const rows = all.map(([size, number]) => h("div.bar", null, h("span", null, size), h("progress", { max, value: number }), h("span", null, count(number))));
+    this.bars.replaceChildren(...(rows.length ? rows : [h("p.quiet", null, "No batches yet")]));
   }
 }
 
-function told(passport) {
-  const best = passport.speed.reduce((most, one) => (most && most.fps >= one.fps ? most : one), null);
+function factsOf(passport) {
+  const best = passport.speed.reduce((best, entry) => (best && best.fps >= entry.fps ? best : entry), null);
   const facts = [
     ["Measured on", `${passport.device.name}, ${passport.date.slice(0, 10)}`],
-    ["With", `${passport.runtime} ${passport.runtime_version}, ${passport.compute}`],
-    ...passport.accuracy.map((one) => [
-      "Accuracy lost",
-      `${signed(one.value)} points (95 %: ${signed(one.low)} to ${signed(one.high)}), ${one.judged} on ${count(one.frames)} frames of ${one.data}. In ${one.metric}`,
+    ["Runtime", `${passport.runtime} ${passport.runtime_version}, ${passport.compute}`],
+    ...passport.accuracy.map((loss) => [
+      "Accuracy loss",
+      `${signed(loss.value)} points of ${loss.metric} (95 % interval: ${signed(loss.low)} to ${signed(loss.high)}), ${loss.judged} on ${count(loss.frames)} frames of ${loss.data}`,
     ]),
-    best ? ["Speed", `${rate(best.fps)} frames a second (batch ${best.batch}, ${best.workers} in flight), p50 ${milliseconds(best.p50_ms)} ms${best.fp32_ratio ? `, ${best.fp32_ratio.toFixed(2)} × FP32` : ""}`] : null,
+    best ? ["Speed", `${rate(best.fps)} frames/s (batch ${best.batch}, ${best.workers} in flight), p50 ${milliseconds(best.p50_ms)} ms${best.fp32_ratio ? `, ${best.fp32_ratio.toFixed(2)} × FP32` : ""}`] : null,
     passport.memory_bytes ? ["Memory", bytes(passport.memory_bytes)] : null,
     ["Graph", passport.sources.graph.slice(0, 12)],
   ];
@@ -159,8 +159,8 @@ function put(list, facts) {
     const known = list.children[index];
     if (!known) list.append(h("div", null, h("dt", null, key), h("dd", null, value)));
     else {
-      say(known.firstChild, key);
-      say(known.lastChild, value);
+      setText(known.firstChild, key);
+      setText(known.lastChild, value);
     }
   });
 }

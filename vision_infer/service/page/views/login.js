@@ -1,10 +1,10 @@
-// The token is exchanged for a cookie that no script can read; it is kept nowhere here.
+// The token is exchanged for a cookie that no script can read; the page does not store it.
 
-import { field, h, say } from "./dom.js";
+import { field, h, setText } from "./dom.js";
 
 export function login(store) {
   const token = h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, maxLength: 1024, spellcheck: false });
-  const wrong = h("p.wrong", { role: "alert" });
+  const errorText = h("p.error", { role: "alert" });
   const button = h("button.primary", { type: "submit" }, "Log in");
   const form = h(
     "form.card.login",
@@ -12,11 +12,11 @@ export function login(store) {
       onsubmit: async (event) => {
         event.preventDefault();
         button.disabled = true;
-        say(wrong, "");
+        setText(errorText, "");
         try {
           await store.logIn(token.value);
         } catch (error) {
-          say(wrong, error.message);
+          setText(errorText, error.message);
           token.select();
         } finally {
           button.disabled = false;
@@ -24,9 +24,9 @@ export function login(store) {
       },
     },
     h("h1", null, "Log in"),
-    h("p", null, "This service asks for a token. It was printed when the service started first, or stands in its settings."),
+    h("p", null, "This service requires a token. It was printed when the service first started, or is set in its configuration file."),
     field("Token", token),
-    wrong,
+    errorText,
     h("div.buttons", null, button),
   );
   queueMicrotask(() => token.focus());

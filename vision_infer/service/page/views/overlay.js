@@ -1,29 +1,29 @@
-// Draws what was found over a picture: boxes, labels, trails, zones and lines with their counts.
+// Draws detections on the video: boxes, labels, trails, zones and lines with their counts.
 
 import { inward } from "../state/shapes.js";
 
 const GOLDEN_ANGLE = 137.5;
-const empty = new WeakSet(); // canvases with nothing on them
+const empty = new WeakSet(); // canvases that are cleared
 
 const hue = (number) => (200 + number * GOLDEN_ANGLE) % 360;
 export const colourOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
 
-// Where a picture lies in an element that shows it whole. All in CSS pixels.
+// The scale and offset of an image that is fitted into an element. All in CSS pixels.
 export function placed(element, size) {
   const scale = Math.min(element.width / size.width, element.height / size.height);
   return { scale, left: (element.width - size.width * scale) / 2, top: (element.height - size.height * scale) / 2 };
 }
 
 // scene: { size: { width, height } of the source, found, trails, shapes, region, status, options, small }
-// element: { width, height } of the canvas, CSS pixels: who draws each frame must not ask the layout for it
+// element: { width, height } of the canvas, CSS pixels; passed in because reading it here would force a layout per frame
 export function drawOverlay(canvas, scene, element) {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [Math.round(element.width * ratio), Math.round(element.height * ratio)];
   const sized = canvas.width === width && canvas.height === height;
-  // A picture without anything on it costs nothing: sixteen may be on the screen.
-  const nothing = scene.found.length === 0 && !(scene.options.zones && (scene.shapes.length || scene.region.look.length || scene.region.ignore.length));
-  if (nothing && sized && empty.has(canvas)) return;
-  if (nothing) empty.add(canvas);
+  // Skip empty overlays: up to sixteen may be visible.
+  const blank = scene.found.length === 0 && !(scene.options.zones && (scene.shapes.length || scene.region.look.length || scene.region.ignore.length));
+  if (blank && sized && empty.has(canvas)) return;
+  if (blank) empty.add(canvas);
   else empty.delete(canvas);
   if (!sized) {
     canvas.width = width;
@@ -45,34 +45,34 @@ export function drawOverlay(canvas, scene, element) {
   const options = scene.options;
   if (options.zones) drawShapes(pen, scene);
   if (options.trails) drawTrails(pen, scene);
-  for (const one of scene.found) {
-    context.globalAlpha = one.alpha;
-    if (options.boxes) drawBox(pen, one);
-    if (options.labels || options.scores) drawLabel(pen, one, options);
+  for (const detection of scene.found) {
+    context.globalAlpha = detection.alpha;
+    if (options.boxes) drawBox(pen, detection);
+    if (options.labels || options.scores) drawLabel(pen, detection, options);
   }
   context.globalAlpha = 1;
 }
 
-function drawBox({ context, x, y, width }, one) {
-  const [left, top, right, bottom] = one.box;
+function drawBox({ context, x, y, width }, detection) {
+  const [left, top, right, bottom] = detection.box;
   const sides = [x(left), y(top), x(right) - x(left), y(bottom) - y(top)];
   context.lineWidth = width + 2;
-  context.strokeStyle = "rgb(0 0 0 / 0.45)"; // seen on any picture
+  context.strokeStyle = "rgb(0 0 0 / 0.45)"; // a dark outline, visible on any image
   context.strokeRect(...sides);
   context.lineWidth = width;
-  context.strokeStyle = colourOf(one.class_id);
+  context.strokeStyle = colourOf(detection.class_id);
   context.strokeRect(...sides);
 }
 
-function drawLabel(pen, one, options) {
+function drawLabel(pen, detection, options) {
   const words = [];
-  if (options.labels) words.push(one.label, one.track_id ? `#${one.track_id}` : "");
-  if (options.scores) words.push(`${Math.round(one.score * 100)}%`);
-  const top = pen.y(one.box[1]) - pen.text - 5;
-  tag(pen, words.filter(Boolean).join(" "), pen.x(one.box[0]), top, colourOf(one.class_id));
+  if (options.labels) words.push(detection.label, detection.track_id ? `#${detection.track_id}` : "");
+  if (options.scores) words.push(`${Math.round(detection.score * 100)}%`);
+  const top = pen.y(detection.box[1]) - pen.text - 5;
+  tag(pen, words.filter(Boolean).join(" "), pen.x(detection.box[0]), top, colourOf(detection.class_id));
 }
 
-// A text on a coloured ground, kept within the picture.
+// A text on a coloured background, kept inside the image.
 function tag({ context, text, edge }, words, left, top, colour) {
   context.font = `600 ${text}px system-ui, sans-serif`;
   context.textBaseline = "middle";
@@ -87,7 +87,7 @@ function tag({ context, text, edge }, words, left, top, colour) {
 }
 
 function drawTrails({ context, x, y, width }, { trails, found }) {
-  const colours = new Map(found.map((one) => [one.track_id, colourOf(one.class_id)]));
+  const colours = new Map(found.map(({ track_id, class_id }) => [track_id, colourOf(class_id)]));
   context.lineJoin = "round";
   for (const [track, points] of trails) {
     if (!colours.has(track) || points.length < 2) continue;
@@ -133,8 +133,8 @@ function drawShapes(pen, { shapes, region, size, status, options, small }) {
     if (!zone) arrow(pen, inward(points, size));
     if (small && !options.counts) continue;
     const top = points.reduce((best, point) => (point[1] < best[1] ? point : best));
-    const told = options.counts ? `${name}: ${countOf(zone, name, status)}` : name;
-    tag(pen, told, x(top[0] * size.width) + 3, y(top[1] * size.height) + 3, zone ? "#7dd3fc" : "#fde047");
+    const text = options.counts ? `${name}: ${countOf(zone, name, status)}` : name;
+    tag(pen, text, x(top[0] * size.width) + 3, y(top[1] * size.height) + 3, zone ? "#7dd3fc" : "#fde047");
   }
 }
 

@@ -1,27 +1,27 @@
-// The picture of one stream with its overlay: WebRTC where it comes through, snapshots where it does not, and why.
+// The video of one stream with its overlay: over WebRTC, or as snapshots if WebRTC fails, with the reason.
 
 import { Matching } from "../state/matching.js";
 import { regionOf, shapesOf } from "../state/shapes.js";
-import { choices } from "../state/choices.js";
-import { InStep } from "../state/in_step.js";
+import { preferences } from "../state/preferences.js";
+import { VideoDelay } from "../state/video_delay.js";
 import { Anchors } from "../state/timing.js";
 import { Snapshots } from "../transport/snapshots.js";
 import { Whep } from "../transport/whep.js";
-import { flag, h, say } from "./dom.js";
+import { flag, h, setText } from "./dom.js";
 import { drawOverlay } from "./overlay.js";
 import { stateOf } from "./words.js";
 
 const SHOWN = new Set(["live", "running", "stalled"]);
 const FIRST_FRAME_MS = 5000;
 const RETRY_MS = 5000;
-const LONGEST_RETRY_MS = 120000;
+const MAX_RETRY_MS = 120000;
 
 export class Player {
-  // small: a tile of the wall; told: called with what is known of the transport: { mode, detail }
-  constructor(name, { small = false, told = () => {} } = {}) {
+  // small: a tile of the wall; onTransport: called with { mode, detail } when the transport changes
+  constructor(name, { small = false, onTransport = () => {} } = {}) {
     this.name = name;
     this.small = small;
-    this.told = told;
+    this.onTransport = onTransport;
     this.matching = new Matching();
     this.stream = null;
     this.size = null;
@@ -29,24 +29,24 @@ export class Player {
     this.whep = null;
     this.snapshots = null;
     this.retryMs = RETRY_MS;
-    this.time = null; // of the displayed frame: { ms, by }
+    this.time = null; // the time of the displayed frame: { ms, by }
     this.shapes = [];
     this.region = { look: [], ignore: [] };
-    this.hidden = false; // the overlay, while shapes are edited
+    this.hidden = false; // hides the overlay while shapes are edited
     this.video = h("video", { muted: true, playsInline: true, autoplay: true, disablePictureInPicture: true, tabIndex: -1 });
-    this.picture = h("canvas.picture", { hidden: true });
+    this.image = h("canvas.image", { hidden: true });
     this.overlay = h("canvas.overlay", { "aria-hidden": "true" });
     this.note = h("p.note", { role: "status" });
-    this.element = h("div.stage", null, this.video, this.picture, this.overlay, this.note);
-    this.room = { width: 0, height: 0 };
+    this.element = h("div.stage", null, this.video, this.image, this.overlay, this.note);
+    this.area = { width: 0, height: 0 };
     this.resized = new ResizeObserver(([{ contentRect }]) => {
-      this.room = { width: contentRect.width, height: contentRect.height };
+      this.area = { width: contentRect.width, height: contentRect.height };
       this.draw();
     });
     this.resized.observe(this.overlay);
   }
 
-  // The stream as the service tells it now.
+  // stream: as returned by the API
   update(stream) {
     this.stream = stream;
     const size = stream.status?.size ?? null;
@@ -57,9 +57,9 @@ export class Player {
       this.region = regionOf(stream.settings, size);
     }
     this.size = size ?? this.size;
-    if (size && !this.small) this.element.style.aspectRatio = `${size.width} / ${size.height}`; // tiles are all alike
+    if (size && !this.small) this.element.style.aspectRatio = `${size.width} / ${size.height}`; // all tiles have the same aspect ratio
     const source = `${stream.settings.detect} ${stream.settings.view}`;
-    if (this.source !== undefined && this.source !== source) this.#leave(); // it shows another camera now
+    if (this.source !== undefined && this.source !== source) this.#leave(); // the source has changed
     this.source = source;
     this.#follow();
   }
@@ -74,14 +74,14 @@ export class Player {
     this.#leave();
   }
 
-  // The service was away, and is back.
-  again() {
+  // Reconnect after the service was unavailable.
+  reconnect() {
     this.#leave(true);
     this.retryMs = RETRY_MS;
     this.#follow();
   }
 
-  // gone: there is no such stream any more
+  // gone: whether the stream has been removed
   close(gone = false) {
     this.wanted = false;
     this.#leave(gone);
@@ -90,58 +90,58 @@ export class Player {
 
   push(row) {
     this.matching.push(row);
-    if (this.snapshots && this.time) this.draw(); // its result may come after the picture
+    if (this.snapshots && this.time) this.draw(); // the result may arrive after the snapshot
   }
 
   draw() {
-    const known = this.time && !this.hidden ? this.matching.at(this.time, choices.between) : { row: null, exact: false, found: [] };
+    const known = this.time && !this.hidden ? this.matching.at(this.time, preferences.between) : { row: null, exact: false, found: [] };
     const row = known.row;
     const size = row ? { width: row.width, height: row.height } : this.size;
     const scene = {
       size,
       found: known.found,
-      trails: known.found.length && choices.overlay.trails ? this.matching.trails(this.time) : new Map(),
+      trails: known.found.length && preferences.overlay.trails ? this.matching.trails(this.time) : new Map(),
       shapes: this.hidden ? [] : this.shapes,
       region: this.region,
       status: this.stream?.status,
-      options: choices.overlay,
+      options: preferences.overlay,
       small: this.small,
     };
-    drawOverlay(this.overlay, scene, this.room);
+    drawOverlay(this.overlay, scene, this.area);
     this.element.dispatchEvent(new CustomEvent("drawn", { detail: { time: this.time, ...known } }));
   }
 
-  // Begin or end what the stream's state allows.
+  // Start or stop playback according to the stream's state.
   #follow() {
     const state = this.stream ? stateOf(this.stream) : null;
     const shown = state !== null && SHOWN.has(state.state);
     flag(this.element, "dimmed", state !== null && state.state !== "live");
     if (!this.wanted || !shown) {
       this.#leave(!shown);
-      if (state && !shown) this.#say([state.word, this.stream.status?.reason].filter(Boolean).join(": "));
+      if (state && !shown) this.#note([state.word, this.stream.status?.reason].filter(Boolean).join(": "));
       return;
     }
     if (this.whep || this.snapshots) return;
-    this.#say("connecting…");
+    this.#note("connecting…");
     this.#webrtc();
   }
 
   #webrtc() {
     clearTimeout(this.retry);
     const anchors = new Anchors();
-    let stepping = null;
+    let delay = null;
     const whep = (this.whep = new Whep(this.name, {
       track: (media, receiver) => {
         if (this.whep !== whep) return;
-        stepping = new InStep(receiver);
+        delay = new VideoDelay(receiver);
         this.video.srcObject = media;
-        this.video.play().catch(() => {}); // it is muted: nothing forbids it but its end
-        this.#everyFrame(whep, anchors, stepping);
-        this.firstFrame = setTimeout(() => this.#noPicture(whep), FIRST_FRAME_MS);
+        this.video.play().catch(() => {}); // a muted video may always play; play() fails only if the player closes first
+        this.#everyFrame(whep, anchors, delay);
+        this.firstFrame = setTimeout(() => this.#noFrame(whep), FIRST_FRAME_MS);
       },
       anchor: (anchor) => anchors.add(anchor),
       session: (facts) => {
-        if (this.whep === whep) this.told({ mode: "webrtc", detail: sessionWords(facts), facts });
+        if (this.whep === whep) this.onTransport({ mode: "webrtc", detail: sessionWords(facts), facts });
       },
       failed: (reason) => {
         if (this.whep === whep) this.#fallBack(reason);
@@ -150,14 +150,14 @@ export class Player {
     whep.open();
   }
 
-  #everyFrame(whep, anchors, stepping) {
+  #everyFrame(whep, anchors, delay) {
     const video = this.video;
     const onFrame = (_, frame) => {
       if (this.whep !== whep) return;
       if (this.mode !== "webrtc") this.#firstFrame(whep);
       this.size = { width: frame.width, height: frame.height };
       this.time = frame.rtpTimestamp === undefined ? null : anchors.timeOf(frame.rtpTimestamp);
-      if (this.time) stepping.frame(this.matching.behind(this.time), choices.inStep, performance.now());
+      if (this.time) delay.frame(this.matching.behind(this.time), preferences.delayVideo, performance.now());
       this.draw();
       video.requestVideoFrameCallback(onFrame);
     };
@@ -172,16 +172,16 @@ export class Player {
     this.mode = "webrtc";
     this.retryMs = RETRY_MS;
     this.video.hidden = false;
-    this.picture.hidden = true;
-    this.#say("");
+    this.image.hidden = true;
+    this.#note("");
     this.element.dataset.mode = "webrtc";
-    if (!whep.session) this.told({ mode: "webrtc", detail: "WebRTC" });
+    if (!whep.session) this.onTransport({ mode: "webrtc", detail: "WebRTC" });
   }
 
-  async #noPicture(whep) {
+  async #noFrame(whep) {
     const codec = await whep.codec().catch(() => null);
     if (this.whep !== whep || this.mode === "webrtc") return;
-    const received = codec?.received ? `${codec.received} frames came as ${codec.mime}, none could be decoded` : "no picture came";
+    const received = codec?.received ? `none of the ${codec.received} received frames (${codec.mime}) could be decoded` : "no frames arrived";
     whep.close();
     this.#fallBack(`WebRTC is connected, but ${received}`);
   }
@@ -190,31 +190,31 @@ export class Player {
     this.whep = null;
     clearTimeout(this.firstFrame);
     this.retry = setTimeout(() => this.wanted && this.#webrtc(), this.retryMs);
-    this.retryMs = Math.min(this.retryMs * 2, LONGEST_RETRY_MS);
-    this.told({ mode: "snapshots", detail: `Snapshots: ${reason}` });
+    this.retryMs = Math.min(this.retryMs * 2, MAX_RETRY_MS);
+    this.onTransport({ mode: "snapshots", detail: `Snapshots: ${reason}` });
     if (this.snapshots) return;
     this.mode = "snapshots";
     this.element.dataset.mode = "snapshots";
     const snapshots = (this.snapshots = new Snapshots(this.name, this.small ? 1000 : 300, {
-      picture: (bitmap, captured) => this.snapshots === snapshots && this.#show(bitmap, captured),
-      failed: (message) => this.snapshots === snapshots && this.#say(message),
+      image: (bitmap, captured) => this.snapshots === snapshots && this.#show(bitmap, captured),
+      failed: (message) => this.snapshots === snapshots && this.#note(message),
     }));
     snapshots.open();
   }
 
   #show(bitmap, captured) {
     const { width, height } = bitmap;
-    Object.assign(this.picture, { width, height, hidden: false });
-    this.picture.getContext("2d").drawImage(bitmap, 0, 0);
+    Object.assign(this.image, { width, height, hidden: false });
+    this.image.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
     this.video.hidden = true;
     this.size = { width, height };
     this.time = Number.isNaN(captured) ? null : { ms: captured, by: "captured" };
-    this.#say("");
+    this.#note("");
     this.draw();
   }
 
-  // ended: the stream gives no pictures any more
+  // ended: whether the stream no longer delivers frames
   #leave(ended = false) {
     clearTimeout(this.retry);
     clearTimeout(this.firstFrame);
@@ -225,18 +225,18 @@ export class Player {
     delete this.element.dataset.mode;
     if (was) {
       this.draw();
-      this.told({ mode: "none", detail: "" });
+      this.onTransport({ mode: "none", detail: "" });
     }
   }
 
-  #say(text) {
-    say(this.note, text);
+  #note(text) {
+    setText(this.note, text);
     this.note.hidden = !text;
   }
 }
 
 function sessionWords({ mode, codec, reason, why }) {
-  const told = mode === "passthrough" ? "untouched" : "encoded here";
-  const because = reason || why;
-  return [`WebRTC, ${codec ?? ""} ${told}`.replace(/ +/g, " "), because].filter(Boolean).join(": ");
+  const treatment = mode === "passthrough" ? "passthrough" : "transcoded";
+  const cause = reason || why;
+  return [`WebRTC, ${codec ?? ""} ${treatment}`.replace(/ +/g, " "), cause].filter(Boolean).join(": ");
 }

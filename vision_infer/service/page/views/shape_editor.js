@@ -1,25 +1,25 @@
-// Zones and lines drawn on the picture, by mouse, finger or keyboard.
+// The editor of zones and lines, for mouse, touch and keyboard.
 
-import { distance, freeName, inward, mistakeIn, moved, shapesOf, withShapes } from "../state/shapes.js";
-import { field, h, say, svg } from "./dom.js";
+import { distance, freeName, inward, validationError, moved, shapesOf, withShapes } from "../state/shapes.js";
+import { field, h, setText, svg } from "./dom.js";
 
-const CLOSE_PX = 14; // this near to the first corner, a click closes the zone
+const CLOSE_PX = 14; // a click within this distance of the first corner closes the zone
 const [TEXT_PX, HANDLE_PX] = [15, 8];
 const STEP = 0.01;
 const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
 export class ShapeEditor {
-  // heard: { save(settings) → Promise, cancel() }
-  constructor(stream, player, heard) {
+  // handlers: { save(settings) → Promise, cancel() }
+  constructor(stream, player, handlers) {
     this.settings = stream.settings;
     this.size = stream.status?.size ?? player.size ?? { width: 1600, height: 900 };
-    this.heard = heard;
+    this.handlers = handlers;
     this.shapes = shapesOf(this.settings, this.size);
-    this.chosen = this.shapes.length ? 0 : -1;
-    this.drawing = null; // the shape that is being drawn: { kind, points }
+    this.selected = this.shapes.length ? 0 : -1;
+    this.drawing = null; // the shape being drawn: { kind, points }
     this.element = svg("svg.editor", {
       viewBox: `0 0 ${this.size.width} ${this.size.height}`,
-      "aria-label": "Zones and lines on the picture",
+      "aria-label": "Zones and lines on the video",
       onpointerdown: (event) => this.#down(event),
       onpointermove: (event) => this.#move(event),
       onpointerup: () => (this.dragged = null),
@@ -31,11 +31,11 @@ export class ShapeEditor {
       if (event.key === "Enter" && this.drawing?.kind === "zone" && event.target.tagName !== "BUTTON") this.#close();
     };
     this.element.addEventListener("keydown", this.onKey);
-    new ResizeObserver(() => this.#draw()).observe(this.element); // text and handles keep their size on the screen
+    new ResizeObserver(() => this.#draw()).observe(this.element); // text and handles keep their size in CSS pixels
     this.list = h("div.shapes");
     this.help = h("p.help", { role: "status" });
-    this.wrong = h("p.wrong", { role: "alert" });
-    this.saving = h("button.primary", { type: "button", onclick: () => this.#save() }, "Save");
+    this.errorText = h("p.error", { role: "alert" });
+    this.saveButton = h("button.primary", { type: "button", onclick: () => this.#save() }, "Save");
     this.panel = h(
       "div.card.panel",
       { onkeydown: this.onKey },
@@ -45,11 +45,11 @@ export class ShapeEditor {
         h("button", { type: "button", onclick: () => this.#begin("zone") }, "New zone"),
         h("button", { type: "button", onclick: () => this.#begin("line") }, "New line"),
         h("span.grow"),
-        h("button", { type: "button", onclick: () => heard.cancel() }, "Cancel"),
-        this.saving,
+        h("button", { type: "button", onclick: () => handlers.cancel() }, "Cancel"),
+        this.saveButton,
       ),
       this.help,
-      this.wrong,
+      this.errorText,
       this.list,
     );
     this.#draw();
@@ -58,9 +58,8 @@ export class ShapeEditor {
   }
 
   #begin(kind) {
-    // There is something to move at once, for those who use no mouse.
     this.drawing = { kind, points: [] };
-    this.chosen = -1;
+    this.selected = -1;
     this.element.classList.add("drawing");
     this.#draw();
     this.#explain();
@@ -76,16 +75,16 @@ export class ShapeEditor {
   #close() {
     const drawing = this.drawing;
     if (!drawing) return;
-    // A double click has set the last corner twice.
+    // A double click adds the last corner twice.
     const points = drawing.points.filter((point, index) => !index || distance(point, drawing.points[index - 1]) > 0.004);
     if (points.length < (drawing.kind === "zone" ? 3 : 2)) return;
-    this.shapes.push({ kind: drawing.kind, name: freeName(this.shapes, drawing.kind), points, own: {} });
-    this.chosen = this.shapes.length - 1;
+    this.shapes.push({ kind: drawing.kind, name: freeName(this.shapes, drawing.kind), points, settings: {} });
+    this.selected = this.shapes.length - 1;
     this.#abandon();
     this.#table();
   }
 
-  // Ready-made, to be moved by keys.
+  // Add a default shape, which can be moved with the keyboard.
   #place() {
     const zone = this.drawing.kind === "zone";
     this.drawing.points = zone ? [[0.35, 0.35], [0.65, 0.35], [0.65, 0.65], [0.35, 0.65]] : [[0.3, 0.5], [0.7, 0.5]];
@@ -116,7 +115,7 @@ export class ShapeEditor {
     }
     const { shape, corner } = event.target.dataset;
     if (shape === undefined) return;
-    if (Number(shape) !== this.chosen) this.#choose(Number(shape));
+    if (Number(shape) !== this.selected) this.#select(Number(shape));
     this.dragged = { corner: corner === undefined ? null : Number(corner), from: point };
     this.element.setPointerCapture(event.pointerId);
     event.preventDefault();
@@ -135,13 +134,13 @@ export class ShapeEditor {
   }
 
   #shift(corner, step) {
-    const shape = this.shapes[this.chosen];
+    const shape = this.shapes[this.selected];
     shape.points = moved(shape.points, corner, step);
     this.#draw();
   }
 
   #key(event, corner) {
-    const shape = this.shapes[this.chosen];
+    const shape = this.shapes[this.selected];
     if (ARROWS[event.key]) {
       this.#shift(corner, ARROWS[event.key].map((value) => value / (event.shiftKey ? 5 : 1)));
     } else if (event.key === "Delete" && shape.kind === "zone" && shape.points.length > 3) {
@@ -155,24 +154,24 @@ export class ShapeEditor {
     this.element.querySelector(`[data-corner="${corner}"]`)?.focus();
   }
 
-  #choose(index) {
-    this.chosen = index;
+  #select(index) {
+    this.selected = index;
     this.#draw();
     this.#table();
   }
 
   #draw() {
-    const { clientWidth: across, clientHeight: down } = this.element; // 0 until it is laid out
+    const { clientWidth: across, clientHeight: down } = this.element; // 0 before the first layout
     const unit = this.size.width / 100;
-    const px = across ? Math.max(this.size.width / across, this.size.height / down) : unit / 8; // of the screen
+    const px = across ? Math.max(this.size.width / across, this.size.height / down) : unit / 8; // one CSS pixel, in image units
     this.element.style.setProperty("--px", `${px}px`);
     this.element.style.setProperty("--text", `${TEXT_PX * px}px`);
     const at = ([x, y]) => [x * this.size.width, y * this.size.height];
-    const told = (points) => points.map((point) => at(point).join(",")).join(" ");
+    const listOf = (points) => points.map((point) => at(point).join(",")).join(" ");
     const parts = [];
     this.shapes.forEach(({ kind, name, points }, index) => {
-      const chosen = index === this.chosen;
-      const outline = kind === "zone" ? svg("polygon", { points: told(points) }) : svg("polyline", { points: told(points) });
+      const chosen = index === this.selected;
+      const outline = kind === "zone" ? svg("polygon", { points: listOf(points) }) : svg("polyline", { points: listOf(points) });
       outline.dataset.shape = index;
       outline.classList.add("shape", kind);
       if (chosen) outline.classList.add("chosen");
@@ -185,17 +184,17 @@ export class ShapeEditor {
       const [x, y] = at(points[0]);
       parts.push(svg("text.shape-name", { x: x + HANDLE_PX * px, y: Math.max(TEXT_PX * px, y - HANDLE_PX * px) }, name));
     });
-    const chosen = this.shapes[this.chosen];
+    const chosen = this.shapes[this.selected];
     chosen?.points.forEach((point, corner) => {
       const [cx, cy] = at(point);
-      const label = chosen.kind === "zone" ? `${chosen.name}, corner ${corner + 1}` : `${chosen.name}, ${corner ? "end" : "beginning"}`;
+      const label = chosen.kind === "zone" ? `${chosen.name}, corner ${corner + 1}` : `${chosen.name}, ${corner ? "end" : "start"}`;
       const handle = svg("circle.handle", { cx, cy, r: HANDLE_PX * px, tabindex: 0, role: "button", "aria-label": label, onkeydown: (event) => this.#key(event, corner) });
-      Object.assign(handle.dataset, { shape: this.chosen, corner });
+      Object.assign(handle.dataset, { shape: this.selected, corner });
       parts.push(handle);
     });
     if (this.drawing) {
       const points = this.pointer && this.drawing.points.length ? [...this.drawing.points, this.pointer] : this.drawing.points;
-      parts.push(svg("polyline.shape.new", { points: told(points) }));
+      parts.push(svg("polyline.shape.new", { points: listOf(points) }));
       for (const [cx, cy] of this.drawing.points.map(at)) parts.push(svg("circle.handle", { cx, cy, r: HANDLE_PX * 0.8 * px }));
     }
     this.element.replaceChildren(...parts);
@@ -203,39 +202,39 @@ export class ShapeEditor {
 
   #table() {
     const rows = this.shapes.map((shape, index) => {
-      const name = h("input", { value: shape.name, maxLength: 64, "aria-label": `Name of the ${shape.kind}`, oninput: () => ((shape.name = name.value), this.#draw()), onfocus: () => index !== this.chosen && this.#mark(index) });
+      const name = h("input", { value: shape.name, maxLength: 64, "aria-label": `Name of the ${shape.kind}`, oninput: () => ((shape.name = name.value), this.#draw()), onfocus: () => index !== this.selected && this.#mark(index) });
       const classes = h("input", {
-        value: (shape.own.classes ?? []).join(", "),
+        value: (shape.settings.classes ?? []).join(", "),
         placeholder: "all",
         onchange: () => {
           const labels = classes.value.split(",").map((label) => label.trim()).filter(Boolean);
-          shape.own = { ...shape.own, classes: labels.length ? labels : null };
+          shape.settings = { ...shape.settings, classes: labels.length ? labels : null };
         },
       });
-      const own = [field("Name", name), field("Classes", classes)];
+      const fields = [field("Name", name), field("Classes", classes)];
       if (shape.kind === "zone") {
-        const dwell = h("input", { type: "number", min: 0, step: "any", value: shape.own.dwell_s ?? "", placeholder: "never", onchange: () => (shape.own = { ...shape.own, dwell_s: dwell.value === "" ? null : Number(dwell.value) }) });
-        own.push(field("Tell who stays, s", dwell));
+        const dwell = h("input", { type: "number", min: 0, step: "any", value: shape.settings.dwell_s ?? "", placeholder: "never", onchange: () => (shape.settings = { ...shape.settings, dwell_s: dwell.value === "" ? null : Number(dwell.value) }) });
+        fields.push(field("Dwell alert after, s", dwell));
       } else {
-        own.push(h("button", { type: "button", onclick: () => ((shape.points = [shape.points[1], shape.points[0]]), this.#choose(index)) }, "Turn round"));
+        fields.push(h("button", { type: "button", onclick: () => ((shape.points = [shape.points[1], shape.points[0]]), this.#select(index)) }, "Reverse direction"));
       }
       const remove = h("button.danger", { type: "button", "aria-label": `Remove ${shape.name}`, onclick: () => this.#remove(index) }, "Remove");
-      const row = h("div.shape-row", { role: "group", "aria-label": `${shape.kind} ${shape.name}` }, h("span.kind", { "data-kind": shape.kind }, shape.kind), own, remove);
-      if (index === this.chosen) row.classList.add("chosen");
+      const row = h("div.shape-row", { role: "group", "aria-label": `${shape.kind} ${shape.name}` }, h("span.kind", { "data-kind": shape.kind }, shape.kind), fields, remove);
+      if (index === this.selected) row.classList.add("chosen");
       return row;
     });
     this.list.replaceChildren(...rows);
   }
 
   #mark(index) {
-    this.chosen = index;
+    this.selected = index;
     [...this.list.children].forEach((row, at) => row.classList.toggle("chosen", at === index));
     this.#draw();
   }
 
   #remove(index) {
     this.shapes.splice(index, 1);
-    this.chosen = Math.min(this.chosen, this.shapes.length - 1);
+    this.selected = Math.min(this.selected, this.shapes.length - 1);
     this.#draw();
     this.#table();
     this.panel.querySelector("button").focus();
@@ -244,26 +243,26 @@ export class ShapeEditor {
   #explain() {
     this.help.replaceChildren();
     if (!this.drawing) {
-      say(this.help, "Drag corners or whole shapes. With the keyboard: Tab to a corner, arrows move it, Delete takes it away.");
+      setText(this.help, "Drag corners or whole shapes. With the keyboard: press Tab to select a corner, the arrow keys to move it, Delete to remove it.");
       return;
     }
-    const many = this.drawing.points.length;
+    const placed = this.drawing.points.length;
     const zone = this.drawing.kind === "zone";
-    const next = zone ? (many < 3 ? "Click the corners on the picture." : "Click the first corner, or press Enter, to close it.") : many ? "Click where it ends." : "Click where the line begins. Who goes from its left to its right counts as in.";
-    this.help.append(h("span", null, next), " ", h("button.plain", { type: "button", onclick: () => this.#place() }, "Place one for me"), h("button.plain", { type: "button", onclick: () => this.#abandon() }, "Never mind"));
+    const next = zone ? (placed < 3 ? "Click the corners of the zone." : "Click the first corner or press Enter to close the zone.") : placed ? "Click the end of the line." : "Click the start of the line. Crossings from its left to its right count as in.";
+    this.help.append(h("span", null, next), " ", h("button.plain", { type: "button", onclick: () => this.#place() }, "Insert default shape"), h("button.plain", { type: "button", onclick: () => this.#abandon() }, "Cancel drawing"));
   }
 
   async #save() {
-    const mistake = this.drawing ? "finish the shape that you draw, or press Escape" : mistakeIn(this.shapes);
-    say(this.wrong, mistake);
-    if (mistake) return;
-    this.saving.disabled = true;
+    const problem = this.drawing ? "finish the shape, or press Escape to discard it" : validationError(this.shapes);
+    setText(this.errorText, problem);
+    if (problem) return;
+    this.saveButton.disabled = true;
     try {
-      await this.heard.save(withShapes(this.settings, this.shapes));
+      await this.handlers.save(withShapes(this.settings, this.shapes));
     } catch (error) {
-      say(this.wrong, error.message);
+      setText(this.errorText, error.message);
     } finally {
-      this.saving.disabled = false;
+      this.saveButton.disabled = false;
     }
   }
 }

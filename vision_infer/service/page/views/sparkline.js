@@ -1,6 +1,6 @@
-// A small line of values over time, on a canvas of its own.
+// A small line plot of values over time.
 
-const LINE = "#3b93e6"; // seen on light and on dark ground
+const LINE = "#3b93e6"; // visible on light and dark backgrounds
 
 export function sparkline(canvas, values, label) {
   const ratio = window.devicePixelRatio || 1;
@@ -14,9 +14,9 @@ export function sparkline(canvas, values, label) {
   const context = canvas.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
-  const most = Math.max(...known, 1) * 1.1;
+  const max = Math.max(...known, 1) * 1.1;
   const x = (index) => (index / (values.length - 1)) * (width - 2) + 1;
-  const y = (value) => height - 1.5 - (value / most) * (height - 3);
+  const y = (value) => height - 1.5 - (value / max) * (height - 3);
   context.strokeStyle = LINE;
   context.lineWidth = 1.4;
   context.lineJoin = "round";

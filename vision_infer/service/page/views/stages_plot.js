@@ -1,4 +1,4 @@
-// Where the time of a stream's results went, over the last two minutes.
+// Plots the latency of a stream's results by stage, for the last two minutes.
 
 import { STAGES } from "../state/history.js";
 import { h } from "./dom.js";
@@ -29,7 +29,7 @@ export class StagesPlot {
   update(nowMs) {
     this.nowMs = nowMs;
     if (!this.plot) return;
-    if (!this.shown.includes("secondary") && this.history.buckets.some((one) => one.stages.secondary > 0)) {
+    if (!this.shown.includes("secondary") && this.history.buckets.some((bucket) => bucket.stages.secondary > 0)) {
       this.shown = STAGES;
       this.#make();
       return;
@@ -54,7 +54,7 @@ export class StagesPlot {
   #data() {
     const series = this.history.series(this.nowMs ?? Date.now(), POINTS);
     const of = (value) => series.map(({ bucket }) => (bucket ? value(bucket) : null));
-    return [series.map(({ at }) => at / 1000), of((one) => one.age), ...this.shown.map((stage) => of((one) => one.stages[stage] ?? 0))];
+    return [series.map(({ at }) => at / 1000), of((bucket) => bucket.age), ...this.shown.map((stage) => of((bucket) => bucket.stages[stage] ?? 0))];
   }
 
   #make() {
@@ -63,18 +63,18 @@ export class StagesPlot {
     const style = getComputedStyle(this.element);
     const [text, grid] = [style.color, style.getPropertyValue("--line")];
     const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: `12px ${style.fontFamily}` };
-    const told = (_, value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} ms`);
+    const format = (_, value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} ms`);
     this.plot = new this.UPlot(
       {
         width: this.element.clientWidth,
         height: HEIGHT,
         series: [
           { label: "time", value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("en-GB") : "–") },
-          { label: "age", stroke: text, width: 2, value: told },
-          ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: told })),
+          { label: "age", stroke: text, width: 2, value: format },
+          ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: format })),
         ],
         axes: [{ ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { ...axis, size: 58, values: (_, all) => all.map(duration) }],
-        scales: { y: { range: (_, __, most) => [0, Math.max(10, (most ?? 10) * 1.1)] } },
+        scales: { y: { range: (_, __, max) => [0, Math.max(10, (max ?? 10) * 1.1)] } },
         cursor: { points: { size: 6 } },
       },
       this.#data(),

@@ -1,15 +1,15 @@
-// One camera: its picture with what was found, where the time goes, what happens, what it is set to.
+// The view of one camera: video with detections, timeline, latency, events, status and settings.
 
-import { choices, choose } from "../state/choices.js";
+import { preferences, setPreferences } from "../state/preferences.js";
 import { History } from "../state/history.js";
 import { Results } from "../transport/results.js";
-import { check, confirm, h, say } from "./dom.js";
+import { check, confirm, h, setText } from "./dom.js";
 import { ShapeEditor } from "./shape_editor.js";
 import { Events } from "./events.js";
 import { Player } from "./player.js";
 import { StagesPlot } from "./stages_plot.js";
 import { Timeline } from "./timeline.js";
-import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, wayOf } from "./words.js";
+import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, degradationOf } from "./words.js";
 
 const SWITCHES = [["boxes", "Boxes"], ["labels", "Labels"], ["scores", "Scores"], ["trails", "Trails"], ["zones", "Zones"], ["counts", "Counts"]];
 
@@ -29,7 +29,7 @@ class StreamView {
     this.timeline = new Timeline(name);
     this.past = h("section.card", null, h("h2", null, "Timeline"), this.timeline.element);
     this.transport = h("p.via", { role: "status" });
-    this.player = new Player(name, { told: ({ detail }) => say(this.transport, detail) });
+    this.player = new Player(name, { onTransport: ({ detail }) => setText(this.transport, detail) });
     this.results = new Results(
       (row) => this.#row(row),
       (change) => this.#changed(change),
@@ -37,14 +37,14 @@ class StreamView {
     this.state = h("span.state");
     this.since = h("span.quiet.for");
     this.reason = h("p.reason");
-    this.way = h("span.state", { "data-tone": "warn", hidden: true });
-    this.waySays = h("p.way", { role: "status", hidden: true });
+    this.degradation = h("span.state", { "data-tone": "warn", hidden: true });
+    this.degradationNote = h("p.degradation", { role: "status", hidden: true });
     this.actions = h("div.buttons");
-    this.wrong = h("p.wrong", { role: "alert" });
+    this.errorText = h("p.error", { role: "alert" });
     this.facts = h("dl.facts");
     this.under = h("div.under", null, this.#switches(), this.transport);
     this.screen = h("div.screen", null, this.player.element, this.under);
-    this.missing = h("p.empty", { hidden: true }, "There is no stream of this name.");
+    this.missing = h("p.empty", { hidden: true }, "There is no stream with this name.");
     this.body = h(
       "div.columns",
       null,
@@ -55,20 +55,20 @@ class StreamView {
         this.past,
         h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element),
       ),
-      h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.waySays, this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
+      h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.degradationNote, this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
     );
     this.element = h(
       "section.view",
       null,
-      h("div.head", null, h("h1", null, name), this.state, this.since, this.way, this.actions),
-      this.wrong,
+      h("div.head", null, h("h1", null, name), this.state, this.since, this.degradation, this.actions),
+      this.errorText,
       this.missing,
       this.body,
     );
     this.updating = () => this.update();
-    this.back = () => this.#back();
+    this.reconnecting = () => this.#reconnect();
     store.addEventListener("streams", this.updating);
-    store.addEventListener("connection", this.back);
+    store.addEventListener("connection", this.reconnecting);
     this.results.want([name]);
     this.player.start();
     this.timer = setInterval(() => this.plot.update(Date.now()), 1000);
@@ -87,22 +87,22 @@ class StreamView {
       return;
     }
     const { word, tone } = stateOf(stream);
-    say(this.state, word);
+    setText(this.state, word);
     this.state.dataset.tone = tone;
-    say(this.since, stream.status?.since ? `for ${since(stream.status.since)}` : "");
-    say(this.reason, stream.status?.reason ?? "");
+    setText(this.since, stream.status?.since ? `for ${since(stream.status.since)}` : "");
+    setText(this.reason, stream.status?.reason ?? "");
     this.reason.hidden = !this.reason.textContent;
-    this.#giveWay(stream);
+    this.#updateDegradation(stream);
     this.events.update(Boolean(stream.settings.clips));
     this.player.update(stream);
-    this.#act(stream);
-    this.#tell(stream);
+    this.#updateActions(stream);
+    this.#updateFacts(stream);
   }
 
   close() {
     clearInterval(this.timer);
     this.store.removeEventListener("streams", this.updating);
-    this.store.removeEventListener("connection", this.back);
+    this.store.removeEventListener("connection", this.reconnecting);
     this.results.close();
     this.player.close();
     this.plot.close();
@@ -110,13 +110,13 @@ class StreamView {
     this.events.close();
   }
 
-  // What it does without while the machine is too small. No running time in it: it is read out when it changes.
-  #giveWay(stream) {
-    const way = wayOf(stream);
-    this.way.hidden = this.waySays.hidden = way === null;
-    say(this.way, way ? `gives way: ${way.short}` : "");
-    const when = way?.since ? ` since ${clockTime(new Date(way.since))}` : "";
-    say(this.waySays, way ? `The machine is too small for all streams. This one gives way${when}: ${way.long}. Measured then: ${way.measured}.` : "");
+  // The degradation under overload. The text has no running time: screen readers announce each change.
+  #updateDegradation(stream) {
+    const degradation = degradationOf(stream);
+    this.degradation.hidden = this.degradationNote.hidden = degradation === null;
+    setText(this.degradation, degradation ? `degraded: ${degradation.short}` : "");
+    const when = degradation?.since ? ` since ${clockTime(new Date(degradation.since))}` : "";
+    setText(this.degradationNote, degradation ? `The machine is overloaded. This stream is degraded${when}: ${degradation.long}. Measured: ${degradation.measured}.` : "");
   }
 
   #row(row) {
@@ -130,40 +130,40 @@ class StreamView {
     this.store.changed(change);
   }
 
-  #back() {
-    if (this.store.goneSince !== null) return;
-    this.results.hurry();
-    this.player.again();
+  #reconnect() {
+    if (this.store.unavailableSince !== null) return;
+    this.results.reconnect();
+    this.player.reconnect();
   }
 
   #switches() {
     const boxes = SWITCHES.map(([key, label]) =>
-      check(label, choices.overlay[key], (on) => {
-        choose({ overlay: { ...choices.overlay, [key]: on } });
+      check(label, preferences.overlay[key], (on) => {
+        setPreferences({ overlay: { ...preferences.overlay, [key]: on } });
         this.player.draw();
       }),
     );
     const between = h(
       "select",
-      { "aria-label": "Between results", onchange: () => choose({ between: between.value }) },
-      [["interpolate", "boxes move between results"], ["fade", "boxes fade between results"]].map(([value, text]) =>
-        h("option", { value, selected: choices.between === value }, text),
+      { "aria-label": "Between results", onchange: () => setPreferences({ between: between.value }) },
+      [["interpolate", "interpolate boxes between results"], ["fade", "fade boxes out between results"]].map(([value, text]) =>
+        h("option", { value, selected: preferences.between === value }, text),
       ),
     );
-    const step = check("Picture waits for its result", choices.inStep, (on) => choose({ inStep: on }));
-    step.title = "Holds the picture back by as much as results take, half a second at most, so that boxes are exact";
+    const step = check("Delay video until results arrive", preferences.delayVideo, (on) => setPreferences({ delayVideo: on }));
+    step.title = "Delays the video by up to 0.5 s so that each frame is shown with its own boxes";
     return h("div.switches", { role: "group", "aria-label": "Overlay" }, boxes, between, step);
   }
 
-  // Buttons are made anew only where others are to be there: focus stays.
-  #act(stream) {
-    const key = `${this.store.mayChange} ${stream.origin} ${stream.status === null} ${this.editor !== null}`;
-    if (key === this.actsFor) return;
-    this.actsFor = key;
+  // Re-create the buttons only if the set changes, so that the focus is kept.
+  #updateActions(stream) {
+    const key = `${this.store.canEdit} ${stream.origin} ${stream.status === null} ${this.editor !== null}`;
+    if (key === this.actionsFor) return;
+    this.actionsFor = key;
     const buttons = [];
-    if (this.store.mayChange && stream.origin === "file") {
-      buttons.push(h("span.quiet", { title: "A stream of the file of settings is changed there; the file is watched" }, "set in the file"));
-    } else if (this.store.mayChange && this.editor === null) {
+    if (this.store.canEdit && stream.origin === "file") {
+      buttons.push(h("span.quiet", { title: "This stream is defined in the configuration file. Edit the file: the service reloads it." }, "defined in configuration file"));
+    } else if (this.store.canEdit && this.editor === null) {
       const paused = stream.status === null;
       buttons.push(
         h("button", { type: "button", onclick: () => this.#pause(paused) }, paused ? "Resume" : "Pause"),
@@ -176,12 +176,12 @@ class StreamView {
   }
 
   async #attempt(work) {
-    say(this.wrong, "");
+    setText(this.errorText, "");
     try {
       await work();
       return true;
     } catch (error) {
-      say(this.wrong, error.message);
+      setText(this.errorText, error.message);
       return false;
     }
   }
@@ -192,7 +192,7 @@ class StreamView {
   }
 
   async #remove() {
-    if (!(await confirm(`Remove ${this.name}? Its settings are gone then.`, "Remove"))) return;
+    if (!(await confirm(`Remove ${this.name}? This deletes its settings.`, "Remove"))) return;
     if (await this.#attempt(() => this.store.remove(this.name))) location.hash = "#/";
   }
 
@@ -220,34 +220,34 @@ class StreamView {
     this.editor.panel.querySelector("button").focus();
   }
 
-  #tell({ settings, status }) {
+  #updateFacts({ settings, status }) {
     const facts = [];
     if (status) {
       const size = status.size ? `${status.size.width}×${status.size.height}` : "–";
       facts.push(
         ["Age p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(status.age_ms[key])).join(" / ")} ms`],
-        ["Frames a second", rates(status)],
+        ["Frames/s", rates(status)],
         ["Dropped", drops(status.dropped).join(", ") || "none"],
-        ["Picture", `${size} ${status.codec ?? ""} ${status.frame_rate ? `at ${rate(status.frame_rate)}` : ""}`],
+        ["Video", `${size} ${status.codec ?? ""} ${status.frame_rate ? `at ${rate(status.frame_rate)} frames/s` : ""}`],
         ["Model", status.model],
         ["Engine", status.engine],
         ["Clock", status.clock ?? "–"],
         ["Reconnects", count(status.reconnects)],
         ["Results", count(status.results)],
-        ...Object.entries(status.occupancy).map(([zone, number]) => [`In ${zone}`, count(number)]),
-        ...Object.entries(status.counts).map(([line, { in: entered, out }]) => [`Over ${line}`, `${count(entered)} in, ${count(out)} out`]),
+        ...Object.entries(status.occupancy).map(([zone, number]) => [`In zone ${zone}`, count(number)]),
+        ...Object.entries(status.counts).map(([line, { in: entered, out }]) => [`Crossings of ${line}`, `${count(entered)} in, ${count(out)} out`]),
       );
     }
     facts.push(["Source", settings.detect]);
-    if (settings.view) facts.push(["Shown from", settings.view]);
+    if (settings.view) facts.push(["Video source", settings.view]);
     if (settings.classes) facts.push(["Classes", settings.classes.join(", ")]);
     while (this.facts.children.length > facts.length) this.facts.lastChild.remove();
     facts.forEach(([key, value], index) => {
-      const known = this.facts.children[index];
-      if (!known) this.facts.append(h("div", null, h("dt", null, key), h("dd", null, value)));
+      const item = this.facts.children[index];
+      if (!item) this.facts.append(h("div", null, h("dt", null, key), h("dd", null, value)));
       else {
-        say(known.firstChild, key);
-        say(known.lastChild, value);
+        setText(item.firstChild, key);
+        setText(item.lastChild, value);
       }
     });
   }

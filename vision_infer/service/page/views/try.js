@@ -1,7 +1,7 @@
-// A picture of one's own, and what is found in it.
+// Runs inference on an image that the user provides.
 
 import { getJson, send } from "../transport/http.js";
-import { field, h, say } from "./dom.js";
+import { field, h, setText } from "./dom.js";
 import { colourOf, drawOverlay } from "./overlay.js";
 import { milliseconds } from "./words.js";
 
@@ -19,17 +19,17 @@ class TryOut {
     this.result = null;
     this.leaving = new AbortController();
     this.input = h("input", { type: "file", accept: KINDS.join(","), onchange: () => this.#take(this.input.files[0]) });
-    this.model = h("select", { onchange: () => this.#infer() }, h("option", { value: "" }, "the service's"));
-    this.confidence = h("input", { type: "number", min: 0, max: 1, step: 0.05, placeholder: "the model's", onchange: () => this.#infer() });
-    this.picture = h("canvas.picture", { width: 16, height: 9 });
+    this.model = h("select", { onchange: () => this.#infer() }, h("option", { value: "" }, "default model"));
+    this.confidence = h("input", { type: "number", min: 0, max: 1, step: 0.05, placeholder: "model default", onchange: () => this.#infer() });
+    this.image = h("canvas.image", { width: 16, height: 9 });
     this.overlay = h("canvas.overlay", { "aria-hidden": "true" });
-    this.stage = h("div.stage.still", { hidden: true }, this.picture, this.overlay);
-    this.wrong = h("p.wrong", { role: "alert" });
+    this.stage = h("div.stage.still", { hidden: true }, this.image, this.overlay);
+    this.errorText = h("p.error", { role: "alert" });
     this.summary = h("p", { role: "status" });
     this.found = h("ul.found");
-    this.room = { width: 0, height: 0 };
+    this.area = { width: 0, height: 0 };
     this.resized = new ResizeObserver(([{ contentRect }]) => {
-      this.room = { width: contentRect.width, height: contentRect.height };
+      this.area = { width: contentRect.width, height: contentRect.height };
       this.#draw();
     });
     this.resized.observe(this.overlay);
@@ -39,17 +39,17 @@ class TryOut {
         ondragover: (event) => event.preventDefault(),
         ondrop: (event) => (event.preventDefault(), this.#take(event.dataTransfer.files[0])),
       },
-      h("h1", null, "Try a picture"),
-      h("p.quiet", null, "JPEG, PNG or WebP: choose one, drop it here, or paste it. It goes the way of all frames, and is not kept."),
-      h("div.card.trying", null, field("Picture", this.input), field("Model", this.model), field("Least score", this.confidence)),
-      this.wrong,
+      h("h1", null, "Try an image"),
+      h("p.quiet", null, "Choose, drop or paste a JPEG, PNG or WebP image. It runs through the same pipeline as camera frames and is not stored."),
+      h("div.card.trying", null, field("Image", this.input), field("Model", this.model), field("Minimum confidence", this.confidence)),
+      this.errorText,
       this.summary,
       h("div.columns", null, h("div.main", null, this.stage), h("div.side", null, this.found)),
     );
     this.onPaste = (event) => this.#take([...event.clipboardData.files][0]);
     document.addEventListener("paste", this.onPaste);
     getJson("/api/v1/models").then(
-      (models) => this.model.append(...models.filter((one) => one.loaded).map((one) => h("option", { value: one.name }, one.name))),
+      (models) => this.model.append(...models.filter(({ loaded }) => loaded).map(({ name }) => h("option", { value: name }, name))),
       () => {},
     );
   }
@@ -62,17 +62,17 @@ class TryOut {
 
   async #take(file) {
     if (!file) return;
-    if (!KINDS.includes(file.type)) return say(this.wrong, `${file.name}: choose a JPEG, PNG or WebP`);
+    if (!KINDS.includes(file.type)) return setText(this.errorText, `${file.name}: choose a JPEG, PNG or WebP image`);
     let bitmap;
     try {
       bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
     } catch {
-      return say(this.wrong, `${file.name}: is no picture that this browser can read`);
+      return setText(this.errorText, `${file.name}: this browser cannot read the image`);
     }
     this.file = file;
     this.result = null;
-    Object.assign(this.picture, { width: bitmap.width, height: bitmap.height });
-    this.picture.getContext("2d").drawImage(bitmap, 0, 0);
+    Object.assign(this.image, { width: bitmap.width, height: bitmap.height });
+    this.image.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
     this.stage.hidden = false;
     this.#draw();
@@ -84,40 +84,40 @@ class TryOut {
     const query = new URLSearchParams();
     if (this.model.value) query.set("model", this.model.value);
     if (this.confidence.value) query.set("confidence", this.confidence.value);
-    say(this.wrong, "");
-    say(this.summary, "Looking…");
+    setText(this.errorText, "");
+    setText(this.summary, "Running inference…");
     try {
       const answer = await send("POST", `/api/v1/infer?${query}`, { body: this.file, type: this.file.type, timeoutMs: 60000, signal: this.leaving.signal });
       this.result = await answer.json();
     } catch (error) {
       this.result = null;
-      if (!this.leaving.signal.aborted) say(this.wrong, error.message);
+      if (!this.leaving.signal.aborted) setText(this.errorText, error.message);
     }
-    this.#tell();
+    this.#showResult();
     this.#draw();
   }
 
-  #tell() {
+  #showResult() {
     const found = this.result?.detections ?? [];
     const latency = this.result?.latency_ms;
-    say(
+    setText(
       this.summary,
-      this.result ? `${found.length} found by ${this.result.model} (${this.result.engine}) in ${milliseconds(latency.total)} ms, ${milliseconds(latency.inference)} ms of it inference` : "",
+      this.result ? `${this.result.model} (${this.result.engine}): ${found.length} detections in ${milliseconds(latency.total)} ms, of which inference ${milliseconds(latency.inference)} ms` : "",
     );
     const sorted = [...found].sort((a, b) => b.score - a.score);
     this.found.replaceChildren(
-      ...sorted.map((one) => {
+      ...sorted.map((detection) => {
         const swatch = h("span.swatch");
-        swatch.style.backgroundColor = colourOf(one.class_id);
-        return h("li", null, swatch, h("span", null, one.label), h("span.figure", null, `${Math.round(one.score * 100)} %`));
+        swatch.style.backgroundColor = colourOf(detection.class_id);
+        return h("li", null, swatch, h("span", null, detection.label), h("span.figure", null, `${Math.round(detection.score * 100)} %`));
       }),
     );
   }
 
   #draw() {
     if (this.stage.hidden) return;
-    const size = this.result ? { width: this.result.width, height: this.result.height } : { width: this.picture.width, height: this.picture.height };
-    const found = (this.result?.detections ?? []).map((one) => ({ ...one, alpha: 1 }));
-    drawOverlay(this.overlay, { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false }, this.room);
+    const size = this.result ? { width: this.result.width, height: this.result.height } : { width: this.image.width, height: this.image.height };
+    const found = (this.result?.detections ?? []).map((detection) => ({ ...detection, alpha: 1 }));
+    drawOverlay(this.overlay, { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false }, this.area);
   }
 }

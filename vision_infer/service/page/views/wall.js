@@ -1,13 +1,13 @@
-// All cameras in a grid. Only the tiles that can be seen play.
+// All cameras in a grid. Only visible tiles play.
 
 import { History } from "../state/history.js";
 import { Results } from "../transport/results.js";
-import { h, say, flag } from "./dom.js";
+import { h, setText, flag } from "./dom.js";
 import { Player } from "./player.js";
 import { sparkline } from "./sparkline.js";
-import { drops, milliseconds, moment, rates, since, stateOf, wayOf } from "./words.js";
+import { drops, milliseconds, moment, rates, since, stateOf, degradationOf } from "./words.js";
 
-const LEAVE_MS = 2000; // a tile that is scrolled out of sight for a moment goes on
+const LEAVE_MS = 2000; // a tile keeps playing for this time after it is scrolled out of view
 const SPARK_S = 60;
 
 export function wall(store) {
@@ -31,7 +31,7 @@ export function wall(store) {
   const want = () => results.want([...tiles.values()].filter((tile) => tile.visible).map((tile) => tile.name));
 
   function update() {
-    add.hidden = !store.mayChange;
+    add.hidden = !store.canEdit;
     if (store.streams === null) return;
     const names = new Set(store.streams.map((stream) => stream.name));
     for (const [name, tile] of tiles) {
@@ -54,22 +54,22 @@ export function wall(store) {
     summarise(summary, store.streams);
     grid.hidden = store.streams.length === 0;
     empty.hidden = !grid.hidden;
-    if (!empty.hidden && !empty.firstChild) empty.append(...nothing(store));
+    if (!empty.hidden && !empty.firstChild) empty.append(...placeholder(store));
     want();
   }
 
-  const back = () => {
-    if (store.goneSince !== null) return;
-    results.hurry();
-    for (const tile of tiles.values()) tile.player.again();
+  const reconnect = () => {
+    if (store.unavailableSince !== null) return;
+    results.reconnect();
+    for (const tile of tiles.values()) tile.player.reconnect();
   };
-  const asleep = () => {
+  const pauseHidden = () => {
     for (const tile of tiles.values()) tile.sleep(document.hidden);
   };
   store.addEventListener("streams", update);
   store.addEventListener("session", update);
-  store.addEventListener("connection", back);
-  document.addEventListener("visibilitychange", asleep);
+  store.addEventListener("connection", reconnect);
+  document.addEventListener("visibilitychange", pauseHidden);
   update();
   return {
     element,
@@ -77,8 +77,8 @@ export function wall(store) {
     close() {
       store.removeEventListener("streams", update);
       store.removeEventListener("session", update);
-      store.removeEventListener("connection", back);
-      document.removeEventListener("visibilitychange", asleep);
+      store.removeEventListener("connection", reconnect);
+      document.removeEventListener("visibilitychange", pauseHidden);
       seen.disconnect();
       results.close();
       for (const tile of tiles.values()) tile.close();
@@ -90,17 +90,16 @@ function summarise(summary, streams) {
   const live = streams.filter((stream) => stream.status?.state === "live").length;
   const paused = streams.filter((stream) => !stream.status).length;
   const away = streams.length - live - paused;
-  const ways = streams.filter(wayOf).length;
-  const give = ways === 1 ? "1 gives way" : `${ways} give way`;
-  const told = [`${live} live`, ways ? give : "", away ? `${away} away` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
-  say(summary, streams.length ? told : "");
+  const degraded = streams.filter(degradationOf).length;
+  const text = [`${live} live`, degraded ? `${degraded} degraded` : "", away ? `${away} not live` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
+  setText(summary, streams.length ? text : "");
 }
 
-function nothing(store) {
+function placeholder(store) {
   return [
-    h("h2", null, "No camera yet"),
-    h("p", null, "Add one by its URL, such as rtsp://user:password@10.0.0.5/sub, or test:// for a built-in test picture."),
-    store.mayChange ? h("a.button.primary", { href: "#/add" }, "Add a camera") : null,
+    h("h2", null, "No cameras yet"),
+    h("p", null, "Add a camera by its URL, such as rtsp://user:password@10.0.0.5/sub, or test:// for the built-in test pattern."),
+    store.canEdit ? h("a.button.primary", { href: "#/add" }, "Add a camera") : null,
   ].filter(Boolean);
 }
 
@@ -111,8 +110,8 @@ class Tile {
     this.history = new History(1000, SPARK_S + 5);
     this.player = new Player(name, {
       small: true,
-      told: ({ mode, detail }) => {
-        say(this.transport, mode === "snapshots" ? "snapshots" : "");
+      onTransport: ({ mode, detail }) => {
+        setText(this.transport, mode === "snapshots" ? "snapshots" : "");
         this.transport.title = detail;
       },
     });
@@ -134,8 +133,8 @@ class Tile {
       h("a.cover", { href: `#/stream/${encodeURIComponent(name)}`, "aria-label": `Open ${name}` }, this.player.element),
       h("div.line", null, h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name), this.transport, parts.state),
       h("div.line.why", null, parts.reason, parts.spoken, parts.since),
-      h("div.line", { title: "How old results are when they are complete, in the last minute" }, h("span.key", null, "age"), parts.age, this.spark),
-      h("div.line", { title: "Frames a second: with a result, of those that are wanted; decoded" }, h("span.key", null, "fps"), parts.rates),
+      h("div.line", { title: "Age of results on completion, over the last minute" }, h("span.key", null, "age"), parts.age, this.spark),
+      h("div.line", { title: "Frames/s: inferred, of the requested rate; decoded" }, h("span.key", null, "fps"), parts.rates),
       h("div.line", null, h("span.key", null, "drops"), parts.drops),
     );
     this.element.dataset.name = name;
@@ -145,24 +144,24 @@ class Tile {
     this.player.update(stream);
     const status = stream.status;
     const { word, tone } = stateOf(stream);
-    say(this.state, word);
+    setText(this.state, word);
     this.state.dataset.tone = tone;
     flag(this.element, "away", tone !== "good");
-    const way = wayOf(stream);
-    flag(this.element, "giving-way", way !== null);
-    const from = way && tone === "good" ? way.since : status?.since;
-    say(this.since, from ? `\u200e${since(from)}` : "");
+    const degradation = degradationOf(stream);
+    flag(this.element, "degraded", degradation !== null);
+    const from = degradation && tone === "good" ? degradation.since : status?.since;
+    setText(this.since, from ? `\u200e${since(from)}` : "");
     this.since.title = from ? `since ${moment(from)}` : "";
     const size = status?.size;
     const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
-    const told = [status ? status.reason : "not opened", way ? `gives way: ${way.short}, ${way.measured}` : ""].filter(Boolean).join("; ");
-    say(this.reason, told || facts || " ");
-    this.reason.title = way ? `${this.reason.textContent}. The machine is too small for all streams: ${way.long}.` : this.reason.textContent;
-    say(this.spoken, way?.since ? `The machine is too small for all streams. Since ${moment(way.since)}: ${way.long}.` : "");
-    say(this.age, `p50 ${milliseconds(status?.age_ms.p50)}, p99 ${milliseconds(status?.age_ms.p99)} ms`);
-    say(this.rates, rates(status));
+    const text = [status ? status.reason : "not opened", degradation ? `degraded: ${degradation.short}, ${degradation.measured}` : ""].filter(Boolean).join("; ");
+    setText(this.reason, text || facts || " ");
+    this.reason.title = degradation ? `${this.reason.textContent}. The machine is overloaded: ${degradation.long}.` : this.reason.textContent;
+    setText(this.spoken, degradation?.since ? `The machine is overloaded. Since ${moment(degradation.since)}: ${degradation.long}.` : "");
+    setText(this.age, `p50 ${milliseconds(status?.age_ms.p50)}, p99 ${milliseconds(status?.age_ms.p99)} ms`);
+    setText(this.rates, rates(status));
     const lost = drops(status?.dropped);
-    say(this.drops, lost.join(", ") || (status ? "none" : "–"));
+    setText(this.drops, lost.join(", ") || (status ? "none" : "–"));
     this.drops.title = lost.join("\n");
     const values = this.history.series(Date.now(), SPARK_S).map(({ bucket }) => bucket?.age ?? null);
     sparkline(this.spark, values, `Age of the results over the last minute, now ${this.age.textContent}`);

@@ -1,4 +1,4 @@
-// How values are written.
+// Formats values as text.
 
 import { kindOf } from "../state/timeline.js";
 
@@ -18,29 +18,29 @@ const STATES = {
 };
 const TONES = { live: "good", running: "good", refused: "bad", failed: "bad", paused: "quiet", ended: "quiet", stopped: "quiet" };
 
-// state: of a stream's status, or null where it is not enabled
+// The state of a stream with its word and tone; a disabled stream is paused
 export function stateOf(stream) {
   const state = stream.status?.state ?? "paused";
   return { state, word: STATES[state] ?? state, tone: TONES[state] ?? "warn" };
 }
 
-const WAYS = {
-  rate: ["fewer results", () => "fewer of its frames are inferred than it wants, as many as its weight gives it"],
-  substream: ["smaller picture", () => "the camera's smaller picture is inferred (degrade_detect)"],
-  model: ["cheaper model", (model) => `a cheaper model infers, ${model} (degrade_model)`],
+const DEGRADATIONS = {
+  rate: ["lower rate", () => "fewer frames are inferred than requested, in proportion to its weight"],
+  substream: ["fallback stream", () => "the lower-resolution stream is inferred (degrade_detect)"],
+  model: ["fallback model", (model) => `the fallback model ${model} runs (degrade_model)`],
 };
 
-// How a stream gives way while the machine is too small: { short, long, since, measured }; null where it does not
-export function wayOf({ status }) {
-  const way = WAYS[status?.degraded];
-  return way ? { short: way[0], long: way[1](status.model), since: status.degraded_since, measured: status.degraded_reason } : null;
+// How a stream is degraded under overload: { short, long, since, measured }; null if it is not
+export function degradationOf({ status }) {
+  const texts = DEGRADATIONS[status?.degraded];
+  return texts ? { short: texts[0], long: texts[1](status.model), since: status.degraded_since, measured: status.degraded_reason } : null;
 }
 
-export const wayWord = (step) => WAYS[step]?.[0] ?? "nothing";
+export const degradationWord = (step) => DEGRADATIONS[step]?.[0] ?? "none";
 
 export const milliseconds = (value) => (value === undefined || value === null ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toString());
 export const rate = (value) => (value === undefined || value === null ? "–" : value >= 9.95 ? Math.round(value).toString() : value.toFixed(1));
-// Frames a second of a stream
+// The frame rates of a stream
 export function rates(status) {
   const wanted = status?.wanted_fps ?? null;
   return `inferred ${rate(status?.result_fps)}${wanted === null ? "" : ` of ${Number(wanted.toFixed(1))}`}, decoded ${rate(status?.decoded_fps)}`;
@@ -58,7 +58,7 @@ export function bytes(value) {
   return `${value < 10 && index ? value.toFixed(1) : Math.round(value)} ${units[index]}`;
 }
 
-// How long ago a moment was: 12 s, 4 min, 3 h, 2 d
+// The time since a moment: 12 s, 4 min, 3 h, 2 d
 export function since(iso, nowMs = Date.now()) {
   if (!iso) return "";
   const seconds = Math.max(0, (nowMs - Date.parse(iso)) / 1000);
@@ -74,29 +74,29 @@ export function moment(iso) {
   return iso ? clockTime(new Date(iso)) : "";
 }
 
-// What became of frames, for those who do not know the words
-export const FATES = {
-  emitted: "inferred, and told",
-  paced: "left out, since the stream wants fewer a second",
-  gated: "nothing moved: what was found last is repeated",
-  undecoded: "the settings want it not decoded",
-  hook: "the hook wanted no row of it",
-  superseded: "a newer frame took its place while it waited for the engine",
-  outdated: "too old when the engine had room for it",
-  stale: "too old when it was decoded",
-  late: "too old, as all that come: the network, or the camera's clock",
-  backlogged: "as many are on their way as may be: what follows the engine is too slow",
-  not_referenced: "not decoded, since decoding fell behind",
-  to_keyframe: "not decoded up to the next key frame, at the beginning or since decoding fell behind",
-  no_keyframe: "the camera has sent no key frame",
+// Explanations of the outcomes of frames
+export const OUTCOMES = {
+  emitted: "inferred, with a result",
+  paced: "skipped because of the stream's rate limit (fps)",
+  gated: "no motion: the last result is repeated",
+  undecoded: "not decoded because of the stream's settings",
+  hook: "the hook returned no row for the frame",
+  superseded: "replaced by a newer frame while waiting for the engine",
+  outdated: "too old when the engine became free",
+  stale: "too old after decoding",
+  late: "too old on arrival: check the network and the camera's clock",
+  backlogged: "the limit of frames in flight is reached: a stage after the engine is too slow",
+  not_referenced: "not decoded because the decoder fell behind",
+  to_keyframe: "not decoded until the next key frame, at the start or because the decoder fell behind",
+  no_keyframe: "the camera has not sent a key frame",
   failed: "the engine failed on its batch",
-  stopped: "the stream ended before its turn",
+  stopped: "the stream stopped before the frame was inferred",
 };
 
-// What was lost comes before what the settings leave out.
+// Lost frames first, then frames that the settings skip.
 export function drops(dropped) {
   const all = Object.entries(dropped ?? {}).filter(([, number]) => number > 0);
-  const wanted = ([reason]) => kindOf(reason) === "wanted";
-  all.sort((a, b) => wanted(a) - wanted(b) || b[1] - a[1]);
+  const skipped = ([reason]) => kindOf(reason) === "skipped";
+  all.sort((a, b) => skipped(a) - skipped(b) || b[1] - a[1]);
   return all.map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`);
 }

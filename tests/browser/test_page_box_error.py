@@ -1,4 +1,4 @@
-"""How far a box is from its object, in the picture that is displayed: measured in the video element, frame by frame."""
+"""The distance of a box from its object in the displayed frame, measured in the video element frame by frame."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.in_step import STEP_PX, off_its_object
-from tests.browser.square_network import write_square_network
-from tests.browser.watched import watched
+from tests.browser.box_error import STEP_PX, measure_box_errors
+from tests.browser.checked_page import checked_page
+from tests.browser.square_model import write_square_model
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 
@@ -19,19 +19,19 @@ FRAMES = 150
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fps", [None, 5])
-def test_a_moving_box_sits_on_its_object(browser: Browser, tmp_path: Path, fps: int | None) -> None:
+def test_a_box_follows_its_moving_object(browser: Browser, tmp_path: Path, fps: int | None) -> None:
     model = tmp_path / "square.onnx"
-    write_square_network(model)
+    write_square_model(model)
     rate = "" if fps is None else f", fps: {fps}"
     with RtspServer(ClockMount("/clock", 640, 360, 30)) as cameras:
         text = f"service: {{port: 0}}\nmodel: {model}\nstreams:\n  yard: {{url: {cameras.url('/clock')}, track: true{rate}}}\n"
-        with ServeProcess(tmp_path, text) as serve, watched(browser, f"http://127.0.0.1:{serve.port}") as one:
-            measured = off_its_object(one, "yard", FRAMES)
-            one.shot(f"in-step-{fps or 30}")
-            one.expect_quiet()
+        with ServeProcess(tmp_path, text) as serve, checked_page(browser, f"http://127.0.0.1:{serve.port}") as checked:
+            measured = measure_box_errors(checked, "yard", FRAMES)
+            checked.shot(f"box-error-{fps or 30}")
+            checked.expect_quiet()
     errors = [abs(error) for error, _ in measured if error is not None]
     p50, p95 = np.percentile(errors, [50, 95]) / STEP_PX
     exact = sum(exact for _, exact in measured) / len(measured)
     print(f"{fps or 30} results/s: off by p50 {p50:.2f}, p95 {p95:.2f} frame intervals; {exact:.0%} had their own result")
-    assert len(errors) >= 0.9 * len(measured), "there is a box nearly always"
+    assert len(errors) >= 0.9 * len(measured), "nearly every frame has a box"
     assert p95 <= 1

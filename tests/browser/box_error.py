@@ -1,15 +1,15 @@
-"""How far a box is from its object in the picture that is displayed, for tests and benchmarks: the square of the clock camera."""
+"""Measures the distance of a box from its object in the displayed frame: the square of the clock camera."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.browser.watched import Watched
+from tests.browser.checked_page import CheckedPage
 
 STEP_PX = 4
-"""by which the square moves from frame to frame"""
+"""The number of pixels by which the square moves per frame."""
 SETTLED = 90
-"""frames after which the picture waits for its results"""
+"""The number of frames after which the video delay has settled."""
 
 _MEASURE = """
 () => {
@@ -34,16 +34,16 @@ _MEASURE = """
 """
 
 
-def off_its_object(one: Watched, stream: str, frames: int) -> list[tuple[float | None, bool]]:
-    """Watch so many frames of a camera's view.
+def measure_box_errors(checked: CheckedPage, stream: str, frames: int) -> list[tuple[float | None, bool]]:
+    """Measure the box error in a number of frames of a camera's view.
 
     Returns:
-        Of each frame: by how many pixels the box is to the right of the square, None without a box; and whether the frame had a
-        result of its own.
+        For each frame: the distance in pixels by which the box is to the right of the square, None without a box; and whether
+        the frame has its own result.
     """
-    page = one.open(f"stream/{stream}")
+    page = checked.open(f"stream/{stream}")
     page.locator(".stage").wait_for()
     page.evaluate(_MEASURE)
-    one.wait("(wanted) => window.measured.length >= wanted", SETTLED + frames)
+    checked.wait("(wanted) => window.measured.length >= wanted", SETTLED + frames)
     measured: list[Any] = page.evaluate("window.measured")
     return [(error, bool(exact)) for error, exact in measured[SETTLED:]]

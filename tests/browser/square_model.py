@@ -1,4 +1,4 @@
-"""A tiny network that finds the bright square of the time-code camera (``tests/support/rtsp_server.py``), to a pixel of 320."""
+"""A tiny model that finds the bright square of the time-code camera (``tests/support/rtsp_server.py``) to one pixel of 320."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vision_infer.model.graph import BATCH, OPSET, GraphBuilder, finish, tensor_
 
 WIDTH, HEIGHT = 320, 180
 TOP, BOTTOM = HEIGHT // 2, HEIGHT // 2 + HEIGHT // 4
-"""where the square moves from side to side, lines of the input"""
+"""The rows of the input in which the square moves from side to side."""
 BRIGHT = 120.0
-"""between the square's level and that of the ground"""
+"""A threshold between the level of the square and the level of the background."""
 
 
-def write_square_network(path: Path) -> None:
+def write_square_model(path: Path) -> None:
     """Write the deployment graph."""
     card = ModelCard(
         name="square",
@@ -29,7 +29,7 @@ def write_square_network(path: Path) -> None:
         confidence=0.5,
         iou=None,
         license="Apache-2.0",
-        weights=Weights(source="none: it has no weights"),
+        weights=Weights(source="none: the model has no weights"),
     )
     builder = GraphBuilder()
     pixels = builder.cast("images", TensorProto.FLOAT, "pixels")
@@ -71,5 +71,5 @@ def write_square_network(path: Path) -> None:
 
 
 def _first(builder: GraphBuilder, mask: str, name: str) -> str:
-    """The place of the first 1 in each row, float32 [B, 1]."""
+    """Return the index of the first 1 in each row, float32 [B, 1]."""
     return builder.cast(builder.add("ArgMax", mask, name=f"{name}_place", axis=1, keepdims=1), TensorProto.FLOAT, name)

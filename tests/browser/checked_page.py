@@ -1,4 +1,4 @@
-"""A page in a real browser, and all that must not happen in it: errors, requests to other hosts, things that jump."""
+"""A page in a real browser that records errors, requests to other hosts, and layout shifts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
-from playwright.sync_api import TimeoutError as WaitedInVainError
+from playwright.sync_api import TimeoutError as WaitTimeoutError
 
 from tests.support.media import ROOT
 
 CHROMIUM = "chromium"
 ARTIFACTS = ROOT / "tests" / ".artifacts"
-"""screenshots, to be looked at"""
+"""The folder for screenshots, for inspection by people."""
 WAIT_MS = 30_000
 expect.set_options(timeout=WAIT_MS)
 WIDE = {"width": 1440, "height": 900}
@@ -27,19 +27,19 @@ window.shifts = [];
 new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) {
     if (entry.hadRecentInput) continue;
-    window.shifts.push([entry.value, ...entry.sources.map((one) => one.node?.className ?? one.node?.nodeName)]);
+    window.shifts.push([entry.value, ...entry.sources.map(({ node }) => node?.className ?? node?.nodeName)]);
   }
 }).observe({ type: "layout-shift", buffered: true });
 window.peers = [];
 const Peer = window.RTCPeerConnection;
 window.RTCPeerConnection = class extends Peer {
-  constructor(...given) { super(...given); window.peers.push(this); }
+  constructor(...args) { super(...args); window.peers.push(this); }
 };
 """
 
 
-class Watched:
-    """A page, and what was noticed of it."""
+class CheckedPage:
+    """A page with the errors and foreign requests that were recorded."""
 
     def __init__(self, page: Page, address: str) -> None:
         self.page = page
@@ -47,53 +47,53 @@ class Watched:
         self.errors: list[str] = []
         self.foreign: list[str] = []
         page.set_default_timeout(WAIT_MS)
-        page.on("console", self._said)
+        page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._asked)
+        page.on("request", self._on_request)
         page.add_init_script(_WATCH)
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _on_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
 
-    def _asked(self, request: Request) -> None:
+    def _on_request(self, request: Request) -> None:
         parts = urlsplit(request.url)
         if parts.scheme not in ("data", "blob") and parts.netloc != urlsplit(self.address).netloc:
             self.foreign.append(request.url)
 
     def open(self, view: str = "") -> Page:
-        """Go to a view: what stands behind ``#/``."""
+        """Open a view: the part of the URL after ``#/``."""
         self.page.goto(f"{self.address}/#/{view}")
         return self.page
 
     def wait(self, expression: str, argument: Any = None, limit_ms: float = WAIT_MS) -> None:
-        """Wait until JavaScript gives something true: an expression, or a function of the argument."""
-        # The page forbids to evaluate text, again and again too; a function is no text.
+        """Wait until a JavaScript expression, or a function of the argument, returns a true value."""
+        # The content security policy forbids evaluating text repeatedly; a function is allowed.
         text = expression.strip()
         function = text if "=>" in text.partition("\n")[0] else f"() => ({text})"
         try:
             self.page.wait_for_function(function, arg=argument, timeout=limit_ms)
-        except WaitedInVainError:
-            self.shot("waited-in-vain")
+        except WaitTimeoutError:
+            self.shot("wait-timeout")
             raise
 
     def shot(self, name: str, full: bool = False) -> None:
-        """Keep a picture of it."""
+        """Save a screenshot."""
         ARTIFACTS.mkdir(exist_ok=True)
         self.page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=full)
 
     def shifts(self) -> list[Any]:
-        """What has moved by itself, and how far."""
+        """Return the layout shifts: the distance and the elements."""
         found: list[Any] = self.page.evaluate("window.shifts")
         return found
 
     def overflow(self) -> int:
-        """By how many pixels the page is wider than its window."""
+        """Return the number of pixels by which the page is wider than its window."""
         width: int = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         return width
 
     def expect_quiet(self, *expected: str) -> None:
-        """Nothing of it is an error, but what is expected; and no other host was asked."""
+        """Assert that there are no errors except the expected ones, and no requests to other hosts."""
         unexpected = [error for error in self.errors if not any(part in error for part in expected)]
         assert unexpected == []
         assert self.foreign == []
@@ -101,12 +101,12 @@ class Watched:
 
 @contextmanager
 def opened_browser() -> Iterator[Browser]:
-    """Debian's chromium, without a window; skips the test where it is not here."""
+    """Start Debian's chromium in headless mode; skip the test if it is not installed."""
     path = shutil.which(CHROMIUM)
     if path is None:
-        pytest.skip("chromium is not here: make browser")
+        pytest.skip("chromium is not installed; run: make browser")
     with sync_playwright() as playwright:
-        # In a container there is no sandbox for root; the pages are our own.
+        # Root has no sandbox in a container. The pages are trusted: they are part of this project.
         opened = playwright.chromium.launch(
             executable_path=path, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
         )
@@ -115,10 +115,10 @@ def opened_browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def watched(browser: Browser, address: str, **options: Any) -> Iterator[Watched]:
-    """A new page, without anything kept from others."""
+def checked_page(browser: Browser, address: str, **options: Any) -> Iterator[CheckedPage]:
+    """Open a new page with empty storage."""
     context = browser.new_context(**{"viewport": WIDE, "reduced_motion": "reduce", **options})
     try:
-        yield Watched(context.new_page(), address)
+        yield CheckedPage(context.new_page(), address)
     finally:
         context.close()

@@ -1,24 +1,24 @@
-// Lets the picture wait for its result: the receiver holds frames back for as long as results are behind, and no longer.
+// Delays the video until results arrive: sets the receiver's jitter buffer to the delay of the results.
 
-const LOOK_MS = 1000;
+const UPDATE_MS = 1000;
 const MARGIN_MS = 12;
-const MOST_MS = 500;
+const MAX_MS = 500;
 const STEP_UP_MS = 150;
 const STEP_DOWN_MS = 10;
 
-export class InStep {
+export class VideoDelay {
   constructor(receiver) {
     this.receiver = receiver;
     this.target = 0;
     this.behind = [];
-    this.looked = 0;
+    this.updated = 0;
   }
 
-  // behindMs: how far the newest result is behind the frame that is displayed; NaN where there is none
+  // behindMs: the delay of the newest result relative to the displayed frame; NaN without a result
   frame(behindMs, wanted, nowMs) {
     if (!Number.isNaN(behindMs) && Math.abs(behindMs) < 5000) this.behind.push(behindMs);
-    if (nowMs - this.looked < LOOK_MS) return;
-    this.looked = nowMs;
+    if (nowMs - this.updated < UPDATE_MS) return;
+    this.updated = nowMs;
     const behind = this.behind.sort((a, b) => a - b);
     this.behind = [];
     this.#set(wanted ? next(this.target, behind) : 0);
@@ -31,10 +31,10 @@ export class InStep {
   }
 }
 
-// The delay that lets nine of ten frames have their result. sorted: how far results were behind, ascending
+// The delay at which 90 % of the frames have their result. sorted: the delays of results, ascending
 export function next(target, sorted) {
   if (sorted.length < 3) return target;
-  const most = sorted[Math.floor(sorted.length * 0.9)] + MARGIN_MS;
-  const step = Math.max(-STEP_DOWN_MS, Math.min(STEP_UP_MS, most));
-  return Math.max(0, Math.min(MOST_MS, target + step));
+  const needed = sorted[Math.floor(sorted.length * 0.9)] + MARGIN_MS;
+  const step = Math.max(-STEP_DOWN_MS, Math.min(STEP_UP_MS, needed));
+  return Math.max(0, Math.min(MAX_MS, target + step));
 }

@@ -1,4 +1,4 @@
-"""What happens at a stream, on its page: how it gives way under overload, and clips of events."""
+"""Events on the page of a stream: degradation under overload, and clips of zone and line events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import av
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.square_network import write_square_network
-from tests.browser.watched import NARROW, watched
+from tests.browser.checked_page import NARROW, checked_page
+from tests.browser.square_model import write_square_model
 from tests.service.fakes import OPEN, FakeBackend
 from tests.service.site import Engines, engines
 from tests.service.test_degrading import SUB, Rig, quick, slow, stream
@@ -33,9 +33,9 @@ STATES: tuple[ClipState, ...] = ("none", "recording", "ready", "missing", "remov
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    """A camera with a square that crosses a line again and again; each time is worth a clip."""
+    """Start a camera with a square that crosses a line repeatedly; each crossing is recorded as a clip."""
     folder = tmp_path_factory.mktemp("happenings")
-    write_square_network(folder / "square.onnx")
+    write_square_model(folder / "square.onnx")
     with RtspServer(ClockMount("/yard", 320, 180, 15, key_interval=15)) as cameras:
         line = "lines: {way: {units: relative, from: [0.5, 1], to: [0.5, 0]}}"
         clips = f"clips: {{dir: {folder / 'clips'}, keep_free_mb: 0}}"
@@ -45,12 +45,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
             yield serve
 
 
-def test_a_clip_is_looked_at_taken_along_and_missed(browser: Browser, site: ServeProcess, tmp_path: Path) -> None:
-    with watched(browser, f"http://127.0.0.1:{site.port}") as one:
-        page = one.open("stream/yard")
-        happened = page.locator(".events li", has_text="square #").first
-        expect(happened).to_contain_text("crosses way")
-        clip = page.locator(".events a").last  # the oldest: it stays where it is
+def test_a_clip_is_played_and_downloaded_and_its_deletion_is_reported(
+    browser: Browser, site: ServeProcess, tmp_path: Path
+) -> None:
+    with checked_page(browser, f"http://127.0.0.1:{site.port}") as checked:
+        page = checked.open("stream/yard")
+        event = page.locator(".events li", has_text="square #").first
+        expect(event).to_contain_text("crosses way")
+        clip = page.locator(".events a").last  # the oldest: its position does not change
         expect(clip).to_be_visible()
         assert "crosses way" in (clip.get_attribute("aria-label") or "")
         oldest = page.locator(f".events a[href='{clip.get_attribute('href')}']")
@@ -58,9 +60,9 @@ def test_a_clip_is_looked_at_taken_along_and_missed(browser: Browser, site: Serv
         page.keyboard.press("Enter")
         dialog = page.get_by_role("dialog", name="Clip")
         expect(dialog).to_contain_text("crosses way")
-        one.wait("document.querySelector('dialog video').currentTime > 0.3")
+        checked.wait("document.querySelector('dialog video').currentTime > 0.3")
         assert page.evaluate("document.querySelector('dialog video').videoWidth") == 320
-        one.shot("clip")
+        checked.shot("clip")
         with page.expect_download() as kept:
             dialog.get_by_role("link", name="Download").click()
         assert kept.value.suggested_filename.endswith(".mp4")
@@ -70,11 +72,11 @@ def test_a_clip_is_looked_at_taken_along_and_missed(browser: Browser, site: Serv
         page.keyboard.press("Escape")
         expect(dialog).to_have_count(0)
         expect(oldest).to_be_focused()
-        one.expect_quiet()
+        checked.expect_quiet()
 
-        one.wait("document.querySelectorAll('.events a').length >= 2")
+        checked.wait("document.querySelectorAll('.events a').length >= 2")
         second = page.locator(".events a").nth(-2)
-        for file in (site.folder / "clips").iterdir():  # as if others had taken its place
+        for file in (site.folder / "clips").iterdir():  # as if newer clips had replaced it
             file.unlink()
         second.click()
         expect(dialog.get_by_role("alert")).to_contain_text("its clip is gone")
@@ -82,15 +84,15 @@ def test_a_clip_is_looked_at_taken_along_and_missed(browser: Browser, site: Serv
         expect(dialog.get_by_role("link", name="Download")).to_be_hidden()
         dialog.get_by_role("button", name="Close").click()
         expect(dialog).to_have_count(0)
-        one.expect_quiet("404")
+        checked.expect_quiet("404")
 
 
-def test_only_what_has_a_clip_links_to_one(browser: Browser, tmp_path: Path) -> None:
+def test_only_events_with_a_clip_link_to_one(browser: Browser, tmp_path: Path) -> None:
     backend = FakeBackend(port=0)
     view = backend.put("yard", "rtsp://10.0.0.5/yard", state=StreamState.STALLED)
     backend.kept["yard"] = replace(view, settings=view.settings.model_copy(update={"clips": ClipSettings()}))
     file = tmp_path / "clip.mp4"
-    file.write_bytes(b"no video at all")
+    file.write_bytes(b"not a video")
     records = []
     for number, state in enumerate(STATES):
         event = {"kind": "enter", "place": state, "track_id": number, "class_id": 0, "label": "person"}
@@ -101,60 +103,60 @@ def test_only_what_has_a_clip_links_to_one(browser: Browser, tmp_path: Path) -> 
         records.append(record)
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))
-        with watched(browser, web.url, viewport=NARROW) as one:
-            page = one.open("stream/yard")
+        with checked_page(browser, web.url, viewport=NARROW) as checked:
+            page = checked.open("stream/yard")
             rows = {state: page.locator(".events li", has_text=f"enters {state}") for state in STATES}
             expect(rows["ready"].get_by_role("link")).to_have_text("Clip, 10 s")
-            expect(rows["recording"]).to_contain_text("being written")
+            expect(rows["recording"]).to_contain_text("recording clip")
             assert page.locator(".events a").count() == 1
             rows["missing"].get_by_text("no clip").click()
             expect(rows["missing"]).to_contain_text("mjpeg is not kept")
-            expect(rows["removed"]).to_contain_text("clip is gone")
+            expect(rows["removed"]).to_contain_text("clip deleted")
             expect(rows["none"].locator(".clip")).to_be_empty()
-            told = page.locator(".events li").all_inner_texts()
-            assert ["removed" in told[0], "none" in told[-1]] == [True, True], "the newest first"
+            texts = page.locator(".events li").all_inner_texts()
+            assert ["removed" in texts[0], "none" in texts[-1]] == [True, True], "newest first"
             records[1].state = "ready"
             expect(rows["recording"].get_by_role("link")).to_have_text("Clip, 10 s")
             rows["recording"].get_by_role("link").click()
-            expect(page.get_by_role("alert").filter(has_text="This browser does not play it")).to_be_visible()
+            expect(page.get_by_role("alert").filter(has_text="This browser cannot play the clip")).to_be_visible()
             expect(page.get_by_role("link", name="Download")).to_be_visible()
             page.get_by_role("button", name="Close").click()
-            assert one.overflow() <= 0
-            one.shot("clips-narrow", full=True)
-            one.expect_quiet("503", "whep", "snapshot")
+            assert checked.overflow() <= 0
+            checked.shot("clips-narrow", full=True)
+            checked.expect_quiet("503", "whep", "snapshot")
 
 
-def test_how_a_stream_gives_way_and_comes_back(
+def test_the_page_shows_degradation_and_recovery(
     browser: Browser, engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real service, whose engine is made slow, and fast again."""
+    """A real service whose engine becomes slow and then fast again."""
     seconds = {"one": 0.25, "two": 0.01}
     slow(engines, seconds, monkeypatch)
     with (
         Rig(front=stream(degrade_detect=SUB, degrade_model="two")) as rig,
         WebServer(ServiceSettings(port=0), rig.service.hub) as web,
-        watched(browser, web.url) as one,
+        checked_page(browser, web.url) as checked,
     ):
         web.start(make_app(rig.service, OPEN))
-        page = one.open()
+        page = checked.open()
         front = page.locator(".tile")
-        expect(front).to_contain_text("gives way: cheaper model")
-        expect(front.locator(".spoken")).to_contain_text("a cheaper model infers, two")
-        expect(page.get_by_role("status").filter(has_text="1 gives way")).to_be_visible()
-        one.shot("giving-way")
-        assert sum(value for value, *_ in one.shifts()) < 0.001, one.shifts()
+        expect(front).to_contain_text("degraded: fallback model")
+        expect(front.locator(".spoken")).to_contain_text("the fallback model two runs")
+        expect(page.get_by_role("status").filter(has_text="1 degraded")).to_be_visible()
+        checked.shot("degraded")
+        assert sum(value for value, *_ in checked.shifts()) < 0.001, checked.shifts()
         page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
         page.emulate_media(color_scheme="dark")
-        assert one.overflow() <= 0
-        one.shot("giving-way-narrow")
+        assert checked.overflow() <= 0
+        checked.shot("degraded-narrow")
         page.get_by_role("link", name="Open front").click()
-        expect(page.locator(".head")).to_contain_text("gives way: cheaper model")
-        said = page.get_by_role("status").filter(has_text="The machine is too small")
-        expect(said).to_contain_text("a cheaper model infers, two (degrade_model). Measured then: ")
-        expect(page.locator(".events")).to_contain_text("gives way: smaller picture, before: fewer results")
-        assert one.overflow() <= 0
-        one.shot("giving-way-stream", full=True)
+        expect(page.locator(".head")).to_contain_text("degraded: fallback model")
+        note = page.get_by_role("status").filter(has_text="The machine is overloaded")
+        expect(note).to_contain_text("the fallback model two runs (degrade_model). Measured: ")
+        expect(page.locator(".events")).to_contain_text("degraded: fallback stream, previously lower rate")
+        assert checked.overflow() <= 0
+        checked.shot("degraded-stream", full=True)
         seconds["one"] = 0.0
-        expect(page.locator(".events")).to_contain_text("has what it wants again, before: fewer results")
-        expect(said).to_have_count(0)
-        one.expect_quiet("503", "whep")  # between two pictures it gives none
+        expect(page.locator(".events")).to_contain_text("no longer degraded, previously lower rate")
+        expect(note).to_have_count(0)
+        checked.expect_quiet("503", "whep")  # between two frames there is no snapshot
