@@ -80,7 +80,7 @@ def test_a_hook_that_fails_is_told_once_and_costs_nothing(command: Command, tmp_
     first, second = done.stderr.splitlines()
     assert first.startswith("warning: hook mine:fails: AttributeError: ")
     assert f"({tmp_path / 'mine.py'}:12)" in first
-    assert second.endswith("the hook failed on 10 results, which went on unchanged")
+    assert second.endswith("the hook failed on 10 results; they were kept unchanged")
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 10
 
 

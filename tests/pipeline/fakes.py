@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, ClassVar, Literal
 
@@ -261,7 +261,17 @@ def make_supervisor(engine: EchoEngine, sources: list[FakeSource], **options: An
 
 def add(source: FakeSource, *sinks: str, **options: Any) -> AddStream:
     """The command that adds this source, with sinks by the names under which they were registered."""
-    return AddStream(source.spec, "main", tuple(OutputSpec("jsonl", name) for name in sinks), **options)
+    return with_options(AddStream(source.spec, "main", tuple(OutputSpec("jsonl", name) for name in sinks)), **options)
+
+
+POLICY_OPTIONS = ("fps", "min_size", "gate", "gate_heartbeat_s", "hook")
+
+
+def with_options(command: AddStream, **options: Any) -> AddStream:
+    """Return a command with other options; those of its policy are given by their own names."""
+    policy = {name: options.pop(name) for name in POLICY_OPTIONS if name in options}
+    changed: AddStream = replace(command, **options, policy=command.policy.model_copy(update=policy))
+    return changed
 
 
 def run_all(

@@ -7,11 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeImage, FakeSink, make_lane
+from tests.pipeline.fakes import LONG_S, SIDE, EchoEngine, FakeImage, FakeSink, make_lane, with_options
 from tests.support.waiting import wait_until
 from vision_infer.analyze.select import Selector
 from vision_infer.config.serve import Reconnect
@@ -190,13 +189,13 @@ class Rig:
     def add(self, camera: Camera, **options: Any) -> AddStream:
         """Run a camera; returns the command."""
         self.cameras[camera.name] = camera
-        command = AddStream(camera.spec, "main", **{"reconnect": SOON, **options})
+        command = with_options(AddStream(camera.spec, "main", reconnect=SOON), **options)
         self.supervisor.add(command)
         return command
 
     def change(self, command: AddStream, **changes: Any) -> AddStream:
         """Run a stream by a command with some changes; returns it."""
-        command = replace(command, **changes)
+        command = with_options(command, **changes)
         self.supervisor.change(command)
         return command
 

@@ -34,10 +34,10 @@ def test_scores_of_classes_are_found_by_label(card: ModelCard) -> None:
 @pytest.mark.parametrize("track", [True, False])
 def test_a_tracker_is_given_low_scores_and_knows_what_is_shown(track: bool) -> None:
     wanted = settings(confidence=0.4, per_class={"1": 0.6, "2": 0.05}, track=track)
-    lane = make_lane(EchoEngine(), wanted)
-    assert lane.selector.confidence == (0.1 if track else 0.4)
-    assert lane.selector.per_class == ({1: 0.1, 2: 0.05} if track else {1: 0.6, 2: 0.05})
-    command = stream_command(FakeSource(0).spec, lane, wanted)
+    command = stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
+    assert command.selector is not None
+    assert command.selector.confidence == (0.1 if track else 0.4)
+    assert command.selector.per_class == ({1: 0.1, 2: 0.05} if track else {1: 0.6, 2: 0.05})
     assert command.track == (0.4 if track else None)
     assert command.track_per_class == {1: 0.6, 2: 0.05}
 
@@ -49,7 +49,7 @@ def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:
     region = read_region(path, ["s0", "s1"])
     lane = make_lane(EchoEngine(), wanted)
     first, second = (stream_command(FakeSource(number).spec, lane, wanted, region) for number in (0, 1))
-    assert first.min_size == second.min_size == 12
+    assert first.policy.min_size == second.policy.min_size == 12
     assert first.region is not None
     assert second.region is not None
     assert (len(first.region.look), len(first.region.ignore)) == (1, 0)

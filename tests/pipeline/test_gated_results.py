@@ -79,7 +79,7 @@ class Watch:
         self.clock = HandClock()
         self.camera = SceneCamera(self.clock)
         self.rig = Rig(clock=self.clock)
-        self.command = self.rig.add(self.camera, **{"gate_heartbeat_s": 100.0, **options})
+        self.command = self.rig.add(self.camera, **{"gate": "motion", "gate_heartbeat_s": 100.0, **options})
 
     def see(self, seconds: float) -> list[Result]:
         before = len(self.results())
@@ -151,7 +151,7 @@ def test_other_settings_forget_what_was_found() -> None:
         assert not any(result.gated for result in watch.see(1.5))
         assert watch.see(3)[-1].gated
         assert watch.results()[-1].detections.track_ids is None
-        watch.rig.change(watch.command, track=None, gate_heartbeat_s=None)
+        watch.rig.change(watch.command, track=None, gate=None)
         assert not any(result.gated for result in watch.see(4))
 
 

@@ -64,7 +64,7 @@ def test_a_part_of_a_file(tmp_path: Path) -> None:
 
 
 def test_key_frames_and_another_track_and_a_limit(tmp_path: Path) -> None:
-    _, rows = run_one(media.clip(media.B_FRAMES), tmp_path / "keys.jsonl", keyframes=True)
+    _, rows = run_one(media.clip(media.B_FRAMES), tmp_path / "keys.jsonl", keyframes_only=True)
     assert len(rows) == 4
     _, rows = run_one(odd_files.two_tracks(), tmp_path / "track.jsonl", track_index=1)
     assert {(row["width"], row["height"]) for row in rows} == {(64, 48)}

@@ -13,7 +13,7 @@ import pytest
 from tests.preview.watching import LIMIT_S, Stream, Watcher, watch
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.media import Clip, bikes, clip
-from vision_infer.config.serve import PreviewSettings
+from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.time_code import MIN_WIDTH
 from vision_infer.preview.preview import NoPreviewError, Preview, UnknownSessionError
 from vision_infer.stream.source import LiveOptions, SourceSpec

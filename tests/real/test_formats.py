@@ -139,7 +139,7 @@ def test_ranges_and_key_frames_are_exact_in_each(one: Format) -> None:
     late = wanted[-3].time
     assert times(ReadOptions(start_s=round(late - begin, 6))) == [float(frame.time) for frame in wanted[-3:]]
     keys = [float(frame.time) for frame in wanted if frame.key_frame]
-    assert times(ReadOptions(keyframes=True)) == keys
+    assert times(ReadOptions(keyframes_only=True)) == keys
 
 
 def test_the_matrix_holds_what_people_have() -> None:

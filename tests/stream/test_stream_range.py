@@ -109,20 +109,20 @@ def test_how_many_frames_are_expected() -> None:
     assert read(path, start_s=0.4)[0].frames == 30
     assert read(path, start_s=0.4, end_s=0.6)[0].frames == 5
     assert read(path, end_s=99.0)[0].frames == 40
-    assert read(path, keyframes=True)[0].frames is None
+    assert read(path, keyframes_only=True)[0].frames is None
 
 
 def test_sound_belongs_to_what_is_read_whole() -> None:
     path = media.clip(media.WITH_AAC)
     assert read(path)[0].has_audio
-    for part in ({"start_s": 0.1}, {"end_s": 0.5}, {"keyframes": True}):
+    for part in ({"start_s": 0.1}, {"end_s": 0.5}, {"keyframes_only": True}):
         assert not read(path, **part)[0].has_audio
 
 
 def test_key_frames_only() -> None:
     for recipe in (media.H264, media.B_FRAMES, OPEN_GOP, odd_files.LATE_TS, replace(media.B_FRAMES, suffix=".mkv")):
         path = media.clip(recipe)
-        _, frames, report = read(path, keyframes=True)
+        _, frames, report = read(path, keyframes_only=True)
         keys = [one for one in media.decoded(path) if one.key_frame]
         assert [frame.pts_s for frame in frames] == [float(one.time) for one in keys]
         assert [frame.index for frame in frames] == list(range(len(keys)))
@@ -133,7 +133,7 @@ def test_key_frames_only() -> None:
 
 def test_key_frames_of_a_range() -> None:
     path = media.clip(media.B_FRAMES)
-    _, frames, _ = read(path, keyframes=True, start_s=0.4, end_s=1.2)
+    _, frames, _ = read(path, keyframes_only=True, start_s=0.4, end_s=1.2)
     keys = [float(one.time) for one in media.decoded(path) if one.key_frame]
     assert [frame.pts_s for frame in frames] == [time for time in keys if 0.4 <= time < 1.2]
 

@@ -176,7 +176,7 @@ def test_every_name_can_be_shown(name: bytes) -> None:
 
 def test_what_is_read_goes_with_every_source(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "1.jpg")
-    read = ReadOptions(track_index=2, start_s=1.5, end_s=4.0, keyframes=True, max_pixels=9)
+    read = ReadOptions(track_index=2, start_s=1.5, end_s=4.0, keyframes_only=True, max_pixels=9)
     assert {spec.read for spec in find_sources([str(tmp_path), "-"], read=read).specs} == {read}
 
 

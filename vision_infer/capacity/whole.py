@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vision_infer.capacity.report import PipelineRow
+from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
@@ -114,7 +115,7 @@ def run_streams(
         for number in range(streams):
             source = SourceSpec(f"s{number:03}", "live", (str(offered.clip),), live=LiveOptions(loop=True))
             fps = None if offered.fps >= offered.source_fps else offered.fps
-            supervisor.add(AddStream(source, lane.name, fps=fps))
+            supervisor.add(AddStream(source, lane.name, policy=StreamPolicy(fps=fps)))
             if stop.wait(1 / offered.source_fps / streams):
                 return None
         _wait_for_all(ages, streams, supervisor, stop, clock)

@@ -1,27 +1,30 @@
-"""Clips of what happened: a few seconds of a camera's own video, before and after an event in a zone or at a line."""
+"""Clips of events: a few seconds of a camera's own video, before and after an event in a zone or at a line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from vision_infer.config.settings_base import SettingsBase
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class ClipSettings(_Settings):
-    """Of a stream: which events have a clip, and what is in it."""
+class ClipSettings(SettingsBase):
+    """Which events of a stream have a clip, and how long it is."""
 
     events: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        default=None, description="names of zones and lines; null: all of the stream's"
+        default=None, description="The names of zones and lines. Defaults to all of the stream's."
     )
-    pre_s: float = Field(default=5.0, ge=0, le=60, description="before the event, from the key frame before that; seconds")
-    post_s: float = Field(default=5.0, ge=0, le=300, description="after the event, seconds")
+    pre_s: float = Field(
+        default=5.0, ge=0, le=60, description="The time before the event, extended to the previous key frame, in seconds."
+    )
+    post_s: float = Field(default=5.0, ge=0, le=300, description="The time after the event, in seconds.")
     max_s: float = Field(
-        default=60.0, gt=0, le=3600, description="events that overlap share a clip, which gets no longer than this; seconds"
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="The maximum length of a clip, in seconds. Events that overlap share a clip up to this length.",
     )
 
     @model_validator(mode="after")
@@ -31,15 +34,23 @@ class ClipSettings(_Settings):
         return self
 
 
-class ClipStoreSettings(_Settings):
-    """Where clips are kept, and how much of them."""
+class ClipStoreSettings(SettingsBase):
+    """Where clips are stored, and the limits on their number and size."""
 
-    dir: Path | None = Field(default=None, description="folder; null: `clips` in `state_dir`")
-    max_mb: float = Field(default=2000.0, ge=1, le=100_000_000, description="all clips together, megabytes; the oldest go")
-    keep_days: float = Field(default=14.0, gt=0, le=36_500, description="older ones go")
+    dir: Path | None = Field(default=None, description="The folder. Defaults to `clips` in `state_dir`.")
+    max_mb: float = Field(
+        default=2000.0,
+        ge=1,
+        le=100_000_000,
+        description="The maximum size of all clips together, in megabytes. The oldest clips are deleted first.",
+    )
+    keep_days: float = Field(default=14.0, gt=0, le=36_500, description="The age at which clips are deleted, in days.")
     keep_free_mb: float = Field(
-        default=500.0, ge=0, le=100_000_000, description="no clip is written while its disk has less space left, megabytes"
+        default=500.0, ge=0, le=100_000_000, description="No clip is written if the disk has less free space, in megabytes."
     )
     buffer_mb: float = Field(
-        default=32.0, ge=1, le=10_000, description="coded video kept ready in memory for each stream with `clips`, megabytes"
+        default=32.0,
+        ge=1,
+        le=10_000,
+        description="The maximum memory for coded video of each stream with `clips`, in megabytes.",
     )

@@ -3,62 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.core.errors import UsageError
 
 DEFAULT_MODEL = "nanodet-416"
 
 
-class RunSettings(BaseModel):
-    """What is run on what, how, and where the results go. None leaves the choice to the model's card or to the machine."""
+class RunSettings(StreamPolicy):
+    """The settings of a run. None leaves the choice to the model card or to the machine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    sources: tuple[str, ...] = Field(min_length=1, description="video files, pictures, folders, patterns, URLs, @lists, -")
-    recursive: bool = False
-    track_index: int = Field(default=0, ge=0, description="which of a file's video tracks")
-    start: float = Field(default=0.0, ge=0, description="seconds from the stream's beginning")
-    end: float | None = Field(default=None, gt=0, description="seconds from the stream's beginning")
-    fps: float | None = Field(default=None, gt=0, description="infer so many frames a second at most")
-    keyframes: bool = Field(default=False, description="decode and infer key frames only")
-    decode: Literal["auto", "cpu", "nvdec"] = Field(default="auto", description="where videos are decoded")
-    max_pixels: int = Field(default=100_000_000, ge=1, description="larger pictures are refused")
-    model: str = Field(default=DEFAULT_MODEL, min_length=1, description="name of a model, or a deployment graph (.onnx)")
-    model_dir: Path | None = Field(default=None, description="folder of the user's models")
-    engine: str = "auto"
-    engine_dir: Path | None = Field(default=None, description="where engines and their passports are kept")
-    device: str = "auto"
-    workers: int | None = Field(default=None, ge=1, le=256, description="batches in flight")
-    threads: int | None = Field(default=None, ge=1, le=256, description="threads of each batch on the CPU")
-    batch: int | None = Field(default=None, ge=1, le=256, description="largest batch")
-    every: int = Field(default=1, ge=1, description="infer every N-th frame")
-    gate: Literal["motion"] | None = Field(default=None, description="leave out frames in which nothing moves")
-    gate_heartbeat: float = Field(default=5.0, gt=0, le=3600, description="infer one at least so often, seconds")
-    confidence: float | None = Field(default=None, ge=0, le=1)
-    iou: float | None = Field(default=None, gt=0, le=1)
-    classes: tuple[str, ...] | None = None
-    per_class: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=dict, description="least score of single classes"
+    sources: tuple[str, ...] = Field(
+        min_length=1,
+        description="Video files, images, folders, glob patterns, http(s) URLs, @LIST (a file with one source per "
+        "line), or - for "
+        "standard input.",
     )
-    min_size: float = Field(default=0.0, ge=0, description="least width and height of a box, source pixels")
-    region: Path | None = Field(default=None, description="file of polygons in which we look")
-    secondary: str | None = Field(
-        default=None, min_length=1, description="model that looks at each detection: classification, embeddings"
+    recursive: bool = Field(default=False, description="Search folders recursively.")
+    track_index: int = Field(default=0, ge=0, description="The index of the video track in each file.")
+    start: float = Field(default=0.0, ge=0, description="Start of the range to read, in seconds. Exact to the frame.")
+    end: float | None = Field(
+        default=None,
+        gt=0,
+        description="End of the range to read, in seconds. Exact to the frame. Defaults to the end of the file.",
     )
-    top: int = Field(default=5, ge=1, le=1000, description="classes that are told, of a network for classification")
-    hook: str | None = Field(default=None, description="module:function called with each result")
-    track: bool = False
-    out: tuple[str, ...] = ()
-    formats: tuple[str, ...] | None = Field(default=None, description="what a folder gets for each source")
-    crops: Path | None = Field(default=None, description="folder of cut-out detections")
-    preview_fps: float | None = Field(default=None, gt=0, description="frame rate of annotated video")
-    preview_size: int | None = Field(default=None, ge=16, description="height of annotated video, pixels")
-    rotate_mb: float | None = Field(default=None, gt=0, description="JSONL goes on in a new file after so many megabytes")
-    overwrite: bool = False
-    resume: bool = Field(default=False, description="go on where an earlier run with these settings was cut off")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="Reject images with more pixels.")
+    model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The name of a model, or a deployment graph (.onnx).")
+    model_dir: Path | None = Field(
+        default=None, description="The folder of your own models. Defaults to $VISION_INFER_HOME/models."
+    )
+    engine: str = Field(default="auto", description="The engine, such as onnxruntime-cpu-fp32. auto selects the fastest one.")
+    engine_dir: Path | None = Field(
+        default=None, description="The folder of engines and their passports. Defaults to $VISION_INFER_HOME/engines."
+    )
+    device: str = Field(
+        default="auto",
+        description="The device to run on. With several GPUs, such as cuda:0,cuda:1, engines are distributed in turn.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="The number of batches in flight. Defaults to CPUs divided by threads, or 2 on a GPU.",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, le=256, description="CPU threads per batch. Defaults to 1, which gives the highest throughput."
+    )
+    batch: int | None = Field(
+        default=None, ge=1, le=256, description="The maximum batch size. Defaults to 1 on the CPU and 8 on a GPU."
+    )
+    every: int = Field(default=1, ge=1, description="Infer every N-th frame.")
+    region: Path | None = Field(
+        default=None, description="A YAML file of polygons: only detections inside `look` and outside `ignore` count."
+    )
+    top: int = Field(default=5, ge=1, le=1000, description="For classification models: the number of top classes to report.")
+    out: tuple[str, ...] = Field(
+        default=(),
+        description="FILE.jsonl, .csv, .parquet and .json (COCO) take all sources; .txt (MOT) and .mp4 (annotated) "
+        "take one; DIR/ "
+        "gets a set of files for each source; - writes rows to standard output. Repeatable.",
+    )
+    formats: tuple[str, ...] | None = Field(
+        default=None, description="The formats written to DIR/ for each source. Defaults to jsonl,mp4."
+    )
+    crops: Path | None = Field(default=None, description="Save each detection as a cropped image in this folder.")
+    preview_fps: float | None = Field(
+        default=None, gt=0, description="The frame rate of annotated video. Defaults to the source's rate."
+    )
+    preview_size: int | None = Field(
+        default=None, ge=16, description="The height of annotated video, in pixels. Defaults to the source's height."
+    )
+    rotate_mb: float | None = Field(default=None, gt=0, description="Start a new JSONL file after this size, in megabytes.")
+    overwrite: bool = Field(default=False, description="Overwrite existing files.")
+    resume: bool = Field(default=False, description="Resume an interrupted run that had the same options.")
 
     @field_validator("end")
     @classmethod
@@ -70,13 +90,22 @@ class RunSettings(BaseModel):
 
 
 def run_settings(**values: Any) -> RunSettings:
-    """Check settings.
+    """Validate settings.
 
     Raises:
-        UsageError: names the first option that is wrong.
+        UsageError: An option is invalid; names the first one.
+    """
+    return validated(RunSettings, values)
+
+
+def validated(model: type[RunSettings], values: dict[str, Any]) -> RunSettings:
+    """Validate values as settings of this class.
+
+    Raises:
+        UsageError: An option is invalid; names the first one.
     """
     try:
-        return RunSettings(**values)
+        return model(**values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "the options"

@@ -1,4 +1,4 @@
-"""Where the service sends what it finds, beside files and who listens: brokers (MQTT) and web hooks.
+"""Where the service sends results: MQTT brokers and web hooks.
 
 sinks:
   mqtt:
@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from vision_infer.config.settings_base import SettingsBase
 
 Kind = Literal["detections", "events", "states"]
 
@@ -33,7 +35,7 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 def _has_port(url: str) -> bool:
-    """Whether there is a host, and no port that cannot be."""
+    """Return whether the URL has a host and no invalid port."""
     try:
         return urlsplit(url).port != 0 and bool(urlsplit(url).hostname)
     except ValueError:
@@ -42,13 +44,15 @@ def _has_port(url: str) -> bool:
 
 def _mqtt_url(url: str) -> str:
     if not _MQTT_URL.fullmatch(url) or not _has_port(url):
-        raise ValueError("is mqtt://HOST:PORT or, with TLS, mqtts://HOST:PORT; user and password have fields of their own")
+        raise ValueError(
+            "must be mqtt://HOST:PORT or, with TLS, mqtts://HOST:PORT; use the fields username and password for those"
+        )
     return url
 
 
 def _hook_url(url: str) -> str:
     if not _has_port(url) or urlsplit(url).scheme not in ("http", "https") or urlsplit(url).username is not None:
-        raise ValueError("is http://HOST/… or https://HOST/…, without user and password: `token` is for those")
+        raise ValueError("must be http://HOST/… or https://HOST/… without a user and password; use `token` instead")
     return url
 
 
@@ -59,59 +63,59 @@ def _key(secret: SecretStr) -> SecretStr:
             return secret
     except binascii.Error:
         pass
-    raise ValueError("is whsec_ and at least 16 bytes in base64, such as: echo whsec_$(openssl rand -base64 32)")
+    raise ValueError("must be whsec_ and at least 16 bytes in base64; generate one with: echo whsec_$(openssl rand -base64 32)")
 
 
-class _Settings(BaseModel):
-    # Errors of the library would show what was put in, a password perhaps.
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
-
-
-class SinkSettings(_Settings):
-    """What all that goes through a spool has in common."""
+class SinkSettings(SettingsBase):
+    """The common settings of destinations with a spool."""
 
     kinds: tuple[Kind, ...] = Field(
         default=("detections", "events", "states"),
         min_length=1,
-        description="what is sent: rows of results, what happens at zones and lines, changes of streams and engines",
+        description="What is sent: result rows, events at zones and lines, state changes of streams and engines.",
     )
     streams: tuple[Annotated[str, Field(pattern=_NAME)], ...] | None = Field(
-        default=None, description="only of these; null: of all"
+        default=None, description="The names of the streams to send. Defaults to all streams."
     )
-    only_with_detections: bool = Field(default=False, description="leave out rows of frames in which nothing was found")
+    only_with_detections: bool = Field(default=False, description="Skip rows of frames without detections.")
     spool_mb: float = Field(
-        default=256.0, ge=1, le=1_000_000, description="what waits on the disk at most, megabytes; then the oldest is dropped"
+        default=256.0,
+        ge=1,
+        le=1_000_000,
+        description="The maximum size of the spool on disk, in megabytes. The oldest rows are dropped first.",
     )
 
 
 class MqttSettings(SinkSettings):
-    """A broker."""
+    """An MQTT broker."""
 
     url: Annotated[str, AfterValidator(_mqtt_url)] = Field(
-        max_length=4096, description="mqtt://HOST:PORT (1883 where it is left out), with TLS mqtts://HOST:PORT (8883)"
+        max_length=4096,
+        description="The URL: mqtt://HOST:PORT (default port 1883) or, with TLS, mqtts://HOST:PORT (default port 8883).",
     )
-    username: str | None = Field(default=None, min_length=1, description="null: none")
-    password: SecretStr | None = Field(default=None, description="of that user")
-    ca: Path | None = Field(default=None, description="certificates that are trusted, PEM; null: those of the system")
+    username: str | None = Field(default=None, min_length=1, description="The user name. null: no authentication.")
+    password: SecretStr | None = Field(default=None, description="The password of that user.")
+    ca: Path | None = Field(default=None, description="The file of trusted certificates, PEM. Defaults to the system's.")
     prefix: str = Field(
         default="vision-infer",
         pattern=_TOPIC,
         max_length=200,
-        description="topics are PREFIX/STREAM/detections, events, state and counts, PREFIX/engine and PREFIX/availability",
+        description="The prefix of topics: PREFIX/STREAM/detections, events, state and counts, PREFIX/engine and "
+        "PREFIX/availability.",
     )
     home_assistant: str | None = Field(
         default=None,
         pattern=_TOPIC,
         max_length=200,
-        description="prefix under which Home Assistant finds streams by itself, usually `homeassistant`; null: nothing is told",
+        description="The discovery prefix of Home Assistant, usually `homeassistant`. null: no discovery.",
     )
 
     @model_validator(mode="after")
     def _fits(self) -> MqttSettings:
         if self.password is not None and self.username is None:
-            raise ValueError("password: needs a username beside it")
+            raise ValueError("password: requires a username")
         if self.ca is not None and not self.tls:
-            raise ValueError("ca: is for mqtts:// only")
+            raise ValueError("ca: is valid for mqtts:// only")
         return self
 
     @property
@@ -121,47 +125,54 @@ class MqttSettings(SinkSettings):
 
     @property
     def host(self) -> str:
-        """Name or address of the broker."""
+        """The host name or address of the broker."""
         return urlsplit(self.url).hostname or ""
 
     @property
     def port(self) -> int:
-        """Its port."""
+        """The port of the broker."""
         return urlsplit(self.url).port or (8883 if self.tls else 1883)
 
 
 class WebhookSettings(SinkSettings):
-    """A URL to which rows are posted as JSON."""
+    """A URL that receives rows as JSON by POST."""
 
     url: Annotated[str, AfterValidator(_hook_url)] = Field(
-        min_length=1, max_length=4096, repr=False, description="http:// or https://; shown nowhere but for its host"
+        min_length=1,
+        max_length=4096,
+        repr=False,
+        description="The URL, http:// or https://. Only its host appears in logs and answers.",
     )
-    token: SecretStr | None = Field(default=None, description="sent as `Authorization: Bearer TOKEN`")
+    token: SecretStr | None = Field(default=None, description="The token, sent as `Authorization: Bearer TOKEN`.")
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], SecretStr] = Field(
-        default_factory=dict, max_length=16, description="more headers, such as `X-Api-Key`"
+        default_factory=dict, max_length=16, description="Additional headers, such as `X-Api-Key`."
     )
     secret: Annotated[SecretStr, AfterValidator(_key)] | None = Field(
-        default=None, description="whsec_…: requests are signed as Standard Webhooks has it; null: they are not"
+        default=None,
+        description="The key (whsec_…) that signs requests according to Standard Webhooks. null: requests are not signed.",
     )
-    ca: Path | None = Field(default=None, description="certificates that are trusted, PEM; null: those of the system")
+    ca: Path | None = Field(default=None, description="The file of trusted certificates, PEM. Defaults to the system's.")
     batch: int = Field(
-        default=100, ge=1, le=10_000, description="most rows in a request; 1: a request has a row for its body, not a list"
+        default=100,
+        ge=1,
+        le=10_000,
+        description="The maximum number of rows per request. 1: the body is a single row instead of a list.",
     )
-    timeout_s: float = Field(default=10.0, gt=0, le=120, description="how long the receiver may take, seconds")
+    timeout_s: float = Field(default=10.0, gt=0, le=120, description="The maximum time to wait for the receiver, in seconds.")
 
     @property
     def host(self) -> str:
-        """The address without what may be secret in it."""
+        """The URL without the parts that may be secret."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
 
 
-class SinksSettings(_Settings):
-    """Where results, events and states are sent; what cannot be sent now waits on the disk."""
+class SinksSettings(SettingsBase):
+    """Destinations of results, events and states. Rows that cannot be sent are spooled on disk."""
 
     mqtt: dict[Annotated[str, Field(pattern=_NAME)], MqttSettings] = Field(
-        default_factory=dict, max_length=16, description="brokers, by name"
+        default_factory=dict, max_length=16, description="MQTT brokers by name."
     )
     webhook: dict[Annotated[str, Field(pattern=_NAME)], WebhookSettings] = Field(
-        default_factory=dict, max_length=16, description="receivers, by name"
+        default_factory=dict, max_length=16, description="Receivers by name."
     )

@@ -150,7 +150,7 @@ RESULT_SCHEMA: dict[str, Any] = {
             "type": "integer",
             "minimum": 0,
             "description": "number of the frame in its stream, from 0, counting all that are read: with --start from "
-            "there, with --keyframes key frames only",
+            "there, with --keyframes-only key frames only",
         },
         "file": {"type": "string", "description": "name of the picture's file, only in a folder of pictures"},
         "damaged": {"const": True, "description": "only where the decoder marked the picture: something is missing or guessed"},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from vision_infer.analyze.select import Selector
 from vision_infer.config.region import Region
 from vision_infer.config.serve import Reconnect
+from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import SourceSpec
@@ -21,22 +22,18 @@ class AddStream:
     lane: str
     """or the group of lanes of which each picture goes into the one that fits it"""
     outputs: tuple[OutputSpec, ...] = ()
+    policy: StreamPolicy = field(default_factory=StreamPolicy)
+    """The user's settings of the stream."""
     every: int = 1
-    """infer every N-th frame"""
+    """Infer every N-th frame."""
     track: float | None = None
     """least score of a detection that is shown, with tracking; None: no tracking"""
     weight: float = 1.0
     """share of the engine's time"""
     track_per_class: Mapping[int, float] = field(default_factory=dict)
     """what ``track`` is for single classes, by class number"""
-    min_size: float = 0.0
-    """least width and height of a box, source pixels"""
     region: Region | None = None
     """where detections count; None: everywhere"""
-    fps: float | None = None
-    """infer at most so many frames a second of the stream's own time; None: all that ``every`` leaves"""
-    gate_heartbeat_s: float | None = None
-    """leave out frames in which nothing moves, but infer one at least so often, seconds; None: there is no motion gate"""
     first_frame: int = 0
     """frames before this one are decoded and left out: an earlier run has their results"""
     selector: Selector | None = None
@@ -47,8 +44,6 @@ class AddStream:
     """by name; with :attr:`track` only"""
     secondary: str | None = None
     """lane of a second network, for classification or embeddings, that looks at each detection"""
-    hook: str | None = None
-    """MODULE:FUNCTION called with each result of this stream"""
     reconnect: Reconnect = field(default_factory=Reconnect)
     """of a live stream"""
     private_sink: Sink | None = None

@@ -76,7 +76,7 @@ class Launcher:
 
     def live(self, command: AddStream, steps: Steps, record: StreamRecord) -> LiveWorker:
         """The worker of a live stream, which joins at once: its connection comes and goes."""
-        live = record.live = LiveRecord(command.lane, command.weight, command.fps, flight=FlightRecorder(self.clock))
+        live = record.live = LiveRecord(command.lane, command.weight, command.policy.fps, flight=FlightRecorder(self.clock))
         size = self.lanes.window(command.lane)
         window = Window(size)
         second = self._second(command)

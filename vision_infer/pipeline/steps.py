@@ -55,8 +55,9 @@ def make_steps(
             zones = kept.zones
         if zones is None and (command.zones or command.lines):
             zones = Zones(command.zones, command.lines, lambda label: class_id(card, label))
-    keep = Filter(command.min_size, command.region) if command.min_size or command.region else None
-    own = None if command.hook is None else GuardedHook(load_hook(command.hook), command.hook)
+    policy = command.policy
+    keep = Filter(policy.min_size, command.region) if policy.min_size or command.region else None
+    own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)
     if tracker is not None and command.track is not None:  # last: what fails above changes nothing
         tracker.confidence, tracker.per_class = command.track, command.track_per_class
     return Steps(command.lane, command.selector, keep, tracker, zones, own or hook)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from vision_infer.config.serve import PreviewSettings
+from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.preview.feed import Feed

@@ -14,7 +14,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.exceptions import InvalidStateError, OperationError
 from aiortc.sdp import candidate_from_sdp
 
-from vision_infer.config.serve import IceServer
+from vision_infer.config.preview import IceServer
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import UsageError
 from vision_infer.preview.feed import Feed

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vision_infer.config.serve import PreviewSettings
+from vision_infer.config.preview import PreviewSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.packet import VideoFormat

@@ -27,7 +27,7 @@ class ReadOptions:
     """the first frame is the first at or after this time, seconds from the stream's beginning"""
     end_s: float | None = None
     """the last frame is the last before this time, seconds from the stream's beginning; None: the stream's end"""
-    keyframes: bool = False
+    keyframes_only: bool = False
     """key frames only; the others are not decoded"""
     max_pixels: int = 100_000_000
     """pictures with more pixels are refused before they are decoded"""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.region import RegionFile
 from vision_infer.config.run import RunSettings
 from vision_infer.core.errors import ModelError
@@ -17,6 +16,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.store.cache import engine_dir
 from vision_infer.model.catalogue import model_inputs, resolve_model
+from vision_infer.pipeline.add_stream import add_stream
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.hook import GuardedHook
 from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
@@ -37,7 +37,7 @@ def output_options(settings: RunSettings) -> OutputOptions:
 
 def read_options(settings: RunSettings) -> ReadOptions:
     """The part of the settings that says what is read of each source."""
-    return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes, settings.max_pixels)
+    return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes_only, settings.max_pixels)
 
 
 def engine_request(settings: RunSettings, number: int = 0) -> EngineRequest:
@@ -73,12 +73,9 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
         settings: what counts.
         size: of the input; None: it is the network's own.
     """
-    least = shown_confidence(engine, settings)
-    per_class = scores_by_class(engine.card, settings.per_class)
-    if settings.track:  # a tracker finds lost objects again by their detections of low score
-        least = selection_confidence(least)
-        per_class = {number: selection_confidence(score) for number, score in per_class.items()}
-    selector = make_selector(engine.card, least, settings.iou, settings.classes, per_class)
+    card = engine.card
+    per_class = scores_by_class(card, settings.per_class)
+    selector = make_selector(card, settings.confidence, settings.iou, settings.classes, per_class)
     name = "main" if size is None else f"main@{size.height}x{size.width}"
     return Lane(name, engine, selector, top=settings.top, group="main")
 
@@ -101,28 +98,18 @@ def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
     return Lane("secondary", engine, make_selector(card, None, None, None), top=settings.top)
 
 
-def shown_confidence(engine: Engine, settings: RunSettings) -> float:
-    """Least score of a detection that becomes a result without belonging to a track."""
-    return engine.card.confidence if settings.confidence is None else settings.confidence
-
-
 def stream_command(
     spec: SourceSpec, lane: Lane, settings: RunSettings, region: RegionFile | None = None, outputs: tuple[OutputSpec, ...] = ()
 ) -> AddStream:
-    """The command that adds a source to a run with these settings."""
-    engine = lane.engine
-    return AddStream(
+    """Return the command that adds a source to a run with these settings."""
+    return add_stream(
         replace(spec, decode=settings.decode),
-        lane.group,
-        outputs,
-        settings.every,
-        shown_confidence(engine, settings) if settings.track else None,
-        track_per_class=scores_by_class(engine.card, settings.per_class),
-        min_size=settings.min_size,
+        lane,
+        settings,
+        outputs=outputs,
+        every=settings.every,
         region=None if region is None else region.of(spec.name),
-        fps=settings.fps,
         secondary=None if settings.secondary is None else "secondary",
-        gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat,
     )
 
 

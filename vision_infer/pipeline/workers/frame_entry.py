@@ -54,7 +54,7 @@ class FrameEntry:
 
     def change(self, old: AddStream, command: AddStream, lane_of: Callable[[Size], str]) -> None:
         """Continue with another command for the same source."""
-        if command.fps != old.fps:
+        if command.policy.fps != old.policy.fps:
             self._pacer = _pacer(command)
         self._configure(command, lane_of)
 
@@ -100,4 +100,4 @@ class FrameEntry:
 
 
 def _pacer(command: AddStream) -> Pacer | None:
-    return None if command.fps is None else Pacer(command.fps)
+    return None if command.policy.fps is None else Pacer(command.policy.fps)

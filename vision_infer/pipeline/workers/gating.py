@@ -56,7 +56,7 @@ class StreamGate:
 
 def make_gate(command: AddStream) -> StreamGate | None:
     """The gate that a command asks for, if any."""
-    return None if command.gate_heartbeat_s is None else StreamGate(command.gate_heartbeat_s, command.region)
+    return None if command.policy.gate is None else StreamGate(command.policy.gate_heartbeat_s, command.region)
 
 
 def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArray[np.bool_]:

@@ -100,7 +100,7 @@ class LiveWorker:
         with self._own:
             self._entry.change(self.command, command, lane_of)
             self.command = command
-            self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.fps
+            self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.policy.fps
 
     def superseded(self, lost: Waiting[Frame]) -> None:
         """A frame that waited makes room for newer ones."""

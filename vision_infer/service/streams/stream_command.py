@@ -2,52 +2,39 @@
 
 from __future__ import annotations
 
-from vision_infer.analyze.track import selection_confidence
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
+from vision_infer.pipeline.add_stream import add_stream
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
 
 def stream_command(
     name: str, settings: StreamSettings, lane: Lane, secondary: Lane | None, allow_networks: tuple[str, ...]
 ) -> AddStream:
-    """The command for a stream.
+    """Return the command that adds a stream.
 
     Args:
-        name: of the stream.
-        settings: what is wanted.
-        lane: where its frames go.
-        then: where the crops of its detections go, if anywhere.
-        allow_networks: where its URL may lead; empty: anywhere.
+        name: The name of the stream.
+        settings: The settings of the stream.
+        lane: The lane that infers its frames.
+        secondary: The lane that infers the crops of its detections, if any.
+        allow_networks: The networks that its URL may lead to; empty for any.
 
     Raises:
-        UsageError: a class that the network does not know.
+        UsageError: The model does not know a class.
     """
-    card = lane.engine.card
-    shown = card.confidence if settings.confidence is None else settings.confidence
-    by_class = scores_by_class(card, settings.per_class)
-    least, least_by_class = shown, by_class
-    if settings.tracked:  # a tracker finds lost objects again by their detections of low score
-        least = selection_confidence(shown)
-        least_by_class = {number: selection_confidence(score) for number, score in by_class.items()}
-    return AddStream(
+    return add_stream(
         live_source(name, settings.detect, settings, allow_networks),
-        lane.name,
-        track=shown if settings.tracked else None,
-        track_per_class=by_class,
+        lane,
+        settings,
         weight=settings.weight,
-        min_size=settings.min_size,
         region=settings.region,
-        fps=settings.fps,
-        gate_heartbeat_s=None if settings.gate is None else settings.gate_heartbeat_s,
         secondary=None if secondary is None else secondary.name,
-        selector=make_selector(card, least, settings.iou, settings.classes, least_by_class),
         zones=settings.zones,
         lines=settings.lines,
-        hook=settings.hook,
         reconnect=settings.reconnect,
     )
 

@@ -122,7 +122,7 @@ class VideoFileSource:
             context.thread_count = self._threads
             context.thread_type = "AUTO" if self._threads > 1 else "NONE"
             context.options = {"max_pixels": str(read.max_pixels)}
-            if read.keyframes:
+            if read.keyframes_only:
                 context.skip_frame = "NONKEY"
             self._decoding.opened(context)
         except BaseException:
@@ -131,7 +131,7 @@ class VideoFileSource:
         self._packets = self._container.demux(self._stream)
         rate = self._stream.average_rate or self._stream.base_rate
         self._base_s = float(self._stream.time_base or 0)
-        self._interval_s = float(1 / rate) if rate and not read.keyframes else None
+        self._interval_s = float(1 / rate) if rate and not read.keyframes_only else None
 
     def _with_decoder(self, info: StreamInfo) -> StreamInfo:
         return replace(info, decoder=self._decoding.where, decoder_bytes=self._decoding.bytes)
@@ -159,7 +159,7 @@ class VideoFileSource:
             if packet is None:
                 watch.finish()
                 return
-            if read.keyframes and packet.size and not packet.is_keyframe:
+            if read.keyframes_only and packet.size and not packet.is_keyframe:
                 continue
             if packet.size:
                 self._marked += packet.is_corrupt
@@ -273,7 +273,7 @@ class VideoFileSource:
             slack = max(0.05 * duration, 1.0)
         # Some containers count their length from zero, wherever the stream begins.
         short = max(at, position_s) < duration - slack
-        if cut or (short and not self.spec.read.keyframes):
+        if cut or (short and not self.spec.read.keyframes_only):
             self.report.warn(f"ends at {at:.2f} s of {duration:.2f} s: cut off, or its header is wrong")
 
     def _no_times(self, delivered: int) -> None:
@@ -297,7 +297,7 @@ def _info(container: av.container.InputContainer, stream: VideoStream, spec: Sou
     rate = stream.average_rate or stream.base_rate
     context = stream.codec_context
     read = spec.read
-    whole = not read.start_s and read.end_s is None and not read.keyframes
+    whole = not read.start_s and read.end_s is None and not read.keyframes_only
     return StreamInfo(
         size=Size(context.width, context.height) if context.width and context.height else None,
         frames=_expected_frames(stream, duration, read),
@@ -313,7 +313,7 @@ def _info(container: av.container.InputContainer, stream: VideoStream, spec: Sou
 
 def _expected_frames(stream: VideoStream, duration: float | None, read: ReadOptions) -> int | None:
     rate = stream.average_rate or stream.base_rate
-    if read.keyframes:
+    if read.keyframes_only:
         return None
     if not read.start_s and read.end_s is None and stream.frames:
         return stream.frames

@@ -1,0 +1,49 @@
+"""The settings of live video in the browser."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from vision_infer.config.settings_base import SettingsBase
+
+
+def _ice_url(url: str) -> str:
+    if not re.fullmatch(r"(stun:[^?\s:/@]+(:\d{1,5})?|turns?:[^?\s:/@]+(:\d{1,5})?(\?transport=(udp|tcp))?)", url):
+        raise ValueError("must be stun:HOST:PORT, turn:HOST:PORT or turns:HOST:PORT?transport=tcp")
+    return url
+
+
+class IceServer(SettingsBase):
+    """A STUN or TURN server, which helps viewers and the service to connect to each other."""
+
+    url: Annotated[str, AfterValidator(_ice_url)] = Field(
+        description="The URL: stun:HOST:PORT, turn:HOST:PORT, or turns:HOST:PORT?transport=tcp."
+    )
+    username: str | None = Field(default=None, min_length=1, description="The user name for a TURN server.")
+    credential: SecretStr | None = Field(default=None, description="The password for a TURN server.")
+
+
+class PreviewSettings(SettingsBase):
+    """Live video in the browser (WebRTC). It is passed through unchanged if browsers can play the camera's codec."""
+
+    enabled: bool = Field(default=True, description="Whether live video is available.")
+    max_viewers: int = Field(default=64, ge=1, le=10_000, description="The maximum number of viewers of all streams together.")
+    max_viewers_per_stream: int = Field(default=32, ge=1, le=10_000, description="The maximum number of viewers of one stream.")
+    max_encoders: int = Field(
+        default=4,
+        ge=0,
+        le=256,
+        description="The maximum number of videos that are encoded for viewers at the same time. 0 disables encoding.",
+    )
+    max_height: int = Field(
+        default=2160, ge=16, le=8192, description="H.264 video higher than this is encoded at a smaller size instead, in pixels."
+    )
+    encode_height: int = Field(default=540, ge=16, le=2160, description="The maximum height of encoded video, in pixels.")
+    encode_fps: float = Field(default=25.0, gt=0, le=120, description="The maximum frame rate of encoded video.")
+    encode_kbit_s: int = Field(default=1500, ge=50, le=100_000, description="The bit rate of encoded video, in kbit/s.")
+    ice_servers: tuple[IceServer, ...] = Field(
+        default=(), max_length=8, description="STUN and TURN servers. The first of each kind is used."
+    )

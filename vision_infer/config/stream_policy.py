@@ -1,0 +1,86 @@
+"""What is inferred of one stream and which detections count.
+
+``run``, the Python interface and ``serve`` share these settings. A field that is added here becomes an option of
+``vision-infer run``, a field of each stream in the configuration of ``serve``, and ``AddStream.policy`` in the pipeline.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vision_infer.config.settings_base import SettingsBase
+
+Confidence = Annotated[float, Field(ge=0, le=1)]
+Label = Annotated[str, Field(min_length=1)]
+
+
+class StreamPolicy(SettingsBase):
+    """The settings that concern one stream, whether it is a file or a camera."""
+
+    fps: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="The maximum number of frames inferred per second. By default, all frames are inferred.",
+    )
+    keyframes_only: bool = Field(
+        default=False,
+        description="Decode and infer key frames only. This saves most of the decoding when there are many streams.",
+    )
+    decode: Literal["auto", "cpu", "nvdec"] = Field(
+        default="auto",
+        description="Where video is decoded. `nvdec` uses an NVIDIA GPU and falls back to the CPU with a warning; "
+        "`auto` uses the GPU "
+        "if inference runs on it, and the CPU otherwise.",
+    )
+    gate: Literal["motion"] | None = Field(
+        default=None,
+        description="`motion` skips inference for frames without motion; their results repeat the last detections. By default, "
+        "all frames are inferred.",
+    )
+    gate_heartbeat_s: float = Field(
+        default=5.0, gt=0, le=3600, description="With `gate`, the maximum time between two inferred frames, in seconds."
+    )
+    confidence: float | None = Field(
+        default=None, ge=0, le=1, description="The minimum confidence of a detection. Defaults to the model card's value."
+    )
+    per_class: dict[Label, Confidence] = Field(
+        default_factory=dict, description="The minimum confidence of individual labels. Takes precedence over `confidence`."
+    )
+    iou: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="The IoU threshold for non-maximum suppression. Defaults to the model card's value.",
+    )
+    classes: tuple[Label, ...] | None = Field(
+        default=None, description="The labels to detect. By default, all labels of the model."
+    )
+    min_size: float = Field(
+        default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels of the source."
+    )
+    track: bool = Field(
+        default=False,
+        description="Track objects across frames (ByteTrack) and number them. A tracked object is followed even if "
+        "its confidence "
+        "falls below the minimum.",
+    )
+    secondary: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A secondary model that runs on each detection, for classification or embeddings. The primary "
+        "model must be a "
+        "detector.",
+    )
+    hook: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A Python function, as MODULE:FUNCTION, that is called with each result and may change or drop it.",
+    )
+
+    @property
+    def tracked(self) -> bool:
+        """Whether objects are numbered."""
+        return self.track

@@ -1,0 +1,41 @@
+"""From a stream's policy to the command that adds the stream; runs over files and the service share it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vision_infer.analyze.track import selection_confidence
+from vision_infer.config.stream_policy import StreamPolicy
+from vision_infer.pipeline.commands import AddStream
+from vision_infer.pipeline.lanes.lane import Lane, make_selector, scores_by_class
+from vision_infer.stream.source import SourceSpec
+
+
+def add_stream(source: SourceSpec, lane: Lane, policy: StreamPolicy, **fields: Any) -> AddStream:
+    """Return the command that adds a stream.
+
+    Args:
+        source: Where its frames come from.
+        lane: The lane, or one lane of the group, that infers its frames.
+        policy: The settings of the stream.
+        fields: The other fields of the command.
+
+    Raises:
+        UsageError: The model does not know a class of the policy.
+    """
+    card = lane.engine.card
+    reported = card.confidence if policy.confidence is None else policy.confidence
+    reported_by_class = scores_by_class(card, policy.per_class)
+    selected, selected_by_class = reported, reported_by_class
+    if policy.tracked:  # a tracker finds lost objects again by their detections of low confidence
+        selected = selection_confidence(reported)
+        selected_by_class = {number: selection_confidence(score) for number, score in reported_by_class.items()}
+    return AddStream(
+        source,
+        lane.group,
+        policy=policy,
+        track=reported if policy.tracked else None,
+        track_per_class=reported_by_class,
+        selector=make_selector(card, selected, policy.iou, policy.classes, selected_by_class),
+        **fields,
+    )
