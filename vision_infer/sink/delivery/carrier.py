@@ -7,7 +7,30 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vision_infer.core.errors import VisionInferError
-from vision_infer.sink.delivery.segment import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message to a receiver."""
+
+    number: int
+    """The number of the record in its spool, from 1, in the order of sending."""
+    wall_ns: int
+    """The time at which it was put into the spool, nanoseconds since 1970 (UTC)."""
+    kind: str
+    """``detections``, ``events``, ``states``, ``degraded`` or ``engine``."""
+    stream: str
+    """The name of the stream; empty if the record belongs to none."""
+    text: str
+    """A JSON object."""
+
+    def id_in(self, spool: str) -> str:
+        """Return the identifier of the record. The time makes it unique even where a power failure made a number repeat.
+
+        Args:
+            spool: The name of the spool.
+        """
+        return f"{spool}-{self.number}-{self.wall_ns // 1_000_000:x}"
 
 
 class UndeliveredError(VisionInferError):

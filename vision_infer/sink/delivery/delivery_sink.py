@@ -16,8 +16,7 @@ from typing import Literal
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
-from vision_infer.sink.delivery.carrier import Carrier, SinkStatus, UndeliveredError, UnwantedError
-from vision_infer.sink.delivery.segment import Record
+from vision_infer.sink.delivery.carrier import Carrier, Record, SinkStatus, UndeliveredError, UnwantedError
 from vision_infer.sink.delivery.spool import Spool
 
 MAX_QUEUED = 4096
@@ -166,8 +165,9 @@ class Delivery:
         told: str | None = None
         synced_ns = self._clock.monotonic_ns()
         while True:
-            for kind, stream, make in self._taken():
-                spool.append(kind, stream, make())
+            items = [(kind, stream, make()) for kind, stream, make in self._taken()]
+            if items:
+                spool.append(items)
             if not self._full and spool.dropped.get("spool_full", 0) > self._lost:
                 self._full = True
                 _log.warning("%s: %s; a larger spool_mb keeps more", self.name, SPOOL_FULL)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.sink.delivery.carrier import UndeliveredError
+from vision_infer.sink.delivery.carrier import Record, UndeliveredError
 from vision_infer.sink.delivery.certificates import tls_context, tls_problem
 from vision_infer.sink.delivery.home_assistant import Topics, discovery
 from vision_infer.sink.delivery.retained_topics import RetainedTopics
-from vision_infer.sink.delivery.segment import Record
 from vision_infer.sink.delivery.stream_view import Counts, ShownStream
 
 CONNECT_S = 10.0

@@ -1,326 +1,308 @@
-"""What waits to be sent, on the disk: it survives the process, is bounded, and keeps its order.
+"""Records that wait to be sent, in a SQLite database: they survive the process, are bounded in bytes and keep their order.
 
-A spool is a folder of files (``segment.py``). Each record is with the system when :meth:`Spool.append` returns, so it survives
-that the process is killed; :meth:`Spool.sync`, once a second, brings it to the disk, so that a power failure costs the last
-second at most. What was sent is acknowledged by its number, and files that hold nothing else are deleted. After a kill, what was
-sent and not yet acknowledged is sent again, with the same :meth:`Record.id_in`, by which receivers can tell.
+The database is in WAL mode with ``synchronous=NORMAL``: a commit writes to the WAL and does not wait for the disk. A record
+survives a kill of the process once :meth:`Spool.append` returns. :meth:`Spool.sync`, once a second, runs a checkpoint, which
+flushes to the disk, so a power failure costs at most the last second and never damages the database (with ``OFF`` it could;
+``FULL`` flushes in each commit). Records that were sent but not acknowledged before a kill are sent again, with the same id.
 
-When it is full the *oldest* file goes: a receiver that comes back after hours wants to know what is, and what was lost is one gap
-at the beginning instead of a hole that begins when the spool ran full and lasts until now.
-
-A disk that is full loses nothing as long as the receiver keeps up: the newest records are in memory too.
+A full spool drops its *oldest* records: after an outage of hours the receiver gets the newest, and the loss is one gap at the
+beginning. On a full disk, records are kept in memory, so nothing is lost as long as the receiver keeps up.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+import errno
+import logging
+import secrets
+import sqlite3
 import threading
+import zlib
 from collections import deque
-from contextlib import suppress
+from collections.abc import Generator, Iterable
+from contextlib import closing, suppress
+from itertools import chain
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.sink.delivery.segment import Record, Segment, read_segments, records_in, segment_path
-from vision_infer.sink.delivery.spool_marks import SLOT, acknowledged, name_of, slot
+from vision_infer.sink.delivery.carrier import Record
 
-SEGMENTS = 16
-"""files of a spool that is full, about"""
-LARGEST_SEGMENT = 8 << 20
-TAIL_BYTES = 4 << 20
-"""of the newest records that are in memory too"""
+FILE = "spool.sqlite3"
+MAX_MEMORY_BYTES = 4 << 20
+"""The maximum size of the records that are only in memory because the disk does not take them."""
 RETRY_NS = 1_000_000_000
-"""so long after a failure the disk is tried again"""
+"""The time between two attempts to write to a disk that failed."""
+_PAGE_BYTES = 4096
+_OPEN = """
+PRAGMA locking_mode=EXCLUSIVE; PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;
+PRAGMA wal_autocheckpoint={wal_pages}; BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS records
+  (number INTEGER PRIMARY KEY AUTOINCREMENT, wall_ns INTEGER, kind TEXT, stream TEXT, crc INTEGER, text BLOB);
+CREATE TABLE IF NOT EXISTS spool AS SELECT '{name}' AS name;
+INSERT INTO sqlite_sequence SELECT 'records', {last} WHERE NOT EXISTS (SELECT * FROM sqlite_sequence); COMMIT
+"""
+
+_log = logging.getLogger("vision_infer.sinks")
 
 
 class Spool:
-    """One thread appends, another reads and acknowledges, both at the same time; others may look.
+    """A queue on the disk. One thread appends, another reads and acknowledges; any thread may read the attributes.
 
     Args:
-        folder: of its files; made where it is not there.
-        most_bytes: of all files together.
-        clock: tells the time.
+        folder: The folder of the database; it is created if it does not exist.
+        max_bytes: The maximum size of the database and its WAL together.
+        clock: The clock.
 
     Raises:
-        OSError: the folder cannot be made or read, or another process uses it.
+        OSError: The database cannot be opened, or another process uses it.
     """
 
-    def __init__(self, folder: Path, most_bytes: int, clock: Clock = SYSTEM_CLOCK) -> None:
-        self._folder = folder
-        self._most_bytes = most_bytes
-        self._segment_bytes = max(4096, min(LARGEST_SEGMENT, most_bytes // SEGMENTS), most_bytes // 1024)
+    def __init__(self, folder: Path, max_bytes: int, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._path = folder / FILE
+        self._max_pages = max(12, max_bytes * 3 // 4 // _PAGE_BYTES)  # the remaining quarter is for the WAL
+        self._max_memory = min(MAX_MEMORY_BYTES, max_bytes // 4)
         self._clock = clock
+        # Guards the database and all that follows. The appending and the sending thread hold it during a query or checkpoint, as
+        # long as the disk takes; other threads read the public attributes without it, so they never wait for the disk.
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self.dropped: dict[str, int] = {}
-        """records that were lost, by reason: ``spool_full``, ``disk_error``, ``damaged``"""
+        """The number of lost records by reason: ``spool_full``, ``disk_error``, ``damaged``."""
         self.error: str | None = None
-        """what is wrong with the disk at present, one line"""
-        self._fd: int | None = None
-        """of the last segment, while it is written to"""
-        self._unsynced = False
-        self._retry_ns = 0
-        self._tail: deque[Record] = deque()
-        """the newest records"""
-        self._tail_bytes = 0
-        self._most_tail_bytes = min(TAIL_BYTES, most_bytes // 4)
-        self._memory_only: set[int] = set()
-        """numbers of those that are in memory, not on the disk, and not acknowledged"""
-        self._place: tuple[Path, int, int] | None = None
-        """where the reader goes on: file, number of the record before, offset"""
+        """The present problem with the disk, one line."""
+        self.waiting = 0
+        """The number of records that are not acknowledged."""
+        self.size_bytes = 0
+        """The size of the used part of the database, bytes."""
+        self.oldest_wall_ns: int | None = None
+        """The time at which the oldest waiting record was appended, nanoseconds since 1970 (UTC); None if no record waits."""
+        self.name = secrets.token_hex(4)
+        """The identifier of this spool. Record numbers are unique in it."""
+        self._unwritten: deque[Record] = deque()  # the newest records, which the disk has not taken yet
+        self._last = self._acknowledged = self._stored = self._retry_ns = 0
         self._closed = self._hurried = False
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._db: sqlite3.Connection | None = None
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._segments = read_segments(folder)
-            self._ack_fd = os.open(folder / "acknowledged", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._acknowledged = acknowledged(self._ack_fd)
-            self._last = max([self._acknowledged, *(one.last for one in self._segments)])
-            self.name = name_of(folder, fresh=not self._last)
-            """tells this spool from all others"""
-        except OSError:
-            os.close(self._lock_fd)
-            raise
-        self._size = sum(one.size for one in self._segments)
-        self._count_gaps()
-        self._forget_sent()
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self._db = self._open()
+            except sqlite3.Error as error:
+                if not _is_damage(error):
+                    raise
+                self._stored = self._stored or 1  # at least, where their number is unknown
+                self._set_aside(error)
+                self._db = self._open()
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, str(error)) from error
+        self._update()
 
-    # What there is
-
-    @property
-    def waiting(self) -> int:
-        """Records that are not acknowledged."""
-        with self._lock:
-            return self._waiting()
-
-    @property
-    def size_bytes(self) -> int:
-        """Of all files."""
-        return self._size
-
-    @property
-    def oldest_wall_ns(self) -> int | None:
-        """When the oldest of what waits was put in, or the first of its file; None where nothing waits."""
-        with self._lock:
-            if not self._waiting():
-                return None
-            held = next((one.wall_ns for one in self._segments if one.last > self._acknowledged), None)
-            tail = next((one for one in self._tail if one.number > self._acknowledged), None)
-            if tail is None or (held is not None and tail.number > self._acknowledged + 1):
-                return held
-            return tail.wall_ns
-
-    def _waiting(self) -> int:
-        held = sum(one.last - max(one.first - 1, self._acknowledged) for one in self._segments if one.last > self._acknowledged)
-        return held + len(self._memory_only)
-
-    # The writer's
-
-    def append(self, kind: str, stream: str, text: str) -> None:
-        """Put a record in; what is lost by it is counted. Raises nothing that has to do with the disk."""
-        with self._lock:
+    def append(self, items: Iterable[tuple[str, str, str]]) -> None:
+        """Append records, each of kind, stream and text, in one transaction. Problems with the disk are counted, not raised."""
+        with self._news:
             if self._closed:
                 return
-            self._last += 1
-            record = Record(self._last, self._clock.wall_ns(), kind, stream, text)
-            if not self._write(record, record.packed()):
-                self._memory_only.add(record.number)
-            self._tail.append(record)
-            self._tail_bytes += len(text)
-            while self._tail_bytes > self._most_tail_bytes and len(self._tail) > 1:
-                self._leave_memory("disk_error")
+            wall_ns = self._clock.wall_ns()
+            for kind, stream, text in items:
+                self._last += 1
+                self._unwritten.append(Record(self._last, wall_ns, kind, stream, text))
+            self._write()
             self._news.notify_all()
 
     def sync(self) -> None:
-        """Bring what was written to the disk."""
+        """Flush to the disk, and write the records that it has not taken yet."""
         with self._lock:
-            fd = None if self._fd is None or not self._unsynced else os.dup(self._fd)
-            self._unsynced = False
-        if fd is not None:
-            with suppress(OSError):  # what could not be written is told by the next record
-                os.fdatasync(fd)
-            os.close(fd)
+            if self._db is not None and not self._path.exists():
+                self._set_aside(FileNotFoundError("the file was deleted"))
+            if self._unwritten or self._db is None:
+                self._write()
+            if self._db is not None:
+                with suppress(sqlite3.Error):  # the next append reports a disk that fails
+                    self._db.execute("PRAGMA wal_checkpoint")
 
-    def _write(self, record: Record, packed: bytes) -> bool:
-        """Whether the record is on the disk."""
-        now_ns = self._clock.monotonic_ns()
-        if self.error is not None and now_ns < self._retry_ns:
-            return False
-        try:
-            self._make_room(len(packed))
-            if self._fd is None:
-                path = segment_path(self._folder, record.number)
-                self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-                self._segments.append(Segment(path, record.number, record.number - 1, 0, record.wall_ns))
-            done = 0
-            while done < len(packed):
-                done += os.write(self._fd, packed[done:] if done else packed)
-        except OSError as error:
-            self.error = f"{self._folder}: {error.strerror or error}"
-            self._retry_ns = now_ns + RETRY_NS
-            self._give_up_segment()
-            return False
-        self.error = None
-        self._unsynced = True
-        segment = self._segments[-1]
-        segment.last, segment.size = record.number, segment.size + len(packed)
-        self._size += len(packed)
-        return True
-
-    def _give_up_segment(self) -> None:
-        """Cut what is torn; the next record that can be written begins a new file, so that numbers in a file have no gaps."""
-        if self._fd is None:
-            return
-        segment = self._segments[-1]
-        with suppress(OSError):
-            os.ftruncate(self._fd, segment.size)
-        self._end_segment()
-        if not segment.size:
-            self._delete(self._segments.pop())
-
-    def _end_segment(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-    def _make_room(self, more: int) -> None:
-        if self._fd is not None and self._segments[-1].size + more > self._segment_bytes:
-            with suppress(OSError):
-                os.fdatasync(self._fd)
-            self._end_segment()
-        while self._segments and self._size + more > self._most_bytes:
-            if len(self._segments) == 1:
-                self._end_segment()
-            oldest = self._segments.pop(0)
-            self._count("spool_full", max(0, oldest.last - max(oldest.first - 1, self._acknowledged)))
-            while self._tail and self._tail[0].number <= oldest.last:
-                self._leave_memory("spool_full")
-            self._delete(oldest)
-
-    def _leave_memory(self, reason: str) -> None:
-        record = self._tail.popleft()
-        self._tail_bytes -= len(record.text)
-        if record.number in self._memory_only:
-            self._memory_only.discard(record.number)
-            self._count(reason, 1)
-
-    # The reader's
-
-    def read(self, most: int, most_bytes: int = 1 << 20) -> list[Record]:
-        """The oldest records that are not acknowledged, in order; at least one where there is any.
-
-        Args:
-            most: so many at most.
-            most_bytes: of their texts together, where it is more than one.
-        """
-        with self._lock:
-            found = self._oldest(most)
+    def read(self, limit: int, max_bytes: int = 1 << 20) -> list[Record]:
+        """Return the oldest records that are not acknowledged, in order: at least one if there is any, at most ``max_bytes``."""
+        records: list[Record] = []
         size = 0
-        for count, record in enumerate(found):
-            size += len(record.text)
-            if count and size > most_bytes:
-                return found[:count]
-        return found
-
-    def _oldest(self, most: int) -> list[Record]:
-        after = self._acknowledged
-        tail = [record for record in self._tail if record.number > after][:most]
-        if tail and tail[0].number == after + 1:
-            return tail
-        before = tail[0].number if tail else self._last + 1
-        for segment in [one for one in self._segments if one.last > after and one.first < before]:
-            found = self._from_segment(segment, after, most, before)
-            if found:
-                return found
-            # A file that went away, or was changed under our hands.
-            self._count("damaged", min(segment.last, before - 1) - max(segment.first - 1, after))
-            if segment is self._segments[-1]:
-                self._end_segment()
-            self._segments.remove(segment)
-            self._size -= segment.size
-        return tail
-
-    def _from_segment(self, segment: Segment, after: int, most: int, before: int) -> list[Record]:
-        """The first records of a file with numbers after one and before another."""
-        offset = 0
-        if self._place is not None and self._place[0] == segment.path and self._place[1] <= after:
-            offset = self._place[2]
-        found: list[Record] = []
-        with suppress(OSError):
-            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                for record, behind in records_in(fd, offset):
-                    if record.number > segment.last or record.number >= before or len(found) == most:
+        with self._lock:
+            with closing(self._stored_records(limit)) as stored:
+                for record in chain(stored, self._unwritten):
+                    size += len(record.text)
+                    if records and (size > max_bytes or len(records) == limit):
                         break
-                    if record.number > after:
-                        found.append(record)
-                    else:
-                        self._place = (segment.path, record.number, behind)
-            finally:
-                os.close(fd)
-        return found
+                    records.append(record)
+            self._update()
+        return records
 
     def acknowledge(self, number: int) -> None:
-        """All records up to this one were sent, or are given up."""
+        """Forget all records up to this number: they were sent, or are given up."""
         with self._lock:
             if number <= self._acknowledged or self._closed:
                 return
+            while self._unwritten and self._unwritten[0].number <= number:
+                self._unwritten.popleft()
+            if self._stored and self._db is not None:
+                self._forget(self._db, number)
             self._acknowledged = number
-            with suppress(OSError):  # then some are sent twice after a kill
-                os.pwrite(self._ack_fd, slot(number), (number % 2) * SLOT.size)
-            while self._tail and self._tail[0].number <= number:
-                self._memory_only.discard(self._tail[0].number)
-                self._tail_bytes -= len(self._tail.popleft().text)
-            self._forget_sent()
+            self._update()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until there is something to send; whether there is."""
+        """Wait until there is a record to send, and return whether there is one."""
         with self._news:
-            return self._news.wait_for(lambda: self._hurried or self._waiting() > 0, timeout_s)
+            return self._news.wait_for(lambda: self._hurried or self.waiting > 0, timeout_s)
 
     def hurry(self) -> None:
-        """From now on :meth:`wait` does not wait."""
+        """Make :meth:`wait` return at once from now on."""
         with self._news:
             self._hurried = True
             self._news.notify_all()
 
     def close(self) -> None:
-        """Leave it as it is, for whoever opens it next."""
+        """Close the database; the waiting records stay in it for the next start."""
         self.sync()
-        with self._lock:
-            if self._closed:
-                return
+        with self._news:
             self._closed = self._hurried = True
-            self._end_segment()
-            os.close(self._ack_fd)
-            os.close(self._lock_fd)
+            self._disconnect()
             self._news.notify_all()
 
-    def _forget_sent(self) -> None:
-        """Delete files that hold nothing else than what was sent, but for the one that is written to."""
-        sent = 0
-        while sent < len(self._segments) and self._segments[sent].last <= self._acknowledged:
-            sent += 1
-        if self._fd is not None:
-            sent = min(sent, len(self._segments) - 1)
-        if sent:
-            with suppress(OSError):  # numbers must never begin anew
-                os.fdatasync(self._ack_fd)
-        for segment in self._segments[:sent]:
-            self._delete(segment)
-        del self._segments[:sent]
+    # The caller of the methods below holds the lock.
 
-    def _count_gaps(self) -> None:
-        """What is missing between files was torn, or in memory only."""
-        for before, segment in zip(self._segments, self._segments[1:], strict=False):
-            self._count("damaged", max(0, segment.first - 1 - max(before.last, self._acknowledged)))
+    def _open(self) -> sqlite3.Connection:
+        with suppress(OSError):  # SQLite reports the error
+            self._path.touch(0o600)
+        db = sqlite3.connect(self._path, timeout=0, check_same_thread=False)
+        try:
+            db.executescript(_OPEN.format(wal_pages=min(1000, self._max_pages // 6), name=self.name, last=self._last))
+            (last,) = db.execute("SELECT seq FROM sqlite_sequence").fetchone()
+            (self.name,) = db.execute("SELECT name FROM spool").fetchone()
+            self._last = max(self._last, last)
+            (first,) = db.execute("SELECT min(number) FROM records").fetchone()
+            self._stored = 0 if first is None else last - first + 1  # is counted as lost where the next query fails
+            (self._stored,) = db.execute("SELECT count(*) FROM records").fetchone()
+        except sqlite3.Error:
+            db.close()
+            raise
+        self._acknowledged = max(self._acknowledged, last if first is None else first - 1)
+        return db
 
-    def _delete(self, segment: Segment) -> None:
-        self._size -= segment.size
-        with suppress(OSError):
-            segment.path.unlink()
+    def _disconnect(self) -> None:
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+        self._db = None
+
+    def _write(self) -> None:
+        """Write the records that are only in memory; where that fails, keep the newest of them."""
+        now_ns = self._clock.monotonic_ns()
+        if self.error is None or now_ns >= self._retry_ns:
+            try:
+                self._db = self._db or self._open()
+                self._insert(self._db)
+                self.error = None
+            except sqlite3.Error as error:
+                if _is_damage(error):
+                    self._set_aside(error)
+                self.error, self._retry_ns = f"{self._path.parent}: {error}", now_ns + RETRY_NS
+        size = sum(len(record.text) for record in self._unwritten)
+        while size > self._max_memory and len(self._unwritten) > 1:
+            size -= len(self._unwritten.popleft().text)
+            self._count("disk_error", 1)
+        self._update()
+
+    def _insert(self, db: sqlite3.Connection) -> None:
+        unchecked = lost = 0
+        with db:
+            for record in self._unwritten:
+                text = record.text.encode("utf-8", "backslashreplace")
+                stream = record.stream.encode("utf-8", "replace").decode()
+                row = (record.number, record.wall_ns, record.kind, stream, zlib.crc32(text), text)
+                db.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
+                unchecked += len(text)
+                if unchecked > self._max_pages * _PAGE_BYTES // 16:
+                    unchecked, lost = 0, lost + self._drop_oldest(db)
+            lost += self._drop_oldest(db)
+        self._stored += len(self._unwritten) - lost
+        self._unwritten.clear()
+        self._count("spool_full", lost)
+
+    def _drop_oldest(self, db: sqlite3.Connection) -> int:
+        """Delete a sixteenth of the records until the database is small enough; return how many of the deleted ones waited."""
+        lost = 0
+        while _used_pages(db) > self._max_pages:
+            first, last = db.execute("SELECT min(number), max(number) FROM records").fetchone()
+            if first is None:
+                break
+            end = first + (last - first) // 16
+            query = "SELECT count(*) FROM records WHERE number > ? AND number <= ?"
+            lost += db.execute(query, [self._acknowledged, end]).fetchone()[0]
+            db.execute("DELETE FROM records WHERE number <= ?", [end])
+        return lost
+
+    def _forget(self, db: sqlite3.Connection, number: int) -> None:
+        """Delete what was sent. A disk may be too full even for that; then the file goes once all of it was sent."""
+        query = "SELECT count(*) FROM records WHERE number > ? AND number <= ?"
+        try:
+            self._stored -= db.execute(query, [self._acknowledged, number]).fetchone()[0]
+            with db:
+                db.execute("DELETE FROM records WHERE number <= ?", [number])
+            if not self._stored:
+                db.executescript("PRAGMA incremental_vacuum")  # execute() would run one step of it
+        except sqlite3.Error as error:
+            if not self._stored or _is_damage(error):
+                self._set_aside(error)
+
+    def _stored_records(self, limit: int) -> Generator[Record, None, None]:
+        found, db = False, self._db
+        if db is None:
+            return
+        query = "SELECT * FROM records WHERE number > ? ORDER BY number LIMIT ?"
+        try:
+            for number, wall_ns, kind, stream, crc, text in db.execute(query, [self._acknowledged, limit]):
+                if zlib.crc32(text) == crc:
+                    found = True
+                    yield Record(number, wall_ns, kind, stream, text.decode())
+                elif found:  # first deliver what is before it
+                    return
+                else:
+                    self._forget(db, number)
+                    self._acknowledged = number
+                    self._count("damaged", 1)
+        except (sqlite3.Error, TypeError) as error:  # TypeError: a damaged cell has another type
+            if not found:
+                self._set_aside(error)
+
+    def _set_aside(self, error: Exception) -> None:
+        """Rename the file and count its waiting records as lost; delete it if there are none. The next write begins a new one."""
+        self._disconnect()
+        if self._stored:
+            _log.warning("%s is damaged (%s): it is renamed to %s.damaged and replaced", self._path, error, FILE)
+            self._count("damaged", self._stored)
+            self._stored = 0
+            with suppress(OSError):
+                self._path.replace(self._path.with_name(FILE + ".damaged"))
+        for suffix in ("", "-wal", "-journal"):
+            with suppress(OSError):
+                self._path.with_name(FILE + suffix).unlink()
+
+    def _update(self) -> None:
+        """Bring the public attributes up to date."""
+        self.waiting = self._stored + len(self._unwritten)
+        self.oldest_wall_ns = self._unwritten[0].wall_ns if self._unwritten else None
+        self.size_bytes = 0
+        if self._db is not None:
+            with suppress(sqlite3.Error):  # the next query reports it
+                self.size_bytes = _used_pages(self._db) * _PAGE_BYTES
+                query = "SELECT wall_ns FROM records WHERE number > ? ORDER BY number LIMIT 1"
+                (self.oldest_wall_ns,) = self._db.execute(query, [self._acknowledged]).fetchone() or (self.oldest_wall_ns,)
 
     def _count(self, reason: str, count: int) -> None:
         if count:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
+
+
+def _used_pages(db: sqlite3.Connection) -> int:
+    (pages,), (free,) = db.execute("PRAGMA page_count").fetchone(), db.execute("PRAGMA freelist_count").fetchone()
+    return int(pages - free)
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    codes = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return getattr(error, "sqlite_errorcode", None) in codes

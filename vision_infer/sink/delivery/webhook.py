@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.sink.delivery.carrier import UndeliveredError, UnwantedError
+from vision_infer.sink.delivery.carrier import Record, UndeliveredError, UnwantedError
 from vision_infer.sink.delivery.certificates import tls_context, tls_problem
-from vision_infer.sink.delivery.segment import Record
 
 UNWANTED = (400, 413, 415, 422)
 """answers that mean the rows: sending them again would not help. All else may be mended: an address, a token, a server"""
