@@ -150,7 +150,7 @@ def _shown(row: dict[str, Any]) -> str:
 
 def _write_table(report: BenchReport, lines: list[str]) -> None:
     """Into the page of the documents."""
-    page = ROOT / "docs" / "how-to" / "measure-and-plan.md"
+    page = ROOT / "docs" / "reference" / "forecast.md"
     about = (
         f"{report.machine.name}, {report.date:%Y-%m-%d}, `make bench-forecast`: {ENGINE}, H.264 {SIZE} at {SOURCE_FPS} frames/s, "
         "each of which is wanted. The median of three rounds; in brackets: by how much the forecast was off, and the range "
