@@ -79,7 +79,7 @@ def test_a_clip_is_played_and_downloaded_and_its_deletion_is_reported(
         for file in (site.folder / "clips").iterdir():  # as if newer clips had replaced it
             file.unlink()
         second.click()
-        expect(dialog.get_by_role("alert")).to_contain_text("its clip is gone")
+        expect(dialog.get_by_role("alert")).to_contain_text("the clip was removed")
         expect(dialog.locator("video")).to_be_hidden()
         expect(dialog.get_by_role("link", name="Download")).to_be_hidden()
         dialog.get_by_role("button", name="Close").click()

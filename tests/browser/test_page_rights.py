@@ -37,7 +37,7 @@ def test_the_page_asks_for_a_token(browser: Browser, guarded: str) -> None:
         page = checked.open("stream/yard")
         page.get_by_label("Token").fill("not the right token")
         page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("alert").filter(has_text="the token is wrong")).to_be_visible()
+        expect(page.get_by_role("alert").filter(has_text="the token is invalid")).to_be_visible()
         checked.shot("wrong-token")
         page.get_by_label("Token").fill(ADMIN)
         page.keyboard.press("Enter")

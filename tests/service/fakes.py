@@ -22,17 +22,17 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.core.trace import Latency, Trace
-from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState, StreamStatus
+from vision_infer.pipeline.status import Flight, LaneStatus, StreamState, StreamStatus
 from vision_infer.preview.preview import Preview
-from vision_infer.service.backend import ConflictError, ModelView, Snapshot, StreamView, UnavailableError, UnknownStreamError
 from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.events import ServiceEvent
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.token_file import digest_of
-from vision_infer.service.operations.engine_event import EngineEvent
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.streams.cost import Cost, Machine, cost_of
-from vision_infer.service.streams.degrading import DegradeEvent
+from vision_infer.service.views import ModelView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.stream.image import ArrayImage
 from vision_infer.telemetry.histogram import Histogram
@@ -116,7 +116,7 @@ class FakeBackend:
         self.lock = threading.Lock()
         self.broken: Exception | None = None
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
-        self.told: list[StreamEvent | EngineEvent | DegradeEvent] = []
+        self.told: list[ServiceEvent] = []
         self.flown: Flight | None = None
         self.sink_statuses: list[SinkStatus] = []
         self.machine = Machine(cores=2, used=0.5, others=0.1)
@@ -216,7 +216,7 @@ class FakeBackend:
     def models(self) -> list[ModelView]:
         return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]
 
-    def events(self) -> list[StreamEvent | EngineEvent | DegradeEvent]:
+    def events(self) -> list[ServiceEvent]:
         return self.told
 
     def sinks(self) -> list[SinkStatus]:

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from tests.service.fakes import LONG_S, frame
 from tests.support.result_schema import validate_row
 from vision_infer.core.result import Result
-from vision_infer.service.results.hub import Message, ResultHub, Subscription
+from vision_infer.service.results.hub import ResultHub
+from vision_infer.service.results.subscription import Message, Subscription
 
 Value = TypeVar("Value")
 

@@ -8,7 +8,7 @@ from tests.pipeline.live_fakes import Camera
 from tests.service.fakes import status
 from tests.service.site import Engines, Site, engines, settings, wanted
 from vision_infer.pipeline.status import LaneStatus, StreamState, Usage
-from vision_infer.service.backend import ConflictError
+from vision_infer.service.errors import ConflictError
 from vision_infer.service.streams.cost import Cost, Machine, StreamCost, cost_of
 
 __all__ = ["engines"]

@@ -21,10 +21,11 @@ from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus, 
 from vision_infer.pipeline.workers import live_watch
 from vision_infer.schedule import degradation
 from vision_infer.schedule.degradation import Step
+from vision_infer.service.events import DegradeEvent, to_row
 from vision_infer.service.streams import degrading
 from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.cost import Machine, cost_of
-from vision_infer.service.streams.degrading import DegradeEvent, degrade_row, in_full, remember_in_full, seen_streams, settings_at
+from vision_infer.service.streams.degrading import in_full, remember_in_full, seen_streams, settings_at
 from vision_infer.stream.find import open_source
 
 __all__ = ["engines"]
@@ -241,7 +242,7 @@ def test_it_is_told_and_shown() -> None:
     assert shown.pop("at").endswith("Z")
     told = {"type": "degraded", "stream": "door", "step": "substream", "before": "rate", "reason": "3.1 of 10 fps, 100% busy"}
     assert shown == told
-    assert '"type": "degraded", "stream": "door", "step": "substream", "before": "rate"' in degrade_row(event, 0)
+    assert '"type": "degraded", "stream": "door", "step": "substream", "before": "rate"' in to_row(event, 0)
     status = api.get("/api/v1/streams/door").json()["status"]
     assert (status["degraded"], status["degraded_reason"]) == ("substream", "3.1 of 10 fps, 100% busy")
     assert status["degraded_since"] == "2025-11-24T16:00:00.000Z"

@@ -18,10 +18,11 @@ from tests.support.result_schema import validate_row
 from vision_infer import __version__
 from vision_infer.core.errors import EngineError, OutputError
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.backend import Snapshot
+from vision_infer.service.events import EngineEvent
 from vision_infer.service.http.problem import problem_of
-from vision_infer.service.operations.engine_event import EngineEvent
-from vision_infer.service.results.hub import HubClosedError, TooManyReadersError
+from vision_infer.service.results.hub import TooManyReadersError
+from vision_infer.service.results.subscription import HubClosedError
+from vision_infer.service.views import Snapshot
 
 URL = "rtsp://user:secret@10.0.0.5/door?token=abc"
 SHOWN = "rtsp://user:***@10.0.0.5/door?token=***"

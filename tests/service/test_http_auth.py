@@ -18,7 +18,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.config.serve import ServiceSettings
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.service.http.auth import Sessions, is_loopback, tokens_for
-from vision_infer.service.http.guard import SESSION_COOKIE
+from vision_infer.service.http.security import SESSION_COOKIE
 
 METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
@@ -222,7 +222,7 @@ def test_wrong_tokens_of_one_address_are_limited() -> None:
 
 def test_sessions_end_and_are_bounded() -> None:
     clock = HandClock()
-    sessions = Sessions(clock, lifetime_s=60, most=3)
+    sessions = Sessions(clock, lifetime_s=60, max_sessions=3)
     first, *others = [sessions.open("view") for _ in range(4)]
     assert sessions.role_of(first) is None
     assert [sessions.role_of(one) for one in others] == ["view"] * 3
@@ -261,7 +261,7 @@ def test_which_tokens_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"sha256": "00"}', '{"sha256": 5}', '{"sha256": "zz"}', "[" * 100_000])
 def test_a_broken_file_of_the_token_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / "token.json").write_text(text)
-    with pytest.raises(UsageError, match="holds no hash"):
+    with pytest.raises(UsageError, match="contains no valid token hash"):
         tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path)
 
 

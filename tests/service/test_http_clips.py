@@ -22,12 +22,12 @@ def told_by(state: str, **more: object) -> tuple[FakeBackend, str]:
 @pytest.mark.parametrize(
     ("state", "status", "kind", "says"),
     [
-        ("none", 404, "not-found", "no clip is wanted"),
+        ("none", 404, "not-found", "excludes this event"),
         ("recording", 409, "conflict", "being written"),
-        ("missing", 404, "not-found", "there is no clip"),
+        ("missing", 404, "not-found", "has no clip"),
         ("failed", 404, "not-found", "could not be written"),
-        ("removed", 404, "not-found", "is gone"),
-        ("ready", 404, "not-found", "is gone"),  # somebody has deleted the file
+        ("removed", 404, "not-found", "was removed"),
+        ("ready", 404, "not-found", "was removed"),  # somebody has deleted the file
     ],
 )
 def test_why_there_is_no_clip_is_told(state: str, status: int, kind: str, says: str) -> None:

@@ -14,7 +14,7 @@ from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.result import Result
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.service.results.hub import ResultHub
-from vision_infer.service.results.row import ResultFilter, Row
+from vision_infer.service.results.row import ResultFilter, ResultRow
 
 
 def test_filters() -> None:
@@ -68,7 +68,7 @@ VECTOR = Description(embedding=np.array([1, 0], np.float32))
 def test_a_detection_is_chosen_for_what_a_second_network_says_of_it(wanted: ResultFilter, labels: list[str]) -> None:
     plain = result(found={"person": 0.9, "car": 0.4, "bicycle": 0.45})
     told = replace(plain.detections, descriptions=(SITTING, STANDING, None))
-    row = Row(replace(plain, detections=told), 1)
+    row = ResultRow(replace(plain, detections=told), 1)
     chosen = row.chosen(wanted).detections
     assert chosen.labels == labels
     assert row.holds(wanted) == bool(labels)
@@ -86,13 +86,13 @@ def test_a_detection_is_chosen_for_what_a_second_network_says_of_it(wanted: Resu
     ids=str,
 )
 def test_what_is_said_of_a_whole_picture_is_chosen(wanted: ResultFilter, classes: list[str]) -> None:
-    row = Row(replace(result(found={}), description=STANDING), 1)
+    row = ResultRow(replace(result(found={}), description=STANDING), 1)
     assert [one["label"] for one in json.loads(row.text(wanted))["classes"]] == classes
     assert row.holds(wanted) == bool(classes)
 
 
 def test_an_embedding_is_of_no_class() -> None:
-    row = Row(replace(result(found={}), description=VECTOR), 1)
+    row = ResultRow(replace(result(found={}), description=VECTOR), 1)
     for wanted, there in ((ResultFilter(min_score=0.9), True), (ResultFilter(classes=frozenset({"car"})), False)):
         assert ("embedding" in json.loads(row.text(wanted))) is there
         assert row.holds(wanted) is there

@@ -18,9 +18,10 @@ from tests.service.reading import drain, rows_of, run, write
 from tests.support.hand_clock import HandClock
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.operations.engine_event import EngineEvent
-from vision_infer.service.results.hub import DEPTH, EVENTS, STATES, HubClosedError, ResultHub, TooManyReadersError
+from vision_infer.service.events import EngineEvent
+from vision_infer.service.results.hub import ResultHub, TooManyReadersError
 from vision_infer.service.results.row import ResultFilter
+from vision_infer.service.results.subscription import DEPTH, EVENTS, STATES, HubClosedError
 
 
 def test_a_reader_gets_every_row_in_order_while_it_keeps_up() -> None:
@@ -166,8 +167,8 @@ def test_states_come_to_those_who_want_them() -> None:
         with hub.subscribe() as plain, hub.subscribe(ResultFilter(streams=frozenset({"gate"})), states=True) as other:
             with hub.subscribe(states=True) as reader:
                 for _ in range(STATES + 5):
-                    hub.tell(event)
-                hub.tell(StreamEvent("door", StreamState.LIVE, clock.now))
+                    hub.publish(event)
+                hub.publish(StreamEvent("door", StreamState.LIVE, clock.now))
                 got = await drain(reader)
                 assert len(got) == STATES
                 assert {message.kind for message in got} == {"state"}
@@ -181,7 +182,7 @@ def test_states_come_to_those_who_want_them() -> None:
                 assert json.loads(got[-1].text)["state"] == "live"
             assert await drain(plain) == await drain(other) == []
 
-            hub.tell(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", clock.now, "instead of null-cpu-none"))
+            hub.publish(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", clock.now, "instead of null-cpu-none"))
             (message,) = await drain(other)  # an engine is nobody's alone
             assert (message.kind, json.loads(message.text)["engine"]) == ("engine", "openvino-cpu-fp32")
             assert await drain(plain) == []
@@ -194,7 +195,7 @@ def test_there_are_only_so_many_readers() -> None:
     async def work() -> None:
         hub = ResultHub(max_readers=2)
         with hub.subscribe(), hub.subscribe():
-            with pytest.raises(TooManyReadersError, match="2 clients read results already"):
+            with pytest.raises(TooManyReadersError, match="2 clients already read results"):
                 hub.subscribe()
             assert hub.readers == 2
         with hub.subscribe():

@@ -12,9 +12,9 @@ from starlette.types import Message
 
 from tests.service.fakes import ADMIN, JPEG, LONG_S, TOKENS, Api, FakeBackend, problem
 from tests.support.hand_clock import HandClock
-from vision_infer.service.http.guard import MAX_JSON_BYTES
-from vision_infer.service.http.limits import Gate, TokenBuckets, address_of, limited
+from vision_infer.service.http.limits import RequestLimiter, TokenBuckets, address_of, limited
 from vision_infer.service.http.problem import Problem
+from vision_infer.service.http.security import MAX_JSON_BYTES
 
 AS_JPEG = {"Content-Type": "image/jpeg"}
 
@@ -35,7 +35,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
 def test_no_address_gets_more_than_its_rate(steps: list[tuple[int, int]]) -> None:
     clock = HandClock()
     begin = clock.now
-    buckets = TokenBuckets(5.0, 10.0, clock, most=4)
+    buckets = TokenBuckets(5.0, 10.0, clock, max_addresses=4)
     taken = dict.fromkeys(range(4), 0)
     for address, pause_ms in steps:
         clock.move(pause_ms / 1e3)
@@ -44,7 +44,7 @@ def test_no_address_gets_more_than_its_rate(steps: list[tuple[int, int]]) -> Non
 
 
 def test_buckets_are_bounded() -> None:
-    buckets = TokenBuckets(1.0, 2.0, HandClock(), most=10)
+    buckets = TokenBuckets(1.0, 2.0, HandClock(), max_addresses=10)
     for number in range(1000):
         assert buckets.take(f"10.0.0.{number}") == 0
     assert len(buckets) == 10
@@ -144,16 +144,16 @@ def test_after_the_body_waiting_for_the_client_to_leave_has_no_limit() -> None:
     asyncio.run(work())
 
 
-def test_a_gate_has_its_places_and_its_queue() -> None:
+def test_a_request_limiter_has_slots_and_a_queue() -> None:
     async def work() -> None:
-        gate = Gate(2, 1)
+        limiter = RequestLimiter(2, 1)
         leave = asyncio.Event()
         inside = 0
         most = 0
 
         async def visit() -> None:
             nonlocal inside, most
-            async with gate.place():
+            async with limiter.slot():
                 inside += 1
                 most = max(most, inside)
                 await leave.wait()
@@ -162,13 +162,13 @@ def test_a_gate_has_its_places_and_its_queue() -> None:
         visits = [asyncio.ensure_future(visit()) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Problem) as full:
-            async with gate.place():
+            async with limiter.slot():
                 pass
         assert (full.value.status_code, full.value.kind) == (503, "unavailable")
         leave.set()
         await asyncio.gather(*visits)
         assert most == 2
-        async with gate.place():
+        async with limiter.slot():
             pass
 
     asyncio.run(work())

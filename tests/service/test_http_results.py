@@ -24,12 +24,11 @@ from tests.support.waiting import wait_until
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.schedule.degradation import Step
+from vision_infer.service.events import DegradeEvent, EngineEvent
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.server import WebServer
-from vision_infer.service.operations.engine_event import EngineEvent
-from vision_infer.service.results.hub import DEPTH
-from vision_infer.service.streams.degrading import DegradeEvent
+from vision_infer.service.results.subscription import DEPTH
 
 
 class Served:
@@ -96,11 +95,11 @@ def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
         served.write("yard")
         served.write("gate", found={"person": 0.9})
         served.write("door", found={"car": 0.2})
-        served.hub.tell(StreamEvent("yard", StreamState.LIVE, 0))
-        served.hub.tell(StreamEvent("gate", StreamState.STALLED, time.monotonic_ns(), "no frame for 5 s"))
+        served.hub.publish(StreamEvent("yard", StreamState.LIVE, 0))
+        served.hub.publish(StreamEvent("gate", StreamState.STALLED, time.monotonic_ns(), "no frame for 5 s"))
         served.write("door", 1, found={"car": 0.9, "person": 0.8})
-        served.hub.tell(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", time.monotonic_ns()))
-        served.hub.tell(DegradeEvent("door", Step.RATE, Step.NONE, time.monotonic_ns(), "3.1 of 10 fps"))
+        served.hub.publish(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", time.monotonic_ns()))
+        served.hub.publish(DegradeEvent("door", Step.RATE, Step.NONE, time.monotonic_ns(), "3.1 of 10 fps"))
         got = [received(client) for _ in range(4)]
         (engine,) = (row for row in got if row.get("type") == "engine")
         assert (engine["lane"], engine["change"]) == ("tiny", "swapped")
@@ -166,12 +165,12 @@ def test_server_sent_events(serve: Callable[..., Served], monkeypatch: pytest.Mo
         assert response.headers["cache-control"] == "no-store"
         events = events_of(response)
         assert next(events) == {"retry": "2000"}
-        assert next(events) == {"comment": "still here"}
+        assert next(events) == {"comment": "heartbeat"}
         served.write(index=3)
         event = next(one for one in events if "comment" not in one)
         assert event["id"] == "1"
         assert json.loads(event["data"])["frame"] == 3
-        served.hub.tell(StreamEvent("door", StreamState.REFUSED, time.monotonic_ns(), "401\nétrange"))
+        served.hub.publish(StreamEvent("door", StreamState.REFUSED, time.monotonic_ns(), "401\nétrange"))
         event = next(one for one in events if "comment" not in one)
         assert event["event"] == "state"
         assert json.loads(event["data"])["reason"] == "401\\x0aétrange"
@@ -258,7 +257,7 @@ def test_at_the_end_readers_are_sent_away_politely(serve: Callable[..., Served])
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(LONG_S)
         assert closed.value.rcvd is not None
-        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the service stops")
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the service is stopping")
         assert [event for event in events_of(response) if "data" in event]  # and then it ends, without an error
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", served.port), 5)

@@ -15,10 +15,11 @@ from tests.service.fakes import Api, FakeBackend, status
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import StreamError, UsageError
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.backend import ConflictError, StreamView, UnavailableError
+from vision_infer.service.errors import ConflictError, UnavailableError
+from vision_infer.service.events import to_row
 from vision_infer.service.http.problem import problem_of
 from vision_infer.service.operations.logs import JsonFormatter, StateLog
-from vision_infer.service.results.hub import state_row
+from vision_infer.service.views import StreamView
 
 MARK = "Tr0ub4dor"
 SHAPES = 1000
@@ -89,7 +90,7 @@ def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
     for event in backend.told:
         assert isinstance(event, StreamEvent)
         states.tell(event)
-        assert MARK not in state_row(event, 0), event
+        assert MARK not in to_row(event, 0), event
     for line in log.getvalue().splitlines():
         assert MARK not in line
 

@@ -38,7 +38,7 @@ def test_a_free_port_is_told() -> None:
 
 def test_a_port_that_is_taken_is_one_line() -> None:
     web, _ = server()
-    with web, pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1:\d+: another program does") as refused:
+    with web, pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1:\d+: the port is in use") as refused:
         server(port=web.address[1])
     assert "\n" not in str(refused.value)
     again, backend = server(port=web.address[1])  # free again, at once
@@ -48,7 +48,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 300])
 def test_an_address_that_is_not_ours(host: str) -> None:
-    with pytest.raises(UsageError, match="give --host an address of this machine"):
+    with pytest.raises(UsageError, match="set --host to an address of this machine"):
         server(host=host)
 
 
@@ -108,7 +108,7 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
         timeout=LONG_S,
     )
     for one, other in ((chain, foreign), (key, chain), (chain, tmp_path / "missing"), (tmp_path, key), (chain, locked)):
-        with pytest.raises(UsageError, match=r"service\.tls: .*both must be PEM files"):
+        with pytest.raises(UsageError, match=r"service\.tls: .*use a matching pair of PEM files"):
             server(tls={"certificate": one, "key": other})
 
 

@@ -17,8 +17,8 @@ from tests.support.waiting import wait_until
 from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline import supervisor
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service.backend import UnavailableError
-from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.errors import UnavailableError
+from vision_infer.service.events import EngineEvent
 from vision_infer.service.streams import lanes
 
 __all__ = ["engines"]

@@ -26,10 +26,11 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.result import Result
 from vision_infer.pipeline.runs.api import Detector
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service.backend import Snapshot, UnavailableError
+from vision_infer.service.errors import UnavailableError
 from vision_infer.service.results import requests
 from vision_infer.service.results.snapshot import of_result, scaled
 from vision_infer.service.service import Service
+from vision_infer.service.views import Snapshot
 
 __all__ = ["engines"]
 

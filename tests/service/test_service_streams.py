@@ -15,7 +15,7 @@ from tests.service.site import Engines, Keeper, Site, engines, settings, wanted
 from tests.support.waiting import wait_until
 from vision_infer.core.errors import EngineError, OutputError, UsageError, VisionInferError
 from vision_infer.pipeline.status import StreamState
-from vision_infer.service.backend import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
 
 __all__ = ["engines"]
 S = StreamState

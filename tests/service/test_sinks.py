@@ -16,7 +16,7 @@ from vision_infer.config.serve import ResultsSettings
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.events import EngineEvent
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.sink.delivery.carrier import SinkStatus
 
@@ -37,10 +37,10 @@ def sink_set(receiver: Receiver, folder: Path, **hook: object) -> SinkSet:
 def give(sinks: SinkSet) -> None:
     """Everything that there is, of two streams."""
     for name in ("door", "yard"):
-        sinks.tell(StreamEvent(name, StreamState.LIVE, 0, "rtsp://a:secret@192.0.2.1/x answers"))
+        sinks.publish(StreamEvent(name, StreamState.LIVE, 0, "rtsp://a:secret@192.0.2.1/x answers"))
         sinks.write(frame(name), result(name, 1, events=(ENTER,)))
         sinks.write(frame(name, 2), result(name, 2, {}))
-    sinks.tell(EngineEvent("main", "swapped", "onnxruntime-cpu-int8", 0))
+    sinks.publish(EngineEvent("main", "swapped", "onnxruntime-cpu-int8", 0))
 
 
 def came(sinks: SinkSet, receiver: Receiver) -> list[tuple[str, str]]:

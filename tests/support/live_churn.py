@@ -23,7 +23,7 @@ from vision_infer.pipeline.status import StreamState
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.server import WebServer
-from vision_infer.service.results.hub import HubClosedError
+from vision_infer.service.results.subscription import HubClosedError
 from vision_infer.service.service import Service
 
 AT_ONCE = 10

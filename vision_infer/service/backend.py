@@ -1,203 +1,137 @@
-"""What stands behind the routes. They know nothing else of the pipeline."""
+"""The interface between the HTTP routes and the service. Routes use nothing else of the pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Protocol
 
 from vision_infer.config.serve import ServeSettings, StreamSettings
-from vision_infer.core.errors import VisionInferError
 from vision_infer.core.result import Result
-from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
-from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.pipeline.status import Flight, LaneStatus
+from vision_infer.preview.preview import Preview
+from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.events import ServiceEvent
+from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.streams.cost import Cost
+from vision_infer.service.views import ModelView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.telemetry.histogram import Histogram
 
-if TYPE_CHECKING:
-    from vision_infer.preview.preview import Preview
-    from vision_infer.service.clips.clip_recorder import Clips
-    from vision_infer.service.results.hub import ResultHub
-    from vision_infer.service.streams.degrading import DegradeEvent
-
-
-class UnknownStreamError(VisionInferError):
-    """There is no stream of this name."""
-
-
-class ConflictError(VisionInferError):
-    """It does not go with what is there: the name is taken, the stream belongs to the file, there are too many."""
-
-
-class UnavailableError(VisionInferError):
-    """It cannot be had now, and may be had later: the stream gives no picture, the model is being loaded.
-
-    Args:
-        message: what cannot be had; one line.
-        hint: what to do next.
-        state: the state of the stream, where it is one.
-        reason: why the stream is in it, without secrets.
-    """
-
-    def __init__(self, message: str, hint: str = "", state: str = "", reason: str = "") -> None:
-        super().__init__(message, hint)
-        self.state = state
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class StreamView:
-    """A stream with its settings."""
-
-    name: str
-    origin: Literal["file", "api"]
-    """where its settings are kept"""
-    settings: StreamSettings
-    status: StreamStatus | None
-    """None: it is not enabled"""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelView:
-    """A model that streams may use."""
-
-    name: str
-    task: str
-    input_size: tuple[int, int]
-    """width and height, pixels"""
-    labels: tuple[str, ...]
-    """by class number; empty where the number is the label"""
-    licence: str
-    loaded: bool
-    """an engine runs it now"""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A picture of a stream."""
-
-    jpeg: bytes
-    captured_wall_ns: int
-    """when it was taken, nanoseconds since 1970 (UTC)"""
-    width: int
-    height: int
-
 
 class Backend(Protocol):
-    """The service without its web side. All methods block, and may be called from any thread."""
+    """The service without its HTTP server. Every method blocks and can be called from any thread."""
 
     @property
     def settings(self) -> ServeSettings:
-        """The settings with which it was started."""
+        """The current settings."""
         ...
 
     @property
     def hub(self) -> ResultHub:
-        """Where results are listened to."""
+        """The hub that distributes results to clients."""
         ...
 
     @property
     def preview(self) -> Preview:
-        """Where streams are watched."""
+        """The live preview of streams."""
         ...
 
     @property
     def clips(self) -> Clips:
-        """What happened in zones and at lines, and clips of it."""
+        """The recorder of events in zones and at lines, and of their clips."""
         ...
 
     def ready(self) -> tuple[bool, str]:
-        """Whether it can infer, and why not: ``loading nanodet-416``."""
+        """Return whether inference is possible, and if not, the reason: ``loading nanodet-416``."""
         ...
 
     def streams(self) -> list[StreamView]:
-        """All streams, those that are not enabled too."""
+        """Return all streams, including disabled ones."""
         ...
 
     def stream(self, name: str) -> StreamView:
-        """One stream.
+        """Return one stream.
 
         Raises:
-            UnknownStreamError: there is none of this name.
+            UnknownStreamError: No stream has this name.
         """
         ...
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
-        """Add a stream, and keep it.
+        """Add a stream and store its settings.
 
         Raises:
-            ConflictError: the name is taken, or there are as many streams as may be.
-            UsageError: the settings cannot be used, such as those of an unknown model.
+            ConflictError: The name is taken, or the maximum number of streams is reached.
+            UsageError: The settings are invalid, for example because the model is unknown.
         """
         ...
 
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
-        """Give a stream other settings, and keep them.
+        """Replace the settings of a stream and store them.
 
         Raises:
-            UnknownStreamError: there is none of this name.
-            ConflictError: it belongs to the file of settings.
-            UsageError: the settings cannot be used.
+            UnknownStreamError: No stream has this name.
+            ConflictError: The stream is defined in the settings file.
+            UsageError: The settings are invalid.
         """
         ...
 
     def delete(self, name: str) -> None:
-        """Take a stream away, for good.
+        """Remove a stream permanently.
 
         Raises:
-            UnknownStreamError: there is none of this name.
-            ConflictError: it belongs to the file of settings.
+            UnknownStreamError: No stream has this name.
+            ConflictError: The stream is defined in the settings file.
         """
         ...
 
     def flight(self, name: str) -> Flight:
-        """What became of a stream's frames.
+        """Return the recorded outcomes of a stream's frames.
 
         Raises:
-            UnknownStreamError: there is none of this name.
-            UnavailableError: it is not enabled, or could not be started.
+            UnknownStreamError: No stream has this name.
+            UnavailableError: The stream is disabled or could not be started.
         """
         ...
 
     def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:
-        """A picture of the stream as it is now.
+        """Return the current image of a stream.
 
         Raises:
-            UnknownStreamError: there is none of this name.
-            UnavailableError: it gives no picture now, or gave none in this time.
+            UnknownStreamError: No stream has this name.
+            UnavailableError: The stream delivers no frames, or none arrived within the timeout.
         """
         ...
 
     def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
-        """Infer one picture, given as JPEG, PNG or WebP.
+        """Run inference on one JPEG, PNG or WebP image.
 
         Raises:
-            UsageError: it is no picture, is too large, or the model or a label is unknown.
-            UnavailableError: the model is not loaded now.
+            UsageError: The image is invalid or too large, or the model or a label is unknown.
+            UnavailableError: The model is not loaded.
         """
         ...
 
     def lanes(self) -> list[LaneStatus]:
-        """All engines that are loaded."""
+        """Return all loaded engines."""
         ...
 
     def cost(self) -> Cost:
-        """What each stream takes, as measured over the last ten seconds or so."""
+        """Return the resources that each stream uses, measured over about ten seconds."""
         ...
 
     def models(self) -> list[ModelView]:
-        """All models that streams may use."""
+        """Return all models that streams can use."""
         ...
 
-    def events(self) -> Sequence[StreamEvent | EngineEvent | DegradeEvent]:
-        """The last changes of streams, and of engines, the newest last; bounded."""
+    def events(self) -> Sequence[ServiceEvent]:
+        """Return the latest changes of streams and engines, oldest first; their number is bounded."""
         ...
 
     def sinks(self) -> list[SinkStatus]:
-        """Where results, events and states are sent, and how that stands."""
+        """Return the status of all sinks."""
         ...
 
     def stages(self) -> Mapping[str, Histogram]:
-        """Durations by stage of the account, since the start."""
+        """Return the durations of each stage since the start."""
         ...

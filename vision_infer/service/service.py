@@ -20,20 +20,21 @@ from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, Stream
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.schedule.degradation import Seen
-from vision_infer.service.backend import ModelView, Snapshot, StreamView, UnavailableError
 from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.errors import UnavailableError
+from vision_infer.service.events import ServiceEvent
 from vision_infer.service.operations.changes import Changes
-from vision_infer.service.operations.engine_event import EngineEvent
 from vision_infer.service.results import snapshot as snapshots
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.requests import infer_image
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.cost import Cost, Machine, cost_of
-from vision_infer.service.streams.degrading import DegradeEvent, Degrading, can_give_way, in_full, remember_in_full, seen_streams
+from vision_infer.service.streams.degrading import Degrading, can_give_way, in_full, remember_in_full, seen_streams
 from vision_infer.service.streams.lanes import Lanes, in_flight
 from vision_infer.service.streams.running_streams import Streams
 from vision_infer.service.streams.stream_files import state_folder
+from vision_infer.service.views import ModelView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import open_source
@@ -71,7 +72,7 @@ class Service:
         self._sink_set = sink_set
         if sink_set is not None:
             sinks = (*sinks, sink_set)
-            sink_set.show(self.streams)
+            sink_set.set_streams(self.streams)
         self.hub = ResultHub(settings.service.max_clients, settings.service.max_streams, clock)
         self.preview = Preview(settings.preview, lambda name: self._streams.main_source(name), clock)
         self.clips = Clips(settings.clips, state_folder(settings.state_dir, os.environ) / "clips", clock)
@@ -85,9 +86,9 @@ class Service:
             open_stream=self._open,
             in_flight=in_flight(settings),
             keep_going=True,
-            on_event=self._changes.tell,
+            on_event=self._changes.publish,
         )
-        self._lanes = Lanes(settings, self._supervisor, self._changes.tell, clock)
+        self._lanes = Lanes(settings, self._supervisor, self._changes.publish, clock)
         self._ended = threading.Event()
         self._streams = Streams(
             settings,
@@ -97,11 +98,11 @@ class Service:
             self.clips,
             self.preview,
             lambda: self.cost(),
-            self._changes.tell,
+            self._changes.publish,
             clock,
             self._ended,
         )
-        self._degrading = Degrading(self._see, self._streams.give_way, self._changes.tell, clock)
+        self._degrading = Degrading(self._see, self._streams.give_way, self._changes.publish, clock)
         self._error: VisionInferError | None = None
 
     # Life
@@ -195,7 +196,7 @@ class Service:
                 views.append(ModelView(entry.name, card.task, size, card.labels or (), card.license or "", loaded))
         return views
 
-    def events(self) -> list[StreamEvent | EngineEvent | DegradeEvent]:
+    def events(self) -> list[ServiceEvent]:
         """The last changes of streams and of engines, the newest last."""
         return self._changes.last()
 

@@ -1,1 +1,1 @@
-"""The web side of the service: ASGI application, authentication, limits, and the API's documents."""
+"""The HTTP server of the service: ASGI application, authentication, limits, and the OpenAPI document."""

@@ -1,8 +1,8 @@
-"""What the API answers, in the form in which it is documented."""
+"""The API's responses, in the form in which the OpenAPI document describes them."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,26 +10,27 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamEvent, StreamState, StreamStatus
-from vision_infer.service.backend import ModelView, StreamView
-from vision_infer.service.operations.engine_event import EngineChange, EngineEvent
-from vision_infer.service.streams.degrading import DegradeEvent
+from vision_infer.service.events import EngineChange, EngineEvent, ServiceEvent, wall_ns_of
 from vision_infer.service.streams.public import to_public
+from vision_infer.service.views import ModelView, StreamView
 from vision_infer.stream.redact import redact
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """The base class of all responses."""
+
     model_config = ConfigDict(frozen=True)
 
 
-class ImageSize(_Answer):
-    """Pixels."""
+class ImageSize(Answer):
+    """The size of an image in pixels."""
 
     width: int
     height: int
 
 
-class Crossings(_Answer):
-    """How often a line was crossed."""
+class Crossings(Answer):
+    """The number of crossings of a line by direction."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -37,251 +38,219 @@ class Crossings(_Answer):
     out: int
 
 
-class StreamStatusAnswer(_Answer):
-    """A stream as it is now."""
+class StreamStatusAnswer(Answer):
+    """The current status of a stream."""
 
     state: StreamState
-    reason: str = Field(description="why it is in this state; may be empty")
-    since: str | None = Field(description="when it came into this state (UTC)")
-    source: str = Field(description="what it is read from, without passwords")
+    reason: str = Field(description="The reason for the state; may be empty.")
+    since: str | None = Field(description="The time when the stream entered the state (UTC).")
+    source: str = Field(description="The URL that is read, without passwords.")
     live: bool
     error: str | None
-    size: ImageSize | None = Field(description="of its pictures; null until they are known")
+    size: ImageSize | None = Field(description="The frame size; null until it is known.")
     codec: str | None
-    decoder: str | None = Field(description="what decodes it: cpu, or cuda:0; null until it is open")
-    decoder_bytes: int | None = Field(description="about what its decoder takes of a GPU's memory; null on the CPU")
-    warnings: list[str] = Field(description="what should be known of it, such as why a GPU does not decode it")
-    frame_rate: float | None = Field(description="of the source, frames a second")
-    clock: str | None = Field(description="how the time of capture is known: arrival, camera or playout")
-    clock_offset_ms: float | None = Field(description="how far the camera's own clock is behind ours")
-    last_frame_age_ms: float | None = Field(description="how long ago the last frame was decoded")
+    decoder: str | None = Field(description="The device that decodes: `cpu` or `cuda:0`; null until the stream is open.")
+    decoder_bytes: int | None = Field(description="The approximate GPU memory of the decoder; null on the CPU.")
+    warnings: list[str] = Field(description="Warnings, for example why the GPU does not decode this stream.")
+    frame_rate: float | None = Field(description="The frame rate of the source, frames per second.")
+    clock: str | None = Field(description="The source of capture times: `arrival`, `camera` or `playout`.")
+    clock_offset_ms: float | None = Field(description="The lag of the camera's clock behind the service's clock.")
+    last_frame_age_ms: float | None = Field(description="The time since the last frame was decoded.")
     reconnects: int
-    decoded: int = Field(description="frames decoded")
-    results: int = Field(description="frames inferred and emitted")
+    decoded: int = Field(description="The number of decoded frames.")
+    results: int = Field(description="The number of frames that were inferred and emitted.")
     detections: int
-    gaps: int = Field(description="frames that could not be decoded")
-    dropped: dict[str, int] = Field(description="frames that gave no result, by reason")
+    gaps: int = Field(description="The number of frames that could not be decoded.")
+    dropped: dict[str, int] = Field(description="The number of frames without a result, by reason.")
     lane: str
     model: str
     engine: str
     wanted_fps: float | None
     weight: float
-    decoded_fps: float = Field(description="over the last ten seconds or so")
-    result_fps: float = Field(description="over the last ten seconds or so")
-    age_ms: dict[str, float] = Field(description="p50, p95, p99, max of the ages of its results, over the last minute or so")
+    decoded_fps: float = Field(description="The rate of decoded frames over about ten seconds.")
+    result_fps: float = Field(description="The rate of results over about ten seconds.")
+    age_ms: dict[str, float] = Field(description="The p50, p95, p99 and max age of results over about one minute.")
     degraded: Literal["none", "rate", "substream", "model"] = Field(
-        description="how far it gives way while the machine is too small: `rate`: it gets less than its fps; `substream`: "
-        "`degrade_detect` is inferred; `model`: `degrade_model` infers"
+        description="The step of degradation under overload: `rate`: fewer frames than `fps` are inferred; `substream`: "
+        "`degrade_detect` is read; `model`: `degrade_model` is used."
     )
-    degraded_since: str | None = Field(description="when it came to this step (UTC); null where it does not give way")
-    degraded_reason: str = Field(description="what was measured then; empty where it does not give way")
-    engine_s: float = Field(description="engine time that it has used, seconds")
-    occupancy: dict[str, int] = Field(description="objects in each zone now")
-    counts: dict[str, Crossings] = Field(description="crossings of each line so far")
+    degraded_since: str | None = Field(description="The time when this step was taken (UTC); null if not degraded.")
+    degraded_reason: str = Field(description="The measurement that caused the step; empty if not degraded.")
+    engine_s: float = Field(description="The engine time used so far, seconds.")
+    occupancy: dict[str, int] = Field(description="The current number of objects in each zone.")
+    counts: dict[str, Crossings] = Field(description="The number of crossings of each line so far.")
 
 
-class StreamAnswer(_Answer):
-    """A stream with its settings; passwords in URLs are shown as ***."""
+class StreamAnswer(Answer):
+    """A stream with its settings. Passwords in URLs are shown as ***."""
 
     name: str
-    origin: Literal["file", "api"] = Field(description="where its settings are kept")
+    origin: Literal["file", "api"] = Field(description="The place where the settings are stored.")
     settings: StreamSettings
-    status: StreamStatusAnswer | None = Field(description="null where it is not enabled")
+    status: StreamStatusAnswer | None = Field(description="The status; null if the stream is disabled.")
 
 
-class EngineAnswer(_Answer):
-    """An engine that is loaded."""
+class EngineAnswer(Answer):
+    """A loaded engine."""
 
     name: str = Field(
-        description="of its lane: the model's; MODEL@HxW is another input size of it, then:MODEL takes crops of detections"
+        description="The name of the engine's lane: the model; MODEL@HxW for another input size of the model; "
+        "secondary:MODEL for the lane that infers crops of detections."
     )
     model: str
-    engine: str = Field(description="runtime-device-precision")
+    engine: str = Field(description="The engine's name: runtime-device-precision.")
     input_size: ImageSize
     batch_sizes: list[int]
-    in_flight: int = Field(description="batches at the same time, at most")
-    flying: int = Field(description="batches in the engine now")
-    waiting: int = Field(description="frames that wait for it now")
-    batches: dict[str, int] = Field(description="batches so far, by the number of frames in them")
+    in_flight: int = Field(description="The maximum number of concurrent batches.")
+    flying: int = Field(description="The number of batches in the engine now.")
+    waiting: int = Field(description="The number of frames that wait for the engine now.")
+    batches: dict[str, int] = Field(description="The number of batches so far, by batch size.")
     frames: int
-    busy_s: float = Field(description="engine time so far, over all batches, seconds")
-    utilisation: float = Field(description="0–1, over the last ten seconds or so")
-    inference_ms: dict[str, float] = Field(description="p50, p95, p99 of a batch, over the last minute or so")
-    padded: int = Field(description="places of batches wasted so far")
+    busy_s: float = Field(description="The engine time over all batches so far, seconds.")
+    utilisation: float = Field(description="The utilization over about ten seconds, 0–1.")
+    inference_ms: dict[str, float] = Field(description="The p50, p95 and p99 batch time over about one minute.")
+    padded: int = Field(description="The number of batch slots that were filled with padding so far.")
     buffer_bytes: int
-    failures: int = Field(description="batches so far on which the engine failed")
-    error: str | None = Field(description="the last failure; null: there was none")
-    failing: bool = Field(description="it has failed on every batch lately")
+    failures: int = Field(description="The number of batches that failed so far.")
+    error: str | None = Field(description="The last failure; null if there was none.")
+    failing: bool = Field(description="Whether all recent batches failed.")
 
 
-class ModelAnswer(_Answer):
-    """A model that streams may use."""
+class ModelAnswer(Answer):
+    """A model that streams can use."""
 
     name: str
     task: str
     input_size: ImageSize
-    labels: list[str] = Field(description="by class number; empty where the number is the label")
+    labels: list[str] = Field(description="The labels by class number; empty if the number is the label.")
     licence: str
-    loaded: bool = Field(description="an engine runs it now")
+    loaded: bool = Field(description="Whether an engine has loaded the model.")
 
 
-class StateChange(_Answer):
-    """A stream changed its state."""
+class StateChange(Answer):
+    """A change of a stream's state."""
 
     type: Literal["state"] = "state"
     stream: str
     state: StreamState
-    at: str = Field(description="when (UTC)")
+    at: str = Field(description="The time of the change (UTC).")
     reason: str
 
 
-class EngineEventAnswer(_Answer):
-    """Something happened to an engine."""
+class EngineEventAnswer(Answer):
+    """A change of an engine."""
 
     type: Literal["engine"] = "engine"
     lane: str
     change: EngineChange = Field(
-        description="swapped: the lane goes on with this engine; hanging: a batch does not come back from it"
+        description="`swapped`: the lane now uses this engine; `hanging`: the engine does not return a batch."
     )
-    engine: str = Field(description="runtime-device-precision")
-    at: str = Field(description="when (UTC)")
+    engine: str = Field(description="The engine's name: runtime-device-precision.")
+    at: str = Field(description="The time of the change (UTC).")
     reason: str
 
 
-class DegradedAnswer(_Answer):
-    """A stream gives way since the machine is too small, or takes that back."""
+class DegradedAnswer(Answer):
+    """A stream degrades because the machine is overloaded, or recovers."""
 
     type: Literal["degraded"] = "degraded"
     stream: str
     step: Literal["none", "rate", "substream", "model"]
     before: Literal["none", "rate", "substream", "model"]
-    at: str = Field(description="when (UTC)")
-    reason: str = Field(description="what was measured")
+    at: str = Field(description="The time of the change (UTC).")
+    reason: str = Field(description="The measurement that caused the step.")
 
 
-class VersionAnswer(_Answer):
-    """What runs here."""
+class VersionAnswer(Answer):
+    """The name and version of the program."""
 
     name: Literal["vision-infer"] = "vision-infer"
     version: str
     api: Literal["v1"] = "v1"
 
 
-class ReadyAnswer(_Answer):
-    """Whether pictures can be inferred."""
+class ReadyAnswer(Answer):
+    """Whether the service is ready to run inference."""
 
     ready: bool
-    reason: str = Field(description="why not; empty when ready")
+    reason: str = Field(description="The reason if it is not ready; else empty.")
 
 
-class SessionAnswer(_Answer):
-    """Who is asking."""
+class SessionAnswer(Answer):
+    """The role of the client."""
 
     role: Literal["admin", "view"]
-    expires_s: int | None = Field(description="how long a session lasts that begins now, seconds; null where none is needed")
+    expires_s: int | None = Field(description="The lifetime of a new session in seconds; null if no session is required.")
 
 
 def stream_answer(view: StreamView, clock: Clock) -> StreamAnswer:
-    """A stream as it is shown."""
+    """Return a stream as the API shows it."""
     status = None if view.status is None else _status_answer(view.status, clock.monotonic_ns())
     return StreamAnswer(name=view.name, origin=view.origin, settings=to_public(view.settings), status=status)
 
 
+def _shared_fields(answer: type[Answer], status: object) -> dict[str, Any]:
+    """Return the values of the fields that the response and the status have in common, without passwords."""
+    values = {name: getattr(status, name) for name in answer.model_fields if hasattr(status, name)}
+    return {name: redact(value) if type(value) is str else value for name, value in values.items()}
+
+
+def _size(size: tuple[int, int]) -> ImageSize:
+    return ImageSize(width=size[0], height=size[1])
+
+
 def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
     last_ns = status.last_frame_ns
-    return StreamStatusAnswer(
-        state=status.state,
-        reason=redact(status.reason),
-        since=utc(status.since_wall_ns) if status.since_wall_ns else None,
-        source=redact(status.source),
-        live=status.live,
-        error=None if status.error is None else redact(status.error),
-        size=None if status.size is None else ImageSize(width=status.size[0], height=status.size[1]),
-        codec=status.codec,
-        decoder=status.decoder,
-        decoder_bytes=status.decoder_bytes,
-        warnings=[redact(text) for text in status.warnings],
-        frame_rate=status.frame_rate,
-        clock=status.clock,
-        clock_offset_ms=status.clock_offset_ms,
-        last_frame_age_ms=None if last_ns is None else max(0.0, round((now_ns - last_ns) / 1e6, 3)),
-        reconnects=status.reconnects,
-        decoded=status.decoded,
-        results=status.results,
-        detections=status.detections,
-        gaps=status.gaps,
-        dropped=dict(status.dropped),
-        lane=status.lane,
-        model=status.model,
-        engine=status.engine,
-        wanted_fps=status.wanted_fps,
-        weight=status.weight,
-        decoded_fps=round(status.decoded_fps, 3),
-        result_fps=round(status.result_fps, 3),
-        age_ms={name: round(value, 3) for name, value in status.age_ms.items()},
-        degraded=status.degraded,
-        degraded_since=utc(status.degraded_wall_ns) if status.degraded_wall_ns else None,
-        degraded_reason=status.degraded_reason,
-        engine_s=round(status.engine_ns / 1e9, 6),
-        occupancy=dict(status.occupancy),
-        counts={name: Crossings(in_=entered, out=left) for name, (entered, left) in status.counts.items()},
+    return StreamStatusAnswer.model_validate(
+        _shared_fields(StreamStatusAnswer, status)
+        | {
+            "since": utc(status.since_wall_ns) if status.since_wall_ns else None,
+            "size": None if status.size is None else _size(status.size),
+            "warnings": [redact(text) for text in status.warnings],
+            "last_frame_age_ms": None if last_ns is None else max(0.0, round((now_ns - last_ns) / 1e6, 3)),
+            "decoded_fps": round(status.decoded_fps, 3),
+            "result_fps": round(status.result_fps, 3),
+            "age_ms": {name: round(value, 3) for name, value in status.age_ms.items()},
+            "degraded_since": utc(status.degraded_wall_ns) if status.degraded_wall_ns else None,
+            "engine_s": round(status.engine_ns / 1e9, 6),
+            "counts": {name: Crossings(in_=entered, out=left) for name, (entered, left) in status.counts.items()},
+        }
     )
 
 
 def engine_answer(lane: LaneStatus) -> EngineAnswer:
-    """An engine as it is shown."""
-    return EngineAnswer(
-        name=lane.name,
-        model=lane.model,
-        engine=lane.engine,
-        input_size=ImageSize(width=lane.input_size[0], height=lane.input_size[1]),
-        batch_sizes=list(lane.batch_sizes),
-        in_flight=lane.in_flight,
-        flying=lane.flying,
-        waiting=lane.waiting,
-        batches={str(size): count for size, count in sorted(lane.batches.items())},
-        frames=lane.frames,
-        busy_s=round(lane.busy_ns / 1e9, 6),
-        utilisation=round(lane.utilisation, 4),
-        inference_ms={name: round(value, 3) for name, value in lane.inference_ms.items()},
-        padded=lane.padded,
-        buffer_bytes=lane.buffer_bytes,
-        failures=lane.failures,
-        error=None if lane.error is None else redact(lane.error),
-        failing=lane.failing,
+    """Return an engine as the API shows it."""
+    return EngineAnswer.model_validate(
+        _shared_fields(EngineAnswer, lane)
+        | {
+            "input_size": _size(lane.input_size),
+            "batches": {str(size): count for size, count in sorted(lane.batches.items())},
+            "busy_s": round(lane.busy_ns / 1e9, 6),
+            "utilisation": round(lane.utilisation, 4),
+            "inference_ms": {name: round(value, 3) for name, value in lane.inference_ms.items()},
+        }
     )
 
 
 def model_answer(model: ModelView) -> ModelAnswer:
-    """A model as it is shown."""
-    width, height = model.input_size
-    return ModelAnswer(
-        name=model.name,
-        task=model.task,
-        input_size=ImageSize(width=width, height=height),
-        labels=list(model.labels),
-        licence=model.licence,
-        loaded=model.loaded,
+    """Return a model as the API shows it."""
+    return ModelAnswer.model_validate(_shared_fields(ModelAnswer, model) | {"input_size": _size(model.input_size)})
+
+
+def event_answer(event: ServiceEvent, clock: Clock) -> StateChange | EngineEventAnswer | DegradedAnswer:
+    """Return a change of a stream or of an engine as the API shows it."""
+    if isinstance(event, StreamEvent):
+        return state_change(event, clock)
+    at = utc(wall_ns_of(event, clock))
+    if isinstance(event, EngineEvent):
+        return EngineEventAnswer(lane=event.lane, change=event.change, engine=event.engine, at=at, reason=redact(event.reason))
+    step, before = event.step.word, event.before.word
+    return DegradedAnswer.model_validate(
+        {"stream": event.stream, "step": step, "before": before, "at": at, "reason": event.reason}
     )
 
 
-def event_answer(
-    event: StreamEvent | EngineEvent | DegradeEvent, clock: Clock
-) -> StateChange | EngineEventAnswer | DegradedAnswer:
-    """A change of a stream or of an engine as it is shown."""
-    if isinstance(event, StreamEvent):
-        return state_change(event, clock)
-    if isinstance(event, DegradeEvent):
-        at = utc(clock.wall_ns() - (clock.monotonic_ns() - event.at_ns))
-        step, before = event.step.word, event.before.word
-        return DegradedAnswer.model_validate(
-            {"stream": event.stream, "step": step, "before": before, "at": at, "reason": event.reason}
-        )
-    at = utc(clock.wall_ns() - (clock.monotonic_ns() - event.at_ns))
-    return EngineEventAnswer(lane=event.lane, change=event.change, engine=event.engine, at=at, reason=redact(event.reason))
-
-
 def state_change(event: StreamEvent, clock: Clock) -> StateChange:
-    """A change of state as it is shown."""
-    wall_ns = clock.wall_ns() - (clock.monotonic_ns() - event.at_ns)
-    return StateChange(stream=event.stream, state=event.state, at=utc(wall_ns), reason=redact(event.reason))
+    """Return a change of state as the API shows it."""
+    at = utc(wall_ns_of(event, clock))
+    return StateChange(stream=event.stream, state=event.state, at=at, reason=redact(event.reason))

@@ -1,4 +1,4 @@
-"""The web side of the service, as an ASGI application."""
+"""The ASGI application of the service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from vision_infer.service.backend import Backend
 from vision_infer.service.http import openapi, problem
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.context import Context
-from vision_infer.service.http.guard import Guard, make_doors
 from vision_infer.service.http.routes import about as routes_about
 from vision_infer.service.http.routes import cost as routes_cost
 from vision_infer.service.http.routes import events as routes_events
@@ -23,6 +22,7 @@ from vision_infer.service.http.routes import results as routes_results
 from vision_infer.service.http.routes import session as routes_session
 from vision_infer.service.http.routes import sinks as routes_sinks
 from vision_infer.service.http.routes import streams as routes_streams
+from vision_infer.service.http.security import SecurityMiddleware, make_security_context
 from vision_infer.service.operations.metrics import make_registry
 
 OPENAPI_PATH = "/api/v1/openapi.json"
@@ -43,27 +43,27 @@ ROUTES = (
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        backend: what stands behind it.
-        tokens: who may do what, from :func:`vision_infer.service.http.auth.tokens_for`.
+        backend: The service that the routes use.
+        tokens: The valid tokens, from :func:`vision_infer.service.http.auth.tokens_for`.
     """
     app = FastAPI(
         title="vision-infer",
         version=__version__,
         openapi_url=OPENAPI_PATH,
-        docs_url=None,  # its pages would load scripts from elsewhere
+        docs_url=None,  # its pages would load scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
     )
-    doors = make_doors(backend.settings.service, tokens, clock)
-    app.state.context = Context(backend, doors, clock)
+    security = make_security_context(backend.settings.service, tokens, clock)
+    app.state.context = Context(backend, security, clock)
     app.state.registry = make_registry(backend, clock)
     for routes in ROUTES:
         app.include_router(routes.router)
     problem.install(app)
     openapi.install(app)
-    app.add_middleware(Guard, doors=doors)
+    app.add_middleware(SecurityMiddleware, security=security)
     return app

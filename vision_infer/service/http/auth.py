@@ -1,4 +1,4 @@
-"""Who may do what: tokens with a role, and the sessions that browsers get for one."""
+"""Authentication: tokens with a role, and browser sessions."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from vision_infer.service.http.token_file import digest_of, load_or_make
 Role: TypeAlias = Literal["admin", "view"]
 
 SESSION_S = 12 * 3600
-"""how long a browser stays logged in"""
+"""The lifetime of a browser session in seconds."""
 MAX_SESSIONS = 1024
-LONGEST_TOKEN = 1024
-"""characters; what is more is not looked at"""
+MAX_TOKEN_CHARS = 1024
+"""The maximum length of a token; further characters are ignored."""
 
 
 class Tokens:
-    """The hashes of the tokens that there are.
+    """The hashes of all valid tokens.
 
     Args:
-        roles: by SHA-256 of the token; empty: no token is needed, and everybody is admin.
+        roles: The roles by SHA-256 of the token; empty means that no token is required and every client is an admin.
     """
 
     def __init__(self, roles: Mapping[bytes, Role]) -> None:
@@ -37,12 +37,12 @@ class Tokens:
 
     @property
     def needed(self) -> bool:
-        """Whether a token is needed at all."""
+        """Whether a token is required."""
         return bool(self._roles)
 
     def role_of(self, token: str) -> Role | None:
-        """The role of a token; None where it is none of ours. Takes as long for a nearly right token as for any other."""
-        digest = digest_of(token[:LONGEST_TOKEN])
+        """Return the role of a token; None if the token is invalid. The comparison takes constant time."""
+        digest = digest_of(token[:MAX_TOKEN_CHARS])
         found: Role | None = None
         for known, role in self._roles.items():
             if hmac.compare_digest(known, digest):
@@ -52,25 +52,25 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class TokenSet:
-    """The tokens of a service, and what has to be told about them."""
+    """The tokens of a service, and a newly generated one."""
 
     tokens: Tokens
     made: str | None = None
-    """a token of the role admin that was made just now: to be printed, for it is kept nowhere"""
+    """The newly generated admin token. It must be printed, because only its hash is stored."""
 
 
 def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> TokenSet:
-    """Find the tokens of a service.
+    """Return the tokens of a service, generating one if necessary.
 
-    None is needed where none is configured, it listens on loopback only, and it has no other name: a name means a proxy,
-    through which others reach it.
+    No token is required if none is configured, the service listens on loopback only, and ``allow_hosts`` is empty: a host name
+    means that clients reach the service through a proxy.
 
     Args:
-        state_dir: where the hash of a token is kept that we make ourselves.
+        state_dir: The folder that stores the hash of a generated token.
 
     Raises:
-        UsageError: both tokens are the same, or the file of the hash is broken.
-        OutputError: the file cannot be read or written.
+        UsageError: Both tokens are the same, or the file with the hash is damaged.
+        OutputError: The file cannot be read or written.
     """
     roles: dict[bytes, Role] = {}
     if settings.view_token is not None:
@@ -78,7 +78,9 @@ def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM
     if settings.token is not None:
         digest = digest_of(settings.token.get_secret_value())
         if digest in roles:
-            raise UsageError("service.view_token: is the same as service.token", "who may look could change everything")
+            raise UsageError(
+                "service.view_token: is the same as service.token", "choose a different token, or viewers would have admin rights"
+            )
         roles[digest] = "admin"
         return TokenSet(Tokens(roles))
     if not roles and is_loopback(settings.host) and not settings.allow_hosts:
@@ -89,7 +91,7 @@ def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a service that listens there."""
+    """Return whether only this machine can reach a service that listens on this host."""
     if host.rstrip(".").lower() == "localhost":
         return True
     try:
@@ -99,40 +101,40 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
+class _BrowserSession:
     role: Role
     ends_ns: int
-    """monotonic"""
+    """The end of the session, monotonic nanoseconds."""
 
 
 class Sessions:
-    """Browsers that are logged in, in bounded memory. Not thread-safe: they belong to the event loop."""
+    """The sessions of logged-in browsers, in bounded memory. Not thread-safe: only the event loop may use it."""
 
-    def __init__(self, clock: Clock, lifetime_s: float = SESSION_S, most: int = MAX_SESSIONS) -> None:
+    def __init__(self, clock: Clock, lifetime_s: float = SESSION_S, max_sessions: int = MAX_SESSIONS) -> None:
         self._clock = clock
         self._lifetime_ns = round(lifetime_s * 1e9)
-        self._most = most
-        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
+        self._max_sessions = max_sessions
+        self._sessions: OrderedDict[bytes, _BrowserSession] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     @property
     def lifetime_s(self) -> int:
-        """How long a session lasts."""
+        """The lifetime of a session in seconds."""
         return round(self._lifetime_ns / 1e9)
 
     def open(self, role: Role) -> str:
-        """Begin a session; where there are too many, the oldest ends."""
+        """Open a session; if there are too many, the oldest one ends."""
         name = secrets.token_urlsafe(32)
-        self._sessions[digest_of(name)] = _Session(role, self._clock.monotonic_ns() + self._lifetime_ns)
-        if len(self._sessions) > self._most:
+        self._sessions[digest_of(name)] = _BrowserSession(role, self._clock.monotonic_ns() + self._lifetime_ns)
+        if len(self._sessions) > self._max_sessions:
             self._sessions.popitem(last=False)
         return name
 
     def role_of(self, name: str) -> Role | None:
-        """The role of a session; None where there is no such session, or not any more."""
-        digest = digest_of(name[:LONGEST_TOKEN])
+        """Return the role of a session; None if it is unknown or expired."""
+        digest = digest_of(name[:MAX_TOKEN_CHARS])
         session = self._sessions.get(digest)
         if session is None:
             return None
@@ -143,4 +145,4 @@ class Sessions:
 
     def close(self, name: str) -> None:
         """End a session."""
-        self._sessions.pop(digest_of(name[:LONGEST_TOKEN]), None)
+        self._sessions.pop(digest_of(name[:MAX_TOKEN_CHARS]), None)

@@ -1,4 +1,4 @@
-"""What the routes share."""
+"""The state that all routes share."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from starlette.requests import HTTPConnection
 from vision_infer.config.serve import STREAM_NAME
 from vision_infer.core.clock import Clock
 from vision_infer.service.backend import Backend
-from vision_infer.service.http.guard import SecurityContext
-from vision_infer.service.http.limits import Gate
+from vision_infer.service.http.limits import RequestLimiter
+from vision_infer.service.http.security import SecurityContext
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Of one app."""
+    """The shared state of one application."""
 
     backend: Backend
-    doors: SecurityContext
+    security: SecurityContext
     clock: Clock
-    snapshots: Gate = field(default_factory=lambda: Gate(8, 32))
-    """a camera that gives nothing holds up other snapshots at most, not the API"""
-    uploads: Gate = field(default_factory=lambda: Gate(4, 32))
-    """so many pictures are in memory at the same time"""
-    probes: Gate = field(default_factory=lambda: Gate(2, 8))
-    """so many URLs are tried at the same time"""
+    snapshots: RequestLimiter = field(default_factory=lambda: RequestLimiter(8, 32))
+    """The limit of concurrent snapshots: a camera without frames delays other snapshots, but not the rest of the API."""
+    uploads: RequestLimiter = field(default_factory=lambda: RequestLimiter(4, 32))
+    """The limit of uploaded images in memory."""
+    probes: RequestLimiter = field(default_factory=lambda: RequestLimiter(2, 8))
+    """The limit of URLs that are probed concurrently."""
 
 
 def context_of(connection: HTTPConnection) -> Context:
-    """The context of the app that answers."""
+    """Return the context of the application that serves the connection."""
     context = connection.app.state.context
     assert isinstance(context, Context)
     return context
 
 
 Shared = Annotated[Context, Depends(context_of)]
-StreamName = Annotated[str, Path(pattern=STREAM_NAME, description="name of the stream")]
+StreamName = Annotated[str, Path(pattern=STREAM_NAME, description="The name of the stream.")]

@@ -1,4 +1,4 @@
-"""How much one client may ask for: requests a second, bytes of a body, and how long these may take to come."""
+"""Limits for clients: the request rate, the size of request bodies, and the time in which they must arrive."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from vision_infer.core.clock import Clock
 from vision_infer.service.http.problem import Problem
 
 MAX_ADDRESSES = 4096
-"""addresses that are remembered; the one that was quiet for longest is forgotten first"""
+"""The maximum number of tracked addresses; the least recently active one is removed first."""
 BODY_TIMEOUT_S = 30.0
-"""how long the body of a request may take to come"""
+"""The time limit for receiving a request body, in seconds."""
 
 
 class TokenBuckets:
-    """A token bucket for each client address, in bounded memory. Not thread-safe: it belongs to the event loop.
+    """A token bucket for each client address, in bounded memory. Not thread-safe: only the event loop may use it.
 
     Args:
-        per_second: tokens that come back.
-        burst: tokens that there are at most.
+        per_second: The refill rate, tokens per second.
+        burst: The capacity of a bucket, tokens.
+        max_addresses: The maximum number of tracked addresses.
     """
 
-    def __init__(self, per_second: float, burst: float, clock: Clock, most: int = MAX_ADDRESSES) -> None:
+    def __init__(self, per_second: float, burst: float, clock: Clock, max_addresses: int = MAX_ADDRESSES) -> None:
         self._per_second = per_second
         self._burst = max(1.0, burst)
         self._clock = clock
-        self._most = most
+        self._max_addresses = max_addresses
         self._buckets: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def wait_s(self, address: str) -> float:
-        """Seconds until there is a token for the address; 0 when there is one. None is taken."""
+        """Return the seconds until the address has a token; 0 if it has one. No token is taken."""
         return max(0.0, (1 - self._level(address)) / self._per_second)
 
     def take(self, address: str) -> float:
-        """Take a token: 0, or where there is none, the seconds until there is one."""
+        """Take a token and return 0, or return the seconds until one is available."""
         wait_s = self.wait_s(address)
         if wait_s == 0:
             self._buckets[address] = (self._level(address) - 1, self._clock.monotonic_ns())
             self._buckets.move_to_end(address)
-            if len(self._buckets) > self._most:
+            if len(self._buckets) > self._max_addresses:
                 self._buckets.popitem(last=False)
         return wait_s
 
@@ -58,7 +59,7 @@ class TokenBuckets:
 
 
 def address_of(scope: Scope) -> str:
-    """What stands for a client: its IPv4 address, or the /64 network of its IPv6 address, for it may have all of that."""
+    """Return the identity of a client: its IPv4 address, or the /64 network of its IPv6 address."""
     host = (scope.get("client") or ("", 0))[0]
     try:
         address = ipaddress.ip_address(host)
@@ -70,15 +71,15 @@ def address_of(scope: Scope) -> str:
     return str(address)
 
 
-def limited(scope: Scope, receive: Receive, most_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> Receive:
-    """Read a body no further than this, whatever its header says.
+def limited(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float = BODY_TIMEOUT_S) -> Receive:
+    """Limit the size of a request body and the time to receive it.
 
     Raises:
-        Problem: 413, at once where the header says so; the returned function raises it, or 408, when that turns out.
+        Problem: 413 if the Content-Length header exceeds the limit. The returned function raises 413 or 408 while reading.
     """
-    too_large = Problem("too-large", f"the body may have {most_bytes} bytes at most", {"Connection": "close"})
+    too_large = Problem("too-large", f"the request body exceeds {max_bytes} bytes", {"Connection": "close"})
     for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or int(value) > most_bytes):
+        if name == b"content-length" and (not value.isdigit() or int(value) > max_bytes):
             raise too_large
     deadline = asyncio.get_running_loop().time() + timeout_s
     read = 0
@@ -92,44 +93,47 @@ def limited(scope: Scope, receive: Receive, most_bytes: int, timeout_s: float = 
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise Problem("too-slow", f"the body did not come within {timeout_s:g} s", {"Connection": "close"}) from None
+            raise Problem(
+                "too-slow", f"the request body did not arrive within {timeout_s:g} s", {"Connection": "close"}
+            ) from None
         if message["type"] == "http.request":
             read += len(message.get("body", b""))
             complete = not message.get("more_body", False)
-            if read > most_bytes:
+            if read > max_bytes:
                 raise too_large
         return message
 
     return receive_some
 
 
-class Gate:
-    """Places for work that takes long, so that it takes neither all threads nor all memory.
+class RequestLimiter:
+    """A limit of concurrent slow requests, so that they cannot use all threads or all memory.
 
     Args:
-        places: so much of it runs at the same time.
-        queue: so many more may wait for a place; others are turned away.
+        slots: The maximum number of concurrent requests.
+        queue: The maximum number of further requests that wait for a slot; others are rejected.
     """
 
-    def __init__(self, places: int, queue: int) -> None:
-        self._places = asyncio.Semaphore(places)
-        self._most = places + queue
+    def __init__(self, slots: int, queue: int) -> None:
+        # Held while a request runs; only the event loop uses it.
+        self._slots = asyncio.Semaphore(slots)
+        self._max_requests = slots + queue
         self._count = 0
-        self.threads = anyio.CapacityLimiter(places)
-        """for the threads on which the work is done"""
+        self.threads = anyio.CapacityLimiter(slots)
+        """The limiter of the worker threads for these requests."""
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place.
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold a slot.
 
         Raises:
-            Problem: 503, too many wait already.
+            Problem: 503 if too many requests already wait.
         """
-        if self._count >= self._most:
-            raise Problem("unavailable", "too many of these requests are on their way already", {"Retry-After": "1"})
+        if self._count >= self._max_requests:
+            raise Problem("unavailable", "too many concurrent requests of this kind", {"Retry-After": "1"})
         self._count += 1
         try:
-            async with self._places:
+            async with self._slots:
                 yield
         finally:
             self._count -= 1

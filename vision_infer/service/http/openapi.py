@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document."""
+"""The OpenAPI 3.1 document of the API."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _TITLES = dict(reversed(list(KINDS.values())))
 _PROBLEM = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 DESCRIPTION = """\
-Cameras in, detections out.
+The REST API of vision-infer, which detects objects in live camera streams.
 
-Errors have the form of RFC 9457 (`application/problem+json`). Where a token is needed, send `Authorization: Bearer TOKEN`; a
-browser exchanges it at `/api/v1/session` for a cookie. Results come over a WebSocket at `/api/v1/results`, or as server-sent
-events from the same path.
+Errors have the form of RFC 9457 (`application/problem+json`). If a token is required, send `Authorization: Bearer TOKEN`;
+browsers exchange the token for a cookie at `/api/v1/session`. Results are available over a WebSocket at `/api/v1/results`, or
+as server-sent events from the same path.
 """
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route may answer instead: these, and what every route may."""
+    """Return the OpenAPI descriptions of a route's error responses: these, and those of all routes."""
     return {status: {"description": _TITLES[status], "content": _PROBLEM} for status in sorted({*_ALWAYS, *statuses})}
 
 
 def install(app: FastAPI) -> None:
-    """Let the app give this document."""
+    """Make the application serve this document."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -66,5 +66,5 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 responses.setdefault("400", {"description": _TITLES[400], "content": _PROBLEM})
                 responses.setdefault("408", {"description": _TITLES[408], "content": _PROBLEM})
                 responses.setdefault("413", {"description": _TITLES[413], "content": _PROBLEM})
-            responses.setdefault("default", {"description": "An error", "content": _PROBLEM})
+            responses.setdefault("default", {"description": "An error.", "content": _PROBLEM})
     return made

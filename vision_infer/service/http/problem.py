@@ -1,4 +1,4 @@
-"""Errors of the web side, all in the form of RFC 9457 (``application/problem+json``), without secrets and tracebacks."""
+"""Error responses in the form of RFC 9457 (``application/problem+json``), without secrets and tracebacks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from starlette.responses import Response
 
 from vision_infer.config.validation_errors import SettingsError
 from vision_infer.core.errors import ModelError, UsageError, VisionInferError
-from vision_infer.service.backend import ConflictError, UnavailableError, UnknownStreamError
-from vision_infer.service.results.hub import HubClosedError, TooManyReadersError
+from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
+from vision_infer.service.results.hub import TooManyReadersError
+from vision_infer.service.results.subscription import HubClosedError
 from vision_infer.stream.redact import redact
 
 MEDIA_TYPE = "application/problem+json"
@@ -27,66 +28,66 @@ MAX_PROBLEMS = 20
 logger = logging.getLogger("vision_infer.http")
 
 KINDS: Mapping[str, tuple[int, str]] = {
-    "bad-request": (400, "The request cannot be understood"),
-    "unauthorized": (401, "A token is needed"),
-    "forbidden": (403, "This token may look, not change"),
-    "wrong-origin": (403, "The request comes from another site"),
-    "behind-proxy": (403, "Through a proxy a token is needed"),
-    "not-found": (404, "There is nothing here"),
-    "unknown-stream": (404, "There is no such stream"),
-    "method-not-allowed": (405, "This cannot be done here"),
-    "not-acceptable": (406, "It cannot be had in this form"),
+    "bad-request": (400, "The request is malformed"),
+    "unauthorized": (401, "Authentication is required"),
+    "forbidden": (403, "This token is read-only"),
+    "wrong-origin": (403, "Cross-site requests are not allowed"),
+    "behind-proxy": (403, "Requests through a proxy require a token"),
+    "not-found": (404, "Not found"),
+    "unknown-stream": (404, "The stream does not exist"),
+    "method-not-allowed": (405, "This method is not allowed"),
+    "not-acceptable": (406, "The requested format is not available"),
     "too-slow": (408, "The request took too long to arrive"),
-    "conflict": (409, "It does not go with what is there"),
-    "precondition-failed": (412, "It is not what was expected"),
+    "conflict": (409, "The request conflicts with the current state"),
+    "precondition-failed": (412, "The precondition failed"),
     "too-large": (413, "The request is too large"),
-    "unsupported-media-type": (415, "This kind of content is not taken"),
-    "wrong-host": (421, "The service is not reached under this name"),
-    "invalid": (422, "The values are wrong"),
-    "precondition-required": (428, "It has to be told what is expected"),
+    "unsupported-media-type": (415, "The content type is not supported"),
+    "wrong-host": (421, "The host name is not allowed"),
+    "invalid": (422, "The values are invalid"),
+    "precondition-required": (428, "A precondition header is required"),
     "too-many-requests": (429, "Too many requests"),
-    "internal": (500, "The service made a mistake"),
-    "not-implemented": (501, "This is not done here"),
-    "unavailable": (503, "It cannot be had now"),
+    "internal": (500, "Internal server error"),
+    "not-implemented": (501, "This operation is not supported"),
+    "unavailable": (503, "Temporarily unavailable"),
     "too-many-clients": (503, "Too many clients"),
-    "stopping": (503, "The service stops"),
+    "stopping": (503, "The service is stopping"),
 }
-"""what may go wrong: status and title"""
+"""The status code and title of each problem type."""
 _BY_STATUS = {status: kind for kind, (status, _) in reversed(list(KINDS.items()))}
 
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
-    "description": "What went wrong (RFC 9457).",
+    "description": "An error (RFC 9457).",
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string", "format": "uri", "description": f"{TYPE_PREFIX}NAME, one of: {', '.join(KINDS)}"},
-        "title": {"type": "string", "description": "the type in words"},
+        "title": {"type": "string", "description": "The type in words."},
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
-        "detail": {"type": "string", "description": "what went wrong this time, and what to do next"},
+        "detail": {"type": "string", "description": "The details of this error and what to do next."},
         "errors": {
             "type": "array",
-            "description": "the values that are wrong",
+            "description": "The invalid values.",
             "items": {
                 "type": "object",
                 "required": ["field", "message"],
                 "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
             },
         },
-        "state": {"type": "string", "description": "the state of the stream that gives nothing now"},
-        "reason": {"type": "string", "description": "why it is in this state"},
+        "state": {"type": "string", "description": "The state of the stream that delivers no frames."},
+        "reason": {"type": "string", "description": "The reason for the state."},
     },
 }
 
 
 class Problem(HTTPException):
-    """Something went wrong; it becomes the answer.
+    """An error that becomes the response.
 
     Args:
-        kind: one of :data:`KINDS`.
-        detail: what went wrong, and what to do next; passwords of URLs in it are hidden.
-        headers: more headers of the answer.
-        members: more members of the document.
+        kind: The problem type, one of :data:`KINDS`.
+        detail: What failed and what to do next; passwords in URLs are hidden.
+        headers: Additional headers of the response.
+        members: Additional members of the document.
     """
 
     def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> None:
@@ -95,14 +96,14 @@ class Problem(HTTPException):
         super().__init__(KINDS[kind][0], redact(detail), None if headers is None else dict(headers))
 
     def response(self) -> Response:
-        """The answer; it can be sent to a WebSocket that is not accepted yet, too."""
+        """Return the response. It can also reject a WebSocket that is not accepted yet."""
         status, title = KINDS[self.kind]
         document = {"type": TYPE_PREFIX + self.kind, "title": title, "status": status, "detail": self.detail, **self.members}
         return Response(json.dumps(document, ensure_ascii=False), status, self.headers, MEDIA_TYPE)
 
 
 def problem_of(error: VisionInferError) -> Problem:
-    """One of our errors as a problem."""
+    """Return the problem that corresponds to an error of this package."""
     text = str(error)
     if isinstance(error, UnknownStreamError):
         return Problem("unknown-stream", text)
@@ -124,17 +125,17 @@ def problem_of(error: VisionInferError) -> Problem:
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """What pydantic finds wrong, as a problem. What was given is not shown: there may be a password in it."""
+    """Return pydantic's validation errors as a problem. The input is not shown, because it may contain a password."""
     if any(error["type"] == "json_invalid" for error in errors):
-        return Problem("bad-request", "the body is no JSON")
+        return Problem("bad-request", "the body is not valid JSON")
     found = [{"field": _field(error["loc"]), "message": redact(_message(error))} for error in errors[:MAX_PROBLEMS]]
-    first = found[0] if found else {"field": "", "message": "the values are wrong"}
+    first = found[0] if found else {"field": "", "message": "the values are invalid"}
     detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
     return Problem("invalid", detail, errors=found)
 
 
-def _field(place: Sequence[str | int]) -> str:
-    steps = list(place)
+def _field(location: Sequence[str | int]) -> str:
+    steps = list(location)
     if steps and steps[0] in ("body", "query", "path", "header"):
         steps = steps[1:]
     return redact(".".join(str(step) for step in steps))[:200]
@@ -146,29 +147,29 @@ def _message(error: Mapping[str, Any]) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Let every error of the app's routes become a problem."""
+    """Register the handlers that turn every error of the routes into a problem."""
 
-    async def of_ours(_: Request, error: Exception) -> Response:
+    async def handle_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, VisionInferError)
         problem = problem_of(error)
         if problem.status_code == 500:
             logger.error("%s", redact(str(error)))
         return problem.response()
 
-    async def of_values(_: Request, error: Exception) -> Response:
+    async def handle_invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         return invalid(error.errors()).response()
 
-    async def of_http(request: Request, error: Exception) -> Response:
+    async def handle_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         response = as_problem(error).response()
-        if error.status_code == 405:  # the framework names the methods of one route only, of several with this path
+        if error.status_code == 405:  # the framework lists only the methods of the first route with this path
             response.headers["Allow"] = ", ".join(_methods_of(app, request.scope["path"]))
         return response
 
-    app.add_exception_handler(VisionInferError, of_ours)
-    app.add_exception_handler(RequestValidationError, of_values)
-    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(VisionInferError, handle_error)
+    app.add_exception_handler(RequestValidationError, handle_invalid)
+    app.add_exception_handler(HTTPException, handle_http)
 
 
 def _methods_of(app: FastAPI, path: str) -> list[str]:
@@ -182,7 +183,7 @@ def _methods_of(app: FastAPI, path: str) -> list[str]:
 
 
 def as_problem(error: HTTPException) -> Problem:
-    """The framework's own errors as problems."""
+    """Return an error of the framework as a problem."""
     if isinstance(error, Problem):
         return error
     kind = _BY_STATUS.get(error.status_code, "bad-request" if error.status_code < 500 else "internal")

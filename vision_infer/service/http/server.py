@@ -1,4 +1,4 @@
-"""The web server: uvicorn on a thread of its own, with limits that hold for whoever connects."""
+"""The HTTP server: uvicorn on its own thread, with limits for clients."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vision_infer.service.http.connection import protocol_for
 from vision_infer.service.results.hub import ResultHub
 
 SEND_BUFFER_BYTES = 128 * 1024
-"""what the system holds for a reader that is slow; more would only make what it gets older"""
+"""The kernel's send buffer for one client. A larger buffer would only make a slow client's results older."""
 STUCK_MS = 30_000
-"""a connection that takes nothing of what we send for so long is cut by the system"""
+"""The time after which the kernel closes a connection that does not acknowledge data, in milliseconds."""
 MAX_HEADER_BYTES = 16 * 1024
 MAX_MESSAGE_BYTES = 4096
-"""of what a WebSocket's client sends"""
+"""The maximum size of a message that a WebSocket client sends."""
 IDLE_S = 30
 START_S = 30.0
 _BACKLOG = 128
@@ -33,14 +33,14 @@ _SPARE_CONNECTIONS = 256
 
 
 class WebServer:
-    """Serves an application until it is stopped. It is bound when it is made: who connects early waits until it is started.
+    """Serves an application until it is stopped. The constructor binds the socket: early clients wait until the start.
 
     Args:
-        settings: where to listen, and with which certificate.
-        hub: its readers are let go at the end.
+        settings: The address to listen on and the certificate.
+        hub: The result hub, whose clients are disconnected at the end.
 
     Raises:
-        UsageError: the address cannot be listened on, or the certificate cannot be used.
+        UsageError: The address is not available, or the certificate is invalid.
     """
 
     def __init__(self, settings: ServiceSettings, hub: ResultHub) -> None:
@@ -54,20 +54,20 @@ class WebServer:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
-        """host and port; the real port where any was asked for"""
+        """The host and port; the actual port if port 0 was configured."""
 
     @property
     def url(self) -> str:
-        """Where it is reached from this machine."""
+        """The URL of the service on this machine."""
         host, port = self.address
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         return f"{'http' if self._settings.tls is None else 'https'}://{f'[{host}]' if ':' in host else host}:{port}"
 
     def start(self, app: ASGIApp) -> None:
-        """Begin to answer; returns when it does.
+        """Start to serve requests; returns when the server is ready.
 
         Raises:
-            VisionInferError: it could not begin.
+            VisionInferError: The server could not start.
         """
         tls = self._settings.tls
         config = uvicorn.Config(
@@ -82,7 +82,7 @@ class WebServer:
             ws_max_size=MAX_MESSAGE_BYTES,
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,
-            ws_per_message_deflate=False,  # rows are written once for all readers; compressed they would be so for each
+            ws_per_message_deflate=False,  # a row is encoded once for all clients, but would be compressed for each
             limit_concurrency=self._settings.max_clients + _SPARE_CONNECTIONS,
             timeout_keep_alive=IDLE_S,
             timeout_graceful_shutdown=10,
@@ -97,7 +97,7 @@ class WebServer:
         deadline = time.monotonic() + START_S
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise VisionInferError("the web server does not start", str(self._error or ""))
+                raise VisionInferError("the web server did not start", str(self._error or ""))
             time.sleep(0.002)
 
     def _run(self) -> None:
@@ -112,10 +112,10 @@ class WebServer:
             self._error = error
 
     def stop(self, grace_s: float = 3.0) -> None:
-        """Take no more requests, say goodbye to all readers, and end. A second call does nothing.
+        """Accept no further requests, disconnect all clients, and stop. A second call does nothing.
 
         Args:
-            grace_s: how long what is under way may take; connections that still are there then are cut.
+            grace_s: The time limit for running requests in seconds; connections that are still open are then aborted.
         """
         self._hub.close(True)
         server, thread, loop = self._server, self._thread, self._loop
@@ -127,7 +127,7 @@ class WebServer:
             server.should_exit = True
             thread.join(max(0.1, deadline - time.monotonic()))
             if thread.is_alive():
-                with suppress(RuntimeError):  # the loop has ended just now
+                with suppress(RuntimeError):  # the loop has just ended
                     loop.call_soon_threadsafe(_cut, server)
                 thread.join(15.0)
         self._socket.close()
@@ -151,9 +151,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (OSError, UnicodeError) as error:
-        raise UsageError(
-            f"cannot listen on {where}: there is no such address", "give --host an address of this machine"
-        ) from error
+        raise UsageError(f"cannot listen on {where}: unknown host", "set --host to an address of this machine") from error
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -171,11 +169,11 @@ def _bind(host: str, port: int) -> socket.socket:
 
 def _refused(where: str, error: OSError) -> UsageError:
     if error.errno == errno.EADDRINUSE:
-        return UsageError(f"cannot listen on {where}: another program does", "choose another --port, or 0 for any that is free")
+        return UsageError(f"cannot listen on {where}: the port is in use", "choose another --port, or 0 for any free port")
     if error.errno == errno.EADDRNOTAVAIL:
-        return UsageError(f"cannot listen on {where}: this machine has no such address", "give --host an address of this machine")
+        return UsageError(f"cannot listen on {where}: not an address of this machine", "set --host to an address of this machine")
     if error.errno == errno.EACCES:
-        return UsageError(f"cannot listen on {where}: not allowed", "choose a --port above 1023")
+        return UsageError(f"cannot listen on {where}: permission denied", "choose a --port above 1023")
     return UsageError(f"cannot listen on {where}: {error.strerror or error}", "choose another --host or --port")
 
 
@@ -185,6 +183,6 @@ def _check_certificate(tls: TlsSettings) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.certificate, tls.key, password=lambda: "")
     except (OSError, ValueError) as error:
         unread = isinstance(error, OSError) and not isinstance(error, ssl.SSLError)
-        reason = str(getattr(error, "strerror", "")) if unread else "they are no certificate with its key"
-        hint = "both must be PEM files, the key without a password, and belong together"
+        reason = str(getattr(error, "strerror", "")) if unread else "not a certificate with its private key"
+        hint = "use a matching pair of PEM files; the key must not have a password"
         raise UsageError(f"service.tls: {tls.certificate}, {tls.key}: {reason}", hint) from error

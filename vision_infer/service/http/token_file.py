@@ -1,4 +1,4 @@
-"""The token that is made at the first start: printed once, kept as its hash only."""
+"""The token that is generated at the first start: printed once, stored only as its hash."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ FILE_NAME = "token.json"
 
 
 def digest_of(token: str) -> bytes:
-    """SHA-256. A slow hash would add nothing: there is nothing to guess in 256 random bits."""
+    """Return the SHA-256 of a token. A slow hash is not needed, because 256 random bits cannot be guessed."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def load_or_make(state_dir: Path, clock: Clock) -> tuple[bytes, str | None]:
-    """The hash of the token, and the token itself where it was made just now.
+    """Return the hash of the token, and the token itself if it was just generated.
 
     Args:
-        state_dir: where the hash is kept; made if it is not there.
+        state_dir: The folder that stores the hash; created if it does not exist.
 
     Raises:
-        UsageError: the file is broken.
-        OutputError: it cannot be read or written.
+        UsageError: The file is damaged.
+        OutputError: The file cannot be read or written.
     """
     path = state_dir / FILE_NAME
     try:
@@ -42,9 +42,9 @@ def load_or_make(state_dir: Path, clock: Clock) -> tuple[bytes, str | None]:
     try:
         digest = bytes.fromhex(json.loads(text)["sha256"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(f"{path}: holds no hash of a token", "delete it; a new token is made at the next start") from error
+        raise UsageError(f"{path}: contains no valid token hash", "delete it; the next start generates a new token") from error
     if len(digest) != 32:
-        raise UsageError(f"{path}: holds no hash of a token", "delete it; a new token is made at the next start")
+        raise UsageError(f"{path}: contains no valid token hash", "delete it; the next start generates a new token")
     return digest, None
 
 

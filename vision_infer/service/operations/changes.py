@@ -1,4 +1,4 @@
-"""What changes while the service runs: streams, engines, who gives way. It is kept for a while, and told to all who ask."""
+"""Distribution of changes while the service runs: states of streams, degradation, engines."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections import deque
 from collections.abc import Callable
 
 from vision_infer.pipeline.status import StreamEvent
-from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.events import ServiceEvent
 from vision_infer.service.results.hub import ResultHub
 from vision_infer.service.results.sinks import SinkSet
-from vision_infer.service.streams.degrading import DegradeEvent
 
 CHANGES_KEPT = 1024
 
 
 class Changes:
-    """The last changes. Any thread may tell and read.
+    """Keeps the latest changes and passes each to the hub, the sinks and the log. Any thread may publish and read.
 
     Args:
-        hub: its readers are told.
-        sink_set: its sinks are told.
-        on_stream: told each change of a stream's state; it must be quick.
+        hub: Receives every change.
+        sink_set: Receives every change; None if the service has no sinks.
+        on_stream: Called with each change of a stream's state; it must return quickly.
     """
 
     def __init__(self, hub: ResultHub, sink_set: SinkSet | None, on_stream: Callable[[StreamEvent], None] | None) -> None:
         self._hub = hub
         self._sink_set = sink_set
         self._on_stream = on_stream
-        self._last: deque[StreamEvent | EngineEvent | DegradeEvent] = deque(maxlen=CHANGES_KEPT)
+        # A bounded queue; append and copy are atomic in CPython, so that it needs no lock.
+        self._last: deque[ServiceEvent] = deque(maxlen=CHANGES_KEPT)
 
-    def last(self) -> list[StreamEvent | EngineEvent | DegradeEvent]:
-        """Those that are kept, the newest last."""
+    def last(self) -> list[ServiceEvent]:
+        """Return the kept changes, oldest first."""
         return list(self._last)
 
-    def tell(self, event: StreamEvent | EngineEvent | DegradeEvent) -> None:
-        """Something has changed."""
+    def publish(self, event: ServiceEvent) -> None:
+        """Distribute a change."""
         self._last.append(event)
-        self._hub.tell(event)
+        self._hub.publish(event)
         if self._sink_set is not None:
-            self._sink_set.tell(event)
+            self._sink_set.publish(event)
         if isinstance(event, StreamEvent) and self._on_stream is not None:
             self._on_stream(event)

@@ -20,7 +20,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.image import Image
 from vision_infer.core.result import Result
 from vision_infer.core.trace import Trace
-from vision_infer.service.backend import UnavailableError
+from vision_infer.service.errors import UnavailableError
 from vision_infer.sink.sink import Written
 from vision_infer.stream.files.images import decode_image
 from vision_infer.stream.image import ArrayImage

@@ -1,4 +1,4 @@
-"""A result on its way to many readers: chosen and written at most once for each kind of filter, however many there are."""
+"""A result for many clients: filtered and encoded at most once for each kind of filter, however many clients there are."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ FilterKey: TypeAlias = tuple[frozenset[str] | None, float]
 
 @dataclass(frozen=True, slots=True)
 class ResultFilter:
-    """What a reader of results wants to see."""
+    """The results that a client wants."""
 
     streams: frozenset[str] | None = None
-    """names of streams, which need not exist yet; None: all"""
+    """The names of streams, which need not exist yet; None means all."""
     classes: frozenset[str] | None = None
-    """labels of detections, of events in zones and at lines, and of what a network for classification says; None: all"""
+    """The labels of detections, of events in zones and at lines, and of classification models; None means all."""
     min_score: float = 0.0
-    """of detections, 0–1; of one that is chosen for what a second network says of it: the score of that"""
+    """The minimum confidence of detections, 0–1. For detections chosen by their secondary class: the score of that class."""
     only_with_detections: bool = False
-    """leave out results without any of the chosen detections, events or descriptions of the whole picture"""
+    """Whether to skip results without any matching detection, event or image class."""
 
     @property
     def key(self) -> FilterKey | None:
-        """What of it changes a row; None where rows are left as they are."""
+        """The part of the filter that changes rows; None if rows stay unmodified."""
         return None if self.classes is None and self.min_score <= 0 else (self.classes, self.min_score)
 
 
-class Row:
-    """A result, and what was made of it for its readers.
+class ResultRow:
+    """A result together with its filtered copies and their JSON text.
 
     Args:
-        result: what a frame gave.
-        number: of the result, over all streams, from 1.
+        result: The result of a frame.
+        number: The sequence number of the result over all streams, from 1.
     """
 
     __slots__ = ("_chosen", "_texts", "number", "result")
@@ -52,7 +52,7 @@ class Row:
         self._texts: dict[FilterKey | None, str] = {}
 
     def chosen(self, wanted: ResultFilter) -> Result:
-        """The result with what is chosen of it only."""
+        """Return the result reduced to what the filter selects."""
         key = wanted.key
         if key is None:
             return self.result
@@ -62,19 +62,16 @@ class Row:
         return result
 
     def holds(self, wanted: ResultFilter) -> bool:
-        """Whether anything chosen is in it."""
-        result = self.chosen(wanted)
-        told = result.description
-        described = told is not None and (bool(told.classes) or told.embedding is not None)
-        return described or len(result.detections) > 0 or len(result.events) > 0
+        """Return whether the filter selects anything in the result."""
+        return is_found(self.chosen(wanted)) or len(self.chosen(wanted).events) > 0
 
     def text(self, wanted: ResultFilter, skipped: int = 0, events: Sequence[SceneEvent] = ()) -> str:
-        """One line of JSON, without the line end.
+        """Return one line of JSON, without the line end.
 
         Args:
-            wanted: the reader's filter.
-            skipped: results of the stream that the reader was too slow for, since the one that it got before.
-            events: what happened in those.
+            wanted: The client's filter.
+            skipped: The number of results of the stream that the client missed since the previous one.
+            events: The events in the skipped results.
         """
         key = wanted.key
         text = self._texts.get(key)
@@ -82,39 +79,46 @@ class Row:
             text = self._texts[key] = self.chosen(wanted).to_json()
         if not skipped:
             return text
-        missed = ', "skipped_events": ' + json.dumps([one.to_dict() for one in events], ensure_ascii=False) if events else ""
+        missed = ', "skipped_events": ' + json.dumps([event.to_dict() for event in events], ensure_ascii=False) if events else ""
         return f'{text[:-1]}, "skipped": {skipped}{missed}}}'
 
 
+def is_found(result: Result) -> bool:
+    """Return whether the result has a detection, a class or an embedding."""
+    description = result.description
+    described = description is not None and (bool(description.classes) or description.embedding is not None)
+    return described or len(result.detections) > 0
+
+
 def _choose(result: Result, wanted: ResultFilter) -> Result:
-    found, classes = result.detections, wanted.classes
-    keep = found.scores >= np.float32(wanted.min_score)
+    detections, classes = result.detections, wanted.classes
+    keep = detections.scores >= np.float32(wanted.min_score)
     if classes is not None:
-        keep &= _labelled(found.labels, classes)
-        if found.descriptions is not None:  # one may be chosen for what the second network says of it
-            keep |= np.fromiter((_is_described(one, wanted) for one in found.descriptions), np.bool_, len(found))
+        keep &= _labelled(detections.labels, classes)
+        if detections.descriptions is not None:  # the class of the secondary model may match as well
+            keep |= np.fromiter((_is_described(one, wanted) for one in detections.descriptions), np.bool_, len(detections))
     return replace(
         result,
-        detections=found[keep],
-        events=result.events if classes is None else tuple(one for one in result.events if one.label in classes),
+        detections=detections[keep],
+        events=result.events if classes is None else tuple(event for event in result.events if event.label in classes),
         description=None if result.description is None else _described(result.description, wanted),
     )
 
 
-def _is_described(told: Description | None, wanted: ResultFilter) -> bool:
-    """Whether the most probable class is a chosen one."""
-    return told is not None and told.best is not None and _is_wanted(told.best, wanted)
+def _is_described(description: Description | None, wanted: ResultFilter) -> bool:
+    """Return whether the most probable class of the secondary model matches."""
+    return description is not None and description.best is not None and _is_wanted(description.best, wanted)
 
 
-def _described(told: Description, wanted: ResultFilter) -> Description | None:
-    """What is chosen of what is said of a whole picture; a vector is of no class."""
-    if told.classes is None:
-        return told if wanted.classes is None else None
-    return replace(told, classes=tuple(one for one in told.classes if _is_wanted(one, wanted)))
+def _described(description: Description, wanted: ResultFilter) -> Description | None:
+    """Return the matching classes of a whole image. An embedding has no class and is removed by a class filter."""
+    if description.classes is None:
+        return description if wanted.classes is None else None
+    return replace(description, classes=tuple(one for one in description.classes if _is_wanted(one, wanted)))
 
 
-def _is_wanted(one: ClassScore, wanted: ResultFilter) -> bool:
-    return one.score >= wanted.min_score and (wanted.classes is None or one.label in wanted.classes)
+def _is_wanted(score: ClassScore, wanted: ResultFilter) -> bool:
+    return score.score >= wanted.min_score and (wanted.classes is None or score.label in wanted.classes)
 
 
 def _labelled(labels: Iterable[str], classes: frozenset[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -1,4 +1,4 @@
-"""Where results, events and states go besides who listens: brokers, web hooks, files. A sink that all streams share."""
+"""The sinks of results, events and states: brokers, webhooks and files. All streams share them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
-from vision_infer.pipeline.status import StreamEvent
-from vision_infer.service.backend import StreamView
-from vision_infer.service.operations.engine_event import EngineEvent, engine_row
-from vision_infer.service.results.hub import state_row
-from vision_infer.service.streams.degrading import DegradeEvent, degrade_row
+from vision_infer.service.events import (
+    EngineEvent,
+    ServiceEvent,
+    kind_of,
+    to_row,
+    wall_ns_of,
+)
+from vision_infer.service.results.row import is_found
+from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
 from vision_infer.sink.archive.parquet_log import ParquetLog
 from vision_infer.sink.delivery.carrier import Carrier, SinkStatus
@@ -41,29 +45,29 @@ _log = logging.getLogger("vision_infer.sinks")
 
 @dataclass(frozen=True, slots=True)
 class _Sender:
-    """A sink that sends, with what of all it wants."""
+    """A sink that sends over the network, with its settings."""
 
     settings: SinkSettings
     delivery: Delivery
     mqtt: MqttCarrier | None
 
     def takes(self, stream: str) -> bool:
-        """Whether it wants to know of this stream."""
+        """Return whether the sink subscribes to this stream."""
         return self.settings.streams is None or stream in self.settings.streams
 
     def wants(self, kind: Kind) -> bool:
-        """Whether it wants what is of this kind."""
+        """Return whether the sink subscribes to this kind of record."""
         return kind in self.settings.kinds
 
 
 class SinkSet:
-    """All sinks of a service. Results come on one thread; states, and whoever looks, on any.
+    """All sinks of a service. One thread writes results; events and status requests may come from any thread.
 
     Args:
-        results: which files of results.
-        sinks: which receivers.
-        state_dir: what waits for them is below it.
-        clock: tells the time.
+        results: The settings of result files.
+        sinks: The settings of brokers and webhooks.
+        state_dir: The folder whose ``spool`` subfolder holds records that wait to be sent.
+        clock: The source of time.
     """
 
     needs_images = False
@@ -72,7 +76,7 @@ class SinkSet:
     def __init__(self, results: ResultsSettings, sinks: SinksSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._folder = state_dir / FOLDER
         self._clock = clock
-        self._shown: Callable[[], Iterable[ShownStream]] = tuple
+        self._streams: Callable[[], Iterable[ShownStream]] = tuple
         rotate_bytes, daily, keep = round(results.rotate_mb * 1e6), results.daily, results.keep
         self._jsonl = None if results.jsonl is None else JsonlLog(results.jsonl, rotate_bytes, daily, keep, clock)
         self._parquet: ParquetLog | None = None
@@ -80,43 +84,43 @@ class SinkSet:
             self._parquet = ParquetLog(results.parquet, rotate_bytes, results.parquet_minutes * 60, daily, keep, clock)
         self._settings = sinks
         self._senders: dict[tuple[str, str], _Sender] = {}
-        """by kind and name; replaced as a whole, so that the results thread needs no lock to go through it"""
+        """The senders by kind and name. The dict is replaced as a whole, so that the results thread needs no lock to read it."""
         self.reload(sinks)
 
-    def show(self, shown: Callable[[], Iterable[StreamView]]) -> None:
-        """Say where the streams are asked for as they are now."""
-        self._shown = lambda: [_shown(view) for view in shown()]
+    def set_streams(self, streams: Callable[[], Iterable[StreamView]]) -> None:
+        """Set the function that returns the current streams."""
+        self._streams = lambda: [_shown(view) for view in streams()]
 
     def reload(self, sinks: SinksSettings) -> None:
-        """Take other settings; sinks whose settings are the same go on untouched. What waits for others is sent by those anew."""
+        """Apply new settings. Unchanged sinks keep running; re-created sinks send what is still in their spools."""
         wanted = _by_name(sinks)
         kept = {key: sender for key, sender in self._senders.items() if wanted.get(key) == sender.settings}
         old = [sender for key, sender in self._senders.items() if key not in kept]
         self._senders = kept
         _close([sender.delivery for sender in old], self._clock)
         for kind, name in sorted({(one.delivery.kind, one.delivery.name) for one in old} - wanted.keys()):
-            _log.info("%s: removed from the file of settings; what waits for it stays in %s", name, self._place(kind, name))
+            _log.info("%s: removed from the settings file; its unsent records stay in %s", name, self._spool(kind, name))
         self._senders = kept | {key: self._sender(key, one) for key, one in wanted.items() if key not in kept}
         self._settings = sinks
 
-    def _place(self, kind: str, name: str) -> Path:
+    def _spool(self, kind: str, name: str) -> Path:
         return self._folder / f"{kind}-{name}"
 
     def _sender(self, key: tuple[str, str], settings: SinkSettings) -> _Sender:
         kind, name = key
-        place = self._place(kind, name)
+        spool = self._spool(kind, name)
         size = round(settings.spool_mb * 1e6)
         if isinstance(settings, MqttSettings):
-            mqtt = self._mqtt(settings, place)
-            return _Sender(settings, Delivery(name, "mqtt", place, size, mqtt, self._clock), mqtt)
+            mqtt = self._mqtt(settings, spool)
+            return _Sender(settings, Delivery(name, "mqtt", spool, size, mqtt, self._clock), mqtt)
         assert isinstance(settings, WebhookSettings)
-        return _Sender(settings, Delivery(name, "webhook", place, size, _webhook(settings, self._clock), self._clock), None)
+        return _Sender(settings, Delivery(name, "webhook", spool, size, _webhook(settings, self._clock), self._clock), None)
 
-    def _mqtt(self, settings: MqttSettings, place: Path) -> MqttCarrier:
+    def _mqtt(self, settings: MqttSettings, spool: Path) -> MqttCarrier:
         password = None if settings.password is None else settings.password.get_secret_value()
 
-        def shown() -> list[ShownStream]:
-            return [one for one in self._shown() if settings.streams is None or one.name in settings.streams]
+        def streams() -> list[ShownStream]:
+            return [stream for stream in self._streams() if settings.streams is None or stream.name in settings.streams]
 
         return MqttCarrier(
             settings.host,
@@ -126,16 +130,16 @@ class SinkSet:
             None if settings.username is None else (settings.username, password),
             Topics(settings.prefix),
             settings.home_assistant,
-            RetainedTopics(place / "announced.json"),
-            shown,
+            RetainedTopics(spool / "announced.json"),
+            streams,
             "states" in settings.kinds,
             self._clock,
         )
 
-    # What comes
+    # Input
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Take a result; it waits for nothing but the files of JSON lines."""
+        """Pass a result to all sinks. Only writing the JSON Lines file can block."""
         if self._jsonl is not None:
             self._jsonl.write(frame, result)
         if self._parquet is not None:
@@ -155,32 +159,27 @@ class SinkSet:
             return
         if sender.mqtt is not None:
             sender.mqtt.count(name, Counter(result.detections.labels))
-        if sender.wants("detections") and (holds(result) or not sender.settings.only_with_detections):
+        if sender.wants("detections") and (is_found(result) or not sender.settings.only_with_detections):
             sender.delivery.put("detections", name, result.to_json)
         if result.events and sender.wants("events"):
             for event in result.events:
                 sender.delivery.put("events", name, partial(event_row, result, event))
 
-    def tell(self, event: StreamEvent | EngineEvent | DegradeEvent) -> None:
-        """Take a change of a stream, or of an engine."""
-        wall_ns = self._clock.wall_ns() - (self._clock.monotonic_ns() - event.at_ns)
-        row: Callable[[], str]
-        if isinstance(event, EngineEvent):
-            kind, stream, row = "engine", "", partial(engine_row, event, wall_ns)
-        elif isinstance(event, DegradeEvent):
-            kind, stream, row = "degraded", event.stream, partial(degrade_row, event, wall_ns)
-        else:
-            kind, stream, row = "states", event.stream, partial(state_row, event, wall_ns)
+    def publish(self, event: ServiceEvent) -> None:
+        """Pass a change of a stream or of an engine to all sinks."""
+        row = partial(to_row, event, wall_ns_of(event, self._clock))
         if self._parquet is not None:
             self._parquet.tell(row)
+        kind = kind_of(event)
+        stream = "" if isinstance(event, EngineEvent) else event.stream
         for sender in self._senders.values():
             if sender.wants("states") and (not stream or sender.takes(stream)):
-                sender.delivery.put(kind, stream, row)
+                sender.delivery.put("states" if kind == "state" else kind, stream, row)
 
-    # How it stands
+    # Status
 
     def statuses(self) -> list[SinkStatus]:
-        """All of them, files first."""
+        """Return the status of all sinks, files first."""
         files = [
             SinkStatus("results", one.kind, one.error is None, one.error, 0, 0, 0, None, one.written, one.drops)
             for one in (self._jsonl, self._parquet)
@@ -189,7 +188,7 @@ class SinkSet:
         return files + [sender.delivery.status() for _, sender in sorted(self._senders.items())]
 
     def close(self, complete: bool = True) -> None:
-        """Leave what cannot be sent at once for the next start."""
+        """Close all sinks; what cannot be sent immediately stays in the spools for the next start."""
         senders, self._senders = self._senders, {}
         _close([sender.delivery for sender in senders.values()], self._clock)
         for file in (self._jsonl, self._parquet):
@@ -204,7 +203,7 @@ def _by_name(sinks: SinksSettings) -> Mapping[tuple[str, str], SinkSettings]:
 
 
 def _close(deliveries: Sequence[Delivery], clock: Clock) -> None:
-    """Close them all at the same time, so that many that hang take no longer than one."""
+    """Close all deliveries concurrently, so that several hanging ones take no longer than one."""
     for one in deliveries:
         one.end()
     end_ns = clock.monotonic_ns() + round(GOODBYE_S * 1e9)
@@ -221,18 +220,14 @@ def _webhook(settings: WebhookSettings, clock: Clock) -> Carrier:
     return WebhookCarrier(settings.url, settings.host, headers, key, settings.ca, settings.batch, settings.timeout_s, clock)
 
 
-def holds(result: Result) -> bool:
-    """Whether anything was found in a picture."""
-    told = result.description
-    return len(result.detections) > 0 or (told is not None and (bool(told.classes) or told.embedding is not None))
-
-
 def event_row(result: Result, event: SceneEvent) -> str:
-    """What happened in a scene, as one line of JSON; the event's own id is ``event``, for what is sent has one too."""
+    """Return a zone or line event as one line of JSON. Its id is named ``event``, because the sent record has an ``id`` too."""
     at = {} if result.live is None else {"at": utc(result.live.captured_wall_ns)}
-    told = event.to_dict()
-    own = {"event": told.pop("id")} if "id" in told else {}
-    return json.dumps({"type": "event", **own, "stream": result.stream, "frame": result.frame, **at, **told}, ensure_ascii=False)
+    row = event.to_dict()
+    identity = {"event": row.pop("id")} if "id" in row else {}
+    return json.dumps(
+        {"type": "event", **identity, "stream": result.stream, "frame": result.frame, **at, **row}, ensure_ascii=False
+    )
 
 
 def _shown(view: StreamView) -> ShownStream:

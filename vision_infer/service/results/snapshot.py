@@ -19,8 +19,9 @@ from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.core.result import Result
-from vision_infer.service.backend import Snapshot, UnavailableError
+from vision_infer.service.errors import UnavailableError
 from vision_infer.service.results.hub import ResultHub
+from vision_infer.service.views import Snapshot
 from vision_infer.stream.source import Source, SourceSpec
 
 QUALITY = 85

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vision_infer.config.serve import StreamSettings
-from vision_infer.service.backend import ConflictError
+from vision_infer.service.errors import ConflictError
 from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.cost import HEADROOM, LEAST, Cost
 

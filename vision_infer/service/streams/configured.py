@@ -10,8 +10,8 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamState, StreamStatus
 from vision_infer.schedule.degradation import Step
-from vision_infer.service.backend import StreamView
 from vision_infer.service.streams.cost import StreamCost
+from vision_infer.service.views import StreamView
 from vision_infer.stream.redact import redact
 
 Origin = Literal["file", "api"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
-from vision_infer.core.result import utc
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.schedule.degradation import Change, Degradation, Seen, Step
+from vision_infer.service.events import DegradeEvent
 from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.cost import Cost, StreamCost
 from vision_infer.stream.redact import redact
@@ -36,30 +34,6 @@ TOO_SLOW = frozenset(
 """reasons of frames that a faster machine would have inferred; on a busy one they count"""
 
 _log = logging.getLogger("vision_infer.service")
-
-
-@dataclass(frozen=True, slots=True)
-class DegradeEvent:
-    """A stream gives way, or takes that back."""
-
-    stream: str
-    step: Step
-    before: Step
-    at_ns: int
-    """monotonic"""
-    reason: str
-    """what was measured, in one line"""
-
-
-def degrade_row(event: DegradeEvent, wall_ns: int) -> str:
-    """The event as one line of JSON.
-
-    Args:
-        event: what happened.
-        wall_ns: when it was, nanoseconds since 1970 (UTC).
-    """
-    row = {"type": "degraded", "stream": event.stream, "step": event.step.word, "before": event.before.word}
-    return json.dumps(row | {"at": utc(wall_ns), "reason": event.reason}, ensure_ascii=False)
 
 
 def settings_at(settings: StreamSettings, step: Step) -> StreamSettings:

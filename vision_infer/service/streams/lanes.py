@@ -26,8 +26,8 @@ from vision_infer.pipeline.lanes.late import LateEngine
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_quickly
 from vision_infer.pipeline.runs.run_parts import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.service.backend import UnavailableError
-from vision_infer.service.operations.engine_event import EngineEvent
+from vision_infer.service.errors import UnavailableError
+from vision_infer.service.events import EngineEvent
 from vision_infer.service.results.requests import PREFIX, Requests
 
 REQUEST_CONFIDENCE = 0.05

@@ -13,14 +13,15 @@ from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
 from vision_infer.schedule.degradation import Step
-from vision_infer.service.backend import ConflictError, StreamView, UnavailableError, UnknownStreamError
 from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
 from vision_infer.service.streams.admission import check_room
 from vision_infer.service.streams.configured import ConfiguredStream, Origin, StreamKeeper, view_of
 from vision_infer.service.streams.cost import Cost
 from vision_infer.service.streams.degrading import settings_at
 from vision_infer.service.streams.lanes import Lanes, second_name
 from vision_infer.service.streams.stream_command import check_second, live_source, stream_command
+from vision_infer.service.views import StreamView
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec
 

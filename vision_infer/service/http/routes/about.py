@@ -1,4 +1,4 @@
-"""What runs here: version, models, engines; health and metrics."""
+"""Version, models, engines, health and metrics."""
 
 from __future__ import annotations
 
@@ -27,46 +27,51 @@ _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 @router.get("/api/v1/version", tags=["about"], responses=problems())
 async def get_version() -> VersionAnswer:
-    """The version of the program."""
+    """Return the version of the program."""
     return VersionAnswer(version=__version__)
 
 
 @router.get("/api/v1/models", tags=["about"], responses=problems())
 def list_models(context: Shared) -> list[ModelAnswer]:
-    """All models that streams may use."""
+    """List all models that streams can use."""
     return [model_answer(model) for model in context.backend.models()]
 
 
 @router.get("/api/v1/engines", tags=["about"], responses=problems())
 def list_engines(context: Shared) -> list[EngineAnswer]:
-    """All engines that are loaded, and how busy they are."""
+    """List all loaded engines and their utilization."""
     return [engine_answer(lane) for lane in context.backend.lanes()]
 
 
 @router.get("/api/v1/engines/{name:path}/passport", tags=["about"], responses=problems(404))
 def get_passport(name: str, context: Shared) -> Passport | None:
-    """What was measured of an engine that is loaded: its accuracy and speed, on what, and when; null where it has no passport."""
+    """Return the passport of a loaded engine: its measured accuracy and speed, with device and date; null if it has none."""
     backend = context.backend
-    lane = next((one for one in backend.lanes() if one.name == name), None)
+    lane = next((lane for lane in backend.lanes() if lane.name == name), None)
     if lane is None:
-        raise Problem("not-found", "no such engine is loaded")
+        raise Problem("not-found", "no engine with this name is loaded")
     return passport_of(lane, backend.settings)
 
 
 @router.head("/healthz", include_in_schema=False)
-@router.get("/healthz", tags=["health"], response_class=Response, responses={200: {"description": "It lives", "content": _TEXT}})
+@router.get(
+    "/healthz",
+    tags=["health"],
+    response_class=Response,
+    responses={200: {"description": "The process is alive.", "content": _TEXT}},
+)
 async def get_health() -> Response:
-    """200 as long as the process lives; needs no token."""
+    """Return 200 while the process is alive. No token is required."""
     return Response("ok\n", media_type="text/plain")
 
 
 @router.get(
     "/readyz",
     tags=["health"],
-    responses={503: {"description": "Not yet, and why", "model": ReadyAnswer}, **problems(401, 421, 429)},
+    responses={503: {"description": "Not ready, with the reason.", "model": ReadyAnswer}, **problems(401, 421, 429)},
 )
 def get_ready(response: Response, context: Shared) -> ReadyAnswer:
-    """200 when pictures can be inferred; else 503 with the reason."""
+    """Return 200 if the service can run inference, otherwise 503 with the reason."""
     ready, reason = context.backend.ready()
     if not ready:
         response.status_code = 503
@@ -77,9 +82,9 @@ def get_ready(response: Response, context: Shared) -> ReadyAnswer:
     "/metrics",
     tags=["health"],
     response_class=Response,
-    responses={200: {"description": "Prometheus text", "content": _TEXT}, **problems()},
+    responses={200: {"description": "Metrics in Prometheus text format.", "content": _TEXT}, **problems()},
 )
 def get_metrics(request: Request) -> Response:
-    """Counters and gauges for Prometheus."""
+    """Return counters and gauges for Prometheus."""
     text, kind = exposition(request.app.state.registry)
     return Response(text, headers={"Content-Type": kind})

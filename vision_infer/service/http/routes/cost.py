@@ -1,13 +1,14 @@
-"""What each stream costs, from what was measured while it ran."""
+"""The cost of each stream, from measurements of the running service."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vision_infer.config.serve import CostSettings
+from vision_infer.service.http.api_models import Answer
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.streams.cost import HEADROOM, HOURS_A_MONTH, Cost, StreamCost
@@ -15,53 +16,55 @@ from vision_infer.service.streams.cost import HEADROOM, HOURS_A_MONTH, Cost, Str
 router = APIRouter(prefix="/api/v1", tags=["about"])
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class StreamCostAnswer(_Answer):
-    """What one stream takes, over the last ten seconds or so."""
+class StreamCostAnswer(Answer):
+    """The resources of one stream, measured over about ten seconds."""
 
     name: str
     result_fps: float
-    decode_cores: float = Field(description="CPU cores that its own thread takes, which reads and decodes")
-    shared_cores: float = Field(description="its part of all other CPU time of the service")
-    accelerator: float | None = Field(description="its part of the engine's time, 0–1; null: the engine is the CPU")
-    cpu_ms_per_result: float | None = Field(description="of all its CPU time; null without results")
-    share: float = Field(description="of the machine: the larger of its parts of CPU and accelerator, 0–1")
-    per_month: float | None = Field(description="price of that share for 730 hours; null: the machine's price is not set")
+    decode_cores: float = Field(description="The CPU cores used by the stream's own thread, which reads and decodes.")
+    shared_cores: float = Field(description="The stream's share of all other CPU time of the service, in cores.")
+    accelerator: float | None = Field(
+        description="The stream's share of the engine's time, 0–1; null if the engine runs on the CPU."
+    )
+    cpu_ms_per_result: float | None = Field(description="The CPU time per result; null without results.")
+    share: float = Field(description="The stream's share of the machine: the larger of its CPU and accelerator shares, 0–1.")
+    per_month: float | None = Field(description="The price of that share for 730 hours; null if the machine's price is not set.")
     per_1000_results: float | None
-    at_fps: float | None = Field(description="the rate that was asked for")
-    share_at_fps: float | None = Field(description="its share at that rate; null: nothing was measured")
+    at_fps: float | None = Field(description="The rate from the query.")
+    share_at_fps: float | None = Field(
+        description="The stream's share of the machine at that rate; null if nothing was measured."
+    )
     per_month_at_fps: float | None
 
 
-class CostAnswer(_Answer):
-    """What the streams take of the machine, and what is left."""
+class CostAnswer(Answer):
+    """The resources that streams use, and the remaining capacity."""
 
-    says: str = Field(description="the same in a sentence")
-    cores: float = Field(description="CPU cores that the service may use")
-    cores_used: float = Field(description="that it uses")
-    cores_others: float = Field(description="that other processes use")
-    accelerator: float | None = Field(description="part of the busiest engine's time in use, 0–1; null: no engine but the CPU")
-    busy: float = Field(description="part of the machine in use, 0–1")
-    binding: str = Field(description="what will be used up first: cpu or accelerator")
-    more_streams: int | None = Field(
-        description="so many more like these fit, with headroom, if none gives way; null: that was not measured"
+    says: str = Field(description="A summary in one sentence.")
+    cores: float = Field(description="The number of CPU cores available to the service.")
+    cores_used: float = Field(description="The number of CPU cores that the service uses.")
+    cores_others: float = Field(description="The number of CPU cores that other processes use.")
+    accelerator: float | None = Field(
+        description="The utilization of the busiest accelerator engine, 0–1; null if there is none."
     )
-    headroom: float = Field(description="part of the machine that may be used before ages rise")
-    machine_per_hour: float | None = Field(description="as set; null: not set")
+    busy: float = Field(description="The utilization of the machine, 0–1.")
+    binding: str = Field(description="The resource that limits further streams: `cpu` or `accelerator`.")
+    more_streams: int | None = Field(
+        description="The number of additional streams of this kind that fit without degrading any; null if not measured."
+    )
+    headroom: float = Field(description="The maximum utilization before result ages rise.")
+    machine_per_hour: float | None = Field(description="The configured price; null if not set.")
     currency: str
-    unused_per_month: float | None = Field(description="price of what no stream uses")
+    unused_per_month: float | None = Field(description="The price of the unused capacity.")
     streams: list[StreamCostAnswer]
 
 
 @router.get("/cost", responses=problems(422, 503))
 def get_cost(
     context: Shared,
-    fps: Annotated[float | None, Query(gt=0, le=1000, description="tell also what each stream would take at this rate")] = None,
+    fps: Annotated[float | None, Query(gt=0, le=1000, description="Also estimate each stream's share at this rate.")] = None,
 ) -> CostAnswer:
-    """What each stream takes of the machine, measured, and its price by that part; and how many more streams would fit."""
+    """Return each stream's measured share of the machine and its price, and the number of additional streams that fit."""
     backend = context.backend
     cost, price = backend.cost(), backend.settings.cost
     machine = cost.machine
@@ -84,7 +87,7 @@ def get_cost(
 
 
 def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | None) -> StreamCostAnswer:
-    secondary = None if fps is None else stream.at(fps, cost.machine)
+    at_fps = None if fps is None else stream.at(fps, cost.machine)
     per_month = _per_month(price, stream.share)
     results = stream.result_fps * 3600 * HOURS_A_MONTH
     return StreamCostAnswer(
@@ -98,8 +101,8 @@ def _stream(stream: StreamCost, cost: Cost, price: CostSettings, fps: float | No
         per_month=per_month,
         per_1000_results=None if per_month is None or stream.cpu_ms_per_result is None else round(per_month / results * 1000, 6),
         at_fps=fps,
-        share_at_fps=None if secondary is None else round(secondary.share, 4),
-        per_month_at_fps=None if secondary is None else _per_month(price, secondary.share),
+        share_at_fps=None if at_fps is None else round(at_fps.share, 4),
+        per_month_at_fps=None if at_fps is None else _per_month(price, at_fps.share),
     )
 
 

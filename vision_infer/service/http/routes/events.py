@@ -1,4 +1,4 @@
-"""What happened: changes of streams and engines, events in zones and at lines, and their clips."""
+"""Events: changes of streams and engines, events in zones and at lines, and their clips."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import FileResponse
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from vision_infer.core.result import utc
 from vision_infer.core.scene_event import Direction, EventKind
 from vision_infer.service.clips.event_log import EVENTS_KEPT, ClipState, EventRecord
-from vision_infer.service.http.api_models import Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
+from vision_infer.service.http.api_models import Answer, Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -21,46 +21,42 @@ router = APIRouter(prefix="/api/v1", tags=["events"])
 
 _NONE_NS, _ALL_NS = 0, 1 << 63
 _WHY_NOT = {
-    "none": "no clip is wanted of this event: see the stream's `clips`",
-    "missing": "there is no clip of this event",
-    "failed": "its clip could not be written",
-    "removed": "its clip is gone",
+    "none": "the stream's `clips` setting excludes this event",
+    "missing": "this event has no clip",
+    "failed": "the clip could not be written",
+    "removed": "the clip was removed",
 }
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class ClipAnswer(_Answer):
+class ClipAnswer(Answer):
     """The clip of an event."""
 
     state: ClipState = Field(
-        description="none: none is wanted; recording: it is being written; ready; missing: nothing of it was in memory; failed; "
-        "removed: it made room for newer ones"
+        description="`none`: not configured; `recording`: being written; `ready`; `missing`: the video was no longer in memory; "
+        "`failed`; `removed`: deleted to make space for newer clips."
     )
-    reason: str = Field(description="why there is none, or why it ended before its time; may be empty")
-    url: str | None = Field(description="where it is; null unless it is ready")
-    from_: str | None = Field(alias="from", serialization_alias="from", description="of its first picture (UTC)")
+    reason: str = Field(description="The reason why there is no clip or why it ended early; may be empty.")
+    url: str | None = Field(description="The URL of the clip; null unless it is ready.")
+    from_: str | None = Field(alias="from", serialization_alias="from", description="The time of the first frame (UTC).")
     seconds: float | None
     bytes: int | None
 
 
-class SceneEventAnswer(_Answer):
-    """Something happened to a track in a zone or at a line."""
+class SceneEventAnswer(Answer):
+    """An event of a track in a zone or at a line."""
 
     type: Literal["scene"] = "scene"
     id: str
     stream: str
-    at: str = Field(description="when the picture was taken (UTC)")
+    at: str = Field(description="The capture time of the frame (UTC).")
     kind: EventKind
-    place: str = Field(description="name of the zone or line")
+    place: str = Field(description="The name of the zone or line.")
     track_id: int
     class_id: int
     label: str
-    seconds: float | None = Field(description="leave and dwell: how long it was inside")
-    direction: Direction | None = Field(description="cross")
-    counts: Crossings | None = Field(description="cross: how often the line was crossed by then")
+    seconds: float | None = Field(description="For `leave` and `dwell`: the time spent inside the zone.")
+    direction: Direction | None = Field(description="For `cross`: the direction.")
+    counts: Crossings | None = Field(description="For `cross`: the crossings of the line up to this event.")
     clip: ClipAnswer
 
 
@@ -69,14 +65,18 @@ def list_events(
     context: Shared,
     type_: Annotated[
         Literal["changes", "scene"],
-        Query(alias="type", description="changes of streams and engines, or what happened in zones and at lines"),
+        Query(alias="type", description="`changes`: changes of streams and engines; `scene`: events in zones and at lines."),
     ] = "changes",
-    stream: Annotated[str | None, Query(max_length=64, description="of this one only; then there are none of engines")] = None,
-    from_: Annotated[AwareDatetime | None, Query(alias="from", description="(UTC)")] = None,
-    to: Annotated[AwareDatetime | None, Query(description="the first that does not count (UTC)")] = None,
-    limit: Annotated[int, Query(ge=1, le=EVENTS_KEPT, description="so many at most, the newest")] = 1024,
+    stream: Annotated[
+        str | None, Query(max_length=64, description="Only events of this stream; excludes changes of engines.")
+    ] = None,
+    from_: Annotated[AwareDatetime | None, Query(alias="from", description="The start of the time range (UTC).")] = None,
+    to: Annotated[AwareDatetime | None, Query(description="The end of the time range, exclusive (UTC).")] = None,
+    limit: Annotated[
+        int, Query(ge=1, le=EVENTS_KEPT, description="The maximum number of events; the newest are returned.")
+    ] = 1024,
 ) -> list[StateChange | EngineEventAnswer | DegradedAnswer | SceneEventAnswer]:
-    """The last changes of state of streams, and of engines; or the last events in zones and at lines; the newest last."""
+    """List the latest changes of streams and engines, or the latest events in zones and at lines, oldest first."""
     from_ns = _NONE_NS if from_ is None else round(from_.timestamp() * 1e9)
     to_ns = _ALL_NS if to is None else round(to.timestamp() * 1e9)
     if type_ == "scene":
@@ -97,22 +97,25 @@ def list_events(
     response_class=Response,
     responses={
         200: {
-            "description": "The clip",
+            "description": "The clip.",
             "content": {"video/mp4": {"schema": {"type": "string", "format": "binary"}}},
         },
-        206: {"description": "The part of it that was asked for (`Range`)"},
+        206: {"description": "The requested part of the clip (`Range`)."},
         **problems(404, 409, 422),
     },
 )
 def get_clip(
-    event_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="of the event, as rows have it")], context: Shared
+    event_id: Annotated[str, Path(pattern=r"^[0-9a-f]{16}$", description="The id of the event, as in result rows.")],
+    context: Shared,
 ) -> Response:
-    """The clip of an event: 409 while it is being written, 404 with the reason where there is none."""
+    """Download the clip of an event. Returns 409 while it is being written, and 404 with the reason if there is none."""
     record = context.backend.clips.events.get(event_id)
     if record is None:
-        raise Problem("not-found", f"event {event_id} is not among the last that are known", clip="unknown")
+        raise Problem("not-found", f"event {event_id} is unknown or too old", clip="unknown")
     if record.state == "recording":
-        raise Problem("conflict", "the clip is being written: try again in a moment", {"Retry-After": "2"}, clip="recording")
+        raise Problem(
+            "conflict", "the clip is still being written; try again in a moment", {"Retry-After": "2"}, clip="recording"
+        )
     path = record.clip
     if path is None or not path.is_file():
         state = "removed" if record.state == "ready" else record.state
@@ -123,7 +126,7 @@ def get_clip(
 
 
 def scene_event(record: EventRecord) -> SceneEventAnswer:
-    """An event as it is shown."""
+    """Return an event as the API shows it."""
     event = record.event
     ready = record.state == "ready"
     return SceneEventAnswer(

@@ -1,15 +1,15 @@
-"""What became of a stream's frames, and why it had results at a moment, or none."""
+"""The outcomes of a stream's frames, and explanations of why it had results at a given time, or none."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
-from vision_infer.service.http.api_models import StateChange, state_change
+from vision_infer.service.http.api_models import Answer, StateChange, state_change
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.operations.why import explain
@@ -29,66 +29,66 @@ _SINCE_CAPTURE = {
 }
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
+class FrameOutcomeAnswer(Answer):
+    """The outcome of one frame."""
 
-
-class FrameOutcomeAnswer(_Answer):
-    """What became of one frame."""
-
-    outcome: str = Field(description="emitted, or the reason of the drop")
-    at: str = Field(description="when that was known (UTC)")
-    index: int | None = Field(description="its number; null: it was left out before it was decoded")
-    captured: str | None = Field(description="when it was taken (UTC)")
-    clock: str = Field(description="how that is known: arrival, camera or playout")
+    outcome: str = Field(description="`emitted`, or the reason of the drop.")
+    at: str = Field(description="The time when the outcome was determined (UTC).")
+    index: int | None = Field(description="The frame number; null if the frame was dropped before decoding.")
+    captured: str | None = Field(description="The capture time (UTC).")
+    clock: str = Field(description="The source of the capture time: `arrival`, `camera` or `playout`.")
     pts_s: float | None
-    since_capture_ms: dict[str, float] = Field(description="when it passed each stage, milliseconds after capture")
-    age_ms: float | None = Field(description="of its result; null without one")
-    batch: int = Field(description="frames in its batch; 0: it was not inferred")
+    since_capture_ms: dict[str, float] = Field(description="The time of each stage, milliseconds after capture.")
+    age_ms: float | None = Field(description="The age of the result; null without one.")
+    batch: int = Field(description="The number of frames in its batch; 0 if the frame was not inferred.")
     engine: str
     detections: int
 
 
-class MinuteAnswer(_Answer):
-    """What became of the frames of a minute."""
+class MinuteAnswer(Answer):
+    """The outcomes of the frames of one minute."""
 
-    from_: str = Field(alias="from", serialization_alias="from", description="its begin (UTC)")
-    outcomes: dict[str, int] = Field(description="frames by what became of them")
-    max_age_ms: int = Field(description="highest age of its results; 0 without one")
+    from_: str = Field(alias="from", serialization_alias="from", description="The start of the minute (UTC).")
+    outcomes: dict[str, int] = Field(description="The number of frames by outcome.")
+    max_age_ms: int = Field(description="The maximum age of its results; 0 without results.")
 
 
-class FramesAnswer(_Answer):
-    """What became of a stream's frames. The last 4,096 are known one by one, the last day by minute."""
+class FramesAnswer(Answer):
+    """The outcomes of a stream's frames: the last 4,096 individually, the last day by minute."""
 
     stream: str
-    known_since: str | None = Field(description="since when frames are known one by one (UTC)")
-    frames: list[FrameOutcomeAnswer] = Field(description="in the order in which their fate was known")
+    known_since: str | None = Field(description="The earliest time with individually recorded frames (UTC).")
+    frames: list[FrameOutcomeAnswer] = Field(description="The frames in the order in which their outcomes were determined.")
     minutes: list[MinuteAnswer]
-    changes: list[StateChange] = Field(description="of the stream's state in this time")
+    changes: list[StateChange] = Field(description="The changes of the stream's state in this time range.")
 
 
-class WhyAnswer(_Answer):
-    """Why a stream had results at a moment, or had none."""
+class WhyAnswer(Answer):
+    """The explanation of why a stream had results at a given time, or none."""
 
     stream: str
-    at: str = Field(description="the moment (UTC)")
-    says: str = Field(description="why")
-    hint: str = Field(description="what to do; may be empty")
-    state: StateChange | None = Field(description="the state in which it was then; null: not known")
-    until: StateChange | None = Field(description="what came after that; null: it is still so")
+    at: str = Field(description="The time in question (UTC).")
+    says: str = Field(description="The explanation.")
+    hint: str = Field(description="The recommended action; may be empty.")
+    state: StateChange | None = Field(description="The stream's state at that time; null if unknown.")
+    until: StateChange | None = Field(description="The next change of state; null if the state still applies.")
     minute: MinuteAnswer | None
-    frames: list[FrameOutcomeAnswer] = Field(description="captured around the moment")
+    frames: list[FrameOutcomeAnswer] = Field(description="The frames captured around that time.")
 
 
 @router.get("/frames", responses=problems(404, 422, 503))
 def list_frames(
     name: StreamName,
     context: Shared,
-    from_: Annotated[AwareDatetime | None, Query(alias="from", description="of capture (UTC); ten seconds ago")] = None,
-    to: Annotated[AwareDatetime | None, Query(description="of capture; the first that does not count; now")] = None,
-    limit: Annotated[int, Query(ge=1, le=FRAMES_KEPT, description="so many frames at most, the newest")] = 1000,
+    from_: Annotated[
+        AwareDatetime | None, Query(alias="from", description="The earliest capture time (UTC). Defaults to ten seconds ago.")
+    ] = None,
+    to: Annotated[AwareDatetime | None, Query(description="The latest capture time, exclusive (UTC). Defaults to now.")] = None,
+    limit: Annotated[
+        int, Query(ge=1, le=FRAMES_KEPT, description="The maximum number of frames; the newest are returned.")
+    ] = 1000,
 ) -> FramesAnswer:
-    """What became of each frame: when it passed each stage, its batch and engine, and why it gave no result if it gave none."""
+    """List the outcome of each frame: the time of each stage, its batch and engine, and the reason if it has no result."""
     clock = context.clock
     flight = context.backend.flight(name)
     to_ns = clock.monotonic_ns() + 1 if to is None else _monotonic(to, clock)
@@ -105,9 +105,11 @@ def list_frames(
 
 @router.get("/why", responses=problems(404, 422, 503))
 def get_why(
-    name: StreamName, context: Shared, at: Annotated[AwareDatetime | None, Query(description="the moment; now")] = None
+    name: StreamName,
+    context: Shared,
+    at: Annotated[AwareDatetime | None, Query(description="The time in question (UTC). Defaults to now.")] = None,
 ) -> WhyAnswer:
-    """Why the stream had results at a moment, or had none."""
+    """Explain why the stream had results at a given time, or none."""
     clock = context.clock
     now_ns = clock.monotonic_ns()
     at_ns = now_ns if at is None else _monotonic(at, clock)

@@ -1,4 +1,4 @@
-"""One picture in, its detections out."""
+"""Inference on single images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BODY = {"schema": {"type": "string", "format": "binary"}}
     response_class=Response,
     responses={
         200: {
-            "description": "What was found, in the form of a row of results",
+            "description": "The result, in the form of a result row.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Result"}}},
         },
         **problems(400, 408, 413, 415, 422, 503),
@@ -33,20 +33,24 @@ async def infer(
     request: Request,
     context: Shared,
     model: Annotated[
-        str | None, Query(min_length=1, max_length=200, description="name of a model; default: the service's")
+        str | None, Query(min_length=1, max_length=200, description="The name of the model. Defaults to the service's model.")
     ] = None,
-    confidence: Annotated[float | None, Query(ge=0, le=1, description="least score; default: the model's")] = None,
-    classes: Annotated[str | None, Query(min_length=1, description="only these labels, with commas between them")] = None,
+    confidence: Annotated[
+        float | None, Query(ge=0, le=1, description="The minimum confidence. Defaults to the model card's value.")
+    ] = None,
+    classes: Annotated[
+        str | None, Query(min_length=1, description="The labels to return, separated by commas. Defaults to all.")
+    ] = None,
 ) -> Response:
-    """Infer one picture: JPEG, PNG or WebP as the body. It goes through the same batches as the frames of streams."""
+    """Run inference on one JPEG, PNG or WebP image in the body. The image shares batches with the frames of streams."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in KINDS:
         raise Problem("unsupported-media-type", f"send one of {', '.join(KINDS)}", {"Accept": ", ".join(KINDS)})
     labels = None if classes is None else tuple(label.strip() for label in classes.split(",") if label.strip())
-    gate = context.uploads
-    async with gate.place():
+    limiter = context.uploads
+    async with limiter.slot():
         image = await request.body()
         if not image:
-            raise Problem("bad-request", "the body is empty: send a picture")
-        result = await to_thread.run_sync(context.backend.infer, image, model, confidence, labels, limiter=gate.threads)
+            raise Problem("bad-request", "the body is empty; send an image")
+        result = await to_thread.run_sync(context.backend.infer, image, model, confidence, labels, limiter=limiter.threads)
     return Response(result.to_json(), media_type="application/json")

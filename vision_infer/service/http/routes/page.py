@@ -1,4 +1,4 @@
-"""The page: its files, as they lie in the package. They hold no secret, so that whoever has no token can see where to log in."""
+"""The static files of the web page. They contain no secrets, so that clients without a token can open the login form."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _POLICY = "; ".join(
         "trusted-types 'none'",
     )
 )
-"""no script but our files, no text that becomes markup, no other host"""
+"""The content security policy: only scripts of this service, no HTML from strings, no other hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class _File:
 
 @cache
 def _files() -> dict[str, _File]:
-    """All files of the page by their path below it, read once: nothing else can be asked for."""
+    """Return all files of the page by relative path. They are read once, and no other file can be requested."""
     found: dict[str, _File] = {}
 
     def read(folder: Traversable, path: str) -> None:
-        for one in folder.iterdir():
-            name = path + one.name
-            suffix = "." + one.name.rpartition(".")[2]
-            if one.is_dir():
-                read(one, name + "/")
+        for entry in folder.iterdir():
+            name = path + entry.name
+            suffix = "." + entry.name.rpartition(".")[2]
+            if entry.is_dir():
+                read(entry, name + "/")
             elif suffix in _KINDS:
-                data = one.read_bytes()
+                data = entry.read_bytes()
                 found[name] = _File(data, _KINDS[suffix], f'"{hashlib.sha256(data).hexdigest()[:32]}"')
 
     read(files("vision_infer.service") / "page", "")
@@ -63,29 +63,29 @@ def _files() -> dict[str, _File]:
 
 
 def is_page(path: str) -> bool:
-    """Whether a path is the page's, and needs no token."""
+    """Return whether a path belongs to the page and needs no token."""
     return path == "/" or path.startswith(PREFIX)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def get_index(request: Request) -> Response:
-    """The page itself."""
+    """Return the page."""
     return _send(request, "index.html")
 
 
 @router.api_route(PREFIX + "{path:path}", methods=["GET", "HEAD"])
 async def get_file(request: Request, path: str) -> Response:
-    """A file of it."""
+    """Return a file of the page."""
     return _send(request, path)
 
 
 def _send(request: Request, path: str) -> Response:
     file = _files().get(path)
     if file is None:
-        raise Problem("not-found", "the page has no such file")
+        raise Problem("not-found", "the page has no file with this name")
     headers = {
         "ETag": file.etag,
-        "Cache-Control": "no-cache",  # kept, and asked about each time: a new version is seen at once
+        "Cache-Control": "no-cache",  # revalidated on each use, so that updates take effect immediately
         "Content-Security-Policy": _POLICY,
         "Cross-Origin-Opener-Policy": "same-origin",
         "Permissions-Policy": "camera=(), microphone=(), geolocation=()",

@@ -1,4 +1,4 @@
-"""Live video by WHEP (draft-ietf-wish-whep): an offer in, an answer out; candidates that come later; the end."""
+"""Live video over WHEP (draft-ietf-wish-whep): offer and answer, trickle ICE, end of the session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from vision_infer.preview.preview import NoCodecError, NoPreviewError, Preview, UnknownSessionError
 from vision_infer.preview.session import Session
-from vision_infer.service.backend import UnavailableError
+from vision_infer.service.errors import UnavailableError
 from vision_infer.service.http.context import Context, Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -23,21 +23,25 @@ router = APIRouter(prefix="/api/v1", tags=["preview"])
 
 
 class PreviewSession(BaseModel):
-    """A viewer's own session."""
+    """A preview session of one viewer."""
 
     stream: str
-    mode: Literal["passthrough", "encoded"] = Field(description="whether the stream's own packets are sent")
-    codec: str = Field(description="H264 or VP8")
-    profile: str = Field(description="profile-level-id of H.264; empty with VP8")
-    reason: str = Field(description="why it is encoded; empty where it is not")
-    width: int | None = Field(description="of the pictures, pixels; null where they are not known yet")
-    height: int | None = Field(description="of the pictures, pixels; null where they are not known yet")
-    connection: str = Field(description="new, connecting, connected, failed or closed")
-    ice: str = Field(description="new, checking, completed, failed or closed")
-    group_kept: bool = Field(description="false: who begins, or has lost the picture, waits for the camera's next key frame")
-    packets: int = Field(description="RTP packets that were sent")
-    resent: int = Field(description="of these, sent again because they were lost")
-    dropped: int = Field(description="pictures that were left out because the viewer was too slow")
+    mode: Literal["passthrough", "encoded"] = Field(
+        description="`passthrough`: the stream's packets are forwarded; `encoded`: the video is re-encoded."
+    )
+    codec: str = Field(description="`H264` or `VP8`.")
+    profile: str = Field(description="The H.264 profile-level-id; empty for VP8.")
+    reason: str = Field(description="The reason for re-encoding; empty for `passthrough`.")
+    width: int | None = Field(description="The frame width in pixels; null until it is known.")
+    height: int | None = Field(description="The frame height in pixels; null until it is known.")
+    connection: str = Field(description="`new`, `connecting`, `connected`, `failed` or `closed`.")
+    ice: str = Field(description="`new`, `checking`, `completed`, `failed` or `closed`.")
+    group_kept: bool = Field(
+        description="Whether the current group of pictures is buffered; if not, new viewers wait for a key frame."
+    )
+    packets: int = Field(description="The number of RTP packets sent.")
+    resent: int = Field(description="The number of these that were retransmissions.")
+    dropped: int = Field(description="The number of frames dropped because the viewer was too slow.")
 
 
 def _media_type(request: Request) -> str:
@@ -50,11 +54,11 @@ async def _text(request: Request, wanted: str) -> str:
         raise Problem("unsupported-media-type", f"send it as {wanted}", {header: wanted})
     body = await request.body()
     if len(body) > MAX_SDP_BYTES:
-        raise Problem("too-large", f"more than {MAX_SDP_BYTES} bytes")
+        raise Problem("too-large", f"the body exceeds {MAX_SDP_BYTES} bytes")
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise Problem("bad-request", "the body is no text") from None
+        raise Problem("bad-request", "the body is not UTF-8 text") from None
 
 
 def _accepts(header: str | None) -> bool:
@@ -78,7 +82,7 @@ def _session(request: Request, context: Context, name: str, session: str) -> Ses
 
 
 def _links(context: Context) -> Mapping[str, str]:
-    """ICE servers for the player, as the draft wants them told; never a password."""
+    """Return the Link header with the ICE servers, as the draft specifies; servers with a password are left out."""
     found = [
         f'<{server.url}>; rel="ice-server"'
         for server in context.backend.settings.preview.ice_servers
@@ -93,11 +97,11 @@ def _links(context: Context) -> Mapping[str, str]:
     response_class=Response,
     responses={
         201: {
-            "description": "The answer",
+            "description": "The SDP answer.",
             "content": {SDP: {"schema": {"type": "string"}}},
             "headers": {
-                "Location": {"description": "the session", "schema": {"type": "string"}},
-                "ETag": {"description": "of its ICE session, for PATCH", "schema": {"type": "string"}},
+                "Location": {"description": "The URL of the session.", "schema": {"type": "string"}},
+                "ETag": {"description": "The tag of the ICE session, for PATCH.", "schema": {"type": "string"}},
             },
         },
         **problems(404, 406, 409, 415, 422, 503),
@@ -105,13 +109,13 @@ def _links(context: Context) -> Mapping[str, str]:
     openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
 )
 async def offer_preview(name: StreamName, request: Request, context: Shared) -> Response:
-    """Watch a stream: send an SDP offer, play what comes for the answer."""
+    """Start a preview session: send an SDP offer, receive an SDP answer."""
     sdp = await _text(request, SDP)
     if not _accepts(request.headers.get("accept")):
-        raise Problem("not-acceptable", f"the answer is {SDP}")
+        raise Problem("not-acceptable", f"the response has the type {SDP}")
     view = context.backend.stream(name)
     if not view.settings.enabled:
-        raise Problem("conflict", f"{name} is not enabled: enable it first")
+        raise Problem("conflict", f"{name} is disabled; enable it first")
     try:
         session = await _preview(context).offer(name, sdp, _principal(request))
     except NoCodecError as error:
@@ -126,14 +130,14 @@ async def offer_preview(name: StreamName, request: Request, context: Shared) -> 
 
 @router.options("/streams/{name}/whep", status_code=204, response_class=Response, responses=problems(404))
 async def preview_options(name: StreamName, context: Shared) -> Response:
-    """What an offer has to be, and which ICE servers help."""
+    """Return the accepted content type of offers and the ICE servers."""
     context.backend.stream(name)
     return Response(status_code=204, headers={"Allow": "OPTIONS, POST", "Accept-Post": SDP, **_links(context)})
 
 
 @router.get("/streams/{name}/whep/{session}", responses=problems(404))
 async def get_preview(name: StreamName, session: str, request: Request, context: Shared) -> PreviewSession:
-    """How a session is."""
+    """Return the status of a preview session."""
     found = _session(request, context, name, session)
     facts, viewer, size = found.facts, found.viewer, found.feed.size
     return PreviewSession(
@@ -161,21 +165,21 @@ async def get_preview(name: StreamName, session: str, request: Request, context:
     openapi_extra={"requestBody": {"required": True, "content": {FRAGMENT: {"schema": {"type": "string"}}}}},
 )
 async def patch_preview(name: StreamName, session: str, request: Request, context: Shared) -> Response:
-    """Tell more of the player's candidates (RFC 8840). To begin ICE anew is not done: make a new session."""
+    """Add ICE candidates of the player (RFC 8840). ICE restarts are not supported; open a new session instead."""
     found = _session(request, context, name, session)
     fragment = await _text(request, FRAGMENT)
     matches = request.headers.get("if-match")
     if matches is None:
         raise Problem("precondition-required", "send the session's ETag as If-Match")
     if matches != found.etag:
-        raise Problem("precondition-failed", "the ETag in If-Match is not that of the session")
+        raise Problem("precondition-failed", "the ETag in If-Match does not match the session")
     if not await found.trickle(fragment):
-        raise Problem("not-implemented", "ICE is not begun anew: end the session and make another")
+        raise Problem("not-implemented", "ICE restarts are not supported; end the session and open a new one")
     return Response(status_code=204)
 
 
 @router.delete("/streams/{name}/whep/{session}", status_code=200, response_class=Response, responses=problems(404))
 async def end_preview(name: StreamName, session: str, request: Request, context: Shared) -> Response:
-    """Stop watching."""
-    await _session(request, context, name, session).end("it was ended")
+    """End a preview session."""
+    await _session(request, context, name, session).end("the client ended it")
     return Response(status_code=200)

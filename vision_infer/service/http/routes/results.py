@@ -1,4 +1,4 @@
-"""Results as they come: over a WebSocket, or as server-sent events from the same path."""
+"""Live results over a WebSocket, or as server-sent events from the same path."""
 
 from __future__ import annotations
 
@@ -18,38 +18,36 @@ from vision_infer.service.backend import Backend
 from vision_infer.service.http.context import Shared, context_of
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem, invalid, problem_of
-from vision_infer.service.results.hub import HubClosedError, Message, Subscription
 from vision_infer.service.results.row import ResultFilter
+from vision_infer.service.results.subscription import HubClosedError, Message, Subscription
 
 router = APIRouter(prefix="/api/v1", tags=["results"])
 
 HEARTBEAT_S = 15.0
-"""a comment goes out after so long without a message, so that nobody between takes the connection for dead"""
+"""The time without a message after which a comment is sent, so that proxies keep the connection open."""
 STUCK_S = 30.0
-"""who takes nothing for so long is let go"""
+"""The time after which a client that accepts no data is disconnected."""
 RETRY_MS = 2000
 GOING_AWAY = 1001
 
 
 class ResultsQuery(BaseModel):
-    """What a reader of results may choose."""
+    """The filter of a client that reads results."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    streams: str | None = Field(default=None, min_length=1, description="names with commas between them; default: all")
+    streams: str | None = Field(
+        default=None, min_length=1, description="The names of streams, separated by commas. Defaults to all."
+    )
     classes: str | None = Field(
-        default=None, min_length=1, description="labels, of a second model too, with commas between them; default: all"
+        default=None, min_length=1, description="The labels, also of secondary models, separated by commas. Defaults to all."
     )
-    min_score: float = Field(
-        default=0.0, ge=0, le=1, description="least score of a detection, or of a class of the whole picture"
-    )
-    only_with_detections: bool = Field(
-        default=False, description="leave out results without any of the chosen detections, events or classes"
-    )
-    states: bool = Field(default=False, description="changes of state of the streams, and of engines, too")
+    min_score: float = Field(default=0.0, ge=0, le=1, description="The minimum confidence of detections and of image classes.")
+    only_with_detections: bool = Field(default=False, description="Skip results without any matching detection, event or class.")
+    states: bool = Field(default=False, description="Also send changes of streams and engines.")
 
     def wanted(self) -> ResultFilter:
-        """The filter."""
+        """Return the filter."""
         return ResultFilter(_names(self.streams), _names(self.classes), self.min_score, self.only_with_detections)
 
 
@@ -66,27 +64,27 @@ def _subscribe(backend: Backend, query: ResultsQuery) -> Subscription:
     response_class=Response,
     responses={
         200: {
-            "description": "Server-sent events: each result as JSON; changes as `event: state`, `engine`, `degraded`. No end.",
+            "description": "Endless server-sent events: results as JSON; changes as `event: state`, `engine` or `degraded`.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **problems(406, 422, 503),
     },
 )
 async def results_events(request: Request, query: Annotated[ResultsQuery, Query()], context: Shared) -> Response:
-    """Results as server-sent events. With `Upgrade: websocket` the same come as messages of a WebSocket, one JSON line each.
+    """Stream results as server-sent events. With `Upgrade: websocket`, they are WebSocket messages of one JSON line each.
 
-    Only what comes from now on is sent. A reader that is too slow gets the newest result of each stream, and in `skipped` how
-    many it missed.
+    Only new results are sent. A client that is too slow gets the newest result of each stream; `skipped` is the number of results
+    that it missed.
     """
     accepted = request.headers.get("accept", "*/*")
     if not any(kind in accepted for kind in ("text/event-stream", "text/*", "*/*")):
-        raise Problem("not-acceptable", "results come as text/event-stream, or over a WebSocket")
+        raise Problem("not-acceptable", "results are available as text/event-stream or over a WebSocket")
     return EventStream(_subscribe(context.backend, query))
 
 
 @router.websocket("/results")
 async def results_socket(socket: WebSocket) -> None:
-    """Results as messages of a WebSocket. What the client sends is not looked at."""
+    """Stream results as WebSocket messages. Messages from the client are ignored."""
     try:
         query = ResultsQuery.model_validate(dict(socket.query_params))
         reader = _subscribe(context_of(socket).backend, query)
@@ -103,8 +101,8 @@ async def results_socket(socket: WebSocket) -> None:
             await socket.send_text(message.text)
 
         if await until_gone(_send_all(reader, send), _gone(socket)):
-            with suppress(WebSocketDisconnect):  # it has gone meanwhile
-                await socket.close(GOING_AWAY, "the service stops")
+            with suppress(WebSocketDisconnect):  # the client has disconnected
+                await socket.close(GOING_AWAY, "the service is stopping")
 
 
 async def _gone(socket: WebSocket) -> None:
@@ -113,7 +111,7 @@ async def _gone(socket: WebSocket) -> None:
 
 
 class EventStream(Response):
-    """The answer that goes on until the reader leaves or the service stops; the subscription ends with it."""
+    """A response that continues until the client disconnects or the service stops; then it closes the subscription."""
 
     media_type = "text/event-stream"
 
@@ -132,8 +130,8 @@ class EventStream(Response):
             head = f"id: {message.number}\n" if message.kind == "result" else f"event: {message.kind}\n"
             await send_text(f"{head}data: {message.text}\n\n")
 
-        async def beat() -> None:
-            await send_text(": still here\n\n")
+        async def send_heartbeat() -> None:
+            await send_text(": heartbeat\n\n")
 
         async def gone() -> None:
             while (await receive())["type"] != "http.disconnect":
@@ -142,17 +140,19 @@ class EventStream(Response):
         with self._reader as reader:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send_text(f"retry: {RETRY_MS}\n\n")
-            if await until_gone(_send_all(reader, send_message, beat), gone()):
+            if await until_gone(_send_all(reader, send_message, send_heartbeat), gone()):
                 await send_text("", more=False)
 
 
 async def _send_all(
-    reader: Subscription, send: Callable[[Message], Awaitable[None]], beat: Callable[[], Awaitable[None]] | None = None
+    reader: Subscription,
+    send: Callable[[Message], Awaitable[None]],
+    send_heartbeat: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
-    """Send until the service stops.
+    """Send messages until the service stops.
 
     Raises:
-        TimeoutError: the reader takes nothing.
+        TimeoutError: The client accepts no data.
     """
     while True:
         try:
@@ -162,12 +162,12 @@ async def _send_all(
         async with asyncio.timeout(STUCK_S):
             if message is not None:
                 await send(message)
-            elif beat is not None:
-                await beat()
+            elif send_heartbeat is not None:
+                await send_heartbeat()
 
 
 async def until_gone(sending: Coroutine[Any, Any, None], gone: Coroutine[Any, Any, None]) -> bool:
-    """Send until that ends, or the reader is gone. True where sending came to its end, and there may be a farewell."""
+    """Send until sending ends or the client disconnects. Return True if sending ended and the client is still connected."""
     sender, watcher = asyncio.ensure_future(sending), asyncio.ensure_future(gone)
     try:
         await asyncio.wait((sender, watcher), return_when=asyncio.FIRST_COMPLETED)

@@ -1,13 +1,14 @@
-"""Where results, events and states are sent, and how that stands."""
+"""The status of sinks for results, events and states."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from vision_infer.core.result import utc
+from vision_infer.service.http.api_models import Answer
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.sink.delivery.carrier import SinkStatus
@@ -16,26 +17,26 @@ from vision_infer.stream.redact import redact
 router = APIRouter(prefix="/api/v1", tags=["about"])
 
 
-class SinkAnswer(BaseModel):
-    """How a sink stands."""
-
-    model_config = ConfigDict(frozen=True)
+class SinkAnswer(Answer):
+    """The status of a sink."""
 
     name: str
     kind: Literal["jsonl", "parquet", "mqtt", "webhook"]
-    connected: bool = Field(description="nothing is wrong: what was sent last was taken; of files: they can be written")
-    error: str | None = Field(description="what is wrong at present, one line; null: nothing")
-    queued: int = Field(description="what waits in memory for the disk")
-    waiting: int = Field(description="records that wait on the disk to be sent")
-    spool_bytes: int = Field(description="that the spool takes on the disk")
-    oldest: str | None = Field(description="since when about the oldest of what waits does (UTC); null: nothing waits")
-    sent: int = Field(description="records that were taken, rows that were written, since the start")
-    dropped: dict[str, int] = Field(description="records that were lost since the start, by reason")
+    connected: bool = Field(
+        description="Whether the sink works: the receiver accepted the last record; for files: they can be written."
+    )
+    error: str | None = Field(description="The current error, one line; null if there is none.")
+    queued: int = Field(description="The number of records in memory that are not on disk yet.")
+    waiting: int = Field(description="The number of records on disk that wait to be sent.")
+    spool_bytes: int = Field(description="The size of the spool on disk.")
+    oldest: str | None = Field(description="The approximate time of the oldest waiting record (UTC); null if none waits.")
+    sent: int = Field(description="The number of records accepted by the receiver, or rows written, since the start.")
+    dropped: dict[str, int] = Field(description="The number of records lost since the start, by reason.")
 
 
 @router.get("/sinks", responses=problems())
 def list_sinks(context: Shared) -> list[SinkAnswer]:
-    """All sinks: files of results, brokers and web hooks."""
+    """List all sinks: result files, brokers and webhooks."""
     return [_answer(status) for status in context.backend.sinks()]
 
 

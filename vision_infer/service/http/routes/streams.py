@@ -1,4 +1,4 @@
-"""Streams: list, make, change, remove, and look at one."""
+"""Streams: list, create, change, remove, and take snapshots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from vision_infer.core.result import utc
-from vision_infer.service.backend import UnknownStreamError
+from vision_infer.service.errors import UnknownStreamError
 from vision_infer.service.http.api_models import StreamAnswer, stream_answer
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import problems
@@ -22,13 +22,13 @@ router = APIRouter(prefix="/api/v1", tags=["streams"])
 
 @router.get("/streams", responses=problems())
 def list_streams(context: Shared) -> list[StreamAnswer]:
-    """All streams with their settings and how they are."""
+    """List all streams with their settings and status."""
     return [stream_answer(view, context.clock) for view in context.backend.streams()]
 
 
 @router.get("/streams/{name}", responses=problems(404))
 def get_stream(name: StreamName, context: Shared) -> StreamAnswer:
-    """One stream with its settings and how it is: state, reason, counts, rates, ages."""
+    """Return a stream with its settings and status: state, reason, counts, rates, ages."""
     return stream_answer(context.backend.stream(name), context.clock)
 
 
@@ -38,15 +38,15 @@ async def _settings_of(request: Request) -> dict[str, Any]:
     try:
         data = json.loads(await request.body())
     except (ValueError, RecursionError):
-        raise Problem("bad-request", "the body is no JSON") from None
+        raise Problem("bad-request", "the body is not valid JSON") from None
     if not isinstance(data, dict):
-        raise Problem("invalid", 'the settings are an object: {"detect": "rtsp://…"}')
+        raise Problem("invalid", 'the settings must be an object: {"detect": "rtsp://…"}')
     return data
 
 
 @router.put(
     "/streams/{name}",
-    responses={201: {"description": "It was made", "model": StreamAnswer}, **problems(403, 409, 415, 422)},
+    responses={201: {"description": "The stream was created.", "model": StreamAnswer}, **problems(403, 409, 415, 422)},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -57,9 +57,9 @@ async def _settings_of(request: Request) -> dict[str, Any]:
 def put_stream(
     name: StreamName, data: Annotated[dict[str, Any], Depends(_settings_of)], response: Response, context: Shared
 ) -> StreamAnswer:
-    """Make a stream, or give it other settings; no other stream loses a frame by it.
+    """Create a stream or replace its settings. Other streams are not interrupted.
 
-    A URL that comes back as it was shown, with `***` for its password, keeps its password.
+    If the URL contains `***` in place of the password, as the API shows it, the stored password is kept.
     """
     backend = context.backend
     service = backend.settings.service
@@ -74,18 +74,18 @@ def put_stream(
 
 
 class ModelChoice(BaseModel):
-    """Which model a stream goes on with."""
+    """The model that a stream switches to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str | None = Field(min_length=1, description="name of a model; null: the service's")
+    model: str | None = Field(min_length=1, description="The name of the model; null means the service's model.")
 
 
 @router.put("/streams/{name}/model", responses=problems(403, 404, 409, 415, 422))
 def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamAnswer:
-    """Let a stream go on with another model, between two frames: its connection stays, and no frame is lost.
+    """Switch a stream to another model between two frames. The connection stays open and no frame is lost.
 
-    The engine is loaded first; until then the stream goes on as it was.
+    The engine is loaded first; until then the stream continues with the old model.
     """
     backend = context.backend
     settings = backend.stream(name).settings.model_copy(update={"model": choice.model})
@@ -94,7 +94,7 @@ def put_model(name: StreamName, choice: ModelChoice, context: Shared) -> StreamA
 
 @router.delete("/streams/{name}", status_code=204, responses=problems(403, 404, 409))
 def delete_stream(name: StreamName, context: Shared) -> Response:
-    """Take a stream away, for good."""
+    """Remove a stream permanently."""
     context.backend.delete(name)
     return Response(status_code=204)
 
@@ -104,9 +104,9 @@ def delete_stream(name: StreamName, context: Shared) -> Response:
     response_class=Response,
     responses={
         200: {
-            "description": "The picture",
+            "description": "The image.",
             "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-            "headers": {"X-Captured-At": {"description": "when it was taken (UTC)", "schema": {"type": "string"}}},
+            "headers": {"X-Captured-At": {"description": "The capture time (UTC).", "schema": {"type": "string"}}},
         },
         **problems(404, 503),
     },
@@ -114,11 +114,11 @@ def delete_stream(name: StreamName, context: Shared) -> Response:
 async def get_snapshot(
     name: StreamName,
     context: Shared,
-    annotated: Annotated[bool, Query(description="draw the detections into it")] = False,
-    timeout_s: Annotated[float, Query(gt=0, le=30, description="how long to wait for a picture, seconds")] = 10.0,
+    annotated: Annotated[bool, Query(description="Draw the detections on the image.")] = False,
+    timeout_s: Annotated[float, Query(gt=0, le=30, description="The time to wait for a frame, in seconds.")] = 10.0,
 ) -> Response:
-    """A picture of the stream as it is now; 503 with the stream's state where it gives none."""
-    gate = context.snapshots
-    async with gate.place():
-        shot = await to_thread.run_sync(context.backend.snapshot, name, annotated, timeout_s, limiter=gate.threads)
+    """Return the current image of the stream, or 503 with the stream's state if it delivers no frames."""
+    limiter = context.snapshots
+    async with limiter.slot():
+        shot = await to_thread.run_sync(context.backend.snapshot, name, annotated, timeout_s, limiter=limiter.threads)
     return Response(shot.jpeg, headers={"X-Captured-At": utc(shot.captured_wall_ns)}, media_type="image/jpeg")

@@ -1,6 +1,6 @@
-"""What every request passes before a route sees it: name of the host, rate, token or session, role, origin, size.
+"""Checks of every request before it reaches a route: host name, rate, token or session, role, origin, size.
 
-It answers in this order, so that who has no token learns nothing but that: 421, 429, 401, 403, 413.
+The checks run in this order and fail with 421, 429, 401, 403 or 413, so that a client without a token learns nothing else.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from vision_infer.stream.redact import redact
 
 SESSION_COOKIE = "vision_infer_session"
 OPEN_PATHS = ("/healthz",)
-"""need no token, no name of a host, and are not counted"""
+"""The paths that need no token and no valid host name, and do not count against the rate limit."""
 SESSION_PATH = "/api/v1/session"
 INFER_PATH = "/api/v1/infer"
 MAX_JSON_BYTES = 1_000_000
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _VIEWER_PATHS = (INFER_PATH, SESSION_PATH)
-"""may be posted to by the role view: they change nothing"""
-_WATCHED = re.compile(r"/api/v1/streams/[^/]+/whep(/[^/]+)?")
-"""the same of these: a viewer's own session"""
+"""The paths that viewers may POST to, because they change nothing."""
+_PREVIEW_PATH = re.compile(r"/api/v1/streams/[^/]+/whep(/[^/]+)?")
+"""The paths of preview sessions, which viewers may use as well."""
 _FAILURES_BURST = 10
 _FAILURES_PER_S = 0.2
 _PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip")
@@ -47,44 +47,44 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
-"""of every answer that does not set them itself"""
+"""The default headers of all responses."""
 
 logger = logging.getLogger("vision_infer.http")
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityContext:
-    """What the guard asks, shared with the routes of a session."""
+    """The state of the security checks, shared with the session routes."""
 
     settings: ServiceSettings
     tokens: Tokens
     sessions: Sessions
     clock: Clock
     requests: TokenBuckets
-    """of each client address"""
+    """The rate limit of requests for each client address."""
     failures: TokenBuckets
-    """wrong tokens of each client address"""
+    """The rate limit of invalid tokens for each client address."""
 
     def role_of_token(self, scope: Scope, token: str) -> Role:
-        """The role of a token that was shown.
+        """Return the role of a token.
 
         Raises:
-            Problem: 401, it is wrong; 429, this address has shown too many wrong ones.
+            Problem: 401 if the token is invalid; 429 if this address has sent too many invalid tokens.
         """
         address = address_of(scope)
         wait_s = self.failures.wait_s(address)
         if wait_s:
-            raise _too_many("too many wrong tokens came from this address", wait_s)
+            raise _too_many("too many invalid tokens from this address", wait_s)
         role = self.tokens.role_of(token)
         if role is None:
             self.failures.take(address)
-            logger.warning("a wrong token came from %s", address)
-            raise unauthorized("the token is wrong")
+            logger.warning("invalid token from %s", address)
+            raise unauthorized("the token is invalid")
         return role
 
 
-def make_doors(settings: ServiceSettings, tokens: Tokens, clock: Clock) -> SecurityContext:
-    """What the guard asks, of a service that begins."""
+def make_security_context(settings: ServiceSettings, tokens: Tokens, clock: Clock) -> SecurityContext:
+    """Create the security context of a service."""
     rate = settings.requests_per_second
     requests = TokenBuckets(rate, 2 * rate, clock)
     return SecurityContext(
@@ -93,7 +93,7 @@ def make_doors(settings: ServiceSettings, tokens: Tokens, clock: Clock) -> Secur
 
 
 def unauthorized(detail: str) -> Problem:
-    """401."""
+    """Return a problem with status 401."""
     return Problem("unauthorized", detail, {"WWW-Authenticate": 'Bearer realm="vision-infer"'})
 
 
@@ -102,13 +102,13 @@ def _too_many(detail: str, wait_s: float) -> Problem:
 
 
 def bearer_of(headers: Headers) -> str | None:
-    """The token in ``Authorization: Bearer …``; None where there is no such header."""
+    """Return the token in ``Authorization: Bearer …``; None without this header."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if kind.lower() == "bearer" else None
 
 
 def session_of(headers: Headers) -> str | None:
-    """The session's cookie; None where there is none."""
+    """Return the value of the session cookie; None if the request has none."""
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", "")[:8192])
@@ -118,18 +118,18 @@ def session_of(headers: Headers) -> str | None:
     return None if morsel is None else morsel.value
 
 
-class Guard:
-    """The ASGI middleware."""
+class SecurityMiddleware:
+    """The ASGI middleware that runs the security checks."""
 
-    def __init__(self, app: ASGIApp, doors: SecurityContext) -> None:
+    def __init__(self, app: ASGIApp, security: SecurityContext) -> None:
         self._app = app
-        self._doors = doors
+        self._security = security
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        started = self._doors.clock.monotonic_ns()
+        started = self._security.clock.monotonic_ns()
         status = 0
 
         async def send_dressed(message: Message) -> None:
@@ -151,66 +151,66 @@ class Guard:
                 raise
             await problem.response()(scope, receive, send_dressed)
         except ClientDisconnected:
-            raise  # the server's own way to end what is in vain
+            raise  # uvicorn ends the request
         except ClientDisconnect:
-            pass  # it left before its body was here: there is nobody to answer
-        except Exception as error:  # whatever a route did not expect: the client is told nothing of it
+            pass  # the client disconnected before its body arrived: no response is possible
+        except Exception as error:  # unexpected: only the log gets the details
             logger.error(
                 "%s %s: %s: %s", scope.get("method", "WEBSOCKET"), _path(scope), type(error).__name__, redact(str(error))
             )
-            logger.debug("of this request", exc_info=True)
+            logger.debug("traceback of this request", exc_info=True)
             if not status:
-                await Problem("internal", "the log says more").response()(scope, receive, send_dressed)
+                await Problem("internal", "see the service's log for details").response()(scope, receive, send_dressed)
         finally:
-            spent_ms = (self._doors.clock.monotonic_ns() - started) / 1e6
+            spent_ms = (self._security.clock.monotonic_ns() - started) / 1e6
             logger.debug("%s %s %d %.1f ms", scope.get("method", "WEBSOCKET"), _path(scope), status, spent_ms)
 
     def _admit(self, scope: Scope, receive: Receive) -> Receive:
-        """Let a request in, with its role and who it is under ``scope["state"]``; returns how its body is read."""
-        doors = self._doors
+        """Check a request and store its role and principal in ``scope["state"]``; return the function that reads its body."""
+        security = self._security
         path = scope["path"]
         method = scope.get("method", "GET")
         if path not in OPEN_PATHS:
             headers = Headers(scope=scope)
-            _check_host(scope, headers, doors.settings)
-            wait_s = doors.requests.take(address_of(scope))
+            _check_host(scope, headers, security.settings)
+            wait_s = security.requests.take(address_of(scope))
             if wait_s:
-                raise _too_many(f"more than {doors.settings.requests_per_second:g} requests a second", wait_s)
+                raise _too_many(f"more than {security.settings.requests_per_second:g} requests per second", wait_s)
             if not (is_page(path) and method in _SAFE_METHODS and scope["type"] == "http"):
                 self._check_rights(scope, headers, method, path)
         if scope["type"] == "websocket":
             return receive
-        most = int(doors.settings.max_upload_mb * 1e6) if path == INFER_PATH else MAX_JSON_BYTES
-        return limited(scope, receive, most)
+        max_bytes = int(security.settings.max_upload_mb * 1e6) if path == INFER_PATH else MAX_JSON_BYTES
+        return limited(scope, receive, max_bytes)
 
     def _check_rights(self, scope: Scope, headers: Headers, method: str, path: str) -> None:
-        doors = self._doors
+        security = self._security
         safe = method in _SAFE_METHODS and scope["type"] == "http"
         role: Role | None = "admin"
         by_token = False
         principal = ""
-        if not doors.tokens.needed and any(name in headers for name in _PROXY_HEADERS):
-            raise Problem("behind-proxy", "set service.token: who comes through a proxy is not on this machine")
-        if doors.tokens.needed:
+        if not security.tokens.needed and any(name in headers for name in _PROXY_HEADERS):
+            raise Problem("behind-proxy", "set service.token: requests through a proxy come from other machines")
+        if security.tokens.needed:
             token = bearer_of(headers)
             by_token = token is not None
             if token is not None:
-                role = doors.role_of_token(scope, token)
+                role = security.role_of_token(scope, token)
                 principal = f"token {digest_of(token).hex()}"
             else:
                 session = session_of(headers)
-                role = None if session is None else doors.sessions.role_of(session)
+                role = None if session is None else security.sessions.role_of(session)
                 principal = "" if session is None else f"session {digest_of(session).hex()}"
             if role is None and (method, path) != ("POST", SESSION_PATH):
                 raise unauthorized("send 'Authorization: Bearer TOKEN'")
         if not by_token:
-            # A browser adds a cookie, or reaches a service on its own machine, whichever site asks it to.
+            # Any website can make a browser send a cookie or reach a service on the same machine.
             _check_site(headers, safe)
             if not safe:
-                _check_origin(headers, needed=doors.tokens.needed and role is not None)
-        own = path in _VIEWER_PATHS or _WATCHED.fullmatch(path) is not None
-        if role == "view" and not safe and scope["type"] == "http" and not own:
-            raise Problem("forbidden", "this needs the token of the role admin")
+                _check_origin(headers, needed=security.tokens.needed and role is not None)
+        viewer_path = path in _VIEWER_PATHS or _PREVIEW_PATH.fullmatch(path) is not None
+        if role == "view" and not safe and scope["type"] == "http" and not viewer_path:
+            raise Problem("forbidden", "this request requires an admin token")
         scope.setdefault("state", {}).update(role=role, principal=principal)
 
 
@@ -219,7 +219,7 @@ def _path(scope: Scope) -> str:
 
 
 def _check_host(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:
-    """A site whose name leads to us (DNS rebinding) must not get through a browser what the browser's user may see."""
+    """Reject unknown host names, so that a website that resolves to this service (DNS rebinding) cannot read from it."""
     hosts = headers.getlist("host")
     name = _name_of(hosts[0]) if len(hosts) == 1 else None
     if name is not None:
@@ -229,7 +229,7 @@ def _check_host(scope: Scope, headers: Headers, settings: ServiceSettings) -> No
             allowed.add(_plain(str(server[0])))
         if name in allowed or is_loopback(name) or (_is_address(name) and not is_loopback(settings.host)):
             return
-    raise Problem("wrong-host", "add the name to service.allow_hosts if it is right")
+    raise Problem("wrong-host", "add the host name to service.allow_hosts if it is correct")
 
 
 def _plain(host: str) -> str:
@@ -237,7 +237,7 @@ def _plain(host: str) -> str:
 
 
 def _name_of(netloc: str) -> str | None:
-    """The name or address of ``host:port``; None where it is none."""
+    """Return the name or address of ``host:port``; None if it is invalid."""
     try:
         parts = urlsplit(f"//{netloc}")
         _ = parts.port
@@ -249,7 +249,7 @@ def _name_of(netloc: str) -> str | None:
 
 
 def _is_address(name: str) -> bool:
-    # An address cannot be made to lead elsewhere, as a name can.
+    # Unlike a name, an address cannot be rebound to another machine.
     try:
         ipaddress.ip_address(name)
     except ValueError:
@@ -258,17 +258,17 @@ def _is_address(name: str) -> bool:
 
 
 def _check_site(headers: Headers, safe: bool) -> None:
-    # Following a link from another site is no harm. To fetch from it is: who cannot read the answer can still use up readers.
+    # Links from other websites are harmless. Other requests are not: they could use up connections even if they cannot read.
     followed = safe and headers.get("sec-fetch-mode") == "navigate"
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not followed:
-        raise Problem("wrong-origin", "requests of other sites are not taken")
+        raise Problem("wrong-origin", "cross-site requests are not allowed")
 
 
 def _check_origin(headers: Headers, needed: bool) -> None:
     origin = headers.get("origin")
     if origin is None:
         if needed:
-            raise Problem("wrong-origin", "with a session's cookie, a browser's header Origin is needed")
+            raise Problem("wrong-origin", "a request with a session cookie requires the Origin header")
         return
     try:
         parts = urlsplit(origin)
@@ -276,6 +276,6 @@ def _check_origin(headers: Headers, needed: bool) -> None:
         own = urlsplit(f"{parts.scheme}://{headers.get('host', '')}")
         own_port = own.port or {"http": 80, "https": 443}.get(own.scheme)
     except ValueError:
-        raise Problem("wrong-origin", "the header Origin is wrong") from None
+        raise Problem("wrong-origin", "the Origin header is invalid") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or (parts.hostname, port) != (own.hostname, own_port):
-        raise Problem("wrong-origin", "requests of other sites are not taken")
+        raise Problem("wrong-origin", "cross-site requests are not allowed")

@@ -1,0 +1,29 @@
+"""The errors with which the service answers a request."""
+
+from __future__ import annotations
+
+from vision_infer.core.errors import VisionInferError
+
+
+class UnknownStreamError(VisionInferError):
+    """No stream has this name."""
+
+
+class ConflictError(VisionInferError):
+    """The request conflicts with the current state: the name is taken, the settings file owns the stream, a limit is reached."""
+
+
+class UnavailableError(VisionInferError):
+    """Something is temporarily unavailable: the stream delivers no frames, or the model is still loading.
+
+    Args:
+        message: What is unavailable; one line.
+        hint: What to do next.
+        state: The state of the stream, if the error concerns one.
+        reason: Why the stream is in this state, without secrets.
+    """
+
+    def __init__(self, message: str, hint: str = "", state: str = "", reason: str = "") -> None:
+        super().__init__(message, hint)
+        self.state = state
+        self.reason = reason
