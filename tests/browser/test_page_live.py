@@ -203,7 +203,7 @@ _READ_EVERY_FRAME = """
 
 def test_without_webrtc_the_page_shows_snapshots_and_the_reason(browser: Browser, site: LiveSite) -> None:
     with checked_page(browser, site.address) as checked:
-        problem = {"type": "urn:x", "title": "Temporarily unavailable", "status": 503, "detail": "the maximum number of viewers is reached"}
+        problem = {"type": "urn:x", "title": "Unavailable", "status": 503, "detail": "the maximum number of viewers is reached"}
         checked.page.route(
             "**/whep", lambda route: route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(problem))
         )
