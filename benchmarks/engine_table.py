@@ -1,4 +1,4 @@
-"""How long plans take to build and how large they are: writes the table of ``docs/engines.md``. No GPU is needed.
+"""How long plans take to build and how large they are: writes the table of ``docs/explanation/tensorrt.md``. No GPU is needed.
 
 make engine-table
 """
@@ -18,7 +18,7 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.compile import PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "engines.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "tensorrt.md"
 TABLE = re.compile(r"(<!-- engine-table -->\n).*?(<!-- end -->)", re.DOTALL)
 ROUNDS = 3
 TARGET = GpuTarget(("sm_89",))
@@ -64,7 +64,7 @@ def main() -> None:
     """Measure, and write the table into the page."""
     machine = describe_machine()
     lines = [
-        "| network | graph | s | CPU s | MB: graph → plan | layers with weights compute in |",
+        "| Model | Graph | s | CPU s | MB: graph → plan | Layers with weights compute in |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in TITLES:
@@ -74,7 +74,7 @@ def main() -> None:
     table, shortest = "\n".join(lines), min(command_seconds() for _ in range(ROUNDS))
     told = (
         f"`make engine-table`, {str(machine['date'])[:10]}: TensorRT-RTX {api().version}, {machine['cpu']}, "
-        f"{machine['cores']} processors, load {machine['load_before']} before, no GPU. Least of {ROUNDS}, batches 1, 2, 4, 8, "
+        f"{machine['cores']} processors, load {machine['load_before']} before, no GPU. Minimum of {ROUNDS}, batches 1, 2, 4, 8, "
         f"for sm_89.\nThe whole command takes {shortest:.1f} s for NanoDet in fp32, the start of the program included."
     )
     text = PAGE.read_text(encoding="utf-8")

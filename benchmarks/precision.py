@@ -1,4 +1,4 @@
-"""What FP16, bfloat16 and both forms of INT8 cost in accuracy and gain in speed: the table of docs/precision.md.
+"""What FP16, bfloat16 and INT8 cost and gain: the table of docs/explanation/precision-measurements.md.
 
     make precision-table                    the three networks of ASSETS, into benchmarks/results/precision.md
     python -m benchmarks.precision MODEL… --data VIDEO… --labels instances.json --images DIR [--out FILE.md]

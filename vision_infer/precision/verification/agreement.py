@@ -4,8 +4,8 @@ Nobody knows what is really there, so that FP32 has to tell it. Its own boxes on
 FP32 would be without fault, and each pixel by which a box moves would count as a loss, though FP32's boxes are themselves
 several pixels off. The judge is therefore FP32's confident boxes on the *mirrored* frame, mirrored back: a truth about as far
 from FP32's boxes as annotations are. Against it FP32 has an average precision of its own, the cheaper engine has another, and
-what it loses of it, as a share, is what it loses of the average precision against people's annotations (docs/precision.md has
-the figures). In points: that share of the network's published mAP.
+what it loses of it, as a share, is what it loses of the average precision against people's annotations
+(docs/explanation/precision.md has the figures). In points: that share of the network's published mAP.
 """
 
 from __future__ import annotations
