@@ -1,4 +1,4 @@
-"""How long plans take to build and how large they are: writes the table of ``docs/explanation/tensorrt.md``. No GPU is needed.
+"""How long plans take to build and how large they are: writes the table of ``docs/reference/plan-builds.md``. No GPU is needed.
 
 make engine-table
 """
@@ -18,7 +18,7 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.compile import PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "explanation" / "tensorrt.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "plan-builds.md"
 TABLE = re.compile(r"(<!-- engine-table -->\n).*?(<!-- end -->)", re.DOTALL)
 ROUNDS = 3
 TARGET = GpuTarget(("sm_89",))

@@ -1,4 +1,4 @@
-"""What FP16, bfloat16 and INT8 cost and gain: the table of docs/explanation/precision-measurements.md.
+"""What FP16, bfloat16 and INT8 cost and gain: the table of docs/reference/measured-precision.md.
 
     make precision-table                    the three networks of ASSETS, into benchmarks/results/precision.md
     python -m benchmarks.precision MODEL… --data VIDEO… --labels instances.json --images DIR [--out FILE.md]

@@ -48,7 +48,7 @@ def precisions(folder: Path, frames: FrameSet) -> dict[str, Path]:
     """The bundled network by precision: as it is, in FP16, and in INT8 in TensorRT's form with all its layers.
 
     INT8 is calibrated on some of the pictures on which it is looked at: good enough to see that the engine computes what it has
-    to, and no statement about the accuracy of INT8 (docs/explanation/precision-measurements.md has that).
+    to, and no statement about the accuracy of INT8 (docs/reference/measured-precision.md has that).
     """
     source = graph("nanodet")
     name = read_graph_facts(source).card.name

@@ -1,0 +1,39 @@
+"""Every function that docs/tour.md names exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.media import ROOT
+
+PAGE = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+HOPS = sorted(set(re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)))
+FILES = sorted(set(re.findall(r"`([\w/]+\.py)`", PAGE)))
+
+
+def test_the_tour_names_functions() -> None:
+    assert len(HOPS) > 30
+
+
+@pytest.mark.parametrize(("path", "name"), HOPS)
+def test_a_named_function_exists(path: str, name: str) -> None:
+    tree = ast.parse((ROOT / "vision_infer" / path).read_text(encoding="utf-8"))
+    assert name in set(names(tree)), f"{path} does not define {name}"
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_a_named_file_exists(path: str) -> None:
+    assert Path(ROOT / "vision_infer" / path).is_file()
+
+
+def names(tree: ast.AST, before: str = "") -> Iterator[str]:
+    """Yield classes, functions and methods, the latter as ``Class.method``."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield before + node.name
+            yield from names(node, f"{before}{node.name}.")
