@@ -32,8 +32,10 @@ def test_a_named_file_exists(path: str) -> None:
 
 
 def names(tree: ast.AST, before: str = "") -> Iterator[str]:
-    """Yield classes, functions and methods, the latter as ``Class.method``."""
+    """Yield classes, functions, assigned names, and methods as ``Class.method``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield before + node.name
             yield from names(node, f"{before}{node.name}.")
+        elif isinstance(node, ast.Assign):
+            yield from (before + target.id for target in node.targets if isinstance(target, ast.Name))
