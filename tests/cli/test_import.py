@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.support import raw_networks as raw
-from tests.support.media import asset
+from tests.support.assets import photographs
 
 
 def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: P
 
 def test_the_proof_takes_a_persons_own_pictures(in_process: Command, tmp_path: Path) -> None:
     raw.yolov5(tmp_path / "mine.onnx")
-    pictures = asset("images/coco_val_ccby/images")
+    pictures = photographs()
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
     assert (done.returncode, done.stderr) == (0, "")
     assert "on 5 pictures, against the network as it came: boxes within " in done.stdout

@@ -9,7 +9,8 @@ import jsonschema
 import yaml
 
 from tests.cli.conftest import Command
-from tests.support.media import ROOT, asset, bikes
+from tests.support.assets import BOXES, IMAGES, coco_annotations, raw_model
+from tests.support.media import ROOT, bikes
 
 
 def test_list_and_show_the_bundled_model(in_process: Command) -> None:
@@ -38,19 +39,19 @@ def test_all_input_sizes_of_a_model_are_listed(in_process: Command, tmp_path: Pa
 
 
 def test_import_a_network_and_run_it_by_name(command: Command, tmp_path: Path) -> None:
-    network = asset("models/yolox_nano_416x416.onnx")
-    done = command("model", "import", network, "--name", "yolox-nano", "--labels", "coco")
+    network = raw_model("nanodet")
+    done = command("model", "import", network, "--name", "mine", "--labels", "coco")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "head 'yolox'" in done.stdout
-    assert "vision-infer run VIDEO --model yolox-nano" in done.stdout
-    again = command("model", "import", network, "--name", "yolox-nano")
+    assert "head 'nanodet'" in done.stdout
+    assert "vision-infer run VIDEO --model mine" in done.stdout
+    again = command("model", "import", network, "--name", "mine")
     assert again.returncode == 3
     assert "--overwrite" in again.stderr
-    ran = command("run", bikes(), "--model", "yolox-nano", "--every", "50", "--out", "rows.jsonl", "--quiet")
+    ran = command("run", bikes(), "--model", "mine", "--every", "50", "--out", "rows.jsonl", "--quiet")
     assert (ran.returncode, ran.stderr) == (0, "")
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == [0, 50, 100, 150, 200]
-    assert {row["model"] for row in rows} == {"yolox-nano"}
+    assert {row["model"] for row in rows} == {"mine"}
     assert any(detection["label"] == "person" for row in rows for detection in row["detections"])
 
 
@@ -70,12 +71,12 @@ def test_import_options_are_checked(in_process: Command, tmp_path: Path) -> None
 
 
 def test_evaluate_prints_cocos_table(in_process: Command) -> None:
-    data = asset("images/coco_val_ccby/instances.json")
+    data = coco_annotations()
     fp32 = ("--engine", "onnxruntime-cpu-fp32")
     done = in_process("model", "evaluate", "nanodet-416", *fp32, "--data", data, "--images", data.parent / "images")
     assert done.returncode == 0, done.stderr
-    assert "40 pictures, 391 boxes" in done.stdout
-    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.29" in done.stdout
+    assert f"{IMAGES} pictures, {BOXES} boxes" in done.stdout
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.61" in done.stdout
 
 
 def test_the_result_schema_is_a_schema(in_process: Command) -> None:

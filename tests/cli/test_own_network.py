@@ -15,6 +15,7 @@ from tests.cli.conftest import Command
 from tests.precision.tiny import noise_frames
 from tests.support import media
 from tests.support import raw_networks as raw
+from tests.support.assets import mirrored, raw_model
 from vision_infer.core.geometry import Size
 from vision_infer.engine.measure import measure_speed
 from vision_infer.precision.verification import proof
@@ -61,8 +62,8 @@ def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monk
 @pytest.mark.slow  # INT8 of a whole detector takes two minutes, more on a busy machine
 @pytest.mark.timeout(900)
 def test_a_detector_of_somebody_else(in_process: Command, tmp_path: Path) -> None:
-    shutil.copy(media.asset("models/nanodet_coco_416.onnx"), tmp_path / "mine.onnx")
-    videos = [media.bikes(), media.asset("videos/one-by-one-person-detection.mp4")]
+    shutil.copy(raw_model("nanodet"), tmp_path / "mine.onnx")
+    videos = [media.bikes(), mirrored()]
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--labels", "coco")
     assert done.returncode == 0, done.stderr
     assert "head 'nanodet', for it has" in done.stdout

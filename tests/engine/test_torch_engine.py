@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.engine.graphs import tiny_graph
 from tests.engine.host_device import HostDevice
 from tests.engine.matching import Outputs, assert_same
+from tests.support.assets import raw_model
 from tests.support.gpu import needs_gpu
 from tests.support.media import bikes, decoded
 from vision_infer.core.card import CARD_KEY, ModelCard
@@ -31,8 +32,6 @@ pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
 ROOT = Path(__file__).resolve().parents[2]
-RAW = ROOT.parent / "shared" / "assets" / "models"
-FAMILIES = {"yolox": "yolox_nano_416x416.onnx", "detr": "deimv2_hgnetv2_femto_coco.onnx"}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,9 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(family: str) -> Path:
         if family in ("nanodet", "int8"):
             return ROOT / "models" / "nanodet-416" / ("model.onnx" if family == "nanodet" else "model.int8.onnx")
-        raw = RAW / FAMILIES[family]
-        if not raw.exists():
-            pytest.skip(f"shared/assets/models/{raw.name} is not here")
         from vision_infer.model.importing import import_model
 
-        return import_model(raw, family, model_dir=folder)
+        return import_model(raw_model(family), family, model_dir=folder)
 
     folder = tmp_path_factory.mktemp("models")
     return lru_cache(make)
@@ -65,7 +61,7 @@ def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
     return engine.collect(engine.submit(loan)).outputs
 
 
-@pytest.mark.parametrize("family", ["nanodet", "yolox", "detr"])
+@pytest.mark.parametrize("family", ["nanodet", "detr"])
 def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     path = graph(family)
     with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
@@ -271,7 +267,7 @@ def test_shapes_are_known_without_the_device(tmp_path: Path, card: ModelCard) ->
     assert (given["scores"].device.type, given["scores"].shape) == ("meta", (5, 3072))
 
 
-@pytest.mark.parametrize("family", ["nanodet", "yolox", "detr"])
+@pytest.mark.parametrize("family", ["nanodet", "detr"])
 def test_no_value_is_asked_of_the_device(family: str, graph: Callable[[str], Path]) -> None:
     """A CUDA graph cannot be recorded of what waits for a value: here there are none to wait for."""
     from vision_infer.engine.runtimes.torch_graph import TorchGraph
@@ -295,7 +291,7 @@ def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoImage]) -
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("family", ["nanodet", "yolox", "detr"])
+@pytest.mark.parametrize("family", ["nanodet", "detr"])
 def test_on_a_gpu_it_finds_what_it_finds_on_the_cpu(
     family: str, graph: Callable[[str], Path], pictures: list[VideoImage]
 ) -> None:

@@ -13,28 +13,17 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.assets import photographs
 from vision_infer.core.geometry import Fit, Size, letterbox
 
-ASSETS = Path(__file__).resolve().parents[2].parent / "shared" / "assets"
 Run = Callable[[onnx.ModelProto, dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 Fabricate = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
-def networks() -> Path:
-    """The folder of the raw networks."""
-    folder = ASSETS / "models"
-    if not folder.is_dir():
-        pytest.skip("the raw networks (shared/assets/models) are not here")
-    return folder
-
-
-@pytest.fixture(scope="session")
 def letterboxed() -> Callable[[int, Size, Fit, tuple[int, int, int]], NDArray[np.uint8]]:
     """Real photographs as uint8 [n, H, W, 3] RGB, fitted into an input."""
-    files = sorted((ASSETS / "images" / "coco_val_ccby" / "images").glob("*.jpg"))
-    if not files:
-        pytest.skip("the photographs (shared/assets/images/coco_val_ccby) are not here")
+    files = sorted(photographs().glob("*.jpg"))
 
     def load(count: int, size: Size, fit: Fit, fill: tuple[int, int, int]) -> NDArray[np.uint8]:
         batch = np.empty((count, size.height, size.width, 3), np.uint8)

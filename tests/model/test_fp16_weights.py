@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.assets import raw_model
 from vision_infer.core.card import parse_card
 from vision_infer.core.geometry import Size
 from vision_infer.model.building import build_deployment_graph
@@ -33,10 +33,8 @@ CARD = parse_card(
 )
 
 
-def test_nanodet_is_half_as_large_and_gives_the_same(
-    networks: Path, letterboxed: Callable[..., NDArray[np.uint8]], run: Any
-) -> None:
-    graph = build_deployment_graph(networks / "nanodet_coco_416.onnx", CARD)
+def test_nanodet_is_half_as_large_and_gives_the_same(letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
+    graph = build_deployment_graph(raw_model("nanodet"), CARD)
     stored = store_weights_fp16(graph, tolerance=0)
     assert stored.ByteSize() < 0.53 * graph.ByteSize()
     pictures = {"images": letterboxed(2, Size(416, 416), "center", (0, 0, 0))}

@@ -6,7 +6,6 @@ Detections are matched by class and box, never by rank: equal scores may come in
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,14 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from tests.support.assets import RAW_MODELS, SIZE, raw_model
 from vision_infer.core.card import InputSize, ModelCard
-from vision_infer.core.geometry import Size
 from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import assert_dynamic_batch, read_card
 from vision_infer.model.heads import find_head
 from vision_infer.precision.verification.reference_heads import DETECTORS, Raw
 
 Arrays = dict[str, NDArray[Any]]
-SIZE = Size(416, 416)
-FILES = {
-    "nanodet": "nanodet_coco_416.onnx",
-    "yolox": "yolox_nano_416x416.onnx",
-    "detr": "deimv2_hgnetv2_femto_coco.onnx",
-}
 
 
 def card_of(head: str) -> ModelCard:
@@ -52,9 +45,6 @@ def reference(head: str, raw: onnx.ModelProto, image: NDArray[np.uint8], run: An
     # In float32 and with the reciprocal, as in the graph: a deep network makes 2e-5 of the last bit of its input.
     centred = seen.astype(np.float32) - np.array(card.mean, np.float32)
     tensor = (centred * (1 / np.array(card.std)).astype(np.float32)).transpose(2, 0, 1)[None]
-    if head == "detr":
-        out = run(raw, {"images": tensor, "orig_target_sizes": np.array([[SIZE.width, SIZE.height]])})
-        return {"boxes": out["boxes"][0], "scores": out["scores"][0], "class_ids": out["labels"][0]}
     out = run(raw, {raw.graph.input[0].name: tensor})
     pairs = DETECTORS[head](Raw(out, SIZE, 80, None))
     return {name: array[:400] for name, array in pairs.above(0, 0.0).items()}
@@ -78,14 +68,12 @@ def image_of(batch: Arrays, index: int, above: float = -1.0) -> Arrays:
     return {name: array[index][keep] for name, array in batch.items()}
 
 
-@pytest.mark.parametrize("head", sorted(FILES))
-def test_a_head_agrees_with_its_numpy_reference(
-    head: str, networks: Path, letterboxed: Callable[..., NDArray[np.uint8]], run: Any
-) -> None:
-    raw = onnx.load(networks / FILES[head])
+@pytest.mark.parametrize("head", RAW_MODELS)
+def test_a_head_agrees_with_its_numpy_reference(head: str, letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
+    raw = onnx.load(raw_model(head))
     card = card_of(head)
     pictures = letterboxed(6, SIZE, card.fit, card.fill)
-    found = run(build_deployment_graph(networks / FILES[head], card), {"images": pictures})
+    found = run(build_deployment_graph(raw_model(head), card), {"images": pictures})
     assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
         "boxes": ((6, 300, 4), "float32"),
         "scores": ((6, 300), "float32"),
@@ -104,12 +92,10 @@ def test_a_head_agrees_with_its_numpy_reference(
         assert score <= 1e-5
 
 
-@pytest.mark.parametrize("head", sorted(FILES))
-def test_a_batch_is_the_same_as_single_runs(
-    head: str, networks: Path, letterboxed: Callable[..., NDArray[np.uint8]], run: Any
-) -> None:
+@pytest.mark.parametrize("head", RAW_MODELS)
+def test_a_batch_is_the_same_as_single_runs(head: str, letterboxed: Callable[..., NDArray[np.uint8]], run: Any) -> None:
     card = card_of(head)
-    graph = build_deployment_graph(networks / FILES[head], card)
+    graph = build_deployment_graph(raw_model(head), card)
     pictures = letterboxed(5, SIZE, card.fit, card.fill)
     single = [run(graph, {"images": pictures[index : index + 1]}) for index in range(5)]
     for count in (2, 5):
@@ -120,16 +106,16 @@ def test_a_batch_is_the_same_as_single_runs(
             assert score <= 1e-5
 
 
-@pytest.mark.parametrize("head", sorted(FILES))
-def test_the_graph_keeps_the_contract(head: str, networks: Path) -> None:
+@pytest.mark.parametrize("head", RAW_MODELS)
+def test_the_graph_keeps_the_contract(head: str) -> None:
     card = card_of(head)
-    graph = build_deployment_graph(networks / FILES[head], card, candidates=1000)
+    graph = build_deployment_graph(raw_model(head), card, candidates=1000)
     assert_dynamic_batch(graph, head)
     assert read_card(graph, head) == card
     first = graph.graph.node[0]
     assert (first.op_type, first.input[0]) == ("Cast", "images")
     count = graph.graph.output[1].type.tensor_type.shape.dim[1].dim_value
-    assert count == (300 if head == "detr" else 1000)  # DETR gives what it has
+    assert count == 1000
     ours = [node.name.startswith("vision_infer/") for node in graph.graph.node]
     theirs = [node.name.startswith("network/") for node in graph.graph.node]
     assert all(one != other for one, other in zip(ours, theirs, strict=True))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
+from tests.support.assets import RAW_MODELS, raw_model
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.model.building import build_deployment_graph
@@ -213,17 +214,10 @@ def test_the_data_file_of_labels_is_inside_the_package() -> None:
     assert labels.COCO_FILE.parent == Path(labels.__file__).parent
 
 
-@pytest.mark.parametrize(
-    ("file", "head"),
-    [
-        ("nanodet_coco_416.onnx", "nanodet"),
-        ("yolox_nano_416x416.onnx", "yolox"),
-        ("deimv2_hgnetv2_femto_coco.onnx", "detr"),
-    ],
-)
-def test_real_networks_are_recognised(networks: Path, models: Path, file: str, head: str) -> None:
-    import_model(networks / file, "mine", labels="coco", model_dir=models)
+@pytest.mark.parametrize("head", RAW_MODELS)
+def test_raw_models_are_recognised(models: Path, head: str) -> None:
+    import_model(raw_model(head), "mine", labels="coco", model_dir=models)
     card = read_card_file(models / "mine" / "model.yaml")
     assert (card.head, card.input_size, card.labels) == (head, Size(416, 416), read_labels("coco"))
-    assert build_deployment_graph(networks / file, card) == onnx.load(models / "mine" / "model.onnx")
+    assert build_deployment_graph(raw_model(head), card) == onnx.load(models / "mine" / "model.onnx")
     assert "labels:" in card_to_yaml(card)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import media
+from tests.support.assets import BOXES, IMAGES, photographs, raw_model
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import ModelError, StreamError, UsageError
 from vision_infer.model.importing import import_model
@@ -22,7 +23,7 @@ pytest.importorskip("pycocotools")
 
 @pytest.fixture(scope="module")
 def pictures() -> Path:
-    return media.asset("images/coco_val_ccby")
+    return photographs().parent
 
 
 def settings(model: str | Path, **options: Any) -> RunSettings:
@@ -35,8 +36,8 @@ def measure(model: str | Path, pictures: Path) -> AccuracyReport:
 
 def test_the_bundled_network(pictures: Path) -> None:
     report = measure("nanodet-416", pictures)
-    assert report.figures["AP"] >= 29.0
-    assert (report.images, report.boxes) == (40, 391)
+    assert report.figures["AP"] >= 60.0
+    assert (report.images, report.boxes) == (IMAGES, BOXES)
     assert tuple(report.figures) == METRICS
     assert report.engine == "onnxruntime-cpu-fp32"
     assert "Average Precision" in report.table
@@ -146,6 +147,6 @@ def test_labels_that_do_not_match(small: Path) -> None:
 
 
 def test_a_network_without_labels(small: Path, tmp_path: Path) -> None:
-    path = import_model(media.asset("models/yolox_nano_416x416.onnx"), "bare", model_dir=tmp_path / "models")
+    path = import_model(raw_model("yolox"), "bare", model_dir=tmp_path / "models")
     with pytest.raises(ModelError, match="has no label"):
         measure(path, small)

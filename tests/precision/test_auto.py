@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.media import asset, bikes
+from tests.support.assets import photographs
+from tests.support.media import bikes
 from vision_infer.core.errors import StreamError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
@@ -65,7 +66,7 @@ def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
 
 
 def test_too_few_frames(alone: Path) -> None:
-    image = next(asset("images/coco_val_ccby/images").glob("*.jpg"))
+    image = next(photographs().glob("*.jpg"))
     with pytest.raises(StreamError, match="at least"):
         choose_engine(alone, EngineRequest(device="cpu"), [str(image)])
 

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.support import raw_networks as raw
+from tests.support.assets import RAW_MODELS, photographs, raw_model
 from tests.support.exported import NAMES, exported
-from tests.support.media import asset
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.model.heads import head_names
@@ -86,16 +86,15 @@ def test_a_family_gives_what_its_network_gives(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_networks_of_torchvision_are_proved_on_photographs(name: str, tmp_path: Path) -> None:
-    (proof,) = proved(exported(name), tmp_path / "models", pictures=asset("images/coco_val_ccby/images"))
+    (proof,) = proved(exported(name), tmp_path / "models", pictures=photographs())
     assert proof.boxes <= 1e-2
     assert proof.values <= 1e-5
     assert "on 5 pictures" in str(proof)
 
 
-@pytest.mark.parametrize("file", ["yolox_nano_416x416", "nanodet_coco_416", "deimv2_hgnetv2_femto_coco"])
-def test_real_networks_are_proved_on_photographs(file: str, tmp_path: Path) -> None:
-    network = asset(f"models/{file}.onnx")
-    (proof,) = proved(network, tmp_path / "models", labels="coco", pictures=asset("images/coco_val_ccby/images"))
+@pytest.mark.parametrize("head", RAW_MODELS)
+def test_raw_models_are_verified_on_photographs(head: str, tmp_path: Path) -> None:
+    (proof,) = proved(raw_model(head), tmp_path / "models", labels="coco", pictures=photographs())
     assert proof.boxes <= 1e-2
     assert proof.values <= 1e-5
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.precision.test_agreement import CARD, COUNT, judge, outputs
 from tests.precision.tiny import ScriptedEngine
-from tests.support import media
+from tests.support.assets import BOXES, IMAGES, photographs
 from vision_infer.core.errors import ModelError, OutputError, StreamError, UsageError
 from vision_infer.precision import pictures as module
 from vision_infer.precision.accuracy import read_annotations
@@ -23,19 +23,19 @@ from vision_infer.precision.verification.proof import Proof, open_reference
 
 def test_annotations_judge_as_coco_does(bundled: Path) -> None:
     pytest.importorskip("pycocotools")
-    folder = media.asset("images/coco_val_ccby")
+    folder = photographs().parent
     compare, data = labelled_judge(folder / "instances.json", folder / "images")(bundled)
-    assert data == "instances.json (40 annotated pictures)"
+    assert data == f"instances.json ({IMAGES} annotated pictures)"
     with open_reference(bundled) as engine:
         agreement = compare(engine)
-    assert agreement.figures["map_fp32"] == pytest.approx(29.4, abs=0.5)  # tests/precision/test_accuracy.py has pycocotools' own
+    assert agreement.figures["map_fp32"] == pytest.approx(61.4, abs=0.5)  # tests/precision/test_accuracy.py has pycocotools' own
     assert agreement.lost.value == agreement.lost.low == agreement.lost.high == 0
-    assert (agreement.frames, agreement.objects, agreement.proven) == (40, 385, False)  # of 391 boxes six are crowds
+    assert (agreement.frames, agreement.objects, agreement.proven) == (IMAGES, BOXES, False)
 
 
 def test_annotations_that_fit_nothing(bundled: Path, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
-    folder = media.asset("images/coco_val_ccby")
+    folder = photographs().parent
     with pytest.raises(UsageError, match="cannot be read"):
         labelled_judge(tmp_path / "none.json", folder)
     truth = read_annotations(folder / "instances.json")

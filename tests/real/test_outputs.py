@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support import media
+from tests.support.assets import photographs
 from tests.support.disks import small_disk
 from tests.support.result_schema import validate_row
 from vision_infer.config.run import run_settings
@@ -236,7 +237,7 @@ def test_coco_results_score_what_our_own_evaluation_does(tmp_path: Path) -> None
     """Against COCO's own annotations, by the pictures' and categories' own numbers."""
     from pycocotools.cocoeval import COCOeval
 
-    pictures = media.asset("images/coco_val_ccby")
+    pictures = photographs().parent
     out = tmp_path / "found.json"
     square = str(media.ROOT / "models" / "nanodet-416" / "model.onnx")  # by its name wide pictures would go elsewhere
     done = command(pictures / "images", "--model", square, "--confidence", "0.001", "--iou", "0.65", "--out", out)

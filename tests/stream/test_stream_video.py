@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import media
+from tests.support.assets import ENCODINGS, encoded
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
@@ -97,9 +98,9 @@ def test_variable_rate_keeps_every_time() -> None:
     assert [frame.pts_s for frame in frames] == pytest.approx([pts / 1000 for pts in media.VARIABLE.pts])
 
 
-@pytest.mark.parametrize("name", ["person_h264_10s.mp4", "person_h265_10s.mp4", "h265_10bit_synthetic.mp4", "av1_synthetic.mkv"])
-def test_real_clips(name: str) -> None:
-    path = media.asset(f"videos/{name}")
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_clips_of_other_encoders(name: str) -> None:
+    path = encoded(name)
     _, frames, gaps = read(path)
     with av.open(str(path)) as container:
         times = [float(one.time) for one in container.decode(video=0) if one.time is not None]

@@ -14,7 +14,8 @@ import onnx
 import pytest
 
 from tests.model.export.smallest import Kind, deployment_graph
-from tests.support.media import ROOT, asset
+from tests.support.assets import raw_model
+from tests.support.media import ROOT
 from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.api import Api, load_api
@@ -31,11 +32,10 @@ from vision_infer.precision.quantization.ranges import collect_activations
 Name = str
 """one of :data:`NAMES`, or a family of :mod:`vision_infer.model.export.families`"""
 Precision = Literal["fp32", "fp16", "int8"]
-NAMES: tuple[Name, ...] = ("nanodet", "yolox", "deimv2", "detector", "classifier", "embedder")
+NAMES: tuple[Name, ...] = ("nanodet", "yolox", "detr", "detector", "classifier", "embedder")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 SM_89 = GpuTarget(("sm_89",))
 OPTIONS = PlanOptions((1, 2, 4))
-_RAW = {"yolox": ("models/yolox_nano_416x416.onnx", "yolox"), "deimv2": ("models/deimv2_hgnetv2_femto_coco.onnx", "detr")}
 
 
 @cache
@@ -81,9 +81,8 @@ def _simple(name: Name) -> onnx.ModelProto:
 def _fp32(name: Name) -> Path:
     if name == "nanodet":
         return ROOT / "models" / "nanodet-416" / "model.onnx"
-    if name in ("yolox", "deimv2"):
-        raw, head = _RAW[name]
-        return import_model(asset(raw), name, head, model_dir=folder())
+    if name in ("yolox", "detr"):
+        return import_model(raw_model(name), name, model_dir=folder())
     if name in ("detector", "classifier", "embedder"):
         return deployment_graph(cast("Kind", name))
     return _exported(name)

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import pytest
 
-from tests.support.media import asset
+from tests.support.assets import photographs
 from vision_infer.core.errors import ModelError, UsageError
 from vision_infer.core.geometry import Size
 from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
@@ -39,7 +39,7 @@ def exports() -> list[Any]:
 
 def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
     """As the command does, on real pictures."""
-    pictures = read_pictures(asset("images/coco_val_ccby/images"))
+    pictures = read_pictures(photographs())
     prove_import(proposal, pictures, untrained=True)
     return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
 
