@@ -1,8 +1,10 @@
-"""The house keeps its own rules."""
+"""The rules of the layout: folders, names, sizes, and imports without circles."""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,12 @@ MODULES = sorted((ROOT / "vision_infer").rglob("*.py"))
 
 
 @pytest.mark.parametrize("folder", ["models", "engines", "capacity", "streams", "benchmarks"])
-def test_the_folders_at_the_root_say_what_they_hold(folder: str) -> None:
+def test_folders_at_the_root_have_a_readme(folder: str) -> None:
     assert (ROOT / folder / "README.md").read_text(encoding="utf-8").startswith("# ")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "streams").iterdir()), ids=lambda path: path.name)
-def test_every_configuration_loads_as_it_stands_and_is_told_of(path: Path) -> None:
+def test_each_example_configuration_loads_and_is_listed(path: Path) -> None:
     if path.name == "README.md":
         return
     assert load_settings(path, [], {}, {}).streams
@@ -50,7 +52,7 @@ def test_no_module_reads_the_environment_when_it_is_imported() -> None:
     assert found == []
 
 
-def test_names_say_something() -> None:
+def test_modules_have_specific_names() -> None:
     empty = {"utils", "util", "helpers", "common", "misc", "manager"}
     assert [path for path in MODULES if path.stem in empty] == []
 
@@ -65,3 +67,40 @@ def test_functions_fit_a_screen() -> None:
             if (node.end_lineno or 0) - node.lineno > 70
         ]
     assert long == []
+
+
+def test_no_folder_holds_more_than_twenty_modules() -> None:
+    folders = {path.parent for path in MODULES}
+    sizes = {str(folder.relative_to(ROOT)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > 20} == {}
+
+
+def test_each_class_name_is_used_once() -> None:
+    places: defaultdict[str, list[str]] = defaultdict(list)
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name.lstrip("_")].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_modules_import_each_other() -> None:
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+    imports: dict[str, set[str]] = {}
+    for name, path in names.items():
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        imports[name] = {module for module in found & names.keys() if not name.startswith(f"{module}.") and module != name}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' <- '.join(error.args[1])}")
+
+
+def test_modules_are_at_most_350_lines_long() -> None:
+    lengths = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8").count("\n") for path in MODULES}
+    assert {path: length for path, length in lengths.items() if length > 350} == {}
