@@ -1,0 +1,31 @@
+"""Relative links of the Markdown files outside of docs/ lead to files and headings that exist; MkDocs checks those inside."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from docs.generate.markdown import anchor
+from tests.support.media import ROOT
+
+LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+PAGES = [name for name in LISTED if not name.startswith(("docs/", "node_modules/"))]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for target in re.findall(r"\]\((?!https?://|mailto:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), target
+        if heading and linked.suffix == ".md":
+            assert heading in headings(linked), target
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors of a page."""
+    return {anchor(text) for text in re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)}
