@@ -67,7 +67,7 @@ def test_usage() -> None:
         ("rtsp//user:geheim@host/x", "camera 1: is no URL, and there is no such file or device"),
         ("user:geheim@host/x", "camera 1: its URL: looks like the address of a camera: write rtsp:// before it"),
         ("rtsps:/user:geheim@host/x", "camera 1: its URL: write rtsps:// with two slashes"),
-        ("rtsp://user:ge@heim@host:99999/x", "camera 1: its URL: its host or port cannot be meant"),
+        ("rtsp://user:ge@heim@host:99999/x", "camera 1: its URL: has an invalid host or port"),
         ("/nonexistent.mp4", "camera 1: is no URL, and there is no such file or device"),
         ("/dev/video97", "/dev/video97: no picture: failed connecting to it: "),
     ],

@@ -76,7 +76,7 @@ def test_each_field_can_be_set(tmp_path: Path) -> None:
         ("VISION_INFER_SERVICE__PORT", "Geheim", "service.port: must be a whole number"),
         ("VISION_INFER_SERVICE__PORT", "[Geheim", "is no YAML"),
         ("VISION_INFER_SERVICE__LOG_FORMAT", "jsn", "service.log_format: must be human or json: did you mean json?"),
-        ("VISION_INFER_STREAMS__FRONT_DOOR__URL", "rtsp://u:Geheim@h:x/", "streams.Front-Door.url: its host or port"),
+        ("VISION_INFER_STREAMS__FRONT_DOOR__URL", "rtsp://u:Geheim@h:x/", "streams.Front-Door.url: has an invalid host or port"),
         ("VISION_INFER_SERVICE__TOKEN", "file:/no/such", "service.token: the file /no/such cannot be read: No such file"),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
+from vision_infer.core.errors import EngineError, StreamError
 from vision_infer.core.finding import Finding, Severity
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
     """Every runtime that is installed reads a time code from a picture, in a process of its own."""
     import numpy as np
 
-    from vision_infer.core.errors import EngineError
     from vision_infer.engine.open import RUNTIMES
     from vision_infer.engine.trial import try_runtime
     from vision_infer.model.catalogue import bundled_dir
@@ -236,7 +236,6 @@ def check_clock() -> Iterator[Finding]:
 
 def check_home() -> Iterator[Finding]:
     """Models and engines of the user's: those that cannot be used, and what was left lying."""
-    from vision_infer.core.errors import EngineError
     from vision_infer.engine.store.cache import EngineCache, engine_dir
     from vision_infer.model.catalogue import home_dir, list_models
 
@@ -291,7 +290,6 @@ def _camera(number: int, url: str, live: LiveOptions, limit_s: float) -> list[Fi
 
 def check_network(wait_s: float) -> list[Finding]:
     """Cameras that answer to ONVIF's discovery."""
-    from vision_infer.core.errors import StreamError
     from vision_infer.stream.discovery.discover import discover
 
     try:

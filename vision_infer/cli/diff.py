@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +42,6 @@ def diff_command(
     1 when they differ, 2 when they cannot be compared. Numbers of tracks and embeddings are not compared.
     """
     from vision_infer.compare.runs import DiffSettings, diff
-    from vision_infer.core.errors import UsageError
 
     settings = DiffSettings(iou, score_tolerance, top)
     if (pictures is None) != (not video):

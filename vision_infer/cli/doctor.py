@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import UsageError
 from vision_infer.core.finding import SEVERITIES, Finding, Severity, worst
 
 STATUS: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
@@ -30,8 +31,6 @@ def doctor_command(
 
     Exit status: 0 all is well, 1 something will cost (a warning), 2 something does not work (an error).
     """
-    from vision_infer.core.errors import UsageError
-
     if transport not in ("tcp", "udp"):
         raise UsageError(f"--transport {transport}: unknown", "use tcp or udp")
     found: list[Finding] = []

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vision_infer.config.run import RunSettings
+from vision_infer.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vision_infer.core.geometry import Size
 
 
 def _help(setting: str) -> str:
@@ -28,3 +32,18 @@ SummaryFile = Annotated[Path | None, typer.Option("--summary", metavar="FILE.jso
 JsonSummary = Annotated[bool, typer.Option("--json", help="Print the summary as JSON to standard output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not show progress and tables.")]
+
+
+def parse_sizes(option: str, text: str | None) -> tuple[Size, ...]:
+    """Parse sizes in the form HEIGHTxWIDTH, separated by commas."""
+    from vision_infer.core.geometry import Size  # it imports NumPy
+
+    found = []
+    for part in [] if text is None else text.lower().split(","):
+        height, _, width = part.strip().partition("x")
+        if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+            raise UsageError(
+                f"{option} {text}: is not a valid size", f"write height and width: {option} 384x640, or {option} 384x640,640x640"
+            )
+        found.append(Size(int(width), int(height)))
+    return tuple(found)

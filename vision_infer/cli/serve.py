@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vision_infer.config.serve import ServeSettings
@@ -46,8 +48,6 @@ def serve_command(
     """
     from vision_infer.config.serve_file import load_settings
     from vision_infer.config.validation_errors import SettingsError
-    from vision_infer.core.clock import SYSTEM_CLOCK
-    from vision_infer.core.errors import UsageError
     from vision_infer.service.operations.file_watch import FileWatch
 
     configurations = [source for source in sources or () if source.lower().endswith((".yaml", ".yml"))]

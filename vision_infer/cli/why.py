@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import UsageError, VisionInferError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,8 +60,6 @@ def why_command(
 
 
 def _moment(time: str, ago: str | None, now: datetime) -> datetime:
-    from vision_infer.core.errors import UsageError
-
     if ago is not None:
         found = _AGO.fullmatch(f"-{ago.removeprefix('-')}")
         if found is None:
@@ -80,8 +79,6 @@ def _moment(time: str, ago: str | None, now: datetime) -> datetime:
 
 
 def _token(file: Path | None) -> str | None:
-    from vision_infer.core.errors import UsageError
-
     if file is None:
         return os.environ.get(TOKEN)
     try:
@@ -101,8 +98,6 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
     from urllib.error import HTTPError, URLError
     from urllib.parse import urlsplit
     from urllib.request import Request, urlopen
-
-    from vision_infer.core.errors import UsageError, VisionInferError
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
@@ -126,8 +121,6 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
 
 
 def _problem(body: bytes, status: int) -> Exception:
-    from vision_infer.core.errors import UsageError
-
     try:
         detail = str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):

@@ -10,12 +10,13 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_valid
 
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
 from vision_infer.config.preview import PreviewSettings
+from vision_infer.config.protocols import PROTOCOLS, schemes_over_api, url_help
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
 from vision_infer.config.settings_base import SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
-from vision_infer.config.stream_url import SCHEMES, check_url, is_file
+from vision_infer.config.stream_url import check_url, is_file
 from vision_infer.config.zones import LineSettings, ZoneSettings
 
 STREAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -27,8 +28,8 @@ def _url(url: str) -> str:
 
 
 def _scheme(scheme: str) -> str:
-    if scheme not in (*SCHEMES, "dev"):
-        raise ValueError(f"unknown scheme; the valid ones are {', '.join(SCHEMES)} and dev")
+    if scheme not in (*PROTOCOLS, "dev"):
+        raise ValueError(f"unknown scheme; the valid ones are {', '.join(PROTOCOLS)} and dev")
     return scheme
 
 
@@ -83,9 +84,8 @@ class StreamUrls(SettingsBase):
     detect: Url = Field(
         validation_alias=AliasChoices("detect", "url"),
         repr=False,
-        description="The URL of the video to infer: rtsp(s)://, http(s):// (HLS, MPEG-TS, MJPEG), rtmp(s)://, srt://, "
-        "/dev/video0, "
-        "a file, or test://. The small substream of a camera takes much less decoding. `url` is an alias.",
+        description=f"The URL of the video to infer: {url_help()}. HTTP serves HLS, MPEG-TS or MJPEG. The small substream of a "
+        "camera takes much less decoding. `url` is an alias.",
     )
     view: Url | None = Field(
         default=None,
@@ -222,7 +222,7 @@ class ServiceSettings(SettingsBase):
         default=(), description="Host names of the service, in addition to its address and localhost."
     )
     allow_schemes: tuple[Scheme, ...] = Field(
-        default=("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test"),
+        default=schemes_over_api(),
         description="The allowed schemes of URLs from the API. `file` and `dev` (/dev/videoN) are allowed only if listed here.",
     )
     allow_networks: tuple[Network, ...] = Field(

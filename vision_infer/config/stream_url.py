@@ -1,6 +1,6 @@
-"""What a stream's URL says of itself: its kind, its host, whether it can be meant, and a name for the stream.
+"""Parse and validate the URL of a stream, and derive a name for the stream from it.
 
-No message in here holds a part of the URL: any part of one that is mistyped may be its password.
+No message contains a part of the URL: any part of a mistyped URL may be its password.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-SCHEMES = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "test", "file")
-"""kinds of URLs of a stream; besides ``/dev/videoN`` and the path of a file"""
+from vision_infer.config.protocols import PROTOCOLS
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _HOST = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\[\]:@\s]*))(?::(?P<port>\d{1,5}))?")
@@ -19,37 +18,35 @@ _NO_SCHEME = re.compile(r"[^/\\:]+:[^/\\]*@|\d{1,3}(\.\d{1,3}){3}(:\d+)?(/|$)|[\
 """``user:password@…``, ``192.0.2.1/…``, ``camera:554/…``"""
 _DEVICE = re.compile(r"/dev/video\d+")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f]")
-_HOSTLESS = frozenset({"test", "file", "srt"})
-"""schemes that need no host; an SRT listener has none"""
-_SAYS_NOTHING = frozenset({"index", "playlist", "master", "stream", "live", "video", "media", "main", "sub", "mjpg"})
-"""last parts of URLs that many cameras share"""
-_LONGEST_NAME = 56
-"""characters, which leaves room for a number; a longer part of a path may be a key"""
+_GENERIC = frozenset({"index", "playlist", "master", "stream", "live", "video", "media", "main", "sub", "mjpg"})
+"""Last parts of URLs that many cameras share."""
+_MAX_NAME = 56
+"""The maximum length of a name, which leaves space for a number. A longer part of a path may be a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlParts:
-    """A URL taken apart as FFmpeg does it: the authority ends at the first ``/ ? #``, its user part at the last ``@``."""
+    """The parts of a URL, split as FFmpeg does it: the authority ends at the first ``/ ? #``, its user part at the last ``@``."""
 
     scheme: str
-    """lower case"""
+    """The scheme in lower case."""
     user: str = ""
-    """``user:password`` as it stands; may be empty"""
+    """``user:password`` as written; may be empty."""
     host: str = ""
-    """without brackets; may be empty"""
+    """The host without brackets; may be empty."""
     port: int | None = None
     rest: str = ""
-    """path, query and fragment"""
+    """The path, query and fragment."""
 
     def __repr__(self) -> str:
         return f"UrlParts({self.scheme})"
 
 
 def split_url(url: str) -> UrlParts:
-    """Take a URL apart. A path is of the scheme ``file``, ``/dev/videoN`` of the scheme ``dev``.
+    """Split a URL. A path has the scheme ``file``, and ``/dev/videoN`` has the scheme ``dev``.
 
     Raises:
-        ValueError: host or port cannot be meant.
+        ValueError: The host or the port is invalid.
     """
     match = _URL.fullmatch(url)
     if match is None:
@@ -60,65 +57,60 @@ def split_url(url: str) -> UrlParts:
     user, _, place = match["authority"].rpartition("@")
     host = _HOST.fullmatch(place)
     if host is None or (host["port"] and not 0 < int(host["port"]) < 65_536):
-        raise ValueError(
-            "its host or port cannot be meant: in a password, write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F"
-        )
+        raise ValueError("has an invalid host or port; in a password, write @ as %40, / as %2F, : as %3A, # as %23, ? as %3F")
     port = int(host["port"]) if host["port"] else None
     return UrlParts(scheme, user, host["bracketed"] or host["host"], port, match["rest"])
 
 
 def check_url(url: str) -> None:
-    """Refuse what no stream can be opened by. Nothing is opened, and a file need not be there.
+    """Reject a URL that cannot be opened as a stream. Nothing is opened, and a file does not need to exist.
 
     Raises:
-        ValueError: with what is wrong.
+        ValueError: The URL is invalid; the message says why.
     """
     if _UNPRINTABLE.search(url) or not url.strip():
-        raise ValueError("is empty or holds a control character")
+        raise ValueError("is empty or contains a control character")
     if url != url.strip():
         raise ValueError("begins or ends with a space")
     match = _URL.match(url)
     if match is None:
         before = url.partition(":")[0].lower()
-        if ":" in url and before in SCHEMES:
+        if ":" in url and before in PROTOCOLS:
             raise ValueError(f"write {before}:// with two slashes")
         if _NO_SCHEME.match(url):
-            raise ValueError("looks like the address of a camera: write rtsp:// before it")
+            raise ValueError("looks like the address of a camera; write rtsp:// before it")
         if url.startswith("/dev/") and not _DEVICE.fullmatch(url):
-            raise ValueError("of devices, /dev/video0 and its like can be read")
+            raise ValueError("the only devices are /dev/video0, /dev/video1 and so on")
         return
     scheme = match["scheme"].lower()
-    if scheme not in SCHEMES:
-        near = [f"{one}://" for one in difflib.get_close_matches(scheme, SCHEMES, 3, 0.6)]
+    if scheme not in PROTOCOLS:
+        near = [f"{name}://" for name in difflib.get_close_matches(scheme, PROTOCOLS, 3, 0.6)]
         raise ValueError(
             f"has an unknown scheme: did you mean {' or '.join(near)}?"
             if near
-            else f"has an unknown scheme: there are {_SCHEMES}"
+            else f"has an unknown scheme; the valid ones are {', '.join(PROTOCOLS)}"
         )
     parts = split_url(url)
     if " " in url and scheme not in ("file", "test"):
-        raise ValueError("holds a space: write it as %20")
-    if not parts.host and scheme not in _HOSTLESS:
-        raise ValueError("names no host")
+        raise ValueError("contains a space; write it as %20")
+    if not parts.host and PROTOCOLS[scheme].needs_host:
+        raise ValueError("has no host")
     if scheme == "file" and not parts.rest.startswith("/"):
-        raise ValueError("write file:///path, or only the path")
-
-
-_SCHEMES = ", ".join(SCHEMES)
+        raise ValueError("write file:///path, or just the path")
 
 
 def is_file(url: str) -> bool:
-    """Whether it is a file, which can begin again at its end."""
+    """Return whether the URL is a file, which can be restarted at its end."""
     match = _URL.match(url)
     return _DEVICE.fullmatch(url) is None if match is None else match["scheme"].lower() == "file"
 
 
 def name_of(url: str, taken: Collection[str] = ()) -> str:
-    """A name for the stream of a URL: from the end of its path, or from its host, and from nothing that may be a secret.
+    """Return a name for the stream of a URL: from the end of its path or from its host, and never from a possible secret.
 
     Args:
-        url: as the user gave it; may be wrong.
-        taken: names that are used already.
+        url: The URL as the user wrote it; may be invalid.
+        taken: The names that are already in use.
     """
     try:
         parts = split_url(url)
@@ -145,12 +137,12 @@ def _names(parts: UrlParts) -> list[str]:
     path = re.split(r"[?#;]", parts.rest)[0].rstrip("/")
     leaf = path.rpartition("/")[2]
     stem = leaf.rpartition(".")[0] or leaf
-    # In some cameras' paths stand user=…&password=…, in others' a key: only what is plainly a name becomes one.
+    # Some cameras have user=…&password=… or a key in the path: only an obvious name is used.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", stem) or "@" in parts.rest:
         return [host]
     both = _valid(f"{host}-{stem}") or host
-    return [host, both] if stem.lower() in _SAYS_NOTHING else [both] if stem.isdecimal() else [stem, both]
+    return [host, both] if stem.lower() in _GENERIC else [both] if stem.isdecimal() else [stem, both]
 
 
 def _valid(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:_LONGEST_NAME]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:_MAX_NAME]

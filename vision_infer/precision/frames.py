@@ -22,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from vision_infer.config.protocols import PROTOCOLS
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import OutputError, StreamError, UsageError
@@ -39,8 +40,6 @@ MIN_FRAMES = 30
 """of all three sets together"""
 LIVE_SECONDS = 60.0
 """for which each live stream is watched"""
-LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "srt")
-"""of URLs that name a camera, and no file"""
 _GAP_S = 0.5
 """of a video between two stretches, whose frames go into no set"""
 _STRETCHES = 12
@@ -168,7 +167,8 @@ def find_frame_sources(sources: Sequence[str]) -> tuple[SourceSpec, ...]:
         if Path(source).suffix.lower() in (".yaml", ".yml"):
             specs += _cameras(Path(source))
             continue
-        if source.partition("://")[0].lower() in LIVE_SCHEMES:
+        protocol = PROTOCOLS.get(source.partition("://")[0].lower()) if "://" in source else None
+        if protocol is not None and protocol.live:
             specs.append(SourceSpec(redact(source), "live", (source,), live=LiveOptions()))
             continue
         found = find_sources([source])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from vision_infer.capacity.report import BenchReport, Settings
@@ -70,7 +71,6 @@ def _settings(
     model: str, engine: str, size: str, codec: str, source_fps: int, fps: float, target_ms: float, quick: bool
 ) -> Settings:
     from vision_infer.capacity.report import Settings
-    from vision_infer.core.errors import UsageError
 
     width, height = parse_size(size)
     if codec not in ("h264", "hevc"):
@@ -94,8 +94,6 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         UsageError: it is no size of a video.
     """
-    from vision_infer.core.errors import UsageError
-
     named = {"4k": (3840, 2160), "2160p": (3840, 2160), "1440p": (2560, 1440), "1080p": (1920, 1080), "720p": (1280, 720)}
     named |= {"480p": (854, 480), "360p": (640, 360)}
     if text.lower() in named:
@@ -111,7 +109,6 @@ def _tell(report: BenchReport, history: Path, earlier: Sequence[BenchReport], ou
     from vision_infer.capacity.history import add_to_history
     from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_bench
     from vision_infer.cli.capacity.bench_table import print_bench
-    from vision_infer.core.errors import OutputError
 
     if json_output:
         typer.echo(report.model_dump_json(indent=1))

@@ -14,6 +14,7 @@ import typer
 
 from vision_infer.cli import options
 from vision_infer.cli.capacity.bench import History, parse_size
+from vision_infer.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from vision_infer.capacity.answer import Measured
@@ -119,8 +120,6 @@ def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prices(texts: Sequence[str]) -> dict[str, float]:
-    from vision_infer.core.errors import UsageError
-
     found = {}
     for text in texts:
         name, _, value = text.rpartition("=")
@@ -134,8 +133,6 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _check_names(prices: Mapping[str, float], names: Sequence[str]) -> None:
-    from vision_infer.core.errors import UsageError
-
     for name in prices:
         if name not in names:
             raise UsageError(f"--price: there is no device {name!r} here", f"there are: {', '.join(dict.fromkeys(names))}")
@@ -146,7 +143,6 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
     from vision_infer.capacity.history import read_history
     from vision_infer.capacity.need import THIS_MACHINE
     from vision_infer.capacity.this_machine import this_machine
-    from vision_infer.core.errors import UsageError
     from vision_infer.core.geometry import Size
     from vision_infer.model.catalogue import home_dir
 
@@ -174,7 +170,6 @@ def _read_bench(path: Path) -> Any:
 
     from vision_infer.capacity.report import BenchReport
     from vision_infer.config.yaml_lines import read_text
-    from vision_infer.core.errors import UsageError
 
     try:
         return BenchReport.model_validate_json(read_text(path))
@@ -188,7 +183,6 @@ def _tell(need: Need, machines: Sequence[Measured], others: Sequence[Any], out: 
     from vision_infer.capacity.plan_page import plan_page
     from vision_infer.capacity.plan_pictures import draw_plan
     from vision_infer.capacity.published import bound_of
-    from vision_infer.core.errors import OutputError
 
     plans = [plan_machine(machine, need) for machine in machines]
     published = [bound_of(device, need) for device in others]

@@ -22,6 +22,7 @@ from vision_infer.cli.engines.plans import (
     refuse_for_plans,
     wanted_plan,
 )
+from vision_infer.core.errors import EngineError
 
 if TYPE_CHECKING:
     from vision_infer.engine.selection.candidates import Candidate
@@ -90,7 +91,6 @@ def show(
     json_output: options.Json = False,
 ) -> None:
     """Show the passports of a model's engines."""
-    from vision_infer.core.errors import EngineError
     from vision_infer.engine.selection.known import passports
 
     graphs = _graphs(model, model_dir)
@@ -278,8 +278,6 @@ def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[Candida
 
 
 def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
-    from vision_infer.core.errors import EngineError
-
     if asked.engine is None and asked.runtime is None and asked.precision is None:
         return [one for one in possible if one.lossless]
     found = [

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from vision_infer.core.errors import EngineError, UsageError
+
 if TYPE_CHECKING:
     from vision_infer.engine.graph_facts import Precision
     from vision_infer.engine.recipe import Recipe
@@ -46,7 +48,6 @@ class TypedOptions:
         Raises:
             UsageError: names the first of them.
         """
-        from vision_infer.core.errors import UsageError
 
         given = {
             "--for": self.gpus,
@@ -86,7 +87,6 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
     Raises:
         UsageError: what was typed contradicts itself, or there is no such runtime or precision.
     """
-    from vision_infer.core.errors import UsageError
     from vision_infer.engine.device import parse_device
     from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
     from vision_infer.engine.tensorrt.compile import PlanOptions
@@ -122,7 +122,6 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
 
 def _named(asked: Asked) -> tuple[str, str]:
     """Runtime, empty where none is said, and precision of what was asked for without a recipe."""
-    from vision_infer.core.errors import UsageError
 
     known = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
     if asked.runtime is not None and asked.runtime not in known:
@@ -146,7 +145,6 @@ def refuse_for_plans(given: Mapping[str, object]) -> None:
     Raises:
         UsageError: names the first that was typed.
     """
-    from vision_infer.core.errors import UsageError
 
     for option, value in given.items():
         if value is not None:
@@ -175,7 +173,6 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
         UsageError: options that the runtime does not have.
     """
     from vision_infer.cli.engines.build_progress import open_build_progress
-    from vision_infer.core.errors import EngineError
     from vision_infer.engine.store.cache import EngineCache
     from vision_infer.engine.tensorrt.api import load_api
     from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, graph_of
@@ -224,7 +221,6 @@ def plan_passports(folder: Path, path: Path) -> list[Passport]:
 def _kept(folder: Path, path: Path) -> list[KeptPlan]:
     if not folder.is_dir():
         return []
-    from vision_infer.core.errors import EngineError
     from vision_infer.engine.store.cache import EngineCache
     from vision_infer.engine.tensorrt.kept import kept_plans
 

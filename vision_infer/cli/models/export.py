@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vision_infer.core.geometry import Size
@@ -58,7 +59,6 @@ def export_command(
     """
     import os
 
-    from vision_infer.cli.models.model import parse_sizes
     from vision_infer.model.catalogue import model_dir as user_folder
     from vision_infer.model.export.exporting import ExportRequest, export_model
     from vision_infer.model.export.to_onnx import OPSET
@@ -76,7 +76,7 @@ def export_command(
         variant,
         origin,
         weights,
-        parse_sizes("--input", inputs),
+        options.parse_sizes("--input", inputs),
         labels,
         classes,
         OPSET if opset is None else opset,
@@ -107,7 +107,6 @@ class _Prover:
 
 
 def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
-    from vision_infer.core.errors import UsageError
     from vision_infer.model.export.families import find_family
     from vision_infer.model.export.given import given_family
 
@@ -120,7 +119,6 @@ def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
 
 def _origin(family: Family, what: str, weights: Path | None, random: bool, download: bool) -> Origin:
     """Where the weights come from, which has to be said: a network that looks trained and is not would be worse than none."""
-    from vision_infer.core.errors import UsageError
 
     if (weights is not None) + random + download > 1:
         raise UsageError("--weights, --random and --download exclude each other", "give one of them")

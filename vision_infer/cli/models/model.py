@@ -12,6 +12,7 @@ from vision_infer.cli import options
 from vision_infer.cli.models.export import export_command
 from vision_infer.cli.models.pull import pull_command
 from vision_infer.cli.models.quantize import quantize_command
+from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vision_infer.core.geometry import Size
@@ -131,7 +132,7 @@ def import_command(
         color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
         mean=_three("--mean", mean),
         std=_three("--std", std),
-        inputs=parse_sizes("--input", inputs),
+        inputs=options.parse_sizes("--input", inputs),
         scores=_one_of("--scores", scores, ("probabilities", "sigmoid", "softmax")),  # type: ignore[arg-type]
         model_dir=user_folder(model_dir, os.environ),
         candidates=candidates,
@@ -217,25 +218,7 @@ def _row(entry: ModelEntry) -> dict[str, object]:
     }
 
 
-def parse_sizes(option: str, text: str | None) -> tuple[Size, ...]:
-    """Sizes as HEIGHTxWIDTH, separated by commas."""
-    from vision_infer.core.errors import UsageError
-    from vision_infer.core.geometry import Size
-
-    found = []
-    for part in [] if text is None else text.lower().split(","):
-        height, _, width = part.strip().partition("x")
-        if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
-            raise UsageError(
-                f"{option} {text}: is no size", f"write height and width: {option} 384x640, or {option} 384x640,640x640"
-            )
-        found.append(Size(int(width), int(height)))
-    return tuple(found)
-
-
 def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
-    from vision_infer.core.errors import UsageError
-
     if text is None:
         return None
     try:
@@ -250,8 +233,6 @@ def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
 
 
 def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str | None:
-    from vision_infer.core.errors import UsageError
-
     if value is not None and value not in choices:
         raise UsageError(f"{option} {value}: unknown", f"use {' or '.join(choices)}")
     return value

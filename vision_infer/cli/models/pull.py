@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import ModelError
 
 if TYPE_CHECKING:
     from vision_infer.model.pull.available import AvailableModel
@@ -35,7 +36,6 @@ def pull_command(
 
     What broke off goes on where it was. Proxies are taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
-    from vision_infer.core.errors import ModelError
     from vision_infer.model.catalogue import model_dir as user_folder
     from vision_infer.model.model_folder import refuse_taken
     from vision_infer.model.pull.available import find_available
@@ -75,7 +75,6 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]
     Raises:
         ModelError: it cannot be had, or is not the right one.
     """
-    from vision_infer.core.errors import ModelError
     from vision_infer.model.catalogue import home_dir
     from vision_infer.model.pull.checksum import check_file, read_first_seen
     from vision_infer.model.pull.download import download
@@ -132,7 +131,6 @@ def _import(found: AvailableModel, file: Path, sha256: str, name: str, folder: P
 
 
 def _sha256(file: Path) -> str:
-    from vision_infer.core.errors import ModelError
     from vision_infer.model.pull.checksum import hash_file
 
     try:

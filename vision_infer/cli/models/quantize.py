@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.core.errors import UsageError
 
 if TYPE_CHECKING:
     from vision_infer.precision.quantization.quantize import QuantizeReport
@@ -42,7 +43,6 @@ def quantize_command(
     model_dir: options.ModelDir = None,
 ) -> None:
     """Convert a model to INT8 or FP16, measure on your own frames what it loses and gains, and refuse what loses too much."""
-    from vision_infer.core.errors import UsageError
     from vision_infer.precision.quantization.quantize import QuantizeRequest, quantize_sizes
 
     if (labels is None) != (images is None):

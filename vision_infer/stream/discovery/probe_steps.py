@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import av
 
+from vision_infer.config.protocols import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.allowed_networks import allowed_address
 from vision_infer.stream.redact import redact
@@ -31,7 +32,6 @@ STEPS: dict[Step, str] = {
 _CONNECT_S = 1.0
 _TIMED_OUT = 0.9
 """an opening that failed after this part of its time has timed out, whatever FFmpeg calls it"""
-_PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443}
 
 
 class ProbeError(StreamError):
@@ -107,8 +107,8 @@ def _place(url: str) -> tuple[str, int] | None:
         return None
     try:
         parts = urlsplit(url)
-        scheme = parts.scheme.lower()
-        return (parts.hostname, parts.port or _PORTS[scheme]) if parts.hostname and scheme in _PORTS else None
+        protocol = PROTOCOLS.get(parts.scheme.lower())
+        return (parts.hostname, parts.port or protocol.port) if parts.hostname and protocol and protocol.tcp else None
     except ValueError:
         return None
 

@@ -13,10 +13,9 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit, urlunsplit
 
+from vision_infer.config.protocols import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.redact import redact
-
-_PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443, "http": 80, "https": 443, "srt": 9000}
 
 
 def allowed_address(url: str, networks: tuple[str, ...]) -> str:
@@ -33,7 +32,8 @@ def allowed_address(url: str, networks: tuple[str, ...]) -> str:
     shown = redact(url)
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme.lower(), 0)
+        protocol = PROTOCOLS.get(parts.scheme.lower())
+        host, port = parts.hostname, parts.port or (protocol.port if protocol else 0)
     except ValueError:
         host, port = None, 0
     if not host:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import av
@@ -18,6 +18,7 @@ import av.container
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
+from vision_infer.config.protocols import PROTOCOLS, url_help
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.files.open_video import reason, video_stream
@@ -26,18 +27,6 @@ from vision_infer.stream.live.guarded_http import GuardedHttp
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import LiveOptions, SourceSpec
 
-Kind = Literal["rtsp", "http", "rtmp", "srt", "device", "file"]
-
-_PROTOCOLS: dict[str, tuple[Kind, str]] = {
-    "rtsp": ("rtsp", "rtp,udp,tcp"),
-    "rtsps": ("rtsp", "rtp,srtp,udp,tcp,tls"),
-    "http": ("http", "http,https,tcp,tls,crypto"),
-    "https": ("http", "http,https,tcp,tls,crypto"),
-    "rtmp": ("rtmp", "rtmp,tcp"),
-    "rtmps": ("rtmp", "rtmps,tls,tcp"),
-    "srt": ("srt", "srt,udp"),
-}
-"""what a URL is, and what it, its redirects and its playlists may lead to: never a file of this machine"""
 _FORMATS = "hls,mpegts,mov,matroska,flv,live_flv,mpjpeg,mjpeg,jpeg_pipe,h264,hevc,mpeg,mpegvideo,avi,ogg,aac,mp3,ac3,webvtt"
 """what a web server may send us: no scripts that join other sources, no descriptions that lead elsewhere"""
 _SHORT_PROBE = {"fflags": "nobuffer", "analyzeduration": "500000"}
@@ -60,7 +49,7 @@ class Opened:
 
     container: av.container.InputContainer
     stream: VideoStream
-    kind: Kind
+    kind: str
     held: int
     """packets that come out between a packet's arrival and itself"""
     paced: bool
@@ -92,7 +81,7 @@ class _PiecesLog(SourceLog):
             self._log.take(level, text)
 
 
-def kind_of(path: str) -> Kind:
+def kind_of(path: str) -> str:
     """What a path or URL is.
 
     Raises:
@@ -100,10 +89,10 @@ def kind_of(path: str) -> Kind:
     """
     if "://" in path and not os.path.lexists(path):
         scheme = path.partition("://")[0].lower()
-        if scheme not in _PROTOCOLS:
-            known = ", ".join(f"{name}://" for name in _PROTOCOLS)
-            raise RefusedError(f"{redact(path)}: cannot be opened", f"use {known}, /dev/videoN or a file")
-        return _PROTOCOLS[scheme][0]
+        protocol = PROTOCOLS.get(scheme)
+        if protocol is None or not protocol.ffmpeg:
+            raise RefusedError(f"{redact(path)}: cannot be opened", f"use {url_help()}")
+        return protocol.kind
     return "device" if path.startswith("/dev/video") else "file"
 
 
@@ -130,7 +119,7 @@ def open_live(spec: SourceSpec, log: SourceLog, hwaccel: HWAccel | None = None) 
         raise
 
 
-def _probed(path: str, kind: Kind, spec: SourceSpec, log: SourceLog, web: GuardedHttp | None, hwaccel: HWAccel | None) -> Opened:
+def _probed(path: str, kind: str, spec: SourceSpec, log: SourceLog, web: GuardedHttp | None, hwaccel: HWAccel | None) -> Opened:
     """Open with the shortest probing that tells enough."""
     attempts = [_probing(kind, path, spec.live), {}]
     while True:
@@ -175,15 +164,15 @@ def raise_live_error(
     raise failure from error
 
 
-def _probing(kind: Kind, path: str, live: LiveOptions) -> dict[str, str]:
+def _probing(kind: str, path: str, live: LiveOptions) -> dict[str, str]:
     if kind == "rtsp":
         return _NO_PARSER if live.assemble else _NO_PROBE
-    if kind in ("http", "rtmp", "srt") and not urlsplit(path).path.endswith(".m3u8"):
-        return _SHORT_PROBE
-    return {}
+    if kind in ("file", "device") or urlsplit(path).path.endswith(".m3u8"):
+        return {}
+    return _SHORT_PROBE
 
 
-def _web(kind: Kind, spec: SourceSpec) -> GuardedHttp | None:
+def _web(kind: str, spec: SourceSpec) -> GuardedHttp | None:
     """What opens web addresses where hosts are limited."""
     live = spec.live
     if kind != "http" or not live.allow_networks:
@@ -193,7 +182,7 @@ def _web(kind: Kind, spec: SourceSpec) -> GuardedHttp | None:
 
 def _open(
     path: str,
-    kind: Kind,
+    kind: str,
     probing: dict[str, str],
     spec: SourceSpec,
     log: SourceLog,
@@ -208,7 +197,7 @@ def _open(
     elif kind == "device":
         format_name = "v4l2"
     else:
-        options["protocol_whitelist"] = _PROTOCOLS[path.partition("://")[0].lower()][1]
+        options["protocol_whitelist"] = PROTOCOLS[path.partition("://")[0].lower()].ffmpeg
     if kind == "rtsp":
         # Over UDP, a server's answer says where packets are sent to.
         options["rtsp_transport"] = "tcp" if live.allow_networks else live.transport
@@ -244,7 +233,7 @@ def _open(
             heard.close()
 
 
-def _pinned(path: str, kind: Kind, networks: tuple[str, ...]) -> str:
+def _pinned(path: str, kind: str, networks: tuple[str, ...]) -> str:
     """The URL with the address of its host, which was looked at.
 
     Raises:
