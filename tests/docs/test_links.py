@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,11 @@ import pytest
 from docs.generate.markdown import anchor
 from tests.support.media import ROOT
 
-LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-PAGES = [name for name in LISTED if not name.startswith(("docs/", "node_modules/"))]
+PAGES = sorted(page for pattern in ("*.md", "[a-z]*/README.md", "models/*/README.md") for page in ROOT.glob(pattern))
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_links_lead_somewhere(name: str) -> None:
-    page = ROOT / name
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|mailto:)([^)\s]+)\)", page.read_text(encoding="utf-8")):
         path, _, heading = target.partition("#")
         linked = page.parent / path if path else page
