@@ -28,7 +28,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.quick import QuickStart
 from vision_infer.engine.unopened import UnopenedEngine
-from vision_infer.pipeline.lanes import upgrade as upgrades
+from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late import LateEngine
 from vision_infer.pipeline.runs import offline
@@ -228,13 +228,13 @@ def test_a_run_opens_what_its_sources_need(
     wanted: list[str],
 ) -> None:
     opened: list[str] = []
-    plain = upgrades.open_quickly
+    plain = opening.open_quickly
 
     def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
         opened.append(path.name)
         return plain(path, request, on_message)
 
-    monkeypatch.setattr(upgrades, "open_quickly", noted)
+    monkeypatch.setattr(opening, "open_quickly", noted)
     sources = tuple(str(media.excerpt(0, 20, width, height)) for width, height in sizes)
     settings = run_settings(
         sources=sources, model="tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32", out=(str(tmp_path / "rows.jsonl"),)
@@ -260,7 +260,7 @@ def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: 
 
 
 def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = upgrades.open_quickly
+    plain = opening.open_quickly
 
     def slow(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
         if path.name == "model.onnx":
@@ -272,7 +272,7 @@ def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypat
         raise KeyboardInterrupt
 
     wanted = threading.Event()
-    monkeypatch.setattr(upgrades, "open_quickly", slow)
+    monkeypatch.setattr(opening, "open_quickly", slow)
     monkeypatch.setattr(offline, "_wait", interrupt)
     sources = tuple(str(media.excerpt(0, 100, *size)) for size in ((64, 32), (64, 64)))
     settings = run_settings(sources=sources, model="tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32")

@@ -28,11 +28,14 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.candidates import Candidate, candidates
 from vision_infer.engine.selection.choices import Choice, remember
+from vision_infer.engine.selection.known import known_choice
 from vision_infer.engine.selection.quick import QuickStart
 from vision_infer.pipeline.lanes import upgrade as upgrades
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, trial_command
+from vision_infer.pipeline.lanes.child import run_child
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, autotune_command, build_command
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.precision import AUTOTUNE_MODULE
 
 if find_spec("openvino") is not None:
     import_module("openvino")  # it starts a thread, which stays
@@ -77,9 +80,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Better]:
 
 
 def upgrading(
-    swap: upgrades.Swap, on_message: Callable[[str], None], runner: Runner, trial_after_s: float = 0.0
+    swap: upgrades.Swap, on_message: Callable[[str], None], runner: Runner, autotune_after_s: float = 0.0
 ) -> EngineUpgrade:
-    return EngineUpgrade(swap, on_message, runner=runner, build_after_s=0.0, trial_after_s=trial_after_s)
+    return EngineUpgrade(swap, on_message, runner=runner, build_after_s=0.0, autotune_after_s=autotune_after_s)
 
 
 def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[Better]) -> None:
@@ -107,7 +110,7 @@ def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[
         supervisor.add(add(source))
         finish(supervisor)
     assert shared.results() == list(range(200))
-    assert told == ["main: goes on with openvino-cpu-fp32: faster"]
+    assert told == ["main: continues with openvino-cpu-fp32: faster"]
     (second,) = opened
     assert [len(first.batches) + len(second.batches), first.closed.is_set(), second.closed.is_set()] == [200, True, False]
     assert len(second.batches) >= 140
@@ -136,7 +139,7 @@ def test_a_lane_through_which_nothing_goes_waits(wanted: Upgrade, opened: list[B
         upgrade.add(wanted)
         supervisor.add(add(source))
         finish(supervisor)
-    assert told == ["main: goes on with openvino-cpu-fp32: faster"]
+    assert told == ["main: continues with openvino-cpu-fp32: faster"]
     assert len(opened) == 1
 
 
@@ -153,7 +156,7 @@ def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
         upgrade.add(wanted)
         wait_for(done)
     close(supervisor)
-    assert told == ["main: goes on with onnxruntime-cpu-fp32: error: no space"]
+    assert told == ["main: keeps onnxruntime-cpu-fp32: error: no space"]
     assert not opened
 
 
@@ -229,9 +232,9 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
     with upgrading(lambda *_: None, on_message, choose) as upgrade:
         upgrade.add(unknown)
         wait_for(swapped)
-    assert commands == [trial_command(unknown)]
+    assert commands == [autotune_command(unknown)]
     assert commands[0][-2:] == ["--data", "a.mp4"]
-    assert told == ["main: goes on with openvino-cpu-fp32: tried"]
+    assert told == ["main: continues with openvino-cpu-fp32: tried"]
 
 
 @needs_both
@@ -278,4 +281,28 @@ def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
     assert rows[0]["engine"] == "onnxruntime-cpu-fp32"
     assert summary.engine == rows[-1]["engine"] == "openvino-cpu-fp32"
     assert summary.frames_by_engine == Counter(row["engine"] for row in rows)
-    assert summary.engine_reasons[-1] == "main: goes on with openvino-cpu-fp32: faster"
+    assert summary.engine_reasons[-1] == "main: continues with openvino-cpu-fp32: faster"
+
+
+@needs_both
+@pytest.mark.parametrize("module", [upgrades.CHILD, AUTOTUNE_MODULE])
+def test_the_child_process_autotunes_and_stores_the_choice(wanted: Upgrade, module: str) -> None:
+    assert wanted.request.engine_dir is not None
+    assert known_choice(wanted.path, wanted.request.engine_dir) is None
+    assert run_child(autotune_command(wanted, module), 0, lambda: False) is None
+    assert known_choice(wanted.path, wanted.request.engine_dir) is not None
+
+
+@needs_both
+def test_the_child_process_compiles_an_engine_into_the_cache(wanted: Upgrade) -> None:
+    assert run_child(build_command(wanted), 0, lambda: False) is None
+    assert wanted.request.engine_dir is not None
+    assert list(wanted.request.engine_dir.iterdir())
+
+
+def test_the_child_process_reports_a_failure_in_one_line(wanted: Upgrade, tmp_path: Path) -> None:
+    missing = replace(wanted, path=tmp_path / "missing.onnx")
+    failure = run_child(autotune_command(missing), 0, lambda: False)
+    assert failure is not None
+    assert "missing.onnx" in failure
+    assert "Traceback" not in failure

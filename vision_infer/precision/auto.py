@@ -12,6 +12,7 @@ from vision_infer.engine.selection.auto import BUDGET_POINTS, TRIAL_S
 from vision_infer.engine.selection.choices import Choice
 from vision_infer.engine.selection.known import try_here
 from vision_infer.engine.store.passport import MeasuredAccuracy
+from vision_infer.pipeline.lanes.engine_child import autotune, run_main
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
 from vision_infer.precision.verification.agreement import Judge
 from vision_infer.stream.redact import redact
@@ -72,3 +73,7 @@ class _Judged:
         if self._judge is None:
             self._judge = Judge(first, self._frames)
         return self._judge.compare(second).measured(self._told)
+
+
+if __name__ == "__main__":  # the child process of a run or of the service, see pipeline/lanes/upgrade.py
+    run_main(lambda words: autotune(words, choose_engine))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -29,18 +29,14 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.pipeline.channel import ResultChannel
 from vision_infer.pipeline.hook import GuardedHook, Hook
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.runs.run_parts import (
-    engine_request,
-    make_lane,
-    make_second_lane,
-    make_supervisor,
-    second_request,
-    stream_command,
-)
+from vision_infer.pipeline.runs.run_parts import engine_request, make_lane, stream_command
+from vision_infer.pipeline.runs.wiring import open_lanes, resolve_models
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.files.images import read_image
 from vision_infer.stream.find import find_sources
 from vision_infer.stream.image import ArrayImage
+
+_log = logging.getLogger("vision_infer.pipeline")
 
 
 class PilImage(Protocol):
@@ -221,25 +217,18 @@ class Pipeline:
             raise found.errors[0] if found.errors else UsageError("no source was given", "call run('video.mp4')")
         settings = self.settings
         region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
-        with ExitStack() as engines:
-            lane = make_lane(engines.enter_context(open_engine(self.detector.path, engine_request(settings))), settings)
-            lanes = [lane]
-            if settings.secondary is not None:
-                path = resolve_model(settings.secondary, settings.model_dir)
-                second = engines.enter_context(open_engine(path, second_request(settings, 1)))
-                lanes.append(make_second_lane(second, settings))
-            channel = ResultChannel()
-            supervisor = make_supervisor(lanes, len(found.specs), [channel], self._hook)
-            for spec in found.specs:
-                supervisor.add(stream_command(spec, lane, settings, region))
-            waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
-            waiter.start()
-            try:
-                yield from channel
-            finally:
-                channel.finish()
-                supervisor.close()
-                waiter.join()
+        channel = ResultChannel()
+        with open_lanes(settings, resolve_models(settings), found.specs, _log.info) as lanes:
+            with lanes.supervise(len(found.specs), [channel], self._hook, threading.Event()) as supervisor:
+                for spec in found.specs:
+                    supervisor.add(stream_command(spec, lanes.lanes[0], settings, region))
+                waiter = threading.Thread(target=_finish_after, args=(supervisor, channel), name="pipeline-wait", daemon=True)
+                waiter.start()
+                try:
+                    yield from channel
+                finally:
+                    channel.finish()
+            waiter.join()
             failed = (record.error for record in supervisor.records())
             errors: list[VisionInferError | None] = [supervisor.error, *found.errors, *failed]
             for error in errors:

@@ -1,4 +1,4 @@
-"""What a run has done and what it cost, measured."""
+"""The summary of a run: what it has done, and what it cost."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vision_infer.core.trace import STAGES
+from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.runs.job import Job
 from vision_infer.pipeline.status import StreamRecord, StreamState, status_of
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.sink.sink import Sink
+from vision_infer.stream.redact import redact
 from vision_infer.telemetry.account import Work
 
-BUSY_ENOUGH = 0.5
-"""a part that was busy for less than half of its time did not bound the run"""
+MIN_BUSY = 0.5
+"""A stage that was busy for less than this fraction of its time was not the bottleneck."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,54 +25,54 @@ class RunSummary:
     """The account of a run; ``to_dict`` is what ``--summary`` and ``--json`` print."""
 
     frames: int
-    """frames inferred, over all sources"""
+    """The number of frames inferred, over all sources."""
     decoded: int
-    """frames decoded, over all sources"""
+    """The number of frames decoded, over all sources."""
     detections: int
     seconds: float
-    """from the first open to the last result written"""
+    """The time from the first open to the last result written."""
     startup_seconds: float
-    """from the start of the process to the first open: imports, the engine, its warm-up"""
+    """The time from the start of the process to the first open: imports, the engine, its warm-up."""
     cpu_seconds: float
-    """CPU time of the whole process during ``seconds``, user and system"""
+    """The CPU time of the whole process during ``seconds``, user and system."""
     peak_rss_bytes: int
-    """most memory that the process has had resident"""
+    """The maximum resident memory of the process."""
     bound_by: str
-    """the busiest stage, or ``nothing``"""
+    """The busiest stage, or ``nothing``."""
     busy: dict[str, float]
-    """for each stage how busy its workers were, 0–1"""
+    """The fraction of time for which the workers of each stage were busy, 0–1."""
     stages: dict[str, dict[str, Any]]
-    """for each stage mean_ms, p50_ms, p95_ms, p99_ms, share"""
+    """For each stage: mean_ms, p50_ms, p95_ms, p99_ms, share."""
     sources: tuple[dict[str, Any], ...]
     model: str
     engine: str
-    """the last one"""
+    """The last engine of the model."""
     outputs: tuple[str, ...]
     padded: int
-    """places of batches that were wasted"""
+    """The number of batch slots that were padding."""
     interrupted: bool
-    """it was stopped before its end"""
+    """Whether the run was stopped before its end."""
     encoders: dict[str, str] = field(default_factory=dict)
-    """for each annotated video the encoder that made it"""
+    """The video encoder of each annotated video."""
     frames_by_engine: dict[str, int] = field(default_factory=dict)
-    """more than one where a better engine was swapped in"""
+    """The number of results of each engine; more than one engine when a better one was swapped in."""
     engine_reasons: tuple[str, ...] = ()
-    """why it is this engine, and what took longer than usual to open it; a line each"""
+    """Why this engine was chosen, and what took longer than usual to open it; a line each."""
     exit_status: int = 0
-    """of the command: 0, or that of the worst error of a source or its outputs"""
+    """The exit status of the command: 0, or that of the worst error of a source or its outputs."""
 
     @property
     def fps(self) -> float:
-        """Frames inferred a second."""
+        """The number of frames inferred per second."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def failed(self) -> bool:
-        """Whether a source could not be read to its end, or an output not be written."""
+        """Whether a source could not be read to its end, or an output could not be written."""
         return any(source["error"] for source in self.sources)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "frames": self.frames,
             "decoded": self.decoded,
@@ -91,16 +97,57 @@ class RunSummary:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the process has spent on a run."""
+
+    startup_seconds: float
+    cpu_seconds: float
+    peak_rss_bytes: int
+
+
+def summarize(
+    job: Job, supervisor: Supervisor, lanes: Sequence[Lane], shared: Sequence[Sink], spent: Spent, interrupted: bool
+) -> RunSummary:
+    """Return the summary of a run whose supervisor is closed."""
+    records = supervisor.records()
+    written = [*(file for sink in shared for file in sink.outputs), *(file for record in records for file in record.outputs)]
+    work = supervisor.work()
+    engine = next(lane.engine for lane in lanes if not isinstance(lane.engine, UnopenedEngine))
+    errors = [*job.found.errors, *(record.error for record in records if record.error is not None)]
+    return RunSummary(
+        frames=sum(record.results for record in records),
+        decoded=sum(record.decoded for record in records),
+        detections=sum(record.detections for record in records),
+        seconds=(supervisor.last_written_ns - supervisor.first_open_ns) / 1e9,
+        startup_seconds=spent.startup_seconds,
+        cpu_seconds=spent.cpu_seconds,
+        peak_rss_bytes=spent.peak_rss_bytes,
+        bound_by=bound_by(work),
+        busy=busy_fractions(work),
+        stages=supervisor.account().summary(),
+        sources=_sources(job, records),
+        model=engine.card.name,
+        engine=engine.name,
+        frames_by_engine=frames_by_engine(records),
+        outputs=tuple(dict.fromkeys(file.path for file in written)),
+        encoders={file.path: file.how for file in written if file.how},
+        exit_status=max((error.exit_status for error in errors), default=0),
+        padded=supervisor.padded,
+        interrupted=interrupted,
+    )
+
+
 def busy_fractions(work: Work) -> dict[str, float]:
-    """How busy the workers of each stage were; ``queue`` has none."""
+    """Return how busy the workers of each stage were; ``queue`` has none."""
     return {stage: getattr(work, stage).fraction for stage in STAGES if stage != "queue"}
 
 
 def bound_by(work: Work) -> str:
-    """The stage that held the others up.
+    """Return the stage that was the bottleneck.
 
-    A decoder waits when its window is full, an inference worker when no frame is there: whoever never waits is the bottleneck.
-    The inference workers do two stages; together they count, and the longer one is named.
+    A decoder waits when its window is full, an inference worker when there is no frame: the bottleneck is the stage that never
+    waits. The inference workers do two stages; together they count, and the longer one is returned.
     """
     inferring = work.preprocess.fraction + work.inference.fraction
     longer = "inference" if work.inference.busy_ns >= work.preprocess.busy_ns else "preprocess"
@@ -111,11 +158,11 @@ def bound_by(work: Work) -> str:
         "write": work.write.fraction,
     }
     name, fraction = max(parts.items(), key=lambda part: part[1])
-    return name if fraction >= BUSY_ENOUGH else "nothing"
+    return name if fraction >= MIN_BUSY else "nothing"
 
 
 def frames_by_engine(records: Sequence[StreamRecord]) -> dict[str, int]:
-    """Results of all sources by the engine that they are of, in the order in which the engines came."""
+    """Return the number of results of each engine over all sources, in the order in which the engines were used."""
     counts: dict[str, int] = {}
     for record in records:
         for engine, count in record.by_engine.items():
@@ -124,7 +171,7 @@ def frames_by_engine(records: Sequence[StreamRecord]) -> dict[str, int]:
 
 
 def source_summary(record: StreamRecord) -> dict[str, Any]:
-    """A source's part of the summary."""
+    """Return the part of the summary about one source."""
     status = status_of(record)
     return {
         "name": status.name,
@@ -142,3 +189,18 @@ def source_summary(record: StreamRecord) -> dict[str, Any]:
         "hook_errors": record.hook_errors,
         "error": status.error if status.state is StreamState.FAILED else None,
     }
+
+
+def _sources(job: Job, records: Sequence[StreamRecord]) -> tuple[dict[str, Any], ...]:
+    """Return the sources that an earlier run has finished, those of this run, and those that were not found."""
+    earlier = [
+        _unread(spec.name, redact(spec.paths[0]), "finished earlier")
+        for spec in job.found.specs
+        if spec.name in job.todo.finished
+    ]
+    not_found = [_unread(error.source, error.source, "failed") | {"error": str(error)} for error in job.found.errors]
+    return (*earlier, *(source_summary(record) for record in records), *not_found)
+
+
+def _unread(name: str, source: str, state: str) -> dict[str, Any]:
+    return source_summary(StreamRecord(name, source)) | {"state": state}

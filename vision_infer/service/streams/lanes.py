@@ -23,7 +23,8 @@ from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.lanes.late import LateEngine
-from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_quickly
+from vision_infer.pipeline.lanes.opening import open_quickly
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade
 from vision_infer.pipeline.runs.run_parts import SECOND_BATCH
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.errors import UnavailableError

@@ -1,0 +1,56 @@
+"""The child process that makes a better engine for a lane: ``python -m vision_infer.pipeline.lanes.engine_child``."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.open import EngineRequest
+from vision_infer.engine.selection.known import try_here
+from vision_infer.engine.selection.quick import compile_engine
+
+Autotune = Callable[[Path, EngineRequest, Sequence[str]], object]
+"""Times the engines of a deployment graph, judges their accuracy on some videos, and stores which one is best."""
+
+
+def autotune(words: Sequence[str], work: Autotune) -> None:
+    """Parse the command line of :func:`vision_infer.pipeline.lanes.upgrade.autotune_command` and do the work.
+
+    Raises:
+        VisionInferError: The work failed.
+    """
+    parser = ArgumentParser()
+    parser.add_argument("graph", type=Path)
+    parser.add_argument("--engine-dir", type=Path, required=True)
+    for option in ("--batch", "--workers", "--threads"):
+        parser.add_argument(option, type=int)
+    parser.add_argument("--data", action="append", default=[])
+    given = parser.parse_args(words)
+    request = EngineRequest(
+        device="cpu", workers=given.workers, threads=given.threads, batch=given.batch, engine_dir=given.engine_dir
+    )
+    work(given.graph, request, given.data)
+
+
+def run_main(work: Callable[[Sequence[str]], None]) -> None:
+    """Do the work of a child process. When it fails, exit with a status and one line on standard error."""
+    try:
+        work(sys.argv[1:])
+    except VisionInferError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.exit_status)
+
+
+def _main(words: Sequence[str]) -> None:
+    if words[0] == "compile":
+        compile_engine(*words[1:])
+    else:
+        # Accuracy is not judged here: engines whose accuracy is not known are not tried.
+        autotune(words, lambda path, request, _: try_here(path, request))
+
+
+if __name__ == "__main__":
+    run_main(_main)

@@ -1,0 +1,135 @@
+"""Opens the engines of lanes: first what loads at once, then a better one while the lane runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.engine import Engine
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.selection.quick import QuickStart, quick_start
+from vision_infer.engine.store.cache import OnMessage
+from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.pipeline.lanes.lane import Lane
+from vision_infer.pipeline.lanes.late import LateEngine
+from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate
+from vision_infer.pipeline.supervisor import Supervisor
+
+MAX_VIDEOS = 8
+"""The maximum number of videos on which autotuning judges accuracy; more add no information."""
+
+
+def open_quickly(path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, QuickStart | None]:
+    """Open the best engine, or the one that loads fastest when the best one is not built yet.
+
+    It raises what :func:`open_engine` raises.
+
+    Args:
+        path: The model's deployment graph.
+        request: Which engine to open.
+        on_message: Receives the reason for the choice, as a line of text.
+
+    Returns:
+        The engine, and what to do to get a better one; None when there is nothing to do.
+    """
+    quick = quick_start(path, request)
+    if quick is None:
+        return open_engine(path, request, on_message), None
+    if quick.better is not None:
+        on_message(f"{quick.first.engine}: starts first, because {quick.better.candidate.engine} is not compiled yet")
+    return open_candidate(quick.first, request, on_message), quick
+
+
+class LaneOpening:
+    """Opens the lanes of a run and upgrades their engines while it runs.
+
+    Args:
+        engines: Closes the engine that each lane has at the end.
+        on_message: Receives lines of text: why an engine was chosen, and what replaced it.
+        videos: Videos of the run, on which autotuning can judge accuracy.
+        autotune_module: The module that autotunes in a child process. None: one that judges no accuracy.
+    """
+
+    def __init__(
+        self, engines: ExitStack, on_message: OnMessage, videos: tuple[str, ...], autotune_module: str | None = None
+    ) -> None:
+        self._engines = engines
+        self._on_message = on_message
+        self._videos = videos[:MAX_VIDEOS]
+        self._autotune_module = autotune_module
+        self._upgrades: list[Upgrade] = []
+        self._late: list[tuple[Lane, Path, EngineRequest]] = []
+
+    def lane(self, path: Path, request: EngineRequest, make: Callable[[Engine], Lane]) -> Lane:
+        """Open a lane with its engine. It raises what opening an engine and ``make`` raise.
+
+        Args:
+            path: The deployment graph.
+            request: Which engine to open.
+            make: Makes the lane for an engine.
+        """
+        engine, quick = open_quickly(path, request, self._on_message)
+        with ExitStack() as opened:
+            lane = make(opened.enter_context(engine))
+            opened.pop_all()
+        self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
+        if quick is not None:
+            self._upgrades.append(Upgrade(lane.name, path, request, quick, self._videos))
+        return lane
+
+    def late_lane(self, path: Path, request: EngineRequest, make: Callable[[Engine], Lane], like: Engine) -> Lane:
+        """Open a lane whose engine is opened when the first image for it arrives.
+
+        Args:
+            path: The deployment graph.
+            request: Which engine to open.
+            make: Makes the lane for an engine.
+            like: An engine of the same model with another input size.
+
+        Raises:
+            ModelError: The file is not a deployment graph.
+        """
+        lane = make(UnopenedEngine(read_graph_facts(path).card, like))
+        self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
+        self._late.append((lane, path, request))
+        return lane
+
+    @contextmanager
+    def upgrading(self, supervisor: Supervisor, stopping: threading.Event) -> Iterator[None]:
+        """Upgrade the engines of lanes in use, and open late engines when they are needed, until the context ends."""
+        with EngineUpgrade(
+            supervisor.swap_engine,
+            self._on_message,
+            stopping,
+            statuses=supervisor.lane_statuses,
+            autotune_module=self._autotune_module,
+        ) as upgrade:
+            for item in self._upgrades:
+                upgrade.add(item)
+            late = [self._late_engine(supervisor, upgrade, *lane) for lane in self._late]
+            try:
+                yield
+            except BaseException:  # frames that wait for an engine have to come back, because no engine will be opened
+                for lane in (lane for lane, _, _ in self._late if isinstance(lane.engine, UnopenedEngine)):
+                    supervisor.give_up(lane.name, EngineError(f"{lane.name}: the run is over"))
+                raise
+            finally:
+                for engine in late:
+                    engine.join()
+
+    def _late_engine(
+        self, supervisor: Supervisor, upgrade: EngineUpgrade, lane: Lane, path: Path, request: EngineRequest
+    ) -> LateEngine:
+        def put_in(engine: Engine, quick: QuickStart | None) -> None:
+            supervisor.swap_engine(lane.name, engine)
+            if quick is not None:
+                upgrade.add(Upgrade(lane.name, path, request, quick, self._videos))
+
+        late = LateEngine(path, request, open_quickly, put_in, partial(supervisor.give_up, lane.name), self._on_message)
+        lane.want = late.want
+        return late
