@@ -32,6 +32,7 @@ from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late import LateEngine
 from vision_infer.pipeline.runs import offline
+from vision_infer.pipeline.runs.api import Detector, Pipeline
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.find import find_sources, size_at_once
@@ -243,6 +244,21 @@ def test_a_run_opens_what_its_sources_need(
     assert (summary.frames, summary.exit_status) == (20 * len(sizes), 0)
     assert opened == wanted
     assert summary.engine == "onnxruntime-cpu-fp32"
+
+
+def test_python_opens_the_same_engines(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    plain = opening.open_quickly
+
+    def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+        opened.append(path.name)
+        return plain(path, request, on_message)
+
+    monkeypatch.setattr(opening, "open_quickly", noted)
+    detector = Detector("tiny", model_dir=two_sizes, engine="onnxruntime-cpu-fp32")
+    results = list(Pipeline(detector).run(str(media.excerpt(0, 20, 64, 32)), str(media.excerpt(0, 20, 64, 64))))
+    assert len(results) == 40
+    assert opened == ["model-16x32.onnx", "model.onnx"]
 
 
 def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: Path, tmp_path: Path) -> None:

@@ -65,9 +65,8 @@ def plan_job(settings: RunSettings, found: Found) -> Job:
     journal = open_journal(settings, next(iter(models.graphs.values())), outputs)
     if settings.resume:
         check_resumable(outputs)
-        todo = (
-            None if journal is None else plan_resume(journal, found.specs, outputs, settings.track or settings.gate is not None)
-        )
+        has_memory = settings.track or settings.gate is not None
+        todo = None if journal is None else plan_resume(journal, found.specs, outputs, has_memory)
         if journal is not None and todo is not None:
             left = tuple(spec for spec in found.specs if spec.name not in todo.finished)
             return Job(found, left, with_resume(outputs, todo), models, journal, todo, resumed=True, keep_journal=True)

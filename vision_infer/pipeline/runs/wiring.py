@@ -71,10 +71,12 @@ class RunLanes:
             hook: Called with each result.
             stopping: When it is set, no engine is built any more.
         """
-        with make_supervisor(self.lanes, max(1, sources), shared, hook) as supervisor:
-            with self._opening.upgrading(supervisor, stopping):
-                yield supervisor
-                supervisor.close()  # before the child process ends: that takes a moment, which is not part of the run
+        with (
+            make_supervisor(self.lanes, max(1, sources), shared, hook) as supervisor,
+            self._opening.upgrading(supervisor, stopping),
+        ):
+            yield supervisor
+            supervisor.close()  # before the child process ends: that takes a moment, which is not part of the run
 
 
 @contextmanager
