@@ -103,11 +103,6 @@ def _example_problem(api: Api) -> str:
     return json.dumps(answer.json(), indent=2)
 
 
-def _meaning(answer: Schema) -> str:
-    text: str = answer["description"]
-    return "Success." if text == FASTAPI_DEFAULT else text
-
-
 def _default(schema: Schema) -> str:
     default = schema.get("default")
     return "" if default is None else code(str(default).lower() if isinstance(default, bool) else str(default))

@@ -40,7 +40,7 @@ def page() -> str:
 
 
 def _row() -> dict[str, Schema]:
-    """Return the objects of a row under names of their own; in its schema they are nested."""
+    """Return the objects of a row as separate definitions; in its schema they are nested."""
     row = dict(RESULT_SCHEMA["properties"])
     detection = dict(row["detections"]["items"]["properties"])
     found: dict[str, Schema] = {}

@@ -10,18 +10,12 @@ from vision_infer.sink.delivery.carrier import SinkStatus
 SAFE_METHODS = ("get", "head", "options")
 
 
-class FullBackend(FakeBackend):
-    """A service in which every optional value is present."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.put("door", "test://", result_fps=10.0)
-        self.sink_statuses = [SinkStatus("broker", "mqtt", True, None, 0, 0, 0, None, 0, {})]
-
-
 def make_api() -> Api:
-    """Return a client of the application."""
-    return Api(FullBackend(), TOKENS)
+    """Return a client of the application, on a service in which every optional value is present."""
+    backend = FakeBackend()
+    backend.put("door", "test://", result_fps=10.0)
+    backend.sink_statuses.append(SinkStatus("broker", "mqtt", True, None, 0, 0, 0, None, 0, {}))
+    return Api(backend, TOKENS)
 
 
 def document(api: Api) -> dict[str, Any]:
