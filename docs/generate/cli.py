@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from docs.generate.markdown import anchor, code, plain, table, template
 from vision_infer.cli.app import app
 
 PROGRAM = "vision-infer"
+TYPES = {"int": " INTEGER", "float": " NUMBER", "str": " TEXT", "path": " PATH"}
 
 
 def page() -> str:
@@ -32,6 +34,11 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from _walk(f"{name} {word}", below)
 
 
+def _short(name: str, kind: str) -> str:
+    """Return an option with a plain name of its type, ``--port INTEGER`` instead of ``--port <int range>``; an argument without."""
+    return re.sub(r" <(\w+)[^>]*>", lambda match: TYPES.get(match[1], "") if kind == "option" else "", name)
+
+
 def _index(found: Iterable[tuple[str, Any]]) -> str:
     links = ([f"[{code(name)}](#{anchor(name)})", _summary(command)] for name, command in found)
     return table(["Command", "Purpose"], links).strip()
@@ -48,7 +55,7 @@ def _section(name: str, command: Any) -> str:
     records = [(param, param.get_help_record(context)) for param in command.get_params(context)]
     shown = [(param, record) for param, record in records if record is not None]
     for title, kind in (("Argument", "argument"), ("Option", "option")):
-        rows = [[code(record[0]), plain(record[1])] for param, record in shown if param.param_type_name == kind]
+        rows = [[code(_short(record[0], kind)), plain(record[1])] for param, record in shown if param.param_type_name == kind]
         if rows:
             parts.append(table([title, "Description"], rows).strip())
     below = getattr(command, "commands", {})

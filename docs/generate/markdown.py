@@ -17,7 +17,7 @@ def template(name: str, **parts: str) -> str:
     text = (TEXT / name).read_text(encoding="utf-8")
     for key, part in parts.items():
         assert f"{{{{{key}}}}}" in text, f"{name} has no place for {key}"
-        text = text.replace(f"{{{{{key}}}}}", part.strip())
+        text = text.replace(f"{{{{{key}}}}}", part.strip("\n"))
     return text
 
 

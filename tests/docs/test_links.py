@@ -26,3 +26,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 def headings(page: Path) -> set[str]:
     """Return the anchors of a page."""
     return {anchor(text) for text in re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)}
+
+
+def test_pages_that_messages_name_exist() -> None:
+    for source in (ROOT / "vision_infer").rglob("*.py"):
+        for path in re.findall(r"\bdocs/[\w/-]+\.md", source.read_text(encoding="utf-8")):
+            assert (ROOT / path).is_file(), f"{source}: {path}"
