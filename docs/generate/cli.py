@@ -35,7 +35,7 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _short(name: str, kind: str) -> str:
-    """Return an option with a plain name of its type, ``--port INTEGER`` instead of ``--port <int range>``; an argument without."""
+    """Return an option with a plain name of its type: ``--port INTEGER`` instead of ``--port <int range>``."""
     return re.sub(r" <(\w+)[^>]*>", lambda match: TYPES.get(match[1], "") if kind == "option" else "", name)
 
 
