@@ -25,7 +25,7 @@ from vision_infer.core.errors import EngineError, ModelError, UsageError
 from vision_infer.service import serving
 from vision_infer.service.operations.file_watch import FileWatch
 from vision_infer.service.serving import Start, serve
-from vision_infer.sink.archive.log_file import rotated_files
+from vision_infer.sink.archive.rotation import rotated_files
 
 __all__ = ["engines"]
 TEST = "test://?size=320x180&fps=20"

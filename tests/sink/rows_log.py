@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.sink.results import found, frame, result_of
 from vision_infer.sink.archive.jsonl_log import JsonlLog
@@ -24,6 +28,23 @@ class HandClock:
 
     def wall_ns(self) -> int:
         return NOW + self.passed - self.set_back
+
+
+@pytest.fixture(autouse=True)
+def close_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the logs that a test leaves open, as a service would."""
+    logs: list[JsonlLog] = []
+    init = JsonlLog.__init__
+
+    def remember(self: JsonlLog, *args: Any, **options: Any) -> None:
+        logs.append(self)
+        init(self, *args, **options)
+
+    monkeypatch.setattr(JsonlLog, "__init__", remember)
+    yield
+    for log in logs:
+        if hasattr(log, "_targets"):
+            log.close(True)
 
 
 def add(log: JsonlLog, index: int, stream: str = "clip", boxes: int = 2) -> None:

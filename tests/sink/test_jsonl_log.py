@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sink.results import frame
-from tests.sink.rows_log import DAY, SECOND, HandClock, add, frames, names, state
+from tests.sink.rows_log import DAY, SECOND, HandClock, add, close_logs, frames, names, state  # noqa: F401 - an autouse fixture
 from vision_infer.sink.archive.jsonl_log import JsonlLog, safe_name
-from vision_infer.sink.archive.log_file import rotated_files
+from vision_infer.sink.archive.rotation import Rotation, rotated_files
 from vision_infer.sink.sink import Sink, Written
 
 
@@ -62,7 +62,7 @@ def test_what_is_no_file_of_rows_is_not_touched(tmp_path: Path, content: bytes) 
 
 def test_rotation_by_size(tmp_path: Path) -> None:
     path, clock = tmp_path / "rows.jsonl", HandClock()
-    log = JsonlLog(str(path), rotate_bytes=3000, keep=1000, clock=clock)
+    log = JsonlLog(str(path), Rotation(3000, keep=1000), clock=clock)
     for index in range(60):
         add(log, index, boxes=index % 4)
         clock.passed += SECOND // 3  # so that several fall into a second
@@ -77,7 +77,7 @@ def test_rotation_by_size(tmp_path: Path) -> None:
 
 def test_names_are_unique_and_a_large_row_has_a_file_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    log = JsonlLog(str(path), rotate_bytes=1, keep=1000, clock=HandClock())
+    log = JsonlLog(str(path), Rotation(1, keep=1000), clock=HandClock())
     for index in range(12):
         add(log, index)
     older = rotated_files(path)
@@ -87,7 +87,7 @@ def test_names_are_unique_and_a_large_row_has_a_file_of_its_own(tmp_path: Path) 
 
 def test_rotation_by_day_also_after_a_restart(tmp_path: Path) -> None:
     path, clock = tmp_path / "rows.jsonl", HandClock()
-    log = JsonlLog(str(path), daily=True, clock=clock)
+    log = JsonlLog(str(path), Rotation(daily=True), clock=clock)
     add(log, 0)
     clock.passed += 6 * 3600 * SECOND - 1  # a nanosecond before midnight
     add(log, 1)
@@ -98,7 +98,7 @@ def test_rotation_by_day_also_after_a_restart(tmp_path: Path) -> None:
     log.close(False)
     os.utime(path, ns=(clock.wall_ns(), clock.wall_ns()))
     clock.passed += DAY
-    log = JsonlLog(str(path), daily=True, clock=clock)
+    log = JsonlLog(str(path), Rotation(daily=True), clock=clock)
     add(log, 3)
     clock.set_back = DAY  # the time of day was set back: no reason for a new file
     add(log, 4)
@@ -108,7 +108,7 @@ def test_rotation_by_day_also_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_clock_that_is_set_back_makes_no_new_file_the_oldest(tmp_path: Path) -> None:
     path, clock = tmp_path / "rows.jsonl", HandClock()
-    log = JsonlLog(str(path), rotate_bytes=1, keep=3, clock=clock)
+    log = JsonlLog(str(path), Rotation(1, keep=3), clock=clock)
     for index in range(12):
         add(log, index)
         clock.set_back += 10 * SECOND
@@ -122,7 +122,7 @@ def test_only_so_many_are_kept_and_nothing_else_is_deleted(tmp_path: Path, keep:
     for other in others:
         (tmp_path / other).write_text("{}\n")
     (tmp_path / "rows-20200101T000000Z.jsonl").write_text("{}\n")  # ours, of long ago
-    log = JsonlLog(str(path), rotate_bytes=1, keep=keep, clock=HandClock())
+    log = JsonlLog(str(path), Rotation(1, keep=keep), clock=HandClock())
     for index in range(12):
         add(log, index)
     assert frames(*rotated_files(path), path) == list(range(12))[-keep - 1 :]
@@ -132,7 +132,7 @@ def test_only_so_many_are_kept_and_nothing_else_is_deleted(tmp_path: Path, keep:
 
 def test_a_file_for_each_stream_and_few_of_them_open(tmp_path: Path) -> None:
     open_before = len(os.listdir("/dev/fd"))
-    log = JsonlLog(str(tmp_path / "{stream}.jsonl"), rotate_bytes=5000, keep=2, most_open=4)
+    log = JsonlLog(str(tmp_path / "{stream}.jsonl"), Rotation(5000, keep=2), max_open=4)
     for index in range(30):
         for stream in range(10):
             add(log, index, stream=f"gate.{stream}")
@@ -170,7 +170,7 @@ def test_any_name_and_label_can_be_written(tmp_path: Path) -> None:
 
 def test_streams_that_share_it(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    log = JsonlLog(str(path), rotate_bytes=20_000, keep=1000)
+    log = JsonlLog(str(path), Rotation(20_000, keep=1000))
 
     def write(number: int) -> None:
         for index in range(100):
@@ -183,6 +183,6 @@ def test_streams_that_share_it(tmp_path: Path) -> None:
 
 
 def test_numbers_must_be_possible() -> None:
-    for wrong in ({"most_open": 0}, {"keep": -1}):
+    for wrong in ({"max_open": 0}, {"rotation": Rotation(keep=-1)}):
         with pytest.raises(ValueError, match="must be at least"):
-            JsonlLog("rows.jsonl", **wrong)  # type: ignore[arg-type]
+            JsonlLog("rows.jsonl", **wrong)

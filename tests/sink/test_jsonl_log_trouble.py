@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.sink.rows_log import SECOND, HandClock, add, frames, names, state
+from tests.sink.rows_log import SECOND, HandClock, add, close_logs, frames, names, state  # noqa: F401 - an autouse fixture
 from tests.support.disks import ordinary_user, small_disk
 from tests.support.media import ROOT
 from vision_infer.sink.archive.jsonl_log import RETRY_NS, JsonlLog
-from vision_infer.sink.archive.log_file import rotated_files
+from vision_infer.sink.archive.rotation import Rotation, rotated_files
 
 
 def test_a_file_that_is_moved_deleted_or_emptied_by_others(tmp_path: Path) -> None:
     path, moved = tmp_path / "logs" / "rows.jsonl", tmp_path / "rows.jsonl.1"
-    log = JsonlLog(str(path), rotate_bytes=100_000)
+    log = JsonlLog(str(path), Rotation(100_000))
     add(log, 0)
     path.rename(moved)
     add(log, 1)
@@ -78,7 +78,7 @@ def test_a_disk_that_is_full_from_the_start(caplog: pytest.LogCaptureFixture) ->
     with small_disk(64 * 1024) as folder:
         with pytest.raises(OSError, match="No space"):
             (folder / "filler").write_bytes(bytes(128 * 1024))
-        log = JsonlLog(str(folder / "{stream}" / "rows.jsonl"), clock=clock, most_open=3)
+        log = JsonlLog(str(folder / "{stream}" / "rows.jsonl"), clock=clock, max_open=3)
         for index in range(20):
             add(log, index, stream=f"stream-{index % 7}")
             clock.passed += SECOND
@@ -132,14 +132,14 @@ def test_where_it_cannot_be_renamed_it_grows_and_says_so(caplog: pytest.LogCaptu
     clock = HandClock()
     with ordinary_user() as folder:
         path = folder / "rows.jsonl"
-        log = JsonlLog(str(path), rotate_bytes=1, clock=clock)
+        log = JsonlLog(str(path), Rotation(1), clock=clock)
         add(log, 0)
         folder.chmod(0o500)
         for index in range(1, 30):
             add(log, index)
             clock.passed += SECOND // 10
         assert frames(path) == list(range(30))
-        assert log.error == f"{path}: Permission denied: it cannot be renamed and grows on"
+        assert log.error == f"{path}: Permission denied: it cannot be renamed and keeps growing"
         assert (log.dropped, len(caplog.records)) == (0, 1)
         folder.chmod(0o700)
         clock.passed += RETRY_NS
@@ -153,7 +153,7 @@ def test_a_file_that_could_not_be_renamed_is_moved_by_somebody_else(caplog: pyte
     clock = HandClock()
     with ordinary_user() as folder:
         path = folder / "rows.jsonl"
-        log = JsonlLog(str(path), rotate_bytes=2000, clock=clock)
+        log = JsonlLog(str(path), Rotation(2000), clock=clock)
         add(log, 0, boxes=20)
         folder.chmod(0o500)
         add(log, 1)
@@ -170,7 +170,7 @@ def test_a_file_that_could_not_be_renamed_is_moved_by_somebody_else(caplog: pyte
 
 def test_what_others_have_emptied_has_room_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    log = JsonlLog(str(path), rotate_bytes=2000)
+    log = JsonlLog(str(path), Rotation(2000))
     add(log, 0, boxes=20)
     os.truncate(path, 0)
     add(log, 1, boxes=0)
@@ -215,7 +215,8 @@ CHILD = """
 import os, sys
 from tests.sink.results import found, frame, result_of
 from vision_infer.sink.archive.jsonl_log import JsonlLog
-log = JsonlLog(sys.argv[1], rotate_bytes=int(sys.argv[3]), keep=100_000)
+from vision_infer.sink.archive.rotation import Rotation
+log = JsonlLog(sys.argv[1], Rotation(int(sys.argv[3]), keep=100_000))
 for index in range(int(sys.argv[2]), 10**9):
     one = frame(index)
     log.write(one, result_of(one, found(40)))

@@ -25,10 +25,11 @@ from tests.support.waiting import wait_until
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.sink.archive import parquet_log
-from vision_infer.sink.archive.log_file import rotated_files
 from vision_infer.sink.archive.parquet_log import ParquetLog
 from vision_infer.sink.archive.parquet_parts import Parts
+from vision_infer.sink.archive.rotation import Rotation, rotated_files
 
+HOURLY = Rotation(10**9, every_s=3600)
 STATE = {"type": "state", "stream": "door", "state": "live", "at": "2026-11-24T18:00:00.123Z", "reason": ""}
 CROSS = {
     "type": "event",
@@ -47,7 +48,7 @@ CROSS = {
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_log, "_LOOK_S", 0.01)
+    monkeypatch.setattr(parquet_log, "_CHECK_S", 0.01)
 
 
 def put(log: ParquetLog, count: int, first: int = 0) -> None:
@@ -68,7 +69,7 @@ def hidden(folder: Path) -> list[str]:
 
 
 def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
     put(log, 50)
     log.tell(lambda: json.dumps(STATE))
     log.tell(lambda: json.dumps(CROSS))
@@ -90,7 +91,7 @@ def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
 
 def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path) -> None:
     clock = HandClock()
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 600, daily=True, clock=clock)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), Rotation(10**9, daily=True, every_s=600), clock)
     put(log, 10)
     wait_until(lambda: not log._queue, "they are taken")
     clock.move(61)
@@ -108,7 +109,7 @@ def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path)
 
 def test_older_files_are_deleted(tmp_path: Path) -> None:
     clock = HandClock()
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 1, 10**6, keep=3, clock=clock)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), Rotation(1, keep=3), clock)
     for number in range(6):
         put(log, 1, number)
         wait_until(lambda: not log._queue, "it is taken")
@@ -119,9 +120,9 @@ def test_older_files_are_deleted(tmp_path: Path) -> None:
 
 
 def test_many_parts_become_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 8)
-    monkeypatch.setattr("vision_infer.sink.archive.parquet_parts.ROWS_OF_A_GROUP", 64)
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    monkeypatch.setattr(parquet_log, "ROWS_PER_PART", 8)
+    monkeypatch.setattr("vision_infer.sink.archive.parquet_parts.ROWS_PER_GROUP", 64)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
     put(log, 200)
     log.close(True)
     (rows,) = final(tmp_path)
@@ -134,9 +135,10 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.service.fakes import frame, result
-from vision_infer.sink import parquet_log
+from vision_infer.sink.archive import parquet_log
+from vision_infer.sink.archive.rotation import Rotation
 parquet_log.PART_S = 0.05
-log = parquet_log.ParquetLog(sys.argv[1], 10**9, 3600)
+log = parquet_log.ParquetLog(sys.argv[1], Rotation(10**9, every_s=3600))
 index = 0
 while True:
     log.write(frame(index=index), result(index=index))
@@ -159,7 +161,7 @@ def test_a_process_that_is_killed_loses_what_was_in_memory_only(tmp_path: Path) 
     child.stdout.close()
     assert final(tmp_path) == [], "nothing that is not whole has a name"
     assert hidden(tmp_path)
-    log = ParquetLog(str(target), 10**9, 3600)
+    log = ParquetLog(str(target), HOURLY)
     put(log, 1, 10**6)
     log.close(True)
     kept, new = final(tmp_path)
@@ -176,7 +178,7 @@ def test_a_kill_after_the_file_has_its_name_doubles_nothing(tmp_path: Path) -> N
     table = pa.table({"frame": [1]})
     parts.add(table)
     pq.write_table(table, parts.final)
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
     log.close(True)
     assert final(tmp_path) == [parts.final]
     assert hidden(tmp_path) == []
@@ -190,7 +192,7 @@ def test_parts_that_are_damaged_cost_themselves(tmp_path: Path) -> None:
     (parts.folder / "000004.partial").write_bytes(b"PAR1")
     broken = Parts(tmp_path / "rows.parquet", 10**18)
     (broken.folder / "000001.parquet").write_bytes(b"")
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
     log.close(True)
     assert frames_of(parts.final) == [0, 2]
     assert final(tmp_path) == [parts.final]
@@ -198,7 +200,7 @@ def test_parts_that_are_damaged_cost_themselves(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_is_told_tried_again_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 10)
+    monkeypatch.setattr(parquet_log, "ROWS_PER_PART", 10)
     monkeypatch.setattr(parquet_log, "RETRY_S", 0.05)
     full = [True]
     add = Parts.add
@@ -209,7 +211,7 @@ def test_a_disk_that_fails_is_told_tried_again_and_bounded(tmp_path: Path, monke
         add(self, table)
 
     monkeypatch.setattr(Parts, "add", fail)
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
     put(log, 100)
     wait_until(lambda: log.drops["disk_error"] == 90, lambda: str(log.drops))
     assert log.error == f"{tmp_path / 'rows.parquet'}: No space left on device"
@@ -222,7 +224,7 @@ def test_a_disk_that_fails_is_told_tried_again_and_bounded(tmp_path: Path, monke
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    log = ParquetLog(str(tmp_path / "file" / "rows.parquet"), 10**9, 3600)
+    log = ParquetLog(str(tmp_path / "file" / "rows.parquet"), HOURLY)
     put(log, 1)
     log.close(True)
     assert log.error is not None
@@ -231,7 +233,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
     clock = HandClock()
-    log = ParquetLog(str(tmp_path / "rows.parquet"), 10**9, 3600, clock=clock)
+    log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY, clock)
     put(log, 1)
     wait_until(lambda: not log._queue, "it is taken")
     clock.move(61)
@@ -252,11 +254,11 @@ def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_really_full_leaves_whole_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_log, "ROWS_OF_A_PART", 2000)
+    monkeypatch.setattr(parquet_log, "ROWS_PER_PART", 2000)
     monkeypatch.setattr(parquet_log, "RETRY_S", 0.05)
     with small_disk(400_000) as disk:
         filler = disk / "filler"
-        log = ParquetLog(str(disk / "rows.parquet"), 10**9, 3600)
+        log = ParquetLog(str(disk / "rows.parquet"), HOURLY)
         filler.write_bytes(b"\0" * 390_000)
         put(log, 4000)
         wait_until(lambda: log.error is not None, "it is told")

@@ -99,7 +99,7 @@ def test_coco_is_still_json_and_every_result_has_its_image() -> None:
 def test_parquet_keeps_whole_groups_and_what_fits_of_the_last() -> None:
     with small_disk(SIZE // 2) as folder:
         path = folder / "rows.parquet"
-        sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group=2000)
+        sink = ParquetSink(OutputSpec("parquet", str(path)), rows_per_group=2000)
         random = np.random.default_rng(1)
 
         def make(index: int) -> Frame:

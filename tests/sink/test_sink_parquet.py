@@ -16,8 +16,8 @@ from tests.sink.results import LABELS, classified, embedded, found, frame, resul
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
-from vision_infer.sink.archive import parquet_rows
 from vision_infer.sink.files import parquet as parquet_module
+from vision_infer.sink.files import parquet_rows
 from vision_infer.sink.files.csv_rows import COLUMNS, THEN_COLUMNS
 from vision_infer.sink.files.parquet import ParquetSink
 from vision_infer.sink.sink import OutputSpec, Written
@@ -81,7 +81,7 @@ def test_types_and_values(tmp_path: Path) -> None:
 
 def test_rows_go_to_the_file_in_groups(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
-    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group=100)
+    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_per_group=100)
     for index in range(95):
         one = frame(index, index / 25)
         sink.write(one, result_of(one, found(3)))
@@ -112,7 +112,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
 
 def test_a_frame_with_more_than_a_group(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
-    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group=7)
+    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_per_group=7)
     for index, count in enumerate((3, 40, 1)):
         one = frame(index, index / 25, file=f"{index}.jpg")
         sink.write(one, result_of(one, found(count)))
@@ -137,8 +137,8 @@ def test_what_is_held_does_not_grow_with_the_frames(tmp_path: Path) -> None:
     assert grown < 100_000
 
 
-def written(path: Path, results: list[Result], rows_of_a_group: int = 100) -> pa.Table:
-    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_of_a_group)
+def written(path: Path, results: list[Result], rows_per_group: int = 100) -> pa.Table:
+    sink = ParquetSink(OutputSpec("parquet", str(path)), rows_per_group)
     for result in results:
         sink.write(frame(result.frame), result)
     sink.close(True)
@@ -149,22 +149,22 @@ def results(*given: Detections) -> list[Result]:
     return [result_of(frame(index, index / 25), detections) for index, detections in enumerate(given)]
 
 
-@pytest.mark.parametrize("rows_of_a_group", [1, 2, 100])
-def test_the_best_class_of_a_second_network(tmp_path: Path, rows_of_a_group: int) -> None:
+@pytest.mark.parametrize("rows_per_group", [1, 2, 100])
+def test_the_best_class_of_a_second_network(tmp_path: Path, rows_per_group: int) -> None:
     given = results(
         replace(Detections.empty(), descriptions=()), told(None, classified("red", 0.75)), told(classified("green", 0.5))
     )
-    table = written(tmp_path / "rows.parquet", given, rows_of_a_group)
+    table = written(tmp_path / "rows.parquet", given, rows_per_group)
     assert table.column_names == [*PARQUET_COLUMNS, *THEN_COLUMNS]
     assert not table.schema.field("label").nullable
     shown = [(row["frame"], *(row[name] for name in THEN_COLUMNS)) for row in table.to_pylist()]
     assert shown == [(1, None, None, None), (1, 3, "red", 0.75), (2, 5, "green", 0.5)]
 
 
-@pytest.mark.parametrize("rows_of_a_group", [3, 100])
-def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_of_a_group: int) -> None:
+@pytest.mark.parametrize("rows_per_group", [3, 100])
+def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_per_group: int) -> None:
     given = results(told(embedded(1.0), None), told(embedded(2.0), embedded(3.0)))
-    table = written(tmp_path / "rows.parquet", given, rows_of_a_group)
+    table = written(tmp_path / "rows.parquet", given, rows_per_group)
     assert table.column_names == [*PARQUET_COLUMNS, "embedding"]
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 3)
     assert table["embedding"].to_pylist() == [[1.0, 0.5, 0.5], None, [2.0, 0.5, 0.5], [3.0, 0.5, 0.5]]

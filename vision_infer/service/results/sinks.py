@@ -28,6 +28,7 @@ from vision_infer.service.results.row import is_found
 from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
 from vision_infer.sink.archive.parquet_log import ParquetLog
+from vision_infer.sink.archive.rotation import Rotation
 from vision_infer.sink.delivery.carrier import Carrier, SinkStatus
 from vision_infer.sink.delivery.delivery_sink import GOODBYE_S, Delivery
 from vision_infer.sink.delivery.home_assistant import Topics
@@ -77,11 +78,11 @@ class SinkSet:
         self._folder = state_dir / FOLDER
         self._clock = clock
         self._streams: Callable[[], Iterable[ShownStream]] = tuple
-        rotate_bytes, daily, keep = round(results.rotate_mb * 1e6), results.daily, results.keep
-        self._jsonl = None if results.jsonl is None else JsonlLog(results.jsonl, rotate_bytes, daily, keep, clock)
+        rotation = Rotation(round(results.rotate_mb * 1e6), results.daily, results.keep, results.parquet_minutes * 60)
+        self._jsonl = None if results.jsonl is None else JsonlLog(results.jsonl, rotation, clock)
         self._parquet: ParquetLog | None = None
         if results.parquet is not None:
-            self._parquet = ParquetLog(results.parquet, rotate_bytes, results.parquet_minutes * 60, daily, keep, clock)
+            self._parquet = ParquetLog(results.parquet, rotation, clock)
         self._settings = sinks
         self._senders: dict[tuple[str, str], _Sender] = {}
         """The senders by kind and name. The dict is replaced as a whole, so that the results thread needs no lock to read it."""

@@ -1,4 +1,4 @@
-"""The rows of a service that runs for months: appended to a file, rotated, and never in the way of the streams."""
+"""JSON Lines of a service that runs for months: appended to a file, rotated, and never in the way of the streams."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
+from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
-from vision_infer.sink.archive.log_file import LogFile, rotated_files
+from vision_infer.sink.archive.append_file import AppendFile
+from vision_infer.sink.archive.rotation import NO_ROTATION, Rotation, delete_older
+from vision_infer.sink.files.jsonl import encode
 from vision_infer.sink.sink import Written
 
 _log = logging.getLogger("vision_infer.rows")
 
 RETRY_NS = 1_000_000_000
-"""so long after a failure the next row is tried"""
-_LONGEST_NAME = 100
-"""characters of a stream's name in that of its file"""
+"""The time after a failure until the next row is tried."""
+_MAX_NAME = 100
+"""The maximum length of a stream's name in that of its file, characters."""
 
 
 class JsonlLog:
     """A sink that appends JSON lines to a file, or to one for each stream, and goes on whatever happens to the disk.
 
-    What is in the file stays; a row that was torn when a process was killed is cut off. Each row is with the system when
-    :meth:`write` returns. A row that cannot be written is dropped and counted, and the file is tried again every second. The
-    first failure is logged, and that it works again. A file that was moved or deleted is made anew. An older file gets a name
-    with the time, ``NAME-20261124T180000Z.jsonl``; where that fails, rows still go into the old one.
+    Existing rows stay; an incomplete row that a killed process left is cut off. The system has each row when :meth:`write`
+    returns. A row that cannot be written is dropped and counted, and the file is tried again every second. The log reports the
+    first failure and the recovery. A file that was moved or deleted is created again. A finished file gets a name with the time,
+    ``NAME-20261124T180000Z.jsonl``; where renaming fails, rows still go into the old one.
 
     Streams may share it; :attr:`dropped` and :attr:`error` may be read on any thread.
 
     Args:
-        path: the file. ``{stream}`` in it stands for the name of the stream: then each has a file of its own.
-        rotate_bytes: a new file is begun before one gets larger than this; None: never.
-        daily: a new file is begun with each day (UTC).
-        keep: rotated files that are kept, of each name; older ones are deleted.
-        clock: tells the time.
-        most_open: files that are open at the same time, at least 1.
+        path: The file. ``{stream}`` in it stands for the name of the stream, so that each stream has a file of its own.
+        rotation: When a new file is begun.
+        clock: The clock.
+        max_open: The maximum number of open files, at least 1.
     """
 
     needs_images = False
@@ -49,149 +49,138 @@ class JsonlLog:
     def __init__(
         self,
         path: str,
-        rotate_bytes: int | None = None,
-        daily: bool = False,
-        keep: int = 10,
+        rotation: Rotation = NO_ROTATION,
         clock: Clock = SYSTEM_CLOCK,
-        most_open: int = 64,
+        max_open: int = 64,
     ) -> None:
-        if most_open < 1 or keep < 0:
-            raise ValueError(f"most_open must be at least 1 and keep at least 0, got {most_open} and {keep}")
+        if max_open < 1 or rotation.keep < 0:
+            raise ValueError(f"max_open must be at least 1 and keep at least 0, got {max_open} and {rotation.keep}")
         self._path = path
-        self._rotate_bytes = rotate_bytes
-        self._daily = daily
-        self._keep = keep
+        self._rotation = rotation
         self._clock = clock
-        self._most_open = most_open
+        self._max_open = max_open
+        # Guards all that follows; a thread of results holds it while it writes one row.
         self._lock = threading.Lock()
-        self._places: dict[str, _Place] = {}
-        """by file name, the one that was not written to for longest first"""
+        self._targets: dict[str, _Target] = {}
+        """The targets by file name, the least recently written first."""
         self._closed = False
         self.written = 0
-        """rows that were"""
+        """The number of rows that were written."""
         self.dropped = 0
-        """rows that could not be written"""
+        """The number of rows that could not be written."""
         self.error: str | None = None
-        """what is wrong at present, one line"""
+        """The present problem, one line."""
         self._dropped_before = 0
 
     @property
     def outputs(self) -> Sequence[Written]:
         """The files that are open."""
         with self._lock:
-            return [Written(name) for name, place in self._places.items() if place.file is not None]
+            return [Written(name) for name, target in self._targets.items() if target.file is not None]
 
     @property
     def drops(self) -> Mapping[str, int]:
-        """The same by reason."""
+        """The number of dropped rows by reason."""
         return {"disk_error": self.dropped}
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
-        """Add a row; a frame that was not inferred has none. Raises nothing that has to do with the file."""
+        """Append a row; a frame without inference has none. Problems with the file are counted, not raised."""
         if result is None:
             return
-        # A name may hold bytes that are no text; backslashes make JSON's own escapes of them.
-        row = (result.to_json() + "\n").encode("utf-8", "backslashreplace")
+        row = encode(result)
         with self._lock:
             if not self._closed:
-                self._write(self._place(result.stream), row)
+                self._write(self._target(result.stream), row)
 
     def close(self, complete: bool) -> None:  # noqa: ARG002
-        """Close the files; rows that come later are passed over."""
+        """Close the files; later rows are ignored."""
         with self._lock:
             self._closed = True
-            for place in self._places.values():
-                place.close()
-            self._places.clear()
+            for target in self._targets.values():
+                target.close()
+            self._targets.clear()
 
-    def _place(self, stream: str) -> _Place:
-        """The file of a stream, as the one that was written to last."""
+    def _target(self, stream: str) -> _Target:
+        """Return the file of a stream, and mark it as the most recently written."""
         name = self._path.replace("{stream}", safe_name(stream)) if "{stream}" in self._path else self._path
-        place = self._places.pop(name, None) or _Place(Path(name))
-        while len(self._places) >= self._most_open:
-            # What fails stays, or it would be told again and again.
-            names = iter(self._places)
-            oldest = next((one for one in names if self._places[one].error is None), next(iter(self._places)))
-            self._places.pop(oldest).close()
-        self._places[name] = place
-        return place
+        target = self._targets.pop(name, None) or _Target(Path(name))
+        while len(self._targets) >= self._max_open:
+            # A target that fails stays, or its failure would be logged again and again.
+            names = iter(self._targets)
+            oldest = next((name for name in names if self._targets[name].error is None), next(iter(self._targets)))
+            self._targets.pop(oldest).close()
+        self._targets[name] = target
+        return target
 
-    def _write(self, place: _Place, row: bytes) -> None:
+    def _write(self, target: _Target, row: bytes) -> None:
         now_ns = self._clock.monotonic_ns()
-        if place.file is None and now_ns < place.retry_ns:
+        if target.file is None and now_ns < target.retry_ns:
             self.dropped += 1
             return
         try:
-            file = self._file(place, len(row), now_ns)
-            file.append(row)
+            self._file(target, len(row), now_ns).write(row)
             self.written += 1
-        except (OSError, ValueError) as error:  # ValueError: a name that holds a zero
-            self._failed(place, error, "rows are dropped", now_ns)
+        except (OSError, OutputError, ValueError) as error:  # ValueError: a name that holds a zero
+            self._failed(target, error, "rows are dropped", now_ns)
             self.dropped += 1
-            place.close()  # opened anew it is cut back to its last whole row
+            target.close()  # opening it again cuts it back to its last whole row
             return
-        if place.error is not None and not place.grows:
-            self._works(place)
+        if target.error is not None and not target.grows:
+            self._works(target)
 
-    def _file(self, place: _Place, more: int, now_ns: int) -> LogFile:
-        """The file that the next row goes into.
+    def _file(self, target: _Target, more: int, now_ns: int) -> AppendFile:
+        """Return the file for the next row.
 
         Raises:
-            OSError: it cannot be opened.
+            OSError: It cannot be opened.
         """
-        if place.file is not None and not place.file.is_in_place():
-            place.close()
-        file = place.file = place.file or LogFile(place.path, self._clock.wall_ns)
-        if now_ns < place.retry_ns:
+        if target.file is not None and not target.file.is_in_place():
+            target.close()
+        file = target.file = target.file or AppendFile(target.path, self._clock)
+        if now_ns < target.retry_ns:
             return file
-        if not file.is_due(more, self._rotate_bytes, self._daily):
-            place.grows = False
+        if not file.is_due(more, self._rotation):
+            target.grows = False
             return file
         try:
             file.move_away()
         except OSError as error:
-            place.grows = True
-            self._failed(place, error, "it cannot be renamed and grows on", now_ns)
+            target.grows = True
+            self._failed(target, error, "it cannot be renamed and keeps growing", now_ns)
             return file
-        place.grows = False
-        place.close()
-        self._delete_older(place.path)
-        place.file = LogFile(place.path, self._clock.wall_ns)
-        return place.file
+        target.grows = False
+        target.close()
+        delete_older(target.path, self._rotation.keep)
+        target.file = AppendFile(target.path, self._clock)
+        return target.file
 
-    def _delete_older(self, path: Path) -> None:
-        with suppress(OSError):
-            files = rotated_files(path)
-            for older in files[: max(0, len(files) - self._keep)]:
-                with suppress(OSError):
-                    older.unlink()
-
-    def _failed(self, place: _Place, error: Exception, so: str, now_ns: int) -> None:
-        reason = getattr(error, "strerror", None) or str(error)
+    def _failed(self, target: _Target, error: Exception, consequence: str, now_ns: int) -> None:
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        reason = getattr(cause, "strerror", None) or str(error)
         first = self.error is None
-        place.error = self.error = " ".join(f"{place.path}: {reason}: {so}".split())
-        place.retry_ns = now_ns + RETRY_NS
+        target.error = self.error = " ".join(f"{target.path}: {reason}: {consequence}".split())
+        target.retry_ns = now_ns + RETRY_NS
         if first:
             self._dropped_before = self.dropped
-            _log.warning("%s; it is tried again every second", self.error)
+            _log.warning("%s; the next attempt is in a second", self.error)
 
-    def _works(self, place: _Place) -> None:
-        place.error = None
-        self.error = next((one.error for one in self._places.values() if one.error is not None), None)
+    def _works(self, target: _Target) -> None:
+        target.error = None
+        self.error = next((other.error for other in self._targets.values() if other.error is not None), None)
         if self.error is None:
-            _log.warning("%s: works again; %d rows were dropped", place.path, self.dropped - self._dropped_before)
+            _log.warning("%s: works again; %d rows were dropped", target.path, self.dropped - self._dropped_before)
 
 
-class _Place:
-    """A file that rows go into, open or not."""
+class _Target:
+    """A file for rows, open or not."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file: LogFile | None = None
+        self.file: AppendFile | None = None
         self.retry_ns = 0
-        """monotonic time before which what has failed is not tried again"""
+        """The monotonic time of the next attempt after a failure."""
         self.grows = False
-        """it is due for a new file, and could not get one"""
+        """Whether a new file is due and the old one could not be renamed."""
         self.error: str | None = None
 
     def close(self) -> None:
@@ -201,8 +190,8 @@ class _Place:
 
 
 def safe_name(stream: str) -> str:
-    """A file name for a stream: its own where it is one already, else what can be kept of it and a number of its own."""
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", stream)[:_LONGEST_NAME]
+    """Return a file name for a stream: its own if it is valid, else a similar one with a hash."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", stream)[:_MAX_NAME]
     name = re.sub(r"^\.", "_", name)
     if name == stream and name:
         return name

@@ -53,7 +53,7 @@ class JsonlSink:
         """Add a row; a frame that was not inferred has none."""
         if result is None:
             return
-        row = (result.to_json() + "\n").encode()
+        row = encode(result)
         with self._lock:
             if self._failure is not None:
                 raise self._failure
@@ -125,6 +125,11 @@ class JsonlSink:
         if isinstance(error.__cause__, BrokenPipeError):
             return OutputError("standard output was closed by its reader", "nothing more can be written there")
         return error
+
+
+def encode(result: Result) -> bytes:
+    """Return the row of a result. Bytes of a name that are not valid text become escapes of JSON."""
+    return (result.to_json() + "\n").encode("utf-8", "backslashreplace")
 
 
 def rotated(path: str, number: int) -> str:

@@ -10,20 +10,20 @@ from typing import Any
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
-from vision_infer.sink.archive.parquet_rows import Columns, Rows
 from vision_infer.sink.files.output_file import OutputFile, output_error
+from vision_infer.sink.files.parquet_rows import ParquetColumns, ParquetRows
 from vision_infer.sink.sink import OutputSpec, Written
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is_full
 
-ROWS_OF_A_GROUP = 65_536
-"""rows that are held in memory and become a row group: about 4 MB"""
+ROWS_PER_GROUP = 65_536
+"""The number of rows of a row group, which is in memory until it is full: about 4 MB."""
 _FOOTER = 64 * 1024
 _FOOTER_PER_GROUP = 4096
-"""bytes kept free for the end of the file, without which nothing of it can be read"""
+"""The space reserved for the end of the file, without which the file cannot be read, bytes."""
 
 
 def require_pyarrow() -> None:
-    """Say what is missing, before any work.
+    """Check the requirements before any work.
 
     Raises:
         OutputError: pyarrow is not installed.
@@ -33,23 +33,24 @@ def require_pyarrow() -> None:
 
 
 class ParquetSink:
-    """A Parquet file of one stream or of all; a frame in which nothing was found has no row.
+    """Writes a Parquet file of one stream or of all; a frame without detections has no row.
 
-    Rows go to the file in groups of ``ROWS_OF_A_GROUP``, compressed with Zstandard; ``stream``, ``file`` and the labels are
-    dictionary columns. When the disk is full, what was written and as much of the rest as fits is a whole file.
+    Rows go to the file in groups of ``ROWS_PER_GROUP``, compressed with Zstandard; ``stream``, ``file`` and the labels are
+    dictionary columns. When the disk is full, the rows that were written and as many of the remaining ones as fit form a whole
+    file.
 
-    What a second network says has columns of its own, and a network for classification or embeddings alone gives a row for each
-    frame. The first group decides which columns there are; without such networks they are those of :data:`csv_rows.COLUMNS`.
+    The results of a secondary model have their own columns, and a model for classification or embeddings alone gives a row for
+    each frame. The first group determines the columns; without such models they are those of :data:`csv_rows.COLUMNS`.
     """
 
     needs_images = False
 
-    def __init__(self, spec: OutputSpec, rows_of_a_group: int = ROWS_OF_A_GROUP) -> None:
+    def __init__(self, spec: OutputSpec, rows_per_group: int = ROWS_PER_GROUP) -> None:
         require_pyarrow()
+        # Guards the whole state: streams may share the sink, and the thread that writes holds it.
         self._lock = threading.Lock()
-        self._waiting = Rows(rows_of_a_group)
-        self._columns: Columns | None = None
-        """known with the first group"""
+        self._waiting = ParquetRows(rows_per_group)
+        self._columns: ParquetColumns | None = None  # known with the first group
         self._writer: Any = None
         self._rows = 0
         self._groups = 0
@@ -65,11 +66,11 @@ class ParquetSink:
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The file, once it is in its place."""
+        """The file, once it is finished."""
         return [Written(str(self._file.path))] if self._in_place else []
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
-        """Take the detections of a frame, or what is said of the whole of it."""
+        """Add the detections of a frame, or the description of the whole frame."""
         if result is None:
             return
         rows = len(result.detections) if result.description is None else 1
@@ -82,7 +83,7 @@ class ParquetSink:
                 first += self._waiting.add(result, first) if first < rows else 0
 
     def close(self, complete: bool) -> None:
-        """Write the last rows and the footer, and put the file in its place; a run that broke before any row leaves none."""
+        """Write the last rows and the footer, and rename the file; a run that failed before any row leaves no file."""
         with self._lock:
             if self._closed:
                 return
@@ -116,11 +117,11 @@ class ParquetSink:
         self._file.commit()
         self._in_place = True
 
-    def _begin(self) -> Columns:
-        """Begin the file with the columns that are needed.
+    def _begin(self) -> ParquetColumns:
+        """Begin the file with the columns that the first group needs.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: It cannot be written.
         """
         import pyarrow.parquet as pq
 
@@ -130,7 +131,7 @@ class ParquetSink:
         return self._columns
 
     def _flush(self) -> None:
-        """Write the rows that wait as a group, or as many of them as the disk has space for."""
+        """Write the waiting rows as a group, or as many of them as the disk has space for."""
         try:
             table = self._waiting.take(self._begin())
             wanted = len(table)
@@ -149,7 +150,7 @@ class ParquetSink:
             raise self._failure
 
     def _reserved(self, size: int) -> bool:
-        """Whether there is space for a group of this size and the footer after it: a group that breaks off spoils the file."""
+        """Return whether there is space for a group of this size and the footer: an incomplete group would spoil the file."""
         try:
             self._target.reserve.grow_to(size + _FOOTER + _FOOTER_PER_GROUP * (self._groups + 1))
         except OSError as error:

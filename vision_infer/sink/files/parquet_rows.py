@@ -1,8 +1,9 @@
-"""The rows of a Parquet file that wait to become a row group, and the columns that they have."""
+"""The rows of a Parquet file that wait to become a row group, and their columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +15,28 @@ from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
 
 EMBEDDING_BYTES = 16 * 1024 * 1024
-"""of embeddings that are held in memory: with them a row group may have fewer rows"""
+"""The maximum size of the embeddings in memory; with them a row group may have fewer rows."""
+MAX_EVENTS = 16_384
+"""The maximum number of events in memory."""
+_CHANGE_TEXTS = ("state", "lane", "change", "engine", "step", "before", "reason")
+_EVENT_TEXTS = ("type", "event", "stream", "kind", "place", "label", "direction", *_CHANGE_TEXTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Which columns a file has, besides those that all have."""
+class ParquetColumns:
+    """The optional columns of a file."""
 
     whole: bool = False
-    """rows stand for whole pictures: their boxes are null, and their classes may be"""
+    """Whether rows are about whole images: their boxes are null, and their classes may be."""
     secondary: bool = False
-    """the best class that a second network tells of each detection"""
+    """Whether there are columns for the best class of the secondary model."""
     embedding: int | None = None
-    """how many values an embedding has; None: there is no such column"""
+    """The number of values of an embedding; None: there is no such column."""
     live: bool = False
-    """when the picture was taken"""
+    """Whether there is a column for the capture time."""
 
     def schema(self) -> Any:
-        """The schema of Arrow."""
+        """Return the Arrow schema."""
         import pyarrow as pa
 
         text = pa.dictionary(pa.int32(), pa.string())
@@ -61,64 +66,63 @@ class Columns:
         )
 
 
-class Rows:
-    """The rows of a group in columns of a fixed length: what is held does not depend on how many frames they come from.
+class ParquetRows:
+    """The rows of a group in columns of a fixed length, so that memory does not depend on the number of frames.
 
     Args:
-        room: most rows.
+        capacity: The maximum number of rows.
     """
 
-    def __init__(self, room: int) -> None:
-        self.room = room
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.count = 0
-        self._boxes = np.empty((room, 4), np.float32)  # NaN: there is none
-        self._scores, self._secondary_scores = np.empty(room, np.float32), np.empty(room, np.float32)
-        self._class_ids, self._secondary_ids = np.empty(room, np.int32), np.empty(room, np.int32)  # -1: there is none
-        self._tracks = np.empty(room, np.int32)
-        self._frames = np.empty(room, np.int64)
-        self._gated = np.empty(room, np.bool_)
-        self._captured = np.empty(room, np.int64)  # milliseconds; -1: not known
-        self._pts = np.empty(room, np.float64)  # NaN: there is none
-        self._texts = {name: np.empty(room, np.int32) for name in ("stream", "file", "label", "secondary_label")}  # -1: none
+        self._boxes = np.empty((capacity, 4), np.float32)  # NaN: none
+        self._scores, self._secondary_scores = np.empty(capacity, np.float32), np.empty(capacity, np.float32)
+        self._class_ids, self._secondary_ids = np.empty(capacity, np.int32), np.empty(capacity, np.int32)  # -1: none
+        self._tracks = np.empty(capacity, np.int32)
+        self._frames = np.empty(capacity, np.int64)
+        self._gated = np.empty(capacity, np.bool_)
+        self._captured = np.empty(capacity, np.int64)  # milliseconds; -1: unknown
+        self._pts = np.empty(capacity, np.float64)  # NaN: none
+        self._texts = {name: np.empty(capacity, np.int32) for name in ("stream", "file", "label", "secondary_label")}  # -1: none
         self._known: dict[str, dict[str, int]] = {name: {} for name in self._texts}
         self._embeddings: dict[int, NDArray[np.float32]] = {}
-        """by row"""
-        self._held = 0
-        """bytes of them"""
+        """The embeddings by row."""
+        self._embedding_bytes = 0
         self._whole = self._described = self._classes = self._live = False
 
     @property
     def full(self) -> bool:
-        """Whether they must become a group before more are added."""
-        return self.count == self.room or self._held >= EMBEDDING_BYTES
+        """Whether the rows must become a group before more are added."""
+        return self.count == self.capacity or self._embedding_bytes >= EMBEDDING_BYTES
 
     @property
-    def columns(self) -> Columns:
-        """The columns that are needed for what was seen so far."""
-        embedding = next((len(one) for one in self._embeddings.values()), None)
-        return Columns(self._whole, self._described and (self._classes or embedding is None), embedding, self._live)
+    def columns(self) -> ParquetColumns:
+        """The columns that the rows so far need."""
+        embedding = next((len(values) for values in self._embeddings.values()), None)
+        return ParquetColumns(self._whole, self._described and (self._classes or embedding is None), embedding, self._live)
 
     def add(self, result: Result, first: int) -> int:
-        """Add the rows of a result from its ``first`` on, as many as there is room for; returns how many that are."""
+        """Add rows of a result from ``first`` on, up to the capacity, and return their number."""
         found = result.detections
         self._described |= found.descriptions is not None
         if result.description is not None:
             self._whole = True
             return self._add_whole(result, result.description)
-        taken = min(len(found) - first, self.room - self.count)
+        taken = min(len(found) - first, self.capacity - self.count)
         rows, of = slice(self.count, self.count + taken), slice(first, first + taken)
         self._boxes[rows] = found.boxes[of]
         self._scores[rows] = found.scores[of]
         self._class_ids[rows] = found.class_ids[of]
         self._tracks[rows] = 0 if found.track_ids is None else found.track_ids[of]
-        self._add_image(result, rows)
+        self._add_frame(result, rows)
         labels = [self._number("label", found.label_of(class_id)) for class_id in found.class_ids[of].tolist()]
         self._texts["label"][rows] = labels
         self._secondary_ids[rows] = self._texts["secondary_label"][rows] = -1
-        for done, told in enumerate((found.descriptions or ())[of]):
-            if told is not None:
-                self._add_told(self.count + done, told)
-            if self._held >= EMBEDDING_BYTES:
+        for done, description in enumerate((found.descriptions or ())[of]):
+            if description is not None:
+                self._add_secondary(self.count + done, description)
+            if self._embedding_bytes >= EMBEDDING_BYTES:
                 taken = done + 1
                 break
         self.count += taken
@@ -126,7 +130,7 @@ class Rows:
 
     def _add_whole(self, result: Result, description: Description) -> int:
         row, best = self.count, description.best
-        self._add_image(result, slice(row, row + 1))
+        self._add_frame(result, slice(row, row + 1))
         self._boxes[row] = np.nan
         self._tracks[row] = 0
         self._secondary_ids[row] = self._texts["secondary_label"][row] = -1
@@ -137,7 +141,7 @@ class Rows:
         self.count += 1
         return 1
 
-    def _add_image(self, result: Result, rows: slice) -> None:
+    def _add_frame(self, result: Result, rows: slice) -> None:
         self._frames[rows] = result.frame
         self._gated[rows] = result.gated
         self._live |= result.live is not None
@@ -146,35 +150,35 @@ class Rows:
         self._texts["stream"][rows] = self._number("stream", result.stream)
         self._texts["file"][rows] = -1 if result.file is None else self._number("file", result.file)
 
-    def _add_told(self, row: int, told: Description) -> None:
-        best = told.best
+    def _add_secondary(self, row: int, description: Description) -> None:
+        best = description.best
         if best is not None:
             self._classes = True
             self._secondary_ids[row], self._secondary_scores[row] = best.class_id, best.score
             self._texts["secondary_label"][row] = self._number("secondary_label", best.label)
-        self._add_embedding(row, told)
+        self._add_embedding(row, description)
 
-    def _add_embedding(self, row: int, told: Description) -> None:
-        if told.embedding is not None:
-            self._embeddings[row] = told.embedding
-            self._held += told.embedding.nbytes
+    def _add_embedding(self, row: int, description: Description) -> None:
+        if description.embedding is not None:
+            self._embeddings[row] = description.embedding
+            self._embedding_bytes += description.embedding.nbytes
 
-    def take(self, columns: Columns) -> Any:
-        """All rows as a table of Arrow, which is good until more are added; none are left here.
+    def take(self, columns: ParquetColumns) -> Any:
+        """Return all rows as an Arrow table, which is valid until more are added, and remove them here.
 
         Raises:
-            OutputError: an embedding has another number of values than the column.
+            OutputError: An embedding has another number of values than the column.
         """
         import pyarrow as pa
 
         table = pa.Table.from_arrays(list(self._arrays(columns)), schema=columns.schema())
-        self.count = self._held = 0
+        self.count = self._embedding_bytes = 0
         self._embeddings.clear()
         for known in self._known.values():
             known.clear()
         return table
 
-    def _arrays(self, columns: Columns) -> Iterator[Any]:
+    def _arrays(self, columns: ParquetColumns) -> Iterator[Any]:
         import pyarrow as pa
 
         rows = slice(0, self.count)
@@ -210,7 +214,10 @@ class Rows:
         missing = np.ones(self.count, np.bool_)
         for row, embedding in self._embeddings.items():
             if len(embedding) != size:
-                raise OutputError(f"an embedding has {len(embedding)} values, those before it {size}", "check the hook")
+                raise OutputError(
+                    f"an embedding has {len(embedding)} values, earlier ones have {size}",
+                    "return embeddings of one length from the hook",
+                )
             values[row], missing[row] = embedding, False
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), size, mask=pa.array(missing))
 
@@ -221,6 +228,57 @@ class Rows:
         import pyarrow as pa
 
         numbers = self._texts[column][: self.count]
-        # A file's name may hold bytes that are no text: they are written as escapes.
+        # A file name may hold bytes that are not valid text: they are written as escapes.
         texts = [text.encode(errors="backslashreplace").decode() for text in self._known[column]]
         return pa.DictionaryArray.from_arrays(pa.array(numbers, mask=numbers < 0), pa.array(texts, pa.string()))
+
+
+class EventRows:
+    """Events of zones and lines, and changes of streams and engines, as rows.
+
+    Args:
+        capacity: The maximum number of rows.
+    """
+
+    def __init__(self, capacity: int = MAX_EVENTS) -> None:
+        self._capacity = capacity
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def count(self) -> int:
+        """The number of waiting rows."""
+        return len(self._rows)
+
+    @property
+    def full(self) -> bool:
+        """Whether the rows must be written before more are added."""
+        return len(self._rows) >= self._capacity
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add an event or a change in its JSON form."""
+        counts = row.get("counts", {})
+        at = row.get("at")
+        values = {name: row.get(name) for name in ("frame", "track_id", "class_id", "seconds", *_EVENT_TEXTS)}
+        values["at"] = None if at is None else datetime.datetime.fromisoformat(at)
+        values["count_in"], values["count_out"] = counts.get("in"), counts.get("out")
+        self._rows.append(values)
+
+    def take(self) -> Any:
+        """Return all rows as an Arrow table, and remove them here."""
+        import pyarrow as pa
+
+        text = pa.dictionary(pa.int32(), pa.string())
+        schema = pa.schema(
+            [
+                pa.field("at", pa.timestamp("ms", "UTC")),
+                *(pa.field(name, pa.string() if name in ("reason", "event") else text) for name in _EVENT_TEXTS),
+                pa.field("frame", pa.int64()),
+                pa.field("track_id", pa.int32()),
+                pa.field("class_id", pa.int32()),
+                pa.field("seconds", pa.float64()),
+                pa.field("count_in", pa.int64()),
+                pa.field("count_out", pa.int64()),
+            ]
+        )
+        rows, self._rows = self._rows, []
+        return pa.Table.from_pylist(rows, schema=schema)
