@@ -17,7 +17,7 @@ from benchmarks.inputs import ASSETS
 from benchmarks.machine import describe_machine
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.geometry import Size
-from vision_infer.engine.store.engine_key import runtime_version
+from vision_infer.engine.registry import runtime_version
 from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run, export_model
 from vision_infer.model.export.families import family_names, read_family
 from vision_infer.model.export.family import Family, Refused

@@ -27,7 +27,7 @@ from vision_infer.engine.device import available_cpus, cpu_facts
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.store.engine_key import runtime_version
+from vision_infer.engine.registry import runtime_version
 from vision_infer.model.catalogue import resolve_model
 from vision_infer.model.importing import import_model
 from vision_infer.precision.accuracy import read_annotations

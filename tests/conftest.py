@@ -48,12 +48,12 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     home = tmp_path_factory.mktemp("home")
     os.environ["VISION_INFER_HOME"] = str(home)
     if find_spec("onnxruntime") is not None:
-        from vision_infer.engine.selection.auto import BUDGET_POINTS
+        from vision_infer.engine.selection.by_passport import BUDGET_POINTS
         from vision_infer.engine.selection.candidates import candidates
-        from vision_infer.engine.selection.choices import Choice, remember
+        from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 
         possible = candidates(ROOT / "models" / "nanodet-416" / "model.onnx")
-        remember(home / "engines", possible, BUDGET_POINTS, Choice(possible[0], "FP32, for tests"))
+        TuningStore(home / "engines", BUDGET_POINTS).save_choice(possible, EngineChoice(possible[0], "FP32, for tests"))
     yield
     if before is None:
         del os.environ["VISION_INFER_HOME"]

@@ -12,7 +12,8 @@ from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.tensorrt.compile import PlanOptions
-from vision_infer.engine.tensorrt.plan_file import PlanFile, Runtime
+from vision_infer.engine.tensorrt.names import PlanRuntime
+from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import plan_for_gpu
 
 MOST = 32
@@ -48,7 +49,7 @@ def contenders(graphs: Mapping[str, Path], left_out: list[str]) -> Iterator[Cont
 
 @contextmanager
 def reference(graphs: Mapping[str, Path]) -> Iterator[Engine]:
-    """ONNX Runtime in FP32 on the processor."""
+    """ONNX PlanRuntime in FP32 on the processor."""
     with open_engine(graphs["fp32"], EngineRequest("onnxruntime-cpu-fp32", "cpu", workers=1)) as engine:
         yield engine
 
@@ -74,20 +75,21 @@ def _compiled(graphs: Mapping[str, Path]) -> Contender:
 
 
 def _in_torch(path: Path, compiled: bool) -> Contender:
-    from vision_infer.engine.runtimes.torch_engine import TorchSettings, open_torch_on_cuda, torch_runtime
+    from vision_infer.engine.runtime import EngineSettings
+    from vision_infer.engine.runtimes.torch_model import open_torch_on_cuda, torch_runtime
 
     def opened(workers: int, graphs: bool) -> Engine:
-        return open_torch_on_cuda(path, TorchSettings(workers, 1, MOST, compiled), 0, print, graphs)
+        return open_torch_on_cuda(path, EngineSettings("cuda", 0, workers, 1, MOST), print, compiled, graphs)
 
     return Contender(f"{torch_runtime(compiled)}-cuda-fp32", path, opened, has_graphs=True)
 
 
 def _plans(graphs: Mapping[str, Path]) -> Iterator[Callable[[Mapping[str, Path]], Contender]]:
-    runtimes: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
+    runtimes: tuple[PlanRuntime, ...] = ("tensorrt", "tensorrt-rtx")
     for runtime in runtimes:
         for precision, path in graphs.items():
 
-            def make(_: Mapping[str, Path], runtime: Runtime = runtime, path: Path = path) -> Contender:
+            def make(_: Mapping[str, Path], runtime: PlanRuntime = runtime, path: Path = path) -> Contender:
                 plan = plan_for_gpu(path, runtime, PlanOptions(batch_sizes_up_to(MOST)), 0, None, print)
                 return Contender(plan.engine, path, lambda workers, graphs: _open_plan(plan, workers, graphs), True, plan)
 
@@ -96,6 +98,6 @@ def _plans(graphs: Mapping[str, Path]) -> Iterator[Callable[[Mapping[str, Path]]
 
 
 def _open_plan(plan: PlanFile, workers: int, graphs: bool) -> Engine:
-    from vision_infer.engine.runtimes.tensorrt_engine import open_tensorrt
+    from vision_infer.engine.tensorrt.plan_engine import open_plan_engine
 
-    return open_tensorrt(plan, 0, MOST, workers, print, graphs)
+    return open_plan_engine(plan, 0, MOST, workers, print, graphs)

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.gpu.engines import Contender
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.measure import Rounds, estimate, measure_speed
+from vision_infer.engine.measure import SpeedRounds, estimate, measure_speed
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.precision.frames import FrameSet
 
@@ -49,7 +49,7 @@ def by_batch(
 
 def _measured(
     contenders: Sequence[Contender], frames: FrameSet, batch: int, workers: int, rounds: int, round_s: float
-) -> dict[str, Rounds]:
+) -> dict[str, SpeedRounds]:
     with ExitStack() as stack:
         engines: dict[str, Engine] = {}
         for one in contenders:

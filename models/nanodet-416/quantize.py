@@ -23,9 +23,10 @@ import onnx
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.auto import BUDGET_POINTS
+from vision_infer.engine.registry import runtime_version
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import this_device
-from vision_infer.engine.store.engine_key import graph_sha256, runtime_version
+from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import Passport, passport_file, passports_beside, write_passport
 from vision_infer.model.shared_weights import share_weights
 from vision_infer.precision.frames import FrameNeeds

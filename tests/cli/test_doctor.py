@@ -15,7 +15,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
 from vision_infer.core.geometry import Size
 from vision_infer.engine.gpu.gpus import Gpu, NoGpuError
-from vision_infer.engine.trial import Trial
+from vision_infer.engine.smoke_test import SmokeTestResult
 from vision_infer.stream.codecs import CodecState
 from vision_infer.stream.discovery.probe import Probe
 from vision_infer.stream.discovery.probe_findings import find_in_probe
@@ -153,12 +153,12 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
-    def tries(graph: Path, runtime: str, *_: Any) -> Trial:
+    def tries(graph: Path, runtime: str, *_: Any) -> SmokeTestResult:
         if runtime == "openvino":
-            return Trial("openvino-cpu-fp32", "2026.4", 7, 0.5, 1.0)
+            return SmokeTestResult("openvino-cpu-fp32", "2026.4", 7, 0.5, 1.0)
         raise EngineError(f"{runtime} crashed", "install it anew")
 
-    monkeypatch.setattr("vision_infer.engine.trial.try_runtime", tries)
+    monkeypatch.setattr("vision_infer.engine.smoke_test.run_smoke_test", tries)
     monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu"), ("openvino", "cpu"), ("torch", "cuda:0")])
     assert told(checks.check_runtimes(False)) == [
         ("warning", "onnxruntime does not work: onnxruntime crashed"),
@@ -169,11 +169,10 @@ def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_which_runtimes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "torch" else name)
-    names = ("onnxruntime", "openvino", "torch", "torchcompile", "tensorrt", "null")
+    monkeypatch.setattr("vision_infer.engine.runtime.find_spec", lambda name: None if name in ("torch", "tensorrt_rtx") else name)
     cpu = [("onnxruntime", "cpu"), ("openvino", "cpu")]
-    assert list(checks._to_try(names, False)) == cpu
-    assert list(checks._to_try(names, True)) == [cpu[0], ("onnxruntime", "cuda:0"), cpu[1], ("tensorrt", "auto")]
+    assert list(checks._to_try(False)) == cpu
+    assert list(checks._to_try(True)) == [cpu[0], ("onnxruntime", "cuda:0"), cpu[1], ("tensorrt", "cuda:0")]
 
 
 def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +184,7 @@ def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -
     ]
     monkeypatch.setattr(checks, "find_spec", lambda name: None if name in ("scipy", "pyarrow") else name)
     monkeypatch.setattr(checks, "_version", lambda name: "1")
+    monkeypatch.setattr("vision_infer.engine.runtime.find_spec", lambda name: name)
     found = list(checks.check_packages())
     assert [one.severity for one in found] == ["error", "warning", "warning", "note"]
     assert found[0].text == "scipy is missing"

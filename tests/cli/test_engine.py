@@ -12,7 +12,7 @@ from tests.cli.conftest import Command
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
 from vision_infer.engine.selection.candidates import candidates
-from vision_infer.engine.selection.failures import Failures
+from vision_infer.engine.selection.tuning_store import TuningStore
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -56,7 +56,7 @@ def test_list_build_show_and_prune(command: Command, in_process: Command, graph:
 
 def test_what_a_trial_left_out_is_told(command: Command, graph: Path, tmp_path: Path) -> None:
     possible = candidates(graph)
-    failures = Failures(tmp_path / "home" / "engines", 1.0)
+    failures = TuningStore(tmp_path / "home" / "engines", 1.0)
     failures.end(next(one for one in possible if one.engine == "openvino-cpu-fp32"), "it does not load")
     told = "left out by a trial: it does not load (engine choose --again tries it again)"
     (line,) = [line for line in command("engine", "list", graph).stdout.splitlines() if "openvino-cpu-fp32" in line]
@@ -86,7 +86,7 @@ def test_choose_is_remembered(command: Command, in_process: Command, graph: Path
 
 @pytest.mark.slow  # seconds of timing, as in the test above; recipes have their own in tests/engine
 def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("network: model.onnx\nruntime: openvino\nworkers: 1\nthreads: 2\n")
+    (tmp_path / "mine.yaml").write_text("model: model.onnx\nruntime: openvino\nworkers: 1\nthreads: 2\n")
     built = command("engine", "build", "mine.yaml", "--engine-dir", tmp_path / "here")
     assert built.returncode == 0, built.stderr
     assert "1 × 2 threads" in built.stdout

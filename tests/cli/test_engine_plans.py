@@ -67,7 +67,7 @@ def test_each_input_size_of_a_model_gets_its_plan(command: Command, in_process: 
 
 def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
     recipe = model.with_name("mine.yaml")
-    text = f"network: {model.name}\nruntime: tensorrt-rtx\nprecision: fp16\nbatch_sizes: [4, 1, 4]\nworkspace_mb: 256\n"
+    text = f"model: {model.name}\nruntime: tensorrt-rtx\nprecision: fp16\nbatch_sizes: [4, 1, 4]\nworkspace_mb: 256\n"
     recipe.write_text(f"{text}gpus: [sm_120, sm_86]\n")
     built = command("engine", "build", recipe)
     assert built.returncode == 0, built.stderr
@@ -77,7 +77,7 @@ def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
     recipe.write_text(f"{text}workers: 2\n")
     wrong = command("engine", "build", recipe)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (4, 1)
-    assert "field 'workers': is not for tensorrt-rtx" in wrong.stderr
+    assert "field 'workers' is not valid for tensorrt-rtx" in wrong.stderr
 
 
 @pytest.mark.parametrize(

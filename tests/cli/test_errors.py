@@ -92,7 +92,7 @@ def test_models(in_process: Command, tmp_path: Path) -> None:
     one_line(in_process("run", bikes(), "--model", "nanodet-461"), 3, "nanodet-461", "nanodet-416")
     one_line(in_process("run", bikes(), "--model", "gone.onnx"), 3, "gone.onnx", "no such file")
     foreign = foreign_onnx(tmp_path / "foreign.onnx")
-    one_line(in_process("run", bikes(), "--model", foreign), 3, "no deployment graph", f"vision-infer model import {foreign}")
+    one_line(in_process("run", bikes(), "--model", foreign), 3, "not a deployment graph", f"vision-infer model import {foreign}")
     one_line(
         in_process("run", bikes(), "--model", external_onnx(tmp_path / "outside.onnx")), 3, "outside its folder", "etc/hostname"
     )

@@ -11,7 +11,7 @@ import pytest
 from tests.engine.graphs import tiny_graph
 from vision_infer.core.card import ModelCard
 from vision_infer.engine.graph_facts import GraphFacts
-from vision_infer.engine.selection.candidates import Candidate, this_device
+from vision_infer.engine.selection.candidates import EngineCandidate, this_device
 from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, summarise
 
 ORT, OPENVINO, BF16, INT8 = "onnxruntime-cpu-fp32", "openvino-cpu-fp32", "openvino-cpu-bf16", "onnxruntime-cpu-int8"
@@ -23,15 +23,15 @@ def graph(tmp_path: Path, card: ModelCard) -> Path:
 
 
 @pytest.fixture
-def possible(graph: Path, card: ModelCard) -> list[Candidate]:
+def possible(graph: Path, card: ModelCard) -> list[EngineCandidate]:
     """Four engines, whatever this machine has."""
     fp32, int8 = GraphFacts(card, "fp32"), GraphFacts(card, "int8")
     small = tiny_graph(graph.with_name("model.int8.onnx"), card, candidates=5)
     return [
-        Candidate(graph, fp32, ORT),
-        Candidate(graph, fp32, OPENVINO),
-        Candidate(graph, fp32, BF16, "bf16"),
-        Candidate(small, int8, INT8),
+        EngineCandidate(graph, fp32, ORT),
+        EngineCandidate(graph, fp32, OPENVINO),
+        EngineCandidate(graph, fp32, BF16, "bf16"),
+        EngineCandidate(small, int8, INT8),
     ]
 
 
@@ -40,7 +40,9 @@ def loss(value: float, high: float, judged: str = "proven") -> MeasuredAccuracy:
     return MeasuredAccuracy.model_validate(fields)
 
 
-def passport(one: Candidate, times: float, accuracy: MeasuredAccuracy | None = None, p95_ms: float = 20, **more: Any) -> Passport:
+def passport(
+    one: EngineCandidate, times: float, accuracy: MeasuredAccuracy | None = None, p95_ms: float = 20, **more: Any
+) -> Passport:
     speed = MeasuredSpeed(
         batch=1, workers=2, threads=1, p50_ms=p95_ms, p95_ms=p95_ms, fps=50, fps_low=50, fps_high=50, fp32_ratio=times
     )
@@ -48,7 +50,7 @@ def passport(one: Candidate, times: float, accuracy: MeasuredAccuracy | None = N
         "engine": one.engine,
         "card": summarise(one.facts.card),
         "sources": Sources(graph=one.key().graph_sha256),
-        "runtime": one.runtime,
+        "runtime": one.runtime.name,
         "runtime_version": one.key().runtime_version,
         "compute": one.compute,
         "device": this_device(),
@@ -60,4 +62,4 @@ def passport(one: Candidate, times: float, accuracy: MeasuredAccuracy | None = N
 
 
 def unproven(engine: str) -> str:
-    return f"{engine} is left out: what it loses has to be measured on this processor: give frames with --data"
+    return f"{engine} is left out: its loss of accuracy has to be measured on this processor: give frames with --data"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings
+from vision_infer.engine.runtime import EngineSettings
+from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
+from vision_infer.engine.runtimes.openvino import OpenVinoEngine
 
 RUNTIMES = ("onnxruntime", "openvino")
 
@@ -17,5 +18,5 @@ def open_with(runtime: str, path: Path, workers: int = 1, threads: int = 1, batc
     """The engine of a runtime, on the CPU, in float32; skips the test where the runtime is not installed."""
     pytest.importorskip(runtime)
     if runtime == "onnxruntime":
-        return OnnxRuntimeEngine(path, OnnxRuntimeSettings("cpu", 0, workers, threads, batch))
-    return OpenVinoEngine(path, OpenVinoSettings(workers, threads, batch))
+        return OnnxRuntimeEngine(path, EngineSettings("cpu", 0, workers, threads, batch))
+    return OpenVinoEngine(path, EngineSettings("cpu", 0, workers, threads, batch))

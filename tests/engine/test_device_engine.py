@@ -51,11 +51,11 @@ class World:
             self._network: Any = MeanNetwork(self.device, card)
         else:
             from vision_infer.engine.gpu.cuda import CudaDevice
-            from vision_infer.engine.runtimes.torch_engine import TorchNetwork
+            from vision_infer.engine.runtimes.torch_model import TorchModel
 
             self.device = CudaDevice(0)
             path = folder / "tiny.onnx"
-            self._network = TorchNetwork(path if path.exists() else tiny_graph(path, card), "cuda:0")
+            self._network = TorchModel(path if path.exists() else tiny_graph(path, card), "cuda:0")
 
     def open(self, in_flight: int = 2, most: int = 1000, recorded: bool = True, graphs: bool = True) -> DeviceEngine:
         """The engine."""

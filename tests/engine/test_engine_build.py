@@ -11,8 +11,8 @@ from tests.support.disks import small_disk
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.build import Profile, Timing, build_engine
-from vision_infer.engine.selection.candidates import Candidate, candidates
-from vision_infer.engine.selection.known import kept_passport
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates
+from vision_infer.engine.selection.lookup import cached_passport
 from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.store.passport import MeasuredAccuracy
 
@@ -22,22 +22,22 @@ SHORT = Timing(rounds=2, round_s=0.02)
 
 
 @pytest.fixture
-def possible(tmp_path: Path, card: ModelCard) -> list[Candidate]:
+def possible(tmp_path: Path, card: ModelCard) -> list[EngineCandidate]:
     return candidates(tiny_graph(tmp_path / "model.onnx", card))
 
 
-def by_name(possible: list[Candidate], engine: str) -> Candidate:
+def by_name(possible: list[EngineCandidate], engine: str) -> EngineCandidate:
     return next(one for one in possible if one.engine == engine)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32"])
-def test_it_is_kept_with_a_passport(possible: list[Candidate], tmp_path: Path, card: ModelCard, engine: str) -> None:
+def test_it_is_kept_with_a_passport(possible: list[EngineCandidate], tmp_path: Path, card: ModelCard, engine: str) -> None:
     cache = EngineCache(tmp_path / "engines")
     said: list[str] = []
     one = by_name(possible, engine)
     passport = build_engine(one, possible[0], Profile(batch=1, workers=2), cache, said.append, SHORT)
     assert any(f"building {engine} of tiny: there is none yet" in line for line in said)
-    assert kept_passport(cache, one) == passport
+    assert cached_passport(cache, one) == passport
     assert cache.load(one.key()) is not None
     assert (passport.engine, passport.card.name, passport.compute) == (engine, "tiny", "f32")
     assert passport.sources.graph == one.key().graph_sha256
@@ -55,7 +55,7 @@ def accuracy(high: float) -> MeasuredAccuracy:
     return MeasuredAccuracy.model_validate({**fields, "judged": "proven"})
 
 
-def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[Candidate], tmp_path: Path) -> None:
+def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[EngineCandidate], tmp_path: Path) -> None:
     cache = EngineCache(tmp_path / "engines")
     one = by_name(possible, "openvino-cpu-fp32")
     passport = build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
@@ -72,7 +72,7 @@ def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[Cand
         assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options)
 
 
-def test_a_full_disk_is_an_error_for_who_builds(possible: list[Candidate]) -> None:
+def test_a_full_disk_is_an_error_for_who_builds(possible: list[EngineCandidate]) -> None:
     with small_disk(4096) as disk:
         disk.chmod(0o700)
         cache = EngineCache(disk)

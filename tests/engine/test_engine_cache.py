@@ -14,9 +14,12 @@ import pytest
 from tests.engine.cache_keys import KEY, no_news
 from tests.support.disks import ordinary_user, small_disk
 from tests.support.media import ROOT
+from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
+from vision_infer.engine.graph_facts import GraphFacts
+from vision_infer.engine.registry import find_runtime, runtime_version
 from vision_infer.engine.store.cache import EngineCache, engine_dir
-from vision_infer.engine.store.engine_key import cpu_engine_key, graph_sha256, runtime_version
+from vision_infer.engine.store.engine_key import graph_sha256
 
 DAY_S = 86_400
 
@@ -82,16 +85,17 @@ def test_nothing_of_the_key_may_differ(cache: EngineCache, other: object) -> Non
     assert other.digest() != KEY.digest()
 
 
-def test_the_key_of_a_real_engine(tmp_path: Path) -> None:
+def test_the_key_of_a_real_engine(tmp_path: Path, card: ModelCard) -> None:
+    runtime, facts = find_runtime("onnxruntime"), GraphFacts(card, "fp32")
     path = tmp_path / "x.onnx"
     path.write_bytes(b"graph")
-    key = cpu_engine_key(path, "tiny", "onnxruntime-cpu-fp32", "f32", 1)
+    key = runtime.cpu_key(path, facts, "f32", 1)
     assert key.graph_sha256 == graph_sha256(path)
     assert key.runtime_version == runtime_version("onnxruntime") != ""
     assert key.device
     assert runtime_version("null") == ""
     path.write_bytes(b"another")
-    assert cpu_engine_key(path, "tiny", "onnxruntime-cpu-fp32", "f32", 1).digest() != key.digest()
+    assert runtime.cpu_key(path, facts, "f32", 1).digest() != key.digest()
 
 
 def reason(cache: EngineCache, key: object = KEY) -> str:
@@ -107,8 +111,8 @@ def test_why_it_is_built(cache: EngineCache) -> None:
     assert reason(cache) == "building openvino-cpu-fp32 of tiny: there is none yet"
     cache.store(KEY, b"engine")
     assert reason(cache, replace(KEY, runtime_version="2026.2.0")).endswith("runtime version is 2026.2.0, was 2026.1.0")
-    assert reason(cache, replace(KEY, graph_sha256="b" * 64)).endswith("what is kept is of another graph")
-    assert reason(cache, replace(KEY, device="B")).endswith("it was made for A Processor (avx2)")
+    assert reason(cache, replace(KEY, graph_sha256="b" * 64)).endswith("the cached engine was built from another graph")
+    assert reason(cache, replace(KEY, device="B")).endswith("it was built for A Processor (avx2)")
     assert reason(cache, replace(KEY, engine="onnxruntime-cpu-fp32")).endswith("there is none yet")
 
 

@@ -66,7 +66,7 @@ def test_a_graph_that_has_changed_is_built_again(runtime: str, tmp_path: Path, c
     for candidates in (4, 5):
         with open_engine(tiny_graph(tmp_path / "x.onnx", card, candidates=candidates), request, said.append) as engine:
             assert infer(engine).outputs["scores"].shape == (1, candidates)
-    assert said[1].endswith("what is kept is of another graph")
+    assert said[1].endswith("the cached engine was built from another graph")
 
 
 def test_what_the_runtime_does_not_take_is_built_again(runtime: str, tmp_path: Path, card: ModelCard) -> None:
@@ -96,7 +96,7 @@ def test_without_a_folder_that_can_be_trusted_it_runs_nevertheless(runtime: str,
     with open_engine(tiny_graph(tmp_path / "x.onnx", card), request, said.append) as engine:
         infer(engine)
     assert len(said) == 1
-    assert said[0].startswith("engines are not kept")
+    assert said[0].startswith("engines are not cached")
     assert "others may write" in said[0]
     assert list(folder.iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_on_a_full_disk_it_runs_nevertheless(runtime: str, bundled: Path) -> Non
             infer(engine)
         assert len(said) == 2
         assert "cannot be kept: No space left on device" in said[1]
-        assert said[1].endswith("it runs nevertheless")
+        assert said[1].endswith("the engine runs without it")
         assert [path for path in disk.iterdir() if path.suffix != ".lock"] == []
 
 

@@ -9,16 +9,11 @@ from pathlib import Path
 import pytest
 
 from vision_infer.core.errors import EngineError, UsageError
-from vision_infer.engine import device as module
-from vision_infer.engine.device import (
-    available_cpus,
-    cpu_facts,
-    device_of,
-    load_onnxruntime,
-    load_openvino,
-    missing_runtime,
-    parse_device,
-)
+from vision_infer.engine.device import available_cpus, cpu_facts, device_of, parse_device
+from vision_infer.engine.registry import no_runtime
+from vision_infer.engine.runtimes import openvino
+from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
+from vision_infer.engine.runtimes.openvino import load_openvino
 
 
 @pytest.mark.parametrize(
@@ -78,7 +73,7 @@ def test_this_machine_has_a_cpu() -> None:
 
 
 def test_without_a_runtime_the_hint_says_what_to_install() -> None:
-    assert "vision-infer[cpu]" in missing_runtime().hint
+    assert "vision-infer[cpu]" in no_runtime().hint
 
 
 X86 = """processor\t: 0
@@ -114,7 +109,7 @@ def test_a_processor_and_the_instructions_that_count(tmp_path: Path) -> None:
 
 def test_runtimes_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(EngineError, match="no inference engine is installed"):
+    with pytest.raises(EngineError, match="ONNX Runtime is not installed"):
         load_onnxruntime()
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EngineError, match="OpenVINO is not installed") as caught:
@@ -131,7 +126,7 @@ def test_the_reporting_part_of_openvino_is_hidden_while_it_is_imported_only(monk
         seen.append((name, sys.modules.get("openvino_telemetry", "free")))
         return name
 
-    monkeypatch.setattr(module, "import_module", imported)
+    monkeypatch.setattr(openvino, "import_module", imported)
     assert load_openvino() == "openvino"
     assert seen == [("openvino", None)]
     assert "openvino_telemetry" not in sys.modules

@@ -13,7 +13,7 @@ from tests.engine.runtimes import RUNTIMES, open_with
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Loan, RawResults, Ticket
-from vision_infer.engine.measure import Rounds, estimate, faster, measure_opening, measure_speed, resident_bytes
+from vision_infer.engine.measure import SpeedRounds, estimate, faster, measure_opening, measure_speed, resident_bytes
 from vision_infer.engine.runtimes.null import NullEngine
 
 MS = 1_000_000
@@ -143,8 +143,8 @@ def test_the_interval_tells_how_sure_the_median_is() -> None:
 
 @pytest.mark.parametrize(("share", "times"), [(0.95, 2.0), (0.5, 1.5)])
 def test_on_a_busy_machine_processor_time_tells(share: float, times: float) -> None:
-    mine = Rounds(1, fps=[20, 40, 60], cpu_ms=[10, 20, 10], shares=[0.9, 0.9, 0.9])
-    other = Rounds(1, fps=[10, 20, 30], cpu_ms=[15, 30, 15], shares=[share, share, 0.1])
+    mine = SpeedRounds(1, fps=[20, 40, 60], cpu_ms=[10, 20, 10], shares=[0.9, 0.9, 0.9])
+    other = SpeedRounds(1, fps=[10, 20, 30], cpu_ms=[15, 30, 15], shares=[share, share, 0.1])
     compared = faster(mine, other)
     assert compared.times.median == pytest.approx(times)
     assert compared.by_cpu == (share < 0.8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from tests.precision.tiny import noise_frames, write_tiny
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine import open as module
+from vision_infer.engine import registry
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
-from vision_infer.engine.open import RUNTIMES, EngineRequest, open_engine
+from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.runtime import EngineSettings, OpenEngine
+from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
 
@@ -34,6 +38,13 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available_cpus", lambda: 8)
 
 
+def replace_tensorrt(monkeypatch: pytest.MonkeyPatch, opener: OpenEngine) -> None:
+    """Have TensorRT, installed or not, open engines with a function."""
+    found = registry.find_runtime("tensorrt")
+    others = [runtime for runtime in registry.RUNTIMES if runtime != found]
+    monkeypatch.setattr(registry, "RUNTIMES", (*others, replace(found, open=opener, modules=())))
+
+
 @pytest.mark.parametrize("name", ["auto", "onnxruntime", "onnxruntime-cpu-fp32"])
 def test_names_that_open_onnxruntime(graph: Path, name: str) -> None:
     with open_engine(graph, EngineRequest(name, "auto" if name.endswith("fp32") else "cpu", 1)) as engine:
@@ -41,7 +52,7 @@ def test_names_that_open_onnxruntime(graph: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["null", "null-cpu-none"])
-def test_names_that_open_nothing(graph: Path, name: str, card: ModelCard) -> None:
+def test_names_that_open_the_null_engine(graph: Path, name: str, card: ModelCard) -> None:
     with open_engine(graph, EngineRequest(name, "cpu", workers=3, batch=2)) as engine:
         assert engine.name == "null-cpu-none"
         assert engine.card == card
@@ -57,8 +68,8 @@ def test_names_that_open_nothing(graph: Path, name: str, card: ModelCard) -> Non
         ("onnxruntime-cpu-fp32-x", "onnxruntime-cpu-fp32"),
         ("openvno", "openvino"),
         ("openvino-bf16", "openvino-cpu-bf16"),
-        ("zzz", " or ".join(RUNTIMES)),
-        ("", " or ".join(RUNTIMES)),
+        ("zzz", " or ".join(registry.runtime_names())),
+        ("", " or ".join(registry.runtime_names())),
     ],
 )
 def test_unknown_engines_name_the_nearest(graph: Path, name: str, near: str) -> None:
@@ -68,7 +79,7 @@ def test_unknown_engines_name_the_nearest(graph: Path, name: str, near: str) -> 
     assert near in caught.value.hint
 
 
-def test_a_full_name_has_to_be_the_engines_own(graph: Path) -> None:
+def test_a_full_name_has_to_match_the_engine(graph: Path) -> None:
     with pytest.raises(EngineError) as caught:
         open_engine(graph, EngineRequest("onnxruntime-cpu-int8"))
     assert "onnxruntime-cpu-fp32" in caught.value.message
@@ -92,14 +103,14 @@ def test_a_full_name_takes_the_graph_beside_the_model(tmp_path: Path) -> None:
         open_engine(path, EngineRequest("onnxruntime-cpu-fp16"))
 
 
-def test_a_device_that_is_none(graph: Path) -> None:
+def test_an_unknown_device(graph: Path) -> None:
     for request in (EngineRequest(device="gpu"), EngineRequest("onnxruntime-gpu-fp32")):
         with pytest.raises(UsageError, match="cuda:N"):
             open_engine(graph, request)
 
 
 @needs_no_gpu
-def test_cuda_where_there_is_none(graph: Path) -> None:
+def test_cuda_without_a_gpu(graph: Path) -> None:
     for request in (EngineRequest(device="cuda:0"), EngineRequest("onnxruntime-cuda-fp32")):
         with pytest.raises(EngineError, match="no CUDA"):
             open_engine(graph, request)
@@ -115,9 +126,7 @@ def test_cuda_where_there_is_none(graph: Path) -> None:
         (EngineRequest(device="cpu", workers=3, threads=1, batch=4), 3, 4),
     ],
 )
-def test_what_is_not_asked_for_follows_from_the_cpus(
-    graph: Path, eight: None, request_: EngineRequest, in_flight: int, largest: int
-) -> None:
+def test_defaults_follow_from_the_cpus(graph: Path, eight: None, request_: EngineRequest, in_flight: int, largest: int) -> None:
     with open_engine(graph, request_) as engine:
         assert engine.in_flight == in_flight
         assert engine.batch_sizes == tuple(range(1, largest + 1))
@@ -151,7 +160,7 @@ def test_types_of_arithmetic_that_do_not_fit(graph: Path, request_: EngineReques
 
 
 @pytest.mark.parametrize("request_", [EngineRequest("openvino", compute="bf16"), EngineRequest("openvino-cpu-bf16")])
-def test_bfloat16_is_asked_for_in_two_ways(graph: Path, request_: EngineRequest) -> None:
+def test_two_ways_to_request_bfloat16(graph: Path, request_: EngineRequest) -> None:
     openvino = pytest.importorskip("openvino")
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with open_engine(graph, request_) as engine:
@@ -161,15 +170,15 @@ def test_bfloat16_is_asked_for_in_two_ways(graph: Path, request_: EngineRequest)
             open_engine(graph, request_)
 
 
-def test_openvino_is_taken_where_it_is_the_only_one(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_openvino_if_it_is_the_only_runtime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "onnxruntime" else "there")
+    monkeypatch.setattr("vision_infer.engine.runtime.find_spec", lambda name: None if name == "onnxruntime" else "there")
     with open_engine(graph, EngineRequest(workers=1)) as engine:
         assert engine.name == "openvino-cpu-fp32"
 
 
 def test_without_a_runtime(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_spec", lambda _: None)
+    monkeypatch.setattr("vision_infer.engine.runtime.find_spec", lambda _: None)
     with pytest.raises(EngineError, match="no inference engine is installed"):
         open_engine(graph, EngineRequest())
 
@@ -182,21 +191,19 @@ def test_a_name_and_another_device_contradict_each_other(bundled: Path, device: 
 
 @pytest.mark.parametrize("most", [8, 2, 0])
 @pytest.mark.parametrize("device", ["auto", "cuda:0"])
-def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
+def test_without_memory_batches_become_smaller_and_finally_the_cpu_is_used(
     graph: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch, device: str, most: int
 ) -> None:
     host = HostDevice()
 
-    def on_the_host(
-        path: Path, request: EngineRequest, runtime: str, index: int, workers_batch: Any, on_message: Any
-    ) -> DeviceEngine:
+    def on_the_host(path: Path, settings: EngineSettings, cache: EngineCache | None, on_message: OnMessage) -> DeviceEngine:
         network = FailingNetwork(MeanNetwork(host, card), most)
         return DeviceEngine("tensorrt-cuda-fp32", card, network, host, batch_sizes_up_to(8), 2, on_message)
 
-    monkeypatch.setattr(module, "_open_tensorrt", on_the_host)
+    replace_tensorrt(monkeypatch, on_the_host)
     said: list[str] = []
     request = EngineRequest("tensorrt", device)
-    if most == 0 and device != "auto":  # it was named: whoever did so is asked
+    if most == 0 and device != "auto":  # the request names the device: no fallback
         with pytest.raises(DeviceMemoryError, match="out of memory"):
             open_engine(graph, request, said.append)
     else:
@@ -209,12 +216,12 @@ def test_without_memory_batches_become_smaller_and_then_another_engine_goes_on(
     name = "tensorrt-cuda-fp32"
     why = f"{name} failed on a batch of %d: out of memory"
     left_out = [f"{name}: batches of {size} are left out: {why % size}" for size in (8, 4, 2) if size > most]
-    without = [f"cuda:0 is done without: {why % 1}"] if most == 0 and device == "auto" else []
+    without = [f"falling back to the CPU: cuda:0 is not available ({why % 1})"] if most == 0 and device == "auto" else []
     assert said == left_out + without
     assert (host.used, host.things) == (0, 0)
 
 
-def test_onnxruntime_finds_the_context_that_decoders_want(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnxruntime_uses_the_cuda_context_that_decoders_need(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     cuda = pytest.importorskip("vision_infer.engine.gpu.cuda", reason="cuda-bindings is not here")
 
@@ -230,10 +237,10 @@ def test_onnxruntime_finds_the_context_that_decoders_want(graph: Path, monkeypat
     assert made == [7]
 
 
-def test_what_fails_for_another_reason_is_not_covered_up(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_failures_do_not_fall_back(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> DeviceEngine:
         raise EngineError("the plan cannot be loaded")
 
-    monkeypatch.setattr(module, "_open_tensorrt", broken)
+    replace_tensorrt(monkeypatch, broken)
     with pytest.raises(EngineError, match="cannot be loaded"):
         open_engine(graph, EngineRequest("tensorrt"))

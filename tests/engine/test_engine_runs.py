@@ -22,8 +22,9 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.engine.engine import Engine, RawResults
-from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
-from vision_infer.engine.runtimes.openvino_engine import OpenVinoEngine, OpenVinoSettings
+from vision_infer.engine.runtime import EngineSettings
+from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
+from vision_infer.engine.runtimes.openvino import OpenVinoEngine
 from vision_infer.stream.image import VideoImage
 
 pytest.importorskip("onnxruntime")
@@ -48,7 +49,7 @@ def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
 
 @pytest.fixture(scope="module")
 def singles(bundled: Path, pictures: list[VideoImage]) -> list[Outputs]:
-    with OnnxRuntimeEngine(bundled, OnnxRuntimeSettings()) as engine:
+    with OnnxRuntimeEngine(bundled, EngineSettings()) as engine:
         return [infer(engine, [image]) for image in pictures]
 
 
@@ -180,13 +181,13 @@ def test_slots_have_the_size_of_the_input(runtime: str, bundled: Path) -> None:
 def test_one_session_of_onnx_runtime_serves_all_single_threads(
     tmp_path: Path, card: ModelCard, workers: int, threads: int, sessions: int
 ) -> None:
-    settings = OnnxRuntimeSettings(workers=workers, threads=threads)
+    settings = EngineSettings(workers=workers, threads=threads)
     with OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), settings) as engine:
         assert len({id(session) for session in engine._session_of.values()}) == sessions
 
 
 def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
-    engine = OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), OnnxRuntimeSettings(workers=2, threads=2))
+    engine = OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), EngineSettings(workers=2, threads=2))
     leave: Callable[..., None] = engine.__exit__
     leave(None, None, None)
     leave(None, None, None)
@@ -205,7 +206,7 @@ def test_the_callers_arithmetic_stays_as_it_was(runtime: str, bundled: Path) -> 
 def test_openvino_runs_while_the_caller_goes_on(tmp_path: Path, card: ModelCard) -> None:
     """Several batches are on their way at once, from one thread, and each is asked for when it suits."""
     pytest.importorskip("openvino")
-    with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), OpenVinoSettings(workers=4)) as engine:
+    with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), EngineSettings(workers=4)) as engine:
         engine.warm_up()
         loans = [engine.lend(1) for _ in range(4)]
         for number, loan in enumerate(loans):
@@ -223,7 +224,7 @@ def test_openvino_runs_while_the_caller_goes_on(tmp_path: Path, card: ModelCard)
 
 def test_openvino_reads_our_memory(tmp_path: Path, card: ModelCard) -> None:
     pytest.importorskip("openvino")
-    with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), OpenVinoSettings()) as engine:
+    with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), EngineSettings()) as engine:
         fill(engine, [1])
         loan = engine.lend(1)
         bound = engine._requests[id(loan.buffer)].get_tensor("images")
@@ -233,7 +234,7 @@ def test_openvino_reads_our_memory(tmp_path: Path, card: ModelCard) -> None:
 
 def test_openvino_loads_what_it_compiled(bundled: Path, pictures: list[VideoImage], singles: list[Outputs]) -> None:
     pytest.importorskip("openvino")
-    settings = OpenVinoSettings(workers=2)
+    settings = EngineSettings(workers=2)
     with OpenVinoEngine(bundled, settings) as engine:
         compiled = engine.export()
     with OpenVinoEngine(bundled, settings, compiled) as engine:
@@ -247,19 +248,19 @@ def test_bfloat16_is_a_choice(tmp_path: Path, card: ModelCard, monkeypatch: pyte
     openvino = pytest.importorskip("openvino")
     path = tiny_graph(tmp_path / "x.onnx", card)
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        with OpenVinoEngine(path, OpenVinoSettings(compute="bf16")) as engine:
+        with OpenVinoEngine(path, EngineSettings(compute="bf16")) as engine:
             assert engine.name == "openvino-cpu-bf16"
             assert first_scores(fill(engine, [51])) == pytest.approx([0.2], abs=0.01)
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32"])
     with pytest.raises(EngineError, match="bfloat16"):
-        OpenVinoEngine(path, OpenVinoSettings(compute="bf16"))
+        OpenVinoEngine(path, EngineSettings(compute="bf16"))
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_the_runtime_is_told_to_tell_nobody(runtime: str, tmp_path: Path) -> None:
+def test_the_telemetry_of_the_runtimes_is_off(runtime: str, tmp_path: Path) -> None:
     """Either would keep an identifier of this device in the user's home."""
     pytest.importorskip(runtime)
-    code = f"from vision_infer.engine.device import load_{runtime}; load_{runtime}(); load_{runtime}()"
+    code = f"from vision_infer.engine.runtimes.{runtime} import load_{runtime}; load_{runtime}(); load_{runtime}()"
     environ = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     subprocess.run([sys.executable, "-c", code], env={**environ, **home}, check=True, timeout=120)

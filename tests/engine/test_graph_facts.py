@@ -65,7 +65,7 @@ def test_a_graph_that_quantizes_is_int8(graph: Path, runtime: str) -> None:
 def test_a_graph_that_quantizes_is_not_computed_in_bfloat16(graph: Path) -> None:
     pytest.importorskip("openvino")
     path = with_nodes(graph, [helper.make_node("QuantizeLinear", ["share", "scale", "zero"], ["q"])], SCALE)
-    with pytest.raises(EngineError, match="graph of int8"):
+    with pytest.raises(EngineError, match="graph in int8"):
         open_engine(path, EngineRequest("openvino", compute="bf16"))
 
 

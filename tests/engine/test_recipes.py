@@ -1,4 +1,4 @@
-"""Recipes: every file in ``engines/`` loads as it stands; what is wrong is named."""
+"""Recipes: every file in ``engines/`` loads; an error names the wrong field."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.support.media import ROOT
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.graph_facts import GraphFacts
-from vision_infer.engine.recipe import Recipe, candidate_of, find_recipe, read_recipe, recipes_dir
-from vision_infer.engine.selection.candidates import Candidate
+from vision_infer.engine.recipe import EngineRecipe, candidate_of, find_recipe, read_recipe, recipes_dir
+from vision_infer.engine.selection.candidates import EngineCandidate
 from vision_infer.model.catalogue import resolve_model
 
 RECIPES = sorted((ROOT / "engines").glob("*.yaml"))
@@ -23,16 +23,16 @@ def test_there_are_recipes_and_they_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
-def test_every_recipe_loads_as_it_stands_and_is_told_of(path: Path) -> None:
+def test_every_recipe_loads_and_the_readme_lists_it(path: Path) -> None:
     recipe = read_recipe(path)
-    assert resolve_model(recipe.network).is_file()
+    assert resolve_model(recipe.model).is_file()
     assert f"({path.name})" in (ROOT / "engines" / "README.md").read_text(encoding="utf-8")
     assert find_recipe(path.stem, (ROOT / "engines",)) == path
 
 
-def test_every_field_is_told_of() -> None:
+def test_the_readme_describes_every_field() -> None:
     page = (ROOT / "engines" / "README.md").read_text(encoding="utf-8")
-    assert [name for name in Recipe.model_fields if f"| `{name}` |" not in page] == []
+    assert [name for name in EngineRecipe.model_fields if f"| `{name}` |" not in page] == []
 
 
 def test_recipes_are_found_by_name_or_path(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_recipes_are_found_by_name_or_path(tmp_path: Path) -> None:
     assert find_recipe("below/x.yaml", ()) == Path("below/x.yaml")
     assert find_recipe("other", (tmp_path,)) is None
     assert find_recipe("../mine", (tmp_path,)) is None
-    assert find_recipe("nanodet-416", (ROOT / "engines",)) is None  # a model's name is no recipe's
+    assert find_recipe("nanodet-416", (ROOT / "engines",)) is None  # the name of a model
 
 
 @pytest.mark.parametrize(
@@ -49,18 +49,18 @@ def test_recipes_are_found_by_name_or_path(tmp_path: Path) -> None:
     [
         ("", "recipe"),
         ("[]", "recipe"),
-        ("network: x", "runtime"),
-        ("network: x\nruntime: tensorflow", "runtime"),
-        ("network: x\nruntime: openvino\nbudget: -1", "budget"),
-        ("network: x\nruntime: openvino\nbudget: .nan", "budget"),
-        ("network: x\nruntime: openvino\nbatch: 0", "batch"),
-        ("network: x\nruntime: openvino\nmore: 1", "more"),
-        ("network: x\nruntime: onnxruntime\ncompute: bf16", "compute"),
-        ("network: x\nruntime: openvino\nprecision: int8\ncompute: bf16", "compute"),
-        ("network: [", "not YAML"),
+        ("model: x", "runtime"),
+        ("model: x\nruntime: tensorflow", "runtime"),
+        ("model: x\nruntime: openvino\nbudget: -1", "budget"),
+        ("model: x\nruntime: openvino\nbudget: .nan", "budget"),
+        ("model: x\nruntime: openvino\nbatch: 0", "batch"),
+        ("model: x\nruntime: openvino\nmore: 1", "more"),
+        ("model: x\nruntime: onnxruntime\ncompute: bf16", "compute"),
+        ("model: x\nruntime: openvino\nprecision: int8\ncompute: bf16", "compute"),
+        ("model: [", "not YAML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, word: str) -> None:
+def test_an_error_names_the_wrong_field(tmp_path: Path, text: str, word: str) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(text)
     with pytest.raises(EngineError) as caught:
@@ -70,27 +70,27 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, word: str) -> None:
     assert "docs/reference/results.md" in caught.value.hint
 
 
-def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="No such file"):
         read_recipe(tmp_path / "none.yaml")
 
 
-def test_the_engine_that_a_recipe_asks_for(tmp_path: Path, card: ModelCard) -> None:
+def test_the_engine_that_a_recipe_describes(tmp_path: Path, card: ModelCard) -> None:
     fp32, int8 = GraphFacts(card, "fp32"), GraphFacts(card, "int8")
     possible = (
-        Candidate(tmp_path, fp32, "onnxruntime-cpu-fp32"),
-        Candidate(tmp_path, fp32, "openvino-cpu-fp32"),
-        Candidate(tmp_path, fp32, "openvino-cpu-bf16", "bf16"),
-        Candidate(tmp_path, int8, "onnxruntime-cpu-int8"),
+        EngineCandidate(tmp_path, fp32, "onnxruntime-cpu-fp32"),
+        EngineCandidate(tmp_path, fp32, "openvino-cpu-fp32"),
+        EngineCandidate(tmp_path, fp32, "openvino-cpu-bf16", "bf16"),
+        EngineCandidate(tmp_path, int8, "onnxruntime-cpu-int8"),
     )
-    assert candidate_of(Recipe(network="x", runtime="openvino"), possible) == possible[1]
-    assert candidate_of(Recipe(network="x", runtime="openvino", compute="bf16"), possible) == possible[2]
-    assert candidate_of(Recipe(network="x", runtime="onnxruntime", precision="int8"), possible) == possible[3]
+    assert candidate_of(EngineRecipe(model="x", runtime="openvino"), possible) == possible[1]
+    assert candidate_of(EngineRecipe(model="x", runtime="openvino", compute="bf16"), possible) == possible[2]
+    assert candidate_of(EngineRecipe(model="x", runtime="onnxruntime", precision="int8"), possible) == possible[3]
     with pytest.raises(EngineError, match="no graph in fp16") as caught:
-        candidate_of(Recipe(network="x", runtime="openvino", precision="fp16"), possible)
+        candidate_of(EngineRecipe(model="x", runtime="openvino", precision="fp16"), possible)
     assert "model quantize x --precision fp16" in caught.value.hint
     with pytest.raises(EngineError, match="no instructions for bf16"):
-        candidate_of(Recipe(network="x", runtime="openvino", compute="bf16"), possible[:2])
-    with pytest.raises(EngineError, match="openvino is not installed") as caught:
-        candidate_of(Recipe(network="x", runtime="openvino"), possible[:1])
+        candidate_of(EngineRecipe(model="x", runtime="openvino", compute="bf16"), possible[:2])
+    with pytest.raises(EngineError, match="OpenVINO is not installed") as caught:
+        candidate_of(EngineRecipe(model="x", runtime="openvino"), possible[:1])
     assert "vision-infer[openvino]" in caught.value.hint

@@ -1,10 +1,10 @@
-"""Pages of a runtime become a line."""
+"""Errors of runtimes are summarized in one line."""
 
 from __future__ import annotations
 
 import pytest
 
-from vision_infer.engine.runtime_errors import told
+from vision_infer.engine.runtime_errors import summarize_error
 
 ORT, LOAD = "[ONNXRuntimeError] : 1 : FAIL : ", "Load model from /some/where.onnx failed:"
 
@@ -23,7 +23,7 @@ ORT, LOAD = "[ONNXRuntimeError] : 1 : FAIL : ", "Load model from /some/where.onn
         (f"{ORT}Non-zero status code returned while running Add node.", "Non-zero status code returned while running Add node."),
         (
             f'{ORT}{LOAD}In Node, ("", X) , Error No Op registered for X with domain_version of 17',
-            "it has an operator that the runtime does not know: X",
+            "the runtime does not support the operator X",
         ),
         ("Exception from a.cpp:1:\nCheck 'false' failed at b.cpp:2:\nWhat it is.\n", "What it is."),
         ("Caught exception: Exception from a.cpp:1:\nWhat it is.", "What it is."),
@@ -31,7 +31,7 @@ ORT, LOAD = "[ONNXRuntimeError] : 1 : FAIL : ", "Load model from /some/where.onn
     ],
 )
 def test_the_line_that_says_what_is_wrong(text: str, line: str) -> None:
-    assert told(RuntimeError(text)) == line
+    assert summarize_error(RuntimeError(text)) == line
 
 
 def test_an_error_whose_text_fails() -> None:
@@ -39,4 +39,4 @@ def test_an_error_whose_text_fails() -> None:
         def __str__(self) -> str:
             raise ValueError
 
-    assert told(OddError()) == "OddError"
+    assert summarize_error(OddError()) == "OddError"

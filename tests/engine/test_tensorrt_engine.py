@@ -17,8 +17,8 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.runtimes.tensorrt_engine import TensorRtNetwork, sizes_of
 from vision_infer.engine.tensorrt.api import Api
+from vision_infer.engine.tensorrt.plan_engine import TensorRtModel, sizes_of
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 
 
@@ -115,7 +115,7 @@ def plan(runtime: Runtime, card: ModelCard) -> PlanFile:
 
 
 def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
-    network = TensorRtNetwork(plan, api, device)
+    network = TensorRtModel(plan, api, device)
     assert network.device_bytes == 1000
     with DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, 8)) as engine:
         assert (engine.name, engine.batch_sizes) == ("tensorrt-cuda-fp16", (1, 2, 4, 8))
@@ -126,10 +126,12 @@ def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: Numbe
                 slot.pixels[:] = value
             scores = engine.collect(engine.submit(loan)).outputs["scores"][:, 0]
             assert scores * 255 == pytest.approx(values, abs=1e-3)
-        runtime.most = 2
-        engine._buffers.forget_graphs()
-        with pytest.raises(EngineError, match="TensorRT does not take a batch of 4"):
-            engine.submit(engine.lend(3))
+    runtime.most = 2
+    network = TensorRtModel(plan, api, device)
+    with DeviceEngine(plan.engine, plan.card, network, device, (1, 2), graphs=False) as engine:
+        runtime.most = 1
+        with pytest.raises(EngineError, match="TensorRT does not take a batch of 2"):
+            engine.submit(engine.lend(2))
     assert (device.used, device.things) == (0, 0)
     with pytest.raises(EngineError, match="closed"):
         network.enqueue(1, 0, {}, 0)
@@ -138,14 +140,14 @@ def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: Numbe
 def test_what_the_runtime_says_is_told(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
     runtime.loads = False
     with pytest.raises(EngineError, match="does not load the plan: the magic tag does not match") as caught:
-        TensorRtNetwork(plan, api, device)
+        TensorRtModel(plan, api, device)
     assert "engine build" in caught.value.hint
 
 
 def test_memory_is_counted_before_a_context_is_made(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
     runtime.device_memory_size_v2 = 2 * 10**9
     with pytest.raises(DeviceMemoryError, match="has 1000 MB free, the network needs 2000"):
-        TensorRtNetwork(plan, api, device)
+        TensorRtModel(plan, api, device)
 
 
 def test_sizes_are_those_of_the_plan(plan: PlanFile) -> None:

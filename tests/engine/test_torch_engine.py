@@ -24,8 +24,9 @@ from vision_infer.core.errors import EngineError, ModelError, UsageError
 from vision_infer.core.geometry import letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.gpu.device_engine import DeviceEngine
-from vision_infer.engine.open import EngineRequest, left_open, open_engine
-from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.open import EngineRequest, is_auto_on_cpu, open_engine
+from vision_infer.engine.runtime import EngineSettings
+from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
 from vision_infer.stream.image import VideoImage
 
 pytest.importorskip("onnxruntime")
@@ -64,7 +65,7 @@ def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
 @pytest.mark.parametrize("family", ["nanodet", "detr"])
 def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     path = graph(family)
-    with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
+    with OnnxRuntimeEngine(path, EngineSettings()) as engine:
         expected = [infer(engine, [image]) for image in pictures]
     with open_engine(path, EngineRequest("torch-cpu-fp32", batch=3, workers=1)) as engine:
         assert engine.name == "torch-cpu-fp32"
@@ -78,7 +79,7 @@ def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Pa
 def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     """Rounding falls otherwise than in integer kernels: nearly the same detections."""
     path = graph("int8")
-    with OnnxRuntimeEngine(path, OnnxRuntimeSettings()) as engine:
+    with OnnxRuntimeEngine(path, EngineSettings()) as engine:
         expected = infer(engine, pictures[:1])
     with open_engine(path, EngineRequest("torch")) as engine:
         assert engine.name == "torch-cpu-int8"
@@ -87,12 +88,12 @@ def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], P
 
 def test_through_the_buffers_of_a_device_it_gives_the_same(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     """As on a GPU, in host memory: PyTorch reads and writes memory that is not its own."""
-    from vision_infer.engine.runtimes.torch_engine import TorchNetwork
+    from vision_infer.engine.runtimes.torch_model import TorchModel
 
     path = graph("nanodet")
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
         expected = [infer(engine, [image]) for image in pictures[:2]]
-    network, device = TorchNetwork(path, "cpu"), HostDevice()
+    network, device = TorchModel(path, "cpu"), HostDevice()
     assert network.device_bytes > 3_000_000
     with DeviceEngine(network.name, network.card, network, device, (1, 2), 1, graphs=False) as engine:
         batch = infer(engine, pictures[:2])
@@ -138,7 +139,7 @@ def test_a_batch_that_fails_gives_its_buffer_back(tmp_path: Path, card: ModelCar
 def test_it_is_never_chosen(bundled: Path, tmp_path: Path) -> None:
     from vision_infer.engine.selection.candidates import candidates
 
-    assert left_open(EngineRequest())
+    assert is_auto_on_cpu(EngineRequest())
     assert not [one for one in candidates(bundled) if one.engine.startswith("torch")]
     with pytest.raises(UsageError, match="--device cuda"):
         open_engine(bundled, EngineRequest("torch-cpu-fp32", device="cuda:0"))

@@ -19,7 +19,8 @@ from vision_infer import Detector, Pipeline
 from vision_infer.core.geometry import Size, letterbox
 from vision_infer.core.image import Image
 from vision_infer.core.time_code import COLUMNS, MODULUS, ROWS, column_edges, row_edges
-from vision_infer.engine.runtimes.onnxruntime_engine import OnnxRuntimeEngine, OnnxRuntimeSettings
+from vision_infer.engine.runtime import EngineSettings
+from vision_infer.engine.runtimes.onnxruntime import OnnxRuntimeEngine
 from vision_infer.model.clock_network import CANDIDATES, build_clock_network, clock_card
 from vision_infer.model.graph import read_card
 from vision_infer.stream.image import ArrayImage, VideoImage
@@ -52,7 +53,7 @@ def infer(engine: OnnxRuntimeEngine, pictures: list[Image]) -> list[int | None]:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[OnnxRuntimeEngine]:
-    with OnnxRuntimeEngine(CLOCK, OnnxRuntimeSettings(batch=8)) as opened:
+    with OnnxRuntimeEngine(CLOCK, EngineSettings(batch=8)) as opened:
         yield opened
 
 
@@ -113,7 +114,7 @@ def test_burning_time_changes_no_answer(tmp_path: Path, size: Size) -> None:
     path.write_bytes(model.SerializeToString())
     assert read_card(model, "clock-slow") == clock_card("clock-slow", size)
     assert [node.op_type for node in model.graph.node].count("Conv") == 4
-    with OnnxRuntimeEngine(path, OnnxRuntimeSettings(batch=8)) as slow:
+    with OnnxRuntimeEngine(path, EngineSettings(batch=8)) as slow:
         black = ArrayImage(np.zeros((360, 640, 3), np.uint8))
         pictures = [ArrayImage(coded(Size(640, 360), value)) for value in VALUES]
         assert infer(slow, [*pictures, black]) == [*VALUES, None]

@@ -26,8 +26,8 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.buffers import BufferPool
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.quick import QuickStart
-from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.engine.placeholder import PlaceholderEngine
+from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.pipeline.lanes import opening
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late import LateEngine
@@ -80,7 +80,7 @@ class Late:
     def __init__(self, open_it: Callable[[], Engine], *sources: SizedSource, keep_going: bool = False) -> None:
         self.own, self.shared = SizedEngine(OWN), FakeSink()
         lane = Lane("main", self.own, Selector(confidence=0.1, iou=None), group="main")
-        self.wide = Lane("wide", UnopenedEngine(card_of(WIDE), self.own), Selector(confidence=0.1, iou=None), group="main")
+        self.wide = Lane("wide", PlaceholderEngine(card_of(WIDE), self.own), Selector(confidence=0.1, iou=None), group="main")
         by_name = {source.name: source for source in sources}
 
         def open_stream(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> FakeSource:
@@ -93,7 +93,7 @@ class Late:
         for source in sources:
             self.supervisor.add(add(source))
 
-    def put_in(self, engine: Engine, quick: QuickStart | None) -> None:
+    def put_in(self, engine: Engine, quick: WarmStart | None) -> None:
         self.supervisor.swap_engine("wide", engine)
 
     def give_up(self, error: VisionInferError) -> None:
@@ -169,7 +169,7 @@ def test_the_end_waits_for_what_is_being_opened_and_closes_what_nobody_takes() -
         wait_for(hold)
         return wide
 
-    def refuse(engine: Engine, quick: QuickStart | None) -> None:
+    def refuse(engine: Engine, quick: WarmStart | None) -> None:
         raise EngineError("the lane is not there any more")
 
     errors: list[VisionInferError] = []
@@ -231,7 +231,7 @@ def test_a_run_opens_what_its_sources_need(
     opened: list[str] = []
     plain = opening.open_quickly
 
-    def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+    def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:
         opened.append(path.name)
         return plain(path, request, on_message)
 
@@ -250,7 +250,7 @@ def test_python_opens_the_same_engines(two_sizes: Path, monkeypatch: pytest.Monk
     opened: list[str] = []
     plain = opening.open_quickly
 
-    def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+    def noted(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:
         opened.append(path.name)
         return plain(path, request, on_message)
 
@@ -278,7 +278,7 @@ def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: 
 def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = opening.open_quickly
 
-    def slow(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, QuickStart | None]:
+    def slow(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:
         if path.name == "model.onnx":
             assert wanted.wait(LONG_S)
         return plain(path, request, on_message)

@@ -26,10 +26,10 @@ from vision_infer.core.result import Result
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.candidates import Candidate, candidates
-from vision_infer.engine.selection.choices import Choice, remember
-from vision_infer.engine.selection.known import known_choice
-from vision_infer.engine.selection.quick import QuickStart
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates
+from vision_infer.engine.selection.lookup import find_choice
+from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
+from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.pipeline.lanes import upgrade as upgrades
 from vision_infer.pipeline.lanes.child import run_child
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Runner, Upgrade, autotune_command, build_command
@@ -61,8 +61,8 @@ class Better(EchoEngine):
 def wanted(tmp_path: Path, card: ModelCard) -> Upgrade:
     graph = tiny_graph(tmp_path / "model.onnx", card)
     facts = read_graph_facts(graph)
-    better = Choice(Candidate(graph, facts, "openvino-cpu-fp32"), "openvino-cpu-fp32: faster")
-    quick = QuickStart(Candidate(graph, facts, "onnxruntime-cpu-fp32"), better)
+    better = EngineChoice(EngineCandidate(graph, facts, "openvino-cpu-fp32"), "openvino-cpu-fp32: faster")
+    quick = WarmStart(EngineCandidate(graph, facts, "onnxruntime-cpu-fp32"), better)
     return Upgrade("main", graph, EngineRequest(engine_dir=tmp_path / "engines"), quick)
 
 
@@ -223,7 +223,7 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
         possible = candidates(wanted.path)
         best = next(one for one in possible if one.engine == "openvino-cpu-fp32")
         assert wanted.request.engine_dir is not None
-        remember(wanted.request.engine_dir, possible, 1.0, Choice(best, "openvino-cpu-fp32: tried"))
+        TuningStore(wanted.request.engine_dir, 1.0).save_choice(possible, EngineChoice(best, "openvino-cpu-fp32: tried"))
 
     def on_message(line: str) -> None:
         told.append(line)
@@ -260,7 +260,7 @@ def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
     graph, folder = tiny_graph(tmp_path / "model.onnx", card), tmp_path / "engines"
     possible = candidates(graph)
     best = next(one for one in possible if one.engine == "openvino-cpu-fp32")
-    remember(folder, possible, 1.0, Choice(best, "openvino-cpu-fp32: faster"))
+    TuningStore(folder, 1.0).save_choice(possible, EngineChoice(best, "openvino-cpu-fp32: faster"))
     sources = [tmp_path / f"{number}.mp4" for number in range(8)]
     for source in sources:
         source.symlink_to(media.excerpt(0, 150, 64, 48))
@@ -288,9 +288,9 @@ def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
 @pytest.mark.parametrize("module", [upgrades.CHILD, AUTOTUNE_MODULE])
 def test_the_child_process_autotunes_and_stores_the_choice(wanted: Upgrade, module: str) -> None:
     assert wanted.request.engine_dir is not None
-    assert known_choice(wanted.path, wanted.request.engine_dir) is None
+    assert find_choice(wanted.path, wanted.request.engine_dir) is None
     assert run_child(autotune_command(wanted, module), 0, lambda: False) is None
-    assert known_choice(wanted.path, wanted.request.engine_dir) is not None
+    assert find_choice(wanted.path, wanted.request.engine_dir) is not None
 
 
 @needs_both

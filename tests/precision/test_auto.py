@@ -13,7 +13,7 @@ from vision_infer.core.errors import StreamError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.selection.candidates import candidates
-from vision_infer.engine.selection.known import known_choice
+from vision_infer.engine.selection.lookup import find_choice
 from vision_infer.precision import auto as module
 from vision_infer.precision.auto import choose_engine
 from vision_infer.precision.frames import FrameNeeds
@@ -53,7 +53,7 @@ def test_every_engine_is_compared_on_the_frames(alone: Path, tmp_path: Path, mon
     assert kept[0].lost.value == pytest.approx(0, abs=0.1)  # OpenVINO in float32
     assert all(f"trying {one.engine}" in said for one in tried)
     assert choice.candidate in candidates(alone)
-    assert known_choice(alone, tmp_path / "engines") == choice
+    assert find_choice(alone, tmp_path / "engines") == choice
 
 
 def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
@@ -62,7 +62,10 @@ def test_without_frames_float32_alone_is_tried(alone: Path) -> None:
     assert choice.candidate.lossless
     for one in candidates(alone)[1:]:
         assert (f"trying {one.engine}" in said) == one.lossless
-        assert one.lossless or f"{one.engine} is left out: what it loses has to be measured on this processor" in "\n".join(said)
+        assert (
+            one.lossless
+            or f"{one.engine} is left out: its loss of accuracy has to be measured on this processor" in "\n".join(said)
+        )
 
 
 def test_too_few_frames(alone: Path) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from tests.support import media
 from tests.support.bundled_scripts import bundled_script
-from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.selection.candidates import variants
+from vision_infer.engine.graph_facts import read_graph_facts, variants
 from vision_infer.engine.store.passport import passports_beside
 from vision_infer.precision.frames import FrameNeeds, Frames
 from vision_infer.precision.verification.agreement import Judge

@@ -22,9 +22,8 @@ from tests.precision.tiny import CARD, SIDE, noise_frames, tiny_model, write_tin
 from tests.support import media
 from vision_infer.core.card import InputSize
 from vision_infer.core.errors import ModelError, StreamError, UsageError
-from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.graph_facts import read_graph_facts, variants
 from vision_infer.engine.measure import measure_speed
-from vision_infer.engine.selection.candidates import variants
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import passport_file, passports_beside
 from vision_infer.precision import target as target_module

@@ -11,11 +11,11 @@ from pathlib import Path
 from vision_infer.capacity.report import EngineRow, Interval
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.measure import Rounds, estimate, measure_opening, measure_speed
+from vision_infer.engine.measure import SpeedRounds, estimate, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.auto import proven_loss
-from vision_infer.engine.selection.candidates import Candidate, candidates, this_device
-from vision_infer.engine.selection.known import passports
+from vision_infer.engine.selection.by_passport import verified_loss
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
+from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.store.passport import DeviceFacts, Passport
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -88,7 +88,7 @@ def measure_engines(
 
 def _engines(plan: EnginePlan) -> list[_Tried]:
     possible = candidates(plan.graph)
-    known = [] if plan.engine_dir is None else passports(possible, plan.engine_dir)
+    known = [] if plan.engine_dir is None else find_passports(possible, plan.engine_dir)
     device = this_device()
     found = [_of_candidate(one, plan, _loss(one, known, device)) for one in possible if plan.only in ("auto", one.engine)]
     on_gpu = [name for name in ON_GPU if plan.gpus and plan.only in ("auto", name)]
@@ -98,14 +98,14 @@ def _engines(plan: EnginePlan) -> list[_Tried]:
     return found
 
 
-def _loss(candidate: Candidate, known: Sequence[Passport], device: DeviceFacts) -> float | None:
+def _loss(candidate: EngineCandidate, known: Sequence[Passport], device: DeviceFacts) -> float | None:
     if candidate.lossless:
         return 0.0
-    proven = proven_loss(candidate, known, device)
+    proven = verified_loss(candidate, known, device)
     return None if proven is None else round(proven.high, 2)
 
 
-def _of_candidate(candidate: Candidate, plan: EnginePlan, loss: float | None) -> _Tried:
+def _of_candidate(candidate: EngineCandidate, plan: EnginePlan, loss: float | None) -> _Tried:
     opened = _opener(candidate.graph, candidate.engine, "cpu", candidate.compute, plan)
     return _Tried(candidate.engine, opened, candidate.graph.name, loss)
 
@@ -136,12 +136,12 @@ def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan, stop: Stop
         return [_row(one, opened[one.name], rounds[one.name], memory[one.name]) for one in able]
 
 
-def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Stop) -> dict[str, Rounds]:
+def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Stop) -> dict[str, SpeedRounds]:
     """All in turns; where one fails, those that do not."""
     try:
         return measure_speed(opened, batch=batch, rounds=plan.rounds, round_s=plan.round_s, stop=stop)
     except VisionInferError:
-        found: dict[str, Rounds] = {}
+        found: dict[str, SpeedRounds] = {}
         for name, engine in opened.items():
             try:
                 found |= measure_speed({name: engine}, batch=batch, rounds=plan.rounds, round_s=plan.round_s, stop=stop)
@@ -150,7 +150,7 @@ def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Sto
         return found
 
 
-def _row(one: _Tried, engine: Engine, rounds: Rounds, memory: int | None) -> EngineRow:
+def _row(one: _Tried, engine: Engine, rounds: SpeedRounds, memory: int | None) -> EngineRow:
     size = engine.input_size
     median = statistics.median(rounds.latencies_ms)
     spread = [rounds.percentile_ms(number / (SPREAD_POINTS - 1)) / median for number in range(SPREAD_POINTS)]

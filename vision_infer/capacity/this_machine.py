@@ -8,9 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from vision_infer.capacity.report import Machine
 from vision_infer.engine.device import available_cpus, cpu_facts
 from vision_infer.engine.gpu.gpus import Gpu, NoGpuError, list_gpus
+from vision_infer.engine.registry import buildable_runtimes
 from vision_infer.telemetry.machine import grants, memory
-
-PACKAGES = ("av", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13")
 
 
 def this_machine() -> Machine:
@@ -54,7 +53,7 @@ def _gpus() -> tuple[list[Gpu], str]:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in PACKAGES:
+    for name in ("av", "numpy", *(package for runtime in buildable_runtimes() for package in runtime.packages)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

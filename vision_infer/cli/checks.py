@@ -29,16 +29,12 @@ MOMENT = 11_259_375
 """what the trial picture says: every second bit, and some"""
 NEEDED = ("av", "cv2", "onnx", "scipy", "supervision", "fastapi", "uvicorn", "websockets", "prometheus_client", "aiortc")
 EXTRAS = {
-    "openvino": ("openvino", "a second runtime for the processor, often faster"),
-    "torch": ("export", "to export networks from PyTorch"),
     "pyarrow": ("parquet", "for Parquet files"),
     "pycocotools": ("evaluate", "for model evaluate"),
 }
 """module: extra, and what it is for"""
 OVERWRITING = (("onnxruntime", "onnxruntime-gpu"), ("opencv-python-headless", "opencv-python"))
 """packages that put their files over each other's; the first is the one that is wanted where there is no GPU"""
-NOT_TRIED = ("null", "torchcompile")
-"""one computes nothing, the other compiles for a minute"""
 
 
 def check_cpu() -> Iterator[Finding]:
@@ -115,8 +111,7 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
     """Every runtime that is installed reads a time code from a picture, in a process of its own."""
     import numpy as np
 
-    from vision_infer.engine.open import RUNTIMES
-    from vision_infer.engine.trial import try_runtime
+    from vision_infer.engine.smoke_test import run_smoke_test
     from vision_infer.model.catalogue import bundled_dir
     from vision_infer.stream.time_code import draw
 
@@ -124,10 +119,10 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
     draw(image, MOMENT)
     graph = bundled_dir() / "clock" / "model.onnx"
     works = 0
-    for runtime, device in _to_try(RUNTIMES, has_gpu):
+    for runtime, device in _to_try(has_gpu):
         shown = f"{runtime} on {device}" if device.startswith("cuda") else runtime
         try:
-            tried = try_runtime(graph, runtime, image, device)
+            tried = run_smoke_test(graph, runtime, image, device)
         except EngineError as error:
             yield Finding("runtime", "warning", f"{shown} does not work: {error.message}", error.hint, {"runtime": runtime})
             continue
@@ -144,17 +139,16 @@ def check_runtimes(has_gpu: bool) -> Iterator[Finding]:
         )
 
 
-def _to_try(runtimes: Sequence[str], has_gpu: bool) -> Iterator[tuple[str, str]]:
-    for runtime in runtimes:
-        if runtime in NOT_TRIED:
-            continue
-        if runtime.startswith("tensorrt"):
-            if has_gpu and (find_spec("tensorrt") or find_spec("tensorrt_rtx")):
-                yield runtime, "auto"
-        elif find_spec(runtime) is not None:
-            yield runtime, "cpu"
-            if has_gpu and runtime in ("onnxruntime", "torch"):
-                yield runtime, "cuda:0"
+def _to_try(has_gpu: bool) -> Iterator[tuple[str, str]]:
+    from vision_infer.engine.registry import RUNTIMES
+
+    for runtime in RUNTIMES:
+        if runtime.smoke_tested and runtime.is_installed():
+            for device in runtime.devices:
+                if device == "cpu":
+                    yield runtime.name, "cpu"
+                elif has_gpu:
+                    yield runtime.name, "cuda:0"
 
 
 def check_codecs() -> Iterator[Finding]:
@@ -175,6 +169,8 @@ def check_codecs() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """What is missing, and the command that mends it."""
+    from vision_infer.engine.registry import RUNTIMES
+
     missing = [name for name in NEEDED if find_spec(name) is None]
     for name in missing:
         yield Finding("package", "error", f"{name} is missing", "pip install --force-reinstall vision-infer")
@@ -184,9 +180,11 @@ def check_packages() -> Iterator[Finding]:
         if _version(one) and _version(other):
             text = f"{one} and {other} are both installed: they overwrite each other's files"
             yield Finding("package", "warning", text, f"pip uninstall -y {one} {other}, then install one of them")
-    for module, (extra, what) in EXTRAS.items():
-        if find_spec(module) is None:
-            yield Finding("package", "note", f"{module} is not installed: {what}", f"pip install 'vision-infer[{extra}]'")
+    missing_extras = [(module, extra, what) for module, (extra, what) in EXTRAS.items() if find_spec(module) is None]
+    runtimes = [runtime for runtime in RUNTIMES if runtime.benefit and not runtime.is_installed()]
+    missing_extras += [(runtime.title, runtime.extra, runtime.benefit) for runtime in runtimes]
+    for name, extra, what in missing_extras:
+        yield Finding("package", "note", f"{name} is not installed: {what}", f"pip install 'vision-infer[{extra}]'")
 
 
 def check_disks() -> Iterator[Finding]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.measure import NS_PER_S, Frames, Rounds, estimate, faster, measure_opening, measure_speed
+from vision_infer.engine.measure import NS_PER_S, Frames, SpeedRounds, estimate, faster, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.auto import BUDGET_POINTS
-from vision_infer.engine.selection.candidates import Candidate, this_device
-from vision_infer.engine.selection.known import kept_passport
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS
+from vision_infer.engine.selection.candidates import EngineCandidate, this_device
+from vision_infer.engine.selection.lookup import cached_passport
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
 
@@ -44,8 +44,8 @@ class Timing:
 
 
 def build_engine(
-    candidate: Candidate,
-    reference: Candidate,
+    candidate: EngineCandidate,
+    reference: EngineCandidate,
     profile: Profile,
     cache: EngineCache,
     on_message: OnMessage,
@@ -75,7 +75,7 @@ def build_engine(
         ModelError: the graph cannot be loaded.
     """
     timing = timing or Timing()
-    key, earlier = candidate.key(), kept_passport(cache, candidate)
+    key, earlier = candidate.key(), cached_passport(cache, candidate)
     accuracy = _known_accuracy(candidate, earlier)
     if not accept_loss:
         _refuse_loss(candidate, accuracy, budget)
@@ -89,7 +89,7 @@ def build_engine(
         engine=candidate.engine,
         card=summarise(candidate.facts.card),
         sources=Sources(graph=key.graph_sha256, source=candidate.facts.card.weights.sha256),
-        runtime=candidate.runtime,
+        runtime=candidate.runtime.name,
         runtime_version=key.runtime_version,
         compute=candidate.compute,
         tools={name: version for name in TOOLS if (version := _version(name))},
@@ -106,14 +106,14 @@ def build_engine(
     return passport
 
 
-def _refuse_loss(candidate: Candidate, accuracy: tuple[MeasuredAccuracy, ...], budget: float) -> None:
+def _refuse_loss(candidate: EngineCandidate, accuracy: tuple[MeasuredAccuracy, ...], budget: float) -> None:
     for one in accuracy:
         if one.judged == "proven" and (why := one.shortfall(budget)):
             what = f"{candidate.engine} of {candidate.facts.card.name}"
             raise EngineError(f"{what} is refused: {why} (of {one.data})", "give a greater --budget, or --accept-loss")
 
 
-def _open(candidate: Candidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:
+def _open(candidate: EngineCandidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:
     request = EngineRequest(
         candidate.engine, "cpu", profile.workers, profile.threads, profile.batch, candidate.compute, cache.folder
     )
@@ -138,7 +138,7 @@ def _time(engine: Engine, profile: Profile, timing: Timing, fp32: Engine | None,
     return _speed(engine, profile, found["it"], 1.0 if fp32 is None else faster(found["it"], found["fp32"]).times.median)
 
 
-def _speed(engine: Engine, profile: Profile, rounds: Rounds, fp32_ratio: float) -> MeasuredSpeed:
+def _speed(engine: Engine, profile: Profile, rounds: SpeedRounds, fp32_ratio: float) -> MeasuredSpeed:
     fps = estimate(rounds.fps)
     return MeasuredSpeed(
         batch=profile.batch,
@@ -154,7 +154,7 @@ def _speed(engine: Engine, profile: Profile, rounds: Rounds, fp32_ratio: float) 
     )
 
 
-def _known_accuracy(candidate: Candidate, earlier: Passport | None) -> tuple[MeasuredAccuracy, ...]:
+def _known_accuracy(candidate: EngineCandidate, earlier: Passport | None) -> tuple[MeasuredAccuracy, ...]:
     device, key = this_device(), candidate.key()
     for one in [*([] if earlier is None else [earlier]), *passports_beside(candidate.graph)]:
         same = (one.engine, one.compute) == (candidate.engine, candidate.compute)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vision_infer.core.card import ModelCard
 from vision_infer.engine.engine import OUTPUT_NAMES
-from vision_infer.engine.graph_facts import no_deployment_graph
+from vision_infer.engine.graph_facts import not_deployment_graph
 
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int32": np.dtype(np.int32)}
 
@@ -40,22 +40,24 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelC
     wanted = ("images", "uint8", (card.input.height, card.input.width, 3))
     found = [(one.name, one.dtype, one.shape[1:]) for one in inputs]
     if found != [wanted]:
-        raise no_deployment_graph(path, f"its inputs are {_told(found)}, not {_told([wanted])}")
+        raise not_deployment_graph(path, f"its inputs are {_told(found)}, not {_told([wanted])}")
     if isinstance(inputs[0].shape[0], int):
-        raise no_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
+        raise not_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
     by_name = {one.name: one for one in outputs}
     shapes: OutputShapes = {}
     for name in OUTPUT_NAMES[card.task]:
         one = by_name.get(name)
         if one is None:
-            raise no_deployment_graph(path, f"its output '{name}' is missing")
+            raise not_deployment_graph(path, f"its output '{name}' is missing")
         sides = tuple(side for side in one.shape[1:] if isinstance(side, int))
         if one.dtype != ("int32" if name == "class_ids" else "float32") or len(sides) != len(one.shape) - 1:
-            raise no_deployment_graph(path, f"its output '{name}' is {one.dtype} {list(one.shape)}")
+            raise not_deployment_graph(path, f"its output '{name}' is {one.dtype} {list(one.shape)}")
         shapes[name] = (sides, DTYPES[one.dtype])
     last = shapes[OUTPUT_NAMES[card.task][-1]][0]
     if len(last) != 1 or any(shape != ((*last, 4) if name == "boxes" else last) for name, (shape, _) in shapes.items()):
-        raise no_deployment_graph(path, f"the shapes of its outputs are { {name: shape for name, (shape, _) in shapes.items()} }")
+        raise not_deployment_graph(
+            path, f"the shapes of its outputs are { {name: shape for name, (shape, _) in shapes.items()} }"
+        )
     return shapes
 
 

@@ -1,7 +1,7 @@
-"""What a deployment graph says of itself: its card and its precision.
+"""The card and the precision of a deployment graph.
 
-They are read from the file's own bytes, node by node and past the weights, in a few milliseconds: importing ``onnx`` for them
-would cost every start a tenth of a second.
+They are read from the bytes of the file, node by node and without the weights, in a few milliseconds: importing ``onnx`` would
+add a tenth of a second to every start.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
 _HALVES: dict[int, Precision] = {10: "fp16", 16: "bf16"}
-"""ONNX's numbers of the types"""
+"""The precisions by ONNX's numbers of the data types."""
 
-# Numbers of the fields in onnx.proto, which may never change.
+# The field numbers of onnx.proto, which never change: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 _MODEL_GRAPH, _MODEL_METADATA = 7, 14
 _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
 _NODE_INPUT, _NODE_TYPE, _NODE_ATTRIBUTE = 1, 4, 5
@@ -32,35 +32,53 @@ _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class GraphFacts:
-    """What is known of a deployment graph without a runtime."""
+    """What can be read from a deployment graph without a runtime."""
 
     card: ModelCard
+    """The card that it carries."""
     precision: Precision
-    """``int8`` where it quantizes, ``fp16`` or ``bf16`` where it computes in those; weights that are merely *stored* in a
-    smaller type and cast when they are loaded count for nothing"""
+    """``int8`` if it quantizes, ``fp16`` or ``bf16`` if it computes in those, else ``fp32``. Weights that are only *stored* in a
+    smaller type and cast when they are loaded do not count."""
 
 
 def read_graph_facts(path: Path) -> GraphFacts:
-    """Read a deployment graph's card, and find out its precision.
+    """Read a deployment graph's card, and determine its precision.
 
     Raises:
-        ModelError: the file cannot be read, is no ONNX file, or carries no card.
+        ModelError: The file cannot be read, is not an ONNX file, or carries no card.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             text, precision = _read(content)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", "give an ONNX file or the name of a model") from error
-    except (ValueError, IndexError, TypeError) as error:  # empty, cut, or another format
+    except (ValueError, IndexError, TypeError) as error:  # empty, truncated, or in another format
         raise ModelError(f"{path} is not an ONNX file", "give an ONNX file or the name of a model") from error
     if text is None:
-        raise no_deployment_graph(path, "it carries no card")
+        raise not_deployment_graph(path, "it carries no card")
     return GraphFacts(parse_card_json(text, str(path)), precision)
 
 
-def no_deployment_graph(path: Path, why: str) -> ModelError:
-    """The error for a network that is none of ours."""
-    return ModelError(f"{path} is no deployment graph ({why})", f"vision-infer model import {path} --name NAME makes one")
+def not_deployment_graph(path: Path, why: str) -> ModelError:
+    """Return the error for an ONNX file that is not a deployment graph."""
+    return ModelError(f"{path} is not a deployment graph ({why})", f"vision-infer model import {path} --name NAME makes one")
+
+
+def variants(path: Path) -> list[Path]:
+    """Return the other precisions of ``model.onnx``: files next to it named ``model.WHAT.onnx``, such as ``model.int8.onnx``.
+
+    Files that are not deployment graphs, or have another model or input size, do not count.
+    """
+    card = read_graph_facts(path).card
+    found = []
+    for other in sorted(path.parent.glob(f"{path.stem}.*.onnx")):
+        try:
+            variant = read_graph_facts(other).card
+        except ModelError:
+            continue
+        if (variant.name, variant.task, variant.input) == (card.name, card.task, card.input):
+            found.append(other)
+    return found
 
 
 def _read(content: mmap.mmap) -> tuple[str | None, Precision]:
@@ -80,9 +98,9 @@ def _read(content: mmap.mmap) -> tuple[str | None, Precision]:
 
 def _precision(content: mmap.mmap, start: int, end: int) -> Precision:
     halves: dict[str, Precision] = {}
-    """weights that are float16 or bfloat16"""
+    """The weights in float16 or bfloat16, by name."""
     used: set[str] = set()
-    """what reads anything but a Cast"""
+    """The inputs of all operators except Cast."""
     found: Precision = "fp32"
     for number, value in fields(content, start, end):
         if number == _GRAPH_INITIALIZER:
@@ -102,7 +120,7 @@ def _precision(content: mmap.mmap, start: int, end: int) -> Precision:
 
 
 def _node(content: mmap.mmap, start: int, end: int) -> tuple[list[str], str, int]:
-    """Names of the inputs, the operator, and the type that a Cast casts to."""
+    """Return the names of the inputs, the operator, and the target type of a Cast."""
     inputs: list[str] = []
     operator, cast_to = "", 0
     for number, value in fields(content, start, end):

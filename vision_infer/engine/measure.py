@@ -29,7 +29,7 @@ Frames = Sequence[NDArray[np.uint8]]
 
 
 @dataclass(slots=True)
-class Rounds:
+class SpeedRounds:
     """What an engine did in its rounds."""
 
     batch: int
@@ -77,7 +77,7 @@ def measure_speed(
     clock: Clock = SYSTEM_CLOCK,
     cpu_ns: Callable[[], int] = time.process_time_ns,
     stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Rounds]:
+) -> dict[str, SpeedRounds]:
     """Run each engine for a round, in turns, with as many batches in flight as it has.
 
     Args:
@@ -94,7 +94,7 @@ def measure_speed(
     Raises:
         EngineError: an engine fails, or does not run that batch.
     """
-    found = {name: Rounds(batch) for name in engines}
+    found = {name: SpeedRounds(batch) for name in engines}
     for engine in engines.values():
         _fill(engine, batch, frames)
         engine.warm_up()
@@ -116,7 +116,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(statistics.median(values), medians[cut], medians[-1 - cut])
 
 
-def faster(mine: Rounds, other: Rounds) -> Faster:
+def faster(mine: SpeedRounds, other: SpeedRounds) -> Faster:
     """How many times faster one is than the other, round by round.
 
     Where other programs left one of the two less than :data:`UNDISTURBED` of the processors, pictures a second tell more of those
@@ -169,7 +169,7 @@ def _fill(engine: Engine, batch: int, frames: Frames) -> None:
             engine.release(loan)
 
 
-def _run_round(engine: Engine, into: Rounds, length_ns: int, cores: int, clock: Clock, cpu_ns: Callable[[], int]) -> None:
+def _run_round(engine: Engine, into: SpeedRounds, length_ns: int, cores: int, clock: Clock, cpu_ns: Callable[[], int]) -> None:
     """One turn: a thread for each batch in flight, as the pipeline has them; with one it is the caller's own."""
     started, cpu_started = clock.monotonic_ns(), cpu_ns()
     until = started + length_ns

@@ -1,4 +1,4 @@
-"""The trial by which ``auto`` gets to know a machine, with the user's own frames to judge by."""
+"""Autotuning with the user's own frames, which measure the accuracy."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.auto import BUDGET_POINTS, TRIAL_S
-from vision_infer.engine.selection.choices import Choice
-from vision_infer.engine.selection.known import try_here
+from vision_infer.engine.selection.auto import AUTOTUNE_S, AutotuneOptions, autotune_model
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS
+from vision_infer.engine.selection.tuning_store import EngineChoice
 from vision_infer.engine.store.passport import MeasuredAccuracy
 from vision_infer.pipeline.lanes.engine_child import autotune, run_main
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
@@ -28,11 +28,11 @@ def choose_engine(
     data: Sequence[str] = (),
     *,
     budget: float = BUDGET_POINTS,
-    seconds: float = TRIAL_S,
+    seconds: float = AUTOTUNE_S,
     on_message: Callable[[str], None] = lambda _: None,
     again: bool = False,
-) -> Choice:
-    """Try the engines that a model can have here, and remember which one is best where ``request.engine_dir`` is given.
+) -> EngineChoice:
+    """Try the engines that a model can have here, and save the best one if ``request.engine_dir`` is given.
 
     Args:
         path: the model's deployment graph.
@@ -52,13 +52,11 @@ def choose_engine(
         OutputError: there is no space for the frames.
     """
     if not data:
-        return try_here(path, request, budget=budget, seconds=seconds, on_message=on_message, again=again)
+        return autotune_model(path, request, AutotuneOptions(budget=budget, seconds=seconds, retry_failed=again), on_message)
     with Frames(data, read_graph_facts(path).card, NEEDS, on_message=on_message) as frames:
         judged = _Judged(frames.evaluation, ", ".join(Path(redact(source)).name for source in data))
         timed = list(frames.evaluation.first(TIMED_FRAMES).pixels)
-        return try_here(
-            path, request, frames=timed, agree=judged, budget=budget, seconds=seconds, on_message=on_message, again=again
-        )
+        return autotune_model(path, request, AutotuneOptions(timed, judged, budget, seconds, again), on_message)
 
 
 class _Judged:

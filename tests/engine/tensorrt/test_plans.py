@@ -19,14 +19,14 @@ from tests.support.media import ROOT
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
+from vision_infer.engine.tensorrt.cached_plans import list_cached_plans
 from vision_infer.engine.tensorrt.compile import PlanOptions
-from vision_infer.engine.tensorrt.kept import kept_plans
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan, find_plan, graph_of, open_plan
-from vision_infer.engine.tensorrt.target import Gpu, GpuTarget
+from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu
 
-RTX_4090 = Gpu("NVIDIA GeForce RTX 4090", "sm_89")
-RTX_5090 = Gpu("NVIDIA GeForce RTX 5090", "sm_120")
+RTX_4090 = LocalGpu("NVIDIA GeForce RTX 4090", "sm_89")
+RTX_5090 = LocalGpu("NVIDIA GeForce RTX 5090", "sm_120")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_lost_passport_is_no_reason_to_build(cache: EngineCache) -> None:
 def test_another_version_of_the_runtime_is_said_and_built_again(cache: EngineCache) -> None:
     old = replace(job(), api=replace(api(), version="1.6.0.1"))
     kept(cache, old)
-    (told,) = kept_plans(cache, graph("embedder", "fp16"))
+    (told,) = list_cached_plans(cache, graph("embedder", "fp16"))
     assert told.not_here == f"built by tensorrt-rtx 1.6.0.1, here is {api().version}"
     said: list[str] = []
     build_plan(job(), cache, said.append)
@@ -133,11 +133,11 @@ def test_a_version_compatible_plan_does_for_later_versions(cache: EngineCache) -
 def test_plans_are_told_of(cache: EngineCache) -> None:
     kept(cache, job())
     kept(cache, replace(job("nanodet"), target=GpuTarget(("sm_120",))))
-    (one,) = kept_plans(cache, graph("embedder", "fp16"))
+    (one,) = list_cached_plans(cache, graph("embedder", "fp16"))
     assert (one.entry.key.device, one.graph, one.passport) == ("sm_89", "embedder.fp16.onnx", None)
     assert one.not_here
     cache.store(replace(job().key(), graph_sha256="0" * 64), b"of an earlier graph")
-    assert "the graph has changed" in {one.not_here for one in kept_plans(cache, graph("embedder", "fp16"))}
+    assert "the graph has changed" in {one.not_here for one in list_cached_plans(cache, graph("embedder", "fp16"))}
 
 
 def test_weights_in_another_file_are_found_and_belong_to_the_key(cache: EngineCache, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_weights_in_another_file_are_found_and_belong_to_the_key(cache: EngineCa
     plan, _ = build_plan(one, cache, lambda _: None)
     assert (plan.card.input.width, plan.card.input.height) == (416, 256)
     assert len(plan.plan) > 5_000_000, "with the weights of the other file, and not with zeros"
-    (told,) = kept_plans(cache, square)
+    (told,) = list_cached_plans(cache, square)
     assert told.graph == "model-256x416.onnx"
     content = bytearray(square.read_bytes())
     content[len(content) // 2] ^= 1

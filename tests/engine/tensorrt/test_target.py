@@ -12,14 +12,14 @@ from vision_infer.core.errors import EngineError, UsageError
 from vision_infer.engine.tensorrt import compile as compile_module
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.compile import PlanOptions, check_options, compile_plan, profile_of
-from vision_infer.engine.tensorrt.target import FindGpu, Gpu, GpuTarget, choose_target, find_gpu
+from vision_infer.engine.tensorrt.target import FindGpu, GpuTarget, LocalGpu, choose_target, find_gpu
 
 
 def with_gpu(name: str, capability: str) -> FindGpu:
-    return lambda _: Gpu(name, capability)
+    return lambda _: LocalGpu(name, capability)
 
 
-def without_gpu(_: int) -> Gpu | None:
+def without_gpu(_: int) -> LocalGpu | None:
     return None
 
 
@@ -39,7 +39,7 @@ def test_without_names_it_is_this_machine() -> None:
 
 
 def test_of_several_gpus_it_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus = [Gpu("NVIDIA L4", "sm_89"), Gpu("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "sm_80")]
+    gpus = [LocalGpu("NVIDIA L4", "sm_89"), LocalGpu("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "sm_80")]
     found = choose_target(tensorrt(), [], index=1, find=lambda index: gpus[index])
     assert found == GpuTarget(("sm_80",), gpus[1].name, "1g.5gb", 1)
     assert (gpus[0].mig, gpus[1].mig) == ("", "1g.5gb")

@@ -25,7 +25,7 @@ from vision_infer.cli.engines.plans import (
 from vision_infer.core.errors import EngineError
 
 if TYPE_CHECKING:
-    from vision_infer.engine.selection.candidates import Candidate
+    from vision_infer.engine.selection.candidates import EngineCandidate
     from vision_infer.engine.store.passport import Passport
 
 app = typer.Typer(help="List, show, build and remove engines: a model made ready for this machine.", no_args_is_help=True)
@@ -43,25 +43,25 @@ def list_command(
     json_output: options.Json = False,
 ) -> None:
     """Show the engines that a model can have here, what was measured of them, and which one 'auto' takes."""
-    from vision_infer.engine.selection.auto import BUDGET_POINTS
-    from vision_infer.engine.selection.failures import Failures
-    from vision_infer.engine.selection.known import known_choice, passports
+    from vision_infer.engine.selection.by_passport import BUDGET_POINTS
+    from vision_infer.engine.selection.lookup import find_choice, find_passports
+    from vision_infer.engine.selection.tuning_store import TuningStore
 
     graphs = _graphs(model, model_dir)
     folder = _folder(engine_dir)
     plans = plan_rows(folder, graphs[0][0])
     allowed = BUDGET_POINTS if budget is None else budget
-    failures = Failures(folder, allowed)
+    failures = TuningStore(folder, allowed)
     rows, reasons = [], {}
     for path, possible in graphs:
-        known = passports(possible, folder)
-        choice = known_choice(path, folder, allowed)
+        known = find_passports(possible, folder)
+        choice = find_choice(path, folder, allowed)
         reasons[path.name] = None if choice is None else choice.reason
         for candidate in possible:
             passport = next((one for one in known if _is_of(one, candidate)), None)
             chosen = choice is not None and choice.candidate == candidate
             plain = None if passport is None else _plain(passport)
-            why_not = notes(passport, failures.reason(candidate), allowed)
+            why_not = notes(passport, failures.failure(candidate), allowed)
             rows.append(
                 {"engine": candidate.engine, "graph": candidate.graph.name, "auto": chosen, "passport": plain, "notes": why_not}
             )
@@ -91,11 +91,11 @@ def show(
     json_output: options.Json = False,
 ) -> None:
     """Show the passports of a model's engines."""
-    from vision_infer.engine.selection.known import passports
+    from vision_infer.engine.selection.lookup import find_passports
 
     graphs = _graphs(model, model_dir)
     folder = _folder(engine_dir)
-    known = [one for _, possible in graphs for one in passports(possible, folder)] + plan_passports(folder, graphs[0][0])
+    known = [one for _, possible in graphs for one in find_passports(possible, folder)] + plan_passports(folder, graphs[0][0])
     found = [one for one in known if engine in (None, one.engine)]
     if not found:
         raise EngineError(f"{model} has no passport for {engine or 'any engine'}", f"vision-infer engine build {model} makes one")
@@ -142,12 +142,12 @@ def build(
     json_output: options.Json = False,
 ) -> None:
     """Compile engines, time those of the processor in turns with FP32, and write their passports."""
-    from vision_infer.engine.recipe import find_recipe, network_of, read_recipe, recipes_dir
+    from vision_infer.engine.recipe import find_recipe, model_of, read_recipe, recipes_dir
 
     folder = _folder(engine_dir)
     file = find_recipe(name, (folder, recipes_dir()))
     recipe = None if file is None else read_recipe(file)
-    network = name if file is None or recipe is None else network_of(recipe, file)
+    network = name if file is None or recipe is None else model_of(recipe, file)
     asked = Asked(network, recipe, engine, runtime, precision)
     typed = TypedOptions(tuple(gpus or ()), device, workspace, version_compatible, hardware_compatible)
     plan = wanted_plan(asked, typed, batch)
@@ -180,7 +180,7 @@ def _build_here(
     """Build engines of this machine's processor, one after the other."""
     from vision_infer.engine.build import Profile, build_engine
     from vision_infer.engine.recipe import candidate_of
-    from vision_infer.engine.selection.auto import BUDGET_POINTS
+    from vision_infer.engine.selection.by_passport import BUDGET_POINTS
     from vision_infer.engine.store.cache import EngineCache
 
     cache = EngineCache(folder)
@@ -215,7 +215,7 @@ def choose(
 ) -> None:
     """Try a model's engines on this machine; 'auto' takes what was found from then on."""
     from vision_infer.engine.open import EngineRequest
-    from vision_infer.engine.selection.auto import BUDGET_POINTS
+    from vision_infer.engine.selection.by_passport import BUDGET_POINTS
     from vision_infer.precision.auto import choose_engine
 
     request = EngineRequest(device="cpu", workers=workers, threads=threads, batch=batch, engine_dir=_folder(engine_dir))
@@ -264,27 +264,27 @@ def _folder(explicit: Path | None) -> Path:
     return engine_dir(explicit, os.environ)
 
 
-def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[Candidate]]]:
+def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[EngineCandidate]]]:
     """The deployment graph of each input size of a model, its own size first, with the engines that it can have here."""
-    from vision_infer.engine.device import missing_runtime
+    from vision_infer.engine.registry import no_runtime
     from vision_infer.engine.selection.candidates import candidates
     from vision_infer.model.catalogue import model_inputs, resolve_model
 
     paths = [resolve_model(model, model_dir)] if model.endswith(".onnx") else list(model_inputs(model, model_dir).values())
     found = [(path, candidates(path)) for path in paths]
     if not all(possible for _, possible in found):
-        raise missing_runtime()
+        raise no_runtime()
     return found
 
 
-def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
+def _wanted(asked: Asked, possible: list[EngineCandidate]) -> list[EngineCandidate]:
     if asked.engine is None and asked.runtime is None and asked.precision is None:
         return [one for one in possible if one.lossless]
     found = [
         one
         for one in possible
         if asked.engine in (None, one.engine)
-        and asked.runtime in (None, one.runtime)
+        and asked.runtime in (None, one.runtime.name)
         and (asked.engine is not None or (one.facts.precision, one.compute) == (asked.precision or "fp32", "f32"))
     ]
     if not found:
@@ -293,6 +293,6 @@ def _wanted(asked: Asked, possible: list[Candidate]) -> list[Candidate]:
     return found
 
 
-def _is_of(passport: Passport, candidate: Candidate) -> bool:
+def _is_of(passport: Passport, candidate: EngineCandidate) -> bool:
     same = (passport.engine, passport.compute) == (candidate.engine, candidate.compute)
     return same and passport.sources.graph == candidate.key().graph_sha256

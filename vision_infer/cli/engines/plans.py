@@ -13,11 +13,11 @@ from vision_infer.core.errors import EngineError, UsageError
 
 if TYPE_CHECKING:
     from vision_infer.engine.graph_facts import Precision
-    from vision_infer.engine.recipe import Recipe
+    from vision_infer.engine.recipe import EngineRecipe
     from vision_infer.engine.store.passport import Passport
+    from vision_infer.engine.tensorrt.cached_plans import CachedPlan
     from vision_infer.engine.tensorrt.compile import PlanOptions
-    from vision_infer.engine.tensorrt.kept import KeptPlan
-    from vision_infer.engine.tensorrt.plan_file import Runtime
+    from vision_infer.engine.tensorrt.names import PlanRuntime
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Asked:
 
     network: str
     """a model's name, or a deployment graph"""
-    recipe: Recipe | None
+    recipe: EngineRecipe | None
     engine: str | None
     runtime: str | None
     precision: str | None
@@ -67,7 +67,7 @@ class PlanWanted:
 
     model: str
     """a model's name, or a deployment graph"""
-    runtime: Runtime
+    runtime: PlanRuntime
     precision: Precision
     gpus: tuple[str, ...]
     """compute capabilities; empty: this machine's GPU"""
@@ -90,7 +90,7 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
     from vision_infer.engine.device import parse_device
     from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
     from vision_infer.engine.tensorrt.compile import PlanOptions
-    from vision_infer.engine.tensorrt.plan_file import RUNTIMES
+    from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
 
     runtime: str
     precision: str
@@ -104,7 +104,7 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
         runtime, precision, gpus = asked.recipe.runtime, asked.recipe.precision, typed.gpus or asked.recipe.gpus
     else:
         runtime, precision, gpus = *_named(asked), typed.gpus
-        if runtime not in RUNTIMES:
+        if runtime not in PLAN_RUNTIMES:
             return None
         options = PlanOptions()
     workspace = options.workspace_bytes if typed.workspace_mb is None else int(typed.workspace_mb * 1e6)
@@ -117,13 +117,14 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
     kind, index = ("cuda", 0) if typed.device is None else parse_device(typed.device)
     if kind == "cpu":
         raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "use --device cuda:N, or leave it out")
-    return PlanWanted(asked.network, cast("Runtime", runtime), cast("Precision", precision), gpus, options, index)
+    return PlanWanted(asked.network, cast("PlanRuntime", runtime), cast("Precision", precision), gpus, options, index)
 
 
 def _named(asked: Asked) -> tuple[str, str]:
     """Runtime, empty where none is said, and precision of what was asked for without a recipe."""
+    from vision_infer.engine.registry import buildable_runtimes
 
-    known = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx")
+    known = [runtime.name for runtime in buildable_runtimes()]
     if asked.runtime is not None and asked.runtime not in known:
         raise UsageError(f"--runtime {asked.runtime}: is unknown", f"use {', '.join(known)}")
     if asked.precision not in (None, "fp32", "fp16", "bf16", "int8"):
@@ -218,14 +219,14 @@ def plan_passports(folder: Path, path: Path) -> list[Passport]:
     return [plan.passport for plan in _kept(folder, path) if plan.passport is not None]
 
 
-def _kept(folder: Path, path: Path) -> list[KeptPlan]:
+def _kept(folder: Path, path: Path) -> list[CachedPlan]:
     if not folder.is_dir():
         return []
     from vision_infer.engine.store.cache import EngineCache
-    from vision_infer.engine.tensorrt.kept import kept_plans
+    from vision_infer.engine.tensorrt.cached_plans import list_cached_plans
 
     try:
-        return kept_plans(EngineCache(folder), path)
+        return list_cached_plans(EngineCache(folder), path)
     except EngineError:  # a folder that is not trusted: nothing is loaded from there, and building says why
         return []
 

@@ -124,7 +124,7 @@ class Accelerator(Protocol):
         ...
 
 
-class Network(Protocol):
+class DeviceModel(Protocol):
     """A deployment graph that is loaded on a device."""
 
     @property

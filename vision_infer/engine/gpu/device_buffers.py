@@ -149,12 +149,6 @@ class DeviceBuffers:
             buffer.held.clear()
             self._free.append(buffer)
 
-    def forget_graphs(self) -> None:
-        """What was recorded is not launched any more."""
-        for buffer in self.buffers:
-            self._device.destroy(*[graph for graph in buffer.graphs.values() if graph is not None])
-            buffer.graphs.clear()
-
     def close(self) -> None:
         """Give all memory back, as far as the device still takes it; what is in flight is waited for."""
         with suppress(EngineError):

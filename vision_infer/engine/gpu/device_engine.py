@@ -17,7 +17,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Loan, RawResults, Ticket
-from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, Network
+from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, DeviceModel
 from vision_infer.engine.gpu.device_buffers import DeviceBuffer, DeviceBuffers, host_runs
 from vision_infer.engine.store.cache import OnMessage
 
@@ -56,7 +56,7 @@ class DeviceEngine:
         self,
         name: str,
         card: ModelCard,
-        network: Network,
+        network: DeviceModel,
         device: Accelerator,
         batch_sizes: Sequence[int],
         in_flight: int = IN_FLIGHT,

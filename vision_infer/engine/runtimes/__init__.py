@@ -1,1 +1,1 @@
-"""The runtimes: each module opens a deployment graph in one of them."""
+"""The runtimes: each module opens deployment graphs in one of them, and describes it for ``engine/registry.py``."""

@@ -1,8 +1,8 @@
-"""An engine that computes nothing: what remains is our own cost, and what tests need to decide what the results are."""
+"""An engine that computes nothing: it shows the cost of the pipeline alone, and gives tests results of their choice."""
 
 from __future__ import annotations
 
-from types import TracebackType
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,26 @@ from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.core.geometry import Size
-from vision_infer.engine.buffers import BufferPool
-from vision_infer.engine.engine import Loan, RawResults, Ticket
+from vision_infer.engine.engine import Engine, Loan, RawResults, Ticket
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.host_engine import HostEngine
+from vision_infer.engine.runtime import EngineSettings, Runtime
+from vision_infer.engine.store.cache import EngineCache, OnMessage
 
 CANDIDATES = 300
 
 
-class NullEngine:
-    """Gives the same detections for every picture.
+class NullEngine(HostEngine):
+    """Returns the same detections for every image.
 
     Args:
-        card: what it pretends to be (task ``detect``).
+        card: The card of the model that it replaces (task ``detect``).
         boxes: float32 [N, 4] xyxy in input pixels, N ≤ 300.
         scores: float32 [N].
         class_ids: int32 [N].
-        batch_sizes: the batch sizes that it takes, ascending.
-        in_flight: batches at the same time.
-        clock: source of the times in its results.
+        batch_sizes: The batch sizes that it accepts, ascending.
+        in_flight: The number of batches in flight.
+        clock: The source of the times in its results.
     """
 
     def __init__(
@@ -40,9 +42,7 @@ class NullEngine:
         in_flight: int = 1,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.card = card
-        self.batch_sizes = batch_sizes
-        self.in_flight = in_flight
+        super().__init__("null-cpu-none", card, batch_sizes, in_flight, {})
         self._clock = clock
         count = 0 if boxes is None else len(boxes)
         if count > CANDIDATES:
@@ -55,44 +55,25 @@ class NullEngine:
         for name, given in (("boxes", boxes), ("scores", scores), ("class_ids", class_ids)):
             if given is not None:
                 self._outputs[name][:, :count] = given
-        self._pool = BufferPool(card.input_size, batch_sizes, in_flight, {})
-
-    name = "null-cpu-none"
-
-    @property
-    def input_size(self) -> Size:
-        """As the card says."""
-        return self.card.input_size
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Size of its input buffers, bytes."""
-        return self._pool.nbytes
-
-    def lend(self, count: int) -> Loan:
-        """Slots for a batch."""
-        return self._pool.lend(count)
-
-    def release(self, loan: Loan) -> None:
-        """Take slots back."""
-        self._pool.release(loan)
 
     def submit(self, loan: Loan) -> Ticket:
-        """Nothing to start."""
+        """Start nothing."""
         return Ticket(loan, self._clock.monotonic_ns())
 
     def collect(self, ticket: Ticket) -> RawResults:
-        """The same results for every picture."""
+        """Return the same results for every image."""
         count = len(ticket.loan.slots)
         self._pool.release(ticket.loan)
         outputs = {name: array[:count] for name, array in self._outputs.items()}
         return RawResults(outputs, ticket.state, self._clock.monotonic_ns())
 
     def warm_up(self) -> None:
-        """Nothing to warm."""
+        """Do nothing."""
 
-    def __enter__(self) -> NullEngine:
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        pass
+def _open(path: Path, settings: EngineSettings, _: EngineCache | None, on_message: OnMessage) -> Engine:  # noqa: ARG001
+    sizes = tuple(range(1, settings.batch + 1))
+    return NullEngine(read_graph_facts(path).card, batch_sizes=sizes, in_flight=settings.workers)
+
+
+RUNTIME = Runtime("null", "the null engine", _open, devices=("cpu", "cuda"), smoke_tested=False)

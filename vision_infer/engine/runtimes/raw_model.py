@@ -1,4 +1,4 @@
-"""Any ONNX graph, run as it is, to prove an import. Frames go through :mod:`vision_infer.engine.runtimes.onnxruntime_engine`."""
+"""Any ONNX graph, run as it is, to prove an import. Frames go through :mod:`vision_infer.engine.runtimes.onnxruntime`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import ModelError
-from vision_infer.engine.device import load_onnxruntime
 from vision_infer.engine.external_data import refuse_external_data_outside
+from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,

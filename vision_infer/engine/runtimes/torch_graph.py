@@ -21,7 +21,7 @@ from vision_infer.engine.runtimes.torch_operators import DATA_INPUTS, OPERATORS,
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _GraphStep:
     """A node, ready to run."""
 
     name: str
@@ -95,7 +95,7 @@ class TorchGraph:
         self._moved.clear()
         self._steps = ()
 
-    def _prepare(self, nodes: list[onnx.NodeProto], inputs: list[str]) -> tuple[_Step, ...]:
+    def _prepare(self, nodes: list[onnx.NodeProto], inputs: list[str]) -> tuple[_GraphStep, ...]:
         unknown = sorted({node.op_type for node in nodes if node.op_type not in OPERATORS and node.op_type != "Constant"})
         if unknown:
             raise ModelError(
@@ -114,7 +114,7 @@ class TorchGraph:
             done = tuple(name for name in {*node.input} if last[name] == at and name not in self._outputs)
             name = f"{node.op_type} ({node.output[0]})"
             late = tuple(number for number, one in enumerate(data) if one in host and not on_host)
-            steps.append(_Step(name, OPERATORS[node.op_type], _attributes(node), sources, late, tuple(node.output), done))
+            steps.append(_GraphStep(name, OPERATORS[node.op_type], _attributes(node), sources, late, tuple(node.output), done))
         return tuple(steps)
 
     @torch.inference_mode()

@@ -39,11 +39,11 @@ Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 Share = Annotated[float, Field(ge=0)]
 
 
-class _Part(BaseModel):
+class _PassportPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class CardSummary(_Part):
+class CardSummary(_PassportPart):
     """What the network is, of its card."""
 
     name: str
@@ -55,7 +55,7 @@ class CardSummary(_Part):
     license: str = ""
 
 
-class Sources(_Part):
+class Sources(_PassportPart):
     """Checksums of what it was made of; empty where there is no such thing."""
 
     graph: Sha256 = Field(description="the deployment graph that runs")
@@ -63,7 +63,7 @@ class Sources(_Part):
     calibration: Sha256 = Field(default="", description="the frames that it was calibrated with")
 
 
-class DeviceFacts(_Part):
+class DeviceFacts(_PassportPart):
     """What it runs on."""
 
     kind: Literal["cpu", "cuda"] = "cpu"
@@ -86,7 +86,7 @@ class DeviceFacts(_Part):
         return "arm" if "asimd" in has else self.kind, bool(has & ARITHMETIC.get(precision, frozenset()))
 
 
-class MeasuredDrift(_Part):
+class MeasuredDrift(_PassportPart):
     """What a user sees of it: detections at the model's own score threshold, against FP32's on the same frames."""
 
     threshold: float = Field(description="the model's own score threshold, 0–1")
@@ -114,7 +114,7 @@ class MeasuredDrift(_Part):
         return ""
 
 
-class MeasuredAccuracy(_Part):
+class MeasuredAccuracy(_PassportPart):
     """How far the results are from those of FP32, or from the truth."""
 
     metric: str = Field(description="for instance: agreement with FP32, mAP 0.50:0.95")
@@ -136,7 +136,7 @@ class MeasuredAccuracy(_Part):
         return why_short(self.value, self.low, self.high, self.frames, self.drift, budget)
 
 
-class MeasuredSpeed(_Part):
+class MeasuredSpeed(_PassportPart):
     """How fast it was, for one batch size."""
 
     batch: int = Field(ge=1)
@@ -155,7 +155,7 @@ class MeasuredSpeed(_Part):
     )
 
 
-class Passport(_Part):
+class Passport(_PassportPart):
     """The record that travels with an engine."""
 
     format: Literal[1] = 1

@@ -14,10 +14,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.tensorrt.plan_file import RUNTIMES, Runtime, capability_number
+from vision_infer.engine.tensorrt.names import MODULES, PLAN_RUNTIMES, TITLES, PlanRuntime
+from vision_infer.engine.tensorrt.plan_file import capability_number
 
-TITLES: dict[Runtime, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-MODULES: dict[Runtime, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 MAX_MESSAGES = 50
 _NOISE = ("global log stream",)
 """told as fatal by TensorRT-RTX whenever it is told in Python, and meaning nothing"""
@@ -27,7 +26,7 @@ _NOISE = ("global log stream",)
 class Api:
     """One of the two, loaded."""
 
-    runtime: Runtime
+    runtime: PlanRuntime
     module: Any
     version: str
     """such as ``1.7.1.116``"""
@@ -49,7 +48,7 @@ class Api:
         return tuple(sorted((f"sm_{name[2:]}" for name in names if name.startswith("SM")), key=capability_number))
 
 
-def is_installed(runtime: Runtime) -> bool:
+def is_installed(runtime: PlanRuntime) -> bool:
     """Whether a runtime is there, as far as can be told without loading it."""
     return find_spec(MODULES[runtime]) is not None
 
@@ -57,14 +56,14 @@ def is_installed(runtime: Runtime) -> bool:
 def installed_versions() -> dict[str, str]:
     """The versions of the runtimes that are here and can be loaded."""
     found: dict[str, str] = {}
-    for runtime in RUNTIMES:
+    for runtime in PLAN_RUNTIMES:
         if is_installed(runtime):
             with suppress(EngineError):
                 found[runtime] = load_api(runtime).version
     return found
 
 
-def load_api(runtime: Runtime) -> Api:
+def load_api(runtime: PlanRuntime) -> Api:
     """Load one of the two.
 
     Raises:

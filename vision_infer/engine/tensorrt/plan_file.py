@@ -13,10 +13,8 @@ is checked first.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,10 +24,7 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.contract import DTYPES, OutputShapes
 from vision_infer.engine.graph_facts import Precision
-from vision_infer.engine.store.trust import refuse_untrusted
-
-Runtime = Literal["tensorrt", "tensorrt-rtx"]
-RUNTIMES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
+from vision_infer.engine.tensorrt.names import PlanRuntime
 
 MAGIC = b"VIPLAN\r\n"
 """its line end is changed by whatever copies files as text, which is noticed so"""
@@ -49,7 +44,7 @@ class PlanFile:
     """of the deployment graph"""
     graph_sha256: str
     """of the deployment graph"""
-    runtime: Runtime
+    runtime: PlanRuntime
     runtime_version: str
     """as the runtime's module tells it, such as ``1.7.1.116``"""
     compute_capabilities: tuple[str, ...]
@@ -78,7 +73,7 @@ class PlanFile:
         """runtime-device-precision, such as ``tensorrt-rtx-cuda-fp16``"""
         return f"{self.runtime}-cuda-{self.precision}"
 
-    def why_not(self, runtime: Runtime, runtime_version: str, compute_capability: str, gpu: str = "") -> str:
+    def why_not(self, runtime: PlanRuntime, runtime_version: str, compute_capability: str, gpu: str = "") -> str:
         """Why it cannot be loaded by a runtime on a GPU; empty if it can.
 
         Args:
@@ -123,21 +118,21 @@ class PlanFile:
         return b"".join((_PREFIX.pack(MAGIC, len(text), checksum.digest()), text, self.plan))
 
 
-class _Part(BaseModel):
+class _PlanPart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class _Output(_Part):
+class _Output(_PlanPart):
     name: str
     shape: tuple[Annotated[int, Field(ge=1)], ...]
     dtype: Literal["float32", "int32"]
 
 
-class _Header(_Part):
+class _Header(_PlanPart):
     format: Literal[1] = 1
     card: ModelCard
     graph_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    runtime: Runtime
+    runtime: PlanRuntime
     runtime_version: str = Field(pattern=r"^[0-9]+(\.[0-9]+)*$")
     compute_capabilities: tuple[Annotated[str, Field(pattern="^sm_[0-9]{2,3}$")], ...] = Field(min_length=1)
     precision: Precision
@@ -202,34 +197,3 @@ def runs_on(capability: str, built_for: tuple[str, ...], and_later: bool) -> boo
 def capability_number(capability: str) -> int:
     """``sm_89`` as 89."""
     return int(capability.removeprefix("sm_"))
-
-
-def read_plan(path: Path) -> PlanFile:
-    """Read a plan file; a plan is code, so it has to be ours, as what the engine cache holds.
-
-    Raises:
-        EngineError: it cannot be read, others may have written it, or as :func:`parse_plan`.
-    """
-    refuse_untrusted(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise EngineError(f"{path}: cannot be read: {error.strerror}", _HINT) from error
-    return parse_plan(content, str(path))
-
-
-def write_plan(plan: PlanFile, path: Path) -> None:
-    """Write a plan file, for its owner alone to change, as a whole or not at all.
-
-    Raises:
-        EngineError: it cannot be written; what was there before is still there.
-    """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        temporary.unlink(missing_ok=True)
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(plan.to_bytes())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise EngineError(f"{path}: cannot be written: {error.strerror}", "make room, or write elsewhere") from error

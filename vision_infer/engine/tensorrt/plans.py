@@ -11,17 +11,17 @@ from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
-from vision_infer.engine.graph_facts import Precision, read_graph_facts
-from vision_infer.engine.selection.candidates import variants
+from vision_infer.engine.graph_facts import Precision, read_graph_facts, variants
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
+from vision_infer.engine.tensorrt.cached_plans import entry_passport, why_not_here
 from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, check_options, compile_plan
-from vision_infer.engine.tensorrt.kept import kept_passport, why_not_here
-from vision_infer.engine.tensorrt.plan_file import PlanFile, Runtime, parse_plan
-from vision_infer.engine.tensorrt.target import Gpu, GpuTarget, choose_target, find_gpu
+from vision_infer.engine.tensorrt.names import PlanRuntime
+from vision_infer.engine.tensorrt.plan_file import PlanFile, parse_plan
+from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu, choose_target, find_gpu
 from vision_infer.engine.tensorrt.timings import keep_timings, read_timings, timings_file
 
 _NS_PER_S = 1_000_000_000
@@ -92,7 +92,7 @@ def build_plan(
 
 def open_plan(
     job: PlanJob,
-    gpu: Gpu,
+    gpu: LocalGpu,
     cache: EngineCache | None,
     on_message: OnMessage,
     report: Report = lambda _: None,
@@ -131,7 +131,7 @@ def open_plan(
 
 
 def plan_for_gpu(
-    graph: Path, runtime: Runtime, options: PlanOptions, index: int, cache: EngineCache | None, on_message: OnMessage
+    graph: Path, runtime: PlanRuntime, options: PlanOptions, index: int, cache: EngineCache | None, on_message: OnMessage
 ) -> PlanFile:
     """A plan of a graph to run on one of this machine's GPUs: one that is kept, else one that is built now.
 
@@ -155,7 +155,7 @@ def plan_for_gpu(
     return open_plan(PlanJob(graph, api, target, options), gpu, cache, on_message)
 
 
-def find_plan(job: PlanJob, gpu: Gpu, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
+def find_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
     """A kept plan that does for a GPU of this machine, the one that was used last first; None where there is none."""
     wanted = job.key()
     for entry in cache.entries():
@@ -221,7 +221,7 @@ def _earlier_seconds(key: EngineKey, cache: EngineCache) -> float | None:
     """How long a like plan took: of the same model and precision, for whatever GPU and version."""
     for entry in cache.entries():
         if (entry.key.model, entry.key.engine) == (key.model, key.engine):
-            passport = kept_passport(entry, cache)
+            passport = entry_passport(entry, cache)
             if passport is not None and passport.build_seconds:
                 return passport.build_seconds
     return None

@@ -12,7 +12,7 @@ from vision_infer.engine.tensorrt.plan_file import capability_number
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class LocalGpu:
     """A GPU of this machine."""
 
     name: str
@@ -44,10 +44,10 @@ class GpuTarget:
         return " ".join((*([self.gpu] if self.gpu else []), *self.capabilities))
 
 
-FindGpu = Callable[[int], Gpu | None]
+FindGpu = Callable[[int], LocalGpu | None]
 
 
-def find_gpu(index: int = 0) -> Gpu | None:
+def find_gpu(index: int = 0) -> LocalGpu | None:
     """A GPU of this machine, of those that CUDA shows; None where there is none, or no driver."""
     try:
         from cuda.bindings import driver
@@ -70,7 +70,7 @@ def find_gpu(index: int = 0) -> Gpu | None:
     except (RuntimeError, ImportError, OSError):  # the driver's library is missing, or there is no such device
         return None
     text = name.split(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return Gpu(text, f"sm_{major}{minor}")
+    return LocalGpu(text, f"sm_{major}{minor}")
 
 
 def choose_target(

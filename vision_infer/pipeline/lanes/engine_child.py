@@ -9,8 +9,8 @@ from pathlib import Path
 
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.known import try_here
-from vision_infer.engine.selection.quick import compile_engine
+from vision_infer.engine.selection.auto import AutotuneOptions, autotune_model
+from vision_infer.engine.selection.warm_start import compile_engine
 
 Autotune = Callable[[Path, EngineRequest, Sequence[str]], object]
 """Times the engines of a deployment graph, judges their accuracy on some videos, and stores which one is best."""
@@ -49,7 +49,7 @@ def _main(words: Sequence[str]) -> None:
         compile_engine(*words[1:])
     else:
         # Accuracy is not judged here: engines whose accuracy is not known are not tried.
-        autotune(words, lambda path, request, _: try_here(path, request))
+        autotune(words, lambda path, request, _: autotune_model(path, request, AutotuneOptions()))
 
 
 if __name__ == "__main__":

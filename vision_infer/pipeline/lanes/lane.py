@@ -12,7 +12,7 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.schedule.batcher import LaneSettings
 
 
@@ -69,7 +69,7 @@ class Lane:
 
 def is_there(engine: Engine) -> bool:
     """Whether batches may go to an engine, if only to fail there."""
-    return not isinstance(engine, UnopenedEngine) or engine.failure is not None
+    return not isinstance(engine, PlaceholderEngine) or engine.failure is not None
 
 
 def make_selector(

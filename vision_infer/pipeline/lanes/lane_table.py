@@ -10,7 +10,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine, gpu_of
-from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import LaneStatus, lane_status_of
@@ -81,7 +81,7 @@ class LaneTable:
 
     def gpu(self, group: str) -> int | None:
         """The GPU whose engines take pictures that are there already; None where pictures are taken from host memory."""
-        opened = [lane.engine for lane in self.of_group(group) if not isinstance(lane.engine, UnopenedEngine)]
+        opened = [lane.engine for lane in self.of_group(group) if not isinstance(lane.engine, PlaceholderEngine)]
         return next((gpu_of(engine) for engine in opened), None)
 
     def chooser(self, group: str) -> Callable[[Size], str]:
@@ -95,7 +95,7 @@ class LaneTable:
 
         def choose(size: Size) -> str:
             lane = best(size)
-            if isinstance(lane.engine, UnopenedEngine):
+            if isinstance(lane.engine, PlaceholderEngine):
                 if lane.engine.failure is not None:  # the network's own size is the one that is always there
                     return lanes[0].name
                 if lane.want is not None:
@@ -109,7 +109,7 @@ class LaneTable:
         lane = self.by_name.get(name)
         if lane is None:  # it was closed meanwhile
             return
-        broken = UnopenedEngine(lane.engine.card, lane.engine, error)
+        broken = PlaceholderEngine(lane.engine.card, lane.engine, error)
         self._dispatch.swap_engine(lane.change_engine(broken), broken, 0)
 
     def failed(self, name: str, error: Exception) -> None:
@@ -125,7 +125,7 @@ class LaneTable:
         now = self._clock.monotonic_ns()
         statuses: list[LaneStatus] = []
         for lane in list(self.by_name.values()):
-            if isinstance(lane.engine, UnopenedEngine):
+            if isinstance(lane.engine, PlaceholderEngine):
                 continue
             try:
                 load, waiting, flying = self._dispatch.load(lane.name)

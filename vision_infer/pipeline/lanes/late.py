@@ -13,11 +13,11 @@ from pathlib import Path
 from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.quick import QuickStart
+from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.stream.redact import redact
 
-Open = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, QuickStart | None]]
+Open = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, WarmStart | None]]
 """opens an engine, and says what is to become of it"""
 
 
@@ -38,7 +38,7 @@ class LateEngine:
         path: Path,
         request: EngineRequest,
         open_it: Open,
-        put_in: Callable[[Engine, QuickStart | None], None],
+        put_in: Callable[[Engine, WarmStart | None], None],
         give_up: Callable[[VisionInferError], None],
         on_message: OnMessage,
     ) -> None:

@@ -12,9 +12,9 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.quick import QuickStart, quick_start
+from vision_infer.engine.placeholder import PlaceholderEngine
+from vision_infer.engine.selection.warm_start import WarmStart, find_warm_start
 from vision_infer.engine.store.cache import OnMessage
-from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.lanes.late import LateEngine
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade, open_candidate
@@ -24,7 +24,7 @@ MAX_VIDEOS = 8
 """The maximum number of videos on which autotuning judges accuracy; more add no information."""
 
 
-def open_quickly(path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, QuickStart | None]:
+def open_quickly(path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, WarmStart | None]:
     """Open the best engine, or the one that loads fastest when the best one is not built yet.
 
     It raises what :func:`open_engine` raises.
@@ -37,7 +37,7 @@ def open_quickly(path: Path, request: EngineRequest, on_message: OnMessage) -> t
     Returns:
         The engine, and what to do to get a better one; None when there is nothing to do.
     """
-    quick = quick_start(path, request)
+    quick = find_warm_start(path, request)
     if quick is None:
         return open_engine(path, request, on_message), None
     if quick.better is not None:
@@ -94,7 +94,7 @@ class LaneOpening:
         Raises:
             ModelError: The file is not a deployment graph.
         """
-        lane = make(UnopenedEngine(read_graph_facts(path).card, like))
+        lane = make(PlaceholderEngine(read_graph_facts(path).card, like))
         self._engines.callback(lambda: lane.engine.__exit__(None, None, None))
         self._late.append((lane, path, request))
         return lane
@@ -115,7 +115,7 @@ class LaneOpening:
             try:
                 yield
             except BaseException:  # frames that wait for an engine have to come back, because no engine will be opened
-                for lane in (lane for lane, _, _ in self._late if isinstance(lane.engine, UnopenedEngine)):
+                for lane in (lane for lane, _, _ in self._late if isinstance(lane.engine, PlaceholderEngine)):
                     supervisor.give_up(lane.name, EngineError(f"{lane.name}: the run is over"))
                 raise
             finally:
@@ -125,7 +125,7 @@ class LaneOpening:
     def _late_engine(
         self, supervisor: Supervisor, upgrade: EngineUpgrade, lane: Lane, path: Path, request: EngineRequest
     ) -> LateEngine:
-        def put_in(engine: Engine, quick: QuickStart | None) -> None:
+        def put_in(engine: Engine, quick: WarmStart | None) -> None:
             supervisor.swap_engine(lane.name, engine)
             if quick is not None:
                 upgrade.add(Upgrade(lane.name, path, request, quick, self._videos))

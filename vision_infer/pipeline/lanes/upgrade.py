@@ -13,10 +13,10 @@ from types import TracebackType
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.candidates import Candidate
-from vision_infer.engine.selection.choices import Choice
-from vision_infer.engine.selection.known import known_choice
-from vision_infer.engine.selection.quick import QuickStart
+from vision_infer.engine.selection.candidates import EngineCandidate
+from vision_infer.engine.selection.lookup import find_choice
+from vision_infer.engine.selection.tuning_store import EngineChoice
+from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage
 from vision_infer.pipeline.lanes.child import run_child
 from vision_infer.pipeline.status import LaneStatus
@@ -50,7 +50,7 @@ class Upgrade:
     path: Path
     """The model's deployment graph."""
     request: EngineRequest
-    quick: QuickStart
+    quick: WarmStart
     data: tuple[str, ...] = ()
     """Videos on which autotuning can judge accuracy."""
 
@@ -162,7 +162,7 @@ class EngineUpgrade:
             self._keeps(upgrade, failure)
             return
         folder = upgrade.request.engine_dir
-        better = upgrade.quick.better or (None if folder is None else known_choice(upgrade.path, folder))
+        better = upgrade.quick.better or (None if folder is None else find_choice(upgrade.path, folder))
         if better is None or better.candidate == upgrade.quick.first:
             self._on_message(f"{upgrade.lane}: keeps {upgrade.quick.first.engine if better is None else better.reason}")
             return
@@ -171,7 +171,7 @@ class EngineUpgrade:
     def _keeps(self, upgrade: Upgrade, reason: str) -> None:
         self._on_message(redact(f"{upgrade.lane}: keeps {upgrade.quick.first.engine}: {reason}"))
 
-    def _put_in(self, upgrade: Upgrade, better: Choice) -> None:
+    def _put_in(self, upgrade: Upgrade, better: EngineChoice) -> None:
         engine = open_candidate(better.candidate, upgrade.request, self._on_message)
         try:
             engine.warm_up()
@@ -213,6 +213,6 @@ def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
     return words
 
 
-def open_candidate(candidate: Candidate, request: EngineRequest, on_message: OnMessage) -> Engine:
+def open_candidate(candidate: EngineCandidate, request: EngineRequest, on_message: OnMessage) -> Engine:
     """Open one certain engine on the CPU; raise what opening an engine raises."""
     return open_engine(candidate.graph, replace(request, engine=candidate.engine, compute="auto", device="cpu"), on_message)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vision_infer.core.trace import STAGES
-from vision_infer.engine.unopened import UnopenedEngine
+from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.runs.job import Job
 from vision_infer.pipeline.status import StreamRecord, StreamState, status_of
@@ -113,7 +113,7 @@ def summarize(
     records = supervisor.records()
     written = [*(file for sink in shared for file in sink.outputs), *(file for record in records for file in record.outputs)]
     work = supervisor.work()
-    engine = next(lane.engine for lane in lanes if not isinstance(lane.engine, UnopenedEngine))
+    engine = next(lane.engine for lane in lanes if not isinstance(lane.engine, PlaceholderEngine))
     errors = [*job.found.errors, *(record.error for record in records if record.error is not None)]
     return RunSummary(
         frames=sum(record.results for record in records),

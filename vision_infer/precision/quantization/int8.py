@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto
 
 from vision_infer.core.errors import ModelError
-from vision_infer.engine.device import load_onnxruntime
+from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 from vision_infer.model.graph import PREFIX, finish, read_card
 
 Form = Literal["cpu", "tensorrt"]

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from vision_infer.core.errors import ModelError
-from vision_infer.engine.device import load_onnxruntime
+from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 
 Method = Literal["minmax", "percentile", "entropy", "squares"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "squares")

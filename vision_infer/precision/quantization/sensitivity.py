@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vision_infer.engine.device import load_onnxruntime
+from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 from vision_infer.model.graph import PREFIX
 from vision_infer.precision.quantization.int8 import Int8Recipe, quantizable
 

@@ -9,17 +9,17 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError
 from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
-from vision_infer.engine.measure import Faster, Rounds, estimate, faster, measure_opening, measure_speed
+from vision_infer.engine.measure import Faster, SpeedRounds, estimate, faster, measure_opening, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
+from vision_infer.engine.registry import auto_runtimes, runtime_version
 from vision_infer.engine.selection.candidates import this_device
-from vision_infer.engine.store.engine_key import graph_sha256, runtime_version
+from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.store.passport import MeasuredSpeed, Passport, Sources, summarise
 from vision_infer.precision.verification.agreement import Agreement
 
@@ -47,7 +47,7 @@ class Proof:
     agreement: Agreement
     times_faster: Faster
     """than FP32 in ONNX Runtime, measured in turns"""
-    rounds: Rounds
+    rounds: SpeedRounds
     workers: int
     opening_s: float
     memory_bytes: int | None
@@ -82,9 +82,7 @@ def prove(graph: Path, fp32: Path, compare: Compare, on_message: Callable[[str],
     """
     found: dict[str, tuple[Agreement, float, int | None]] = {}
     problem: Exception | None = None
-    for runtime in ("onnxruntime", "openvino"):
-        if find_spec(runtime) is None:
-            continue
+    for runtime in (runtime.name for runtime in auto_runtimes()):
         try:
             request = EngineRequest(runtime, "cpu", workers=1, threads=available_cpus(), compute="f32")
             engine, seconds, _ = measure_opening(lambda request=request: open_engine(graph, request))  # type: ignore[misc]
@@ -168,7 +166,7 @@ def make_passport(graph: Path, proof: Proof, origin: Origin, clock: Clock = SYST
     )
 
 
-def measured_speed(rounds: Rounds, workers: int, times: Faster) -> MeasuredSpeed:
+def measured_speed(rounds: SpeedRounds, workers: int, times: Faster) -> MeasuredSpeed:
     """What a passport keeps of rounds with one picture at a time, ``workers`` of them in flight."""
     fps = estimate(rounds.fps)
     return MeasuredSpeed(

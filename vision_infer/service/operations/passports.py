@@ -9,7 +9,7 @@ from pathlib import Path
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.selection.candidates import candidates, this_device
-from vision_infer.engine.selection.known import passports
+from vision_infer.engine.selection.lookup import find_passports
 from vision_infer.engine.store.cache import engine_dir
 from vision_infer.engine.store.passport import Passport
 from vision_infer.model.catalogue import model_inputs
@@ -31,7 +31,7 @@ def passport_of(lane: LaneStatus, settings: ServeSettings, environ: Mapping[str,
         if graph is None:
             return None
         possible = [one for one in candidates(graph) if one.engine == lane.engine]
-        found = [one for one in passports(possible, engine_dir(settings.engine_dir, environ)) if one.engine == lane.engine]
+        found = [one for one in find_passports(possible, engine_dir(settings.engine_dir, environ)) if one.engine == lane.engine]
         device = this_device()
     except VisionInferError:
         return None

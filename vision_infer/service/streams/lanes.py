@@ -16,9 +16,9 @@ from vision_infer.engine.device import available_cpus, device_of
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
-from vision_infer.engine.selection.quick import QuickStart
+from vision_infer.engine.placeholder import PlaceholderEngine
+from vision_infer.engine.selection.warm_start import WarmStart
 from vision_infer.engine.store.cache import OnMessage, engine_dir
-from vision_infer.engine.unopened import UnopenedEngine
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
@@ -109,7 +109,7 @@ class Lanes:
             _log.warning("%s: is done without: %s", name, error)
             return
         request = self._request(self._settings.batch)
-        other = Lane(name, UnopenedEngine(card, lane.engine), lane.selector, group=lane.group)
+        other = Lane(name, PlaceholderEngine(card, lane.engine), lane.selector, group=lane.group)
 
         late = LateEngine(
             path, request, self._load, partial(self._put_in, other, path, request), partial(self._give_up, other), _note
@@ -121,7 +121,7 @@ class Lanes:
             self._supervisor.add_lane(other)
             self._others.setdefault(lane.group, []).append(other)
 
-    def _put_in(self, lane: Lane, path: Path, request: EngineRequest, engine: Engine, quick: QuickStart | None) -> None:
+    def _put_in(self, lane: Lane, path: Path, request: EngineRequest, engine: Engine, quick: WarmStart | None) -> None:
         """Let a lane have its engine."""
         with self._lock:
             if not self._has(lane):  # while it was loaded
@@ -237,7 +237,7 @@ class Lanes:
         stopping = UnavailableError("the service stops", "try again when it is back")
         for others in list(self._others.values()):
             for lane in list(others):
-                if isinstance(lane.engine, UnopenedEngine):
+                if isinstance(lane.engine, PlaceholderEngine):
                     self._supervisor.give_up(lane.name, stopping)
 
     def _swap(self, name: str, engine: Engine) -> Engine | None:
@@ -287,7 +287,7 @@ class Lanes:
         device = device_of(settings.device, len(self._lanes) + sum(map(len, self._others.values())))
         return EngineRequest(settings.engine, device, settings.workers, settings.threads, batch, engine_dir=folder)
 
-    def _load(self, path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, QuickStart | None]:
+    def _load(self, path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, WarmStart | None]:
         try:
             return open_quickly(path, request, on_message)
         except EngineError:

@@ -1,4 +1,4 @@
-"""A runtime is tried in a process of its own, and whatever becomes of that, there is a sentence for it."""
+"""The smoke test of a runtime runs in a child process; every outcome has a clear message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.gpu import gpus
 from vision_infer.engine.gpu.gpus import NoGpuError, list_gpus
-from vision_infer.engine.trial import try_runtime
+from vision_infer.engine.smoke_test import run_smoke_test
 from vision_infer.model.catalogue import bundled_dir
 from vision_infer.stream.time_code import draw
 
@@ -31,15 +31,15 @@ def image() -> NDArray[np.uint8]:
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_runtime_that_works_reads_the_time(runtime: str, image: NDArray[np.uint8]) -> None:
     pytest.importorskip(runtime)
-    tried = try_runtime(CLOCK, runtime, image, "cpu")
-    assert (tried.engine, tried.class_id) == (f"{runtime}-cpu-fp32", MOMENT)
-    assert tried.version[0].isdecimal()
-    assert 0 < tried.run_ms < 1000 * tried.ready_s
+    result = run_smoke_test(CLOCK, runtime, image, "cpu")
+    assert (result.engine, result.class_id) == (f"{runtime}-cpu-fp32", MOMENT)
+    assert result.version[0].isdecimal()
+    assert 0 < result.run_ms < 1000 * result.ready_s
 
 
-def test_an_error_of_ours_comes_through(image: NDArray[np.uint8]) -> None:
+def test_an_engine_error_is_passed_on(image: NDArray[np.uint8]) -> None:
     with pytest.raises(EngineError) as caught:
-        try_runtime(CLOCK, "tensorflow", image)
+        run_smoke_test(CLOCK, "tensorflow", image)
     assert caught.value.message == "unknown engine 'tensorflow'"
     assert caught.value.hint
 
@@ -47,24 +47,24 @@ def test_an_error_of_ours_comes_through(image: NDArray[np.uint8]) -> None:
 @pytest.mark.parametrize(
     ("code", "says"),
     [
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed, and took its process with it (SIGSEGV)"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed (SIGSEGV)"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "(SIGILL): it was built for another processor"),
         ("raise SystemError('no such driver')", "ended with status 1: SystemError: no such driver"),
-        ("print('hello')", "ended with status 0: without a word"),
-        ("print('[1]')", "ended with status 0: without a word"),
+        ("print('hello')", "ended with status 0: no message"),
+        ("print('[1]')", "ended with status 0: no message"),
         ("import time; time.sleep(30)", "hangs: no answer within 0.5 s"),
     ],
 )
-def test_a_runtime_that_takes_its_process_with_it(image: NDArray[np.uint8], code: str, says: str) -> None:
+def test_a_runtime_that_crashes_or_hangs(image: NDArray[np.uint8], code: str, says: str) -> None:
     with pytest.raises(EngineError) as caught:
-        try_runtime(CLOCK, "broken", image, limit_s=0.5 if "sleep" in code else 30, program=(sys.executable, "-S", "-c", code))
+        run_smoke_test(CLOCK, "broken", image, limit_s=0.5 if "sleep" in code else 30, program=(sys.executable, "-S", "-c", code))
     assert str(caught.value).startswith("broken ")
     assert says in str(caught.value)
 
 
-def test_a_program_that_is_not_there(image: NDArray[np.uint8]) -> None:
-    with pytest.raises(EngineError, match="cannot be tried: No such file"):
-        try_runtime(CLOCK, "broken", image, program=("/nonexistent/python",))
+def test_a_missing_program(image: NDArray[np.uint8]) -> None:
+    with pytest.raises(EngineError, match="cannot be tested: No such file"):
+        run_smoke_test(CLOCK, "broken", image, program=("/nonexistent/python",))
 
 
 class _Nvml:

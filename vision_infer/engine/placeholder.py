@@ -1,4 +1,4 @@
-"""Stands in a lane for an engine that is opened when the first picture comes, or that cannot be had."""
+"""Takes the place of an engine in a lane until the first frame for it arrives, or if it cannot be opened."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.engine import Engine, Loan, RawResults, Ticket
 
 
-class UnopenedEngine:
-    """An engine that is not there.
+class PlaceholderEngine:
+    """An engine that is not open.
 
     Args:
-        card: of its network.
-        like: an engine for another input of the same network; what is not known yet is taken to be as there.
-        failure: why there will never be one: what every batch fails with. None: it is still to be opened, and nobody asks it for
-            anything before that.
+        card: The card of its model.
+        like: An engine for another input size of the same model; what is not known yet is copied from it.
+        failure: Why the engine cannot be opened; every batch fails with it. None: it is still to be opened, and the scheduler
+            does not use it before that.
     """
 
     def __init__(self, card: ModelCard, like: Engine, failure: EngineError | None = None) -> None:
@@ -31,32 +31,32 @@ class UnopenedEngine:
 
     @property
     def input_size(self) -> Size:
-        """Width and height of a slot, pixels."""
+        """The width and height of a slot, pixels."""
         return self.card.input_size
 
     def lend(self, count: int) -> Loan:  # noqa: ARG002
-        """Refused; raises EngineError."""
+        """Raise EngineError."""
         self._refuse()
 
     def release(self, loan: Loan) -> None:
-        """Nothing was lent."""
+        """Do nothing: no slot was lent."""
 
     def submit(self, loan: Loan) -> Ticket:  # noqa: ARG002
-        """Refused; raises EngineError."""
+        """Raise EngineError."""
         self._refuse()
 
     def collect(self, ticket: Ticket) -> RawResults:  # noqa: ARG002
-        """Refused; raises EngineError."""
+        """Raise EngineError."""
         self._refuse()
 
     def warm_up(self) -> None:
-        """Nothing is there to be warmed up."""
+        """Do nothing."""
 
-    def __enter__(self) -> UnopenedEngine:
+    def __enter__(self) -> PlaceholderEngine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         pass
 
     def _refuse(self) -> NoReturn:
-        raise self.failure or EngineError(f"{self.card.name}: its engine is not open yet", "please report this")
+        raise self.failure or EngineError(f"{self.card.name}: the engine is not open yet", "please report this bug")

@@ -12,12 +12,13 @@ from vision_infer.engine.store.cache import CacheEntry, EngineCache
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
 from vision_infer.engine.store.passport import Passport, parse_passport
 from vision_infer.engine.tensorrt.api import installed_versions
-from vision_infer.engine.tensorrt.plan_file import RUNTIMES, capability_number, runs_on
-from vision_infer.engine.tensorrt.target import Gpu, find_gpu
+from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
+from vision_infer.engine.tensorrt.plan_file import capability_number, runs_on
+from vision_infer.engine.tensorrt.target import LocalGpu, find_gpu
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPlan:
+class CachedPlan:
     """A plan of the cache, as it is told of."""
 
     entry: CacheEntry
@@ -28,7 +29,7 @@ class KeptPlan:
     """why it does not run on this machine; empty if it does"""
 
 
-def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
+def list_cached_plans(cache: EngineCache, path: Path) -> list[CachedPlan]:
     """The plans of a model, last used first.
 
     Args:
@@ -36,7 +37,7 @@ def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
         path: the model's deployment graph.
     """
     model = read_graph_facts(path).card.name
-    entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(RUNTIMES)]
+    entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(PLAN_RUNTIMES)]
     if not entries:
         return []
     names = {graph_sha256(graph): graph.name for graph in _graphs(path, model)}
@@ -45,7 +46,7 @@ def kept_plans(cache: EngineCache, path: Path) -> list[KeptPlan]:
     for one in entries:
         name = names.get(one.key.graph_sha256, "")
         why = why_not_here(one.key, versions.get(_runtime_of(one.key), ""), gpu) if name else "the graph has changed"
-        found.append(KeptPlan(one, kept_passport(one, cache), name, why))
+        found.append(CachedPlan(one, entry_passport(one, cache), name, why))
     return found
 
 
@@ -63,7 +64,7 @@ def _runtime_of(key: EngineKey) -> str:
     return key.engine.rsplit("-", 2)[0]
 
 
-def kept_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
+def entry_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
     """The passport of an entry; None where there is none that can be read."""
     try:
         return parse_passport(cache.passport(entry.key) or "", str(entry.folder))
@@ -71,7 +72,7 @@ def kept_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
         return None
 
 
-def why_not_here(key: EngineKey, version: str, gpu: Gpu | None) -> str:
+def why_not_here(key: EngineKey, version: str, gpu: LocalGpu | None) -> str:
     """Why a kept plan does not run on this machine, as far as its key tells; empty if it does.
 
     Args:

@@ -16,7 +16,7 @@ from vision_infer.engine.tensorrt.plan_file import PlanFile
 _BUILD_AGAIN = "build it again on this machine: vision-infer engine build"
 
 
-class TensorRtNetwork:
+class TensorRtModel:
     """A plan that is loaded on a GPU.
 
     Args:
@@ -51,7 +51,7 @@ class TensorRtNetwork:
         """what loading it took of the GPU; another program that took memory meanwhile counts too"""
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
-        """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.Network`. One thread at a time."""
+        """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.DeviceModel`. One thread at a time."""
         context = self._context
         if context is None:
             raise EngineError("it is closed")
@@ -78,7 +78,7 @@ class TensorRtNetwork:
         return DeviceMemoryError(message) if "out of memory" in told.lower() else EngineError(message, hint)
 
 
-def open_tensorrt(
+def open_plan_engine(
     plan: PlanFile, index: int, batch: int, in_flight: int, on_message: OnMessage, graphs: bool = True
 ) -> DeviceEngine:
     """Run a plan on one of this machine's GPUs.
@@ -101,7 +101,7 @@ def open_tensorrt(
     why_not = plan.why_not(plan.runtime, api.version, device.compute_capability, device.title)
     if why_not:
         raise EngineError(f"the plan cannot be loaded: {why_not}", _BUILD_AGAIN)
-    network = TensorRtNetwork(plan, api, device)
+    network = TensorRtModel(plan, api, device)
     return DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, batch), in_flight, on_message, graphs)
 
 

@@ -13,11 +13,13 @@ from tests.engine.candidates_of_a_graph import BF16, INT8, OPENVINO, ORT, graph,
 from tests.engine.graphs import tiny_graph
 from tests.engine.test_graph_facts import SCALE, with_nodes
 from vision_infer.core.card import ModelCard
+from vision_infer.engine.graph_facts import variants
 from vision_infer.engine.open import EngineRequest, open_engine
-from vision_infer.engine.selection.auto import choose_by_passports, with_passports
-from vision_infer.engine.selection.candidates import Candidate, candidates, this_device, variants
-from vision_infer.engine.selection.choices import Choice, remember
-from vision_infer.engine.selection.known import known_choice, try_here
+from vision_infer.engine.selection.auto import AutotuneOptions, autotune_model
+from vision_infer.engine.selection.by_passport import choose_by_passports, with_passports
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
+from vision_infer.engine.selection.lookup import find_choice
+from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.passport import ARITHMETIC, DeviceFacts, Passport, Sources, passport_file, write_passport
 
 pytest.importorskip("onnxruntime")
@@ -26,11 +28,11 @@ pytest.importorskip("openvino")
 __all__ = ["graph", "possible"]
 
 
-def by_passports(possible: list[Candidate], *given: Passport, **options: Any) -> Choice | None:
+def by_passports(possible: list[EngineCandidate], *given: Passport, **options: Any) -> EngineChoice | None:
     return choose_by_passports(possible[0], with_passports(possible, given, this_device()), **options)
 
 
-def test_the_fastest_within_the_budget(possible: list[Candidate]) -> None:
+def test_the_fastest_within_the_budget(possible: list[EngineCandidate]) -> None:
     reference, openvino, bf16, int8 = possible
     given = [
         passport(reference, 1.0),
@@ -48,7 +50,7 @@ def test_the_fastest_within_the_budget(possible: list[Candidate]) -> None:
         assert chosen.candidate.engine == expected
 
 
-def test_what_is_not_proven_is_not_taken(possible: list[Candidate]) -> None:
+def test_what_is_not_proven_is_not_taken(possible: list[EngineCandidate]) -> None:
     reference, openvino, bf16, int8 = possible
     chosen = by_passports(
         possible, passport(bf16, 1.7), passport(int8, 2.6, loss(0.1, 0.2, "not proven")), passport(openvino, 0.8)
@@ -56,31 +58,31 @@ def test_what_is_not_proven_is_not_taken(possible: list[Candidate]) -> None:
     assert chosen is not None
     assert chosen.candidate == reference
     assert chosen.reason == (
-        f"{ORT}: nothing faster is within the budget ({OPENVINO} 0.8×, {BF16} 1.7× but its accuracy is not proven, "
-        f"{INT8} 2.6× but its accuracy is not proven, by passports)"
+        f"{ORT}: nothing faster is within the budget ({OPENVINO} 0.8×, {BF16} 1.7× but its accuracy is not verified, "
+        f"{INT8} 2.6× but its accuracy is not verified, by passports)"
     )
 
 
-def test_where_nothing_is_faster(possible: list[Candidate]) -> None:
+def test_where_nothing_is_faster(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, passport(possible[0], 1.0), passport(possible[1], 0.8))
     assert chosen is not None
     assert chosen.reason == f"{ORT}: FP32 is fastest here ({OPENVINO} 0.8×, by passports)"
 
 
-def test_a_loss_over_the_budget_is_told(possible: list[Candidate]) -> None:
+def test_a_loss_over_the_budget_is_told(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, passport(possible[3], 2.6, loss(3.0, 4.2)))
     assert chosen is not None
     assert chosen.candidate == possible[0]
     assert "2.6× but up to 4.2 points lost" in chosen.reason
 
 
-def test_float32_that_is_garbage_in_a_runtime_is_not_taken(possible: list[Candidate]) -> None:
+def test_float32_that_is_garbage_in_a_runtime_is_not_taken(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, passport(possible[1], 1.5, loss(60, 70)))
     assert chosen is not None
     assert chosen.candidate == possible[0]
 
 
-def test_a_latency_target(possible: list[Candidate]) -> None:
+def test_a_latency_target(possible: list[EngineCandidate]) -> None:
     given = [passport(possible[1], 1.3, p95_ms=15), passport(possible[3], 2.6, loss(0.4, 0.9), p95_ms=30)]
     for target, expected in ((None, INT8), (31, INT8), (20, OPENVINO), (10, ORT)):
         chosen = by_passports(possible, *given, latency_ms=target)
@@ -91,7 +93,7 @@ def test_a_latency_target(possible: list[Candidate]) -> None:
     assert "nothing faster is within the budget and the 10 ms" in none.reason
 
 
-def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: list[Candidate]) -> None:
+def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: list[EngineCandidate]) -> None:
     one = possible[1]
     device = this_device()
     for more in (
@@ -110,38 +112,38 @@ def test_a_passport_of_a_machine_that_computes_alike_is_a_guess(graph: Path, tmp
     (other,) = [one for one in here if one.engine == OPENVINO]
     elsewhere = this_device().model_copy(update={"name": "Another"})
     write_passport(passport(other, 1.6, device=elsewhere, runtime_version="0.9"), passport_file(graph, OPENVINO))
-    choice = known_choice(graph, tmp_path)
+    choice = find_choice(graph, tmp_path)
     assert choice is not None
     assert choice.reason == f"{OPENVINO}: 1.6× faster than {ORT} (as on Another, openvino 0.9)"
-    assert choice.guessed
-    remember(tmp_path / "engines", here, 1.0, Choice(here[0], "a trial here"))
-    choice = known_choice(graph, tmp_path / "engines")
+    assert choice.estimated
+    TuningStore(tmp_path / "engines", 1.0).save_choice(here, EngineChoice(here[0], "autotuned here"))
+    choice = find_choice(graph, tmp_path / "engines")
     assert choice is not None
-    assert choice.reason == "a trial here"
-    assert not choice.guessed
+    assert choice.reason == "autotuned here"
+    assert not choice.estimated
 
 
 def test_of_passports_and_trials_the_newest_counts(graph: Path, tmp_path: Path) -> None:
     here = candidates(graph)
-    remember(tmp_path / "engines", here, 1.0, Choice(here[0], "a trial"))
+    TuningStore(tmp_path / "engines", 1.0).save_choice(here, EngineChoice(here[0], "autotuned"))
     (other,) = [one for one in here if one.engine == OPENVINO]
     now = datetime.datetime.now(datetime.UTC)
     write_passport(passport(other, 1.6, date=now - datetime.timedelta(hours=1)), passport_file(graph, OPENVINO))
-    choice = known_choice(graph, tmp_path / "engines")
+    choice = find_choice(graph, tmp_path / "engines")
     assert choice is not None
-    assert choice.reason == "a trial"
+    assert choice.reason == "autotuned"
     write_passport(passport(other, 1.6, date=now + datetime.timedelta(hours=1)), passport_file(graph, OPENVINO))
-    choice = known_choice(graph, tmp_path / "engines")
+    choice = find_choice(graph, tmp_path / "engines")
     assert choice is not None
     assert choice.candidate == other
     (passport_file(graph, OPENVINO)).write_text("{")
-    choice = known_choice(graph, tmp_path / "engines")
+    choice = find_choice(graph, tmp_path / "engines")
     assert choice is not None
-    assert choice.reason == "a trial"
+    assert choice.reason == "autotuned"
 
 
 @pytest.fixture
-def int8(graph: Path, card: ModelCard) -> Candidate:
+def int8(graph: Path, card: ModelCard) -> EngineCandidate:
     """A variant of the graph that quantizes."""
     small = tiny_graph(graph.with_name("model.int8.onnx"), card)
     nodes = [
@@ -154,7 +156,7 @@ def int8(graph: Path, card: ModelCard) -> Candidate:
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: Candidate, tmp_path: Path, alike: bool) -> None:
+def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: EngineCandidate, tmp_path: Path, alike: bool) -> None:
     """It counts where INT8 is computed alike: then INT8 is tried without any frames, and else it is left out."""
     here = set(this_device().instructions)
     without = tuple(sorted(here - ARITHMETIC["int8"]))
@@ -162,15 +164,16 @@ def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: Candid
     has = bool(here & ARITHMETIC["int8"])
     device = DeviceFacts(name="Another", instructions=(*without, "avx512_fp16", *(vnni if has == alike else ())))
     write_passport(passport(int8, 2.6, loss(0.4, 0.9), device=device), passport_file(int8.graph, INT8))
-    guess = known_choice(graph, tmp_path / "engines")
-    assert (guess is not None and guess.guessed and guess.candidate == int8) == alike
+    guess = find_choice(graph, tmp_path / "engines")
+    assert (guess is not None and guess.estimated and guess.candidate == int8) == alike
     said: list[str] = []
-    try_here(graph, EngineRequest(workers=1, engine_dir=tmp_path / "engines"), seconds=0.05, on_message=said.append)
+    request = EngineRequest(workers=1, engine_dir=tmp_path / "engines")
+    autotune_model(graph, request, AutotuneOptions(seconds=0.05), said.append)
     assert (f"trying {INT8}" in said) == alike
     assert (unproven(INT8) in said) != alike
 
 
-def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, int8: Candidate, tmp_path: Path) -> None:
+def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, int8: EngineCandidate, tmp_path: Path) -> None:
     small = int8.graph
     request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
     for accuracy, name in ((loss(0.4, 0.9), INT8), (loss(0.4, 1.9), ORT)):

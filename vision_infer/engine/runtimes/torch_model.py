@@ -1,7 +1,7 @@
-"""PyTorch as the reference: the same deployment graph, computed by other code, on the CPU or on a GPU.
+"""Deployment graphs in PyTorch, on the CPU or on a GPU.
 
-It is there to be compared with: ``auto`` never takes it. On a GPU it runs through the same buffers, streams and CUDA graphs as
-TensorRT does (:mod:`vision_infer.engine.gpu.device_engine`), which so are proved wherever PyTorch runs.
+On a GPU they run through the same buffers, streams and CUDA graphs as TensorRT's (:mod:`vision_infer.engine.gpu.device_engine`),
+which are so tested wherever PyTorch runs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,76 +19,45 @@ import torch
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import EngineError
-from vision_infer.core.geometry import Size
-from vision_infer.engine.buffers import BufferPool, HostBuffer
+from vision_infer.engine.buffers import HostBuffer
 from vision_infer.engine.contract import OutputShapes, check_contract
-from vision_infer.engine.engine import Loan, RawResults, Ticket
+from vision_infer.engine.engine import Loan, Ticket
 from vision_infer.engine.external_data import refuse_external_data_outside
 from vision_infer.engine.gpu.accelerator import DeviceMemoryError
 from vision_infer.engine.gpu.device_engine import DeviceEngine, batch_sizes_up_to
 from vision_infer.engine.graph_facts import read_graph_facts
-from vision_infer.engine.runtime_errors import told
+from vision_infer.engine.host_engine import HostEngine
+from vision_infer.engine.runtime import EngineSettings
+from vision_infer.engine.runtime_errors import summarize_error
 from vision_infer.engine.runtimes.torch_graph import TorchGraph
 from vision_infer.engine.store.cache import OnMessage
 
 Run = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
-@dataclass(frozen=True, slots=True)
-class TorchSettings:
-    """How a deployment graph is run."""
-
-    workers: int = 1
-    """batches in flight"""
-    threads: int = 1
-    """of all of PyTorch, which has one pool for a process"""
-    batch: int = 1
-    """largest batch"""
-    compiled: bool = False
-    """let ``torch.compile`` make it faster; it takes a minute, and a C++ compiler on the CPU"""
-
-
-class TorchEngine:
+class TorchEngine(HostEngine):
     """A deployment graph in PyTorch on the CPU. One batch runs at a time, with all threads.
 
     Args:
-        path: the deployment graph.
-        settings: workers, threads, largest batch.
+        path: The deployment graph.
+        settings: The workers, threads and largest batch size; PyTorch has one pool of threads for the whole process.
+        compiled: Whether ``torch.compile`` makes it faster; that takes a minute and a C++ compiler.
 
     Raises:
-        ModelError: the file cannot be loaded, has an operator that is not known here, or is no deployment graph.
+        ModelError: The file cannot be loaded, has an operator that is not supported here, or is not a deployment graph.
     """
 
-    def __init__(self, path: Path, settings: TorchSettings) -> None:
-        graph, outputs, self.card, precision = _load(path, "cpu")
-        self.name = f"{torch_runtime(settings.compiled)}-cpu-{precision}"
-        self.in_flight = settings.workers
-        self.batch_sizes = tuple(range(1, settings.batch + 1))
+    def __init__(self, path: Path, settings: EngineSettings, compiled: bool = False) -> None:
+        graph, outputs, card, precision = _load(path, "cpu")
+        sizes = tuple(range(1, settings.batch + 1))
+        super().__init__(f"{torch_runtime(compiled)}-cpu-{precision}", card, sizes, settings.workers, outputs)
         torch.set_num_threads(settings.threads)
-        self._run: Run | None = _compiled(graph) if settings.compiled else graph.run
-        self._pool = BufferPool(self.card.input_size, self.batch_sizes, settings.workers, outputs)
+        self._run: Run | None = _compiled(graph) if compiled else graph.run
+        # Serializes the runs of the workers' threads: held by submit() while a batch is computed.
         self._lock = threading.Lock()
 
-    @property
-    def input_size(self) -> Size:
-        """Width and height of a slot, pixels."""
-        return self.card.input_size
-
-    @property
-    def buffer_bytes(self) -> int:
-        """Size of all buffers, bytes."""
-        return self._pool.nbytes
-
-    def lend(self, count: int) -> Loan:
-        """Slots for a batch."""
-        return self._pool.lend(count)
-
-    def release(self, loan: Loan) -> None:
-        """Take slots back."""
-        self._pool.release(loan)
-
     def submit(self, loan: Loan) -> Ticket:
-        """Run the batch, on this thread."""
+        """Run the batch on the calling thread."""
         buffer: HostBuffer = loan.buffer
         count = len(loan.slots)
         try:
@@ -100,46 +68,30 @@ class TorchEngine:
                 outputs = self._run(torch.from_numpy(buffer.images[:count]))
             for name, array in buffer.outputs.items():
                 np.copyto(array[:count], outputs[name].numpy(), casting="no")
-        except BaseException as error:  # whoever interrupts us may call again
+        except BaseException as error:  # after an interrupt the engine stays usable
             self._pool.release(loan)
             if not isinstance(error, Exception) or isinstance(error, EngineError):
                 raise
-            raise EngineError(f"{self.name} failed on a batch of {count}: {told(error)}") from error
+            raise EngineError(f"{self.name} failed on a batch of {count}: {summarize_error(error)}") from error
         return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
-
-    def collect(self, ticket: Ticket) -> RawResults:
-        """The batch's results, copied out of the buffer, which is free again."""
-        count = len(ticket.loan.slots)
-        outputs = {name: array[:count].copy() for name, array in ticket.loan.buffer.outputs.items()}
-        self._pool.release(ticket.loan)
-        started, ended = ticket.state
-        return RawResults(outputs, started, ended)
-
-    def warm_up(self) -> None:
-        """Run the smallest and the largest batch."""
-        for count in {self.batch_sizes[0], self.batch_sizes[-1]}:
-            self.collect(self.submit(self.lend(count)))
-
-    def __enter__(self) -> TorchEngine:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._run = None
 
 
-class TorchNetwork:
-    """A deployment graph in PyTorch, on a device: reads and writes memory that others hold, on a stream of others.
+class TorchModel:
+    """A deployment graph in PyTorch on a device; it reads and writes the caller's memory, on the caller's stream.
 
-    FP32 is FP32: TensorFloat-32, which PyTorch allows in convolutions, is switched off for the process.
+    It switches TensorFloat-32, which PyTorch allows in convolutions, off for the whole process, so that FP32 means FP32.
 
     Args:
-        path: the deployment graph.
-        device: of PyTorch, such as ``cuda:0``.
-        compiled: see :class:`TorchSettings`.
+        path: The deployment graph.
+        device: PyTorch's name of the device, such as ``cuda:0``.
+        compiled: As for :class:`TorchEngine`.
 
     Raises:
-        DeviceMemoryError: its weights do not fit.
-        ModelError: as :class:`TorchEngine`.
+        DeviceMemoryError: The weights do not fit.
+        ModelError: As for :class:`TorchEngine`.
     """
 
     def __init__(self, path: Path, device: str, compiled: bool = False) -> None:
@@ -151,21 +103,21 @@ class TorchNetwork:
         try:
             graph, self.outputs, self.card, precision = _load(path, device)
         except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(f"the weights of {path} do not fit: {told(error)}") from error
+            raise DeviceMemoryError(f"the weights of {path} do not fit: {summarize_error(error)}") from error
         self.name = f"{torch_runtime(compiled)}-{self._device.type}-{precision}"
         self._graph = graph
         self._run: Run | None = _compiled(graph) if compiled else graph.run
         self._memory: Any = None
-        """of what is recorded: it may not be handed to others as long as a recording is there"""
+        """The memory pool of recorded graphs, which must not be reused as long as a graph exists."""
         self._views: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
 
     @property
     def device_bytes(self) -> int:
-        """What PyTorch has taken of the device for this process; on the CPU the weights."""
+        """The memory that PyTorch has reserved on the device for this process; on the CPU the weights, bytes."""
         return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else self._graph.weight_bytes
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
-        """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.Network`."""
+        """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.DeviceModel`."""
         if self._run is None:
             raise EngineError(f"{self.name} is closed")
         height, width = self.card.input.height, self.card.input.width
@@ -176,12 +128,12 @@ class TorchNetwork:
                     self._at(outputs[name], (count, *shape), dtype).copy_(found[name])
         except torch.OutOfMemoryError as error:
             torch.cuda.empty_cache()
-            raise DeviceMemoryError(told(error)) from error
+            raise DeviceMemoryError(summarize_error(error)) from error
         except Exception as error:
-            raise EngineError(told(error)) from error
+            raise EngineError(summarize_error(error)) from error
 
     def capturing(self) -> AbstractContextManager[Any] | None:
-        """What is allocated meanwhile comes from memory that stays with the recordings."""
+        """Allocate from a pool of its own while a batch is recorded: the graph refers to that memory."""
         if self._device.type != "cuda":
             return nullcontext()
         if self._memory is None:
@@ -189,7 +141,7 @@ class TorchNetwork:
         return torch.cuda.use_mem_pool(self._memory, self._device)
 
     def close(self) -> None:
-        """Free the weights, and what PyTorch keeps for later."""
+        """Free the weights and PyTorch's cached memory."""
         self._run = None
         self._views.clear()
         self._graph.close()
@@ -203,12 +155,12 @@ class TorchNetwork:
         return torch.cuda.stream(torch.cuda.ExternalStream(int(stream), self._device))  # type: ignore[no-untyped-call]
 
     def _at(self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Memory that others hold, as a tensor."""
+        """Return memory of the caller as a tensor, without a copy."""
         view = self._views.get((address, shape))
         if view is None:
             kind = "__array_interface__" if self._device.type == "cpu" else "__cuda_array_interface__"
-            told_of = {"shape": shape, "typestr": dtype.str, "data": (address, False), "version": 3, "strides": None}
-            foreign = type("Foreign", (), {kind: told_of})()
+            interface = {"shape": shape, "typestr": dtype.str, "data": (address, False), "version": 3, "strides": None}
+            foreign = type("Foreign", (), {kind: interface})()
             if self._device.type == "cpu":
                 view = torch.from_numpy(np.asarray(foreign))
             else:
@@ -218,19 +170,19 @@ class TorchNetwork:
 
 
 def open_torch_on_cuda(
-    path: Path, settings: TorchSettings, index: int, on_message: OnMessage, graphs: bool = True
+    path: Path, settings: EngineSettings, on_message: OnMessage, compiled: bool = False, graphs: bool = True
 ) -> DeviceEngine:
-    """PyTorch on a GPU; its arguments and errors are those of :class:`DeviceEngine` and :class:`TorchNetwork`."""
+    """Open a deployment graph on a GPU; arguments and errors are those of :class:`DeviceEngine` and :class:`TorchModel`."""
     from vision_infer.engine.gpu.cuda import CudaDevice
 
-    device = CudaDevice(index)
-    network = TorchNetwork(path, f"cuda:{index}", settings.compiled)
+    device = CudaDevice(settings.device_index)
+    model = TorchModel(path, device.name, compiled)
     sizes = batch_sizes_up_to(settings.batch)
-    return DeviceEngine(network.name, network.card, network, device, sizes, settings.workers, on_message, graphs)
+    return DeviceEngine(model.name, model.card, model, device, sizes, settings.workers, on_message, graphs)
 
 
 def torch_runtime(compiled: bool) -> str:
-    """The first part of the engine's name."""
+    """Return the first part of the engine's name."""
     return "torchcompile" if compiled else "torch"
 
 

@@ -1,0 +1,74 @@
+"""The runtimes of this package, in the order in which ``auto`` and error messages name them."""
+
+from __future__ import annotations
+
+import difflib
+
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.runtime import Runtime
+from vision_infer.engine.runtimes import null, onnxruntime, openvino, pytorch, tensorrt
+
+RUNTIMES: tuple[Runtime, ...] = (
+    onnxruntime.RUNTIME,
+    openvino.RUNTIME,
+    *tensorrt.RUNTIMES,
+    *pytorch.RUNTIMES,
+    null.RUNTIME,
+)
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Return the names of all runtimes, installed or not."""
+    return tuple(runtime.name for runtime in RUNTIMES)
+
+
+def auto_runtimes() -> tuple[Runtime, ...]:
+    """Return the installed runtimes that ``auto`` considers on the CPU."""
+    return tuple(runtime for runtime in RUNTIMES if runtime.in_auto and runtime.is_installed())
+
+
+def buildable_runtimes() -> tuple[Runtime, ...]:
+    """Return the runtimes whose engines ``engine build`` compiles, installed or not."""
+    return tuple(runtime for runtime in RUNTIMES if runtime.cached_on)
+
+
+def parse_engine_name(name: str) -> tuple[Runtime, str | None, str]:
+    """Split the name of an engine: ``onnxruntime`` or ``onnxruntime-cpu-fp32``.
+
+    Returns:
+        The runtime; the kind of device, None if the name has none; and the precision, empty if the name has none.
+
+    Raises:
+        EngineError: The name is unknown; the hint lists similar ones.
+    """
+    for runtime in sorted(RUNTIMES, key=lambda runtime: -len(runtime.name)):
+        parts = name.removeprefix(runtime.name).split("-")
+        if name.startswith(runtime.name) and parts[0] == "" and len(parts) in (1, 3):
+            return (runtime, None, "") if len(parts) == 1 else (runtime, parts[1], parts[2])
+    examples = [
+        runtime.engine_name("fp32", compute, device)
+        for runtime in RUNTIMES
+        for device in runtime.devices
+        for compute in runtime.computes
+    ]
+    similar = difflib.get_close_matches(name, [*runtime_names(), *examples], 3, 0.4)
+    raise EngineError(f"unknown engine {name!r}", f"use auto, or {' or '.join(similar or runtime_names())}")
+
+
+def find_runtime(name: str) -> Runtime:
+    """Return the runtime of a name, or of an engine's full name.
+
+    Raises:
+        EngineError: The name is unknown.
+    """
+    return parse_engine_name(name)[0]
+
+
+def runtime_version(name: str) -> str:
+    """Return the installed version of a runtime; empty if it is not installed."""
+    return find_runtime(name).version()
+
+
+def no_runtime() -> EngineError:
+    """Return the error for an installation without any runtime that ``auto`` considers."""
+    return EngineError("no inference engine is installed", "pip install 'vision-infer[cpu]' (or [gpu] with an NVIDIA GPU)")

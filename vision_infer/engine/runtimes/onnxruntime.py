@@ -1,0 +1,200 @@
+"""ONNX Runtime: on the CPU, or with CUDA where onnxruntime-gpu and a device are available.
+
+With one thread a session has no thread pool, and ``Run`` may be called from several threads at once: one session, whose
+weights are in memory once, serves all workers. With more threads, each worker has a session with a pool of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from vision_infer.core.clock import SYSTEM_CLOCK
+from vision_infer.core.errors import EngineError, ModelError
+from vision_infer.engine.buffers import HostBuffer
+from vision_infer.engine.contract import Port, check_contract
+from vision_infer.engine.engine import Engine, Loan, Ticket
+from vision_infer.engine.external_data import refuse_external_data_outside
+from vision_infer.engine.graph_facts import read_graph_facts
+from vision_infer.engine.host_engine import HostEngine
+from vision_infer.engine.runtime import EngineSettings, Runtime
+from vision_infer.engine.runtime_errors import summarize_error
+from vision_infer.engine.store.cache import EngineCache, OnMessage
+from vision_infer.engine.store.compiled import open_cached
+
+CUDA_BATCH_SIZES = (1, 2, 4, 8, 16)
+
+
+class OnnxRuntimeEngine(HostEngine):
+    """A deployment graph in ONNX Runtime.
+
+    Args:
+        path: The deployment graph.
+        settings: The device, workers, threads and largest batch size.
+        optimised: The result of :func:`optimise` for the same file, runtime and processor; it loads in a quarter of the time.
+
+    Raises:
+        EngineError: The runtime is not installed, or the device is not available.
+        ModelError: The file cannot be loaded, or is not a deployment graph.
+    """
+
+    def __init__(self, path: Path, settings: EngineSettings, optimised: bytes | None = None) -> None:
+        refuse_external_data_outside(path)
+        facts = read_graph_facts(path)
+        cuda = settings.device == "cuda"
+        sessions = 1 if settings.threads == 1 or cuda else settings.workers
+        self._sessions = [_load(path, settings, optimised) for _ in range(sessions)]
+        first = self._sessions[0]
+        outputs = check_contract(_ports(first.get_inputs()), _ports(first.get_outputs()), facts.card, path)
+        sizes = tuple(size for size in CUDA_BATCH_SIZES if size <= settings.batch) if cuda else range(1, settings.batch + 1)
+        name = RUNTIME.engine_name(facts.precision, device=settings.device)
+        super().__init__(name, facts.card, tuple(sizes), settings.workers, outputs)
+        self._session_of = {id(buffer): self._sessions[number % sessions] for number, buffer in enumerate(self._pool.buffers)}
+
+    def submit(self, loan: Loan) -> Ticket:
+        """Run the batch on the calling thread: ONNX Runtime has no queue of its own."""
+        buffer: HostBuffer = loan.buffer
+        session = self._session_of[id(buffer)]
+        started = SYSTEM_CLOCK.monotonic_ns()
+        try:
+            binding = buffer.bindings.get(len(loan.slots))
+            if binding is None:
+                binding = buffer.bindings[len(loan.slots)] = self._bind(session, buffer, len(loan.slots))
+            session.run_with_iobinding(binding)
+        except BaseException as error:  # the runtime's errors have no common type; after an interrupt the engine stays usable
+            self._pool.release(loan)
+            if not isinstance(error, Exception):
+                raise
+            raise EngineError(f"{self.name} failed on a batch of {len(loan.slots)}: {summarize_error(error)}") from error
+        return Ticket(loan, (started, SYSTEM_CLOCK.monotonic_ns()))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for buffer in self._pool.buffers:
+            buffer.bindings.clear()
+        self._session_of.clear()
+        self._sessions.clear()
+
+    def _bind(self, session: Any, buffer: HostBuffer, count: int) -> Any:
+        binding = session.io_binding()
+        images = buffer.images[:count]
+        binding.bind_input("images", "cpu", 0, np.uint8, images.shape, images.ctypes.data)
+        for name, array in buffer.outputs.items():
+            view = array[:count]
+            binding.bind_output(name, "cpu", 0, view.dtype.type, view.shape, view.ctypes.data)
+        return binding
+
+
+def optimise(path: Path) -> bytes:
+    """Return the graph as ONNX Runtime optimises it for this processor before running it.
+
+    Raises:
+        EngineError: The runtime is not installed, or cannot write the result.
+        ModelError: The file cannot be loaded.
+    """
+    refuse_external_data_outside(path)
+    with tempfile.TemporaryDirectory(prefix="vision-infer-") as folder:
+        file = Path(folder) / "optimised.onnx"
+        _load(path, EngineSettings(), None, file)
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{path}: ONNX Runtime did not write the optimised graph: {error.strerror}") from error
+
+
+def _load(path: Path, settings: EngineSettings, optimised: bytes | None = None, write_to: Path | None = None) -> Any:
+    onnxruntime = load_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    if optimised is not None:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # The optimised graph still refers to external data next to the original file.
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.resolve().parent))
+    if write_to is not None:
+        options.optimized_model_filepath = str(write_to)
+    options.intra_op_num_threads = settings.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads sleep: spinning would take the cores from decoding and from the other workers.
+    # https://onnxruntime.ai/docs/performance/tune-performance/threading.html#thread-spinning-behavior
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Not "session.set_denormal_as_zero": it changes the floating-point mode of every calling thread for good.
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if settings.device == "cuda":
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            raise EngineError("this ONNX Runtime has no CUDA support", "pip install 'vision-infer[gpu]', or --device cpu")
+        providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
+    try:
+        session = onnxruntime.InferenceSession(str(path) if optimised is None else optimised, options, providers=providers)
+    except Exception as error:  # the runtime's errors have no common type of their own
+        raise ModelError(f"{path} cannot be loaded: {summarize_error(error)}", "check that the file is complete") from error
+    if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        # ONNX Runtime falls back to the CPU with only a line in its log.
+        raise EngineError(f"cuda:{settings.device_index} cannot be used", "check the driver, CUDA and cuDNN, or use --device cpu")
+    return session
+
+
+def _ports(arguments: Any) -> list[Port]:
+    found = []
+    for argument in arguments:
+        dtype = argument.type.removeprefix("tensor(").removesuffix(")")
+        shape = tuple(side if isinstance(side, int) else str(side) for side in argument.shape)
+        found.append(Port(argument.name, "float32" if dtype == "float" else dtype, shape))
+    return found
+
+
+def load_onnxruntime() -> Any:
+    """Import the module ``onnxruntime`` with its telemetry switched off: it is on by default on Linux since version 1.29.
+
+    Set ``ORT_DISABLE_TELEMETRY=0`` to keep the telemetry.
+
+    Raises:
+        EngineError: It is not installed.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RUNTIME.missing() from error
+    return onnxruntime
+
+
+def _open(path: Path, settings: EngineSettings, cache: EngineCache | None, on_message: OnMessage) -> Engine:
+    if settings.device == "cuda":
+        with suppress(EngineError):  # without CUDA for Python, or without a GPU, the runtime itself has the better message
+            from vision_infer.engine.gpu.cuda import CudaDevice
+
+            # It creates the device's context with the flags that FFmpeg's decoder needs, before the runtime creates its own.
+            CudaDevice(settings.device_index)
+    if cache is None:
+        return OnnxRuntimeEngine(path, settings)
+
+    def build() -> tuple[Engine, bytes]:
+        optimised = optimise(path)
+        return OnnxRuntimeEngine(path, settings, optimised), optimised
+
+    key = RUNTIME.cpu_key(path, read_graph_facts(path), "f32", settings.batch)
+    return open_cached(key, cache, on_message, lambda optimised: OnnxRuntimeEngine(path, settings, optimised), build)
+
+
+def _choose_device() -> str:
+    return "cuda" if "CUDAExecutionProvider" in load_onnxruntime().get_available_providers() else "cpu"
+
+
+RUNTIME = Runtime(
+    "onnxruntime",
+    "ONNX Runtime",
+    _open,
+    modules=("onnxruntime",),
+    packages=("onnxruntime", "onnxruntime-gpu"),
+    extra="cpu",
+    devices=("cpu", "cuda"),
+    choose_device=_choose_device,
+    cached_on=("cpu",),
+    key_has_batch=False,
+    in_auto=True,
+)

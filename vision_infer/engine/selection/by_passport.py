@@ -1,0 +1,121 @@
+"""Chooses an engine by passports: the fastest whose loss of accuracy is within the budget, and the reason in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vision_infer.engine.selection.candidates import EngineCandidate, this_device
+from vision_infer.engine.selection.tuning_store import EngineChoice
+from vision_infer.engine.store.passport import DeviceFacts, MeasuredAccuracy, MeasuredSpeed, Passport
+
+REFERENCE = "onnxruntime-cpu-fp32"
+"""The engine to which the ratios of passports refer, installed or not."""
+BUDGET_POINTS = 1.0
+"""The accepted loss of accuracy by default, points."""
+CLEARLY_FASTER = 1.05
+"""The speed ratio that justifies another engine than FP32 in the first runtime (at the lower end of a measured interval)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredCandidate:
+    """A candidate with the passport that counts for it on this machine."""
+
+    candidate: EngineCandidate
+    """The engine."""
+    passport: Passport
+    """Its passport."""
+    speed: MeasuredSpeed
+    """The passport's speed with the highest ratio to FP32."""
+
+    def within(self, budget: float) -> bool:
+        """Return whether its loss is verified to be within the budget; float32 counts unless a passport says otherwise."""
+        return self.candidate.lossless if self.passport.loss() is None else not self.passport.shortfall(budget)
+
+    def objection(self, budget: float) -> str:
+        """Return why its accuracy rules it out, as the end of a phrase; empty if it does not."""
+        loss = self.passport.loss()
+        if self.within(budget):
+            return ""
+        if loss is None:
+            return " but its accuracy is not verified"
+        return f" but up to {loss.high:.1f} points lost" if loss.high > budget else f" but {self.passport.shortfall(budget)}"
+
+
+def with_passports(
+    candidates: Sequence[EngineCandidate], passports: Sequence[Passport], device: DeviceFacts, here: bool = True
+) -> list[MeasuredCandidate]:
+    """Return the candidates for which a passport counts.
+
+    Args:
+        candidates: The possible engines.
+        passports: All passports, from the cache and from next to the graphs.
+        device: This machine's device.
+        here: Whether only measurements on this very device with this version of the runtime count; False: on any device that
+            computes alike. There, accuracy counts as well, and speed is an estimate.
+    """
+    found = []
+    for candidate in candidates:
+        for passport in _passports_of(candidate, passports, device):
+            if here and not passport.measured_here(device, candidate.key().runtime_version):
+                continue
+            speed = max((speed for speed in passport.speed if speed.fp32_ratio), key=_ratio, default=None)
+            if speed is not None:
+                found.append(MeasuredCandidate(candidate, passport, speed))
+                break
+    return found
+
+
+def verified_loss(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> MeasuredAccuracy | None:
+    """Return what passports say of a candidate's accuracy on a device that computes alike; None if nothing is verified."""
+    losses = (passport.loss() for passport in _passports_of(candidate, passports, device))
+    return next((loss for loss in losses if loss is not None), None)
+
+
+def choose_by_passports(
+    reference: EngineCandidate,
+    measured: Sequence[MeasuredCandidate],
+    budget: float = BUDGET_POINTS,
+    latency_ms: float | None = None,
+) -> EngineChoice | None:
+    """Return the fastest engine within the budget; None if no passport has a speed.
+
+    Args:
+        reference: FP32, which is chosen if nothing is better.
+        measured: The result of :func:`with_passports`.
+        budget: The accepted loss of accuracy, points; the upper end of the loss's interval has to be within it.
+        latency_ms: The maximum duration of a batch (95th percentile), milliseconds.
+    """
+    if not measured:
+        return None
+    good = [one for one in measured if one.within(budget) and (latency_ms is None or one.speed.p95_ms <= latency_ms)]
+    best = max(good, key=lambda one: _ratio(one.speed), default=None)
+    if best is None or best.candidate == reference or _ratio(best.speed) < CLEARLY_FASTER:
+        others = [one for one in measured if one.candidate != reference]
+        texts = [f"{one.candidate.engine} {one.speed.fp32_ratio:.1f}×{one.objection(budget)}" for one in others]
+        faster = any(_ratio(one.speed) >= CLEARLY_FASTER for one in others)
+        why = "nothing faster is within the budget" if faster else "FP32 is fastest here"
+        if latency_ms is not None and faster:
+            why += f" and the {latency_ms:g} ms"
+        return EngineChoice(reference, f"{reference.engine}: {why} ({', '.join(texts) or 'nothing else'}, by passports)")
+    passport, loss = best.passport, best.passport.loss()
+    details = "" if loss is None else f", {points(loss)} points on {loss.frames} frames of {loss.data}"
+    if not passport.measured_here(this_device(), best.candidate.key().runtime_version):
+        details += f" (as on {passport.device.name}, {passport.runtime} {passport.runtime_version})"
+    reason = f"{best.candidate.engine}: {best.speed.fp32_ratio:.1f}× faster than {REFERENCE}{details}"
+    return EngineChoice(best.candidate, reason)
+
+
+def points(loss: MeasuredAccuracy) -> str:
+    """Return the effect of a loss on the accuracy: ``−0.4``."""
+    return f"{0 - loss.value:+.1f}".replace("-", "−")
+
+
+def _passports_of(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> list[Passport]:
+    wanted = (candidate.engine, candidate.compute)
+    sha256 = candidate.key().graph_sha256
+    return [one for one in passports if (one.engine, one.compute) == wanted and one.holds_for(sha256, device)]
+
+
+def _ratio(speed: MeasuredSpeed) -> float:
+    return speed.fp32_ratio or 0

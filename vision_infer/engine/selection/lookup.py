@@ -1,0 +1,69 @@
+"""What earlier measurements say of a model's engines on this machine: passports, and the results of autotuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS, choose_by_passports, with_passports
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
+from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
+from vision_infer.engine.store.cache import EngineCache
+from vision_infer.engine.store.passport import Passport, parse_passport, passports_beside
+
+
+def find_choice(
+    path: Path, engine_dir: Path, budget: float = BUDGET_POINTS, latency_ms: float | None = None
+) -> EngineChoice | None:
+    """Return what ``auto`` takes without trying an engine; None if neither a passport nor autotuning decided.
+
+    Args:
+        path: The model's deployment graph.
+        engine_dir: The folder of the engine cache, which need not exist.
+        budget: The accepted loss of accuracy, points.
+        latency_ms: The maximum duration of a batch, milliseconds.
+
+    Raises:
+        ModelError: The file is not a deployment graph.
+    """
+    possible = candidates(path)
+    if len(possible) < 2:
+        return None
+    passports, device = find_passports(possible, engine_dir), this_device()
+    here = with_passports(possible, passports, device)
+    tuned = None if latency_ms is not None else TuningStore(engine_dir, budget).choice(possible)
+    # The latest measurement counts: autotuning after the passports were written, or passports after autotuning.
+    if tuned is not None and not any(one.passport.date.timestamp() > tuned.made_s for one in here):
+        return tuned
+    measured = choose_by_passports(possible[0], here, budget, latency_ms) or tuned
+    if measured is not None:
+        return measured
+    estimate = choose_by_passports(possible[0], with_passports(possible, passports, device, here=False), budget, latency_ms)
+    return None if estimate is None else replace(estimate, estimated=True)
+
+
+def find_passports(possible: Sequence[EngineCandidate], engine_dir: Path) -> list[Passport]:
+    """Return all passports of some engines, those of the cache first; skips those that cannot be read or are not trusted."""
+    found: list[Passport] = []
+    if engine_dir.is_dir():
+        try:
+            cache = EngineCache(engine_dir)
+        except EngineError:
+            cache = None
+        if cache is not None:
+            cached = (cached_passport(cache, candidate) for candidate in possible)
+            found += [passport for passport in cached if passport is not None]
+    for graph in dict.fromkeys(candidate.graph for candidate in possible):
+        found += passports_beside(graph)
+    return found
+
+
+def cached_passport(cache: EngineCache, candidate: EngineCandidate) -> Passport | None:
+    """Return the cache's passport of an engine; None if there is none that can be read."""
+    text = cache.passport(candidate.key())
+    try:
+        return None if text is None else parse_passport(text, str(cache.folder))
+    except EngineError:
+        return None

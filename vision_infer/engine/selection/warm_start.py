@@ -1,0 +1,92 @@
+"""The warm start: a run begins with the engine that loads fastest while a child process compiles a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vision_infer.core.errors import EngineError
+from vision_infer.engine.open import EngineRequest, is_auto_on_cpu, open_engine
+from vision_infer.engine.selection.by_passport import BUDGET_POINTS, choose_by_passports, with_passports
+from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
+from vision_infer.engine.selection.lookup import find_choice, find_passports
+from vision_infer.engine.selection.tuning_store import EngineChoice
+from vision_infer.engine.store.cache import EngineCache
+
+MAX_BUILD_S = 0.5
+"""The maximum build time, by the passport, of an engine that a run begins with, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """The engine that a run begins with, and the one that replaces it."""
+
+    first: EngineCandidate
+    """The engine that loads at once."""
+    better: EngineChoice | None
+    """The engine to compile; None: nothing was measured for this model here, and autotuning would decide."""
+
+
+def find_warm_start(path: Path, request: EngineRequest) -> WarmStart | None:
+    """Return what to begin with if the best engine is not available at once.
+
+    Args:
+        path: The model's deployment graph.
+        request: Which engine is wanted.
+
+    Returns:
+        None if nothing is gained: the request names an engine or a GPU, the best engine is cached or opens at once, there is only
+        one engine, or a compiled engine could not be cached.
+
+    Raises:
+        EngineError: No runtime is installed, or the device is not available.
+        ModelError: The file is not a deployment graph.
+        UsageError: The name of the device is wrong.
+    """
+    if request.engine_dir is None or not is_auto_on_cpu(request):
+        return None
+    possible = candidates(path)
+    if len(possible) < 2 or possible[0].runtime.slow_start:
+        return None
+    better = find_choice(path, request.engine_dir)
+    if better is None or better.estimated:
+        return WarmStart(possible[0] if better is None else _fastest_to_load(possible, request.engine_dir), None)
+    if not better.candidate.runtime.slow_start or not _is_missing(better.candidate, request):
+        return None
+    return WarmStart(_fastest_to_load(possible, request.engine_dir), better)
+
+
+def compile_engine(graph: str, engine: str, folder: str, batch: str, workers: str, threads: str) -> None:
+    """Compile an engine into the cache, in a child process; the arguments are those of a command line, 0 for the default.
+
+    Raises:
+        EngineError: It cannot be compiled.
+        ModelError: The graph cannot be loaded.
+    """
+    profile = (int(workers) or None, int(threads) or None, int(batch) or None)
+    with open_engine(Path(graph), EngineRequest(engine, "cpu", *profile, engine_dir=Path(folder))):
+        pass
+
+
+def _is_missing(candidate: EngineCandidate, request: EngineRequest) -> bool:
+    """Return whether it is not cached, but could be."""
+    assert request.engine_dir is not None
+    try:
+        return EngineCache(request.engine_dir).load(candidate.key(request.batch or 1)) is None
+    except EngineError:  # opening the engine reports the reason
+        return False
+
+
+def _fastest_to_load(possible: Sequence[EngineCandidate], engine_dir: Path) -> EngineCandidate:
+    """Return the fastest engine within the budget, by passports, among those that load at once; else FP32."""
+    passports = find_passports(possible, engine_dir)
+    measured = [
+        one
+        for one in with_passports(possible, passports, this_device(), here=False)
+        if not one.candidate.runtime.slow_start
+        and one.passport.build_seconds is not None
+        and one.passport.build_seconds <= MAX_BUILD_S
+    ]
+    choice = choose_by_passports(possible[0], measured, BUDGET_POINTS)
+    return possible[0] if choice is None else choice.candidate
