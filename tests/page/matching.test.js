@@ -8,7 +8,13 @@ import { Matching, overlap } from "../../vision_infer/service/page/state/matchin
 
 /** @param {number} ptsS @param {[number, number[]][]} boxes */
 function row(ptsS, ...boxes) {
-  const detections = boxes.map(([track_id, box]) => ({ class_id: 0, label: "ball", score: 0.9, box, ...(track_id && { track_id }) }));
+  const detections = boxes.map(([track_id, box]) => ({
+    class_id: 0,
+    label: "ball",
+    score: 0.9,
+    box,
+    ...(track_id && { track_id }),
+  }));
   return { pts_s: ptsS, width: 640, height: 360, detections, latency_ms: {} };
 }
 
@@ -100,7 +106,18 @@ test("trails follow the lower edge of the boxes up to the displayed frame", () =
   const matching = new Matching();
   for (const each of MOVING) matching.push(each);
   assert.deepEqual([...matching.trails({ ms: 1100, by: "pts" })], [[1, [[5, 10]]]]);
-  assert.deepEqual([...matching.trails({ ms: 1200, by: "pts" })], [[1, [[5, 10], [65, 10]]]]);
+  assert.deepEqual(
+    [...matching.trails({ ms: 1200, by: "pts" })],
+    [
+      [
+        1,
+        [
+          [5, 10],
+          [65, 10],
+        ],
+      ],
+    ],
+  );
 });
 
 test("overlap is the intersection over the union", () => {

@@ -25,7 +25,12 @@ test("frames are counted per second, and recent outcomes are replaced", () => {
     all.map(({ at }) => at - START),
     [0, 1000, 2000, 3000, 4000],
   );
-  const sums = [["emitted", 2], ["paced", 1], ["superseded", 1], ["stale", 1]];
+  const sums = [
+    ["emitted", 2],
+    ["paced", 1],
+    ["superseded", 1],
+    ["stale", 1],
+  ];
   assert.deepEqual(totals(all), sums);
   seconds.forget(START + 3000);
   assert.equal(seconds.buckets.size, 1);
@@ -47,5 +52,11 @@ test("minutes are combined into longer bars", () => {
 });
 
 test("each outcome has a severity", () => {
-  assert.deepEqual(["emitted", "paced", "failed", "superseded", "new"].map(kindOf), ["good", "skipped", "failed", "lost", "lost"]);
+  assert.deepEqual(["emitted", "paced", "failed", "superseded", "new"].map(kindOf), [
+    "good",
+    "skipped",
+    "failed",
+    "lost",
+    "lost",
+  ]);
 });

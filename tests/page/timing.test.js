@@ -7,7 +7,14 @@ import { test } from "node:test";
 import { Anchors } from "../../vision_infer/service/page/state/timing.js";
 
 /** @param {number} rtp @param {number} ptsMs @param {object} more */
-const anchor = (rtp, ptsMs, more = {}) => ({ rtp, pts_ns: ptsMs * 1e6, captured_ns_utc: null, clock_rate: 90_000, by: "pts", ...more });
+const anchor = (rtp, ptsMs, more = {}) => ({
+  rtp,
+  pts_ns: ptsMs * 1e6,
+  captured_ns_utc: null,
+  clock_rate: 90_000,
+  by: "pts",
+  ...more,
+});
 
 /** @param {ReturnType<typeof anchor>[]} anchors @param {number} rtp */
 function timeOf(anchors, rtp) {

@@ -24,7 +24,11 @@ let shown = "";
 
 const links = NAV.map(([href, text]) => h("a", { href }, text));
 const version = h("span.version");
-const logOutButton = h("button.plain", { type: "button", hidden: true, onclick: () => store.logOut().catch(() => store.refresh()) }, "Log out");
+const logOutButton = h(
+  "button.plain",
+  { type: "button", hidden: true, onclick: () => store.logOut().catch(() => store.refresh()) },
+  "Log out",
+);
 const theme = h(
   "select",
   {
@@ -35,7 +39,11 @@ const theme = h(
       dispatchEvent(new Event("theme"));
     },
   },
-  [["auto", "Auto"], ["light", "Light"], ["dark", "Dark"]].map(([value, text]) => h("option", { value, selected: preferences.theme === value }, text)),
+  [
+    ["auto", "Auto"],
+    ["light", "Light"],
+    ["dark", "Dark"],
+  ].map(([value, text]) => h("option", { value, selected: preferences.theme === value }, text)),
 );
 const banner = h("div.banner", { role: "alert", hidden: true });
 const content = h("main", { id: "main", tabIndex: -1 });
@@ -44,9 +52,15 @@ const content = h("main", { id: "main", tabIndex: -1 });
 const CANVAS_COLOURS = ["--line", "--accent", "--good", "--idle", "--warn", "--bad"];
 
 function build() {
-  for (const name of CANVAS_COLOURS) CSS.registerProperty({ name, syntax: "<color>", inherits: true, initialValue: "transparent" });
+  for (const name of CANVAS_COLOURS)
+    CSS.registerProperty({ name, syntax: "<color>", inherits: true, initialValue: "transparent" });
   applyTheme();
-  const logo = h("a.logo", { href: "#/" }, h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }), h("span", null, "vision-infer"));
+  const logo = h(
+    "a.logo",
+    { href: "#/" },
+    h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }),
+    h("span", null, "vision-infer"),
+  );
   const skip = h("a.skip", { href: "#main", onclick: (event) => (event.preventDefault(), content.focus()) }, "Skip to content");
   document.body.append(
     skip,
@@ -106,7 +120,11 @@ function show() {
 
 function connection() {
   banner.hidden = store.unavailableSince === null;
-  if (!banner.hidden) setText(banner, `${store.unavailableReason[0].toUpperCase()}${store.unavailableReason.slice(1)}, since ${clockTime(store.unavailableSince)}. Trying again…`);
+  if (!banner.hidden)
+    setText(
+      banner,
+      `${store.unavailableReason[0].toUpperCase()}${store.unavailableReason.slice(1)}, since ${clockTime(store.unavailableSince)}. Trying again…`,
+    );
   document.body.classList.toggle("gone", !banner.hidden);
 }
 

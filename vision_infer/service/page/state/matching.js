@@ -41,7 +41,8 @@ export class Matching {
     if (index < 0) return { row: null, exact: false, found: [] };
     const entry = this.rows[index];
     const ahead = time.ms - entry[time.by];
-    if (ahead <= SAME_MS) return { row: entry.row, exact: true, found: entry.row.detections.map((detection) => ({ ...detection, alpha: 1 })) };
+    if (ahead <= SAME_MS)
+      return { row: entry.row, exact: true, found: entry.row.detections.map((detection) => ({ ...detection, alpha: 1 })) };
     const next = this.rows[index + 1];
     const found = mode === "fade" ? faded(entry, ahead) : this.#moved(index, next, time, ahead);
     return { row: entry.row, exact: false, found };
@@ -94,7 +95,9 @@ function between(entry, next, fraction) {
   const pairs = pairsOf(entry, next);
   const found = entry.row.detections.map((detection, index) => {
     const match = next.row.detections[pairs.get(index)];
-    return match ? { ...detection, box: interpolated(detection.box, match.box, fraction), alpha: 1 } : { ...detection, alpha: 1 - fraction };
+    return match
+      ? { ...detection, box: interpolated(detection.box, match.box, fraction), alpha: 1 }
+      : { ...detection, alpha: 1 - fraction };
   });
   const paired = new Set(pairs.values());
   next.row.detections.forEach((detection, index) => {

@@ -46,7 +46,8 @@ export function validationError(shapes) {
     if (!NAME.test(name)) return `“${name}”: a name may contain only letters, digits, “.”, “_” and “-”`;
     if (seen[kind].has(name)) return `two ${kind}s have the name ${name}`;
     seen[kind].add(name);
-    if (kind === "zone" && (points.length < 3 || area(points) < MIN_AREA)) return `${name}: a zone needs at least three corners that are not on one line`;
+    if (kind === "zone" && (points.length < 3 || area(points) < MIN_AREA))
+      return `${name}: a zone needs at least three corners that are not on one line`;
     if (kind === "line" && (points.length < 2 || distance(points[0], points[1]) < 0.01)) return `${name}: the line is too short`;
   }
   return "";

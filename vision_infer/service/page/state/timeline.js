@@ -59,8 +59,11 @@ export function bars(buckets, nowMs, { ms, step }) {
 // All outcomes with their number of frames: results first, then in descending order.
 export function totals(all) {
   const sum = new Map();
-  for (const { outcomes } of all) for (const [outcome, number] of Object.entries(outcomes)) sum.set(outcome, (sum.get(outcome) ?? 0) + number);
-  return [...sum].filter(([, number]) => number).sort(([a, countA], [b, countB]) => (b === "emitted") - (a === "emitted") || countB - countA);
+  for (const { outcomes } of all)
+    for (const [outcome, number] of Object.entries(outcomes)) sum.set(outcome, (sum.get(outcome) ?? 0) + number);
+  return [...sum]
+    .filter(([, number]) => number)
+    .sort(([a, countA], [b, countB]) => (b === "emitted") - (a === "emitted") || countB - countA);
 }
 
 const floor = (value, step) => Math.floor(value / step) * step;

@@ -15,7 +15,11 @@ export class ApiError extends Error {
 
 const TIMEOUT_MS = 15000;
 
-export async function send(method, path, { json, body, type, headers: more = {}, keepalive = false, timeoutMs = TIMEOUT_MS, signal } = {}) {
+export async function send(
+  method,
+  path,
+  { json, body, type, headers: more = {}, keepalive = false, timeoutMs = TIMEOUT_MS, signal } = {},
+) {
   const headers = { ...more };
   if (json !== undefined) {
     headers["Content-Type"] = "application/json";
@@ -45,7 +49,11 @@ async function problemOf(response) {
   }
   const messages = (problem.errors ?? []).map(({ field, message }) => (field ? `${field}: ${message}` : message));
   const detail = messages.length > 1 ? messages.join("; ") : problem.detail;
-  return new ApiError(response.status, detail || problem.title || `the service responded with HTTP status ${response.status}`, problem);
+  return new ApiError(
+    response.status,
+    detail || problem.title || `the service responded with HTTP status ${response.status}`,
+    problem,
+  );
 }
 
 export async function getJson(path, options) {

@@ -49,7 +49,11 @@ export class Whep {
     const stats = await this.pc?.getStats();
     for (const report of stats?.values() ?? []) {
       if (report.type === "inbound-rtp" && report.kind === "video") {
-        return { mime: stats.get(report.codecId)?.mimeType ?? "", received: report.framesReceived ?? 0, decoded: report.framesDecoded ?? 0 };
+        return {
+          mime: stats.get(report.codecId)?.mimeType ?? "",
+          received: report.framesReceived ?? 0,
+          decoded: report.framesDecoded ?? 0,
+        };
       }
     }
     return null;

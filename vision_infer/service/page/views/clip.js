@@ -7,7 +7,14 @@ import { bytes } from "./words.js";
 // title: the event; clip: as returned by the service
 export function showClip(title, clip) {
   const errorText = h("p.error", { role: "alert" });
-  const video = h("video", { controls: true, autoplay: true, playsInline: true, muted: true, src: clip.url, "aria-label": title });
+  const video = h("video", {
+    controls: true,
+    autoplay: true,
+    playsInline: true,
+    muted: true,
+    src: clip.url,
+    "aria-label": title,
+  });
   const keep = h("a.button", { href: clip.url, download: "" }, `Download (${bytes(clip.bytes)})`);
   const dialog = h(
     "dialog.clip",
@@ -30,7 +37,11 @@ export function showClip(title, clip) {
     const failure = await failureOf(clip.url);
     video.hidden = true;
     keep.hidden = failure !== null;
-    setText(errorText, failure ?? "This browser cannot play the clip; many browsers do not support H.265. Download it and open it in a video player.");
+    setText(
+      errorText,
+      failure ??
+        "This browser cannot play the clip; many browsers do not support H.265. Download it and open it in a video player.",
+    );
   });
   document.body.append(dialog);
   dialog.showModal();

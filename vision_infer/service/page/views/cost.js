@@ -19,7 +19,14 @@ class Cost {
     this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.85, optimum: 0, "aria-label": "Machine load" });
     this.used = h("strong");
     this.note = h("p.quiet");
-    this.fps = h("input", { type: "number", min: 0.1, max: 1000, step: "any", placeholder: "current rate", oninput: () => this.#soon() });
+    this.fps = h("input", {
+      type: "number",
+      min: 0.1,
+      max: 1000,
+      step: "any",
+      placeholder: "current rate",
+      oninput: () => this.#soon(),
+    });
     this.head = h("tr");
     this.rows = h("tbody");
     this.table = h("table.costs", { hidden: true }, h("thead", null, this.head), this.rows);
@@ -29,8 +36,21 @@ class Cost {
       null,
       h("h1", null, "Cost"),
       this.errorText,
-      h("section.card", null, this.summary, h("div.line.use", null, h("span.key", null, "load"), this.meter, this.used), this.note),
-      h("section.card", null, h("h2", null, "Streams"), h("div.rate", null, field("Estimate for a rate, results/s", this.fps)), h("div.scroll", null, this.table), this.none),
+      h(
+        "section.card",
+        null,
+        this.summary,
+        h("div.line.use", null, h("span.key", null, "load"), this.meter, this.used),
+        this.note,
+      ),
+      h(
+        "section.card",
+        null,
+        h("h2", null, "Streams"),
+        h("div.rate", null, field("Estimate for a rate, results/s", this.fps)),
+        h("div.scroll", null, this.table),
+        this.none,
+      ),
     );
     this.#poll();
   }
@@ -62,7 +82,8 @@ class Cost {
 
   #show(answer, fps) {
     const priced = answer.machine_per_hour !== null;
-    const money = (value) => (value === null ? "–" : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 }));
+    const money = (value) =>
+      value === null ? "–" : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
     setText(this.summary, answer.says);
     this.meter.value = answer.busy;
     setText(this.used, percent(answer.busy));
@@ -72,7 +93,14 @@ class Cost {
         ? `The configured price of the machine is ${answer.machine_per_hour} ${answer.currency} per hour. Capacity that no stream uses, including other programs, costs ${money(answer.unused_per_month)} ${answer.currency} per month.`
         : "Set cost.machine_per_hour in the configuration file to show prices.",
     );
-    const names = ["Stream", "Results/s", "CPU cores", answer.accelerator === null ? null : "Engine", "Share of machine", priced ? `${answer.currency} per month` : null];
+    const names = [
+      "Stream",
+      "Results/s",
+      "CPU cores",
+      answer.accelerator === null ? null : "Engine",
+      "Share of machine",
+      priced ? `${answer.currency} per month` : null,
+    ];
     if (fps !== null) names.push(`Share at ${fps}/s`, priced ? `${answer.currency} per month at ${fps}/s` : null);
     const streams = answer.streams.map((stream) => {
       const cells = [
@@ -86,7 +114,11 @@ class Cost {
       if (fps !== null) cells.push(percent(stream.share_at_fps), priced ? money(stream.per_month_at_fps) : null);
       return cells.filter((cell) => cell !== null);
     });
-    put(this.head, names.filter((name) => name !== null), (text) => h("th", { scope: "col" }, text));
+    put(
+      this.head,
+      names.filter((name) => name !== null),
+      (text) => h("th", { scope: "col" }, text),
+    );
     while (this.rows.children.length > streams.length) this.rows.lastChild.remove();
     streams.forEach((cells, index) => {
       if (!this.rows.children[index]) this.rows.append(h("tr"));

@@ -14,10 +14,25 @@ export function engines() {
   const table = h(
     "table.models",
     null,
-    h("thead", null, h("tr", null, ["Model", "Task", "Input", "Labels", "Licence", ""].map((text) => h("th", { scope: "col" }, text)))),
+    h(
+      "thead",
+      null,
+      h(
+        "tr",
+        null,
+        ["Model", "Task", "Input", "Labels", "Licence", ""].map((text) => h("th", { scope: "col" }, text)),
+      ),
+    ),
     models,
   );
-  const element = h("section.view", null, h("h1", null, "Engines"), errorText, list, h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)));
+  const element = h(
+    "section.view",
+    null,
+    h("h1", null, "Engines"),
+    errorText,
+    list,
+    h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)),
+  );
   let closed = false;
   let timer = 0;
 
@@ -66,8 +81,19 @@ export function engines() {
 }
 
 function modelRow(model) {
-  const cells = [model.name, model.task, `${model.input_size.width}×${model.input_size.height}`, count(model.labels.length), model.licence, model.loaded ? "loaded" : ""];
-  return h("tr", null, cells.map((text, index) => (index ? h("td", null, text) : h("th", { scope: "row" }, text))));
+  const cells = [
+    model.name,
+    model.task,
+    `${model.input_size.width}×${model.input_size.height}`,
+    count(model.labels.length),
+    model.licence,
+    model.loaded ? "loaded" : "",
+  ];
+  return h(
+    "tr",
+    null,
+    cells.map((text, index) => (index ? h("td", null, text) : h("th", { scope: "row" }, text))),
+  );
 }
 
 class EngineCard {
@@ -93,7 +119,10 @@ class EngineCard {
       this.passport,
     );
     getJson(`/api/v1/engines/${encodeURIComponent(engine.name)}/passport`).then(
-      (passport) => this.passport.replaceChildren(...(passport ? factsOf(passport) : [h("p.quiet", null, "None: this engine has not been measured on this machine.")])),
+      (passport) =>
+        this.passport.replaceChildren(
+          ...(passport ? factsOf(passport) : [h("p.quiet", null, "None: this engine has not been measured on this machine.")]),
+        ),
       (error) => this.passport.replaceChildren(h("p.quiet", null, error.message)),
     );
   }
@@ -129,7 +158,9 @@ class EngineCard {
     const all = Object.entries(batches);
     const max = Math.max(1, ...all.map(([, number]) => number));
     this.bars.setAttribute("aria-label", all.map(([size, number]) => `${number} of size ${size}`).join(", ") || "No batches yet");
-    const rows = all.map(([size, number]) => h("div.bar", null, h("span", null, size), h("progress", { max, value: number }), h("span", null, count(number))));
+    const rows = all.map(([size, number]) =>
+      h("div.bar", null, h("span", null, size), h("progress", { max, value: number }), h("span", null, count(number))),
+    );
     this.bars.replaceChildren(...(rows.length ? rows : [h("p.quiet", null, "No batches yet")]));
   }
 }
@@ -143,7 +174,12 @@ function factsOf(passport) {
       "Accuracy loss",
       `${signed(loss.value)} points of ${loss.metric} (95 % interval: ${signed(loss.low)} to ${signed(loss.high)}), ${loss.judged} on ${count(loss.frames)} frames of ${loss.data}`,
     ]),
-    best ? ["Speed", `${rate(best.fps)} frames/s (batch ${best.batch}, ${best.workers} in flight), p50 ${milliseconds(best.p50_ms)} ms${best.fp32_ratio ? `, ${best.fp32_ratio.toFixed(2)} × FP32` : ""}`] : null,
+    best
+      ? [
+          "Speed",
+          `${rate(best.fps)} frames/s (batch ${best.batch}, ${best.workers} in flight), p50 ${milliseconds(best.p50_ms)} ms${best.fp32_ratio ? `, ${best.fp32_ratio.toFixed(2)} × FP32` : ""}`,
+        ]
+      : null,
     passport.memory_bytes ? ["Memory", bytes(passport.memory_bytes)] : null,
     ["Graph", passport.sources.graph.slice(0, 12)],
   ];

@@ -36,7 +36,12 @@ export class Events {
 
   // change: a change of the stream's state or degradation
   change(change) {
-    if (change.type === "state") this.#add({ at: change.at, kind: "state", text: [change.state.replaceAll("_", " "), change.reason].filter(Boolean).join(": ") });
+    if (change.type === "state")
+      this.#add({
+        at: change.at,
+        kind: "state",
+        text: [change.state.replaceAll("_", " "), change.reason].filter(Boolean).join(": "),
+      });
     else if (change.type === "degraded") this.#add({ at: change.at, kind: "load", text: degradationText(change) });
   }
 
@@ -117,14 +122,22 @@ export class Events {
       return [h("a", { href: url, "aria-label": `Clip, ${length}: ${item.text}`, onclick: open }, `Clip, ${length}`)];
     }
     if (state === "none") return [];
-    return [h("details", null, h("summary", null, state === "removed" ? "clip deleted" : "no clip"), reason || "The clip could not be recorded.")];
+    return [
+      h(
+        "details",
+        null,
+        h("summary", null, state === "removed" ? "clip deleted" : "no clip"),
+        reason || "The clip could not be recorded.",
+      ),
+    ];
   }
 }
 
 function words(event) {
   const object = `${event.label} #${event.track_id}`;
   const seconds = typeof event.seconds === "number" ? `${event.seconds.toFixed(1)} s` : "";
-  if (event.kind === "cross") return `${object} crosses ${event.place} ${event.direction} (${event.counts.in} in, ${event.counts.out} out)`;
+  if (event.kind === "cross")
+    return `${object} crosses ${event.place} ${event.direction} (${event.counts.in} in, ${event.counts.out} out)`;
   if (event.kind === "enter") return `${object} enters ${event.place}`;
   if (event.kind === "dwell") return `${object} has been in ${event.place} for ${seconds}`;
   return `${object} leaves ${event.place} after ${seconds}`;

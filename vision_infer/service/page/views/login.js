@@ -3,7 +3,14 @@
 import { field, h, setText } from "./dom.js";
 
 export function login(store) {
-  const token = h("input", { type: "password", name: "token", autocomplete: "current-password", required: true, maxLength: 1024, spellcheck: false });
+  const token = h("input", {
+    type: "password",
+    name: "token",
+    autocomplete: "current-password",
+    required: true,
+    maxLength: 1024,
+    spellcheck: false,
+  });
   const errorText = h("p.error", { role: "alert" });
   const button = h("button.primary", { type: "submit" }, "Log in");
   const form = h(
@@ -24,7 +31,11 @@ export function login(store) {
       },
     },
     h("h1", null, "Log in"),
-    h("p", null, "This service requires a token. It was printed when the service first started, or is set in its configuration file."),
+    h(
+      "p",
+      null,
+      "This service requires a token. It was printed when the service first started, or is set in its configuration file.",
+    ),
     field("Token", token),
     errorText,
     h("div.buttons", null, button),

@@ -21,7 +21,9 @@ export function drawOverlay(canvas, scene, element) {
   const [width, height] = [Math.round(element.width * ratio), Math.round(element.height * ratio)];
   const sized = canvas.width === width && canvas.height === height;
   // Skip empty overlays: up to sixteen may be visible.
-  const blank = scene.found.length === 0 && !(scene.options.zones && (scene.shapes.length || scene.region.look.length || scene.region.ignore.length));
+  const blank =
+    scene.found.length === 0 &&
+    !(scene.options.zones && (scene.shapes.length || scene.region.look.length || scene.region.ignore.length));
   if (blank && sized && empty.has(canvas)) return;
   if (blank) empty.add(canvas);
   else empty.delete(canvas);
@@ -112,7 +114,10 @@ function drawShapes(pen, { shapes, region, size, status, options, small }) {
     if (closed) context.closePath();
   };
   context.lineWidth = width;
-  for (const [kind, colour] of [["look", "rgb(148 163 184 / 0.9)"], ["ignore", "rgb(248 113 113 / 0.9)"]]) {
+  for (const [kind, colour] of [
+    ["look", "rgb(148 163 184 / 0.9)"],
+    ["ignore", "rgb(248 113 113 / 0.9)"],
+  ]) {
     for (const polygon of region[kind]) {
       trace(polygon, true);
       context.setLineDash([6, 5]);

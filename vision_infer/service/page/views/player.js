@@ -94,7 +94,8 @@ export class Player {
   }
 
   draw() {
-    const known = this.time && !this.hidden ? this.matching.at(this.time, preferences.between) : { row: null, exact: false, found: [] };
+    const known =
+      this.time && !this.hidden ? this.matching.at(this.time, preferences.between) : { row: null, exact: false, found: [] };
     const row = known.row;
     const size = row ? { width: row.width, height: row.height } : this.size;
     const scene = {
@@ -181,7 +182,9 @@ export class Player {
   async #noFrame(whep) {
     const codec = await whep.codec().catch(() => null);
     if (this.whep !== whep || this.mode === "webrtc") return;
-    const received = codec?.received ? `none of the ${codec.received} received frames (${codec.mime}) could be decoded` : "no frames arrived";
+    const received = codec?.received
+      ? `none of the ${codec.received} received frames (${codec.mime}) could be decoded`
+      : "no frames arrived";
     whep.close();
     this.#fallBack(`WebRTC is connected, but ${received}`);
   }

@@ -87,7 +87,17 @@ export class ShapeEditor {
   // Add a default shape, which can be moved with the keyboard.
   #place() {
     const zone = this.drawing.kind === "zone";
-    this.drawing.points = zone ? [[0.35, 0.35], [0.65, 0.35], [0.65, 0.65], [0.35, 0.65]] : [[0.3, 0.5], [0.7, 0.5]];
+    this.drawing.points = zone
+      ? [
+          [0.35, 0.35],
+          [0.65, 0.35],
+          [0.65, 0.65],
+          [0.35, 0.65],
+        ]
+      : [
+          [0.3, 0.5],
+          [0.7, 0.5],
+        ];
     this.#close();
     this.element.querySelector(".handle")?.focus();
   }
@@ -98,14 +108,21 @@ export class ShapeEditor {
     const left = box.left + (box.width - this.size.width * scale) / 2;
     const top = box.top + (box.height - this.size.height * scale) / 2;
     const clamp = (value) => Math.min(1, Math.max(0, value));
-    return { point: [clamp((event.clientX - left) / (this.size.width * scale)), clamp((event.clientY - top) / (this.size.height * scale))], scale };
+    return {
+      point: [
+        clamp((event.clientX - left) / (this.size.width * scale)),
+        clamp((event.clientY - top) / (this.size.height * scale)),
+      ],
+      scale,
+    };
   }
 
   #down(event) {
     const { point, scale } = this.#where(event);
     if (this.drawing) {
       const first = this.drawing.points[0];
-      const near = first && Math.hypot((point[0] - first[0]) * this.size.width, (point[1] - first[1]) * this.size.height) * scale < CLOSE_PX;
+      const near =
+        first && Math.hypot((point[0] - first[0]) * this.size.width, (point[1] - first[1]) * this.size.height) * scale < CLOSE_PX;
       if (near && this.drawing.kind === "zone" && this.drawing.points.length > 2) return this.#close();
       this.drawing.points.push(point);
       if (this.drawing.kind === "line" && this.drawing.points.length === 2) return this.#close();
@@ -142,7 +159,10 @@ export class ShapeEditor {
   #key(event, corner) {
     const shape = this.shapes[this.selected];
     if (ARROWS[event.key]) {
-      this.#shift(corner, ARROWS[event.key].map((value) => value / (event.shiftKey ? 5 : 1)));
+      this.#shift(
+        corner,
+        ARROWS[event.key].map((value) => value / (event.shiftKey ? 5 : 1)),
+      );
     } else if (event.key === "Delete" && shape.kind === "zone" && shape.points.length > 3) {
       shape.points = shape.points.filter((_, index) => index !== corner);
       this.#draw();
@@ -179,7 +199,10 @@ export class ShapeEditor {
       if (kind === "line") {
         const { middle, direction } = inward(points, this.size);
         const end = middle.map((value, axis) => value + direction[axis] * unit * 4);
-        parts.push(svg("line.inward", { x1: middle[0], y1: middle[1], x2: end[0], y2: end[1] }), svg("text.shape-name", { x: end[0] + 4 * px, y: end[1] + TEXT_PX * px }, "in"));
+        parts.push(
+          svg("line.inward", { x1: middle[0], y1: middle[1], x2: end[0], y2: end[1] }),
+          svg("text.shape-name", { x: end[0] + 4 * px, y: end[1] + TEXT_PX * px }, "in"),
+        );
       }
       const [x, y] = at(points[0]);
       parts.push(svg("text.shape-name", { x: x + HANDLE_PX * px, y: Math.max(TEXT_PX * px, y - HANDLE_PX * px) }, name));
@@ -187,8 +210,17 @@ export class ShapeEditor {
     const chosen = this.shapes[this.selected];
     chosen?.points.forEach((point, corner) => {
       const [cx, cy] = at(point);
-      const label = chosen.kind === "zone" ? `${chosen.name}, corner ${corner + 1}` : `${chosen.name}, ${corner ? "end" : "start"}`;
-      const handle = svg("circle.handle", { cx, cy, r: HANDLE_PX * px, tabindex: 0, role: "button", "aria-label": label, onkeydown: (event) => this.#key(event, corner) });
+      const label =
+        chosen.kind === "zone" ? `${chosen.name}, corner ${corner + 1}` : `${chosen.name}, ${corner ? "end" : "start"}`;
+      const handle = svg("circle.handle", {
+        cx,
+        cy,
+        r: HANDLE_PX * px,
+        tabindex: 0,
+        role: "button",
+        "aria-label": label,
+        onkeydown: (event) => this.#key(event, corner),
+      });
       Object.assign(handle.dataset, { shape: this.selected, corner });
       parts.push(handle);
     });
@@ -202,24 +234,56 @@ export class ShapeEditor {
 
   #table() {
     const rows = this.shapes.map((shape, index) => {
-      const name = h("input", { value: shape.name, maxLength: 64, "aria-label": `Name of the ${shape.kind}`, oninput: () => ((shape.name = name.value), this.#draw()), onfocus: () => index !== this.selected && this.#mark(index) });
+      const name = h("input", {
+        value: shape.name,
+        maxLength: 64,
+        "aria-label": `Name of the ${shape.kind}`,
+        oninput: () => ((shape.name = name.value), this.#draw()),
+        onfocus: () => index !== this.selected && this.#mark(index),
+      });
       const classes = h("input", {
         value: (shape.settings.classes ?? []).join(", "),
         placeholder: "all",
         onchange: () => {
-          const labels = classes.value.split(",").map((label) => label.trim()).filter(Boolean);
+          const labels = classes.value
+            .split(",")
+            .map((label) => label.trim())
+            .filter(Boolean);
           shape.settings = { ...shape.settings, classes: labels.length ? labels : null };
         },
       });
       const fields = [field("Name", name), field("Classes", classes)];
       if (shape.kind === "zone") {
-        const dwell = h("input", { type: "number", min: 0, step: "any", value: shape.settings.dwell_s ?? "", placeholder: "never", onchange: () => (shape.settings = { ...shape.settings, dwell_s: dwell.value === "" ? null : Number(dwell.value) }) });
+        const dwell = h("input", {
+          type: "number",
+          min: 0,
+          step: "any",
+          value: shape.settings.dwell_s ?? "",
+          placeholder: "never",
+          onchange: () => (shape.settings = { ...shape.settings, dwell_s: dwell.value === "" ? null : Number(dwell.value) }),
+        });
         fields.push(field("Dwell alert after, s", dwell));
       } else {
-        fields.push(h("button", { type: "button", onclick: () => ((shape.points = [shape.points[1], shape.points[0]]), this.#select(index)) }, "Reverse direction"));
+        fields.push(
+          h(
+            "button",
+            { type: "button", onclick: () => ((shape.points = [shape.points[1], shape.points[0]]), this.#select(index)) },
+            "Reverse direction",
+          ),
+        );
       }
-      const remove = h("button.danger", { type: "button", "aria-label": `Remove ${shape.name}`, onclick: () => this.#remove(index) }, "Remove");
-      const row = h("div.shape-row", { role: "group", "aria-label": `${shape.kind} ${shape.name}` }, h("span.kind", { "data-kind": shape.kind }, shape.kind), fields, remove);
+      const remove = h(
+        "button.danger",
+        { type: "button", "aria-label": `Remove ${shape.name}`, onclick: () => this.#remove(index) },
+        "Remove",
+      );
+      const row = h(
+        "div.shape-row",
+        { role: "group", "aria-label": `${shape.kind} ${shape.name}` },
+        h("span.kind", { "data-kind": shape.kind }, shape.kind),
+        fields,
+        remove,
+      );
       if (index === this.selected) row.classList.add("chosen");
       return row;
     });
@@ -243,13 +307,27 @@ export class ShapeEditor {
   #explain() {
     this.help.replaceChildren();
     if (!this.drawing) {
-      setText(this.help, "Drag corners or whole shapes. With the keyboard: press Tab to select a corner, the arrow keys to move it, Delete to remove it.");
+      setText(
+        this.help,
+        "Drag corners or whole shapes. With the keyboard: press Tab to select a corner, the arrow keys to move it, Delete to remove it.",
+      );
       return;
     }
     const placed = this.drawing.points.length;
     const zone = this.drawing.kind === "zone";
-    const next = zone ? (placed < 3 ? "Click the corners of the zone." : "Click the first corner or press Enter to close the zone.") : placed ? "Click the end of the line." : "Click the start of the line. Crossings from its left to its right count as in.";
-    this.help.append(h("span", null, next), " ", h("button.plain", { type: "button", onclick: () => this.#place() }, "Insert default shape"), h("button.plain", { type: "button", onclick: () => this.#abandon() }, "Cancel drawing"));
+    const next = zone
+      ? placed < 3
+        ? "Click the corners of the zone."
+        : "Click the first corner or press Enter to close the zone."
+      : placed
+        ? "Click the end of the line."
+        : "Click the start of the line. Crossings from its left to its right count as in.";
+    this.help.append(
+      h("span", null, next),
+      " ",
+      h("button.plain", { type: "button", onclick: () => this.#place() }, "Insert default shape"),
+      h("button.plain", { type: "button", onclick: () => this.#abandon() }, "Cancel drawing"),
+    );
   }
 
   async #save() {

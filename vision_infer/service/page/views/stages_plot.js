@@ -3,7 +3,15 @@
 import { STAGES } from "../state/history.js";
 import { h } from "./dom.js";
 
-const COLOURS = { age: null, decode: "#38bdf8", queue: "#f59e0b", preprocess: "#a78bfa", inference: "#34d399", postprocess: "#f472b6", secondary: "#fb7185" };
+const COLOURS = {
+  age: null,
+  decode: "#38bdf8",
+  queue: "#f59e0b",
+  preprocess: "#a78bfa",
+  inference: "#34d399",
+  postprocess: "#f472b6",
+  secondary: "#fb7185",
+};
 const POINTS = 120;
 const HEIGHT = 220;
 
@@ -48,13 +56,18 @@ export class StagesPlot {
   #put() {
     const data = this.#data();
     this.plot.setData(data);
-    if (this.plot.cursor.idx === null || this.plot.cursor.left < 0) this.plot.setLegend({ idx: data[1].findLastIndex((value) => value !== null) });
+    if (this.plot.cursor.idx === null || this.plot.cursor.left < 0)
+      this.plot.setLegend({ idx: data[1].findLastIndex((value) => value !== null) });
   }
 
   #data() {
     const series = this.history.series(this.nowMs ?? Date.now(), POINTS);
     const of = (value) => series.map(({ bucket }) => (bucket ? value(bucket) : null));
-    return [series.map(({ at }) => at / 1000), of((bucket) => bucket.age), ...this.shown.map((stage) => of((bucket) => bucket.stages[stage] ?? 0))];
+    return [
+      series.map(({ at }) => at / 1000),
+      of((bucket) => bucket.age),
+      ...this.shown.map((stage) => of((bucket) => bucket.stages[stage] ?? 0)),
+    ];
   }
 
   #make() {
@@ -62,7 +75,12 @@ export class StagesPlot {
     this.plot?.destroy();
     const style = getComputedStyle(this.element);
     const [text, grid] = [style.color, style.getPropertyValue("--line")];
-    const axis = { stroke: text, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, font: `12px ${style.fontFamily}` };
+    const axis = {
+      stroke: text,
+      grid: { stroke: grid, width: 1 },
+      ticks: { stroke: grid, width: 1 },
+      font: `12px ${style.fontFamily}`,
+    };
     const format = (_, value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} ms`);
     this.plot = new this.UPlot(
       {
@@ -73,7 +91,10 @@ export class StagesPlot {
           { label: "age", stroke: text, width: 2, value: format },
           ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: format })),
         ],
-        axes: [{ ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) }, { ...axis, size: 58, values: (_, all) => all.map(duration) }],
+        axes: [
+          { ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) },
+          { ...axis, size: 58, values: (_, all) => all.map(duration) },
+        ],
         scales: { y: { range: (_, __, max) => [0, Math.max(10, (max ?? 10) * 1.1)] } },
         cursor: { points: { size: 6 } },
       },

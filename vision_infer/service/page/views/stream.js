@@ -11,7 +11,14 @@ import { StagesPlot } from "./stages_plot.js";
 import { Timeline } from "./timeline.js";
 import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, degradationOf } from "./words.js";
 
-const SWITCHES = [["boxes", "Boxes"], ["labels", "Labels"], ["scores", "Scores"], ["trails", "Trails"], ["zones", "Zones"], ["counts", "Counts"]];
+const SWITCHES = [
+  ["boxes", "Boxes"],
+  ["labels", "Labels"],
+  ["scores", "Scores"],
+  ["trails", "Trails"],
+  ["zones", "Zones"],
+  ["counts", "Counts"],
+];
 
 export function stream(store, name) {
   const view = new StreamView(store, name);
@@ -48,14 +55,13 @@ class StreamView {
     this.body = h(
       "div.columns",
       null,
+      h("div.main", null, this.screen, this.past, h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element)),
       h(
-        "div.main",
+        "div.side",
         null,
-        this.screen,
-        this.past,
-        h("section.card", null, h("h2", null, "Latency by stage"), this.plot.element),
+        h("section.card", null, h("h2", null, "Now"), this.degradationNote, this.reason, this.facts),
+        h("section.card", null, h("h2", null, "Events"), this.events.element),
       ),
-      h("div.side", null, h("section.card", null, h("h2", null, "Now"), this.degradationNote, this.reason, this.facts), h("section.card", null, h("h2", null, "Events"), this.events.element)),
     );
     this.element = h(
       "section.view",
@@ -116,7 +122,12 @@ class StreamView {
     this.degradation.hidden = this.degradationNote.hidden = degradation === null;
     setText(this.degradation, degradation ? `degraded: ${degradation.short}` : "");
     const when = degradation?.since ? ` since ${clockTime(new Date(degradation.since))}` : "";
-    setText(this.degradationNote, degradation ? `The machine is overloaded. This stream is degraded${when}: ${degradation.long}. Measured: ${degradation.measured}.` : "");
+    setText(
+      this.degradationNote,
+      degradation
+        ? `The machine is overloaded. This stream is degraded${when}: ${degradation.long}. Measured: ${degradation.measured}.`
+        : "",
+    );
   }
 
   #row(row) {
@@ -146,9 +157,10 @@ class StreamView {
     const between = h(
       "select",
       { "aria-label": "Between results", onchange: () => setPreferences({ between: between.value }) },
-      [["interpolate", "interpolate boxes between results"], ["fade", "fade boxes out between results"]].map(([value, text]) =>
-        h("option", { value, selected: preferences.between === value }, text),
-      ),
+      [
+        ["interpolate", "interpolate boxes between results"],
+        ["fade", "fade boxes out between results"],
+      ].map(([value, text]) => h("option", { value, selected: preferences.between === value }, text)),
     );
     const step = check("Delay video until results arrive", preferences.delayVideo, (on) => setPreferences({ delayVideo: on }));
     step.title = "Delays the video by up to 0.5 s so that each frame is shown with its own boxes";
@@ -162,7 +174,13 @@ class StreamView {
     this.actionsFor = key;
     const buttons = [];
     if (this.store.canEdit && stream.origin === "file") {
-      buttons.push(h("span.quiet", { title: "This stream is defined in the configuration file. Edit the file: the service reloads it." }, "defined in configuration file"));
+      buttons.push(
+        h(
+          "span.quiet",
+          { title: "This stream is defined in the configuration file. Edit the file: the service reloads it." },
+          "defined in configuration file",
+        ),
+      );
     } else if (this.store.canEdit && this.editor === null) {
       const paused = stream.status === null;
       buttons.push(
@@ -235,7 +253,10 @@ class StreamView {
         ["Reconnects", count(status.reconnects)],
         ["Results", count(status.results)],
         ...Object.entries(status.occupancy).map(([zone, number]) => [`In zone ${zone}`, count(number)]),
-        ...Object.entries(status.counts).map(([line, { in: entered, out }]) => [`Crossings of ${line}`, `${count(entered)} in, ${count(out)} out`]),
+        ...Object.entries(status.counts).map(([line, { in: entered, out }]) => [
+          `Crossings of ${line}`,
+          `${count(entered)} in, ${count(out)} out`,
+        ]),
       );
     }
     facts.push(["Source", settings.detect]);

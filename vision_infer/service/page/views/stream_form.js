@@ -32,7 +32,8 @@ class StreamForm {
     const stream = this.existing ? this.store.stream(this.existing) : null;
     if (!this.store.canEdit) return this.content.replaceChildren(h("p.empty", null, "This token is read-only."));
     if (this.existing && !stream) return this.content.replaceChildren(h("p.empty", null, "There is no stream with this name."));
-    if (stream?.origin === "file") return this.content.replaceChildren(h("p.empty", null, "This stream is defined in the configuration file. Edit it there."));
+    if (stream?.origin === "file")
+      return this.content.replaceChildren(h("p.empty", null, "This stream is defined in the configuration file. Edit it there."));
     this.before = stream?.settings ?? {};
     this.form = this.#build(this.before);
     this.content.replaceChildren(this.form);
@@ -41,24 +42,43 @@ class StreamForm {
   }
 
   #build(settings) {
-    const text = (value, more) => h("input", { type: "text", value: value ?? "", spellcheck: false, autocomplete: "off", ...more });
+    const text = (value, more) =>
+      h("input", { type: "text", value: value ?? "", spellcheck: false, autocomplete: "off", ...more });
     const number = (value, more) => h("input", { type: "number", step: "any", value: value ?? "", ...more });
-    this.name = text(this.existing, { required: true, pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,63}", disabled: this.existing !== null, maxLength: 64 });
-    this.url = text(settings.detect, { required: true, maxLength: 4096, inputMode: "url", placeholder: "rtsp://user:password@10.0.0.5/sub" });
+    this.name = text(this.existing, {
+      required: true,
+      pattern: "[A-Za-z0-9][A-Za-z0-9._\\-]{0,63}",
+      disabled: this.existing !== null,
+      maxLength: 64,
+    });
+    this.url = text(settings.detect, {
+      required: true,
+      maxLength: 4096,
+      inputMode: "url",
+      placeholder: "rtsp://user:password@10.0.0.5/sub",
+    });
     this.view = text(settings.view, { maxLength: 4096, inputMode: "url", placeholder: "same as URL" });
     this.model = h("select", null, h("option", { value: settings.model ?? "" }, settings.model ?? "default model"));
     this.fps = number(settings.fps, { min: 0, placeholder: "all" });
     this.confidence = number(settings.confidence, { min: 0, max: 1, placeholder: "model default" });
     this.classes = text(settings.classes?.join(", "), { placeholder: "all" });
     this.weight = number(settings.weight ?? 1, { min: 0, required: true });
-    this.transport = h("select", null, ["tcp", "udp"].map((value) => h("option", { value, selected: settings.transport === value }, value)));
+    this.transport = h(
+      "select",
+      null,
+      ["tcp", "udp"].map((value) => h("option", { value, selected: settings.transport === value }, value)),
+    );
     const box = (checked) => h("input", { type: "checkbox", checked: Boolean(checked) });
     this.track = box(settings.track);
     this.gate = box(settings.gate);
     this.clips = box(settings.clips);
     this.bestEffort = box(settings.best_effort);
     this.fallbackUrl = text(settings.degrade_detect, { maxLength: 4096, inputMode: "url", placeholder: "none" });
-    this.fallbackModel = h("select", null, h("option", { value: settings.degrade_model ?? "" }, settings.degrade_model ?? "none"));
+    this.fallbackModel = h(
+      "select",
+      null,
+      h("option", { value: settings.degrade_model ?? "" }, settings.degrade_model ?? "none"),
+    );
     this.testResult = h("div.tested", { role: "status" });
     this.testButton = h("button", { type: "button", onclick: () => this.#test() }, "Test this URL");
     this.saveButton = h("button.primary", { type: "submit" }, this.existing ? "Save" : "Add");
@@ -74,7 +94,12 @@ class StreamForm {
       field("URL of the main stream", this.view, "Used for viewing only; opened while a client watches."),
       h("div.pair", null, field("Model", this.model), field("Classes", this.classes, "Separate class names with commas.")),
       h("div.pair", null, field("Maximum results/s", this.fps), field("Minimum confidence, 0–1", this.confidence)),
-      h("div.pair", null, field("Weight", this.weight, "Relative share of engine time."), field("RTSP transport", this.transport)),
+      h(
+        "div.pair",
+        null,
+        field("Weight", this.weight, "Relative share of engine time."),
+        field("RTSP transport", this.transport),
+      ),
       ticked(this.track, "Track objects (always on with zones and lines)"),
       ticked(this.gate, "Infer only during motion"),
       ticked(this.clips, "Record a clip of each zone and line event"),
@@ -98,7 +123,10 @@ class StreamForm {
 
   async #models() {
     const models = await getJson("/api/v1/models").catch(() => []);
-    for (const [select, none] of [[this.model, "default model"], [this.fallbackModel, "none"]]) {
+    for (const [select, none] of [
+      [this.model, "default model"],
+      [this.fallbackModel, "none"],
+    ]) {
       const chosen = select.value;
       const names = new Set([...models.map((model) => model.name), chosen].filter(Boolean));
       select.replaceChildren(h("option", { value: "" }, none), ...[...names].map((name) => h("option", { value: name }, name)));
@@ -123,7 +151,10 @@ class StreamForm {
 
   async #save() {
     const optional = (input) => (input.value === "" ? null : Number(input.value));
-    const labels = this.classes.value.split(",").map((label) => label.trim()).filter(Boolean);
+    const labels = this.classes.value
+      .split(",")
+      .map((label) => label.trim())
+      .filter(Boolean);
     const settings = {
       ...this.before,
       detect: this.url.value.trim(),
@@ -165,9 +196,27 @@ function probeFacts(answer) {
   const { size, codec, profile } = answer;
   const facts = [
     ["Video", `${codec}${profile ? ` (${profile})` : ""}, ${size.width}×${size.height}`],
-    ["Rate", [answer.frame_rate ? `${rate(answer.frame_rate)} frames/s` : "", answer.bit_rate ? `${rate(answer.bit_rate / 1000)} kbit/s` : ""].filter(Boolean).join(", ") || "–"],
-    ["First frame", `after ${Math.round(answer.first_frame_ms)} ms${answer.key_interval_s ? `, one key frame every ${answer.key_interval_s.toFixed(1)} s` : ""}`],
+    [
+      "Rate",
+      [
+        answer.frame_rate ? `${rate(answer.frame_rate)} frames/s` : "",
+        answer.bit_rate ? `${rate(answer.bit_rate / 1000)} kbit/s` : "",
+      ]
+        .filter(Boolean)
+        .join(", ") || "–",
+    ],
+    [
+      "First frame",
+      `after ${Math.round(answer.first_frame_ms)} ms${answer.key_interval_s ? `, one key frame every ${answer.key_interval_s.toFixed(1)} s` : ""}`,
+    ],
     ["In browsers", answer.untouched ? "passthrough, no transcoding" : `transcoded for viewers: ${answer.untouched_reason}`],
   ];
-  return [h("p.good", null, "The stream works."), h("dl.facts", null, facts.map(([key, value]) => h("div", null, h("dt", null, key), h("dd", null, value))))];
+  return [
+    h("p.good", null, "The stream works."),
+    h(
+      "dl.facts",
+      null,
+      facts.map(([key, value]) => h("div", null, h("dt", null, key), h("dd", null, value))),
+    ),
+  ];
 }

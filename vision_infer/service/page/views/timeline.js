@@ -49,7 +49,12 @@ export class Timeline {
     this.element = h(
       "div.timeline",
       null,
-      h("div.line", null, h("span.quiet.grow", null, "Select a moment to see the outcomes of its frames and the reason."), this.choice),
+      h(
+        "div.line",
+        null,
+        h("span.quiet.grow", null, "Select a moment to see the outcomes of its frames and the reason."),
+        this.choice,
+      ),
       this.strip,
       h("div.ends", null, this.from, this.to),
       this.legend,
@@ -86,7 +91,9 @@ export class Timeline {
   }
 
   async #get(what, times) {
-    const query = new URLSearchParams(Object.entries(times).map(([key, value]) => [key, value instanceof Date ? value.toISOString() : value]));
+    const query = new URLSearchParams(
+      Object.entries(times).map(([key, value]) => [key, value instanceof Date ? value.toISOString() : value]),
+    );
     return getJson(`${this.path}/${what}${query.size ? "?" : ""}${query}`, { signal: this.leaving.signal });
   }
 
@@ -156,7 +163,14 @@ export class Timeline {
 
   #key(event) {
     const { step, ms } = SPANS[this.span];
-    const steps = { ArrowLeft: -step, ArrowDown: -step, ArrowRight: step, ArrowUp: step, PageUp: 10 * step, PageDown: -10 * step }[event.key];
+    const steps = {
+      ArrowLeft: -step,
+      ArrowDown: -step,
+      ArrowRight: step,
+      ArrowUp: step,
+      PageUp: 10 * step,
+      PageDown: -10 * step,
+    }[event.key];
     if (steps) this.#select((this.selected ?? this.#now) + steps);
     else if (event.key === "Home") this.#select(this.#now - ms);
     else if (event.key === "End") this.#select(Infinity);
@@ -172,8 +186,14 @@ export class Timeline {
     setText(this.from, clockTime(new Date(this.all[0].at)));
     setText(this.to, "now");
     const shown = this.selected === null ? "now" : clockTime(new Date(this.selected));
-    const values = { "aria-valuemin": this.all[0].at, "aria-valuemax": this.#now, "aria-valuenow": this.selected ?? this.#now, "aria-valuetext": shown };
-    for (const [key, value] of Object.entries(values)) this.strip.setAttribute(key, typeof value === "number" ? Math.round(value / 1000) : value);
+    const values = {
+      "aria-valuemin": this.all[0].at,
+      "aria-valuemax": this.#now,
+      "aria-valuenow": this.selected ?? this.#now,
+      "aria-valuetext": shown,
+    };
+    for (const [key, value] of Object.entries(values))
+      this.strip.setAttribute(key, typeof value === "number" ? Math.round(value / 1000) : value);
     this.#paint(span);
   }
 
@@ -191,7 +211,10 @@ export class Timeline {
     this.all.forEach(({ outcomes }, index) => {
       let bottom = height;
       for (const kind of KINDS) {
-        const number = Object.entries(outcomes).reduce((sum, [outcome, frames]) => sum + (kindOf(outcome) === kind ? frames : 0), 0);
+        const number = Object.entries(outcomes).reduce(
+          (sum, [outcome, frames]) => sum + (kindOf(outcome) === kind ? frames : 0),
+          0,
+        );
         const barHeight = (number / max) * (height - 2);
         context.fillStyle = style.getPropertyValue(COLOURS[kind]);
         context.fillRect(index * barWidth, bottom - barHeight, Math.max(1, barWidth - 1), barHeight);

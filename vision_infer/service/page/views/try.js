@@ -20,7 +20,14 @@ class TryOut {
     this.leaving = new AbortController();
     this.input = h("input", { type: "file", accept: KINDS.join(","), onchange: () => this.#take(this.input.files[0]) });
     this.model = h("select", { onchange: () => this.#infer() }, h("option", { value: "" }, "default model"));
-    this.confidence = h("input", { type: "number", min: 0, max: 1, step: 0.05, placeholder: "model default", onchange: () => this.#infer() });
+    this.confidence = h("input", {
+      type: "number",
+      min: 0,
+      max: 1,
+      step: 0.05,
+      placeholder: "model default",
+      onchange: () => this.#infer(),
+    });
     this.image = h("canvas.image", { width: 16, height: 9 });
     this.overlay = h("canvas.overlay", { "aria-hidden": "true" });
     this.stage = h("div.stage.still", { hidden: true }, this.image, this.overlay);
@@ -40,8 +47,18 @@ class TryOut {
         ondrop: (event) => (event.preventDefault(), this.#take(event.dataTransfer.files[0])),
       },
       h("h1", null, "Try an image"),
-      h("p.quiet", null, "Choose, drop or paste a JPEG, PNG or WebP image. It runs through the same pipeline as camera frames and is not stored."),
-      h("div.card.trying", null, field("Image", this.input), field("Model", this.model), field("Minimum confidence", this.confidence)),
+      h(
+        "p.quiet",
+        null,
+        "Choose, drop or paste a JPEG, PNG or WebP image. It runs through the same pipeline as camera frames and is not stored.",
+      ),
+      h(
+        "div.card.trying",
+        null,
+        field("Image", this.input),
+        field("Model", this.model),
+        field("Minimum confidence", this.confidence),
+      ),
       this.errorText,
       this.summary,
       h("div.columns", null, h("div.main", null, this.stage), h("div.side", null, this.found)),
@@ -49,7 +66,8 @@ class TryOut {
     this.onPaste = (event) => this.#take([...event.clipboardData.files][0]);
     document.addEventListener("paste", this.onPaste);
     getJson("/api/v1/models").then(
-      (models) => this.model.append(...models.filter(({ loaded }) => loaded).map(({ name }) => h("option", { value: name }, name))),
+      (models) =>
+        this.model.append(...models.filter(({ loaded }) => loaded).map(({ name }) => h("option", { value: name }, name))),
       () => {},
     );
   }
@@ -87,7 +105,12 @@ class TryOut {
     setText(this.errorText, "");
     setText(this.summary, "Running inference…");
     try {
-      const answer = await send("POST", `/api/v1/infer?${query}`, { body: this.file, type: this.file.type, timeoutMs: 60000, signal: this.leaving.signal });
+      const answer = await send("POST", `/api/v1/infer?${query}`, {
+        body: this.file,
+        type: this.file.type,
+        timeoutMs: 60000,
+        signal: this.leaving.signal,
+      });
       this.result = await answer.json();
     } catch (error) {
       this.result = null;
@@ -102,22 +125,36 @@ class TryOut {
     const latency = this.result?.latency_ms;
     setText(
       this.summary,
-      this.result ? `${this.result.model} (${this.result.engine}): ${found.length} detections in ${milliseconds(latency.total)} ms, of which inference ${milliseconds(latency.inference)} ms` : "",
+      this.result
+        ? `${this.result.model} (${this.result.engine}): ${found.length} detections in ${milliseconds(latency.total)} ms, of which inference ${milliseconds(latency.inference)} ms`
+        : "",
     );
     const sorted = [...found].sort((a, b) => b.score - a.score);
     this.found.replaceChildren(
       ...sorted.map((detection) => {
         const swatch = h("span.swatch");
         swatch.style.backgroundColor = colourOf(detection.class_id);
-        return h("li", null, swatch, h("span", null, detection.label), h("span.figure", null, `${Math.round(detection.score * 100)} %`));
+        return h(
+          "li",
+          null,
+          swatch,
+          h("span", null, detection.label),
+          h("span.figure", null, `${Math.round(detection.score * 100)} %`),
+        );
       }),
     );
   }
 
   #draw() {
     if (this.stage.hidden) return;
-    const size = this.result ? { width: this.result.width, height: this.result.height } : { width: this.image.width, height: this.image.height };
+    const size = this.result
+      ? { width: this.result.width, height: this.result.height }
+      : { width: this.image.width, height: this.image.height };
     const found = (this.result?.detections ?? []).map((detection) => ({ ...detection, alpha: 1 }));
-    drawOverlay(this.overlay, { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false }, this.area);
+    drawOverlay(
+      this.overlay,
+      { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false },
+      this.area,
+    );
   }
 }

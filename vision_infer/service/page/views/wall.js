@@ -91,7 +91,14 @@ function summarise(summary, streams) {
   const paused = streams.filter((stream) => !stream.status).length;
   const away = streams.length - live - paused;
   const degraded = streams.filter(degradationOf).length;
-  const text = [`${live} live`, degraded ? `${degraded} degraded` : "", away ? `${away} not live` : "", paused ? `${paused} paused` : ""].filter(Boolean).join(", ");
+  const text = [
+    `${live} live`,
+    degraded ? `${degraded} degraded` : "",
+    away ? `${away} not live` : "",
+    paused ? `${paused} paused` : "",
+  ]
+    .filter(Boolean)
+    .join(", ");
   setText(summary, streams.length ? text : "");
 }
 
@@ -131,9 +138,21 @@ class Tile {
       "li.tile",
       null,
       h("a.cover", { href: `#/stream/${encodeURIComponent(name)}`, "aria-label": `Open ${name}` }, this.player.element),
-      h("div.line", null, h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name), this.transport, parts.state),
+      h(
+        "div.line",
+        null,
+        h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name),
+        this.transport,
+        parts.state,
+      ),
       h("div.line.why", null, parts.reason, parts.spoken, parts.since),
-      h("div.line", { title: "Age of results on completion, over the last minute" }, h("span.key", null, "age"), parts.age, this.spark),
+      h(
+        "div.line",
+        { title: "Age of results on completion, over the last minute" },
+        h("span.key", null, "age"),
+        parts.age,
+        this.spark,
+      ),
       h("div.line", { title: "Frames/s: inferred, of the requested rate; decoded" }, h("span.key", null, "fps"), parts.rates),
       h("div.line", null, h("span.key", null, "drops"), parts.drops),
     );
@@ -154,10 +173,20 @@ class Tile {
     this.since.title = from ? `since ${moment(from)}` : "";
     const size = status?.size;
     const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
-    const text = [status ? status.reason : "not opened", degradation ? `degraded: ${degradation.short}, ${degradation.measured}` : ""].filter(Boolean).join("; ");
+    const text = [
+      status ? status.reason : "not opened",
+      degradation ? `degraded: ${degradation.short}, ${degradation.measured}` : "",
+    ]
+      .filter(Boolean)
+      .join("; ");
     setText(this.reason, text || facts || " ");
-    this.reason.title = degradation ? `${this.reason.textContent}. The machine is overloaded: ${degradation.long}.` : this.reason.textContent;
-    setText(this.spoken, degradation?.since ? `The machine is overloaded. Since ${moment(degradation.since)}: ${degradation.long}.` : "");
+    this.reason.title = degradation
+      ? `${this.reason.textContent}. The machine is overloaded: ${degradation.long}.`
+      : this.reason.textContent;
+    setText(
+      this.spoken,
+      degradation?.since ? `The machine is overloaded. Since ${moment(degradation.since)}: ${degradation.long}.` : "",
+    );
     setText(this.age, `p50 ${milliseconds(status?.age_ms.p50)}, p99 ${milliseconds(status?.age_ms.p99)} ms`);
     setText(this.rates, rates(status));
     const lost = drops(status?.dropped);

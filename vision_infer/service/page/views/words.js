@@ -33,13 +33,17 @@ const DEGRADATIONS = {
 // How a stream is degraded under overload: { short, long, since, measured }; null if it is not
 export function degradationOf({ status }) {
   const texts = DEGRADATIONS[status?.degraded];
-  return texts ? { short: texts[0], long: texts[1](status.model), since: status.degraded_since, measured: status.degraded_reason } : null;
+  return texts
+    ? { short: texts[0], long: texts[1](status.model), since: status.degraded_since, measured: status.degraded_reason }
+    : null;
 }
 
 export const degradationWord = (step) => DEGRADATIONS[step]?.[0] ?? "none";
 
-export const milliseconds = (value) => (value === undefined || value === null ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toString());
-export const rate = (value) => (value === undefined || value === null ? "–" : value >= 9.95 ? Math.round(value).toString() : value.toFixed(1));
+export const milliseconds = (value) =>
+  value === undefined || value === null ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toString();
+export const rate = (value) =>
+  value === undefined || value === null ? "–" : value >= 9.95 ? Math.round(value).toString() : value.toFixed(1);
 // The frame rates of a stream
 export function rates(status) {
   const wanted = status?.wanted_fps ?? null;
