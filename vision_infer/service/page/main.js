@@ -1,3 +1,4 @@
+// @ts-check
 // The page: the header, the router, and what all views share.
 
 import { applyTheme, preferences, setPreferences } from "./state/preferences.js";
@@ -19,6 +20,8 @@ const NAV = [
   ["#/try", "Try"],
 ];
 const store = new Store();
+/** @import { View } from "./transport/api.js" */
+/** @type {View | null} */
 let view = null;
 let shown = "";
 
@@ -61,7 +64,11 @@ function build() {
     h("img", { src: "/page/icon.svg", alt: "", width: 26, height: 26 }),
     h("span", null, "vision-infer"),
   );
-  const skip = h("a.skip", { href: "#main", onclick: (event) => (event.preventDefault(), content.focus()) }, "Skip to content");
+  const skip = h(
+    "a.skip",
+    { href: "#main", onclick: (/** @type {Event} */ event) => (event.preventDefault(), content.focus()) },
+    "Skip to content",
+  );
   document.body.append(
     skip,
     h("header", null, logo, h("nav", { "aria-label": "Pages" }, links), h("div.tools", null, version, theme, logOutButton)),
@@ -70,6 +77,7 @@ function build() {
   );
 }
 
+/** The key of a view, and a function that creates it. @returns {[string, () => View]} */
 function route() {
   if (store.needsLogin) return ["login", () => login(store)];
   if (store.session === null) return ["wait", waiting];
@@ -77,12 +85,13 @@ function route() {
   if (page === "stream" && name && part === "edit") return [`edit ${name}`, () => streamForm(store, name)];
   if (page === "stream" && name) return [`stream ${name}`, () => stream(store, name)];
   if (page === "add") return ["add", () => streamForm(store, null)];
-  if (page === "engines") return ["engines", () => engines(store)];
+  if (page === "engines") return ["engines", () => engines()];
   if (page === "cost") return ["cost", () => cost()];
-  if (page === "try") return ["try", () => tryOut(store)];
+  if (page === "try") return ["try", () => tryOut()];
   return ["wall", () => wall(store)];
 }
 
+/** @param {string} part */
 function decode(part) {
   try {
     return decodeURIComponent(part);
@@ -101,9 +110,9 @@ function show() {
     const moved = shown !== "" && shown !== "wait";
     shown = key;
     view?.close();
-    view = make();
-    content.replaceChildren(view.element);
-    document.title = view.title ? `${view.title} · vision-infer` : "vision-infer";
+    const next = (view = make());
+    content.replaceChildren(next.element);
+    document.title = next.title ? `${next.title} · vision-infer` : "vision-infer";
     scrollTo(0, 0);
     if (moved) content.focus({ preventScroll: true });
   }
@@ -119,11 +128,12 @@ function show() {
 }
 
 function connection() {
-  banner.hidden = store.unavailableSince === null;
-  if (!banner.hidden)
+  const since = store.unavailableSince;
+  banner.hidden = since === null;
+  if (since)
     setText(
       banner,
-      `${store.unavailableReason[0].toUpperCase()}${store.unavailableReason.slice(1)}, since ${clockTime(store.unavailableSince)}. Trying again…`,
+      `${store.unavailableReason[0].toUpperCase()}${store.unavailableReason.slice(1)}, since ${clockTime(since)}. Trying again…`,
     );
   document.body.classList.toggle("gone", !banner.hidden);
 }

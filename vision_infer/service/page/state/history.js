@@ -1,16 +1,25 @@
+// @ts-check
 // Latency of a stream's results over the last minutes, in buckets of fixed length. Pure.
+
+/** @import { RowLatency } from "../transport/api.js" */
+/** @typedef {{ at: number, count: number, age: number, oldest: number, stages: Record<string, number> }} Bucket */
 
 export const STAGES = ["decode", "queue", "preprocess", "inference", "postprocess", "secondary"];
 
 // The mean and the maximum age of results, by time.
 export class History {
-  // bucketMs: the length of a bucket; max: the number of buckets that are kept
+  /**
+   * @param {number} bucketMs the length of a bucket
+   * @param {number} max the number of buckets that are kept
+   */
   constructor(bucketMs, max) {
     this.bucketMs = bucketMs;
     this.max = max;
-    this.buckets = []; // { at, count, age, oldest, stages }
+    /** @type {Bucket[]} */
+    this.buckets = [];
   }
 
+  /** @param {RowLatency} row @param {number} nowMs */
   push(row, nowMs) {
     if (row.age_ms === undefined) return;
     const at = Math.floor(nowMs / this.bucketMs) * this.bucketMs;
@@ -29,7 +38,7 @@ export class History {
     }
   }
 
-  // The last buckets up to now, one per interval; null for an interval without results.
+  /** The last buckets up to now, one per interval; null for an interval without results. @param {number} nowMs @param {number} count */
   series(nowMs, count) {
     const end = Math.floor(nowMs / this.bucketMs) * this.bucketMs;
     const byTime = new Map(this.buckets.map((bucket) => [bucket.at, bucket]));

@@ -1,6 +1,11 @@
+// @ts-check
 // Finds the boxes of the displayed frame: by the time of the frame, never by the order of arrival. Pure: no clock, no DOM.
 
 import { timesOf } from "./timing.js";
+
+/** @import { DrawnDetection, FrameRow, FrameTime } from "../transport/api.js" */
+/** @typedef {{ row: FrameRow, pts: number, captured: number, pairs: { from: Entry, map: Map<number, number> } | null }} Entry */
+/** @typedef {{ row: FrameRow | null, exact: boolean, found: DrawnDetection[] }} Match row is null if there is none for the time */
 
 const KEPT_MS = 4000;
 const MAX_ROWS = 600;
@@ -12,14 +17,18 @@ const TRAIL_MS = 3000;
 
 export class Matching {
   constructor() {
-    this.rows = []; // { row, pts, captured, pairs }, ascending
+    /** @type {Entry[]} in ascending order of time */
+    this.rows = [];
   }
 
+  /** @param {FrameRow} row */
   push(row) {
+    /** @type {Entry} */
     const entry = { row, ...timesOf(row), pairs: null };
     const last = this.rows.at(-1);
     if (last && (entry.pts < last.pts - JUMP_MS || entry.captured < last.captured - JUMP_MS)) this.rows = [];
     this.rows.push(entry);
+    /** @param {Entry} earlier */
     const ageOf = (earlier) => (Number.isNaN(entry.pts) ? entry.captured - earlier.captured : entry.pts - earlier.pts);
     while (this.rows.length > MAX_ROWS || (this.rows.length > 2 && ageOf(this.rows[0]) > KEPT_MS)) this.rows.shift();
   }
@@ -28,14 +37,17 @@ export class Matching {
     return this.rows.at(-1) ?? null;
   }
 
-  // The delay of the newest row relative to a frame, ms; negative if the row is newer. NaN without rows.
+  /** The delay of the newest row relative to a frame, ms; negative if the row is newer. NaN without rows. @param {FrameTime} time */
   behind(time) {
     return this.newest ? time.ms - this.newest[time.by] : NaN;
   }
 
-  // Return the boxes of a frame.
-  // time: { ms, by }; mode: "interpolate" moves boxes between results and extrapolates briefly, "fade" fades them out.
-  // returns { row, exact, found: [{ box, label, score, track_id, class_id, alpha }] }; row is null if there is none for this time
+  /**
+   * Return the boxes of a frame.
+   * @param {FrameTime} time
+   * @param {string} mode "interpolate" moves boxes between results and extrapolates briefly, "fade" fades them out
+   * @returns {Match}
+   */
   at(time, mode) {
     const index = this.#before(time);
     if (index < 0) return { row: null, exact: false, found: [] };
@@ -48,8 +60,9 @@ export class Matching {
     return { row: entry.row, exact: false, found };
   }
 
-  // The positions of each track up to this time: Map of track → [[x, y], …], the middle of the lower edge, oldest first.
+  /** The positions of each track up to this time: the middle of the lower edge, oldest first. @param {FrameTime} time */
   trails(time) {
+    /** @type {Map<number, number[][]>} */
     const trails = new Map();
     for (const entry of this.rows) {
       const age = time.ms - entry[time.by];
@@ -57,13 +70,15 @@ export class Matching {
       if (age > TRAIL_MS) continue;
       for (const detection of entry.row.detections) {
         if (!detection.track_id) continue;
-        const points = trails.get(detection.track_id) ?? trails.set(detection.track_id, []).get(detection.track_id);
+        const points = trails.get(detection.track_id) ?? [];
+        trails.set(detection.track_id, points);
         points.push([(detection.box[0] + detection.box[2]) / 2, detection.box[3]]);
       }
     }
     return trails;
   }
 
+  /** @param {FrameTime} time */
   #before(time) {
     for (let index = this.rows.length - 1; index >= 0; index--) {
       if (this.rows[index][time.by] <= time.ms + SAME_MS) return index;
@@ -71,6 +86,7 @@ export class Matching {
     return -1;
   }
 
+  /** @param {number} index @param {Entry | undefined} next @param {FrameTime} time @param {number} ahead */
   #moved(index, next, time, ahead) {
     const entry = this.rows[index];
     if (next && next[time.by] - entry[time.by] <= MAX_GAP_MS) {
@@ -86,15 +102,17 @@ export class Matching {
   }
 }
 
+/** @param {Entry} entry @param {number} ahead @returns {DrawnDetection[]} */
 function faded(entry, ahead) {
   const alpha = Math.max(0, 1 - ahead / FADE_MS);
   return alpha > 0 ? entry.row.detections.map((detection) => ({ ...detection, alpha })) : [];
 }
 
+/** @param {Entry} entry @param {Entry} next @param {number} fraction */
 function between(entry, next, fraction) {
   const pairs = pairsOf(entry, next);
   const found = entry.row.detections.map((detection, index) => {
-    const match = next.row.detections[pairs.get(index)];
+    const match = next.row.detections[pairs.get(index) ?? -1];
     return match
       ? { ...detection, box: interpolated(detection.box, match.box, fraction), alpha: 1 }
       : { ...detection, alpha: 1 - fraction };
@@ -106,22 +124,25 @@ function between(entry, next, fraction) {
   return found.filter((detection) => detection.alpha > 0.02);
 }
 
+/** @param {Entry} before @param {Entry} entry @param {number} steps @param {number} alpha */
 function beyond(before, entry, steps, alpha) {
   if (alpha <= 0) return [];
   const pairs = new Map([...pairsOf(before, entry)].map(([from, to]) => [to, from]));
   return entry.row.detections.map((detection, index) => {
-    const earlier = before.row.detections[pairs.get(index)];
+    const earlier = before.row.detections[pairs.get(index) ?? -1];
     return { ...detection, box: earlier ? interpolated(earlier.box, detection.box, 1 + steps) : detection.box, alpha };
   });
 }
 
+/** @param {number[]} from @param {number[]} to @param {number} fraction */
 function interpolated(from, to, fraction) {
   return from.map((value, index) => value + (to[index] - value) * fraction);
 }
 
-// Pairs of detections in consecutive rows: by track, otherwise by class and overlap. Cached in the later row.
+/** Pairs of detections in consecutive rows: by track, otherwise by class and overlap. Cached in the later row. @param {Entry} entry @param {Entry} next */
 function pairsOf(entry, next) {
   if (next.pairs?.from === entry) return next.pairs.map;
+  /** @type {Map<number, number>} */
   const map = new Map();
   const free = new Set(next.row.detections.keys());
   entry.row.detections.forEach((detection, index) => {
@@ -153,11 +174,12 @@ function pairsOf(entry, next) {
   return map;
 }
 
-// Intersection over union.
+/** Intersection over union. @param {number[]} a @param {number[]} b */
 export function overlap(a, b) {
   const width = Math.min(a[2], b[2]) - Math.max(a[0], b[0]);
   const height = Math.min(a[3], b[3]) - Math.max(a[1], b[1]);
   if (width <= 0 || height <= 0) return 0;
+  /** @param {number[]} box */
   const area = (box) => (box[2] - box[0]) * (box[3] - box[1]);
   return (width * height) / (area(a) + area(b) - width * height);
 }

@@ -1,3 +1,4 @@
+// @ts-check
 // The user's preferences, stored in this browser.
 
 const KEY = "vision-infer";
@@ -19,6 +20,7 @@ function read() {
 
 export const preferences = read();
 
+/** @param {Partial<typeof DEFAULTS>} change */
 export function setPreferences(change) {
   Object.assign(preferences, change);
   try {

@@ -1,6 +1,9 @@
+// @ts-check
 // The state of the service: the session, the connection, the streams. Dispatches an event on each change.
 
 import { ApiError, getJson, send, streamPath } from "../transport/http.js";
+
+/** @import { Change, Session, Settings, Stream } from "../transport/api.js" */
 
 const POLL_MS = 1000;
 const HIDDEN_POLL_MS = 5000;
@@ -8,12 +11,15 @@ const HIDDEN_POLL_MS = 5000;
 export class Store extends EventTarget {
   constructor() {
     super();
-    this.session = null; // { role, expires_s }; null: unknown, or not logged in
+    /** @type {Session | null} null: unknown, or not logged in */
+    this.session = null;
     this.needsLogin = false;
-    this.unavailableSince = null; // when the service stopped responding, a Date
+    /** @type {Date | null} when the service stopped responding */
+    this.unavailableSince = null;
     this.unavailableReason = "";
     this.epoch = 0; // the number of reconnects to the service
-    this.streams = null; // null until the first response
+    /** @type {Stream[] | null} null until the first response */
+    this.streams = null;
     this.version = "";
     this.timer = 0;
     document.addEventListener("visibilitychange", () => {
@@ -25,6 +31,7 @@ export class Store extends EventTarget {
     return this.session?.role === "admin";
   }
 
+  /** @param {string} name */
   stream(name) {
     return this.streams?.find((stream) => stream.name === name) ?? null;
   }
@@ -55,6 +62,7 @@ export class Store extends EventTarget {
     }
   }
 
+  /** @param {string} token */
   async logIn(token) {
     this.session = await (await send("POST", "/api/v1/session", { json: { token } })).json();
     this.needsLogin = false;
@@ -68,17 +76,19 @@ export class Store extends EventTarget {
     this.#loggedOut();
   }
 
+  /** @param {string} name @param {Settings} settings */
   async put(name, settings) {
     await send("PUT", streamPath(name), { json: settings, timeoutMs: 120000 }); // the service may have to load a model
     await this.refresh();
   }
 
+  /** @param {string} name */
   async remove(name) {
     await send("DELETE", streamPath(name));
     await this.refresh();
   }
 
-  // Apply a change that arrived over the WebSocket, before the next poll.
+  /** Apply a change that arrived over the WebSocket, before the next poll. @param {Change} change */
   changed({ type, stream: name, at, state, step, reason }) {
     const stream = this.stream(name);
     if (!stream?.status) return;
@@ -112,6 +122,7 @@ export class Store extends EventTarget {
     this.#notify("connection");
   }
 
+  /** @param {ApiError} error */
   #failed(error) {
     if (error.status === 401) {
       this.#loggedOut();
@@ -131,6 +142,7 @@ export class Store extends EventTarget {
     this.#notify("session");
   }
 
+  /** @param {string} type */
   #notify(type) {
     this.dispatchEvent(new Event(type));
   }

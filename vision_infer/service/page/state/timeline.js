@@ -1,9 +1,14 @@
+// @ts-check
 // Outcomes of a stream's frames, in buckets of a second or of minutes. Pure: no clock, no DOM.
+
+/** @typedef {Record<string, number>} Outcomes the number of frames by outcome */
+/** @typedef {{ outcome: string, captured: string | null, at: string }} RecordedFrame */
+/** @typedef {{ at: number, outcomes: Outcomes }} Bar */
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 
-// The time ranges of the timeline: their length, and the length of a bar.
+/** The time ranges of the timeline: their length, and the length of a bar. @type {Record<string, { ms: number, step: number }>} */
 export const SPANS = {
   "2 minutes": { ms: 2 * MINUTE, step: SECOND },
   "2 hours": { ms: 120 * MINUTE, step: MINUTE },
@@ -12,7 +17,7 @@ export const SPANS = {
 
 const SKIPPED = new Set(["paced", "undecoded", "gated", "hook"]);
 
-// The severity of an outcome: good, skipped (by the settings), lost, failed
+/** The severity of an outcome: good, skipped (by the settings), lost, failed. @param {string} outcome */
 export function kindOf(outcome) {
   if (outcome === "emitted") return "good";
   if (SKIPPED.has(outcome)) return "skipped";
@@ -22,10 +27,11 @@ export function kindOf(outcome) {
 // The number of frames per second and outcome, for the last minutes.
 export class Seconds {
   constructor() {
-    this.buckets = new Map(); // start, ms → { outcome: frames }
+    /** @type {Map<number, Outcomes>} by start, ms */
+    this.buckets = new Map();
   }
 
-  // Replace everything from this time on: the outcome of a recent frame may have changed.
+  /** Replace everything from this time on: the outcome of a recent frame may have changed. @param {number} fromMs @param {RecordedFrame[]} frames */
   put(fromMs, frames) {
     const begin = floor(fromMs, SECOND);
     for (const at of this.buckets.keys()) if (at >= begin) this.buckets.delete(at);
@@ -35,19 +41,25 @@ export class Seconds {
     }
   }
 
+  /** @param {number} beforeMs */
   forget(beforeMs) {
     for (const at of this.buckets.keys()) if (at < beforeMs) this.buckets.delete(at);
   }
 }
 
-// The service's counts per minute, as buckets.
+/** The service's counts per minute, as buckets. @param {{ from: string, outcomes: Outcomes }[]} minutes */
 export function minutesOf(minutes) {
-  return new Map(minutes.map((minute) => [Date.parse(minute.from), minute.outcomes]));
+  return new Map(minutes.map(({ from, outcomes }) => /** @type {const} */ ([Date.parse(from), outcomes])));
 }
 
-// Bars from the oldest to the newest, the last one includes now: { at, outcomes }; outcomes is empty if nothing is known.
+/**
+ * Bars from the oldest to the newest, the last one includes now; outcomes is empty if nothing is known.
+ * @param {Map<number, Outcomes>} buckets @param {number} nowMs @param {{ ms: number, step: number }} span
+ * @returns {Bar[]}
+ */
 export function bars(buckets, nowMs, { ms, step }) {
   const end = floor(nowMs, step);
+  /** @type {Map<number, Outcomes>} */
   const found = new Map();
   for (const [at, outcomes] of buckets) add(found, floor(at, step), outcomes);
   return Array.from({ length: ms / step }, (_, index) => {
@@ -56,18 +68,20 @@ export function bars(buckets, nowMs, { ms, step }) {
   });
 }
 
-// All outcomes with their number of frames: results first, then in descending order.
+/** All outcomes with their number of frames: results first, then in descending order. @param {Bar[]} all @returns {[string, number][]} */
 export function totals(all) {
   const sum = new Map();
   for (const { outcomes } of all)
     for (const [outcome, number] of Object.entries(outcomes)) sum.set(outcome, (sum.get(outcome) ?? 0) + number);
   return [...sum]
     .filter(([, number]) => number)
-    .sort(([a, countA], [b, countB]) => (b === "emitted") - (a === "emitted") || countB - countA);
+    .sort(([a, countA], [b, countB]) => Number(b === "emitted") - Number(a === "emitted") || countB - countA);
 }
 
+/** @param {number} value @param {number} step */
 const floor = (value, step) => Math.floor(value / step) * step;
 
+/** @param {Map<number, Outcomes>} buckets @param {number} at @param {Outcomes} outcomes */
 function add(buckets, at, outcomes) {
   const bucket = buckets.get(at) ?? {};
   for (const [outcome, number] of Object.entries(outcomes)) bucket[outcome] = (bucket[outcome] ?? 0) + number;

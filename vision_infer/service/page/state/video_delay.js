@@ -1,3 +1,4 @@
+// @ts-check
 // Delays the video until results arrive: sets the receiver's jitter buffer to the delay of the results.
 
 const UPDATE_MS = 1000;
@@ -6,15 +7,23 @@ const MAX_MS = 500;
 const STEP_UP_MS = 150;
 const STEP_DOWN_MS = 10;
 
+/** @typedef {{ jitterBufferTarget?: number | null, playoutDelayHint?: number }} Receiver a part of RTCRtpReceiver */
+
 export class VideoDelay {
+  /** @param {Receiver} receiver */
   constructor(receiver) {
     this.receiver = receiver;
     this.target = 0;
+    /** @type {number[]} */
     this.behind = [];
     this.updated = 0;
   }
 
-  // behindMs: the delay of the newest result relative to the displayed frame; NaN without a result
+  /**
+   * @param {number} behindMs the delay of the newest result relative to the displayed frame; NaN without a result
+   * @param {boolean} wanted
+   * @param {number} nowMs
+   */
   frame(behindMs, wanted, nowMs) {
     if (!Number.isNaN(behindMs) && Math.abs(behindMs) < 5000) this.behind.push(behindMs);
     if (nowMs - this.updated < UPDATE_MS) return;
@@ -24,6 +33,7 @@ export class VideoDelay {
     this.#set(wanted ? next(this.target, behind) : 0);
   }
 
+  /** @param {number} target */
   #set(target) {
     this.target = target;
     if ("jitterBufferTarget" in this.receiver) this.receiver.jitterBufferTarget = target;
@@ -31,7 +41,11 @@ export class VideoDelay {
   }
 }
 
-// The delay at which 90 % of the frames have their result. sorted: the delays of results, ascending
+/**
+ * The delay at which 90 % of the frames have their result.
+ * @param {number} target the current delay
+ * @param {number[]} sorted the delays of results, ascending
+ */
 export function next(target, sorted) {
   if (sorted.length < 3) return target;
   const needed = sorted[Math.floor(sorted.length * 0.9)] + MARGIN_MS;

@@ -1,7 +1,20 @@
+// @ts-check
 // Requests to the service's API. Failures raise an ApiError with the service's message.
 
+/** @typedef {{ type?: string, title?: string, detail?: string, errors?: { field?: string, message: string }[] }} Problem */
+/**
+ * @typedef {{
+ *   json?: unknown, body?: BodyInit | null, type?: string, headers?: Record<string, string>,
+ *   keepalive?: boolean, timeoutMs?: number, signal?: AbortSignal
+ * }} RequestOptions
+ */
+
 export class ApiError extends Error {
-  // status: the HTTP status; 0 without a response
+  /**
+   * @param {number} status the HTTP status; 0 without a response
+   * @param {string} detail
+   * @param {Problem} problem
+   */
   constructor(status, detail, problem = {}) {
     super(detail);
     this.status = status;
@@ -15,6 +28,7 @@ export class ApiError extends Error {
 
 const TIMEOUT_MS = 15000;
 
+/** @param {string} method @param {string} path @param {RequestOptions} options */
 export async function send(
   method,
   path,
@@ -40,7 +54,9 @@ export async function send(
   return response;
 }
 
+/** @param {Response} response */
 async function problemOf(response) {
+  /** @type {Problem} */
   let problem = {};
   try {
     problem = await response.json();
@@ -56,8 +72,13 @@ async function problemOf(response) {
   );
 }
 
+/** @param {string} path @param {RequestOptions} [options] */
 export async function getJson(path, options) {
   return (await send("GET", path, options)).json();
 }
 
+/** Return the message of anything that was thrown. @param {unknown} error */
+export const messageOf = (error) => (error instanceof Error ? error.message : String(error));
+
+/** @param {string} name */
 export const streamPath = (name) => `/api/v1/streams/${encodeURIComponent(name)}`;

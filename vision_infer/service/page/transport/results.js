@@ -1,21 +1,29 @@
+// @ts-check
 // Result rows over one WebSocket, which reconnects automatically.
+
+/** @import { Change, Row } from "./api.js" */
 
 const FIRST_WAIT_MS = 500;
 const MAX_WAIT_MS = 8000;
 const SETTLE_MS = 300; // scrolling changes the visible streams many times
 
 export class Results {
-  // onRow: called with a result; onChange: called with a change of a stream's state or degradation
+  /**
+   * @param {(row: Row) => void} onRow
+   * @param {(change: Change) => void} onChange called with a change of a stream's state or degradation
+   */
   constructor(onRow, onChange) {
     this.onRow = onRow;
     this.onChange = onChange;
     this.wanted = "";
+    /** @type {WebSocket | null} */
     this.socket = null;
     this.waitMs = FIRST_WAIT_MS;
-    this.timer = 0;
+    /** @type {number | undefined} */
+    this.timer = undefined;
   }
 
-  // names: the streams to subscribe to; without names, the connection is closed
+  /** @param {string[]} names the streams to subscribe to; without names, the connection is closed */
   want(names) {
     const wanted = [...new Set(names)].sort().join(",");
     if (wanted === this.wanted) return;
@@ -35,6 +43,7 @@ export class Results {
     this.#drop();
   }
 
+  /** @param {number} ms */
   #later(ms) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.#open(), ms);

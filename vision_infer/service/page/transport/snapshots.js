@@ -1,11 +1,16 @@
+// @ts-check
 // Snapshots of a stream, one after the other: slower than WebRTC, but they pass through any proxy.
 
-import { send, streamPath } from "./http.js";
+import { messageOf, send, streamPath } from "./http.js";
 
 const MAX_WAIT_MS = 10000;
 
 export class Snapshots {
-  // everyMs: the minimum interval; handlers: { image(bitmap, capturedMs), failed(reason) }
+  /**
+   * @param {string} name
+   * @param {number} everyMs the minimum interval
+   * @param {{ image: (bitmap: ImageBitmap, capturedMs: number) => void, failed: (reason: string) => void }} handlers
+   */
   constructor(name, everyMs, handlers) {
     this.name = name;
     this.everyMs = everyMs;
@@ -28,7 +33,7 @@ export class Snapshots {
         waitMs = this.everyMs;
       } catch (error) {
         if (this.leaving.signal.aborted) return;
-        this.handlers.failed(error.message);
+        this.handlers.failed(messageOf(error));
         waitMs = Math.min(Math.max(1000, waitMs * 2), MAX_WAIT_MS);
       }
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, waitMs - (performance.now() - began))));

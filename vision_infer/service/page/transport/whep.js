@@ -1,17 +1,29 @@
+// @ts-check
 // A WebRTC viewer of one stream (WHEP): offer, answer, candidates, and the anchors of its RTP timestamps.
 
-import { ApiError, getJson, send, streamPath } from "./http.js";
+import { ApiError, getJson, messageOf, send, streamPath } from "./http.js";
+
+/** @import { Anchor, SessionFacts } from "./api.js" */
+/**
+ * @typedef {{
+ *   track: (media: MediaStream, receiver: RTCRtpReceiver) => void, anchor: (anchor: Anchor) => void,
+ *   session: (facts: SessionFacts) => void, failed: (reason: string) => void
+ * }} Handlers
+ */
 
 const GATHER_MS = 250; // enough for local candidates; later ones are sent by PATCH
 const CONNECT_MS = 8000;
 
 export class Whep {
-  // handlers: { track(stream, receiver), anchor(anchor), failed(reason), session(facts) }
+  /** @param {string} name @param {Handlers} handlers */
   constructor(name, handlers) {
     this.name = name;
     this.handlers = handlers;
-    this.session = null; // URL of the session
+    /** @type {string | null} the URL of the session */
+    this.session = null;
+    /** @type {RTCPeerConnection | null} */
     this.pc = null;
+    /** @type {RTCRtpReceiver | null} */
     this.receiver = null;
     this.closed = false;
     this.leaving = new AbortController();
@@ -22,11 +34,11 @@ export class Whep {
       await this.#negotiate();
     } catch (error) {
       if (this.closed) return;
-      this.#fail(error instanceof ApiError ? refused(error) : `WebRTC: ${error.message}`);
+      this.#fail(error instanceof ApiError ? refused(error) : `WebRTC: ${messageOf(error)}`);
     }
   }
 
-  // ended: whether the service has ended the session; if not, the session is deleted there
+  /** Close the session, and delete it on the service unless the service has ended it. */
   close({ ended = false } = {}) {
     if (this.closed) return;
     this.closed = true;
@@ -41,13 +53,14 @@ export class Whep {
     // Delete before closing: the service removes the session when its connection closes.
     send("DELETE", this.session, { keepalive: true, timeoutMs: 2000 })
       .catch(() => {})
-      .finally(() => pc.close());
+      .finally(() => pc?.close());
   }
 
   // the browser's counters; null before it receives frames
   async codec() {
     const stats = await this.pc?.getStats();
-    for (const report of stats?.values() ?? []) {
+    if (!stats) return null;
+    for (const report of stats.values()) {
       if (report.type === "inbound-rtp" && report.kind === "video") {
         return {
           mime: stats.get(report.codecId)?.mimeType ?? "",
@@ -62,6 +75,7 @@ export class Whep {
   async #negotiate() {
     if (typeof RTCPeerConnection !== "function") throw new ApiError(0, "this browser does not support WebRTC");
     const pc = (this.pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" }));
+    /** @type {RTCIceCandidate[]} */
     const late = [];
     pc.onicecandidate = ({ candidate }) => {
       if (candidate?.candidate && this.session) this.#trickle(candidate);
@@ -82,7 +96,7 @@ export class Whep {
     await gathered(pc);
     late.length = 0; // the offer contains these
     const answer = await send("POST", `${streamPath(this.name)}/whep`, {
-      body: pc.localDescription.sdp,
+      body: pc.localDescription?.sdp,
       type: "application/sdp",
       signal: this.leaving.signal,
     });
@@ -104,6 +118,7 @@ export class Whep {
     }, CONNECT_MS);
   }
 
+  /** @param {RTCPeerConnection} pc */
   #connection(pc) {
     if (this.closed) return;
     if (pc.connectionState === "connected") {
@@ -118,14 +133,17 @@ export class Whep {
     }
   }
 
+  /** @param {RTCIceCandidate} candidate */
   #trickle(candidate) {
-    const [ufrag, password] = ["ice-ufrag", "ice-pwd"].map((key) => attribute(this.pc.localDescription.sdp, key));
+    const [ufrag, password] = ["ice-ufrag", "ice-pwd"].map((key) => attribute(this.pc?.localDescription?.sdp ?? "", key));
     const mid = candidate.sdpMid ?? "0";
     const body = `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${password}\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:${mid}\r\na=${candidate.candidate}\r\n`;
+    /** @type {Record<string, string>} */
     const headers = this.etag ? { "If-Match": this.etag } : {};
-    send("PATCH", this.session, { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // the candidates in the offer may be enough
+    send("PATCH", this.session ?? "", { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // the candidates in the offer may be enough
   }
 
+  /** @param {string} reason */
   #fail(reason) {
     if (this.closed) return;
     this.close({ ended: this.pc?.connectionState === "closed" || this.pc?.connectionState === "failed" });
@@ -133,16 +151,19 @@ export class Whep {
   }
 }
 
+/** @param {ApiError} error */
 function refused(error) {
   if (error.unreachable) return error.message;
   if (error.status === 404 && !error.problem.type?.endsWith("unknown-stream")) return "this service does not offer WebRTC";
   return `WebRTC request rejected: ${error.message}`;
 }
 
+/** @param {string} sdp @param {string} name */
 function attribute(sdp, name) {
   return sdp.match(new RegExp(`^a=${name}:(.*)$`, "m"))?.[1].trim() ?? "";
 }
 
+/** @param {RTCPeerConnection} pc @returns {Promise<void>} */
 function gathered(pc) {
   if (pc.iceGatheringState === "complete") return Promise.resolve();
   return new Promise((resolve) => {

@@ -1,10 +1,13 @@
+// @ts-check
 // A dialog that plays the clip of an event and offers it for download.
 
-import { send } from "../transport/http.js";
+import { messageOf, send } from "../transport/http.js";
 import { h, setText } from "./dom.js";
 import { bytes } from "./words.js";
 
-// title: the event; clip: as returned by the service
+/** @import { Clip } from "../transport/api.js" */
+
+/** @param {string} title the event @param {Clip} clip */
 export function showClip(title, clip) {
   const errorText = h("p.error", { role: "alert" });
   const video = h("video", {
@@ -48,12 +51,12 @@ export function showClip(title, clip) {
   return dialog;
 }
 
-// The service's error message for this URL; null if the clip exists
+/** The service's error message for this URL; null if the clip exists. @param {string} url */
 async function failureOf(url) {
   try {
     await send("GET", url, { headers: { Range: "bytes=0-0" } });
     return null;
   } catch (error) {
-    return error.message;
+    return messageOf(error);
   }
 }

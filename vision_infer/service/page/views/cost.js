@@ -1,11 +1,13 @@
+// @ts-check
 // The share of the machine that each stream uses, what it costs, and the remaining capacity.
 
-import { getJson } from "../transport/http.js";
+import { getJson, messageOf } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
 import { rate } from "./words.js";
 
 const POLL_MS = 3000;
 
+/** @returns {import("../transport/api.js").View} */
 export function cost() {
   const view = new Cost();
   return { element: view.element, title: "Cost", close: () => view.close() };
@@ -75,13 +77,15 @@ class Cost {
       if (answer) this.#show(answer, fps);
     } catch (error) {
       if (this.closed || this.turn !== turn) return;
-      setText(this.errorText, error.message);
+      setText(this.errorText, messageOf(error));
     }
     this.timer = setTimeout(() => this.#poll(), POLL_MS);
   }
 
+  /** @param {any} answer @param {number | null} fps */
   #show(answer, fps) {
     const priced = answer.machine_per_hour !== null;
+    /** @param {number | null} value */
     const money = (value) =>
       value === null ? "–" : value.toLocaleString("en-GB", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
     setText(this.summary, answer.says);
@@ -102,7 +106,8 @@ class Cost {
       priced ? `${answer.currency} per month` : null,
     ];
     if (fps !== null) names.push(`Share at ${fps}/s`, priced ? `${answer.currency} per month at ${fps}/s` : null);
-    const streams = answer.streams.map((stream) => {
+    /** @type {string[][]} */
+    const streams = answer.streams.map((/** @type {any} */ stream) => {
       const cells = [
         stream.name,
         rate(stream.result_fps),
@@ -129,6 +134,7 @@ class Cost {
   }
 }
 
+/** @param {any} row @param {string[]} texts @param {(text: string, first: boolean) => HTMLElement} make */
 function put(row, texts, make) {
   while (row.children.length > texts.length) row.lastChild.remove();
   texts.forEach((text, index) => {
@@ -137,6 +143,7 @@ function put(row, texts, make) {
   });
 }
 
+/** @param {number | null | undefined} share */
 function percent(share) {
   if (share === null || share === undefined) return "–";
   return `${share < 0.0995 ? (share * 100).toFixed(1) : Math.round(share * 100)} %`;

@@ -1,12 +1,24 @@
+// @ts-check
 // The loaded engines: their utilisation, batch sizes and benchmark records (passports).
 
-import { getJson } from "../transport/http.js";
+import { getJson, messageOf } from "../transport/http.js";
 import { h, setText } from "./dom.js";
-import { bytes, count, milliseconds, rate } from "./words.js";
+import { bytes, count, milliseconds, quantiles, rate } from "./words.js";
 
 const POLL_MS = 2000;
 
+/** @import { Quantiles, Size, View } from "../transport/api.js" */
+/**
+ * @typedef {{
+ *   name: string, engine: string, model: string, input_size: Size, utilisation: number, frames: number, padded: number, flying: number,
+ *   in_flight: number, waiting: number, buffer_bytes: number, inference_ms: Quantiles, batches: Record<string, number>,
+ *   error: string | null, failing: boolean
+ * }} Engine
+ */
+
+/** @returns {View} */
 export function engines() {
+  /** @type {Map<string, EngineCard>} */
   const cards = new Map();
   const list = h("div.engines");
   const models = h("tbody");
@@ -34,7 +46,8 @@ export function engines() {
     h("section.card", null, h("h2", null, "Models"), h("div.scroll", null, table)),
   );
   let closed = false;
-  let timer = 0;
+  /** @type {number | undefined} */
+  let timer;
 
   async function poll() {
     try {
@@ -43,11 +56,12 @@ export function engines() {
       setText(errorText, "");
       show(engines);
     } catch (error) {
-      setText(errorText, error.message);
+      setText(errorText, messageOf(error));
     }
     if (!closed) timer = setTimeout(poll, POLL_MS);
   }
 
+  /** @param {Engine[]} engines */
   function show(engines) {
     const names = new Set(engines.map(({ name, engine }) => `${name} ${engine}`));
     for (const [name, card] of cards) {
@@ -57,11 +71,10 @@ export function engines() {
     }
     for (const engine of engines) {
       const key = `${engine.name} ${engine.engine}`;
-      if (!cards.has(key)) {
-        cards.set(key, new EngineCard(engine));
-        list.append(cards.get(key).element);
-      }
-      cards.get(key).update(engine);
+      const card = cards.get(key) ?? new EngineCard(engine);
+      if (!cards.has(key)) list.append(card.element);
+      cards.set(key, card);
+      card.update(engine);
     }
   }
 
@@ -80,6 +93,7 @@ export function engines() {
   };
 }
 
+/** @param {any} model */
 function modelRow(model) {
   const cells = [
     model.name,
@@ -97,7 +111,9 @@ function modelRow(model) {
 }
 
 class EngineCard {
+  /** @param {Engine} engine */
   constructor(engine) {
+    /** @type {{ frames: number, at: number } | null} */
     this.before = null;
     this.meter = h("meter", { min: 0, max: 1, low: 0.75, high: 0.9, optimum: 0, "aria-label": "Utilisation" });
     this.used = h("strong");
@@ -127,6 +143,7 @@ class EngineCard {
     );
   }
 
+  /** @param {Engine} engine */
   update(engine) {
     const now = performance.now();
     const before = this.before;
@@ -139,7 +156,7 @@ class EngineCard {
     const [runtime, device, precision] = engine.engine.split("-");
     put(this.facts, [
       ["Throughput", fps === null ? "…" : `${rate(fps)} frames/s`],
-      ["Batch p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(engine.inference_ms[key])).join(" / ")} ms`],
+      ["Batch p50 / p95 / p99", `${quantiles(engine.inference_ms)} ms`],
       ["Model", engine.model],
       ["Runtime", runtime],
       ["Device", device],
@@ -154,6 +171,7 @@ class EngineCard {
     this.#batches(engine.batches);
   }
 
+  /** @param {Record<string, number>} batches */
   #batches(batches) {
     const all = Object.entries(batches);
     const max = Math.max(1, ...all.map(([, number]) => number));
@@ -165,12 +183,16 @@ class EngineCard {
   }
 }
 
+/** @param {any} passport */
 function factsOf(passport) {
-  const best = passport.speed.reduce((best, entry) => (best && best.fps >= entry.fps ? best : entry), null);
+  const best = passport.speed.reduce(
+    (/** @type {any} */ best, /** @type {any} */ entry) => (best && best.fps >= entry.fps ? best : entry),
+    null,
+  );
   const facts = [
     ["Measured on", `${passport.device.name}, ${passport.date.slice(0, 10)}`],
     ["Runtime", `${passport.runtime} ${passport.runtime_version}, ${passport.compute}`],
-    ...passport.accuracy.map((loss) => [
+    ...passport.accuracy.map((/** @type {any} */ loss) => [
       "Accuracy loss",
       `${signed(loss.value)} points of ${loss.metric} (95 % interval: ${signed(loss.low)} to ${signed(loss.high)}), ${loss.judged} on ${count(loss.frames)} frames of ${loss.data}`,
     ]),
@@ -188,8 +210,10 @@ function factsOf(passport) {
   return [list];
 }
 
+/** @param {number} value */
 const signed = (value) => value.toFixed(2).replace("-", "\u2212");
 
+/** @param {any} list @param {string[][]} facts */
 function put(list, facts) {
   facts.forEach(([key, value], index) => {
     const known = list.children[index];

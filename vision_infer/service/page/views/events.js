@@ -1,3 +1,4 @@
+// @ts-check
 // Events of a stream, newest first: zone and line events with their clips, state changes, degradation.
 
 import { getJson } from "../transport/http.js";
@@ -5,16 +6,21 @@ import { showClip } from "./clip.js";
 import { h } from "./dom.js";
 import { clockTime, count, degradationWord } from "./words.js";
 
+/** @import { Change, Clip, Row, SceneEvent } from "../transport/api.js" */
+/** @typedef {{ at: string, text: string, id: string | null, element: HTMLElement, note: HTMLElement, clip: Partial<Clip> | null }} Item */
+
 const MAX_ITEMS = 100;
 const POLL_MS = 2000;
 const SAME_MS = 50; // the times of changes are precise to a few milliseconds
 const SETTLED = new Set(["ready", "none", "missing", "failed", "removed"]);
 
 export class Events {
+  /** @param {string} stream */
   constructor(stream) {
     this.stream = stream;
     this.clips = false; // whether the stream records clips
-    this.items = []; // { at, id, clip, element, … }, newest first
+    /** @type {Item[]} newest first */
+    this.items = [];
     this.dialog = null;
     this.asks = 2; // requests for past events: the second covers the time before the WebSocket opened
     this.closed = false;
@@ -24,17 +30,17 @@ export class Events {
     this.#poll();
   }
 
-  // clips: whether the stream records clips
+  /** @param {boolean} clips whether the stream records clips */
   update(clips) {
     this.clips = clips;
   }
 
-  // row: a result row
+  /** @param {Row} row */
   row(row) {
     for (const event of [...(row.skipped_events ?? []), ...(row.events ?? [])]) this.#scene(row.captured_at, event);
   }
 
-  // change: a change of the stream's state or degradation
+  /** @param {Change} change */
   change(change) {
     if (change.type === "state")
       this.#add({
@@ -51,21 +57,24 @@ export class Events {
     this.dialog?.close();
   }
 
+  /** @param {Record<string, string>} query */
   #read(query) {
-    return getJson(`/api/v1/events?${new URLSearchParams({ ...query, stream: this.stream, limit: MAX_ITEMS })}`);
+    return getJson(`/api/v1/events?${new URLSearchParams({ ...query, stream: this.stream, limit: `${MAX_ITEMS}` })}`);
   }
 
   // Load past events, then poll the state of clips that are not finished.
   async #poll() {
-    const open = this.items.filter((item) => item.id && !SETTLED.has(item.clip?.state));
+    const open = this.items.filter((item) => item.id && !SETTLED.has(item.clip?.state ?? ""));
     try {
       if (this.asks) {
         for (const change of await this.#read({})) this.change(change);
         for (const event of await this.#read({ type: "scene" })) this.#scene(event.at, event);
         this.asks -= 1;
       } else if (this.clips && open.length && !document.hidden) {
-        const clips = new Map((await this.#read({ type: "scene", from: open.at(-1).at })).map((event) => [event.id, event.clip]));
-        for (const item of open) this.#clip(item, clips.get(item.id) ?? { state: "none" });
+        /** @type {SceneEvent[]} */
+        const events = await this.#read({ type: "scene", from: open[open.length - 1].at });
+        const clips = new Map(events.map((event) => [event.id, event.clip]));
+        for (const item of open) this.#clip(item, clips.get(item.id ?? "") ?? { state: "none" });
       }
     } catch {
       // the banner reports that the service does not respond
@@ -73,6 +82,7 @@ export class Events {
     if (!this.closed) this.timer = setTimeout(() => this.#poll(), POLL_MS);
   }
 
+  /** @param {string | null | undefined} at @param {SceneEvent} event */
   #scene(at, event) {
     const known = event.id && this.items.find((item) => item.id === event.id);
     if (known) return event.clip && this.#clip(known, event.clip);
@@ -80,10 +90,14 @@ export class Events {
     if (item && event.clip) this.#clip(item, event.clip);
   }
 
-  // Insert by time: an event that arrives late may be older than others in the list.
+  /**
+   * Insert by time: an event that arrives late may be older than others in the list.
+   * @param {{ at: string, kind: string, text: string, id?: string | null }} event
+   */
   #add({ at, kind, text, id = null }) {
     const when = new Date(at);
-    const same = (item) => item.text === text && Math.abs(Date.parse(item.at) - when) < SAME_MS;
+    /** @param {Item} item */
+    const same = (item) => item.text === text && Math.abs(Date.parse(item.at) - when.getTime()) < SAME_MS;
     if (!id && this.items.some(same)) return null; // received twice: by request and over the WebSocket
     this.none.hidden = true;
     const note = h("span.clip");
@@ -94,30 +108,33 @@ export class Events {
       h("span.kind", { "data-kind": kind }, kind),
       h("span", null, text, " ", note),
     );
+    /** @type {Item} */
     const item = { at, text, id, element, note, clip: null };
     const place = this.items.findIndex((item) => Date.parse(item.at) <= when.getTime());
     const index = place < 0 ? this.items.length : place;
     this.list.insertBefore(element, this.items[index]?.element ?? null);
     this.items.splice(index, 0, item);
-    while (this.items.length > MAX_ITEMS) this.items.pop().element.remove();
+    while (this.items.length > MAX_ITEMS) this.items.pop()?.element.remove();
     return item;
   }
 
+  /** @param {Item} item @param {Partial<Clip>} clip */
   #clip(item, clip) {
     const state = item.clip?.state;
     item.clip = clip;
-    if (state !== clip.state) item.note.replaceChildren(...this.#about(item));
+    if (state !== clip.state) item.note.replaceChildren(...this.#about(item, clip));
   }
 
-  #about(item) {
-    const { state, reason, url, seconds } = item.clip;
+  /** @param {Item} item @param {Partial<Clip>} clip */
+  #about(item, clip) {
+    const { state, reason, url, seconds = 0 } = clip;
     if (state === "recording") return [h("span.quiet", null, "recording clip…")];
     if (state === "ready") {
       const length = `${count(Math.round(seconds))} s`;
-      const open = (event) => {
+      const open = (/** @type {MouseEvent} */ event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return; // opens in a new tab or window
         event.preventDefault();
-        this.dialog = showClip(`${clockTime(new Date(item.at))}: ${item.text}`, item.clip);
+        this.dialog = showClip(`${clockTime(new Date(item.at))}: ${item.text}`, /** @type {Clip} */ (clip));
       };
       return [h("a", { href: url, "aria-label": `Clip, ${length}: ${item.text}`, onclick: open }, `Clip, ${length}`)];
     }
@@ -133,6 +150,7 @@ export class Events {
   }
 }
 
+/** @param {SceneEvent} event */
 function words(event) {
   const object = `${event.label} #${event.track_id}`;
   const seconds = typeof event.seconds === "number" ? `${event.seconds.toFixed(1)} s` : "";
@@ -143,6 +161,7 @@ function words(event) {
   return `${object} leaves ${event.place} after ${seconds}`;
 }
 
+/** @param {Change} change */
 function degradationText({ step, before, reason }) {
   if (step === "none") return `no longer degraded, previously ${degradationWord(before)} (${reason})`;
   return `degraded: ${degradationWord(step)}${before === "none" ? "" : `, previously ${degradationWord(before)}`} (${reason})`;

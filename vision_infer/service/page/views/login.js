@@ -1,7 +1,13 @@
+// @ts-check
 // The token is exchanged for a cookie that no script can read; the page does not store it.
 
+import { messageOf } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
 
+/** @import { Store } from "../state/store.js" */
+/** @import { View } from "../transport/api.js" */
+
+/** @param {Store} store @returns {View} */
 export function login(store) {
   const token = h("input", {
     type: "password",
@@ -16,14 +22,14 @@ export function login(store) {
   const form = h(
     "form.card.login",
     {
-      onsubmit: async (event) => {
+      onsubmit: async (/** @type {Event} */ event) => {
         event.preventDefault();
         button.disabled = true;
         setText(errorText, "");
         try {
           await store.logIn(token.value);
         } catch (error) {
-          setText(errorText, error.message);
+          setText(errorText, messageOf(error));
           token.select();
         } finally {
           button.disabled = false;

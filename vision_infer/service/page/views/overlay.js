@@ -1,21 +1,39 @@
+// @ts-check
 // Draws detections on the video: boxes, labels, trails, zones and lines with their counts.
 
 import { inward } from "../state/shapes.js";
 
+/** @import { DrawnDetection, Region, Shape, Size, Status } from "../transport/api.js" */
+/** @typedef {{ boxes: boolean, labels: boolean, scores: boolean, trails: boolean, zones: boolean, counts: boolean }} Options */
+/**
+ * @typedef {{
+ *   size: Size | null, found: DrawnDetection[], trails: Map<number, number[][]>, shapes: Shape[], region: Region,
+ *   status?: Status | null, options: Options, small: boolean
+ * }} Scene size is the size of the source
+ */
+/** @typedef {{ left: number, top: number, right: number, bottom: number }} Edge */
+/** @typedef {(value: number) => number} Scale from pixels of the source to CSS pixels */
+/** @typedef {{ context: CanvasRenderingContext2D, x: Scale, y: Scale, edge: Edge, text: number, width: number }} Pen */
+
 const GOLDEN_ANGLE = 137.5;
 const empty = new WeakSet(); // canvases that are cleared
 
+/** @param {number} number */
 const hue = (number) => (200 + number * GOLDEN_ANGLE) % 360;
+/** @param {number} classId */
 export const colourOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
 
-// The scale and offset of an image that is fitted into an element. All in CSS pixels.
+/** The scale and offset of an image that is fitted into an element. All in CSS pixels. @param {Size} element @param {Size} size */
 export function placed(element, size) {
   const scale = Math.min(element.width / size.width, element.height / size.height);
   return { scale, left: (element.width - size.width * scale) / 2, top: (element.height - size.height * scale) / 2 };
 }
 
-// scene: { size: { width, height } of the source, found, trails, shapes, region, status, options, small }
-// element: { width, height } of the canvas, CSS pixels; passed in because reading it here would force a layout per frame
+/**
+ * @param {HTMLCanvasElement} canvas
+ * @param {Scene} scene
+ * @param {Size} element the size of the canvas, CSS pixels; passed in because reading it here would force a layout per frame
+ */
 export function drawOverlay(canvas, scene, element) {
   const ratio = window.devicePixelRatio || 1;
   const [width, height] = [Math.round(element.width * ratio), Math.round(element.height * ratio)];
@@ -31,11 +49,12 @@ export function drawOverlay(canvas, scene, element) {
     canvas.width = width;
     canvas.height = height;
   }
-  const context = canvas.getContext("2d");
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, element.width, element.height);
   if (!scene.size || !element.width) return;
   const place = placed(element, scene.size);
+  /** @type {Pen} */
   const pen = {
     context,
     x: (value) => place.left + value * place.scale,
@@ -45,7 +64,7 @@ export function drawOverlay(canvas, scene, element) {
     width: scene.small ? 1.5 : 2,
   };
   const options = scene.options;
-  if (options.zones) drawShapes(pen, scene);
+  if (options.zones) drawShapes(pen, scene, scene.size);
   if (options.trails) drawTrails(pen, scene);
   for (const detection of scene.found) {
     context.globalAlpha = detection.alpha;
@@ -55,8 +74,10 @@ export function drawOverlay(canvas, scene, element) {
   context.globalAlpha = 1;
 }
 
+/** @param {Pen} pen @param {DrawnDetection} detection */
 function drawBox({ context, x, y, width }, detection) {
   const [left, top, right, bottom] = detection.box;
+  /** @type {[number, number, number, number]} */
   const sides = [x(left), y(top), x(right) - x(left), y(bottom) - y(top)];
   context.lineWidth = width + 2;
   context.strokeStyle = "rgb(0 0 0 / 0.45)"; // a dark outline, visible on any image
@@ -66,6 +87,7 @@ function drawBox({ context, x, y, width }, detection) {
   context.strokeRect(...sides);
 }
 
+/** @param {Pen} pen @param {DrawnDetection} detection @param {Options} options */
 function drawLabel(pen, detection, options) {
   const words = [];
   if (options.labels) words.push(detection.label, detection.track_id ? `#${detection.track_id}` : "");
@@ -74,7 +96,7 @@ function drawLabel(pen, detection, options) {
   tag(pen, words.filter(Boolean).join(" "), pen.x(detection.box[0]), top, colourOf(detection.class_id));
 }
 
-// A text on a coloured background, kept inside the image.
+/** A text on a coloured background, kept inside the image. @param {Pen} pen @param {string} words @param {number} left @param {number} top @param {string} colour */
 function tag({ context, text, edge }, words, left, top, colour) {
   context.font = `600 ${text}px system-ui, sans-serif`;
   context.textBaseline = "middle";
@@ -88,12 +110,14 @@ function tag({ context, text, edge }, words, left, top, colour) {
   context.fillText(words, x + 4, y + height / 2 + 0.5, width - 8);
 }
 
+/** @param {Pen} pen @param {Scene} scene */
 function drawTrails({ context, x, y, width }, { trails, found }) {
   const colours = new Map(found.map(({ track_id, class_id }) => [track_id, colourOf(class_id)]));
   context.lineJoin = "round";
   for (const [track, points] of trails) {
-    if (!colours.has(track) || points.length < 2) continue;
-    context.strokeStyle = colours.get(track);
+    const colour = colours.get(track);
+    if (!colour || points.length < 2) continue;
+    context.strokeStyle = colour;
     for (let index = 1; index < points.length; index++) {
       context.globalAlpha = (0.8 * index) / points.length;
       context.lineWidth = width + 1;
@@ -106,19 +130,21 @@ function drawTrails({ context, x, y, width }, { trails, found }) {
   context.globalAlpha = 1;
 }
 
-function drawShapes(pen, { shapes, region, size, status, options, small }) {
+/** @param {Pen} pen @param {Scene} scene @param {Size} size */
+function drawShapes(pen, { shapes, region, status, options, small }, size) {
   const { context, x, y, width } = pen;
+  /** @param {number[][]} points @param {boolean} closed */
   const trace = (points, closed) => {
     context.beginPath();
     points.forEach(([px, py], index) => context[index ? "lineTo" : "moveTo"](x(px * size.width), y(py * size.height)));
     if (closed) context.closePath();
   };
   context.lineWidth = width;
-  for (const [kind, colour] of [
-    ["look", "rgb(148 163 184 / 0.9)"],
-    ["ignore", "rgb(248 113 113 / 0.9)"],
+  for (const { polygons, colour } of [
+    { polygons: region.look, colour: "rgb(148 163 184 / 0.9)" },
+    { polygons: region.ignore, colour: "rgb(248 113 113 / 0.9)" },
   ]) {
-    for (const polygon of region[kind]) {
+    for (const polygon of polygons) {
       trace(polygon, true);
       context.setLineDash([6, 5]);
       context.strokeStyle = colour;
@@ -143,12 +169,14 @@ function drawShapes(pen, { shapes, region, size, status, options, small }) {
   }
 }
 
+/** @param {boolean} zone @param {string} name @param {Status | null} [status] */
 function countOf(zone, name, status) {
   if (zone) return `${status?.occupancy?.[name] ?? 0}`;
   const counts = status?.counts?.[name];
   return `${counts?.in ?? 0} in, ${counts?.out ?? 0} out`;
 }
 
+/** @param {Pen} pen @param {{ middle: number[], direction: number[] }} line */
 function arrow({ context, x, y, text }, { middle, direction }) {
   const [left, top] = [x(middle[0]), y(middle[1])];
   const tip = [left + direction[0] * text * 1.6, top + direction[1] * text * 1.6];
@@ -156,10 +184,10 @@ function arrow({ context, x, y, text }, { middle, direction }) {
   const neck = [left + direction[0] * text * 0.8, top + direction[1] * text * 0.8];
   context.beginPath();
   context.moveTo(left, top);
-  context.lineTo(...tip);
+  context.lineTo(tip[0], tip[1]);
   context.stroke();
   context.beginPath();
-  context.moveTo(...tip);
+  context.moveTo(tip[0], tip[1]);
   context.lineTo(neck[0] + side[0], neck[1] + side[1]);
   context.lineTo(neck[0] - side[0], neck[1] - side[1]);
   context.closePath();

@@ -1,3 +1,4 @@
+// @ts-check
 // The video of one stream with its overlay: over WebRTC, or as snapshots if WebRTC fails, with the reason.
 
 import { Matching } from "../state/matching.js";
@@ -11,27 +12,44 @@ import { flag, h, setText } from "./dom.js";
 import { drawOverlay } from "./overlay.js";
 import { stateOf } from "./words.js";
 
+/** @import { Row, SessionFacts, Size, Stream, Transport, FrameTime, Region, Shape } from "../transport/api.js" */
+
 const SHOWN = new Set(["live", "running", "stalled"]);
 const FIRST_FRAME_MS = 5000;
 const RETRY_MS = 5000;
 const MAX_RETRY_MS = 120000;
 
 export class Player {
-  // small: a tile of the wall; onTransport: called with { mode, detail } when the transport changes
-  constructor(name, { small = false, onTransport = () => {} } = {}) {
+  /**
+   * @param {string} name
+   * @param {(transport: Transport) => void} onTransport called when the transport changes
+   * @param {boolean} small a tile of the wall
+   */
+  constructor(name, onTransport, small = false) {
     this.name = name;
     this.small = small;
     this.onTransport = onTransport;
     this.matching = new Matching();
+    /** @type {Stream | null} */
     this.stream = null;
+    /** @type {Size | null} */
     this.size = null;
     this.wanted = false;
+    /** @type {Whep | null} */
     this.whep = null;
+    /** @type {Snapshots | null} */
     this.snapshots = null;
     this.retryMs = RETRY_MS;
-    this.time = null; // the time of the displayed frame: { ms, by }
+    /** @type {FrameTime | null} the time of the displayed frame */
+    this.time = null;
+    /** @type {Shape[]} */
     this.shapes = [];
+    /** @type {Region} */
     this.region = { look: [], ignore: [] };
+    /** @type {string | undefined} the settings for which the shapes were computed */
+    this.drawnFor = undefined;
+    /** @type {string | undefined} */
+    this.source = undefined;
     this.hidden = false; // hides the overlay while shapes are edited
     this.video = h("video", { muted: true, playsInline: true, autoplay: true, disablePictureInPicture: true, tabIndex: -1 });
     this.image = h("canvas.image", { hidden: true });
@@ -46,7 +64,7 @@ export class Player {
     this.resized.observe(this.overlay);
   }
 
-  // stream: as returned by the API
+  /** @param {Stream} stream */
   update(stream) {
     this.stream = stream;
     const size = stream.status?.size ?? null;
@@ -81,27 +99,28 @@ export class Player {
     this.#follow();
   }
 
-  // gone: whether the stream has been removed
+  /** @param {boolean} gone whether the stream has been removed */
   close(gone = false) {
     this.wanted = false;
     this.#leave(gone);
     this.resized.disconnect();
   }
 
+  /** @param {Row} row */
   push(row) {
     this.matching.push(row);
     if (this.snapshots && this.time) this.draw(); // the result may arrive after the snapshot
   }
 
   draw() {
-    const known =
-      this.time && !this.hidden ? this.matching.at(this.time, preferences.between) : { row: null, exact: false, found: [] };
+    const time = this.hidden ? null : this.time;
+    const known = time ? this.matching.at(time, preferences.between) : { row: null, exact: false, found: [] };
     const row = known.row;
     const size = row ? { width: row.width, height: row.height } : this.size;
     const scene = {
       size,
       found: known.found,
-      trails: known.found.length && preferences.overlay.trails ? this.matching.trails(this.time) : new Map(),
+      trails: time && known.found.length && preferences.overlay.trails ? this.matching.trails(time) : new Map(),
       shapes: this.hidden ? [] : this.shapes,
       region: this.region,
       status: this.stream?.status,
@@ -119,7 +138,7 @@ export class Player {
     flag(this.element, "dimmed", state !== null && state.state !== "live");
     if (!this.wanted || !shown) {
       this.#leave(!shown);
-      if (state && !shown) this.#note([state.word, this.stream.status?.reason].filter(Boolean).join(": "));
+      if (state && !shown) this.#note([state.word, this.stream?.status?.reason].filter(Boolean).join(": "));
       return;
     }
     if (this.whep || this.snapshots) return;
@@ -130,14 +149,12 @@ export class Player {
   #webrtc() {
     clearTimeout(this.retry);
     const anchors = new Anchors();
-    let delay = null;
     const whep = (this.whep = new Whep(this.name, {
       track: (media, receiver) => {
         if (this.whep !== whep) return;
-        delay = new VideoDelay(receiver);
         this.video.srcObject = media;
         this.video.play().catch(() => {}); // a muted video may always play; play() fails only if the player closes first
-        this.#everyFrame(whep, anchors, delay);
+        this.#everyFrame(whep, anchors, new VideoDelay(receiver));
         this.firstFrame = setTimeout(() => this.#noFrame(whep), FIRST_FRAME_MS);
       },
       anchor: (anchor) => anchors.add(anchor),
@@ -151,8 +168,10 @@ export class Player {
     whep.open();
   }
 
+  /** @param {Whep} whep @param {Anchors} anchors @param {VideoDelay} delay */
   #everyFrame(whep, anchors, delay) {
     const video = this.video;
+    /** @param {number} _ @param {VideoFrameCallbackMetadata} frame */
     const onFrame = (_, frame) => {
       if (this.whep !== whep) return;
       if (this.mode !== "webrtc") this.#firstFrame(whep);
@@ -166,6 +185,7 @@ export class Player {
     else video.addEventListener("playing", () => this.whep === whep && this.#firstFrame(whep), { once: true });
   }
 
+  /** @param {Whep} whep */
   #firstFrame(whep) {
     clearTimeout(this.firstFrame);
     this.snapshots?.close();
@@ -179,6 +199,7 @@ export class Player {
     if (!whep.session) this.onTransport({ mode: "webrtc", detail: "WebRTC" });
   }
 
+  /** @param {Whep} whep */
   async #noFrame(whep) {
     const codec = await whep.codec().catch(() => null);
     if (this.whep !== whep || this.mode === "webrtc") return;
@@ -189,6 +210,7 @@ export class Player {
     this.#fallBack(`WebRTC is connected, but ${received}`);
   }
 
+  /** @param {string} reason */
   #fallBack(reason) {
     this.whep = null;
     clearTimeout(this.firstFrame);
@@ -198,6 +220,7 @@ export class Player {
     if (this.snapshots) return;
     this.mode = "snapshots";
     this.element.dataset.mode = "snapshots";
+    /** @type {Snapshots} */
     const snapshots = (this.snapshots = new Snapshots(this.name, this.small ? 1000 : 300, {
       image: (bitmap, captured) => this.snapshots === snapshots && this.#show(bitmap, captured),
       failed: (message) => this.snapshots === snapshots && this.#note(message),
@@ -205,6 +228,7 @@ export class Player {
     snapshots.open();
   }
 
+  /** @param {ImageBitmap} bitmap @param {number} captured */
   #show(bitmap, captured) {
     const { width, height } = bitmap;
     Object.assign(this.image, { width, height, hidden: false });
@@ -217,7 +241,7 @@ export class Player {
     this.draw();
   }
 
-  // ended: whether the stream no longer delivers frames
+  /** @param {boolean} ended whether the stream no longer delivers frames */
   #leave(ended = false) {
     clearTimeout(this.retry);
     clearTimeout(this.firstFrame);
@@ -232,12 +256,14 @@ export class Player {
     }
   }
 
+  /** @param {string} text */
   #note(text) {
     setText(this.note, text);
     this.note.hidden = !text;
   }
 }
 
+/** @param {SessionFacts} facts */
 function sessionWords({ mode, codec, reason, why }) {
   const treatment = mode === "passthrough" ? "passthrough" : "transcoded";
   const cause = reason || why;

@@ -1,34 +1,49 @@
+// @ts-check
 // The editor of zones and lines, for mouse, touch and keyboard.
 
 import { distance, freeName, inward, validationError, moved, shapesOf, withShapes } from "../state/shapes.js";
-import { field, h, setText, svg } from "./dom.js";
+import { messageOf } from "../transport/http.js";
+import { h, setText, svg } from "./dom.js";
+import { shapeRow } from "./shape_row.js";
+
+/** @import { Player } from "./player.js" */
+/** @import { Settings, Shape, Stream } from "../transport/api.js" */
 
 const CLOSE_PX = 14; // a click within this distance of the first corner closes the zone
 const [TEXT_PX, HANDLE_PX] = [15, 8];
 const STEP = 0.01;
+/** @type {Record<string, number[]>} */
 const ARROWS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
 export class ShapeEditor {
-  // handlers: { save(settings) → Promise, cancel() }
+  /**
+   * @param {Stream} stream @param {Player} player
+   * @param {{ save: (settings: Settings) => Promise<void>, cancel: () => void }} handlers
+   */
   constructor(stream, player, handlers) {
     this.settings = stream.settings;
     this.size = stream.status?.size ?? player.size ?? { width: 1600, height: 900 };
     this.handlers = handlers;
     this.shapes = shapesOf(this.settings, this.size);
     this.selected = this.shapes.length ? 0 : -1;
-    this.drawing = null; // the shape being drawn: { kind, points }
+    /** @type {{ kind: string, points: number[][] } | null} the shape being drawn */
+    this.drawing = null;
+    /** @type {{ corner: number | null, from: number[] } | null} */
+    this.dragged = null;
+    /** @type {number[] | undefined} */
+    this.pointer = undefined;
     this.element = svg("svg.editor", {
       viewBox: `0 0 ${this.size.width} ${this.size.height}`,
       "aria-label": "Zones and lines on the video",
-      onpointerdown: (event) => this.#down(event),
-      onpointermove: (event) => this.#move(event),
+      onpointerdown: (/** @type {PointerEvent} */ event) => this.#down(event),
+      onpointermove: (/** @type {PointerEvent} */ event) => this.#move(event),
       onpointerup: () => (this.dragged = null),
       onpointercancel: () => (this.dragged = null),
       ondblclick: () => this.#close(),
     });
-    this.onKey = (event) => {
+    this.onKey = (/** @type {KeyboardEvent} */ event) => {
       if (event.key === "Escape" && this.drawing) this.#abandon();
-      if (event.key === "Enter" && this.drawing?.kind === "zone" && event.target.tagName !== "BUTTON") this.#close();
+      if (event.key === "Enter" && this.drawing?.kind === "zone" && !(event.target instanceof HTMLButtonElement)) this.#close();
     };
     this.element.addEventListener("keydown", this.onKey);
     new ResizeObserver(() => this.#draw()).observe(this.element); // text and handles keep their size in CSS pixels
@@ -57,6 +72,7 @@ export class ShapeEditor {
     this.#explain();
   }
 
+  /** @param {string} kind */
   #begin(kind) {
     this.drawing = { kind, points: [] };
     this.selected = -1;
@@ -86,27 +102,30 @@ export class ShapeEditor {
 
   // Add a default shape, which can be moved with the keyboard.
   #place() {
-    const zone = this.drawing.kind === "zone";
-    this.drawing.points = zone
-      ? [
-          [0.35, 0.35],
-          [0.65, 0.35],
-          [0.65, 0.65],
-          [0.35, 0.65],
-        ]
-      : [
-          [0.3, 0.5],
-          [0.7, 0.5],
-        ];
+    if (!this.drawing) return;
+    this.drawing.points =
+      this.drawing.kind === "zone"
+        ? [
+            [0.35, 0.35],
+            [0.65, 0.35],
+            [0.65, 0.65],
+            [0.35, 0.65],
+          ]
+        : [
+            [0.3, 0.5],
+            [0.7, 0.5],
+          ];
     this.#close();
     this.element.querySelector(".handle")?.focus();
   }
 
+  /** @param {PointerEvent} event */
   #where(event) {
     const box = this.element.getBoundingClientRect();
     const scale = Math.min(box.width / this.size.width, box.height / this.size.height);
     const left = box.left + (box.width - this.size.width * scale) / 2;
     const top = box.top + (box.height - this.size.height * scale) / 2;
+    /** @param {number} value */
     const clamp = (value) => Math.min(1, Math.max(0, value));
     return {
       point: [
@@ -117,6 +136,7 @@ export class ShapeEditor {
     };
   }
 
+  /** @param {PointerEvent} event */
   #down(event) {
     const { point, scale } = this.#where(event);
     if (this.drawing) {
@@ -130,7 +150,7 @@ export class ShapeEditor {
       this.#explain();
       return;
     }
-    const { shape, corner } = event.target.dataset;
+    const { shape, corner } = /** @type {SVGElement} */ (event.target).dataset;
     if (shape === undefined) return;
     if (Number(shape) !== this.selected) this.#select(Number(shape));
     this.dragged = { corner: corner === undefined ? null : Number(corner), from: point };
@@ -138,6 +158,7 @@ export class ShapeEditor {
     event.preventDefault();
   }
 
+  /** @param {PointerEvent} event */
   #move(event) {
     const { point } = this.#where(event);
     if (this.drawing) {
@@ -150,12 +171,14 @@ export class ShapeEditor {
     }
   }
 
+  /** @param {number | null} corner @param {number[]} step */
   #shift(corner, step) {
     const shape = this.shapes[this.selected];
     shape.points = moved(shape.points, corner, step);
     this.#draw();
   }
 
+  /** @param {KeyboardEvent} event @param {number} corner */
   #key(event, corner) {
     const shape = this.shapes[this.selected];
     if (ARROWS[event.key]) {
@@ -174,6 +197,7 @@ export class ShapeEditor {
     this.element.querySelector(`[data-corner="${corner}"]`)?.focus();
   }
 
+  /** @param {number} index */
   #select(index) {
     this.selected = index;
     this.#draw();
@@ -186,7 +210,9 @@ export class ShapeEditor {
     const px = across ? Math.max(this.size.width / across, this.size.height / down) : unit / 8; // one CSS pixel, in image units
     this.element.style.setProperty("--px", `${px}px`);
     this.element.style.setProperty("--text", `${TEXT_PX * px}px`);
+    /** @param {number[]} point */
     const at = ([x, y]) => [x * this.size.width, y * this.size.height];
+    /** @param {number[][]} points */
     const listOf = (points) => points.map((point) => at(point).join(",")).join(" ");
     const parts = [];
     this.shapes.forEach(({ kind, name, points }, index) => {
@@ -219,7 +245,7 @@ export class ShapeEditor {
         tabindex: 0,
         role: "button",
         "aria-label": label,
-        onkeydown: (event) => this.#key(event, corner),
+        onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event, corner),
       });
       Object.assign(handle.dataset, { shape: this.selected, corner });
       parts.push(handle);
@@ -234,68 +260,26 @@ export class ShapeEditor {
 
   #table() {
     const rows = this.shapes.map((shape, index) => {
-      const name = h("input", {
-        value: shape.name,
-        maxLength: 64,
-        "aria-label": `Name of the ${shape.kind}`,
-        oninput: () => ((shape.name = name.value), this.#draw()),
-        onfocus: () => index !== this.selected && this.#mark(index),
+      const row = shapeRow(shape, {
+        renamed: () => this.#draw(),
+        focused: () => index !== this.selected && this.#mark(index),
+        reversed: () => this.#select(index),
+        remove: () => this.#remove(index),
       });
-      const classes = h("input", {
-        value: (shape.settings.classes ?? []).join(", "),
-        placeholder: "all",
-        onchange: () => {
-          const labels = classes.value
-            .split(",")
-            .map((label) => label.trim())
-            .filter(Boolean);
-          shape.settings = { ...shape.settings, classes: labels.length ? labels : null };
-        },
-      });
-      const fields = [field("Name", name), field("Classes", classes)];
-      if (shape.kind === "zone") {
-        const dwell = h("input", {
-          type: "number",
-          min: 0,
-          step: "any",
-          value: shape.settings.dwell_s ?? "",
-          placeholder: "never",
-          onchange: () => (shape.settings = { ...shape.settings, dwell_s: dwell.value === "" ? null : Number(dwell.value) }),
-        });
-        fields.push(field("Dwell alert after, s", dwell));
-      } else {
-        fields.push(
-          h(
-            "button",
-            { type: "button", onclick: () => ((shape.points = [shape.points[1], shape.points[0]]), this.#select(index)) },
-            "Reverse direction",
-          ),
-        );
-      }
-      const remove = h(
-        "button.danger",
-        { type: "button", "aria-label": `Remove ${shape.name}`, onclick: () => this.#remove(index) },
-        "Remove",
-      );
-      const row = h(
-        "div.shape-row",
-        { role: "group", "aria-label": `${shape.kind} ${shape.name}` },
-        h("span.kind", { "data-kind": shape.kind }, shape.kind),
-        fields,
-        remove,
-      );
-      if (index === this.selected) row.classList.add("chosen");
+      row.classList.toggle("chosen", index === this.selected);
       return row;
     });
     this.list.replaceChildren(...rows);
   }
 
+  /** @param {number} index */
   #mark(index) {
     this.selected = index;
     [...this.list.children].forEach((row, at) => row.classList.toggle("chosen", at === index));
     this.#draw();
   }
 
+  /** @param {number} index */
   #remove(index) {
     this.shapes.splice(index, 1);
     this.selected = Math.min(this.selected, this.shapes.length - 1);
@@ -338,7 +322,7 @@ export class ShapeEditor {
     try {
       await this.handlers.save(withShapes(this.settings, this.shapes));
     } catch (error) {
-      setText(this.errorText, error.message);
+      setText(this.errorText, messageOf(error));
     } finally {
       this.saveButton.disabled = false;
     }

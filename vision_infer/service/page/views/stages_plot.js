@@ -1,10 +1,13 @@
+// @ts-check
 // Plots the latency of a stream's results by stage, for the last two minutes.
 
 import { STAGES } from "../state/history.js";
 import { h } from "./dom.js";
 
+/** @import { Bucket, History } from "../state/history.js" */
+
+/** @type {Record<string, string>} */
 const COLOURS = {
-  age: null,
   decode: "#38bdf8",
   queue: "#f59e0b",
   preprocess: "#a78bfa",
@@ -15,9 +18,15 @@ const COLOURS = {
 const POINTS = 120;
 const HEIGHT = 220;
 
-const duration = (ms) => (ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`);
+/** @param {number} at */
+const time = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");
+/** @param {unknown} _ @param {number[]} all */
+const times = (_, all) => all.map(time);
+/** @param {unknown} _ @param {number[]} all */
+const durations = (_, all) => all.map((ms) => (ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`));
 
 export class StagesPlot {
+  /** @param {History} history */
   constructor(history) {
     this.history = history;
     this.shown = STAGES.filter((stage) => stage !== "then");
@@ -28,12 +37,14 @@ export class StagesPlot {
     this.colours = matchMedia("(prefers-color-scheme: dark)");
     this.colours.addEventListener("change", this.onTheme);
     import("../vendor/uplot.js").then(({ default: UPlot }) => {
+      /** @type {any} the class has no types */
       this.UPlot = UPlot;
       this.#make();
       this.resized.observe(this.element);
     });
   }
 
+  /** @param {number} nowMs */
   update(nowMs) {
     this.nowMs = nowMs;
     if (!this.plot) return;
@@ -62,6 +73,7 @@ export class StagesPlot {
 
   #data() {
     const series = this.history.series(this.nowMs ?? Date.now(), POINTS);
+    /** @param {(bucket: Bucket) => number} value */
     const of = (value) => series.map(({ bucket }) => (bucket ? value(bucket) : null));
     return [
       series.map(({ at }) => at / 1000),
@@ -81,21 +93,29 @@ export class StagesPlot {
       ticks: { stroke: grid, width: 1 },
       font: `12px ${style.fontFamily}`,
     };
+    /** @param {unknown} _ @param {number | null | undefined} value */
     const format = (_, value) => (value === null || value === undefined ? "–" : `${value.toFixed(1)} ms`);
     this.plot = new this.UPlot(
       {
         width: this.element.clientWidth,
         height: HEIGHT,
         series: [
-          { label: "time", value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString("en-GB") : "–") },
+          { label: "time", value: (/** @type {unknown} */ _, /** @type {number} */ at) => (at ? time(at) : "–") },
           { label: "age", stroke: text, width: 2, value: format },
           ...this.shown.map((stage) => ({ label: stage, stroke: COLOURS[stage], width: 1.5, value: format })),
         ],
         axes: [
-          { ...axis, space: 90, values: (_, all) => all.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB")) },
-          { ...axis, size: 58, values: (_, all) => all.map(duration) },
+          { ...axis, space: 90, values: times },
+          { ...axis, size: 58, values: durations },
         ],
-        scales: { y: { range: (_, __, max) => [0, Math.max(10, (max ?? 10) * 1.1)] } },
+        scales: {
+          y: {
+            range: (/** @type {unknown} */ _, /** @type {number} */ __, /** @type {number | null} */ max) => [
+              0,
+              Math.max(10, (max ?? 10) * 1.1),
+            ],
+          },
+        },
         cursor: { points: { size: 6 } },
       },
       this.#data(),

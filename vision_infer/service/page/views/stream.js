@@ -1,7 +1,9 @@
+// @ts-check
 // The view of one camera: video with detections, timeline, latency, events, status and settings.
 
 import { preferences, setPreferences } from "../state/preferences.js";
 import { History } from "../state/history.js";
+import { messageOf } from "../transport/http.js";
 import { Results } from "../transport/results.js";
 import { check, confirm, h, setText } from "./dom.js";
 import { ShapeEditor } from "./shape_editor.js";
@@ -9,8 +11,12 @@ import { Events } from "./events.js";
 import { Player } from "./player.js";
 import { StagesPlot } from "./stages_plot.js";
 import { Timeline } from "./timeline.js";
-import { clockTime, count, drops, milliseconds, rate, rates, since, stateOf, degradationOf } from "./words.js";
+import { clockTime, count, drops, quantiles, rate, rates, since, stateOf, degradationOf } from "./words.js";
 
+/** @import { Store } from "../state/store.js" */
+/** @import { Change, Row, Settings, Stream, Transport, View } from "../transport/api.js" */
+
+/** @type {[keyof typeof preferences.overlay, string][]} */
 const SWITCHES = [
   ["boxes", "Boxes"],
   ["labels", "Labels"],
@@ -20,15 +26,18 @@ const SWITCHES = [
   ["counts", "Counts"],
 ];
 
+/** @param {Store} store @param {string} name @returns {View} */
 export function stream(store, name) {
   const view = new StreamView(store, name);
   return { element: view.element, title: name, close: () => view.close() };
 }
 
 class StreamView {
+  /** @param {Store} store @param {string} name */
   constructor(store, name) {
     this.store = store;
     this.name = name;
+    /** @type {ShapeEditor | null} */
     this.editor = null;
     this.history = new History(1000, 300);
     this.events = new Events(name);
@@ -36,7 +45,7 @@ class StreamView {
     this.timeline = new Timeline(name);
     this.past = h("section.card", null, h("h2", null, "Timeline"), this.timeline.element);
     this.transport = h("p.via", { role: "status" });
-    this.player = new Player(name, { onTransport: ({ detail }) => setText(this.transport, detail) });
+    this.player = new Player(name, ({ detail }) => setText(this.transport, detail));
     this.results = new Results(
       (row) => this.#row(row),
       (change) => this.#changed(change),
@@ -44,6 +53,7 @@ class StreamView {
     this.state = h("span.state");
     this.since = h("span.quiet.for");
     this.reason = h("p.reason");
+    this.actionsFor = "";
     this.degradation = h("span.state", { "data-tone": "warn", hidden: true });
     this.degradationNote = h("p.degradation", { role: "status", hidden: true });
     this.actions = h("div.buttons");
@@ -117,6 +127,7 @@ class StreamView {
   }
 
   // The degradation under overload. The text has no running time: screen readers announce each change.
+  /** @param {Stream} stream */
   #updateDegradation(stream) {
     const degradation = degradationOf(stream);
     this.degradation.hidden = this.degradationNote.hidden = degradation === null;
@@ -130,12 +141,14 @@ class StreamView {
     );
   }
 
+  /** @param {Row} row */
   #row(row) {
     this.history.push(row, Date.now());
     this.player.push(row);
     if (row.events || row.skipped_events) this.events.row(row);
   }
 
+  /** @param {Change} change */
   #changed(change) {
     this.events.change(change);
     this.store.changed(change);
@@ -168,6 +181,7 @@ class StreamView {
   }
 
   // Re-create the buttons only if the set changes, so that the focus is kept.
+  /** @param {Stream} stream */
   #updateActions(stream) {
     const key = `${this.store.canEdit} ${stream.origin} ${stream.status === null} ${this.editor !== null}`;
     if (key === this.actionsFor) return;
@@ -193,19 +207,21 @@ class StreamView {
     this.actions.replaceChildren(...buttons);
   }
 
+  /** @param {() => Promise<void>} work */
   async #attempt(work) {
     setText(this.errorText, "");
     try {
       await work();
       return true;
     } catch (error) {
-      setText(this.errorText, error.message);
+      setText(this.errorText, messageOf(error));
       return false;
     }
   }
 
+  /** @param {boolean} paused */
   #pause(paused) {
-    const settings = this.store.stream(this.name).settings;
+    const settings = this.store.stream(this.name)?.settings;
     return this.#attempt(() => this.store.put(this.name, { ...settings, enabled: paused }));
   }
 
@@ -216,34 +232,36 @@ class StreamView {
 
   #edit() {
     const stream = this.store.stream(this.name);
+    if (!stream) return;
     const finish = () => {
-      this.editor.element.remove();
-      this.editor.panel.remove();
+      editor.element.remove();
+      editor.panel.remove();
       this.editor = null;
       this.player.hidden = false;
       this.player.draw();
       this.under.hidden = false;
       this.update();
     };
-    this.editor = new ShapeEditor(stream, this.player, {
-      save: (settings) => this.store.put(this.name, settings).then(finish),
+    const editor = (this.editor = new ShapeEditor(stream, this.player, {
+      save: (/** @type {Settings} */ settings) => this.store.put(this.name, settings).then(finish),
       cancel: finish,
-    });
+    }));
     this.player.hidden = true;
     this.player.draw();
-    this.player.element.append(this.editor.element);
-    this.screen.append(this.editor.panel);
+    this.player.element.append(editor.element);
+    this.screen.append(editor.panel);
     this.under.hidden = true;
     this.update();
-    this.editor.panel.querySelector("button").focus();
+    editor.panel.querySelector("button").focus();
   }
 
+  /** @param {Stream} stream */
   #updateFacts({ settings, status }) {
     const facts = [];
     if (status) {
       const size = status.size ? `${status.size.width}×${status.size.height}` : "–";
       facts.push(
-        ["Age p50 / p95 / p99", `${["p50", "p95", "p99"].map((key) => milliseconds(status.age_ms[key])).join(" / ")} ms`],
+        ["Age p50 / p95 / p99", `${quantiles(status.age_ms)} ms`],
         ["Frames/s", rates(status)],
         ["Dropped", drops(status.dropped).join(", ") || "none"],
         ["Video", `${size} ${status.codec ?? ""} ${status.frame_rate ? `at ${rate(status.frame_rate)} frames/s` : ""}`],

@@ -1,15 +1,21 @@
+// @ts-check
 // The form for a camera's settings, new or existing. The URL can be tested before saving.
 
-import { getJson, send } from "../transport/http.js";
+import { getJson, messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
 import { rate } from "./words.js";
 
+/** @import { Store } from "../state/store.js" */
+/** @import { Settings, View } from "../transport/api.js" */
+
+/** @param {Store} store @param {string | null} name @returns {View} */
 export function streamForm(store, name) {
   const form = new StreamForm(store, name);
   return { element: form.element, title: name ? `${name}: settings` : "Add a camera", close: () => form.close() };
 }
 
 class StreamForm {
+  /** @param {Store} store @param {string | null} name null: a new stream */
   constructor(store, name) {
     this.store = store;
     this.existing = name;
@@ -34,6 +40,7 @@ class StreamForm {
     if (this.existing && !stream) return this.content.replaceChildren(h("p.empty", null, "There is no stream with this name."));
     if (stream?.origin === "file")
       return this.content.replaceChildren(h("p.empty", null, "This stream is defined in the configuration file. Edit it there."));
+    /** @type {Settings} */
     this.before = stream?.settings ?? {};
     this.form = this.#build(this.before);
     this.content.replaceChildren(this.form);
@@ -41,9 +48,12 @@ class StreamForm {
     this.#models();
   }
 
+  /** @param {Settings} settings */
   #build(settings) {
+    /** @param {string | null | undefined} value @param {object} more */
     const text = (value, more) =>
       h("input", { type: "text", value: value ?? "", spellcheck: false, autocomplete: "off", ...more });
+    /** @param {number | null | undefined} value @param {object} more */
     const number = (value, more) => h("input", { type: "number", step: "any", value: value ?? "", ...more });
     this.name = text(this.existing, {
       required: true,
@@ -68,7 +78,7 @@ class StreamForm {
       null,
       ["tcp", "udp"].map((value) => h("option", { value, selected: settings.transport === value }, value)),
     );
-    const box = (checked) => h("input", { type: "checkbox", checked: Boolean(checked) });
+    const box = (/** @type {unknown} */ checked) => h("input", { type: "checkbox", checked: Boolean(checked) });
     this.track = box(settings.track);
     this.gate = box(settings.gate);
     this.clips = box(settings.clips);
@@ -86,7 +96,7 @@ class StreamForm {
     const back = this.existing ? `#/stream/${encodeURIComponent(this.existing)}` : "#/";
     return h(
       "form.card",
-      { onsubmit: (event) => (event.preventDefault(), this.#save()) },
+      { onsubmit: (/** @type {Event} */ event) => (event.preventDefault(), this.#save()) },
       field("Name", this.name, "Letters, digits, “.”, “_” and “-”."),
       field("URL", this.url, "Used for inference. A low-resolution substream reduces the decoding cost."),
       h("div.buttons", null, this.testButton),
@@ -109,7 +119,7 @@ class StreamForm {
     );
   }
 
-  // Settings for overload. Collapsed unless one of them is set.
+  /** Settings for overload. Collapsed unless one of them is set. @param {Settings} settings */
   #overload({ degrade_detect, degrade_model, best_effort }) {
     return h(
       "details.more",
@@ -128,7 +138,7 @@ class StreamForm {
       [this.fallbackModel, "none"],
     ]) {
       const chosen = select.value;
-      const names = new Set([...models.map((model) => model.name), chosen].filter(Boolean));
+      const names = new Set([...models.map((/** @type {any} */ model) => model.name), chosen].filter(Boolean));
       select.replaceChildren(h("option", { value: "" }, none), ...[...names].map((name) => h("option", { value: name }, name)));
       select.value = chosen;
     }
@@ -143,17 +153,17 @@ class StreamForm {
       const answer = await send("POST", "/api/v1/probe", { json, timeoutMs: 30000, signal: this.leaving.signal });
       this.testResult.replaceChildren(...probeFacts(await answer.json()));
     } catch (error) {
-      if (!this.leaving.signal.aborted) this.testResult.replaceChildren(h("p.bad", null, error.message));
+      if (!this.leaving.signal.aborted) this.testResult.replaceChildren(h("p.bad", null, messageOf(error)));
     } finally {
       this.testButton.disabled = false;
     }
   }
 
   async #save() {
-    const optional = (input) => (input.value === "" ? null : Number(input.value));
+    const optional = (/** @type {HTMLInputElement} */ input) => (input.value === "" ? null : Number(input.value));
     const labels = this.classes.value
       .split(",")
-      .map((label) => label.trim())
+      .map((/** @type {string} */ label) => label.trim())
       .filter(Boolean);
     const settings = {
       ...this.before,
@@ -180,17 +190,19 @@ class StreamForm {
       await this.store.put(name, settings);
       location.hash = `#/stream/${encodeURIComponent(name)}`;
     } catch (error) {
-      setText(this.errorText, error.message);
+      setText(this.errorText, messageOf(error));
     } finally {
       this.saveButton.disabled = false;
     }
   }
 }
 
+/** @param {HTMLElement} box @param {string} label */
 function ticked(box, label) {
   return h("label.check", null, box, h("span", null, label));
 }
 
+/** @param {any} answer */
 function probeFacts(answer) {
   if (!answer.works) return [h("p.bad", null, answer.reason)];
   const { size, codec, profile } = answer;

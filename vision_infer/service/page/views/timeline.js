@@ -1,26 +1,34 @@
+// @ts-check
 // The outcomes of a stream's frames over time, and an explanation for a selected moment.
 
 import { bars, kindOf, minutesOf, Seconds, SPANS, totals } from "../state/timeline.js";
-import { getJson, streamPath } from "../transport/http.js";
+import { getJson, messageOf, streamPath } from "../transport/http.js";
 import { h, setText } from "./dom.js";
 import { clockTime, count, OUTCOMES } from "./words.js";
+
+/** @import { Bar, Outcomes } from "../state/timeline.js" */
 
 const POLL_MS = 2000;
 const MINUTES_POLL_MS = 20000;
 const UNSETTLED_MS = 5000; // the outcome of newer frames may still change
 const MAX_FRAMES = 4096;
 const KINDS = ["good", "skipped", "lost", "failed"]; // from bottom to top
+/** @type {Record<string, string>} */
 const COLOURS = { good: "--good", skipped: "--idle", lost: "--warn", failed: "--bad" };
 
 export class Timeline {
+  /** @param {string} name */
   constructor(name) {
     this.path = streamPath(name);
     this.span = "2 minutes";
     this.seconds = new Seconds();
+    /** @type {Map<number, Outcomes>} */
     this.minutes = new Map();
     this.requested = 0; // when the minutes were last requested
     this.ahead = 0; // the offset of the service's clock to the local one, ms
-    this.selected = null; // the selected moment, ms of the service's clock; null: now
+    /** @type {number | null} the selected moment, ms of the service's clock; null: now */
+    this.selected = null;
+    /** @type {Bar[]} */
     this.all = [];
     this.running = false;
     this.leaving = new AbortController();
@@ -31,8 +39,8 @@ export class Timeline {
         tabIndex: 0,
         role: "slider",
         "aria-label": "Selected moment",
-        onclick: (event) => this.#click(event),
-        onkeydown: (event) => this.#key(event),
+        onclick: (/** @type {MouseEvent} */ event) => this.#click(event),
+        onkeydown: (/** @type {KeyboardEvent} */ event) => this.#key(event),
       },
       this.canvas,
     );
@@ -69,7 +77,7 @@ export class Timeline {
     this.colours.addEventListener("change", this.onTheme);
   }
 
-  // running: whether the stream runs; if not, nothing is requested
+  /** @param {boolean} running whether the stream runs; if not, nothing is requested */
   update(running) {
     if (running === this.running) return;
     this.running = running;
@@ -90,6 +98,7 @@ export class Timeline {
     return Date.now() + this.ahead;
   }
 
+  /** @param {string} what @param {Record<string, any>} times */
   async #get(what, times) {
     const query = new URLSearchParams(
       Object.entries(times).map(([key, value]) => [key, value instanceof Date ? value.toISOString() : value]),
@@ -123,6 +132,7 @@ export class Timeline {
     this.minutes = minutesOf(minutes);
   }
 
+  /** @param {string} span */
   #setSpan(span) {
     this.span = span;
     this.requested = 0;
@@ -137,16 +147,17 @@ export class Timeline {
       const verdict = await this.#get("why", this.selected === null ? {} : { at: new Date(this.selected) });
       if (this.turn !== turn) return;
       const at = new Date(verdict.at);
-      if (this.selected === null) this.ahead = at - Date.now();
+      if (this.selected === null) this.ahead = at.getTime() - Date.now();
       setText(this.explanation, `${this.selected === null ? "Now" : clockTime(at)}: ${verdict.says}`);
       setText(this.hint, verdict.hint);
     } catch (error) {
       if (this.turn !== turn || !this.running) return;
-      setText(this.explanation, error.message);
+      setText(this.explanation, messageOf(error));
       setText(this.hint, "");
     }
   }
 
+  /** @param {number} at */
   #select(at) {
     const now = this.#now;
     this.selected = at >= now ? null : Math.max(at, now - SPANS[this.span].ms);
@@ -155,14 +166,17 @@ export class Timeline {
     this.explaining = setTimeout(() => this.#explain(), 120); // not for each repeat of a key
   }
 
+  /** @param {MouseEvent} event */
   #click(event) {
     const { left, width } = this.strip.getBoundingClientRect();
     const index = Math.min(this.all.length - 1, Math.max(0, Math.floor(((event.clientX - left) / width) * this.all.length)));
     if (this.all.length) this.#select(this.all[index].at + SPANS[this.span].step / 2);
   }
 
+  /** @param {KeyboardEvent} event */
   #key(event) {
     const { step, ms } = SPANS[this.span];
+    /** @type {Record<string, number>} */
     const steps = {
       ArrowLeft: -step,
       ArrowDown: -step,
@@ -170,8 +184,8 @@ export class Timeline {
       ArrowUp: step,
       PageUp: 10 * step,
       PageDown: -10 * step,
-    }[event.key];
-    if (steps) this.#select((this.selected ?? this.#now) + steps);
+    };
+    if (steps[event.key]) this.#select((this.selected ?? this.#now) + steps[event.key]);
     else if (event.key === "Home") this.#select(this.#now - ms);
     else if (event.key === "End") this.#select(Infinity);
     else return;
@@ -197,6 +211,7 @@ export class Timeline {
     this.#paint(span);
   }
 
+  /** @param {{ ms: number, step: number }} span */
   #paint(span) {
     const { clientWidth: width, clientHeight: height } = this.canvas;
     if (!width) return;

@@ -1,6 +1,7 @@
+// @ts-check
 // Runs inference on an image that the user provides.
 
-import { getJson, send } from "../transport/http.js";
+import { getJson, messageOf, send } from "../transport/http.js";
 import { field, h, setText } from "./dom.js";
 import { colourOf, drawOverlay } from "./overlay.js";
 import { milliseconds } from "./words.js";
@@ -8,6 +9,9 @@ import { milliseconds } from "./words.js";
 const KINDS = ["image/jpeg", "image/png", "image/webp"];
 const OPTIONS = { boxes: true, labels: true, scores: true, trails: false, zones: false, counts: false };
 
+/** @import { Detection, View } from "../transport/api.js" */
+
+/** @returns {View} */
 export function tryOut() {
   const view = new TryOut();
   return { element: view.element, title: "Try", close: () => view.close() };
@@ -15,7 +19,9 @@ export function tryOut() {
 
 class TryOut {
   constructor() {
+    /** @type {File | null} */
     this.file = null;
+    /** @type {any} */
     this.result = null;
     this.leaving = new AbortController();
     this.input = h("input", { type: "file", accept: KINDS.join(","), onchange: () => this.#take(this.input.files[0]) });
@@ -43,8 +49,8 @@ class TryOut {
     this.element = h(
       "section.view",
       {
-        ondragover: (event) => event.preventDefault(),
-        ondrop: (event) => (event.preventDefault(), this.#take(event.dataTransfer.files[0])),
+        ondragover: (/** @type {DragEvent} */ event) => event.preventDefault(),
+        ondrop: (/** @type {DragEvent} */ event) => (event.preventDefault(), this.#take(event.dataTransfer?.files[0])),
       },
       h("h1", null, "Try an image"),
       h(
@@ -63,11 +69,15 @@ class TryOut {
       this.summary,
       h("div.columns", null, h("div.main", null, this.stage), h("div.side", null, this.found)),
     );
-    this.onPaste = (event) => this.#take([...event.clipboardData.files][0]);
+    this.onPaste = (/** @type {ClipboardEvent} */ event) => this.#take(event.clipboardData?.files[0]);
     document.addEventListener("paste", this.onPaste);
     getJson("/api/v1/models").then(
       (models) =>
-        this.model.append(...models.filter(({ loaded }) => loaded).map(({ name }) => h("option", { value: name }, name))),
+        this.model.append(
+          ...models
+            .filter((/** @type {any} */ { loaded }) => loaded)
+            .map((/** @type {any} */ { name }) => h("option", { value: name }, name)),
+        ),
       () => {},
     );
   }
@@ -78,6 +88,7 @@ class TryOut {
     this.leaving.abort();
   }
 
+  /** @param {File | undefined} file */
   async #take(file) {
     if (!file) return;
     if (!KINDS.includes(file.type)) return setText(this.errorText, `${file.name}: choose a JPEG, PNG or WebP image`);
@@ -114,13 +125,14 @@ class TryOut {
       this.result = await answer.json();
     } catch (error) {
       this.result = null;
-      if (!this.leaving.signal.aborted) setText(this.errorText, error.message);
+      if (!this.leaving.signal.aborted) setText(this.errorText, messageOf(error));
     }
     this.#showResult();
     this.#draw();
   }
 
   #showResult() {
+    /** @type {Detection[]} */
     const found = this.result?.detections ?? [];
     const latency = this.result?.latency_ms;
     setText(
@@ -150,7 +162,7 @@ class TryOut {
     const size = this.result
       ? { width: this.result.width, height: this.result.height }
       : { width: this.image.width, height: this.image.height };
-    const found = (this.result?.detections ?? []).map((detection) => ({ ...detection, alpha: 1 }));
+    const found = (this.result?.detections ?? []).map((/** @type {Detection} */ detection) => ({ ...detection, alpha: 1 }));
     drawOverlay(
       this.overlay,
       { size, found, trails: new Map(), shapes: [], region: { look: [], ignore: [] }, options: OPTIONS, small: false },

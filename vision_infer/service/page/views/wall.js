@@ -1,3 +1,4 @@
+// @ts-check
 // All cameras in a grid. Only visible tiles play.
 
 import { History } from "../state/history.js";
@@ -7,10 +8,15 @@ import { Player } from "./player.js";
 import { sparkline } from "./sparkline.js";
 import { drops, milliseconds, moment, rates, since, stateOf, degradationOf } from "./words.js";
 
+/** @import { Store } from "../state/store.js" */
+/** @import { Row, Stream, Transport, View } from "../transport/api.js" */
+
 const LEAVE_MS = 2000; // a tile keeps playing for this time after it is scrolled out of view
 const SPARK_S = 60;
 
+/** @param {Store} store @returns {View} */
 export function wall(store) {
+  /** @type {Map<string, Tile>} */
   const tiles = new Map();
   const grid = h("ul.wall", { "aria-label": "Cameras" });
   const empty = h("div.empty", { hidden: true });
@@ -23,7 +29,8 @@ export function wall(store) {
   );
   const seen = new IntersectionObserver(
     (entries) => {
-      for (const entry of entries) tiles.get(entry.target.dataset.name)?.see(entry.isIntersecting);
+      for (const entry of entries)
+        tiles.get(/** @type {HTMLElement} */ (entry.target).dataset.name ?? "")?.see(entry.isIntersecting);
       want();
     },
     { rootMargin: "80px" },
@@ -86,6 +93,7 @@ export function wall(store) {
   };
 }
 
+/** @param {HTMLElement} summary @param {Stream[]} streams */
 function summarise(summary, streams) {
   const live = streams.filter((stream) => stream.status?.state === "live").length;
   const paused = streams.filter((stream) => !stream.status).length;
@@ -102,6 +110,7 @@ function summarise(summary, streams) {
   setText(summary, streams.length ? text : "");
 }
 
+/** @param {Store} store */
 function placeholder(store) {
   return [
     h("h2", null, "No cameras yet"),
@@ -111,27 +120,23 @@ function placeholder(store) {
 }
 
 class Tile {
+  /** @param {string} name */
   constructor(name) {
     this.name = name;
     this.visible = false;
     this.history = new History(1000, SPARK_S + 5);
-    this.player = new Player(name, {
-      small: true,
-      onTransport: ({ mode, detail }) => {
-        setText(this.transport, mode === "snapshots" ? "snapshots" : "");
-        this.transport.title = detail;
-      },
-    });
-    const parts = {
-      state: h("span.state"),
-      since: h("span.since"),
-      spoken: h("span.spoken"),
-      reason: h("span.reason"),
-      age: h("span.figure"),
-      rates: h("span.figure"),
-      drops: h("span.drops"),
+    const onTransport = (/** @type {Transport} */ { mode, detail }) => {
+      setText(this.transport, mode === "snapshots" ? "snapshots" : "");
+      this.transport.title = detail;
     };
-    Object.assign(this, parts);
+    this.player = new Player(name, onTransport, true);
+    this.state = h("span.state");
+    this.since = h("span.since");
+    this.spoken = h("span.spoken");
+    this.reason = h("span.reason");
+    this.age = h("span.figure");
+    this.rates = h("span.figure");
+    this.drops = h("span.drops");
     this.transport = h("span.transport");
     this.spark = h("canvas.spark", { role: "img" });
     this.element = h(
@@ -143,22 +148,23 @@ class Tile {
         null,
         h("a.name", { href: `#/stream/${encodeURIComponent(name)}`, tabIndex: -1 }, name),
         this.transport,
-        parts.state,
+        this.state,
       ),
-      h("div.line.why", null, parts.reason, parts.spoken, parts.since),
+      h("div.line.why", null, this.reason, this.spoken, this.since),
       h(
         "div.line",
         { title: "Age of results on completion, over the last minute" },
         h("span.key", null, "age"),
-        parts.age,
+        this.age,
         this.spark,
       ),
-      h("div.line", { title: "Frames/s: inferred, of the requested rate; decoded" }, h("span.key", null, "fps"), parts.rates),
-      h("div.line", null, h("span.key", null, "drops"), parts.drops),
+      h("div.line", { title: "Frames/s: inferred, of the requested rate; decoded" }, h("span.key", null, "fps"), this.rates),
+      h("div.line", null, h("span.key", null, "drops"), this.drops),
     );
     this.element.dataset.name = name;
   }
 
+  /** @param {Stream} stream */
   update(stream) {
     this.player.update(stream);
     const status = stream.status;
@@ -172,7 +178,7 @@ class Tile {
     setText(this.since, from ? `\u200e${since(from)}` : "");
     this.since.title = from ? `since ${moment(from)}` : "";
     const size = status?.size;
-    const facts = size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
+    const facts = status && size ? `${size.width}×${size.height} ${status.codec ?? ""}` : "";
     const text = [
       status ? status.reason : "not opened",
       degradation ? `degraded: ${degradation.short}, ${degradation.measured}` : "",
@@ -196,11 +202,13 @@ class Tile {
     sparkline(this.spark, values, `Age of the results over the last minute, now ${this.age.textContent}`);
   }
 
+  /** @param {Row} row */
   row(row) {
     this.history.push(row, Date.now());
     this.player.push(row);
   }
 
+  /** @param {boolean} visible */
   see(visible) {
     clearTimeout(this.leaving);
     this.visible = visible;
@@ -208,6 +216,7 @@ class Tile {
     else this.leaving = setTimeout(() => this.player.stop(), LEAVE_MS);
   }
 
+  /** @param {boolean} hidden */
   sleep(hidden) {
     clearTimeout(this.leaving);
     if (hidden) this.leaving = setTimeout(() => this.player.stop(), 10 * LEAVE_MS);

@@ -1,7 +1,11 @@
+// @ts-check
 // Formats values as text.
 
 import { kindOf } from "../state/timeline.js";
 
+/** @import { Quantiles, Status, Stream } from "../transport/api.js" */
+
+/** @type {Record<string, string>} */
 const STATES = {
   waiting: "waiting",
   opening: "opening",
@@ -16,41 +20,50 @@ const STATES = {
   failed: "failed",
   paused: "paused",
 };
+/** @type {Record<string, string>} */
 const TONES = { live: "good", running: "good", refused: "bad", failed: "bad", paused: "quiet", ended: "quiet", stopped: "quiet" };
 
-// The state of a stream with its word and tone; a disabled stream is paused
+/** The state of a stream with its word and tone; a disabled stream is paused. @param {Stream} stream */
 export function stateOf(stream) {
   const state = stream.status?.state ?? "paused";
   return { state, word: STATES[state] ?? state, tone: TONES[state] ?? "warn" };
 }
 
+/** @type {Record<string, [string, (model: string) => string]>} */
 const DEGRADATIONS = {
   rate: ["lower rate", () => "fewer frames are inferred than requested, in proportion to its weight"],
   substream: ["fallback stream", () => "the lower-resolution stream is inferred (degrade_detect)"],
   model: ["fallback model", (model) => `the fallback model ${model} runs (degrade_model)`],
 };
 
-// How a stream is degraded under overload: { short, long, since, measured }; null if it is not
+/** How a stream is degraded under overload; null if it is not. @param {Stream} stream */
 export function degradationOf({ status }) {
-  const texts = DEGRADATIONS[status?.degraded];
-  return texts
+  const texts = DEGRADATIONS[status?.degraded ?? ""];
+  return status && texts
     ? { short: texts[0], long: texts[1](status.model), since: status.degraded_since, measured: status.degraded_reason }
     : null;
 }
 
+/** @param {string} step */
 export const degradationWord = (step) => DEGRADATIONS[step]?.[0] ?? "none";
 
+/** @param {number | null | undefined} value */
 export const milliseconds = (value) =>
   value === undefined || value === null ? "–" : value < 10 ? value.toFixed(1) : Math.round(value).toString();
+/** @param {Quantiles} values */
+export const quantiles = ({ p50, p95, p99 }) => [p50, p95, p99].map(milliseconds).join(" / ");
+/** @param {number | null | undefined} value */
 export const rate = (value) =>
   value === undefined || value === null ? "–" : value >= 9.95 ? Math.round(value).toString() : value.toFixed(1);
-// The frame rates of a stream
+/** The frame rates of a stream. @param {Status | null | undefined} status */
 export function rates(status) {
   const wanted = status?.wanted_fps ?? null;
   return `inferred ${rate(status?.result_fps)}${wanted === null ? "" : ` of ${Number(wanted.toFixed(1))}`}, decoded ${rate(status?.decoded_fps)}`;
 }
+/** @param {number} value */
 export const count = (value) => value.toLocaleString("en-GB");
 
+/** @param {number} value */
 export function bytes(value) {
   if (!value) return "–";
   const units = ["B", "kB", "MB", "GB"];
@@ -62,7 +75,7 @@ export function bytes(value) {
   return `${value < 10 && index ? value.toFixed(1) : Math.round(value)} ${units[index]}`;
 }
 
-// The time since a moment: 12 s, 4 min, 3 h, 2 d
+/** The time since a moment: 12 s, 4 min, 3 h, 2 d. @param {string} iso */
 export function since(iso, nowMs = Date.now()) {
   if (!iso) return "";
   const seconds = Math.max(0, (nowMs - Date.parse(iso)) / 1000);
@@ -72,13 +85,15 @@ export function since(iso, nowMs = Date.now()) {
   return `${Math.floor(seconds / 86400)} d`;
 }
 
+/** @param {Date} date */
 export const clockTime = (date) => date.toLocaleTimeString("en-GB");
 
+/** @param {string} iso */
 export function moment(iso) {
   return iso ? clockTime(new Date(iso)) : "";
 }
 
-// Explanations of the outcomes of frames
+/** Explanations of the outcomes of frames. @type {Record<string, string>} */
 export const OUTCOMES = {
   emitted: "inferred, with a result",
   paced: "skipped because of the stream's rate limit (fps)",
@@ -97,10 +112,11 @@ export const OUTCOMES = {
   stopped: "the stream stopped before the frame was inferred",
 };
 
-// Lost frames first, then frames that the settings skip.
+/** Lost frames first, then frames that the settings skip. @param {Record<string, number> | undefined} dropped */
 export function drops(dropped) {
   const all = Object.entries(dropped ?? {}).filter(([, number]) => number > 0);
+  /** @param {[string, number]} entry */
   const skipped = ([reason]) => kindOf(reason) === "skipped";
-  all.sort((a, b) => skipped(a) - skipped(b) || b[1] - a[1]);
+  all.sort((a, b) => Number(skipped(a)) - Number(skipped(b)) || b[1] - a[1]);
   return all.map(([reason, number]) => `${reason.replaceAll("_", " ")} ${count(number)}`);
 }

@@ -1,0 +1,39 @@
+// @ts-check
+// Types of the data that the service sends, for the type check. Never loaded by the browser.
+
+/** @typedef {{ width: number, height: number }} Size */
+/** @typedef {{ ms: number, by: "pts" | "captured" }} FrameTime a time in milliseconds, and the time of rows that it refers to */
+/** @typedef {{ box: number[], label: string, score: number, class_id: number, track_id?: number }} Detection */
+/** @typedef {Detection & { alpha: number }} DrawnDetection */
+/** @typedef {{ rtp: number, pts_ns: number, captured_ns_utc: number | null, clock_rate: number, by: string }} Anchor */
+/** @typedef {{ state: string, reason?: string, url: string, seconds: number, bytes: number }} Clip */
+/**
+ * @typedef {{
+ *   id?: string, at: string, kind: string, place: string, direction?: string, label: string, track_id: number,
+ *   seconds?: number, counts: { in: number, out: number }, clip?: Clip
+ * }} SceneEvent
+ */
+/** @typedef {{ pts_s?: number | null, captured_at?: string | null }} RowTimes */
+/** @typedef {RowTimes & Size & { detections: Detection[] }} FrameRow */
+/** @typedef {{ age_ms?: number, latency_ms: Record<string, number> }} RowLatency */
+/** @typedef {FrameRow & RowLatency & { stream: string, events?: SceneEvent[], skipped_events?: SceneEvent[] }} Row */
+/** @typedef {{ type: string, stream: string, at: string, state: string, step: string, before: string, reason: string }} Change */
+/** @typedef {Record<string, any>} Settings */
+/** @typedef {{ p50?: number | null, p95?: number | null, p99?: number | null }} Quantiles */
+/**
+ * @typedef {{
+ *   state: string, reason: string, since: string, size: Size | null, codec: string | null, frame_rate: number | null,
+ *   result_fps: number, wanted_fps: number | null, decoded_fps: number, results: number, reconnects: number, age_ms: Quantiles,
+ *   dropped: Record<string, number>, occupancy: Record<string, number>, counts: Record<string, { in: number, out: number }>,
+ *   model: string, engine: string, clock: string | null, degraded: string, degraded_since: string, degraded_reason: string
+ * }} Status
+ */
+/** @typedef {{ name: string, origin: string, settings: Settings, status: Status | null }} Stream */
+/** @typedef {{ role: string, expires_s: number | null }} Session */
+/** @typedef {{ mode: string, codec?: string, reason?: string, why?: string }} SessionFacts */
+/** @typedef {{ mode: string, detail: string, facts?: SessionFacts }} Transport how the video arrives: webrtc, snapshots or none */
+/** @typedef {{ kind: string, name: string, points: number[][], settings: Settings }} Shape a zone or a line */
+/** @typedef {{ look: number[][][], ignore: number[][][] }} Region */
+/** @typedef {{ element: HTMLElement, title: string, close: () => void }} View */
+
+export {};
