@@ -68,7 +68,18 @@ test-all: $(VENV)/dev.stamp packages ## Run the slow tests too.
 test-fast: $(VENV)/dev.stamp ## Run the tests of pure code, in less than 30 seconds.
 	$(PYTEST) -m 'not slow' --hypothesis-profile repeatable -q tests/core tests/config tests/schedule tests/analyze tests/telemetry tests/test_folders.py
 
-check: $(VENV)/dev.stamp ## Lint, check types, layers, dead code and prose, and build the documents.
+# The tools for the page's JavaScript. Only the checks need Node; the page has no build step.
+node_modules/.package-lock.json: package.json package-lock.json
+	@command -v npm >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends nodejs npm >/dev/null; } || \
+	  { echo "npm is missing: install Node.js 20 or newer"; exit 1; }
+	npm ci --silent --no-audit --no-fund
+	@touch $@
+
+page-check: node_modules/.package-lock.json ## Check the types and the format of the page's JavaScript, and run its unit tests.
+	npm run --silent check
+
+check: $(VENV)/dev.stamp page-check ## Lint, check types, layers, dead code and prose, and build the documents.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

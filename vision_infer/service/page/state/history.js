@@ -38,7 +38,11 @@ export class History {
     }
   }
 
-  /** The last buckets up to now, one per interval; null for an interval without results. @param {number} nowMs @param {number} count */
+  /**
+   * The last buckets up to now, one per interval; null for an interval without results.
+   * @param {number} nowMs
+   * @param {number} count
+   */
   series(nowMs, count) {
     const end = Math.floor(nowMs / this.bucketMs) * this.bucketMs;
     const byTime = new Map(this.buckets.map((bucket) => [bucket.at, bucket]));

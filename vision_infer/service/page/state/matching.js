@@ -5,7 +5,10 @@ import { timesOf } from "./timing.js";
 
 /** @import { DrawnDetection, FrameRow, FrameTime } from "../transport/api.js" */
 /** @typedef {{ row: FrameRow, pts: number, captured: number, pairs: { from: Entry, map: Map<number, number> } | null }} Entry */
-/** @typedef {{ row: FrameRow | null, exact: boolean, found: DrawnDetection[] }} Match row is null if there is none for the time */
+/**
+ * @typedef {{ row: FrameRow | null, exact: boolean, found: DrawnDetection[] }} Match
+ *   row is null if there is none for the time
+ */
 
 const KEPT_MS = 4000;
 const MAX_ROWS = 600;
@@ -37,7 +40,10 @@ export class Matching {
     return this.rows.at(-1) ?? null;
   }
 
-  /** The delay of the newest row relative to a frame, ms; negative if the row is newer. NaN without rows. @param {FrameTime} time */
+  /**
+   * The delay of the newest row relative to a frame, ms; negative if the row is newer. NaN without rows.
+   * @param {FrameTime} time
+   */
   behind(time) {
     return this.newest ? time.ms - this.newest[time.by] : NaN;
   }
@@ -139,7 +145,11 @@ function interpolated(from, to, fraction) {
   return from.map((value, index) => value + (to[index] - value) * fraction);
 }
 
-/** Pairs of detections in consecutive rows: by track, otherwise by class and overlap. Cached in the later row. @param {Entry} entry @param {Entry} next */
+/**
+ * Pairs of detections in consecutive rows: by track, otherwise by class and overlap. Cached in the later row.
+ * @param {Entry} entry
+ * @param {Entry} next
+ */
 function pairsOf(entry, next) {
   if (next.pairs?.from === entry) return next.pairs.map;
   /** @type {Map<number, number>} */

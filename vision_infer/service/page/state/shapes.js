@@ -29,7 +29,12 @@ export function shapesOf(settings, size) {
   return [...zones, ...lines];
 }
 
-/** The polygons of a stream's region, in the same units. @param {Settings} settings @param {Size | null} size @returns {Region} */
+/**
+ * The polygons of a stream's region, in the same units.
+ * @param {Settings} settings
+ * @param {Size | null} size
+ * @returns {Region}
+ */
 export function regionOf(settings, size) {
   const region = settings.region;
   /** @param {number[]} point */
@@ -39,7 +44,12 @@ export function regionOf(settings, size) {
   return { look: polygons(region?.look ?? []), ignore: polygons(region?.ignore ?? []) };
 }
 
-/** Return the settings with their zones and lines replaced by these shapes. @param {Settings} settings @param {Shape[]} shapes @returns {Settings} */
+/**
+ * Return the settings with their zones and lines replaced by these shapes.
+ * @param {Settings} settings
+ * @param {Shape[]} shapes
+ * @returns {Settings}
+ */
 export function withShapes(settings, shapes) {
   /** @type {Record<"zones" | "lines", Settings>} */
   const { zones, lines } = { zones: {}, lines: {} };
@@ -74,7 +84,12 @@ export function freeName(shapes, kind) {
   }
 }
 
-/** Move one point, or all of them, by a step. All points stay inside the image. @param {number[][]} points @param {number | null} index @param {number[]} step */
+/**
+ * Move one point, or all of them, by a step. All points stay inside the image.
+ * @param {number[][]} points
+ * @param {number | null} index
+ * @param {number[]} step
+ */
 export function moved(points, index, [dx, dy]) {
   const chosen = index === null ? points : [points[index]];
   /** @param {number} axis */
@@ -85,7 +100,11 @@ export function moved(points, index, [dx, dy]) {
   return points.map((point, at) => (index === null || at === index ? [point[0] + step[0], point[1] + step[1]] : point));
 }
 
-/** The middle of a line and its “in” direction, from the left of the line to its right, in pixels. @param {number[][]} line @param {Size} size */
+/**
+ * The middle of a line and its “in” direction, from the left of the line to its right, in pixels.
+ * @param {number[][]} line
+ * @param {Size} size
+ */
 export function inward([from, to], size) {
   const [dx, dy] = [(to[0] - from[0]) * size.width, (to[1] - from[1]) * size.height];
   const length = Math.hypot(dx, dy) || 1;

@@ -8,7 +8,10 @@
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 
-/** The time ranges of the timeline: their length, and the length of a bar. @type {Record<string, { ms: number, step: number }>} */
+/**
+ * The time ranges of the timeline: their length, and the length of a bar.
+ * @type {Record<string, { ms: number, step: number }>}
+ */
 export const SPANS = {
   "2 minutes": { ms: 2 * MINUTE, step: SECOND },
   "2 hours": { ms: 120 * MINUTE, step: MINUTE },
@@ -31,7 +34,11 @@ export class Seconds {
     this.buckets = new Map();
   }
 
-  /** Replace everything from this time on: the outcome of a recent frame may have changed. @param {number} fromMs @param {RecordedFrame[]} frames */
+  /**
+   * Replace everything from this time on: the outcome of a recent frame may have changed.
+   * @param {number} fromMs
+   * @param {RecordedFrame[]} frames
+   */
   put(fromMs, frames) {
     const begin = floor(fromMs, SECOND);
     for (const at of this.buckets.keys()) if (at >= begin) this.buckets.delete(at);
@@ -68,7 +75,11 @@ export function bars(buckets, nowMs, { ms, step }) {
   });
 }
 
-/** All outcomes with their number of frames: results first, then in descending order. @param {Bar[]} all @returns {[string, number][]} */
+/**
+ * All outcomes with their number of frames: results first, then in descending order.
+ * @param {Bar[]} all
+ * @returns {[string, number][]}
+ */
 export function totals(all) {
   const sum = new Map();
   for (const { outcomes } of all)

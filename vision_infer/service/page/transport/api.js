@@ -31,7 +31,10 @@
 /** @typedef {{ name: string, origin: string, settings: Settings, status: Status | null }} Stream */
 /** @typedef {{ role: string, expires_s: number | null }} Session */
 /** @typedef {{ mode: string, codec?: string, reason?: string, why?: string }} SessionFacts */
-/** @typedef {{ mode: string, detail: string, facts?: SessionFacts }} Transport how the video arrives: webrtc, snapshots or none */
+/**
+ * @typedef {{ mode: string, detail: string, facts?: SessionFacts }} Transport
+ *   how the video arrives: webrtc, snapshots or none
+ */
 /** @typedef {{ kind: string, name: string, points: number[][], settings: Settings }} Shape a zone or a line */
 /** @typedef {{ look: number[][][], ignore: number[][][] }} Region */
 /** @typedef {{ element: HTMLElement, title: string, close: () => void }} View */

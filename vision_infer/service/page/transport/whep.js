@@ -91,7 +91,7 @@ export class Whep {
     };
     pc.onconnectionstatechange = () => this.#connection(pc);
     pc.addTransceiver("video", { direction: "recvonly" });
-    pc.createDataChannel("page"); // so that the service can open its own channel: an answer cannot add a section that the offer lacks
+    pc.createDataChannel("page"); // an answer cannot add a section that the offer lacks
     await pc.setLocalDescription();
     await gathered(pc);
     late.length = 0; // the offer contains these
@@ -140,7 +140,7 @@ export class Whep {
     const body = `a=ice-ufrag:${ufrag}\r\na=ice-pwd:${password}\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:${mid}\r\na=${candidate.candidate}\r\n`;
     /** @type {Record<string, string>} */
     const headers = this.etag ? { "If-Match": this.etag } : {};
-    send("PATCH", this.session ?? "", { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // the candidates in the offer may be enough
+    send("PATCH", this.session ?? "", { body, type: "application/trickle-ice-sdpfrag", headers }).catch(() => {}); // not fatal
   }
 
   /** @param {string} reason */

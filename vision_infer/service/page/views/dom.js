@@ -35,7 +35,11 @@ function fill(element, tag, props, children) {
   return element;
 }
 
-/** Set the text if it differs: screen readers do not announce unchanged text, and the layout is kept. @param {Node} element @param {string} text */
+/**
+ * Set the text if it differs: screen readers do not announce unchanged text, and the layout is kept.
+ * @param {Node} element
+ * @param {string} text
+ */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -45,7 +49,13 @@ export function flag(element, name, on) {
   if (element.classList.contains(name) !== on) element.classList.toggle(name, on);
 }
 
-/** A labelled control of a form. @param {string} label @param {HTMLElement} control @param {string} hint @returns {HTMLElement} */
+/**
+ * A labelled control of a form.
+ * @param {string} label
+ * @param {HTMLElement} control
+ * @param {string} hint
+ * @returns {HTMLElement}
+ */
 export function field(label, control, hint = "") {
   const id = (control.id ||= `f${++count}`);
   const note = hint ? h("small", { id: `${id}-hint` }, hint) : null;

@@ -7,7 +7,9 @@ import { h } from "./dom.js";
 import { clockTime, count, degradationWord } from "./words.js";
 
 /** @import { Change, Clip, Row, SceneEvent } from "../transport/api.js" */
-/** @typedef {{ at: string, text: string, id: string | null, element: HTMLElement, note: HTMLElement, clip: Partial<Clip> | null }} Item */
+/**
+ * @typedef {{ at: string, text: string, id: string | null, element: HTMLElement, note: HTMLElement, clip: Partial<Clip> | null }} Item
+ */
 
 const MAX_ITEMS = 100;
 const POLL_MS = 2000;

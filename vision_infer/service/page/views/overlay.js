@@ -23,7 +23,11 @@ const hue = (number) => (200 + number * GOLDEN_ANGLE) % 360;
 /** @param {number} classId */
 export const colourOf = (classId) => `hsl(${hue(classId)} 90% 62%)`;
 
-/** The scale and offset of an image that is fitted into an element. All in CSS pixels. @param {Size} element @param {Size} size */
+/**
+ * The scale and offset of an image that is fitted into an element. All in CSS pixels.
+ * @param {Size} element
+ * @param {Size} size
+ */
 export function placed(element, size) {
   const scale = Math.min(element.width / size.width, element.height / size.height);
   return { scale, left: (element.width - size.width * scale) / 2, top: (element.height - size.height * scale) / 2 };
@@ -96,7 +100,14 @@ function drawLabel(pen, detection, options) {
   tag(pen, words.filter(Boolean).join(" "), pen.x(detection.box[0]), top, colourOf(detection.class_id));
 }
 
-/** A text on a coloured background, kept inside the image. @param {Pen} pen @param {string} words @param {number} left @param {number} top @param {string} colour */
+/**
+ * A text on a coloured background, kept inside the image.
+ * @param {Pen} pen
+ * @param {string} words
+ * @param {number} left
+ * @param {number} top
+ * @param {string} colour
+ */
 function tag({ context, text, edge }, words, left, top, colour) {
   context.font = `600 ${text}px system-ui, sans-serif`;
   context.textBaseline = "middle";

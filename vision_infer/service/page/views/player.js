@@ -75,7 +75,7 @@ export class Player {
       this.region = regionOf(stream.settings, size);
     }
     this.size = size ?? this.size;
-    if (size && !this.small) this.element.style.aspectRatio = `${size.width} / ${size.height}`; // all tiles have the same aspect ratio
+    if (size && !this.small) this.element.style.aspectRatio = `${size.width} / ${size.height}`; // tiles are all alike
     const source = `${stream.settings.detect} ${stream.settings.view}`;
     if (this.source !== undefined && this.source !== source) this.#leave(); // the source has changed
     this.source = source;
