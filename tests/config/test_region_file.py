@@ -45,22 +45,22 @@ def test_a_stream_takes_its_own_region_or_that_of_all(tmp_path: Path) -> None:
         ("look:\n- - [0, 0]\n  - [9, x]\n  - [9, 9]", "line 3: field 'look.0.1.1'"),
         ("look:\n- - [0, 0]\n  - [9]\n  - [9, 9]", "line 3: field 'look.0.1.1'"),
         ("look:\n- - [0, 0]\n  - [9, .nan]\n  - [9, 9]", "line 3: field 'look.0.1.1'"),
-        ("ignore:\n- [[0, 0], [5, 5], [9, 9]]", "line 2: field 'ignore.0': all its points are on a line"),
-        ("ignore:\n- [[3, 3], [3, 3], [3, 3]]", "line 2: field 'ignore.0': all its points are on a line"),
+        ("ignore:\n- [[0, 0], [5, 5], [9, 9]]", "line 2: field 'ignore.0': all points are on one line"),
+        ("ignore:\n- [[3, 3], [3, 3], [3, 3]]", "line 2: field 'ignore.0': all points are on one line"),
         ("look:\n- [[0, 0], [1, 0], [1, 1]]", "line 2: field 'look.0': is not larger than a pixel"),
         ("units: relative\nlook:\n- [[0, 0], [10, 0], [1, 1]]", "line 3: field 'look.0': relative points"),
         ("streams:\n  gate:\n    look:\n    - [[0, 0], [5, 5], [9, 9]]", "line 4: field 'streams.gate.look.0'"),
         ("streams:\n  gate:\n    hide: []", "line 3: field 'streams.gate.hide'"),
         ("streams: 5", "line 1: field 'streams'"),
         ("streams: {12: {look: []}}", "line 1: field 'streams.12"),
-        ("look: [[[0, 0], [9, 0], [9, 9]]]\nanchor: center\nlook: []", "line 3: field 'look' is there twice"),
-        ("streams:\n  gate: {look: [[[0, 0], [9, 0], [9, 9]]]}\n  gate: {}", "line 3: field 'gate' is there twice"),
-        ("streams:\n  gate: {look: [[[0, 0], [9, 0], [9, 9]]], look: []}", "line 2: field 'look' is there twice"),
+        ("look: [[[0, 0], [9, 0], [9, 9]]]\nanchor: center\nlook: []", "line 3: field 'look' is a duplicate"),
+        ("streams:\n  gate: {look: [[[0, 0], [9, 0], [9, 9]]]}\n  gate: {}", "line 3: field 'gate' is a duplicate"),
+        ("streams:\n  gate: {look: [[[0, 0], [9, 0], [9, 9]]], look: []}", "line 2: field 'look' is a duplicate"),
         ("streams: {gate: {look: [[[0, 0], [9, 0], [9, 9]]]}}", "'gate'"),
-        ("look: [[[0, 0], [9, 0]\nignore: 5", "line 2: is no YAML"),
-        ("look: !!python/object/apply:os.system ['true']", "no YAML"),
-        ("look: \x00", "no YAML"),
-        ("[" * 100_000, "no YAML"),
+        ("look: [[[0, 0], [9, 0]\nignore: 5", "line 2: is not valid YAML"),
+        ("look: !!python/object/apply:os.system ['true']", "not valid YAML"),
+        ("look: \x00", "not valid YAML"),
+        ("[" * 100_000, "not valid YAML"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
@@ -78,7 +78,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot be read"):
             read_region(path, [])
     (tmp_path / "video.mp4").write_bytes(b"\xff\xfe\x00\x80" * 100)
-    with pytest.raises(UsageError, match="is no YAML"):
+    with pytest.raises(UsageError, match="is not valid YAML"):
         read_region(tmp_path / "video.mp4", [])
     (tmp_path / "large.yaml").write_bytes(b"# \n" * 2_000_000)
     with pytest.raises(UsageError, match="larger than 4 MB"):
@@ -88,6 +88,6 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 def test_a_stream_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "yard.yaml"
     path.write_text("streams: {gate: {look: [[[0, 0], [9, 0], [9, 9]]]}}")
-    with pytest.raises(UsageError, match="there are gates"):
+    with pytest.raises(UsageError, match="its streams are gates"):
         read_region(path, ["bikes", "gates"])
     assert not read_region(path, ["gate"]).of("gate").everywhere

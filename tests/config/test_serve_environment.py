@@ -65,16 +65,16 @@ def test_each_field_can_be_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "told"),
     [
-        ("VISION_INFER_SERVICE__PROT", "1", "is no setting: did you mean VISION_INFER_SERVICE__PORT?"),
-        ("VISION_INFER_SEVICE__PORT", "1", "is no setting: did you mean VISION_INFER_SERVICE"),
-        ("VISION_INFER_XYZ", "1", "is no setting: after VISION_INFER_ comes SERVICE, MODEL"),
+        ("VISION_INFER_SERVICE__PROT", "1", "is not a setting: did you mean VISION_INFER_SERVICE__PORT?"),
+        ("VISION_INFER_SEVICE__PORT", "1", "is not a setting: did you mean VISION_INFER_SERVICE"),
+        ("VISION_INFER_XYZ", "1", "is not a setting: valid names after VISION_INFER_ are SERVICE, MODEL"),
         ("VISION_INFER_STREAMS__FORNT_DOOR__FPS", "1", "did you mean VISION_INFER_STREAMS__FRONT_DOOR?"),
         ("VISION_INFER_STREAMS__FRONT_DOOR__FSP", "1", "did you mean VISION_INFER_STREAMS__FRONT_DOOR__FPS?"),
-        ("VISION_INFER_MODEL__NAME", "1", "is no setting: nothing comes after VISION_INFER_MODEL__"),
-        ("VISION_INFER_", "1", "is no setting"),
+        ("VISION_INFER_MODEL__NAME", "1", "is not a setting: VISION_INFER_MODEL__ has no fields"),
+        ("VISION_INFER_", "1", "is not a setting"),
         ("VISION_INFER_SERVICE__PORT", "-1", "service.port: must be greater than or equal to 0, got -1"),
         ("VISION_INFER_SERVICE__PORT", "Geheim", "service.port: must be a whole number"),
-        ("VISION_INFER_SERVICE__PORT", "[Geheim", "is no YAML"),
+        ("VISION_INFER_SERVICE__PORT", "[Geheim", "is not valid YAML"),
         ("VISION_INFER_SERVICE__LOG_FORMAT", "jsn", "service.log_format: must be human or json: did you mean json?"),
         ("VISION_INFER_STREAMS__FRONT_DOOR__URL", "rtsp://u:Geheim@h:x/", "streams.Front-Door.url: has an invalid host or port"),
         ("VISION_INFER_SERVICE__TOKEN", "file:/no/such", "service.token: the file /no/such cannot be read: No such file"),
@@ -90,7 +90,7 @@ def test_a_mistake_names_its_variable(tmp_path: Path, variable: str, value: str,
 
 def test_names_that_are_the_same_in_capital_letters_are_not_guessed(tmp_path: Path) -> None:
     text = "streams: {a-b: {url: 'test://'}, a.b: {url: 'test://'}}"
-    with pytest.raises(UsageError, match=r"is no setting: it could be a-b or a\.b"):
+    with pytest.raises(UsageError, match=r"is not a setting: is ambiguous: it could be a-b or a\.b"):
         load(tmp_path, text, VISION_INFER_STREAMS__A_B__FPS="1")
 
 
@@ -129,18 +129,18 @@ def test_references_are_replaced_and_encoded_where_they_must_be(tmp_path: Path, 
     ("reference", "told"),
     [
         ("${NONE}", "the environment variable NONE is not set"),
-        ("${", "a reference is"),
-        ("${}", "a reference is"),
-        ("${a b}", "a reference is"),
-        ("${PLAIN", "a reference is"),
-        ("${PLAIN:-x}", "a reference is"),
-        ("${file:}", "a reference is"),
+        ("${", "a reference must be"),
+        ("${}", "a reference must be"),
+        ("${a b}", "a reference must be"),
+        ("${PLAIN", "a reference must be"),
+        ("${PLAIN:-x}", "a reference must be"),
+        ("${file:}", "a reference must be"),
         ("${file:none}", "the file none cannot be read: No such file or directory"),
         ("${file:.}", "the file . cannot be read: Is a directory"),
-        ("${file:empty}", "the file empty must hold the secret in one line"),
-        ("${file:lines}", "the file lines must hold the secret in one line"),
-        ("${file:bytes}", "the file bytes is no UTF-8 text"),
-        ("${file:large}", "the file large must hold the secret in one line"),
+        ("${file:empty}", "the file empty must contain the secret on one line"),
+        ("${file:lines}", "the file lines must contain the secret on one line"),
+        ("${file:bytes}", "the file bytes is not UTF-8 text"),
+        ("${file:large}", "the file large must contain the secret on one line"),
     ],
 )
 def test_references_that_lead_nowhere_are_told_with_field_and_line(tmp_path: Path, reference: str, told: str) -> None:

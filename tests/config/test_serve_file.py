@@ -10,7 +10,7 @@ import pytest
 from vision_infer.config.serve import ServeSettings, StreamSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.config.validation_errors import SettingsError
-from vision_infer.config.warnings import doubts_of
+from vision_infer.config.warnings import warnings_of
 from vision_infer.core.errors import UsageError
 
 Load = Callable[..., ServeSettings]
@@ -96,7 +96,7 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
             "streams.front.confidence: must be less than or equal to 1, got 1.5",
         ),
         ("streams: {front: {url: 'test://', transprot: udp}}", "streams.front.transprot: is unknown: did you mean transport?"),
-        ("streams: {front: {url: 'test://', xyz: 1}}", "streams.front.xyz: is unknown: there are detect, url, view"),
+        ("streams: {front: {url: 'test://', xyz: 1}}", "streams.front.xyz: is unknown; the valid names are"),
         ("streams: {front: {url: 'test://', transport: udpp}}", "transport: must be tcp or udp: did you mean udp?"),
         ("streams: {front: {url: 'test://', transport: 5}}", "line 1: streams.front.transport: must be tcp or udp"),
         ("streams: {front: {url: 'test://', enabled: maybe}}", "streams.front.enabled: must be true or false"),
@@ -121,7 +121,7 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("streams: {front: 'test://'}", "streams.front: must be a mapping of fields"),
         ("streams: {front: }", "streams.front: must be a mapping of fields"),
         ("streams: ['test://']", "streams: must be a mapping of names"),
-        ("streams: {'front door': {url: 'test://'}}", "streams.front door: is no name"),
+        ("streams: {'front door': {url: 'test://'}}", "streams.front door: is not a valid name"),
         (
             "streams: {Front: {url: 'test://'}, front: {url: 'test://'}}",
             "streams: names must differ by more",
@@ -140,9 +140,9 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("streams: {front: {url: 'test://', lines: {door: {frm: [0, 0]}}}}", "lines.door.frm: is unknown: did you mean from?"),
         (
             "streams: {front: {url: 'test://', region: {look: [[[0, 0], [9, 9], [5, 5]]]}}}",
-            "region.look.0: all its points are on a line",
+            "region.look.0: all points are on one line",
         ),
-        ("service: {token: 12345678}", "service.token: must be text: a number or a word such as true needs quotes"),
+        ("service: {token: 12345678}", "service.token: must be text; quote a number or a word such as true"),
         ("service: {token: short}", "service.token: must have at least 8 characters"),
         ("service: {allow_networks: [10.0.0.1/8]}", "service.allow_networks.0: is not a valid network"),
         ("service: {allow_schemes: [gopher]}", "service.allow_schemes.0: unknown scheme; the valid ones are rtsp, rtsps"),
@@ -152,17 +152,17 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("defaults: {fps: -1}\nstreams: {a: {url: 'test://'}}", "line 1: defaults.fps: must be greater than 0, got -1"),
         ("defaults: [fps]", "defaults: must be a mapping of fields"),
         ("defaults:\n  loop: true\nstreams:\n  a: {url: 'test://'}", "line 2: streams.a.loop: is valid for files only"),
-        ("a: 1\na: 2", "line 2: a is there twice"),
-        ("streams:\n  a: {url: 'test://'}\n  a: {url: 'test://'}", "line 3: a is there twice"),
-        ("streams: {a: {url: 'test://', fps: 1, fps: 2}}", "line 1: fps is there twice"),
-        ("- a", "holds no streams"),
-        ("streams", "holds no streams"),
-        ("streams:\n  a: [", "is no YAML"),
-        ("a: !!python/object:os.system x", "line 1: has a tag that means nothing here"),
-        ("a: !x y", "line 1: has a tag that means nothing here"),
+        ("a: 1\na: 2", "line 2: a is a duplicate key"),
+        ("streams:\n  a: {url: 'test://'}\n  a: {url: 'test://'}", "line 3: a is a duplicate key"),
+        ("streams: {a: {url: 'test://', fps: 1, fps: 2}}", "line 1: fps is a duplicate key"),
+        ("- a", "contains no streams"),
+        ("streams", "contains no streams"),
+        ("streams:\n  a: [", "is not valid YAML"),
+        ("a: !!python/object:os.system x", "line 1: has an unknown tag"),
+        ("a: !x y", "line 1: has an unknown tag"),
         ("a: &a [*a]", "nested too deeply"),
         ("model: 0x", "is unknown"),
-        ("a: \x07", "is no YAML: it holds a control character"),
+        ("a: \x07", "is not valid YAML: it contains a control character"),
     ],
 )
 def test_a_mistake_is_told_with_its_place(load: Load, text: str, told: str) -> None:
@@ -180,13 +180,13 @@ def test_all_mistakes_are_told_up_to_ten_and_each_once(load: Load) -> None:
     streams = "".join(f"  cam{number}: {{url: 'test://', weight: 0}}\n" for number in range(30))
     with pytest.raises(SettingsError) as caught:
         load(f"modl: x\ndefaults: {{fps: -1}}\nstreams:\n{streams}")
-    assert len(caught.value.mistakes) == 32
+    assert len(caught.value.problems) == 32
     message = caught.value.message
-    assert message.startswith("32 mistakes: ")
+    assert message.startswith("32 problems: ")
     assert message.endswith("; and 22 more")
     assert message.count("defaults.fps") == 1
-    assert [one.line for one in caught.value.mistakes] == [1, 2, *range(4, 34)]
-    assert (caught.value.mistakes[2].field, caught.value.mistakes[2].place) == (
+    assert [one.line for one in caught.value.problems] == [1, 2, *range(4, 34)]
+    assert (caught.value.problems[2].field, caught.value.problems[2].location) == (
         "streams.cam0.weight",
         ("streams", "cam0", "weight"),
     )
@@ -195,7 +195,7 @@ def test_all_mistakes_are_told_up_to_ten_and_each_once(load: Load) -> None:
 def test_aliases_of_aliases_do_not_grow_without_bounds(load: Load) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 12)]
-    with pytest.raises(UsageError, match="holds too much"):
+    with pytest.raises(UsageError, match="too large"):
         load("\n".join(lines))
 
 
@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     for path, told in (
         (tmp_path / "none.yaml", "No such file"),
         (tmp_path, "Is a directory"),
-        (Path("a\0b"), "no name of a file"),
+        (Path("a\0b"), "invalid file name"),
     ):
         with pytest.raises(UsageError, match=told):
             load_settings(path, [], {}, {})
@@ -217,7 +217,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="larger than 4 MB"):
         load_settings(large, [], {}, {})
     large.write_bytes(b"a: b\n\xff")
-    with pytest.raises(UsageError, match="line 2: is no UTF-8 text"):
+    with pytest.raises(UsageError, match="line 2: is not UTF-8 text"):
         load_settings(large, [], {}, {})
 
 
@@ -256,10 +256,10 @@ def test_what_may_not_work_is_known_and_no_mistake(tmp_path: Path) -> None:
             },
         }
     )
-    assert doubts_of(settings) == [
-        "streams.b.view: there is no such file now; it is waited for",
-        "streams.c.detect: there is no such device now; it is waited for",
-        f"service.tls.key: {tmp_path}/key.pem: there is no such file now",
-        f"model_dir: {tmp_path}/models: there is no such folder now",
+    assert warnings_of(settings) == [
+        "streams.b.view: file not found; the service will keep retrying",
+        "streams.c.detect: device not found; the service will keep retrying",
+        f"service.tls.key: {tmp_path}/key.pem: file not found",
+        f"model_dir: {tmp_path}/models: folder not found",
     ]
-    assert doubts_of(ServeSettings()) == []
+    assert warnings_of(ServeSettings()) == []

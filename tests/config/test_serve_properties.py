@@ -147,7 +147,7 @@ def test_a_secret_is_never_told(place: tuple[Any, ...], shape: str, by_reference
     except UsageError as error:
         outcome = error
     if isinstance(outcome, UsageError):
-        told = [str(outcome), repr(outcome), *map(str, getattr(outcome, "mistakes", ()))]
+        told = [str(outcome), repr(outcome), *map(str, getattr(outcome, "problems", ()))]
         assert not any(SECRET in one for one in told)
         assert outcome.__cause__ is None
         assert outcome.__context__ is None or outcome.__suppress_context__

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.config.api_stream import stream_from_api, url_mistake
+from vision_infer.config.api_stream import stream_from_api, url_problem
 from vision_infer.config.network_ranges import address_of, is_allowed
 from vision_infer.config.serve import STREAM_NAME, ServiceSettings
 from vision_infer.config.stream_url import check_url, is_file, name_of, split_url
@@ -160,25 +160,25 @@ ANY = ServiceSettings()
         ("rtsp://camera.local/x", ""),
         ("rtsp://u:p@10.1.2.3:554/x", ""),
         ("test://", ""),
-        ("rtsp://192.0.2.1/x", "none of the networks"),
-        ("rtsp://10.1.2.3@192.0.2.1/x", "none of the networks"),
-        ("rtsp://[::ffff:192.0.2.1]/x", "none of the networks"),
-        ("rtsp://[::1]/x", "none of the networks"),
-        ("http://127.1/x", "none of the networks"),
-        ("http://2130706433/x", "none of the networks"),
-        ("http://0x7f.0.0.1/x", "none of the networks"),
-        ("http://0177.0.0.1/x", "none of the networks"),
-        ("http://127.0.0.1./x", "none of the networks"),
-        ("file:///etc/passwd", "not taken over the API"),
-        ("/etc/passwd", "not taken over the API"),
-        ("clip.mp4", "not taken over the API"),
-        ("/dev/video0", "not taken over the API"),
+        ("rtsp://192.0.2.1/x", "outside the allowed networks"),
+        ("rtsp://10.1.2.3@192.0.2.1/x", "outside the allowed networks"),
+        ("rtsp://[::ffff:192.0.2.1]/x", "outside the allowed networks"),
+        ("rtsp://[::1]/x", "outside the allowed networks"),
+        ("http://127.1/x", "outside the allowed networks"),
+        ("http://2130706433/x", "outside the allowed networks"),
+        ("http://0x7f.0.0.1/x", "outside the allowed networks"),
+        ("http://0177.0.0.1/x", "outside the allowed networks"),
+        ("http://127.0.0.1./x", "outside the allowed networks"),
+        ("file:///etc/passwd", "not allowed over the API"),
+        ("/etc/passwd", "not allowed over the API"),
+        ("clip.mp4", "not allowed over the API"),
+        ("/dev/video0", "not allowed over the API"),
         ("rtsp://u:${PW}@10.1.2.3/x", "a reference"),
         ("rtsp://u:${file:/etc/passwd}@10.1.2.3/x", "a reference"),
     ],
 )
 def test_urls_over_the_api_are_of_allowed_kinds_and_lead_to_allowed_networks(url: str, told: str) -> None:
-    message = url_mistake(url, SERVICE)
+    message = url_problem(url, SERVICE)
     assert message == told == "" or (told and told in message)
     for field in ("detect", "view", "degrade_detect"):
         data = {"detect": "test://", field: url}
@@ -191,23 +191,23 @@ def test_urls_over_the_api_are_of_allowed_kinds_and_lead_to_allowed_networks(url
 
 def test_files_and_devices_are_taken_where_they_are_listed() -> None:
     listed = ServiceSettings(allow_schemes=("file", "dev"))
-    assert [url_mistake(url, listed) for url in ("clip.mp4", "file:///a.mp4", "/dev/video0")] == ["", "", ""]
-    assert "there are file, dev" in url_mistake("test://", listed)
-    assert "there are none" in url_mistake("test://", ServiceSettings(allow_schemes=()))
+    assert [url_problem(url, listed) for url in ("clip.mp4", "file:///a.mp4", "/dev/video0")] == ["", "", ""]
+    assert "the allowed ones are file, dev" in url_problem("test://", listed)
+    assert "the allowed ones are none" in url_problem("test://", ServiceSettings(allow_schemes=()))
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ({"detect": "test://", "hook": "os:system"}, "hook: is code, and stands in the configuration file only"),
+        ({"detect": "test://", "hook": "os:system"}, "hook: runs code, and is allowed in the configuration file only"),
         (
             {"detect": "test://", "fps": -1, "wieght": 2},
-            "2 mistakes: fps: must be greater than 0, got -1; wieght: is unknown: did you mean weight",
+            "2 problems: fps: must be greater than 0, got -1; wieght: is unknown: did you mean weight",
         ),
         ({}, "detect: is missing"),
         ({"detect": 5}, "detect: must be text"),
         ({"detect": "gopher://u:Geheim@h"}, "detect: has an unknown scheme"),
-        ({"detect": "clip.mp4", "view": "/dev/video0"}, "2 mistakes: detect: "),
+        ({"detect": "clip.mp4", "view": "/dev/video0"}, "2 problems: detect: "),
     ],
 )
 def test_mistakes_of_a_stream_over_the_api_are_told_together(data: dict[str, Any], told: str) -> None:

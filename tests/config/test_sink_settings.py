@@ -9,7 +9,7 @@ import pytest
 from vision_infer.config.serve import ServeSettings
 from vision_infer.config.serve_file import load_settings
 from vision_infer.config.validation_errors import SettingsError
-from vision_infer.config.warnings import doubts_of
+from vision_infer.config.warnings import warnings_of
 
 KEY = "whsec_" + "A" * 32
 
@@ -85,4 +85,4 @@ def test_an_archive_is_one_parquet_for_all_streams(name: str, tmp_path: Path) ->
 
 def test_a_certificate_that_is_not_there_is_a_doubt(tmp_path: Path) -> None:
     settings = load(tmp_path, "  mqtt: {a: {url: 'mqtts://h', ca: /nowhere.pem}}\n")
-    assert doubts_of(settings) == ["sinks.mqtt.a.ca: /nowhere.pem: there is no such file now"]
+    assert warnings_of(settings) == ["sinks.mqtt.a.ca: /nowhere.pem: file not found"]

@@ -38,7 +38,7 @@ def test_the_example_of_the_module_is_right() -> None:
     [
         ({}, "polygon", "required"),
         ({"polygon": SQUARE[:2]}, "polygon", "at least 3"),
-        ({"polygon": [[0, 0], [5, 5], [9, 9]]}, "polygon", "all its points are on a line"),
+        ({"polygon": [[0, 0], [5, 5], [9, 9]]}, "polygon", "all points are on one line"),
         ({"polygon": [[0, 0], [1, 0], [1, 1]]}, "polygon", "write units: relative"),
         ({"polygon": SQUARE, "units": "relative"}, "polygon", "write units: pixels"),
         ({"polygon": SQUARE, "units": "inches"}, "units", "'pixels' or 'relative'"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vision_infer.config.validation_errors import SettingsError, ValidationProblem, mistakes_of
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 from vision_infer.core.errors import UsageError
 
@@ -106,6 +106,7 @@ def read_checked(path: Path, model: type[Checked], hint: str) -> Checked:
         return model.model_validate(data)
     except ValidationError as error:
         found = [
-            ValidationProblem(one.place, one.message, f"{path}:{line_of(node, one.place)}") for one in mistakes_of(error, model)
+            ValidationProblem(problem.location, problem.message, f"{path}:{line_of(node, problem.location)}")
+            for problem in problems_of(error, model)
         ]
         raise SettingsError(found, hint) from None

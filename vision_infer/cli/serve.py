@@ -71,7 +71,7 @@ def serve_command(
     try:
         settings = load()
     except SettingsError as error:
-        for mistake in error.mistakes:
+        for mistake in error.problems:
             typer.echo(f"error: {mistake}", err=True)
         return error.exit_status
     if check:
@@ -86,12 +86,12 @@ def serve_command(
 
 
 def _check(settings: ServeSettings) -> int:
-    from vision_infer.config.warnings import doubts_of
+    from vision_infer.config.warnings import warnings_of
     from vision_infer.model.catalogue import model_card
     from vision_infer.service.streams.stream_command import check_second
 
-    for doubt in doubts_of(settings):
-        typer.echo(f"warning: {doubt}", err=True)
+    for warning in warnings_of(settings):
+        typer.echo(f"warning: {warning}", err=True)
     streams = settings.streams.values()
     models = {stream.model or settings.model for stream in streams} | {stream.secondary for stream in streams if stream.secondary}
     cards = {model: model_card(model, settings.model_dir) for model in sorted({settings.model, *models})}

@@ -1,7 +1,7 @@
 """Settings from the environment: ``VISION_INFER_SERVICE__PORT=9000``, ``VISION_INFER_STREAMS__FRONT__FPS=5``.
 
-Two underscores go one level down. Names are those of the file in capital letters; those of streams, zones and labels are compared
-without regard to case, and ``-`` and ``.`` are underscores. A variable that is empty is as if it were not there.
+Two underscores separate levels. Names are those of the file in upper case. Names of streams, zones and labels are compared
+case-insensitively, and ``-`` and ``.`` become underscores. Empty variables are ignored.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from vision_infer.config.fields import Place, choices, fields_of, is_mapping, may_be_none, type_at, unwrapped
+from vision_infer.config.fields import Location, choices, fields_of, is_mapping, may_be_none, type_at, unwrapped
 from vision_infer.config.validation_errors import ValidationProblem
 from vision_infer.config.yaml_lines import YamlError, compose, plain, shown
 
 PREFIX = "VISION_INFER_"
 RESERVED = frozenset({"VISION_INFER_HOME"})
-"""variables that are no settings of the file"""
+"""Variables that are not settings of the file."""
 
 _OF_KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
-"""what Kubernetes, and Docker's links, set where a service is called vision-infer"""
+"""Variables that Kubernetes and Docker links set for a service named vision-infer."""
 
 
 @dataclass(frozen=True, slots=True)
 class FromEnvironment:
-    """A setting that was found."""
+    """A setting from an environment variable."""
 
     variable: str
-    place: Place
+    location: Location
     value: Any
 
     def __repr__(self) -> str:
@@ -40,41 +40,41 @@ class FromEnvironment:
 
 
 class _UnknownError(Exception):
-    """A name that is no setting's; says what was meant."""
+    """A name is not a setting; the message suggests one."""
 
 
 def settings_in(
     environ: Mapping[str, str], model: Any, data: Mapping[str, Any]
 ) -> tuple[list[FromEnvironment], list[ValidationProblem]]:
-    """The settings that the environment holds.
+    """Read the settings in the environment.
 
     Args:
-        environ: the environment.
-        model: the class of the whole file.
-        data: what the file holds: its streams, zones and labels are those that can be named.
+        environ: The environment.
+        model: The class of the complete file.
+        data: The content of the file; its streams, zones and labels can be addressed.
 
     Returns:
-        (settings, mistakes).
+        (settings, problems).
     """
     found: list[FromEnvironment] = []
-    mistakes: list[ValidationProblem] = []
+    problems: list[ValidationProblem] = []
     for variable in sorted(environ):
         text = environ[variable]
         if not variable.startswith(PREFIX) or variable in RESERVED or _OF_KUBERNETES.fullmatch(variable) or not text:
             continue
         parts = tuple(variable.removeprefix(PREFIX).split("__"))
         try:
-            place = _place(parts, model, data)
-            found.append(FromEnvironment(variable, place, _value(text, type_at(model, place))))
+            location = _location(parts, model, data)
+            found.append(FromEnvironment(variable, location, _value(text, type_at(model, location))))
         except _UnknownError as error:
-            mistakes.append(ValidationProblem((), f"is no setting: {error}", variable))
+            problems.append(ValidationProblem((), f"is not a setting: {error}", variable))
         except YamlError as error:
-            mistakes.append(ValidationProblem((), error.message, variable))
-    return found, mistakes
+            problems.append(ValidationProblem((), error.message, variable))
+    return found, problems
 
 
-def _place(parts: tuple[str, ...], model: Any, data: Any) -> Place:
-    place: list[str | int] = []
+def _location(parts: tuple[str, ...], model: Any, data: Any) -> Location:
+    location: list[str | int] = []
     annotation = model
     at = 0
     while at < len(parts):
@@ -85,34 +85,36 @@ def _place(parts: tuple[str, ...], model: Any, data: Any) -> Place:
             names = list(fields_of(annotation))
             key, used = _longest(parts[at : at + 1], names)
         if not key:
-            raise _UnknownError(_meant(parts[at], names, parts[:at]))
-        place.append(key)
+            raise _UnknownError(_suggestion(parts[at], names, parts[:at]))
+        location.append(key)
         annotation = type_at(annotation, (key,))
         data = data.get(key) if isinstance(data, Mapping) else None
         at += used
-    return tuple(place)
+    return tuple(location)
 
 
-def _meant(part: str, names: list[str], before: tuple[str, ...]) -> str:
+def _suggestion(part: str, names: list[str], before: tuple[str, ...]) -> str:
     known = {_normal(name): PREFIX + "__".join((*before, _normal(name).upper())) for name in names}
     close = difflib.get_close_matches(_normal(part), list(known), 2, 0.55)
     if close:
-        return f"did you mean {' or '.join(known[one] for one in close)}?"
-    level = PREFIX + "".join(f"{one}__" for one in before)
+        return f"did you mean {' or '.join(known[name] for name in close)}?"
+    level = PREFIX + "".join(f"{name}__" for name in before)
     return (
-        f"after {level} comes {', '.join(one.upper() for one in list(known)[:12])}" if known else f"nothing comes after {level}"
+        f"valid names after {level} are {', '.join(name.upper() for name in list(known)[:12])}"
+        if known
+        else f"{level} has no fields"
     )
 
 
 def _longest(parts: tuple[str, ...], names: list[str]) -> tuple[str, int]:
-    """The name that the parts begin with, and how many of them it takes: a name may hold two underscores itself."""
+    """Return the name at the start of the parts, and its number of parts: a name may itself contain two underscores."""
     for used in range(len(parts), 0, -1):
         wanted = _normal("__".join(parts[:used]))
         same = [name for name in names if _normal(name) == wanted]
         if len(same) == 1:
             return same[0], used
         if same:
-            raise _UnknownError(f"it could be {' or '.join(map(shown, same))}")
+            raise _UnknownError(f"is ambiguous: it could be {' or '.join(map(shown, same))}")
     return "", 0
 
 

@@ -1,4 +1,4 @@
-"""What settings may hold at a place, asked of their classes."""
+"""Look up the fields and types of settings classes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-Place = tuple[str | int, ...]
-"""the way to a field: ``("streams", "front", "fps")``"""
+Location = tuple[str | int, ...]
+"""The location of a field: ``("streams", "front", "fps")``."""
 
 
 def names_of(field_name: str, field: FieldInfo) -> tuple[str, ...]:
-    """The names by which a field can be written, the usual one first."""
+    """Return the names by which a field can be written, the usual one first."""
     alias = field.validation_alias
     if isinstance(alias, AliasChoices):
         return tuple(choice for choice in alias.choices if isinstance(choice, str))
@@ -22,7 +22,7 @@ def names_of(field_name: str, field: FieldInfo) -> tuple[str, ...]:
 
 
 def fields_of(annotation: Any) -> dict[str, FieldInfo]:
-    """The fields of a class of settings, under each of their names; empty for what is none."""
+    """Return the fields of a settings class by each of their names; empty for another type."""
     kind = unwrapped(annotation)
     if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
         return {}
@@ -30,33 +30,33 @@ def fields_of(annotation: Any) -> dict[str, FieldInfo]:
 
 
 def unwrapped(annotation: Any) -> Any:
-    """A type without what may be None beside it, and without its limits."""
+    """Return a type without ``None`` and without its bounds."""
     while True:
         origin = get_origin(annotation)
         if origin is Annotated:
             annotation = get_args(annotation)[0]
         elif origin in (Union, UnionType):
-            some = [one for one in get_args(annotation) if one is not NoneType]
-            if len(some) != 1:
+            types = [part for part in get_args(annotation) if part is not NoneType]
+            if len(types) != 1:
                 return annotation
-            annotation = some[0]
+            annotation = types[0]
         else:
             return annotation
 
 
 def may_be_none(annotation: Any) -> bool:
-    """Whether null can stand there."""
+    """Return whether null is valid."""
     return get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation)
 
 
 def is_mapping(annotation: Any) -> bool:
-    """Whether names of the user's own stand below it."""
+    """Return whether the type is a mapping of names that the user chooses."""
     return get_origin(unwrapped(annotation)) is dict
 
 
-def type_at(annotation: Any, place: Sequence[str | int]) -> Any:
-    """The type of what stands at a place; None where nothing can."""
-    for key in place:
+def type_at(annotation: Any, location: Sequence[str | int]) -> Any:
+    """Return the type of the field at a location; None if there is no such field."""
+    for key in location:
         kind = unwrapped(annotation)
         if is_mapping(kind):
             annotation = get_args(kind)[1]
@@ -71,6 +71,6 @@ def type_at(annotation: Any, place: Sequence[str | int]) -> Any:
 
 
 def choices(annotation: Any) -> tuple[str, ...]:
-    """The words that can stand there; empty where it is not a matter of words."""
+    """Return the words of a ``Literal`` type; empty for another type."""
     kind = unwrapped(annotation)
-    return tuple(str(one) for one in get_args(kind)) if get_origin(kind) is Literal else ()
+    return tuple(str(word) for word in get_args(kind)) if get_origin(kind) is Literal else ()

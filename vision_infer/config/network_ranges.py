@@ -1,4 +1,4 @@
-"""Networks that URLs may lead to. Names of hosts are looked up by whoever connects; here stand the rules for addresses."""
+"""Rules for the addresses that URLs may lead to. The code that connects resolves host names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a host is written as, in every form that resolvers take: ``127.1``, ``0x7f000001``, ``2130706433``.
+    """Return the address of a numeric host, in every form that resolvers accept: ``127.1``, ``0x7f000001``, ``2130706433``.
 
     Returns:
-        None where it is a name. An IPv4 address that is written as IPv6 is the former.
+        None if the host is a name. An IPv4-mapped IPv6 address becomes IPv4.
     """
     try:
         address = ipaddress.ip_address(host)
@@ -30,10 +30,10 @@ def address_of(host: str) -> Address | None:
 
 
 def is_allowed(address: Address, networks: Sequence[str]) -> bool:
-    """Whether an address lies in one of the networks; always where there are none.
+    """Return whether an address is in one of the networks. Without networks, every address is allowed.
 
     Args:
-        address: as :func:`address_of` gives it.
-        networks: CIDR, as of ``service.allow_networks``.
+        address: The result of :func:`address_of`.
+        networks: The networks in CIDR notation, from ``service.allow_networks``.
     """
     return not networks or any(address in ipaddress.ip_network(network) for network in networks)

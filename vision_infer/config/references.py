@@ -1,7 +1,7 @@
-"""References in a configuration's texts: ``${NAME}`` of the environment, ``${file:/path}``; ``$$`` is a dollar sign.
+"""References in a configuration: ``${NAME}`` for a variable, ``${file:/path}`` for a file, ``$$`` for a dollar sign.
 
-What is put into the user part of a URL, or stands for a value in its query, is percent-encoded: a secret is kept as it is. No
-message holds what a reference gave.
+Values in the user part of a URL, or of a query parameter, are percent-encoded, so secrets can be stored unencoded. No message
+contains the value of a reference.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _PART = re.compile(r"\$\$|\$\{(?P<reference>[^{}]*)\}|(?P<open>\$\{)")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?P<user>[^/?#]*)@")
 _MARK = "\x00"
-"""stands for a reference while the URL around it is looked at"""
-_LARGEST_SECRET = 65_536
-"""bytes"""
+"""The placeholder of a reference while the URL around it is parsed."""
+_MAX_SECRET = 65_536
+"""The maximum size of a secret file, in bytes."""
 
 
 def has_references(text: str) -> bool:
-    """Whether anything in a text would be replaced."""
+    """Return whether a text contains references."""
     return "${" in text
 
 
@@ -30,80 +30,85 @@ def expand(text: str, environ: Mapping[str, str], folder: Path) -> str:
     """Replace the references.
 
     Args:
-        text: as it stands in the configuration.
-        environ: the environment.
-        folder: what relative paths begin at.
+        text: The text as written in the configuration.
+        environ: The environment.
+        folder: The folder that relative paths start from.
 
     Raises:
-        ValueError: one is malformed, its variable is not set, or its file cannot be read; names it, but no value.
+        ValueError: A reference is malformed, its variable is not set, or its file cannot be read. The message has no value.
     """
     matches = list(_PART.finditer(text))
     if not matches:
         return text
     values: list[tuple[re.Match[str], str, bool]] = [(match, *_resolved(match, environ, folder)) for match in matches]
     skeleton = ""
-    spots: list[int] = []
+    positions: list[int] = []
     at = 0
     for match, value, secret in values:
         skeleton += text[at : match.start()]
-        spots.append(len(skeleton))
+        positions.append(len(skeleton))
         skeleton += _MARK if secret else value
         at = match.end()
     skeleton += text[at:]
-    told = ""
+    expanded = ""
     at = 0
-    for spot, (_, value, secret) in zip(spots, values, strict=True):
+    for position, (_, value, secret) in zip(positions, values, strict=True):
         if secret:
-            told += skeleton[at:spot] + _encoded(value, skeleton, spot)
-            at = spot + len(_MARK)
-    return told + skeleton[at:]
+            expanded += skeleton[at:position] + _encoded(value, skeleton, position)
+            at = position + len(_MARK)
+    return expanded + skeleton[at:]
 
 
 def read_secret(name: str, folder: Path) -> str:
-    """The text of a file that holds one secret, without the end of its line.
+    """Read a file that contains one secret, without the line ending.
 
     Raises:
-        ValueError: it cannot be read, is empty, or holds more than a line; names the file.
+        ValueError: The file cannot be read, is empty, or has more than one line; names the file.
     """
     path = folder / name
     try:
         with open(path, "rb") as file:
-            data = file.read(_LARGEST_SECRET + 1) if stat.S_ISREG(path.stat().st_mode) else None
+            data = file.read(_MAX_SECRET + 1) if stat.S_ISREG(path.stat().st_mode) else None
     except (OSError, ValueError) as error:
-        raise ValueError(f"the file {name} cannot be read: {getattr(error, 'strerror', None) or 'wrong name'}") from None
+        raise ValueError(f"the file {name} cannot be read: {getattr(error, 'strerror', None) or 'invalid name'}") from None
     if data is None:
-        raise ValueError(f"{name} is no file")
+        raise ValueError(f"{name} is not a file")
     try:
         text = data.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
-        raise ValueError(f"the file {name} is no UTF-8 text") from None
-    if not text or len(data) > _LARGEST_SECRET or "\n" in text or _MARK in text:
-        raise ValueError(f"the file {name} must hold the secret in one line, and nothing else")
+        raise ValueError(f"the file {name} is not UTF-8 text") from None
+    if not text or len(data) > _MAX_SECRET or "\n" in text or _MARK in text:
+        raise ValueError(f"the file {name} must contain the secret on one line and nothing else")
     return text
 
 
 def _resolved(match: re.Match[str], environ: Mapping[str, str], folder: Path) -> tuple[str, bool]:
-    """(what stands in its place, whether it came from elsewhere)."""
+    """Return the replacement, and whether it is a secret."""
     if match[0] == "$$":
         return "$", False
     reference = match["reference"]
     if reference is not None and reference.startswith("file:") and len(reference) > len("file:"):
         return read_secret(reference.removeprefix("file:"), folder), True
     if reference is None or not _NAME.fullmatch(reference):
-        raise ValueError("a reference is ${NAME} or ${file:/path}; for a dollar sign write $$")
+        raise ValueError("a reference must be ${NAME} or ${file:/path}; write $$ for a dollar sign")
     if reference not in environ:
         raise ValueError(f"the environment variable {reference} is not set")
     return environ[reference], True
 
 
-def _encoded(value: str, skeleton: str, spot: int) -> str:
+def _encoded(value: str, skeleton: str, position: int) -> str:
     match = _USER.match(skeleton)
-    if match is not None and match.start("user") <= spot < match.end("user"):
-        if match["user"] == _MARK:  # user and password in one
+    if match is not None and match.start("user") <= position < match.end("user"):
+        if match["user"] == _MARK:  # the reference contains both user and password
             user, colon, password = value.partition(":")
             return quote(user, safe="") + colon + quote(password, safe="")
         return quote(value, safe="")
     query = skeleton.find("?")
-    if "://" in skeleton and 0 <= query < spot and skeleton[spot - 1] == "=" and skeleton[spot + 1 : spot + 2] in ("", "&"):
+    if (
+        "://" in skeleton
+        and 0 <= query < position
+        and skeleton[position - 1] == "="
+        and skeleton[position + 1 : position + 2] in ("", "&")
+    ):
         return quote(value, safe="")
     return value

@@ -1,4 +1,4 @@
-"""From a file, URLs, the environment and options to the settings of the service; each later one goes before the former."""
+"""Load the settings of the service from a file, URLs, the environment and options; later sources take precedence."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from vision_infer.config.environment import settings_in
-from vision_infer.config.fields import Place, fields_of, type_at, unwrapped
+from vision_infer.config.fields import Location, fields_of, type_at, unwrapped
 from vision_infer.config.references import expand, read_secret
 from vision_infer.config.serve import ServeFile, ServeSettings, StreamDefaults
 from vision_infer.config.stream_url import name_of
-from vision_infer.config.validation_errors import SettingsError, ValidationProblem, mistakes_of
+from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 
 _FILE = "file:"
@@ -24,17 +24,17 @@ _EXAMPLE = "write streams: {front: {url: 'rtsp://10.0.0.5/front'}}"
 def load_settings(
     path: Path | None, urls: Sequence[str], environ: Mapping[str, str], overrides: Mapping[str, object]
 ) -> ServeSettings:
-    """The settings of the service.
+    """Load the settings of the service.
 
     Args:
-        path: the configuration, YAML; None: there is none.
-        urls: of the command line; each becomes a stream, named after the end of its path or its host.
-        environ: the environment, for ``VISION_INFER_…`` and for references.
-        overrides: options of the command line, by their field with dots: ``{"service.port": 9000}``; None: not given.
+        path: The configuration, YAML; None if there is none.
+        urls: The URLs from the command line; each becomes a stream, named after the end of its path or its host.
+        environ: The environment, for ``VISION_INFER_…`` and for references.
+        overrides: Options from the command line by dotted field name, ``{"service.port": 9000}``; None is ignored.
 
     Raises:
-        SettingsError: with all that is wrong, each with its file and line, variable or option; holds no secret.
-        UsageError: the file cannot be read.
+        SettingsError: The settings are invalid; lists all problems with their origin, without secrets.
+        UsageError: The file cannot be read.
     """
     draft = _Draft(path, environ)
     if path is not None:
@@ -46,22 +46,22 @@ def load_settings(
     return draft.validated()
 
 
-@dataclass(slots=True, repr=False)  # it holds passwords
+@dataclass(slots=True, repr=False)  # it contains passwords
 class _Draft:
-    """Settings on their way, with where each came from."""
+    """Unvalidated settings with the origin of each value."""
 
     path: Path | None
     environ: Mapping[str, str]
     data: dict[str, Any] = field(default_factory=dict)
     node: Any = None
-    """the tree of the file"""
-    mistakes: list[ValidationProblem] = field(default_factory=list)
-    origins: dict[Place, str] = field(default_factory=dict)
-    """of what does not stand in the file"""
-    literal: set[Place] = field(default_factory=set)
-    """where ``$`` means nothing: what the environment gave"""
-    replaced: set[Place] = field(default_factory=set)
-    """where a reference stood"""
+    """The tree of the file."""
+    problems: list[ValidationProblem] = field(default_factory=list)
+    origins: dict[Location, str] = field(default_factory=dict)
+    """The origins of values that are not in the file."""
+    literal: set[Location] = field(default_factory=set)
+    """The locations where ``$`` is literal: values from the environment."""
+    replaced: set[Location] = field(default_factory=set)
+    """The locations of references."""
 
     def read(self, path: Path) -> None:
         text = read_text(path)
@@ -73,12 +73,12 @@ class _Draft:
         if data is None:  # only comments
             return
         if not isinstance(data, dict):
-            raise SettingsError([self._in_file((), "holds no streams", 0)], _EXAMPLE)
-        self.data = {**data, "streams": data["streams"] or {}} if "streams" in data else data  # 'streams:' and nothing below it
+            raise SettingsError([self._in_file((), "contains no streams", 0)], _EXAMPLE)
+        self.data = {**data, "streams": data["streams"] or {}} if "streams" in data else data  # 'streams:' without content
 
     def add_urls(self, urls: Sequence[str]) -> None:
         streams = self.data.setdefault("streams", {})
-        if not isinstance(streams, dict):  # told by validation
+        if not isinstance(streams, dict):  # reported by validation
             return
         for number, url in enumerate(urls, 1):
             name = name_of(url, streams)
@@ -86,92 +86,92 @@ class _Draft:
             self.origins["streams", name] = f"URL {number}"
 
     def add_environment(self) -> None:
-        found, mistakes = settings_in(self.environ, ServeFile, self.data)
-        self.mistakes += mistakes
-        for one in found:
-            self._set(one.place, one.value, one.variable)
-            self.literal.add(one.place)
+        found, problems = settings_in(self.environ, ServeFile, self.data)
+        self.problems += problems
+        for setting in found:
+            self._set(setting.location, setting.value, setting.variable)
+            self.literal.add(setting.location)
 
     def add_overrides(self, overrides: Mapping[str, object]) -> None:
         for name, value in overrides.items():
             if value is not None:
-                place = tuple(name.split("."))
-                self._set(place, value, "--" + place[-1].replace("_", "-"))
-                self.literal.add(place)
+                location = tuple(name.split("."))
+                self._set(location, value, "--" + location[-1].replace("_", "-"))
+                self.literal.add(location)
 
-    def _set(self, place: Place, value: object, origin: str) -> None:
+    def _set(self, location: Location, value: object, origin: str) -> None:
         at = self.data
-        for key in place[:-1]:
+        for key in location[:-1]:
             below = at.get(str(key))
             if below is None:
                 below = at[str(key)] = {}
-            if not isinstance(below, dict):  # told by validation
+            if not isinstance(below, dict):  # reported by validation
                 return
             at = below
-        if place[-1] in ("detect", "url"):  # two names of one field
+        if location[-1] in ("detect", "url"):  # two names of the same field
             at.pop("detect", None)
             at.pop("url", None)
-        at[str(place[-1])] = value
-        self.origins[place] = origin
+        at[str(location[-1])] = value
+        self.origins[location] = origin
 
     def replace_references(self) -> None:
         folder = Path() if self.path is None else self.path.parent
         self.data = self._replaced(self.data, (), folder)
 
-    def _replaced(self, value: Any, place: Place, folder: Path) -> Any:
+    def _replaced(self, value: Any, location: Location, folder: Path) -> Any:
         if isinstance(value, dict):
-            return {key: self._replaced(below, (*place, key), folder) for key, below in value.items()}
+            return {key: self._replaced(below, (*location, key), folder) for key, below in value.items()}
         if isinstance(value, list):
-            return [self._replaced(below, (*place, index), folder) for index, below in enumerate(value)]
+            return [self._replaced(below, (*location, index), folder) for index, below in enumerate(value)]
         if not isinstance(value, str):
             return value
         try:
-            if unwrapped(type_at(ServeFile, place)) is SecretStr and value.startswith(_FILE):
+            if unwrapped(type_at(ServeFile, location)) is SecretStr and value.startswith(_FILE):
                 new = read_secret(value.removeprefix(_FILE), folder)
             else:
-                new = value if place in self.literal else expand(value, self.environ, folder)
+                new = value if location in self.literal else expand(value, self.environ, folder)
         except ValueError as error:
-            self.mistakes.append(self._at(place, str(error)))
-            self.replaced.add(place)
+            self.problems.append(self._at(location, str(error)))
+            self.replaced.add(location)
             return value
         if new != value:
-            self.replaced.add(place)
+            self.replaced.add(location)
         return new
 
     def validated(self) -> ServeSettings:
-        unread = {one.place for one in self.mistakes if one.place}
+        unread = {problem.location for problem in self.problems if problem.location}
         defaults = self.data.pop("defaults", None) or {}
-        wrong: set[Place] = set()
+        wrong: set[Location] = set()
         try:
             StreamDefaults.model_validate(defaults)
         except ValidationError as error:
-            for one in mistakes_of(error, StreamDefaults, _below(self.replaced, "defaults")):
-                wrong.add(one.place)
-                self._tell(("defaults", *one.place), one.message, unread)
+            for problem in problems_of(error, StreamDefaults, _below(self.replaced, "defaults")):
+                wrong.add(problem.location)
+                self._report(("defaults", *problem.location), problem.message, unread)
         inherited = self._inherit(defaults if isinstance(defaults, dict) else {})
         try:
             settings = ServeSettings.model_validate(self.data)
         except ValidationError as error:
-            for one in mistakes_of(error, ServeFile, self.replaced):
-                place = one.place
-                if place[:1] == ("streams",) and place[1:3] in inherited:
-                    if place[2:] in wrong or any(place[2 : 2 + len(bad)] == bad for bad in wrong if bad):
+            for problem in problems_of(error, ServeFile, self.replaced):
+                location = problem.location
+                if location[:1] == ("streams",) and location[1:3] in inherited:
+                    if location[2:] in wrong or any(location[2 : 2 + len(bad)] == bad for bad in wrong if bad):
                         continue
-                    source: Place = ("defaults", *place[2:])
-                    self._tell(place, one.message, unread, source)
+                    source: Location = ("defaults", *location[2:])
+                    self._report(location, problem.message, unread, source)
                 else:
-                    self._tell(place, one.message, unread)
+                    self._report(location, problem.message, unread)
             raise self._error() from None
-        if self.mistakes:
+        if self.problems:
             raise self._error()
         return settings
 
-    def _inherit(self, defaults: dict[str, Any]) -> set[Place]:
-        """Give each stream what it does not name itself; returns (stream, field) of what was given."""
+    def _inherit(self, defaults: dict[str, Any]) -> set[Location]:
+        """Apply defaults to each stream; returns the (stream, field) pairs that came from them."""
         streams = self.data.get("streams")
-        given: set[Place] = set()
+        given: set[Location] = set()
         known = {key: value for key, value in defaults.items() if key in fields_of(StreamDefaults)}
-        if not isinstance(streams, dict):  # told by validation
+        if not isinstance(streams, dict):  # reported by validation
             return given
         for name, stream in streams.items():
             if isinstance(stream, dict):
@@ -179,29 +179,29 @@ class _Draft:
                 streams[name] = known | stream
         return given
 
-    def _tell(self, place: Place, message: str, unread: set[Place], source: Place | None = None) -> None:
-        # What a reference could not give is not wrong for another reason too.
-        if not any(place[: len(one)] == one or (source or place)[: len(one)] == one for one in unread):
-            self.mistakes.append(self._at(place, message, source))
+    def _report(self, location: Location, message: str, unread: set[Location], source: Location | None = None) -> None:
+        # A failed reference is reported once, not again by validation.
+        if not any(location[: len(start)] == start or (source or location)[: len(start)] == start for start in unread):
+            self.problems.append(self._at(location, message, source))
 
-    def _at(self, place: Place, message: str, source: Place | None = None) -> ValidationProblem:
-        """A mistake with its origin, by the nearest that has one of those that hold the place."""
-        looked = source or place
-        for length in range(len(looked), 0, -1):
-            origin = self.origins.get(looked[:length])
+    def _at(self, location: Location, message: str, source: Location | None = None) -> ValidationProblem:
+        """Return a problem with its origin, or with the origin of its nearest parent."""
+        origin_of = source or location
+        for length in range(len(origin_of), 0, -1):
+            origin = self.origins.get(origin_of[:length])
             if origin is not None:
-                return ValidationProblem(place, message, origin)
+                return ValidationProblem(location, message, origin)
         if self.node is None:
-            return ValidationProblem(place, message)
-        return self._in_file(place, message, line_of(self.node, looked))
+            return ValidationProblem(location, message)
+        return self._in_file(location, message, line_of(self.node, origin_of))
 
-    def _in_file(self, place: Place, message: str, line: int) -> ValidationProblem:
+    def _in_file(self, location: Location, message: str, line: int) -> ValidationProblem:
         name = str(self.path).encode("utf-8", "backslashreplace").decode()
-        return ValidationProblem(place, message, f"{name}: line {line}" if line else name, line)
+        return ValidationProblem(location, message, f"{name}: line {line}" if line else name, line)
 
     def _error(self) -> SettingsError:
-        return SettingsError(sorted(self.mistakes, key=lambda one: one.line))
+        return SettingsError(sorted(self.problems, key=lambda problem: problem.line))
 
 
-def _below(places: set[Place], first: str) -> Iterator[Place]:
-    return (place[1:] for place in places if place[:1] == (first,))
+def _below(locations: set[Location], first: str) -> Iterator[Location]:
+    return (location[1:] for location in locations if location[:1] == (first,))

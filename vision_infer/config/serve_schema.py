@@ -1,4 +1,4 @@
-"""The JSON Schema of the service's configuration, for editors: what may stand where, and what it means."""
+"""The JSON Schema of the service's configuration, for editors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vision_infer.config.serve import ServeFile, StreamUrls
 
 
 def config_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) of the file as it is written, before references and ``defaults`` are put in."""
+    """Return the schema (draft 2020-12) of the file as written, before references and ``defaults`` are applied."""
     schema = ServeFile.model_json_schema(mode="validation")
     stream = schema["$defs"]["StreamSettings"]
     first, *others = names_of("detect", StreamUrls.model_fields["detect"])
@@ -18,13 +18,13 @@ def config_schema() -> dict[str, Any]:
     stream["required"] = [name for name in stream.get("required", ()) if name != first]
     stream["oneOf"] = [{"required": [name]} for name in (first, *others)]
     streams = schema["properties"]["streams"]
-    streams["type"] = ["object", "null"]  # 'streams:' with nothing below it yet
+    streams["type"] = ["object", "null"]  # 'streams:' without content
     _close(schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Configuration of vision-infer serve"}
 
 
 def _close(schema: Any) -> None:
-    """Let mappings refuse what is no name."""
+    """Make mappings reject invalid names."""
     if isinstance(schema, dict):
         if "patternProperties" in schema:
             schema["additionalProperties"] = False

@@ -1,4 +1,4 @@
-"""What is right in itself, and may yet not work here: files that are not there now. They may come; ``--check`` says so."""
+"""Warnings about valid settings: files that do not exist yet. ``--check`` prints them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vision_infer.config.serve import ServeSettings
 from vision_infer.config.stream_url import split_url
 
 
-def doubts_of(settings: ServeSettings) -> list[str]:
-    """What may not work, a line for each, with its field; holds no secret.
+def warnings_of(settings: ServeSettings) -> list[str]:
+    """Return the warnings, one line each, with the field. They contain no secret.
 
-    Text that was meant as a URL and became a path may hold a password: paths of streams are not shown.
+    The paths of streams are left out: a mistyped URL is parsed as a path and may contain a password.
     """
     found: list[str] = []
     for name, stream in settings.streams.items():
@@ -19,14 +19,14 @@ def doubts_of(settings: ServeSettings) -> list[str]:
             parts = None if url is None else split_url(url)
             if parts is not None and parts.scheme in ("file", "dev") and not Path(parts.rest).exists():
                 what = "device" if parts.scheme == "dev" else "file"
-                found.append(f"streams.{name}.{field}: there is no such {what} now; it is waited for")
+                found.append(f"streams.{name}.{field}: {what} not found; the service will keep retrying")
     tls = settings.service.tls
     for field, path in () if tls is None else (("certificate", tls.certificate), ("key", tls.key)):
         if not path.is_file():
-            found.append(f"service.tls.{field}: {path}: there is no such file now")
-    sinks = [("mqtt", name, one.ca) for name, one in settings.sinks.mqtt.items()]
-    sinks += [("webhook", name, one.ca) for name, one in settings.sinks.webhook.items()]
-    found += [f"sinks.{kind}.{name}.ca: {ca}: there is no such file now" for kind, name, ca in sinks if ca and not ca.is_file()]
+            found.append(f"service.tls.{field}: {path}: file not found")
+    sinks = [("mqtt", name, sink.ca) for name, sink in settings.sinks.mqtt.items()]
+    sinks += [("webhook", name, sink.ca) for name, sink in settings.sinks.webhook.items()]
+    found += [f"sinks.{kind}.{name}.ca: {ca}: file not found" for kind, name, ca in sinks if ca and not ca.is_file()]
     if settings.model_dir is not None and not settings.model_dir.is_dir():
-        found.append(f"model_dir: {settings.model_dir}: there is no such folder now")
+        found.append(f"model_dir: {settings.model_dir}: folder not found")
     return found

@@ -1,8 +1,8 @@
-"""YAML whose fields know their lines, so that a mistake is told with its place.
+"""Parse YAML with line numbers, so that errors name the line.
 
-YAML's own comforts hide mistakes: of two equal keys it takes the last, ``on`` as a name becomes true, a date an object. Here
-keys are text, equal keys are refused, and values are text, numbers, true, false, null, lists and mappings, nothing else. No
-message holds a value of the file, for it may be a password.
+Some features of YAML hide errors: it uses the last of two equal keys, ``on`` becomes true, and a date becomes an object. Here,
+keys are text, duplicate keys are rejected, and values are text, numbers, true, false, null, lists and mappings only. No message
+contains a value of the file, because it may be a password.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from vision_infer.core.errors import UsageError
 
-LARGEST_FILE = 4_000_000
-"""bytes; more is no configuration"""
+MAX_FILE = 4_000_000
+"""The maximum size of a configuration, in bytes."""
 
 _MAX_NODES = 500_000
-"""values, those behind aliases counted each time: aliases of aliases grow without bounds"""
-_DEEPEST = 40
+"""The maximum number of values. Those behind aliases count each time, because nested aliases grow exponentially."""
+_MAX_DEPTH = 40
 _LEVELS = {"MappingStartEvent": 1, "SequenceStartEvent": 1, "MappingEndEvent": -1, "SequenceEndEvent": -1}
 _QUOTED = re.compile(r"'[^']{2,}'|\"[^\"]{2,}\"")
 _MAP, _SEQ = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"
@@ -28,11 +28,11 @@ _TEXTS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", 
 
 
 class YamlError(ValueError):
-    """What is wrong with a text as YAML.
+    """A text is not valid YAML.
 
     Args:
-        message: without a value of the file.
-        line: from 1; None where it is not known.
+        message: The problem, without a value of the file.
+        line: The line, from 1; None if unknown.
     """
 
     def __init__(self, message: str, line: int | None = None) -> None:
@@ -42,71 +42,71 @@ class YamlError(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Read a text file.
 
     Raises:
-        UsageError: it cannot be read, is too large, or is no UTF-8.
+        UsageError: The file cannot be read, is too large, or is not UTF-8.
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+            data = file.read(MAX_FILE + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        said = getattr(error, "strerror", None) or "is no name of a file"
-        raise UsageError(f"{path}: cannot be read: {said}", "check the name and its permissions") from error
-    if len(data) > LARGEST_FILE:
-        raise UsageError(f"{path}: is larger than {LARGEST_FILE // 1_000_000} MB", "is it a configuration?")
+        reason = getattr(error, "strerror", None) or "invalid file name"
+        raise UsageError(f"{path}: cannot be read: {reason}", "check the name and the permissions") from error
+    if len(data) > MAX_FILE:
+        raise UsageError(f"{path}: is larger than {MAX_FILE // 1_000_000} MB", "check that it is a configuration")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise UsageError(f"{path}: line {line}: is no UTF-8 text", "save it as UTF-8") from None
+        raise UsageError(f"{path}: line {line}: is not UTF-8 text", "save it as UTF-8") from None
 
 
 def compose(text: str) -> Any:
-    """The tree of a text; None where it holds nothing.
+    """Return the tree of a text; None if the text is empty.
 
     Raises:
-        YamlError: it is no YAML.
+        YamlError: The text is not valid YAML.
     """
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast if PyYAML was built with it
     try:
-        # The composer calls itself for each level, in C without a limit: too deep a text would end the process.
+        # The composer recurses for each level, in C without a limit: a deeply nested text would crash the process.
         depth = 0
         for event in yaml.parse(text, loader):
             depth += _LEVELS.get(type(event).__name__, 0)
-            if depth > _DEEPEST:
+            if depth > _MAX_DEPTH:
                 raise YamlError("is nested too deeply", None if event.start_mark is None else event.start_mark.line + 1)
         return yaml.compose(text, loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = _QUOTED.sub("…", str(error.problem or error.context or "it breaks off"))
-        raise YamlError(f"is no YAML: {problem}", None if mark is None else mark.line + 1) from None
+        problem = _QUOTED.sub("…", str(error.problem or error.context or "unexpected end"))
+        raise YamlError(f"is not valid YAML: {problem}", None if mark is None else mark.line + 1) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1 if isinstance(error.position, int) else None
-        raise YamlError("is no YAML: it holds a control character", line) from None
+        raise YamlError("is not valid YAML: it contains a control character", line) from None
     except YamlError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise YamlError("is no YAML") from None
+        raise YamlError("is not valid YAML") from None
 
 
 def plain(node: Any) -> Any:
-    """The values of a tree, keys as text.
+    """Convert a tree to plain values with text keys.
 
     Raises:
-        YamlError: a key is there twice, a tag is not known, or it is too deep or too large.
+        YamlError: A key is duplicated, a tag is unknown, or the tree is too deep or too large.
     """
-    return _Plain().value(node, 0)
+    return _TreeValues().value(node, 0)
 
 
-def line_of(node: Any, place: Sequence[str | int]) -> int:
-    """The line, from 1, of a field, or of the nearest that is there of those that hold it."""
+def line_of(node: Any, location: Sequence[str | int]) -> int:
+    """Return the line, from 1, of a field, or of its nearest existing parent."""
     import yaml
 
     line = node.start_mark.line
-    for step in place:
+    for step in location:
         below = None
         if isinstance(node, yaml.MappingNode):
             below = next(((key, value) for key, value in node.value if key.value == str(step)), None)
@@ -119,24 +119,24 @@ def line_of(node: Any, place: Sequence[str | int]) -> int:
     return int(line) + 1
 
 
-class _Plain:
+class _TreeValues:
     def __init__(self) -> None:
         self._count = 0
 
     def value(self, node: Any, depth: int) -> Any:
         line = node.start_mark.line + 1
         self._count += 1
-        if self._count > _MAX_NODES or depth > _DEEPEST:
-            raise YamlError("is nested too deeply, or holds too much", line)
+        if self._count > _MAX_NODES or depth > _MAX_DEPTH:
+            raise YamlError("is nested too deeply or too large", line)
         if node.tag == _MAP:
             return self._mapping(node, depth)
         if node.tag == _SEQ:
-            return [self.value(one, depth + 1) for one in node.value]
+            return [self.value(item, depth + 1) for item in node.value]
         if node.tag in _TEXTS:
             return node.value
         if node.tag in _SCALARS:
             return _scalar(node, line)
-        raise YamlError("has a tag that means nothing here: text that begins with ! needs quotes", line)
+        raise YamlError("has an unknown tag; quote text that starts with !", line)
 
     def _mapping(self, node: Any, depth: int) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -144,16 +144,16 @@ class _Plain:
         for key, below in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key.value, str):
-                raise YamlError("a list or a mapping is no key", line)
+                raise YamlError("a list or a mapping cannot be a key", line)
             if key.tag == "tag:yaml.org,2002:merge":
-                for one in below.value if below.tag == _SEQ else [below]:
-                    more = self.value(one, depth + 1)
+                for source in below.value if below.tag == _SEQ else [below]:
+                    more = self.value(source, depth + 1)
                     if not isinstance(more, dict):
-                        raise YamlError("'<<' takes mappings", line)
+                        raise YamlError("'<<' requires mappings", line)
                     merged = more | merged
                 continue
             if key.value in own:
-                raise YamlError(f"{shown(key.value)} is there twice", line)
+                raise YamlError(f"{shown(key.value)} is a duplicate key", line)
             own[key.value] = self.value(below, depth + 1)
         return merged | own if merged else own
 
@@ -168,10 +168,10 @@ def _scalar(node: Any, line: int) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, OverflowError, KeyError):
-        raise YamlError("is no number, nor true, false or null, though it looks so: text needs quotes", line) from None
+        raise YamlError("looks like a number, boolean or null but is not valid; quote it if it is text", line) from None
 
 
 def shown(key: str | int) -> str:
-    """A key as it is shown: what looks like anything but a name may be a part of a URL, and is not."""
+    """Return a key for display; … if it does not look like a name, because it may be part of a URL."""
     text = str(key)
     return text if re.fullmatch(r"[\w. -]{1,64}", text) else "…"

@@ -1,4 +1,4 @@
-"""Zones and lines of a stream: where it is told that somebody enters, leaves, stays long, or crosses.
+"""Zones and lines of a stream: they report when tracked objects enter, leave, stay or cross.
 
 zones:
   door:
@@ -7,7 +7,7 @@ zones:
     classes: [person]
     dwell_s: 30
 lines:
-  gate:                    # looking from `from` to `to`, who goes from the left to the right comes in
+  gate:                    # seen from `from` to `to`, crossing from left to right is in
     from: [320, 480]
     to: [320, 0]
 """
@@ -22,28 +22,38 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from vision_infer.config.region import Coordinate, Polygon, Region
 
 Point = tuple[Coordinate, Coordinate]
-"""x, y"""
+"""A point x, y."""
 
-_Units = Annotated[Literal["pixels", "relative"], Field(description="pixels of the source, or parts of its sides, 0–1")]
-_Anchor = Annotated[Literal["bottom_center", "center"], Field(description="the point of a box that counts")]
+_Units = Annotated[
+    Literal["pixels", "relative"],
+    Field(description="The units of points: pixels of the source, or fractions of its size, 0–1."),
+]
+_Anchor = Annotated[Literal["bottom_center", "center"], Field(description="The point of a box that counts.")]
 _Labels = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-_Classes = Annotated[_Labels | None, Field(description="labels that count; all where it is left out")]
+_Classes = Annotated[_Labels | None, Field(description="The labels that count. Defaults to all.")]
 
 
 class ZoneSettings(BaseModel):
-    """A part of the picture, and when it counts that a track is inside."""
+    """A part of the image, and when a track counts as inside."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     units: _Units = "pixels"
     anchor: _Anchor = "bottom_center"
-    polygon: Polygon = Field(description="corners x, y in order; the last is joined to the first")
+    polygon: Polygon = Field(description="The corners x, y in order. The last is connected to the first.")
     classes: _Classes = None
     dwell_s: float | None = Field(
-        default=None, gt=0, allow_inf_nan=False, description="seconds inside after which that is told, once a visit"
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="The time inside until a dwell event, in seconds. Once per visit.",
     )
     min_s: float = Field(
-        default=0.2, ge=0, le=3600, allow_inf_nan=False, description="seconds that a track must be inside, or outside, to count"
+        default=0.2,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="The minimum time inside or outside until it counts, in seconds.",
     )
 
     @field_validator("polygon")
@@ -60,14 +70,14 @@ class ZoneSettings(BaseModel):
 
 
 class LineSettings(BaseModel):
-    """A line from one point to another, and which tracks it counts."""
+    """A line from one point to another, and the tracks that it counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     units: _Units = "pixels"
     anchor: _Anchor = "bottom_center"
-    from_: Point = Field(alias="from", description="where it begins")
-    to: Point = Field(description="where it ends; looking there from its beginning, from left to right is in")
+    from_: Point = Field(alias="from", description="The start point.")
+    to: Point = Field(description="The end point. Seen from the start point, crossing from left to right is in.")
     classes: _Classes = None
 
     @model_validator(mode="after")
@@ -75,9 +85,9 @@ class LineSettings(BaseModel):
         points = (self.from_, self.to)
         inside = all(0 <= value <= 1 for point in points for value in point)
         if self.units == "relative" and not inside:
-            raise ValueError("relative points are within 0 and 1; for pixels write units: pixels")
+            raise ValueError("relative points must be between 0 and 1; for pixels write units: pixels")
         if math.dist(self.from_, self.to) < 1e-6:
-            raise ValueError("begins and ends at the same point")
+            raise ValueError("starts and ends at the same point")
         if self.units == "pixels" and inside:
-            raise ValueError("is not longer than a pixel; for parts of the picture write units: relative")
+            raise ValueError("is not longer than a pixel; for fractions of the image write units: relative")
         return self

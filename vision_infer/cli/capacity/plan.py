@@ -99,13 +99,13 @@ def _need(file: Path | None, given: dict[str, Any]) -> Need:
     from pydantic import ValidationError
 
     from vision_infer.capacity.need import HINT, Need, read_need
-    from vision_infer.config.validation_errors import SettingsError, mistakes_of
+    from vision_infer.config.validation_errors import SettingsError, problems_of
 
     base = {} if file is None else read_need(file).model_dump(exclude_unset=True)
     try:
         return Need.model_validate(_over(base, given))
     except ValidationError as error:
-        raise SettingsError(mistakes_of(error, Need), HINT) from None
+        raise SettingsError(problems_of(error, Need), HINT) from None
 
 
 def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def problem_of(error: VisionInferError) -> Problem:
     if isinstance(error, HubClosedError):
         return Problem("stopping", text, {"Retry-After": "10"})
     if isinstance(error, SettingsError):
-        wrong = [{"field": one.field, "message": redact(one.message)} for one in error.mistakes[:MAX_PROBLEMS]]
+        wrong = [{"field": one.field, "message": redact(one.message)} for one in error.problems[:MAX_PROBLEMS]]
         return Problem("invalid", text, errors=wrong)
     if isinstance(error, UsageError | ModelError):
         return Problem("invalid", text)
