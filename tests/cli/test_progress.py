@@ -13,8 +13,8 @@ from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, Rate, 
 from vision_infer.pipeline.status import StreamState, StreamStatus
 
 
-def status(name: str, state: StreamState, decoded: int, expected: int | None = 100, picture_bytes: int = 0) -> StreamStatus:
-    return StreamStatus(name, f"{name}.mp4", state, expected, 25.0, decoded, decoded, 0, 0, {}, None, picture_bytes)
+def status(name: str, state: StreamState, decoded: int, expected: int | None = 100, image_bytes: int = 0) -> StreamStatus:
+    return StreamStatus(name, f"{name}.mp4", state, expected, 25.0, decoded, decoded, 0, 0, {}, None, image_bytes)
 
 
 def test_totals_count_what_ended_as_it_was_and_the_rest_as_expected() -> None:
@@ -45,9 +45,9 @@ def test_plain_lines_come_every_five_seconds(capsys: pytest.CaptureFixture[str])
 
 
 def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.CaptureFixture[str]) -> None:
-    opening = [status("a", StreamState.RUNNING, 0, picture_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
+    opening = [status("a", StreamState.RUNNING, 0, image_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
     assert memory_text(opening) is None
-    both = [status(name, StreamState.RUNNING, 0, picture_bytes=30_000_000) for name in "ab"]
+    both = [status(name, StreamState.RUNNING, 0, image_bytes=30_000_000) for name in "ab"]
     assert memory_text(both) == "decoded pictures take at most 60 MB at a time"
     lines = PlainLines(HandClock(0))
     for _ in range(3):

@@ -12,7 +12,7 @@ import pytest
 from tests.support.media import ROOT, Clip, clip
 from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Window
-from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.memory import PICTURE_MEMORY_BYTES, bound_memory
 from vision_infer.stream.source import StreamInfo
 
@@ -24,7 +24,7 @@ from vision_infer.config.run import run_settings
 from vision_infer.pipeline.runs import offline
 seen = []
 def progress(statuses):
-    seen.append(sum(status.picture_bytes for status in statuses))
+    seen.append(sum(status.image_bytes for status in statuses))
 settings = run_settings(sources=tuple(sys.argv[1:]), engine="null", workers=8, batch=4)
 summary = offline.run(settings, threading.Event(), progress)
 print(json.dumps({"told": max(seen), "peak": summary.peak_rss_bytes, "frames": summary.frames}))
@@ -70,4 +70,4 @@ def test_what_the_format_takes_decides_how_many_are_on_their_way(
     record, window = StreamRecord("a", "a.mp4", info=info), Window(most)
     bound_memory(record, window, most, 32, streams, lambda: 1)
     assert sum(window.try_acquire() for _ in range(100)) == places
-    assert record.picture_bytes == widest * 1920 * 1080 * (bytes_per_pixel or 3)
+    assert record.image_bytes == widest * 1920 * 1080 * (bytes_per_pixel or 3)

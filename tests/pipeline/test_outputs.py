@@ -10,7 +10,7 @@ import pytest
 
 from vision_infer.core.errors import OutputError, UsageError
 from vision_infer.pipeline.runs.outputs import FORMATS, OutputOptions, OutputPlan, open_sink, plan_outputs
-from vision_infer.pipeline.status import StreamRecord, progress_of
+from vision_infer.pipeline.stream_record import StreamRecord, progress_of
 from vision_infer.sink.files.jsonl import JsonlSink
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec, StreamInfo

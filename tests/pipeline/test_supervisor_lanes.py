@@ -39,7 +39,7 @@ def test_two_lanes_at_once_and_one_that_goes() -> None:
         rig.supervisor.remove_lane("second")
         assert [status.name for status in rig.supervisor.lane_statuses()] == ["main"]
         rig.give(cameras[0], 3)
-        with pytest.raises(ValueError, match="no lane"):
+        with pytest.raises(ValueError, match="lane 'second' does not exist"):
             rig.supervisor.add(AddStream(cameras[1].spec, "second"))
         rig.supervisor.add_lane(lane_of("second", second))
         assert rig.supervisor.lane_statuses()[1].frames == 0

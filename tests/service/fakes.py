@@ -84,7 +84,7 @@ def status(name: str = "door", state: StreamState = StreamState.LIVE, **more: An
         gaps=3,
         dropped={"superseded": 90, "stale": 7},
         error=None,
-        picture_bytes=0,
+        image_bytes=0,
         live=True,
         since_wall_ns=WALL_NS,
         size=(640, 480),

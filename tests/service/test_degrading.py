@@ -186,7 +186,7 @@ def status(**more: Any) -> StreamStatus:
         "detections": 0,
         "gaps": 0,
     }
-    fixed = counts | {"dropped": {}, "error": None, "picture_bytes": 0, "live": True}
+    fixed = counts | {"dropped": {}, "error": None, "image_bytes": 0, "live": True}
     return StreamStatus(**{"name": "front", "source": MAIN, "state": StreamState.LIVE, **fixed, **more})
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from vision_infer.telemetry.rolling import Rate, RollingHistogram
+from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 
 MS, S = 10**6, 10**9
 
@@ -71,7 +71,7 @@ def test_reading_while_another_thread_records_never_fails() -> None:
 
 
 def test_a_rate_is_that_of_the_last_ten_seconds() -> None:
-    rate = Rate(2)
+    rate = RollingRate(2)
     assert list(rate.per_second) == [0, 0]
     rate.sample(0, 0, 100)
     assert list(rate.per_second) == [0, 0]
@@ -84,7 +84,7 @@ def test_a_rate_is_that_of_the_last_ten_seconds() -> None:
 
 
 def test_two_looks_at_the_same_moment_change_nothing() -> None:
-    rate = Rate(1)
+    rate = RollingRate(1)
     rate.sample(S, 10)
     rate.sample(S, 20)
     assert list(rate.per_second) == [0]

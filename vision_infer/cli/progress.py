@@ -113,10 +113,10 @@ class Rate:
 def memory_text(statuses: Sequence[StreamStatus]) -> str | None:
     """What decoded pictures will take, once the first sources are open; None before."""
     states = {status.state for status in statuses}
-    open_now = [status for status in statuses if status.state is StreamState.RUNNING and status.picture_bytes]
+    open_now = [status for status in statuses if status.state is StreamState.RUNNING and status.image_bytes]
     if StreamState.OPENING in states or not open_now:
         return None
-    return f"decoded pictures take at most {sum(status.picture_bytes for status in open_now) / 1e6:.0f} MB at a time"
+    return f"decoded pictures take at most {sum(status.image_bytes for status in open_now) / 1e6:.0f} MB at a time"
 
 
 def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:

@@ -14,8 +14,8 @@ from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent, with_id
 from vision_infer.core.trace import Trace
 from vision_infer.engine.engine import Engine
-from vision_infer.pipeline.status import StreamRecord
 from vision_infer.pipeline.steps import Steps
+from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.telemetry.account import StageAccount
 
 

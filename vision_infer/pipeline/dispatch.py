@@ -12,7 +12,7 @@ from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.idle import Idle
 from vision_infer.schedule.batcher import Batch, Batcher, Entry, LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
-from vision_infer.telemetry.rolling import Rate, RollingHistogram
+from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class LaneLoad:
     engine_ns: int = 0
     times: RollingHistogram = field(default_factory=RollingHistogram)
     """of the engine, for a batch, in the last minute"""
-    rate: Rate = field(default_factory=lambda: Rate(1))
+    rate: RollingRate = field(default_factory=lambda: RollingRate(1))
     """of engine time, nanoseconds a second"""
 
     def add(self, batch: Batch[Frame], engine_ns: int, now_ns: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
 from vision_infer.core.result import Result
-from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.stream_record import StreamRecord
 
 Hook: TypeAlias = Callable[[Result], Result | None]
 """takes each result; gives it back, or one with other detections, or None for no row"""

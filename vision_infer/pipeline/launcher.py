@@ -18,8 +18,9 @@ from vision_infer.pipeline.outlet import Outlet, output_failure
 from vision_infer.pipeline.results_stage import ResultsStage
 from vision_infer.pipeline.runs.outputs import open_sink
 from vision_infer.pipeline.second_stage import MAX_CROPS, SecondStage
-from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
+from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
+from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
 from vision_infer.pipeline.stream_table import StreamTable
 from vision_infer.pipeline.workers.live_worker import LiveWorker
 from vision_infer.pipeline.workers.memory import WIDEST_WINDOW, bound_memory

@@ -19,8 +19,8 @@ from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Gated, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
 from vision_infer.pipeline.second_stage import SecondStage
-from vision_infer.pipeline.status import StreamRecord
 from vision_infer.pipeline.steps import Steps
+from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.schedule.batcher import Entry
 from vision_infer.schedule.reorder import Reorder
 from vision_infer.telemetry.account import StageAccount

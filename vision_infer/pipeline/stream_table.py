@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Callable
 
 from vision_infer.core.clock import Clock
-from vision_infer.pipeline.status import StreamEvent, StreamRecord, StreamState
+from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.pipeline.stream_record import StreamRecord
 
 EVENTS_KEPT = 1024
 

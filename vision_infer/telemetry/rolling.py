@@ -50,7 +50,7 @@ class RollingHistogram:
         return {**found, "max": round(whole.max_ns / 1e6, 3)}
 
 
-class Rate:
+class RollingRate:
     """How fast some counters rise, from samples of the last ten seconds.
 
     Args:

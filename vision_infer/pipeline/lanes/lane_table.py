@@ -11,16 +11,16 @@ from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.engine import Engine, gpu_of
 from vision_infer.engine.placeholder import PlaceholderEngine
-from vision_infer.pipeline.dispatch import Dispatch
+from vision_infer.pipeline.dispatch import Dispatch, LaneLoad
 from vision_infer.pipeline.lanes.lane import Lane
-from vision_infer.pipeline.status import LaneStatus, lane_status_of
+from vision_infer.pipeline.status import LaneStatus
 
 FAILING = 5
 """an engine that failed so many times in a row is taken for broken"""
 
 
 @dataclass(frozen=True, slots=True)
-class _Failures:
+class _LaneFailures:
     count: int
     in_a_row: int = 0
     frames: int = 0
@@ -35,7 +35,7 @@ class LaneTable:
         self.by_name: dict[str, Lane] = {}
         self._dispatch = dispatch
         self._clock = clock
-        self._failures: dict[str, _Failures] = {}
+        self._failures: dict[str, _LaneFailures] = {}
         for lane in lanes:
             self.add(lane)
 
@@ -117,8 +117,8 @@ class LaneTable:
         load, _, _ = self._dispatch.load(name)
         before = self._failures.get(name)
         if before is None or load.frames > before.frames:
-            before = _Failures(0 if before is None else before.count)
-        self._failures[name] = _Failures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
+            before = _LaneFailures(0 if before is None else before.count)
+        self._failures[name] = _LaneFailures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
 
     def statuses(self) -> list[LaneStatus]:
         """Every lane that has an engine, as it is now."""
@@ -131,10 +131,41 @@ class LaneTable:
                 load, waiting, flying = self._dispatch.load(lane.name)
             except KeyError:  # it is being closed just now
                 continue
-            status = lane_status_of(lane, load, waiting, flying, now)
+            status = _status_of(lane, load, waiting, flying, now)
             failures = self._failures.get(lane.name)
             if failures is not None:
                 failing = failures.in_a_row >= FAILING and failures.frames == load.frames
                 status = replace(status, failures=failures.count, error=failures.error, failing=failing)
             statuses.append(status)
         return statuses
+
+
+def _status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: int) -> LaneStatus:
+    """Return the status of a lane.
+
+    Args:
+        lane: The lane.
+        load: What it has done so far.
+        waiting: The number of frames that wait for it.
+        flying: The number of batches in its engine.
+        now_ns: The time now, monotonic.
+    """
+    engine = lane.engine
+    size = engine.input_size
+    return LaneStatus(
+        name=lane.name,
+        model=engine.card.name,
+        engine=engine.name,
+        input_size=(size.width, size.height),
+        batch_sizes=engine.batch_sizes,
+        in_flight=engine.in_flight,
+        flying=flying,
+        waiting=waiting,
+        batches=load.batches,
+        frames=load.frames,
+        busy_ns=load.engine_ns,
+        utilisation=min(1.0, round(load.rate.per_second[0] / 1e9 / engine.in_flight, 4)),
+        inference_ms=load.times.quantiles_ms(now_ns),
+        padded=load.padded,
+        buffer_bytes=engine.buffer_bytes,
+    )

@@ -10,7 +10,8 @@ from vision_infer.core.trace import STAGES
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.runs.job import Job
-from vision_infer.pipeline.status import StreamRecord, StreamState, status_of
+from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.stream_record import StreamRecord, status_of
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.redact import redact

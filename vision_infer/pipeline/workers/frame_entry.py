@@ -11,7 +11,7 @@ from vision_infer.pipeline.channel import Channel
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Gated, Message, Passed
-from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.gating import make_gate
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.schedule.queues import Waiting

@@ -17,7 +17,8 @@ from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message, Superseded
-from vision_infer.pipeline.status import LiveRecord, StreamRecord, StreamState
+from vision_infer.pipeline.status import StreamState
+from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.schedule.queues import Waiting
 from vision_infer.stream.live.backoff import Backoff, after_refusals

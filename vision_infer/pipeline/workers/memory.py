@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from vision_infer.pipeline.channel import Window
-from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.stream_record import StreamRecord
 
 PICTURE_MEMORY_BYTES = 1 << 30
 """of all open streams, as far as their windows can be made smaller for it"""
@@ -41,4 +41,4 @@ def bound_memory(
     places = max(MIN_WINDOW, min(most, fit))
     widest = max(places, min(widest, WIDE_MEMORY_BYTES // (open_streams * image)))
     window.bound(places, widest, lambda: open_now() >= MANY_STREAMS)
-    record.picture_bytes = widest * image
+    record.image_bytes = widest * image

@@ -14,7 +14,7 @@ from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message
-from vision_infer.pipeline.status import StreamRecord
+from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.stream.source import Source
 

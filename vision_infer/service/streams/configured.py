@@ -88,7 +88,7 @@ def _not_running(name: str, stream: ConfiguredStream) -> StreamStatus:
         gaps=0,
         dropped={},
         error=None if stream.problem is None else redact(str(stream.problem)),
-        picture_bytes=0,
+        image_bytes=0,
         live=True,
         reason="" if stream.problem is None else redact(str(stream.problem)),
         since_ns=stream.problem_ns[0],
