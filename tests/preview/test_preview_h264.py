@@ -11,7 +11,7 @@ from aiortc.codecs.h264 import h264_depayload
 from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.preview import h264
-from vision_infer.preview.feed import H264Pictures
+from vision_infer.preview.feed import H264Packets
 from vision_infer.preview.offer import plain_profile
 
 SEI = 6
@@ -92,7 +92,7 @@ def test_lengths_and_start_codes_give_the_same_units() -> None:
 def test_parameter_sets_beside_the_packets_stand_before_each_key_frame() -> None:
     extradata, packets = encoded(320, 240, {"x264-params": "keyint=2:repeat-headers=0", "flags": "+global_header"}, frames=4)
     assert {unit[0] & 31 for unit in h264.units(packets[0])} <= {SEI, 5}
-    pictures = H264Pictures(VideoFormat("h264", extradata))
+    pictures = H264Packets(VideoFormat("h264", extradata))
     assert pictures.facts is not None
     for number, packet in enumerate(packets):
         key = number % 2 == 0

@@ -24,13 +24,13 @@ def test_presentation_times_come_back_from_rtp_times(origin: int, steps: list[in
     line = Timeline(origin)
     pts = begin
     rtp = line.live(image(pts))
-    assert bool(line.turned)
+    assert bool(line.restarted)
     anchor = (rtp, pts)
     for step in steps:
         pts += step * MS
         before, rtp = rtp, line.live(image(pts))
         assert after(rtp, before)
-        assert not line.turned
+        assert not line.restarted
         shown = anchor[1] + ((rtp - anchor[0]) & MASK) * 100_000 / 9
         assert abs(shown - pts) < 12_000  # half a tick at each end
 
@@ -44,7 +44,7 @@ def test_times_only_go_on_whatever_the_stream_does(origin: int, jumps: list[int]
         pts += jump
         before, rtp = rtp, line.live(image(pts))
         assert after(rtp, before)
-        assert line.turned == (jump < 0 or jump >= 10**10)
+        assert line.restarted == (jump < 0 or jump >= 10**10)
 
 
 @given(st.integers(0, MASK), st.integers(0, 600), st.integers(1, 9000))
@@ -55,7 +55,7 @@ def test_a_group_that_is_sent_again_is_over_before_the_next_picture(origin: int,
     for time in (*times, line.live(image(10**9))):
         assert after(time, last)
         last = time
-    assert not line.turned
+    assert not line.restarted
     following = line.live(image(10**9 + interval * 100_000 // 9))
     assert after(following, last)
     if interval > 2 * (pictures + 2):  # else there is no room for so many: they are a few ticks late

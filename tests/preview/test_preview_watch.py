@@ -88,7 +88,7 @@ def test_a_cameras_own_packets_reach_all_viewers(cameras: RtspServer) -> None:
     [
         ("/h265", "the stream is H.265", (320, 180)),
         ("/b", "", (320, 180)),
-        ("test://?size=640x360&fps=20", "the stream is a pattern, not coded", (320, 180)),
+        ("test://?size=640x360&fps=20", "the stream is uncompressed (the test pattern)", (320, 180)),
         ("mjpeg", "the stream is MJPEG", (128, 96)),
         ("file", "", (424, 180)),
     ],
@@ -162,7 +162,7 @@ def test_what_becomes_too_large_goes_on_encoded_for_the_same_viewer(cameras: Rts
             await watcher.until(320, 240)
             await watcher.until(356, 200)
             assert watcher.session.facts.mode == "encoded"
-            assert "360 lines" in watcher.session.facts.reason
+            assert "360 pixels" in watcher.session.facts.reason
             await gone(watcher)
 
     asyncio.run(run())
@@ -217,7 +217,7 @@ def test_too_many_viewers_are_refused_and_sessions_are_their_owners(cameras: Rts
             with pytest.raises(NoPreviewError, match="max_viewers_per_stream"):
                 await watch(preview)
             watchers.append(await arrived(preview, "gate"))
-            with pytest.raises(NoPreviewError, match=r"preview\.max_viewers$"):
+            with pytest.raises(NoPreviewError, match=r"preview\.max_viewers\.$"):
                 await watch(preview, "gate")
             assert preview.counts().drops["refused"] >= 2
             name = watchers[0].session.id

@@ -120,7 +120,7 @@ def test_what_cannot_be_answered_is_a_problem_that_says_why() -> None:
             problem(await player.offer(""), 422, "invalid")
             problem(await player.offer("v=0\r\n"), 422, "invalid")
             audio_only = OFFER[: OFFER.index("m=video")] + OFFER[OFFER.index("m=audio") :]
-            assert "no video" in problem(await player.offer(audio_only), 422, "invalid")["detail"]
+            assert "not request video" in problem(await player.offer(audio_only), 422, "invalid")["detail"]
             problem(await player.offer(OFFER.replace("a=recvonly", "a=sendonly")), 422, "invalid")
             problem(await player.offer(OFFER.replace("VP8/", "VP7/").replace("H264/", "H263/")), 406, "not-acceptable")
             problem(await player.offer(OFFER.replace("a=fingerprint:", "a=print:")), 422, "invalid")

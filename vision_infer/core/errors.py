@@ -17,11 +17,11 @@ from __future__ import annotations
 
 
 class VisionInferError(Exception):
-    """Base of all errors of this package.
+    """The base of all errors of this package.
 
     Args:
-        message: what failed, naming the file, stream, model or option; one line.
-        hint: what to do next; one line, may be empty.
+        message: One line that says what failed, and names the file, stream, model or option.
+        hint: One line, may be empty. A sentence with a capital letter says what to do next; a phrase without one gives the reason.
     """
 
     exit_status: int = 1
@@ -32,7 +32,7 @@ class VisionInferError(Exception):
         self.hint = " ".join(hint.split())
 
     def __str__(self) -> str:
-        return f"{self.message}: {self.hint}" if self.hint else self.message
+        return self.message + (". " if self.hint[:1].isupper() else ": ") + self.hint if self.hint else self.message
 
 
 class StreamError(VisionInferError):

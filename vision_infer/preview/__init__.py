@@ -1,1 +1,1 @@
-"""Live pictures for browsers: WHEP, packets that go through untouched, one encoder for each stream where they cannot."""
+"""Floor 4: live video for browsers over WebRTC (WHEP): the camera's own packets where possible, else one encoder per stream."""

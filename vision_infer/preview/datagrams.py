@@ -1,4 +1,4 @@
-"""Sends the packets of a picture in as few calls of the system as it can (UDP segmentation offload, Linux 4.18 and later)."""
+"""Send the packets of a frame in as few system calls as possible (UDP segmentation offload, Linux 4.18 and later)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from contextlib import suppress
 from typing import Any
 
 _UDP_SEGMENT = 103
-"""of linux/udp.h; Python has no name for it"""
+"""``UDP_SEGMENT`` of linux/udp.h, for which Python has no constant."""
 BURST = 32
-"""packets that are sent in one go, where Linux would take 64 and 65,507 bytes; more at once overflow a receiver's socket"""
+"""The maximum number of packets per call. Linux takes 64, but longer bursts overflow the receiver's socket buffer."""
 _UNABLE = frozenset({errno.EINVAL, errno.EIO, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.EMSGSIZE})
-"""the system, or the interface that leads there, cannot do it"""
+"""The errors by which the kernel or the network interface reports that it does not support segmentation."""
 _LENGTH = struct.Struct("=H")
 
 
 class Datagrams:
-    """Where a viewer's packets go. It belongs to the event loop.
+    """Sends packets to one viewer. It is used on the event loop only.
 
-    The transport's queue stays the only one: what the system does not take at once waits there, and what comes meanwhile waits
-    behind it.
+    There is no queue besides the transport's: packets that the kernel does not accept wait there, and later packets wait behind
+    them, so that their order is kept.
 
     Args:
-        transport: of asyncio, with a socket; anything else with ``sendto`` gets one packet at a time.
-        address: of the viewer.
+        transport: An asyncio datagram transport with a socket. Other objects with ``sendto`` get one packet at a time.
+        address: The viewer's host and port.
     """
 
     def __init__(self, transport: Any, address: tuple[str, int]) -> None:
@@ -38,33 +38,28 @@ class Datagrams:
 
     @property
     def waiting(self) -> int:
-        """Bytes that the system has not taken yet."""
+        """The number of bytes that the kernel has not accepted yet."""
         return 0 if self._queued is None else int(self._queued())
 
-    @property
-    def at_once(self) -> bool:
-        """Whether it sends several packets in one call."""
-        return self._socket is not None
-
     def send(self, burst: Sequence[bytes]) -> None:
-        """Send packets whose lengths are as those of :func:`bursts`: together, or one by one where that is not taken.
+        """Send a burst as made by :func:`bursts`: in one call, or packet by packet where segmentation is not supported.
 
-        No error is raised: asyncio's transport tells its protocol.
+        Errors are not raised here; asyncio's transport reports them to its protocol.
         """
         if len(burst) == 1 or self._socket is None or self.waiting or not self._send(self._socket, burst):
             for packet in burst:
                 self.transport.sendto(packet, self.address)
 
     def close(self) -> None:
-        """Send one packet at a time from now on; the transport stays as it is."""
+        """Release the duplicated socket. The transport stays open, and later packets are sent individually."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def _send(self, own: socket.socket, burst: Sequence[bytes]) -> bool:
+    def _send(self, duplicate: socket.socket, burst: Sequence[bytes]) -> bool:
         length = _LENGTH.pack(len(burst[0]))
         try:
-            own.sendmsg(burst, [(socket.IPPROTO_UDP, _UDP_SEGMENT, length)], 0, self.address)
+            duplicate.sendmsg(burst, [(socket.IPPROTO_UDP, _UDP_SEGMENT, length)], 0, self.address)
         except OSError as error:
             if error.errno in _UNABLE:
                 self.close()
@@ -73,7 +68,7 @@ class Datagrams:
 
 
 def bursts(payloads: Sequence[bytes]) -> tuple[tuple[bytes, ...], ...]:
-    """Parts that one call can send: payloads of one length, and at most one shorter one behind them; at most 32."""
+    """Group payloads for one call each: at most 32 of equal length, of which the last may be shorter."""
     found: list[list[bytes]] = []
     for payload in payloads:
         burst = found[-1] if found else []
@@ -85,16 +80,16 @@ def bursts(payloads: Sequence[bytes]) -> tuple[tuple[bytes, ...], ...]:
 
 
 def _duplicate(transport: Any) -> socket.socket | None:
-    """A socket of our own for the transport's: its own may be closed, and its number given to another, while we send.
+    """Duplicate the transport's socket: the original may be closed, and its number reused, while a burst is sent.
 
-    None where the system does not know segments: it would take no notice, and send all as one large datagram.
+    Returns None where the kernel does not support segments: it would ignore the option and send one large datagram.
     """
     shared = transport.get_extra_info("socket")
     if shared is None or sys.platform != "linux":
         return None
     with suppress(OSError):
         shared.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
-        own: socket.socket = shared.dup()
-        own.setblocking(False)
-        return own
+        duplicate: socket.socket = shared.dup()
+        duplicate.setblocking(False)
+        return duplicate
     return None

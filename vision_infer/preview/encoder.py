@@ -1,4 +1,4 @@
-"""One encode of a stream for all who cannot be sent the stream itself: from the first of them to the last."""
+"""One encoder per stream for all viewers whose browser cannot play the stream's own video."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from vision_infer.stream.image import VideoImage
 
 CodecName = Literal["H264", "VP8"]
 PROFILE = "42e01f"
-"""of what is encoded in H.264"""
+"""The H.264 profile-level-id of encoded video: constrained baseline."""
 GROUP_S = 2
-"""a key frame comes so often, so that who begins to watch has little to catch up with"""
+"""The interval of key frames in seconds. A viewer that joins receives the frames since the last one."""
 _SECOND = 1_000_000_000
 _PICTURE_IDS = 1 << 15
 _X264 = {
@@ -45,18 +45,18 @@ _log = logging.getLogger("vision_infer.preview")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be encoded."""
+    """The settings of an encoder."""
 
     codec: CodecName
     most_lines: int
-    """more are made fewer; pixels"""
+    """The maximum height in pixels; larger frames are scaled down."""
     fps: float
     kbit_s: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Coded:
-    """A picture on its way from the encoder's thread to the event loop."""
+    """An encoded frame on its way from the encoder's thread to the event loop."""
 
     data: bytes
     key: bool
@@ -67,14 +67,14 @@ class _Coded:
 
 
 class EncodedFeed(Feed):
-    """Encodes the frames of a stream, the newest where it cannot keep up, on a thread of its own while somebody watches.
+    """Encodes the frames of a stream on a separate thread while it has viewers. If it cannot keep up, the newest frame wins.
 
     Args:
-        name: of the stream.
-        relay: where its frames come from.
-        wanted: codec, size and rate.
-        by: what result rows are matched by.
-        clock: monotonic.
+        name: The name of the stream.
+        relay: The source of its frames.
+        wanted: Codec, size and rate.
+        by: The time that result rows are matched by.
+        clock: The monotonic clock.
     """
 
     def __init__(self, name: str, relay: Relay, wanted: Wanted, by: By, clock: Clock) -> None:
@@ -88,25 +88,25 @@ class EncodedFeed(Feed):
         self._size: Size | None = None
         self._ending = threading.Event()
         self._frame: Frame | None = None
-        self._came = threading.Condition()
+        self._came = threading.Condition()  # guards _frame: the stream's thread puts it there, the encoder's thread takes it
         self._pacer = Pacer(wanted.fps)
         self.superseded = 0
-        """frames that a newer one took the place of, before they were encoded"""
+        """The number of frames that a newer one replaced before they were encoded."""
 
     @property
     def size(self) -> Size | None:
-        """Of what is encoded; None until the first picture."""
+        """The size of the encoded video in pixels; None until the first frame."""
         return self._size
 
     def start(self) -> None:
-        """Begin to encode."""
+        """Start encoding."""
         self._ending = threading.Event()
         self._pacer = Pacer(self._wanted.fps)
         threading.Thread(target=self._run, args=(self._ending,), name=f"preview-{self._name}", daemon=True).start()
         self._relay.watch_frames(self._from_stream)
 
     def stop(self) -> None:
-        """Encode no longer."""
+        """Stop encoding."""
         self._relay.forget(self._from_stream)
         self._ending.set()
         with self._came:
@@ -114,7 +114,7 @@ class EncodedFeed(Feed):
             self._came.notify_all()
 
     def _from_stream(self, frame: Frame) -> None:
-        """On the stream's thread."""
+        """Take a frame, on the stream's thread."""
         captured = frame.trace.captured_ns
         if self._pacer.wants(captured if frame.pts_s is None else round(frame.pts_s * _SECOND)):
             with self._came:
@@ -123,7 +123,7 @@ class EncodedFeed(Feed):
                 self._came.notify()
 
     def _run(self, ending: threading.Event) -> None:
-        """On the encoder's thread."""
+        """Encode frames until the end, on the encoder's thread."""
         coder = _Coder(self._wanted, self.by)
         while True:
             with self._came:
@@ -135,9 +135,9 @@ class EncodedFeed(Feed):
             try:
                 coded = coder.encode(frame)
             except (av.error.FFmpegError, ValueError, OSError) as error:
-                _log.error("%s: cannot be encoded for viewers: %s", self._name, error)
+                _log.error("%s: encoding for viewers failed: %s", self._name, error)
                 coder = _Coder(self._wanted, self.by)
-                ending.wait(1.0)  # what fails once will fail again: not as fast as frames come
+                ending.wait(1.0)  # the next frame will probably fail as well: do not retry at the frame rate
                 continue
             del frame
             if coded is not None:
@@ -161,7 +161,7 @@ class EncodedFeed(Feed):
 
 
 class _Coder:
-    """The encoder itself; it begins anew where the size of the pictures changes."""
+    """The encoder itself; it is reopened when the size of the frames changes."""
 
     def __init__(self, wanted: Wanted, by: By) -> None:
         self._wanted = wanted
@@ -171,7 +171,7 @@ class _Coder:
         self._number = 0
 
     def encode(self, frame: Frame) -> _Coded | None:
-        """Encode a frame; None where the encoder left it out, to keep its rate."""
+        """Encode a frame. Returns None if the encoder skipped it to keep its bit rate."""
         size = scaled_size(frame.image.size, self._wanted.most_lines)
         context = self._context
         if context is None or (context.width, context.height) != (size.width, size.height):
@@ -195,7 +195,7 @@ class _Coder:
         if source is None:
             source = av.VideoFrame.from_ndarray(shown.to_rgb(), "rgb24")
         image = self._scaler.reformat(source, size.width, size.height, "yuv420p", interpolation=Interpolation.BILINEAR)
-        if image is source:  # of the same size and format: it is the decoder's, and keeps its own time
+        if image is source:  # no conversion was needed: the image is the decoder's, whose timestamps must not change
             image = av.VideoFrame.from_ndarray(source.to_ndarray(), "yuv420p")
         return image
 
@@ -215,7 +215,7 @@ class _Coder:
 
 
 def scaled_size(size: Size, most_lines: int) -> Size:
-    """A picture's size with no more lines than these, even as 4:2:0 needs it."""
+    """Return the size scaled down to a maximum height, with even sides as 4:2:0 requires."""
     lines = min(size.height, most_lines)
     width = max(2, round(size.width * lines / size.height) // 2 * 2)
     return Size(width, max(2, lines // 2 * 2))

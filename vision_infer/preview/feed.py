@@ -1,4 +1,4 @@
-"""Pictures on their way from a stream's thread to its viewers, on the event loop: made ready for RTP once, for all of them."""
+"""Encoded frames on their way from a stream's thread to its viewers: packed for RTP once for all of them, on the event loop."""
 
 from __future__ import annotations
 
@@ -13,113 +13,113 @@ from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.preview import h264
 from vision_infer.preview.datagrams import bursts
 from vision_infer.preview.media import By, MediaImage
-from vision_infer.preview.relay import GROUP_MOST_BYTES, GROUP_MOST_PACKETS, Opened, Relay
+from vision_infer.preview.relay import MAX_GROUP_BYTES, MAX_GROUP_PACKETS, ConnectionOpened, Relay
 
 _MAX_WAITING = 256
-"""packets that wait for the event loop; where there are more, it goes on with the next key frame"""
+"""The maximum number of packets that wait for the event loop. Beyond it, the feed skips to the next key frame."""
 
 
-class Audience(Protocol):
-    """One viewer, as a feed sees it."""
+class FeedViewer(Protocol):
+    """One viewer of a feed."""
 
     def push(self, image: MediaImage) -> None:
-        """The next picture."""
+        """Send the next frame."""
         ...
 
     def restart(self, group: list[MediaImage]) -> None:
-        """The current group, from its key frame to now: what still waits is not needed any more."""
+        """Send the current group of pictures from its key frame, in place of the frames that still wait."""
         ...
 
 
 class Feed:
-    """One coded video and those who watch it. It belongs to the event loop.
+    """One encoded video and its viewers. It is used on the event loop only.
 
     Args:
         codec: ``H264`` or ``VP8``.
-        by: what result rows are matched by.
+        by: The time that result rows are matched by.
     """
 
     def __init__(self, codec: str, by: By) -> None:
         self.codec = codec
         self.by = by
-        self.viewers: list[Audience] = []
+        self.viewers: list[FeedViewer] = []
         self.group: list[MediaImage] = []
         self.group_too_long = False
         self.behind = 0
-        """pictures that were left out because the event loop was too slow for them"""
+        """The number of frames that were skipped because the event loop was too slow."""
         self._group_bytes = 0
         self._begun = False
 
     @property
     def size(self) -> Size | None:
-        """Of its pictures; None where it is not known yet."""
+        """The size of its frames in pixels; None while it is unknown."""
         return None
 
-    def join(self, viewer: Audience) -> None:
-        """Show it to one more; who comes first lets it begin."""
+    def join(self, viewer: FeedViewer) -> None:
+        """Add a viewer. The first one starts the feed."""
         self.viewers.append(viewer)
         if len(self.viewers) == 1:
             self.start()
         elif self.group:
             viewer.restart(self.group)
 
-    def leave(self, viewer: Audience) -> None:
-        """Show it to one less; it ends with the last."""
+    def leave(self, viewer: FeedViewer) -> None:
+        """Remove a viewer. The last one stops the feed."""
         if viewer in self.viewers:
             self.viewers.remove(viewer)
             if not self.viewers:
                 self.stop()
-                self.begin_anew()
+                self.reset()
 
     def start(self) -> None:
-        """Somebody watches."""
+        """Start: there is a first viewer."""
 
     def stop(self) -> None:
-        """Nobody watches any more."""
+        """Stop: the last viewer has left."""
 
     def accept(self, image: MediaImage) -> None:
-        """The next picture of the video; until the first key frame, it is of no use."""
+        """Send a frame to all viewers. Frames before the first key frame are skipped, since they cannot be decoded."""
         if self.keep(image):
             for viewer in self.viewers:
                 viewer.push(image)
 
     def keep(self, image: MediaImage) -> bool:
-        """Put it into the current group; returns whether a decoder could have begun there, or before."""
+        """Add a frame to the current group. Returns whether a decoder can have started at it or before it."""
         if image.key:
             self.forget()
             self._begun = True
         if image.key or self.group:
             self.group.append(image)
             self._group_bytes += image.size
-            if self._group_bytes > GROUP_MOST_BYTES or len(self.group) > GROUP_MOST_PACKETS:
+            if self._group_bytes > MAX_GROUP_BYTES or len(self.group) > MAX_GROUP_PACKETS:
                 self.forget()
                 self.group_too_long = True
         return self._begun
 
-    def begin_anew(self) -> None:
-        """What comes next does not follow what was: wait for a key frame."""
+    def reset(self) -> None:
+        """Wait for a key frame: the next frames do not continue the previous ones."""
         self.forget()
         self._begun = False
 
     def forget(self) -> None:
-        """No group is kept, until the next key frame."""
+        """Drop the current group."""
         self.group = []
         self._group_bytes = 0
         self.group_too_long = False
 
 
-class H264Pictures:
-    """Makes pictures for RTP of a stream's packets: parameter sets stand before each key frame."""
+class H264Packets:
+    """Splits a stream's packets into NAL units, with parameter sets before each key frame."""
 
     def __init__(self, video: VideoFormat) -> None:
         self._length_size, units = h264.parameter_sets(video.extradata)
         self._sets: dict[int, list[bytes]] = {}
         self.facts: h264.SpsFacts | None = None
-        """of the pictures now; None where nothing told yet, or it was damaged"""
+        """The facts of the current sequence parameter set; None if there was none yet, or it was damaged."""
         self._note(units)
 
     def units(self, packet: EncodedPacket) -> list[bytes]:
-        """The NAL units of a packet, complete."""
+        """Return the NAL units of a packet; a key frame gets the parameter sets that it lacks."""
         units = list(h264.units(bytes(packet.data), self._length_size))
         kinds = {unit[0] & 31 for unit in units}
         if kinds & {h264.SPS, h264.PPS}:
@@ -141,14 +141,14 @@ class H264Pictures:
 
 
 class PassthroughFeed(Feed):
-    """A stream's own H.264, as it comes.
+    """A stream's own H.264, passed through unmodified.
 
     Args:
-        relay: of the stream.
-        by: what result rows are matched by.
-        check: says why pictures with these facts cannot be played as they are; empty: they can.
-        give_up: called when they cannot any more, with the reason; once.
-        clock: monotonic.
+        relay: The relay of the stream.
+        by: The time that result rows are matched by.
+        check: Returns why browsers cannot play video with these facts; empty if they can.
+        give_up: Called once with the reason when browsers can no longer play the video.
+        clock: The monotonic clock.
     """
 
     def __init__(
@@ -165,27 +165,27 @@ class PassthroughFeed(Feed):
         self._give_up = give_up
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[Opened | EncodedPacket] = deque()
+        self._waiting: deque[ConnectionOpened | EncodedPacket] = deque()
         self._awaited = False
         self._lost = False
         self._video: VideoFormat | None = None
-        self._pictures: H264Pictures | None = None
+        self._packets: H264Packets | None = None
         self._checked: tuple[h264.SpsFacts | None, bool] | None = None
         self._over = False
 
     @property
     def over(self) -> bool:
-        """It has given up."""
+        """Whether it has given up."""
         return self._over
 
     @property
     def size(self) -> Size | None:
-        """Of its pictures; None where it is not known yet."""
-        facts = None if self._pictures is None else self._pictures.facts
+        """The size of its frames in pixels; None while it is unknown."""
+        facts = None if self._packets is None else self._packets.facts
         return None if facts is None else facts.size
 
     def start(self) -> None:
-        """Watch the stream; the current group goes to the first viewer."""
+        """Start watching the stream. The first viewer receives the current group."""
         video = self._relay.video
         if video is not None:
             self._open(video)
@@ -198,14 +198,14 @@ class PassthroughFeed(Feed):
                 viewer.restart(self.group)
 
     def stop(self) -> None:
-        """Watch it no longer."""
+        """Stop watching the stream."""
         self._relay.forget(self._from_stream)
         self._waiting.clear()
 
-    def _from_stream(self, event: Opened | EncodedPacket) -> None:
-        """On the stream's thread."""
+    def _from_stream(self, event: ConnectionOpened | EncodedPacket) -> None:
+        """Take an event, on the stream's thread."""
         if len(self._waiting) >= _MAX_WAITING:
-            opened = [one for one in self._waiting if isinstance(one, Opened)]
+            opened = [one for one in self._waiting if isinstance(one, ConnectionOpened)]
             self._waiting = deque(opened[-1:])
             self._lost = True
         self._waiting.append(event)
@@ -218,10 +218,10 @@ class PassthroughFeed(Feed):
 
     def _drain(self) -> None:
         self._awaited = False
-        waiting = self._waiting  # the stream's thread may put another in its place
+        waiting = self._waiting  # the stream's thread may replace the deque meanwhile
         while waiting and not self._over:
             event = waiting.popleft()
-            if isinstance(event, Opened):
+            if isinstance(event, ConnectionOpened):
                 self._open(event.video)
             else:
                 image = self._image(event)
@@ -229,28 +229,28 @@ class PassthroughFeed(Feed):
                     self.accept(image)
 
     def _open(self, video: VideoFormat) -> None:
-        self.begin_anew()
+        self.reset()
         self._video = video
-        self._pictures = H264Pictures(video) if video.codec == "h264" else None
+        self._packets = H264Packets(video) if video.codec == "h264" else None
         self._checked = None
-        if self._pictures is None:
+        if self._packets is None:
             self._end(self._check(self._relay, video, None))
 
     def _image(self, packet: EncodedPacket) -> MediaImage | None:
-        """A packet ready for RTP; None where it is not to be sent."""
-        pictures, video = self._pictures, self._video
-        if pictures is None or video is None:
+        """Pack a packet for RTP. Returns None if it is not to be sent."""
+        packets, video = self._packets, self._video
+        if packets is None or video is None:
             return None
         if self._lost:
             if not packet.key:
                 self.behind += 1
                 return None
             self._lost = False
-        units = pictures.units(packet)
-        state = (pictures.facts, self._relay.reordered)
+        units = packets.units(packet)
+        state = (packets.facts, self._relay.reordered)
         if state != self._checked:
             self._checked = state
-            reason = self._check(self._relay, video, pictures.facts)
+            reason = self._check(self._relay, video, packets.facts)
             if reason:
                 self._end(reason)
                 return None

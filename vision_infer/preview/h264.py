@@ -1,4 +1,4 @@
-"""H.264 as it is coded: NAL units, what its parameter sets tell, and its RTP payloads (ITU-T H.264; RFC 6184)."""
+"""The H.264 bitstream: NAL units, parameter sets and RTP payloads (ITU-T H.264; RFC 6184)."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ _ACCESS_UNIT_DELIMITER, _FILLER = 9, 12
 _START = re.compile(rb"\x00\x00\x01")
 _AVCC_VERSION = 1
 _WITH_CHROMA = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
-"""profiles whose SPS tells the chroma format and the bit depth"""
+"""The profiles whose SPS contains the chroma format and the bit depth (H.264, 7.3.2.1.1)."""
 _NO_UNITS = frozenset({_ACCESS_UNIT_DELIMITER, _FILLER})
 
 
 @dataclass(frozen=True, slots=True)
 class SpsFacts:
-    """What a sequence parameter set tells of the pictures that follow it."""
+    """The contents of a sequence parameter set that the preview needs."""
 
     profile_level_id: str
-    """as SDP writes it: ``42e01f``"""
+    """Profile, constraints and level as in SDP, for example ``42e01f``."""
     size: Size
-    """shown pixels"""
+    """The size after cropping, in pixels."""
     interlaced: bool
-    """its pictures may be fields"""
+    """Whether frames may consist of two fields."""
     eight_bits_420: bool
+    """Whether samples have 8 bits and the chroma format is 4:2:0 or monochrome."""
     in_order: bool
-    """pictures are surely shown in the order in which they come"""
+    """Whether the output order is certainly the decoding order."""
 
 
 def units(data: bytes, length_size: int = 0) -> Iterator[bytes]:
-    """The NAL units of a picture, without what divides them, and without fillers.
+    """Yield the NAL units of an access unit, without delimiters and filler data.
 
     Args:
-        data: one coded picture.
-        length_size: bytes of the length before each unit, as avcC tells; 0: Annex B, start codes.
+        data: The access unit.
+        length_size: The size of the length field before each unit in bytes (avcC); 0 for start codes (Annex B).
     """
     for unit in _lengths(data, length_size) if length_size else _starts(data):
         if unit and unit[0] & 31 not in _NO_UNITS:
@@ -66,16 +67,16 @@ def _lengths(data: bytes, size: int) -> Iterator[bytes]:
 
 
 def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
-    """The parameter sets that stand outside the packets.
+    """Return the parameter sets of the stream's extradata.
 
     Returns:
-        Bytes of the lengths in the packets, 0 where they have start codes; and the units.
+        The size of the length fields in packets, 0 for start codes; and the units.
     """
     if len(extradata) < 7 or extradata[0] != _AVCC_VERSION:
         return 0, list(units(extradata))
     found: list[bytes] = []
     at = 5
-    for mask in (31, 255):  # how many SPS, then how many PPS
+    for mask in (31, 255):  # the number of SPS, then the number of PPS
         if at >= len(extradata):
             break
         count = extradata[at] & mask
@@ -87,18 +88,18 @@ def parameter_sets(extradata: bytes) -> tuple[int, list[bytes]]:
     return (extradata[4] & 3) + 1, [unit for unit in found if unit]
 
 
-def payloads(image: Sequence[bytes]) -> tuple[bytes, ...]:
-    """The RTP payloads of a picture, in packetization mode 1.
+def payloads(units: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return the RTP payloads of an access unit in packetization mode 1.
 
-    The parts of a large unit are full but for the last: packets of one length can be sent together. Those of aiortc differ by a
-    byte, which makes two bursts.
+    All fragments of a large unit except the last are full, so that the packets have one length and can be sent in one call.
+    aiortc's fragments differ by one byte, which would need two calls.
 
     Args:
-        picture: its NAL units.
+        units: The NAL units of the access unit.
     """
     found: list[bytes] = []
     small: list[bytes] = []
-    for unit in image:
+    for unit in units:
         if len(unit) <= PACKET_MAX:
             small.append(unit)
             continue
@@ -109,11 +110,11 @@ def payloads(image: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def _fragments(unit: bytes) -> Iterator[bytes]:
-    """A unit that is too large for a packet (RFC 6184, 5.8)."""
-    indicator, kind, room = unit[0] & 0xE0 | _FU_A, unit[0] & 31, PACKET_MAX - 2
-    for at in range(1, len(unit), room):
-        first, last = at == 1, at + room >= len(unit)
-        yield bytes((indicator, kind | first << 7 | last << 6)) + unit[at : at + room]
+    """Split a unit that is too large for a packet (RFC 6184, 5.8)."""
+    indicator, kind, size = unit[0] & 0xE0 | _FU_A, unit[0] & 31, PACKET_MAX - 2
+    for at in range(1, len(unit), size):
+        first, last = at == 1, at + size >= len(unit)
+        yield bytes((indicator, kind | first << 7 | last << 6)) + unit[at : at + size]
 
 
 class _Bits:
@@ -124,14 +125,14 @@ class _Bits:
         self._left = 8 * len(unit.replace(b"\0\0\3", b"\0\0"))
 
     def bits(self, count: int) -> int:
-        """So many bits as a number."""
+        """Read a number of ``count`` bits, u(n)."""
         self._left -= count
         if self._left < 0:
-            raise ValueError("the parameter set is cut off")
+            raise ValueError("the parameter set is truncated")
         return self._value >> self._left & ((1 << count) - 1)
 
     def exp(self) -> int:
-        """An Exp-Golomb number, ue(v)."""
+        """Read an unsigned Exp-Golomb number, ue(v)."""
         zeros = 0
         while not self.bits(1):
             zeros += 1
@@ -140,19 +141,19 @@ class _Bits:
         return (1 << zeros) - 1 + self.bits(zeros)
 
     def signed(self) -> int:
-        """se(v)."""
+        """Read a signed Exp-Golomb number, se(v)."""
         code = self.exp()
         return (code + 1) // 2 if code & 1 else -(code // 2)
 
 
 def sps_facts(unit: bytes) -> SpsFacts:
-    """What a sequence parameter set says (H.264, 7.3.2.1.1).
+    """Parse a sequence parameter set (H.264, 7.3.2.1.1).
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: The parameter set is damaged.
     """
     if len(unit) < 5 or unit[0] & 31 != SPS:
-        raise ValueError("this is no sequence parameter set")
+        raise ValueError("this is not a sequence parameter set")
     profile = unit[1]
     read = _Bits(unit[4:])
     read.exp()

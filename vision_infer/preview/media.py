@@ -1,4 +1,4 @@
-"""A coded picture ready for RTP, and the line from presentation time to RTP time (RFC 3550, RFC 6184)."""
+"""An encoded frame packed for RTP, and the mapping from presentation time to RTP time (RFC 3550, RFC 6184)."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from dataclasses import dataclass
 from typing import Literal
 
 By = Literal["pts", "captured"]
-"""what result rows are matched by: their presentation time, or when their picture was taken"""
+"""The time that result rows are matched by: presentation time or capture time."""
 CLOCK_RATE = 90_000
 MASK = 0xFFFFFFFF
 _LONGEST_GAP_NS = 10_000_000_000
-"""presentation times that are further apart belong to different lines"""
+"""A larger gap between presentation times starts a new mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class MediaImage:
-    """One picture for all viewers: the payloads are the same for each."""
+    """One encoded frame; all viewers share its payloads."""
 
     bursts: tuple[tuple[bytes, ...], ...]
-    """the RTP payloads, by those that are sent together"""
+    """The RTP payloads, grouped by system call."""
     pts_ns: int
-    """presentation time as result rows have it; where there is none, when the picture was taken"""
+    """The presentation time as in result rows, in nanoseconds; the capture time if the stream has no presentation times."""
     captured_ns: int | None
-    """when it was taken, monotonic; None where it is not known"""
+    """The capture time, monotonic, in nanoseconds; None if unknown."""
     key: bool
     by: By
-    """what result rows are matched by"""
+    """The time that result rows are matched by."""
     size: int
-    """bytes of the payloads"""
+    """The size of all payloads in bytes."""
 
 
 def ticks_of(pts_ns: int) -> int:
-    """Presentation time in units of the RTP clock; not cut to 32 bits."""
+    """Return a presentation time in units of the 90 kHz RTP clock, not reduced to 32 bits."""
     return (pts_ns * 9 + 50_000) // 100_000
 
 
 class Timeline:
-    """Gives the pictures for one viewer RTP times that only go on, whatever presentation times do.
+    """Assigns RTP times that always increase to the frames of one viewer, whatever their presentation times do.
 
     Args:
-        origin: RTP time at which it begins, 32 bits.
+        origin: The first RTP time, 32 bits.
     """
 
     def __init__(self, origin: int) -> None:
@@ -47,21 +47,21 @@ class Timeline:
         self._offset: int | None = None
         self._last_pts: int | None = None
         self.last = origin
-        """of the picture that was sent last; may be more than 32 bits"""
-        self.turned = False
-        """the line has begun, or begun anew, with the last picture"""
+        """The RTP time of the last frame; it may exceed 32 bits."""
+        self.restarted = False
+        """Whether a new mapping began with the last frame."""
 
     def live(self, image: MediaImage, elapsed_ticks: int = CLOCK_RATE // 30) -> int:
-        """The RTP time of a picture that follows the others.
+        """Return the RTP time of the next live frame.
 
         Args:
-            picture: the picture.
-            elapsed_ticks: what has passed since the last one, where presentation times do not tell.
+            image: The frame.
+            elapsed_ticks: The time since the previous frame, used if presentation times do not show it.
         """
         pts = image.pts_ns
         before = self._last_pts
-        self.turned = self._offset is None or before is None or not -1 < pts - before < _LONGEST_GAP_NS
-        if self.turned:
+        self.restarted = self._offset is None or before is None or not -1 < pts - before < _LONGEST_GAP_NS
+        if self.restarted:
             self._offset = self.last + max(1, elapsed_ticks) - ticks_of(pts)
         assert self._offset is not None
         self.last = max(self.last + 1, self._offset + ticks_of(pts))
@@ -69,11 +69,11 @@ class Timeline:
         return self.last & MASK
 
     def compressed(self, pictures: int, interval_ticks: int) -> list[int]:
-        """RTP times for a group that is sent (again) at once, so that what is live goes on behind it.
+        """Return RTP times for a group of pictures that is sent at once, dense enough for live frames to continue after it.
 
         Args:
-            pictures: how many they are, without the newest.
-            interval_ticks: between two pictures of the stream.
+            pictures: The number of frames in the group, without the newest.
+            interval_ticks: The frame interval of the stream.
         """
         step = max(1, min(CLOCK_RATE // 1000, interval_ticks * 3 // 4 // (pictures + 1)))
         times = [(self.last + step * (number + 1)) & MASK for number in range(pictures)]

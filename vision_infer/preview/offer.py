@@ -1,7 +1,7 @@
-"""An SDP offer as WHEP players send it: what it can play, and how aiortc is led to the codec that was chosen (RFC 8866, 6184).
+"""SDP offers of WHEP players: the codecs that they accept, and the choice of one for aiortc (RFC 8866, RFC 6184).
 
-aiortc knows two profiles of H.264 and its own order of codecs. So it is shown an offer with nothing in it but the codec that was
-chosen, under a profile that it knows, and its answer gets the stream's own profile.
+aiortc supports two H.264 profiles and applies its own order of codecs. It therefore receives an offer reduced to the chosen
+codec, under a profile that it supports, and its answer is changed to the stream's profile.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from aiortc.sdp import H264Profile, parse_h264_profile_level_id
 
 from vision_infer.core.errors import UsageError
 
-# Chromium has more codecs than there are numbers from 96 on, and goes on below 64 (RFC 5761, 4), for High among others. There
-# aiortc would answer with a number of its own, which stands for something else in the offer.
+# Chromium has more codecs than payload types from 96 on, and also uses those from 35 to 63 (RFC 5761, section 4), for High among
+# others. aiortc would answer with another payload type, which means something else in the offer.
 rtp.DYNAMIC_PAYLOAD_TYPES = (*range(35, 64), *range(96, 128))  # type: ignore[assignment]
 
 MID_URI = "urn:ietf:params:rtp-hdrext:sdes:mid"
 PLAYOUT_DELAY_URI = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 _SEND_TIME_URI = "/abs-send-time"
-"""aiortc would promise it; we do not send it"""
+"""aiortc would accept this extension, which is never sent here."""
 _KNOWN_PROFILE = "42e01f"
-"""to aiortc"""
+"""A profile-level-id that aiortc supports."""
 _DEFAULT_PROFILE = "42e01f"
-"""of an offer that names none (RFC 6184, 8.1)"""
+"""The profile-level-id of an offer without one (RFC 6184, section 8.1)."""
 _MAX_LINES = 4000
 _BASELINE = (H264Profile.PROFILE_CONSTRAINED_BASELINE, H264Profile.PROFILE_BASELINE)
 _HIGH = (H264Profile.PROFILE_HIGH, H264Profile.PROFILE_CONSTRAINED_HIGH)
 _ANY = H264Profile.PROFILE_PREDICTIVE_HIGH_444
-"""the one under which Chromium tells that its software decoder takes them all"""
+"""The profile under which Chromium offers its software decoder, which plays all profiles."""
 _PLAYED_BY = {
     H264Profile.PROFILE_CONSTRAINED_BASELINE: (*_BASELINE, H264Profile.PROFILE_MAIN, *_HIGH, _ANY),
     H264Profile.PROFILE_BASELINE: (_BASELINE[1], H264Profile.PROFILE_MAIN, *_HIGH, _ANY),
     H264Profile.PROFILE_MAIN: (H264Profile.PROFILE_MAIN, *_HIGH, _ANY),
-    # Without B-frames and fields nothing of High is missing in Constrained High.
+    # A stream without B-frames and fields can be played as Constrained High.
     H264Profile.PROFILE_CONSTRAINED_HIGH: (*reversed(_HIGH), _ANY),
     H264Profile.PROFILE_HIGH: (*_HIGH, _ANY),
 }
-"""which offered profiles play a stream of a profile, the best first"""
+"""The offered profiles that can play a stream of a profile, best first."""
 _EXTMAP = re.compile(r"a=extmap:(\d+)(?:/\w+)? (\S+)")
 _RTPMAP = re.compile(r"a=rtpmap:(\d+) ([\w.+-]+)/(\d+)")
 _OF_TYPE = re.compile(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ")
@@ -47,7 +47,7 @@ _OF_TYPE = re.compile(r"a=(?:rtpmap|fmtp|rtcp-fb):(\d+) ")
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """One that the player takes."""
+    """A codec that the player accepts."""
 
     payload_type: int
     name: str
@@ -56,21 +56,21 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a player asks for."""
+    """The contents of an offer."""
 
     sections: tuple[tuple[str, ...], ...]
-    """lines of the session, and of each of its media"""
+    """The lines of the session, and of each media section."""
     video: int
-    """which section is the video"""
+    """The index of the video section."""
     codecs: tuple[Codec, ...]
     mid: str
     extensions: dict[str, int] = field(default_factory=dict)
-    """id by URI"""
+    """The identifiers of RTP header extensions by URI."""
     data: bool = False
-    """it takes data channels"""
+    """Whether the player accepts data channels."""
 
     def h264(self, profile_level_id: str) -> Codec | None:
-        """The codec under which it plays H.264 of a profile; None where it does not."""
+        """Return the codec that plays H.264 of a profile; None if there is none."""
         profile = parse_h264_profile_level_id(plain_profile(profile_level_id))[0]
         for wanted in _PLAYED_BY.get(profile, ()):
             for codec in self.codecs:
@@ -84,28 +84,27 @@ class Offer:
         return None
 
     def profile_for(self, codec: Codec, profile_level_id: str) -> str:
-        """How the answer names a stream's profile: by its own name where the player offered it, else by that which it offered."""
+        """Return the profile-level-id for the answer: the stream's profile if the player offered it, else the offered one."""
         offered = codec.parameters.get("profile-level-id", _DEFAULT_PROFILE)
         plain = plain_profile(profile_level_id)
         same = parse_h264_profile_level_id(offered)[0] is parse_h264_profile_level_id(plain)[0]
         return plain if same else offered[:4] + plain[4:]
 
     def vp8(self) -> Codec | None:
-        """The codec under which it plays VP8; None where it does not."""
+        """Return the codec that plays VP8; None if there is none."""
         return next((codec for codec in self.codecs if codec.name == "VP8"), None)
 
     def only(self, codec: Codec) -> str:
-        """The offer with this codec alone, as aiortc is to see it, without candidates that it would look up or wait for."""
-        again = next(
-            (one for one in self.codecs if one.name == "RTX" and one.parameters.get("apt") == str(codec.payload_type)), None
-        )
-        kept = {str(one.payload_type) for one in (codec, again) if one is not None}
+        """Return the offer reduced to one codec, without candidates that aiortc would have to resolve or wait for."""
+        primary = str(codec.payload_type)
+        resent = [other for other in self.codecs if other.name == "RTX" and other.parameters.get("apt") == primary]
+        kept = {primary, *(str(other.payload_type) for other in resent[:1])}
         lines: list[str] = []
         for number, section in enumerate(self.sections):
             for line in section:
                 if number == self.video:
                     if line.startswith("m="):
-                        line = " ".join([*line.split()[:3], *sorted(kept, key=lambda one: one != str(codec.payload_type))])
+                        line = " ".join([*line.split()[:3], *sorted(kept, key=lambda number: number != primary)])
                     if line.endswith(_SEND_TIME_URI):
                         continue
                     match = _OF_TYPE.match(line)
@@ -120,7 +119,7 @@ class Offer:
 
 
 def plain_profile(profile_level_id: str) -> str:
-    """A stream's profile without what cameras say beside it, as SDP knows it (RFC 6184, table 5)."""
+    """Return a stream's profile-level-id in the form that SDP defines, without other flags (RFC 6184, table 5)."""
     number, flags, level = bytes.fromhex(profile_level_id)
     if number == 0x42 or (number == 0x4D and flags & 0x80):
         family = "42e0" if number == 0x4D or flags & 0x40 else "4200"
@@ -137,24 +136,24 @@ _FMTP = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=%s"
 
 
 def usable(candidate: str) -> bool:
-    """Whether a candidate can be used at once: over UDP, and by address.
+    """Return whether a candidate can be used at once: it uses UDP, and has an address.
 
-    A name ending in ``.local`` would have to be asked for in the network, for a second; whoever hides behind one reaches us all
-    the same, and is found by that (RFC 8445, 7.3.1.3).
+    A name ending in ``.local`` would need a multicast query of about one second. A player that hides its address behind such a
+    name still connects: it is discovered as a peer-reflexive candidate (RFC 8445, section 7.3.1.3).
     """
     parts = candidate.split()
     return len(parts) >= 8 and parts[2].lower() == "udp" and not parts[4].endswith(".local")
 
 
 def read_offer(sdp: str) -> Offer:
-    """Read an offer.
+    """Parse an offer.
 
     Raises:
-        UsageError: it is none, or asks for no video.
+        UsageError: The text is not an offer, or the offer does not request video.
     """
     lines = sdp.replace("\r\n", "\n").strip().split("\n")
     if not lines or not lines[0].startswith("v=0") or len(lines) > _MAX_LINES:
-        raise UsageError("this is no SDP offer", "send what RTCPeerConnection.createOffer gave")
+        raise UsageError("this is not an SDP offer", "Send the result of RTCPeerConnection.createOffer.")
     sections: list[list[str]] = [[]]
     for line in lines:
         if line.startswith("m="):
@@ -162,14 +161,14 @@ def read_offer(sdp: str) -> Offer:
         sections[-1].append(line)
     number = next((at for at, section in enumerate(sections) if section[0].startswith("m=video ")), None)
     if number is None:
-        raise UsageError("the offer asks for no video", "add a transceiver of kind video, recvonly, before createOffer")
+        raise UsageError("the offer does not request video", "Add a recvonly transceiver of kind video before createOffer.")
     video = sections[number]
     if any(line in ("a=sendonly", "a=inactive") for line in video):
-        raise UsageError("the offer takes no video", "its transceiver has to be recvonly")
+        raise UsageError("the offer does not accept video", "The video transceiver must be recvonly.")
     every = [line for section in sections for line in section]
     for needed in ("a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"):
         if not any(line.startswith(needed) for line in every):
-            raise UsageError(f"the offer has no {needed[2:-1]}", "send what RTCPeerConnection.createOffer gave")
+            raise UsageError(f"the offer has no {needed[2:-1]}", "Send the result of RTCPeerConnection.createOffer.")
     mid = next((line[6:] for line in video if line.startswith("a=mid:")), "")
     extensions = {match[2]: int(match[1]) for line in video if (match := _EXTMAP.match(line))}
     return Offer(
@@ -199,13 +198,13 @@ def _codecs(video: list[str]) -> tuple[Codec, ...]:
 
 
 def finish_answer(answer: str, profile_level_id: str, mid: str, playout_delay: int | None) -> str:
-    """What goes to the player: the stream's own profile, and that pictures are to be shown as soon as they come.
+    """Return the answer for the player: with the stream's profile, and with a request to show frames without delay.
 
     Args:
-        answer: aiortc's.
-        profile_level_id: of the stream; empty where it is not H.264.
-        mid: of the video.
-        playout_delay: the offer's id of that header extension; None: it has none.
+        answer: The answer of aiortc.
+        profile_level_id: The profile of the stream; empty if it is not H.264.
+        mid: The identifier of the video section.
+        playout_delay: The offer's identifier of the playout-delay header extension; None without one.
     """
     lines: list[str] = []
     for line in answer.split("\r\n"):

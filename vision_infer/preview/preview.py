@@ -1,4 +1,4 @@
-"""Live video for viewers, within limits: who watches what, and what has become of it."""
+"""Live video for viewers, within limits: all sessions and streams of the preview, and their counters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_infer.preview.feed import Feed
 from vision_infer.preview.offer import read_offer
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.session import Session, SessionFacts
-from vision_infer.preview.showing import NoCodecError, NoPreviewError, Showing
+from vision_infer.preview.stream_preview import NoCodecError, NoPreviewError, StreamPreview
 from vision_infer.stream.source import SourceSpec
 
 __all__ = ["NoCodecError", "NoPreviewError", "Preview", "PreviewCounts", "UnknownSessionError"]
@@ -24,37 +24,37 @@ LOOK_S = 1.0
 
 
 class UnknownSessionError(VisionInferError):
-    """There is no such session, or it is somebody else's."""
+    """The session does not exist, or belongs to another principal."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewCounts:
-    """What is watched now, and what has happened since the start."""
+    """The current viewers and encoders, and totals since the start."""
 
     viewers: Mapping[str, int]
-    """now, by stream"""
+    """The current number of viewers by stream."""
     encoders: int
-    """now"""
+    """The current number of encoders."""
     sessions: int
     packets: int
-    """RTP packets, without those that were sent again"""
+    """The number of RTP packets, without retransmissions."""
     resent: int
     restarts: int
-    """groups of pictures that were sent again, for a viewer that had lost the picture"""
+    """The number of groups of pictures that were sent again after a viewer had lost one."""
     drops: Mapping[str, int]
-    """pictures, and offers that were refused, by reason"""
+    """The number of skipped frames and refused offers by reason."""
 
 
 class Preview:
     """All viewers of a service.
 
     :meth:`relay`, :meth:`changed`, :meth:`forget`, :meth:`counts` and :meth:`stop` may be called from any thread; everything else
-    belongs to the event loop of the web server.
+    must be called on the event loop of the web server.
 
     Args:
-        settings: limits and sizes.
-        view: says where the main URL of a stream is; None: it has none.
-        clock: monotonic and wall time.
+        settings: Limits and sizes.
+        view: Returns the source of a stream's main URL (``view``), or None if the stream has none.
+        clock: Monotonic and wall time.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Preview:
         self.settings = settings
         self._view = view
         self._clock = clock
-        self._lock = threading.Lock()
-        self._showings: dict[str, Showing] = {}
+        self._lock = threading.Lock()  # guards _streams, which the streams' threads and the event loop change
+        self._streams: dict[str, StreamPreview] = {}
         self._sessions: dict[str, Session] = {}
         self._arriving: dict[str, int] = {}
-        """offers that are being answered, by stream"""
+        """The number of offers that are being answered, by stream."""
         self._opened = 0
         self._packets = self._resent = self._restarts = 0
         self._drops = {"slow_viewer": 0, "slow_loop": 0, "slow_encoder": 0, "refused": 0}
@@ -78,37 +78,37 @@ class Preview:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    # From any thread
+    # Called from any thread
 
     def relay(self, stream: str) -> Relay:
-        """Where the packets and frames of a stream go."""
-        return self._showing(stream).relay
+        """Return the relay that takes the packets and frames of a stream."""
+        return self._preview(stream).relay
 
     def changed(self, stream: str) -> None:
-        """A stream has other settings: who watches its main URL ends, where that is another now."""
+        """Take note of changed settings: sessions end if the main URL of the stream is another one now."""
         self._soon(self._check, stream)
 
     def forget(self, stream: str) -> None:
-        """A stream is no more."""
+        """Remove a stream, and end its sessions."""
         with self._lock:
-            showing = self._showings.pop(stream, None)
-        if showing is not None:
-            self._soon(self._end_stream, stream, showing)
+            preview = self._streams.pop(stream, None)
+        if preview is not None:
+            self._soon(self._end_stream, stream, preview)
 
     def counts(self) -> PreviewCounts:
-        """How it is now."""
-        sessions, showings = list(self._sessions.values()), list(self._showings.values())
-        viewers: dict[str, int] = {showing.name: 0 for showing in showings}
+        """Return the current counters."""
+        sessions, previews = list(self._sessions.values()), list(self._streams.values())
+        viewers: dict[str, int] = {preview.name: 0 for preview in previews}
         for session in sessions:
             viewers[session.facts.stream] = viewers.get(session.facts.stream, 0) + 1
         now = [session.viewer for session in sessions if session.viewer is not None]
         drops = dict(self._drops)
         drops["slow_viewer"] += sum(viewer.dropped for viewer in now)
-        drops["slow_loop"] += sum(showing.behind for showing in showings)
-        drops["slow_encoder"] += sum(showing.superseded for showing in showings)
+        drops["slow_loop"] += sum(preview.behind for preview in previews)
+        drops["slow_encoder"] += sum(preview.superseded for preview in previews)
         return PreviewCounts(
             viewers,
-            sum(len(showing.encoders) for showing in showings),
+            sum(len(preview.encoders) for preview in previews),
             self._opened,
             self._packets + sum(viewer.packets for viewer in now),
             self._resent + sum(viewer.resent for viewer in now),
@@ -117,31 +117,31 @@ class Preview:
         )
 
     def stop(self, timeout_s: float = 2.0) -> None:
-        """Send all viewers away, waiting for it so long."""
+        """End all sessions, and wait for it up to ``timeout_s`` seconds."""
         self._closed = True
         loop = self._loop
         if loop is not None and loop.is_running():
             with suppress(Exception):
                 asyncio.run_coroutine_threadsafe(self.close(), loop).result(timeout_s)
 
-    # On the event loop
+    # Called on the event loop
 
     async def offer(self, stream: str, sdp: str, principal: str) -> Session:
-        """Let somebody watch.
+        """Answer an offer, and open a session.
 
         Raises:
-            UsageError: the offer is damaged, or asks for no video.
-            NoPreviewError: the stream gives nothing now, or there are too many viewers.
-            NoCodecError: the viewer plays nothing of what there is.
+            UsageError: The offer is damaged, or does not request video.
+            NoPreviewError: The stream has no video now, or a limit of viewers is reached.
+            NoCodecError: The player supports no available codec.
         """
         offer = read_offer(sdp)
         self._check_room(stream)
         self._begin()
-        showing = self._showing(stream)
+        preview = self._preview(stream)
         self._arriving[stream] = self._arriving.get(stream, 0) + 1
         try:
-            await showing.ready()
-            choice = showing.choose(offer)
+            await preview.ready()
+            choice = preview.choose(offer)
             mode = "encoded" if choice.reason else "passthrough"
             facts = SessionFacts(stream, mode, choice.codec.name, choice.reason, choice.profile_level_id)
             session = Session(facts, principal, choice.feed, self.settings.ice_servers, self._clock, self._ended)
@@ -149,7 +149,7 @@ class Preview:
             try:
                 await session.accept(offer, choice.codec, choice.profile_level_id)
             except BaseException:
-                session.end("its offer could not be answered")
+                session.end("the offer could not be answered")
                 raise
         finally:
             self._arriving[stream] -= 1
@@ -160,44 +160,44 @@ class Preview:
         return session
 
     def session(self, stream: str, name: str, principal: str) -> Session:
-        """A session.
+        """Return a session.
 
         Raises:
-            UnknownSessionError: there is none of this name, for this stream and principal.
+            UnknownSessionError: This stream and principal have no session of this name.
         """
         session = self._sessions.get(name)
         if session is None or session.facts.stream != stream or session.principal != principal:
-            raise UnknownSessionError(f"{stream}: there is no such session", "it has ended, or was never there")
+            raise UnknownSessionError(f"{stream}: unknown session", "It has ended, or never existed. Send a new offer.")
         return session
 
     def leave(self, principal: str) -> None:
-        """Somebody is not logged in any more: what was watched in that name ends."""
+        """End all sessions of a principal that has logged out."""
         for session in list(self._sessions.values()):
             if session.principal == principal:
-                session.end("its login has ended")
+                session.end("the login has ended")
 
     async def close(self) -> None:
-        """Send all viewers away."""
+        """End all sessions."""
         self._closed = True
         if self._looking is not None:
             self._looking.cancel()
-        ending = [session.end("the service stops") for session in list(self._sessions.values())]
+        ending = [session.end("the service is stopping") for session in list(self._sessions.values())]
         if ending:
             await asyncio.gather(*ending, return_exceptions=True)
 
-    # Inside
+    # Private
 
-    def _showing(self, stream: str) -> Showing:
+    def _preview(self, stream: str) -> StreamPreview:
         with self._lock:
-            showing = self._showings.get(stream)
-            if showing is None:
-                showing = self._showings[stream] = Showing(
+            preview = self._streams.get(stream)
+            if preview is None:
+                preview = self._streams[stream] = StreamPreview(
                     stream, self.settings, self._clock, self._view, self._may_encode, self._gave_up
                 )
-            return showing
+            return preview
 
     def _may_encode(self) -> bool:
-        return sum(len(showing.encoders) for showing in list(self._showings.values())) < self.settings.max_encoders
+        return sum(len(preview.encoders) for preview in list(self._streams.values())) < self.settings.max_encoders
 
     def _soon(self, what: Callable[..., None], *arguments: object) -> None:
         loop = self._loop
@@ -207,7 +207,7 @@ class Preview:
 
     def _begin(self) -> None:
         if self._closed:
-            raise NoPreviewError("the service is stopping", "try again when it is back")
+            raise NoPreviewError("the service is stopping", "Try again after the restart.")
         if self._looking is None or self._looking.done():
             self._loop = asyncio.get_running_loop()
             self._looking = self._loop.create_task(self._look())
@@ -223,25 +223,25 @@ class Preview:
     def _check_room(self, stream: str) -> None:
         settings = self.settings
         if not settings.enabled:
-            raise NoPreviewError("there is no preview here", "set preview.enabled")
+            raise NoPreviewError("the preview is disabled", "Set preview.enabled.")
         here = sum(session.facts.stream == stream for session in self._sessions.values()) + self._arriving.get(stream, 0)
         if len(self._sessions) + sum(self._arriving.values()) >= settings.max_viewers:
             self._drops["refused"] += 1
-            raise NoPreviewError(f"{settings.max_viewers} viewers watch already", "see preview.max_viewers")
+            raise NoPreviewError(f"the limit of {settings.max_viewers} viewers is reached", "See preview.max_viewers.")
         if here >= settings.max_viewers_per_stream:
             self._drops["refused"] += 1
-            most = settings.max_viewers_per_stream
-            raise NoPreviewError(f"{stream}: {most} viewers watch already", "see preview.max_viewers_per_stream")
+            limit = settings.max_viewers_per_stream
+            raise NoPreviewError(f"{stream}: the limit of {limit} viewers is reached", "See preview.max_viewers_per_stream.")
 
     def _gave_up(self, stream: str, feed: Feed, reason: str) -> None:
-        """A stream cannot be passed on any more: who watches it goes on with an encode of it."""
-        showing = self._showings.get(stream)
+        """Move the viewers of a stream that can no longer be passed through to an encoder."""
+        preview = self._streams.get(stream)
         for session in list(self._sessions.values()):
             if session.feed is feed:
                 try:
-                    if showing is None:
-                        raise NoPreviewError(f"{stream}: is no more")
-                    session.move(showing.encoded("H264"), "encoded", reason)
+                    if preview is None:
+                        raise NoPreviewError(f"{stream}: the stream was removed")
+                    session.move(preview.encoded("H264"), "encoded", reason)
                 except NoPreviewError as error:
                     session.end(str(error))
 
@@ -260,19 +260,19 @@ class Preview:
         if stream in self._arriving or any(session.facts.stream == stream for session in self._sessions.values()):
             return
         with self._lock:
-            showing = self._showings.get(stream)
-        if showing is not None:
-            self._drops["slow_loop"] += showing.behind
-            self._drops["slow_encoder"] += showing.superseded
-            showing.release()
+            preview = self._streams.get(stream)
+        if preview is not None:
+            self._drops["slow_loop"] += preview.behind
+            self._drops["slow_encoder"] += preview.superseded
+            preview.release()
 
     def _check(self, stream: str) -> None:
-        showing = self._showings.get(stream)
-        if showing is not None and showing.outdated():
-            self._end_stream(stream, showing)
+        preview = self._streams.get(stream)
+        if preview is not None and preview.outdated():
+            self._end_stream(stream, preview)
 
-    def _end_stream(self, stream: str, showing: Showing) -> None:
+    def _end_stream(self, stream: str, preview: StreamPreview) -> None:
         for session in list(self._sessions.values()):
             if session.facts.stream == stream:
-                session.end("the stream is another now, or no more")
-        showing.release()
+                session.end("the stream was changed or removed")
+        preview.release()

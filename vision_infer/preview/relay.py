@@ -1,4 +1,4 @@
-"""What a stream sends, kept ready for those who watch: its current group of pictures, and each packet and frame as it comes."""
+"""The link from a stream to its preview: keeps the current group of pictures, and forwards each packet and frame."""
 
 from __future__ import annotations
 
@@ -9,51 +9,51 @@ from dataclasses import dataclass
 from vision_infer.core.frame import Frame
 from vision_infer.core.packet import EncodedPacket, VideoFormat
 
-GROUP_MOST_BYTES = 8_000_000
-GROUP_MOST_PACKETS = 600
-"""a longer group is not kept: to play it would take longer than to wait for the next"""
+MAX_GROUP_BYTES = 8_000_000
+MAX_GROUP_PACKETS = 600
+"""The limits of the group that is kept. Playing a longer group would take longer than waiting for the next key frame."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A connection began: what follows has nothing to do with what was before."""
+class ConnectionOpened:
+    """A connection was opened; the following packets do not continue the previous ones."""
 
     video: VideoFormat
 
 
-PacketWatcher = Callable[[Opened | EncodedPacket], None]
+PacketWatcher = Callable[[ConnectionOpened | EncodedPacket], None]
 FrameWatcher = Callable[[Frame], None]
 
 
 class Relay:
-    """Takes what a stream's thread reads (it is a :class:`PacketTap`), and hands it to watchers, on that thread.
+    """Forwards a stream's packets and frames to watchers, on the stream's thread (it is a :class:`PacketTap`).
 
-    With no watcher a packet costs a place in the list of the current group. Methods may be called from any thread; watchers must
-    not block.
+    Without watchers, a packet is only appended to the current group. Methods may be called from any thread; watchers must not
+    block.
     """
 
-    def __init__(self, most_bytes: int = GROUP_MOST_BYTES, most_packets: int = GROUP_MOST_PACKETS) -> None:
+    def __init__(self, most_bytes: int = MAX_GROUP_BYTES, most_packets: int = MAX_GROUP_PACKETS) -> None:
         self._most_bytes = most_bytes
         self._most_packets = most_packets
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards all fields; held for a list operation only, never while watchers run
         self._packet_watchers: tuple[PacketWatcher, ...] = ()
         self._frame_watchers: tuple[FrameWatcher, ...] = ()
         self._group: list[EncodedPacket] = []
         self._group_bytes = 0
         self._latest_pts: int | None = None
         self.video: VideoFormat | None = None
-        """of the connection that is open; None: none is"""
+        """The video format of the open connection; None without one."""
         self.reordered = False
-        """this connection's pictures do not come in the order in which they are shown: there are B-frames"""
+        """Whether packets of this connection are out of presentation order, that is, it has B-frames."""
         self.key: EncodedPacket | None = None
-        """the newest key frame of the connection; None: there was none yet"""
+        """The newest key frame of the connection; None before the first."""
         self.group_too_long = False
-        """the current group is longer than what is kept"""
+        """Whether the current group exceeded the limits and was dropped."""
 
-    # Of PacketTap
+    # Called by the stream's thread (PacketTap)
 
     def opened(self, video: VideoFormat) -> None:
-        """A connection began."""
+        """Take note of a new connection."""
         with self._lock:
             self.video = video
             self._forget()
@@ -61,10 +61,10 @@ class Relay:
             self.reordered, self._latest_pts = False, None
             watchers = self._packet_watchers
         for watch in watchers:
-            watch(Opened(video))
+            watch(ConnectionOpened(video))
 
     def packet(self, packet: EncodedPacket) -> None:
-        """A packet came."""
+        """Keep and forward a packet."""
         pts = packet.pts_ns
         with self._lock:
             if pts is not None:
@@ -81,45 +81,45 @@ class Relay:
             watch(packet)
 
     def frame(self, frame: Frame) -> None:
-        """A frame was decoded."""
+        """Forward a decoded frame."""
         for watch in self._frame_watchers:
             watch(frame)
 
     def closed(self) -> None:
-        """The connection ended."""
+        """Take note of the end of the connection."""
         with self._lock:
             self.video = None
             self._forget()
 
-    # Of those who watch
+    # Called by watchers
 
     def watch_packets(self, watcher: PacketWatcher) -> list[EncodedPacket]:
-        """Hand each packet to it from now on.
+        """Forward each packet to a watcher.
 
         Returns:
-            The current group up to now: nothing is missing between it and what follows. Empty where none is kept.
+            The current group, which the forwarded packets continue without a gap; empty if none is kept.
         """
         with self._lock:
             self._packet_watchers = (*self._packet_watchers, watcher)
             return list(self._group)
 
     def watch_frames(self, watcher: FrameWatcher) -> None:
-        """Hand each frame to it from now on."""
+        """Forward each decoded frame to a watcher."""
         with self._lock:
             self._frame_watchers = (*self._frame_watchers, watcher)
 
     def frames_wanted(self) -> bool:
-        """Whether anybody watches frames."""
+        """Whether there is a watcher of frames."""
         return bool(self._frame_watchers)
 
     def forget(self, watcher: PacketWatcher | FrameWatcher) -> None:
-        """Hand it nothing any more; one call may still be under way."""
+        """Remove a watcher. One call to it may still be in progress."""
         with self._lock:
-            self._packet_watchers = tuple(one for one in self._packet_watchers if one != watcher)
-            self._frame_watchers = tuple(one for one in self._frame_watchers if one != watcher)
+            self._packet_watchers = tuple(known for known in self._packet_watchers if known != watcher)
+            self._frame_watchers = tuple(known for known in self._frame_watchers if known != watcher)
 
     def group(self) -> list[EncodedPacket]:
-        """The current group."""
+        """Return the current group."""
         with self._lock:
             return list(self._group)
 

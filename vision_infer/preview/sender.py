@@ -1,9 +1,9 @@
-"""What aiortc lacks for video that is coded already: the one place that reaches into it.
+"""An RTP sender for video that is already encoded, in place of aiortc's. Private attributes of aiortc are used here only.
 
-Its own loop encodes, or packs the same packet anew for each viewer, tells nobody which RTP times it gives, lets what cannot be
-sent pile up, and hands a request for a key frame to an encoder only. This one takes pictures that are ready for RTP, answers such
-a request with the current group of pictures, keeps a bounded queue, and knows the RTP time of each picture. aiortc keeps what it
-does well: ICE, DTLS, SRTP, sender reports.
+aiortc's sender encodes or packs each packet per viewer, does not expose its RTP times, has an unbounded queue, and passes
+requests for key frames to an encoder only. This sender takes frames that are packed for RTP, answers such requests with the
+current group of pictures, has a bounded queue, and reports the RTP time of frames. ICE, DTLS, SRTP and sender reports remain
+aiortc's.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from vision_infer.preview.datagrams import BURST, Datagrams
 from vision_infer.preview.media import CLOCK_RATE, By, MediaImage, Timeline
 
 MAX_QUEUE = 60
-"""pictures that wait for one viewer, beside a group that it has just been given"""
+"""The maximum number of frames that wait for one viewer, in addition to a group that it has just received."""
 KEY_INTERVAL_NS = 1_000_000_000
-"""a request for a key frame is answered at most so often"""
+"""The minimum interval between two answers to requests for a key frame."""
 ANCHOR_INTERVAL_NS = 1_000_000_000
 HISTORY = 1024
-"""packets that can be sent again, a power of 2"""
+"""The number of packets kept for retransmission, a power of 2."""
 _BURST_PAUSE_S = 0.002
-_SOCKET_MOST_BYTES = 512 * 1024
-"""what waits in the socket's own queue before we wait too"""
+_MAX_SOCKET_BYTES = 512 * 1024
+"""The size of the transport's queue above which sending pauses."""
 _SOCKET_PAUSE_S = 0.005
 _HEADER = struct.Struct("!BBHII")
 _EXTENDED, _ONE_BYTE = 0x90, 0xBEDE
 _MARKER = 0x80
 _FIRST_SEQUENCE = 0x8000
-"""the first sequence number is less: SRTP is confused by one that wraps early"""
+"""The first sequence number is below this, since early wrapping confuses SRTP (RFC 3711, section 3.3.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """A picture whose RTP time and presentation time are known."""
+    """A frame's RTP time together with its presentation time."""
 
     rtp: int
     pts_ns: int
@@ -54,24 +54,24 @@ class Anchor:
 
 
 class NoTrack(MediaStreamTrack):
-    """Stands where aiortc wants a track; nothing is read from it."""
+    """A track without content: aiortc requires one, but never reads from it."""
 
     kind = "video"
 
     async def recv(self) -> Any:
-        """Nothing ever comes."""
+        """Fail, since there is no content."""
         raise MediaStreamError
 
 
 class Viewer:
-    """Sends pictures over one RTP sender of aiortc's. It belongs to the event loop.
+    """Sends frames through one of aiortc's RTP senders. It is used on the event loop only.
 
     Args:
-        sender: of the connection, before it is started.
-        extensions: header extensions of each packet: id and value, as negotiated.
-        current: the current group of pictures, for a viewer that has lost the picture.
-        on_anchor: called when the line from presentation time to RTP time begins, begins anew, and about once a second.
-        clock: monotonic.
+        sender: The sender of the connection, not started yet.
+        extensions: The negotiated header extensions of each packet: identifier and value.
+        current: Returns the current group of pictures, for a viewer that has lost packets.
+        on_anchor: Called when the mapping from presentation time to RTP time starts or restarts, and about once per second.
+        clock: The monotonic clock.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class Viewer:
         self._current = current
         self._on_anchor = on_anchor
         self._now = clock.monotonic_ns
-        self._line = Timeline(secrets.randbits(32))
+        self._timeline = Timeline(secrets.randbits(32))
         self._queue: deque[tuple[MediaImage, int]] = deque()
-        self._room = MAX_QUEUE
+        self._limit = MAX_QUEUE
         self._wake = asyncio.Event()
         self._keyless = False
         self._restarted_ns = -KEY_INTERVAL_NS
@@ -99,34 +99,34 @@ class Viewer:
         self._history: list[tuple[int, bytes] | None] = [None] * HISTORY
         self._datagrams: Datagrams | None = None
         self._unpaused = 0
-        """packets that were sent since it waited last, for a picture or for the receiver; a group is many pictures at once"""
+        """The number of packets sent since the last pause; a group consists of many frames that are ready at once."""
         self._sequence = secrets.randbelow(_FIRST_SEQUENCE)
         self._again_sequence = secrets.randbelow(_FIRST_SEQUENCE)
         self.heard_ns = self._now()
-        """when the other side said something last, monotonic"""
+        """The time of the last packet from the player, monotonic."""
         self.sending = False
         self.packets = 0
         self.resent = 0
         self.restarts = 0
-        """groups that were sent again on request"""
+        """The number of groups that were sent again on request."""
         self.dropped = 0
-        """pictures that were left out because the viewer was too slow"""
+        """The number of frames that were skipped because the viewer was too slow."""
         self._take_over()
 
-    # From the feed
+    # Called by the feed
 
     def push(self, image: MediaImage) -> None:
-        """The next picture; where too many wait, they are left out up to the next key frame."""
+        """Queue a frame. If too many wait, all are skipped up to the next key frame."""
         now = self._now()
         elapsed = (now - self._pushed_ns) * 9 // 100_000 if self._pushed_ns else CLOCK_RATE // 30
         self._pushed_ns = now
         if self._keyless and not image.key:
             self.dropped += 1
             return
-        if len(self._queue) >= self._room:
+        if len(self._queue) >= self._limit:
             self.dropped += len(self._queue)
             self._queue.clear()
-            self._room = MAX_QUEUE
+            self._limit = MAX_QUEUE
             if not image.key:
                 self.dropped += 1
                 self._keyless = True
@@ -135,39 +135,39 @@ class Viewer:
         self._append(image, elapsed)
 
     def restart(self, group: list[MediaImage]) -> None:
-        """Send the current group at once, with times that are close together; then go on."""
+        """Send a group at once with compressed RTP times, then continue with live frames."""
         self.dropped += len(self._queue)
         self._queue.clear()
         self._keyless = False
-        self._room = MAX_QUEUE + len(group)
+        self._limit = MAX_QUEUE + len(group)
         *before, newest = group
         span = newest.pts_ns - group[0].pts_ns
         interval = span * 9 // 100_000 // len(before) if before and span > 0 else CLOCK_RATE // 30
-        for image, time in zip(before, self._line.compressed(len(before), interval), strict=True):
+        for image, time in zip(before, self._timeline.compressed(len(before), interval), strict=True):
             self._queue.append((image, time))
         self._append(newest, interval)
 
     def _append(self, image: MediaImage, elapsed: int) -> None:
-        time = self._line.live(image, elapsed)
+        time = self._timeline.live(image, elapsed)
         self._queue.append((image, time))
         self._wake.set()
         now = self._now()
-        if self._line.turned or now - self._anchored_ns >= ANCHOR_INTERVAL_NS:
+        if self._timeline.restarted or now - self._anchored_ns >= ANCHOR_INTERVAL_NS:
             self._anchored_ns = now
             self._on_anchor(Anchor(time, image.pts_ns, image.captured_ns, image.by))
 
     @property
     def ice(self) -> Any:
-        """aiortc's ICE transport."""
+        """The ICE transport of aiortc."""
         return self._sender.transport.transport
 
     def close(self) -> None:
-        """Forget what waits."""
+        """Drop all frames that wait."""
         if self._restart is not None:
             self._restart.cancel()
         self._queue.clear()
 
-    # In aiortc's place
+    # In place of aiortc's methods
 
     def _take_over(self) -> None:
         sender: Any = self._sender
@@ -186,7 +186,7 @@ class Viewer:
 
     def _image_lost(self) -> None:
         if self._restart is not None:
-            return  # it is answered already, soon
+            return  # an answer is scheduled already
         wait_ns = self._restarted_ns + KEY_INTERVAL_NS - self._now()
         if wait_ns <= 0:
             self._answer_loss()
@@ -202,7 +202,7 @@ class Viewer:
             self.restart(group)
 
     async def _run(self, codec: Any) -> None:
-        """Runs as aiortc's own loop does: it says when it has begun and ended, and ends when it is cancelled."""
+        """Send frames until cancelled. Like aiortc's loop, it sets the events for its start and end."""
         sender: Any = self._sender
         sender._RTCRtpSender__rtp_started.set()
         self.sending = True
@@ -214,8 +214,8 @@ class Viewer:
                     self._unpaused = 0
                     continue
                 image, time = self._queue.popleft()
-                if self._room > MAX_QUEUE:
-                    self._room = max(MAX_QUEUE, len(self._queue) + MAX_QUEUE // 2)
+                if self._limit > MAX_QUEUE:
+                    self._limit = max(MAX_QUEUE, len(self._queue) + MAX_QUEUE // 2)
                 await self._send(image, time, codec.payloadType)
         except (asyncio.CancelledError, ConnectionError):
             pass
@@ -233,7 +233,7 @@ class Viewer:
                 await asyncio.sleep(_BURST_PAUSE_S)
             self._unpaused += len(burst)
             self._send_burst(burst, time, payload_type, last=burst is image.bursts[-1])
-        while self._way().waiting > _SOCKET_MOST_BYTES:
+        while self._route().waiting > _MAX_SOCKET_BYTES:
             await asyncio.sleep(_SOCKET_PAUSE_S)
         total = sum(map(len, image.bursts))
         self.packets += total
@@ -244,7 +244,7 @@ class Viewer:
 
     def _send_burst(self, burst: Sequence[bytes], time: int, payload_type: int, last: bool) -> None:
         sender: Any = self._sender
-        way, protect, ssrc = self._way(), sender.transport._tx_srtp.protect, sender._ssrc
+        route, protect, ssrc = self._route(), sender.transport._tx_srtp.protect, sender._ssrc
         packets: list[bytes] = []
         for number, payload in enumerate(burst, 1):
             sequence = self._sequence = (self._sequence + 1) & 0xFFFF
@@ -252,27 +252,27 @@ class Viewer:
             packet = _HEADER.pack(_EXTENDED, kind, sequence, time, ssrc) + self._extension + payload
             self._history[sequence % HISTORY] = (sequence, packet)
             packets.append(protect(packet))
-        way.send(packets)
+        route.send(packets)
 
-    def _way(self) -> Datagrams:
-        """Past the coroutines of aiortc and aioice, which take as long as the cipher: where ICE says that packets go now.
+    def _route(self) -> Datagrams:
+        """Return the route that ICE has selected, bypassing aiortc's and aioice's coroutines, which cost as much as encryption.
 
         Raises:
-            ConnectionError: there is no connection any more.
+            ConnectionError: The viewer is no longer connected.
         """
         pair = self.ice._connection._nominated.get(1)
         sender: Any = self._sender
         if sender.transport.state != "connected" or pair is None:
             raise ConnectionError("the viewer is not connected")
-        way, here = self._datagrams, pair.protocol.transport
-        if way is None or way.transport is not here or way.address != pair.remote_addr:
-            if way is not None:
-                way.close()
-            way = self._datagrams = Datagrams(here, pair.remote_addr)
-        return way
+        route, transport = self._datagrams, pair.protocol.transport
+        if route is None or route.transport is not transport or route.address != pair.remote_addr:
+            if route is not None:
+                route.close()
+            route = self._datagrams = Datagrams(transport, pair.remote_addr)
+        return route
 
     async def _send_again(self, sequence: int) -> None:
-        """A packet was lost on its way (RFC 4588)."""
+        """Retransmit a lost packet (RFC 4588)."""
         kept = self._history[sequence % HISTORY]
         if kept is None or kept[0] != sequence:
             return
@@ -290,7 +290,7 @@ class Viewer:
 
 
 def _extension(values: list[tuple[int, bytes]]) -> bytes:
-    """One-byte header extensions (RFC 8285, 4.2); there is always such a field, empty where there are none."""
+    """Encode one-byte header extensions (RFC 8285, section 4.2); the field is present even without any."""
     body = b"".join(bytes([number << 4 | len(value) - 1]) + value for number, value in values)
     body += b"\0" * (-len(body) % 4)
     return struct.pack("!HH", _ONE_BYTE, len(body) // 4) + body

@@ -1,4 +1,4 @@
-"""One viewer's connection: SDP, ICE, the data channel that tells where pictures are in time."""
+"""One viewer's connection: SDP, ICE, and the data channel that maps RTP times to presentation times."""
 
 from __future__ import annotations
 
@@ -23,43 +23,43 @@ from vision_infer.preview.offer import MID_URI, PLAYOUT_DELAY_URI, Codec, Offer,
 from vision_infer.preview.sender import Anchor, NoTrack, Viewer
 
 CONNECT_NS = 20_000_000_000
-"""how long a viewer may take from its offer until it is connected"""
+"""The maximum time from a viewer's offer to its connection."""
 SILENT_NS = 15_000_000_000
-"""a viewer that says nothing for so long has vanished"""
+"""A viewer without any packet for this time is considered gone."""
 MAX_CANDIDATES = 64
-"""of one viewer: each is asked whether it is there"""
+"""The maximum number of candidates per viewer: each is probed."""
 _CLOSE_S = 5.0
-_ANCHOR_MOST_WAITING = 4096
-"""bytes in the data channel before anchors are left out"""
+_MAX_CHANNEL_BYTES = 4096
+"""The amount of unsent data in the channel above which anchors are skipped."""
 _DAMAGED = (ValueError, AssertionError, LookupError, AttributeError, TypeError, InvalidStateError, OperationError)
-"""what aiortc makes of an offer that it does not understand"""
+"""The exceptions that aiortc raises for offers that it cannot process."""
 _AT_ONCE = b"\0\0\0"
-"""of the playout delay: no less than 0, no more than 0"""
+"""The value of the playout-delay extension: minimum 0, maximum 0."""
 
 _log = logging.getLogger("vision_infer.preview")
 
 
 @dataclass(slots=True)
 class SessionFacts:
-    """What a viewer may know of its session."""
+    """The public facts of a session."""
 
     stream: str
     mode: str
     """``passthrough`` or ``encoded``"""
     codec: str
     reason: str
-    """why it is encoded; empty where it is not"""
+    """The reason for encoding; empty for passthrough."""
     profile: str = ""
 
 
 class Session:
-    """A viewer. It belongs to the event loop.
+    """The connection of one viewer. It is used on the event loop only.
 
     Args:
-        facts: what it shows, and why so.
-        principal: who may change or end it.
-        ice: servers that help to find a way.
-        on_end: called once when it is over, whoever ended it.
+        facts: The stream and mode that it shows.
+        principal: The owner, who may change or end the session.
+        ice: The STUN and TURN servers.
+        on_end: Called once when the session has ended for any reason.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class Session:
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=servers))
 
     async def accept(self, offer: Offer, codec: Codec, profile_level_id: str) -> str:
-        """Answer the offer; returns the answer's SDP.
+        """Return the answer's SDP, and start sending.
 
         Raises:
-            UsageError: aiortc does not understand the offer.
+            UsageError: aiortc cannot process the offer.
         """
         peer = self._peer
         transceiver = peer.addTransceiver(NoTrack(), direction="sendonly")
@@ -110,10 +110,10 @@ class Session:
             await peer.setRemoteDescription(RTCSessionDescription(offer.only(codec), "offer"))
             if offer.data:
                 self._channel = peer.createDataChannel("anchor")
-                self._channel.on("open", self._tell)
+                self._channel.on("open", self._send_anchor)
             await peer.setLocalDescription(await peer.createAnswer())
         except _DAMAGED as error:
-            raise UsageError("the offer cannot be answered", f"it is damaged: {type(error).__name__}") from error
+            raise UsageError("the offer cannot be answered", f"The offer is damaged: {type(error).__name__}.") from error
         self._watch()
         media = offer.sections[offer.video]
         session = offer.sections[0]
@@ -123,10 +123,10 @@ class Session:
         return self.answer
 
     async def trickle(self, fragment: str) -> bool:
-        """Take more of the viewer's candidates (RFC 8840).
+        """Add candidates of the viewer (RFC 8840).
 
         Returns:
-            False where it asks to begin ICE anew, which is not done.
+            False if the fragment requests an ICE restart, which is not supported.
         """
         lines = fragment.replace("\r\n", "\n").split("\n")
         ufrag = next((line[12:] for line in lines if line.startswith("a=ice-ufrag:")), "")
@@ -143,7 +143,7 @@ class Session:
         return True
 
     def move(self, feed: Feed, mode: str, reason: str) -> None:
-        """Go on with another coded video of the same codec."""
+        """Continue with another feed of the same codec."""
         if self.viewer is not None:
             self.feed.leave(self.viewer)
             self.feed = feed
@@ -152,16 +152,16 @@ class Session:
 
     @property
     def state(self) -> str:
-        """Of the connection: ``new``, ``connecting``, ``connected``, ``failed`` or ``closed``."""
+        """The state of the connection: ``new``, ``connecting``, ``connected``, ``failed`` or ``closed``."""
         return str(self._peer.connectionState)
 
     @property
     def ice_state(self) -> str:
-        """Of ICE: ``new``, ``checking``, ``completed``, ``failed`` or ``closed``."""
+        """The state of ICE: ``new``, ``checking``, ``completed``, ``failed`` or ``closed``."""
         return str(self._peer.iceConnectionState)
 
     def look(self) -> str:
-        """Why it has to be ended; empty where it has not."""
+        """Return why the session must end; empty if it may continue."""
         now = self._clock.monotonic_ns()
         state = self.state
         if state in ("failed", "closed"):
@@ -172,9 +172,9 @@ class Session:
         return "nothing was heard of the viewer any more" if now - heard > SILENT_NS else ""
 
     def end(self, why: str) -> asyncio.Task[None]:
-        """End it; a second call does nothing more."""
+        """End the session. Further calls have no effect."""
         if self._ending is None:
-            _log.debug("%s: a viewer is gone: %s", self.facts.stream, why)
+            _log.debug("%s: a viewer's session ends: %s", self.facts.stream, why)
             self._ending = asyncio.get_running_loop().create_task(self._end())
         return self._ending
 
@@ -186,7 +186,7 @@ class Session:
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await self._peer.close()
-        except Exception as error:  # noqa: BLE001 - whatever aiortc makes of a broken connection, it is over
+        except Exception as error:  # noqa: BLE001 - aiortc may raise anything for a broken connection, which is closed in any case
             _log.debug("%s: closing a viewer's connection: %s", self.facts.stream, type(error).__name__)
 
     def _watch(self) -> None:
@@ -211,18 +211,18 @@ class Session:
 
     def _anchored(self, anchor: Anchor) -> None:
         self._anchor = anchor
-        self._tell()
+        self._send_anchor()
 
-    def _tell(self) -> None:
+    def _send_anchor(self) -> None:
         channel, anchor = self._channel, self._anchor
         if channel is None or anchor is None or channel.readyState != "open":
             return
-        if channel.bufferedAmount > _ANCHOR_MOST_WAITING:
+        if channel.bufferedAmount > _MAX_CHANNEL_BYTES:
             return
         captured = anchor.captured_ns
         if captured is not None:
             captured += self._clock.wall_ns() - self._clock.monotonic_ns()
-        told = {
+        message = {
             "rtp": anchor.rtp,
             "pts_ns": anchor.pts_ns,
             "captured_ns_utc": captured,
@@ -230,11 +230,11 @@ class Session:
             "by": anchor.by,
         }
         with suppress(InvalidStateError, ConnectionError):
-            channel.send(json.dumps(told))
+            channel.send(json.dumps(message))
 
 
 def _short(number: int | None) -> bool:
-    """Whether it fits a header extension of one byte."""
+    """Return whether an identifier fits a one-byte header extension."""
     return number is not None and 0 < number < 15
 
 

@@ -1,4 +1,4 @@
-"""Reads a stream's main URL (``view``) while somebody watches: its packets, and its frames where they are to be encoded."""
+"""Read a stream's main URL (``view``) while it has viewers: packets, and decoded frames if they must be encoded."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
 _REFUSED_WAIT_S = 30.0
 _GOOD_NS = 5_000_000_000
-"""a connection that lasted so long was a good one: the next wait is a first one"""
+"""A connection of this length resets the back-off."""
 
 _log = logging.getLogger("vision_infer.preview")
 
 
 class ViewReader:
-    """Keeps a connection to the URL until it is stopped; each starts a thread.
+    """Keeps a connection to the URL until it is stopped, on a thread that it starts.
 
     Args:
-        spec: the source.
-        relay: where its packets and frames go.
-        clock: monotonic.
+        spec: The source.
+        relay: The relay that takes packets and frames.
+        clock: The monotonic clock.
     """
 
     def __init__(self, spec: SourceSpec, relay: Relay, clock: Clock) -> None:
         self.spec = spec
         self.relay = relay
         self.problem = ""
-        """why there is no connection now"""
+        """The reason why there is no connection; empty while connected."""
         self._clock = clock
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"view-{spec.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, as soon as it comes back from what it is doing; nothing of it goes to the relay any more."""
+        """Stop reading after the current operation. Nothing more is sent to the relay."""
         self._stopping.set()
 
     def _run(self) -> None:
@@ -59,11 +59,11 @@ class ViewReader:
                 wait_s = refusals.next_s()
             except StreamError as error:
                 self.problem = redact(str(error))
-            except Exception as error:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
+            except Exception as error:  # noqa: BLE001 - thread boundary: the error must be reported
                 self.problem = f"unexpected {type(error).__name__}: {redact(str(error))}"
             if self._stopping.is_set():
                 return
-            _log.info("%s: its main stream: %s", self.spec.name, self.problem)
+            _log.info("%s: main stream: %s", self.spec.name, self.problem)
             if self._clock.monotonic_ns() - began > _GOOD_NS:
                 waits.reset()
             self._stopping.wait(waits.next_s() if wait_s is None else wait_s)

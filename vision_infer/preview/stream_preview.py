@@ -1,4 +1,4 @@
-"""One stream and the ways in which it is shown: as it comes, or encoded; from the URL that is inferred, or from its main URL."""
+"""The preview of one stream: passed through or encoded, from the URL for inference or from the main URL (``view``)."""
 
 from __future__ import annotations
 
@@ -12,50 +12,56 @@ from vision_infer.core.errors import VisionInferError
 from vision_infer.core.packet import VideoFormat
 from vision_infer.preview import h264
 from vision_infer.preview.encoder import PROFILE, CodecName, EncodedFeed, Wanted
-from vision_infer.preview.feed import Feed, H264Pictures, PassthroughFeed
+from vision_infer.preview.feed import Feed, H264Packets, PassthroughFeed
 from vision_infer.preview.media import By
 from vision_infer.preview.offer import Codec, Offer
 from vision_infer.preview.relay import Relay
 from vision_infer.preview.view_reader import ViewReader
 from vision_infer.stream.source import SourceSpec
 
-FIRST_PICTURE_S = 3.0
-"""how long a stream may take until it has told what its pictures are"""
+FIRST_FRAME_S = 3.0
+"""The time in which a stream must deliver its format, in seconds."""
 _LOOK_S = 0.03
 _PLAYED_PROFILES = (66, 77, 100)
-_CODEC_NAMES = {"h264": "H.264", "hevc": "H.265", "mjpeg": "MJPEG", "mpeg4": "MPEG-4", "rawvideo": "a pattern, not coded"}
+_CODEC_NAMES = {
+    "h264": "H.264",
+    "hevc": "H.265",
+    "mjpeg": "MJPEG",
+    "mpeg4": "MPEG-4",
+    "rawvideo": "uncompressed (the test pattern)",
+}
 
 
 class NoPreviewError(VisionInferError):
-    """The stream cannot be shown now, and may be later; or there are as many viewers as may be."""
+    """The stream cannot be shown now, because it has no video or a limit is reached."""
 
 
 class NoCodecError(VisionInferError):
-    """The viewer plays nothing that the stream can be shown in."""
+    """The player supports no codec in which the stream can be shown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """How a stream is shown to one viewer."""
+class VideoChoice:
+    """The feed and codec for one viewer."""
 
     feed: Feed
     codec: Codec
     profile_level_id: str
-    """for the answer; empty where it is not H.264"""
+    """The H.264 profile for the answer; empty for other codecs."""
     reason: str
-    """why it is encoded; empty where it is not"""
+    """The reason for encoding; empty for passthrough."""
 
 
-class Showing:
-    """One stream. Its relay is for the stream's thread; everything else belongs to the event loop.
+class StreamPreview:
+    """The feeds of one stream. The relay is used by the stream's thread; everything else on the event loop only.
 
     Args:
-        name: of the stream.
-        settings: limits and sizes.
-        clock: monotonic.
-        view: says where the main URL of the stream is; None: it has none.
-        may_encode: whether one more may be encoded.
-        gave_up: called with a feed that cannot be passed on any more, and why.
+        name: The name of the stream.
+        settings: Limits and sizes.
+        clock: The monotonic clock.
+        view: Returns the source of the stream's main URL, or None.
+        may_encode: Returns whether one more encoder may start.
+        gave_up: Called with a feed that can no longer be passed through, and the reason.
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class Showing:
     ) -> None:
         self.name = name
         self.relay = Relay()
-        """of the URL that is inferred"""
+        """The relay of the URL for inference."""
         self._settings = settings
         self._clock = clock
         self._view = view
@@ -81,31 +87,31 @@ class Showing:
 
     @property
     def encoders(self) -> list[EncodedFeed]:
-        """Those that run now."""
+        """The running encoders."""
         return [feed for feed in self._encoded.values() if feed.viewers]
 
     @property
     def behind(self) -> int:
-        """Pictures that the event loop was too slow for."""
+        """The number of frames for which the event loop was too slow."""
         return sum(feed.behind for feed in (self._passed, *self._encoded.values()) if feed is not None)
 
     @property
     def superseded(self) -> int:
-        """Frames that an encoder was too slow for."""
+        """The number of frames for which an encoder was too slow."""
         return sum(feed.superseded for feed in self._encoded.values())
 
     async def ready(self) -> None:
-        """Wait until it is known what the stream's pictures are; its main URL is opened for it.
+        """Wait until the format of the video is known. This opens the main URL, if there is one.
 
         Raises:
-            NoPreviewError: it gives none.
+            NoPreviewError: There is no video.
         """
         wanted = self._view(self.name)
         if self.outdated():
             self.release()
         if wanted is not None and self._reader is None:
             self._reader = ViewReader(wanted, Relay(), self._clock)
-        limit_s = FIRST_PICTURE_S + (0 if wanted is None else wanted.live.open_timeout_s)
+        limit_s = FIRST_FRAME_S + (0 if wanted is None else wanted.live.open_timeout_s)
         deadline = self._clock.monotonic_ns() + round(limit_s * 1e9)
         while True:
             relay, reader = self._source(), self._reader
@@ -113,49 +119,51 @@ class Showing:
             if video is not None and (video.codec != "h264" or facts_of(relay, video) is not None):
                 return
             if video is None and reader is None:
-                raise NoPreviewError(f"{self.name}: no video comes now", "see the stream's state")
+                raise NoPreviewError(f"{self.name}: the stream has no video now", "Check the state of the stream.")
             if reader is not None and reader.problem:
-                raise NoPreviewError(f"{self.name}: its main stream gives nothing: {reader.problem}", "check its `view`")
+                raise NoPreviewError(f"{self.name}: the main stream cannot be read: {reader.problem}", "Check its `view` URL.")
             if self._clock.monotonic_ns() > deadline:
-                raise NoPreviewError(f"{self.name}: no key frame has come yet", "try again in a moment")
+                raise NoPreviewError(f"{self.name}: no key frame has arrived yet", "Try again in a few seconds.")
             await asyncio.sleep(_LOOK_S)
 
-    def choose(self, offer: Offer) -> Choice:
-        """How it is shown to whoever makes this offer.
+    def choose(self, offer: Offer) -> VideoChoice:
+        """Choose the feed and codec for an offer.
 
         Raises:
-            NoPreviewError: nothing comes, or it would have to be encoded, and enough is encoded already.
-            NoCodecError: the viewer plays nothing of what there is.
+            NoPreviewError: There is no video, or the limit of encoders is reached.
+            NoCodecError: The player supports no available codec.
         """
         relay = self._source()
         video = relay.video
         if video is None:
-            raise NoPreviewError(f"{self.name}: no video comes now", "see the stream's state")
+            raise NoPreviewError(f"{self.name}: the stream has no video now", "Check the state of the stream.")
         facts = facts_of(relay, video)
         reason = self.why_encoded(relay, video, facts)
         if not reason and facts is not None:
             codec = offer.h264(facts.profile_level_id)
             if codec is not None:
-                return Choice(self._passthrough(), codec, offer.profile_for(codec, facts.profile_level_id), "")
-            reason = f"the player takes no H.264 of profile {facts.profile_level_id}"
+                return VideoChoice(self._passthrough(), codec, offer.profile_for(codec, facts.profile_level_id), "")
+            reason = f"the player does not support H.264 profile {facts.profile_level_id}"
         running = {feed.codec for feed in self.encoders}
         found: dict[CodecName, Codec | None] = {"H264": offer.h264(PROFILE), "VP8": offer.vp8()}
-        for name, codec in sorted(found.items(), key=lambda one: one[0] not in running):
+        for name, codec in sorted(found.items(), key=lambda item: item[0] not in running):
             if codec is not None:
                 profile = offer.profile_for(codec, PROFILE) if name == "H264" else ""
-                return Choice(self.encoded(name), codec, profile, reason)
-        raise NoCodecError(f"{self.name}: the player takes neither H.264 nor VP8", "use another")
+                return VideoChoice(self.encoded(name), codec, profile, reason)
+        raise NoCodecError(f"{self.name}: the player supports neither H.264 nor VP8", "Use another player.")
 
     def encoded(self, codec: CodecName) -> EncodedFeed:
-        """The encode for this codec; it begins with its first viewer.
+        """Return the encoder for a codec. It starts with its first viewer.
 
         Raises:
-            NoPreviewError: enough is encoded already.
+            NoPreviewError: The limit of encoders is reached.
         """
         feed = self._encoded.get(codec)
         if feed is None or not feed.viewers:
             if not self._may_encode():
-                raise NoPreviewError(f"{self.name}: {self._settings.max_encoders} videos are encoded already", "try again later")
+                raise NoPreviewError(
+                    f"{self.name}: the limit of {self._settings.max_encoders} encoders is reached", "See preview.max_encoders."
+                )
             if feed is None:
                 settings = self._settings
                 wanted = Wanted(codec, settings.encode_height, settings.encode_fps, settings.encode_kbit_s)
@@ -163,11 +171,11 @@ class Showing:
         return feed
 
     def outdated(self) -> bool:
-        """Whether its main URL is read, and is another by now, or none."""
+        """Return whether the main URL that is being read has been changed or removed."""
         return self._reader is not None and self._reader.spec != self._view(self.name)
 
     def release(self) -> None:
-        """Nobody watches any more."""
+        """Stop reading the main URL, and forget all feeds: there is no viewer."""
         if self._reader is not None:
             self._reader.stop()
             self._reader = None
@@ -175,19 +183,19 @@ class Showing:
         self._encoded = {}
 
     def why_encoded(self, relay: Relay, video: VideoFormat, facts: h264.SpsFacts | None) -> str:
-        """Why it cannot be passed on as it is; empty where it can."""
+        """Return why the video cannot be passed through; empty if it can."""
         if video.codec != "h264":
             return f"the stream is {_CODEC_NAMES.get(video.codec, video.codec)}"
         if relay.reordered:
             return "the stream has B-frames"
         if facts is None:
-            return ""  # nothing has said yet that it cannot
+            return ""  # the parameter sets are not known yet
         if int(facts.profile_level_id[:2], 16) not in _PLAYED_PROFILES or not facts.eight_bits_420:
-            return f"browsers play no H.264 of profile {facts.profile_level_id}"
+            return f"browsers do not play H.264 profile {facts.profile_level_id}"
         if facts.interlaced:
             return "the stream is interlaced"
         if facts.size.height > self._settings.max_height:
-            return f"it has {facts.size.height} lines, more than preview.max_height"
+            return f"its height of {facts.size.height} pixels exceeds preview.max_height"
         return ""
 
     @property
@@ -210,11 +218,11 @@ class Showing:
 
 
 def facts_of(relay: Relay, video: VideoFormat) -> h264.SpsFacts | None:
-    """What a stream's parameter sets tell; None where it has sent none yet, or is not H.264."""
+    """Return the facts of a stream's parameter sets; None if there are none yet, or it is not H.264."""
     if video.codec != "h264":
         return None
-    pictures = H264Pictures(video)
+    packets = H264Packets(video)
     key = relay.key
     if key is not None:
-        pictures.units(key)
-    return pictures.facts
+        packets.units(key)
+    return packets.facts
