@@ -21,7 +21,7 @@ class VisionInferError(Exception):
 
     Args:
         message: One line that says what failed, and names the file, stream, model or option.
-        hint: One line, may be empty. A sentence with a capital letter says what to do next; a phrase without one gives the reason.
+        hint: One line, may be empty. A sentence with a capital letter says what to do next; a phrase gives the reason.
     """
 
     exit_status: int = 1
