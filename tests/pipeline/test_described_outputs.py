@@ -45,7 +45,7 @@ def test_what_cannot_hold_its_results_is_refused_before_any_work(
     if out == "a.csv" and task == "classify":
         run(options, threading.Event())
         return
-    with pytest.raises(UsageError, match=f"colour-{task} is a network for '{task}'") as caught:
+    with pytest.raises(UsageError, match=f"colour-{task} is a model for '{task}'") as caught:
         run(options, threading.Event())
     assert "jsonl" in str(caught.value.hint)
     assert [path.name for path in tmp_path.iterdir()] == ["colour.onnx"]

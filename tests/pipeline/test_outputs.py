@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from vision_infer.core.errors import OutputError, UsageError
-from vision_infer.pipeline.runs.outputs import FORMATS, OutputOptions, OutputPlan, open_sink, plan_outputs
+from vision_infer.pipeline.runs.outputs import OutputOptions, OutputPlan, open_sink, plan_outputs
 from vision_infer.pipeline.stream_record import StreamRecord, progress_of
 from vision_infer.sink.files.jsonl import JsonlSink
+from vision_infer.sink.formats import FORMATS
 from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec, StreamInfo
 
@@ -50,8 +51,8 @@ def test_a_folder_gets_a_set_for_each_stream(tmp_path: Path, there: bool) -> Non
         folder.mkdir()
     made = plan([str(folder) if there else f"{folder}/"], CLIP, PHOTO, PHOTOS, overwrite=True)
     assert kinds(made.by_stream["clip"], folder) == [("jsonl", "clip.jsonl"), ("video", "clip.mp4")]
-    assert kinds(made.by_stream["photo"], folder) == [("jsonl", "photo.jsonl"), ("pictures", "photo.jpg")]
-    assert kinds(made.by_stream["photos"], folder) == [("jsonl", "photos.jsonl"), ("pictures", "photos")]
+    assert kinds(made.by_stream["photo"], folder) == [("jsonl", "photo.jsonl"), ("images", "photo.jpg")]
+    assert kinds(made.by_stream["photos"], folder) == [("jsonl", "photos.jsonl"), ("images", "photos")]
     assert all(spec.overwrite for specs in made.by_stream.values() for spec in specs)
     assert there or not folder.exists()  # planning makes nothing
 
@@ -75,9 +76,9 @@ def test_a_folder_called_like_a_file_is_a_folder(tmp_path: Path) -> None:
         (["out.mp4"], (PHOTO,), "no frame rate"),
         (["out.txt"], (CLIP, OTHER), "one MOT file cannot hold 2 sources"),
         (["a.json", "a.images.json"], (CLIP,), "twice"),
-        (["out.avi"], (CLIP,), "no such kind"),
-        (["out"], (CLIP,), "no such kind"),
-        ([""], (CLIP,), "no such kind"),
+        (["out.avi"], (CLIP,), "unknown format"),
+        (["out"], (CLIP,), "unknown format"),
+        ([""], (CLIP,), "unknown format"),
         (["-", "-"], (CLIP,), "twice"),
         (["a.jsonl", "a.jsonl"], (CLIP,), "twice"),
         (["a.jsonl", "./a.jsonl"], (CLIP,), "twice"),
@@ -159,12 +160,12 @@ def test_tracks_of_one_source(tmp_path: Path) -> None:
 
 
 def test_a_folder_gets_the_formats_that_are_named(tmp_path: Path) -> None:
-    made = plan([f"{tmp_path}/"], CLIP, PHOTO, PHOTOS, formats=tuple(FORMATS))
+    made = plan([f"{tmp_path}/"], CLIP, PHOTO, PHOTOS, formats=tuple(str(entry.suffix) for entry in FORMATS if entry.suffix))
     rows = [("jsonl", "jsonl"), ("csv", "csv"), ("parquet", "parquet"), ("coco", "json"), ("mot", "txt")]
     for name, drawn in (
         ("clip", ("video", "clip.mp4")),
-        ("photo", ("pictures", "photo.jpg")),
-        ("photos", ("pictures", "photos")),
+        ("photo", ("images", "photo.jpg")),
+        ("photos", ("images", "photos")),
     ):
         assert kinds(made.by_stream[name], tmp_path) == [*[(kind, f"{name}.{suffix}") for kind, suffix in rows], drawn]
     only = plan([f"{tmp_path}/"], CLIP, formats=(".CSV", "csv"))
@@ -172,7 +173,7 @@ def test_a_folder_gets_the_formats_that_are_named(tmp_path: Path) -> None:
 
 
 def test_formats_that_cannot_be_given(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--formats avi: no such format") as caught:
+    with pytest.raises(UsageError, match="--formats avi: unknown format") as caught:
         plan([f"{tmp_path}/"], formats=("jsonl", "avi"))
     assert "jsonl, csv, parquet, json, txt, mp4, jpg" in caught.value.hint
     with pytest.raises(UsageError, match="gives photo nothing"):
@@ -254,9 +255,9 @@ def test_parquet_without_pyarrow_is_refused_before_any_work(tmp_path: Path, monk
     assert "vision-infer[parquet]" in caught.value.hint
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "coco", "mot", "crops", "pictures"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "coco", "mot", "crops", "images"])
 def test_every_kind_can_be_opened(tmp_path: Path, kind: str) -> None:
-    sink = open_sink(OutputSpec(kind, str(tmp_path / "out")), None)  # type: ignore[arg-type]
+    sink = open_sink(OutputSpec(kind, str(tmp_path / "out")), None)
     assert sink.outputs in ([], ())
     sink.close(False)
     assert sink.outputs in ([], ())

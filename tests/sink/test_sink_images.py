@@ -18,7 +18,7 @@ from vision_infer.stream.files.images import read_image
 
 
 def sink_to(path: Path, overwrite: bool = False) -> ImagesSink:
-    return ImagesSink(OutputSpec("pictures", str(path), overwrite), Drawer())
+    return ImagesSink(OutputSpec("images", str(path), overwrite), Drawer())
 
 
 def test_one_picture_with_its_boxes(tmp_path: Path) -> None:

@@ -1,74 +1,98 @@
-"""What the pipeline asks of a sink."""
+"""The interface between the pipeline and the sinks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from fractions import Fraction
+from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.description import Description
+from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 
-OutputKind = Literal["jsonl", "csv", "parquet", "coco", "mot", "video", "pictures", "crops"]
+Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]
+"""Draws results onto an image, uint8 [H, W, 3] RGB."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """Which sink to open; a plain value, so that it can go to another process."""
+    """The description of a sink to open: a plain value, so that it can go to another process."""
 
-    kind: OutputKind
+    kind: str
+    """The kind of output, one of :data:`vision_infer.sink.formats.FORMATS`."""
     path: str
-    """the file; ``-`` is standard output; for ``pictures`` the file, or the folder, of the pictures; for ``crops`` the folder"""
+    """The file; ``-`` is standard output; for ``images`` the file or the folder of the images; for ``crops`` the folder."""
     overwrite: bool = False
     rotate_bytes: int | None = None
-    """``jsonl`` goes on in a new file before one gets larger than this"""
+    """The maximum size of a file of ``jsonl``, which then goes on in a new one; None: unlimited."""
     fps: float | None = None
-    """most frames a second of ``video``; None: all of the source's"""
+    """The maximum frame rate of ``video``; None: that of the source."""
     height: int | None = None
-    """of ``video``, pixels; None, or more than the source has: the source's"""
+    """The height of ``video``, pixels; None, or more than that of the source: that of the source."""
     resume: bool = False
-    """``jsonl``, ``csv``: go on in the temporary file that an earlier run has left, where there is one"""
+    """Whether ``jsonl`` and ``csv`` continue the temporary file of an earlier run, if there is one."""
     numbered: bool = False
-    """``coco``: the pictures' own names are their numbers"""
+    """Whether ``coco`` uses the numbers in the names of the images."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStream:
+    """The stream that a sink is opened for; a sink of all streams uses only the defaults."""
+
+    make_draw: Callable[[], Draw]
+    """A function that makes the annotator."""
+    name: str = "all"
+    """The name of the stream."""
+    sound_from: str | None = None
+    """The file with the sound of the stream; None: it has no sound."""
+    frame_rate: Fraction | None = None
+    """The frame rate of the stream, frames per second."""
+    time_base: Fraction | None = None
+    """The time base of the stream, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that a sink has put in its place, or a folder in which it has."""
+    """A finished file of a sink, or a folder with finished files."""
 
     path: str
     how: str = ""
-    """what is worth telling: a video's encoder"""
+    """A remark for people, such as the encoder of a video."""
 
 
 class Sink(Protocol):
-    """A place for the results of one stream, or of all. Whoever writes, one thread at a time."""
+    """Writes the results of one stream, or of all. One thread at a time calls it."""
 
     @property
     def needs_images(self) -> bool:
-        """True when it draws: it gets every frame of the stream, also those that were not inferred."""
+        """Whether it draws: it then gets every frame of the stream, also those without inference."""
         ...
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """What is in its place by now; all of it once the sink is closed."""
+        """The files that are finished; all of them once the sink is closed."""
         ...
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Take the next frame, in the stream's order; ``result`` is None where it was not inferred.
+        """Write the next frame, in the order of the stream; ``result`` is None for a frame without inference.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: It cannot be written.
         """
         ...
 
     def close(self, complete: bool) -> None:
-        """Finish: what was written is whole and in its place afterwards. Further calls do nothing.
+        """Finish: all that was written is whole and has its name afterwards. Further calls do nothing.
 
         Args:
-            complete: the stream was read to its end, not stopped before.
+            complete: Whether the stream was read to its end, not stopped before.
 
         Raises:
-            OutputError: it cannot be finished.
+            OutputError: It cannot be finished.
         """
         ...

@@ -11,6 +11,7 @@ from vision_infer.pipeline.runs.outputs import OutputPlan, open_sink, plan_outpu
 from vision_infer.pipeline.runs.resume import Journal, ResumePlan, check_resumable, open_journal, plan_resume, with_resume
 from vision_infer.pipeline.runs.run_parts import output_options
 from vision_infer.pipeline.runs.wiring import RunModels, resolve_models
+from vision_infer.sink.formats import format_of
 from vision_infer.sink.sink import Sink
 from vision_infer.stream.find import Found
 from vision_infer.stream.source import SourceSpec
@@ -80,13 +81,8 @@ def import_libraries(settings: RunSettings, job: Job) -> None:
     import_module("vision_infer.stream.files.video_file")
     if any(spec.kind == "images" for spec in job.specs):
         import_module("vision_infer.stream.files.images")
-    kinds = {output.kind for output in job.outputs.specs()}
-    if kinds & {"video", "pictures"}:
-        import_module("vision_infer.sink.files.video")
-        import_module("supervision")
-    if "crops" in kinds:
-        import_module("vision_infer.sink.files.crops")
-    if "parquet" in kinds:
-        import_module("pyarrow.parquet")
+    for found in {format_of(output.kind) for output in job.outputs.specs()}:
+        for name in (found.module, *found.packages):
+            import_module(name)
     if settings.track:
         import_module("scipy.optimize")

@@ -17,7 +17,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.archive.parquet_parts import Parts, PartsError, finish
 from vision_infer.sink.archive.rotation import DAY_NS, Rotation, delete_older, left_behind
-from vision_infer.sink.files.parquet import ROWS_PER_GROUP, require_pyarrow
+from vision_infer.sink.files.parquet import ROWS_PER_GROUP, check_requirements
 from vision_infer.sink.files.parquet_rows import EventRows, ParquetColumns, ParquetRows
 from vision_infer.sink.sink import Written
 
@@ -54,7 +54,7 @@ class ParquetLog:
     outputs: Sequence[Written] = ()
 
     def __init__(self, path: str, rotation: Rotation, clock: Clock = SYSTEM_CLOCK) -> None:
-        require_pyarrow()
+        check_requirements()
         base = Path(path)
         self._detections = _FileSeries(base, _ArchiveRows(), rotation, clock)
         self._events = _FileSeries(base.with_stem(base.stem + ".events"), EventRows(), rotation, clock)

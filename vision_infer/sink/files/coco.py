@@ -14,7 +14,7 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.row_file import RowFile
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import OutputSpec, SinkStream, Written
 
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 _COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED)
@@ -22,6 +22,11 @@ _COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED)
 
 _NAMES_RESERVE = 64 * 1024
 """bytes kept free for the categories, which end the file of the images"""
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> CocoSink:  # noqa: ARG001
+    """Open the sink of a run."""
+    return CocoSink(spec)
 
 
 class CocoSink:

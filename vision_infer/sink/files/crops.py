@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.images import write_jpeg
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import OutputSpec, SinkStream, Written
 
 _LONGEST = 80
 """of a name that is kept as it is, bytes; file systems end at 255, and three are put together"""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> CropsSink:
+    """Open the sink of a run."""
+    return CropsSink(spec, stream.name)
 
 
 class CropsSink:

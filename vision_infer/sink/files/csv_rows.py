@@ -13,12 +13,17 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.output_file import output_error
 from vision_infer.sink.files.row_file import RowFile
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import OutputSpec, SinkStream, Written
 from vision_infer.sink.space import SpaceReserve
 
 COLUMNS = ("stream", "frame", "pts_s", "file", "class_id", "label", "score", "x1", "y1", "x2", "y2", "track_id")
 THEN_COLUMNS = ("secondary_class_id", "secondary_label", "secondary_score")
 """come after the others where a second network looks at the detections: the best class that it tells"""
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> CsvSink:  # noqa: ARG001
+    """Open the sink of a run."""
+    return CsvSink(spec)
 
 
 class CsvSink:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.core.description import Description
-from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.output_file import OutputFile, output_error
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import Draw, OutputSpec, SinkStream, Written
 
-Draw = Callable[[NDArray[np.uint8], Detections, Description | None], NDArray[np.uint8]]
-"""draws detections, and what is said of the whole picture, into uint8 [H, W, 3] RGB"""
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> ImagesSink:
+    """Open the sink of a run."""
+    return ImagesSink(spec, stream.make_draw())
 
 
 class ImagesSink:

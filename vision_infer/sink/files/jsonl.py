@@ -16,7 +16,12 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.output_file import output_error
 from vision_infer.sink.files.row_file import RowFile, RowWriter
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import OutputSpec, SinkStream, Written
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> JsonlSink:  # noqa: ARG001
+    """Open the sink of a run."""
+    return JsonlSink(spec)
 
 
 class JsonlSink:

@@ -8,7 +8,12 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.row_file import RowFile
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import OutputSpec, SinkStream, Written
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> MotSink:  # noqa: ARG001
+    """Open the sink of a run."""
+    return MotSink(spec)
 
 
 class MotSink:

@@ -12,7 +12,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
 from vision_infer.sink.files.output_file import OutputFile, output_error
 from vision_infer.sink.files.parquet_rows import ParquetColumns, ParquetRows
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import OutputSpec, SinkStream, Written
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is_full
 
 ROWS_PER_GROUP = 65_536
@@ -22,7 +22,7 @@ _FOOTER_PER_GROUP = 4096
 """The space reserved for the end of the file, without which the file cannot be read, bytes."""
 
 
-def require_pyarrow() -> None:
+def check_requirements() -> None:
     """Check the requirements before any work.
 
     Raises:
@@ -30,6 +30,11 @@ def require_pyarrow() -> None:
     """
     if find_spec("pyarrow") is None:
         raise OutputError(".parquet needs pyarrow, which is not installed", "pip install 'vision-infer[parquet]'")
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> ParquetSink:  # noqa: ARG001
+    """Open the sink of a run."""
+    return ParquetSink(spec)
 
 
 class ParquetSink:
@@ -46,7 +51,7 @@ class ParquetSink:
     needs_images = False
 
     def __init__(self, spec: OutputSpec, rows_per_group: int = ROWS_PER_GROUP) -> None:
-        require_pyarrow()
+        check_requirements()
         # Guards the whole state: streams may share the sink, and the thread that writes holds it.
         self._lock = threading.Lock()
         self._waiting = ParquetRows(rows_per_group)

@@ -20,10 +20,9 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.result import Result
 from vision_infer.sink.files.audio import SoundCopy
 from vision_infer.sink.files.encoder import ENCODERS, Encoder, choose_encoder
-from vision_infer.sink.files.images import Draw
 from vision_infer.sink.files.output_file import OutputFile, output_error
 from vision_infer.sink.files.shrink import scaled, shrunk_size, shrunk_to
-from vision_infer.sink.sink import OutputSpec, Written
+from vision_infer.sink.sink import Draw, OutputSpec, SinkStream, Written
 from vision_infer.sink.space import NoSpaceError, ReservedFile, SpaceReserve, is_full
 
 _FALLBACK_RATE = Fraction(25)
@@ -35,6 +34,11 @@ _INDEX_PER_FRAME = 64
 """bytes of the index for a frame and its sound, and some more"""
 _RESERVE_EVERY = 1000
 """frames after which the reserve grows"""
+
+
+def open_sink(spec: OutputSpec, stream: SinkStream) -> VideoSink:
+    """Open the sink of a run."""
+    return VideoSink(spec, stream.make_draw(), stream.sound_from, stream.frame_rate, stream.time_base)
 
 
 class VideoSink:

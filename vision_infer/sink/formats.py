@@ -1,0 +1,98 @@
+"""The kinds of output of a run. To add one, write its module in ``sink/files`` and add an entry to :data:`FORMATS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from vision_infer.sink.sink import OutputSpec, Sink, SinkStream
+
+DETECT = frozenset(("detect",))
+ALL_TASKS = frozenset(("detect", "classify", "embed"))
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """A kind of output."""
+
+    kind: str
+    """The name of the kind, as in :attr:`OutputSpec.kind`."""
+    module: str
+    """The module, with a function ``open_sink(spec: OutputSpec, stream: SinkStream) -> Sink``."""
+    suffix: str | None
+    """The suffix of its files and its name in ``--formats``; None: the output has an option of its own."""
+    shared: bool = False
+    """Whether one file takes the rows of all streams."""
+    file: str | None = None
+    """The name of a file in messages, if ``--out FILE`` is possible for one source only."""
+    sources: Literal["video", "images"] | None = None
+    """The only kind of source that it is for; None: any."""
+    tasks: frozenset[str] = ALL_TASKS
+    """The tasks of models whose results it can hold."""
+    options: frozenset[str] = frozenset()
+    """The optional fields of :class:`OutputSpec` that it uses."""
+    second_suffix: str | None = None
+    """The suffix of a second file next to the first."""
+    packages: tuple[str, ...] = ()
+    """The heavy packages that it imports; a run imports them before it begins."""
+
+    def open(self, spec: OutputSpec, stream: SinkStream) -> Sink:
+        """Open a sink.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        sink: Sink = self.load().open_sink(spec, stream)
+        return sink
+
+    def load(self) -> Any:
+        """Import and return the module of the sink.
+
+        Raises:
+            OutputError: A package that it requires is not installed.
+        """
+        module = import_module(self.module)
+        if hasattr(module, "check_requirements"):
+            module.check_requirements()
+        return module
+
+
+_FILES = "vision_infer.sink.files"
+FORMATS: list[OutputFormat] = [
+    OutputFormat("jsonl", f"{_FILES}.jsonl", "jsonl", shared=True, options=frozenset(("rotate_bytes",))),
+    OutputFormat("csv", f"{_FILES}.csv_rows", "csv", shared=True, tasks=frozenset(("detect", "classify"))),
+    OutputFormat("parquet", f"{_FILES}.parquet", "parquet", shared=True, packages=("pyarrow.parquet",)),
+    OutputFormat(
+        "coco",
+        f"{_FILES}.coco",
+        "json",
+        shared=True,
+        tasks=DETECT,
+        options=frozenset(("numbered",)),
+        second_suffix=".images.json",
+    ),
+    OutputFormat("mot", f"{_FILES}.mot", "txt", file="MOT file", tasks=DETECT),
+    OutputFormat(
+        "video",
+        f"{_FILES}.video",
+        "mp4",
+        file="video",
+        sources="video",
+        options=frozenset(("fps", "height")),
+        packages=("supervision",),
+    ),
+    OutputFormat("images", f"{_FILES}.images", "jpg", sources="images", packages=("supervision",)),
+    OutputFormat("crops", f"{_FILES}.crops", None, tasks=DETECT),
+]
+"""All kinds, in the order in which they are listed to users."""
+
+
+def format_of(kind: str) -> OutputFormat:
+    """Return the format of a kind."""
+    return next(entry for entry in FORMATS if entry.kind == kind)
+
+
+def format_by_suffix(suffix: str) -> OutputFormat | None:
+    """Return the format of files with this suffix; None if there is none."""
+    return next((entry for entry in FORMATS if entry.suffix == suffix), None)
