@@ -211,5 +211,5 @@ def test_disk_clock_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     found = list(checks.check_home())
     assert [one.severity for one in found] == ["warning", "warning", "note", "ok"]
     assert "model broken cannot be used" in found[0].text
-    assert "others may write there" in found[1].text
+    assert "other users may write there" in found[1].text
     assert found[2].text == "1 unfinished: downloads/x/y.part"

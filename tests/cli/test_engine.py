@@ -100,7 +100,7 @@ def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> Non
         (["build", "none.yaml"], 4, "none.yaml"),
         (["build", "nanodet-416", "--engine", "openvino-cpu-fp16"], 4, "there are onnxruntime-cpu-fp32"),
         (["list", "none.onnx"], 3, "no such file"),
-        (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot be made"),
+        (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot create"),
     ],
 )
 def test_mistakes_are_one_line(in_process: Command, words: list[str], status: int, told: str) -> None:
@@ -115,4 +115,4 @@ def test_a_folder_that_others_may_write_to(command: Command, graph: Path, tmp_pa
     (tmp_path / "open").chmod(0o777)
     done = command("engine", "build", graph, "--engine-dir", tmp_path / "open")
     assert done.returncode == 4
-    assert "others may write there" in done.stderr
+    assert "other users may write there" in done.stderr

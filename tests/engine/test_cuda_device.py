@@ -100,7 +100,7 @@ def test_no_memory_has_an_error_of_its_own() -> None:
 @needs_gpu
 def test_copies_events_and_graphs_on_a_gpu() -> None:
     device = CudaDevice(0)
-    with pytest.raises(EngineError, match="there is no cuda:99"):
+    with pytest.raises(EngineError, match="cuda:99 does not exist"):
         CudaDevice(99)
     free, whole = device.memory()
     assert 0 < free <= whole

@@ -59,11 +59,11 @@ def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[Engi
     cache = EngineCache(tmp_path / "engines")
     one = by_name(possible, "openvino-cpu-fp32")
     passport = build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
-    cache.keep_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(0.8),)}).to_json())
+    cache.store_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(0.8),)}).to_json())
     again = build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
     assert again.accuracy == (accuracy(0.8),)
     assert (again.build_seconds or 0) >= (passport.build_seconds or 0)
-    cache.keep_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(1.8),)}).to_json())
+    cache.store_passport(one.key(), passport.model_copy(update={"accuracy": (accuracy(1.8),)}).to_json())
     with pytest.raises(EngineError) as caught:
         build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
     assert "refused: 0.9 points lost (0.0 to 1.8) on 200 frames, the budget is 1 (of my.mp4)" in caught.value.message
@@ -76,6 +76,6 @@ def test_a_full_disk_is_an_error_for_who_builds(possible: list[EngineCandidate])
     with small_disk(4096) as disk:
         disk.chmod(0o700)
         cache = EngineCache(disk)
-        with pytest.raises(EngineError, match="cannot be kept: No space left"):
+        with pytest.raises(EngineError, match="cannot be stored: No space left"):
             build_engine(by_name(possible, "openvino-cpu-fp32"), possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
         assert cache.entries() == []

@@ -51,7 +51,7 @@ def test_what_was_kept_is_loaded(cache: EngineCache) -> None:
     cache.store(KEY, b"engine")
     assert cache.load(KEY) == b"engine"
     assert cache.passport(KEY) is None
-    cache.keep_passport(KEY, '{"a": 1}')
+    cache.store_passport(KEY, '{"a": 1}')
     assert (cache.load(KEY), cache.passport(KEY)) == (b"engine", '{"a": 1}')
     cache.store(KEY, b"another")
     assert (cache.load(KEY), cache.passport(KEY)) == (b"another", '{"a": 1}')
@@ -62,7 +62,7 @@ def test_what_was_kept_is_loaded(cache: EngineCache) -> None:
 
 
 def test_a_passport_without_an_engine(cache: EngineCache) -> None:
-    cache.keep_passport(KEY, "{}")
+    cache.store_passport(KEY, "{}")
     assert (cache.load(KEY), cache.passport(KEY)) == (None, "{}")
 
 
@@ -125,7 +125,7 @@ def test_what_is_damaged_is_built_again(cache: EngineCache, damage: str) -> None
     else:
         file.write_bytes({"cut": b"engin", "changed": b"Engine", "empty": b"", "entry": b"[]", "no JSON": b"{"}[damage])
     assert cache.load(KEY) is None
-    assert damage == "not there" or reason(cache).endswith("the one that is kept is damaged")
+    assert damage == "not there" or reason(cache).endswith("the cached engine is damaged")
     cache.store(KEY, b"again")
     assert cache.load(KEY) == b"again"
 
@@ -184,7 +184,7 @@ def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
         for key in (KEY, replace(KEY, batch=2)):
             with pytest.raises(EngineError) as caught:
                 cache.store(key, bytes(100_000))
-            assert "openvino-cpu-fp32 cannot be kept: No space left" in caught.value.message
+            assert "openvino-cpu-fp32 cannot be stored: No space left" in caught.value.message
             assert "--engine-dir" in caught.value.hint
         assert cache.load(KEY) == b"engine"
         assert names(cache) == [KEY.digest()]
@@ -200,7 +200,7 @@ def test_a_folder_where_nothing_may_be_written() -> None:
         with pytest.raises(EngineError, match="Permission denied"):
             cache.store(replace(KEY, batch=2), b"more")
         folder.chmod(0o700)
-        with pytest.raises(EngineError, match="cannot be made"):
+        with pytest.raises(EngineError, match="cannot create"):
             EngineCache(Path("/proc/nothing/engines"))
 
 
@@ -209,7 +209,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int)
     folder = tmp_path / "engines"
     EngineCache(folder).store(KEY, b"engine")
     folder.chmod(mode)
-    with pytest.raises(EngineError, match="others may write") as caught:
+    with pytest.raises(EngineError, match="other users may write") as caught:
         EngineCache(folder)
     assert "chmod go-w" in caught.value.hint
 
@@ -218,7 +218,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int)
 def test_an_entry_that_others_may_write_to_is_refused(cache: EngineCache, part: str) -> None:
     folder = cache.store(KEY, b"engine")
     (folder / part).chmod(0o777)
-    with pytest.raises(EngineError, match="others may write"):
+    with pytest.raises(EngineError, match="other users may write"):
         cache.load(KEY)
 
 
@@ -226,7 +226,7 @@ def test_an_entry_behind_a_link_is_refused(cache: EngineCache, tmp_path: Path) -
     folder = cache.store(KEY, b"engine")
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(EngineError, match="is a link"):
+    with pytest.raises(EngineError, match="is a symbolic link"):
         cache.load(KEY)
 
 
@@ -234,7 +234,7 @@ def test_an_entry_behind_a_link_is_refused(cache: EngineCache, tmp_path: Path) -
 def test_what_belongs_to_another_is_refused(cache: EngineCache) -> None:
     folder = cache.store(KEY, b"engine")
     os.chown(folder / "engine.bin", 65_534, -1)
-    with pytest.raises(EngineError, match="belongs to somebody else"):
+    with pytest.raises(EngineError, match="belongs to another user"):
         cache.load(KEY)
 
 
@@ -243,7 +243,7 @@ def test_a_generous_umask_changes_nothing(tmp_path: Path) -> None:
     try:
         cache = EngineCache(tmp_path / "engines")
         cache.store(KEY, b"engine")
-        cache.keep_passport(KEY, "{}")
+        cache.store_passport(KEY, "{}")
         assert cache.load(KEY) == b"engine"
     finally:
         os.umask(before)

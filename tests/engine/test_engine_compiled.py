@@ -97,7 +97,7 @@ def test_without_a_folder_that_can_be_trusted_it_runs_nevertheless(runtime: str,
         infer(engine)
     assert len(said) == 1
     assert said[0].startswith("engines are not cached")
-    assert "others may write" in said[0]
+    assert "other users may write" in said[0]
     assert list(folder.iterdir()) == []
 
 
@@ -108,7 +108,7 @@ def test_on_a_full_disk_it_runs_nevertheless(runtime: str, bundled: Path) -> Non
         with open_engine(bundled, EngineRequest(runtime, "cpu", 1, engine_dir=disk), said.append) as engine:
             infer(engine)
         assert len(said) == 2
-        assert "cannot be kept: No space left on device" in said[1]
+        assert "cannot be stored: No space left on device" in said[1]
         assert said[1].endswith("the engine runs without it")
         assert [path for path in disk.iterdir() if path.suffix != ".lock"] == []
 

@@ -120,11 +120,11 @@ def test_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("nvml", "says", "broken"),
     [
-        (_Nvml(12), "no NVIDIA GPU: its driver is not installed here", False),
-        (_Nvml(4), "this user may not ask NVIDIA's driver for its GPUs: let the user read and write /dev/nvidia*", True),
-        (_Nvml(9), "NVIDIA's driver is installed and not running", True),
-        (_Nvml(99), "NVIDIA's driver gives an error: error 99", True),
-        (_Nvml(count=0), "NVIDIA's driver is here, and sees no GPU", True),
+        (_Nvml(12), "no NVIDIA GPU: its driver is not installed", False),
+        (_Nvml(4), "this user has no permission to use NVIDIA's driver: give the user access to /dev/nvidia*", True),
+        (_Nvml(9), "NVIDIA's driver is installed but not loaded", True),
+        (_Nvml(99), "NVIDIA's driver reports an error: error 99", True),
+        (_Nvml(count=0), "NVIDIA's driver is installed but reports no GPU", True),
     ],
 )
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch, nvml: _Nvml, says: str, broken: bool) -> None:

@@ -183,8 +183,8 @@ def test_what_falls_short() -> None:
     )
     assert good.shortfall(0.0) == ""
     assert "the budget is 1" in lossy.shortfall(1.0)
-    assert "90.0 % of FP32's detections found again" in lossy.shortfall(100.0)
-    assert "overlap by 0." in moved.shortfall(100.0)
+    assert "90.0 % of FP32's detections are found again" in lossy.shortfall(100.0)
+    assert "are found again is 0." in moved.shortfall(100.0)
     # All of a class are fainter by the same: average precision sees nothing of it, a person who looks at the picture does.
     assert faint.lost.value < 1
     assert "found again" in faint.shortfall(1.0)

@@ -1,1 +1,1 @@
-"""Floor 2: a deployment graph → results. One file for each runtime; ``open.py`` chooses."""
+"""Floor 2: a deployment graph → results. ``registry.py`` lists the runtimes in ``runtimes/``, ``open.py`` opens engines."""

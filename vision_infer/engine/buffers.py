@@ -1,4 +1,4 @@
-"""The pool of input buffers that an engine on the host lends from."""
+"""The pool of input buffers that an engine on the host lends."""
 
 from __future__ import annotations
 
@@ -11,74 +11,71 @@ from numpy.typing import NDArray
 
 from vision_infer.core.errors import EngineError
 from vision_infer.core.geometry import Size
+from vision_infer.engine.contract import OutputShapes
 from vision_infer.engine.engine import HostSlot, Loan
 
 
 @dataclass(slots=True)
 class HostBuffer:
-    """Input and output memory of one batch."""
+    """The input and output memory of one batch."""
 
     images: NDArray[np.uint8]
-    """uint8 [B, H, W, 3]"""
+    """The input: uint8 [B, H, W, 3]."""
     outputs: dict[str, NDArray[Any]]
-    """by name, [B, …]"""
+    """The outputs by name: [B, …]."""
     slots: tuple[HostSlot, ...]
-    """a slot for each of the B pictures"""
+    """A slot for each of the B images."""
     bindings: dict[int, Any] = field(default_factory=dict)
-    """what the runtime prepared, by batch size"""
+    """What the runtime prepared for this memory, by batch size."""
 
 
 class BufferPool:
-    """As many buffers as batches may be in flight; none is made later.
+    """One buffer for each batch in flight, all allocated at the start.
 
     Args:
-        size: of a picture in the buffer.
-        batch_sizes: the sizes that can be lent, ascending.
-        count: number of buffers.
-        outputs: for each output its shape without the batch, and its dtype.
+        size: The size of an image in a buffer.
+        batch_sizes: The batch sizes that can be lent, ascending.
+        count: The number of buffers.
+        outputs: For each output its shape without the batch, and its dtype.
     """
 
-    def __init__(
-        self,
-        size: Size,
-        batch_sizes: tuple[int, ...],
-        count: int,
-        outputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]],
-    ) -> None:
+    def __init__(self, size: Size, batch_sizes: tuple[int, ...], count: int, outputs: OutputShapes) -> None:
         self._batch_sizes = frozenset(batch_sizes)
         self._count = count
-        most = batch_sizes[-1]
+        self.buffers = [_make_buffer(size, batch_sizes[-1], outputs) for _ in range(count)]
+        # Guards _free. Held in lend() and release() by the pipeline's inference threads.
         self._lock = threading.Lock()
-        self.buffers = [_make_buffer(size, most, outputs) for _ in range(count)]
         self._free = list(self.buffers)
 
     @property
     def nbytes(self) -> int:
-        """Size of all buffers together, bytes."""
+        """The size of all buffers together, bytes."""
         return sum(buffer.images.nbytes + sum(array.nbytes for array in buffer.outputs.values()) for buffer in self.buffers)
 
     def lend(self, count: int) -> Loan:
-        """Slots for a batch; see :meth:`vision_infer.engine.engine.Engine.lend`."""
+        """Lend the slots of a batch; see :meth:`vision_infer.engine.engine.Engine.lend`."""
         if count not in self._batch_sizes:
             raise EngineError(f"the engine does not run batches of {count}", f"it runs {sorted(self._batch_sizes)}")
         with self._lock:
             if not self._free:
                 raise EngineError(f"all {self._count} buffers of the engine are lent", "collect or release one first")
             buffer = self._free.pop()
+        # A smaller batch uses the first slots of the buffer; the engine runs only those.
         return Loan(buffer.slots[:count], buffer)
 
     def release(self, loan: Loan) -> None:
         """Take the slots back."""
         with self._lock:
+            # Compare by identity: dataclass equality would compare the pixels.
             if any(buffer is loan.buffer for buffer in self._free):
                 raise ValueError("the loan was released before")
             self._free.append(loan.buffer)
 
 
-def _make_buffer(size: Size, most: int, outputs: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> HostBuffer:
-    images = np.zeros((most, size.height, size.width, 3), np.uint8)
+def _make_buffer(size: Size, batch: int, outputs: OutputShapes) -> HostBuffer:
+    images = np.zeros((batch, size.height, size.width, 3), np.uint8)
     return HostBuffer(
         images=images,
-        outputs={name: np.zeros((most, *shape), dtype) for name, (shape, dtype) in outputs.items()},
-        slots=tuple(HostSlot(images[place]) for place in range(most)),
+        outputs={name: np.zeros((batch, *shape), dtype) for name, (shape, dtype) in outputs.items()},
+        slots=tuple(HostSlot(images[index]) for index in range(batch)),
     )

@@ -1,4 +1,4 @@
-"""Builds an engine: compiled and kept, timed in turns with FP32, and with a passport that says so."""
+"""Builds an engine: compiles and caches it, times it in turns with FP32, and writes its passport."""
 
 from __future__ import annotations
 
@@ -23,24 +23,26 @@ TOOLS = ("vision-infer", "numpy", "onnx")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How an engine will be used, and so how it is built and timed."""
+    """How an engine will be used, and is therefore built and timed."""
 
     batch: int = 1
+    """The largest batch size."""
     workers: int | None = None
-    """None: as many as the CPUs allow"""
+    """The number of batches in flight; None: as many as the CPUs allow."""
     threads: int = 1
+    """The number of threads for each batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How an engine is timed, in turns with FP32."""
+    """How an engine is timed in turns with FP32."""
 
     rounds: int = 7
-    """turns of each"""
+    """The number of rounds of each engine."""
     round_s: float = 0.5
-    """seconds of a turn"""
+    """The duration of a round, seconds."""
     frames: Frames = ()
-    """pictures as they stand in a slot"""
+    """The images in the slots: uint8 [H, W, 3], letterboxed."""
 
 
 def build_engine(
@@ -55,24 +57,24 @@ def build_engine(
     accept_loss: bool = False,
     clock: Clock = SYSTEM_CLOCK,
 ) -> Passport:
-    """Compile an engine, keep it, time it and write its passport beside it.
+    """Compile, cache and time an engine, and write its passport next to it.
 
-    What an earlier passport says of its accuracy stays: it holds for the same graph, runtime and instruction set.
+    The accuracy of an earlier passport is kept: it is valid for the same graph, runtime and instruction set.
 
     Args:
-        candidate: what is built.
+        candidate: The engine to build.
         reference: FP32, with which it is timed in turns.
-        profile: batch, workers, threads.
-        cache: where it is kept.
-        say: told each step.
-        timing: how it is timed.
-        budget: of accuracy, points.
-        accept_loss: keep an engine that loses more.
-        clock: of the times.
+        profile: The batch size, workers and threads.
+        cache: The engine cache.
+        on_message: Receives each step.
+        timing: How it is timed.
+        budget: The accepted loss of accuracy, points.
+        accept_loss: Whether an engine that loses more is built nevertheless.
+        clock: The clock that times it.
 
     Raises:
-        EngineError: it cannot be built or kept, or is known to lose more accuracy than the budget.
-        ModelError: the graph cannot be loaded.
+        EngineError: It cannot be built or cached, or is known to lose more accuracy than the budget.
+        ModelError: The graph cannot be loaded.
     """
     timing = timing or Timing()
     key, earlier = candidate.key(), cached_passport(cache, candidate)
@@ -98,19 +100,19 @@ def build_engine(
         accuracy=accuracy,
         speed=(speed,),
         memory_bytes=grown,
-        # The second time it is only loaded.
+        # A second build only loads the cached engine; the longer time is that of the build.
         build_seconds=round(max(seconds, (earlier and earlier.build_seconds) or 0.0), 3),
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, datetime.UTC),
     )
-    cache.keep_passport(key, passport.to_json())
+    cache.store_passport(key, passport.to_json())
     return passport
 
 
 def _refuse_loss(candidate: EngineCandidate, accuracy: tuple[MeasuredAccuracy, ...], budget: float) -> None:
-    for one in accuracy:
-        if one.judged == "proven" and (why := one.shortfall(budget)):
+    for measured in accuracy:
+        if measured.judged == "proven" and (why := measured.shortfall(budget)):
             what = f"{candidate.engine} of {candidate.facts.card.name}"
-            raise EngineError(f"{what} is refused: {why} (of {one.data})", "give a greater --budget, or --accept-loss")
+            raise EngineError(f"{what} is refused: {why} (of {measured.data})", "give a greater --budget, or --accept-loss")
 
 
 def _open(candidate: EngineCandidate, profile: Profile, cache: EngineCache, on_message: OnMessage) -> Engine:
@@ -121,9 +123,9 @@ def _open(candidate: EngineCandidate, profile: Profile, cache: EngineCache, on_m
 
 
 def _time(engine: Engine, profile: Profile, timing: Timing, fp32: Engine | None, clock: Clock) -> MeasuredSpeed:
-    """Time an engine; None: it is FP32 itself. The other is closed."""
+    """Time an engine in turns with FP32, which is closed afterwards; None: the engine is FP32 itself."""
     with ExitStack() as stack:
-        engines = {"it": engine}
+        engines = {"built": engine}
         if fp32 is not None:
             engines["fp32"] = stack.enter_context(fp32)
         found = measure_speed(
@@ -135,7 +137,7 @@ def _time(engine: Engine, profile: Profile, timing: Timing, fp32: Engine | None,
             round_s=timing.round_s,
             clock=clock,
         )
-    return _speed(engine, profile, found["it"], 1.0 if fp32 is None else faster(found["it"], found["fp32"]).times.median)
+    return _speed(engine, profile, found["built"], 1.0 if fp32 is None else faster(found["built"], found["fp32"]).times.median)
 
 
 def _speed(engine: Engine, profile: Profile, rounds: SpeedRounds, fp32_ratio: float) -> MeasuredSpeed:
@@ -156,10 +158,10 @@ def _speed(engine: Engine, profile: Profile, rounds: SpeedRounds, fp32_ratio: fl
 
 def _known_accuracy(candidate: EngineCandidate, earlier: Passport | None) -> tuple[MeasuredAccuracy, ...]:
     device, key = this_device(), candidate.key()
-    for one in [*([] if earlier is None else [earlier]), *passports_beside(candidate.graph)]:
-        same = (one.engine, one.compute) == (candidate.engine, candidate.compute)
-        if one.accuracy and same and one.holds_for(key.graph_sha256, device):
-            return one.accuracy
+    for passport in [*([] if earlier is None else [earlier]), *passports_beside(candidate.graph)]:
+        same = (passport.engine, passport.compute) == (candidate.engine, candidate.compute)
+        if passport.accuracy and same and passport.holds_for(key.graph_sha256, device):
+            return passport.accuracy
     return ()
 
 

@@ -1,4 +1,4 @@
-"""Whether what a runtime has loaded is a deployment graph: the right inputs and outputs, whichever runtime says so."""
+"""The contract of deployment graphs: checks the inputs and outputs that a runtime reports for a loaded file."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from vision_infer.engine.graph_facts import not_deployment_graph
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype(np.float32), "int32": np.dtype(np.int32)}
 
 OutputShapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
-"""for each output its shape without the batch, and its dtype"""
+"""For each output its shape without the batch, and its dtype."""
 
 
 class Port(NamedTuple):
     """An input or output, as a runtime describes it."""
 
     name: str
+    """The name of the tensor."""
     dtype: str
-    """``uint8``, ``float32``, …"""
+    """The type of its elements: ``uint8``, ``float32``, …"""
     shape: tuple[int | str, ...]
-    """a text where a side is not fixed"""
+    """The lengths of its axes; a text for a dynamic one."""
 
 
 def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], card: ModelCard, path: Path) -> OutputShapes:
-    """Check the inputs and outputs that a runtime found in a file.
+    """Check the inputs and outputs of a file.
 
     Returns:
-        What the engine has to have memory for.
+        The outputs that the engine needs memory for.
 
     Raises:
-        ModelError: they are not those of a deployment graph; says which one, and what it is.
+        ModelError: They are not those of a deployment graph; the message names the first wrong one.
     """
     wanted = ("images", "uint8", (card.input.height, card.input.width, 3))
-    found = [(one.name, one.dtype, one.shape[1:]) for one in inputs]
+    found = [(port.name, port.dtype, port.shape[1:]) for port in inputs]
     if found != [wanted]:
-        raise not_deployment_graph(path, f"its inputs are {_told(found)}, not {_told([wanted])}")
+        raise not_deployment_graph(path, f"its inputs are {_describe(found)}, not {_describe([wanted])}")
     if isinstance(inputs[0].shape[0], int):
         raise not_deployment_graph(path, f"its batch is fixed at {inputs[0].shape[0]}")
-    by_name = {one.name: one for one in outputs}
+    by_name = {port.name: port for port in outputs}
     shapes: OutputShapes = {}
     for name in OUTPUT_NAMES[card.task]:
-        one = by_name.get(name)
-        if one is None:
+        port = by_name.get(name)
+        if port is None:
             raise not_deployment_graph(path, f"its output '{name}' is missing")
-        sides = tuple(side for side in one.shape[1:] if isinstance(side, int))
-        if one.dtype != ("int32" if name == "class_ids" else "float32") or len(sides) != len(one.shape) - 1:
-            raise not_deployment_graph(path, f"its output '{name}' is {one.dtype} {list(one.shape)}")
-        shapes[name] = (sides, DTYPES[one.dtype])
+        sides = tuple(side for side in port.shape[1:] if isinstance(side, int))
+        if port.dtype != ("int32" if name == "class_ids" else "float32") or len(sides) != len(port.shape) - 1:
+            raise not_deployment_graph(path, f"its output '{name}' is {port.dtype} {list(port.shape)}")
+        shapes[name] = (sides, DTYPES[port.dtype])
     last = shapes[OUTPUT_NAMES[card.task][-1]][0]
     if len(last) != 1 or any(shape != ((*last, 4) if name == "boxes" else last) for name, (shape, _) in shapes.items()):
-        raise not_deployment_graph(
-            path, f"the shapes of its outputs are { {name: shape for name, (shape, _) in shapes.items()} }"
-        )
+        wrong = {name: shape for name, (shape, _) in shapes.items()}
+        raise not_deployment_graph(path, f"the shapes of its outputs are {wrong}")
     return shapes
 
 
-def _told(ports: Sequence[tuple[str, str, tuple[int | str, ...]]]) -> str:
+def _describe(ports: Sequence[tuple[str, str, tuple[int | str, ...]]]) -> str:
     return ", ".join(f"{name} {dtype} {list(shape)}" for name, dtype, shape in ports) or "none"

@@ -1,4 +1,4 @@
-"""The second seam: what the pipeline asks of an engine, whatever its runtime and wherever its memory."""
+"""The second seam: the interface between the pipeline and an engine, for any runtime and any memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ OUTPUT_NAMES: dict[str, tuple[str, ...]] = {
     "classify": ("scores",),
     "embed": ("embedding",),
 }
-"""the outputs of a deployment graph, by task"""
+"""The outputs of a deployment graph, by task."""
 
 
 class HostSlot:
-    """A place for one picture in host memory; satisfies :class:`vision_infer.core.image.Slot`."""
+    """Memory for one image on the host; implements :class:`vision_infer.core.image.Slot`."""
 
     __slots__ = ("layout", "pixels")
 
@@ -32,37 +32,38 @@ class HostSlot:
         self.layout: Letterbox | None = None
 
 
-# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+# Not frozen: one is made for every frame, and a frozen dataclass takes three times as long to create.
 @dataclass(slots=True)
 class Loan:
     """Slots of one input buffer, lent until they are submitted or released."""
 
     slots: tuple[Slot, ...]
-    """one for each place of the batch, in its order"""
+    """The slots in the order of the batch."""
     buffer: Any
-    """the engine's own"""
+    """The buffer; only the engine uses it."""
 
 
 @dataclass(slots=True)
 class Ticket:
-    """A batch on its way through the engine."""
+    """A batch that was submitted."""
 
     loan: Loan
+    """The slots of the batch."""
     state: Any
-    """the engine's own"""
+    """The state of the batch; only the engine uses it."""
 
 
 @dataclass(slots=True)
 class RawResults:
-    """What the deployment graph gave for a batch, in host memory that belongs to the caller."""
+    """The outputs of the deployment graph for a batch, in host memory that belongs to the caller."""
 
     outputs: Mapping[str, NDArray[Any]]
-    """detect: boxes float32 [B, K, 4] xyxy input pixels, scores float32 [B, K], class_ids int32 [B, K];
-    classify: scores float32 [B, C]; embed: embedding float32 [B, D]"""
+    """The outputs by name. detect: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K];
+    classify: scores float32 [B, C]; embed: embedding float32 [B, D]."""
     started_ns: int
-    """monotonic time at which the engine began with the batch"""
+    """The monotonic time at which the engine began with the batch, ns."""
     ended_ns: int
-    """monotonic time at which it was done"""
+    """The monotonic time at which the batch was finished, ns."""
 
 
 @runtime_checkable
@@ -71,36 +72,36 @@ class OnGpu(Protocol):
 
     @property
     def gpu(self) -> int:
-        """Which, as CUDA counts them."""
+        """The number of the GPU, as CUDA counts them."""
         ...
 
 
 def gpu_of(engine: object) -> int | None:
-    """The GPU on which an engine takes pictures; None: it takes them from host memory."""
+    """Return the GPU on which an engine accepts images; None: it accepts them in host memory."""
     return engine.gpu if isinstance(engine, OnGpu) else None
 
 
 class Engine(Protocol):
     """A deployment graph loaded by a runtime.
 
-    It lends its own input buffers, so that pictures are written where the runtime reads them, and it is asynchronous:
+    It lends its own input buffers, so that images are written where the runtime reads them, and it is asynchronous:
     ``submit`` starts a batch and ``collect`` waits for it. A runtime without a queue of its own may run the batch inside
-    ``submit``, on the thread that calls it: the pipeline calls from ``in_flight`` threads.
+    ``submit``, on the calling thread: the pipeline calls from ``in_flight`` threads.
     """
 
     @property
     def name(self) -> str:
-        """runtime-device-precision, such as ``onnxruntime-cpu-fp32``"""
+        """The name: runtime-device-precision, such as ``onnxruntime-cpu-fp32``."""
         ...
 
     @property
     def card(self) -> ModelCard:
-        """What the network is."""
+        """The card of the model."""
         ...
 
     @property
     def input_size(self) -> Size:
-        """Width and height of a slot, pixels."""
+        """The width and height of a slot, pixels."""
         ...
 
     @property
@@ -110,44 +111,44 @@ class Engine(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """How many batches may be lent or on their way at the same time."""
+        """The number of batches that may be lent or submitted at the same time."""
         ...
 
     @property
     def buffer_bytes(self) -> int:
-        """Size of all its input and output buffers together, bytes."""
+        """The size of all its input and output buffers together, bytes."""
         ...
 
     def lend(self, count: int) -> Loan:
-        """Slots for a batch of ``count``, one of :attr:`batch_sizes`.
+        """Lend the slots of a batch of ``count``, one of :attr:`batch_sizes`.
 
         Raises:
-            EngineError: ``in_flight`` loans are out already, or the engine does not run that batch size.
+            EngineError: ``in_flight`` loans exist already, or the engine does not run that batch size.
         """
         ...
 
     def release(self, loan: Loan) -> None:
-        """Give back slots that will not be submitted."""
+        """Take back slots that will not be submitted."""
         ...
 
     def submit(self, loan: Loan) -> Ticket:
         """Start the batch.
 
         Raises:
-            EngineError: the runtime failed; the loan is released.
+            EngineError: The runtime failed; the loan is released.
         """
         ...
 
     def collect(self, ticket: Ticket) -> RawResults:
-        """Wait for the batch; releases its loan.
+        """Wait for the batch and release its loan.
 
         Raises:
-            EngineError: the runtime failed.
+            EngineError: The runtime failed.
         """
         ...
 
     def warm_up(self) -> None:
-        """Run every buffer once, so that the first frame does not pay for lazy set-up."""
+        """Run every buffer once, so that the first frame does not wait for lazy set-up."""
         ...
 
     def __enter__(self) -> Engine: ...

@@ -1,4 +1,4 @@
-"""An ONNX file may name other files that hold its weights; those have to lie in its own folder."""
+"""External data: an ONNX file may refer to other files with its weights, which have to be in its own folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import onnx
 
 _KEY = "location"
-# Numbers of the fields in onnx.proto, which may never change: in which messages tensors lie, and where in a tensor the key is.
+# The field numbers of onnx.proto, which never change (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto): the messages that
+# contain tensors, and the position of the key in a tensor.
 _INSIDE: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -26,60 +27,60 @@ _INSIDE: dict[str, dict[int, str]] = {
     "tensor": {13: "entry"},
 }
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
-_DEEPEST = 64
-"""messages within each other; graphs that are meant to run have ten"""
+_MAX_DEPTH = 64
+"""The maximum depth of nested messages; real graphs have about ten."""
 
 
 def refuse_external_data_outside(path: Path) -> None:
-    """Check where a file's external data lies, before any runtime opens it.
+    """Check the paths of a file's external data before a runtime opens it.
 
     Raises:
-        ModelError: the file cannot be read, or names data outside its folder.
+        ModelError: The file cannot be read, or refers to data outside its folder.
     """
     external_files(path)
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
-    """The other files that hold a file's weights, sorted; they need not exist.
+    """Return the other files that have a file's weights, sorted; they need not exist.
 
     Raises:
-        ModelError: the file cannot be read, or names data outside its folder.
+        ModelError: The file cannot be read, or refers to data outside its folder.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            # Nearly every file has its weights inside: only one with the key of external data is looked into.
+            # Nearly every file contains its weights: only one with the key of external data is inspected.
             if content.find(_KEY.encode()) < 0:
                 return ()
-            told = _told(content)
+            names = _read_names(content)
     except (OSError, ValueError) as error:
         reason = "it is empty" if isinstance(error, ValueError) else getattr(error, "strerror", None) or str(error)
         raise ModelError(f"{path} cannot be read: {reason}", "give an ONNX file or the name of a model") from error
     folder = path.parent.resolve()
     found = set()
-    for name in _parsed(path) if told is None else told:
+    for name in _parse_names(path) if names is None else names:
         other = (folder / name).resolve()
         if not other.is_relative_to(folder):
-            raise ModelError(f"{path} wants data outside its folder: {name!r}", "refused for safety")
+            raise ModelError(f"{path} refers to data outside its folder: {name!r}", "this is refused for security")
         found.add(other)
     return tuple(sorted(found))
 
 
-def _told(content: mmap.mmap) -> list[str] | None:
-    """The names of other files, by the file's own bytes: importing ``onnx`` for them would cost every start a tenth of a second.
+def _read_names(content: mmap.mmap) -> list[str] | None:
+    """Read the names of other files from the file's bytes: importing ``onnx`` would add a tenth of a second to every start.
 
     Returns:
-        None where the key stands anywhere else too, or the file is not as expected: a parser that knows all of ONNX has to say.
+        None if the key occurs anywhere else too, or the file is not as expected: then the parser of ``onnx`` has to decide.
     """
     try:
-        told = list(_locations(content, "model", 0, len(content), _DEEPEST))
+        names = list(_locations(content, "model", 0, len(content), _MAX_DEPTH))
     except (ValueError, LookupError, TypeError):
         return None
-    return told if len(told) == _count(content, _KEY.encode()) else None
+    return names if len(names) == _count(content, _KEY.encode()) else None
 
 
-def _locations(content: mmap.mmap, message: str, start: int, end: int, deepest: int) -> Iterator[str]:
-    if not deepest:
-        raise ValueError("too many messages within each other")
+def _locations(content: mmap.mmap, message: str, start: int, end: int, depth: int) -> Iterator[str]:
+    if not depth:
+        raise ValueError("the messages are nested too deeply")
     if message == "entry":
         entry = dict(fields(content, start, end))
         if text_of(content, entry[_ENTRY_KEY]) == _KEY:
@@ -88,7 +89,7 @@ def _locations(content: mmap.mmap, message: str, start: int, end: int, deepest: 
     inside = _INSIDE[message]
     for number, value in fields(content, start, end):
         if number in inside:
-            yield from _locations(content, inside[number], *span(value), deepest - 1)
+            yield from _locations(content, inside[number], *span(value), depth - 1)
 
 
 def _count(content: mmap.mmap, word: bytes) -> int:
@@ -98,8 +99,8 @@ def _count(content: mmap.mmap, word: bytes) -> int:
     return count
 
 
-def _parsed(path: Path) -> Iterator[str]:
-    """The names of other files, by the package ``onnx``."""
+def _parse_names(path: Path) -> Iterator[str]:
+    """Yield the names of other files, with the package ``onnx``."""
     import onnx
 
     try:
@@ -111,7 +112,7 @@ def _parsed(path: Path) -> Iterator[str]:
 
 
 def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
-    """Every tensor anywhere in the file: initializers, attributes, subgraphs, functions, and what later versions add."""
+    """Yield every tensor of the file: initializers, attributes, subgraphs, functions, and fields of later versions."""
     import onnx
 
     if isinstance(message, onnx.TensorProto):

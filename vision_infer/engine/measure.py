@@ -1,4 +1,4 @@
-"""How fast engines are on this machine: several in turns, so that what else the machine does falls on all of them alike."""
+"""Measures the speed of engines on this machine: several in turns, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -23,47 +23,53 @@ NS_PER_MS = 1_000_000
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 UNDISTURBED = 0.8
+"""The minimum share of the usable processors that an engine must have received for its frame rate to count."""
 
 Frames = Sequence[NDArray[np.uint8]]
-"""pictures as they stand in a slot, uint8 [H, W, 3], letterboxed"""
+"""Images as a slot contains them: uint8 [H, W, 3], letterboxed."""
 
 
 @dataclass(slots=True)
 class SpeedRounds:
-    """What an engine did in its rounds."""
+    """The measurements of an engine in its rounds."""
 
     batch: int
+    """The batch size."""
     fps: list[float] = field(default_factory=list)
-    """pictures a second, of each round"""
+    """The frame rate of each round, images per second."""
     cpu_ms: list[float] = field(default_factory=list)
-    """processor time for each picture, of each round, milliseconds"""
+    """The processor time per image of each round, milliseconds."""
     latencies_ms: list[float] = field(default_factory=list)
-    """time of each batch, of all rounds, milliseconds"""
+    """The durations of all batches of all rounds, milliseconds."""
     shares: list[float] = field(default_factory=list)
-    """how much of the processors that it could use it got, of each round, 0 to about 1"""
+    """The share of the usable processors that it received in each round, 0 to about 1."""
 
     def percentile_ms(self, part: float) -> float:
-        """The time that this part (0–1) of all batches did not exceed, milliseconds."""
+        """Return the time that this part (0–1) of all batches did not exceed, milliseconds."""
         ordered = sorted(self.latencies_ms)
         return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median over rounds, with the 95 % interval of the bootstrap."""
+    """The median of some rounds, with the 95 % bootstrap interval."""
 
     median: float
+    """The median."""
     low: float
+    """The lower end of the interval."""
     high: float
+    """The upper end of the interval."""
 
 
 @dataclass(frozen=True, slots=True)
 class Faster:
-    """How many times faster one engine is than another."""
+    """The ratio of the speeds of two engines."""
 
     times: Estimate
+    """How many times faster the first engine is."""
     by_cpu: bool
-    """by processor time, since other programs took the processors, and not by pictures a second"""
+    """Whether processor time was compared instead of frame rates, because other programs used the processors."""
 
 
 def measure_speed(
@@ -78,21 +84,21 @@ def measure_speed(
     cpu_ns: Callable[[], int] = time.process_time_ns,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, SpeedRounds]:
-    """Run each engine for a round, in turns, with as many batches in flight as it has.
+    """Run the engines in turns, each for several rounds with all its batches in flight.
 
     Args:
-        engines: by any name; warmed up here. Nothing else may use them meanwhile.
-        frames: what their slots hold; without any, noise (the time of a network hardly depends on it).
-        batch: pictures in a batch.
-        threads: of each batch, as the engines were opened.
-        rounds: how often each has its turn; the order is reversed every time.
-        round_s: how long a turn is, at least; one batch is always run to its end.
-        clock: of the times.
-        cpu_ns: processor time of this process so far.
-        stop: asked before each turn; what was measured until then is returned.
+        engines: The engines by any name; they are warmed up here. Nothing else may use them at the same time.
+        frames: The images in their slots; without any, noise (the speed of a model hardly depends on it).
+        batch: The batch size.
+        threads: The number of threads for each batch, as the engines were opened.
+        rounds: The number of rounds of each engine; the order is reversed every time.
+        round_s: The minimum duration of a round, seconds; the last batch runs to its end.
+        clock: The clock that times the batches.
+        cpu_ns: Returns the processor time of this process so far, ns.
+        stop: Called before each round; if it returns True, the measurements so far are returned.
 
     Raises:
-        EngineError: an engine fails, or does not run that batch.
+        EngineError: An engine fails, or does not run that batch size.
     """
     found = {name: SpeedRounds(batch) for name in engines}
     for engine in engines.values():
@@ -109,33 +115,33 @@ def measure_speed(
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The median of some rounds and how sure it is; the same values always give the same interval."""
-    chance = random.Random(0)
-    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    """Return the median of some rounds with its interval; the same values always give the same interval."""
+    generator = random.Random(0)
+    medians = sorted(statistics.median(generator.choices(values, k=len(values))) for _ in range(RESAMPLES))
     cut = int(RESAMPLES * (1 - CONFIDENCE) / 2)
     return Estimate(statistics.median(values), medians[cut], medians[-1 - cut])
 
 
-def faster(mine: SpeedRounds, other: SpeedRounds) -> Faster:
-    """How many times faster one is than the other, round by round.
+def faster(first: SpeedRounds, second: SpeedRounds) -> Faster:
+    """Return how many times faster the first engine is than the second, compared round by round.
 
-    Where other programs left one of the two less than :data:`UNDISTURBED` of the processors, pictures a second tell more of those
-    programs than of the engines. Then the processor time of a picture is compared.
+    If other programs left one of the two less than :data:`UNDISTURBED` of the processors, the frame rates say more about those
+    programs than about the engines. Then the processor times per image are compared.
     """
-    by_cpu = min(statistics.median(mine.shares), statistics.median(other.shares)) < UNDISTURBED
-    pairs = zip(other.cpu_ms, mine.cpu_ms, strict=True) if by_cpu else zip(mine.fps, other.fps, strict=True)
-    return Faster(estimate([one / two for one, two in pairs]), by_cpu)
+    by_cpu = min(statistics.median(first.shares), statistics.median(second.shares)) < UNDISTURBED
+    pairs = zip(second.cpu_ms, first.cpu_ms, strict=True) if by_cpu else zip(first.fps, second.fps, strict=True)
+    return Faster(estimate([numerator / denominator for numerator, denominator in pairs]), by_cpu)
 
 
-def measure_opening(open_it: Callable[[], Engine], clock: Clock = SYSTEM_CLOCK) -> tuple[Engine, float, int | None]:
+def measure_opening(open_engine: Callable[[], Engine], clock: Clock = SYSTEM_CLOCK) -> tuple[Engine, float, int | None]:
     """Open an engine and warm it up.
 
     Returns:
-        The engine; how long that took, seconds; and by how much it made this process grow, bytes (None where that is not told).
-        What the process had freed before and is used again does not count: measure in a fresh process for a figure to print.
+        The engine; how long that took, seconds; and the growth of this process, bytes (None where the system does not report it).
+        Memory that the process had freed before does not count: measure in a new process for a figure to print.
     """
     before, started = resident_bytes(), clock.monotonic_ns()
-    engine = open_it()
+    engine = open_engine()
     try:
         engine.warm_up()
     except BaseException:
@@ -147,7 +153,7 @@ def measure_opening(open_it: Callable[[], Engine], clock: Clock = SYSTEM_CLOCK) 
 
 
 def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Memory of this process, bytes; None where the system does not tell."""
+    """Return the resident memory of this process, bytes; None where the system does not report it."""
     try:
         return int(statm.read_text().split()[1]) * 4096
     except (OSError, ValueError, IndexError):
@@ -155,7 +161,7 @@ def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
 
 
 def _fill(engine: Engine, batch: int, frames: Frames) -> None:
-    """Put pictures into all buffers; they stay there from loan to loan."""
+    """Write images into all buffers; they stay there from loan to loan."""
     size = engine.input_size
     if not frames:
         frames = [np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8)]
@@ -169,8 +175,8 @@ def _fill(engine: Engine, batch: int, frames: Frames) -> None:
             engine.release(loan)
 
 
-def _run_round(engine: Engine, into: SpeedRounds, length_ns: int, cores: int, clock: Clock, cpu_ns: Callable[[], int]) -> None:
-    """One turn: a thread for each batch in flight, as the pipeline has them; with one it is the caller's own."""
+def _run_round(engine: Engine, result: SpeedRounds, length_ns: int, cores: int, clock: Clock, cpu_ns: Callable[[], int]) -> None:
+    """Run one round: a thread for each batch in flight, as in the pipeline; the first is the calling thread."""
     started, cpu_started = clock.monotonic_ns(), cpu_ns()
     until = started + length_ns
     latencies: list[int] = []
@@ -180,12 +186,12 @@ def _run_round(engine: Engine, into: SpeedRounds, length_ns: int, cores: int, cl
         try:
             while True:
                 begin = clock.monotonic_ns()
-                engine.collect(engine.submit(engine.lend(into.batch)))
+                engine.collect(engine.submit(engine.lend(result.batch)))
                 end = clock.monotonic_ns()
                 latencies.append(end - begin)
                 if end >= until or failed:
                     return
-        except Exception as error:  # noqa: BLE001 - a thread is a boundary: it is raised by who waits for it
+        except Exception as error:  # noqa: BLE001 - a thread is a boundary: the waiting thread raises it
             failed.append(error)
 
     threads = [threading.Thread(target=work, name=f"measure-{number}") for number in range(1, engine.in_flight)]
@@ -196,9 +202,9 @@ def _run_round(engine: Engine, into: SpeedRounds, length_ns: int, cores: int, cl
         thread.join()
     if failed:
         raise failed[0] if isinstance(failed[0], EngineError) else EngineError(f"{engine.name}: {failed[0]}") from failed[0]
-    pictures = len(latencies) * into.batch
+    images = len(latencies) * result.batch
     wall_ns, used_ns = max(1, clock.monotonic_ns() - started), max(1, cpu_ns() - cpu_started)
-    into.fps.append(pictures * NS_PER_S / wall_ns)
-    into.cpu_ms.append(used_ns / NS_PER_MS / pictures)
-    into.shares.append(used_ns / wall_ns / cores)
-    into.latencies_ms.extend(latency / NS_PER_MS for latency in latencies)
+    result.fps.append(images * NS_PER_S / wall_ns)
+    result.cpu_ms.append(used_ns / NS_PER_MS / images)
+    result.shares.append(used_ns / wall_ns / cores)
+    result.latencies_ms.extend(latency / NS_PER_MS for latency in latencies)

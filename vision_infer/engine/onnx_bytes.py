@@ -1,4 +1,7 @@
-"""Protobuf messages as they lie in a file: an ONNX file is looked into without a library, and past its weights."""
+"""Reads protobuf messages from the bytes of a file: an ONNX file is inspected without a library, and without its weights.
+
+The encoding: https://protobuf.dev/programming-guides/encoding/
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from collections.abc import Iterator
 
 
 def fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int | tuple[int, int]]]:
-    """The fields of a protobuf message: number, and the value of an integer or where the bytes of anything else begin and end.
+    """Yield the fields of a message: the number, and the value of an integer or the start and end of any other content.
 
     Raises:
-        ValueError: it is cut, or none.
-        IndexError: likewise, at the end of the file.
+        ValueError: The message is truncated, or the bytes are not a message.
+        IndexError: Likewise, at the end of the file.
     """
     at = start
     while at < end:
@@ -26,22 +29,22 @@ def fields(content: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int 
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
-            raise ValueError("no such kind of field")
+            raise ValueError("unknown wire type")
         if at + length > end:
-            raise ValueError("the message is cut")
+            raise ValueError("the message is truncated")
         yield tag >> 3, (at, at + length)
         at += length
 
 
 def span(value: int | tuple[int, int]) -> tuple[int, int]:
-    """Where a field's bytes begin and end; raises TypeError where it is a number."""
+    """Return the start and end of a field's bytes; raise TypeError if it is a number."""
     if isinstance(value, int):
-        raise TypeError("a number where a message is due")
+        raise TypeError("a number instead of a message")
     return value
 
 
 def text_of(content: mmap.mmap, value: int | tuple[int, int]) -> str:
-    """A field's text; raises TypeError or ValueError where it is none."""
+    """Return a field's text; raise TypeError or ValueError if it is not text."""
     start, end = span(value)
     return content[start:end].decode("utf-8")
 

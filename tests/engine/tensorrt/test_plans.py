@@ -75,7 +75,7 @@ def test_what_was_damaged_is_built_again(cache: EngineCache) -> None:
     (entry.folder / "engine.bin").write_bytes(content)
     said: list[str] = []
     assert build_plan(job(), cache, said.append)[0].graph_sha256 == plan.graph_sha256
-    assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: the one that is kept is damaged"]
+    assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: the cached engine is damaged"]
 
 
 def test_what_is_no_plan_is_built_again(cache: EngineCache) -> None:
@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_what_was_there() -> None:
     with small_disk(4096 * (len(small.plan) // 4096 + 60)) as disk:
         cache = EngineCache(disk / "engines")
         build_plan(job(), cache, lambda _: None)
-        with pytest.raises(EngineError, match="cannot be kept: No space left"):
+        with pytest.raises(EngineError, match="cannot be stored: No space left"):
             build_plan(job(precision="fp32"), cache, lambda _: None)
         build_plan(job(), cache, no_news)
         assert len(cache.entries()) == 1

@@ -1,1 +1,1 @@
-"""Devices with memory of their own: CUDA, buffers on the device, and what all engines there share."""
+"""Devices with their own memory: CUDA, buffers on the device, and the engine that all models there share."""

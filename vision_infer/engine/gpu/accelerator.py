@@ -1,6 +1,6 @@
-"""What an engine asks of a device with memory of its own, and of a network that runs there.
+"""The interfaces of a device with its own memory, and of a model that is loaded there.
 
-CUDA is such a device (:mod:`vision_infer.engine.gpu.cuda`); TensorRT and PyTorch run such networks. Tests have a device in host
+CUDA is such a device (:mod:`vision_infer.engine.gpu.cuda`); TensorRT and PyTorch load such models. Tests use a device in host
 memory.
 """
 
@@ -19,108 +19,108 @@ from vision_infer.core.image import Surface
 from vision_infer.engine.contract import OutputShapes
 
 Stream = Any
-"""a queue of the device: what is put into one runs in order, streams run beside each other"""
+"""A queue of the device: its work runs in order, and in parallel with other streams."""
 Event = Any
-"""a place in a stream that others can wait for"""
+"""A position in a stream that the host and other streams can wait for."""
 Graph = Any
-"""work that was recorded and is launched as a whole"""
+"""Recorded work that is launched as a whole."""
 
 
 class DeviceMemoryError(EngineError):
-    """The device has no memory left for that."""
+    """The device has not enough free memory."""
 
 
 class Accelerator(Protocol):
-    """A device. Addresses are plain numbers; everything but :meth:`synchronise` only queues its work and comes back."""
+    """A device. Addresses are plain numbers; every method except :meth:`synchronise` only queues its work and returns."""
 
     @property
     def name(self) -> str:
-        """``cuda:0``"""
+        """The name, such as ``cuda:0``."""
         ...
 
     @property
     def index(self) -> int:
-        """Its number."""
+        """The number of the device."""
         ...
 
     def use(self) -> None:
-        """Make it the device of the calling thread; asked for before anything else, by each thread."""
+        """Make it the device of the calling thread; every thread calls this before anything else."""
         ...
 
     def memory(self) -> tuple[int, int]:
-        """Its memory that is free, and all of it, bytes."""
+        """Return its free and its total memory, bytes."""
         ...
 
     def allocate(self, nbytes: int) -> int:
-        """Memory of the device, zeroed; its address, a multiple of 256.
+        """Allocate zeroed memory on the device; return its address, a multiple of 256.
 
         Raises:
-            DeviceMemoryError: there is not so much.
+            DeviceMemoryError: There is not enough memory.
         """
         ...
 
     def free(self, address: int) -> None:
-        """Give it back."""
+        """Free memory of the device."""
         ...
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Host memory from which the device copies by itself, zeroed: uint8 [nbytes].
+        """Allocate zeroed host memory that the device can copy from directly: uint8 [nbytes].
 
         Raises:
-            DeviceMemoryError: there is not so much.
+            DeviceMemoryError: There is not enough memory.
         """
         ...
 
     def free_host(self, array: NDArray[np.uint8]) -> None:
-        """Give it back."""
+        """Free host memory."""
         ...
 
     def make_stream(self) -> Stream:
-        """A new stream."""
+        """Create a stream."""
         ...
 
     def make_event(self) -> Event:
-        """A new event, not yet in any stream."""
+        """Create an event that is not recorded in a stream yet."""
         ...
 
     def record(self, event: Event, stream: Stream) -> None:
-        """Put an event into a stream, in place of where it was before."""
+        """Record an event in a stream; it replaces the event's earlier position."""
         ...
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """What comes later in the stream begins after the event, as it was recorded last."""
+        """Let later work of the stream begin after the event, as it was recorded last."""
         ...
 
     def synchronise(self, event: Event) -> None:
-        """Wait, on this thread, until the stream has passed the event. Raises EngineError where something before it failed."""
+        """Block the calling thread until the stream has passed the event; raise EngineError if earlier work failed."""
         ...
 
     def elapsed_ms(self, first: Event, second: Event) -> float:
-        """Time between two events that have been passed, milliseconds."""
+        """Return the time between two events that have been passed, milliseconds."""
         ...
 
     def copy_in(self, address: int, source: NDArray[Any], stream: Stream) -> None:
-        """Copy a contiguous array of host memory to the device."""
+        """Copy a contiguous array from host memory to the device."""
         ...
 
     def copy_out(self, target: NDArray[Any], address: int, stream: Stream) -> None:
-        """Copy from the device into a contiguous array of host memory."""
+        """Copy from the device to a contiguous array in host memory."""
         ...
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
-        """Record, and do not run, what ``work`` puts into the stream. Raises EngineError where that cannot be recorded."""
+        """Record what ``work`` puts into the stream without running it; raise EngineError if it cannot be recorded."""
         ...
 
     def launch(self, graph: Graph, stream: Stream) -> None:
-        """Run what was recorded."""
+        """Run recorded work."""
         ...
 
     def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Stream) -> None:
-        """Write a picture of the device into a slot at an address: uint8 [H, W, 3] RGB, letterboxed."""
+        """Write a decoded frame of the device into the slot at an address: uint8 [H, W, 3] RGB, letterboxed."""
         ...
 
     def destroy(self, *things: Any) -> None:
-        """Give streams, events and graphs back; what they still do is waited for."""
+        """Destroy streams, events and graphs, after their pending work."""
         ...
 
 
@@ -129,33 +129,33 @@ class DeviceModel(Protocol):
 
     @property
     def outputs(self) -> OutputShapes:
-        """By name: shape without the batch, and dtype."""
+        """For each output its shape without the batch, and its dtype."""
         ...
 
     @property
     def device_bytes(self) -> int:
-        """What it holds of the device's memory, bytes, as far as it is known."""
+        """The device memory that it uses, bytes, as far as it is known."""
         ...
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Stream) -> None:
         """Queue one batch.
 
         Args:
-            count: pictures, one of the batch sizes that it was made for.
-            images: address of uint8 [count, H, W, 3].
-            outputs: by name the address of [count, …].
-            stream: where it goes.
+            count: The batch size, one of those that the model was built for.
+            images: The address of uint8 [count, H, W, 3].
+            outputs: The addresses of [count, …], by name.
+            stream: The stream that runs the batch.
 
         Raises:
-            DeviceMemoryError: the device has no memory for it.
-            EngineError: the runtime failed.
+            DeviceMemoryError: The device has not enough memory.
+            EngineError: The runtime failed.
         """
         ...
 
     def capturing(self) -> AbstractContextManager[Any] | None:
-        """Held while a batch is recorded; None: it cannot be."""
+        """Return a context for recording a batch; None: the model cannot be recorded."""
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free its memory."""
         ...

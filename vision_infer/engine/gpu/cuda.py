@@ -1,6 +1,6 @@
-"""CUDA, through cuda-bindings: memory, streams, events, graphs and our one kernel, whatever runtime computes the network.
+"""CUDA, through cuda-bindings: memory, streams, events, graphs and one kernel, for any runtime that computes the model.
 
-All is in the device's primary context, which ONNX Runtime, TensorRT, PyTorch and FFmpeg share with us.
+Everything is in the device's primary context, which ONNX Runtime, TensorRT, PyTorch and FFmpeg share.
 """
 
 from __future__ import annotations
@@ -26,36 +26,39 @@ except ImportError as _error:
     ) from _error
 
 _LEGACY_STREAM = runtime.cudaStream_t(runtime.cudaStreamLegacy)
-"""where FFmpeg's decoder puts its work"""
+"""The stream of FFmpeg's decoder."""
 
 
 class CudaDevice:
     """A GPU.
 
     Args:
-        index: which, as CUDA counts them (``CUDA_VISIBLE_DEVICES`` counts).
+        index: The number of the GPU, as CUDA counts them (after ``CUDA_VISIBLE_DEVICES``).
 
     Raises:
-        EngineError: there is no driver, or no such GPU.
+        EngineError: There is no driver, or no GPU with this number.
     """
 
     def __init__(self, index: int) -> None:
         count = device_count()
         if index >= count:
-            raise EngineError(f"there is no cuda:{index}: this machine has {count}", "use --device cuda:0, or cpu")
+            raise EngineError(f"cuda:{index} does not exist: this machine has {count} GPUs", "use --device cuda:0, or cpu")
         self.index = index
         self.name = f"cuda:{index}"
         self._kernels: dict[int, Any] = {}
+        # Guards _kernels and the use of _decoded. Held in write_surface() by the threads that write frames into slots,
+        # for queueing only; the first one also compiles the kernels.
         self._lock = threading.Lock()
         self.use()
-        # Who waits for the GPU sleeps: the cores are for decoding. FFmpeg asks for the same, and refuses a context that differs.
+        # Threads that wait for the GPU sleep: the cores are needed for decoding. FFmpeg requests the same flag, and refuses a
+        # primary context without it (libavutil/hwcontext_cuda.c).
         _done(runtime.cudaSetDeviceFlags(runtime.cudaDeviceScheduleBlockingSync))
-        _done(runtime.cudaFree(0))  # makes the context
+        _done(runtime.cudaFree(0))  # creates the context
         self._decoded = self.make_event()
 
     @property
     def compute_capability(self) -> str:
-        """Such as ``sm_89``."""
+        """The compute capability, such as ``sm_89``."""
         kinds = runtime.cudaDeviceAttr
         major, minor = (
             _done(runtime.cudaDeviceGetAttribute(kind, self.index))
@@ -65,7 +68,7 @@ class CudaDevice:
 
     @property
     def title(self) -> str:
-        """Such as ``NVIDIA L4``."""
+        """The name of the GPU, such as ``NVIDIA L4``."""
         return str(_done(runtime.cudaGetDeviceProperties(self.index)).name.split(b"\0")[0].decode())
 
     def use(self) -> None:
@@ -73,68 +76,68 @@ class CudaDevice:
         _done(runtime.cudaSetDevice(self.index))
 
     def memory(self) -> tuple[int, int]:
-        """Free, and all, bytes."""
+        """Return the free and the total memory, bytes."""
         free, whole = _done(runtime.cudaMemGetInfo())
         return int(free), int(whole)
 
     def allocate(self, nbytes: int) -> int:
-        """Zeroed memory of the device."""
+        """Allocate zeroed memory on the device."""
         address = int(_done(runtime.cudaMalloc(nbytes)))
         _done(runtime.cudaMemset(address, 0, nbytes))
-        _done(runtime.cudaStreamSynchronize(_LEGACY_STREAM))  # our streams do not wait for it
+        _done(runtime.cudaStreamSynchronize(_LEGACY_STREAM))  # the engine's streams do not wait for the legacy stream
         return address
 
     def free(self, address: int) -> None:
-        """Give it back."""
+        """Free memory of the device."""
         _done(runtime.cudaFree(address))
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Zeroed host memory that cannot be swapped out."""
+        """Allocate zeroed, page-locked host memory."""
         address = int(_done(runtime.cudaHostAlloc(nbytes, runtime.cudaHostAllocDefault)))
         array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
         array[:] = 0
         return array
 
     def free_host(self, array: NDArray[np.uint8]) -> None:
-        """Give it back."""
+        """Free page-locked host memory."""
         _done(runtime.cudaFreeHost(array.ctypes.data))
 
     def make_stream(self) -> Any:
-        """A stream that does not wait for the legacy one, nor it for this."""
+        """Create a stream that is not synchronised with the legacy stream."""
         return _done(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
 
     def make_event(self) -> Any:
-        """An event with a time; who waits for it sleeps."""
+        """Create an event with a time; threads that wait for it sleep."""
         return _done(runtime.cudaEventCreateWithFlags(runtime.cudaEventBlockingSync))
 
     def record(self, event: Any, stream: Any) -> None:
-        """Put it into the stream."""
+        """Record the event in the stream."""
         _done(runtime.cudaEventRecord(event, stream))
 
     def wait(self, stream: Any, event: Any) -> None:
-        """What comes later in the stream begins after the event."""
+        """Let later work of the stream begin after the event."""
         _done(runtime.cudaStreamWaitEvent(stream, event, 0))
 
     def synchronise(self, event: Any) -> None:
-        """Wait on this thread."""
+        """Block the calling thread until the event."""
         _done(runtime.cudaEventSynchronize(event))
 
     def elapsed_ms(self, first: Any, second: Any) -> float:
-        """Time between two events, milliseconds."""
+        """Return the time between two events, milliseconds."""
         return float(_done(runtime.cudaEventElapsedTime(first, second)))
 
     def copy_in(self, address: int, source: NDArray[Any], stream: Any) -> None:
-        """Host to device."""
+        """Copy from the host to the device."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         _done(runtime.cudaMemcpyAsync(address, source.ctypes.data, source.nbytes, kind, stream))
 
     def copy_out(self, target: NDArray[Any], address: int, stream: Any) -> None:
-        """Device to host."""
+        """Copy from the device to the host."""
         kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         _done(runtime.cudaMemcpyAsync(target.ctypes.data, address, target.nbytes, kind, stream))
 
     def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """Record what ``work`` queues; other threads go on with theirs meanwhile."""
+        """Record what ``work`` queues; other threads continue their work meanwhile."""
         _done(runtime.cudaStreamBeginCapture(stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
         try:
             work()
@@ -142,7 +145,7 @@ class CudaDevice:
             _, unfinished = runtime.cudaStreamEndCapture(stream)
             if unfinished is not None and int(unfinished):
                 runtime.cudaGraphDestroy(unfinished)
-            runtime.cudaGetLastError()  # that it broke off is told by the exception
+            runtime.cudaGetLastError()  # clears the error of the interrupted capture; the exception reports it
             raise
         graph = _done(runtime.cudaStreamEndCapture(stream))
         try:
@@ -151,15 +154,15 @@ class CudaDevice:
             _done(runtime.cudaGraphDestroy(graph))
 
     def launch(self, graph: Any, stream: Any) -> None:
-        """Run what was recorded."""
+        """Run recorded work."""
         _done(runtime.cudaGraphLaunch(graph, stream))
 
     def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Any) -> None:
-        """One kernel: NV12 or P010 → letterboxed RGB."""
+        """Convert NV12 or P010 to letterboxed RGB with one kernel."""
         from vision_infer.engine.gpu.surface_kernel import BLOCK, arguments, grid
 
         kernel = self._kernel(surface.sample_bytes)
-        with self._lock:  # of the event: what the decoder still does comes first
+        with self._lock:  # the kernel has to run after the decoder's pending work; the event is shared by all threads
             self.record(self._decoded, _LEGACY_STREAM)
             self.wait(stream, self._decoded)
         values, kinds = arguments(address, surface, letterbox)
@@ -167,7 +170,7 @@ class CudaDevice:
         _done(driver.cuLaunchKernel(kernel, *blocks, 1, *BLOCK, 1, 0, driver.CUstream(int(stream)), (values, kinds), 0))
 
     def destroy(self, *things: Any) -> None:
-        """Streams are emptied first."""
+        """Destroy streams after their pending work, events and graphs."""
         for thing in things:
             if isinstance(thing, runtime.cudaStream_t):
                 _done(runtime.cudaStreamSynchronize(thing))
@@ -189,29 +192,29 @@ class CudaDevice:
 
 
 def device_count() -> int:
-    """How many GPUs CUDA sees.
+    """Return the number of GPUs that CUDA reports.
 
     Raises:
-        EngineError: there is no driver, or it is too old; says which.
+        EngineError: There is no driver, or it is too old.
     """
     try:
         status, count = runtime.cudaGetDeviceCount()
         if status == runtime.cudaError_t.cudaErrorInsufficientDriver:
             raise EngineError(
-                f"there is no NVIDIA driver here, or none for CUDA {runtime.getLocalRuntimeVersion()[1] // 1000}",
+                f"there is no NVIDIA driver, or it does not support CUDA {runtime.getLocalRuntimeVersion()[1] // 1000}",
                 "install or update it (see 'nvidia-smi'), or use --device cpu",
             )
         return int(_done((status, count)))
-    except RuntimeError as error:  # the bindings do not find the library
+    except RuntimeError as error:  # the bindings do not find the driver's library
         raise EngineError(f"CUDA cannot be used: {error}", "install NVIDIA's driver, or use --device cpu") from error
 
 
 def _done(result: tuple[Any, ...]) -> Any:
-    """What a call gave.
+    """Return the values of a CUDA call.
 
     Raises:
-        DeviceMemoryError: there is no memory for it.
-        EngineError: it failed.
+        DeviceMemoryError: There is not enough memory.
+        EngineError: The call failed.
     """
     status, *values = result
     if int(status) != 0:
@@ -219,7 +222,7 @@ def _done(result: tuple[Any, ...]) -> Any:
             text = status.name.encode()
         else:
             text = runtime.cudaGetErrorString(status)[1]
-            runtime.cudaGetLastError()  # so that the next call does not tell of it again
+            runtime.cudaGetLastError()  # clears the error, so that the next call does not report it again
         message = text.decode() if isinstance(text, bytes) else str(status)
         if status in (runtime.cudaError_t.cudaErrorMemoryAllocation, driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY):
             raise DeviceMemoryError(f"CUDA: {message}")

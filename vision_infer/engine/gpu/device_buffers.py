@@ -1,7 +1,7 @@
-"""The buffers of an engine on a device: slots in host memory, their place on the device, and the way in and out.
+"""The buffers of an engine on a device: slots in host memory, their copies on the device, and the streams that copy.
 
-Each buffer has a stream for its copies, so that a batch is copied in, another computed and a third copied out at the same time.
-A picture that is on the device already is written into its slot there, and its slot is not copied.
+Each buffer has a stream for its copies, so that one batch is copied in, another computed and a third copied out at the same time.
+An image that is on the device already is written into its slot there, and is not copied from the host.
 """
 
 from __future__ import annotations
@@ -25,33 +25,39 @@ from vision_infer.engine.gpu.accelerator import Accelerator, DeviceMemoryError, 
 
 
 class DeviceSlot:
-    """A place for one picture: in host memory, from where it is copied, or on the device itself, whichever was written last."""
+    """Memory for one image: in host memory, from where it is copied, or on the device; the last one written counts."""
 
-    __slots__ = ("_address", "_device", "_held", "_pixels", "_stream", "layout", "on_device")
+    __slots__ = ("_address", "_device", "_in_use", "_pixels", "_stream", "layout", "on_device")
 
-    def __init__(self, pixels: NDArray[np.uint8], device: Accelerator, address: int, stream: Stream, held: list[object]) -> None:
+    def __init__(
+        self, pixels: NDArray[np.uint8], device: Accelerator, address: int, stream: Stream, in_use: list[object]
+    ) -> None:
         self._pixels = pixels
         self._device = device
         self._address = address
         self._stream = stream
-        self._held = held
+        self._in_use = in_use
         self.layout: Letterbox | None = None
-        """of what is in host memory"""
+        """The letterbox of the image in host memory."""
         self.on_device = False
-        """whether the picture is on the device, and host memory holds an older one"""
+        """Whether the image is on the device, and host memory has an older one."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB in host memory; asking for it is to write there."""
+        """The pixels in host memory: uint8 [H, W, 3] RGB. Reading this property declares that the caller writes there."""
         self.on_device = False
         return self._pixels
 
     def write_surface(self, surface: Surface, letterbox: Letterbox) -> bool:
-        """Write a picture that is on the same device; it is kept until the batch has been computed."""
+        """Write a decoded frame that is on the same device; it is kept until the batch has been computed.
+
+        Returns:
+            False if the frame is on another device.
+        """
         if surface.device != self._device.index:
             return False
         self._device.use()
-        self._held.append(surface)
+        self._in_use.append(surface)
         self._device.write_surface(self._address, surface, letterbox, self._stream)
         self.on_device = True
         return True
@@ -59,59 +65,63 @@ class DeviceSlot:
 
 @dataclass(slots=True)
 class DeviceBuffer:
-    """Input and output memory of one batch, on both sides, and its way."""
+    """The input and output memory of one batch on host and device, with its stream and events."""
 
     images: NDArray[np.uint8]
-    """host memory, uint8 [B, H, W, 3]"""
+    """The input in host memory: uint8 [B, H, W, 3]."""
     images_at: int
-    """address of the same on the device"""
+    """The address of the input on the device."""
     outputs: dict[str, NDArray[Any]]
-    """host memory by name, [B, …]"""
+    """The outputs in host memory by name: [B, …]."""
     outputs_at: dict[str, int]
-    """addresses of the same on the device"""
+    """The addresses of the outputs on the device."""
     slots: tuple[DeviceSlot, ...]
+    """The slots in the order of the batch."""
     stream: Stream
-    """of its copies"""
+    """The stream of its copies."""
     begun: Event
+    """The batch has begun."""
     copied: Event
-    """its pictures are on the device"""
+    """The images are on the device."""
     computed: Event
+    """The outputs are on the device."""
     done: Event
-    """its results are in host memory"""
-    held: list[object]
-    """what must not go before the batch is done"""
+    """The outputs are in host memory."""
+    in_use: list[object]
+    """The decoded frames that must not be freed before the batch is done; shared with the slots."""
     graphs: dict[int, Graph | None] = field(default_factory=dict)
-    """by batch size: what was recorded; None: it ran once as it is, and is recorded the next time"""
+    """The recorded graphs by batch size; None: it ran once unrecorded, and is recorded the next time."""
 
 
 class DeviceBuffers:
-    """As many buffers as batches may be in flight; none is made later.
+    """One buffer for each batch in flight, all allocated at the start.
 
     Args:
-        device: whose memory it is.
-        size: of a picture.
-        batch_sizes: the sizes that are run, ascending.
-        count: number of buffers.
-        outputs: for each output its shape without the batch, and its dtype.
+        device: The device.
+        size: The size of an image.
+        batch_sizes: The batch sizes that run, ascending.
+        count: The number of buffers.
+        outputs: For each output its shape without the batch, and its dtype.
 
     Raises:
-        DeviceMemoryError: the device has not so much; nothing is held then.
+        DeviceMemoryError: The device has not enough memory; nothing stays allocated.
     """
 
     def __init__(self, device: Accelerator, size: Size, batch_sizes: Sequence[int], count: int, outputs: OutputShapes) -> None:
         self.batch_sizes = tuple(batch_sizes)
         self._device = device
         self._count = count
+        # Guards _free and the in_use lists. Held in lend() and release() by the pipeline's inference threads.
         self._lock = threading.Lock()
         self._things: list[Any] = []
         self._addresses: list[int] = []
         self._arrays: list[NDArray[np.uint8]] = []
         self.nbytes = buffer_bytes(size, batch_sizes[-1], outputs) * count
-        """on either side"""
-        free, whole = device.memory()
+        """The size of all buffers on the host, and again on the device, bytes."""
+        free, total = device.memory()
         if self.nbytes > free:
             raise DeviceMemoryError(
-                f"{device.name} has {free / 1e6:.0f} of {whole / 1e6:.0f} MB free, buffers need {self.nbytes / 1e6:.0f}"
+                f"{device.name} has {free / 1e6:.0f} of {total / 1e6:.0f} MB free, the buffers need {self.nbytes / 1e6:.0f}"
             )
         try:
             self.buffers = [self._make(size, outputs) for _ in range(count)]
@@ -121,10 +131,10 @@ class DeviceBuffers:
         self._free = list(self.buffers)
 
     def padded(self, count: int) -> int:
-        """The batch size that a batch of ``count`` is run as.
+        """Return the batch size with which a batch of ``count`` runs.
 
         Raises:
-            EngineError: there is none.
+            EngineError: The batch is larger than the largest one.
         """
         for size in self.batch_sizes:
             if 1 <= count <= size:
@@ -132,7 +142,7 @@ class DeviceBuffers:
         raise EngineError(f"the engine does not run batches of {count}", f"it runs {list(self.batch_sizes)}")
 
     def lend(self, count: int) -> Loan:
-        """Slots for a batch; see :meth:`vision_infer.engine.engine.Engine.lend`."""
+        """Lend the slots of a batch; see :meth:`vision_infer.engine.engine.Engine.lend`."""
         self.padded(count)
         with self._lock:
             if not self._free:
@@ -141,16 +151,17 @@ class DeviceBuffers:
         return Loan(buffer.slots[:count], buffer)
 
     def release(self, loan: Loan) -> None:
-        """Take the slots back; nothing on the device may use them any more."""
+        """Take the slots back; the device must not use them any longer."""
         buffer: DeviceBuffer = loan.buffer
         with self._lock:
-            if any(buffer is one for one in self._free):
+            if any(buffer is free for free in self._free):
                 raise ValueError("the loan was released before")
-            buffer.held.clear()
+            buffer.in_use.clear()
             self._free.append(buffer)
 
     def close(self) -> None:
-        """Give all memory back, as far as the device still takes it; what is in flight is waited for."""
+        """Wait for the batches in flight and free all memory; errors of a broken device are ignored."""
+        # Streams first: destroying them waits for their pending work, which uses the graphs and the memory.
         with suppress(EngineError):
             self._device.destroy(*self._things)
         for buffer in getattr(self, "buffers", []):
@@ -168,18 +179,18 @@ class DeviceBuffers:
         self._arrays.clear()
 
     def _make(self, size: Size, outputs: OutputShapes) -> DeviceBuffer:
-        most = self.batch_sizes[-1]
-        images, images_at = self._pair((most, size.height, size.width, 3), np.dtype(np.uint8))
-        pairs = {name: self._pair((most, *shape), dtype) for name, (shape, dtype) in outputs.items()}
+        largest = self.batch_sizes[-1]
+        images, images_at = self._pair((largest, size.height, size.width, 3), np.dtype(np.uint8))
+        pairs = {name: self._pair((largest, *shape), dtype) for name, (shape, dtype) in outputs.items()}
         stream = self._keep(self._device.make_stream())
-        held: list[object] = []
+        in_use: list[object] = []
         nbytes = images[0].nbytes
-        slots = tuple(DeviceSlot(images[at], self._device, images_at + at * nbytes, stream, held) for at in range(most))
+        slots = tuple(DeviceSlot(images[at], self._device, images_at + at * nbytes, stream, in_use) for at in range(largest))
         events = [self._keep(self._device.make_event()) for _ in range(4)]
         host = {name: array for name, (array, _) in pairs.items()}
-        there = {name: address for name, (_, address) in pairs.items()}
+        addresses = {name: address for name, (_, address) in pairs.items()}
         begun, copied, computed, done = events
-        return DeviceBuffer(images, images_at, host, there, slots, stream, begun, copied, computed, done, held)
+        return DeviceBuffer(images, images_at, host, addresses, slots, stream, begun, copied, computed, done, in_use)
 
     def _pair(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
         nbytes = math.prod(shape) * dtype.itemsize
@@ -195,19 +206,19 @@ class DeviceBuffers:
 
 
 def buffer_bytes(size: Size, batch: int, outputs: OutputShapes) -> int:
-    """What a buffer takes, on the host and again on the device, bytes."""
-    each = size.width * size.height * 3
-    return batch * (each + sum(math.prod(shape) * dtype.itemsize for shape, dtype in outputs.values()))
+    """Return the size of a buffer on the host, and again on the device, bytes."""
+    image = size.width * size.height * 3
+    return batch * (image + sum(math.prod(shape) * dtype.itemsize for shape, dtype in outputs.values()))
 
 
 def host_runs(slots: Sequence[DeviceSlot]) -> Iterator[tuple[int, int]]:
-    """The places whose pictures are in host memory, as runs (first, one after the last): each is one copy."""
+    """Yield the runs (first, one after the last) of slots whose images are in host memory: each run is one copy."""
     first = None
-    for place, slot in enumerate(slots):
+    for index, slot in enumerate(slots):
         if slot.on_device and first is not None:
-            yield first, place
+            yield first, index
             first = None
         elif not slot.on_device and first is None:
-            first = place
+            first = index
     if first is not None:
         yield first, len(slots)

@@ -1,8 +1,8 @@
-"""An engine on a device: what TensorRT and PyTorch have in common there.
+"""An engine on a device, for the models of TensorRT and PyTorch.
 
-A batch is copied in on its buffer's stream, computed on the engine's one stream, and copied out on its buffer's again; events
-keep the order. So copies run beside the computing of other batches, and the network needs its memory once. From its second
-time on a batch size is launched as one graph (CUDA graph), where the network can be recorded.
+A batch is copied in on its buffer's stream, computed on the engine's only compute stream, and copied out on its buffer's stream
+again; events keep the order. So copies run in parallel with the computing of other batches, and the model needs its working
+memory once. From its second run on, a batch size is launched as one CUDA graph, if the model can be recorded.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from vision_infer.engine.store.cache import OnMessage
 
 NS_PER_MS = 1_000_000
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""those that are recorded; others are padded up to the next"""
+"""The batch sizes that run; other sizes are padded to the next one."""
 IN_FLIGHT = 2
 
 
-def batch_sizes_up_to(most: int) -> tuple[int, ...]:
-    """The batch sizes of an engine on a device: powers of two, and the largest."""
-    return (*(size for size in BATCH_SIZES if size < most), most)
+def batch_sizes_up_to(largest: int) -> tuple[int, ...]:
+    """Return the batch sizes of an engine on a device: powers of two, and the largest."""
+    return (*(size for size in BATCH_SIZES if size < largest), largest)
 
 
 class DeviceEngine:
-    """A network on a device.
+    """A model on a device.
 
-    Where the device has no memory for the largest batch, the engine goes without it, and says so.
+    If the device has no memory for the largest batch size, the engine leaves that size out and reports it.
 
     Args:
         name: runtime-device-precision.
-        card: what the network is.
-        network: loaded on the device; closed by the engine.
-        device: where it runs.
-        batch_sizes: that it runs, ascending.
-        in_flight: batches at the same time.
-        say: told what is left out.
-        graphs: whether batches are recorded and launched as a whole.
+        card: The card of the model.
+        model: The model, loaded on the device; the engine closes it.
+        device: The device.
+        batch_sizes: The batch sizes that it runs, ascending.
+        in_flight: The number of batches in flight.
+        on_message: Receives which batch sizes are left out.
+        graphs: Whether batches are recorded and launched as CUDA graphs.
 
     Raises:
-        DeviceMemoryError: there is not enough even for the smallest batch.
-        EngineError: the network fails.
+        DeviceMemoryError: There is not enough memory even for the smallest batch size.
+        EngineError: The model fails.
     """
 
     def __init__(
         self,
         name: str,
         card: ModelCard,
-        network: DeviceModel,
+        model: DeviceModel,
         device: Accelerator,
         batch_sizes: Sequence[int],
         in_flight: int = IN_FLIGHT,
@@ -67,19 +67,22 @@ class DeviceEngine:
         self.card = card
         self.in_flight = in_flight
         self.device = device
-        self._network = network
-        self._say = on_message
+        self._model = model
+        self._on_message = on_message
         self._graphs = graphs
+        # Serializes queueing on the compute stream, and recording. Held in submit() by the pipeline's inference threads.
         self._lock = threading.Lock()
         self._compute = device.make_stream()
         self._closed = False
         sizes = tuple(batch_sizes)
+        # First find the batch sizes whose buffers fit.
         while True:
             try:
-                self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, network.outputs)
+                self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, model.outputs)
                 break
             except DeviceMemoryError as error:
                 sizes = self._smaller(sizes, error)
+        # Then run the largest batch: only that shows the working memory of the model. If it does not fit, use smaller buffers.
         while True:
             try:
                 self._run_largest()
@@ -90,41 +93,41 @@ class DeviceEngine:
             except BaseException:
                 self._close()
                 raise
-            self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, network.outputs)
+            self._buffers = DeviceBuffers(device, card.input_size, sizes, in_flight, model.outputs)
 
     @property
     def input_size(self) -> Size:
-        """Width and height of a slot, pixels."""
+        """The width and height of a slot, pixels."""
         return self.card.input_size
 
     @property
     def gpu(self) -> int:
-        """Where pictures may be already when they are written into a slot."""
+        """The GPU whose decoded frames can be written into a slot."""
         return self.device.index
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """The batch sizes that it runs, ascending; a batch between two of them is run as the larger."""
+        """The batch sizes that it runs, ascending; a batch between two of them runs as the larger."""
         return self._buffers.batch_sizes
 
     @property
     def buffer_bytes(self) -> int:
-        """Size of all buffers, bytes; the host has them, and the device again."""
+        """The size of all buffers on the host, and again on the device, bytes."""
         return self._buffers.nbytes
 
     @property
     def device_bytes(self) -> int:
-        """What it holds of the device's memory, bytes, as far as it is known."""
-        return self._buffers.nbytes + self._network.device_bytes
+        """The device memory that it uses, bytes, as far as it is known."""
+        return self._buffers.nbytes + self._model.device_bytes
 
     def lend(self, count: int) -> Loan:
-        """Slots for a batch of any size up to the largest."""
+        """Lend the slots of a batch of any size up to the largest."""
         self._refuse_closed()
         return self._buffers.lend(count)
 
     def release(self, loan: Loan) -> None:
-        """Take slots back."""
-        if loan.buffer.held:  # pictures that are still being written
+        """Take slots back that are not submitted."""
+        if loan.buffer.in_use:  # decoded frames may still be written into them
             self._settle(loan.buffer)
         self._buffers.release(loan)
 
@@ -138,7 +141,7 @@ class DeviceEngine:
             self.device.use()
             with self._lock:
                 self._queue(buffer, count)
-        except BaseException as error:  # whoever interrupts us may call again
+        except BaseException as error:  # after an interrupt the engine stays usable
             self._settle(buffer)
             self._buffers.release(loan)
             if not isinstance(error, EngineError):
@@ -147,7 +150,7 @@ class DeviceEngine:
         return Ticket(loan, started)
 
     def collect(self, ticket: Ticket) -> RawResults:
-        """Wait for the batch; its results are copied out of the buffer (a few kilobytes), which is free again."""
+        """Wait for the batch, copy its results out of the buffer (a few kilobytes) and release the buffer."""
         buffer: DeviceBuffer = ticket.loan.buffer
         count = len(ticket.loan.slots)
         started: int = ticket.state
@@ -155,9 +158,9 @@ class DeviceEngine:
             self._refuse_closed()
             self.device.use()
             self.device.synchronise(buffer.done)
-            took = int(self.device.elapsed_ms(buffer.begun, buffer.done) * NS_PER_MS)
-            # The end is the device's own: whoever collects late has not waited for it.
-            ended = max(started, min(SYSTEM_CLOCK.monotonic_ns(), started + took))
+            duration = int(self.device.elapsed_ms(buffer.begun, buffer.done) * NS_PER_MS)
+            # The device's events give the end: a caller that collects late did not wait for it.
+            ended = max(started, min(SYSTEM_CLOCK.monotonic_ns(), started + duration))
             outputs = {name: array[:count].copy() for name, array in buffer.outputs.items()}
         except EngineError as error:
             raise EngineError(f"{self.name} failed on a batch of {count}: {error.message}", error.hint) from error
@@ -166,7 +169,7 @@ class DeviceEngine:
         return RawResults(outputs, started, ended)
 
     def warm_up(self) -> None:
-        """Run every batch size in every buffer twice: as it is, and recorded."""
+        """Run every batch size in every buffer twice: the second run records it."""
         for count in (*self.batch_sizes, *self.batch_sizes):
             for ticket in [self.submit(loan) for loan in [self.lend(count) for _ in range(self.in_flight)]]:
                 self.collect(ticket)
@@ -179,14 +182,17 @@ class DeviceEngine:
 
     def _queue(self, buffer: DeviceBuffer, count: int) -> None:
         device, size = self.device, self._buffers.padded(count)
+        # On the buffer's stream: copy the images that are not on the device already.
         device.record(buffer.begun, buffer.stream)
-        place = buffer.images[0].nbytes
+        image_bytes = buffer.images[0].nbytes
         for first, end in host_runs(buffer.slots[:count]):
-            device.copy_in(buffer.images_at + first * place, buffer.images[first:end], buffer.stream)
+            device.copy_in(buffer.images_at + first * image_bytes, buffer.images[first:end], buffer.stream)
         device.record(buffer.copied, buffer.stream)
+        # On the compute stream: run the batch after the copies.
         device.wait(self._compute, buffer.copied)
         self._run(buffer, size)
         device.record(buffer.computed, self._compute)
+        # On the buffer's stream again: copy the results of the real images, without the padding.
         device.wait(buffer.stream, buffer.computed)
         for name, array in buffer.outputs.items():
             device.copy_out(array[:count], buffer.outputs_at[name], buffer.stream)
@@ -194,45 +200,46 @@ class DeviceEngine:
 
     def _run(self, buffer: DeviceBuffer, size: int) -> None:
         graph = buffer.graphs.get(size)
+        # The first run of a size is not recorded: runtimes allocate then, which a recording does not allow.
         if graph is None and self._graphs and size in buffer.graphs:
             graph = self._record(buffer, size)
         if graph is not None:
             self.device.launch(graph, self._compute)
             return
-        self._network.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute)
+        self._model.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute)
         buffer.graphs[size] = None
 
     def _record(self, buffer: DeviceBuffer, size: int) -> object | None:
-        """Record a batch size; where that fails, it is told, and batches go on one operator at a time."""
-        held = self._network.capturing()
-        if held is None:
+        """Record a batch size; if that fails, report it, and let all batches run without graphs."""
+        context = self._model.capturing()
+        if context is None:
             return None
         try:
-            with held:
+            with context:
                 graph = self.device.capture(
                     self._compute,
-                    lambda: self._network.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute),
+                    lambda: self._model.enqueue(size, buffer.images_at, buffer.outputs_at, self._compute),
                 )
         except EngineError as error:
             self._graphs = False
-            self._say(f"{self.name}: batches cannot be recorded, and run without that: {error.message}")
+            self._on_message(f"{self.name}: batches run without CUDA graphs, because recording failed: {error.message}")
             return None
         buffer.graphs[size] = graph
         return graph  # type: ignore[no-any-return]
 
     def _run_largest(self) -> None:
-        """What memory a network needs is known when its largest batch has run."""
+        """Run the largest batch: the model's working memory is known after that."""
         self.collect(self.submit(self.lend(self.batch_sizes[-1])))
 
     def _smaller(self, sizes: tuple[int, ...], error: DeviceMemoryError) -> tuple[int, ...]:
         if len(sizes) == 1:
             self._close()
             raise DeviceMemoryError(error.message, "close other programs on it, or use another device") from error
-        self._say(f"{self.name}: batches of {sizes[-1]} are left out: {error.message}")
+        self._on_message(f"{self.name}: batches of {sizes[-1]} are left out: {error.message}")
         return sizes[:-1]
 
     def _settle(self, buffer: DeviceBuffer) -> None:
-        """After a failure, let what was queued come to rest before the buffer is lent again."""
+        """Wait for queued work, after a failure or before a release: a buffer must not be lent while the device uses it."""
         if self._closed:
             return
         with suppress(EngineError):
@@ -254,4 +261,4 @@ class DeviceEngine:
             self.device.destroy(self._compute)
         if hasattr(self, "_buffers"):
             self._buffers.close()
-        self._network.close()
+        self._model.close()

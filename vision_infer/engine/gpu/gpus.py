@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs as their driver's management library (NVML) tells of them; nothing is computed."""
+"""Lists NVIDIA GPUs with their driver's management library (NVML); CUDA is not initialised."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from vision_infer.core.errors import EngineError
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU."""
+    """A GPU."""
 
     index: int
+    """The number, as NVML counts them."""
     name: str
+    """The name, such as ``NVIDIA L4``."""
     compute_capability: str
-    """``8.9``; empty where it is not told"""
+    """The compute capability, such as ``8.9``; empty if it is not known."""
     total_bytes: int
+    """The total memory, bytes."""
     free_bytes: int
+    """The free memory, bytes."""
     driver: str
-    """version"""
+    """The version of the driver."""
     mig: bool
-    """whether it is divided into instances"""
+    """Whether it is divided into MIG instances."""
 
 
 class NoGpuError(EngineError):
-    """NVML tells of no GPU.
+    """NVML reports no GPU.
 
     Args:
-        message: why.
-        hint: what to do.
-        broken: something is here that does not work, and not merely nothing.
+        message: The reason.
+        hint: What to do.
+        broken: Whether there is hardware or a driver that does not work.
     """
 
     def __init__(self, message: str, hint: str = "", broken: bool = False) -> None:
@@ -40,35 +44,35 @@ class NoGpuError(EngineError):
 
 
 def list_gpus() -> list[Gpu]:
-    """The GPUs that this process may use.
+    """Return the GPUs of this machine.
 
     Raises:
-        NoGpuError: there is none, or it cannot be told; says why.
+        NoGpuError: There is none, or it cannot be determined; the message says why.
     """
     try:
         nvml = import_module("pynvml")
     except ImportError:
-        raise NoGpuError("GPUs cannot be told: nvidia-ml-py is not installed", "pip install 'nvidia-ml-py>=13'") from None
+        raise NoGpuError("GPUs cannot be listed: nvidia-ml-py is not installed", "pip install 'nvidia-ml-py>=13'") from None
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        raise _explained(nvml, error) from None
+        raise _explain(nvml, error) from None
     try:
         found = [_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError as error:
-        raise _explained(nvml, error) from None
+        raise _explain(nvml, error) from None
     finally:
         nvml.nvmlShutdown()
     if not found:
-        raise NoGpuError("NVIDIA's driver is here, and sees no GPU", "in a container: --gpus all", broken=True)
+        raise NoGpuError("NVIDIA's driver is installed but reports no GPU", "in a container, use --gpus all", broken=True)
     return found
 
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    capability = _asked(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle), ())
-    mig = _asked(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
+    capability = _ask(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle), ())
+    mig = _ask(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0], 0)
     return Gpu(
         index=index,
         name=_text(nvml.nvmlDeviceGetName(handle)),
@@ -80,8 +84,8 @@ def _gpu(nvml: Any, index: int) -> Gpu:
     )
 
 
-def _asked(nvml: Any, ask: Any, otherwise: Any) -> Any:
-    """What not every GPU tells."""
+def _ask(nvml: Any, ask: Any, otherwise: Any) -> Any:
+    """Return a value that not every GPU reports."""
     try:
         return ask()
     except nvml.NVMLError:
@@ -92,16 +96,16 @@ def _text(value: str | bytes) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
-def _explained(nvml: Any, error: Exception) -> NoGpuError:
+def _explain(nvml: Any, error: Exception) -> NoGpuError:
     code = getattr(error, "value", None)
     if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-        return NoGpuError("no NVIDIA GPU: its driver is not installed here")
+        return NoGpuError("no NVIDIA GPU: its driver is not installed")
     if code == nvml.NVML_ERROR_NO_PERMISSION:
-        message = "this user may not ask NVIDIA's driver for its GPUs"
-        return NoGpuError(message, "let the user read and write /dev/nvidia* (group video or render)", broken=True)
+        message = "this user has no permission to use NVIDIA's driver"
+        return NoGpuError(message, "give the user access to /dev/nvidia* (group video or render)", broken=True)
     if code == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
-        return NoGpuError("NVIDIA's driver is installed and not running", "modprobe nvidia; see dmesg", broken=True)
+        return NoGpuError("NVIDIA's driver is installed but not loaded", "run modprobe nvidia, and see dmesg", broken=True)
     if code == getattr(nvml, "NVML_ERROR_LIB_RM_VERSION_MISMATCH", -1):
-        message = "NVIDIA's driver and its library are of different versions"
-        return NoGpuError(message, "restart the machine, as after an upgrade of the driver", broken=True)
-    return NoGpuError(f"NVIDIA's driver gives an error: {error}", "see nvidia-smi and dmesg", broken=True)
+        message = "NVIDIA's driver and its library have different versions"
+        return NoGpuError(message, "restart the machine after an upgrade of the driver", broken=True)
+    return NoGpuError(f"NVIDIA's driver reports an error: {error}", "see nvidia-smi and dmesg", broken=True)

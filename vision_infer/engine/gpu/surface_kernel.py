@@ -1,10 +1,10 @@
-"""One kernel: a decoded picture in the memory of a GPU → RGB in an engine's slot, resized, letterboxed.
+"""The kernel that converts a decoded frame in the memory of a GPU to RGB in an engine's slot, resized and letterboxed.
 
-Each pixel of the slot is a weighted mean of the samples that it covers: a triangle as wide as a pixel of the result where the
-picture shrinks, and bilinear where it grows, which is what FFmpeg's scaler computes as BILINEAR. Chroma samples lie on the
-left columns and between the rows, as in nearly all video. What lies outside the picture is its edge.
+Each pixel of the slot is a weighted mean of the samples that it covers: a triangle filter as wide as a pixel of the result when
+the frame shrinks, and bilinear interpolation when it grows, like FFmpeg's scaler with BILINEAR. Chroma samples are on the left
+columns and between the rows, as in nearly all video. Samples outside the frame repeat its edge.
 
-The source is plain C++ with the few words of CUDA that it needs, so that it can be compiled and tested without a GPU.
+The source is plain C++ with a few keywords of CUDA, so that it can be compiled and tested without a GPU.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from vision_infer.core.geometry import Letterbox
 from vision_infer.core.image import Surface
 
 BLOCK = (32, 8)
-"""threads of a block, x and y"""
+"""The threads of a block, x and y."""
 KERNELS = {1: "write_nv12", 2: "write_p010"}
-"""by bytes of a sample"""
+"""The kernels by bytes of a sample."""
 
 SOURCE = r"""
 struct Plane { const unsigned char* rows; int pitch; int width; int height; };
@@ -109,7 +109,7 @@ KERNEL(write_p010, unsigned short)
 """
 
 _KR_KB = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
-"""the parts of red and blue in luma, by the numbers of ISO/IEC 23001-8"""
+"""The shares of red and blue in luma, by the matrix numbers of ISO/IEC 23001-8."""
 _BT601 = (0.299, 0.114)
 
 ARGUMENT_TYPES = (
@@ -119,15 +119,18 @@ ARGUMENT_TYPES = (
     ctypes.c_uint,
     *(ctypes.c_float,) * 6,
 )
-"""of the kernel's arguments, in their order"""
+"""The types of the kernel's arguments, in order."""
 
 
 def coefficients(matrix: int, full_range: bool) -> tuple[float, float, float, float, float, float]:
-    """YUV → RGB (ITU-R BT.601, BT.709, BT.2020): luma's zero and gain, V in red, U and V in green, U in blue.
+    """Return the coefficients of YUV → RGB (ITU-R BT.601, BT.709, BT.2020).
 
     Args:
-        matrix: by the numbers of ISO/IEC 23001-8; BT.601 for one that is not known.
-        full_range: samples of 8 bits span 0–255, not 16–235 and 16–240.
+        matrix: The number of the matrix in ISO/IEC 23001-8; an unknown one counts as BT.601.
+        full_range: Whether samples of 8 bits span 0–255 instead of 16–235 and 16–240.
+
+    Returns:
+        Luma's zero and gain, V in red, U in green, V in green, U in blue.
     """
     red, blue = _KR_KB.get(matrix, _BT601)
     green = 1.0 - red - blue
@@ -137,7 +140,7 @@ def coefficients(matrix: int, full_range: bool) -> tuple[float, float, float, fl
 
 
 def arguments(address: int, surface: Surface, letterbox: Letterbox) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Values and types of the kernel's arguments, for a slot at an address."""
+    """Return the values and types of the kernel's arguments, for a slot at an address."""
     red, green, blue = letterbox.fill
     values = (
         *(address, letterbox.input.width, letterbox.input.height),
@@ -151,19 +154,20 @@ def arguments(address: int, surface: Surface, letterbox: Letterbox) -> tuple[tup
 
 
 def grid(letterbox: Letterbox) -> tuple[int, int]:
-    """How many blocks cover a slot, x and y."""
+    """Return the number of blocks that cover a slot, x and y."""
     return -(-letterbox.input.width // BLOCK[0]), -(-letterbox.input.height // BLOCK[1])
 
 
 @lru_cache(maxsize=4)
 def compiled(architecture: str) -> bytes:
-    """The kernels for one kind of GPU.
+    """Return the compiled kernels for one kind of GPU.
 
     Args:
-        architecture: such as ``sm_89``; one that the compiler does not know yet gets what the GPU's driver can translate.
+        architecture: The compute capability, such as ``sm_89``. For one that the compiler does not support yet, the result is
+            PTX, which the GPU's driver translates.
 
     Raises:
-        EngineError: NVRTC is not installed, or fails; says what.
+        EngineError: NVRTC is not installed, or fails.
     """
     try:
         from cuda.bindings import nvrtc
@@ -172,7 +176,7 @@ def compiled(architecture: str) -> bytes:
     except (ImportError, RuntimeError) as error:
         raise EngineError("NVRTC is not installed", "pip install nvidia-cuda-nvrtc") from error
     number = int(architecture.removeprefix("sm_"))
-    older = [one for one in known if one <= number]
+    older = [version for version in known if version <= number]
     exact = number in known
     target = architecture if exact else f"compute_{max(older, default=min(known))}"
     program = _done(nvrtc, nvrtc.nvrtcCreateProgram(SOURCE.encode(), b"surface.cu", 0, [], []))

@@ -120,7 +120,7 @@ def _load(path: Path, settings: EngineSettings, optimised: bytes | None = None, 
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # Waiting threads sleep: spinning would take the cores from decoding and from the other workers.
-    # https://onnxruntime.ai/docs/performance/tune-performance/threading.html#thread-spinning-behavior
+    # https://onnxruntime.ai/docs/performance/tune-performance/threading.html
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Not "session.set_denormal_as_zero": it changes the floating-point mode of every calling thread for good.
     providers: list[Any] = ["CPUExecutionProvider"]
@@ -149,6 +149,7 @@ def _ports(arguments: Any) -> list[Port]:
 
 def load_onnxruntime() -> Any:
     """Import the module ``onnxruntime`` with its telemetry switched off: it is on by default on Linux since version 1.29.
+    https://github.com/microsoft/onnxruntime/pull/27379
 
     Set ``ORT_DISABLE_TELEMETRY=0`` to keep the telemetry.
 

@@ -1,4 +1,4 @@
-"""Any ONNX graph, run as it is, to prove an import. Frames go through :mod:`vision_infer.engine.runtimes.onnxruntime`."""
+"""Runs any ONNX graph unmodified, to verify an import. Frames go through :mod:`vision_infer.engine.runtimes.onnxruntime`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class RawSession:
     """An ONNX graph in ONNX Runtime, on one thread of the CPU.
 
     Args:
-        path: the file; its external data has to lie in its folder.
+        path: The file; its external data has to be in its folder.
 
     Raises:
         EngineError: ONNX Runtime is not installed.
-        ModelError: the file cannot be loaded: an operator or operator set is unknown to the runtime, or it is broken.
+        ModelError: The file cannot be loaded: it is damaged, or the runtime does not support an operator or the operator set.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,23 +49,26 @@ class RawSession:
                 "export it with known operators, opset 17 to 20",
             ) from error
         self.inputs: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
-            one.name: (tuple(side if isinstance(side, int) else None for side in one.shape), _DTYPES.get(one.type, np.float32))
-            for one in self._session.get_inputs()
+            entry.name: (
+                tuple(side if isinstance(side, int) else None for side in entry.shape),
+                _DTYPES.get(entry.type, np.float32),
+            )
+            for entry in self._session.get_inputs()
         }
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run once.
 
         Args:
-            feeds: by the names of :attr:`inputs`.
+            feeds: The inputs, by the names in :attr:`inputs`.
 
         Returns:
             The outputs by name.
 
         Raises:
-            ModelError: the graph fails while it runs.
+            ModelError: The graph fails while it runs.
         """
-        names = [one.name for one in self._session.get_outputs()]
+        names = [output.name for output in self._session.get_outputs()]
         try:
             values = self._session.run(names, feeds)
         except Exception as error:  # as above

@@ -1,7 +1,7 @@
-"""A deployment graph, run by PyTorch operator by operator.
+"""A deployment graph that PyTorch runs operator by operator.
 
-What depends on nothing but weights is computed once, when it is loaded. What is shape and not picture stays on the host, so that
-on a device nothing is waited for between the first operator and the last: that a CUDA graph can be captured depends on it.
+Values that depend on weights only are computed once, when the graph is loaded. Shapes stay on the host, so that nothing waits for
+the device between the first operator and the last: capturing a CUDA graph requires that.
 """
 
 from __future__ import annotations
@@ -22,53 +22,56 @@ from vision_infer.engine.runtimes.torch_operators import DATA_INPUTS, OPERATORS,
 
 @dataclass(frozen=True, slots=True)
 class _GraphStep:
-    """A node, ready to run."""
+    """A node that is ready to run."""
 
     name: str
-    """operator and output, for errors"""
+    """The operator and the output, for errors."""
     operator: Operator
+    """The function that computes it."""
     attributes: Attributes
+    """The attributes of the node."""
     inputs: tuple[Tensor | str | None, ...]
-    """a constant where it is needed, the name of what an earlier step gives, or None"""
-    late: tuple[int, ...]
-    """those inputs that are computed on the host, batch by batch, and needed on the device"""
+    """Each input: a constant on the right device, the name of an earlier step's output, or None."""
+    to_device: tuple[int, ...]
+    """The inputs that are computed on the host for each batch and needed on the device."""
     outputs: tuple[str, ...]
-    done_with: tuple[str, ...]
-    """what no later step reads"""
+    """The names of the outputs."""
+    last_uses: tuple[str, ...]
+    """The values that no later step reads."""
 
 
 class TorchGraph:
     """Loads a deployment graph.
 
     Args:
-        path: the file.
-        device: of PyTorch, where its weights go.
+        path: The file.
+        device: PyTorch's name of the device for the weights.
 
     Raises:
-        ModelError: it cannot be read, or has an operator that is not known here; names it.
+        ModelError: It cannot be read, or has an operator that is not supported here; the message names it.
     """
 
     def __init__(self, path: Path, device: str) -> None:
         try:
             model = onnx.load(str(path))
         except Exception as error:  # the library's errors have no common type of their own
-            raise ModelError(f"{path} cannot be loaded: {type(error).__name__}", "is it whole?") from error
+            raise ModelError(f"{path} cannot be loaded: {type(error).__name__}", "check that the file is complete") from error
         graph = model.graph
         self._path = path
         self._device = torch.device(device)
         self._outputs = tuple(one.name for one in graph.output)
         self.ports = [_port(one) for one in graph.input], [_port(one) for one in graph.output]
-        """inputs and outputs"""
+        """The inputs and the outputs."""
         self._constants: dict[str, Tensor] = {one.name: torch.from_numpy(_array(one)) for one in graph.initializer}
         self._moved: dict[str, Tensor] = {}
         self._steps = self._prepare(list(graph.node), [one.name for one in graph.input])
         self.weight_bytes = sum(tensor.nbytes for tensor in self._moved.values())
-        """of the constants on the device"""
+        """The size of the constants on the device, bytes."""
         self._constants.clear()
 
     @torch.inference_mode()
     def run(self, images: Tensor) -> dict[str, Tensor]:
-        """Run it.
+        """Run a batch.
 
         Args:
             images: uint8 [B, H, W, 3] on the device.
@@ -78,20 +81,20 @@ class TorchGraph:
         """
         values: dict[str, Any] = {"images": images}
         for step in self._steps:
-            inputs: list[Any] = [values[one] if isinstance(one, str) else one for one in step.inputs]
-            for number in step.late:
+            inputs: list[Any] = [values[source] if isinstance(source, str) else source for source in step.inputs]
+            for number in step.to_device:
                 inputs[number] = inputs[number].to(self._device)
             given = step.operator(inputs, step.attributes)
             if len(step.outputs) == 1 and isinstance(given, Tensor):
                 values[step.outputs[0]] = given
             else:
                 values.update(zip(step.outputs, given, strict=False))
-            for name in step.done_with:
+            for name in step.last_uses:
                 values.pop(name, None)
         return {name: values[name] for name in self._outputs}
 
     def close(self) -> None:
-        """Let go of the weights."""
+        """Free the weights."""
         self._moved.clear()
         self._steps = ()
 
@@ -99,13 +102,15 @@ class TorchGraph:
         unknown = sorted({node.op_type for node in nodes if node.op_type not in OPERATORS and node.op_type != "Constant"})
         if unknown:
             raise ModelError(
-                f"{self._path} has operators that PyTorch is not taught here: {', '.join(unknown)}", "use another engine"
+                f"{self._path} has operators that are not supported with PyTorch: {', '.join(unknown)}", "use another engine"
             )
+        # Compute what depends on constants only, and find the last reader of each value.
         left = [node for node in nodes if not self._fold(node)]
         last = {name: at for at, node in enumerate(left) for name in node.input}
         on_device, host = set(inputs), set[str]()
         steps = []
         for at, node in enumerate(left):
+            # A node runs on the host if it gives a shape, or reads only values of the host; its parameters are there always.
             data = list(node.input)[: DATA_INPUTS.get(node.op_type)]
             given = [name for name in data if name and name not in self._constants]
             on_host = node.op_type == "Shape" or not data or (bool(given) and all(name in host for name in given))
@@ -113,13 +118,15 @@ class TorchGraph:
             sources = tuple(self._source(name, not on_host and number < len(data)) for number, name in enumerate(node.input))
             done = tuple(name for name in {*node.input} if last[name] == at and name not in self._outputs)
             name = f"{node.op_type} ({node.output[0]})"
-            late = tuple(number for number, one in enumerate(data) if one in host and not on_host)
-            steps.append(_GraphStep(name, OPERATORS[node.op_type], _attributes(node), sources, late, tuple(node.output), done))
+            to_device = tuple(number for number, source in enumerate(data) if source in host and not on_host)
+            steps.append(
+                _GraphStep(name, OPERATORS[node.op_type], _attributes(node), sources, to_device, tuple(node.output), done)
+            )
         return tuple(steps)
 
     @torch.inference_mode()
     def _fold(self, node: onnx.NodeProto) -> bool:
-        """Compute a node that depends on constants only; False where it does not."""
+        """Compute a node that depends on constants only; return False if it does not."""
         attributes = _attributes(node)
         if node.op_type == "Constant":
             self._constants[node.output[0]] = next(torch.as_tensor(value) for value in attributes.values())

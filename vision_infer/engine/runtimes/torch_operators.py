@@ -1,7 +1,7 @@
-"""ONNX operators in PyTorch: those that deployment graphs are made of (operator sets 11 to 20).
+"""The ONNX operators of deployment graphs (operator sets 11 to 20), in PyTorch.
 
-Each takes its node's inputs (None where one is left out) and attributes. Inputs that are parameters (shapes, axes, sizes) are on
-the host, so that nothing has to wait for a device: see :data:`DATA_INPUTS`.
+Each receives its node's inputs (None for one that is left out) and attributes. Inputs that are parameters (shapes, axes, sizes)
+are on the host, so that nothing waits for a device: see :data:`DATA_INPUTS`. The operators: https://onnx.ai/onnx/operators/
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 Attributes = Mapping[str, Any]
 Inputs = Sequence[Any]
-"""tensors, or None"""
+"""Tensors, or None."""
 Operator = Callable[[Inputs, Attributes], Any]
 
 DATA_INPUTS = {
@@ -25,19 +25,19 @@ DATA_INPUTS = {
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL2"), 1),
     **dict.fromkeys(("ConstantOfShape", "Range"), 0),
 }
-"""how many leading inputs of an operator are data; the rest are parameters. All are, of an operator that is not named"""
+"""The number of leading inputs that are data, by operator; the others are parameters. Of other operators all are data."""
 
 _FLOATS = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
 DTYPES = {**_FLOATS, 2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool}
-"""by ONNX's numbers of the types"""
+"""The types by ONNX's numbers."""
 
 
 def _ints(value: Tensor) -> list[int]:
-    return [int(one) for one in value.flatten().tolist()]
+    return [int(number) for number in value.flatten().tolist()]
 
 
 def _axes(inputs: Inputs, attributes: Attributes) -> list[int] | None:
-    """Axes are an attribute in old operator sets and an input in new ones."""
+    """Return the axes: an attribute in old operator sets, an input in new ones."""
     if len(inputs) > 1 and inputs[1] is not None:
         return _ints(inputs[1])
     axes = attributes.get("axes")
@@ -49,7 +49,7 @@ def _refuse(operator: str, why: str) -> Any:
 
 
 def _padded(x: Tensor, attributes: Attributes, value: float = 0.0) -> tuple[Tensor, Any]:
-    """What a convolution or pooling pads by itself, or the input padded where the sides differ."""
+    """Return the input and the padding that the operator adds itself; the input is padded here if the sides differ."""
     spatial = x.ndim - 2
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
         _refuse("Conv or pooling", "auto_pad")
@@ -83,7 +83,7 @@ def _average_pool(inputs: Inputs, attributes: Attributes) -> Tensor:
     counted = bool(attributes.get("count_include_pad", 0))
     x, pads = _padded(inputs[0], attributes)
     if x is not inputs[0] and not counted:
-        _refuse("AveragePool", "sides that are padded unlike")
+        _refuse("AveragePool", "different padding on both sides")
     ceil = bool(attributes.get("ceil_mode", 0))
     return functional.avg_pool2d(x, shape, attributes.get("strides", [1] * len(shape)), pads, ceil, counted)
 
@@ -120,7 +120,7 @@ def _expand(inputs: Inputs, _: Attributes) -> Tensor:
     x, wanted = inputs[0], _ints(inputs[1])
     ours = [1] * (len(wanted) - x.ndim) + list(x.shape)
     theirs = [1] * (x.ndim - len(wanted)) + wanted
-    expanded: Tensor = x.expand([max(one, other) if one and other else 0 for one, other in zip(ours, theirs, strict=True)])
+    expanded: Tensor = x.expand([max(side, other) if side and other else 0 for side, other in zip(ours, theirs, strict=True)])
     return expanded
 
 
@@ -286,7 +286,7 @@ def _constant_of_shape(inputs: Inputs, attributes: Attributes) -> Tensor:
 
 
 def _of(function: Callable[..., Any]) -> Operator:
-    """An operator that is a function of its inputs, without attributes."""
+    """Return an operator that is a function of its inputs, without attributes."""
     return lambda inputs, _: function(*inputs)
 
 

@@ -1,12 +1,12 @@
-"""The engine cache: what was compiled on this machine, and the passports, each in a folder that is named by what it belongs to.
+"""The engine cache: the engines that were compiled on this machine, and their passports, in one folder for each key.
 
     DIGEST/entry.json      the key, and the checksum of the engine
-    DIGEST/engine.bin      what the runtime compiled, where it has such a thing
-    DIGEST/passport.json   what was measured
-    DIGEST.lock            held by whoever builds
+    DIGEST/engine.bin      the compiled engine, if the runtime has one
+    DIGEST/passport.json   the measurements
+    DIGEST.lock            the lock of the process that builds the engine
 
-An entry is made under another name and renamed: it is there as a whole or not at all, and what a killed builder left is removed
-by the next. An engine whose checksum is wrong is never handed out. Locks are the kernel's (flock): they end with their process.
+An entry is written under another name and renamed: it exists completely or not at all, and the next builder removes the leftovers
+of a killed one. An engine whose checksum is wrong is never returned. The locks are the kernel's (flock) and end with the process.
 """
 
 from __future__ import annotations
@@ -29,29 +29,33 @@ from vision_infer.engine.store.trust import make_trusted_folder, refuse_untruste
 
 HOME_VARIABLE = "VISION_INFER_HOME"
 LIMIT_BYTES = 4_000_000_000
-"""beyond which the engines that were not used for longest go, when a new one is stored"""
+"""The maximum size of the cache, bytes; storing an engine removes the least recently used ones beyond it."""
 NS_PER_S = 1_000_000_000
 
 OnMessage = Callable[[str], None]
+"""Receives lines of text for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
-    """What is known of an entry without loading it."""
+    """An entry of the cache, without its content."""
 
     folder: Path
+    """The folder of the entry."""
     key: EngineKey
+    """The key of the engine."""
     nbytes: int
+    """The size of its files, bytes."""
     used_ns: int
-    """wall time at which it was last loaded or made"""
+    """The wall time at which it was last loaded or stored, ns."""
 
 
 def engine_dir(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """The folder of the cache, which need not exist.
+    """Return the folder of the cache, which need not exist.
 
     Args:
-        explicit: as given on the command line or in a configuration; goes before all else.
-        environ: the environment; ``VISION_INFER_HOME``/engines where that is set.
+        explicit: The folder from the command line or a configuration; it has precedence.
+        environ: The environment; ``VISION_INFER_HOME``/engines if that is set.
     """
     if explicit is not None:
         return explicit
@@ -64,12 +68,12 @@ class EngineCache:
     """A folder of engines and passports.
 
     Args:
-        folder: made where it is not there.
-        limit_bytes: what all entries together may take.
-        clock: tells when an entry was used.
+        folder: The folder; it is created if it does not exist.
+        limit_bytes: The maximum size of all entries together, bytes.
+        clock: The clock for the times of use.
 
     Raises:
-        EngineError: the folder cannot be made, or is not trusted: others could have put an engine there.
+        EngineError: The folder cannot be created, or is not trusted: other users could have written an engine there.
     """
 
     def __init__(self, folder: Path, limit_bytes: int = LIMIT_BYTES, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -79,10 +83,10 @@ class EngineCache:
         self._clock = clock
 
     def load(self, key: EngineKey) -> bytes | None:
-        """The compiled engine; None where there is none, or it is damaged.
+        """Return the compiled engine; None if there is none, or it is damaged.
 
         Raises:
-            EngineError: others may have written it.
+            EngineError: Other users may have written it.
         """
         folder = self.folder / key.digest()
         if not folder.is_dir():
@@ -96,69 +100,68 @@ class EngineCache:
             return None
         if hashlib.sha256(content).hexdigest() != wanted:
             return None
-        with suppress(OSError):  # a disk that may only be read: nothing is pruned there
+        with suppress(OSError):  # a read-only disk: nothing is pruned there
             os.utime(folder / "entry.json", ns=(self._clock.wall_ns(),) * 2)
         return content
 
     @contextmanager
     def building(self, key: EngineKey, on_message: OnMessage) -> Iterator[bytes | None]:
-        """Hold the entry's lock; waits for whoever builds the same one already, and says so.
+        """Hold the entry's lock while the caller builds the engine; wait if another process is building it.
 
         Yields:
-            What another has built meanwhile; None: it is to be built, and ``say`` was told why.
+            The engine that another process has built meanwhile; None: the caller has to build it; ``on_message`` receives why.
         """
-        with self._locked(
-            key.digest(), lambda: on_message(f"another process is building {key.engine} of {key.model}: waiting for it")
-        ):
+        waiting = f"another process is building {key.engine} of {key.model}: waiting for it"
+        with self._locked(key.digest(), lambda: on_message(waiting)):
             content = self.load(key)
             if content is None:
                 on_message(f"building {key.engine} of {key.model}: {self.why_missing(key)}")
             yield content
 
     def why_missing(self, key: EngineKey) -> str:
-        """Why an engine has to be built: there is none, it is damaged, or what differs from the nearest one that is there."""
+        """Return why an engine has to be built: there is none, it is damaged, or the differences to the most similar one."""
         if (self.folder / key.digest() / "engine.bin").exists():
-            return "the one that is kept is damaged"
+            return "the cached engine is damaged"
         alike = [entry.key for entry in self.entries() if (entry.key.model, entry.key.engine) == (key.model, key.engine)]
         nearest = min((key.differences(other) for other in alike if other != key), key=len, default=None)
         return "there is none yet" if nearest is None else "; ".join(nearest)
 
     def store(self, key: EngineKey, engine: bytes | None, passport: str | None = None) -> Path:
-        """Keep an engine and its passport; what is None stays as it was. Call it while :meth:`building`, for an engine.
+        """Store an engine and its passport; None keeps the stored one. For an engine, the caller has to be in :meth:`building`.
 
         Raises:
-            EngineError: they cannot be written, for instance because the disk is full; what was there before is still there.
+            EngineError: They cannot be written, for instance because the disk is full; the earlier entry is unchanged.
         """
         folder = self.folder / key.digest()
         temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+        # Build the whole entry in a temporary folder, then rename it: a reader sees the old entry or the new one.
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(mode=0o700)
             if folder.is_dir():
-                _copy_kept(folder, temporary, engine, passport)
+                _copy_stored(folder, temporary, engine, passport)
             if passport is not None:
                 _write(temporary / "passport.json", passport.encode())
             if engine is not None:
                 _write(temporary / "engine.bin", engine)
-            known = _read_entry(folder).get("sha256") if engine is None else hashlib.sha256(engine).hexdigest()
-            _write(temporary / "entry.json", json.dumps({"key": asdict(key), "sha256": known}, indent=1).encode())
+            checksum = _read_entry(folder).get("sha256") if engine is None else hashlib.sha256(engine).hexdigest()
+            _write(temporary / "entry.json", json.dumps({"key": asdict(key), "sha256": checksum}, indent=1).encode())
             os.utime(temporary / "entry.json", ns=(self._clock.wall_ns(),) * 2)
             _replace_folder(temporary, folder)
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise EngineError(
-                f"{self.folder}: {key.engine} cannot be kept: {error.strerror}", "make room, or --engine-dir"
-            ) from error
+            message = f"{self.folder}: {key.engine} cannot be stored: {error.strerror}"
+            raise EngineError(message, "free disk space, or name another folder with --engine-dir") from error
         self.prune(self._limit, keep=folder)
         return folder
 
-    def keep_passport(self, key: EngineKey, passport: str) -> Path:
-        """Keep a passport, beside the engine where there is one; the errors are :meth:`store`'s."""
+    def store_passport(self, key: EngineKey, passport: str) -> Path:
+        """Store a passport next to the engine, if there is one; the errors are those of :meth:`store`."""
         with self._locked(key.digest(), lambda: None):
             return self.store(key, None, passport)
 
     def passport(self, key: EngineKey) -> str | None:
-        """The passport that was stored for the key, as text; None where there is none."""
+        """Return the passport of the key as text; None if there is none."""
         folder = self.folder / key.digest()
         try:
             return (folder / "passport.json").read_text(encoding="utf-8")
@@ -166,7 +169,7 @@ class EngineCache:
             return None
 
     def entries(self) -> list[CacheEntry]:
-        """All entries that are whole, last used first."""
+        """Return all complete entries, the most recently used first."""
         found = []
         for folder in self.folder.iterdir():
             content = _read_entry(folder)
@@ -178,16 +181,16 @@ class EngineCache:
                 continue
         return sorted(found, key=lambda entry: -entry.used_ns)
 
-    def prune(self, most_bytes: int, older_than_s: float | None = None, keep: Path | None = None) -> list[CacheEntry]:
-        """Remove what was not used for longest, until the rest fits; and what killed builders left.
+    def prune(self, max_bytes: int, older_than_s: float | None = None, keep: Path | None = None) -> list[CacheEntry]:
+        """Remove the least recently used entries until the others fit, and the leftovers of killed builders.
 
         Args:
-            most_bytes: what may stay.
-            older_than_s: everything that was not used for so long goes too.
-            keep: this entry stays.
+            max_bytes: The maximum size of the remaining entries, bytes.
+            older_than_s: The maximum time since the last use, seconds; older entries are removed as well.
+            keep: The folder of an entry that stays.
 
         Returns:
-            What was removed. Entries that somebody is building are left alone.
+            The removed entries. Entries that a process is building are not removed.
         """
         removed = []
         now = self._clock.wall_ns()
@@ -197,7 +200,7 @@ class EngineCache:
             if entry.folder == keep:
                 continue
             old = older_than_s is not None and now - entry.used_ns > older_than_s * NS_PER_S
-            if not (old or kept_bytes + entry.nbytes > most_bytes):
+            if not (old or kept_bytes + entry.nbytes > max_bytes):
                 kept_bytes += entry.nbytes
             elif self._remove(entry.folder.name):
                 removed.append(entry)
@@ -205,23 +208,23 @@ class EngineCache:
         return removed
 
     def remove(self, key: EngineKey) -> bool:
-        """Remove an entry; False where somebody is building it."""
+        """Remove an entry; return False if a process is building it."""
         return self._remove(key.digest())
 
     def _sweep(self) -> None:
-        """Remove what killed builders left, locks that nobody holds, and folders that are no entries."""
-        whole = {entry.folder.name for entry in self.entries()}
+        """Remove the leftovers of killed builders, locks that no process holds, and folders that are not entries."""
+        complete = {entry.folder.name for entry in self.entries()}
         for path in list(self.folder.iterdir()):
             digest = path.name.partition(".")[0]
-            if path.name not in whole and len(digest) == 32:
-                self._remove(digest, whole=digest not in whole)
+            if path.name not in complete and len(digest) == 32:
+                self._remove(digest, entry=digest not in complete)
 
-    def _remove(self, digest: str, whole: bool = True) -> bool:
+    def _remove(self, digest: str, entry: bool = True) -> bool:
         try:
             with self._locked(digest, None) as lock:
                 for path in self.folder.glob(f"{digest}.tmp-*"):
                     shutil.rmtree(path, ignore_errors=True)
-                if whole:
+                if entry:
                     shutil.rmtree(self.folder / digest, ignore_errors=True)
                 lock.unlink(missing_ok=True)
         except (BlockingIOError, OSError):
@@ -230,7 +233,12 @@ class EngineCache:
 
     @contextmanager
     def _locked(self, digest: str, on_wait: Callable[[], None] | None) -> Iterator[Path]:
-        """Hold a lock; with ``on_wait`` None BlockingIOError where somebody has it."""
+        """Hold the lock of an entry: it excludes other processes that build, store or remove the same entry.
+
+        Args:
+            digest: The digest of the key.
+            on_wait: Called once before waiting for another process; None: raise BlockingIOError instead of waiting.
+        """
         path = self.folder / f"{digest}.lock"
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -243,7 +251,7 @@ class EngineCache:
                     on_wait()
                     fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if not _is_same_file(descriptor, path):
-                    continue  # whoever held it has removed it: that lock keeps nobody out any more
+                    continue  # the previous holder removed the file: a lock on it no longer excludes other processes
                 yield path
                 return
             finally:
@@ -266,12 +274,12 @@ def _read_entry(folder: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    # For its owner alone, whatever the umask: else it would not be trusted.
+    # Readable by its owner only, whatever the umask: otherwise it would not be trusted.
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
 
 
-def _copy_kept(folder: Path, temporary: Path, engine: bytes | None, passport: str | None) -> None:
+def _copy_stored(folder: Path, temporary: Path, engine: bytes | None, passport: str | None) -> None:
     for name, new in (("engine.bin", engine), ("passport.json", passport)):
         if new is None and (folder / name).is_file():
             shutil.copyfile(folder / name, temporary / name)
@@ -279,7 +287,7 @@ def _copy_kept(folder: Path, temporary: Path, engine: bytes | None, passport: st
 
 
 def _replace_folder(temporary: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another, which for a moment is not there at all."""
+    """Replace a folder by a finished one; for a moment neither exists."""
     if folder.exists():
         old = folder.with_name(f"{folder.name}.tmp-old-{os.getpid()}")
         shutil.rmtree(old, ignore_errors=True)

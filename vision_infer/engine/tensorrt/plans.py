@@ -182,7 +182,7 @@ def _load(job: PlanJob, key: EngineKey, cache: EngineCache, on_message: OnMessag
         return plan, parse_passport(text or "", str(cache.folder))
     except EngineError:
         passport = _passport(job, key, None, SYSTEM_CLOCK)
-        cache.keep_passport(key, passport.to_json())
+        cache.store_passport(key, passport.to_json())
         return plan, passport
 
 
