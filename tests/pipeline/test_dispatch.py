@@ -22,7 +22,7 @@ from vision_infer.core.trace import Trace
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.idle import Idle
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
-from vision_infer.schedule.queues import Waiting
+from vision_infer.schedule.queues import QueuedItem
 
 PLACES = 1000
 
@@ -99,7 +99,7 @@ class Workers:
             gate = threading.Event()
             with self._lock:
                 self._held[id(found.batch)] = (found.batch, gate)
-                self.taken += [(entry.stream, entry.waiting.sequence) for entry in found.batch.entries]
+                self.taken += [(entry.stream, entry.queued.sequence) for entry in found.batch.entries]
             assert self.ending or gate.wait(LONG_S)
             self.dispatch.done(found.batch, found.engine, 1000)
 
@@ -149,10 +149,10 @@ def test_frames_that_come_at_once_go_to_as_many_workers_as_there_is_room_for(tog
 def test_frames_that_make_one_batch_call_one_worker() -> None:
     with workers(4, settings_of(in_flight=4, sizes=(1, 8))) as four, four.dispatch._lock:  # so that nobody comes meanwhile
         for sequence in range(8):
-            four.dispatch._batcher.offer("main", "main", Waiting(frame("main", sequence), sequence, 0))
+            four.dispatch._batcher.offer("main", "main", QueuedItem(frame("main", sequence), sequence, 0))
             four.dispatch._call()
         assert four.dispatch._idle.coming == 1
-        four.dispatch._batcher.offer("main", "main", Waiting(frame("main", 8), 8, 0))
+        four.dispatch._batcher.offer("main", "main", QueuedItem(frame("main", 8), 8, 0))
         four.dispatch._call()
         assert four.dispatch._idle.coming == 2
         assert len(four.dispatch._idle) == 2

@@ -18,10 +18,12 @@ from tests.support.waiting import wait_until
 from vision_infer.config.zones import LineSettings, ZoneSettings
 from vision_infer.core.drop import DropReason
 from vision_infer.core.result import RESULT_SCHEMA, LiveAccount, Result, utc
+from vision_infer.pipeline.status import StreamState
 
 CHECKER = jsonschema.Draft202012Validator(RESULT_SCHEMA, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
 LIVE_FIELDS = {"captured_at", "age_ms", "clock", "dropped_before", "events"}
 YARD = ZoneSettings(polygon=((0, 0), (256, 0), (256, 256), (0, 256)), min_s=0)
+CORNER = ZoneSettings(polygon=((200, 200), (250, 200), (250, 250)), min_s=0)
 GATE = LineSettings(from_=(65, 250), to=(65, 0))
 
 
@@ -156,12 +158,49 @@ def test_events_of_zones_and_lines_are_in_the_rows() -> None:
     for row in rows:
         CHECKER.validate(row)
     events = [event for row in rows for event in row.get("events", [])]
-    assert [(event["kind"], event["place"]) for event in events] == [("enter", "yard"), ("cross", "gate")]
+    assert [(event["kind"], event["place"]) for event in events] == [("enter", "yard"), ("cross", "gate"), ("leave", "yard")]
     assert "events" not in rows[0]
 
 
+@pytest.mark.parametrize("end", ["remove", "close", "camera"])
+def test_objects_leave_their_zones_when_the_stream_ends(end: str) -> None:
+    """The last row has no detections, and a leave event for the object that is still in the zone."""
+    clock = HandClock()
+    camera = Camera(0, path="clip.mp4", clock=clock)
+    with Rig(clock=clock) as rig:
+        rig.add(camera, track=0.3, zones={"yard": YARD})
+        for _ in range(20):
+            rig.give(camera)
+            clock.move(0.04)
+        counted = rig.status().results
+        if end == "remove":
+            rig.supervisor.remove("s0")
+        elif end == "camera":
+            camera.end()
+            rig.wait_state(StreamState.ENDED)
+    written = results(rig)
+    entered = next(event for result in written for event in result.events)
+    assert counted == 20
+    assert len(written) == 21
+    *_, before, last = written
+    assert (last.frame, last.pts_s, last.size, len(last.detections)) == (before.frame, before.pts_s, before.size, 0)
+    CHECKER.validate(json.loads(last.to_json()))
+    (left,) = last.events
+    assert (left.kind, left.place, left.track_id) == ("leave", "yard", entered.track_id)
+    assert left.id not in ("", entered.id)
+    assert account(last).captured_wall_ns == pytest.approx(account(before).captured_wall_ns, abs=1e6)
+
+
+def test_a_stream_whose_zones_are_empty_ends_without_another_row() -> None:
+    camera = Camera(0)
+    with Rig() as rig:
+        rig.add(camera, track=0.3, zones={"corner": CORNER})
+        rig.give(camera, 5)
+    assert len(results(rig)) == 5
+
+
 def test_zones_are_followed_over_a_lost_connection() -> None:
-    """The connection is lost for a moment: the object is where it was, and nobody has left."""
+    """The connection is lost for a moment: the object has not moved, and leaves the zone only at the end."""
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -173,8 +212,7 @@ def test_zones_are_followed_over_a_lost_connection() -> None:
                 camera.end()
         # The second connection's frames are numbered anew by the camera, so the object jumps back ten pixels.
         assert rig.status().occupancy == {"yard": 1}
-    events = [event for result in results(rig) for event in result.events]
-    assert len(events) == 1
+    assert [event.kind for result in results(rig) for event in result.events] == ["enter", "leave"]
 
 
 def test_rows_of_recorded_streams_have_no_live_fields() -> None:

@@ -43,7 +43,7 @@ def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
     made.offer("other", "main", 0, frame("other", 0, clock.now))
     made.done(first.batch, first.engine, SECOND // 2)
     second = taken(made)
-    assert [(entry.stream, entry.waiting.sequence) for entry in second.outdated] == [("camera", 0)]
+    assert [(entry.stream, entry.queued.sequence) for entry in second.outdated] == [("camera", 0)]
     assert second.batch is not None
     assert [entry.stream for entry in second.batch.entries] == ["other"]
 
@@ -57,7 +57,7 @@ def test_it_is_told_also_where_nothing_else_waits() -> None:
     found = taken(made)
     assert found.batch is None
     assert found.engine is None
-    assert [(entry.stream, entry.waiting.sequence) for entry in found.outdated] == [("camera", 3)]
+    assert [(entry.stream, entry.queued.sequence) for entry in found.outdated] == [("camera", 3)]
     made.close()
     assert made.take() is None
 

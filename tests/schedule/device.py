@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
-from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 
 MS = 1_000_000
 MAX_EVENTS = 100_000
@@ -92,7 +92,7 @@ class Device:
             return
         if stream.waits_from_ns is None:
             stream.waits_from_ns = self.spent_ns
-        self.batcher.offer(name, stream.lane, Waiting(0, stream.sequence, self.now_ns))
+        self.batcher.offer(name, stream.lane, QueuedItem(0, stream.sequence, self.now_ns))
         stream.sequence += 1
 
     def waits_ns(self) -> dict[str, int]:

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
-from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.schedule.shares import FairShares
 
 
-def frame(sequence: int, arrived_ns: int = 0) -> Waiting[int]:
-    return Waiting(sequence, sequence, arrived_ns)
+def frame(sequence: int, arrived_ns: int = 0) -> QueuedItem[int]:
+    return QueuedItem(sequence, sequence, arrived_ns)
 
 
 def one_lane(sizes: tuple[int, ...] = (1, 2, 4), in_flight: int = 1, max_wait_ns: int = 0) -> Batcher[int]:
@@ -23,7 +23,7 @@ def one_lane(sizes: tuple[int, ...] = (1, 2, 4), in_flight: int = 1, max_wait_ns
 
 def taken(batch: Batch[int] | None) -> list[tuple[str, int]]:
     assert batch is not None
-    return [(entry.stream, entry.waiting.item) for entry in batch.entries]
+    return [(entry.stream, entry.queued.item) for entry in batch.entries]
 
 
 def test_a_batch_goes_as_soon_as_there_is_room() -> None:
@@ -249,7 +249,7 @@ def test_leaving_gives_back_what_waits_and_what_flies_is_forgotten() -> None:
 
 @pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1)])
 def test_batch_sizes_rise_from_one(sizes: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="batch_sizes must rise"):
+    with pytest.raises(ValueError, match="batch_sizes must be ascending"):
         LaneSettings("lane", sizes, 1)
 
 

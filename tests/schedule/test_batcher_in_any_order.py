@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
-from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.schedule.reorder import Reorder
 
 SETTINGS = st.tuples(
@@ -28,7 +28,7 @@ class Model:
     lane: str
     live: bool
     weight: float
-    waiting: list[Waiting[Frame]] = field(default_factory=list)
+    waiting: list[QueuedItem[Frame]] = field(default_factory=list)
     since_ns: int = 0
     sequence: int = 0
     in_engine: set[int] = field(default_factory=set)
@@ -79,7 +79,7 @@ class Scheduling(RuleBasedStateMachine):
             assert self.batcher.full(name, stream.lane) == (not stream.live and len(stream.waiting) == CAPACITY)
             if self.batcher.full(name, stream.lane):
                 return
-            waiting = Waiting((name, stream.sequence), stream.sequence, self.now_ns)
+            waiting = QueuedItem((name, stream.sequence), stream.sequence, self.now_ns)
             stream.sequence += 1
             if not stream.waiting:
                 stream.since_ns = self.now_ns
@@ -110,8 +110,8 @@ class Scheduling(RuleBasedStateMachine):
         for entry in batch.entries:
             stream = self.streams[entry.stream]
             assert stream.lane == batch.lane
-            assert entry.waiting is stream.waiting.pop(0), "the next in line; of a live stream that is the newest"
-            stream.in_engine.add(entry.waiting.sequence)
+            assert entry.queued is stream.waiting.pop(0), "the next in line; of a live stream that is the newest"
+            stream.in_engine.add(entry.queued.sequence)
             if stream.waiting:
                 stream.since_ns = stream.waiting[0].arrived_ns
         if len(self.lanes) == 1:
@@ -129,11 +129,11 @@ class Scheduling(RuleBasedStateMachine):
         self.batcher.done(batch, 0 if failed else engine_ns)
         for entry in batch.entries:
             stream = self.streams.get(entry.stream) or self.gone[entry.stream]
-            stream.in_engine.remove(entry.waiting.sequence)
+            stream.in_engine.remove(entry.queued.sequence)
             if failed:
-                stream.drop(entry.waiting.sequence)
+                stream.drop(entry.queued.sequence)
             else:
-                stream.left += stream.order.put(entry.waiting.sequence, entry.waiting.item)
+                stream.left += stream.order.put(entry.queued.sequence, entry.queued.item)
 
     @precondition(lambda self: self.streams)
     @rule(pick=st.integers(0, 5))

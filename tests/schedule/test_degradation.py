@@ -19,26 +19,26 @@ from vision_infer.schedule.degradation import (
     SETTLE_NS,
     Change,
     Degradation,
-    Seen,
-    Step,
+    DegradationStep,
+    StreamLoad,
 )
 
-BOTH = frozenset({Step.SUBSTREAM, Step.MODEL})
-ONLY_RATE: frozenset[Step] = frozenset()
+BOTH = frozenset({DegradationStep.SUBSTREAM, DegradationStep.MODEL})
+ONLY_RATE: frozenset[DegradationStep] = frozenset()
 
 
 @dataclass
 class Camera:
     """What a stream wants, and what a result of it costs at each step, parts of the machine."""
 
-    steps: frozenset[Step] = BOTH
+    steps: frozenset[DegradationStep] = BOTH
     wanted_fps: float = 10.0
     camera_fps: float = 30.0
     weight: float = 1.0
     costs: tuple[float, float] = (0.5, 0.2)
     """of a result at the substream and at the cheaper network, against that of the stream as it is wanted"""
     live: bool = True
-    step: Step = Step.NONE
+    step: DegradationStep = DegradationStep.NONE
     results: float = 0.0
     lost: float = 0.0
 
@@ -49,7 +49,7 @@ class Camera:
     @property
     def cost(self) -> float:
         taken = {step for step in self.steps if step <= self.step}
-        return self.costs[1] if Step.MODEL in taken else self.costs[0] if Step.SUBSTREAM in taken else 1.0
+        return self.costs[1] if DegradationStep.MODEL in taken else self.costs[0] if DegradationStep.SUBSTREAM in taken else 1.0
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Machine:
             one.lost += one.chosen_fps * (1 - part)
         busy = min(1.0, needed / self.carries) if self.carries else 1.0
         seen = {
-            name: Seen(one.step, one.steps, one.live, one.wanted_fps, one.weight, round(one.results), round(one.lost), busy)
+            name: StreamLoad(one.step, one.steps, one.live, one.wanted_fps, one.weight, round(one.results), round(one.lost), busy)
             for name, one in self.cameras.items()
         }
         changes = self.decide.look(self.now_ns, seen)
@@ -88,7 +88,7 @@ class Machine:
     def run(self, seconds: int) -> list[Change]:
         return [change for _ in range(seconds) for change in self.second()]
 
-    def steps(self) -> list[Step]:
+    def steps(self) -> list[DegradationStep]:
         return [one.step for one in self.cameras.values()]
 
 
@@ -104,24 +104,24 @@ def test_a_machine_that_is_large_enough_changes_nothing() -> None:
 def test_one_after_the_other_and_back_in_the_reverse_order() -> None:
     site = machine(1.8, Camera())
     down = site.run(200)
-    assert [change.step for change in down] == [Step.RATE, Step.SUBSTREAM, Step.MODEL]
+    assert [change.step for change in down] == [DegradationStep.RATE, DegradationStep.SUBSTREAM, DegradationStep.MODEL]
     assert down[0].got_fps == pytest.approx(1.8, abs=0.3)
-    assert down[0].seen.busy == 1.0
+    assert down[0].load.busy == 1.0
     site.carries = 100
     back = site.run(400)
-    assert [change.step for change in back] == [Step.SUBSTREAM, Step.RATE, Step.NONE]
+    assert [change.step for change in back] == [DegradationStep.SUBSTREAM, DegradationStep.RATE, DegradationStep.NONE]
 
 
 def test_a_step_that_is_enough_is_the_last() -> None:
     site = machine(6, Camera())
-    assert [change.step for change in site.run(3600)] == [Step.RATE, Step.SUBSTREAM]
+    assert [change.step for change in site.run(3600)] == [DegradationStep.RATE, DegradationStep.SUBSTREAM]
 
 
 def test_what_is_not_configured_is_left_out() -> None:
-    site = machine(1.5, Camera(frozenset({Step.MODEL})), Camera(ONLY_RATE))
+    site = machine(1.5, Camera(frozenset({DegradationStep.MODEL})), Camera(ONLY_RATE))
     changes = site.run(600)
-    assert [change.step for change in changes if change.stream == "camera0"] == [Step.RATE, Step.MODEL]
-    assert [change.step for change in changes if change.stream == "camera1"] == [Step.RATE]
+    assert [change.step for change in changes if change.stream == "camera0"] == [DegradationStep.RATE, DegradationStep.MODEL]
+    assert [change.step for change in changes if change.stream == "camera1"] == [DegradationStep.RATE]
 
 
 def test_it_takes_as_long_as_it_says() -> None:
@@ -153,7 +153,7 @@ def test_a_machine_that_is_not_busy_is_not_too_small() -> None:
     decide, now, results, lost = Degradation(), 0, 0, 0
     for _ in range(600):
         now, results, lost = now + SECOND, results + 2, lost + 8
-        seen = Seen(Step.NONE, BOTH, True, 10, 1, results, lost, 0.5)
+        seen = StreamLoad(DegradationStep.NONE, BOTH, True, 10, 1, results, lost, 0.5)
         assert decide.look(now, {"one": seen}) == []
 
 
@@ -161,35 +161,35 @@ def test_substreams_come_before_networks_and_light_streams_before_heavy_ones() -
     cameras = [Camera(weight=weight) for weight in (4, 1, 2, 3)]
     site = machine(9, *cameras)
     site.run(900)
-    deep = [(change.step, change.seen.weight) for _, change in site.changes if change.step > Step.RATE]
-    assert deep == [(step, weight) for step in (Step.SUBSTREAM, Step.MODEL) for weight in (1, 2, 3, 4)]
-    at = [now for now, change in site.changes if change.step > Step.RATE]
+    deep = [(change.step, change.load.weight) for _, change in site.changes if change.step > DegradationStep.RATE]
+    assert deep == [(step, weight) for step in (DegradationStep.SUBSTREAM, DegradationStep.MODEL) for weight in (1, 2, 3, 4)]
+    at = [now for now, change in site.changes if change.step > DegradationStep.RATE]
     assert all(later - earlier >= SETTLE_NS for earlier, later in itertools.pairwise(at))
     site.carries = 1000
     site.run(2000)
-    back = [(change.step, change.seen.weight) for _, change in site.changes if Step.NONE < change.step < change.before]
-    assert back == [(step, weight) for step in (Step.SUBSTREAM, Step.RATE) for weight in (4, 3, 2, 1)]
-    assert set(site.steps()) == {Step.NONE}
+    back = [(change.step, change.load.weight) for _, change in site.changes if DegradationStep.NONE < change.step < change.before]
+    assert back == [(step, weight) for step in (DegradationStep.SUBSTREAM, DegradationStep.RATE) for weight in (4, 3, 2, 1)]
+    assert set(site.steps()) == {DegradationStep.NONE}
 
 
 def test_no_more_give_way_than_have_to() -> None:
     site = machine(70, *(Camera() for _ in range(8)))
     site.run(900)
-    assert site.steps().count(Step.SUBSTREAM) <= 4
-    assert Step.MODEL not in site.steps()
+    assert site.steps().count(DegradationStep.SUBSTREAM) <= 4
+    assert DegradationStep.MODEL not in site.steps()
 
 
 def test_many_streams_do_not_take_for_ever() -> None:
     site = machine(120, *(Camera() for _ in range(100)))
     site.run(900)
-    assert set(site.steps()) == {Step.MODEL}
+    assert set(site.steps()) == {DegradationStep.MODEL}
 
 
 def test_who_comes_back_in_vain_waits_longer_each_time() -> None:
     """The substream leaves room, the main stream does not fit: each return is tried, and told, more seldom."""
-    site = machine(8, Camera(frozenset({Step.SUBSTREAM}), costs=(0.3, 0.3)))
+    site = machine(8, Camera(frozenset({DegradationStep.SUBSTREAM}), costs=(0.3, 0.3)))
     site.run(4 * 3600)
-    downs = [now for now, change in site.changes if change.step is Step.SUBSTREAM]
+    downs = [now for now, change in site.changes if change.step is DegradationStep.SUBSTREAM]
     apart = [(later - earlier) // SECOND for earlier, later in itertools.pairwise(downs)]
     assert all(later >= earlier - 2 for earlier, later in itertools.pairwise(apart))
     assert apart[0] >= BACK_NS // SECOND
@@ -201,25 +201,25 @@ def test_a_stream_that_does_not_run_keeps_its_step_and_is_not_judged() -> None:
     camera = Camera()
     site = machine(6, camera)
     site.run(120)
-    assert camera.step is Step.SUBSTREAM
+    assert camera.step is DegradationStep.SUBSTREAM
     camera.live = False
     assert site.run(3600) == []
     camera.live = True
     site.carries = 100
-    assert [change.step for change in site.run(200)] == [Step.RATE, Step.NONE]
+    assert [change.step for change in site.run(200)] == [DegradationStep.RATE, DegradationStep.NONE]
 
 
 def test_a_step_that_cannot_be_taken_leaves_the_stream_where_it_is() -> None:
     camera = Camera()
     site = machine(1, camera)
-    site.broken = lambda change: change.step is Step.SUBSTREAM
+    site.broken = lambda change: change.step is DegradationStep.SUBSTREAM
     tried = site.run(300)
-    assert camera.step is Step.RATE
+    assert camera.step is DegradationStep.RATE
     apart = AFTER_NS // SECOND
     assert 2 < len(tried) <= 2 + 300 // apart, "it is asked again, but not at once"
-    camera.steps = frozenset({Step.MODEL})
+    camera.steps = frozenset({DegradationStep.MODEL})
     site.run(60)
-    assert site.steps() == [Step.MODEL]
+    assert site.steps() == [DegradationStep.MODEL]
 
 
 def test_a_stream_that_begins_anew_is_measured_anew() -> None:
@@ -228,7 +228,7 @@ def test_a_stream_that_begins_anew_is_measured_anew() -> None:
     site.run(AFTER_NS // SECOND)
     camera.results = camera.lost = 0
     assert site.run(MIN_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
-    assert [change.step for change in site.run(5)] == [Step.RATE]
+    assert [change.step for change in site.run(5)] == [DegradationStep.RATE]
 
 
 def test_what_was_before_it_was_lost_does_not_count_when_it_is_back() -> None:
@@ -242,10 +242,10 @@ def test_what_was_before_it_was_lost_does_not_count_when_it_is_back() -> None:
 
 
 def test_room_that_comes_and_goes_is_no_room() -> None:
-    camera = Camera(frozenset({Step.SUBSTREAM}))
+    camera = Camera(frozenset({DegradationStep.SUBSTREAM}))
     site = machine(6, camera)
     site.run(120)
-    assert camera.step is Step.SUBSTREAM
+    assert camera.step is DegradationStep.SUBSTREAM
     for _ in range(20):
         site.carries = 100
         assert site.run(BACK_NS // SECOND - 20) == []
@@ -255,7 +255,7 @@ def test_room_that_comes_and_goes_is_no_room() -> None:
 
 CAMERAS = st.builds(
     Camera,
-    steps=st.sampled_from([ONLY_RATE, frozenset({Step.SUBSTREAM}), frozenset({Step.MODEL}), BOTH]),
+    steps=st.sampled_from([ONLY_RATE, frozenset({DegradationStep.SUBSTREAM}), frozenset({DegradationStep.MODEL}), BOTH]),
     wanted_fps=st.sampled_from([1.0, 5.0, 12.5, 30.0]),
     camera_fps=st.sampled_from([5.0, 25.0]),
     weight=st.sampled_from([0.5, 1.0, 3.0]),
@@ -278,16 +278,16 @@ def test_whatever_happens_it_keeps_its_order_and_never_flaps(
             camera.live = data.draw(st.integers(0, 4)) > 0
         for _ in range(seconds):
             changes = site.second()
-            far = [change for change in changes if max(change.before, change.step) > Step.RATE]
+            far = [change for change in changes if max(change.before, change.step) > DegradationStep.RATE]
             for change in changes:
-                configured = [Step.NONE, Step.RATE, *sorted(change.seen.steps)]
+                configured = [DegradationStep.NONE, DegradationStep.RATE, *sorted(change.load.steps)]
                 place, before = configured.index(change.step), configured.index(change.before)
                 assert abs(place - before) == 1, "one step at a time, none left out"
                 patience = AFTER_NS if place > before else BACK_NS
                 at, _ = last.get(change.stream, (0, None))
                 assert site.now_ns - at >= patience
-                assert change.seen.live
-                assert place < before or change.seen.busy >= 0.85
+                assert change.load.live
+                assert place < before or change.load.busy >= 0.85
                 last[change.stream] = (site.now_ns, change)
             if far:
                 assert site.now_ns - settled >= SETTLE_NS
@@ -300,4 +300,4 @@ def test_whatever_happens_it_keeps_its_order_and_never_flaps(
         if not any(site.steps()):
             break
         site.second()
-    assert set(site.steps()) == {Step.NONE}, "where there is room, all is as it was wanted"
+    assert set(site.steps()) == {DegradationStep.NONE}, "where there is room, all is as it was wanted"

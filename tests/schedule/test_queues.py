@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.schedule.reorder import Reorder
 
 
-def frame(sequence: int) -> Waiting[str]:
-    return Waiting(f"frame {sequence}", sequence, 100 * sequence)
+def frame(sequence: int) -> QueuedItem[str]:
+    return QueuedItem(f"frame {sequence}", sequence, 100 * sequence)
 
 
 def test_mailbox_keeps_the_newest() -> None:

@@ -20,7 +20,7 @@ from vision_infer.engine.open import EngineRequest
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus, Usage
 from vision_infer.pipeline.workers import live_watch
 from vision_infer.schedule import degradation
-from vision_infer.schedule.degradation import Step
+from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.events import DegradeEvent, to_row
 from vision_infer.service.streams import degrading
 from vision_infer.service.streams.configured import ConfiguredStream
@@ -143,7 +143,7 @@ def test_what_is_refused_is_told_once_and_left_out(
     slow(engines, {"one": 0.25, "two": 0.0}, monkeypatch)
     with Rig(front=stream(degrade_model="broken"), yard=stream(fps=None)) as site:
         wait_until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the refusal")
-        wait_until(lambda: Step.MODEL in site.service._streams.configured()["front"].refused, "the refusal to be kept")
+        wait_until(lambda: DegradationStep.MODEL in site.service._streams.configured()["front"].refused, "the refusal to be kept")
         (taken,) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
         shown = site.status("front")
         assert (shown.degraded, shown.degraded_reason) == ("rate", taken.reason), "of the step that was taken"
@@ -170,9 +170,14 @@ def test_other_settings_begin_anew(engines: Engines, quick: None, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("step", "detect", "model"),
-    [(Step.NONE, MAIN, None), (Step.RATE, MAIN, None), (Step.SUBSTREAM, SUB, None), (Step.MODEL, SUB, "two")],
+    [
+        (DegradationStep.NONE, MAIN, None),
+        (DegradationStep.RATE, MAIN, None),
+        (DegradationStep.SUBSTREAM, SUB, None),
+        (DegradationStep.MODEL, SUB, "two"),
+    ],
 )
-def test_a_later_step_keeps_the_earlier_ones(step: Step, detect: str, model: str | None) -> None:
+def test_a_later_step_keeps_the_earlier_ones(step: DegradationStep, detect: str, model: str | None) -> None:
     at = settings_at(stream(degrade_detect=SUB, degrade_model="two"), step)
     assert (at.detect, at.model, at.fps) == (detect, model, 20)
 
@@ -199,13 +204,13 @@ def test_what_is_counted(engines: Engines) -> None:
     lost = {"superseded": 1, "outdated": 2, "backlogged": 4, "stale": 8, "not_referenced": 16, "to_keyframe": 32}
     others = {"paced": 1000, "hook": 1000, "failed": 1000, "late": 1000, "no_keyframe": 1000, "undecoded": 1000, "stopped": 1000}
 
-    def see(of: StreamSettings, one: StreamStatus, *used: float) -> degradation.Seen | None:
+    def see(of: StreamSettings, one: StreamStatus, *used: float) -> degradation.StreamLoad | None:
         cost = cost_of([one], [], Machine(2.0, 0.4, 0.6))
         return seen_streams({"front": ConfiguredStream(of, "file")}, [one], [lane(part) for part in used], cost).get("front")
 
     seen = see(stream(degrade_model="two"), status(dropped=lost | others), 0.3, 0.3)
     assert seen is not None
-    assert (seen.results, seen.lost, seen.steps, seen.busy) == (40, 63, frozenset({Step.MODEL}), 0.6)
+    assert (seen.results, seen.lost, seen.steps, seen.busy) == (40, 63, frozenset({DegradationStep.MODEL}), 0.6)
     busy = [see(stream(), one, *used) for one, used in ((status(), (0.1,)), (status(usage=Usage(thread=0.9)), (0.1,)))]
     assert [one and one.busy for one in busy] == [0.5, 0.9], "the machine, and the stream's own thread"
     assert see(stream(fps=None), status(dropped=lost), 1.0) is None
@@ -216,18 +221,22 @@ def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -
     one = ConfiguredStream(stream(degrade_detect=SUB), "file")
     streams = {"front": one}
     assert in_full(streams) == {}
-    for step, thread, expected in ((Step.NONE, 0.3, 0.3), (Step.RATE, 0.4, 0.4), (Step.SUBSTREAM, 0.1, 0.4)):
+    for step, thread, expected in (
+        (DegradationStep.NONE, 0.3, 0.3),
+        (DegradationStep.RATE, 0.4, 0.4),
+        (DegradationStep.SUBSTREAM, 0.1, 0.4),
+    ):
         one.step = step
         now = status(usage=Usage(thread, 0.1, 0.1), result_fps=5.0, decoded_fps=15.0)
         remember_in_full(streams, [now], cost_of([now], [], Machine(2.0, 1.0, 0.0)))
         full = one.in_full
         assert full is not None
         assert (full.decode_cores, full.result_fps) == (expected, 15.0), "it wants 20, and its camera gives 15"
-        assert in_full(streams) == ({} if step is Step.NONE else {"front": full})
+        assert in_full(streams) == ({} if step is DegradationStep.NONE else {"front": full})
     nothing = ConfiguredStream(stream(), "file")
     silent = status(result_fps=0.0)
     remember_in_full({"front": nothing}, [silent], cost_of([silent], [], Machine(2.0, 1.0, 0.0)))
-    nothing.step = Step.RATE
+    nothing.step = DegradationStep.RATE
     assert in_full({"front": nothing}) == {"front": None}
 
 
@@ -236,7 +245,7 @@ def test_it_is_told_and_shown() -> None:
     why = {"degraded_wall_ns": 1_764_000_000_000_000_000, "degraded_reason": "3.1 of 10 fps, 100% busy"}
     api.backend.put("door", "rtsp://10.0.0.5/door", degraded="substream", **why)
     now = api.clock.now
-    event = DegradeEvent("door", Step.SUBSTREAM, Step.RATE, now, "3.1 of 10 fps, 100% busy")
+    event = DegradeEvent("door", DegradationStep.SUBSTREAM, DegradationStep.RATE, now, "3.1 of 10 fps, 100% busy")
     api.backend.told.append(event)
     (shown,) = api.get("/api/v1/events").json()
     assert shown.pop("at").endswith("Z")

@@ -23,7 +23,7 @@ from tests.support.result_schema import validate_row
 from tests.support.waiting import wait_until
 from vision_infer.core.result import Result
 from vision_infer.pipeline.status import StreamEvent, StreamState
-from vision_infer.schedule.degradation import Step
+from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.events import DegradeEvent, EngineEvent
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
@@ -99,7 +99,7 @@ def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
         served.hub.publish(StreamEvent("gate", StreamState.STALLED, time.monotonic_ns(), "no frame for 5 s"))
         served.write("door", 1, found={"car": 0.9, "person": 0.8})
         served.hub.publish(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", time.monotonic_ns()))
-        served.hub.publish(DegradeEvent("door", Step.RATE, Step.NONE, time.monotonic_ns(), "3.1 of 10 fps"))
+        served.hub.publish(DegradeEvent("door", DegradationStep.RATE, DegradationStep.NONE, time.monotonic_ns(), "3.1 of 10 fps"))
         got = [received(client) for _ in range(4)]
         (engine,) = (row for row in got if row.get("type") == "engine")
         assert (engine["lane"], engine["change"]) == ("tiny", "swapped")

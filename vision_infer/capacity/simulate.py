@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
 from vision_infer.schedule.pacing import Pacer
-from vision_infer.schedule.queues import Mailbox, Waiting
+from vision_infer.schedule.queues import Mailbox, QueuedItem
 
 MS = 1_000_000
 NS = 1_000_000_000
@@ -234,7 +234,7 @@ class _Run:
             if self.chance.random() < self.streams.gated:
                 self.results([captured])
             else:
-                self.batcher.offer(stream.name, "lane", Waiting(captured, stream.sequence, now))
+                self.batcher.offer(stream.name, "lane", QueuedItem(captured, stream.sequence, now))
                 stream.sequence += 1
                 self.dispatch(now)
         self.decode(stream)
@@ -258,7 +258,7 @@ class _Run:
         self.batcher.done(batch, max(1, now - began))
         if now > self.warm_ns:
             self.batches.append(len(batch.entries))
-        self.results([entry.waiting.item for entry in batch.entries])
+        self.results([entry.queued.item for entry in batch.entries])
         self.dispatch(now)
 
     def results(self, captured: list[int]) -> None:

@@ -1,15 +1,17 @@
-"""From what was found in a frame to its result: filter, track, zones; then the hook and the account."""
+"""From the detections of a frame to its result: filter, track, zones; then the hook and the account."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.description import Description
 from vision_infer.core.detections import Detections
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
-from vision_infer.core.geometry import Size
+from vision_infer.core.geometry import Letterbox, Size
+from vision_infer.core.image import Slot
 from vision_infer.core.result import LiveAccount, Result
 from vision_infer.core.scene_event import SceneEvent, with_id
 from vision_infer.core.trace import Trace
@@ -20,154 +22,186 @@ from vision_infer.telemetry.account import StageAccount
 
 
 @dataclass(slots=True)
-class Found:
-    """A frame on its way from the engine's outputs to its result."""
+class PendingResult:
+    """A frame between the engine's outputs and its result."""
 
     frame: Frame
     engine: Engine | None
-    """that inferred it; None: it was not inferred"""
+    """The engine that inferred it; None: it was not inferred."""
     detections: Detections
     description: Description | None = None
     events: tuple[SceneEvent, ...] = ()
     gated: bool = False
-    """nothing has moved in it: it repeats what was found last"""
+    """Whether nothing has moved in it: it repeats the last result."""
 
 
-# Not frozen: that would treble what it costs to make one, and one is made for every frame.
-@dataclass(slots=True)
-class _Shown:
-    """What a result showed, for those that repeat it."""
+@dataclass(frozen=True, slots=True)
+class NoImage:
+    """The image of a frame that only carries events: there are no pixels."""
 
     size: Size
-    """of the picture, pixels"""
-    model: str
-    engine: str
-    detections: Detections
-    description: Description | None
+
+    def write_into(self, slot: Slot, letterbox: Letterbox) -> NoReturn:  # noqa: ARG002
+        """Raise an error."""
+        raise ValueError("the frame has no pixels")
+
+    def to_rgb(self) -> NoReturn:
+        """Raise an error."""
+        raise ValueError("the frame has no pixels")
 
 
 @dataclass(slots=True)
 class Completion:
-    """The last steps of one stream's results, in its order; on one thread.
+    """The last steps of one stream's results, in the stream's order; on one thread.
 
     Args:
-        record: where the stream's counts are kept.
-        clock: gives the times of the account.
-        account: of all streams.
+        record: The stream's counters.
+        clock: Gives the times of the account.
+        account: The account of all streams.
     """
 
     record: StreamRecord
     clock: Clock
     account: StageAccount
-    _told: dict[DropReason, int] = field(default_factory=dict)
-    """what was dropped until the last result of a live stream"""
+    _reported: dict[DropReason, int] = field(default_factory=dict)
+    """The drops that the results of a live stream have reported so far."""
     _followed: Detections | None = None
-    """of the last frame that was inferred, as they were when it was tracked"""
-    _shown: _Shown | None = None
-    """of the last frame that was inferred, as its result had it"""
+    """The detections of the last inferred frame as they were tracked."""
+    _last: Result | None = None
+    """The last result before its hook; a frame in which nothing moves repeats it."""
+    _trace: Trace = field(default_factory=Trace)
+    """The trace of that result."""
 
     def forget(self) -> None:
-        """What was found last would not be found now: there is nothing to repeat until the next frame is inferred."""
-        self._followed = self._shown = None
+        """Repeat no earlier result: it would not be the same with the new settings."""
+        self._followed = self._last = None
 
-    def follow(self, found: Found, steps: Steps) -> None:
-        """Leave out what does not count, number the objects, and see where they are."""
-        trace, size = found.frame.trace, found.frame.image.size
+    def follow(self, pending: PendingResult, steps: Steps) -> None:
+        """Filter the detections, number the objects, and update the zones."""
+        trace, size = pending.frame.trace, pending.frame.image.size
         trace.track_start_ns = self.clock.monotonic_ns()
         if steps.keep is not None:
-            found.detections = steps.keep(found.detections, size)
+            pending.detections = steps.keep(pending.detections, size)
         if steps.tracker is not None:
-            # A live stream's own time may jump, and begins anew with each connection.
-            time_s = _time_s(found.frame)
-            found.detections = steps.tracker.update(found.detections, time_s)
+            time_s = _time_s(pending.frame)
+            pending.detections = steps.tracker.update(pending.detections, time_s)
             if steps.zones is not None and time_s is not None:
-                found.events = steps.zones.update(found.detections, size, time_s)
-        self._followed = found.detections
+                pending.events = steps.zones.update(pending.detections, size, time_s)
+        self._followed = pending.detections
 
-    def stay(self, found: Found, steps: Steps) -> None:
-        """Nothing has moved: each object is where it was, and time goes on for those who stay and for those who are gone."""
-        trace = found.frame.trace
+    def stay(self, pending: PendingResult, steps: Steps) -> None:
+        """Repeat the detections: nothing has moved. Time passes for objects that stay in zones, and for lost objects."""
+        trace = pending.frame.trace
         trace.track_start_ns = self.clock.monotonic_ns()
         if self._followed is None:
             return
-        found.detections = self._followed
+        pending.detections = self._followed
         if steps.tracker is not None and self._followed.track_ids is not None:
-            time_s = _time_s(found.frame)
+            time_s = _time_s(pending.frame)
             steps.tracker.stay(time_s)
             if steps.zones is not None and time_s is not None:
-                found.events = steps.zones.update(self._followed, found.frame.image.size, time_s)
+                pending.events = steps.zones.update(self._followed, pending.frame.image.size, time_s)
 
-    def finish(self, found: Found, engine: Engine, steps: Steps) -> Result | None:
-        """The result; None where the hook wants none."""
-        size = found.frame.image.size
-        self._shown = _Shown(size, engine.card.name, engine.name, found.detections, found.description)
-        return self._finish(found, self._shown, steps)
+    def finish(self, pending: PendingResult, engine: Engine, steps: Steps) -> Result | None:
+        """Return the result; None when the hook drops it."""
+        return self._finish(pending, engine.card.name, engine.name, steps)
 
-    def repeat(self, found: Found, steps: Steps) -> Result | None:
-        """The result of a frame in which nothing has moved; None where there is nothing to repeat, or the hook wants none."""
-        shown = self._shown
-        if shown is None or shown.size != found.frame.image.size:
-            self.record.drop(DropReason.GATED, found.frame)
+    def repeat(self, pending: PendingResult, steps: Steps) -> Result | None:
+        """Return the result of a frame in which nothing moves; None when there is none to repeat, or the hook drops it."""
+        last = self._last
+        if last is None or last.size != pending.frame.image.size:
+            self.record.drop(DropReason.GATED, pending.frame)
             return None
-        found.detections, found.description = shown.detections, shown.description
-        return self._finish(found, shown, steps)
+        pending.detections, pending.description = last.detections, last.description
+        return self._finish(pending, last.model, last.engine, steps)
 
-    def _finish(self, found: Found, shown: _Shown, steps: Steps) -> Result | None:
-        frame, record, now = found.frame, self.record, self.clock.monotonic_ns
+    def leave_zones(self, steps: Steps) -> tuple[Frame, Result] | None:
+        """Return a last result of the stream, with a ``leave`` event for each object that is still in a zone.
+
+        It has the number and the time of the last frame, but no detections. It is not counted as a result.
+
+        Returns:
+            The frame, which has no image, and its result; None when no object is in a zone, or the hook drops the result.
+        """
+        last = self._last
+        events = () if steps.zones is None else steps.zones.leave_all()
+        if not events or last is None:
+            return None
+        result: Result | None = replace(
+            last,
+            detections=Detections.empty(),
+            description=None,
+            gated=False,
+            events=self._with_ids(events, last.stream, last.frame, self._trace),
+        )
+        if steps.hook is not None and result is not None:
+            result = steps.hook(result, self.record)
+        if result is None:
+            return None
+        if self._trace.captured_ns:
+            result = replace(result, live=self._live_account(self._trace))
+        return Frame(last.stream, last.frame, last.pts_s, NoImage(last.size), self._trace, last.file), result
+
+    def _finish(self, pending: PendingResult, model: str, engine: str, steps: Steps) -> Result | None:
+        frame, record, now = pending.frame, self.record, self.clock.monotonic_ns
         trace = frame.trace
         trace.emitted_ns = now()
         latency = trace.latency()
-        events = found.events
+        live = record.live if trace.captured_ns else None
+        events = pending.events
         if events:
-            moment = self._captured_wall_ns(trace) if trace.captured_ns else frame.index
-            events = tuple(with_id(event, frame.stream, moment) for event in events)
+            events = self._with_ids(events, frame.stream, frame.index, trace)
         result: Result | None = Result(
             frame.stream,
             frame.index,
             frame.pts_s,
             frame.image.size,
-            shown.model,
-            shown.engine,
-            found.detections,
+            model,
+            engine,
+            pending.detections,
             latency,
             frame.file,
             frame.damaged,
             events=events,
-            description=found.description,
-            gated=found.gated,
+            description=pending.description,
+            gated=pending.gated,
         )
+        self._last, self._trace = result, trace
         if steps.hook is not None and result is not None:
             result = steps.hook(result, record)
-            trace.emitted_ns = now()  # a hook's time is part of the account, whatever it does
+            trace.emitted_ns = now()  # the time of the hook is part of the account, even if it drops the result
             latency = trace.latency()
             result = None if result is None else replace(result, latency=latency)
-        if not found.gated:  # it was not inferred: its times are none of an inference
+        if not pending.gated:  # a frame that was not inferred has no latency of an inference
             self.account.latency(latency)
         if result is None:
             record.drop(DropReason.HOOK, frame)
             return None
-        live = record.live if trace.captured_ns else None
         if live is not None:
             result = replace(result, live=self._live_account(trace))
-        if found.gated:
+        if pending.gated:
             record.drop(DropReason.GATED, frame)
             return result
         record.results += 1
-        record.by_engine[shown.engine] = record.by_engine.get(shown.engine, 0) + 1
+        record.by_engine[engine] = record.by_engine.get(engine, 0) + 1
         record.detections += len(result.detections)
         if live is not None:
             age_ns = trace.emitted_ns - trace.captured_ns
             live.ages.record(trace.emitted_ns, age_ns)
             live.age_total.record(age_ns)
-            live.flight.emitted(frame, shown.engine, len(result.detections))
+            live.flight.emitted(frame, engine, len(result.detections))
         return result
+
+    def _with_ids(self, events: tuple[SceneEvent, ...], stream: str, index: int, trace: Trace) -> tuple[SceneEvent, ...]:
+        moment = self._captured_wall_ns(trace) if trace.captured_ns else index
+        return tuple(with_id(event, stream, moment) for event in events)
 
     def _live_account(self, trace: Trace) -> LiveAccount:
         age_ns = trace.emitted_ns - trace.captured_ns
         dropped = self.record.dropped.copy()
-        dropped.pop(DropReason.GATED, None)  # they have rows
-        before = {reason.value: count - self._told.get(reason, 0) for reason, count in dropped.items()}
-        self._told = dropped
+        dropped.pop(DropReason.GATED, None)  # gated frames have rows of their own
+        before = {reason.value: count - self._reported.get(reason, 0) for reason, count in dropped.items()}
+        self._reported = dropped
         before = {reason: count for reason, count in before.items() if count}
         return LiveAccount(self._captured_wall_ns(trace), age_ns, trace.clock, before)
 
@@ -176,5 +210,5 @@ class Completion:
 
 
 def _time_s(frame: Frame) -> float | None:
-    """The time by which objects move, seconds: a live stream's own may jump, and begins anew with each connection."""
+    """Return the time for tracking, seconds. The PTS of a live stream may jump and restarts with each connection."""
     return frame.trace.captured_ns / 1e9 if frame.trace.captured_ns else frame.pts_s

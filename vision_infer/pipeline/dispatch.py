@@ -11,7 +11,7 @@ from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.idle import Idle
 from vision_infer.schedule.batcher import Batch, Batcher, Entry, LaneSettings
-from vision_infer.schedule.queues import BoundedQueue, Mailbox, Waiting
+from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 
 
@@ -157,10 +157,10 @@ class Dispatch:
             self._batcher.leave(stream)
             self._max_ages.pop(stream, None)
 
-    def offer(self, stream: str, lane: str, sequence: int, frame: Frame) -> Waiting[Frame] | None:
+    def offer(self, stream: str, lane: str, sequence: int, frame: Frame) -> QueuedItem[Frame] | None:
         """Let a frame wait for its turn; returns the older frame that it supersedes, or None."""
         with self._lock:
-            lost = self._batcher.offer(stream, lane, Waiting(frame, sequence, self._clock.monotonic_ns()))
+            lost = self._batcher.offer(stream, lane, QueuedItem(frame, sequence, self._clock.monotonic_ns()))
             self._call()
         return lost
 
@@ -175,10 +175,10 @@ class Dispatch:
         with self._lock:
             now = self._clock.monotonic_ns()
             for sequence, frame in frames:
-                self._batcher.offer(stream, lane, Waiting(frame, sequence, now))
+                self._batcher.offer(stream, lane, QueuedItem(frame, sequence, now))
             self._call()
 
-    def leave_lane(self, stream: str, lane: str) -> list[Waiting[Frame]]:
+    def leave_lane(self, stream: str, lane: str) -> list[QueuedItem[Frame]]:
         """Take a stream out of one of its lanes, not the last; returns what waited there, which is lost."""
         with self._lock:
             return self._batcher.leave_lane(stream, lane)

@@ -1,4 +1,4 @@
-"""What the workers tell the results stage, in the order in which it happened for each stream."""
+"""The messages from the workers to the results stage. Those of one stream arrive in the order in which things happened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Inferred:
     engine: Engine
     raw: RawResults
     unreadable: dict[int, str] = field(default_factory=dict)
-    """places of the batch whose picture could not be written into its slot, and why"""
+    """The slots of the batch into which the image could not be written, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +34,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An inference worker met an error of our own and has ended."""
+    """An inference worker has ended with an internal error."""
 
     error: Exception
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A frame that is not inferred, but drawn."""
+    """A frame that is drawn but not inferred."""
 
     frame: Frame
     sequence: int
@@ -49,7 +49,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Gated:
-    """A frame in which nothing has moved: it repeats what was found last."""
+    """A frame in which nothing has moved: it repeats the last result."""
 
     frame: Frame
     sequence: int
@@ -57,7 +57,7 @@ class Gated:
 
 @dataclass(frozen=True, slots=True)
 class Superseded:
-    """A live stream's frame gave its place to a newer one; who says so has counted it, and given its credit back."""
+    """A newer frame has replaced a live stream's frame. The sender has counted the drop and returned the credit."""
 
     stream: str
     sequence: int
@@ -74,19 +74,19 @@ class Outdated:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A stream gives no more frames."""
+    """A stream delivers no more frames."""
 
     stream: str
     sequences: int
-    """how many it has given"""
+    """The number of frames that have entered the pipeline."""
     complete: bool
-    """it was read to its end: not stopped, not broken"""
+    """Whether the stream was read to its end: neither stopped nor broken."""
     error: StreamError | None
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Every stream has ended: the results stage may stop."""
+    """Every stream has ended: the results stage can stop."""
 
 
 Message = Inferred | Failed | Broken | Passed | Gated | Superseded | Outdated | Ended | Finish

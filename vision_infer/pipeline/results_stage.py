@@ -14,7 +14,7 @@ from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import EngineError, VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.pipeline.channel import Channel, Window
-from vision_infer.pipeline.completion import Completion, Found
+from vision_infer.pipeline.completion import Completion, PendingResult
 from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.messages import Broken, Ended, Failed, Finish, Gated, Inferred, Message, Outdated, Passed, Superseded
 from vision_infer.pipeline.outlet import Outlet
@@ -27,27 +27,29 @@ from vision_infer.telemetry.account import StageAccount
 
 
 @dataclass(slots=True)
-class _Stream:
+class _JoinedStream:
     record: StreamRecord
     outlet: Outlet
     steps: Steps
     window: Window
     completion: Completion
     second: SecondStage | None
-    order: Reorder[Found] = field(default_factory=Reorder)
+    order: Reorder[PendingResult] = field(default_factory=Reorder)
     left: int = 0
-    """sequence numbers that have left the order, with a result or without"""
+    """The number of frames that have left the order, with or without a result."""
     end: Ended | None = None
 
 
 class ResultsStage:
-    """Takes what the workers have done and hands each stream's results to its outlet, in order.
+    """Takes the output of the workers and passes each stream's results to its outlet, in order.
 
     Args:
-        failed: called with what broke for all streams: an error of our own.
-        engine_failed: called with the lane whose engine has failed on a batch, and how.
-        ended: called when a stream has given its last result to its outlet, and whether it had joined (had it not, it never
-            opened).
+        messages: The workers' messages.
+        clock: The monotonic and the wall clock.
+        failed: Called with a failure of all streams: an internal error.
+        engine_failed: Called with the name of a lane whose engine has failed on a batch, and the error.
+        ended: Called when the last result of a stream is in its outlet, and whether the stream had joined. A stream that was
+            never opened has not.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class ResultsStage:
         self._failed = failed
         self._engine_failed = engine_failed
         self._ended = ended
-        self._streams: dict[str, _Stream] = {}
+        self._streams: dict[str, _JoinedStream] = {}
         self._broken = False
         self.account = StageAccount()
         self.busy_ns = 0
@@ -73,20 +75,20 @@ class ResultsStage:
     def join(self, record: StreamRecord, outlet: Outlet, steps: Steps, window: Window, second: SecondStage | None = None) -> None:
         """Let a stream in, before its first frame is offered."""
         completion = Completion(record, self._clock, self.account)
-        self._streams[record.name] = _Stream(record, outlet, steps, window, completion, second)
+        self._streams[record.name] = _JoinedStream(record, outlet, steps, window, completion, second)
 
     @property
     def streams(self) -> int:
-        """How many have joined and not ended."""
+        """The number of streams that have joined and not ended."""
         return len(self._streams)
 
     def steps(self, name: str) -> Steps | None:
-        """The steps of a stream; None where it is not there."""
+        """Return the steps of a stream; None when there is no such stream."""
         stream = self._streams.get(name)
         return None if stream is None else stream.steps
 
     def change(self, name: str, steps: Steps) -> None:
-        """Go on with other steps, from the next result on."""
+        """Replace the steps of a stream, from the next result on."""
         stream = self._streams[name]
         stream.steps = steps
         stream.completion.forget()
@@ -101,37 +103,39 @@ class ResultsStage:
                 break
             try:
                 self._handle(message)
-            except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
                 self._give_up(error)
             self.busy_ns += now() - begin
-            del message  # the pictures' memory is not held while waiting for the next
+            del message  # do not hold the images' memory while waiting for the next message
         self.present_ns = now() - started
 
     def _handle(self, message: Message) -> None:
-        if isinstance(message, Ended):
-            self._end(message)
-        elif self._broken:
+        if self._broken and not isinstance(message, Ended):
             return
-        elif isinstance(message, Inferred):
-            self._inferred(message)
-        elif isinstance(message, Passed):
-            self._passed(message)
-        elif isinstance(message, Gated):
-            gated = Found(message.frame, None, Detections.empty(), gated=True)
-            self._put_in_order(self._streams[message.frame.stream], message.sequence, gated)
-        elif isinstance(message, Superseded):
-            self._skip(self._streams[message.stream], message.sequence)
-        elif isinstance(message, Outdated):
-            self._dropped(self._streams[message.stream], message.sequence, DropReason.OUTDATED, message.frame)
-        elif isinstance(message, Failed):
-            for entry in message.batch.entries:
-                self._lost(entry, message.batch.lane)
-            self._engine_failed(message.batch.lane, message.error)
-        elif isinstance(message, Broken):
-            raise message.error
+        match message:
+            case Inferred():
+                self._inferred(message)
+            case Gated(frame, sequence):
+                self._put_in_order(
+                    self._streams[frame.stream], sequence, PendingResult(frame, None, Detections.empty(), gated=True)
+                )
+            case Passed(frame, sequence):
+                self._put_in_order(self._streams[frame.stream], sequence, PendingResult(frame, None, Detections.empty()))
+            case Superseded(name, sequence):
+                self._skip(self._streams[name], sequence)
+            case Outdated(name, sequence, frame):
+                self._dropped(self._streams[name], sequence, DropReason.OUTDATED, frame)
+            case Failed(batch, _, error):
+                for entry in batch.entries:
+                    self._lost(entry, batch.lane)
+                self._engine_failed(batch.lane, error)
+            case Ended():
+                self._end(message)
+            case Broken(cause):
+                raise cause
 
     def _give_up(self, error: Exception) -> None:
-        """Results cannot be put in order any more: say so, take no more of them, and let every stream come to its end."""
+        """Report an internal error, accept no more results, and let every stream end: the order of results is lost."""
         self._broken = True
         failure = VisionInferError(f"pipeline: unexpected {type(error).__name__}: {error}", "please report this")
         failure.__cause__ = error
@@ -143,33 +147,35 @@ class ResultsStage:
         now = self._clock.monotonic_ns
         lane = message.lane
         begin = now()
-        found = self._detections(lane, message) if lane.describer is None else self._descriptions(lane.describer, message)
+        results = self._detections(lane, message) if lane.describer is None else self._descriptions(lane.describer, message)
         end = now()
-        for place, entry in enumerate(message.batch.entries):
-            if place in message.unreadable:
+        for slot, entry in enumerate(message.batch.entries):
+            if slot in message.unreadable:
                 self._streams[entry.stream].record.unreadable += 1
                 self._lost(entry, lane.name)
                 continue
-            stream, one, sequence = self._streams[entry.stream], found[place], entry.waiting.sequence
+            stream, pending, sequence = self._streams[entry.stream], results[slot], entry.queued.sequence
+            # A crop for the secondary model: the frame that it is part of waits in the second stage.
             if stream.second is not None and stream.second.lane == lane.name:
-                stream.second.came_back(sequence, one.description)
+                stream.second.came_back(sequence, pending.description)
                 self._emit_ready(stream)
                 continue
-            trace = one.frame.trace
+            trace = pending.frame.trace
             trace.select_start_ns = begin
             trace.select_end_ns = end
             trace.batch = len(message.batch.entries)
             live = stream.record.live
             if live is not None:
                 live.convert_ns += trace.preprocess_end_ns - trace.preprocess_start_ns
-            self._put_in_order(stream, sequence, one)
+            self._put_in_order(stream, sequence, pending)
 
-    def _detections(self, lane: Lane, message: Inferred) -> list[Found]:
+    def _detections(self, lane: Lane, message: Inferred) -> list[PendingResult]:
         entries, outputs = message.batch.entries, message.raw.outputs
         boxes, scores, class_ids = outputs["boxes"], outputs["scores"], outputs["class_ids"]
-        letterboxes = [lane.letterbox(entry.waiting.item.image.size) for entry in entries]
-        steps = [self._streams[entry.stream].steps for entry in entries]
-        selectors = [one.selector if one.selector and one.lane == lane.group else lane.selector for one in steps]
+        letterboxes = [lane.letterbox(entry.queued.item.image.size) for entry in entries]
+        # The selector of a stream is for the model of its lane: a frame that is still in an old lane uses that lane's selector.
+        all_steps = [self._streams[entry.stream].steps for entry in entries]
+        selectors = [steps.selector if steps.selector and steps.lane == lane.group else lane.selector for steps in all_steps]
         if selectors.count(selectors[0]) == len(selectors):
             selected = select((boxes, scores, class_ids), letterboxes, selectors[0])
         else:
@@ -177,83 +183,88 @@ class ResultsStage:
                 select((boxes[at : at + 1], scores[at : at + 1], class_ids[at : at + 1]), letterboxes[at : at + 1], selector)[0]
                 for at, selector in enumerate(selectors)
             ]
-        return [Found(entry.waiting.item, message.engine, one) for entry, one in zip(entries, selected, strict=True)]
-
-    def _descriptions(self, describer: Describer, message: Inferred) -> list[Found]:
-        entries = message.batch.entries
-        told = describer(message.raw.outputs, len(entries))
         return [
-            Found(entry.waiting.item, message.engine, Detections.empty(), one) for entry, one in zip(entries, told, strict=True)
+            PendingResult(entry.queued.item, message.engine, detections)
+            for entry, detections in zip(entries, selected, strict=True)
         ]
 
-    def _passed(self, message: Passed) -> None:
-        stream = self._streams[message.frame.stream]
-        self._put_in_order(stream, message.sequence, Found(message.frame, None, Detections.empty()))
+    def _descriptions(self, describer: Describer, message: Inferred) -> list[PendingResult]:
+        entries = message.batch.entries
+        descriptions = describer(message.raw.outputs, len(entries))
+        return [
+            PendingResult(entry.queued.item, message.engine, Detections.empty(), description)
+            for entry, description in zip(entries, descriptions, strict=True)
+        ]
 
     def _lost(self, entry: Entry[Frame], lane: str) -> None:
-        """The engine gave nothing for a frame or a crop, or it could not be written into its slot."""
-        stream, sequence = self._streams[entry.stream], entry.waiting.sequence
+        """Handle a frame or a crop without a result: the engine failed, or the image could not be written into its slot."""
+        stream, sequence = self._streams[entry.stream], entry.queued.sequence
         if stream.second is not None and stream.second.lane == lane:
             stream.second.came_back(sequence, None)
             self._emit_ready(stream)
-        elif stream.outlet.needs_images:  # it may be as little fit to be drawn
-            self._dropped(stream, sequence, DropReason.FAILED, entry.waiting.item)
-        else:  # who waits for its result has to hear that there is none
-            stream.record.drop(DropReason.FAILED, entry.waiting.item)
-            self._put_in_order(stream, sequence, Found(entry.waiting.item, None, Detections.empty()))
+        elif stream.outlet.needs_images:  # an image that cannot be written may not be drawable either
+            self._dropped(stream, sequence, DropReason.FAILED, entry.queued.item)
+        else:  # the sinks get the frame without a result: the sender of a single image waits for an answer
+            stream.record.drop(DropReason.FAILED, entry.queued.item)
+            self._put_in_order(stream, sequence, PendingResult(entry.queued.item, None, Detections.empty()))
 
-    def _dropped(self, stream: _Stream, sequence: int, reason: DropReason, frame: Frame) -> None:
+    def _dropped(self, stream: _JoinedStream, sequence: int, reason: DropReason, frame: Frame) -> None:
         stream.record.drop(reason, frame)
         stream.window.release()
         self._skip(stream, sequence)
 
-    def _skip(self, stream: _Stream, sequence: int) -> None:
+    def _skip(self, stream: _JoinedStream, sequence: int) -> None:
         self._follow(stream, stream.order.skip(sequence))
         self._finish_if_last(stream, 1)
 
-    def _put_in_order(self, stream: _Stream, sequence: int, found: Found) -> None:
-        self._follow(stream, stream.order.put(sequence, found))
+    def _put_in_order(self, stream: _JoinedStream, sequence: int, pending: PendingResult) -> None:
+        self._follow(stream, stream.order.put(sequence, pending))
         self._finish_if_last(stream, 1)
 
-    def _follow(self, stream: _Stream, ready: list[Found]) -> None:
-        """Go on with frames that are in order now."""
-        for found in ready:
-            if found.gated:
-                stream.completion.stay(found, stream.steps)
-            elif found.engine is not None:
-                stream.completion.follow(found, stream.steps)
+    def _follow(self, stream: _JoinedStream, ready: list[PendingResult]) -> None:
+        """Continue with frames whose turn it is now."""
+        for pending in ready:
+            if pending.gated:
+                stream.completion.stay(pending, stream.steps)
+            elif pending.engine is not None:
+                stream.completion.follow(pending, stream.steps)
             if stream.second is None:
-                self._emit(stream, found)
+                self._emit(stream, pending)
             else:
-                stream.second.put(found)
+                stream.second.put(pending)
                 self._emit_ready(stream)
 
-    def _emit_ready(self, stream: _Stream) -> None:
+    def _emit_ready(self, stream: _JoinedStream) -> None:
         if stream.second is not None:
-            for found in stream.second.ready():
-                self._emit(stream, found)
+            for pending in stream.second.ready():
+                self._emit(stream, pending)
             self._finish_if_last(stream, 0)
 
-    def _emit(self, stream: _Stream, found: Found) -> None:
-        completion, engine = stream.completion, found.engine
-        if found.gated:
-            result = completion.repeat(found, stream.steps)
+    def _emit(self, stream: _JoinedStream, pending: PendingResult) -> None:
+        completion, engine = stream.completion, pending.engine
+        if pending.gated:
+            result = completion.repeat(pending, stream.steps)
         else:
-            result = None if engine is None else completion.finish(found, engine, stream.steps)
-        stream.outlet.put(found.frame, result)
+            result = None if engine is None else completion.finish(pending, engine, stream.steps)
+        stream.outlet.put(pending.frame, result)
 
     def _end(self, message: Ended) -> None:
         stream = self._streams.get(message.stream)
-        if stream is None:  # it never opened
+        if stream is None:  # it was never opened
             self._ended(message, False)
             return
         stream.end = message
         self._finish_if_last(stream, 0)
 
-    def _finish_if_last(self, stream: _Stream, left: int) -> None:
+    def _finish_if_last(self, stream: _JoinedStream, left: int) -> None:
+        """Count frames that have left the order, and close the outlet after the last one."""
         stream.left += left
         end = stream.end
         if end is not None and ((stream.left == end.sequences and not stream.second) or self._broken):
             del self._streams[end.stream]
+            if not self._broken and not stream.outlet.needs_images:  # the frame of the last events has no image to draw
+                last = stream.completion.leave_zones(stream.steps)
+                if last is not None:
+                    stream.outlet.put(*last)
             self._ended(end, True)
             stream.outlet.close(end.complete and not self._broken)

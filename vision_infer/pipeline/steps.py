@@ -1,4 +1,4 @@
-"""What is done with a stream's candidates on their way to a result; made from the command, and replaced as a whole."""
+"""The steps from a stream's candidates to its results. They are made from the command, and replaced as a whole."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Steps:
     """The steps of one stream."""
 
     lane: str
-    """that they are made for; a frame that is still in another has that lane's choice"""
+    """The lane that the selector is for; frames that are still in another lane use that lane's selector."""
     selector: Selector | None
-    """None: the lane's"""
+    """The stream's own selector; None: the lane's selector is used."""
     keep: Filter | None
     tracker: Tracker | None
     zones: Zones | None
@@ -31,19 +31,19 @@ class Steps:
 def make_steps(
     command: AddStream, card: ModelCard, hook: GuardedHook | None, before: tuple[AddStream, Steps] | None = None
 ) -> Steps:
-    """The steps that a command asks for.
+    """Make the steps of a command.
 
     Args:
-        command: what is wanted of the stream.
-        card: of the network, for the labels of zones.
-        hook: of all streams; the command's own comes before it.
-        before: what held so far; what has not changed goes on with its memory, tracks and counts.
+        command: What to do with the stream.
+        card: The card of the model, for the labels of zones.
+        hook: The hook of all streams; the command's own hook replaces it.
+        before: The previous command and steps. Steps that have not changed keep their state: tracks and counts.
 
     Raises:
-        UsageError: the hook cannot be loaded, or a zone names an unknown class.
+        UsageError: The hook cannot be loaded, or a zone names an unknown class.
     """
     old, kept = before or (None, None)
-    if old is not None and old.lane != command.lane:  # another network has other classes
+    if old is not None and old.lane != command.lane:  # another model has other classes
         old, kept = None, None
     tracker: Tracker | None = None
     zones: Zones | None = None
@@ -58,6 +58,6 @@ def make_steps(
     policy = command.policy
     keep = Filter(policy.min_size, command.region) if policy.min_size or command.region else None
     own = None if policy.hook is None else GuardedHook(load_hook(policy.hook), policy.hook)
-    if tracker is not None and command.track is not None:  # last: what fails above changes nothing
+    if tracker is not None and command.track is not None:  # last: a failure above must change nothing
         tracker.confidence, tracker.per_class = command.track, command.track_per_class
     return Steps(command.lane, command.selector, keep, tracker, zones, own or hook)

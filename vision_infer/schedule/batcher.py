@@ -1,15 +1,15 @@
 """The batcher: frames of several streams become batches of a lane.
 
-It is work-conserving: while the device has room for a batch and a frame waits, that frame goes, unless the lane asks to wait
-(``max_wait_ns``) for a fuller batch. Among the frames that wait, the stream with the least virtual time goes first and the
-one that has waited longest breaks the tie (:mod:`vision_infer.schedule.shares`); a batch never mixes lanes.
+It is work-conserving: while the device has capacity for a batch and a frame waits, that frame goes, unless the lane is set to
+wait (``max_wait_ns``) for a fuller batch. The stream with the smallest virtual time goes first; of several such streams,
+the one that has waited longest (:mod:`vision_infer.schedule.shares`). A batch never mixes lanes.
 
-Two bounds keep the shares true where several lanes share the device:
+Two bounds keep the shares exact where several lanes share the device:
 
-- *Riders.* A stream that is not due may fill the places that are left in a batch, but while another lane has someone
-  waiting it gets no further ahead of them than its cost of one full batch. Else it would ride along for ever at their cost.
-- *Lag.* A lane that may not run (its own ``in_flight`` is used up, or it waits to fill) falls behind the others. More than a
-  few batches of that are forgotten, or it could hold the device for hours once the others change.
+- *Riders.* A stream that is not due can fill the remaining slots of a batch. While a stream waits in another lane, a rider gets
+  at most the cost of one full batch ahead of it. Otherwise it would ride along forever at the expense of the other lane.
+- *Lag.* A lane that cannot run (its ``in_flight`` is used up, or it waits to fill) falls behind the others. A lag of more than a
+  few batches is forgotten; otherwise the lane could occupy the device for hours once the other lanes change.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 from typing import Generic, TypeVar
 
-from vision_infer.schedule.queues import FrameQueue, Waiting
+from vision_infer.schedule.queues import FrameQueue, QueuedItem
 from vision_infer.schedule.shares import FairShares
 
 T = TypeVar("T")
 
 _UNKNOWN_NS = 1.0
-"""what a frame is charged before the lane's first batch is done: every frame as much, so that streams take turns"""
+"""The charge of a frame before the lane's first batch is done. It is the same for every frame, so that streams take turns."""
 
 _LAG_BATCHES = 4
-"""credit that a lane may keep for the time when it was not allowed to run; what batches of uneven cost need to even out"""
+"""The credit that a lane keeps for the time when it could not run; enough to even out batches of different cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaneSettings:
-    """What the batcher knows of a lane: one engine with one input size."""
+    """What the batcher knows about a lane: one engine with one input size."""
 
     name: str
     batch_sizes: tuple[int, ...]
-    """the sizes that the engine runs, ascending; a batch between two of them is padded to the larger"""
+    """The batch sizes of the engine, ascending; a batch between two sizes is padded to the larger one."""
     in_flight: int
-    """batches that the engine takes at the same time"""
+    """The maximum number of batches in the engine at the same time."""
     max_wait_ns: int = 0
-    """how long a stream may wait for the batch to fill, from its oldest frame on; a newer one in its mailbox does not renew it"""
+    """The maximum wait for a fuller batch, from a stream's oldest frame on; a newer frame in its mailbox does not restart it."""
     ready: bool = True
-    """whether its engine is there; until then nothing goes"""
+    """Whether the engine is open; until then no batch goes."""
 
     def __post_init__(self) -> None:
         sizes = self.batch_sizes
         if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-            raise ValueError(f"batch_sizes must rise from at least 1, got {sizes}")
+            raise ValueError(f"batch_sizes must be ascending from at least 1, got {sizes}")
         if self.in_flight < 1:
             raise ValueError(f"in_flight must be at least 1, got {self.in_flight}")
         if self.max_wait_ns < 0:
             raise ValueError(f"max_wait_ns must not be negative, got {self.max_wait_ns}")
 
 
-# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+# Not frozen: creation would cost three times as much, and there is one for every frame.
 @dataclass(slots=True)
 class Entry(Generic[T]):
     """A frame in a batch."""
 
     stream: str
-    waiting: Waiting[T]
+    queued: QueuedItem[T]
 
 
 @dataclass(slots=True)
@@ -73,30 +73,30 @@ class Batch(Generic[T]):
     lane: str
     entries: tuple[Entry[T], ...]
     size: int
-    """the engine's batch size that it runs at, at least the number of entries"""
+    """The batch size at which the engine runs it, at least the number of entries."""
     estimated_ns: float
-    """what each frame was charged"""
+    """The charge of each frame."""
 
     @property
     def padding(self) -> int:
-        """Places of the engine's batch that are wasted."""
+        """The number of slots that are padding."""
         return self.size - len(self.entries)
 
 
 @dataclass(slots=True)
-class _Lane(Generic[T]):
+class _LaneState(Generic[T]):
     settings: LaneSettings
     queues: dict[str, FrameQueue[T]] = field(default_factory=dict)
     since_ns: dict[str, int] = field(default_factory=dict)
-    """the streams that have frames waiting, and since when"""
+    """The streams with waiting frames, and the time since they wait."""
     waiting: int = 0
     flying: int = 0
     frame_ns: float = _UNKNOWN_NS
-    """estimate of a frame's engine time"""
+    """The estimated engine time of a frame."""
 
     @property
     def batch_ns(self) -> float:
-        """Estimate of a full batch's engine time."""
+        """The estimated engine time of a full batch."""
         return self.frame_ns * self.settings.batch_sizes[-1]
 
 
@@ -104,7 +104,7 @@ class Batcher(Generic[T]):
     """All lanes of one device.
 
     Args:
-        in_flight: batches that the device runs at the same time, over all lanes.
+        in_flight: The maximum number of batches on the device at the same time, over all lanes.
     """
 
     def __init__(self, in_flight: int) -> None:
@@ -112,42 +112,42 @@ class Batcher(Generic[T]):
             raise ValueError(f"in_flight must be at least 1, got {in_flight}")
         self._in_flight = in_flight
         self._flying = 0
-        self._lanes: dict[str, _Lane[T]] = {}
+        self._lanes: dict[str, _LaneState[T]] = {}
         self.shares = FairShares()
         self.padded = 0
-        """places of batches wasted so far"""
+        """The number of slots that were padding so far."""
 
     def add_lane(self, settings: LaneSettings) -> None:
         """Open a lane."""
         if settings.name in self._lanes:
             raise ValueError(f"lane {settings.name!r} exists already")
-        self._lanes[settings.name] = _Lane(settings)
+        self._lanes[settings.name] = _LaneState(settings)
 
     def remove_lane(self, name: str) -> None:
         """Close a lane.
 
         Raises:
-            ValueError: a stream is in it, or a batch on its way.
+            ValueError: A stream has joined it, or a batch is in its engine.
         """
         lane = self._lanes[name]
         if lane.queues or lane.flying:
-            raise ValueError(f"lane {name!r} is in use: {len(lane.queues)} streams, {lane.flying} batches on their way")
+            raise ValueError(f"lane {name!r} is in use: {len(lane.queues)} streams, {lane.flying} batches in the engine")
         del self._lanes[name]
 
     def change_lane(self, settings: LaneSettings) -> None:
-        """Give a lane other batch sizes and limits, from its next batch on; what waits in it goes on waiting."""
+        """Give a lane other batch sizes and limits, from its next batch on; its frames continue to wait."""
         self._lanes[settings.name].settings = settings
 
-    def leave_lane(self, stream: str, lane: str) -> list[Waiting[T]]:
-        """Take a stream out of one of its lanes, not the last; returns what it had waiting there, which is lost."""
-        of = self._lanes[lane]
-        queue = of.queues.pop(stream)
-        of.waiting -= len(queue)
-        of.since_ns.pop(stream, None)
+    def leave_lane(self, stream: str, lane: str) -> list[QueuedItem[T]]:
+        """Remove a stream from one of its lanes, not the last; return the frames that waited there, which are lost."""
+        state = self._lanes[lane]
+        queue = state.queues.pop(stream)
+        state.waiting -= len(queue)
+        state.since_ns.pop(stream, None)
         return queue.clear()
 
     def join(self, stream: str, lane: str, queue: FrameQueue[T], weight: float = 1.0) -> None:
-        """Let a stream's frames into a lane; further lanes of the same stream share its account."""
+        """Add a stream to a lane. All lanes of a stream share its account."""
         queues = self._lanes[lane].queues
         if stream in queues:
             raise ValueError(f"stream {stream!r} is in lane {lane!r} already")
@@ -157,9 +157,9 @@ class Batcher(Generic[T]):
             self.shares.join(stream, weight)
         queues[stream] = queue
 
-    def leave(self, stream: str) -> list[Waiting[T]]:
-        """Take a stream out of all lanes; returns what it had waiting, which is lost."""
-        lost: list[Waiting[T]] = []
+    def leave(self, stream: str) -> list[QueuedItem[T]]:
+        """Remove a stream from all lanes; return the frames that waited, which are lost."""
+        lost: list[QueuedItem[T]] = []
         for lane in self._lanes.values():
             queue = lane.queues.pop(stream, None)
             if queue is not None:
@@ -175,40 +175,40 @@ class Batcher(Generic[T]):
         return frozenset(stream for lane in self._lanes.values() for stream in lane.queues)
 
     def full(self, stream: str, lane: str) -> bool:
-        """Whether the stream has to hold its next frame back."""
+        """Return whether the stream's queue is full, so that it cannot offer a frame."""
         return self._lanes[lane].queues[stream].full
 
-    def offer(self, stream: str, lane: str, waiting: Waiting[T]) -> Waiting[T] | None:
-        """Let a frame wait for its turn; returns the frame that is lost for it (a mailbox's older one), or None."""
-        to = self._lanes[lane]
-        lost = to.queues[stream].put(waiting)
+    def offer(self, stream: str, lane: str, queued: QueuedItem[T]) -> QueuedItem[T] | None:
+        """Queue a frame; return the frame that it replaces (the older one in a mailbox), or None."""
+        state = self._lanes[lane]
+        lost = state.queues[stream].put(queued)
         if lost is None:
-            to.waiting += 1
-        if stream not in to.since_ns:
-            if not any(stream in one.since_ns for one in self._lanes.values()):
-                self._wake(stream, to)
-            to.since_ns[stream] = waiting.arrived_ns
+            state.waiting += 1
+        if stream not in state.since_ns:
+            if not any(stream in other.since_ns for other in self._lanes.values()):
+                self._wake(stream, state)
+            state.since_ns[stream] = queued.arrived_ns
         return lost
 
     def withdraw(self, too_old: Callable[[str, T], bool]) -> list[Entry[T]]:
-        """Take out what waits at the head of a queue and is too old; it is lost, and not charged.
+        """Remove frames at the head of the queues that are too old; they are lost, and not charged.
 
         Args:
-            too_old: says so of a stream and what it has waiting.
+            too_old: Returns whether a frame of a stream is too old.
         """
         lost: list[Entry[T]] = []
         for lane in self._lanes.values():
             for stream in tuple(lane.since_ns):
-                while (waiting := lane.queues[stream].oldest()) is not None and too_old(stream, waiting.item):
+                while (queued := lane.queues[stream].oldest()) is not None and too_old(stream, queued.item):
                     lost.append(Entry(stream, self._pop(lane, stream)))
         return lost
 
     def take(self, now_ns: int) -> Batch[T] | None:
-        """The next batch, or None when there is no room, nothing waits, or the lane still waits for more."""
+        """Return the next batch; None when there is no capacity, no frame waits, or the lane still waits for more frames."""
         if self._flying >= self._in_flight:
             return None
         ready: list[tuple[tuple[float, int, str], str]] = []
-        held: list[_Lane[T]] = []
+        held: list[_LaneState[T]] = []
         for name, lane in self._lanes.items():
             if self._ready(lane, now_ns):
                 ready.append((self._next_stream(lane), name))
@@ -225,7 +225,7 @@ class Batcher(Generic[T]):
         return batch
 
     def wake_at_ns(self) -> int | None:
-        """When :meth:`take` has to be asked again because a wait runs out; None when only an event can change its answer."""
+        """Return when to call :meth:`take` again because a wait runs out; None when only an event can change its answer."""
         if self._flying >= self._in_flight:
             return None
         times = [
@@ -236,12 +236,12 @@ class Batcher(Generic[T]):
         return min(times, default=None)
 
     def done(self, batch: Batch[T], engine_ns: int) -> None:
-        """A batch has left the engine, successful or not.
+        """Count a batch that has left the engine, successful or not.
 
         Args:
-            batch: as :meth:`take` gave it.
-            engine_ns: the engine time that it cost; shared equally among its frames, padding included. 0 when it failed
-                before it ran: then the estimate stands, since frames that cost nothing would be next for ever.
+            batch: The batch from :meth:`take`.
+            engine_ns: Its engine time, padding included, which is divided equally among its frames. 0 when it failed before it
+                ran: then the estimate remains, because frames without cost would always be next.
         """
         lane = self._lanes[batch.lane]
         lane.flying -= 1
@@ -254,20 +254,20 @@ class Batcher(Generic[T]):
             self.shares.correct(entry.stream, batch.estimated_ns, each)
 
     def lane_load(self, name: str) -> tuple[int, int]:
-        """Frames that wait for a lane now, and its batches in the engine."""
+        """Return the number of frames that wait for a lane now, and of its batches in the engine."""
         lane = self._lanes[name]
         return lane.waiting, lane.flying
 
     @property
     def room(self) -> bool:
-        """Whether the device takes another batch."""
+        """Whether the device has capacity for another batch."""
         return self._flying < self._in_flight
 
     @property
     def due(self) -> int:
-        """Batches that what waits would make, as far as there is room: about how often :meth:`take` is worth asking now.
+        """The approximate number of calls of :meth:`take` that would return a batch now.
 
-        It is 0 only where :meth:`take` has nothing to give. A lane that still waits for more counts.
+        It is 0 only if :meth:`take` would return None. A lane that still waits for more frames counts.
         """
         room = self._in_flight - self._flying
         if room < 1:
@@ -282,15 +282,15 @@ class Batcher(Generic[T]):
 
     @property
     def flying(self) -> int:
-        """Batches in the engines now."""
+        """The number of batches in the engines now."""
         return self._flying
 
     @property
     def waiting(self) -> int:
-        """Frames that wait now."""
+        """The number of frames that wait now."""
         return sum(lane.waiting for lane in self._lanes.values())
 
-    def _ready(self, lane: _Lane[T], now_ns: int) -> bool:
+    def _ready(self, lane: _LaneState[T], now_ns: int) -> bool:
         settings = lane.settings
         if lane.waiting == 0 or not settings.ready or lane.flying >= settings.in_flight:
             return False
@@ -298,56 +298,59 @@ class Batcher(Generic[T]):
             return True
         return now_ns - min(lane.since_ns.values()) >= settings.max_wait_ns
 
-    def _next_stream(self, lane: _Lane[T]) -> tuple[float, int, str]:
-        return self.shares.least(lane.since_ns)
+    def _next_stream(self, lane: _LaneState[T]) -> tuple[float, int, str]:
+        return self.shares.next_of(lane.since_ns)
 
-    def _standing(self, lane: _Lane[T]) -> list[tuple[float, int, str]]:
-        """Where each stream stands that waits: the least is next."""
+    def _standing(self, lane: _LaneState[T]) -> list[tuple[float, int, str]]:
+        """Return the rank of each waiting stream: the smallest is next."""
         virtual_ns = self.shares.virtual_ns
         return [(virtual_ns(stream), since_ns, stream) for stream, since_ns in lane.since_ns.items()]
 
-    def _wake(self, stream: str, lane: _Lane[T]) -> None:
-        # Alone on the device, a lane cannot be behind it: nothing to look for.
+    def _wake(self, stream: str, lane: _LaneState[T]) -> None:
+        # A lane that is alone on the device cannot be behind the others: skip the search.
         behind = len(self._lanes) > 1 and lane.since_ns
         self.shares.wake(stream, self._next_stream(lane)[0] if behind else math.inf)
 
-    def _fill(self, lane: _Lane[T], stream: str, others_ns: float) -> Batch[T]:
-        """Fill a batch.
+    def _fill(self, lane: _LaneState[T], stream: str, others_ns: float) -> Batch[T]:
+        """Fill a batch of a lane.
 
         Args:
-            lane: whose batch.
-            stream: the one that is due.
-            others_ns: the least virtual time among those that wait in other lanes and could go now.
+            lane: The lane.
+            stream: The stream that is due.
+            others_ns: The smallest virtual time of the streams in other lanes that could go now.
         """
         sizes = lane.settings.batch_sizes
+        # 1. The stream that is due gets the first slot.
         entries = [self._charged(lane, stream, others_ns)]
         if lane.waiting and sizes[-1] > 1:
-            # One look at all that wait serves the whole batch: only who has just been charged gets another place.
+            # 2. Other streams fill the remaining slots, the smallest virtual time first. One heap serves the whole batch, because
+            # only the stream that was just charged changes its rank.
             order = self._standing(lane)
             heapify(order)
             while order and len(entries) < sizes[-1]:
                 virtual_ns, _, stream = order[0]
                 if virtual_ns > others_ns + self.shares.virtual_cost_ns(stream, lane.batch_ns):
-                    break
+                    break  # a rider must not get further ahead of the streams in other lanes
                 entries.append(self._charged(lane, stream, others_ns))
                 since_ns = lane.since_ns.get(stream)
                 if since_ns is None:
                     heappop(order)
                 else:
                     heapreplace(order, (self.shares.virtual_ns(stream), since_ns, stream))
+        # 3. The batch is padded to the next size of the engine.
         size = sizes[bisect_left(sizes, len(entries))]
         self.padded += size - len(entries)
         lane.flying += 1
         self._flying += 1
         return Batch(lane.settings.name, tuple(entries), size, lane.frame_ns)
 
-    def _charged(self, lane: _Lane[T], stream: str, others_ns: float) -> Entry[T]:
-        """Take what is next of a stream, which is charged for it."""
+    def _charged(self, lane: _LaneState[T], stream: str, others_ns: float) -> Entry[T]:
+        """Take the next frame of a stream, and charge the stream for it."""
         entry = Entry(stream, self._pop(lane, stream))
         self.shares.charge(stream, lane.frame_ns, others_ns)
         return entry
 
-    def _pop(self, lane: _Lane[T], stream: str) -> Waiting[T]:
+    def _pop(self, lane: _LaneState[T], stream: str) -> QueuedItem[T]:
         queue = lane.queues[stream]
         taken = queue.pop()
         lane.waiting -= 1
@@ -358,10 +361,10 @@ class Batcher(Generic[T]):
             lane.since_ns[stream] = following.arrived_ns
         return taken
 
-    def _bound_lag(self, lane: _Lane[T]) -> None:
+    def _bound_lag(self, lane: _LaneState[T]) -> None:
         if lane.frame_ns == _UNKNOWN_NS:
             return
         virtual_ns, _, stream = self._next_stream(lane)
-        least_ns = self.shares.now_ns - self.shares.virtual_cost_ns(stream, _LAG_BATCHES * lane.batch_ns)
-        if virtual_ns < least_ns:
-            self.shares.advance(lane.since_ns, least_ns - virtual_ns)
+        min_ns = self.shares.now_ns - self.shares.virtual_cost_ns(stream, _LAG_BATCHES * lane.batch_ns)
+        if virtual_ns < min_ns:
+            self.shares.advance(lane.since_ns, min_ns - virtual_ns)

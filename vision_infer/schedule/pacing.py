@@ -6,13 +6,12 @@ import math
 
 
 class Pacer:
-    """At most so many frames a second, evenly spaced by the stream's own time.
+    """Limits a stream to a number of frames per second, evenly spaced by the stream's own time.
 
-    The grid is fixed by the first frame: a frame is wanted when it is the first at or after the next point of the grid.
-    So the rate is exact over time (30 fps paced to 12 gives 12, not 10, and 25 paced to 30 gives 25), whatever the jitter up
-    to half an interval either way: a frame may be up to two intervals late on its point without a loss to those after it. Any
-    later, it follows a gap, and the grid starts anew with the next frame; so a burst is never caught up with, but for a frame
-    or two. After a jump back the grid starts anew too.
+    The first frame sets a grid of times. A frame is selected when it is the first at or after the next point of the grid. So the
+    rate is exact over time (30 fps paced to 12 gives 12, not 10; 25 paced to 30 gives 25) with any jitter up to half an interval
+    either way. A frame may be up to two intervals after its point without a loss for later frames. If it is later, it follows a
+    gap, and the next frame sets a new grid; so a gap is not caught up. A jump back also sets a new grid.
     """
 
     __slots__ = ("_interval_ns", "_next_ns", "_tolerance_ns")

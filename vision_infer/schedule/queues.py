@@ -1,4 +1,4 @@
-"""Where a stream's frames wait for their turn in a lane: a mailbox for live streams, a bounded queue for recorded ones."""
+"""The queues of a stream's frames in a lane: a mailbox for live streams, a bounded queue for recorded ones."""
 
 from __future__ import annotations
 
@@ -9,94 +9,94 @@ from typing import Generic, Protocol, TypeVar
 T = TypeVar("T")
 
 
-# Not frozen: that would treble what it costs to make one, and one is made for every frame.
+# Not frozen: creation would cost three times as much, and there is one for every frame.
 @dataclass(slots=True)
-class Waiting(Generic[T]):
-    """Something that waits, since when, and its place in its stream."""
+class QueuedItem(Generic[T]):
+    """An item in a queue, with its arrival time and its sequence number in the stream."""
 
     item: T
     sequence: int
-    """place in the stream, from 0; rises with every item offered"""
+    """The sequence number in the stream, from 0; it increases with every item."""
     arrived_ns: int
-    """when it began to wait, monotonic"""
+    """The time when it was queued, monotonic."""
 
 
 class FrameQueue(Protocol[T]):
-    """What a lane asks of a stream's queue."""
+    """The interface of a stream's queue."""
 
     def __len__(self) -> int: ...
 
     @property
     def full(self) -> bool:
-        """True when an item offered now would be refused; a mailbox never is."""
+        """Whether the queue refuses an item now; a mailbox never does."""
         ...
 
-    def put(self, waiting: Waiting[T]) -> Waiting[T] | None:
-        """Add an item; returns the item that is lost for it, or None.
+    def put(self, queued: QueuedItem[T]) -> QueuedItem[T] | None:
+        """Add an item; return the item that it replaces, or None.
 
         Raises:
-            OverflowError: a bounded queue is full (ask :attr:`full` first).
-            ValueError: the item is not newer than the last one.
+            OverflowError: A bounded queue is full; check :attr:`full` first.
+            ValueError: The item is not newer than the last one.
         """
         ...
 
-    def oldest(self) -> Waiting[T] | None:
-        """The item that is next, without taking it."""
+    def oldest(self) -> QueuedItem[T] | None:
+        """Return the next item without taking it."""
         ...
 
-    def pop(self) -> Waiting[T]:
-        """Take the item that is next.
+    def pop(self) -> QueuedItem[T]:
+        """Take the next item.
 
         Raises:
-            IndexError: nothing waits.
+            IndexError: The queue is empty.
         """
         ...
 
-    def clear(self) -> list[Waiting[T]]:
-        """Take all that waits, oldest first."""
+    def clear(self) -> list[QueuedItem[T]]:
+        """Take all items, oldest first."""
         ...
 
 
 class Mailbox(Generic[T]):
-    """One place, newest wins: what keeps a live stream's age bounded under any overload."""
+    """One slot, newest wins: this bounds the age of a live stream's frames under any overload."""
 
     __slots__ = ("_last", "_waiting")
 
     full = False
 
     def __init__(self) -> None:
-        self._waiting: Waiting[T] | None = None
+        self._waiting: QueuedItem[T] | None = None
         self._last = -1
 
     def __len__(self) -> int:
         return 0 if self._waiting is None else 1
 
-    def put(self, waiting: Waiting[T]) -> Waiting[T] | None:
-        """Put a newer item in the place of the one that waits; returns that one."""
-        if waiting.sequence <= self._last:
-            raise ValueError(f"sequence {waiting.sequence} is not newer than {self._last}")
-        self._last = waiting.sequence
-        superseded, self._waiting = self._waiting, waiting
+    def put(self, queued: QueuedItem[T]) -> QueuedItem[T] | None:
+        """Replace the waiting item by a newer one; return the replaced item, or None."""
+        if queued.sequence <= self._last:
+            raise ValueError(f"sequence {queued.sequence} is not newer than {self._last}")
+        self._last = queued.sequence
+        superseded, self._waiting = self._waiting, queued
         return superseded
 
-    def oldest(self) -> Waiting[T] | None:
-        """The item in the mailbox."""
+    def oldest(self) -> QueuedItem[T] | None:
+        """Return the item in the mailbox."""
         return self._waiting
 
-    def pop(self) -> Waiting[T]:
+    def pop(self) -> QueuedItem[T]:
         """Empty the mailbox."""
         if self._waiting is None:
             raise IndexError("the mailbox is empty")
         waiting, self._waiting = self._waiting, None
         return waiting
 
-    def clear(self) -> list[Waiting[T]]:
+    def clear(self) -> list[QueuedItem[T]]:
         """Empty the mailbox."""
         return [] if self._waiting is None else [self.pop()]
 
 
 class BoundedQueue(Generic[T]):
-    """First in, first out, nothing lost: a full queue pushes back on the decoder."""
+    """First in, first out, without loss: a full queue makes the decoder wait."""
 
     __slots__ = ("_capacity", "_items", "_last")
 
@@ -104,7 +104,7 @@ class BoundedQueue(Generic[T]):
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
         self._capacity = capacity
-        self._items: deque[Waiting[T]] = deque()
+        self._items: deque[QueuedItem[T]] = deque()
         self._last = -1
 
     def __len__(self) -> int:
@@ -112,27 +112,27 @@ class BoundedQueue(Generic[T]):
 
     @property
     def full(self) -> bool:
-        """True when there is no place left."""
+        """Whether the capacity is used up."""
         return len(self._items) >= self._capacity
 
-    def put(self, waiting: Waiting[T]) -> None:
-        """Add an item behind the others."""
+    def put(self, queued: QueuedItem[T]) -> None:
+        """Add an item at the end."""
         if len(self._items) >= self._capacity:
             raise OverflowError(f"the queue holds {self._capacity} items already")
-        if waiting.sequence <= self._last:
-            raise ValueError(f"sequence {waiting.sequence} is not newer than {self._last}")
-        self._last = waiting.sequence
-        self._items.append(waiting)
+        if queued.sequence <= self._last:
+            raise ValueError(f"sequence {queued.sequence} is not newer than {self._last}")
+        self._last = queued.sequence
+        self._items.append(queued)
 
-    def oldest(self) -> Waiting[T] | None:
-        """The item that came first."""
+    def oldest(self) -> QueuedItem[T] | None:
+        """Return the oldest item."""
         return self._items[0] if self._items else None
 
-    def pop(self) -> Waiting[T]:
-        """Take the item that came first."""
+    def pop(self) -> QueuedItem[T]:
+        """Take the oldest item."""
         return self._items.popleft()
 
-    def clear(self) -> list[Waiting[T]]:
+    def clear(self) -> list[QueuedItem[T]]:
         """Take all items, oldest first."""
         items = list(self._items)
         self._items.clear()

@@ -1,4 +1,4 @@
-"""Batches may finish out of order; each stream's results leave in order."""
+"""Puts results in order: batches may finish out of order, but each stream's results leave in order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ T = TypeVar("T")
 class Reorder(Generic[T]):
     """Puts the results of one stream back into its order.
 
-    Every sequence number from 0 on is either put or skipped, once. What is held back is bounded by what is in flight:
-    whoever hands out the numbers bounds those (``limit`` makes a mistake there loud). Numbers skipped one after the other
-    are held as one run, so that a live stream may drop frames for as long as an engine is stuck.
+    Every sequence number from 0 on is either put or skipped, once. The stream's window bounds the results that are held back;
+    ``limit`` only reveals a bug there. Consecutive skipped numbers are held as one run, so that a live stream can drop frames for
+    as long as an engine is stuck.
 
     Args:
-        limit: most results and runs of skipped numbers held back at the same time.
+        limit: The maximum number of results and runs of skipped numbers that are held back at the same time.
     """
 
     __slots__ = ("_held", "_limit", "_next", "_run_first", "_run_stop")
@@ -25,9 +25,9 @@ class Reorder(Generic[T]):
             raise ValueError(f"limit must be at least 1, got {limit}")
         self._held: dict[int, T] = {}
         self._run_stop: dict[int, int] = {}
-        """first number of a skipped run → the number after its last"""
+        """The first number of a skipped run → the number after its last."""
         self._run_first: dict[int, int] = {}
-        """the reverse"""
+        """The reverse mapping."""
         self._next = 0
         self._limit = limit
 
@@ -35,22 +35,22 @@ class Reorder(Generic[T]):
         return len(self._held) + len(self._run_stop)
 
     def put(self, sequence: int, item: T) -> list[T]:
-        """Add a result; returns the results that can leave now, in order.
+        """Add a result; return the results that can leave now, in order.
 
         Raises:
-            ValueError: this number was put or skipped before.
-            OverflowError: too many are held back.
+            ValueError: This number was put or skipped before.
+            OverflowError: Too many results are held back.
         """
         self._check(sequence)
         self._held[sequence] = item
         return self._ready()
 
     def skip(self, sequence: int) -> list[T]:
-        """There will be no result with this number (dropped); returns the results that can leave now, in order.
+        """Skip the number of a dropped frame; return the results that can leave now, in order.
 
         Raises:
-            ValueError: this number was put or skipped before.
-            OverflowError: too many are held back.
+            ValueError: This number was put or skipped before.
+            OverflowError: Too many results are held back.
         """
         self._check(sequence)
         first = self._run_first.pop(sequence, sequence)
@@ -60,10 +60,10 @@ class Reorder(Generic[T]):
         return self._ready()
 
     def _check(self, sequence: int) -> None:
-        if sequence == self._next:  # what is next is neither held nor in a run, or it would have left
+        if sequence == self._next:  # the next number is neither held nor in a run, or it would have left
             return
-        came = sequence < self._next or sequence in self._held
-        if came or any(first <= sequence < stop for first, stop in self._run_stop.items()):
+        known = sequence < self._next or sequence in self._held
+        if known or any(first <= sequence < stop for first, stop in self._run_stop.items()):
             raise ValueError(f"sequence {sequence} came twice")
         if len(self) >= self._limit and sequence not in self._run_first:
             raise OverflowError(f"{self._limit} results wait for sequence {self._next}")

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
 from vision_infer.pipeline.status import StreamEvent
-from vision_infer.schedule.degradation import Step
+from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.stream.redact import redact
 
 EngineChange = Literal["swapped", "hanging"]
@@ -20,8 +20,8 @@ class DegradeEvent:
     """A stream degrades because the machine is overloaded, or recovers."""
 
     stream: str
-    step: Step
-    before: Step
+    step: DegradationStep
+    before: DegradationStep
     at_ns: int
     """The time of the change, monotonic nanoseconds."""
     reason: str

@@ -19,7 +19,7 @@ from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
-from vision_infer.schedule.degradation import Seen
+from vision_infer.schedule.degradation import StreamLoad
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import ServiceEvent
@@ -281,7 +281,7 @@ class Service:
         self._degrading.start()
         self._streams.begin()
 
-    def _see(self) -> Mapping[str, Seen]:
+    def _see(self) -> Mapping[str, StreamLoad]:
         streams = self._streams.configured()
         if not any(stream.settings.fps or can_give_way(stream.settings) for stream in streams.values()):
             return {}

@@ -14,7 +14,7 @@ from vision_infer.pipeline.messages import Gated, Message, Passed
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.gating import make_gate
 from vision_infer.schedule.pacing import Pacer
-from vision_infer.schedule.queues import Waiting
+from vision_infer.schedule.queues import QueuedItem
 
 
 class FrameEntry:
@@ -69,7 +69,7 @@ class FrameEntry:
         """Return whether pacing selects the frame. Call it once for each frame, in order."""
         return self._pacer is None or time_ns is None or self._pacer.wants(time_ns)
 
-    def enter(self, frame: Frame, time_ns: int | None) -> Waiting[Frame] | None:
+    def enter(self, frame: Frame, time_ns: int | None) -> QueuedItem[Frame] | None:
         """Send a frame to its lane, or past the engine when nothing has moved in it.
 
         Args:

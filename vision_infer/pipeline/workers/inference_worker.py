@@ -36,7 +36,7 @@ class InferenceWorker:
         try:
             while (taken := self._dispatch.take()) is not None:
                 for entry in taken.outdated:
-                    self._results.put(Outdated(entry.stream, entry.waiting.sequence, entry.waiting.item))
+                    self._results.put(Outdated(entry.stream, entry.queued.sequence, entry.queued.item))
                 if taken.batch is not None and taken.engine is not None:
                     self._results.put(self._infer(taken.batch, taken.engine))
                 del taken  # the pictures' memory is not held while waiting for the next
@@ -62,7 +62,7 @@ class InferenceWorker:
             self._dispatch.done(batch, engine, engine_ns)
         self.inference_ns += engine_ns
         for entry in batch.entries:
-            trace = entry.waiting.item.trace
+            trace = entry.queued.item.trace
             trace.inference_start_ns = raw.started_ns
             trace.inference_end_ns = raw.ended_ns
         return Inferred(batch, lane, engine, raw, unreadable)
@@ -71,7 +71,7 @@ class InferenceWorker:
         now = self._clock.monotonic_ns
         unreadable: dict[int, str] = {}
         for place, entry in enumerate(batch.entries):
-            image, trace = entry.waiting.item.image, entry.waiting.item.trace
+            image, trace = entry.queued.item.image, entry.queued.item.trace
             trace.preprocess_start_ns = begin = now()
             try:
                 image.write_into(loan.slots[place], lane.letterbox(image.size))

@@ -20,7 +20,7 @@ from vision_infer.pipeline.messages import Ended, Message, Superseded
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
-from vision_infer.schedule.queues import Waiting
+from vision_infer.schedule.queues import QueuedItem
 from vision_infer.stream.live.backoff import Backoff, after_refusals
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, Source, ends_by_itself
@@ -103,7 +103,7 @@ class LiveWorker:
             self.command = command
             self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.policy.fps
 
-    def superseded(self, lost: Waiting[Frame]) -> None:
+    def superseded(self, lost: QueuedItem[Frame]) -> None:
         """A frame that waited makes room for newer ones."""
         self._window.release()
         with self._own:

@@ -14,7 +14,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
 from vision_infer.preview.preview import PreviewCounts
-from vision_infer.schedule.degradation import Step
+from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.backend import Backend
 from vision_infer.service.clips.clip_recorder import ClipCounts
 from vision_infer.service.streams.cost import Cost
@@ -26,7 +26,7 @@ FIRST_LOST = ("queue_full", "spool_full", "disk_error")
 """reasons for which records are lost by a sink that all have"""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
-_STEPS = {step.word: int(step) for step in Step}
+_STEPS = {step.word: int(step) for step in DegradationStep}
 _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPENING, StreamState.RUNNING)]
 
 

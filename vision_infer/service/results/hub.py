@@ -18,6 +18,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result
+from vision_infer.pipeline.completion import NoImage
 from vision_infer.service.events import EngineEvent, ServiceEvent, kind_of, to_row, wall_ns_of
 from vision_infer.service.results.row import ResultFilter, ResultRow
 from vision_infer.service.results.subscription import HubClosedError, Message, Subscription
@@ -71,7 +72,7 @@ class ResultHub:
         if result is None:
             return
         self._results += 1
-        if self._one_shots:
+        if self._one_shots and not isinstance(frame.image, NoImage):
             self._serve_one_shots(frame, result)
         readers = self._readers
         if readers:

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import StreamState, StreamStatus
-from vision_infer.schedule.degradation import Step
+from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.streams.cost import StreamCost
 from vision_infer.service.views import StreamView
 from vision_infer.stream.redact import redact
@@ -52,13 +52,13 @@ class ConfiguredStream:
     """why it is not running although it is enabled"""
     problem_ns: tuple[int, int] = (0, 0)
     """since when, monotonic and wall"""
-    step: Step = Step.NONE
+    step: DegradationStep = DegradationStep.NONE
     """how far it gives way while the machine is too small"""
     step_wall_ns: int = 0
     """since when, nanoseconds since 1970 (UTC)"""
     step_reason: str = ""
     """what was measured then"""
-    refused: set[Step] = field(default_factory=set)
+    refused: set[DegradationStep] = field(default_factory=set)
     """steps that could not be taken"""
     in_full: StreamCost | None = None
     """what it took when it gave way in nothing but its rate, at the rate that it wants; None: not measured"""
@@ -68,7 +68,7 @@ def view_of(name: str, stream: ConfiguredStream, status: StreamStatus | None) ->
     """A stream with its settings; ``status`` is None where the supervisor does not know it."""
     if status is None and stream.settings.enabled:
         status = _not_running(name, stream)
-    if status is not None and stream.step is not Step.NONE:
+    if status is not None and stream.step is not DegradationStep.NONE:
         step = stream.step.word
         status = replace(status, degraded=step, degraded_wall_ns=stream.step_wall_ns, degraded_reason=stream.step_reason)
     return StreamView(name, stream.origin, stream.settings, status)

@@ -11,7 +11,7 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
-from vision_infer.schedule.degradation import Change, Degradation, Seen, Step
+from vision_infer.schedule.degradation import Change, Degradation, DegradationStep, StreamLoad
 from vision_infer.service.events import DegradeEvent
 from vision_infer.service.streams.configured import ConfiguredStream
 from vision_infer.service.streams.cost import Cost, StreamCost
@@ -36,12 +36,12 @@ TOO_SLOW = frozenset(
 _log = logging.getLogger("vision_infer.service")
 
 
-def settings_at(settings: StreamSettings, step: Step) -> StreamSettings:
+def settings_at(settings: StreamSettings, step: DegradationStep) -> StreamSettings:
     """The settings by which a stream runs that has given way so far; a later step keeps what the earlier ones have changed."""
     changed = {}
-    if step >= Step.SUBSTREAM and settings.degrade_detect is not None:
+    if step >= DegradationStep.SUBSTREAM and settings.degrade_detect is not None:
         changed["detect"] = settings.degrade_detect
-    if step >= Step.MODEL and settings.degrade_model is not None:
+    if step >= DegradationStep.MODEL and settings.degrade_model is not None:
         changed["model"] = settings.degrade_model
     return settings.model_copy(update=changed) if changed else settings
 
@@ -53,7 +53,7 @@ def can_give_way(settings: StreamSettings) -> bool:
 
 def seen_streams(
     streams: Mapping[str, ConfiguredStream], statuses: Sequence[StreamStatus], lanes: Sequence[LaneStatus], cost: Cost
-) -> dict[str, Seen]:
+) -> dict[str, StreamLoad]:
     """What is known of the streams that want a rate, or can give way.
 
     Args:
@@ -64,7 +64,7 @@ def seen_streams(
     """
     engines = min(1.0, sum(lane.utilisation for lane in lanes))  # lanes share one device
     machine = max(cost.busy, engines)
-    found: dict[str, Seen] = {}
+    found: dict[str, StreamLoad] = {}
     for status in statuses:
         stream = streams.get(status.name)
         if stream is None or not status.live:
@@ -72,7 +72,7 @@ def seen_streams(
         able = _able(stream)
         if stream.settings.fps is None and not able:  # it takes what is left, and misses nothing
             continue
-        found[status.name] = Seen(
+        found[status.name] = StreamLoad(
             step=stream.step,
             steps=able,
             live=status.state is StreamState.LIVE,
@@ -96,7 +96,7 @@ def remember_in_full(streams: Mapping[str, ConfiguredStream], statuses: Sequence
     come = {status.name: status.decoded_fps for status in statuses}
     for one in cost.streams:
         stream = streams.get(one.name)
-        if stream is not None and stream.step <= Step.RATE:
+        if stream is not None and stream.step <= DegradationStep.RATE:
             wanted = stream.settings.fps
             rate = one.result_fps if wanted is None else min(wanted, max(one.result_fps, come.get(one.name, 0.0)))
             stream.in_full = one.at(rate, cost.machine) or stream.in_full
@@ -107,8 +107,8 @@ def in_full(streams: Mapping[str, ConfiguredStream]) -> dict[str, StreamCost | N
     return {name: stream.in_full for name, stream in streams.items() if stream.step}
 
 
-def _able(stream: ConfiguredStream) -> frozenset[Step]:
-    configured = {Step.SUBSTREAM: stream.settings.degrade_detect, Step.MODEL: stream.settings.degrade_model}
+def _able(stream: ConfiguredStream) -> frozenset[DegradationStep]:
+    configured = {DegradationStep.SUBSTREAM: stream.settings.degrade_detect, DegradationStep.MODEL: stream.settings.degrade_model}
     return frozenset(step for step, what in configured.items() if what is not None and step not in stream.refused)
 
 
@@ -123,8 +123,8 @@ class Degrading:
 
     def __init__(
         self,
-        see: Callable[[], Mapping[str, Seen]],
-        carry_out: Callable[[str, Step, str], bool],
+        see: Callable[[], Mapping[str, StreamLoad]],
+        carry_out: Callable[[str, DegradationStep, str], bool],
         tell: Callable[[DegradeEvent], None],
         clock: Clock,
     ) -> None:
@@ -172,6 +172,6 @@ class Degrading:
 
 
 def _measured(change: Change) -> str:
-    wanted = change.seen.wanted_fps
+    wanted = change.load.wanted_fps
     of = "" if wanted >= ALL_FPS else f" of {wanted:g}"
-    return f"{change.got_fps:.1f}{of} fps, {change.seen.busy:.0%} busy"
+    return f"{change.got_fps:.1f}{of} fps, {change.load.busy:.0%} busy"

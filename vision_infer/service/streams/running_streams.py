@@ -12,7 +12,7 @@ from vision_infer.core.errors import ModelError, UsageError, VisionInferError
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.preview.preview import Preview
-from vision_infer.schedule.degradation import Step
+from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.clips.clip_recorder import Clips
 from vision_infer.service.errors import ConflictError, UnavailableError, UnknownStreamError
 from vision_infer.service.streams.admission import check_room
@@ -193,7 +193,7 @@ class Streams:
                         self._run_or_note(name, stream)
             self._close_unused()
 
-    def give_way(self, name: str, step: Step, reason: str) -> bool:
+    def give_way(self, name: str, step: DegradationStep, reason: str) -> bool:
         """Let a stream go on at a step, for what was measured; False where it is gone or has other settings by now.
 
         Raises:
