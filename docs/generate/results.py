@@ -6,7 +6,7 @@ from docs.generate.markdown import Schema, SchemaTables, anchor, template
 from vision_infer.core.card import ModelCard
 from vision_infer.core.result import RESULT_SCHEMA
 from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA
-from vision_infer.engine.recipe import Recipe
+from vision_infer.engine.recipe import EngineRecipe
 from vision_infer.engine.store.passport import Passport
 
 TITLES = {
@@ -17,7 +17,7 @@ TITLES = {
     "ClassScore": "Class",
     "ModelCard": "Model card",
     "Passport": "Passport",
-    "Recipe": "Recipe",
+    "EngineRecipe": "Recipe",
 }
 PLAIN = ("Result", "Detection", "Latency", "SceneEvent", "ClassScore")
 """objects without defaults: they are written, not read"""
@@ -60,7 +60,7 @@ def _row() -> dict[str, Schema]:
 
 def _models() -> dict[str, Schema]:
     found: dict[str, Schema] = {}
-    for model in (ModelCard, Passport, Recipe):
+    for model in (ModelCard, Passport, EngineRecipe):
         schema = model.model_json_schema()
         found[model.__name__] = {key: value for key, value in schema.items() if key != "$defs"}
         found |= schema.get("$defs", {})
