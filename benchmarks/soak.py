@@ -35,7 +35,7 @@ RECOVERY_S = 60.0
 SAMPLE_S = 2.0
 CALM_S = 10.0
 """at the end, with everything healed"""
-_EXPECTED = "the file of settings has changed and cannot be used"
+_EXPECTED = "the settings file has changed but is invalid"
 _FFMPEG = "vision_infer.ffmpeg"
 """the logger of what FFmpeg says of sources; what became of it is told by the stream's state"""
 

@@ -14,7 +14,7 @@ from tests.browser.checked_page import NARROW, checked_page
 from tests.browser.square_model import write_square_model
 from tests.service.fakes import OPEN, FakeBackend
 from tests.service.site import Engines, engines
-from tests.service.test_degrading import SUB, Rig, quick, slow, stream
+from tests.service.test_degradation import SUB, Rig, quick, slow, stream
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.serve_process import ServeProcess
 from vision_infer.config.clips import ClipSettings

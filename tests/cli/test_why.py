@@ -39,7 +39,7 @@ def url(process: ServeProcess) -> str:
 def test_results_are_told_with_their_frames(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
     assert why_command("front", url=url(process)) == 0
     said = capsys.readouterr().out
-    assert "There were results: " in said
+    assert "frames had results, " in said
     assert "state   live since" in said
     assert "emitted" in said
     assert "milliseconds after capture" in said
@@ -62,7 +62,7 @@ def test_json_has_all_of_it(process: ServeProcess, capsys: pytest.CaptureFixture
     assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["outcome"] == "emitted")
 
 
-@pytest.mark.parametrize(("name", "says"), [("nobody", "no stream nobody"), ("off", "does not run")])
+@pytest.mark.parametrize(("name", "says"), [("nobody", "stream nobody does not exist"), ("off", "is not running")])
 def test_a_stream_that_is_not_there_is_told_in_a_line(process: ServeProcess, name: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         why_command(name, url=url(process))

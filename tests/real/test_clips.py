@@ -227,7 +227,7 @@ def test_a_camera_that_changes_its_picture_and_one_that_goes_away_end_their_clip
         server.kill()
         seen.ready(second)
         counts = seen.clips.counts()
-    assert (first.state, first.reason) == ("ready", "the camera changed the size or the form of its pictures")
+    assert (first.state, first.reason) == ("ready", "the camera changed the frame size or the codec parameters")
     assert second.state == "ready"
     assert counts.drops["picture_changed"] >= 1
     assert counts.drops["picture_changed"] + counts.drops["connection_ended"] == 2
@@ -262,4 +262,4 @@ def test_a_full_disk_costs_clips_and_nothing_else_and_is_told(
     assert status.state.value == "live"
     assert answer.status_code == 404
     assert "could not be written" in answer.json()["detail"]
-    assert sum("a clip cannot be written" in record.message for record in caplog.records) == 1
+    assert sum("cannot write a clip" in record.message for record in caplog.records) == 1

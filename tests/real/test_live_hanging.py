@@ -90,7 +90,7 @@ def test_the_end_waits_five_seconds_for_what_hangs(tmp_path: Path) -> None:
         status, took_s = process.stop()
         assert status == 0
         assert 4.9 < took_s < 20, "expected: 5.2 s"
-        assert "was not finished within 5 s and is lost" in process.log
+        assert "were not finished within 5 s and are lost" in process.log
         assert "stalled" not in process.log
 
 

@@ -91,7 +91,7 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             process.file.write_text(
                 process.file.read_text() + f"  broken: {{detect: 'gopher://{USER}:{ESCAPED}@x/y', fps: -1}}\n"
             )
-            process.wait(lambda: "all goes on as it was" in process.log, "a mistake is told")
+            process.wait(lambda: "continues with the old settings" in process.log, "the error is logged")
             assert process.stop()[0] == 0
             yield {"log": process.log, "answers": "\n".join(process.answers), "events": events.text}
 

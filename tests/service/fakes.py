@@ -31,7 +31,7 @@ from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import Tokens
 from vision_infer.service.http.token_file import digest_of
 from vision_infer.service.results.hub import ResultHub
-from vision_infer.service.streams.cost import Cost, Machine, cost_of
+from vision_infer.service.streams.cost import Cost, MachineUsage, cost_of
 from vision_infer.service.views import ModelView, Snapshot, StreamView
 from vision_infer.sink.delivery.carrier import SinkStatus
 from vision_infer.stream.image import ArrayImage
@@ -119,7 +119,7 @@ class FakeBackend:
         self.told: list[ServiceEvent] = []
         self.flown: Flight | None = None
         self.sink_statuses: list[SinkStatus] = []
-        self.machine = Machine(cores=2, used=0.5, others=0.1)
+        self.machine = MachineUsage(cores=2, used=0.5, others=0.1)
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
         self.put("door", "rtsp://user:secret@10.0.0.5/door?token=abc")
 

@@ -90,7 +90,7 @@ class Keeper:
 
     def write(self, name: str, settings: StreamSettings) -> None:
         if self.full:
-            raise OutputError(f"{name}.yaml: the stream cannot be kept: No space left on device")
+            raise OutputError(f"{name}.yaml: the stream cannot be stored: No space left on device")
         self.kept[name] = settings
 
     def remove(self, name: str) -> None:

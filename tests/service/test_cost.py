@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.service.fakes import Api, FakeBackend, problem, status
 from vision_infer.config.serve import CostSettings
 from vision_infer.pipeline.status import LaneStatus, StreamStatus, Usage
-from vision_infer.service.streams.admission import room_for
-from vision_infer.service.streams.cost import HEADROOM, Machine, StreamCost, cost_of
+from vision_infer.service.streams.admission import spare_capacity
+from vision_infer.service.streams.cost import HEADROOM, MachineUsage, StreamCost, cost_of
 
-MACHINE = Machine(cores=4, used=2, others=0)
+MACHINE = MachineUsage(cores=4, used=2, others=0)
 
 
 def stream(name: str, thread: float, convert: float, engine: float, fps: float = 10.0, lane: str = "main") -> StreamStatus:
@@ -41,7 +41,7 @@ def test_what_no_thread_of_a_stream_takes_is_shared_by_time() -> None:
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.floats(0, 100)), min_size=1, max_size=8), st.floats(0, 64))
 def test_parts_add_up_to_the_whole(parts: list[tuple[float, float, float, float]], used: float) -> None:
-    machine = Machine(64, used, 0)
+    machine = MachineUsage(64, used, 0)
     streams = [stream(str(number), *part) for number, part in enumerate(parts)]
     cost = cost_of(streams, [CPU], machine)
     threads = sum(part[0] for part in parts)
@@ -50,19 +50,19 @@ def test_parts_add_up_to_the_whole(parts: list[tuple[float, float, float, float]
 
 
 def test_the_larger_of_cpu_and_accelerator_is_what_a_stream_pays_for() -> None:
-    cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], Machine(16, 0.3, 0))
+    cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], MachineUsage(16, 0.3, 0))
     assert cost.streams[0].accelerator == cost.streams[0].share == 0.5  # two batches may be in flight
     assert cost.binding == "accelerator"
 
 
 def test_at_another_rate_decoding_stays() -> None:
     one = StreamCost("a", 0.2, 0.4, None, 10, 60, 0.15)
-    secondary = one.at(20, MACHINE)
-    assert secondary is not None
-    assert secondary.decode_cores == 0.2
-    assert secondary.shared_cores == pytest.approx(0.8)
-    assert secondary.share == pytest.approx((0.2 + 0.8) / 4)
-    assert secondary.cpu_ms_per_result == pytest.approx(50)
+    faster = one.at(20, MACHINE)
+    assert faster is not None
+    assert faster.decode_cores == 0.2
+    assert faster.shared_cores == pytest.approx(0.8)
+    assert faster.share == pytest.approx((0.2 + 0.8) / 4)
+    assert faster.cpu_ms_per_result == pytest.approx(50)
     assert StreamCost("a", 0.2, 0.4, None, 0, None, 0.15).at(20, MACHINE) is None
 
 
@@ -72,73 +72,76 @@ def test_at_another_rate_decoding_stays() -> None:
 )
 def test_how_many_more_fit(used: float, others: float, more: int) -> None:
     """Two streams of 0.2 cores each, of four."""
-    machine = Machine(4, used, others)
+    machine = MachineUsage(4, used, others)
     streams = [stream("a", 0.1, 0.1, 0.1), stream("b", 0.1, 0.1, 0.1)]
     cost = cost_of(streams, [CPU], machine)
     each = sum(one.cores for one in cost.streams) / 2
-    assert cost.more == max(0, int((4 * HEADROOM - used - others) / each))
+    assert cost.more_streams == max(0, int((4 * HEADROOM - used - others) / each))
     if used == 0.4:
-        assert cost.more == more
-    assert ("no further stream" in cost.says) == (cost.more == 0)
+        assert cost.more_streams == more
+    assert ("no additional stream" in cost.summary) == (cost.more_streams == 0)
 
 
 def test_nothing_is_said_of_what_was_not_measured() -> None:
     cost = cost_of([stream("a", 0.0, 0.0, 0.0, fps=0)], [CPU], MACHINE)
-    assert cost.more is None
-    assert "no stream has been measured yet" in cost.says
-    assert room_for(cost, {}, joins=True) is None
+    assert cost.more_streams is None
+    assert "no stream has been measured yet" in cost.summary
+    assert spare_capacity(cost, {}, joins=True) is None
 
 
 def test_streams_that_give_way_count_with_what_they_take_otherwise() -> None:
     """Two streams of four cores: one takes half a core, the other a tenth for now, and half a core otherwise."""
     streams = [stream("a", 0.2, 0.1, 0.2), stream("b", 0.1, 0.0, 0.0)]
-    machine = Machine(4, 0.6, 0)
+    machine = MachineUsage(4, 0.6, 0)
     as_they_are = cost_of(streams, [CPU], machine)
-    assert as_they_are.more == int((4 * HEADROOM - 0.6) / 0.3)
+    assert as_they_are.more_streams == int((4 * HEADROOM - 0.6) / 0.3)
     full = replace(as_they_are.streams[0], name="b")
     cost = cost_of(streams, [CPU], machine, {"b": full})
-    assert cost.more == int((4 * HEADROOM - 0.6 - 0.4) / 0.5)
-    assert cost.says == "The CPU is busy 15%; with what is given up for now (b) given back; 4 more streams like these would fit."
-    room = room_for(cost, {}, joins=True)
-    same = room_for(cost_of([streams[0], stream("b", 0.2, 0.1, 0.2)], [CPU], Machine(4, 1.0, 0)), {}, joins=True)
+    assert cost.more_streams == int((4 * HEADROOM - 0.6 - 0.4) / 0.5)
+    assert (
+        cost.summary
+        == "CPU utilization is 15%; counting degraded streams (b) at full quality; 4 additional streams of this kind would fit."
+    )
+    room = spare_capacity(cost, {}, joins=True)
+    same = spare_capacity(cost_of([streams[0], stream("b", 0.2, 0.1, 0.2)], [CPU], MachineUsage(4, 1.0, 0)), {}, joins=True)
     assert room is not None
     assert same is not None
     assert room.fps == pytest.approx(same.fps)
     unknown = cost_of(streams, [CPU], machine, {"b": None, "gone": None})
-    assert (unknown.more, room_for(unknown, {}, joins=True)) == (None, None)
-    assert "whether more streams would fit cannot be told: what streams that give way for now (b) would" in unknown.says
+    assert (unknown.more_streams, spare_capacity(unknown, {}, joins=True)) == (None, None)
+    assert "the number of additional streams is unknown: the cost of degraded streams (b) at full quality" in unknown.summary
     assert as_they_are.busy == cost.busy, "what is, is told as it is"
 
 
 def test_an_accelerator_is_given_back_too() -> None:
     streams = [stream("a", 0.0, 0.0, 0.4), stream("b", 0.0, 0.0, 0.04)]
     gpu = replace(GPU, utilisation=0.22)
-    cost = cost_of(streams, [gpu], Machine(64, 0.1, 0))
-    full = cost_of(streams, [gpu], Machine(64, 0.1, 0), {"b": replace(cost.streams[0], name="b")})
-    assert (cost.more, full.more) == (int((HEADROOM - 0.22) / 0.11), int((HEADROOM - 0.22 - 0.18) / 0.2))
+    cost = cost_of(streams, [gpu], MachineUsage(64, 0.1, 0))
+    full = cost_of(streams, [gpu], MachineUsage(64, 0.1, 0), {"b": replace(cost.streams[0], name="b")})
+    assert (cost.more_streams, full.more_streams) == (int((HEADROOM - 0.22) / 0.11), int((HEADROOM - 0.22 - 0.18) / 0.2))
 
 
 def test_room_is_what_promises_leave() -> None:
     # Each result takes 0.05 cores, each stream 0.2 for its decoding.
-    cost = cost_of([stream("a", 0.2, 0.1, 0.4), stream("b", 0.2, 0.1, 0.4)], [CPU], Machine(4, 1.4, 0.0))
-    free = room_for(cost, {}, joins=True)
+    cost = cost_of([stream("a", 0.2, 0.1, 0.4), stream("b", 0.2, 0.1, 0.4)], [CPU], MachineUsage(4, 1.4, 0.0))
+    free = spare_capacity(cost, {}, joins=True)
     assert free is not None
     assert free.fps == pytest.approx((4 * HEADROOM - 0.6) / 0.05)
     assert free.binding == "cpu"
-    promised = room_for(cost, {"a": 20, "b": 20}, joins=True)
+    promised = spare_capacity(cost, {"a": 20, "b": 20}, joins=True)
     assert promised is not None
     assert promised.fps == pytest.approx(free.fps - 40)
-    there = room_for(cost, {}, joins=False)
+    there = spare_capacity(cost, {}, joins=False)
     assert there is not None
     assert there.fps == pytest.approx(free.fps + 0.2 / 0.05)
-    busy = room_for(cost_of([stream("a", 0.2, 0.1, 0.4)], [CPU], Machine(4, 0.7, 3.3)), {}, joins=True)
+    busy = spare_capacity(cost_of([stream("a", 0.2, 0.1, 0.4)], [CPU], MachineUsage(4, 0.7, 3.3)), {}, joins=True)
     assert busy is not None
     assert busy.fps == 0
 
 
 def test_room_in_an_accelerator() -> None:
-    cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], Machine(64, 0.3, 0.0))
-    room = room_for(cost, {"b": 5}, joins=True)
+    cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], MachineUsage(64, 0.3, 0.0))
+    room = spare_capacity(cost, {"b": 5}, joins=True)
     assert room is not None
     assert room.fps == pytest.approx((HEADROOM - 5 * 0.05) / 0.05)
     assert room.binding == "accelerator"
@@ -170,7 +173,7 @@ def test_without_a_price_shares_are_told_all_the_same() -> None:
     answer = Api(priced(None)).get("/api/v1/cost").json()
     assert answer["machine_per_hour"] is answer["unused_per_month"] is None
     assert all(one["per_month"] is None and one["share"] >= 0 for one in answer["streams"])
-    assert re.match(r"The CPU is busy 30%.*\.", answer["says"])
+    assert re.match(r"CPU utilization is 30%.*\.", answer["says"])
 
 
 @pytest.mark.parametrize("fps", ["0", "-1", "many", "nan"])

@@ -38,7 +38,7 @@ def test_memory_is_given_back_once_in_a_while() -> None:
     heap = Heap(given.append, clock)
     for step in range(100):
         clock.now = 10**12 + step * EVERY_NS // 10
-        heap.look()
+        heap.trim_if_due()
     assert given == [0] * 9
 
 
@@ -57,7 +57,7 @@ def test_a_system_without_all_that_is_left_alone() -> None:
     clock = HandClock()
     heap = Heap(None, clock)
     clock.now += 2 * EVERY_NS
-    heap.look()
+    heap.trim_if_due()
     share_heaps(4, None)
     assert system_function("no_such_function_anywhere") is None
 
@@ -67,7 +67,7 @@ def test_the_c_library_gives_memory_back() -> None:
     clock = HandClock()
     heap = Heap(system_function("malloc_trim"), clock)
     clock.now += 2 * EVERY_NS
-    heap.look()
+    heap.trim_if_due()
 
 
 @GLIBC

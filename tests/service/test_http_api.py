@@ -73,7 +73,7 @@ def test_a_hidden_password_comes_back() -> None:
         {"url": "rtsp://a:***@b"},
     ):
         document = problem(put(api, "gate", body), 422, "invalid")
-        assert document["errors"][0]["message"].startswith("its password is hidden")
+        assert document["errors"][0]["message"].startswith("the password is hidden")
     assert api.backend.kept["gate"].settings == kept
 
 
@@ -221,7 +221,7 @@ def test_what_runs_here() -> None:
     engine = api.get("/api/v1/engines").json()[0]
     assert (engine["engine"], engine["batches"], engine["busy_s"]) == ("null-cpu-none", {"1": 10, "4": 5}, 1.0)
     api.backend.told = [StreamEvent("door", StreamState.REFUSED, api.clock.now - 10**9, "rtsp://a:b@c/ wants a password")]
-    api.backend.told.append(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", api.clock.now, "instead of null-cpu-none"))
+    api.backend.told.append(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", api.clock.now, "replaces null-cpu-none"))
     assert api.get("/api/v1/events").json() == [
         {
             "type": "state",
@@ -236,7 +236,7 @@ def test_what_runs_here() -> None:
             "change": "swapped",
             "engine": "openvino-cpu-fp32",
             "at": "2023-11-14T22:30:00.000Z",
-            "reason": "instead of null-cpu-none",
+            "reason": "replaces null-cpu-none",
         },
     ]
 

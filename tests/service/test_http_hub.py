@@ -182,7 +182,7 @@ def test_states_come_to_those_who_want_them() -> None:
                 assert json.loads(got[-1].text)["state"] == "live"
             assert await drain(plain) == await drain(other) == []
 
-            hub.publish(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", clock.now, "instead of null-cpu-none"))
+            hub.publish(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", clock.now, "replaces null-cpu-none"))
             (message,) = await drain(other)  # an engine is nobody's alone
             assert (message.kind, json.loads(message.text)["engine"]) == ("engine", "openvino-cpu-fp32")
             assert await drain(plain) == []

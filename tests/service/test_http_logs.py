@@ -34,7 +34,7 @@ def lines(text: io.StringIO) -> list[str]:
 def test_lines_for_people() -> None:
     text = io.StringIO()
     configure("human", stream=text)
-    StateLog(HandClock()).tell(StreamEvent("door", StreamState.BACKING_OFF, 0, "rtsp://a:secret@b/ is gone"))
+    StateLog(HandClock()).log(StreamEvent("door", StreamState.BACKING_OFF, 0, "rtsp://a:secret@b/ is gone"))
     logging.getLogger("vision_infer.http").debug("not shown")
     (line,) = lines(text)
     assert line[23:] == "Z  warning  door: backing off: rtsp://a:***@b/ is gone"
@@ -43,7 +43,7 @@ def test_lines_for_people() -> None:
 def test_lines_for_programs() -> None:
     text = io.StringIO()
     configure("json", logging.DEBUG, text)
-    StateLog(HandClock()).tell(StreamEvent("door", StreamState.LIVE, 0))
+    StateLog(HandClock()).log(StreamEvent("door", StreamState.LIVE, 0))
     try:
         raise RuntimeError("cannot open rtsp://a:secret@b/\nand more")
     except RuntimeError:
@@ -78,14 +78,14 @@ def test_a_stream_that_changes_all_the_time_is_folded() -> None:
     clock = HandClock()
     log = StateLog(clock)
     for number in range(100):
-        log.tell(StreamEvent("door", StreamState.STALLED if number % 2 else StreamState.LIVE, clock.now))
+        log.log(StreamEvent("door", StreamState.STALLED if number % 2 else StreamState.LIVE, clock.now))
         clock.move(0.1)
-    log.tell(StreamEvent("gate", StreamState.LIVE, clock.now))
+    log.log(StreamEvent("gate", StreamState.LIVE, clock.now))
     assert len(lines(text)) == LINES_A_MINUTE + LIVE_A_MINUTE + 1
-    log.tell(StreamEvent("door", StreamState.FAILED, clock.now, "its attempts are used up"))
+    log.log(StreamEvent("door", StreamState.FAILED, clock.now, "its attempts are used up"))
     assert sum(json.loads(line).get("folded", 0) for line in lines(text)) == 100 - LINES_A_MINUTE - LIVE_A_MINUTE
     clock.move(60)
-    log.tell(StreamEvent("door", StreamState.LIVE, clock.now))
+    log.log(StreamEvent("door", StreamState.LIVE, clock.now))
     last = json.loads(lines(text)[-1])
     assert (last["message"], "folded" in last) == ("door: live", False)
 
@@ -97,14 +97,14 @@ def test_retries_do_not_hide_that_a_stream_is_live_again() -> None:
     log = StateLog(clock)
     for _ in range(2 * LINES_A_MINUTE):
         for state in (StreamState.CONNECTING, StreamState.BACKING_OFF):
-            log.tell(StreamEvent("door", state, clock.now))
+            log.log(StreamEvent("door", state, clock.now))
             clock.move(0.5)
-    log.tell(StreamEvent("door", StreamState.CONNECTING, clock.now))
-    log.tell(StreamEvent("door", StreamState.LIVE, clock.now))
+    log.log(StreamEvent("door", StreamState.CONNECTING, clock.now))
+    log.log(StreamEvent("door", StreamState.LIVE, clock.now))
     told = [line[line.index("door") :] for line in lines(text)]
     assert told[0] == "door: connecting"
     assert told[1:-1] == ["door: backing off"] * (LINES_A_MINUTE - 1)
-    assert told[-1] == f"door: live ({LINES_A_MINUTE + 1} changes before it are not shown)"
+    assert told[-1] == f"door: live ({LINES_A_MINUTE + 1} earlier changes not shown)"
 
 
 def test_a_stream_that_begins_anew_is_connecting_again() -> None:
@@ -113,7 +113,7 @@ def test_a_stream_that_begins_anew_is_connecting_again() -> None:
     log = StateLog(HandClock())
     states = (StreamState.CONNECTING, StreamState.REFUSED, StreamState.CONNECTING, StreamState.STOPPED, StreamState.CONNECTING)
     for state in states:
-        log.tell(StreamEvent("door", state, 0))
+        log.log(StreamEvent("door", state, 0))
     told = [line.rpartition(": ")[2] for line in lines(text)]
     assert told == ["connecting", "refused", "stopped", "connecting"]
 

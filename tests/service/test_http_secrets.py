@@ -89,7 +89,7 @@ def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
     states = StateLog(api.clock)
     for event in backend.told:
         assert isinstance(event, StreamEvent)
-        states.tell(event)
+        states.log(event)
         assert MARK not in to_row(event, 0), event
     for line in log.getvalue().splitlines():
         assert MARK not in line

@@ -107,7 +107,7 @@ def test_without_it_its_pictures_go_into_the_own_size(opening: Opening, caplog: 
     wide = WideCamera(0)
     with Site(wide, of=settings({"s0": wanted(wide)})) as site:
         wide.give()
-        wait_until(lambda: "one@256x512: is done without: the runtime is broken" in caplog.text, "that it is told")
+        wait_until(lambda: "one@256x512: this input size is not used: the runtime is broken" in caplog.text, "that it is told")
         site.give(wide, 3)
         assert [lane.name for lane in site.service.lanes()] == ["one"]
 

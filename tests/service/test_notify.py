@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vision_infer.service.operations.notify import LONGEST_STATUS, ServiceNotifier
+from vision_infer.service.operations.notify import MAX_STATUS_CHARS, ServiceNotifier
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux's")
 
@@ -66,7 +66,7 @@ def test_a_status_is_one_line_and_bounded(manager: Manager) -> None:
     assert notifier.status("door\nREADY=1\r\n gone")
     assert manager.heard() == ["STATUS=door READY=1 gone"]
     assert notifier.ready("ä" * 100_000)
-    assert manager.heard() == ["READY=1", "STATUS=" + "ä" * LONGEST_STATUS]
+    assert manager.heard() == ["READY=1", "STATUS=" + "ä" * MAX_STATUS_CHARS]
     assert notifier.status("half a character: \ud800")
     assert manager.heard() == ["STATUS=half a character: ?"]
     assert not notifier.status("  \n ")

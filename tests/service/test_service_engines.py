@@ -82,7 +82,7 @@ def test_a_swap_is_among_the_events(engines: Engines) -> None:
         assert site.status("s0").engine == "better-cpu-fp32"
         assert told(site) == [("one", "swapped", "better-cpu-fp32")]
         (event,) = (one for one in site.service.events() if isinstance(one, EngineEvent))
-        assert event.reason == f"instead of {before}"
+        assert event.reason == f"replaces {before}"
 
 
 def test_an_old_engine_that_does_not_come_back_is_told(
@@ -96,7 +96,7 @@ def test_an_old_engine_that_does_not_come_back_is_told(
         name = site.status("s0").engine
         assert site.service._lanes._swap("one", better(engines)) is None
         assert told(site) == [("one", "swapped", "better-cpu-fp32"), ("one", "hanging", name)]
-        assert f"one: {name}: a batch has not come back from it for 0 s: it is left behind" in caplog.text
+        assert f"one: {name}: no response to a batch for 0 s: the engine is abandoned" in caplog.text
         held.release.set()
 
 
@@ -113,8 +113,8 @@ def test_a_stream_whose_frames_do_not_come_back_is_removed_and_its_engine_told(
         name = site.status("s0").engine
         site.service.delete("s0")
         assert told(site) == [("one", "hanging", name)]
-        assert f"{name}: a batch has not come back from it for 0 s: s0 is removed without its last frames" in caplog.text
-        with pytest.raises(UnavailableError, match="s0: frames of the stream that had this name"):
+        assert f"{name}: no response to a batch for 0 s: s0 was removed without its last frames" in caplog.text
+        with pytest.raises(UnavailableError, match="s0: an engine still holds frames"):
             site.service.create("s0", wanted(camera))
         held.release.set()
         wait_until(lambda: site.service._supervisor.status("s0") is None, "the last frames to come back")

@@ -97,7 +97,7 @@ def test_a_view_that_does_not_answer_is_told_in_time(engines: Engines) -> None:
         with pytest.raises(UnavailableError, match="nothing listens there"):
             site.service.snapshot("s0", False, LONG_S)
         began = time.monotonic()
-        with pytest.raises(UnavailableError, match="gives no picture"):  # connected, and silent
+        with pytest.raises(UnavailableError, match="delivers no frames"):  # connected, and silent
             site.service.snapshot("s0", False, 0.2)
         assert time.monotonic() - began < LONG_S / 3
         assert all(connection.closed.is_set() for connection in view.opened)
@@ -112,7 +112,7 @@ def test_few_views_are_open_at_the_same_time(engines: Engines) -> None:
         with ThreadPoolExecutor(4) as pool:
             waiting = [pool.submit(site.service.snapshot, "s0", False, LONG_S) for _ in range(4)]
             wait_until(lambda: len(view.opened) == 4)
-            with pytest.raises(UnavailableError, match="4 main streams are open"):
+            with pytest.raises(UnavailableError, match="4 main streams are already open"):
                 site.service.snapshot("s0", False, LONG_S)
             view.give(4)
             assert all(len(future.result(LONG_S).jpeg) > 100 for future in waiting)
@@ -134,7 +134,7 @@ def test_a_stream_that_is_not_live_gives_no_snapshot(engines: Engines, state: st
             assert raised.value.state == "connecting"
         else:
             site.give(camera)
-            with pytest.raises(UnavailableError, match=r"no picture within 0\.1 s"):
+            with pytest.raises(UnavailableError, match=r"no frame within 0\.1 s"):
                 site.service.snapshot("s0", False, 0.1)
 
 
@@ -199,8 +199,8 @@ def test_when_64_wait_another_one_is_refused_and_all_are_answered(engines: Engin
     with Site() as site, ThreadPoolExecutor(64) as pool:
         answers = [pool.submit(site.service.infer, png(), None, None, None) for _ in range(64)]
         wait_for(clogged)
-        wait_until(lambda: len(next(iter(site.service._lanes._sources.values()))._answers) == 64)
-        with pytest.raises(UnavailableError, match="64 pictures wait already"):
+        wait_until(lambda: len(next(iter(site.service._lanes._sources.values()))._futures) == 64)
+        with pytest.raises(UnavailableError, match="64 images are already waiting"):
             site.service.infer(png(), None, None, None)
         go.set()
         assert all(len(answer.result(LONG_S).detections) == 1 for answer in answers)
@@ -220,7 +220,7 @@ def test_a_picture_on_which_the_engine_fails_is_told_soon_and_takes_no_place(eng
         failing.set()
         began = time.monotonic()
         for _ in range(70):
-            with pytest.raises(UnavailableError, match="gave no result"):
+            with pytest.raises(UnavailableError, match="has no result"):
                 site.service.infer(png(), None, None, None)
         assert time.monotonic() - began < LONG_S / 3
         failing.clear()
@@ -243,7 +243,7 @@ def test_who_gives_up_waiting_takes_no_place_for_ever(engines: Engines, monkeypa
                 site.service.infer(png(), None, None, None)
         go.set()
         monkeypatch.setattr(requests, "TIMEOUT_S", LONG_S)
-        wait_until(lambda: not next(iter(site.service._lanes._sources.values()))._answers)
+        wait_until(lambda: not next(iter(site.service._lanes._sources.values()))._futures)
         assert len(site.service.infer(png(), None, None, None).detections) == 1
 
 

@@ -134,11 +134,11 @@ def test_a_file_that_changes_is_taken_over_and_a_broken_one_is_not(
         served.file.write_text(f"{text}  a: {{url: '{TEST}'}}\n  b: {{url: '{TEST}'}}\n")
         wait_until(lambda: served.streams() == {"a": "live", "b": "live"})
         served.file.write_text(f"{text}  a: {{url: '{TEST}', wieght: 3}}\n")
-        wait_until(lambda: "cannot be used" in caplog.text)
+        wait_until(lambda: "has changed but is invalid" in caplog.text)
         assert served.streams() == {"a": "live", "b": "live"}
         served.file.write_text(f"{text}  b: {{url: '{TEST}', model: nonsense}}\n".replace("port: 0", "port: 1"))
         wait_until(lambda: served.streams() == {"b": "failed"})
-        assert "service.port: needs a restart" in caplog.text
+        assert "service.port: restart the service" in caplog.text
         served.file.write_text(f"{text}  b: {{url: '{TEST}'}}\n")
         wait_until(lambda: served.streams() == {"b": "live"})
         served.file.unlink()
@@ -193,7 +193,7 @@ def test_an_engine_that_hangs_does_not_keep_the_service_from_its_end(
             wait_for(hangs)
             assert served.stop() < LONG_S / 3
             assert served.error is None
-        assert ("was not finished within 0.3 s" in caplog.text) is (where == "running")
+        assert ("were not finished within 0.3 s" in caplog.text) is (where == "running")
     finally:
         go.set()
     wait_until(lambda: not [one for one in threading.enumerate() if one.name in ("service-close", "service-start", "results")])

@@ -125,7 +125,7 @@ def test_a_failure_at_any_step_leaves_what_was_there(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(os, step, broken)
-        with pytest.raises(OutputError, match=r"front\.yaml: the stream cannot be kept: Input/output error"):
+        with pytest.raises(OutputError, match=r"front\.yaml: the stream cannot be stored: Input/output error"):
             files.write("front", YARD)
     assert files.read() == {"front": FRONT}
     assert os.listdir(tmp_path / "streams") == ["front.yaml"]
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_what_was_there() -> None:
 def test_a_folder_that_cannot_be_made_or_read(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     files = StreamFiles(tmp_path / "state", SERVICE)
-    with pytest.raises(OutputError, match="the stream cannot be kept"):
+    with pytest.raises(OutputError, match="the stream cannot be stored"):
         files.write("front", FRONT)
     assert files.read() == {}
     assert "cannot be read" in files.problems[0]
@@ -165,9 +165,9 @@ def test_a_folder_that_cannot_be_made_or_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a\n", "a b", "x" * 65, "a\0"])
 def test_a_name_that_is_none_leads_nowhere(tmp_path: Path, name: str) -> None:
     files = StreamFiles(tmp_path, SERVICE)
-    with pytest.raises(UsageError, match="is no name of a stream"):
+    with pytest.raises(UsageError, match="is not a valid stream name"):
         files.write(name, YARD)
-    with pytest.raises(UsageError, match="is no name of a stream"):
+    with pytest.raises(UsageError, match="is not a valid stream name"):
         files.remove(name)
     assert list(tmp_path.iterdir()) == []
 

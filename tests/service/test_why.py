@@ -61,8 +61,8 @@ def test_results_that_came_are_told_with_their_ages(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(30, detections=2)
     verdict = story.why(BEGIN + SECOND)
-    assert verdict.says.startswith("There were results: ")
-    assert "40 ms old at the median" in verdict.says
+    assert " had results" in verdict.text
+    assert "a median age of 40 ms" in verdict.text
     assert verdict.hint == ""
 
 
@@ -70,7 +70,7 @@ def test_results_without_an_object_say_where_to_look(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(30)
     verdict = story.why(BEGIN + SECOND)
-    assert "objects were found in 0 of them" in verdict.says
+    assert "; 0 of them contained objects" in verdict.text
     assert "confidence" in verdict.hint
 
 
@@ -79,8 +79,8 @@ def test_frames_without_results_are_told_by_what_befell_them(story: Story, reaso
     story.state(StreamState.LIVE)
     story.frames(30, reason)
     verdict = story.why(BEGIN + SECOND)
-    assert "none gave a result" in verdict.says
-    assert why._MEANINGS[reason.value][0] in verdict.says
+    assert "none with a result" in verdict.text
+    assert why._MEANINGS[reason.value][0] in verdict.text
 
 
 def test_a_camera_that_was_away_is_told_with_the_reason_and_its_return(story: Story) -> None:
@@ -91,8 +91,9 @@ def test_a_camera_that_was_away_is_told_with_the_reason_and_its_return(story: St
     story.state(StreamState.LIVE)
     story.frames(10)
     verdict = story.why(BEGIN + 31 * SECOND)
-    assert verdict.says == (
-        "The stream was backing_off, for 30.0 s then: connection refused; next attempt in 4.0 s. That ended 30.0 s later: live."
+    assert verdict.text == (
+        "The stream had been backing_off for 30.0 s: connection refused; next attempt in 4.0 s. "
+        "The state changed to live 30.0 s later."
     )
     assert verdict.until is not None
 
@@ -102,7 +103,7 @@ def test_a_silent_camera_is_told_as_such(story: Story) -> None:
     story.frames(10)
     story.clock.now += 20 * SECOND
     story.frames(10)
-    assert "No frame came then" in story.why(BEGIN + 10 * SECOND).says
+    assert "No frames arrived" in story.why(BEGIN + 10 * SECOND).text
 
 
 def test_what_is_too_long_ago_for_frames_is_told_by_its_minute(story: Story) -> None:
@@ -113,8 +114,8 @@ def test_what_is_too_long_ago_for_frames_is_told_by_its_minute(story: Story) -> 
     old = story.why(BEGIN + 5 * SECOND)
     assert old.frames == ()
     assert old.minute is not None
-    assert "none gave a result" in old.says
-    assert why._MEANINGS["stale"][0] in old.says
+    assert "none with a result" in old.text
+    assert why._MEANINGS["stale"][0] in old.text
 
 
 def test_a_minute_of_results_is_told_with_what_was_lost(story: Story) -> None:
@@ -123,14 +124,14 @@ def test_a_minute_of_results_is_told_with_what_was_lost(story: Story) -> None:
     story.frames(20, DropReason.PACED)
     story.clock.now += 3600 * SECOND
     story.frames(300)
-    assert "20 of 40 frames gave results, 40 ms old at most, 20 paced" in story.why(BEGIN + 1 * SECOND).says
+    assert "20 of 40 frames had results, with a maximum age of 40 ms, 20 paced" in story.why(BEGIN + 1 * SECOND).text
 
 
 def test_the_future_and_the_unknown_past_are_told_as_such(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(3)
-    assert "still to come" in story.why(story.clock.now + SECOND).says
-    assert "Nothing is known" in story.why(BEGIN - 3600 * SECOND).says
+    assert "in the future" in story.why(story.clock.now + SECOND).text
+    assert "No data" in story.why(BEGIN - 3600 * SECOND).text
 
 
 def test_what_the_rate_leaves_out_explains_nothing_where_the_engine_lost_the_rest() -> None:
@@ -139,9 +140,9 @@ def test_what_the_rate_leaves_out_explains_nothing_where_the_engine_lost_the_res
     for _ in range(10):
         story.frames(2, DropReason.PACED)
         story.frames(1, DropReason.SUPERSEDED)
-    says = story.why(story.clock.now - SECOND).says
-    assert "newer frames took their place" in says
-    assert "wanted rate" not in says
+    text = story.why(story.clock.now - SECOND).text
+    assert "newer frames replaced them" in text
+    assert "configured rate" not in text
 
 
 def flown(clock: HandClock) -> Flight:
@@ -176,9 +177,9 @@ def test_why_over_the_api() -> None:
     name = api.backend.streams()[0].name
     path = f"/api/v1/streams/{name}/why"
     answer = api.get(path).json()
-    assert "There were results" in answer["says"]
+    assert " had results" in answer["says"]
     assert answer["state"]["state"] == "live"
-    assert "Nothing is known" in api.get(path, params={"at": "2001-01-01T00:00:00Z"}).json()["says"]
+    assert "No data" in api.get(path, params={"at": "2001-01-01T00:00:00Z"}).json()["says"]
     for wrong in ("yesterday", "2001-01-01T00:00:00", "1e400"):
         problem(api.get(path, params={"at": wrong}), 422, "invalid")
     problem(api.get("/api/v1/streams/nobody/why"), 404, "unknown-stream")

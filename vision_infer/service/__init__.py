@@ -1,1 +1,1 @@
-"""Floor 5: the live service: REST, WebSocket, health, metrics, and what stands behind them."""
+"""Floor 5: the live service: REST, WebSocket, health, metrics, and the streams that they control."""

@@ -1,4 +1,4 @@
-"""``vision-infer serve`` from its start to its end: the web server answers first, then the engine and the streams come up."""
+"""The life of ``vision-infer serve``: the HTTP server starts first, then the engine, then the streams."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ _log = logging.getLogger("vision_infer.service")
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What the service is started with."""
+    """The inputs of the service."""
 
     settings: ServeSettings
     watch: FileWatch | None
-    """of the file that the settings come from, made before it was read; None: there is none"""
+    """The watch of the settings file, created before the file was read; None without a file."""
     load: Callable[[], ServeSettings]
-    """reads them again"""
+    """Reads the settings again."""
     environ: Mapping[str, str]
 
 
 def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
-    """Run the service until it shall stop.
+    """Run the service until it is stopped.
 
     Args:
-        start: what is run.
-        stopping: set it, and what is on its way is finished and written, for at most five seconds.
-        say: tells the user where the service is, and its token when it was made just now.
+        start: The inputs of the service.
+        stopping: Set this event to stop; frames in the pipeline are finished and written for at most five seconds.
+        on_message: Called with lines for the user: the URL of the service, and a newly generated token.
 
     Raises:
-        VisionInferError: it cannot start, or something broke that all streams need.
+        VisionInferError: The service cannot start, or a fatal error occurred.
     """
     settings = start.settings
     share_heaps(available_cpus(), system_function("mallopt"))
     configure(settings.service.log_format)
-    resolve_model(settings.model, settings.model_dir)  # a name that is wrong is told before anything is started
+    resolve_model(settings.model, settings.model_dir)  # report an unknown model before anything is started
     state_dir = state_folder(settings.state_dir, start.environ)
     tokens = tokens_for(settings.service, state_dir, clock)
     notifier = ServiceNotifier(start.environ)
     states = StateLog(clock)
     sinks = SinkSet(settings.results, settings.sinks, state_dir, clock)
-    service = Service(settings, StreamFiles(state_dir, settings.service), (), states.tell, clock, sink_set=sinks)
+    service = Service(settings, StreamFiles(state_dir, settings.service), (), states.log, clock, sink_set=sinks)
     try:
         listening = WebServer(settings.service, service.hub)
     except VisionInferError:
@@ -73,10 +73,10 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
             web.start(make_app(service, tokens.tokens, clock))
             on_message(f"vision-infer serves on {web.url}")
             if tokens.made is not None:
-                on_message(f"token (shown this once, only its hash is kept): {tokens.made}")
+                on_message(f"token (shown only once; store it safely): {tokens.made}")
             _run(service, start, stopping, notifier, clock)
         finally:
-            notifier.stopping("finishing what is on its way")
+            notifier.stopping("finishing the frames in the pipeline")
             _drain(service)
     if service.error is not None:
         raise service.error
@@ -85,16 +85,16 @@ def serve(start: Start, stopping: threading.Event, on_message: Callable[[str], N
 def _run(service: Service, start: Start, stopping: threading.Event, notifier: ServiceNotifier, clock: Clock) -> None:
     watch = start.watch
     heap = Heap(system_function("malloc_trim"), clock)
-    told_ready, alive_ns = False, clock.monotonic_ns()
+    ready_sent, alive_ns = False, clock.monotonic_ns()
     while not stopping.wait(LOOK_S) and service.error is None:
-        if not told_ready and service.ready()[0]:
-            told_ready = True
+        if not ready_sent and service.ready()[0]:
+            ready_sent = True
             notifier.ready(f"{len(service.streams())} streams")
         interval_s = notifier.watchdog_interval_s
         if interval_s is not None and clock.monotonic_ns() - alive_ns >= interval_s * 1e9 / 2:
             alive_ns = clock.monotonic_ns()
             notifier.watchdog()
-        heap.look()
+        heap.trim_if_due()
         if watch is not None and watch.changed():
             _reload(service, start)
 
@@ -103,20 +103,20 @@ def _reload(service: Service, start: Start) -> None:
     try:
         settings = start.load()
     except VisionInferError as error:
-        _log.error("the file of settings has changed and cannot be used, all goes on as it was: %s", error)
+        _log.error("the settings file has changed but is invalid; the service continues with the old settings: %s", error)
         return
     changes = diff_streams(service.settings, settings)
     if changes.ignored_fields:
-        _log.warning("the file of settings has changed: %s: needs a restart", ", ".join(changes.ignored_fields))
+        _log.warning("the settings file has changed: %s: restart the service to apply this", ", ".join(changes.ignored_fields))
     service.reload(settings)
 
 
 def _drain(service: Service) -> None:
-    # An engine that hangs must not keep the process from its end.
+    # A hanging engine must not prevent the process from ending.
     closing = threading.Thread(target=service.close, name="service-close", daemon=True)
     closing.start()
     closing.join(DRAIN_S)
     if closing.is_alive():
-        held = ", ".join(f"{lane.engine} ({lane.name})" for lane in service.lanes() if lane.flying)
-        where = f": batches do not come back from {held}" if held else ""
-        _log.error("what was on its way was not finished within %g s and is lost%s", DRAIN_S, where)
+        hanging = ", ".join(f"{lane.engine} ({lane.name})" for lane in service.lanes() if lane.flying)
+        where = f": no response from {hanging}" if hanging else ""
+        _log.error("the frames in the pipeline were not finished within %g s and are lost%s", DRAIN_S, where)

@@ -1,1 +1,1 @@
-"""Clips of events: cut from the coded video, kept in a bounded folder."""
+"""Clips of events: cut from the encoded video, stored in a folder of limited size."""

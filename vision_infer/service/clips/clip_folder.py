@@ -1,7 +1,7 @@
-"""The folder of clips: bounded, the oldest out first; after a kill nothing half is left under a clip's own name.
+"""The folder of clips, limited in size: the oldest clips are removed first. A killed process leaves no incomplete clips.
 
-Beside each clip stands a small file with its events, so that they are found again after a restart.
-It is in place before the clip.
+A small JSON file next to each clip contains its events, so that they are available after a restart. It is written before the
+clip.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _log = logging.getLogger("vision_infer.service")
 
 
 class ClipFolder:
-    """Any thread may ask; one thread changes it.
+    """The clips on disk. Any thread may read; only one thread may change them.
 
     Args:
-        folder: need not exist; it is made for the first clip.
-        max_bytes: of all clips together.
-        keep_days: older ones go.
-        keep_free_bytes: of the disk.
+        folder: The folder; created for the first clip.
+        max_bytes: The maximum size of all clips together.
+        keep_days: The maximum age of clips.
+        keep_free_bytes: The disk space that must remain free.
     """
 
     def __init__(self, folder: Path, max_bytes: int, keep_days: float, keep_free_bytes: int) -> None:
@@ -39,28 +39,29 @@ class ClipFolder:
         self._max_bytes = max_bytes
         self._keep_s = keep_days * _DAY_S
         self._keep_free_bytes = keep_free_bytes
+        # Guards _clips: the writer thread changes it, and threads that serve metrics read it.
         self._lock = threading.Lock()
         self._clips: OrderedDict[Path, tuple[int, float]] = OrderedDict()
-        """bytes and time of change, by file, the oldest first"""
+        """The size in bytes and the modification time of each clip, oldest first."""
 
     @property
     def bytes(self) -> int:
-        """Of all clips."""
+        """The size of all clips."""
         with self._lock:
             return sum(size for size, _ in self._clips.values())
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of clips."""
         return len(self._clips)
 
     def read(self) -> list[EventRecord]:
-        """Clear away what a kill has left, and find the clips that are there, with their events, the newest last."""
+        """Remove files that a killed process left, and return the events of all clips, oldest first."""
         records: list[EventRecord] = []
         with suppress(OSError):
-            for left in self.folder.glob(".*.partial"):
+            for partial in self.folder.glob(".*.partial"):
                 with suppress(OSError):
-                    left.unlink()
+                    partial.unlink()
             for path in sorted(self.folder.glob("*.mp4")):
                 with suppress(OSError):
                     status = path.stat()
@@ -73,11 +74,11 @@ class ClipFolder:
         records.sort(key=lambda record: record.at_wall_ns)
         return records[-EVENTS_KEPT:]
 
-    def check_room(self) -> None:
-        """Make the folder where it is not there yet.
+    def check_space(self) -> None:
+        """Create the folder if necessary and check the free disk space.
 
         Raises:
-            OutputError: a clip cannot be written now: there is no space, or no folder.
+            OutputError: The folder cannot be created, or the disk space is too low.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -86,33 +87,33 @@ class ClipFolder:
             raise clip_failure(self.folder, error) from error
         free = disk.f_bavail * disk.f_frsize
         if free < self._keep_free_bytes:
-            left = f"{free / 1e6:.0f} MB left, and {self._keep_free_bytes / 1e6:.0f} MB are kept free"
-            raise OutputError(f"{self.folder}: the disk has {left}", "make room, or lower clips.keep_free_mb")
+            space = f"{free / 1e6:.0f} MB free, but clips.keep_free_mb requires {self._keep_free_bytes / 1e6:.0f} MB"
+            raise OutputError(f"{self.folder}: the disk has {space}", "free disk space, or lower clips.keep_free_mb")
 
-    def note(self, clip: Path, records: list[EventRecord], about: dict[str, Any]) -> None:
-        """Write down the events of a clip that is about to be in its place.
+    def write_sidecar(self, clip: Path, records: list[EventRecord], about: dict[str, Any]) -> None:
+        """Write the events of a clip that is about to be complete.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The file cannot be written.
         """
-        beside = clip.with_suffix(".json")
-        partial = beside.with_name(f".{beside.name}.partial")
+        sidecar = clip.with_suffix(".json")
+        partial = sidecar.with_name(f".{sidecar.name}.partial")
         text = json.dumps({**about, "events": [record.to_dict() for record in records]}, indent=1)
         try:
             partial.write_text(text + "\n", encoding="utf-8")
-            os.replace(partial, beside)
+            os.replace(partial, sidecar)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
             raise clip_failure(self.folder, error) from error
 
-    def take_back(self, clip: Path) -> None:
-        """A clip did not come into its place."""
+    def remove_sidecar(self, clip: Path) -> None:
+        """Remove the events of a clip that could not be completed."""
         with suppress(OSError):
             clip.with_suffix(".json").unlink()
 
     def add(self, clip: Path, size: int, at_s: float) -> list[Path]:
-        """A clip is in its place; returns those that had to go for it, itself perhaps."""
+        """Register a complete clip; return the clips that were removed to make space, possibly including this one."""
         with self._lock:
             self._clips[clip] = (size, at_s)
         gone: list[Path] = []
@@ -121,7 +122,7 @@ class ClipFolder:
         return gone
 
     def expire(self, now_s: float) -> list[Path]:
-        """Remove what is too old; returns what went."""
+        """Remove clips that are too old, and return them."""
         gone: list[Path] = []
         while self._clips and next(iter(self._clips.values()))[1] < now_s - self._keep_s:
             gone.append(self._remove_oldest())
@@ -130,21 +131,21 @@ class ClipFolder:
     def _remove_oldest(self) -> Path:
         with self._lock:
             path, _ = self._clips.popitem(last=False)
-        for one in (path, path.with_suffix(".json")):
+        for file in (path, path.with_suffix(".json")):
             try:
-                one.unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
             except OSError as error:
-                _log.error("%s: cannot be removed: %s", one, error.strerror)
+                _log.error("%s: cannot be removed: %s", file, error.strerror)
         return path
 
 
 def _records(clip: Path, size: int) -> list[EventRecord]:
-    """The events of a clip, as they stand beside it; none where that cannot be read."""
-    beside = clip.with_suffix(".json")
+    """Return the events in the JSON file of a clip; none if it cannot be read."""
+    sidecar = clip.with_suffix(".json")
     try:
-        if beside.stat().st_size > _MAX_SIDECAR_BYTES:
+        if sidecar.stat().st_size > _MAX_SIDECAR_BYTES:
             return []
-        about = json.loads(beside.read_text(encoding="utf-8"))
+        about = json.loads(sidecar.read_text(encoding="utf-8"))
         return [
             EventRecord(
                 str(one["event"]["id"]),
@@ -161,5 +162,5 @@ def _records(clip: Path, size: int) -> list[EventRecord]:
             for one in about["events"]
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("%s: its events cannot be read: %s", beside, type(error).__name__)
+        _log.warning("%s: the events cannot be read: %s", sidecar, type(error).__name__)
         return []

@@ -1,4 +1,4 @@
-"""Clips of events: cut from what a camera sent, not encoded again; written by one thread, whatever the disk does."""
+"""Recording of event clips: cut from the camera's packets without re-encoding, written by one thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vision_infer.sink.clip_ring import TimedPacket
 from vision_infer.sink.sink import Written
 
 _LOOK_S = 0.25
-"""what waits is written so often"""
+"""The interval in which waiting packets are written, in seconds."""
 _EXPIRE_S = 60.0
 _CLOSE_S = 4.0
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -32,24 +32,24 @@ _log = logging.getLogger("vision_infer.service")
 
 @dataclass(frozen=True, slots=True)
 class ClipCounts:
-    """How it is now."""
+    """The counters of clips."""
 
     clips: Mapping[str, int]
-    """by what became of them since the start: ``written``, ``failed``, ``removed``"""
+    """The number of clips since the start by outcome: ``written``, ``failed``, ``removed``."""
     drops: Mapping[str, int]
-    """events and video that were lost, by reason: ``missing``: events of which nothing was in memory; ``too_large``: groups of
-    pictures larger than all that may be kept; the others: clips that ended before their time"""
+    """The number of lost events and video by reason. ``missing``: events whose video was no longer in memory; ``too_large``:
+    groups of pictures larger than the buffer; others: clips that ended early."""
     disk_bytes: int
     memory_bytes: int
 
 
 class Clips:
-    """A sink of results, which looks at their events; gives each stream a tap for its packets.
+    """A sink that records clips of the events in results. It provides a tap for the packets of each stream.
 
     Args:
-        settings: where clips are kept, and how much.
-        folder: where, unless the settings say so.
-        clock: monotonic and wall time.
+        settings: The settings of the clip folder.
+        folder: The folder of clips if the settings have none.
+        clock: The monotonic and wall clock.
     """
 
     needs_images = False
@@ -62,25 +62,27 @@ class Clips:
         )
         self._buffer_bytes = round(settings.buffer_mb * 1e6)
         self._clock = clock
+        # Guards _taps, _open and _stopping, and wakes the writer thread. Streams, the results thread and the API hold it for a
+        # few operations; a tap's lock may be held while it is acquired, but never the other way round.
         self._changed = threading.Condition()
         self._taps: dict[str, ClipTap] = {}
         self._open: list[tuple[ClipTap, OpenClip]] = []
         self._files: dict[int, ClipFile] = {}
-        """by the clip's identity"""
+        """The open files by the identity of the clip; only the writer thread uses it."""
         self._counts = {"written": 0, "failed": 0, "removed": 0}
         self._missed = 0
         self._cut = dict.fromkeys(CUT, 0)
-        self._told = ""
+        self._last_error = ""
         self._stopping = False
         for record in self.folder.read():
             self.events.add(record)
         self._thread: threading.Thread | None = None
-        """not there before there is a clip"""
+        """The writer thread; started with the first clip."""
         if self.folder.count:
             self._start()
 
     def tap(self, stream: str) -> ClipTap:
-        """Where the packets of a stream go."""
+        """Return the tap that receives the packets of a stream."""
         with self._changed:
             tap = self._taps.get(stream)
             if tap is None:
@@ -88,18 +90,18 @@ class Clips:
             return tap
 
     def configure(self, stream: str, settings: ClipSettings | None) -> None:
-        """Make clips of a stream's events so from now on; None: make none."""
+        """Set the clip settings of a stream; None disables clips."""
         self.tap(stream).configure(settings)
 
     def forget(self, stream: str) -> None:
-        """A stream is no more; its clips stay."""
+        """Remove a stream; its clips remain."""
         with self._changed:
             tap = self._taps.pop(stream, None)
         if tap is not None:
             tap.configure(None)
 
     def counts(self) -> ClipCounts:
-        """How it is now."""
+        """Return the counters of clips."""
         with self._changed:
             taps = list(self._taps.values())
         return ClipCounts(
@@ -109,10 +111,10 @@ class Clips:
             sum(tap.bytes for tap in taps),
         )
 
-    # Of Sink
+    # Sink
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Take a result, on the results thread."""
+        """Record the events of a result; called on the results thread."""
         if result is None or not result.events:
             return
         live = result.live
@@ -122,11 +124,11 @@ class Clips:
             self.events.add(record)
             tap = self._taps.get(result.stream)
             if tap is not None and live is not None:
-                tap.happened(record, frame.trace.captured_ns)
+                tap.add_event(record, frame.trace.captured_ns)
                 self._missed += record.state == "missing"
 
     def close(self, complete: bool) -> None:  # noqa: ARG002
-        """Finish the clips that are being written; further calls do nothing."""
+        """Finish open clips; further calls do nothing."""
         with self._changed:
             taps = list(self._taps.values())
         for tap in taps:
@@ -137,7 +139,7 @@ class Clips:
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
 
-    # Inside
+    # Internals
 
     def _opened(self, tap: ClipTap, clip: OpenClip) -> None:
         with self._changed:
@@ -162,7 +164,7 @@ class Clips:
             for tap, clip in open_now:
                 try:
                     done = self._work(tap, clip)
-                except Exception as error:  # noqa: BLE001 - a thread is a boundary: the other clips go on
+                except Exception as error:  # noqa: BLE001 - an error of one clip must not affect the others
                     done = True
                     failure = f"unexpected {type(error).__name__}: {error}"
                     self._failed(tap, clip, OutputError(f"{tap.stream}: {failure}", "please report this"))
@@ -175,7 +177,7 @@ class Clips:
                 self._expire()
 
     def _work(self, tap: ClipTap, clip: OpenClip) -> bool:
-        """Write what waits; returns whether that was all."""
+        """Write the waiting packets of a clip; return whether the clip is complete."""
         with tap.lock:
             packets, ended = clip.take(), clip.ended
         try:
@@ -186,7 +188,7 @@ class Clips:
             self._finish(tap, clip, ended)
         except TimeJumpError:
             with tap.lock:
-                tap.let_go(clip, JUMPED)
+                tap.detach(clip, JUMPED)
             self._finish(tap, clip, JUMPED)
         except OutputError as error:
             self._failed(tap, clip, error)
@@ -195,7 +197,7 @@ class Clips:
     def _add(self, clip: OpenClip, timed: TimedPacket) -> None:
         file = self._files.get(id(clip))
         if file is None:
-            self.folder.check_room()
+            self.folder.check_space()
             file = self._files[id(clip)] = ClipFile(self._path(clip), clip.video, timed.packet)
         file.add(timed.packet)
         clip.last_ns = timed.at_ns
@@ -211,20 +213,20 @@ class Clips:
             records = list(clip.records)
         if file is None:
             for record in records:
-                record.state, record.reason = "missing", "no coded video of that moment was in memory"
+                record.state, record.reason = "missing", "the video of that time was no longer in memory"
             self._missed += len(records)
             return
         from_wall_ns, seconds = self._wall_ns(clip.begun_ns), (clip.last_ns - clip.begun_ns) / 1e9
         try:
             about = {"from_ns": from_wall_ns, "seconds": round(seconds, 3), "reason": CUT.get(why, "")}
-            self.folder.note(file.path, records, about)
+            self.folder.write_sidecar(file.path, records, about)
         except OutputError:
             file.discard()
             raise
         try:
             size = file.finish()
         except OutputError:
-            self.folder.take_back(file.path)
+            self.folder.remove_sidecar(file.path)
             raise
         for record in records:
             record.clip, record.from_wall_ns, record.seconds, record.bytes = file.path, from_wall_ns, seconds, size
@@ -232,26 +234,28 @@ class Clips:
         self._counts["written"] += 1
         if why in CUT:
             self._cut[why] += 1
-        self._told = ""
-        self._gone(self.folder.add(file.path, size, self._clock.wall_ns() / 1e9), "it made room for newer ones (clips.max_mb)")
+        self._last_error = ""
+        self._gone(
+            self.folder.add(file.path, size, self._clock.wall_ns() / 1e9), "removed to make space for newer clips (clips.max_mb)"
+        )
 
     def _failed(self, tap: ClipTap, clip: OpenClip, error: OutputError) -> None:
         file = self._files.pop(id(clip), None)
         if file is not None:
             file.discard()
         with tap.lock:
-            tap.let_go(clip, str(error))
+            tap.detach(clip, str(error))
             clip.take()
             records = list(clip.records)
         for record in records:
             record.state, record.reason = "failed", str(error)
         self._counts["failed"] += 1
-        if str(error) != self._told:  # a full disk is told once, until a clip is written again
-            self._told = str(error)
-            _log.error("%s: a clip cannot be written: %s", clip.stream, error)
+        if str(error) != self._last_error:  # log a full disk only once, until a clip is written again
+            self._last_error = str(error)
+            _log.error("%s: cannot write a clip: %s", clip.stream, error)
 
     def _expire(self) -> None:
-        self._gone(self.folder.expire(self._clock.wall_ns() / 1e9), "it was older than clips.keep_days")
+        self._gone(self.folder.expire(self._clock.wall_ns() / 1e9), "removed because it was older than clips.keep_days")
 
     def _gone(self, clips: list[Path], why: str) -> None:
         for clip in clips:

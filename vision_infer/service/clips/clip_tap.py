@@ -1,4 +1,4 @@
-"""Coded video of one stream on its way into clips: kept for a few seconds, and handed on while an event's clip is open."""
+"""Encoded video of one stream for clips: buffered for a few seconds, and passed on while a clip is open."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from vision_infer.sink.clip_file import CODECS
 from vision_infer.sink.clip_ring import PacketRing, TimedPacket, length_size, parameter_sets
 
 LATE_S = 4.0
-"""so long after its picture an event may be known: what goes before it is kept for that time too"""
+"""The maximum delay between a frame and its event in seconds; video is buffered for this time in addition to ``pre_s``."""
 
 MAX_EVENTS = 10_000
-"""that share a clip"""
+"""The maximum number of events in one clip."""
 ENDED = "complete"
 CLOSED, CHANGED, JUMPED, SLOW, STOPPED = "connection_ended", "picture_changed", "time_jumped", "slow_disk", "stopped"
 CUT = {
     CLOSED: "the connection ended",
-    CHANGED: "the camera changed the size or the form of its pictures",
-    JUMPED: "the camera's own time jumped",
+    CHANGED: "the camera changed the frame size or the codec parameters",
+    JUMPED: "the camera's timestamps jumped",
     SLOW: "the disk was too slow",
-    STOPPED: "the service stopped, or the stream has other settings",
+    STOPPED: "the service stopped, or the stream's settings changed",
 }
-"""why a clip may end before its time"""
+"""The reasons why a clip may end early."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenClip:
-    """A clip that is being written. Its tap's lock is held by whoever touches it."""
+    """A clip that is being written. Every access requires the tap's lock."""
 
     stream: str
     video: VideoFormat
     begun_ns: int
-    """of its first picture, monotonic"""
+    """The capture time of the first frame, monotonic nanoseconds."""
     until_ns: int
-    """of its last"""
+    """The planned end, monotonic nanoseconds."""
     limit_ns: int
-    """no event makes it last longer"""
+    """The latest end; further events cannot extend the clip beyond it."""
     records: list[EventRecord]
     waiting: deque[TimedPacket] = field(default_factory=deque)
     waiting_bytes: int = 0
     last_ns: int = 0
-    """of the last picture that is written; the writer's own"""
+    """The capture time of the last written frame; only the writer thread uses it."""
     ended: str | None = None
-    """why nothing more comes; None: it goes on"""
+    """The reason for the end; None while the clip continues."""
 
-    def add(self, timed: TimedPacket, most_bytes: int) -> None:
-        """Take the next packet."""
+    def add(self, timed: TimedPacket, max_bytes: int) -> None:
+        """Add the next packet; end the clip if too much data waits."""
         self.waiting.append(timed)
         self.waiting_bytes += timed.packet.data.nbytes
-        if self.waiting_bytes > most_bytes:
+        if self.waiting_bytes > max_bytes:
             self.ended = SLOW
 
     def take(self) -> list[TimedPacket]:
-        """What waits to be written."""
+        """Remove and return the packets that wait to be written."""
         taken = list(self.waiting)
         self.waiting.clear()
         self.waiting_bytes = 0
@@ -68,22 +68,24 @@ class OpenClip:
 
 
 class ClipTap:
-    """A :class:`PacketTap`; other threads come with events and settings.
+    """A :class:`PacketTap` that buffers encoded video; other threads add events and settings.
 
     Args:
-        stream: its name.
-        most_bytes: of coded video that is kept, and again of what waits to be written.
-        opened_clip: called with each new clip, while the lock is held.
+        stream: The name of the stream.
+        max_bytes: The maximum size of the buffered video, and again of the packets that wait to be written.
+        on_clip: Called with each new clip while the lock is held.
     """
 
-    def __init__(self, stream: str, most_bytes: int, opened_clip: Callable[[ClipTap, OpenClip], None], clock: Clock) -> None:
+    def __init__(self, stream: str, max_bytes: int, on_clip: Callable[[ClipTap, OpenClip], None], clock: Clock) -> None:
         self.stream = stream
+        # Guards the ring and the open clip. The stream's thread, the results thread, the writer thread and the API hold it while
+        # they add or take packets; no file is written while it is held.
         self.lock = threading.Lock()
-        self._most_bytes = most_bytes
-        self._opened_clip = opened_clip
+        self._max_bytes = max_bytes
+        self._on_clip = on_clip
         self._now = clock.monotonic_ns
         self._settings: ClipSettings | None = None
-        self._ring = PacketRing(0, most_bytes)
+        self._ring = PacketRing(0, max_bytes)
         self._video: VideoFormat | None = None
         self._sets = b""
         self._closed = True
@@ -91,16 +93,16 @@ class ClipTap:
 
     @property
     def bytes(self) -> int:
-        """Of coded video that is kept."""
+        """The size of the buffered video."""
         return self._ring.bytes
 
     @property
     def too_large(self) -> int:
-        """Groups of pictures that were larger than all that may be kept."""
+        """The number of groups of pictures that were larger than the buffer."""
         return self._ring.too_large
 
     def configure(self, settings: ClipSettings | None) -> None:
-        """Make clips so from now on; None: make none."""
+        """Set the clip settings; None disables clips."""
         with self.lock:
             self._settings = settings
             if settings is None:
@@ -109,17 +111,17 @@ class ClipTap:
             else:
                 self._ring.keep_ns = round((settings.pre_s + LATE_S) * 1e9)
 
-    # Of PacketTap
+    # PacketTap
 
     def opened(self, video: VideoFormat) -> None:
-        """A connection began."""
+        """Start a new connection."""
         with self.lock:
             self._end(CLOSED)
             self._ring.clear()
             self._video, self._sets, self._closed = video, b"", False
 
     def packet(self, packet: EncodedPacket) -> None:
-        """A packet came."""
+        """Buffer a packet and pass it to the open clip."""
         if self._settings is None:
             return
         with self.lock:
@@ -134,25 +136,25 @@ class ClipTap:
                     self._ring.clear()
                 self._sets = sets or self._sets
             self._ring.add(timed)
-            self._hand_on(timed)
+            self._pass_on(timed)
 
     def frame(self, frame: Frame) -> None:
-        """A frame was decoded, which is of no use here."""
+        """Ignore decoded frames."""
 
     def closed(self) -> None:
-        """The connection ended. What was kept is for events that are still to be told."""
+        """End the connection; the buffer is kept for events that arrive later."""
         with self.lock:
             self._end(CLOSED)
             self._closed = True
 
-    # Of events
+    # Events
 
-    def happened(self, record: EventRecord, at_ns: int) -> None:
-        """Something happened: begin a clip, or let the one that is being written last longer.
+    def add_event(self, record: EventRecord, at_ns: int) -> None:
+        """Start a clip for an event, or extend the open one.
 
         Args:
-            record: of it; its clip's state is set.
-            at_ns: when the picture was taken, monotonic.
+            record: The event; its clip state is updated.
+            at_ns: The capture time of the frame, monotonic nanoseconds.
         """
         with self.lock:
             settings = self._settings
@@ -168,39 +170,39 @@ class ClipTap:
             self._end(ENDED)
             self._begin(record, at_ns - round(settings.pre_s * 1e9), until_ns, round(settings.max_s * 1e9))
 
-    def let_go(self, clip: OpenClip, why: str) -> None:
-        """Hand nothing on to this clip any more; the lock is held."""
+    def detach(self, clip: OpenClip, why: str) -> None:
+        """End a clip; the caller holds the lock."""
         if clip.ended is None:
             clip.ended = why
         if self._clip is clip:
             self._clip = None
 
-    def _begin(self, record: EventRecord, from_ns: int, until_ns: int, most_ns: int) -> None:
+    def _begin(self, record: EventRecord, from_ns: int, until_ns: int, max_ns: int) -> None:
         video, packets = self._video, self._ring.since(from_ns)
         if video is None or not packets:
-            codec = "" if video is None or video.codec in CODECS else f": {video.codec} is not kept, only H.264 and H.265 are"
-            record.state, record.reason = "missing", f"no coded video of that moment was in memory{codec}"
+            codec = "" if video is None or video.codec in CODECS else f": clips support H.264 and H.265, not {video.codec}"
+            record.state, record.reason = "missing", f"the video of that time was not in memory{codec}"
             return
         record.state = "recording"
         begun_ns = packets[0].at_ns
-        clip = self._clip = OpenClip(self.stream, video, begun_ns, until_ns, max(until_ns, begun_ns + most_ns), [record])
+        clip = self._clip = OpenClip(self.stream, video, begun_ns, until_ns, max(until_ns, begun_ns + max_ns), [record])
         for timed in packets:
-            self._hand_on(timed)
+            self._pass_on(timed)
         if self._closed:
             self._end(CLOSED)
-        self._opened_clip(self, clip)
+        self._on_clip(self, clip)
 
-    def _hand_on(self, timed: TimedPacket) -> None:
+    def _pass_on(self, timed: TimedPacket) -> None:
         clip = self._clip
         if clip is None:
             return
         if timed.at_ns > clip.until_ns:
             self._end(ENDED)
             return
-        clip.add(timed, 2 * self._most_bytes)
+        clip.add(timed, 2 * self._max_bytes)
         if clip.ended is not None:
             self._clip = None
 
     def _end(self, why: str) -> None:
         if self._clip is not None:
-            self.let_go(self._clip, why)
+            self.detach(self._clip, why)

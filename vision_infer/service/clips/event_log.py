@@ -1,4 +1,4 @@
-"""What happened in zones and at lines lately, each with the state of its clip."""
+"""The latest events in zones and at lines, each with the state of its clip."""
 
 from __future__ import annotations
 
@@ -13,75 +13,77 @@ from vision_infer.core.result import utc
 EVENTS_KEPT = 4096
 
 ClipState = Literal["none", "recording", "ready", "missing", "failed", "removed"]
-"""none: none is wanted; recording: it is being written; missing: nothing of it was in memory; removed: it had to make room"""
+"""none: not configured; recording: being written; missing: the video was no longer in memory; removed: deleted to make space."""
 
 
 @dataclass(slots=True)
 class EventRecord:
-    """One event. The clip's state changes as it is written, and goes."""
+    """An event. The state of its clip changes over time."""
 
     id: str
     stream: str
     at_wall_ns: int
-    """when the picture was taken, nanoseconds since 1970 (UTC)"""
+    """The capture time of the frame, nanoseconds since 1970 (UTC)."""
     event: dict[str, Any]
-    """as rows have it"""
+    """The event as in result rows."""
     state: ClipState = "none"
     reason: str = ""
-    """why there is no clip, or why it ended before its time"""
+    """The reason why there is no clip or why it ended early."""
     clip: Path | None = None
-    """its file, which other events may share"""
+    """The clip's file, which may contain several events."""
     from_wall_ns: int | None = None
-    """of the clip's first picture"""
+    """The time of the clip's first frame, nanoseconds since 1970 (UTC)."""
     seconds: float | None = None
-    """of the clip"""
+    """The length of the clip."""
     bytes: int | None = None
+    """The size of the clip."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands beside its clip."""
+        """Return the event as stored next to its clip."""
         return {"stream": self.stream, "at_ns": self.at_wall_ns, "at": utc(self.at_wall_ns), "event": self.event}
 
 
 class EventLog:
-    """The last events, from any thread.
+    """The latest events; safe to use from any thread.
 
     Args:
-        most: how many are kept.
+        max_events: The number of events to keep.
     """
 
-    def __init__(self, most: int = EVENTS_KEPT) -> None:
-        self._most = most
+    def __init__(self, max_events: int = EVENTS_KEPT) -> None:
+        self._max_events = max_events
+        # Guards _by_id: the results thread adds events, the clip writer updates them, API threads read them.
         self._lock = threading.Lock()
         self._by_id: OrderedDict[str, EventRecord] = OrderedDict()
 
     def add(self, record: EventRecord) -> None:
-        """One more has happened."""
+        """Add an event and drop the oldest ones beyond the limit."""
         with self._lock:
             self._by_id[record.id] = record
-            while len(self._by_id) > self._most:
+            while len(self._by_id) > self._max_events:
                 self._by_id.popitem(last=False)
 
     def get(self, name: str) -> EventRecord | None:
-        """One by its id; None where it is not known, or not any more."""
+        """Return an event by its id; None if it is unknown or too old."""
         with self._lock:
             return self._by_id.get(name)
 
     def last(self, stream: str | None, from_ns: int, to_ns: int, limit: int) -> list[EventRecord]:
-        """The last ``limit`` of those that are asked for, the newest last.
+        """Return the newest matching events, oldest first.
 
         Args:
-            stream: of this one; None: of all.
-            from_ns: of the picture, nanoseconds since 1970 (UTC).
-            to_ns: the first that does not count.
-            limit: how many at most.
+            stream: The stream; None means all.
+            from_ns: The earliest capture time, nanoseconds since 1970 (UTC).
+            to_ns: The latest capture time, exclusive.
+            limit: The maximum number of events.
         """
         with self._lock:
             records = list(self._by_id.values())
-        found = [one for one in records if stream in (None, one.stream) and from_ns <= one.at_wall_ns < to_ns]
+        found = [record for record in records if stream in (None, record.stream) and from_ns <= record.at_wall_ns < to_ns]
         return found[-limit:]
 
     def removed(self, clip: Path, reason: str) -> None:
-        """A clip is gone."""
+        """Mark the events of a removed clip."""
         with self._lock:
             for record in self._by_id.values():
                 if record.clip == clip and record.state == "ready":

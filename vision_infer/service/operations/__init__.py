@@ -1,1 +1,1 @@
-"""Operation of the service: logs, metrics, notifications, and explanations of what happened."""
+"""Operation of the service: logs, metrics, notifications, and explanations of missing results."""

@@ -1,4 +1,4 @@
-"""The configuration file while the service runs: whether it has changed, and what that means for the streams."""
+"""Watch the settings file while the service runs, and compare the old and new settings."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import Clock
 
 QUIET_NS = 200_000_000
-"""so long a file must be as it is before it is read: an editor may be in the middle of writing it"""
+"""The time without changes before the file is read, in nanoseconds: an editor may still be writing it."""
 
 _Version = tuple[int, int, int, int, int]
-"""what tells one content from another: device, inode, size, and the times of the last change of content and of anything, ns"""
+"""The identity of a content: device, inode, size, modification time and status change time in nanoseconds."""
 
 
 class FileWatch:
-    """Tells when a file has another content than before. It is asked now and then; it has no thread.
+    """Detects changes of a file's content. It has no thread: the caller polls :meth:`changed`.
 
-    What counts is what the name leads to: files that editors replace by renaming are noticed, and so are symbolic links that are
-    turned to another folder, as Kubernetes does. While the file is away nothing has changed.
+    The path is resolved each time, so that files replaced by renaming are detected, as are symbolic links that switch to another
+    folder, as Kubernetes does. A missing file counts as unchanged.
 
-    Make it before the file is read: what changes in between is then not missed.
+    Create the watch before reading the file, so that no change is missed in between.
 
     Args:
-        path: the file; need not be there.
-        clock: tells how long it has been quiet.
-        quiet_ns: how long it must be, nanoseconds.
+        path: The file; it need not exist.
+        clock: The monotonic clock.
+        quiet_ns: The time without changes before a change is reported, in nanoseconds.
     """
 
     def __init__(self, path: Path, clock: Clock, quiet_ns: int = QUIET_NS) -> None:
         self.path = path
         self._clock = clock
         self._quiet_ns = quiet_ns
-        self._told = _version(path)
+        self._reported = _version(path)
         self._new: _Version | None = None
         self._since_ns = 0
 
     def changed(self) -> bool:
-        """Whether there is another content that is quiet by now; true once for each."""
+        """Return whether the content has changed and is stable; True once for each change."""
         now = _version(self.path)
-        if now is None or now == self._told:
+        if now is None or now == self._reported:
             self._new = None
             return False
         time_ns = self._clock.monotonic_ns()
@@ -50,7 +50,7 @@ class FileWatch:
             return False
         if time_ns - self._since_ns < self._quiet_ns:
             return False
-        self._told, self._new = now, None
+        self._reported, self._new = now, None
         return True
 
 
@@ -64,26 +64,26 @@ def _version(path: Path) -> _Version | None:
 
 @dataclass(frozen=True, slots=True)
 class StreamChanges:
-    """What is different between two configurations. Names are in the order of the later one."""
+    """The differences between two configurations, with names in the order of the newer one."""
 
     added: tuple[str, ...] = ()
     changed: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """streams that have other settings, and which fields"""
+    """The streams with changed settings, and the changed fields."""
     removed: tuple[str, ...] = ()
     ignored_fields: tuple[str, ...] = ()
-    """fields beside the streams that differ, such as ``service.port``: they need a restart"""
+    """The changed fields outside of streams, such as ``service.port``, which require a restart."""
 
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed or self.ignored_fields)
 
 
 def diff_streams(before: ServeSettings, after: ServeSettings) -> StreamChanges:
-    """What has to be done to get from one configuration to another."""
+    """Compare two configurations."""
     old, new = before.streams, after.streams
     return StreamChanges(
         added=tuple(name for name in new if name not in old),
         changed={
-            name: tuple(one for one in type(new[name]).model_fields if getattr(old[name], one) != getattr(new[name], one))
+            name: tuple(key for key in type(new[name]).model_fields if getattr(old[name], key) != getattr(new[name], key))
             for name in new
             if name in old and old[name] != new[name]
         },
@@ -99,7 +99,7 @@ def _different(before: ServeSettings, after: ServeSettings) -> list[str]:
         if name in ("streams", "sinks") or old == new:
             continue
         if name in ("service", "results"):
-            found += [f"{name}.{one}" for one in type(old).model_fields if getattr(old, one) != getattr(new, one)]
+            found += [f"{name}.{key}" for key in type(old).model_fields if getattr(old, key) != getattr(new, key)]
         else:
             found.append(name)
     return found

@@ -1,4 +1,4 @@
-"""The service's log: lines on standard error, for people or as JSON, without passwords."""
+"""The service's log: human-readable or JSON lines on standard error, without passwords."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.stream.redact import redact
 
 LINES_A_MINUTE = 10
-"""of one stream; what is more is counted, and told with the next line"""
+"""The maximum number of log lines of one stream per minute; further ones are counted, and the next line reports the count."""
 LIVE_A_MINUTE = 3
-"""lines besides that say that a stream is live: retries that came before shall not hide them"""
+"""The maximum number of additional lines that report the state ``live``, so that earlier retries cannot suppress them."""
 MAX_STREAMS = 10_000
 _MINUTE_NS = 60 * 10**9
 _BAD = (StreamState.STALLED, StreamState.BACKING_OFF, StreamState.REFUSED, StreamState.FAILED)
@@ -29,7 +29,7 @@ class HumanFormatter(logging.Formatter):
     """``2026-11-24T18:00:00.123Z  warning  door: backing off: connection lost``"""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and below it the traceback where there is one."""
+        """Return one line, followed by the traceback if there is one."""
         text = redact(record.getMessage())
         if record.exc_info:
             text += "\n" + _traceback(self, record)
@@ -37,10 +37,10 @@ class HumanFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"at": …, "level": …, "logger": …, "message": …}``, and what more is known: ``stream``, ``state``, ``reason``."""
+    """``{"at": …, "level": …, "logger": …, "message": …}`` and additional fields such as ``stream``, ``state``, ``reason``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Return one line."""
         row: dict[str, Any] = {
             "at": utc(round(record.created * 1e9)),
             "level": record.levelname.lower(),
@@ -61,33 +61,33 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def configure(form: Literal["human", "json"], level: int = logging.INFO, stream: IO[str] | None = None) -> logging.Handler:
-    """Let the log of this program, and what goes wrong in the web server, go to standard error.
+    """Send the log of this program and errors of the HTTP server to standard error.
 
-    What FFmpeg itself says is shown from ``DEBUG`` on only: a camera that flaps or sends damage has it say much, and what of it
-    matters is in the stream's own lines.
+    FFmpeg's own messages are shown at level ``DEBUG`` only: an unstable camera causes many of them, and the stream's own log
+    lines contain the relevant information.
 
     Args:
-        form: of the lines.
-        level: what is less is left out.
-        stream: None: standard error.
+        form: The format of the lines.
+        level: The minimum level.
+        stream: The output; None means standard error.
 
     Returns:
-        the handler, for who wants to take it away again.
+        The installed handler.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.addFilter(_is_news)
     if level > logging.DEBUG:
         handler.addFilter(_is_ours)
     handler.setFormatter(JsonFormatter() if form == "json" else HumanFormatter())
-    for name, least in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
+    for name, min_level in (("vision_infer", level), ("uvicorn", logging.ERROR), ("asyncio", logging.WARNING)):
         chosen = logging.getLogger(name)
         chosen.handlers[:] = [handler]
-        chosen.setLevel(max(level, least))
+        chosen.setLevel(max(level, min_level))
     return handler
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # uvicorn says so of each WebSocket that is refused, which is no mistake: anybody could fill the log.
+    # uvicorn logs this for each rejected WebSocket. It is not an error, and clients could fill the log with it.
     return not (record.name == "uvicorn.error" and record.getMessage().startswith("ASGI callable returned without completing"))
 
 
@@ -100,13 +100,13 @@ class _Count:
     begin_ns: int
     lines: int = 0
     live: int = 0
-    """lines that say that it is live"""
+    """The number of lines that reported the state ``live``."""
     folded: int = 0
     connecting: bool = False
-    """that it is being opened was told"""
+    """Whether the state ``connecting`` was logged."""
 
     def takes(self, state: StreamState) -> bool:
-        """Whether a line about this state is still to be written in this minute; it is counted then."""
+        """Count a line about this state; return whether it may still be written in this minute."""
         if state is StreamState.LIVE:
             self.live += 1
             return self.live <= LIVE_A_MINUTE
@@ -115,19 +115,19 @@ class _Count:
 
 
 class StateLog:
-    """One line for each change of state of a stream, a limited number of them in a minute for each.
+    """Logs changes of streams' states, one line each, with a rate limit for each stream.
 
-    That it is being opened is told once: later it goes without saying after each wait.
+    The state ``connecting`` is logged only once, because it follows every wait.
 
-    Not thread-safe: whoever tells of events, one thread at a time.
+    Not thread-safe: callers must serialize calls.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._counts: OrderedDict[str, _Count] = OrderedDict()
 
-    def tell(self, event: StreamEvent) -> None:
-        """Write the line, or count it."""
+    def log(self, event: StreamEvent) -> None:
+        """Write a line about a change of state, or count it."""
         now = self._clock.monotonic_ns()
         count = self._counts.get(event.stream)
         if count is None:
@@ -145,7 +145,7 @@ class StateLog:
             return
         folded, count.folded = count.folded, 0
         reason = f": {event.reason}" if event.reason else ""
-        more = f" ({folded} changes before it are not shown)" if folded else ""
+        more = f" ({folded} earlier changes not shown)" if folded else ""
         fields = {"stream": event.stream, "state": event.state.value, "reason": event.reason}
         level = logging.WARNING if event.state in _BAD else logging.INFO
         text = f"{event.stream}: {event.state.value.replace('_', ' ')}{reason}{more}"

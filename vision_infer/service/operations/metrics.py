@@ -1,4 +1,4 @@
-"""Prometheus metrics, read from the backend when they are asked for. Labels are names of what exists, so they are bounded."""
+"""Prometheus metrics, read from the backend on each scrape. Labels are names of existing objects, so their number is bounded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vision_infer.telemetry.histogram import Histogram
 
 STAGE_BOUNDS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 5000)
 FIRST_LOST = ("queue_full", "spool_full", "disk_error")
-"""reasons for which records are lost by a sink that all have"""
+"""The drop reasons that all sinks have."""
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 _QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99", "max": "1"}
 _STEPS = {step.word: int(step) for step in DegradationStep}
@@ -31,7 +31,7 @@ _LIVE_STATES = [state for state in StreamState if state not in (StreamState.OPEN
 
 
 def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
-    """A registry of this service alone, with the metrics of the process."""
+    """Create a registry for this service, including the metrics of the process."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ServiceCollector(backend, clock))
     ProcessCollector(registry=registry)
@@ -39,29 +39,33 @@ def make_registry(backend: Backend, clock: Clock) -> CollectorRegistry:
 
 
 def exposition(registry: CollectorRegistry) -> tuple[bytes, str]:
-    """Prometheus text, and its content type."""
+    """Return the metrics in Prometheus text format, and the content type."""
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
 class ServiceCollector(Collector):
-    """Reads everything once for each scrape; blocks as the backend does."""
+    """Collects all metrics on each scrape; blocks as long as the backend does."""
 
     def __init__(self, backend: Backend, clock: Clock) -> None:
         self._backend = backend
         self._clock = clock
 
     def collect(self) -> Iterable[Metric]:
-        """All metrics."""
+        """Yield all metrics."""
         backend = self._backend
-        yield InfoMetricFamily("vision_infer_build", "the program", {"version": __version__})
-        yield GaugeMetricFamily("vision_infer_ready", "1 when pictures can be inferred", int(backend.ready()[0]))
+        yield InfoMetricFamily("vision_infer_build", "Build information.", {"version": __version__})
+        yield GaugeMetricFamily(
+            "vision_infer_ready", "Whether the service can run inference (1) or not (0).", int(backend.ready()[0])
+        )
         yield from _streams([view.status for view in backend.streams() if view.status is not None], self._clock.monotonic_ns())
         yield from _lanes(backend.lanes())
         yield _stages(backend.stages())
         yield from _cost(backend.cost())
         hub = backend.hub
-        yield GaugeMetricFamily("vision_infer_clients", "readers of results", hub.readers)
-        yield CounterMetricFamily("vision_infer_results_skipped", "results that readers were too slow for", hub.skipped)
+        yield GaugeMetricFamily("vision_infer_clients", "Number of clients that read results.", hub.readers)
+        yield CounterMetricFamily(
+            "vision_infer_results_skipped", "Number of results that clients were too slow to read.", hub.skipped
+        )
         yield from _sinks(backend.sinks(), self._clock.wall_ns())
         yield from _preview(backend.preview.counts())
         yield from _clips(backend.clips.counts())
@@ -70,58 +74,74 @@ class ServiceCollector(Collector):
 def _cost(cost: Cost) -> Iterable[Metric]:
     cores = GaugeMetricFamily(
         "vision_infer_stream_cpu_cores",
-        "CPU cores that the stream takes: its own thread, and its part of all else",
+        "CPU cores used by the stream: its own thread (decode) and its share of all other work (shared).",
         labels=("stream", "part"),
     )
     share = GaugeMetricFamily(
-        "vision_infer_stream_machine_share", "larger of the stream's parts of CPU and accelerator, 0-1", labels=("stream",)
+        "vision_infer_stream_machine_share", "The larger of the stream's CPU and accelerator shares, 0-1.", labels=("stream",)
     )
     for stream in cost.streams:
         cores.add_metric((stream.name, "decode"), stream.decode_cores)
         cores.add_metric((stream.name, "shared"), stream.shared_cores)
         share.add_metric((stream.name,), stream.share)
-    machine = GaugeMetricFamily("vision_infer_machine_cpu_cores", "CPU cores of the machine, by who uses them", labels=("by",))
+    machine = GaugeMetricFamily(
+        "vision_infer_machine_cpu_cores", "CPU cores of the machine by user: this service, others, nobody.", labels=("by",)
+    )
     used = cost.machine.used + cost.machine.others
     for by, value in (("service", cost.machine.used), ("others", cost.machine.others), ("nobody", cost.machine.cores - used)):
         machine.add_metric((by,), max(0.0, value))
     yield from (cores, share, machine)
-    if cost.more is not None:
-        yield GaugeMetricFamily("vision_infer_more_streams", "so many more streams like these fit if none gives way", cost.more)
+    if cost.more_streams is not None:
+        yield GaugeMetricFamily(
+            "vision_infer_more_streams",
+            "Number of additional streams of this kind that fit without degrading any.",
+            cost.more_streams,
+        )
 
 
 def _clips(counts: ClipCounts) -> Iterable[Metric]:
-    clips = CounterMetricFamily("vision_infer_clips", "clips of events, by what became of them", labels=("outcome",))
+    clips = CounterMetricFamily("vision_infer_clips", "Number of clips by outcome.", labels=("outcome",))
     for outcome, count in counts.clips.items():
         clips.add_metric((outcome,), count)
     yield clips
     drops = CounterMetricFamily(
-        "vision_infer_clip_drops", "events without a clip, clips cut short, video not kept, by reason", labels=("reason",)
+        "vision_infer_clip_drops",
+        "Number of events without a clip, shortened clips and dropped video, by reason.",
+        labels=("reason",),
     )
     for reason, count in counts.drops.items():
         drops.add_metric((reason,), count)
     yield drops
-    yield GaugeMetricFamily("vision_infer_clip_disk_bytes", "clips on the disk", counts.disk_bytes)
-    yield GaugeMetricFamily("vision_infer_clip_memory_bytes", "coded video that is kept ready for clips", counts.memory_bytes)
+    yield GaugeMetricFamily("vision_infer_clip_disk_bytes", "Size of the clips on disk.", counts.disk_bytes)
+    yield GaugeMetricFamily(
+        "vision_infer_clip_memory_bytes", "Size of the encoded video buffered for clips.", counts.memory_bytes
+    )
 
 
 def _preview(counts: PreviewCounts) -> Iterable[Metric]:
-    viewers = GaugeMetricFamily("vision_infer_preview_viewers", "who watches live video", labels=("stream",))
+    viewers = GaugeMetricFamily("vision_infer_preview_viewers", "Number of viewers of the live preview.", labels=("stream",))
     for stream, number in counts.viewers.items():
         viewers.add_metric((stream,), number)
     yield viewers
-    yield GaugeMetricFamily("vision_infer_preview_encoders", "videos that are encoded for viewers", counts.encoders)
-    yield CounterMetricFamily("vision_infer_preview_sessions", "viewers since the start", counts.sessions)
-    packets = CounterMetricFamily("vision_infer_preview_packets", "RTP packets of live video that were sent", labels=("kind",))
+    yield GaugeMetricFamily("vision_infer_preview_encoders", "Number of videos that are encoded for viewers.", counts.encoders)
+    yield CounterMetricFamily("vision_infer_preview_sessions", "Number of preview sessions since the start.", counts.sessions)
+    packets = CounterMetricFamily(
+        "vision_infer_preview_packets",
+        "Number of RTP packets sent for the live preview: first transmissions or retransmissions.",
+        labels=("kind",),
+    )
     packets.add_metric(("first",), counts.packets)
     packets.add_metric(("again",), counts.resent)
     yield packets
     yield CounterMetricFamily(
         "vision_infer_preview_restarts",
-        "viewers that had lost the picture, and got the current group of pictures",
+        "Number of times a viewer lost frames and was sent the current group of pictures again.",
         counts.restarts,
     )
     drops = CounterMetricFamily(
-        "vision_infer_preview_drops", "pictures that viewers were not sent, and viewers who were refused", labels=("reason",)
+        "vision_infer_preview_drops",
+        "Number of frames not sent to viewers and of rejected viewers, by reason.",
+        labels=("reason",),
     )
     for reason, count in counts.drops.items():
         drops.add_metric((reason,), count)
@@ -133,20 +153,24 @@ def _sinks(sinks: Sequence[SinkStatus], wall_ns: int) -> Iterable[Metric]:
     gauges = [
         (GaugeMetricFamily(f"vision_infer_sink_{name}", text, labels=labels), values)
         for name, text, values in (
-            ("connected", "1 when nothing is wrong with it", [int(one.connected) for one in sinks]),
-            ("queued_records", "what waits in memory for the disk", [one.queued for one in sinks]),
-            ("waiting_records", "what waits on the disk to be sent", [one.waiting for one in sinks]),
-            ("spool_bytes", "what waits takes on the disk", [one.spool_bytes for one in sinks]),
-            ("oldest_seconds", "for how long about the oldest of it waits", [_waits_s(one, wall_ns) for one in sinks]),
+            ("connected", "Whether the sink works (1) or not (0).", [int(one.connected) for one in sinks]),
+            ("queued_records", "Number of records in memory that are not on disk yet.", [one.queued for one in sinks]),
+            ("waiting_records", "Number of records on disk that wait to be sent.", [one.waiting for one in sinks]),
+            ("spool_bytes", "Size of the spool on disk.", [one.spool_bytes for one in sinks]),
+            ("oldest_seconds", "Approximate age of the oldest waiting record.", [_waits_s(one, wall_ns) for one in sinks]),
         )
     ]
-    sent = CounterMetricFamily("vision_infer_sink_sent_records", "records that were taken, rows that were written", labels=labels)
-    dropped = CounterMetricFamily("vision_infer_sink_dropped_records", "records that were lost", labels=(*labels, "reason"))
+    sent = CounterMetricFamily(
+        "vision_infer_sink_sent_records", "Number of records accepted by the receiver, or rows written.", labels=labels
+    )
+    dropped = CounterMetricFamily(
+        "vision_infer_sink_dropped_records", "Number of lost records by reason.", labels=(*labels, "reason")
+    )
     for number, one in enumerate(sinks):
         for family, values in gauges:
             family.add_metric((one.name, one.kind), values[number])
         sent.add_metric((one.name, one.kind), one.sent)
-        # What has not been lost yet is 0 from the beginning: an increase is seen only of what was there before.
+        # Counters start at 0, because Prometheus sees an increase only if the series existed before.
         for reason, count in (dict.fromkeys(FIRST_LOST, 0) | dict(one.dropped)).items():
             dropped.add_metric((one.name, one.kind, reason), count)
     yield from (*(family for family, _ in gauges), sent, dropped)
@@ -157,28 +181,34 @@ def _waits_s(sink: SinkStatus, wall_ns: int) -> float:
 
 
 def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
-    states = GaugeMetricFamily("vision_infer_stream_state", "1 for the state in which the stream is", labels=("stream", "state"))
+    states = GaugeMetricFamily(
+        "vision_infer_stream_state", "1 for the current state of the stream, 0 for the others.", labels=("stream", "state")
+    )
     frames = CounterMetricFamily(
-        "vision_infer_stream_frames", "frames, by what became of them: a result, or why not", labels=("stream", "outcome")
+        "vision_infer_stream_frames",
+        "Number of frames by outcome: result, or the reason of the drop.",
+        labels=("stream", "outcome"),
     )
     ages = GaugeMetricFamily(
         "vision_infer_stream_age_seconds",
-        "quantiles of the ages of results when they were complete, over the last minute or so",
+        "Quantiles of the age of results at completion, over about one minute.",
         labels=("stream", "quantile"),
     )
     degraded = GaugeMetricFamily(
         "vision_infer_stream_degraded",
-        "how far it gives way while the machine is too small: 0 not at all, 1 its rate, 2 its substream, 3 another model",
+        "DegradationStep of degradation under overload: 0 none, 1 rate, 2 substream, 3 model.",
         labels=("stream",),
     )
-    quiet = GaugeMetricFamily("vision_infer_stream_last_frame_seconds", "since the last frame was decoded", labels=("stream",))
+    quiet = GaugeMetricFamily(
+        "vision_infer_stream_last_frame_seconds", "Time since the last frame was decoded.", labels=("stream",)
+    )
     for status in statuses:
         name = status.name
         known = [*_LIVE_STATES, *([] if status.state in _LIVE_STATES else [status.state])]
         for state in known:
             states.add_metric((name, state.value), int(status.state is state))
         frames.add_metric((name, "result"), status.results)
-        # What has not failed yet is 0 from the beginning: an increase is seen only of what was there before.
+        # Counters start at 0, because Prometheus sees an increase only if the series existed before.
         for reason, count in ({DropReason.FAILED.value: 0} | status.dropped).items():
             frames.add_metric((name, reason), count)
         degraded.add_metric((name,), _STEPS[status.degraded])
@@ -194,11 +224,11 @@ def _streams(statuses: Sequence[StreamStatus], now_ns: int) -> Iterable[Metric]:
 
 def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
     for name, text, values in (
-        ("decoded_frames", "frames decoded", [status.decoded for status in statuses]),
-        ("detections", "detections in results", [status.detections for status in statuses]),
-        ("gaps", "frames that could not be decoded", [status.gaps for status in statuses]),
-        ("reconnects", "connections after the first", [status.reconnects for status in statuses]),
-        ("engine_seconds", "engine time used", [status.engine_ns / 1e9 for status in statuses]),
+        ("decoded_frames", "Number of decoded frames.", [status.decoded for status in statuses]),
+        ("detections", "Number of detections in results.", [status.detections for status in statuses]),
+        ("gaps", "Number of frames that could not be decoded.", [status.gaps for status in statuses]),
+        ("reconnects", "Number of reconnections.", [status.reconnects for status in statuses]),
+        ("engine_seconds", "Engine time used by the stream.", [status.engine_ns / 1e9 for status in statuses]),
     ):
         family = CounterMetricFamily(f"vision_infer_stream_{name}", text, labels=("stream",))
         for status, value in zip(statuses, values, strict=True):
@@ -207,8 +237,10 @@ def _stream_counters(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
 
 
 def _places(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
-    zones = GaugeMetricFamily("vision_infer_zone_objects", "objects in the zone now", labels=("stream", "zone"))
-    lines = CounterMetricFamily("vision_infer_line_crossings", "crossings of the line", labels=("stream", "line", "direction"))
+    zones = GaugeMetricFamily("vision_infer_zone_objects", "Number of objects in the zone now.", labels=("stream", "zone"))
+    lines = CounterMetricFamily(
+        "vision_infer_line_crossings", "Number of crossings of the line by direction.", labels=("stream", "line", "direction")
+    )
     for status in statuses:
         for zone, count in status.occupancy.items():
             zones.add_metric((status.name, zone), count)
@@ -221,21 +253,25 @@ def _places(statuses: Sequence[StreamStatus]) -> Iterable[Metric]:
 def _lanes(lanes: Sequence[LaneStatus]) -> Iterable[Metric]:
     labels = ("lane", "model", "engine")
     gauges = (
-        ("vision_infer_engine_utilisation_ratio", "part of its places for batches in use, over ten seconds or so", "utilisation"),
-        ("vision_infer_engine_batches_in_flight", "batches in the engine now", "flying"),
-        ("vision_infer_engine_waiting_frames", "frames that wait for the engine now", "waiting"),
-        ("vision_infer_engine_buffer_bytes", "input and output buffers", "buffer_bytes"),
+        (
+            "vision_infer_engine_utilisation_ratio",
+            "Utilization of the engine's batch slots over about ten seconds, 0-1.",
+            "utilisation",
+        ),
+        ("vision_infer_engine_batches_in_flight", "Number of batches in the engine now.", "flying"),
+        ("vision_infer_engine_waiting_frames", "Number of frames that wait for the engine now.", "waiting"),
+        ("vision_infer_engine_buffer_bytes", "Size of the input and output buffers.", "buffer_bytes"),
     )
     for name, text, field in gauges:
         gauge = GaugeMetricFamily(name, text, labels=labels)
         for lane in lanes:
             gauge.add_metric((lane.name, lane.model, lane.engine), getattr(lane, field))
         yield gauge
-    busy = CounterMetricFamily("vision_infer_engine_busy_seconds", "engine time, over all batches", labels=labels)
-    frames = CounterMetricFamily("vision_infer_engine_frames", "frames inferred", labels=labels)
-    padded = CounterMetricFamily("vision_infer_engine_padded_places", "places of batches wasted", labels=labels)
-    failures = CounterMetricFamily("vision_infer_engine_failures", "batches on which the engine failed", labels=labels)
-    sizes = HistogramMetricFamily("vision_infer_engine_batch_frames", "frames in a batch", labels=labels)
+    busy = CounterMetricFamily("vision_infer_engine_busy_seconds", "Engine time over all batches.", labels=labels)
+    frames = CounterMetricFamily("vision_infer_engine_frames", "Number of inferred frames.", labels=labels)
+    padded = CounterMetricFamily("vision_infer_engine_padded_places", "Number of batch slots filled with padding.", labels=labels)
+    failures = CounterMetricFamily("vision_infer_engine_failures", "Number of failed batches.", labels=labels)
+    sizes = HistogramMetricFamily("vision_infer_engine_batch_frames", "Number of frames in a batch.", labels=labels)
     for lane in lanes:
         values = (lane.name, lane.model, lane.engine)
         busy.add_metric(values, lane.busy_ns / 1e9)
@@ -253,10 +289,10 @@ def _batch_buckets(batches: Mapping[int, int]) -> list[tuple[str, float]]:
 
 def _stages(stages: Mapping[str, Histogram]) -> Metric:
     bounds_ns = [round(bound * 1e6) for bound in STAGE_BOUNDS_MS]
-    family = HistogramMetricFamily("vision_infer_stage_seconds", "durations by stage of the account", labels=("stage",))
+    family = HistogramMetricFamily("vision_infer_stage_seconds", "Durations by stage of the pipeline.", labels=("stage",))
     for stage, histogram in stages.items():
         total, sum_ns = histogram.count, histogram.sum_ns
-        counts = [min(count, total) for count in histogram.counts_up_to(bounds_ns)]  # it goes on being recorded meanwhile
+        counts = [min(count, total) for count in histogram.counts_up_to(bounds_ns)]  # other threads keep recording meanwhile
         buckets = [(str(bound_ns / 1e9), float(count)) for bound_ns, count in zip(bounds_ns, counts, strict=True)]
         family.add_metric((stage,), [*buckets, ("+Inf", float(total))], sum_ns / 1e9)
     return family

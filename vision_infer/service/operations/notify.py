@@ -1,8 +1,8 @@
-"""What the service manager is told: systemd's notification protocol, one datagram for each message.
+"""Notify the service manager with systemd's protocol, one datagram for each message.
 
-systemd gives a service of ``Type=notify`` the address of a datagram socket in ``NOTIFY_SOCKET``. The service sends lines of
-``KEY=value`` there: when it is ready, what it is doing, that it stops, and that it is alive, where a watchdog waits for that.
-Without a socket nothing is sent, so that callers need not ask where they run.
+systemd passes the address of a datagram socket in ``NOTIFY_SOCKET`` to services of ``Type=notify``. The service sends lines of
+``KEY=value``: when it is ready, its status, when it stops, and a keep-alive for the watchdog if one is configured. Without a
+socket, nothing is sent. See https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html.
 """
 
 from __future__ import annotations
@@ -15,54 +15,54 @@ SOCKET_VARIABLE = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLE = "WATCHDOG_USEC"
 WATCHDOG_PID_VARIABLE = "WATCHDOG_PID"
 
-LONGEST_STATUS = 512
-"""characters; what is longer is cut, for a datagram goes whole or not at all"""
+MAX_STATUS_CHARS = 512
+"""The maximum length of a status line; longer ones are truncated to fit into a datagram."""
 
 
 class ServiceNotifier:
-    """Tells the service manager what the service does; does nothing where there is none. Any thread may call it."""
+    """Notifies the service manager; does nothing if there is none. Any thread may call it."""
 
     __slots__ = ("_address", "watchdog_interval_s")
 
     def __init__(self, environ: Mapping[str, str], pid: int | None = None) -> None:
-        """Look up where to send to; the environment is not changed, so that our own children could notify too.
+        """Read the socket address from the environment, which is not changed, so that child processes could notify as well.
 
         Args:
-            environ: the environment, usually ``os.environ``.
-            pid: the process that the watchdog has to be meant for; null: this one.
+            environ: The environment, usually ``os.environ``.
+            pid: The process that the watchdog must be configured for; None means this one.
         """
         self._address = _address(environ.get(SOCKET_VARIABLE, ""))
         self.watchdog_interval_s: float | None = None
-        """seconds between two calls of ``watchdog``: half of what systemd waits; null: no watchdog waits"""
+        """The interval between calls of ``watchdog`` in seconds, half of systemd's timeout; None without a watchdog."""
         if self._address is not None:
             self.watchdog_interval_s = _watchdog_interval_s(environ, os.getpid() if pid is None else pid)
 
     @property
     def active(self) -> bool:
-        """Whether there is a service manager to tell."""
+        """Whether there is a service manager."""
         return self._address is not None
 
     def ready(self, status: str = "") -> bool:
-        """Starting is over: what waits for this service may start."""
+        """Report that the start is complete; services that depend on this one may start."""
         return self._send("READY=1", status)
 
     def status(self, status: str) -> bool:
-        """One line for ``systemctl status``; no password may be in it, for every user can read it."""
+        """Set the line in ``systemctl status``. It must not contain passwords, because every user can read it."""
         return self._send("", status)
 
     def stopping(self, status: str = "") -> bool:
-        """The service begins to stop."""
+        """Report that the service is stopping."""
         return self._send("STOPPING=1", status)
 
     def watchdog(self) -> bool:
-        """The service is alive. To be called every ``watchdog_interval_s``, and only while it is true."""
+        """Report that the service is alive. Call it every ``watchdog_interval_s``, and only while the service works."""
         return self._send("WATCHDOG=1", "")
 
     def _send(self, assignment: str, status: str) -> bool:
-        """Whether the message was handed over. A manager that is gone or busy is no reason to stop or to wait."""
+        """Send a message; return whether it was sent. Errors are ignored, and the call never blocks."""
         if self._address is None:
             return False
-        line = " ".join(status.split())[:LONGEST_STATUS]
+        line = " ".join(status.split())[:MAX_STATUS_CHARS]
         message = "\n".join(part for part in (assignment, line and f"STATUS={line}") if part)
         if not message:
             return False
@@ -76,7 +76,7 @@ class ServiceNotifier:
 
 
 def _address(named: str) -> bytes | None:
-    """``/path`` of a socket, or ``@name`` of an abstract one, whose first byte is a zero; null where it is neither."""
+    """Return the address for ``/path`` or for an abstract socket ``@name``, whose first byte is zero; None if it is neither."""
     if len(named) < 2 or named[0] not in "/@" or "\0" in named:
         return None
     address = os.fsencode(named)

@@ -1,4 +1,4 @@
-"""The passport of an engine that is loaded: what was measured of it, here or where it was made."""
+"""The passport of a loaded engine: its measurements from this machine or from the machine that built it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vision_infer.pipeline.status import LaneStatus
 
 
 def passport_of(lane: LaneStatus, settings: ServeSettings, environ: Mapping[str, str] = os.environ) -> Passport | None:
-    """The passport that counts most for a lane's engine: of this machine's processor, if there is one.
+    """Return the most relevant passport of a lane's engine, preferably one from this machine's processor.
 
     Args:
-        lane: as it runs.
-        settings: where models and engines are kept.
+        lane: The running lane.
+        settings: The settings with the folders of models and engines.
 
     Returns:
-        None where the engine has none, or its model cannot be found any more.
+        The passport; None if the engine has none, or its model no longer exists.
     """
     try:
         graph = _graph(lane, settings)

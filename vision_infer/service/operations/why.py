@@ -1,4 +1,4 @@
-"""Why a stream had results at a moment, or had none: the verdict of whoever is on call, from what the flight recorder kept."""
+"""Explain why a stream had results at a given time, or none, from the data of the flight recorder."""
 
 from __future__ import annotations
 
@@ -11,87 +11,87 @@ from vision_infer.pipeline.status import Flight, StreamEvent, StreamState
 from vision_infer.telemetry.flight_recorder import EMITTED, FrameOutcome, Minute
 
 AROUND_NS = 2_000_000_000
-"""frames captured so long before and after the moment are looked at"""
+"""The time before and after the moment in which frames are considered, in nanoseconds."""
 MAX_FRAMES = 400
 
 _MEANINGS: Mapping[str, tuple[str, str]] = {
     DropReason.GATED.value: (
-        "nothing moved in them: their rows repeat what was found last",
-        "if something did move, it was too small or too faint for the motion gate: leave gate out for this camera",
+        "the motion gate found no motion, and their rows repeat the previous detections",
+        "if there was motion, it was too small or too faint for the motion gate: remove gate from this stream's settings",
     ),
-    DropReason.PACED.value: ("the wanted rate left them out", "raise fps to have more of them inferred"),
+    DropReason.PACED.value: ("they exceeded the configured rate", "raise fps to infer more frames"),
     DropReason.SUPERSEDED.value: (
-        "newer frames took their place while they waited for the engine",
-        "the engine is busy: see its utilisation; lower fps of some streams, or take a cheaper engine",
+        "newer frames replaced them while they waited for the engine",
+        "the engine is busy: check its utilization; lower the fps of some streams, or use a faster engine",
     ),
     DropReason.OUTDATED.value: (
-        "they waited for the engine until they were older than max_age_ms",
-        "the engine is overloaded: lower fps of some streams, or take a cheaper engine",
+        "they waited for the engine for longer than max_age_ms",
+        "the engine is overloaded: lower the fps of some streams, or use a faster engine",
     ),
     DropReason.STALE.value: (
-        "they arrived or were decoded too late, older than max_age_ms",
-        "the network or the decoder is too slow for the camera: look at the CPU, or detect on its smaller stream",
+        "they arrived or were decoded too late and were older than max_age_ms",
+        "the network or the decoder is too slow for the camera: check the CPU load, or use the camera's substream",
     ),
     DropReason.LATE.value: (
-        "all that came was too old, older than max_age_ms, for longer than a stall lasts",
-        "the network is too slow for the camera, or its clock is wrong: try clock: arrival, or its smaller stream",
+        "all frames were older than max_age_ms for longer than the stall timeout",
+        "the network is too slow for the camera, or the camera's clock is wrong: try clock: arrival, or the camera's substream",
     ),
     DropReason.NO_KEYFRAME.value: (
         "keyframes_only is set, and the camera sent no key frame",
-        "let the camera send key frames more often, or turn keyframes_only off",
+        "configure a shorter key frame interval in the camera, or turn keyframes_only off",
     ),
     DropReason.NOT_REFERENCED.value: (
-        "decoding fell behind, and frames that no other needs were left out",
-        "the CPU is too slow for the camera: detect on its smaller stream",
+        "decoding fell behind, and frames that no other frame refers to were skipped",
+        "the CPU is too slow for the camera: use the camera's substream",
     ),
     DropReason.TO_KEYFRAME.value: (
-        "nothing could be decoded until the next key frame came",
-        "after a connection this is normal; else let the camera send key frames more often",
+        "nothing could be decoded until the next key frame",
+        "this is normal after connecting; otherwise configure a shorter key frame interval in the camera",
     ),
-    DropReason.UNDECODED.value: ("the stream's settings want them not decoded", "see keyframes_only and skip_nonref"),
+    DropReason.UNDECODED.value: ("the stream's settings exclude them from decoding", "check keyframes_only and skip_nonref"),
     DropReason.BACKLOGGED.value: (
-        "too many frames were on their way already: what follows the engine was too slow",
-        "look at the hook, the second network and the sinks",
+        "too many frames were already in the pipeline: the stages after the engine were too slow",
+        "check the hook, the secondary model and the sinks",
     ),
     DropReason.STOPPED.value: ("the service was stopping", ""),
-    DropReason.FAILED.value: ("the engine failed on them", "see the engine's error, and the log"),
-    DropReason.HOOK.value: ("they were inferred, and the hook wanted no row of them", "see the hook"),
+    DropReason.FAILED.value: ("the engine failed", "check the engine's error and the log"),
+    DropReason.HOOK.value: ("the hook discarded their rows after inference", "check the hook"),
 }
-_LEFT_OUT = frozenset(reason.value for reason in (DropReason.PACED, DropReason.UNDECODED))
-"""what the settings want so"""
+_CONFIGURED = frozenset(reason.value for reason in (DropReason.PACED, DropReason.UNDECODED))
+"""The outcomes that the settings ask for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known about a moment."""
+    """The explanation of the results at a given time."""
 
-    says: str
-    """why, in one sentence or two"""
+    text: str
+    """The explanation in one or two sentences."""
     hint: str
-    """what to do; empty where there is nothing to do"""
+    """The recommended action; empty if there is none."""
     state: StreamEvent | None
-    """the state in which the stream was then; None where that is not known"""
+    """The stream's state at that time; None if unknown."""
     until: StreamEvent | None
-    """what came after that state; None: it still is in it"""
+    """The next change of state; None if the state still applies."""
     frames: tuple[FrameOutcome, ...]
-    """captured around the moment, at most 400"""
+    """The frames captured around that time, at most 400."""
     minute: Minute | None
-    """the account of the minute; None where no frame is known in it"""
+    """The outcomes of that minute; None if it has no recorded frames."""
 
 
 def explain(flight: Flight, at_ns: int, now_ns: int) -> Verdict:
-    """Say why a stream had results at a moment, or had none.
+    """Explain why a stream had results at a given time, or none.
 
     Args:
-        flight: what was kept.
-        at_ns: the moment, monotonic.
-        now_ns: likewise.
+        flight: The recorded outcomes and states of the stream.
+        at_ns: The time in question, monotonic nanoseconds.
+        now_ns: The current time, monotonic nanoseconds.
     """
     state, until = _state_at(flight.changes, at_ns)
     frames = tuple(flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MAX_FRAMES))
     minute = next(iter(flight.frames.minutes(at_ns, at_ns)), None)
-    says, hint = _says(flight, at_ns, now_ns, state, until, frames, minute)
-    return Verdict(says, hint, state, until, frames, minute)
+    text, hint = _explain(flight, at_ns, now_ns, state, until, frames, minute)
+    return Verdict(text, hint, state, until, frames, minute)
 
 
 def _state_at(changes: Sequence[StreamEvent], at_ns: int) -> tuple[StreamEvent | None, StreamEvent | None]:
@@ -100,7 +100,7 @@ def _state_at(changes: Sequence[StreamEvent], at_ns: int) -> tuple[StreamEvent |
     return (before[-1] if before else None), (after[0] if after else None)
 
 
-def _says(
+def _explain(
     flight: Flight,
     at_ns: int,
     now_ns: int,
@@ -110,43 +110,43 @@ def _says(
     minute: Minute | None,
 ) -> tuple[str, str]:
     if at_ns > now_ns:
-        return "This is still to come.", "give a time that has passed"
+        return "This time is in the future.", "choose a time in the past"
     if state is not None and state.state is not StreamState.LIVE:
         reason = f": {state.reason}" if state.reason else ""
-        back = "" if until is None else f" That ended {_span(until.at_ns - at_ns)} later: {until.state.value}."
-        says = f"The stream was {state.state.value}, for {_span(at_ns - state.at_ns)} then{reason}.{back}"
-        return (f"{says} {_of_frames(frames)[0]}" if frames else says), ""
+        after = "" if until is None else f" The state changed to {until.state.value} {_span(until.at_ns - at_ns)} later."
+        text = f"The stream had been {state.state.value} for {_span(at_ns - state.at_ns)}{reason}.{after}"
+        return (f"{text} {_of_frames(frames)[0]}" if frames else text), ""
     if frames:
         return _of_frames(frames)
     kept = flight.frames.frames_since_ns
     if kept is not None and kept <= at_ns:
-        return "No frame came then: the camera sent nothing that could be seen.", "look at the camera and the network"
+        return "No frames arrived: the camera sent no usable video.", "check the camera and the network"
     if minute is not None:
         return _of_minute(minute)
     if state is None:
-        return "Nothing is known of this time: the stream did not run yet, or it is longer ago than a day.", ""
-    return "No frame came in this minute, though the stream was connected.", "look at the camera and the network"
+        return "No data for this time: the stream was not running yet, or it was more than a day ago.", ""
+    return "No frames arrived in this minute, although the stream was connected.", "check the camera and the network"
 
 
 def _of_frames(frames: Sequence[FrameOutcome]) -> tuple[str, str]:
     outcomes = Counter(frame.outcome for frame in frames)
     emitted = [frame for frame in frames if frame.outcome == EMITTED]
     if not emitted:
-        return _without_results(outcomes, f"{_count(len(frames), 'frame')} came around this moment, and none gave a result")
+        return _without_results(outcomes, f"{_count(len(frames), 'frame')} around this time, none with a result")
     ages = sorted((frame.times or {}).get("emitted_ns", 0) - (frame.captured_ns or 0) for frame in emitted)
-    found = sum(1 for frame in emitted if frame.detections)
-    says = (
-        f"There were results: {len(emitted)} of {_count(len(frames), 'frame')}, {ages[len(ages) // 2] / 1e6:.0f} ms old "
-        f"at the median and {ages[-1] / 1e6:.0f} ms at most; objects were found in {found} of them."
+    with_objects = sum(1 for frame in emitted if frame.detections)
+    text = (
+        f"{len(emitted)} of {_count(len(frames), 'frame')} had results, with a median age of "
+        f"{ages[len(ages) // 2] / 1e6:.0f} ms and a maximum of {ages[-1] / 1e6:.0f} ms; {with_objects} of them contained objects."
     )
     hint = ""
-    if not found:
-        hint = "nothing was found above the stream's confidence, in its classes and regions"
+    if not with_objects:
+        hint = "no detection matched the stream's confidence, classes and regions"
     lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome != EMITTED})
     if lost:
         outcome, count = _commonest(lost)
-        says += f" Of the others, {count} gave none: {_MEANINGS[outcome][0]}."
-    return says, hint
+        text += f" {_count(count, 'frame')} had no result: {_MEANINGS[outcome][0]}."
+    return text, hint
 
 
 def _of_minute(minute: Minute) -> tuple[str, str]:
@@ -156,11 +156,11 @@ def _of_minute(minute: Minute) -> tuple[str, str]:
         lost = Counter({outcome: count for outcome, count in minute.outcomes.items() if outcome != EMITTED})
         others = "".join(f", {count} {outcome}" for outcome, count in lost.most_common())
         return (
-            f"It is too long ago for single frames. In this minute {emitted} of {_count(total, 'frame')} gave results, "
-            f"{minute.max_age_ms} ms old at most{others}.",
+            f"Individual frames of this time are no longer recorded. In this minute, {emitted} of {_count(total, 'frame')} "
+            f"had results, with a maximum age of {minute.max_age_ms} ms{others}.",
             "",
         )
-    return _without_results(Counter(minute.outcomes), f"In this minute {_count(total, 'frame')} came, and none gave a result")
+    return _without_results(Counter(minute.outcomes), f"{_count(total, 'frame')} in this minute, none with a result")
 
 
 def _without_results(outcomes: Counter[str], begin: str) -> tuple[str, str]:
@@ -171,8 +171,8 @@ def _without_results(outcomes: Counter[str], begin: str) -> tuple[str, str]:
 
 
 def _commonest(outcomes: Counter[str]) -> tuple[str, int]:
-    """The commonest fate and its number; what the settings leave out explains nothing where other frames were lost."""
-    lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome not in _LEFT_OUT})
+    """Return the most common outcome and its count, ignoring outcomes that the settings ask for if there are others."""
+    lost = Counter({outcome: count for outcome, count in outcomes.items() if outcome not in _CONFIGURED})
     return (lost or outcomes).most_common(1)[0]
 
 

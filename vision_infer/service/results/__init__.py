@@ -1,1 +1,1 @@
-"""Results on their way to readers: hub, rows, sinks, and single images."""
+"""Delivery of results: hub, rows, sinks, snapshots, and single images."""

@@ -1,4 +1,4 @@
-"""Single pictures that are sent to be inferred. They go the way of all frames: a stream of their own, beside the cameras'."""
+"""Inference on single images: they form a stream of their own and share the pipeline with the cameras."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ PREFIX = "~"
 """The names of these streams begin with it; no stream of the user has such a name."""
 MAX_WAITING = 64
 MAX_PIXELS = 50_000_000
-"""of a single picture that is sent"""
+"""The maximum number of pixels of an image."""
 TIMEOUT_S = 30.0
 _LOOK_S = 0.5
 
 
 class TooManyRequestsError(VisionInferError):
-    """So many pictures wait that another one would wait too long."""
+    """Too many images already wait."""
 
 
 class Requests:
-    """A source of frames: pictures, as they are asked about; a sink where their results come out.
+    """A source of submitted images, and the sink that returns their results to the callers.
 
     Args:
-        name: of its stream; begins with :data:`PREFIX`.
+        name: The name of the stream; begins with :data:`PREFIX`.
     """
 
     needs_images = False
@@ -54,70 +54,72 @@ class Requests:
         self.info = StreamInfo(None, None, None, None, None, "pictures", False)
         self.report = ReadReport()
         self._numbers = itertools.count()
-        self._asked: SimpleQueue[tuple[int, Image, Trace]] = SimpleQueue()
-        self._answers: dict[int, Future[Result]] = {}
+        # Callers put images, the stream's thread takes them; submit() bounds it to MAX_WAITING.
+        self._submitted: SimpleQueue[tuple[int, Image, Trace]] = SimpleQueue()
+        self._futures: dict[int, Future[Result]] = {}
+        # Held by callers while they number and enqueue an image, and by end(), so that no image is accepted afterwards.
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
-    def ask(self, image: Image, trace: Trace) -> Future[Result]:
-        """Let a picture be inferred; cancel what is not waited for any more.
+    def submit(self, image: Image, trace: Trace) -> Future[Result]:
+        """Submit an image for inference. Cancel the future if the result is no longer needed.
 
         Args:
-            picture: decoded.
-            trace: when it was.
+            image: The decoded image.
+            trace: The trace with the decoding times.
 
         Raises:
-            TooManyRequestsError: too many wait already, or no more are taken.
+            TooManyRequestsError: Too many images wait, or the model is being unloaded.
         """
         future: Future[Result] = Future()
         with self._lock:
             if self._ended.is_set():
-                raise TooManyRequestsError("no more pictures are taken", "try again in a moment")
-            waiting = max(len(self._answers), self._asked.qsize())  # those that are given up wait in the queue
+                raise TooManyRequestsError("no more images are accepted", "try again in a moment")
+            waiting = max(len(self._futures), self._submitted.qsize())  # cancelled images remain in the queue
             if waiting >= MAX_WAITING:
-                raise TooManyRequestsError(f"{waiting} pictures wait already", "try again in a moment")
-            # The frame's index is its place in the queue: both are taken under the lock.
+                raise TooManyRequestsError(f"{waiting} images are already waiting", "try again in a moment")
+            # The frame's index is its position in the queue, so that both are assigned under the lock.
             number = next(self._numbers)
-            self._answers[number] = future
-            self._asked.put((number, image, trace))
-        future.add_done_callback(lambda _: self._answers.pop(number, None))
+            self._futures[number] = future
+            self._submitted.put((number, image, trace))
+        future.add_done_callback(lambda _: self._futures.pop(number, None))
         return future
 
     def frames(self) -> Iterator[Frame]:
-        """The pictures in the order in which they were asked about."""
+        """Yield the images in the order of submission."""
         while not self._ended.is_set():
             try:
-                number, image, trace = self._asked.get(timeout=_LOOK_S)
+                number, image, trace = self._submitted.get(timeout=_LOOK_S)
             except Empty:
                 continue
-            future = self._answers.get(number)
+            future = self._futures.get(number)
             if future is not None and future.set_running_or_notify_cancel():
                 yield Frame(self.spec.name, number, None, image, trace)
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Hand the result of an image to the caller that sent it."""
-        future = self._answers.pop(frame.index, None)
+        """Return the result of an image to its caller."""
+        future = self._futures.pop(frame.index, None)
         if future is None:
             return
         if result is None:
-            future.set_exception(VisionInferError("the picture gave no result", "try again"))
+            future.set_exception(VisionInferError("the image has no result", "try again"))
         else:
             future.set_result(result)
 
     def end(self) -> None:
-        """Take no more pictures; those that wait are not answered."""
+        """Accept no more images and cancel those that wait."""
         with self._lock:
             self._ended.set()
-            waiting = list(self._answers.values())
+            waiting = list(self._futures.values())
         for future in waiting:
             future.cancel()
 
     def close(self, complete: bool) -> None:  # noqa: ARG002
-        """As :meth:`end`; no more results come, which is told to those that wait for one."""
+        """End, and fail the images in the pipeline, which get no more results."""
         self.end()
-        for future in list(self._answers.values()):
+        for future in list(self._futures.values()):
             with suppress(InvalidStateError):
-                future.set_exception(VisionInferError("the picture gave no result", "try again"))
+                future.set_exception(VisionInferError("the image has no result", "try again"))
 
     def __enter__(self) -> Requests:
         return self
@@ -127,26 +129,26 @@ class Requests:
 
 
 def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Clock) -> Result:
-    """The result of one picture.
+    """Run inference on one image.
 
     Args:
-        requests: where it goes.
-        data: a JPEG, PNG or WebP file.
-        selector: its confidence and classes count.
-        clock: monotonic.
+        requests: The source that takes the image.
+        data: The content of a JPEG, PNG or WebP file.
+        selector: The confidence and classes of the caller.
+        clock: The monotonic clock.
 
     Raises:
-        UsageError: it is no picture, or too large.
-        UnavailableError: it gives no result now.
+        UsageError: The image is invalid or too large.
+        UnavailableError: There is no result, for example because too many images wait.
     """
     trace = Trace(decode_start_ns=clock.monotonic_ns())
     try:
-        rgb = decode_image(np.frombuffer(data, np.uint8), "the picture", MAX_PIXELS)
+        rgb = decode_image(np.frombuffer(data, np.uint8), "the image", MAX_PIXELS)
     except StreamError as error:
-        raise UsageError(error.message, "send a JPEG, PNG or WebP picture") from None
+        raise UsageError(error.message, "send a JPEG, PNG or WebP image") from None
     trace.decode_end_ns = clock.monotonic_ns()
     try:
-        future = requests.ask(ArrayImage(rgb), trace)
+        future = requests.submit(ArrayImage(rgb), trace)
     except TooManyRequestsError as error:
         raise UnavailableError(error.message, error.hint) from None
     try:
@@ -155,10 +157,10 @@ def infer_image(requests: Requests, data: bytes, selector: Selector, clock: Cloc
         raise UnavailableError(error.message, error.hint) from None
     except (TimeoutError, CancelledError):
         future.cancel()
-        raise UnavailableError("the picture gave no result", "see the state of the engines") from None
-    # It was inferred with a low threshold; NMS does not mind: what is below the caller's suppresses nothing above it.
-    found = result.detections
-    keep = found.scores >= np.float32(selector.confidence)
+        raise UnavailableError("the image has no result", "check the status of the engines") from None
+    # The lane's threshold is lower. NMS is not affected: detections below the caller's threshold suppress none above it.
+    detections = result.detections
+    keep = detections.scores >= np.float32(selector.confidence)
     if selector.classes is not None:
-        keep &= np.isin(found.class_ids, list(selector.classes))
-    return replace(result, stream="picture", detections=found[keep])
+        keep &= np.isin(detections.class_ids, list(selector.classes))
+    return replace(result, stream="picture", detections=detections[keep])

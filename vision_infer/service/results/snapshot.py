@@ -1,4 +1,4 @@
-"""A picture of a stream as it is now, as JPEG."""
+"""Snapshots: the current image of a stream as JPEG."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from vision_infer.stream.source import Source, SourceSpec
 
 QUALITY = 85
 MAX_VIEWS = 4
-"""main streams that are open for snapshots at the same time"""
+"""The maximum number of main streams that are open for snapshots at the same time."""
+# Limits connections to main streams; a request thread holds it while its main stream is open.
 _views = threading.BoundedSemaphore(MAX_VIEWS)
 
 
 def next_result(hub: ResultHub, stream: str, timeout_s: float) -> tuple[Frame, Result]:
-    """The next result of a stream, with its frame.
+    """Return the next result of a stream with its frame.
 
     Raises:
-        UnavailableError: none came in this time.
+        UnavailableError: No result arrived within the timeout.
     """
     future = hub.one_shot(stream)
     try:
         return future.result(timeout_s)
     except (TimeoutError, CancelledError):
         future.cancel()
-        raise UnavailableError(f"{stream}: no picture within {timeout_s:g} s", "try again") from None
+        raise UnavailableError(f"{stream}: no frame within {timeout_s:g} s", "try again") from None
 
 
 def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Snapshot:
-    """The picture of a result."""
+    """Return a snapshot of the frame of a result."""
     rgb = frame.image.to_rgb()
     if annotated:
         Drawer()(rgb, result.detections, result.description)
@@ -55,23 +56,23 @@ def of_result(frame: Frame, result: Result, annotated: bool, clock: Clock) -> Sn
 def of_view(
     spec: SourceSpec,
     open_source: Callable[[SourceSpec, int, threading.Event], Source],
-    found: Result | None,
+    result: Result | None,
     timeout_s: float,
     clock: Clock,
 ) -> Snapshot:
-    """A picture of the main stream, which is opened for it.
+    """Return a snapshot of the main stream, which is opened for it.
 
     Args:
-        spec: the main stream.
-        open_source: opens it.
-        found: the newest result of the substream, to be drawn on it; None: nothing is drawn.
-        timeout_s: how long its opening, and then its first picture, may take.
+        spec: The main stream.
+        open_source: Opens the main stream.
+        result: The newest result of the substream, drawn on the image; None to draw nothing.
+        timeout_s: The time limit in seconds for opening, and again for the first frame.
 
     Raises:
-        UnavailableError: the main stream gives no picture, or too many are open already.
+        UnavailableError: The main stream delivers no frames, or too many are open.
     """
     if not _views.acquire(timeout=1.0):
-        raise UnavailableError(f"{spec.name}: {MAX_VIEWS} main streams are open for snapshots already", "try again")
+        raise UnavailableError(f"{spec.name}: {MAX_VIEWS} main streams are already open for snapshots", "try again")
     stopping = threading.Event()
     live = spec.live
     hurried = replace(
@@ -81,7 +82,7 @@ def of_view(
         with open_source(replace(spec, live=hurried), 1, stopping) as source, _stopped_after(timeout_s, stopping):
             frame = next(source.frames(), None)
             if frame is None:
-                raise UnavailableError(f"{spec.name}: its main stream gives no picture", "check the stream's 'view' URL")
+                raise UnavailableError(f"{spec.name}: the main stream delivers no frames", "check the stream's 'view' URL")
             rgb = frame.image.to_rgb()
             captured_ns = frame.trace.captured_ns
     except StreamError as error:
@@ -89,8 +90,8 @@ def of_view(
     finally:
         stopping.set()
         _views.release()
-    if found is not None:
-        Drawer()(rgb, scaled(found.detections, found.size, Size(rgb.shape[1], rgb.shape[0])), found.description)
+    if result is not None:
+        Drawer()(rgb, scaled(result.detections, result.size, Size(rgb.shape[1], rgb.shape[0])), result.description)
     return _encode(rgb, _wall_ns(clock, captured_ns))
 
 
@@ -106,7 +107,7 @@ def _stopped_after(timeout_s: float, stopping: threading.Event) -> Iterator[None
 
 
 def scaled(detections: Detections, source: Size, target: Size) -> Detections:
-    """The same detections in a picture of another size."""
+    """Return the detections in the coordinates of an image of another size."""
     ratios = np.array([target.width / source.width, target.height / source.height] * 2, np.float32)
     return replace(detections, boxes=detections.boxes * ratios)
 
@@ -118,5 +119,5 @@ def _wall_ns(clock: Clock, monotonic_ns: int) -> int:
 def _encode(rgb: NDArray[np.uint8], captured_wall_ns: int) -> Snapshot:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not done:
-        raise UnavailableError("the picture cannot be written as JPEG", "please report this")
+        raise UnavailableError("the image cannot be encoded as JPEG", "please report this")
     return Snapshot(data.tobytes(), captured_wall_ns, rgb.shape[1], rgb.shape[0])

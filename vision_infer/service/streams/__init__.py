@@ -1,1 +1,1 @@
-"""The streams of a running service: settings, admission, degradation, cost, and their lanes."""
+"""The streams of a running service: settings, admission, degradation, cost, and lanes."""

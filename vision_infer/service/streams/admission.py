@@ -1,4 +1,4 @@
-"""Whether the machine can carry one more stream: a rate is granted only where it can be kept."""
+"""Admission control: a stream's frame rate is accepted only if the machine has enough capacity for it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from dataclasses import dataclass
 from vision_infer.config.serve import StreamSettings
 from vision_infer.service.errors import ConflictError
 from vision_infer.service.streams.configured import ConfiguredStream
-from vision_infer.service.streams.cost import HEADROOM, LEAST, Cost
+from vision_infer.service.streams.cost import EPSILON, HEADROOM, Cost
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What is left for another stream."""
+class SpareCapacity:
+    """The remaining capacity for another stream."""
 
     fps: float
-    """results a second that the machine can still promise"""
+    """The remaining rate, results per second."""
     binding: str
-    """what limits it: cpu or accelerator"""
+    """The limiting resource: ``cpu`` or ``accelerator``."""
 
 
-def room_for(cost: Cost, promised: Mapping[str, float], joins: bool) -> Room | None:
-    """What is left for another stream, beside what other streams have been promised.
+def spare_capacity(cost: Cost, promised: Mapping[str, float], joins: bool) -> SpareCapacity | None:
+    """Calculate the remaining capacity for another stream, after the guaranteed rates of the other streams.
 
-    Streams that were promised nothing take what is free, and give it back; only their decoding counts. Those that give way
-    for now count with what they take otherwise.
+    Streams without a guaranteed rate use free capacity and release it when needed, so that only their decoding counts.
+    Degraded streams count with their cost at full quality.
 
     Args:
-        cost: as measured.
-        promised: results a second, by stream.
-        joins: it has to be decoded too, as others are on average; else it is decoded already.
+        cost: The measured costs.
+        promised: The guaranteed rates by stream, results per second.
+        joins: Whether the stream is not decoded yet; the average decoding cost is then added.
 
     Returns:
-        None where nothing has been measured yet, or not what streams that give way take otherwise.
+        The capacity; None if nothing has been measured yet, or the full cost of a degraded stream is unknown.
     """
     streams = cost.undegraded or ()
-    measured = [stream for stream in streams if stream.result_fps >= LEAST]
+    measured = [stream for stream in streams if stream.result_fps >= EPSILON]
     results = sum(stream.result_fps for stream in measured)
-    if results < LEAST:
+    if results < EPSILON:
         return None
     machine = cost.machine
     decoding = sum(stream.decode_cores for stream in streams)
@@ -47,32 +47,32 @@ def room_for(cost: Cost, promised: Mapping[str, float], joins: bool) -> Room | N
     cores_each = sum(stream.shared_cores for stream in measured) / results
     other = sum(promised.values())
     free = machine.cores * HEADROOM - machine.others - decoding - other * cores_each
-    by_cpu = max(0.0, free) / max(cores_each, LEAST)
+    by_cpu = max(0.0, free) / max(cores_each, EPSILON)
     engine_each = sum(stream.accelerator or 0.0 for stream in measured) / results
-    if engine_each < LEAST:
-        return Room(by_cpu, "cpu")
+    if engine_each < EPSILON:
+        return SpareCapacity(by_cpu, "cpu")
     by_engine = max(0.0, HEADROOM - other * engine_each) / engine_each
-    return Room(by_cpu, "cpu") if by_cpu <= by_engine else Room(by_engine, "accelerator")
+    return SpareCapacity(by_cpu, "cpu") if by_cpu <= by_engine else SpareCapacity(by_engine, "accelerator")
 
 
-def check_room(
+def check_capacity(
     name: str,
     settings: StreamSettings,
     streams: Mapping[str, ConfiguredStream],
     cost: Callable[[], Cost],
     joins: bool,
 ) -> None:
-    """Refuse what the machine cannot carry, as far as that has been measured.
+    """Reject a stream that needs more than the measured remaining capacity.
 
     Args:
-        name: of the stream.
-        settings: what is wanted of it.
-        streams: all that there are, by name.
-        cost: measures what they take.
-        joins: it does not run yet.
+        name: The name of the stream.
+        settings: The settings of the stream.
+        streams: All existing streams by name.
+        cost: Returns the measured costs.
+        joins: Whether the stream is not running yet.
 
     Raises:
-        ConflictError: it cannot; with the arithmetic.
+        ConflictError: The capacity is too small; the message contains the figures.
     """
     wanted = settings.fps
     if wanted is None or settings.best_effort or not settings.enabled:
@@ -83,9 +83,10 @@ def check_room(
         if other != name and stream.settings.enabled and stream.settings.fps is not None and not stream.settings.best_effort
     }
     measured = cost()
-    hint = "lower its fps or that of other streams, or set best_effort: true"
+    hint = "lower the fps of this or other streams, or set best_effort: true"
     if measured.undegraded is None:
-        raise ConflictError(f"{name}: needs {wanted:g} fps; how many are left cannot be told: {measured.unknown}", hint)
-    room = room_for(measured, promised, joins)
-    if room is not None and room.fps < wanted:
-        raise ConflictError(f"{name}: needs {wanted:g} fps; {room.fps:.1f} are left, limited by the {room.binding}", hint)
+        raise ConflictError(f"{name}: needs {wanted:g} fps; the remaining capacity is unknown: {measured.unknown}", hint)
+    spare = spare_capacity(measured, promised, joins)
+    if spare is not None and spare.fps < wanted:
+        message = f"{name}: needs {wanted:g} fps; {spare.fps:.1f} fps are available, limited by the {spare.binding}"
+        raise ConflictError(message, hint)

@@ -1,4 +1,4 @@
-"""A stream as its settings want it, and how that is shown together with how it is."""
+"""A configured stream, and its view with the current status."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from vision_infer.service.views import StreamView
 from vision_infer.stream.redact import redact
 
 Origin = Literal["file", "api"]
-"""where the settings of a stream are kept"""
+"""The place where the settings of a stream are stored."""
 
 
 class StreamKeeper(Protocol):
-    """Where the settings of streams are kept that are made over the API."""
+    """The store for the settings of streams created over the API."""
 
     def read(self) -> Mapping[str, StreamSettings]:
-        """All that are kept, by name."""
+        """Return all stored settings by name."""
         ...
 
     def write(self, name: str, settings: StreamSettings) -> None:
-        """Keep a stream's settings.
+        """Store a stream's settings.
 
         Raises:
-            OutputError: they cannot be written; what was kept before is still there.
+            OutputError: They cannot be written; the previous settings remain stored.
         """
         ...
 
     def remove(self, name: str) -> None:
-        """Keep them no longer.
+        """Remove a stream's settings.
 
         Raises:
-            OutputError: they cannot be removed.
+            OutputError: They cannot be removed.
         """
         ...
 
 
 @dataclass(slots=True)
 class ConfiguredStream:
-    """What is wanted of a stream."""
+    """The settings of a stream and its step of degradation."""
 
     settings: StreamSettings
     origin: Origin
     problem: VisionInferError | None = None
-    """why it is not running although it is enabled"""
+    """The error that prevents an enabled stream from running."""
     problem_ns: tuple[int, int] = (0, 0)
-    """since when, monotonic and wall"""
+    """The time of the error: monotonic, and since 1970 (UTC), nanoseconds."""
     step: DegradationStep = DegradationStep.NONE
-    """how far it gives way while the machine is too small"""
+    """The step of degradation under overload."""
     step_wall_ns: int = 0
-    """since when, nanoseconds since 1970 (UTC)"""
+    """The time of the last step, nanoseconds since 1970 (UTC)."""
     step_reason: str = ""
-    """what was measured then"""
+    """The measurement that caused the last step."""
     refused: set[DegradationStep] = field(default_factory=set)
-    """steps that could not be taken"""
-    in_full: StreamCost | None = None
-    """what it took when it gave way in nothing but its rate, at the rate that it wants; None: not measured"""
+    """The steps that failed and are not tried again."""
+    full_cost: StreamCost | None = None
+    """The cost at full quality and the wanted rate, measured while not degraded; None if not measured."""
 
 
 def view_of(name: str, stream: ConfiguredStream, status: StreamStatus | None) -> StreamView:
-    """A stream with its settings; ``status`` is None where the supervisor does not know it."""
+    """Return the view of a stream; ``status`` is None if the supervisor does not know the stream."""
     if status is None and stream.settings.enabled:
         status = _not_running(name, stream)
     if status is not None and stream.step is not DegradationStep.NONE:

@@ -1,11 +1,11 @@
-"""What each stream costs, from what was measured while it ran, and how many more would fit.
+"""The measured cost of each stream, and the number of additional streams that fit.
 
-The process's CPU time is known exactly. What a stream's own thread takes is its own; all the rest (conversion, a network on the
-CPU, tracking, the web side) is shared out in proportion to the time in which streams were converted and inferred, so that the
-parts add up to the whole. Of an accelerator a stream's part is its share of the engine's time. A machine is paid as a whole: a
-stream pays for the larger of its parts of CPU and accelerator, and what nobody uses is told as such.
+The CPU time of the process is known exactly. The CPU time of a stream's own thread belongs to the stream. The remaining CPU
+time (conversion, inference on the CPU, tracking, HTTP) is divided in proportion to each stream's conversion and inference time,
+so that the shares add up to the total. A stream's share of an accelerator is its share of the engine's time. A machine is paid
+for as a whole: a stream pays for the larger of its CPU and accelerator shares. Unused capacity is listed separately.
 
-A stream that gives way takes less than it is meant to. What would fit beside it is reckoned with what it took before.
+A degraded stream uses less than it should. The remaining capacity is calculated with its cost before degradation.
 """
 
 from __future__ import annotations
@@ -16,53 +16,53 @@ from dataclasses import dataclass, field
 from vision_infer.pipeline.status import LaneStatus, StreamStatus
 
 HEADROOM = 0.85
-"""so much of a machine may be used before ages rise: a queue at 85 % is as long as six services"""
+"""The maximum utilization before ages rise: at 85 %, the mean queue length is about six."""
 HOURS_A_MONTH = 730.0
-LEAST = 1e-6
-"""what is below it is nothing"""
+EPSILON = 1e-6
+"""The threshold below which a value counts as zero."""
 _MAX_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Where it runs."""
+class MachineUsage:
+    """The CPU cores of the machine and their use, over about ten seconds."""
 
     cores: float
-    """CPU cores that the process may use"""
+    """The number of CPU cores available to the process."""
     used: float
-    """that it uses, over the last ten seconds or so"""
+    """The number of CPU cores that the process uses."""
     others: float
-    """that other processes use; 0 where it is not known"""
+    """The number of CPU cores that other processes use; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamCost:
-    """What one stream takes, over the last ten seconds or so."""
+    """The resources of one stream, over about ten seconds."""
 
     name: str
     decode_cores: float
-    """its own thread"""
+    """The CPU cores used by the stream's own thread."""
     shared_cores: float
-    """its part of all other CPU time of the process"""
+    """The stream's share of all other CPU time of the process, in cores."""
     accelerator: float | None
-    """its part of the engine's time, 0–1; None where the engine is the CPU"""
+    """The stream's share of the engine's time, 0–1; None if the engine runs on the CPU."""
     result_fps: float
     cpu_ms_per_result: float | None
-    """of all its CPU time; None without results"""
+    """The CPU time per result; None without results."""
     share: float
-    """of the machine that it uses: the larger of its parts of CPU and accelerator, 0–1"""
+    """The stream's share of the machine: the larger of its CPU and accelerator shares, 0–1."""
 
     @property
     def cores(self) -> float:
-        """CPU cores that it takes."""
+        """The total number of CPU cores used by the stream."""
         return self.decode_cores + self.shared_cores
 
-    def at(self, fps: float, machine: Machine) -> StreamCost | None:
-        """It at another rate of results: decoding stays, the rest goes with the rate. None where nothing was measured.
+    def at(self, fps: float, machine: MachineUsage) -> StreamCost | None:
+        """Return the cost at another rate of results; None if nothing was measured.
 
-        Its share may be more than the whole machine.
+        Decoding is constant, the remainder is proportional to the rate. The share may exceed the whole machine.
         """
-        if self.result_fps < LEAST:
+        if self.result_fps < EPSILON:
             return None
         shared = self.shared_cores * fps / self.result_fps
         accelerator = None if self.accelerator is None else self.accelerator * fps / self.result_fps
@@ -73,39 +73,39 @@ class StreamCost:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of all streams."""
+    """The cost of all streams."""
 
-    machine: Machine
+    machine: MachineUsage
     streams: tuple[StreamCost, ...]
     accelerator: float | None
-    """of the busiest engine that is not the CPU, the part in use, 0–1; None: there is none"""
-    in_full: Mapping[str, StreamCost | None] = field(default_factory=dict)
-    """of the streams that give way now: what each would take if it did not; None where that was not measured"""
+    """The utilization of the busiest accelerator engine, 0–1; None if there is none."""
+    full_costs: Mapping[str, StreamCost | None] = field(default_factory=dict)
+    """The costs of degraded streams at full quality by name; None if not measured."""
 
     @property
     def undegraded(self) -> tuple[StreamCost, ...] | None:
-        """The streams as they would be if none gave way; None where that was not measured of one that does."""
-        streams = [self.in_full.get(stream.name, stream) for stream in self.streams]
+        """The costs of all streams at full quality; None if that of a degraded stream was not measured."""
+        streams = [self.full_costs.get(stream.name, stream) for stream in self.streams]
         known = tuple(stream for stream in streams if stream is not None)
         return known if len(known) == len(streams) else None
 
     @property
     def busy(self) -> float:
-        """Part of the machine in use: the larger of CPU and accelerator, 0–1."""
+        """The utilization of the machine: the larger of CPU and accelerator, 0–1."""
         cpu = (self.machine.used + self.machine.others) / self.machine.cores
         return min(1.0, max(cpu, self.accelerator or 0.0))
 
     @property
     def binding(self) -> str:
-        """What will be used up first."""
+        """The resource that limits further streams."""
         cpu = (self.machine.used + self.machine.others) / self.machine.cores
         return "accelerator" if (self.accelerator or 0.0) > cpu else "cpu"
 
     @property
-    def more(self) -> int | None:
-        """How many more streams like these fit, with headroom, if none gives way; None where that was not measured."""
+    def more_streams(self) -> int | None:
+        """The number of additional streams of this kind that fit without degrading any, with headroom; None if not measured."""
         streams = self.undegraded or ()
-        measured = [stream for stream in streams if stream.result_fps >= LEAST and stream.cores >= LEAST]
+        measured = [stream for stream in streams if stream.result_fps >= EPSILON and stream.cores >= EPSILON]
         if not measured:
             return None
         cores = sum(stream.cores for stream in measured) / len(measured)
@@ -119,42 +119,42 @@ class Cost:
         return max(0, int(fit))
 
     @property
-    def says(self) -> str:
-        """The same in a sentence."""
-        busy = f"The CPU is busy {(self.machine.used + self.machine.others) / self.machine.cores:.0%}"
+    def summary(self) -> str:
+        """A summary in one sentence."""
+        busy = f"CPU utilization is {(self.machine.used + self.machine.others) / self.machine.cores:.0%}"
         if self.accelerator is not None:
-            busy += f", the engine {self.accelerator:.0%}"
-        more = self.more
+            busy += f", engine utilization {self.accelerator:.0%}"
+        more = self.more_streams
         if self.undegraded is None:
-            return f"{busy}; whether more streams would fit cannot be told: {self.unknown}."
+            return f"{busy}; the number of additional streams is unknown: {self.unknown}."
         if more is None:
             return f"{busy}; no stream has been measured yet."
-        if self.in_full:
-            busy += f"; with what is given up for now ({_some(self.in_full)}) given back"
+        if self.full_costs:
+            busy += f"; counting degraded streams ({_some(self.full_costs)}) at full quality"
         if more == 0:
-            return f"{busy}; no further stream like these fits with {1 - HEADROOM:.0%} to spare."
-        return f"{busy}; {more} more {'stream' if more == 1 else 'streams'} like these would fit."
+            return f"{busy}; no additional stream of this kind fits with {1 - HEADROOM:.0%} headroom."
+        return f"{busy}; {more} additional {'stream' if more == 1 else 'streams'} of this kind would fit."
 
     @property
     def unknown(self) -> str:
-        """Why :attr:`undegraded` is None, in half a sentence."""
-        names = [name for name, full in self.in_full.items() if full is None]
-        return f"what streams that give way for now ({_some(names)}) would take in full was not measured"
+        """The reason why :attr:`undegraded` is None."""
+        names = [name for name, cost in self.full_costs.items() if cost is None]
+        return f"the cost of degraded streams ({_some(names)}) at full quality was not measured"
 
 
 def cost_of(
     streams: Sequence[StreamStatus],
     lanes: Sequence[LaneStatus],
-    machine: Machine,
-    in_full: Mapping[str, StreamCost | None] | None = None,
+    machine: MachineUsage,
+    full_costs: Mapping[str, StreamCost | None] | None = None,
 ) -> Cost:
-    """Share out what the process takes among its live streams.
+    """Divide the resources of the process among its live streams.
 
     Args:
-        streams: as they are now; recorded ones are left out.
-        lanes: the engines.
-        machine: where it runs.
-        in_full: of the streams that give way, what each would take if it did not.
+        streams: The status of all streams; recorded ones are ignored.
+        lanes: The engines.
+        machine: The CPU cores and their use.
+        full_costs: The costs of degraded streams at full quality.
     """
     live = [stream for stream in streams if stream.live]
     by_lane = {lane.name: lane for lane in lanes}
@@ -163,16 +163,16 @@ def cost_of(
     costs = []
     for stream in live:
         usage = stream.usage
-        part = (usage.convert + usage.engine) / whole if whole > LEAST else 1 / len(live)
+        part = (usage.convert + usage.engine) / whole if whole > EPSILON else 1 / len(live)
         cores = usage.thread + shared * part
         lane = by_lane.get(stream.lane)
         accelerator = None if lane is None or _on_cpu(lane.engine) else min(1.0, usage.engine / lane.in_flight)
         fps = stream.result_fps
-        per_result = cores / fps * 1000 if fps >= LEAST else None
+        per_result = cores / fps * 1000 if fps >= EPSILON else None
         share = min(1.0, max(cores / machine.cores, accelerator or 0.0))
         costs.append(StreamCost(stream.name, usage.thread, shared * part, accelerator, fps, per_result, share))
     others = [lane.utilisation for lane in lanes if not _on_cpu(lane.engine)]
-    owed = {stream.name: in_full[stream.name] for stream in live if in_full and stream.name in in_full}
+    owed = {stream.name: full_costs[stream.name] for stream in live if full_costs and stream.name in full_costs}
     return Cost(machine, tuple(costs), max(others) if others else None, owed)
 
 
@@ -182,5 +182,5 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _on_cpu(engine: str) -> bool:
-    """Whether an engine's name, ``runtime-device-precision``, says that it runs on the CPU."""
+    """Return whether an engine runs on the CPU, by its name ``runtime-device-precision``."""
     return "-cpu" in engine or engine.startswith("null")

@@ -1,4 +1,4 @@
-"""The engines of a running service: one for each model that a stream uses, opened when it is first asked for."""
+"""The lanes of a running service: one for each model that a stream uses, opened at first use."""
 
 from __future__ import annotations
 
@@ -32,65 +32,68 @@ from vision_infer.service.events import EngineEvent
 from vision_infer.service.results.requests import PREFIX, Requests
 
 REQUEST_CONFIDENCE = 0.05
-"""candidates below this are never told to who sends single pictures"""
+"""The minimum confidence of detections that single images can return."""
 SWAP_TIMEOUT_S = 10.0
-"""how long the last batch in an old engine may take; single pictures wait meanwhile"""
+"""The time limit for the last batch in a replaced engine, in seconds; single images wait meanwhile."""
+_STOPPING = ("the service is stopping", "try again after the restart")
 
 _log = logging.getLogger("vision_infer.service")
 
 
 def in_flight(settings: ServeSettings) -> int:
-    """Batches that may be in flight on this machine, before an engine is there to say so."""
+    """Return the maximum number of concurrent batches before any engine is loaded."""
     return settings.workers or max(2, available_cpus() // (settings.threads or 1))
 
 
 def second_name(model: str) -> str:
-    """The name of a model's lane for crops."""
+    """Return the name of a model's lane for crops."""
     return f"secondary:{model}"
 
 
 class Lanes:
-    """Opens lanes in a supervisor and closes them. Not for several threads at once, but for :meth:`get`.
+    """Opens lanes in a supervisor and closes them. Callers must serialize changes; :meth:`get` is safe from any thread.
 
     Args:
-        settings: which engine is wanted.
-        supervisor: where the lanes go.
-        tell: told what happens to engines; any thread may call it.
+        settings: The settings of the service.
+        supervisor: Owns the lanes.
+        on_event: Called with changes of engines, from any thread.
     """
 
     def __init__(
         self,
         settings: ServeSettings,
         supervisor: Supervisor,
-        tell: Callable[[EngineEvent], None],
+        on_event: Callable[[EngineEvent], None],
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._settings = settings
         self._supervisor = supervisor
-        self._tell = tell
+        self._on_event = on_event
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._others: dict[str, list[Lane]] = {}
-        """for other input sizes, by model"""
+        """The lanes for other input sizes, by model."""
         self._requests: dict[str, Requests] = {}
         """The sources of single images, by model."""
         self._sources: dict[str, Requests] = {}
         """The same, by the name of the stream, until that stream has ended."""
         self._opened = 0
+        # Guards the dicts above against the threads that load and upgrade engines and against requests for single images. It is
+        # held while a lane is added, swapped or removed, never while an engine loads.
         self._lock = threading.Lock()
         self._closed = False
         self._upgrade = EngineUpgrade(self._swap, _note, statuses=supervisor.lane_statuses)
 
     def get(self, model: str) -> Lane | None:
-        """The lane of a model, if it is open."""
+        """Return the lane of a model if it is open."""
         return self._lanes.get(model)
 
     def open(self, model: str) -> Lane:
-        """The lane of a model; its engine is loaded and warm.
+        """Return the lane of a model with a loaded and warmed-up engine.
 
         Raises:
-            ModelError: there is no such model.
-            EngineError: it cannot be loaded.
+            ModelError: The model does not exist.
+            EngineError: The engine cannot be loaded.
         """
         lane = self._lanes.get(model)
         if lane is not None:
@@ -102,51 +105,51 @@ class Lanes:
         return lane
 
     def _add_other(self, name: str, lane: Lane, path: Path) -> None:
-        """A lane for another input size of a model: its engine is opened for the first picture that goes into it."""
+        """Add a lane for another input size of a model; its engine is loaded for the first image."""
         try:
             card = read_graph_facts(path).card
         except ModelError as error:
-            _log.warning("%s: is done without: %s", name, error)
+            _log.warning("%s: this input size is not used: %s", name, error)
             return
         request = self._request(self._settings.batch)
         other = Lane(name, PlaceholderEngine(card, lane.engine), lane.selector, group=lane.group)
 
         late = LateEngine(
-            path, request, self._load, partial(self._put_in, other, path, request), partial(self._give_up, other), _note
+            path, request, self._load, partial(self._use_engine, other, path, request), partial(self._give_up, other), _note
         )
         other.want = late.want
         with self._lock:
             if self._closed:
-                raise UnavailableError("the service stops", "try again when it is back")
+                raise UnavailableError(*_STOPPING)
             self._supervisor.add_lane(other)
             self._others.setdefault(lane.group, []).append(other)
 
-    def _put_in(self, lane: Lane, path: Path, request: EngineRequest, engine: Engine, quick: WarmStart | None) -> None:
-        """Let a lane have its engine."""
+    def _use_engine(self, lane: Lane, path: Path, request: EngineRequest, engine: Engine, quick: WarmStart | None) -> None:
+        """Give a lane its loaded engine."""
         with self._lock:
-            if not self._has(lane):  # while it was loaded
-                raise UnavailableError(f"{lane.name} is not open any more", "it is no mistake")
+            if not self._has(lane):  # closed while the engine was loading
+                raise UnavailableError(f"{lane.name} was closed while its engine was loading", "this is not an error")
             self._supervisor.swap_engine(lane.name, engine)
         if quick is not None:
             self._upgrade.add(Upgrade(lane.name, path, request, quick))
 
     def _give_up(self, lane: Lane, error: VisionInferError) -> None:
-        """A lane gets no engine: it is told, and done without."""
+        """Fail a lane whose engine cannot be loaded."""
         with self._lock:
             if not self._has(lane):
                 return
             self._supervisor.give_up(lane.name, error)
-        _log.warning("%s: is done without: %s", lane.name, error)
+        _log.warning("%s: this input size is not used: %s", lane.name, error)
 
     def _has(self, lane: Lane) -> bool:
         return not self._closed and any(lane in others for others in self._others.values())
 
     def open_second(self, model: str) -> Lane:
-        """The lane of a model for crops of detections, which come many together; its engine is loaded and warm.
+        """Return the lane of a model for crops of detections, with a loaded and warmed-up engine.
 
         Raises:
-            ModelError: there is no such model, or it is none for classification or embeddings.
-            EngineError: it cannot be loaded.
+            ModelError: The model does not exist, or is not for classification or embeddings.
+            EngineError: The engine cannot be loaded.
         """
         name = second_name(model)
         lane = self._lanes.get(name)
@@ -161,12 +164,12 @@ class Lanes:
         try:
             card = engine.card
             if name != model and card.task == "detect":
-                raise ModelError(f"secondary: {model} is a network for 'detect'", "name one for classification or embeddings")
+                raise ModelError(f"secondary: {model} is a model for 'detect'", "choose one for classification or embeddings")
             lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
             with self._lock:
-                if self._closed:  # while it was loaded
-                    raise UnavailableError("the service stops", "try again when it is back")
+                if self._closed:  # while the engine was loading
+                    raise UnavailableError(*_STOPPING)
                 self._supervisor.add_lane(lane)
                 self._lanes[name] = lane
         except BaseException:
@@ -176,11 +179,11 @@ class Lanes:
             self._upgrade.add(Upgrade(name, path, request, quick))
         return lane
 
-    def ask(self, model: str) -> Requests:
-        """Where single pictures go that a model shall infer.
+    def requests(self, model: str) -> Requests:
+        """Return the source of single images for a model.
 
         Raises:
-            UnavailableError: it is not open, or was closed just now.
+            UnavailableError: The model is not loaded.
         """
         with self._lock:
             requests = self._requests.get(model)
@@ -198,7 +201,7 @@ class Lanes:
             return requests
 
     def source(self, name: str) -> Requests | None:
-        """The source of single pictures with this name, if it is one."""
+        """Return the source of single images with this stream name, if it exists."""
         return self._sources.get(name)
 
     def end_requests(self) -> None:
@@ -207,18 +210,18 @@ class Lanes:
             requests.end()
 
     def close_unused(self, used: frozenset[str]) -> None:
-        """Close the lanes of all models but these."""
+        """Close the lanes of all other models."""
         for model in [model for model in self._lanes if model not in used]:
             self._end_requests(model)
             with self._lock:
-                if model in self._requests:  # somebody has asked meanwhile: next time
+                if model in self._requests:  # a new request arrived meanwhile: try again next time
                     continue
                 closing = self._remove(model)
             for lane in closing:
                 lane.engine.__exit__(None, None, None)
 
     def _remove(self, model: str) -> list[Lane]:
-        """Take a model's lanes out of the supervisor, as far as no batch is on its way; returns those to be closed."""
+        """Remove a model's lanes without running batches from the supervisor; return the lanes whose engines must be closed."""
         removed: list[Lane] = []
         others = self._others.get(model, [])
         try:
@@ -226,45 +229,45 @@ class Lanes:
                 self._supervisor.remove_lane(others[-1].name)
                 removed.append(others.pop())
             self._supervisor.remove_lane(model)
-        except ValueError:  # a batch is on its way: next time
+        except ValueError:  # a batch is running: try again next time
             return removed
         self._others.pop(model, None)
         return [*removed, self._lanes.pop(model)]
 
     def stop_upgrading(self) -> None:
-        """End the making of better engines; from then on no lane's engine changes, and none is waited for."""
+        """Stop building better engines; afterwards no lane's engine changes, and lanes without an engine fail."""
         self._upgrade.close()
-        stopping = UnavailableError("the service stops", "try again when it is back")
+        stopping = UnavailableError(*_STOPPING)
         for others in list(self._others.values()):
             for lane in list(others):
                 if isinstance(lane.engine, PlaceholderEngine):
                     self._supervisor.give_up(lane.name, stopping)
 
     def _swap(self, name: str, engine: Engine) -> Engine | None:
-        """Put another engine into a lane, which is not closed meanwhile.
+        """Replace the engine of a lane; the lane is not closed meanwhile.
 
         Raises:
-            UnavailableError: it was closed before.
-            ValueError: the engine does not fit.
+            UnavailableError: The lane is closed.
+            ValueError: The engine does not fit the lane.
         """
         with self._lock:
             before = {status.name: status.engine for status in self._supervisor.lane_statuses()}.get(name)
             if self._closed or before is None:
-                raise UnavailableError(f"{name} is not open any more", "it is no mistake")
+                raise UnavailableError(f"{name} was closed while its engine was loading", "this is not an error")
             old = self._supervisor.swap_engine(name, engine, SWAP_TIMEOUT_S)
-        self._tell(EngineEvent(name, "swapped", engine.name, self._clock.monotonic_ns(), f"instead of {before}"))
+        self._on_event(EngineEvent(name, "swapped", engine.name, self._clock.monotonic_ns(), f"replaces {before}"))
         if old is None:
-            self.tell_hanging(name, before, SWAP_TIMEOUT_S, "it is left behind")
+            self.report_hanging(name, before, SWAP_TIMEOUT_S, "the engine is abandoned")
         return old
 
-    def tell_hanging(self, name: str, engine: str, seconds: float, what: str) -> None:
-        """Say that a batch does not come back from a lane's engine, how long that was waited for, and what comes of it."""
-        reason = f"a batch has not come back from it for {seconds:.0f} s: {what}"
+    def report_hanging(self, name: str, engine: str, seconds: float, consequence: str) -> None:
+        """Report that a lane's engine did not return a batch within some seconds, and the consequence."""
+        reason = f"no response to a batch for {seconds:.0f} s: {consequence}"
         _log.error("%s: %s: %s", name, engine, reason)
-        self._tell(EngineEvent(name, "hanging", engine, self._clock.monotonic_ns(), reason))
+        self._on_event(EngineEvent(name, "hanging", engine, self._clock.monotonic_ns(), reason))
 
     def close(self) -> None:
-        """Free the engines, and those that are still loaded as soon as they are; the supervisor is closed by then."""
+        """Free the engines, also those that are still loading; the supervisor must be closed before."""
         with self._lock:
             self._closed = True
         for model in list(self._lanes):
@@ -293,7 +296,7 @@ class Lanes:
         except EngineError:
             raise
         except MemoryError as error:
-            raise EngineError(f"{path.name}: there is not enough memory for it", "use a smaller network or batch") from error
+            raise EngineError(f"{path.name}: not enough memory", "use a smaller model or batch") from error
 
 
 def _note(line: str) -> None:

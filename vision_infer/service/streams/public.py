@@ -1,4 +1,4 @@
-"""A stream's settings as they are shown, and as they come back: passwords in URLs are never shown."""
+"""A stream's settings as the API shows and accepts them: passwords in URLs are never shown."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from vision_infer.stream.redact import redact
 
 _HIDDEN = "***"
 _URLS = {"detect": "detect", "url": "detect", "view": "view", "degrade_detect": "degrade_detect"}
-"""names under which URLs come, and the fields that they are"""
+"""The names of URL settings in requests, and the fields that they set."""
 
 
 def to_public(settings: StreamSettings) -> StreamSettings:
-    """The same settings with ``***`` for the passwords of the URLs."""
+    """Return the settings with ``***`` in place of the passwords in URLs."""
     urls = {field: getattr(settings, field) for field in sorted(set(_URLS.values()))}
     return settings.model_copy(update={field: redact(url) for field, url in urls.items() if url is not None})
 
 
 def from_api(data: Mapping[str, Any], before: StreamSettings | None, service: ServiceSettings) -> StreamSettings:
-    """Check settings that came over the API. A URL that comes back as it was shown is the one that we know.
+    """Validate settings from the API. A URL that was shown with ``***`` is replaced with the stored URL.
 
     Args:
-        data: what came.
-        before: the settings of the stream that is replaced.
-        service: which URLs are taken.
+        data: The settings in the request.
+        before: The current settings of the stream, if it exists.
+        service: The settings that restrict URLs.
 
     Raises:
-        SettingsError: with all that is wrong; holds no secret.
+        SettingsError: The settings are invalid; the error lists all problems and contains no secrets.
     """
-    whole = dict(data)
+    settings = dict(data)
     for name, field in _URLS.items():
-        url = whole.get(name)
+        url = settings.get(name)
         if not isinstance(url, str) or _HIDDEN not in url:
             continue
         known = None if before is None else getattr(before, field)
         if known is None or url != redact(known):
-            mistake = ValidationProblem((name,), "its password is hidden, and it is not the URL that was there before")
-            raise SettingsError([mistake], "write the URL with its password")
-        whole[name] = known
-    return stream_from_api(whole, service)
+            problem = ValidationProblem((name,), "the password is hidden, but the URL differs from the stored one")
+            raise SettingsError([problem], "write the URL with its password")
+        settings[name] = known
+    return stream_from_api(settings, service)

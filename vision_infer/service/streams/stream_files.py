@@ -1,7 +1,7 @@
-"""Streams that were made over the API, each a file of its own, so that a restart has them again.
+"""The stored settings of streams created over the API, one file for each, so that they survive a restart.
 
-A file is whole or it is not there: it is written under another name, brought to the disk, and renamed. Their mode is 0600, for
-URLs hold passwords. A file that is broken is told and left alone.
+Files are replaced atomically: written under a temporary name, synced to disk, and renamed. Their mode is 0600 because URLs
+contain passwords. A damaged file is reported and left unchanged.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from vision_infer.model.catalogue import model_dir
 from vision_infer.stream.redact import printable
 
 FOLDER = "streams"
-_HEAD = "# Made over the API of vision-infer, which writes it anew. Holds the URL's password as it is.\n"
+_HEAD = "# Created over the API of vision-infer, which overwrites this file. Contains the URL's password in plain text.\n"
 
 _log = logging.getLogger("vision_infer.service")
 
 
 def state_folder(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """The folder of what the service remembers, which need not exist.
+    """Return the folder of the service's state, which need not exist.
 
     Args:
-        explicit: ``state_dir`` of the settings; goes before all else.
-        environ: the environment; ``VISION_INFER_HOME``/serve where that is set.
+        explicit: The setting ``state_dir``, which takes precedence.
+        environ: The environment; ``VISION_INFER_HOME``/serve is used if set.
     """
     return explicit or model_dir(None, environ).parent / "serve"
 
 
 class StreamFiles:
-    """The files ``STATE_DIR/streams/NAME.yaml``. Whoever calls takes care that changes take turns.
+    """The files ``STATE_DIR/streams/NAME.yaml``. Callers must serialize changes.
 
     Args:
-        state_dir: as :func:`state_folder` gives it; made when the first stream is kept.
-        service: which URLs are taken: what was allowed when it was made may be so no longer.
+        state_dir: The folder from :func:`state_folder`; created with the first stored stream.
+        service: The settings that restrict URLs; they may have changed since a stream was stored.
     """
 
     def __init__(self, state_dir: Path, service: ServiceSettings) -> None:
         self.folder = state_dir / FOLDER
         self.problems: tuple[str, ...] = ()
-        """what was wrong with files when they were read, a line for each; without secrets"""
+        """The problems with files during the last read, one line for each, without secrets."""
         self._service = service
 
     def read(self) -> dict[str, StreamSettings]:
-        """All streams that are kept, by name. What cannot be used is logged and stands in ``problems``; its file stays."""
+        """Return all stored streams by name. Invalid files are logged, listed in ``problems``, and left unchanged."""
         found: dict[str, StreamSettings] = {}
         problems: list[str] = []
         try:
@@ -64,7 +64,7 @@ class StreamFiles:
             problems.append(f"{self.folder}: cannot be read: {error.strerror or error}")
         for name in names:
             path = self.folder / name
-            if name.startswith(".") and name.endswith(".partial"):  # of a process that was killed
+            if name.startswith(".") and name.endswith(".partial"):  # left by a killed process
                 with suppress(OSError):
                     path.unlink()
             elif name.endswith(".yaml"):
@@ -73,16 +73,16 @@ class StreamFiles:
                 except UsageError as error:
                     problems.append(printable(error.message))
         for problem in problems:
-            _log.warning("a stream that was made over the API is left out: %s", problem)
+            _log.warning("ignoring a stream created over the API: %s", problem)
         self.problems = tuple(problems)
         return found
 
     def write(self, name: str, settings: StreamSettings) -> None:
-        """Keep a stream.
+        """Store a stream.
 
         Raises:
-            OutputError: it cannot be written; what was kept before is still there.
-            UsageError: the name is no name of a stream.
+            OutputError: The file cannot be written; the previous settings remain stored.
+            UsageError: The name is not a valid stream name.
         """
         import yaml
 
@@ -94,23 +94,23 @@ class StreamFiles:
             self._make_folder()
             _write(partial, text.encode())
             os.replace(partial, path)
-            _to_disk(self.folder)
+            _sync_folder(self.folder)
         except OSError as error:
             with suppress(OSError):
                 partial.unlink()
             raise _output_error(path, error) from error
 
     def remove(self, name: str) -> None:
-        """Keep a stream no longer; nothing happens where it was not kept.
+        """Remove a stored stream; do nothing if it is not stored.
 
         Raises:
-            OutputError: its file cannot be removed.
-            UsageError: the name is no name of a stream.
+            OutputError: The file cannot be removed.
+            UsageError: The name is not a valid stream name.
         """
         path = self._path(name)
         try:
             path.unlink()
-            _to_disk(self.folder)
+            _sync_folder(self.folder)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -123,11 +123,11 @@ class StreamFiles:
         if not self.folder.is_dir():
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
-            _to_disk(self.folder.parent)
+            _sync_folder(self.folder.parent)
 
     def _read(self, path: Path) -> StreamSettings:
-        if not path.is_file():  # a pipe would be waited for
-            raise UsageError(f"{path}: is no file")
+        if not path.is_file():  # opening a pipe would block
+            raise UsageError(f"{path}: is not a regular file")
         text = read_text(path)
         try:
             node = compose(text)
@@ -136,7 +136,7 @@ class StreamFiles:
             where = f"{path}: line {error.line}" if error.line else f"{path}"
             raise UsageError(f"{where}: {error.message}") from None
         if not isinstance(data, dict):
-            raise UsageError(f"{path}: holds no stream")
+            raise UsageError(f"{path}: contains no stream settings")
         try:
             return stream_from_api(data, self._service)
         except UsageError as error:
@@ -145,7 +145,7 @@ class StreamFiles:
 
 def _checked(name: str) -> str:
     if not re.fullmatch(STREAM_NAME.strip("^$"), name):
-        raise UsageError(f"{printable(name)!r} is no name of a stream", "letters, digits, '.', '_', '-'")
+        raise UsageError(f"{printable(name)!r} is not a valid stream name", "use letters, digits, '.', '_', '-'")
     return name
 
 
@@ -158,8 +158,8 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _to_disk(folder: Path) -> None:
-    """Bring what a folder lists to the disk: a rename is not safe from a power failure before."""
+def _sync_folder(folder: Path) -> None:
+    """Sync a folder to disk, so that a rename in it survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -169,5 +169,5 @@ def _to_disk(folder: Path) -> None:
 
 def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path}: the stream cannot be kept: {error.strerror or error}", "what was kept before is still there; see state_dir"
+        f"{path}: the stream cannot be stored: {error.strerror or error}", "the stored settings are unchanged; check state_dir"
     )

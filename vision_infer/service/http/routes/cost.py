@@ -70,14 +70,14 @@ def get_cost(
     machine = cost.machine
     used = sum(stream.share for stream in cost.streams)
     return CostAnswer(
-        says=cost.says,
+        says=cost.summary,
         cores=machine.cores,
         cores_used=round(machine.used, 3),
         cores_others=round(machine.others, 3),
         accelerator=_rounded(cost.accelerator),
         busy=round(cost.busy, 4),
         binding=cost.binding,
-        more_streams=cost.more,
+        more_streams=cost.more_streams,
         headroom=HEADROOM,
         machine_per_hour=price.machine_per_hour,
         currency=price.currency,

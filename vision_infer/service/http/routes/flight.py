@@ -117,7 +117,7 @@ def get_why(
     return WhyAnswer(
         stream=name,
         at=_utc(at_ns, clock),
-        says=verdict.says,
+        says=verdict.text,
         hint=verdict.hint,
         state=None if verdict.state is None else state_change(verdict.state, clock),
         until=None if verdict.until is None else state_change(verdict.until, clock),

@@ -1,4 +1,4 @@
-"""Lets streams give way while the machine is too small for them, in the order of :mod:`vision_infer.schedule.degradation`."""
+"""Degrade streams while the machine is overloaded, in the order of :mod:`vision_infer.schedule.degradation`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vision_infer.stream.redact import redact
 
 INTERVAL_S = 1.0
 ALL_FPS = 1000.0
-"""what a stream wants that wants all that come: more than any camera gives"""
+"""The wanted rate of a stream without ``fps``: more than any camera delivers."""
 TOO_SLOW = frozenset(
     reason.value
     for reason in (
@@ -31,13 +31,13 @@ TOO_SLOW = frozenset(
         DropReason.TO_KEYFRAME,
     )
 )
-"""reasons of frames that a faster machine would have inferred; on a busy one they count"""
+"""The drop reasons that a faster machine would have avoided."""
 
 _log = logging.getLogger("vision_infer.service")
 
 
 def settings_at(settings: StreamSettings, step: DegradationStep) -> StreamSettings:
-    """The settings by which a stream runs that has given way so far; a later step keeps what the earlier ones have changed."""
+    """Return the settings of a stream at a step of degradation. Later steps include the changes of earlier ones."""
     changed = {}
     if step >= DegradationStep.SUBSTREAM and settings.degrade_detect is not None:
         changed["detect"] = settings.degrade_detect
@@ -46,35 +46,35 @@ def settings_at(settings: StreamSettings, step: DegradationStep) -> StreamSettin
     return settings.model_copy(update=changed) if changed else settings
 
 
-def can_give_way(settings: StreamSettings) -> bool:
-    """Whether anything is configured for that."""
+def can_degrade(settings: StreamSettings) -> bool:
+    """Return whether a substream or a smaller model is configured."""
     return settings.degrade_detect is not None or settings.degrade_model is not None
 
 
-def seen_streams(
+def observe_streams(
     streams: Mapping[str, ConfiguredStream], statuses: Sequence[StreamStatus], lanes: Sequence[LaneStatus], cost: Cost
 ) -> dict[str, StreamLoad]:
-    """What is known of the streams that want a rate, or can give way.
+    """Return the measurements of all streams that want a rate or can degrade.
 
     Args:
-        streams: by name.
-        statuses: of those that run.
-        lanes: the engines.
-        cost: as measured.
+        streams: The streams by name.
+        statuses: The status of the running streams.
+        lanes: The engines.
+        cost: The measured costs.
     """
     engines = min(1.0, sum(lane.utilisation for lane in lanes))  # lanes share one device
     machine = max(cost.busy, engines)
-    found: dict[str, StreamLoad] = {}
+    observed: dict[str, StreamLoad] = {}
     for status in statuses:
         stream = streams.get(status.name)
         if stream is None or not status.live:
             continue
-        able = _able(stream)
-        if stream.settings.fps is None and not able:  # it takes what is left, and misses nothing
+        steps = _available_steps(stream)
+        if stream.settings.fps is None and not steps:  # it uses the remaining capacity and has no rate to miss
             continue
-        found[status.name] = StreamLoad(
+        observed[status.name] = StreamLoad(
             step=stream.step,
-            steps=able,
+            steps=steps,
             live=status.state is StreamState.LIVE,
             wanted_fps=stream.settings.fps or ALL_FPS,
             weight=stream.settings.weight,
@@ -82,76 +82,77 @@ def seen_streams(
             lost=sum(count for reason, count in status.dropped.items() if reason in TOO_SLOW),
             busy=max(machine, min(1.0, status.usage.thread)),
         )
-    return found
+    return observed
 
 
-def remember_in_full(streams: Mapping[str, ConfiguredStream], statuses: Sequence[StreamStatus], cost: Cost) -> None:
-    """Note what streams take while their picture and their network are those that are wanted: it is what they want back later.
+def record_full_costs(streams: Mapping[str, ConfiguredStream], statuses: Sequence[StreamStatus], cost: Cost) -> None:
+    """Record the cost of streams that use their configured source and model: they need it again when they recover.
 
     Args:
-        streams: by name.
-        statuses: of those that run.
-        cost: as measured.
+        streams: The streams by name.
+        statuses: The status of the running streams.
+        cost: The measured costs.
     """
-    come = {status.name: status.decoded_fps for status in statuses}
-    for one in cost.streams:
-        stream = streams.get(one.name)
+    decoded_fps = {status.name: status.decoded_fps for status in statuses}
+    for measured in cost.streams:
+        stream = streams.get(measured.name)
         if stream is not None and stream.step <= DegradationStep.RATE:
-            wanted = stream.settings.fps
-            rate = one.result_fps if wanted is None else min(wanted, max(one.result_fps, come.get(one.name, 0.0)))
-            stream.in_full = one.at(rate, cost.machine) or stream.in_full
+            wanted, rate = stream.settings.fps, measured.result_fps
+            if wanted is not None:
+                rate = min(wanted, max(rate, decoded_fps.get(measured.name, 0.0)))
+            stream.full_cost = measured.at(rate, cost.machine) or stream.full_cost
 
 
-def in_full(streams: Mapping[str, ConfiguredStream]) -> dict[str, StreamCost | None]:
-    """Of the streams that give way, what each would take if it did not; None where that was not measured."""
-    return {name: stream.in_full for name, stream in streams.items() if stream.step}
+def full_costs(streams: Mapping[str, ConfiguredStream]) -> dict[str, StreamCost | None]:
+    """Return the cost of each degraded stream at full quality; None if not measured."""
+    return {name: stream.full_cost for name, stream in streams.items() if stream.step}
 
 
-def _able(stream: ConfiguredStream) -> frozenset[DegradationStep]:
+def _available_steps(stream: ConfiguredStream) -> frozenset[DegradationStep]:
     configured = {DegradationStep.SUBSTREAM: stream.settings.degrade_detect, DegradationStep.MODEL: stream.settings.degrade_model}
-    return frozenset(step for step, what in configured.items() if what is not None and step not in stream.refused)
+    return frozenset(step for step, value in configured.items() if value is not None and step not in stream.refused)
 
 
-class Degrading:
-    """Looks at the streams once a second, on a thread of its own, and lets the service carry out what is decided.
+class DegradationMonitor:
+    """Checks the load once a second on its own thread and applies the steps that the policy decides.
 
     Args:
-        see: what is known of the streams now.
-        carry_out: lets a stream go on at a step, for what was measured; raises what making a stream raises.
-        tell: told each step that was taken.
+        observe: Returns the current measurements of the streams.
+        apply: Changes the step of a stream for a reason; returns False if the stream is gone. Raises the errors of a new stream.
+        on_event: Called with each step that was applied.
     """
 
     def __init__(
         self,
-        see: Callable[[], Mapping[str, StreamLoad]],
-        carry_out: Callable[[str, DegradationStep, str], bool],
-        tell: Callable[[DegradeEvent], None],
+        observe: Callable[[], Mapping[str, StreamLoad]],
+        apply: Callable[[str, DegradationStep, str], bool],
+        on_event: Callable[[DegradeEvent], None],
         clock: Clock,
     ) -> None:
-        self._see = see
-        self._carry_out = carry_out
-        self._tell = tell
+        self._observe = observe
+        self._apply = apply
+        self._on_event = on_event
         self._clock = clock
-        self._decide = Degradation()
+        self._policy = Degradation()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="service-degrade", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more; a step that is being taken may still be finished."""
+        """Stop the thread; a step in progress may still complete."""
         self._ended.set()
 
-    def look(self) -> None:
-        """Look once, and take the steps that are due."""
-        for change in self._decide.look(self._clock.monotonic_ns(), self._see()):
+    def check(self) -> None:
+        """Check the load once and apply the steps that are due."""
+        for change in self._policy.look(self._clock.monotonic_ns(), self._observe()):
             if self._ended.is_set():
                 return
-            reason = _measured(change)
+            reason = _measurement(change)
             try:
-                done = self._carry_out(change.stream, change.step, reason)
+                done = self._apply(change.stream, change.step, reason)
             except VisionInferError as error:
                 _log.warning("%s: stays at %s: %s", change.stream, change.before.word, redact(str(error)))
                 continue
@@ -161,17 +162,17 @@ class Degrading:
                 _log.log(
                     level, "%s: degraded: %s, before: %s: %s", event.stream, event.step.word, event.before.word, event.reason
                 )
-                self._tell(event)
+                self._on_event(event)
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
-                self.look()
-            except Exception:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
-                _log.exception("the watch over the load met something unexpected, and goes on")
+                self.check()
+            except Exception:  # noqa: BLE001 - errors must not end the thread silently
+                _log.exception("unexpected error in the load monitor; it continues")
 
 
-def _measured(change: Change) -> str:
+def _measurement(change: Change) -> str:
     wanted = change.load.wanted_fps
     of = "" if wanted >= ALL_FPS else f" of {wanted:g}"
     return f"{change.got_fps:.1f}{of} fps, {change.load.busy:.0%} busy"

@@ -22,10 +22,10 @@ from vision_infer.pipeline.workers import live_watch
 from vision_infer.schedule import degradation
 from vision_infer.schedule.degradation import DegradationStep
 from vision_infer.service.events import DegradeEvent, to_row
-from vision_infer.service.streams import degrading
+from vision_infer.service.streams import degradation as monitor
 from vision_infer.service.streams.configured import ConfiguredStream
-from vision_infer.service.streams.cost import Machine, cost_of
-from vision_infer.service.streams.degrading import in_full, remember_in_full, seen_streams, settings_at
+from vision_infer.service.streams.cost import MachineUsage, cost_of
+from vision_infer.service.streams.degradation import full_costs, observe_streams, record_full_costs, settings_at
 from vision_infer.stream.find import open_source
 
 __all__ = ["engines"]
@@ -46,7 +46,7 @@ class Rig(Site):
     def __init__(self, **streams: StreamSettings) -> None:
         self.speed = 1.0
         super().__init__(of=settings(streams))
-        self.service._machine = lambda: Machine(2.0, 0.1, 0.0)  # type: ignore[method-assign]
+        self.service._load._machine = lambda: MachineUsage(2.0, 0.1, 0.0)  # type: ignore[method-assign]
 
     def __enter__(self) -> Rig:
         return self
@@ -66,7 +66,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds become parts of seconds: as many frames as that takes here are enough."""
     for name, value in QUICK.items():
         monkeypatch.setattr(degradation, name, value)
-    monkeypatch.setattr(degrading, "INTERVAL_S", 0.1)
+    monkeypatch.setattr(monitor, "INTERVAL_S", 0.1)
     monkeypatch.setattr(live_watch, "INTERVAL_S", 0.05)
     monkeypatch.setattr(live_watch, "_SAMPLE_NS", 100_000_000)
 
@@ -116,7 +116,7 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
         assert status.degraded_reason == last.reason
         assert 0 <= time.time_ns() - status.degraded_wall_ns < LONG_S * 1e9
         assert site.service.stream("front").settings.detect == MAIN, "what is wanted stays"
-        assert site.service.cost().in_full["front"] is not None, "what it takes otherwise was measured before"
+        assert site.service.cost().full_costs["front"] is not None, "what it takes otherwise was measured before"
         assert engines.loaded == {"one", "two"}
         (rate, *_) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
         assert "of 20 fps" in rate.reason
@@ -127,7 +127,7 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
         wait_until(lambda: site.status("front").state is StreamState.LIVE, "the main stream")
         status = site.status("front")
         assert (status.model, status.size, status.degraded) == ("one", (320, 180), "none")
-        assert site.service.cost().in_full == {}
+        assert site.service.cost().full_costs == {}
         assert (status.degraded_wall_ns, status.degraded_reason) == (0, "")
         models = [result.model for _, _, result in site.sink.written if result is not None]
         assert [model for number, model in enumerate(models) if number == 0 or models[number - 1] != model] == [
@@ -205,8 +205,8 @@ def test_what_is_counted(engines: Engines) -> None:
     others = {"paced": 1000, "hook": 1000, "failed": 1000, "late": 1000, "no_keyframe": 1000, "undecoded": 1000, "stopped": 1000}
 
     def see(of: StreamSettings, one: StreamStatus, *used: float) -> degradation.StreamLoad | None:
-        cost = cost_of([one], [], Machine(2.0, 0.4, 0.6))
-        return seen_streams({"front": ConfiguredStream(of, "file")}, [one], [lane(part) for part in used], cost).get("front")
+        cost = cost_of([one], [], MachineUsage(2.0, 0.4, 0.6))
+        return observe_streams({"front": ConfiguredStream(of, "file")}, [one], [lane(part) for part in used], cost).get("front")
 
     seen = see(stream(degrade_model="two"), status(dropped=lost | others), 0.3, 0.3)
     assert seen is not None
@@ -220,7 +220,7 @@ def test_what_is_counted(engines: Engines) -> None:
 def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -> None:
     one = ConfiguredStream(stream(degrade_detect=SUB), "file")
     streams = {"front": one}
-    assert in_full(streams) == {}
+    assert full_costs(streams) == {}
     for step, thread, expected in (
         (DegradationStep.NONE, 0.3, 0.3),
         (DegradationStep.RATE, 0.4, 0.4),
@@ -228,16 +228,16 @@ def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -
     ):
         one.step = step
         now = status(usage=Usage(thread, 0.1, 0.1), result_fps=5.0, decoded_fps=15.0)
-        remember_in_full(streams, [now], cost_of([now], [], Machine(2.0, 1.0, 0.0)))
-        full = one.in_full
+        record_full_costs(streams, [now], cost_of([now], [], MachineUsage(2.0, 1.0, 0.0)))
+        full = one.full_cost
         assert full is not None
         assert (full.decode_cores, full.result_fps) == (expected, 15.0), "it wants 20, and its camera gives 15"
-        assert in_full(streams) == ({} if step is DegradationStep.NONE else {"front": full})
+        assert full_costs(streams) == ({} if step is DegradationStep.NONE else {"front": full})
     nothing = ConfiguredStream(stream(), "file")
     silent = status(result_fps=0.0)
-    remember_in_full({"front": nothing}, [silent], cost_of([silent], [], Machine(2.0, 1.0, 0.0)))
+    record_full_costs({"front": nothing}, [silent], cost_of([silent], [], MachineUsage(2.0, 1.0, 0.0)))
     nothing.step = DegradationStep.RATE
-    assert in_full({"front": nothing}) == {"front": None}
+    assert full_costs({"front": nothing}) == {"front": None}
 
 
 def test_it_is_told_and_shown() -> None:

@@ -1,0 +1,121 @@
+"""Start, change and stop the streams in the pipeline as their settings require."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from vision_infer.config.serve import ServeSettings, StreamSettings
+from vision_infer.core.clock import Clock
+from vision_infer.core.errors import ModelError, UsageError, VisionInferError
+from vision_infer.pipeline.status import StreamEvent, StreamState
+from vision_infer.pipeline.supervisor import Supervisor
+from vision_infer.service.clips.clip_recorder import Clips
+from vision_infer.service.errors import UnavailableError
+from vision_infer.service.streams.configured import ConfiguredStream, Origin
+from vision_infer.service.streams.degradation import settings_at
+from vision_infer.service.streams.lanes import Lanes, second_name
+from vision_infer.service.streams.stream_command import check_second, stream_command
+from vision_infer.stream.redact import redact
+
+
+class StreamRunner:
+    """Runs streams in the pipeline. Callers must serialize changes.
+
+    Args:
+        settings: The settings of the service.
+        supervisor: Runs the streams.
+        lanes: The engines.
+        clips: Receives the clip settings of each stream.
+        on_event: Called when a stream cannot run and is therefore unknown to the supervisor.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        supervisor: Supervisor,
+        lanes: Lanes,
+        clips: Clips,
+        on_event: Callable[[StreamEvent], None],
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._lanes = lanes
+        self._clips = clips
+        self._on_event = on_event
+        self._clock = clock
+
+    def run(self, name: str, stream: ConfiguredStream) -> None:
+        """Run a stream with its settings; start it or change the running one.
+
+        Raises:
+            UsageError: The settings are invalid; the stream continues with the old ones.
+        """
+        settings = settings_at(stream.settings, stream.step)
+        if not settings.enabled:
+            self._supervisor.remove(name)
+            self._clips.configure(name, None)
+            return
+        try:
+            lane = self._lanes.open(self._model(settings))
+            if settings.secondary is not None:
+                check_second("secondary", lane.engine.card)
+            secondary = None if settings.secondary is None else self._lanes.open_second(settings.secondary)
+        except ModelError as error:
+            raise UsageError(error.message, error.hint) from error
+        command = stream_command(name, settings, lane, secondary, self.allowed_networks(stream.origin))
+        try:
+            self._supervisor.change(command)
+        except KeyError:  # the stream does not run, or has just ended
+            self.stop(name, settings)
+            if self._supervisor.status(name) is not None:
+                message = f"{name}: an engine still holds frames of the previous stream with this name"
+                raise UnavailableError(message, "choose another name, or restart the service") from None
+            self._supervisor.add(command)
+        self._clips.configure(name, settings.clips)
+
+    def run_or_fail(self, name: str, stream: ConfiguredStream) -> None:
+        """Run a stream; an error puts it into the state ``failed`` and does not affect other streams."""
+        try:
+            self.run(name, stream)
+        except Exception as raised:  # noqa: BLE001 - an error of one stream must not affect the others
+            if isinstance(raised, VisionInferError):
+                error = raised
+            else:
+                error = VisionInferError(
+                    f"{name}: unexpected {type(raised).__name__}: {redact(str(raised))}", "please report this"
+                )
+                error.__cause__ = raised
+            stream.problem = error
+            stream.problem_ns = (self._clock.monotonic_ns(), self._clock.wall_ns())
+            self._supervisor.remove(name)
+            at_ns, wall_ns = stream.problem_ns
+            self._on_event(StreamEvent(name, StreamState.FAILED, at_ns, redact(str(error)), wall_ns))
+
+    def stop(self, name: str, settings: StreamSettings) -> None:
+        """Stop a stream. If an engine does not return its frames in time, report the engine and stop waiting."""
+        began = self._clock.monotonic_ns()
+        self._supervisor.remove(name)
+        if self._supervisor.status(name) is None:
+            return
+        model = self._model(settings)
+        seconds = (self._clock.monotonic_ns() - began) / 1e9
+        for lane in self._supervisor.lane_statuses():
+            primary = lane.name == model or lane.name.startswith(f"{model}@")
+            if lane.flying and (primary or (settings.secondary is not None and lane.name == second_name(settings.secondary))):
+                self._lanes.report_hanging(lane.name, lane.engine, seconds, f"{name} was removed without its last frames")
+
+    def close_unused(self, streams: Iterable[ConfiguredStream]) -> None:
+        """Close the engines that none of these streams uses."""
+        enabled = [stream.settings for stream in streams if stream.settings.enabled]
+        used = {self._model(settings) for settings in enabled}
+        used |= {settings.degrade_model for settings in enabled if settings.degrade_model is not None}
+        used |= {second_name(settings.secondary) for settings in enabled if settings.secondary is not None}
+        self._lanes.close_unused(frozenset({self._settings.model, *used}))
+
+    def allowed_networks(self, origin: Origin) -> tuple[str, ...]:
+        """Return the networks that a stream's URLs may use; empty means any."""
+        return self._settings.service.allow_networks if origin == "api" else ()
+
+    def _model(self, settings: StreamSettings) -> str:
+        return settings.model or self._settings.model
