@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from vision_infer.cli import checks, doctor
+from vision_infer.cli import camera_checks, checks, doctor
 from vision_infer.cli.app import app
 from vision_infer.core.errors import EngineError
 from vision_infer.core.finding import Finding, Severity, worst
@@ -45,7 +45,7 @@ def test_this_machine_as_a_program_reads_it(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("severity", "status"), [("ok", 0), ("note", 0), ("warning", 1), ("error", 2)])
 def test_the_exit_status_tells_the_worst(monkeypatch: pytest.MonkeyPatch, severity: Severity, status: int) -> None:
     found = [Finding("cpu", "ok", "two CPUs"), Finding("gpu", severity, "something", "do something")]
-    monkeypatch.setattr(doctor, "_look", lambda *_: iter(found))
+    monkeypatch.setattr(doctor, "_check", lambda *_: iter(found))
     done = CliRunner().invoke(app, ["doctor"], standalone_mode=False)
     assert done.return_value == status
     assert done.stdout.splitlines()[:3] == [
@@ -58,24 +58,24 @@ def test_the_exit_status_tells_the_worst(monkeypatch: pytest.MonkeyPatch, severi
 
 def test_usage() -> None:
     done = CliRunner().invoke(app, ["doctor", "--transport", "carrier-pigeon"], standalone_mode=False)
-    assert "unknown" in str(done.exception)
+    assert "is not a valid transport" in str(done.exception)
 
 
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("rtsp//user:geheim@host/x", "camera 1: is no URL, and there is no such file or device"),
-        ("user:geheim@host/x", "camera 1: its URL: looks like the address of a camera: write rtsp:// before it"),
-        ("rtsps:/user:geheim@host/x", "camera 1: its URL: write rtsps:// with two slashes"),
-        ("rtsp://user:ge@heim@host:99999/x", "camera 1: its URL: has an invalid host or port"),
-        ("/nonexistent.mp4", "camera 1: is no URL, and there is no such file or device"),
+        ("rtsp//user:geheim@host/x", "camera 1: is not a URL, file or device"),
+        ("user:geheim@host/x", "camera 1: the URL is invalid: looks like the address of a camera; write rtsp:// before it"),
+        ("rtsps:/user:geheim@host/x", "camera 1: the URL is invalid: write rtsps:// with two slashes"),
+        ("rtsp://user:ge@heim@host:99999/x", "camera 1: the URL is invalid: has an invalid host or port"),
+        ("/nonexistent.mp4", "camera 1: is not a URL, file or device"),
         ("/dev/video97", "/dev/video97: no picture: failed connecting to it: "),
     ],
 )
 def test_a_url_that_cannot_be_meant(url: str, says: str) -> None:
     from vision_infer.stream.source import LiveOptions
 
-    (found,) = checks.check_cameras([url], LiveOptions(), 2.0)
+    (found,) = camera_checks.check_cameras([url], LiveOptions(), 2.0)
     assert found.severity == "error"
     assert found.text.startswith(says)
     assert "heim" not in found.text
@@ -119,7 +119,7 @@ def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.uname", lambda: type("Uname", (), {"machine": "x86_64"})())
     found = list(checks.check_cpu())
     assert [one.severity for one in found] == ["ok", "warning", "warning", "warning"]
-    assert "of which a control group grants 0.5 CPUs' time" in found[0].text
+    assert "limited to the time of 0.5 CPUs by a control group" in found[0].text
     assert "used up its time in 40% of all periods" in found[2].text
     assert "no AVX2" in found[3].text
 
@@ -128,7 +128,7 @@ def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity) -> None:
     monkeypatch.setattr("vision_infer.telemetry.machine.memory", lambda: Memory(4_000_000_000, int(free)))
     monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
-    assert told(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB are free")]
+    assert told(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB free")]
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
     assert told(checks.check_memory())[1] == ("warning", "256 files may be open: enough for about 16 cameras")
 
@@ -162,7 +162,7 @@ def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu"), ("openvino", "cpu"), ("torch", "cuda:0")])
     assert told(checks.check_runtimes(False)) == [
         ("warning", "onnxruntime does not work: onnxruntime crashed"),
-        ("warning", f"openvino gives wrong results: 7 where {checks.MOMENT} is right"),
+        ("warning", f"openvino gives wrong results: 7 instead of {checks.TIME_CODE}"),
         ("warning", "torch on cuda:0 does not work: torch crashed"),
         ("error", "no inference engine works"),
     ]
@@ -210,6 +210,6 @@ def test_disk_clock_and_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (tmp_path / "downloads" / "x" / "y.part").touch()
     found = list(checks.check_home())
     assert [one.severity for one in found] == ["warning", "warning", "note", "ok"]
-    assert "model broken cannot be used" in found[0].text
+    assert "model broken is invalid" in found[0].text
     assert "other users may write there" in found[1].text
-    assert found[2].text == "1 unfinished: downloads/x/y.part"
+    assert found[2].text == "1 unfinished downloads or builds: downloads/x/y.part"

@@ -50,7 +50,7 @@ def test_list_build_show_and_prune(command: Command, in_process: Command, graph:
     assert again["reason"]
 
     pruned = in_process("engine", "prune", "--max-mb", "0")
-    assert pruned.stdout.splitlines()[-1] == "0 engines stay, 0.0 MB"
+    assert pruned.stdout.splitlines()[-1] == "0 engines kept, 0.0 MB"
     assert "removed openvino-cpu-fp32 of tiny" in pruned.stdout
 
 
@@ -58,7 +58,7 @@ def test_what_a_trial_left_out_is_told(command: Command, graph: Path, tmp_path: 
     possible = candidates(graph)
     failures = TuningStore(tmp_path / "home" / "engines", 1.0)
     failures.end(next(one for one in possible if one.engine == "openvino-cpu-fp32"), "it does not load")
-    told = "left out by a trial: it does not load (engine choose --again tries it again)"
+    told = "failed in autotune: it does not load (engine choose --again tries it again)"
     (line,) = [line for line in command("engine", "list", graph).stdout.splitlines() if "openvino-cpu-fp32" in line]
     assert line.endswith(f"; {told}")
     rows = json.loads(command("engine", "list", graph, "--json").stdout)["engines"]
@@ -80,7 +80,7 @@ def test_choose_is_remembered(command: Command, in_process: Command, graph: Path
     chosen = command("engine", "choose", graph, "--seconds", "0.2", "--workers", "1")
     assert chosen.returncode == 0, chosen.stderr
     assert "trying openvino-cpu-fp32" in chosen.stderr
-    assert chosen.stdout.startswith("auto takes o")
+    assert chosen.stdout.startswith("auto selects o")
     assert in_process("engine", "list", graph).stdout.endswith(chosen.stdout)
 
 
@@ -98,7 +98,7 @@ def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> Non
     [
         (["build", "nanodt"], 3, "nanodet-416"),
         (["build", "none.yaml"], 4, "none.yaml"),
-        (["build", "nanodet-416", "--engine", "openvino-cpu-fp16"], 4, "there are onnxruntime-cpu-fp32"),
+        (["build", "nanodet-416", "--engine", "openvino-cpu-fp16"], 4, "the available ones are onnxruntime-cpu-fp32"),
         (["list", "none.onnx"], 3, "no such file"),
         (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot create"),
     ],

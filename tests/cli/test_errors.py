@@ -110,7 +110,7 @@ def test_a_card_in_the_model_folder_with_a_wrong_field(in_process: Command, tmp_
     listed = in_process("model", "list")
     assert listed.returncode == 0
     assert "nanodet-416" in listed.stdout
-    assert "cannot be used" in listed.stdout
+    assert "invalid: " in listed.stdout
 
 
 def test_outputs(in_process: Command, tmp_path: Path) -> None:

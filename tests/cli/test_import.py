@@ -54,9 +54,9 @@ def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
-        (["--input", "640"], 2, ("is no size", "height and width", "384x640,640x640")),
-        (["--input", "64x64,"], 2, ("is no size",)),
-        (["--input", "0x64"], 2, ("is no size",)),
+        (["--input", "640"], 2, ("is not a valid size", "height and width", "384x640,640x640")),
+        (["--input", "64x64,"], 2, ("is not a valid size",)),
+        (["--input", "0x64"], 2, ("is not a valid size",)),
         (["--scores", "logits"], 2, ("sigmoid or softmax",)),
         (["--pictures", "nowhere"], 2, ("nowhere",)),
         (["--head", "yolov5"], 3, ("does not fit head 'yolov5'",)),

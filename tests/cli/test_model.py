@@ -75,7 +75,7 @@ def test_evaluate_prints_cocos_table(in_process: Command) -> None:
     fp32 = ("--engine", "onnxruntime-cpu-fp32")
     done = in_process("model", "evaluate", "nanodet-416", *fp32, "--data", data, "--images", data.parent / "images")
     assert done.returncode == 0, done.stderr
-    assert f"{IMAGES} pictures, {BOXES} boxes" in done.stdout
+    assert f"{IMAGES} images, {BOXES} boxes" in done.stdout
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.61" in done.stdout
 
 

@@ -51,7 +51,7 @@ def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monk
     shown = in_process("engine", "show", "mine", "onnxruntime-cpu-int8").stdout
     assert shown.count("onnxruntime-cpu-int8 of mine") == 1
     assert ": proven" in shown
-    assert "auto takes onnxruntime-cpu-" in listed or "auto takes openvino-cpu-" in listed
+    assert "auto selects onnxruntime-cpu-" in listed or "auto selects openvino-cpu-" in listed
     named = in_process("run", pictures / "000.jpg", "--model", "mine", "--engine", "onnxruntime-cpu-int8", "--json")
     assert json.loads(named.stdout)["engine"] == "onnxruntime-cpu-int8", named.stderr
     rows, _ = rows_of(in_process, pictures / "001.jpg", tmp_path)
@@ -75,7 +75,7 @@ def test_a_detector_of_somebody_else(in_process: Command, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     listed = in_process("engine", "list", "mine").stdout
     taken = re.search(
-        r"auto takes ((?:onnxruntime|openvino)-cpu-\w+): (\S+)× faster than onnxruntime-cpu-fp32, \S+ points", listed
+        r"auto selects ((?:onnxruntime|openvino)-cpu-\w+): (\S+)× faster than onnxruntime-cpu-fp32, \S+ points", listed
     )
     assert taken, listed
     rows, told = rows_of(in_process, videos[0], tmp_path)

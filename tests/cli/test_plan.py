@@ -81,7 +81,7 @@ def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_pat
     assert [one["name"] for one in found["machines"]] == ["this machine", "edge-box"]
     assert found["machines"][1]["best"]["money"]["month"] > 0
     file.write_text("{}", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"is no bench.json of this version: vision-infer bench --out DIR writes one"):
+    with pytest.raises(UsageError, match=r"is not a bench.json of this version: create one with: vision-infer bench --out DIR"):
         call(*PLAN, "--bench", str(file))
 
 
@@ -90,14 +90,14 @@ def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_pat
     [
         (
             ("--model", "other"),
-            r"no bench of other on this machine yet: vision-infer bench --model other \(with --quick: a minute",
+            r"there is no benchmark of other on this machine: run: vision-infer bench --model other",
         ),
         (("--price", "this machine=0"), "prices: the price of this machine is 0: leave it out where it is not known"),
         (("--price", "this machine=-1"), "the price of this machine is -1"),
-        (("--price", "cheap"), "--price cheap: is no price: write 'this machine=0.12'"),
-        (("--price", "=3"), "names no device"),
-        (("--price", "oven=3"), r"--price: there is no device 'oven' here: there are: this machine, nvidia-t4"),
-        (("--size", "huge"), "'huge' is no size of a video: write 1920x1080"),
+        (("--price", "cheap"), "--price cheap: is not a valid price: write 'this machine=0.12'"),
+        (("--price", "=3"), "has no device"),
+        (("--price", "oven=3"), r"--price: unknown device 'oven': the devices are: this machine, nvidia-t4"),
+        (("--size", "huge"), "'huge' is not a valid video size: write 1920x1080"),
         (("--fps", "0"), "target.fps"),
         (("--margin", "1"), "margin"),
         (("--gate-saves", "60"), "what_if.gate_saves"),
@@ -180,8 +180,8 @@ def test_a_disturbed_bench_is_compared_with_none(home: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--size", "1921x1080"), "'1921x1080' is no size of a video"),
-        (("--codec", "av1"), "--codec av1: no sample of it can be made: use h264 or hevc"),
+        (("--size", "1921x1080"), "'1921x1080' is not a valid video size"),
+        (("--codec", "av1"), "--codec av1: no sample can be generated: use h264 or hevc"),
         (("--model", "nonsense"), "unknown model 'nonsense'"),
     ],
 )

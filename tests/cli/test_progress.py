@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.support.hand_clock import HandClock
-from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, Rate, memory_text, totals
+from vision_infer.cli.progress import LINE_INTERVAL_NS, Bars, PlainLines, RunRate, memory_text, totals
 from vision_infer.pipeline.status import StreamState, StreamStatus
 
 
@@ -27,7 +27,7 @@ def test_totals_count_what_ended_as_it_was_and_the_rest_as_expected() -> None:
 
 def test_the_rate_tells_frames_speed_and_what_is_left() -> None:
     clock = HandClock(0)
-    rate = Rate(clock)
+    rate = RunRate(clock)
     clock.now = 2_000_000_000
     assert rate.text([status("a", StreamState.RUNNING, 50)]) == "50/100 frames, 25.0 fps, 1.0x real time, 00:02 left"
     assert rate.text([status("a", StreamState.RUNNING, 50, None)]).startswith("50/? frames, 25.0 fps")
@@ -48,11 +48,11 @@ def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.Capt
     opening = [status("a", StreamState.RUNNING, 0, image_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
     assert memory_text(opening) is None
     both = [status(name, StreamState.RUNNING, 0, image_bytes=30_000_000) for name in "ab"]
-    assert memory_text(both) == "decoded pictures take at most 60 MB at a time"
+    assert memory_text(both) == "decoded images take at most 60 MB at a time"
     lines = PlainLines(HandClock(0))
     for _ in range(3):
         lines(both)
-    assert capsys.readouterr().err == "decoded pictures take at most 60 MB at a time\n"
+    assert capsys.readouterr().err == "decoded images take at most 60 MB at a time\n"
 
 
 def test_a_bar_for_each_source_that_runs_and_one_for_all() -> None:

@@ -35,7 +35,7 @@ EXPORTED = "export: { family: resnet/18 }"
 MAIN = """
 import sys
 from pathlib import Path
-from vision_infer.model import available, download, http_file
+from vision_infer.model.pull import available, download, http_file
 available.available_dir = lambda: Path("catalogue")
 url, sys.argv[1:2] = sys.argv[1], []
 download.ask = lambda _, *rest: http_file.ask(url, *rest)  # the catalogue takes https:// only, and the server has no certificate
@@ -140,12 +140,12 @@ def test_without_a_network_a_file_that_was_fetched_by_hand_does(in_process: Comm
     ("arguments", "says"),
     [
         (["yolox-nan"], "'yolox-nan' is not in the catalogue: did you mean yolox-nano"),
-        (["deimv2-n"], "deimv2-n: its authors offer it on a page only: https://huggingface.co/"),
+        (["deimv2-n"], "deimv2-n: can only be downloaded from a web page: https://huggingface.co/"),
         (["yolox-s", "--file", "nothing.onnx"], "nothing.onnx: no such file"),
         (["deimv2-n", "--file", "nothing.onnx"], "nothing.onnx: cannot be read"),
         (
             ["dfine-m"],
-            "dfine-m: its authors offer it on a page only: https://huggingface.co/ustc-community: vision-infer model",
+            "dfine-m: can only be downloaded from a web page: https://huggingface.co/ustc-community: vision-infer model",
         ),
     ],
 )
@@ -165,4 +165,4 @@ def test_the_catalogue_is_listed_and_shown() -> None:
     lines = shown("list", "--available").splitlines()
     assert len(lines) == len(rows)
     assert "yolox-nano  YOLOX  detect, 416x416, mAP 0.50:0.95 25.8 on COCO val2017, Apache-2.0" in lines
-    assert shown("show", "dfine-n").startswith("# not here yet: vision-infer model pull dfine-n\nname: dfine-n\n")
+    assert shown("show", "dfine-n").startswith("# not installed; install it with: vision-infer model pull dfine-n\nname")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.serve_process import ServeProcess
-from vision_infer.cli.why import TOKEN, _moment, why_command
+from vision_infer.cli.why import TOKEN, _time_of, why_command
 from vision_infer.core.errors import UsageError, VisionInferError
 
 NOW = datetime(2026, 11, 25, 3, 15, tzinfo=UTC)
@@ -69,7 +69,7 @@ def test_a_stream_that_is_not_there_is_told_in_a_line(process: ServeProcess, nam
 
 
 def test_nothing_that_answers_is_told_in_a_line() -> None:
-    with pytest.raises(VisionInferError, match="no service answers: Connection refused: "):
+    with pytest.raises(VisionInferError, match="the service does not respond: Connection refused: "):
         why_command("front", url="http://127.0.0.1:9")
     for wrong in ("ftp://127.0.0.1", "127.0.0.1:8080", "http://user:secret@127.0.0.1:8080"):
         with pytest.raises(UsageError) as raised:
@@ -111,16 +111,16 @@ def test_another_server_is_told_in_a_line_and_the_token_is_sent(
 
 
 def test_moments_are_understood() -> None:
-    assert _moment("now", None, NOW) == NOW
-    assert _moment("2026-11-24T03:12:05Z", None, NOW) == datetime(2026, 11, 24, 3, 12, 5, tzinfo=UTC)
-    assert _moment("2026-11-24T03:12:05+02:00", None, NOW) == datetime(2026, 11, 24, 1, 12, 5, tzinfo=UTC)
-    assert _moment("now", "90s", NOW) == NOW - timedelta(seconds=90)
-    assert _moment("now", "2h", NOW) == NOW - timedelta(hours=2)
+    assert _time_of("now", None, NOW) == NOW
+    assert _time_of("2026-11-24T03:12:05Z", None, NOW) == datetime(2026, 11, 24, 3, 12, 5, tzinfo=UTC)
+    assert _time_of("2026-11-24T03:12:05+02:00", None, NOW) == datetime(2026, 11, 24, 1, 12, 5, tzinfo=UTC)
+    assert _time_of("now", "90s", NOW) == NOW - timedelta(seconds=90)
+    assert _time_of("now", "2h", NOW) == NOW - timedelta(hours=2)
     local = NOW.astimezone()
-    assert _moment(f"{local - timedelta(minutes=3):%H:%M:%S}", None, NOW) == NOW - timedelta(minutes=3)
-    assert _moment(f"{local + timedelta(minutes=3):%H:%M:%S}", None, NOW) == NOW + timedelta(minutes=3) - timedelta(days=1)
+    assert _time_of(f"{local - timedelta(minutes=3):%H:%M:%S}", None, NOW) == NOW - timedelta(minutes=3)
+    assert _time_of(f"{local + timedelta(minutes=3):%H:%M:%S}", None, NOW) == NOW + timedelta(minutes=3) - timedelta(days=1)
     for wrong in ("yesterday", "25:00:00", "12:61"):
-        with pytest.raises(UsageError, match="is no time"):
-            _moment(wrong, None, NOW)
+        with pytest.raises(UsageError, match="is not a valid"):
+            _time_of(wrong, None, NOW)
     with pytest.raises(UsageError, match="no time span"):
-        _moment("now", "a while", NOW)
+        _time_of("now", "a while", NOW)

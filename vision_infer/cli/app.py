@@ -1,4 +1,4 @@
-"""The parts of the command ``vision-infer``."""
+"""The command ``vision-infer`` and its subcommands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vision_infer.cli.models import model
 
 app = typer.Typer(
     name="vision-infer",
-    help="Real-time video inference: video in, detections out, every frame with its latency account.",
+    help="Real-time video inference: run models on video files, images and live cameras.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +39,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of errors."),
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and exit."),
 ) -> None:
     pass

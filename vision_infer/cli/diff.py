@@ -1,4 +1,4 @@
-"""``vision-infer diff``: what differs between the results of two runs."""
+"""``vision-infer diff``: compare the results of two runs."""
 
 from __future__ import annotations
 
@@ -18,34 +18,39 @@ if TYPE_CHECKING:
 
 STREAMS_SHOWN = 20
 DIFFERENT = 1
-"""exit status when the results differ"""
+"""The exit status if the results differ."""
 
 
 def diff_command(
-    a: Annotated[str, typer.Argument(metavar="A.jsonl", help="Results of a run.")],
-    b: Annotated[str, typer.Argument(metavar="B.jsonl", help="Results of another run over the same sources.")],
-    iou: Annotated[float, typer.Option(metavar="IOU", help="Least overlap of two boxes that are one object.")] = 0.5,
-    score_tolerance: Annotated[float, typer.Option(metavar="SCORE", help="By how much scores of one object may differ.")] = 0.05,
-    top: Annotated[int, typer.Option(min=0, metavar="N", help="How many of the frames that differ most are told and drawn.")] = 6,
+    a: Annotated[str, typer.Argument(metavar="A.jsonl", help="The results of a run.")],
+    b: Annotated[str, typer.Argument(metavar="B.jsonl", help="The results of another run on the same sources.")],
+    iou: Annotated[float, typer.Option(metavar="IOU", help="The minimum IoU of two boxes to be the same object.")] = 0.5,
+    score_tolerance: Annotated[
+        float, typer.Option(metavar="SCORE", help="The maximum difference between the scores of an object.")
+    ] = 0.05,
+    top: Annotated[
+        int, typer.Option(min=0, metavar="N", help="The number of frames with the largest differences to list and draw.")
+    ] = 6,
     pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw these frames, A on the left, B on the right.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Save images of these frames in this folder, A on the left, B on the right."),
     ] = None,
     video: Annotated[
-        list[str] | None, typer.Option(metavar="SOURCE", help="What was run over, for --pictures. Repeatable.")
+        list[str] | None, typer.Option(metavar="SOURCE", help="A source of the runs, for --pictures. Repeatable.")
     ] = None,
     overwrite: options.Overwrite = False,
     json_output: options.Json = False,
 ) -> int:
-    """Compare the results of two runs: which frames and which detections only one has, and how far the others agree.
+    """Compare the results of two runs: frames and detections that only one has, and the differences of the others.
 
-    The exit status is 0 when they are the same: the same frames, a partner for each detection, scores within the tolerance. It is
-    1 when they differ, 2 when they cannot be compared. Numbers of tracks and embeddings are not compared.
+    The exit status is 0 if the results are the same: the same frames, a match for each detection, scores within the tolerance. It
+    is 1 if they differ, and 2 if they cannot be compared. Track numbers and embeddings are not compared.
     """
     from vision_infer.compare.runs import DiffSettings, diff
 
     settings = DiffSettings(iou, score_tolerance, top)
     if (pictures is None) != (not video):
-        raise UsageError("--pictures and --video: one needs the other", "write --pictures DIR --video SOURCE")
+        raise UsageError("--pictures and --video must be used together", "write --pictures DIR --video SOURCE")
     if pictures is None:
         report, drawn = diff(a, b, settings), []
     else:
@@ -60,7 +65,7 @@ def diff_command(
         _print(report, drawn)
     if pictures is not None and len(drawn) < len(report.most_different):
         missing = len(report.most_different) - len(drawn)
-        typer.echo(f"warning: --video: {missing} of the frames are not in it", err=True)
+        typer.echo(f"warning: --video: {missing} of the frames were not found in the sources", err=True)
     return 0 if report.same else DIFFERENT
 
 
@@ -74,14 +79,12 @@ def _print(report: DiffReport, drawn: list[str]) -> None:
         console.print(_classes(report))
     frames = report.frames
     if report.resized:
-        console.print(
-            f"the pictures of {report.resized} frames have another size: their boxes cannot be compared", soft_wrap=True
-        )
+        console.print(f"the images of {report.resized} frames differ in size, so their boxes cannot be compared", soft_wrap=True)
     if report.retold:
-        console.print(f"of {report.retold} detections the second networks tell another class", soft_wrap=True)
+        console.print(f"the secondary models report different classes for {report.retold} detections", soft_wrap=True)
     if report.most_different:
-        worst = ", ".join(f"{one.stream} {one.frame}" for one in report.most_different)
-        console.print(f"frames that differ most: {worst}", soft_wrap=True, markup=False)
+        worst = ", ".join(f"{entry.stream} {entry.frame}" for entry in report.most_different)
+        console.print(f"frames with the largest differences: {worst}", soft_wrap=True, markup=False)
     for path in drawn:
         console.print(f"wrote {path}", soft_wrap=True, markup=False)
     verdict = "the same" if report.same else "different"
@@ -113,7 +116,7 @@ def _classes(report: DiffReport) -> Table:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("class", overflow="ellipsis", no_wrap=True)
-    over = f">{report.settings.score_tolerance:g}"  # pairs whose scores differ by more
+    over = f">{report.settings.score_tolerance:g}"  # matches whose scores differ by more
     for heading in ("matched", "only A", "only B", "IoU", "score B-A", "|B-A|", "max", over):
         table.add_column(heading, justify="right")
     for label, entry in report.by_label():
@@ -130,7 +133,7 @@ def _classes(report: DiffReport) -> Table:
 
 
 def _plain(text: str) -> Any:
-    """Text from a file: nothing in it is markup."""
+    """Return text from a file without interpreting markup."""
     from rich.text import Text
 
     return Text(text)

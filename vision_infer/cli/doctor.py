@@ -1,4 +1,4 @@
-"""``vision-infer doctor``: what this machine can do, what is missing, and what a camera sends."""
+"""``vision-infer doctor``: check this machine, its packages, and cameras."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from vision_infer.core.errors import UsageError
 from vision_infer.core.finding import SEVERITIES, Finding, Severity, worst
 
 STATUS: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
-"""exit status by the worst that was found"""
+"""The exit status by the highest severity."""
 DISCOVERY_S = 3.0
 
 
 def doctor_command(
     urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL]...", help="Cameras to look at: rtsp://, http://, /dev/video0, …")
+        list[str] | None, typer.Argument(metavar="[URL]...", help="URLs of cameras to check: rtsp://, http://, /dev/video0, …")
     ] = None,
-    discover: Annotated[bool, typer.Option("--discover", help="Look for cameras in the local network (ONVIF).")] = False,
-    seconds: Annotated[float, typer.Option(min=2, max=600, help="The most that a camera may take.")] = 10.0,
-    transport: Annotated[str, typer.Option(metavar="tcp|udp", help="Of RTSP.")] = "tcp",
+    discover: Annotated[bool, typer.Option("--discover", help="Search for cameras in the local network (ONVIF).")] = False,
+    seconds: Annotated[float, typer.Option(min=2, max=600, help="The maximum time per camera, in seconds.")] = 10.0,
+    transport: Annotated[str, typer.Option(metavar="tcp|udp", help="The transport of RTSP.")] = "tcp",
     json_output: options.Json = False,
 ) -> int:
-    """Look at this machine, and at cameras: what works, what does not, and what to do about it.
+    """Check this machine and cameras, and report what works, what does not, and how to fix it.
 
-    Exit status: 0 all is well, 1 something will cost (a warning), 2 something does not work (an error).
+    Exit status: 0 no problems, 1 at least one warning, 2 at least one error.
     """
     if transport not in ("tcp", "udp"):
-        raise UsageError(f"--transport {transport}: unknown", "use tcp or udp")
+        raise UsageError(f"--transport {transport}: is not a valid transport", "use tcp or udp")
     found: list[Finding] = []
-    for one in _look(urls or [], discover, seconds, transport == "udp"):
-        found.append(one)
+    for finding in _check(urls or [], discover, seconds, transport == "udp"):
+        found.append(finding)
         if not json_output:
-            _show(one)
+            _show(finding)
     if json_output:
-        typer.echo(json.dumps({"worst": worst(found), "findings": [asdict(one) for one in found]}, indent=2))
+        typer.echo(json.dumps({"worst": worst(found), "findings": [asdict(finding) for finding in found]}, indent=2))
     else:
-        counts = {name: sum(one.severity == name for one in found) for name in SEVERITIES[:1:-1]}
+        counts = {name: sum(finding.severity == name for finding in found) for name in SEVERITIES[:1:-1]}
         typer.echo(", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()))
     return STATUS[worst(found)]
 
 
-def _look(urls: list[str], discover: bool, seconds: float, udp: bool) -> Iterator[Finding]:
-    """All findings, cameras first: nothing of ours shall disturb what is measured of them."""
-    from vision_infer.cli import checks
+def _check(urls: list[str], discover: bool, seconds: float, udp: bool) -> Iterator[Finding]:
+    """Yield all findings. Cameras come first, so that no other check disturbs their measurement."""
+    from vision_infer.cli import camera_checks, checks
     from vision_infer.stream.source import LiveOptions
 
     if urls:
-        yield from checks.check_cameras(urls, LiveOptions(transport="udp" if udp else "tcp"), seconds)
+        yield from camera_checks.check_cameras(urls, LiveOptions(transport="udp" if udp else "tcp"), seconds)
     if discover:
-        yield from checks.check_network(DISCOVERY_S)
+        yield from camera_checks.check_network(DISCOVERY_S)
     yield from checks.check_cpu()
     yield from checks.check_memory()
     gpus, has_gpu = checks.check_gpus()
     yield from gpus
     yield from checks.check_packages()
     yield from checks.check_runtimes(has_gpu)
-    rest: Iterable[Iterator[Finding]] = (checks.check_codecs(), checks.check_disks(), checks.check_clock(), checks.check_home())
-    for check in rest:
+    others: Iterable[Iterator[Finding]] = (checks.check_codecs(), checks.check_disks(), checks.check_clock(), checks.check_home())
+    for check in others:
         yield from check
 
 
-def _show(one: Finding) -> None:
-    typer.echo(f"{one.severity:<8} {one.area:<8} {one.text}")
-    if one.hint:
-        typer.echo(f"{'':<17} → {one.hint}")
+def _show(finding: Finding) -> None:
+    typer.echo(f"{finding.severity:<8} {finding.area:<8} {finding.text}")
+    if finding.hint:
+        typer.echo(f"{'':<17} → {finding.hint}")

@@ -1,4 +1,4 @@
-"""The command ``vision-infer``: the one place where an error becomes a line and an exit status."""
+"""The entry point of ``vision-infer``: it turns each error into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import NoReturn
 from vision_infer.core.errors import VisionInferError
 
 INTERNAL_ERROR = 70
-"""exit status of a mistake of ours (EX_SOFTWARE of sysexits.h)"""
+"""The exit status of an internal error (EX_SOFTWARE in sysexits.h)."""
 
 READER_GONE = 141
-"""exit status when standard output has no reader any more (as if killed by SIGPIPE): nothing to complain about"""
+"""The exit status when the reader of standard output has gone, as after SIGPIPE. No error is printed."""
 
 
 def main() -> NoReturn:
-    """Run the command and leave with its exit status (``docs/reference/cli.md`` lists them)."""
+    """Run the command and exit with its status (``docs/reference/cli.md`` lists them)."""
     try:
         _run()
-    except KeyboardInterrupt:  # also while the parts are still imported
+    except KeyboardInterrupt:  # also while modules are being imported
         leave(130)
 
 
@@ -29,7 +29,7 @@ def _run() -> NoReturn:
     from vision_infer.cli.app import app
 
     debug = "--debug" in sys.argv[1:]
-    # `vision-infer run --debug` is what people type: it is taken anywhere on the line.
+    # --debug is accepted anywhere on the line, because people type `vision-infer run --debug`.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         status = app(arguments, prog_name="vision-infer", standalone_mode=False)
@@ -54,7 +54,7 @@ def _run() -> NoReturn:
 
 
 def leave(status: int) -> NoReturn:
-    """Leave at once: every file is closed by now, and tearing down the runtimes' thread pools takes time and does nothing."""
+    """Exit immediately: all files are closed, and shutting down the thread pools of the runtimes only takes time."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -64,14 +64,14 @@ def leave(status: int) -> NoReturn:
 
 
 def _usage_or_internal(error: Exception) -> str:
-    # Errors of the option parser: they have a message for people and an exit code.
+    # Errors of the option parser have a message and an exit code.
     format_message = getattr(error, "format_message", None)
     if format_message is not None:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "vision-infer"
         text = " ".join(str(format_message()).split()).rstrip(".")
         return f"error: {text}: see '{command} --help'"
-    return f"error: unexpected {type(error).__name__}: {error}: run again with --debug and report this"
+    return f"error: unexpected {type(error).__name__}: {error}: run the command again with --debug and report this"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a run goes: bars on a terminal, plain lines elsewhere. All of it on standard error."""
+"""The progress of a run: bars on a terminal, plain lines elsewhere, always on standard error."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vision_infer.pipeline.runs.offline import Progress as Report
 from vision_infer.pipeline.status import StreamState, StreamStatus
 
 BARS_SHOWN = 12
-"""bars of single sources at the same time; there is always one for all"""
+"""The maximum number of bars for individual sources, next to the bar for all sources."""
 LINE_INTERVAL_NS = 5_000_000_000
 _OVER = (StreamState.ENDED, StreamState.STOPPED, StreamState.FAILED)
 
 
 @contextmanager
 def open_progress(quiet: bool) -> Iterator[Report | None]:
-    """What :func:`vision_infer.pipeline.runs.offline.run` calls with the state of the streams; None when quiet."""
+    """Yield the callback that receives the state of the streams; None if quiet."""
     if quiet:
         yield None
         return
@@ -36,20 +36,20 @@ def open_progress(quiet: bool) -> Iterator[Report | None]:
 
 
 class Bars:
-    """A bar for each source that runs, and one for all."""
+    """Shows a bar for each running source, and one for all sources."""
 
     def __init__(self, bars: Progress, clock: Clock) -> None:
         self._bars = bars
-        self._rate = Rate(clock)
+        self._rate = RunRate(clock)
         self._tasks: dict[str, TaskID] = {}
         self._all = bars.add_task("all", total=None, text="")
-        self._memory_told = False
+        self._memory_reported = False
 
     def __call__(self, statuses: Sequence[StreamStatus]) -> None:
-        """Draw the streams as they are now."""
-        memory = None if self._memory_told else memory_text(statuses)
+        """Draw the current state of the streams."""
+        memory = None if self._memory_reported else memory_text(statuses)
         if memory is not None:
-            self._memory_told = True
+            self._memory_reported = True
             self._bars.console.print(memory)
         for status in statuses:
             task = self._tasks.get(status.name)
@@ -66,21 +66,21 @@ class Bars:
 
 
 class PlainLines:
-    """A line every five seconds."""
+    """Prints a line every five seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._rate = Rate(clock)
+        self._rate = RunRate(clock)
         self._next_ns = clock.monotonic_ns() + LINE_INTERVAL_NS
-        self._memory_told = False
+        self._memory_reported = False
 
     def __call__(self, statuses: Sequence[StreamStatus]) -> None:
-        """Tell how far it is, if it is time to."""
+        """Print the progress if a line is due."""
         now = self._clock.monotonic_ns()
         text = self._rate.text(statuses)
-        memory = None if self._memory_told else memory_text(statuses)
+        memory = None if self._memory_reported else memory_text(statuses)
         if memory is not None:
-            self._memory_told = True
+            self._memory_reported = True
             sys.stderr.write(f"{memory}\n")
         if now >= self._next_ns:
             self._next_ns = now + LINE_INTERVAL_NS
@@ -89,15 +89,15 @@ class PlainLines:
             sys.stderr.flush()
 
 
-class Rate:
-    """Frames a second, times real time and time left, over the whole run so far."""
+class RunRate:
+    """Calculates the frame rate, the speed relative to real time and the remaining time of a run."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._started_ns = clock.monotonic_ns()
 
     def text(self, statuses: Sequence[StreamStatus]) -> str:
-        """``120/1000 frames, 33.5 fps, 1.3x real time, 0:00:27 left``."""
+        """Return ``120/1000 frames, 33.5 fps, 1.3x real time, 00:27 left``."""
         elapsed = (self._clock.monotonic_ns() - self._started_ns) / 1e9
         total, done = totals(statuses)
         rate = done / elapsed if elapsed > 0 else 0.0
@@ -111,16 +111,16 @@ class Rate:
 
 
 def memory_text(statuses: Sequence[StreamStatus]) -> str | None:
-    """What decoded pictures will take, once the first sources are open; None before."""
+    """Return the memory for decoded images, when the first sources are open; None before."""
     states = {status.state for status in statuses}
     open_now = [status for status in statuses if status.state is StreamState.RUNNING and status.image_bytes]
     if StreamState.OPENING in states or not open_now:
         return None
-    return f"decoded pictures take at most {sum(status.image_bytes for status in open_now) / 1e6:.0f} MB at a time"
+    return f"decoded images take at most {sum(status.image_bytes for status in open_now) / 1e6:.0f} MB at a time"
 
 
 def totals(statuses: Sequence[StreamStatus]) -> tuple[int | None, int]:
-    """Frames expected over all sources (None while one of them is unknown) and frames decoded."""
+    """Return the expected frames of all sources, None while one is unknown, and the decoded frames."""
     done = sum(status.decoded for status in statuses)
     expected = 0
     for status in statuses:

@@ -1,4 +1,4 @@
-"""``vision-infer schema``: the formats that are read and written, as JSON Schema."""
+"""``vision-infer schema``: the JSON Schemas of files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 
 import typer
 
-app = typer.Typer(help="Print the JSON Schema of what is read or written.", no_args_is_help=True)
+app = typer.Typer(help="Print the JSON Schema of a file format.", no_args_is_help=True)
 
 
 @app.command()
 def result() -> None:
-    """A line of a .jsonl file: what one frame gave."""
+    """Print the schema of a result row: one line of a .jsonl file."""
     from vision_infer.core.result import RESULT_SCHEMA
 
     typer.echo(json.dumps(RESULT_SCHEMA, indent=2))
@@ -19,7 +19,7 @@ def result() -> None:
 
 @app.command()
 def card() -> None:
-    """A model card: model.yaml, and what travels in a deployment graph."""
+    """Print the schema of a model card: model.yaml, also embedded in deployment graphs."""
     from vision_infer.core.card import ModelCard
 
     typer.echo(json.dumps(ModelCard.model_json_schema(), indent=2))
@@ -27,7 +27,7 @@ def card() -> None:
 
 @app.command()
 def config() -> None:
-    """The configuration of 'vision-infer serve', YAML; editors take it to complete and check."""
+    """Print the schema of the configuration of 'vision-infer serve', for completion and validation in editors."""
     from vision_infer.config.serve_schema import config_schema
 
     typer.echo(json.dumps(config_schema(), indent=2))
@@ -35,7 +35,7 @@ def config() -> None:
 
 @app.command()
 def passport() -> None:
-    """A passport: what an engine was made of, how good and how fast it was measured to be, and where."""
+    """Print the schema of a passport: how an engine was built, and its measured accuracy and speed."""
     from vision_infer.engine.store.passport import Passport
 
     typer.echo(json.dumps(Passport.model_json_schema(), indent=2))

@@ -1,4 +1,4 @@
-"""``vision-infer serve``: cameras in, detections out, until it is stopped."""
+"""``vision-infer serve``: run camera streams as a service."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
+from vision_infer.config.protocols import url_help
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
 
@@ -19,18 +20,20 @@ ServeSources = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[CONFIG.yaml|URL]...",
-        help="A configuration, or URLs of cameras: rtsp(s)://, http(s)://, rtmp://, srt://, /dev/video0, a file, test://. "
-        "Without one the service begins empty: streams come over the API.",
+        help=f"A configuration file, or URLs of cameras: {url_help()}. Without arguments, the service starts without streams; "
+        "add them over the API.",
         show_default=False,
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option(help="Address to listen on; but for loopback a token is needed then. Default: 127.0.0.1.")
+    str | None, typer.Option(help="Address to listen on. Any address other than loopback requires a token. Default: 127.0.0.1.")
 ]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0: any that is free. Default: 8080.")]
-ServeModel = Annotated[str | None, typer.Option(help="Model of streams that name none. Default: nanodet-416.")]
-ServeEngine = Annotated[str | None, typer.Option(metavar="auto|NAME", help="Engine, such as onnxruntime-cpu-fp32.")]
-Check = Annotated[bool, typer.Option("--check", help="Only say whether the configuration can be used.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. 0: any free port. Default: 8080.")]
+ServeModel = Annotated[str | None, typer.Option(help="Default model of streams. Default: nanodet-416.")]
+ServeEngine = Annotated[
+    str | None, typer.Option(metavar="auto|NAME", help="The engine, such as onnxruntime-cpu-fp32. Default: auto.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Validate the configuration and exit.")]
 
 
 def serve_command(
@@ -44,7 +47,8 @@ def serve_command(
 ) -> int:
     """Run streams as a service: REST and metrics over HTTP, results over WebSocket and server-sent events.
 
-    A configuration that changes is taken over while the service runs. Ctrl-C or SIGTERM finishes what is on its way.
+    The service applies changes of the configuration file while it runs. Ctrl-C or SIGTERM stops it after frames in flight are
+    finished.
     """
     from vision_infer.config.serve_file import load_settings
     from vision_infer.config.validation_errors import SettingsError
@@ -52,7 +56,7 @@ def serve_command(
 
     configurations = [source for source in sources or () if source.lower().endswith((".yaml", ".yml"))]
     if len(configurations) > 1:
-        raise UsageError(f"{configurations[1]}: a second configuration", "write all streams into one file")
+        raise UsageError(f"{configurations[1]}: is a second configuration", "write all streams into one file")
     file = Path(configurations[0]) if configurations else None
     urls = [source for source in sources or () if source not in configurations]
     given = {
@@ -71,8 +75,8 @@ def serve_command(
     try:
         settings = load()
     except SettingsError as error:
-        for mistake in error.problems:
-            typer.echo(f"error: {mistake}", err=True)
+        for problem in error.problems:
+            typer.echo(f"error: {problem}", err=True)
         return error.exit_status
     if check:
         return _check(settings)

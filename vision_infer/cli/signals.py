@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks the run to stop and finish what it has, the second ends it at once."""
+"""Ctrl-C and SIGTERM: the first signal stops a run gracefully, the second ends the process immediately."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class StopSignals:
-    """Watches for SIGINT and SIGTERM while a run goes on. Use it as a context manager, in the main thread."""
+    """Handles SIGINT and SIGTERM during a run. Use it as a context manager in the main thread."""
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
@@ -24,7 +24,7 @@ class StopSignals:
 
     @property
     def exit_status(self) -> int:
-        """128 plus the signal's number; 0 when none came."""
+        """128 plus the number of the signal; 0 if none was received."""
         return 0 if self.received is None else 128 + self.received
 
     def __enter__(self) -> StopSignals:

@@ -1,4 +1,4 @@
-"""The summary of a run as people read it, on standard error."""
+"""Print the summary of a run as tables on standard error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vision_infer.pipeline.runs.summary import RunSummary
 
 
 def print_summary(summary: RunSummary, console: Console | None = None) -> None:
-    """Print what was done, where the time went, and what it cost."""
+    """Print the results, the time of each stage and the resources used."""
     console = console or Console(stderr=True, highlight=False)
     if len(summary.sources) > 1:
         console.print(_sources(summary))
@@ -27,9 +27,9 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
     for reason in summary.engine_reasons:
         console.print(reason, soft_wrap=True, markup=False)
     busy = ", ".join(f"{stage} {fraction:.0%}" for stage, fraction in summary.busy.items())
-    console.print(f"bound by {summary.bound_by} (busy: {busy})", soft_wrap=True)
+    console.print(f"bound by {summary.bound_by} (utilization: {busy})", soft_wrap=True)
     console.print(
-        f"{per_frame:.1f} ms of CPU a frame, peak memory {summary.peak_rss_bytes / 1e6:.0f} MB, "
+        f"{per_frame:.1f} ms of CPU per frame, peak memory {summary.peak_rss_bytes / 1e6:.0f} MB, "
         f"started in {summary.startup_seconds:.2f} s",
         soft_wrap=True,
     )
@@ -37,7 +37,7 @@ def print_summary(summary: RunSummary, console: Console | None = None) -> None:
         encoder = f" ({summary.encoders[output]})" if output in summary.encoders else ""
         console.print(f"wrote {output}{encoder}", soft_wrap=True, markup=False)
     if summary.interrupted:
-        console.print("stopped before the end: what was done until then is written whole")
+        console.print("stopped before the end; all results up to this point are written")
 
 
 def _stages(summary: RunSummary) -> Table:
@@ -51,15 +51,15 @@ def _stages(summary: RunSummary) -> Table:
     return table
 
 
-def _sources(summary: RunSummary, most: int = 20) -> Table:
+def _sources(summary: RunSummary, limit: int = 20) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("source", overflow="fold")
     for heading in ("frames", "detections", "gaps"):
         table.add_column(heading, justify="right")
     table.add_column("state")
-    for source in summary.sources[:most]:
+    for source in summary.sources[:limit]:
         counts = (str(source[key]) for key in ("frames", "detections", "gaps"))
         table.add_row(str(source["name"]), *counts, str(source["state"]))
-    if len(summary.sources) > most:
-        table.add_row(f"… and {len(summary.sources) - most} more")
+    if len(summary.sources) > limit:
+        table.add_row(f"… and {len(summary.sources) - limit} more")
     return table

@@ -1,4 +1,4 @@
-"""``vision-infer why``: ask a running service why a stream had results at a moment, or had none."""
+"""``vision-infer why``: ask a running service why a stream had results or no results at a given time."""
 
 from __future__ import annotations
 
@@ -26,30 +26,32 @@ _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def why_command(
-    name: Annotated[str, typer.Argument(metavar="STREAM", help="Name of the stream.")],
+    name: Annotated[str, typer.Argument(metavar="STREAM", help="The name of the stream.")],
     time: Annotated[
         str,
         typer.Argument(
             metavar="[TIME]",
-            help="The moment: 03:12:05 (the last one, in local time), 2026-11-24T03:12:05Z, or now. For a time ago: --ago.",
+            help="The time: 03:12:05 (the most recent, local time), 2026-11-24T03:12:05Z, or now.",
         ),
     ] = "now",
-    ago: Annotated[str | None, typer.Option(metavar="SPAN", help="So long ago: 90s, 5m, 2h; instead of TIME.")] = None,
-    url: Annotated[str, typer.Option(metavar="URL", help="Of the service.")] = "http://127.0.0.1:8080",
+    ago: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="The time as a duration before now, instead of TIME: 90s, 5m, 2h.")
+    ] = None,
+    url: Annotated[str, typer.Option(metavar="URL", help="The URL of the service.")] = "http://127.0.0.1:8080",
     token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"Holds the service's token; else ${TOKEN} is taken.")
+        Path | None, typer.Option(metavar="FILE", help=f"File with the token of the service. Default: ${TOKEN}.")
     ] = None,
     json_output: options.Json = False,
 ) -> int:
-    """Say why a stream had results at a moment, or had none: its state then, and what became of each frame around it.
+    """Explain why a stream had results or no results at a given time: its state, and the outcome of each frame.
 
-    The service keeps the last 4,096 frames of each stream one by one (more than two minutes at 30 frames a second), and the last
-    day by minute.
+    The service records the last 4,096 frames of each stream individually (more than two minutes at 30 fps), and the last day by
+    minute.
     """
     from urllib.parse import quote
 
     now = datetime.now(UTC)
-    at = _moment(time, ago, now)
+    at = _time_of(time, ago, now)
     path = f"/api/v1/streams/{quote(name, safe='')}/why?at={quote(at.isoformat())}"
     answer = _ask(url, path, _token(token_file))
     if json_output:
@@ -59,18 +61,18 @@ def why_command(
     return 0
 
 
-def _moment(time: str, ago: str | None, now: datetime) -> datetime:
+def _time_of(time: str, ago: str | None, now: datetime) -> datetime:
     if ago is not None:
         found = _AGO.fullmatch(f"-{ago.removeprefix('-')}")
         if found is None:
-            raise UsageError(f"--ago {ago}: is no time span", "write 90s, 5m or 2h")
+            raise UsageError(f"--ago {ago}: is not a valid duration", "write 90s, 5m or 2h")
         return now - timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
     if time == "now":
         return now
     try:
         moment = datetime.fromisoformat(f"{now.astimezone():%Y-%m-%d}T{time}" if re.match(r"\d\d?:\d\d", time) else time)
     except ValueError:
-        raise UsageError(f"{time}: is no time", "write 03:12:05, 2026-11-24T03:12:05Z or now") from None
+        raise UsageError(f"{time}: is not a valid time", "write 03:12:05, 2026-11-24T03:12:05Z or now") from None
     if moment.tzinfo is None:
         moment = moment.astimezone()
         if moment > now and "T" not in time and " " not in time:
@@ -84,15 +86,15 @@ def _token(file: Path | None) -> str | None:
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file}: cannot be read as a token", getattr(error, "strerror", None) or str(error)) from None
+        raise UsageError(f"{file}: is not a readable token file", getattr(error, "strerror", None) or str(error)) from None
 
 
 def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
-    """What the service answers.
+    """Send the question to the service and return its answer.
 
     Raises:
-        UsageError: the URL is none, or the service has no answer to that.
-        VisionInferError: the service is not reached.
+        UsageError: The URL is invalid, or the service rejects the question.
+        VisionInferError: The service cannot be reached.
     """
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
@@ -101,7 +103,7 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise UsageError("--url: is no address of a service", "write http://HOST:PORT, without a user or password")
+        raise UsageError("--url: is not the URL of a service", "write http://HOST:PORT, without a user name or password")
     request = Request(url.rstrip("/") + path, headers={"Accept": "application/json"})
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
@@ -114,9 +116,11 @@ def _ask(url: str, path: str, token: str | None) -> dict[str, Any]:
     except (URLError, HTTPException, OSError, ValueError) as error:
         cause = getattr(error, "reason", None) or error
         reason = getattr(cause, "strerror", None) or cause
-        raise VisionInferError(f"{url}: no service answers: {reason}", "is vision-infer serve running there? see --url") from None
+        raise VisionInferError(
+            f"{url}: the service does not respond: {reason}", "check that vision-infer serve is running, or set --url"
+        ) from None
     if not isinstance(answer, dict) or "says" not in answer:
-        raise VisionInferError(f"{url}: is no vision-infer service", "see --url")
+        raise VisionInferError(f"{url}: is not a vision-infer service", "check --url")
     return answer
 
 
@@ -124,8 +128,8 @@ def _problem(body: bytes, status: int) -> Exception:
     try:
         detail = str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):
-        detail = f"the service answers with status {status}"
-    hint = f"give its token by --token-file or ${TOKEN}" if status == 401 else ""
+        detail = f"the service responded with status {status}"
+    hint = f"set the token with --token-file or ${TOKEN}" if status == 401 else ""
     return UsageError(detail, hint)
 
 
@@ -138,10 +142,10 @@ def _show(answer: dict[str, Any]) -> None:
     if state is not None:
         lines.append(f"state   {state['state']} since {state['at']}{_reason(state)}")
     if until is not None:
-        lines.append(f"then    {until['state']} at {until['at']}{_reason(until)}")
+        lines.append(f"until   {until['state']} at {until['at']}{_reason(until)}")
     if minute is not None:
         outcomes = ", ".join(f"{count} {outcome}" for outcome, count in minute["outcomes"].items())
-        lines.append(f"minute  {minute['from']}: {outcomes}; highest age {minute['max_age_ms']} ms")
+        lines.append(f"minute  {minute['from']}: {outcomes}; maximum age {minute['max_age_ms']} ms")
     for line in filter(None, lines):
         console.print(line, soft_wrap=True, markup=False)
     if answer["frames"]:
@@ -175,7 +179,7 @@ def _table(frames: list[dict[str, Any]]) -> Table:
             str(frame["detections"]) if inferred else "",
         )
     engines = sorted({frame["engine"] for frame in frames if frame["engine"]})
-    table.caption = "milliseconds after capture" + (f"; {', '.join(engines)}" if engines else "")
+    table.caption = "times in milliseconds after capture" + (f"; {', '.join(engines)}" if engines else "")
     return table
 
 

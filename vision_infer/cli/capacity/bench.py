@@ -1,4 +1,4 @@
-"""``vision-infer bench``: what this machine can do."""
+"""``vision-infer bench``: measure the capacity of this machine."""
 
 from __future__ import annotations
 
@@ -17,29 +17,33 @@ if TYPE_CHECKING:
     from vision_infer.capacity.report import BenchReport, Settings
 
 History = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Earlier benches (JSONL). Default: $VISION_INFER_HOME/bench.jsonl.")
+    Path | None, typer.Option(metavar="FILE", help="The history of benchmarks (JSONL). Default: $VISION_INFER_HOME/bench.jsonl.")
 ]
 
 
 def bench_command(
     model: options.Model = "nanodet-416",
-    engine: Annotated[str, typer.Option(metavar="auto|NAME", help="Measure this engine only, and run streams on it.")] = "auto",
-    size: Annotated[str, typer.Option(metavar="WxH", help="Picture of the streams.")] = "1920x1080",
-    codec: Annotated[str, typer.Option(metavar="h264|hevc", help="Of the streams.")] = "h264",
-    source_fps: Annotated[int, typer.Option(min=1, max=120, help="Frames a second that each stream sends.")] = 15,
-    fps: Annotated[float, typer.Option(min=0.1, max=240, help="Results a second that are wanted of each stream.")] = 10.0,
-    target_ms: Annotated[float, typer.Option(min=1, metavar="MS", help="Age that 99 % of the results must not exceed.")] = 200.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Within a minute: fewer kinds of video and batches, shorter.")] = False,
-    streams: Annotated[bool, typer.Option("--streams/--no-streams", help="Run the whole pipeline too.")] = True,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write bench.json and pictures there.")] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="auto|NAME", help="Measure this engine only, and run the streams on it.")
+    ] = "auto",
+    size: Annotated[str, typer.Option(metavar="WxH", help="The resolution of the streams.")] = "1920x1080",
+    codec: Annotated[str, typer.Option(metavar="h264|hevc", help="The video codec of the streams.")] = "h264",
+    source_fps: Annotated[int, typer.Option(min=1, max=120, help="The frame rate of each stream.")] = 15,
+    fps: Annotated[float, typer.Option(min=0.1, max=240, help="The wanted results per second of each stream.")] = 10.0,
+    target_ms: Annotated[
+        float, typer.Option(min=1, metavar="MS", help="The maximum age of 99 % of the results, in milliseconds.")
+    ] = 200.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Finish within a minute: fewer and shorter measurements.")] = False,
+    streams: Annotated[bool, typer.Option("--streams/--no-streams", help="Also measure the complete pipeline.")] = True,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write bench.json and charts to this folder.")] = None,
     history: History = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> int:
-    """Measure this machine: decoding, conversion, each engine by batch, and how many streams meet the target.
+    """Measure this machine: decoding, conversion, each engine by batch size, and the number of streams that meet the target.
 
-    Ctrl-C keeps what was measured until then. Other work on the machine is a part of the figures: stop it first.
+    Ctrl-C keeps the measurements so far. Stop other programs first, because they affect the results.
     """
     from vision_infer.capacity.bench import FULL, QUICK, BenchRequest, run_bench
     from vision_infer.capacity.history import read_history
@@ -50,7 +54,7 @@ def bench_command(
 
     settings = _settings(model, engine, size, codec, source_fps, fps, target_ms, quick)
     inputs = model_inputs(model, model_dir)
-    settings = settings.model_copy(update={"inputs": tuple((one.width, one.height) for one in inputs)})
+    settings = settings.model_copy(update={"inputs": tuple((input_size.width, input_size.height) for input_size in inputs)})
     request = BenchRequest(
         inputs[best_input(settings.size, tuple(inputs))],
         settings,
@@ -60,10 +64,10 @@ def bench_command(
         streams,
     )
     history = history or home_dir(os.environ) / "bench.jsonl"
-    earlier = read_history(history)  # what cannot be read is said before minutes are spent
+    earlier = read_history(history)  # fails before the measurements, which take minutes
     with StopSignals() as signals:
         report = run_bench(request, lambda line: typer.echo(f"… {line}", err=True), signals.stopping)
-    _tell(report, history, earlier, out, json_output)
+    _report(report, history, earlier, out, json_output)
     return signals.exit_status
 
 
@@ -74,7 +78,7 @@ def _settings(
 
     width, height = parse_size(size)
     if codec not in ("h264", "hevc"):
-        raise UsageError(f"--codec {codec}: no sample of it can be made", "use h264 or hevc")
+        raise UsageError(f"--codec {codec}: no sample can be generated", "use h264 or hevc")
     return Settings(
         model=Path(model).stem if model.endswith(".onnx") else model,
         codec=codec,
@@ -89,10 +93,10 @@ def _settings(
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Width and height, pixels, of ``1920x1080``, ``1080p``, ``720p``, ``4k`` or the like.
+    """Return the width and height in pixels of ``1920x1080``, ``1080p``, ``720p``, ``4k`` and so on.
 
     Raises:
-        UsageError: it is no size of a video.
+        UsageError: The text is not a valid video size.
     """
     named = {"4k": (3840, 2160), "2160p": (3840, 2160), "1440p": (2560, 1440), "1080p": (1920, 1080), "720p": (1280, 720)}
     named |= {"480p": (854, 480), "360p": (640, 360)}
@@ -101,11 +105,11 @@ def parse_size(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{1,4})x([1-9]\d{1,4})", text, re.ASCII)
     width, height = (int(match[1]), int(match[2])) if match else (0, 0)
     if not (64 <= width <= 8192 and 64 <= height <= 8192) or width % 2 or height % 2:
-        raise UsageError(f"{text!r} is no size of a video", "write 1920x1080, 1080p, …: even, from 64 to 8192")
+        raise UsageError(f"{text!r} is not a valid video size", "write 1920x1080, 1080p, …; even numbers from 64 to 8192")
     return width, height
 
 
-def _tell(report: BenchReport, history: Path, earlier: Sequence[BenchReport], out: Path | None, json_output: bool) -> None:
+def _report(report: BenchReport, history: Path, earlier: Sequence[BenchReport], out: Path | None, json_output: bool) -> None:
     from vision_infer.capacity.history import add_to_history
     from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_bench
     from vision_infer.cli.capacity.bench_table import print_bench
@@ -119,7 +123,7 @@ def _tell(report: BenchReport, history: Path, earlier: Sequence[BenchReport], ou
             out.mkdir(parents=True, exist_ok=True)
             (out / "bench.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror}", "name another folder with --out") from error
+            raise OutputError(f"{out}: cannot be written: {error.strerror}", "use another folder for --out") from error
         typer.echo(f"wrote {out / 'bench.json'}", err=True)
         if can_draw():
             for path in draw_bench(report, out):
@@ -133,14 +137,14 @@ def _tell(report: BenchReport, history: Path, earlier: Sequence[BenchReport], ou
 
 
 def _compared(report: BenchReport, earlier: Sequence[BenchReport]) -> list[str]:
-    """What has changed since earlier benches, in lines."""
+    """Return the changes since earlier benchmarks, one line each."""
     from vision_infer.capacity.history import changes, like
 
     if not report.comparable:
         return []
     alike = like(earlier, report)
     if not alike:
-        return ["no earlier undisturbed bench of this machine with these settings to compare with"]
+        return ["there is no earlier undisturbed benchmark of this machine with these settings to compare with"]
     since = f"since {alike[0].date:%Y-%m-%d %H:%M}"
     found = changes(alike, report)
-    return [f"{since}: {line}" for line in found] or [f"{since}: nothing has changed by more than the noise"]
+    return [f"{since}: {line}" for line in found] or [f"{since}: no change larger than the noise"]

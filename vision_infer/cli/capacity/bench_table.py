@@ -1,4 +1,4 @@
-"""A bench as people read it."""
+"""Print a benchmark as tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vision_infer.capacity.report import BenchReport, Interval
 
 
 def print_bench(report: BenchReport, console: Console | None = None) -> None:
-    """Print what was measured, each with its noise, and what follows."""
+    """Print the measurements with their confidence intervals, and the verdict."""
     console = console or Console(highlight=False)
     quick = ", quick" if report.settings.quick else ""
     console.print(f"{report.machine.name}; {report.date:%Y-%m-%d %H:%M} UTC, {report.seconds:.0f} s{quick}", soft_wrap=True)
@@ -22,23 +22,23 @@ def print_bench(report: BenchReport, console: Console | None = None) -> None:
     console.print()
     console.print(verdict(report), soft_wrap=True, markup=False)
     if report.interrupted:
-        console.print("interrupted: what was measured until then is kept", markup=False)
+        console.print("interrupted; the measurements so far are kept", markup=False)
 
 
 def verdict(report: BenchReport) -> str:
-    """What the machine carries, in a sentence."""
-    asked = report.settings
-    target = f"with 99% of the results within {asked.target_ms:g} ms"
-    what = f"{asked.codec} {asked.width}x{asked.height}, {asked.fps:g} results/s each, {target}"
-    most = report.carries
-    if most is None:
-        return "how many streams it carries was not measured"
-    if most == 0:
-        return f"It carries no stream of {what}."
-    broken = min((row.streams for row in report.pipeline if not row.holds and row.streams > most), default=None)
-    untried = most + 1 < broken if broken else True
-    beyond = "" if broken is None else f" ({broken} broke it{', fewer were not tried' if untried else ''})"
-    return f"It carries {most} {'stream' if most == 1 else 'streams'} of {what}{beyond}."
+    """Return the number of streams that the machine supports, as a sentence."""
+    settings = report.settings
+    target = f"with 99% of the results within {settings.target_ms:g} ms"
+    what = f"{settings.codec} {settings.width}x{settings.height}, {settings.fps:g} results/s each, {target}"
+    count = report.carries
+    if count is None:
+        return "The number of supported streams was not measured."
+    if count == 0:
+        return f"The machine does not support a single stream of {what}."
+    broken = min((row.streams for row in report.pipeline if not row.holds and row.streams > count), default=None)
+    untried = count + 1 < broken if broken else True
+    beyond = "" if broken is None else f" ({broken} were too many{', fewer were not tried' if untried else ''})"
+    return f"The machine supports {count} {'stream' if count == 1 else 'streams'} of {what}{beyond}."
 
 
 def _ms(value: float) -> str:
@@ -58,7 +58,7 @@ def _table(*headings: str) -> Table:
 
 
 def _stages(report: BenchReport) -> Table:
-    table = _table("stage (95% interval)", "CPU ms a frame", "frames/s, all cores")
+    table = _table("stage (95% interval)", "CPU ms per frame", "frames/s, all cores")
     for row in report.decode:
         name = f"decode {row.codec} {row.width}x{row.height}, {row.mbit_s:g} Mbit/s, {row.where}"
         table.add_row(name, _shown(row.cpu_ms), _shown(row.fps, 0))
@@ -69,7 +69,7 @@ def _stages(report: BenchReport) -> Table:
 
 
 def _engines(report: BenchReport) -> Table:
-    table = _table("engine", "batch", "p50 / p99 ms", "pictures/s", "CPU ms", "MB", "loss")
+    table = _table("engine", "batch", "p50 / p99 ms", "images/s", "CPU ms", "MB", "loss")
     for row in report.engines:
         table.add_row(
             row.engine,
@@ -84,7 +84,7 @@ def _engines(report: BenchReport) -> Table:
 
 
 def _streams(report: BenchReport) -> Table:
-    table = _table("streams", "results/s", "of wanted", "age p50", "p95", "p99 ms", "cores", "others", "MB", "")
+    table = _table("streams", "results/s", "delivered", "age p50", "p95", "p99 ms", "cores", "other programs", "MB", "target")
     for row in report.pipeline:
         table.add_row(
             str(row.streams),
@@ -96,6 +96,6 @@ def _streams(report: BenchReport) -> Table:
             f"{row.cpu_cores:.2f}",
             f"{row.other_cores:.2f}",
             "" if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}",
-            "holds" if row.holds else "breaks",
+            "met" if row.holds else "missed",
         )
     return table

@@ -1,4 +1,4 @@
-"""``vision-infer plan``: what a set of cameras needs, and what it costs."""
+"""``vision-infer plan``: estimate the machines and the cost for a set of cameras."""
 
 from __future__ import annotations
 
@@ -25,45 +25,67 @@ if TYPE_CHECKING:
 
 def plan_command(
     need_file: Annotated[
-        Path | None, typer.Argument(metavar="[NEED.yaml]", help="All of it in a file; options go before it.")
+        Path | None, typer.Argument(metavar="[NEED.yaml]", help="A YAML file with all requirements. Options take precedence.")
     ] = None,
-    cameras: Annotated[int | None, typer.Option(min=1, help="How many.")] = None,
-    size: Annotated[str | None, typer.Option(metavar="WxH|1080p", help="What they send. Default: 1920x1080.")] = None,
-    codec: Annotated[str | None, typer.Option(metavar="h264|hevc", help="The same. Default: h264.")] = None,
-    source_fps: Annotated[float | None, typer.Option(metavar="F", help="Frames a second that each sends. Default: 15.")] = None,
-    fps: Annotated[float | None, typer.Option(metavar="F", help="Results a second of each. Default: 10.")] = None,
+    cameras: Annotated[int | None, typer.Option(min=1, help="The number of cameras.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WxH|1080p", help="The resolution of the cameras. Default: 1920x1080.")
+    ] = None,
+    codec: Annotated[str | None, typer.Option(metavar="h264|hevc", help="The video codec of the cameras. Default: h264.")] = None,
+    source_fps: Annotated[float | None, typer.Option(metavar="F", help="The frame rate of each camera. Default: 15.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(metavar="F", help="The wanted results per second of each camera. Default: 10.")
+    ] = None,
     target_ms: Annotated[
-        float | None, typer.Option(metavar="MS", help="Age that 99 % of the results must not exceed. Default: 200.")
+        float | None, typer.Option(metavar="MS", help="The maximum age of 99 % of the results, in milliseconds. Default: 200.")
     ] = None,
-    task: Annotated[str | None, typer.Option(metavar="detect|classify|embed", help="Default: detect.")] = None,
-    model: Annotated[str | None, typer.Option(help="Network. Default: nanodet-416.")] = None,
-    precision: Annotated[str | None, typer.Option(metavar="auto|fp32|bf16|fp16|int8", help="Default: auto.")] = None,
-    runtime: Annotated[str | None, typer.Option(metavar="auto|NAME", help="Such as openvino. Default: auto.")] = None,
-    margin: Annotated[float | None, typer.Option(metavar="0–1", help="Share that is to stay free. Default: 0.15.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="detect|classify|embed", help="The task. Default: detect.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model. Default: nanodet-416.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="auto|fp32|bf16|fp16|int8", help="The precision. Default: auto.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(metavar="auto|NAME", help="The runtime, such as openvino. Default: auto.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(metavar="0–1", help="The share of the capacity to keep free. Default: 0.15.")
+    ] = None,
     price: Annotated[
-        list[str] | None, typer.Option(metavar="DEVICE=P", help="Of an hour: 'this machine=0.12'. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="DEVICE=P", help="The price of a device per hour, such as 'this machine=0.12'. Repeatable."),
     ] = None,
-    currency: Annotated[str | None, typer.Option(metavar="EUR", help="Of the prices.")] = None,
-    detections: Annotated[float | None, typer.Option(metavar="N", help="In a frame, on average: for their price.")] = None,
-    viewers: Annotated[int | None, typer.Option(min=0, metavar="N", help="Cameras that are watched at the same time.")] = None,
+    currency: Annotated[str | None, typer.Option(metavar="EUR", help="The currency of the prices. Default: EUR.")] = None,
+    detections: Annotated[
+        float | None, typer.Option(metavar="N", help="The average number of detections per frame, for the price of a detection.")
+    ] = None,
+    viewers: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="The number of cameras with viewers at the same time.")
+    ] = None,
     gate_saves: Annotated[
-        float | None, typer.Option(metavar="0–1", help="What if a motion gate saves this share of the frames.")
+        float | None, typer.Option(metavar="0–1", help="Also estimate with a motion gate that skips this share of the frames.")
     ] = None,
-    substream: Annotated[str | None, typer.Option(metavar="WxH", help="What if this is sent. Default: 640x360.")] = None,
+    substream: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Also estimate with this resolution. Default: 640x360.")
+    ] = None,
     other_model: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="What if it is this network; it needs a bench. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also estimate with this model, which must have been measured. Repeatable."),
     ] = None,
     bench: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="bench.json of another machine; its folder names it. Repeatable.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The bench.json of another machine, named by its folder. Repeatable."),
     ] = None,
-    devices: Annotated[Path | None, typer.Option(metavar="FILE", help="Devices with published figures, instead of ours.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write plan.md, plan.json and pictures there.")] = None,
+    devices: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A YAML file of devices with published figures, instead of the built-in one."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write plan.md, plan.json and charts to this folder.")] = None,
     history: History = None,
     json_output: options.Json = False,
 ) -> None:
-    """Say how many devices a set of cameras takes, what binds them, and what a result costs.
+    """Estimate the number of devices for a set of cameras, their bottleneck, and the cost per result.
 
-    It answers from the last 'vision-infer bench' of this machine, and from those of others that are given.
+    The estimate uses the last 'vision-infer bench' of this machine, and those of other machines given by --bench.
     """
     from vision_infer.capacity.devices import read_devices
 
@@ -91,8 +113,14 @@ def plan_command(
     default = {device.name: device.price_per_hour for device in known if device.price_per_hour is not None}
     need = need.model_copy(update={"prices": {**default, **need.prices}})
     machines = _machines(need, history, bench or [])
-    _check_names(_prices(price or []), [one.name for one in machines] + [device.name for device in known])
-    _tell(need, machines, [device for device in known if device.name not in {one.name for one in machines}], out, json_output)
+    _check_names(_prices(price or []), [machine.name for machine in machines] + [device.name for device in known])
+    _report(
+        need,
+        machines,
+        [device for device in known if device.name not in {machine.name for machine in machines}],
+        out,
+        json_output,
+    )
 
 
 def _need(file: Path | None, given: dict[str, Any]) -> Need:
@@ -109,7 +137,7 @@ def _need(file: Path | None, given: dict[str, Any]) -> Need:
 
 
 def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What is given goes before what is there, field by field; None is not given."""
+    """Merge values field by field; given values take precedence, and None is ignored."""
     whole = dict(base)
     for name, value in given.items():
         if isinstance(value, dict):
@@ -126,16 +154,16 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
         try:
             found[name.strip()] = float(value)
         except ValueError:
-            raise UsageError(f"--price {text}: is no price", "write 'this machine=0.12'") from None
+            raise UsageError(f"--price {text}: is not a valid price", "write 'this machine=0.12'") from None
         if not name.strip():
-            raise UsageError(f"--price {text}: names no device", "write 'this machine=0.12'")
+            raise UsageError(f"--price {text}: has no device", "write 'this machine=0.12'")
     return found
 
 
 def _check_names(prices: Mapping[str, float], names: Sequence[str]) -> None:
     for name in prices:
         if name not in names:
-            raise UsageError(f"--price: there is no device {name!r} here", f"there are: {', '.join(dict.fromkeys(names))}")
+            raise UsageError(f"--price: unknown device {name!r}", f"the devices are: {', '.join(dict.fromkeys(names))}")
 
 
 def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list[Measured]:
@@ -147,20 +175,25 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
     from vision_infer.model.catalogue import home_dir
 
     key = this_machine().key
-    mine = [one for one in reversed(read_history(history or home_dir(os.environ) / "bench.jsonl")) if one.machine.key == key]
+    reports = reversed(read_history(history or home_dir(os.environ) / "bench.jsonl"))
+    own = [report for report in reports if report.machine.key == key]
     size = Size(need.video.width, need.video.height)
-    # The right input goes first; then an undisturbed bench before a disturbed one, a longer one before a quick one, the last.
-    mine.sort(key=lambda one: (not one.settings.fits(size), one.interrupted, one.disturbed, not one.pipeline, one.settings.quick))
-    right = [one for one in mine if one.settings.model == need.model and one.engines]
-    machines = [Measured(THIS_MACHINE, right[0], tuple(mine))] if right else []
+    # Prefer the same input size, then undisturbed benchmarks, longer ones, and the latest.
+    own.sort(key=lambda r: (not r.settings.fits(size), r.interrupted, r.disturbed, not r.pipeline, r.settings.quick))
+    usable = [report for report in own if report.settings.model == need.model and report.engines]
+    machines = [Measured(THIS_MACHINE, usable[0], tuple(own))] if usable else []
     for path in benches:
         report = _read_bench(path)
         if report.settings.model != need.model:
-            raise UsageError(f"{path}: is a bench of {report.settings.model}, not of {need.model}", "bench that network there")
+            raise UsageError(
+                f"{path}: is a benchmark of {report.settings.model}, not of {need.model}",
+                "run vision-infer bench with that model there",
+            )
         machines.append(Measured(path.absolute().parent.name or path.stem, report))
     if not machines:
         raise UsageError(
-            f"no bench of {need.model} on this machine yet", f"vision-infer bench --model {need.model} (with --quick: a minute)"
+            f"there is no benchmark of {need.model} on this machine",
+            f"run: vision-infer bench --model {need.model} (--quick takes a minute)",
         )
     return machines
 
@@ -174,10 +207,12 @@ def _read_bench(path: Path) -> Any:
     try:
         return BenchReport.model_validate_json(read_text(path))
     except ValidationError as error:
-        raise UsageError(f"{path}: is no bench.json of this version", "vision-infer bench --out DIR writes one") from error
+        raise UsageError(
+            f"{path}: is not a bench.json of this version", "create one with: vision-infer bench --out DIR"
+        ) from error
 
 
-def _tell(need: Need, machines: Sequence[Measured], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
+def _report(need: Need, machines: Sequence[Measured], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
     from vision_infer.capacity.pictures import LEFT_OUT, can_draw
     from vision_infer.capacity.plan import plan_machine
     from vision_infer.capacity.plan_page import plan_page
@@ -197,7 +232,7 @@ def _tell(need: Need, machines: Sequence[Measured], others: Sequence[Any], out: 
             (out / "plan.md").write_text(page, encoding="utf-8")
             (out / "plan.json").write_text(plain, encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"{out}: cannot be written: {error.strerror}", "name another folder with --out") from error
+            raise OutputError(f"{out}: cannot be written: {error.strerror}", "use another folder for --out") from error
         if not can_draw():
             typer.echo(LEFT_OUT, err=True)
         for name in ("plan.md", "plan.json", *pictures):
@@ -230,8 +265,8 @@ def _plain(need: Need, plans: Sequence[MachinePlan], published: Sequence[Publish
                 "machine": plan.machine.report.machine.model_dump(mode="json"),
                 "bench": plan.machine.report.date.isoformat(),
                 "best": None if plan.best is None else asdict(plan.best),
-                "engines": [asdict(one) for one in plan.engines],
-                "what_if": [asdict(one) for one in plan.what_if],
+                "engines": [asdict(answer) for answer in plan.engines],
+                "what_if": [asdict(answer) for answer in plan.what_if],
                 "notes": list(plan.notes),
             }
             for plan in plans
@@ -243,9 +278,9 @@ def _plain(need: Need, plans: Sequence[MachinePlan], published: Sequence[Publish
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for what is infinite: the age of results that never come."""
+    """Replace infinite numbers, the age of results that never come, by null."""
     if isinstance(value, dict):
-        return {str(name): _finite(one) for name, one in value.items()}
+        return {str(name): _finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""How a build goes: a bar on a terminal, a line every five seconds elsewhere; on standard error."""
+"""The progress of a build: a bar on a terminal, a line every five seconds elsewhere, on standard error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE_INTERVAL_S = 5.0
 
 @contextmanager
 def open_build_progress(what: str) -> Iterator[Report]:
-    """What a builder calls with how far it is, on any thread; ``what`` is being built."""
+    """Yield the progress callback of a builder, callable from any thread. ``what`` names the engine."""
     if not sys.stderr.isatty():
         yield BuildLines(what, sys.stderr.write)
         return
@@ -26,32 +26,33 @@ def open_build_progress(what: str) -> Iterator[Report]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[text]}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=5) as bars:
         task = bars.add_task(what, total=1.0, text="")
-        yield lambda now: bars.update(task, completed=now.fraction, text=told(now))
+        yield lambda now: bars.update(task, completed=now.fraction, text=progress_text(now))
 
 
 class BuildLines:
-    """A line every five seconds.
+    """Prints a line every five seconds.
 
     Args:
-        what: is being built.
-        write: takes the lines.
+        what: The engine that is being built.
+        write: Receives the lines.
     """
 
     def __init__(self, what: str, write: Callable[[str], object]) -> None:
         self._what = what
         self._write = write
+        # Guards _next_s: builders report from several threads.
         self._lock = threading.Lock()
         self._next_s = LINE_INTERVAL_S
 
     def __call__(self, now: BuildProgress) -> None:
-        """Tell how far it is, if it is time to."""
+        """Print the progress if a line is due."""
         with self._lock:
             if now.elapsed_s >= self._next_s and now.fraction < 1:
                 self._next_s = now.elapsed_s + LINE_INTERVAL_S
-                self._write(f"{self._what}: {told(now)}\n")
+                self._write(f"{self._what}: {progress_text(now)}\n")
 
 
-def told(now: BuildProgress) -> str:
-    """``42 %, 75 s, 104 s left: Timing graph nodes``."""
+def progress_text(now: BuildProgress) -> str:
+    """Return ``42 %, 75 s, 104 s left: Timing graph nodes``."""
     left = "" if now.left_s is None else f", {now.left_s:.0f} s left"
     return f"{now.fraction:.0%}".replace("%", " %") + f", {now.elapsed_s:.0f} s{left}: {now.phase}"

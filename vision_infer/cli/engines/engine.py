@@ -1,4 +1,4 @@
-"""``vision-infer engine``: which engines a model has on this machine, what is known of them, and making them."""
+"""``vision-infer engine``: list, show, build, choose and remove the engines of a model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vision_infer.cli import options
-from vision_infer.cli.engines.passport_page import notes, page, told
+from vision_infer.cli.engines.passport_page import notes, page, passport_line
 from vision_infer.cli.engines.plans import (
-    Asked,
+    BuildTarget,
     TypedOptions,
     build_wanted_plans,
     plan_line,
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from vision_infer.engine.selection.candidates import EngineCandidate
     from vision_infer.engine.store.passport import Passport
 
-app = typer.Typer(help="List, show, build and remove engines: a model made ready for this machine.", no_args_is_help=True)
+app = typer.Typer(help="List, show, build, choose and remove engines: models compiled for this machine.", no_args_is_help=True)
 
-Budget = Annotated[float | None, typer.Option(min=0, metavar="POINTS", help="Loss of accuracy that is accepted. Default: 1.0.")]
-MODEL_HELP = "Name of a model, or a deployment graph (.onnx)."
+Budget = Annotated[
+    float | None, typer.Option(min=0, metavar="POINTS", help="The maximum loss of accuracy, in points. Default: 1.0.")
+]
+MODEL_HELP = "The name of a model, or a deployment graph (.onnx)."
 
 
 @app.command("list")
@@ -42,7 +44,7 @@ def list_command(
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Show the engines that a model can have here, what was measured of them, and which one 'auto' takes."""
+    """List the engines of a model on this machine, their measurements, and the one that 'auto' selects."""
     from vision_infer.engine.selection.by_passport import BUDGET_POINTS
     from vision_infer.engine.selection.lookup import find_choice, find_passports
     from vision_infer.engine.selection.tuning_store import TuningStore
@@ -58,7 +60,7 @@ def list_command(
         choice = find_choice(path, folder, allowed)
         reasons[path.name] = None if choice is None else choice.reason
         for candidate in possible:
-            passport = next((one for one in known if _is_of(one, candidate)), None)
+            passport = next((passport for passport in known if _is_of(passport, candidate)), None)
             chosen = choice is not None and choice.candidate == candidate
             plain = None if passport is None else _plain(passport)
             why_not = notes(passport, failures.failure(candidate), allowed)
@@ -67,7 +69,9 @@ def list_command(
             )
             if not json_output:
                 mark = "*" if chosen else " "
-                typer.echo("; ".join([f"{mark} {candidate.engine:22} {candidate.graph.name:22} {told(passport)}", *why_not]))
+                typer.echo(
+                    "; ".join([f"{mark} {candidate.engine:22} {candidate.graph.name:22} {passport_line(passport)}", *why_not])
+                )
     if json_output:
         _print_json({"engines": rows, "plans": plans, "reason": reasons[graphs[0][0].name], "reasons": reasons})
         return
@@ -76,16 +80,18 @@ def list_command(
     for name, reason in reasons.items():
         where = f"{name}: " if len(reasons) > 1 else ""
         typer.echo(
-            f"{where}nothing was measured yet: vision-infer engine build {model}"
+            f"{where}no engine was measured yet; run: vision-infer engine build {model}"
             if reason is None
-            else f"{where}auto takes {reason}"
+            else f"{where}auto selects {reason}"
         )
 
 
 @app.command()
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    engine: Annotated[str | None, typer.Argument(metavar="ENGINE", help="Such as openvino-cpu-fp32. Default: all.")] = None,
+    engine: Annotated[
+        str | None, typer.Argument(metavar="ENGINE", help="The engine, such as openvino-cpu-fp32. Default: all.")
+    ] = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
@@ -95,60 +101,73 @@ def show(
 
     graphs = _graphs(model, model_dir)
     folder = _folder(engine_dir)
-    known = [one for _, possible in graphs for one in find_passports(possible, folder)] + plan_passports(folder, graphs[0][0])
-    found = [one for one in known if engine in (None, one.engine)]
+    known = [found for _, possible in graphs for found in find_passports(possible, folder)] + plan_passports(folder, graphs[0][0])
+    found = [passport for passport in known if engine in (None, passport.engine)]
     if not found:
-        raise EngineError(f"{model} has no passport for {engine or 'any engine'}", f"vision-infer engine build {model} makes one")
+        raise EngineError(
+            f"{model} has no passport for {engine or 'any engine'}", f"create it with: vision-infer engine build {model}"
+        )
     if json_output:
-        _print_json([_plain(one) for one in found])
+        _print_json([_plain(passport) for passport in found])
         return
-    for one in found:
-        typer.echo(page(one))
+    for passport in found:
+        typer.echo(page(passport))
 
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe (its name, or FILE.yaml), or a model.")],
+    name: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe (its name or FILE.yaml), or a model.")],
     engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="This engine of the model only. Default: all that compute in float32.")
+        str | None, typer.Option(metavar="NAME", help="Build this engine only. Default: all that compute in float32.")
     ] = None,
     runtime: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With this runtime only: onnxruntime, openvino, tensorrt or tensorrt-rtx.")
+        str | None,
+        typer.Option(metavar="NAME", help="Build for this runtime only: onnxruntime, openvino, tensorrt or tensorrt-rtx."),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="P", help="The model's graph in fp32, fp16, bf16 or int8. Default: fp32.")
+        str | None, typer.Option(metavar="P", help="The precision of the graph: fp32, fp16, bf16 or int8. Default: fp32.")
     ] = None,
     gpus: Annotated[
         list[str] | None,
-        typer.Option("--for", metavar="sm_NN", help="GPUs that TensorRT-RTX builds for. Default: this machine's. Repeatable."),
+        typer.Option(
+            "--for", metavar="sm_NN", help="The GPUs to build for with TensorRT-RTX. Default: this machine's. Repeatable."
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(metavar="cuda:N", help="GPU that a plan is for. Default: the first.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="cuda:N", help="The GPU to build a plan for. Default: the first.")] = None,
     batch: options.Batch = None,
     workspace: Annotated[
-        float | None, typer.Option("--workspace-mb", min=1, metavar="MB", help="GPU memory for a layer's intermediate results.")
+        float | None,
+        typer.Option(
+            "--workspace-mb",
+            min=1,
+            metavar="MB",
+            help="The maximum GPU memory for intermediate results of a layer, in megabytes.",
+        ),
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="TensorRT: for later versions with the same major number too.")
+        bool, typer.Option("--version-compatible", help="TensorRT: compatible with later versions of the same major version.")
     ] = False,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on.")
+        bool, typer.Option("--hardware-compatible", help="TensorRT: compatible with every GPU since Ampere.")
     ] = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     budget: Budget = None,
-    accept_loss: Annotated[bool, typer.Option("--accept-loss", help="Build it even if it is known to lose more.")] = False,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Build it even if its known loss exceeds the budget.")
+    ] = False,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Compile engines, time those of the processor in turns with FP32, and write their passports."""
+    """Compile engines and write their passports. CPU engines are also timed in alternation with FP32."""
     from vision_infer.engine.recipe import find_recipe, model_of, read_recipe, recipes_dir
 
     folder = _folder(engine_dir)
     file = find_recipe(name, (folder, recipes_dir()))
     recipe = None if file is None else read_recipe(file)
-    network = name if file is None or recipe is None else model_of(recipe, file)
-    asked = Asked(network, recipe, engine, runtime, precision)
+    model = name if file is None or recipe is None else model_of(recipe, file)
+    asked = BuildTarget(model, recipe, engine, runtime, precision)
     typed = TypedOptions(tuple(gpus or ()), device, workspace, version_compatible, hardware_compatible)
     plan = wanted_plan(asked, typed, batch)
     made: Iterable[Passport]
@@ -162,13 +181,13 @@ def build(
     for passport in made:
         passports.append(passport)
         if not json_output:
-            typer.echo(f"{passport.engine}: {told(passport) if plan is None else plan_summary(passport)}")
+            typer.echo(f"{passport.engine}: {passport_line(passport) if plan is None else plan_summary(passport)}")
     if json_output:
-        _print_json([_plain(one) for one in passports])
+        _print_json([_plain(passport) for passport in passports])
 
 
 def _build_here(
-    asked: Asked,
+    asked: BuildTarget,
     batch: int | None,
     workers: int | None,
     threads: int | None,
@@ -177,14 +196,14 @@ def _build_here(
     folder: Path,
     model_dir: Path | None,
 ) -> Iterator[Passport]:
-    """Build engines of this machine's processor, one after the other."""
+    """Build engines for this machine's CPU, one after the other."""
     from vision_infer.engine.build import Profile, build_engine
     from vision_infer.engine.recipe import candidate_of
     from vision_infer.engine.selection.by_passport import BUDGET_POINTS
     from vision_infer.engine.store.cache import EngineCache
 
     cache = EngineCache(folder)
-    for _, possible in _graphs(asked.network, model_dir):
+    for _, possible in _graphs(asked.model, model_dir):
         if asked.recipe is not None:
             recipe = asked.recipe
             wanted = [candidate_of(recipe, tuple(possible))]
@@ -194,7 +213,7 @@ def _build_here(
             wanted = _wanted(asked, possible)
             profile, allowed = Profile(batch or 1, workers, threads or 1), BUDGET_POINTS if budget is None else budget
         for candidate in wanted:
-            yield build_engine(candidate, possible[0], profile, cache, _say, budget=allowed, accept_loss=accept_loss)
+            yield build_engine(candidate, possible[0], profile, cache, _print_message, budget=allowed, accept_loss=accept_loss)
 
 
 @app.command()
@@ -202,10 +221,12 @@ def choose(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[
         list[str] | None,
-        typer.Option(metavar="VIDEO|DIR|CONFIG", help="Frames to judge accuracy by. Without: only what needs none. Repeatable."),
+        typer.Option(
+            metavar="VIDEO|DIR|CONFIG", help="Frames to measure accuracy on. Default: try only engines without loss. Repeatable."
+        ),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long the engines are timed.")] = 2.0,
-    again: Annotated[bool, typer.Option("--again", help="Try also what an earlier trial left out.")] = False,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="The duration of the timing, in seconds.")] = 2.0,
+    again: Annotated[bool, typer.Option("--again", help="Also try engines that failed in an earlier autotune.")] = False,
     batch: options.Batch = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
@@ -213,7 +234,7 @@ def choose(
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Try a model's engines on this machine; 'auto' takes what was found from then on."""
+    """Autotune: measure the engines of a model on this machine. 'auto' then selects the fastest one."""
     from vision_infer.engine.open import EngineRequest
     from vision_infer.engine.selection.by_passport import BUDGET_POINTS
     from vision_infer.precision.auto import choose_engine
@@ -222,26 +243,35 @@ def choose(
     allowed = BUDGET_POINTS if budget is None else budget
     graphs = _graphs(model, model_dir)
     for path, _ in graphs:
-        choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, on_message=_say, again=again)
-        typer.echo(f"{path.name}: auto takes {choice.reason}" if len(graphs) > 1 else f"auto takes {choice.reason}")
+        choice = choose_engine(path, request, data or (), budget=allowed, seconds=seconds, on_message=_print_message, again=again)
+        typer.echo(f"{path.name}: auto selects {choice.reason}" if len(graphs) > 1 else f"auto selects {choice.reason}")
 
 
 @app.command()
 def prune(
-    most: Annotated[float, typer.Option("--max-mb", min=0, metavar="MB", help="What may stay, last used first.")] = 4000,
+    max_mb: Annotated[
+        float,
+        typer.Option(
+            "--max-mb",
+            min=0,
+            metavar="MB",
+            help="The maximum size of all engines, in megabytes. The most recently used ones are kept.",
+        ),
+    ] = 4000,
     days: Annotated[
-        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="What was not used since goes.")
+        float | None,
+        typer.Option("--older-than", min=0, metavar="DAYS", help="Remove engines that were not used for this number of days."),
     ] = None,
     engine_dir: options.EngineDir = None,
 ) -> None:
-    """Remove engines that were not used for longest, and what builders left that were killed."""
+    """Remove the least recently used engines and leftovers from interrupted builds."""
     from vision_infer.engine.store.cache import EngineCache
 
     cache = EngineCache(_folder(engine_dir))
-    for entry in cache.prune(int(most * 1e6), None if days is None else days * 86_400):
+    for entry in cache.prune(int(max_mb * 1e6), None if days is None else days * 86_400):
         typer.echo(f"removed {entry.key.engine} of {entry.key.model}, {entry.nbytes / 1e6:.1f} MB")
     left = cache.entries()
-    typer.echo(f"{len(left)} engines stay, {sum(entry.nbytes for entry in left) / 1e6:.1f} MB")
+    typer.echo(f"{len(left)} engines kept, {sum(entry.nbytes for entry in left) / 1e6:.1f} MB")
 
 
 def _plain(passport: Passport) -> dict[str, object]:
@@ -252,7 +282,7 @@ def _print_json(content: object) -> None:
     typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
 
 
-def _say(text: str) -> None:
+def _print_message(text: str) -> None:
     typer.echo(text, err=True)
 
 
@@ -265,7 +295,7 @@ def _folder(explicit: Path | None) -> Path:
 
 
 def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[EngineCandidate]]]:
-    """The deployment graph of each input size of a model, its own size first, with the engines that it can have here."""
+    """Return the deployment graph of each input size of a model, its own size first, with its engines on this machine."""
     from vision_infer.engine.registry import no_runtime
     from vision_infer.engine.selection.candidates import candidates
     from vision_infer.model.catalogue import model_inputs, resolve_model
@@ -277,19 +307,22 @@ def _graphs(model: str, model_dir: Path | None) -> list[tuple[Path, list[EngineC
     return found
 
 
-def _wanted(asked: Asked, possible: list[EngineCandidate]) -> list[EngineCandidate]:
+def _wanted(asked: BuildTarget, possible: list[EngineCandidate]) -> list[EngineCandidate]:
     if asked.engine is None and asked.runtime is None and asked.precision is None:
-        return [one for one in possible if one.lossless]
+        return [candidate for candidate in possible if candidate.lossless]
     found = [
-        one
-        for one in possible
-        if asked.engine in (None, one.engine)
-        and asked.runtime in (None, one.runtime.name)
-        and (asked.engine is not None or (one.facts.precision, one.compute) == (asked.precision or "fp32", "f32"))
+        candidate
+        for candidate in possible
+        if asked.engine in (None, candidate.engine)
+        and asked.runtime in (None, candidate.runtime.name)
+        and (asked.engine is not None or (candidate.facts.precision, candidate.compute) == (asked.precision or "fp32", "f32"))
     ]
     if not found:
-        told = " ".join(filter(None, (asked.engine, asked.runtime, asked.precision)))
-        raise EngineError(f"{asked.network} has no engine {told} here", f"there are {', '.join(one.engine for one in possible)}")
+        wanted = " ".join(filter(None, (asked.engine, asked.runtime, asked.precision)))
+        raise EngineError(
+            f"{asked.model} has no engine {wanted} on this machine",
+            f"the available ones are {', '.join(candidate.engine for candidate in possible)}",
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What ``vision-infer engine`` says of a passport: in a line, on a page, and what keeps its engine from being taken here."""
+"""Passports as text: on one line, on a page, and the reasons why 'auto' does not select an engine."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ if TYPE_CHECKING:
 
 
 def notes(passport: Passport | None, failure: str, budget: float) -> list[str]:
-    """What keeps an engine from being taken here, beside its figures.
+    """Return the reasons why 'auto' does not select an engine.
 
     Args:
-        passport: that counts for it, if there is one.
-        failure: why an earlier trial left it out; empty: none did.
-        budget: of accuracy, points.
+        passport: The passport of the engine, if there is one.
+        failure: Why the engine failed in an earlier autotune; empty if it did not.
+        budget: The maximum loss of accuracy, in points.
     """
     from vision_infer.engine.selection.candidates import this_device
 
     found = []
     if passport is not None and not passport.holds_for(passport.sources.graph, this_device()):
         kind = passport.engine.rpartition("-")[2]
-        found.append(f"its accuracy has to be measured again: this processor's instructions for {kind} are others")
+        found.append(f"its accuracy must be measured again, because this CPU has other instructions for {kind}")
     if passport is not None and (why := passport.shortfall(budget)):
-        found.append(f"not taken: {why}")
+        found.append(f"not selected: {why}")
     if failure:
-        found.append(f"left out by a trial: {failure} (engine choose --again tries it again)")
+        found.append(f"failed in autotune: {failure} (engine choose --again tries it again)")
     return found
 
 
-def told(passport: Passport | None) -> str:
-    """What counts of a passport, in a line."""
+def passport_line(passport: Passport | None) -> str:
+    """Return the main figures of a passport on one line."""
     if passport is None:
         return "not measured"
     speed, loss = passport.fastest(), passport.loss()
@@ -44,35 +44,35 @@ def told(passport: Passport | None) -> str:
         if loss.drift is not None:
             parts.append(f"{loss.drift.count:+.1f} % detections".replace("-", "−"))
     elif passport.accuracy:
-        parts.append("accuracy not proven")
-    return ", ".join(parts) or "nothing was measured"
+        parts.append("accuracy not verified")
+    return ", ".join(parts) or "not measured"
 
 
 def page(passport: Passport) -> str:
-    """All of a passport, line by line."""
+    """Return all figures of a passport, line by line."""
     card, device = passport.card, passport.device
     gpu = device.kind == "cuda"
     lines = [
         f"{passport.engine} of {card.name}",
-        f"  network    {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no licence'}",
+        f"  model      {card.task}, {card.width}x{card.height}, {card.labels} labels, {card.license or 'no licence'}",
         f"  graph      sha256 {passport.sources.graph}",
         f"  runtime    {passport.runtime} {passport.runtime_version}" + ("" if gpu else f", computes in {passport.compute}"),
         f"  device     {device.name}" + ("" if gpu else f" ({' '.join(device.instructions)}), {device.cores} cores"),
-        f"  precision  {', '.join(f'{group}: {kind}' for group, kind in passport.precision.items()) or 'not told'}",
+        f"  precision  {', '.join(f'{group}: {kind}' for group, kind in passport.precision.items()) or 'unknown'}",
     ]
-    for one in passport.accuracy:
-        interval = f"{-one.value:+.2f} points (95 % {-one.high:+.2f} to {-one.low:+.2f})".replace("-", "−")
-        lines.append(f"  accuracy   {interval}, {one.metric}, {one.frames} frames of {one.data}: {one.judged}")
-        if (drift := one.drift) is not None:
+    for entry in passport.accuracy:
+        interval = f"{-entry.value:+.2f} points (95 % {-entry.high:+.2f} to {-entry.low:+.2f})".replace("-", "−")
+        lines.append(f"  accuracy   {interval}, {entry.metric}, {entry.frames} frames of {entry.data}: {entry.judged}")
+        if (drift := entry.drift) is not None:
             count = f"{drift.count:+.1f} % detections (95 % {drift.count_low:+.1f} to {drift.count_high:+.1f}) of {drift.objects}"
-            again = f"{drift.found:.1f} % found again, IoU {drift.iou:.3f}"
+            again = f"{drift.found:.1f} % detected again, IoU {drift.iou:.3f}"
             lines.append(f"  at {drift.threshold:<7g} {count}, scores {drift.score:+.3f}, {again}")
     if not passport.accuracy:
         lines.append("  accuracy   not measured")
     lines += [
         f"  speed      batch {speed.batch}, {speed.workers} × {speed.threads} threads: {speed.fps:.1f} fps "
         f"(95 % {speed.fps_low:.1f}–{speed.fps_high:.1f}), p50 {speed.p50_ms:.1f} ms, p95 {speed.p95_ms:.1f} ms, "
-        f"{speed.cpu_ms:.1f} ms of CPU a picture, {speed.fp32_ratio or 0:.2f}× FP32"
+        f"{speed.cpu_ms:.1f} ms of CPU per image, {speed.fp32_ratio or 0:.2f}× FP32"
         for speed in passport.speed
     ]
     if passport.memory_bytes is not None:

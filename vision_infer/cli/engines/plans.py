@@ -1,4 +1,4 @@
-"""Plans on the command line: building them for ``engine build``, and what ``engine list`` and ``engine show`` tell of them."""
+"""TensorRT plans on the command line: ``engine build``, and their rows in ``engine list`` and ``engine show``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Which engine ``engine build`` was asked for; None: nothing was said."""
+class BuildTarget:
+    """The engine to build, as given to ``engine build``. None: not given."""
 
-    network: str
-    """a model's name, or a deployment graph"""
+    model: str
+    """The name of a model, or a deployment graph."""
     recipe: EngineRecipe | None
     engine: str | None
     runtime: str | None
@@ -34,7 +34,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class TypedOptions:
-    """Options of plans, as they were typed."""
+    """The options of plans, as typed."""
 
     gpus: tuple[str, ...]
     device: str | None
@@ -43,10 +43,10 @@ class TypedOptions:
     hardware_compatible: bool
 
     def refuse(self) -> None:
-        """They were typed where no plan is wanted.
+        """Reject the options if no plan is built.
 
         Raises:
-            UsageError: names the first of them.
+            UsageError: An option is given; names the first one.
         """
 
         given = {
@@ -58,34 +58,34 @@ class TypedOptions:
         }
         for option, value in given.items():
             if value:
-                raise UsageError(f"{option} is for plans", "say --runtime tensorrt-rtx, or --runtime tensorrt")
+                raise UsageError(f"{option} is valid for plans only", "add --runtime tensorrt-rtx or --runtime tensorrt")
 
 
 @dataclass(frozen=True, slots=True)
 class PlanWanted:
-    """A plan that is to be built."""
+    """A plan to build."""
 
     model: str
-    """a model's name, or a deployment graph"""
+    """The name of a model, or a deployment graph."""
     runtime: PlanRuntime
     precision: Precision
     gpus: tuple[str, ...]
-    """compute capabilities; empty: this machine's GPU"""
+    """The compute capabilities; empty for this machine's GPU."""
     options: PlanOptions
     device: int = 0
-    """which of this machine's GPUs"""
+    """The index of this machine's GPU."""
 
 
-def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWanted | None:
-    """The plan that was asked for; None where it is an engine of the processor.
+def wanted_plan(asked: BuildTarget, typed: TypedOptions, batch: int | None) -> PlanWanted | None:
+    """Return the plan to build; None for an engine that is not a plan.
 
     Args:
-        asked: which engine.
-        typed: options of plans.
-        batch: the largest batch; None: as the recipe says, or 8.
+        asked: The engine.
+        typed: The options of plans.
+        batch: The maximum batch size; None for the recipe's, or 8.
 
     Raises:
-        UsageError: what was typed contradicts itself, or there is no such runtime or precision.
+        UsageError: The options contradict each other, or the runtime or precision is unknown.
     """
     from vision_infer.engine.device import parse_device
     from vision_infer.engine.gpu.device_engine import batch_sizes_up_to
@@ -97,7 +97,7 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
     if asked.recipe is not None:
         for option, value in (("--engine", asked.engine), ("--runtime", asked.runtime), ("--precision", asked.precision)):
             if value is not None:
-                raise UsageError(f"{option} {value}: the recipe says which engine it is", "name the model instead of the recipe")
+                raise UsageError(f"{option} {value}: cannot be combined with a recipe", "name the model instead of the recipe")
         if not asked.recipe.is_plan:
             return None
         options = asked.recipe.plan_options()
@@ -116,12 +116,12 @@ def wanted_plan(asked: Asked, typed: TypedOptions, batch: int | None) -> PlanWan
     )
     kind, index = ("cuda", 0) if typed.device is None else parse_device(typed.device)
     if kind == "cpu":
-        raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "use --device cuda:N, or leave it out")
-    return PlanWanted(asked.network, cast("PlanRuntime", runtime), cast("Precision", precision), gpus, options, index)
+        raise UsageError(f"--device {typed.device}: plans are for NVIDIA GPUs", "use --device cuda:N, or remove the option")
+    return PlanWanted(asked.model, cast("PlanRuntime", runtime), cast("Precision", precision), gpus, options, index)
 
 
-def _named(asked: Asked) -> tuple[str, str]:
-    """Runtime, empty where none is said, and precision of what was asked for without a recipe."""
+def _named(asked: BuildTarget) -> tuple[str, str]:
+    """Return the runtime, empty if not given, and the precision of a target without a recipe."""
     from vision_infer.engine.registry import buildable_runtimes
 
     known = [runtime.name for runtime in buildable_runtimes()]
@@ -133,27 +133,27 @@ def _named(asked: Asked) -> tuple[str, str]:
         return asked.runtime or "", asked.precision or "fp32"
     runtime, _, precision = [*asked.engine.rsplit("-", 2), "", ""][:3]
     if asked.runtime not in (None, runtime) or asked.precision not in (None, precision):
-        raise UsageError(f"--engine {asked.engine} contradicts --runtime or --precision", "leave one of them out")
+        raise UsageError(f"--engine {asked.engine} contradicts --runtime or --precision", "remove one of them")
     return runtime, precision
 
 
 def refuse_for_plans(given: Mapping[str, object]) -> None:
-    """Refuse options that say nothing to a plan.
+    """Reject options that do not apply to plans.
 
     Args:
-        given: by option what was typed; None: it was not.
+        given: The values by option; None if not given.
 
     Raises:
-        UsageError: names the first that was typed.
+        UsageError: An option is given; names the first one.
     """
 
     for option, value in given.items():
         if value is not None:
-            raise UsageError(f"{option} is not for plans", "leave it out")
+            raise UsageError(f"{option} is not valid for plans", "remove the option")
 
 
 def plan_summary(passport: Passport) -> str:
-    """What is told of a plan that was just built, or was there already."""
+    """Return a line about a plan that was built or already existed."""
     layers = "; ".join(f"{group}: {kind}" for group, kind in passport.precision.items() if group != "graph")
     seconds = "" if passport.build_seconds is None else f", built in {passport.build_seconds:.2f} s"
     size = f", input {passport.card.height}x{passport.card.width}"
@@ -164,14 +164,14 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
     """Build the plan of each input size of a model into the engine cache, with progress on standard error.
 
     Args:
-        wanted: which.
-        folder: the engine cache.
-        model_dir: the user's models.
+        wanted: The plan.
+        folder: The engine cache.
+        model_dir: The folder of the user's models.
 
     Raises:
-        EngineError: the runtime is missing, does not take the graph or cannot build it, or the plan cannot be kept.
-        ModelError: there is no such model.
-        UsageError: options that the runtime does not have.
+        EngineError: The runtime is missing, rejects the graph or fails to build it, or the plan cannot be stored.
+        ModelError: The model does not exist.
+        UsageError: The runtime does not support an option.
     """
     from vision_infer.cli.engines.build_progress import open_build_progress
     from vision_infer.engine.store.cache import EngineCache
@@ -191,14 +191,14 @@ def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None)
         except EngineError as error:
             if number == 0:
                 raise
-            on_message(f"{path.name} is left out: {error}")
+            on_message(f"{path.name} is skipped: {error}")
             continue
         with open_build_progress(f"{wanted.runtime}-cuda-{wanted.precision}") as report:
             yield build_plan(PlanJob(graph, api, target, wanted.options), EngineCache(folder), on_message, report)[1]
 
 
 def plan_rows(folder: Path, path: Path) -> list[dict[str, Any]]:
-    """What is told of the plans that are kept of a model, a row for each."""
+    """Return a row for each stored plan of a model."""
     return [
         {
             "engine": plan.entry.key.engine,
@@ -215,7 +215,7 @@ def plan_rows(folder: Path, path: Path) -> list[dict[str, Any]]:
 
 
 def plan_passports(folder: Path, path: Path) -> list[Passport]:
-    """The passports of the plans that are kept of a model."""
+    """Return the passports of the stored plans of a model."""
     return [plan.passport for plan in _kept(folder, path) if plan.passport is not None]
 
 
@@ -227,14 +227,17 @@ def _kept(folder: Path, path: Path) -> list[CachedPlan]:
 
     try:
         return list_cached_plans(EngineCache(folder), path)
-    except EngineError:  # a folder that is not trusted: nothing is loaded from there, and building says why
+    except EngineError:  # the folder is not trusted; building reports why
         return []
 
 
 def plan_line(row: dict[str, Any]) -> str:
-    """A row of ``engine list``."""
+    """Return a row of ``engine list`` as text."""
     passport = row["passport"] or {}
     seconds = passport.get("build_seconds")
     built = "" if seconds is None else f", built in {seconds:.1f} s"
-    told = f"for {row['for']}, {row['options']}, {row['bytes'] / 1e6:.1f} MB{built}"
-    return f"  {row['engine']:22} {row['graph'] or '-':22} {told}{'; not here: ' + row['not_here'] if row['not_here'] else ''}"
+    text = f"for {row['for']}, {row['options']}, {row['bytes'] / 1e6:.1f} MB{built}"
+    return (
+        f"  {row['engine']:22} {row['graph'] or '-':22} "
+        f"{text}{'; not usable here: ' + row['not_here'] if row['not_here'] else ''}"
+    )

@@ -1,4 +1,4 @@
-"""``vision-infer model export``: a network of PyTorch becomes a model."""
+"""``vision-infer model export``: export a model from PyTorch."""
 
 from __future__ import annotations
 
@@ -22,40 +22,46 @@ if TYPE_CHECKING:
 
 def export_command(
     family: Annotated[
-        str | None, typer.Argument(metavar="FAMILY[/VARIANT]|MODULE:FUNCTION", help="What to export; --list shows all families.")
+        str | None, typer.Argument(metavar="FAMILY[/VARIANT]|MODULE:FUNCTION", help="What to export. --list shows all families.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name for 'run --model NAME'.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of the new model, for 'run --model NAME'.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights: .safetensors, or as torch.save wrote them.")
+        Path | None, typer.Option(metavar="FILE", help="The weights: .safetensors, or a file from torch.save.")
     ] = None,
-    random: Annotated[bool, typer.Option("--random", help="Random weights: an untrained network, to try things out.")] = False,
+    random: Annotated[bool, typer.Option("--random", help="Use random weights: an untrained model, for tests.")] = False,
     download: Annotated[
-        bool, typer.Option("--download", help="The official weights, as the family's library fetches them.")
+        bool, typer.Option("--download", help="Use the official weights, downloaded by the family's library.")
     ] = False,
     inputs: Annotated[
         str | None,
         typer.Option(
-            "--input", metavar="HxW[,HxW…]", help="Input sizes, height first; a graph for each. Default: the usual one."
+            "--input", metavar="HxW[,HxW…]", help="Input sizes, height first, with one graph each. Default: the family's."
         ),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="coco|FILE", help="Labels, one a line. Default: those of the official weights.")
+        str | None, typer.Option(metavar="coco|FILE", help="The labels, one per line. Default: those of the official weights.")
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--num-classes", min=1, max=100_000, help="As it was trained. Default: as the official weights.")
+        int | None,
+        typer.Option(
+            "--num-classes", min=1, max=100_000, help="The number of classes in training. Default: that of the official weights."
+        ),
     ] = None,
-    opset: Annotated[int | None, typer.Option(metavar="18…23", help="ONNX operator set. Default: 18.")] = None,
+    opset: Annotated[int | None, typer.Option(metavar="18…23", help="The ONNX operator set. Default: 18.")] = None,
     pictures: Annotated[
-        Path | None, typer.Option("--pictures", "--data", metavar="DIR", help="Pictures for the proof. Default: made-up ones.")
+        Path | None,
+        typer.Option("--pictures", "--data", metavar="DIR", help="Images for the verification. Default: synthetic images."),
     ] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, max=5000, help="Boxes a picture before NMS. Default: 300.")] = None,
-    listed: Annotated[bool, typer.Option("--list", help="Show the families and their variants.")] = False,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="The maximum number of boxes per image before NMS. Default: 300.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the families and their variants.")] = False,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Export a network from PyTorch, with proof: the graph is run beside PyTorch, and has to give the same.
+    """Export a model from PyTorch and verify it: the results of the graph must be the same as PyTorch's.
 
-    Needs the extra: pip install 'vision-infer[export]'.
+    Requires the extra: pip install 'vision-infer[export]'.
     """
     import os
 
@@ -111,32 +117,35 @@ def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
     from vision_infer.model.export.given import given_family
 
     if family is None:
-        raise UsageError("no family is named", "'vision-infer model export --list' shows all")
+        raise UsageError("no family is given", "'vision-infer model export --list' lists them")
     if name is None:
         raise UsageError("--name is missing", f"write: vision-infer model export {family} --name NAME")
     return (family, given_family(family), "") if ":" in family else find_family(family)
 
 
 def _origin(family: Family, what: str, weights: Path | None, random: bool, download: bool) -> Origin:
-    """Where the weights come from, which has to be said: a network that looks trained and is not would be worse than none."""
+    """Return the origin of the weights. It has no default, so that nobody takes an untrained model for a trained one."""
 
     if (weights is not None) + random + download > 1:
-        raise UsageError("--weights, --random and --download exclude each other", "give one of them")
+        raise UsageError("--weights, --random and --download cannot be combined", "use one of them")
     if weights is not None:
         return "file"
     if family.library == "torch":
         if random or download:
-            raise UsageError("--random and --download are for families", "the function itself says which weights its network has")
+            raise UsageError("--random and --download are valid for families only", "the function itself loads the weights")
         return "given"
     if not (random or download):
-        hint = f"--weights FILE takes yours, --download the official ones ({family.official}), --random leaves it untrained"
-        raise UsageError(f"{what}: nothing says where its weights come from", hint)
+        hint = (
+            f"use --weights FILE for your own, --download for the official ones ({family.official}), or --random "
+            f"for an untrained model"
+        )
+        raise UsageError(f"{what}: no weights are given", hint)
     return "random" if random else "download"
 
 
 @contextmanager
 def _stopped_in_one_line() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the export in one line, after what was begun is cleared away."""
+    """On Ctrl-C and SIGTERM, clean up and end the export with one line."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -161,4 +170,4 @@ def _list() -> None:
             f"{name}  {family.title}  {family.task}, {size.height}x{size.width}, variants {', '.join(family.variants)}; "
             f"official weights: {family.official}"
         )
-    typer.echo("MODULE:FUNCTION  a network of your own, with its card: see docs/how-to/export-from-pytorch.md")
+    typer.echo("MODULE:FUNCTION  a model of your own, with its card: see docs/how-to/export-from-pytorch.md")

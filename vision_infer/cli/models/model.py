@@ -1,4 +1,4 @@
-"""``vision-infer model``: which networks there are, bringing one's own, and how good they are."""
+"""``vision-infer model``: list, import, export and evaluate models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vision_infer.model.catalogue import ModelEntry
     from vision_infer.model.pull.available import AvailableModel
 
-app = typer.Typer(help="List, show, pull, import, export and evaluate networks.", no_args_is_help=True)
+app = typer.Typer(help="List, show, download, import, export, quantize and evaluate models.", no_args_is_help=True)
 app.command("quantize")(quantize_command)
 app.command("pull")(pull_command)
 app.command("export")(export_command)
@@ -27,11 +27,13 @@ app.command("export")(export_command)
 
 @app.command("list")
 def list_command(
-    available: Annotated[bool, typer.Option("--available", help="The catalogue instead: networks that can be pulled.")] = False,
+    available: Annotated[
+        bool, typer.Option("--available", help="List the models of the catalogue, which can be downloaded.")
+    ] = False,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Show the models that can be run by name."""
+    """List the models that can be run by name."""
     from vision_infer.model.catalogue import list_models
 
     entries = list_models(model_dir)
@@ -43,22 +45,22 @@ def list_command(
         return
     for entry in entries:
         if entry.card is None or entry.error:
-            typer.echo(f"{entry.name}  {entry.origin}  cannot be used: {entry.error}")
+            typer.echo(f"{entry.name}  {entry.origin}  invalid: {entry.error}")
             continue
         card = entry.card
         labels = f"{len(card.labels)} labels" if card.labels else "no labels"
-        accuracy = "".join(f", {one.metric} {one.value:g} on {one.dataset}" for one in card.accuracy[:1])
+        accuracy = "".join(f", {figure.metric} {figure.value:g} on {figure.dataset}" for figure in card.accuracy[:1])
         sizes = " and ".join(str(size) for size in _sizes_of(entry))
         typer.echo(f"{entry.name}  {entry.origin}  {card.task}, {sizes}, {labels}{accuracy}, {card.license or 'no licence'}")
 
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")],
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
-    """Show a model's card; of one that is not here, that of the catalogue."""
+    """Show the card of a model, or its catalogue entry if it is not installed."""
     from vision_infer.model.catalogue import list_models, model_card, resolve_model
     from vision_infer.model.pull.available import available_names, find_available
 
@@ -77,38 +79,61 @@ def show(
 
 @app.command("import")
 def import_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="A network as its authors export it, or a deployment graph.")],
-    name: Annotated[str, typer.Option(help="Name for 'run --model NAME'.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.onnx", help="An ONNX model as exported by its authors, or a deployment graph.")
+    ],
+    name: Annotated[str, typer.Option(help="The name of the new model, for 'run --model NAME'.")],
     head: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Family: a file of vision_infer/model/heads, such as yolox. Default: recognised."),
+        typer.Option(
+            metavar="NAME",
+            help="The model family, such as yolox: a file in vision_infer/model/heads. Default: detected automatically.",
+        ),
     ] = None,
-    labels: Annotated[str | None, typer.Option(metavar="coco|FILE", help="Labels, one a line. Default: class numbers.")] = None,
-    fit: Annotated[str | None, typer.Option(metavar="center|top_left|stretch", help="How pictures are fitted in.")] = None,
-    fill: Annotated[int | None, typer.Option(min=0, max=255, help="Grey level around the picture.")] = None,
-    color: Annotated[str | None, typer.Option(metavar="rgb|bgr", help="Colour order of the network.")] = None,
-    mean: Annotated[str | None, typer.Option(metavar="A,B,C", help="Subtracted, in colour order, 0–255.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="A,B,C", help="Divided by, in colour order.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="coco|FILE", help="The labels, one per line. Default: class numbers.")
+    ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(metavar="center|top_left|stretch", help="How images are fitted into the input. Default: the family's."),
+    ] = None,
+    fill: Annotated[
+        int | None, typer.Option(min=0, max=255, help="The grey level of the padding. Default: the family's.")
+    ] = None,
+    color: Annotated[
+        str | None, typer.Option(metavar="rgb|bgr", help="The colour order of the input. Default: the family's.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The mean per channel to subtract, 0–255, in colour order.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="A,B,C", help="The standard deviation per channel to divide by, in colour order.")
+    ] = None,
     inputs: Annotated[
         str | None,
-        typer.Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first; a graph for each. Default: the file's."),
+        typer.Option(
+            "--input", metavar="HxW[,HxW…]", help="Input sizes, height first, with one graph each. Default: the file's."
+        ),
     ] = None,
     scores: Annotated[
         str | None,
         typer.Option(
-            metavar="probabilities|sigmoid|softmax", help="What class scores are, or what makes them so. Default: seen."
+            metavar="probabilities|sigmoid|softmax",
+            help="The form of the class scores, or the function to apply. Default: detected.",
         ),
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pictures for the proof. Default: made-up ones.", file_okay=False)
+        Path | None, typer.Option(metavar="DIR", help="Images for the verification. Default: synthetic images.", file_okay=False)
     ] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, max=5000, help="Boxes a picture before NMS. Default: 300.")] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, max=5000, help="The maximum number of boxes per image before NMS. Default: 300.")
+    ] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Make a deployment graph and its card of an ONNX network; what is not given is the family's default.
+    """Convert an ONNX model to a deployment graph with a model card. Options default to the family's values.
 
-    The graph is run beside the network as it came, and has to give the same.
+    The graph is verified: its results must be the same as those of the original model.
     """
     import os
 
@@ -116,10 +141,10 @@ def import_command(
     from vision_infer.model.importing import Proposal, import_model
     from vision_infer.precision.verification.import_check import prove_import, read_pictures
 
-    shown = None if pictures is None else read_pictures(pictures)
+    images = None if pictures is None else read_pictures(pictures)
 
     def prove(proposal: Proposal) -> None:
-        for line in prove_import(proposal, shown):
+        for line in prove_import(proposal, images):
             typer.echo(line)
 
     path = import_model(
@@ -145,17 +170,17 @@ def import_command(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model, or a deployment graph (.onnx).")],
-    data: Annotated[Path, typer.Option(metavar="instances.json", help="Annotations in COCO's form.")],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the pictures.")],
-    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Least score. Default: 0.001.")] = None,
-    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="Overlap of NMS. Default: 0.65.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model, or a deployment graph (.onnx).")],
+    data: Annotated[Path, typer.Option(metavar="instances.json", help="Annotations in COCO format.")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the images.")],
+    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="The minimum confidence. Default: 0.001.")] = None,
+    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="The IoU threshold for NMS. Default: 0.65.")] = None,
     engine: options.Engine = "auto",
     device: options.Device = "auto",
     json_output: options.Json = False,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Measure a model's accuracy on annotated pictures, through the whole path of a run."""
+    """Measure the accuracy of a model on annotated images, with the complete pipeline of a run."""
     from vision_infer.config.run import run_settings
     from vision_infer.precision.accuracy import evaluate as measure
 
@@ -166,28 +191,29 @@ def evaluate(
     if json_output:
         typer.echo(json.dumps(report.to_dict(), indent=2))
         return
-    typer.echo(f"{report.model} on {report.engine}: {report.images} pictures, {report.boxes} boxes\n{report.table}")
+    typer.echo(f"{report.model} on {report.engine}: {report.images} images, {report.boxes} boxes\n{report.table}")
 
 
-def _list_available(here: set[str], json_output: bool) -> None:
+def _list_available(installed: set[str], json_output: bool) -> None:
     from vision_infer.model.pull.available import list_available
 
     found = list_available()
     if json_output:
-        rows = [one.model_dump(mode="json", by_alias=True) | {"here": one.name in here} for one in found]
+        rows = [model.model_dump(mode="json", by_alias=True) | {"here": model.name in installed} for model in found]
         typer.echo(json.dumps(rows, indent=2))
         return
-    for one in found:
-        accuracy = ", ".join(f"{figure.metric} {figure.value:g} on {figure.dataset}" for figure in one.accuracy[:1])
+    for model in found:
+        accuracy = ", ".join(f"{figure.metric} {figure.value:g} on {figure.dataset}" for figure in model.accuracy[:1])
         ready = (
-            ", here already"
-            if one.name in here
-            else ", further steps by hand"
-            if one.by_hand
-            else ", by export" * bool(one.export)
+            ", installed"
+            if model.name in installed
+            else ", requires manual steps"
+            if model.by_hand
+            else ", by export" * bool(model.export)
         )
         typer.echo(
-            f"{one.name}  {one.family}  {one.task}, {one.input.width}x{one.input.height}, {accuracy}, {one.license}{ready}"
+            f"{model.name}  {model.family}  {model.task}, {model.input.width}x{model.input.height}, {accuracy}, "
+            f"{model.license}{ready}"
         )
 
 
@@ -198,12 +224,12 @@ def _show_available(found: AvailableModel, json_output: bool) -> None:
     import yaml
 
     data = found.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    typer.echo(f"# not here yet: vision-infer model pull {found.name}")
+    typer.echo(f"# not installed; install it with: vision-infer model pull {found.name}")
     typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None), nl=False)
 
 
 def _sizes_of(entry: ModelEntry) -> list[Size]:
-    """The input sizes of a model, its card's first; none of one that is broken."""
+    """Return the input sizes of a model, its card's first; empty for an invalid model."""
     return [] if entry.card is None else [entry.card.input_size, *entry.other_sizes]
 
 
@@ -228,11 +254,11 @@ def _three(option: str, text: str | None) -> tuple[float, float, float] | None:
     if len(values) == 1:
         values *= 3
     if len(values) != 3:
-        raise UsageError(f"{option} {text}: is not three numbers", f"write {option} 123.7,116.3,103.5")
+        raise UsageError(f"{option} {text}: must be three numbers", f"write {option} 123.7,116.3,103.5")
     return values[0], values[1], values[2]
 
 
 def _one_of(option: str, value: str | None, choices: tuple[str, ...]) -> str | None:
     if value is not None and value not in choices:
-        raise UsageError(f"{option} {value}: unknown", f"use {' or '.join(choices)}")
+        raise UsageError(f"{option} {value}: is not valid", f"use {' or '.join(choices)}")
     return value

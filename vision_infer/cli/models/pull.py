@@ -1,4 +1,4 @@
-"""``vision-infer model pull``: a network of the catalogue is fetched from its authors, and made ready to run."""
+"""``vision-infer model pull``: download a model of the catalogue from its authors and import it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 def pull_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name in the catalogue: model list --available.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A name from the catalogue; 'model list --available' lists them.")
+    ],
     file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH", help="Its file, fetched by hand: nothing is fetched, its checksum is looked at all the same."
-        ),
+        typer.Option(metavar="PATH", help="Use this file instead of downloading it. Its checksum is verified as well."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name for 'run --model NAME'. Default: MODEL.")] = None,
+    name: Annotated[str | None, typer.Option(help="The name of the new model, for 'run --model NAME'. Default: MODEL.")] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
-    """Fetch a network of the catalogue from its authors, and make a deployment graph of it.
+    """Download a model of the catalogue from its authors and convert it to a deployment graph.
 
-    What broke off goes on where it was. Proxies are taken from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+    An interrupted download is resumed. Proxies are read from HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
     """
     from vision_infer.model.catalogue import model_dir as user_folder
     from vision_infer.model.model_folder import refuse_taken
@@ -51,29 +51,30 @@ def pull_command(
     path, sha256, unknown = (file, _sha256(file), False) if file is not None and made_by_hand else _fetched(found, file)
     again = f"vision-infer model pull {found.name}{'' if name == found.name else f' --name {shlex.quote(name)}'}"
     if found.export is not None:
-        typer.echo(f"its weights are here: {path}")
+        typer.echo(f"weights saved to {path}")
         weights = shlex.quote(str(path))
         typer.echo(
-            f"make a deployment graph of them: vision-infer model export {found.export.family} --weights {weights} --name {name}"
+            f"convert them to a deployment graph with: vision-infer model export {found.export.family} --weights "
+            f"{weights} --name {name}"
         )
     elif found.by_hand and not made_by_hand:
-        typer.echo(f"its weights are here: {path}")
-        typer.echo(f"its authors' own tool makes an ONNX file of them; {found.by_hand.replace('FILE', shlex.quote(str(path)))}")
-        typer.echo(f"then: {again} --file THAT.onnx")
+        typer.echo(f"weights saved to {path}")
+        typer.echo(f"convert them to ONNX with the authors' tool: {found.by_hand.replace('FILE', shlex.quote(str(path)))}")
+        typer.echo(f"then run: {again} --file THAT.onnx")
     else:
         try:
             _import(found, path, sha256, name, folder, overwrite)
         except ModelError:
-            if unknown:  # what came for the first time is not taken for what has to come
+            if unknown:  # a failed first download must not define the expected checksum
                 forget(path)
             raise
 
 
 def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]:
-    """The network's file, its SHA-256, and whether it was fetched now and nothing was known of it before.
+    """Return the file, its SHA-256, and whether it was downloaded now for the first time.
 
     Raises:
-        ModelError: it cannot be had, or is not the right one.
+        ModelError: The file cannot be downloaded, or has the wrong checksum.
     """
     from vision_infer.model.catalogue import home_dir
     from vision_infer.model.pull.checksum import check_file, read_first_seen
@@ -86,24 +87,24 @@ def _fetched(found: AvailableModel, file: Path | None) -> tuple[Path, str, bool]
             raise ModelError(f"{file}: no such file", "check the path")
         sha256 = check_file(file, stated, read_first_seen(target), str(file))
     elif not found.file.url:
-        raise ModelError(f"{found.name}: its authors offer it on a page only: {found.file.page}", _by_hand(found))
+        raise ModelError(f"{found.name}: can only be downloaded from a web page: {found.file.page}", _by_hand(found))
     else:
-        typer.echo(f"fetching {found.file.url}")
+        typer.echo(f"downloading {found.file.url}")
         with _progress(found.file.name) as report:
-            got = download(found.file.url, target, stated, report=report, on_message=_say)
+            got = download(found.file.url, target, stated, report=report, on_message=_print_message)
         file, sha256, unknown = got.path, got.sha256, got.first_time
     if stated is None:
-        typer.echo(f"sha256 {sha256}: its source states none; what is fetched later must be the same as what was fetched first")
+        typer.echo(f"sha256 {sha256}: the source publishes no checksum; later downloads must match this one")
     else:
-        typer.echo(f"its checksum is the one that its source states: {stated}")
+        typer.echo(f"the checksum matches the published one: {stated}")
     return file, sha256, unknown
 
 
 def _by_hand(found: AvailableModel) -> str:
     if found.export is not None:
-        fetched = f"vision-infer model export {found.export.family} --download --name {found.name} fetches and exports it"
-        return f"{fetched}; or get its file there and give it with --file PATH"
-    return f"get it there; {found.by_hand}; then: vision-infer model pull {found.name} --file THAT.onnx"
+        command = f"vision-infer model export {found.export.family} --download --name {found.name} downloads and exports it"
+        return f"{command}; or download the file there and pass it with --file PATH"
+    return f"download it there; {found.by_hand}; then run: vision-infer model pull {found.name} --file THAT.onnx"
 
 
 def _import(found: AvailableModel, file: Path, sha256: str, name: str, folder: Path, overwrite: bool) -> None:
@@ -139,13 +140,13 @@ def _sha256(file: Path) -> str:
         raise ModelError(f"{file}: cannot be read: {error.strerror}", "check the path") from error
 
 
-def _say(text: str) -> None:
+def _print_message(text: str) -> None:
     typer.echo(text, err=True)
 
 
 @contextmanager
 def _progress(name: str) -> Iterator[Report]:
-    """A bar with bytes, rate and time left on a terminal, and nothing elsewhere; says what is kept when it is interrupted."""
+    """Show a progress bar on a terminal; when interrupted, print how much was downloaded."""
     done, total = 0, None
 
     def note(now: int, all_: int | None) -> None:
@@ -170,5 +171,5 @@ def _progress(name: str) -> Iterator[Report]:
             yield draw
     except KeyboardInterrupt:
         of = f" of {total / 1e6:.1f}" if total else ""
-        _say(f"interrupted: {done / 1e6:.1f}{of} MB are kept, and the same command goes on from there")
+        _print_message(f"interrupted: {done / 1e6:.1f}{of} MB are kept; run the same command again to resume")
         raise
