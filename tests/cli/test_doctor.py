@@ -120,7 +120,7 @@ def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     found = list(checks.check_cpu())
     assert [one.severity for one in found] == ["ok", "warning", "warning", "warning"]
     assert "limited to the time of 0.5 CPUs by a control group" in found[0].text
-    assert "used up its time in 40% of all periods" in found[2].text
+    assert "reached its CPU limit in 40% of all periods" in found[2].text
     assert "no AVX2" in found[3].text
 
 
@@ -130,7 +130,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity
     monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
     assert told(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB free")]
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
-    assert told(checks.check_memory())[1] == ("warning", "256 files may be open: enough for about 16 cameras")
+    assert told(checks.check_memory())[1] == ("warning", "the limit of open files is 256, which is enough for about 16 cameras")
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_every_input_size_is_listed(command: Command) -> None:
     assert graphs == {f"{name}{kind}.onnx" for name in ("model", "model-256x416") for kind in ("", ".int8")}
     strict = json.loads(command("engine", "list", "nanodet-416", "--budget", "0.1", "--json").stdout)["engines"]
     left = {row["engine"]: row["notes"] for row in strict if row["graph"] == "model.int8.onnx"}
-    assert [note for note in left["onnxruntime-cpu-int8"] if note.startswith("not taken: ") and "the budget is 0.1" in note]
+    assert [note for note in left["onnxruntime-cpu-int8"] if note.startswith("not selected: ") and "the budget is 0.1" in note]
 
 
 def test_choose_is_remembered(command: Command, in_process: Command, graph: Path) -> None:

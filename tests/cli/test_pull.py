@@ -71,7 +71,7 @@ def test_from_the_server_to_a_model_that_runs(start: Start, tmp_path: Path) -> N
     assert pulling.returncode == 0, err
     lines = out.splitlines()
     assert lines[0] == "mine: Mine, MIT, from https://example.org/mine"
-    assert lines[2] == f"its checksum is the one that its source states: sha256 {sha256[:8]}…"
+    assert lines[2] == f"the checksum matches the published one: sha256 {sha256[:8]}…"
     assert "mine.bin: proved 160 wide and 96 high, in batches of 1, 2 and 5" in out
     assert lines[-1].endswith("run it with: vision-infer run VIDEO --model mine")
     assert "broke off at " in err
@@ -103,14 +103,14 @@ def test_ctrl_c_keeps_what_has_come(start: Start, tmp_path: Path) -> None:
         pulling.send_signal(signal.SIGINT)
         out, err = pulling.communicate(timeout=60)
         assert pulling.returncode == 130
-        assert err.splitlines() == ["interrupted: 0.3 of 0.3 MB are kept, and the same command goes on from there"]
+        assert err.splitlines() == ["interrupted: 0.3 of 0.3 MB are kept; run the same command again to resume"]
         pulling = start(server, EXPORTED, "")
         out, err = pulling.communicate(timeout=60)
     assert (pulling.returncode, err) == (0, "")
     assert server.asked[1].range == f"bytes={len(data) - 1}-"
     path = tmp_path / "home/downloads/mine/mine.bin"
     assert path.read_bytes() == data
-    assert "its source states none; what is fetched later must be the same" in out
+    assert "the source publishes no checksum; later downloads must match this one" in out
     assert out.splitlines()[-1].endswith(f"vision-infer model export resnet/18 --weights {path} --name mine")
 
 

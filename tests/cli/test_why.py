@@ -122,5 +122,5 @@ def test_moments_are_understood() -> None:
     for wrong in ("yesterday", "25:00:00", "12:61"):
         with pytest.raises(UsageError, match="is not a valid"):
             _time_of(wrong, None, NOW)
-    with pytest.raises(UsageError, match="no time span"):
+    with pytest.raises(UsageError, match="is not a valid duration"):
         _time_of("now", "a while", NOW)
