@@ -62,7 +62,7 @@ def replayed(path: str, width: int, height: int, left: int, first: int, last: in
 
 @pytest.mark.slow
 def test_four_cameras_wide_and_narrow_light_and_dark(browser: Browser, tmp_path: Path) -> None:
-    """One of the screenshots is used in the documentation: scenes without cuts, and a confidence that leaves correct boxes."""
+    """The cameras show scenes without cuts, at a confidence that leaves correct boxes: the screenshots can be published."""
     mounts: list[Mount] = [
         replayed("/crossing", 960, 540, 50, 112, 136),
         replayed("/street", 960, 540, 110, 150, 178),
@@ -98,7 +98,7 @@ SCREENS: dict[str, dict[str, Any]] = {
     "four-4k": {"viewport": {"width": 3840, "height": 2160}, "color_scheme": "dark"},
     "four-square": {"viewport": {"width": 780, "height": 800}, "device_scale_factor": 1.25},
 }
-"""The screens. The last one is for the documentation: by then the ages do not include the start-up."""
+"""The screens. The last one can be published: by then the ages do not include the start-up."""
 MEASURED = """
 () => [...document.querySelectorAll('.tile')].every(
   (tile) => /p50 \\d/.test(tile.textContent) && /inferred [1-9]/.test(tile.textContent)
@@ -118,7 +118,7 @@ HOLD_GOOD_FRAMES = """
   }
 })
 """
-"""Pauses each video at a frame with its own result and no uncertain boxes, for the screenshot in the documentation."""
+"""Pauses each video at a frame with its own result and no uncertain boxes, for a screenshot that can be published."""
 LONG_MS = 120_000
 """The limit in milliseconds: the page retries a missing video after 5, 10, 20 and 40 seconds."""
 TO_SEE_MS = 3000
