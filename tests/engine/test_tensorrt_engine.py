@@ -105,7 +105,7 @@ def api(runtime: Runtime) -> Api:
         ILogger = Severity
         Runtime = runtime.start
 
-    return Api("tensorrt", Module, "11.0", builds_ahead=False, keeps_timings=True)
+    return Api("tensorrt", Module, "11.0", builds_ahead=False, has_timings=True)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: Numbe
     network = TensorRtModel(plan, api, device)
     with DeviceEngine(plan.engine, plan.card, network, device, (1, 2), graphs=False) as engine:
         runtime.most = 1
-        with pytest.raises(EngineError, match="TensorRT does not take a batch of 2"):
+        with pytest.raises(EngineError, match="TensorRT does not accept a batch of 2"):
             engine.submit(engine.lend(2))
     assert (device.used, device.things) == (0, 0)
     with pytest.raises(EngineError, match="closed"):
@@ -146,7 +146,7 @@ def test_what_the_runtime_says_is_told(plan: PlanFile, api: Api, device: Numbere
 
 def test_memory_is_counted_before_a_context_is_made(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
     runtime.device_memory_size_v2 = 2 * 10**9
-    with pytest.raises(DeviceMemoryError, match="has 1000 MB free, the network needs 2000"):
+    with pytest.raises(DeviceMemoryError, match="has 1000 MB free, the model needs 2000"):
         TensorRtModel(plan, api, device)
 
 

@@ -20,7 +20,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import BuildProgress
-from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
+from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
 from vision_infer.model.export.exporting import ExportRequest, export_model
 from vision_infer.model.export.families import find_family
@@ -97,7 +97,7 @@ def _exported(name: str) -> Path:
 
 
 @cache
-def compiled(name: Name, precision: Precision) -> tuple[Compiled, tuple[BuildProgress, ...]]:
+def compiled(name: Name, precision: Precision) -> tuple[CompiledPlan, tuple[BuildProgress, ...]]:
     """A plan for sm_89, and all that was told while it was built."""
     reports: list[BuildProgress] = []
     return compile_plan(graph(name, precision), api(), SM_89, OPTIONS, report=reports.append), tuple(reports)

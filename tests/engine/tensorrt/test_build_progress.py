@@ -30,7 +30,7 @@ def test_a_phase_inside_counts_by_its_share() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expected_s", "steps_tell", "told"),
+    ("expected_s", "estimates_by_steps", "told"),
     [
         (None, True, [None, None, 6.0]),
         (None, False, [None, None, None]),
@@ -38,10 +38,10 @@ def test_a_phase_inside_counts_by_its_share() -> None:
         (3.0, True, [2.5, 1.0, 6.0]),
     ],
 )
-def test_the_time_that_is_left(expected_s: float | None, steps_tell: bool, told: list[float | None]) -> None:
+def test_the_time_that_is_left(expected_s: float | None, estimates_by_steps: bool, told: list[float | None]) -> None:
     seen: list[BuildProgress] = []
     clock = HandClock(0)
-    phases = Phases(seen.append, clock, expected_s, steps_tell=steps_tell)
+    phases = Phases(seen.append, clock, expected_s, estimates_by_steps=estimates_by_steps)
     phases.start("whole", None, 100)
     for now_s, step in ((0.5, 0), (2.0, 3), (4.0, 39)):
         clock.now = int(now_s * 1e9)

@@ -16,7 +16,7 @@ from vision_infer.model.export.families import family_names, read_family
 from vision_infer.model.export.family import Family
 
 ALL = [(name, precision) for name in NAMES for precision in PRECISIONS]
-KEPT = {"nanodet": 3, "yolox": 9, "deimv2": 2, "detector": 12, "classifier": 0, "embedder": 0}
+KEPT = {"nanodet": 3, "yolox": 9, "detr": 0, "detector": 12, "classifier": 0, "embedder": 0}
 """convolutions that INT8 leaves alone: those whose results the head reads"""
 
 

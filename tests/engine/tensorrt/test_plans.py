@@ -82,7 +82,7 @@ def test_what_is_no_plan_is_built_again(cache: EngineCache) -> None:
     cache.store(job().key(), b"something else, with the right checksum")
     said: list[str] = []
     build_plan(job(), cache, said.append)
-    assert "is no plan file of vision-infer" in said[0]
+    assert "is not a plan file of vision-infer" in said[0]
     assert "there is none yet" in said[1]
     build_plan(job(), cache, no_news)
 
@@ -98,7 +98,7 @@ def test_another_version_of_the_runtime_is_said_and_built_again(cache: EngineCac
     old = replace(job(), api=replace(api(), version="1.6.0.1"))
     kept(cache, old)
     (told,) = list_cached_plans(cache, graph("embedder", "fp16"))
-    assert told.not_here == f"built by tensorrt-rtx 1.6.0.1, here is {api().version}"
+    assert told.not_here == f"built by tensorrt-rtx 1.6.0.1, installed is {api().version}"
     said: list[str] = []
     build_plan(job(), cache, said.append)
     assert said == [f"building tensorrt-rtx-cuda-fp16 of smallest-embedder: runtime version is {api().version}, was 1.6.0.1"]
@@ -169,7 +169,7 @@ def test_a_model_without_the_precision_says_what_makes_it(tmp_path: Path) -> Non
 
 def test_a_form_that_tensorrt_does_not_take_names_operator_and_cure(cache: EngineCache) -> None:
     wrong = replace(job(), graph=ROOT / "models" / "nanodet-416" / "model.int8.onnx")
-    with pytest.raises(EngineError, match="does not take the operator DequantizeLinear") as caught:
+    with pytest.raises(EngineError, match="does not support the operator DequantizeLinear") as caught:
         build_plan(wrong, cache, lambda _: None)
     assert "model quantize MODEL --form tensorrt" in caught.value.hint
     assert "\n" not in str(caught.value)
@@ -190,7 +190,7 @@ def test_a_full_disk_leaves_what_was_there() -> None:
         said: list[str] = []
         plan = open_plan(job(precision="fp32"), RTX_4090, cache, said.append)
         assert plan.precision == "fp32"
-        assert said[-1].endswith("it runs nevertheless")
+        assert said[-1].endswith("the engine runs without it")
 
 
 def builder(cache: EngineCache, one: PlanJob) -> subprocess.Popen[str]:
@@ -206,7 +206,7 @@ def wait_until_it_compiles(process: subprocess.Popen[str]) -> None:
 
 
 def test_killed_in_the_middle_the_cache_is_intact(cache: EngineCache) -> None:
-    one = job("deimv2", "fp32")
+    one = job("detector", "fp32")
     other = kept(cache, job())
     with builder(cache, one) as process:
         wait_until_it_compiles(process)
@@ -222,7 +222,7 @@ def test_killed_in_the_middle_the_cache_is_intact(cache: EngineCache) -> None:
 
 
 def test_ctrl_c_ends_it_at_once(cache: EngineCache) -> None:
-    one = job("deimv2", "fp32")
+    one = job("detector", "fp32")
     with builder(cache, one) as process:
         wait_until_it_compiles(process)
         process.send_signal(signal.SIGINT)
@@ -234,14 +234,14 @@ def test_ctrl_c_ends_it_at_once(cache: EngineCache) -> None:
 
 
 def test_of_two_at_once_one_builds_and_the_other_takes_it(cache: EngineCache) -> None:
-    one = job("deimv2", "fp32")
+    one = job("detector", "fp32")
     with builder(cache, one) as first:
         wait_until_it_compiles(first)
         with builder(cache, one) as second:
             told = [process.communicate(timeout=100) for process in (first, second)]
     assert [process.returncode for process in (first, second)] == [0, 0]
     assert "done" in told[0][0]
-    waited = "another process is building tensorrt-rtx-cuda-fp32 of deimv2: waiting for it"
+    waited = "another process is building tensorrt-rtx-cuda-fp32 of smallest-detector: waiting for it"
     assert told[1][1] in (f"{waited}\n", "")  # the second may have come when the first was done
     assert "Building engine" not in told[1][0]
     assert told[0][0].splitlines()[-1] == told[1][0].splitlines()[-1]

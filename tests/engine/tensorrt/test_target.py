@@ -25,7 +25,7 @@ def without_gpu(_: int) -> LocalGpu | None:
 
 def tensorrt() -> Api:
     """TensorRT, as far as the choice asks for it."""
-    return replace(api(), runtime="tensorrt", builds_ahead=False, keeps_timings=True)
+    return replace(api(), runtime="tensorrt", builds_ahead=False, has_timings=True)
 
 
 def test_what_is_named_is_put_in_order() -> None:
@@ -53,7 +53,7 @@ def test_of_several_gpus_it_is_the_one_that_is_named(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("wanted", ["sm_90", "sm_100", "sm_70"])
 def test_a_gpu_that_tensorrt_rtx_does_not_know(wanted: str) -> None:
-    with pytest.raises(UsageError, match=f"--for {wanted}: TensorRT-RTX does not build for it: use sm_75, sm_80, sm_86, sm_89"):
+    with pytest.raises(UsageError, match=f"--for {wanted}: TensorRT-RTX does not support it: use sm_75, sm_80, sm_86, sm_89"):
         choose_target(api(), [wanted], find=without_gpu)
     with pytest.raises(EngineError, match="TensorRT-RTX does not run on NVIDIA H100"):
         choose_target(api(), [], find=with_gpu("NVIDIA H100", "sm_90"))
@@ -61,19 +61,19 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know(wanted: str) -> None:
 
 @pytest.mark.parametrize("wanted", ["89", "8.9", "SM_89", "sm_89 ", "sm_", "ada", ""])
 def test_a_name_that_is_none(wanted: str) -> None:
-    with pytest.raises(UsageError, match="is no compute capability: write it as sm_89"):
+    with pytest.raises(UsageError, match="not a compute capability: write it as sm_89"):
         choose_target(api(), [wanted], find=without_gpu)
 
 
 def test_without_a_gpu() -> None:
-    with pytest.raises(EngineError, match=r"there is no NVIDIA GPU here.*name one with --for: sm_75"):
+    with pytest.raises(EngineError, match=r"this machine has no NVIDIA GPU.*name one with --for: sm_75"):
         choose_target(api(), [], find=without_gpu)
-    with pytest.raises(EngineError, match="TensorRT builds on the GPU that it is for"):
+    with pytest.raises(EngineError, match="TensorRT builds on the target GPU"):
         choose_target(tensorrt(), ["sm_89"], find=without_gpu)
 
 
 def test_tensorrt_builds_for_what_is_here_only() -> None:
-    with pytest.raises(UsageError, match=r"--for sm_120: TensorRT builds for this machine's GPU \(sm_89\) only"):
+    with pytest.raises(UsageError, match=r"--for sm_120: TensorRT builds only for this machine's GPU \(sm_89\)"):
         choose_target(tensorrt(), ["sm_120"], find=with_gpu("NVIDIA L4", "sm_89"))
 
 

@@ -15,22 +15,22 @@ from tests.engine.tensorrt.networks import OPTIONS, SM_89, api, graph
 from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.tensorrt import plans
 from vision_infer.engine.tensorrt.api import Api
-from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, compile_plan
+from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, compile_plan
 from vision_infer.engine.tensorrt.plans import PlanJob, build_plan
 from vision_infer.engine.tensorrt.target import GpuTarget
-from vision_infer.engine.tensorrt.timings import MAX_BYTES, keep_timings, read_timings, timings_file
+from vision_infer.engine.tensorrt.timings import MAX_BYTES, read_timings, store_timings, timings_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 
 
 def timing_api() -> Api:
-    return replace(api(), keeps_timings=True)
+    return replace(api(), has_timings=True)
 
 
 def test_what_one_build_found_is_given_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[bytes] = []
 
-    def noted(*arguments: Any, timings: bytes, **others: Any) -> Compiled:
+    def noted(*arguments: Any, timings: bytes, **others: Any) -> CompiledPlan:
         given.append(timings)
         return compile_plan(*arguments, timings=timings, **others)
 
@@ -61,7 +61,7 @@ def test_a_runtime_that_times_nothing_keeps_nothing(tmp_path: Path) -> None:
 def test_damaged_and_untrusted_ones_count_for_nothing(tmp_path: Path) -> None:
     path = timings_file(tmp_path, api(), SM_89)
     assert read_timings(path) == b""
-    keep_timings(path, b"timings", api())
+    store_timings(path, b"timings", api())
     assert read_timings(path) == b"timings"
     content = path.read_bytes()
     path.write_bytes(content[:-1])
@@ -73,9 +73,9 @@ def test_damaged_and_untrusted_ones_count_for_nothing(tmp_path: Path) -> None:
 
 def test_those_of_other_versions_go_and_those_of_other_gpus_stay(tmp_path: Path) -> None:
     old, other = replace(api(), version="1.6.0"), GpuTarget(("sm_120",))
-    keep_timings(timings_file(tmp_path, old, SM_89), b"old", old)
-    keep_timings(timings_file(tmp_path, api(), other), b"other", api())
-    keep_timings(timings_file(tmp_path, api(), SM_89), b"new", api())
+    store_timings(timings_file(tmp_path, old, SM_89), b"old", old)
+    store_timings(timings_file(tmp_path, api(), other), b"other", api())
+    store_timings(timings_file(tmp_path, api(), SM_89), b"new", api())
     assert read_timings(timings_file(tmp_path, old, SM_89)) == b""
     assert read_timings(timings_file(tmp_path, api(), other)) == b"other"
     assert len(list(tmp_path.iterdir())) == 2
@@ -83,5 +83,5 @@ def test_those_of_other_versions_go_and_those_of_other_gpus_stay(tmp_path: Path)
 
 def test_one_that_has_grown_too_large_is_not_kept(tmp_path: Path) -> None:
     path = timings_file(tmp_path, api(), SM_89)
-    keep_timings(path, bytes(MAX_BYTES + 1), api())
+    store_timings(path, bytes(MAX_BYTES + 1), api())
     assert not path.exists()

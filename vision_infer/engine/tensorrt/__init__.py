@@ -1,1 +1,1 @@
-"""Deployment graphs compiled by TensorRT or TensorRT-RTX: built and kept here, run by ``tensorrt_engine.py``."""
+"""Plans: deployment graphs compiled by TensorRT or TensorRT-RTX; built and cached here, and run by ``plan_engine.py``."""

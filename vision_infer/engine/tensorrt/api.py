@@ -1,7 +1,7 @@
-"""The two modules that build and run plans, ``tensorrt`` and ``tensorrt_rtx``: their interfaces are alike as far as we use them.
+"""The two modules that build and run plans, ``tensorrt`` and ``tensorrt_rtx``, behind one interface.
 
-What differs: TensorRT-RTX builds for GPUs that are not there and keeps no timings; TensorRT builds for the GPU that it finds,
-times kernels on it, and can make plans that later versions or other GPUs take.
+The differences: TensorRT-RTX builds for GPUs that are not in the machine, and has no timing cache. TensorRT builds for the GPU of
+the machine, times kernels on it, and can build plans for later versions or other GPUs.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from vision_infer.engine.tensorrt.plan_file import capability_number
 
 MAX_MESSAGES = 50
 _NOISE = ("global log stream",)
-"""told as fatal by TensorRT-RTX whenever it is told in Python, and meaning nothing"""
+"""Messages that TensorRT-RTX logs as fatal whenever Python creates a logger, and that mean nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One of the two, loaded."""
+    """One of the two modules, loaded."""
 
     runtime: PlanRuntime
+    """The name of the runtime."""
     module: Any
+    """The Python module."""
     version: str
-    """such as ``1.7.1.116``"""
+    """The version, such as ``1.7.1.116``."""
     builds_ahead: bool
-    """whether it builds for compute capabilities that are named, without a GPU"""
-    keeps_timings: bool
-    """whether it times kernels, and so has a use for what it found earlier"""
+    """Whether it builds for named compute capabilities, without a GPU."""
+    has_timings: bool
+    """Whether it times kernels, and can use the timings of earlier builds."""
 
     @property
     def title(self) -> str:
-        """Its name as people write it."""
+        """The name as its makers write it."""
         return TITLES[self.runtime]
 
     def capabilities(self) -> tuple[str, ...]:
-        """The compute capabilities that may be named, such as ``sm_89``, ascending; empty where it builds for what is there."""
+        """Return the possible compute capabilities, such as ``sm_89``, ascending; empty if it builds for the machine's GPU."""
         if not self.builds_ahead:
             return ()
         names = self.module.ComputeCapability.__members__
@@ -49,12 +51,12 @@ class Api:
 
 
 def is_installed(runtime: PlanRuntime) -> bool:
-    """Whether a runtime is there, as far as can be told without loading it."""
+    """Return whether a runtime is installed, without loading it."""
     return find_spec(MODULES[runtime]) is not None
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of the runtimes that are here and can be loaded."""
+    """Return the versions of the runtimes that are installed and can be loaded."""
     found: dict[str, str] = {}
     for runtime in PLAN_RUNTIMES:
         if is_installed(runtime):
@@ -64,10 +66,10 @@ def installed_versions() -> dict[str, str]:
 
 
 def load_api(runtime: PlanRuntime) -> Api:
-    """Load one of the two.
+    """Load one of the two modules.
 
     Raises:
-        EngineError: it is not installed, or its libraries cannot be loaded.
+        EngineError: It is not installed, or its libraries cannot be loaded.
     """
     hint = f"pip install 'vision-infer[{runtime}]'"
     if not is_installed(runtime):
@@ -76,38 +78,38 @@ def load_api(runtime: PlanRuntime) -> Api:
         module = import_module(MODULES[runtime])
     except (ImportError, OSError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise EngineError(f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, beside a driver for CUDA 13") from error
+        raise EngineError(f"{TITLES[runtime]} cannot be loaded: {first}", f"{hint}, and a driver for CUDA 13") from error
     ahead = hasattr(module.IBuilderConfig, "set_compute_capability")
-    return Api(runtime, module, str(module.__version__), ahead, keeps_timings=runtime == "tensorrt")
+    return Api(runtime, module, str(module.__version__), ahead, has_timings=runtime == "tensorrt")
 
 
 class Messages:
-    """What a runtime says: kept, the last of it, and printed nowhere.
+    """Collects the last errors of a runtime; nothing is printed.
 
     Args:
-        api: of which runtime.
+        api: The runtime.
     """
 
     def __init__(self, api: Api) -> None:
-        trt, kept = api.module, deque[str](maxlen=MAX_MESSAGES)
-        worst = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+        trt, errors = api.module, deque[str](maxlen=MAX_MESSAGES)
+        severe = (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
         class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 
             def log(self, severity: Any, message: str) -> None:
-                if severity in worst and not any(noise in message for noise in _NOISE):
-                    kept.append(message)
+                if severity in severe and not any(noise in message for noise in _NOISE):
+                    errors.append(message)
 
-        self._kept = kept
+        self._errors = errors
         self.logger = Logger()
-        """to be handed to the runtime; it has to live as long as everything that was made with it"""
+        """The logger for the runtime; it has to live as long as everything that was created with it."""
 
     def last_error(self) -> str:
-        """The last error, in a line; empty where there was none."""
-        return " ".join(self._kept[-1].split())[:300] if self._kept else ""
+        """Return the last error in one line; empty if there was none."""
+        return " ".join(self._errors[-1].split())[:300] if self._errors else ""
 
     def clear(self) -> None:
-        """Forget what was said."""
-        self._kept.clear()
+        """Forget all errors."""
+        self._errors.clear()

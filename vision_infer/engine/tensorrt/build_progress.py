@@ -1,4 +1,4 @@
-"""How far a build is: the phases that TensorRT tells of, one inside the other, as one share of the whole that never falls."""
+"""The progress of a build: the nested phases that TensorRT reports, as one fraction of the whole that never decreases."""
 
 from __future__ import annotations
 
@@ -10,103 +10,105 @@ from vision_infer.core.clock import Clock
 
 _NS_PER_S = 1_000_000_000
 ETA_AFTER_S = 2.0
-"""before that a guess from what was done so far is worth nothing"""
+"""The minimum elapsed time for an estimate of the remaining time, seconds."""
 ETA_FROM = 0.05
-"""and as long as less than this share is done"""
+"""The minimum finished fraction for an estimate of the remaining time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """How far a build is."""
+    """The progress of a build."""
 
     phase: str
-    """in the runtime's words"""
+    """The current phase, in the runtime's words."""
     fraction: float
-    """0 to 1"""
+    """The finished fraction, 0 to 1."""
     elapsed_s: float
+    """The time since the start, seconds."""
     left_s: float | None
-    """None: nothing can be said yet"""
+    """The estimated remaining time, seconds; None: not known yet."""
 
 
 Report = Callable[[BuildProgress], None]
 
 
 @dataclass(slots=True)
-class _Phase:
+class _BuildPhase:
     parent: str | None
     steps: int
     done: float = 0.0
-    """steps; those of the phases inside it count by their share"""
+    """The finished steps; a phase inside counts as a fraction of a step."""
 
 
 class Phases:
-    """Keeps account of the phases. It may be told from several threads.
+    """Tracks the phases of a build; thread-safe.
 
     Args:
-        report: called with every change; on the thread that told of it.
-        clock: of the times.
-        expected_s: how long an earlier build of the same took; None: not known.
-        steps_tell: whether the share of the steps that are done says anything of the time that is left.
+        report: Receives every change, on the thread that reports the phase.
+        clock: The clock of the times.
+        expected_s: The duration of an earlier, similar build, seconds; None: not known.
+        estimates_by_steps: Whether the finished steps allow an estimate of the remaining time.
     """
 
-    def __init__(self, report: Report, clock: Clock, expected_s: float | None = None, *, steps_tell: bool = True) -> None:
+    def __init__(self, report: Report, clock: Clock, expected_s: float | None = None, *, estimates_by_steps: bool = True) -> None:
         self._report = report
         self._clock = clock
         self._expected_s = expected_s
-        self._steps_tell = steps_tell
+        self._estimates_by_steps = estimates_by_steps
         self._started_ns = clock.monotonic_ns()
+        # Guards _open and _fraction, and keeps reports in order. Held by the runtime's builder threads during each call.
         self._lock = threading.Lock()
-        self._open: dict[str, _Phase] = {}
+        self._open: dict[str, _BuildPhase] = {}
         self._fraction = 0.0
 
     def start(self, phase: str, parent: str | None, steps: int) -> None:
-        """A phase begins, inside another or, ``parent`` None, by itself."""
+        """Begin a phase, inside another one unless ``parent`` is None."""
         with self._lock:
-            self._open[phase] = _Phase(parent if parent in self._open else None, max(1, steps))
-            self._tell(phase)
+            self._open[phase] = _BuildPhase(parent if parent in self._open else None, max(1, steps))
+            self._report_progress(phase)
 
     def step(self, phase: str, step: int) -> None:
-        """A step of a phase is done; ``step`` counts from 0."""
+        """Finish a step of a phase; ``step`` counts from 0."""
         with self._lock:
-            one = self._open.get(phase)
-            if one is not None:
-                one.done = max(one.done, min(step + 1, one.steps))
-                self._tell(phase)
+            current = self._open.get(phase)
+            if current is not None:
+                current.done = max(current.done, min(step + 1, current.steps))
+                self._report_progress(phase)
 
     def finish(self, phase: str) -> None:
-        """A phase is over, the steps that it left out as well."""
+        """Finish a phase, with all steps that it skipped."""
         with self._lock:
-            one = self._open.get(phase)
-            if one is None:
+            current = self._open.get(phase)
+            if current is None:
                 return
-            one.done = one.steps
-            self._tell(phase)
+            current.done = current.steps
+            self._report_progress(phase)
             del self._open[phase]
 
     def end(self) -> None:
-        """All is done."""
+        """Finish the build."""
         with self._lock:
             self._fraction = 1.0
-            self._tell("done")
+            self._report_progress("done")
 
-    def _tell(self, phase: str) -> None:
-        roots = [name for name, one in self._open.items() if one.parent is None]
+    def _report_progress(self, phase: str) -> None:
+        roots = [name for name, phase_ in self._open.items() if phase_.parent is None]
         if roots:
-            # What is left open above one is the whole; the phases of a second whole would begin again, and wait for it.
+            # The oldest phase without a parent is the whole build; a second one counts only after it.
             self._fraction = max(self._fraction, min(1.0, self._share(roots[0])))
         elapsed = (self._clock.monotonic_ns() - self._started_ns) / _NS_PER_S
         self._report(BuildProgress(phase, self._fraction, elapsed, self._left(elapsed)))
 
     def _share(self, name: str) -> float:
-        one = self._open[name]
-        inside = [self._share(other) for other, its in self._open.items() if its.parent == name]
-        return min(1.0, (one.done + min(max(inside, default=0.0), 1.0)) / one.steps)
+        phase = self._open[name]
+        inside = [self._share(other) for other, child in self._open.items() if child.parent == name]
+        return min(1.0, (phase.done + min(max(inside, default=0.0), 1.0)) / phase.steps)
 
     def _left(self, elapsed: float) -> float | None:
         if self._fraction >= 1.0:
             return 0.0
         if self._expected_s is not None and elapsed < self._expected_s:
             return self._expected_s - elapsed
-        if not self._steps_tell or elapsed < ETA_AFTER_S or self._fraction < ETA_FROM:
+        if not self._estimates_by_steps or elapsed < ETA_AFTER_S or self._fraction < ETA_FROM:
             return None
         return elapsed * (1 - self._fraction) / self._fraction

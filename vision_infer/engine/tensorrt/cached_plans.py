@@ -1,4 +1,4 @@
-"""What is told of the plans in the engine cache without loading them: what they are of and for, and why they do not run here."""
+"""Lists the plans in the engine cache without loading them, with the reason for which one does not run on this machine."""
 
 from __future__ import annotations
 
@@ -19,39 +19,41 @@ from vision_infer.engine.tensorrt.target import LocalGpu, find_gpu
 
 @dataclass(frozen=True, slots=True)
 class CachedPlan:
-    """A plan of the cache, as it is told of."""
+    """A plan in the cache."""
 
     entry: CacheEntry
+    """The entry of the cache."""
     passport: Passport | None
+    """Its passport; None if it cannot be read."""
     graph: str
-    """name of the file that it was built of; empty where none of the model's graphs is the one"""
+    """The name of the graph that it was built from; empty if that is none of the model's graphs."""
     not_here: str
-    """why it does not run on this machine; empty if it does"""
+    """Why it does not run on this machine; empty if it does."""
 
 
 def list_cached_plans(cache: EngineCache, path: Path) -> list[CachedPlan]:
-    """The plans of a model, last used first.
+    """Return the plans of a model, the most recently used first.
 
     Args:
-        cache: where they are kept.
-        path: the model's deployment graph.
+        cache: The engine cache.
+        path: The model's deployment graph.
     """
     model = read_graph_facts(path).card.name
-    entries = [one for one in cache.entries() if one.key.model == model and one.key.engine.startswith(PLAN_RUNTIMES)]
+    entries = [entry for entry in cache.entries() if entry.key.model == model and entry.key.engine.startswith(PLAN_RUNTIMES)]
     if not entries:
         return []
     names = {graph_sha256(graph): graph.name for graph in _graphs(path, model)}
     versions, gpu = installed_versions(), find_gpu()
     found = []
-    for one in entries:
-        name = names.get(one.key.graph_sha256, "")
-        why = why_not_here(one.key, versions.get(_runtime_of(one.key), ""), gpu) if name else "the graph has changed"
-        found.append(CachedPlan(one, entry_passport(one, cache), name, why))
+    for entry in entries:
+        name = names.get(entry.key.graph_sha256, "")
+        why = why_not_here(entry.key, versions.get(_runtime_of(entry.key), ""), gpu) if name else "the graph has changed"
+        found.append(CachedPlan(entry, entry_passport(entry, cache), name, why))
     return found
 
 
 def _graphs(path: Path, model: str) -> list[Path]:
-    """A model's graph, and those beside it: of other precisions (``model.fp16.onnx``) and inputs (``model-256x416.onnx``)."""
+    """Return a model's graph and its variants: in other precisions (``model.fp16.onnx``) or sizes (``model-256x416.onnx``)."""
     found = [path]
     for other in sorted(path.parent.glob(f"{path.stem}[.-]*.onnx")):
         with suppress(ModelError):
@@ -65,7 +67,7 @@ def _runtime_of(key: EngineKey) -> str:
 
 
 def entry_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
-    """The passport of an entry; None where there is none that can be read."""
+    """Return the passport of an entry; None if there is none that can be read."""
     try:
         return parse_passport(cache.passport(entry.key) or "", str(entry.folder))
     except EngineError:
@@ -73,21 +75,21 @@ def entry_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
 
 
 def why_not_here(key: EngineKey, version: str, gpu: LocalGpu | None) -> str:
-    """Why a kept plan does not run on this machine, as far as its key tells; empty if it does.
+    """Return why a cached plan does not run on this machine, as far as its key shows; empty if it does.
 
     Args:
-        key: of the plan.
-        version: of the runtime that is here; empty: it is not.
-        gpu: this machine's; None: there is none.
+        key: The key of the plan.
+        version: The installed version of the runtime; empty: it is not installed.
+        gpu: The machine's GPU; None: there is none.
     """
     runtime = _runtime_of(key)
     if not version:
         return f"{runtime} is not installed"
     same_major = version.split(".")[0] == key.runtime_version.split(".")[0]
     if version != key.runtime_version and not (same_major and "version-compatible" in key.profile):
-        return f"built by {runtime} {key.runtime_version}, here is {version}"
+        return f"built by {runtime} {key.runtime_version}, installed is {version}"
     if gpu is None:
-        return "there is no NVIDIA GPU here"
+        return "this machine has no NVIDIA GPU"
     *name, capabilities = _split_device(key.device)
     if not runs_on(gpu.capability, capabilities, "hardware-compatible" in key.profile):
         return f"for {' '.join(capabilities)}, this GPU is {gpu.capability}"

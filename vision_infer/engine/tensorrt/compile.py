@@ -1,4 +1,4 @@
-"""Compiles a deployment graph into a plan: one call of the runtime's builder, that tells how far it is and can be given up."""
+"""Compiles a deployment graph into a plan: one call of the runtime's builder, which reports progress and can be cancelled."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.build_progress import Phases, Report
-from vision_infer.engine.tensorrt.network import NetworkFacts, Parsed, inspect_network, parse_network
+from vision_infer.engine.tensorrt.network import NetworkFacts, ParsedNetwork, inspect_network, parse_network
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.target import GpuTarget, use_gpu
 
 _NS_PER_S = 1_000_000_000
 GIVE_UP_S = 0.5
-"""how long a builder that is told to end is waited for: TensorRT-RTX may say nothing for seconds"""
+"""The time to wait for a cancelled builder, seconds: TensorRT-RTX may not check for seconds."""
 _T = TypeVar("_T")
 
 
@@ -30,17 +30,17 @@ class PlanOptions:
     """How a plan is built."""
 
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """that it is to run, ascending. Its one optimisation profile reaches from the first to the last and is tuned for the last:
-    where there is so much to do that batches are full, their time counts"""
+    """The batch sizes that it runs, ascending. Its optimisation profile reaches from the first to the last and is tuned for the
+    last: under high load batches are full."""
     workspace_bytes: int | None = None
-    """GPU memory that a layer may use for intermediate results; None: all"""
+    """The GPU memory for intermediate results of a layer, bytes; None: all."""
     version_compatible: bool = False
-    """of TensorRT: for later versions with the same major number too"""
+    """TensorRT only: whether later versions with the same major number can load it."""
     hardware_compatible: bool = False
-    """of TensorRT: for every GPU from Ampere (sm_80) on"""
+    """TensorRT only: whether every GPU from Ampere (sm_80) on can run it."""
 
-    def told(self) -> str:
-        """All of it that makes two plans different, in words."""
+    def describe(self) -> str:
+        """Return all options that make plans different, as the cache key contains them."""
         parts = [f"batches {' '.join(map(str, self.batch_sizes))}"]
         parts += [] if self.workspace_bytes is None else [f"workspace {self.workspace_bytes / 1e6:g} MB"]
         parts += ["version-compatible"] if self.version_compatible else []
@@ -49,27 +49,31 @@ class PlanOptions:
 
 
 def check_options(api: Api, options: PlanOptions) -> None:
-    """Refuse what a runtime does not have.
+    """Refuse options that a runtime does not have.
 
     Raises:
-        UsageError: an option is not for this runtime.
+        UsageError: An option is not valid for this runtime.
     """
     if api.builds_ahead and options.version_compatible:
-        raise UsageError(f"--version-compatible: a plan of {api.title} fits the version that built it", "leave it out")
+        raise UsageError(
+            f"--version-compatible is not valid for {api.title}: a plan fits the version that built it", "leave it out"
+        )
     if api.builds_ahead and options.hardware_compatible:
-        raise UsageError(f"--hardware-compatible is not for {api.title}", "name the GPUs instead: --for sm_86 --for sm_89")
+        raise UsageError(f"--hardware-compatible is not valid for {api.title}", "name the GPUs instead: --for sm_86 --for sm_89")
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
-    """What a build gave."""
+class CompiledPlan:
+    """The result of a build."""
 
     plan: PlanFile
+    """The plan."""
     facts: NetworkFacts
+    """The layers and their precisions."""
     timings: bytes
-    """the timing cache as it is now; empty where the runtime keeps none"""
+    """The updated timing cache; empty if the runtime has none."""
     seconds: float
-    """of parsing and building"""
+    """The duration of parsing and building, seconds."""
 
 
 def compile_plan(
@@ -82,45 +86,45 @@ def compile_plan(
     report: Report = lambda _: None,
     expected_s: float | None = None,
     clock: Clock = SYSTEM_CLOCK,
-) -> Compiled:
+) -> CompiledPlan:
     """Compile a deployment graph.
 
-    The runtime works on a thread of its own, so that Ctrl-C is heeded at once: the builder is told to end, and left behind if it
-    does not within half a second.
+    The runtime works on its own thread, so that Ctrl-C works at once: the builder is cancelled, and abandoned if it does not end
+    within half a second.
 
     Args:
-        graph: the deployment graph.
-        api: the runtime.
-        target: the GPUs that it is for.
-        options: how it is built.
-        timings: the timing cache of earlier builds.
-        report: told how far it is, on threads of the runtime.
-        expected_s: how long an earlier build took.
-        clock: of the progress.
+        graph: The deployment graph.
+        api: The runtime.
+        target: The GPUs that the plan is for.
+        options: How it is built.
+        timings: The timing cache of earlier builds.
+        report: Receives the progress, on threads of the runtime.
+        expected_s: The duration of an earlier build, seconds.
+        clock: The clock of the progress.
 
     Raises:
-        EngineError: the runtime does not take the graph, or cannot build it.
-        ModelError: it is no deployment graph.
+        EngineError: The runtime does not accept the graph, or cannot build it.
+        ModelError: The file is not a deployment graph.
     """
     known = read_graph_facts(graph)
     cancelled = threading.Event()
-    phases = Phases(report, clock, expected_s, steps_tell=api.keeps_timings)
+    phases = Phases(report, clock, expected_s, estimates_by_steps=api.has_timings)
     started_ns = clock.monotonic_ns()
 
     def work() -> tuple[bytes, OutputShapes, NetworkFacts, bytes]:
-        if target.index:  # a builder works on the GPU of its thread, the first one where nobody says another
+        if target.index:  # a builder works on the GPU of its thread, by default the first one
             use_gpu(target.index)
         parsed = parse_network(api, graph, known.card)
         config = _configure(api, parsed, target, options)
-        cache = _give_timings(api, config, timings)
+        cache = _use_timings(api, config, timings)
         config.progress_monitor = _monitor(api, phases, cancelled)
         plan = parsed.builder.build_serialized_network(parsed.network, config)
         if plan is None:
-            why = parsed.messages.last_error() or "the builder does not say why"
-            raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "a smaller --batch or another precision may do")
+            why = parsed.messages.last_error() or "the builder gives no reason"
+            raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "try a smaller --batch or another precision")
         return bytes(plan), parsed.outputs, inspect_network(parsed), b"" if cache is None else bytes(cache.serialize())
 
-    plan, outputs, facts, kept = _on_a_thread(work, cancelled)
+    plan, outputs, facts, new_timings = _run_on_thread(work, cancelled)
     phases.end()
     made = PlanFile(
         plan,
@@ -136,12 +140,12 @@ def compile_plan(
         "" if options.hardware_compatible else target.gpu,
         options.hardware_compatible,
     )
-    return Compiled(made, facts, kept, (clock.monotonic_ns() - started_ns) / _NS_PER_S)
+    return CompiledPlan(made, facts, new_timings, (clock.monotonic_ns() - started_ns) / _NS_PER_S)
 
 
-def _configure(api: Api, parsed: Parsed, target: GpuTarget, options: PlanOptions) -> Any:
+def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: PlanOptions) -> Any:
     trt, config = api.module, parsed.builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 is the reference: it is not to round to ten bits
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 is the reference: TF32 would round it to ten bits
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.version_compatible:
@@ -160,16 +164,16 @@ def _configure(api: Api, parsed: Parsed, target: GpuTarget, options: PlanOptions
 
 
 def profile_of(batch_sizes: tuple[int, ...]) -> tuple[int, int, int]:
-    """The least batch of the optimisation profile, the one that it is tuned for, and the largest."""
+    """Return the smallest batch of the optimisation profile, the one that it is tuned for, and the largest."""
     return min(batch_sizes), max(batch_sizes), max(batch_sizes)
 
 
-def _give_timings(api: Api, config: Any, timings: bytes) -> Any:
-    """The timing cache that the build reads and fills; None where the runtime keeps none."""
-    if not api.keeps_timings:
+def _use_timings(api: Api, config: Any, timings: bytes) -> Any:
+    """Return the timing cache that the build reads and extends; None if the runtime has none."""
+    if not api.has_timings:
         return None
     cache = config.create_timing_cache(timings)
-    if cache is None or not config.set_timing_cache(cache, False):  # False: what was timed on another GPU is refused
+    if cache is None or not config.set_timing_cache(cache, False):  # False: refuse timings of another GPU
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
@@ -179,39 +183,39 @@ def _monitor(api: Api, phases: Phases, cancelled: threading.Event) -> Any:
     trt = api.module
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
-        """An error of ours must not get into the runtime: there is nobody to catch it."""
+        """Passes progress on. Its methods must not raise: the runtime, which calls them, does not catch Python exceptions."""
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self._tell(lambda: phases.start(phase, parent, steps))
+            self._forward(lambda: phases.start(phase, parent, steps))
 
         def step_complete(self, phase: str, step: int) -> bool:
-            self._tell(lambda: phases.step(phase, step))
+            self._forward(lambda: phases.step(phase, step))
             return not cancelled.is_set()
 
         def phase_finish(self, phase: str) -> None:
-            self._tell(lambda: phases.finish(phase))
+            self._forward(lambda: phases.finish(phase))
 
-        def _tell(self, tell: Callable[[], None]) -> None:
+        def _forward(self, report: Callable[[], None]) -> None:
             try:
-                tell()
-            except Exception:  # noqa: BLE001 — a broken pipe behind the report, for instance
+                report()
+            except Exception:  # noqa: BLE001 — the report may write to a broken pipe, for instance
                 cancelled.set()
 
     return Monitor()
 
 
-def _on_a_thread(work: Callable[[], _T], cancelled: threading.Event) -> _T:
-    """Run something on a thread of its own; what interrupts the wait sets ``cancelled``, and leaves the thread behind."""
+def _run_on_thread(work: Callable[[], _T], cancelled: threading.Event) -> _T:
+    """Run a function on a new thread; an interrupt of the wait sets ``cancelled``, and abandons the thread after a short wait."""
     results: list[_T] = []
     errors: list[BaseException] = []
 
     def run() -> None:
         try:
             results.append(work())
-        except BaseException as error:  # noqa: BLE001 — told to whoever waits
+        except BaseException as error:  # noqa: BLE001 — the waiting thread raises it
             errors.append(error)
 
     thread = threading.Thread(target=run, name="plan builder", daemon=True)

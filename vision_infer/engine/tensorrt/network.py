@@ -1,7 +1,7 @@
-"""A deployment graph as TensorRT's network: parsed, checked, and looked at layer by layer.
+"""A deployment graph as a network of TensorRT: parsed, checked, and inspected layer by layer.
 
-A network is strongly typed: it computes in the types that the graph says. So what a plan will compute in can be read here,
-without a GPU: an operator that reads from DequantizeLinear only is fused with them into one that multiplies INT8.
+A network is strongly typed: it computes in the types of the graph. So the precision of a plan can be determined here, without a
+GPU: an operator whose inputs all come from DequantizeLinear is fused with them into one that multiplies INT8.
 """
 
 from __future__ import annotations
@@ -24,15 +24,19 @@ _WEIGHTED = {"CONVOLUTION": "convolutions", "DECONVOLUTION": "deconvolutions", "
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
-    """A network, and all that has to live as long as it."""
+class ParsedNetwork:
+    """A parsed network, with everything that has to live as long as it."""
 
     builder: Any
+    """The builder of the network."""
     network: Any
+    """The network definition."""
     parser: Any
+    """The ONNX parser, which owns the weights."""
     messages: Messages
+    """The logger, with the last errors."""
     outputs: OutputShapes
-    """as the contract wants them"""
+    """The outputs, as the contract defines them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +44,29 @@ class Layer:
     """A layer of a parsed network."""
 
     name: str
-    """of the graph's node"""
+    """The name of the graph's node."""
     kind: str
-    """in TensorRT's words: ``CONVOLUTION``, ``QUANTIZE``, …"""
+    """The kind, as TensorRT names it: ``CONVOLUTION``, ``QUANTIZE``, …"""
     inputs: tuple[str, ...]
-    """dtypes of the tensors that it reads: ``float32``, ``int8``, …"""
+    """The dtypes of its inputs: ``float32``, ``int8``, …"""
     outputs: tuple[str, ...]
-    """dtypes of those that it makes"""
+    """The dtypes of its outputs."""
     readers: tuple[str, ...]
-    """kinds of the layers that read those"""
+    """The kinds of the layers that read its outputs."""
     precision: str
-    """what it computes in: ``fp32``, ``fp16``, ``bf16``; ``int8`` where its input and its weights are dequantized just before it;
-    else the dtype of its first output"""
+    """The precision in which it computes: ``fp32``, ``fp16``, ``bf16``; ``int8`` if its input and its weights are dequantized
+    directly before it; else the dtype of its first output."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkFacts:
-    """What a network computes in."""
+    """The layers of a network, and their precisions."""
 
     layers: tuple[Layer, ...]
+    """The layers, in the order of the network."""
 
     def precisions(self) -> Mapping[str, str]:
-        """By kind of layer with weights how many compute in what, in words: ``{'convolutions': '31 int8, 3 fp32'}``."""
+        """Return the counts of precisions for each kind of layer with weights: ``{'convolutions': '31 int8, 3 fp32'}``."""
         counts: dict[str, Counter[str]] = {}
         for layer in self.layers:
             if layer.kind in _WEIGHTED:
@@ -69,33 +74,33 @@ class NetworkFacts:
         return {kind: ", ".join(f"{number} {what}" for what, number in found.most_common()) for kind, found in counts.items()}
 
     def of_kind(self, kind: str) -> list[Layer]:
-        """The layers of a kind, in the order of the network."""
+        """Return the layers of a kind, in the order of the network."""
         return [layer for layer in self.layers if layer.kind == kind]
 
 
-def parse_network(api: Api, graph: Path, card: ModelCard) -> Parsed:
-    """Let a runtime parse a deployment graph.
+def parse_network(api: Api, graph: Path, card: ModelCard) -> ParsedNetwork:
+    """Parse a deployment graph with a runtime.
 
     Args:
-        api: the runtime.
-        graph: the file.
-        card: what it carries.
+        api: The runtime.
+        graph: The file.
+        card: The card of the graph.
 
     Raises:
-        EngineError: the runtime does not take one of its operators, which is named.
-        ModelError: its inputs and outputs are not those of a deployment graph.
+        EngineError: The runtime does not support one of its operators; the message names it.
+        ModelError: Its inputs and outputs are not those of a deployment graph.
     """
     trt, messages = api.module, Messages(api)
     builder = trt.Builder(messages.logger)
-    # The only kind there is since TensorRT 11, where the flag changes nothing.
+    # Since TensorRT 11 all networks are strongly typed, and the flag changes nothing.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, messages.logger)
     if not parser.parse_from_file(str(graph)):
         raise _refusal(api, parser, graph, messages)
-    messages.clear()  # the parser tries things out, and tells of those that fail
+    messages.clear()  # the parser logs errors of attempts that it repeats in another way
     inputs = [_port(api, network.get_input(index)) for index in range(network.num_inputs)]
     outputs = [_port(api, network.get_output(index)) for index in range(network.num_outputs)]
-    return Parsed(builder, network, parser, messages, check_contract(inputs, outputs, card, graph))
+    return ParsedNetwork(builder, network, parser, messages, check_contract(inputs, outputs, card, graph))
 
 
 def _refusal(api: Api, parser: Any, graph: Path, messages: Messages) -> EngineError:
@@ -106,16 +111,16 @@ def _refusal(api: Api, parser: Any, graph: Path, messages: Messages) -> EngineEr
     why = _reason(str(first.desc()))
     if not operator:
         return EngineError(f"{graph}: {api.title} cannot read it: {why}", "import the model again")
-    hint = "run it with --engine onnxruntime, or take another precision"
+    hint = "run it with --engine onnxruntime, or use another precision"
     if operator in ("QuantizeLinear", "DequantizeLinear"):
-        hint = "it takes INT8 in one form only: vision-infer model quantize MODEL --form tensorrt --data …"
-    return EngineError(f"{graph}: {api.title} does not take the operator {operator} (node '{node}'): {why}", hint)
+        hint = "it supports only one form of INT8: vision-infer model quantize MODEL --form tensorrt --data …"
+    return EngineError(f"{graph}: {api.title} does not support the operator {operator} (node '{node}'): {why}", hint)
 
 
 def _reason(text: str) -> str:
-    """What counts of an error of the parser: not which node it is, nor where in its source it was noticed."""
+    """Return the reason in a parser's error, without the node and the position in the parser's source."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("Invalid Node")]
-    first = lines[0] if lines else "it does not say why"
+    first = lines[0] if lines else "no reason given"
     inside = re.search(r"Error Code \d+: [^(]*\((.*)\)", first)
     return re.sub(r"\.? In \w+ at /\S+$", "", inside[1] if inside else first)[:300]
 
@@ -128,35 +133,35 @@ def _dtype(tensor: Any) -> str:
 def _port(api: Api, tensor: Any) -> Port:
     try:
         sides = tuple(int(side) for side in tensor.shape)
-    except ValueError as error:  # a shape that the runtime cannot tell has a negative length
-        raise EngineError(f"{api.title} cannot tell the shape of '{tensor.name}'", "import the model again") from error
+    except ValueError as error:  # a shape that the runtime cannot determine has a negative length
+        raise EngineError(f"{api.title} cannot determine the shape of '{tensor.name}'", "import the model again") from error
     return Port(tensor.name, _dtype(tensor), tuple("?" if side < 0 else side for side in sides))
 
 
-def inspect_network(parsed: Parsed) -> NetworkFacts:
-    """Look at a parsed network layer by layer."""
+def inspect_network(parsed: ParsedNetwork) -> NetworkFacts:
+    """Inspect a parsed network layer by layer."""
     network = parsed.network
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    makers = {layer.get_output(index).name: layer.type.name for layer in layers for index in range(layer.num_outputs)}
+    producers = {layer.get_output(index).name: layer.type.name for layer in layers for index in range(layer.num_outputs)}
     readers: dict[str, list[str]] = {}
     for layer in layers:
         for tensor in _read(layer):
             readers.setdefault(tensor.name, []).append(layer.type.name)
-    return NetworkFacts(tuple(_look_at(layer, makers, readers) for layer in layers))
+    return NetworkFacts(tuple(_inspect_layer(layer, producers, readers) for layer in layers))
 
 
 def _read(layer: Any) -> list[Any]:
     return [tensor for index in range(layer.num_inputs) if (tensor := layer.get_input(index)) is not None]
 
 
-def _look_at(layer: Any, makers: Mapping[str, str], readers: Mapping[str, list[str]]) -> Layer:
+def _inspect_layer(layer: Any, producers: Mapping[str, str], readers: Mapping[str, list[str]]) -> Layer:
     kind, read = layer.type.name, _read(layer)
     names = [layer.get_output(index).name for index in range(layer.num_outputs)]
     outputs = tuple(_dtype(layer.get_output(index)) for index in range(layer.num_outputs))
     first = outputs[0] if outputs else "none"
     precision = _PRECISIONS.get(first, first)
-    # The weights are the second input; where they are a constant of the layer itself they are not quantized.
-    if kind in _WEIGHTED and len(read) > 1 and all(makers.get(tensor.name) == "DEQUANTIZE" for tensor in read[:2]):
+    # The weights are the second input; if they are a constant of the layer itself, they are not quantized.
+    if kind in _WEIGHTED and len(read) > 1 and all(producers.get(tensor.name) == "DEQUANTIZE" for tensor in read[:2]):
         precision = "int8"
     next_kinds = tuple(reader for name in names for reader in readers.get(name, ()))
     return Layer(layer.name, kind, tuple(_dtype(tensor) for tensor in read), outputs, next_kinds, precision)

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: a plan, run through the buffers, streams and CUDA graphs of engines on a device."""
+"""Runs plans of TensorRT and TensorRT-RTX with the buffers, streams and CUDA graphs of engines on a device."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TensorRtModel:
     """A plan that is loaded on a GPU.
 
     Args:
-        plan: it has to be for this GPU and this version of the runtime: see :meth:`PlanFile.why_not`.
-        api: the runtime.
-        device: which has been made the thread's own.
+        plan: The plan, built for this GPU and this version of the runtime: see :meth:`PlanFile.why_not`.
+        api: The runtime.
+        device: The device, which the calling thread already uses.
 
     Raises:
-        DeviceMemoryError: the GPU has no memory for it.
-        EngineError: the runtime does not load it.
+        DeviceMemoryError: The GPU has not enough memory.
+        EngineError: The runtime does not load it.
     """
 
     def __init__(self, plan: PlanFile, api: Api, device: Accelerator) -> None:
@@ -43,56 +43,56 @@ class TensorRtModel:
             raise self._failure("does not load the plan", _BUILD_AGAIN)
         need, free = int(self._engine.device_memory_size_v2), device.memory()[0]
         if need > free:
-            raise DeviceMemoryError(f"{device.name} has {free / 1e6:.0f} MB free, the network needs {need / 1e6:.0f}")
+            raise DeviceMemoryError(f"{device.name} has {free / 1e6:.0f} MB free, the model needs {need / 1e6:.0f}")
         self._context = _make_context(self._engine, api)
         if self._context is None:
-            raise self._failure("cannot make a context for the plan")
+            raise self._failure("cannot create an execution context for the plan")
         self.device_bytes = max(need, before - device.memory()[0])
-        """what loading it took of the GPU; another program that took memory meanwhile counts too"""
+        """The GPU memory that loading it took, bytes; memory that other programs allocated meanwhile is included."""
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
-        """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.DeviceModel`. One thread at a time."""
+        """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.DeviceModel`. Not thread-safe."""
         context = self._context
         if context is None:
             raise EngineError("it is closed")
         self._messages.clear()
         addresses = {"images": images, **{name: outputs[name] for name in self.outputs}}
-        taken = context.set_input_shape("images", (count, self._height, self._width, 3))
-        taken = taken and all(context.set_tensor_address(name, address) for name, address in addresses.items())
-        if not taken or not context.execute_async_v3(int(stream)):
-            raise self._failure(f"does not take a batch of {count}")
+        accepted = context.set_input_shape("images", (count, self._height, self._width, 3))
+        accepted = accepted and all(context.set_tensor_address(name, address) for name, address in addresses.items())
+        if not accepted or not context.execute_async_v3(int(stream)):
+            raise self._failure(f"does not accept a batch of {count}")
 
     def capturing(self) -> AbstractContextManager[Any] | None:
-        """It can be recorded, as it allocates nothing while it runs."""
+        """Return an empty context: the model allocates nothing while it runs, and can be recorded."""
         return nullcontext()
 
     def close(self) -> None:
-        """In the order in which they depend on each other."""
+        """Free context, engine and runtime, in this order: each depends on the next."""
         self._context = None
         self._engine = None
         self._runtime = None
 
     def _failure(self, what: str, hint: str = "") -> EngineError:
-        told = self._messages.last_error()
-        message = f"{self._title} {what}{f': {told}' if told else ''}"
-        return DeviceMemoryError(message) if "out of memory" in told.lower() else EngineError(message, hint)
+        error = self._messages.last_error()
+        message = f"{self._title} {what}{f': {error}' if error else ''}"
+        return DeviceMemoryError(message) if "out of memory" in error.lower() else EngineError(message, hint)
 
 
 def open_plan_engine(
     plan: PlanFile, index: int, batch: int, in_flight: int, on_message: OnMessage, graphs: bool = True
 ) -> DeviceEngine:
-    """Run a plan on one of this machine's GPUs.
+    """Open an engine that runs a plan on one of this machine's GPUs.
 
     Args:
-        plan: as it was built.
-        index: of the GPU, as CUDA counts them.
-        batch: largest batch; no larger ones than those of the plan are run.
-        in_flight: batches at the same time.
-        say: told what is left out where memory does not suffice.
-        graphs: whether batches are recorded as CUDA graphs.
+        plan: The plan.
+        index: The number of the GPU, as CUDA counts them.
+        batch: The largest batch size; the plan may allow only smaller ones.
+        in_flight: The number of batches in flight.
+        on_message: Receives which batch sizes are left out because of the memory.
+        graphs: Whether batches are recorded as CUDA graphs.
 
     Raises:
-        EngineError: the plan is for another GPU or version, the runtime or the GPU is missing, or memory does not suffice.
+        EngineError: The plan is for another GPU or version, the runtime or the GPU is missing, or there is not enough memory.
     """
     from vision_infer.engine.gpu.cuda import CudaDevice
 
@@ -101,27 +101,29 @@ def open_plan_engine(
     why_not = plan.why_not(plan.runtime, api.version, device.compute_capability, device.title)
     if why_not:
         raise EngineError(f"the plan cannot be loaded: {why_not}", _BUILD_AGAIN)
-    network = TensorRtModel(plan, api, device)
-    return DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, batch), in_flight, on_message, graphs)
+    model = TensorRtModel(plan, api, device)
+    return DeviceEngine(plan.engine, plan.card, model, device, sizes_of(plan, batch), in_flight, on_message, graphs)
 
 
 def sizes_of(plan: PlanFile, batch: int) -> tuple[int, ...]:
-    """The batch sizes that a plan runs: those that it was built for, and powers of two between them, up to ``batch``.
+    """Return the batch sizes that a plan runs: those that it was built for, and powers of two between them, up to ``batch``.
 
     Raises:
-        EngineError: it was built for larger ones only.
+        EngineError: It was built for larger ones only.
     """
-    least, most = plan.batch_sizes[0], min(batch, plan.batch_sizes[-1])
-    if least > most:
-        raise EngineError(f"the plan runs batches of {least} and more", f"use --batch {least}, or build it for smaller ones")
-    return tuple(sorted({size for size in (*plan.batch_sizes, *batch_sizes_up_to(most)) if least <= size <= most}))
+    smallest, largest = plan.batch_sizes[0], min(batch, plan.batch_sizes[-1])
+    if smallest > largest:
+        raise EngineError(
+            f"the plan runs batches of {smallest} and more", f"use --batch {smallest}, or build it for smaller ones"
+        )
+    return tuple(sorted({size for size in (*plan.batch_sizes, *batch_sizes_up_to(largest)) if smallest <= size <= largest}))
 
 
 def _make_context(engine: Any, api: Api) -> Any:
     if not hasattr(engine, "create_runtime_config"):
         return engine.create_execution_context()
-    # TensorRT-RTX compiles kernels where it runs. Those for the sizes of a batch are to be there before it is recorded, not later
-    # and beside it: the recording would keep the slower ones that stand in until then.
+    # TensorRT-RTX compiles kernels at run time. Those for the batch size have to exist before the batch is recorded; otherwise
+    # the CUDA graph would contain the slower fallback kernels for good.
     config = engine.create_runtime_config()
     strategies = getattr(api.module, "DynamicShapesKernelSpecializationStrategy", None)
     if strategies is not None:

@@ -1,6 +1,6 @@
-"""Plans of the engine cache: built once, and found again.
+"""Builds plans, and finds them again in the engine cache.
 
-A plan belongs to the checksum of the graph, the runtime and its version, the GPUs that it was built for, and how it was built.
+The key of a plan contains the checksum of the graph, the runtime and its version, the target GPUs, and the build options.
 """
 
 from __future__ import annotations
@@ -18,34 +18,37 @@ from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, p
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
 from vision_infer.engine.tensorrt.cached_plans import entry_passport, why_not_here
-from vision_infer.engine.tensorrt.compile import Compiled, PlanOptions, check_options, compile_plan
+from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, check_options, compile_plan
 from vision_infer.engine.tensorrt.names import PlanRuntime
 from vision_infer.engine.tensorrt.plan_file import PlanFile, parse_plan
 from vision_infer.engine.tensorrt.target import GpuTarget, LocalGpu, choose_target, find_gpu
-from vision_infer.engine.tensorrt.timings import keep_timings, read_timings, timings_file
+from vision_infer.engine.tensorrt.timings import read_timings, store_timings, timings_file
 
 _NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PlanJob:
-    """A plan that is wanted.
+    """A plan to build or find.
 
     Raises:
-        UsageError: the runtime has no such option.
+        UsageError: The runtime does not have an option.
     """
 
     graph: Path
-    """the deployment graph"""
+    """The deployment graph."""
     api: Api
+    """The runtime."""
     target: GpuTarget
+    """The GPUs that it is for."""
     options: PlanOptions
+    """How it is built."""
 
     def __post_init__(self) -> None:
         check_options(self.api, self.options)
 
     def key(self) -> EngineKey:
-        """What the plan is kept under; reads the graph from end to end."""
+        """Return the key of the plan; reads the graph from end to end."""
         facts = read_graph_facts(self.graph)
         return EngineKey(
             facts.card.name,
@@ -53,37 +56,37 @@ class PlanJob:
             f"{self.api.runtime}-cuda-{facts.precision}",
             "f32",
             self.api.version,
-            self.target.told(),
+            self.target.describe(),
             max(self.options.batch_sizes),
-            self.options.told(),
+            self.options.describe(),
         )
 
 
 def build_plan(
     job: PlanJob, cache: EngineCache, on_message: OnMessage, report: Report = lambda _: None, clock: Clock = SYSTEM_CLOCK
 ) -> tuple[PlanFile, Passport]:
-    """Build a plan and keep it with its passport, or take the one that is kept.
+    """Build a plan and store it with its passport, or return the cached one.
 
     Args:
-        job: what is wanted.
-        cache: where it is kept.
-        say: told why it is built, and that another process does so already.
-        report: told how far it is, on threads of the runtime.
-        clock: of the progress and of the passport's date.
+        job: The plan.
+        cache: The engine cache.
+        on_message: Receives why it is built, and that another process builds it already.
+        report: Receives the progress, on threads of the runtime.
+        clock: The clock of the progress and of the passport's date.
 
     Raises:
-        EngineError: the runtime does not take the graph or cannot build it, or the plan cannot be kept.
-        ModelError: the file is no deployment graph.
+        EngineError: The runtime does not accept the graph or cannot build it, or the plan cannot be stored.
+        ModelError: The file is not a deployment graph.
     """
     key = job.key()
-    kept = _load(job, key, cache, on_message)
-    if kept is not None:
-        return kept
+    cached = _load(job, key, cache, on_message)
+    if cached is not None:
+        return cached
     with cache.building(key, on_message) as content:
-        # The lock was waited for while another process built it.
-        kept = None if content is None else _load(job, key, cache, on_message)
-        if kept is not None:
-            return kept
+        # Another process may have built it while this one waited for the lock.
+        cached = None if content is None else _load(job, key, cache, on_message)
+        if cached is not None:
+            return cached
         compiled = _compile(job, cache, on_message, report, clock)
         passport = _passport(job, key, compiled, clock)
         cache.store(key, compiled.plan.to_bytes(), passport.to_json())
@@ -98,19 +101,19 @@ def open_plan(
     report: Report = lambda _: None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> PlanFile:
-    """A plan to run on a GPU of this machine: any that is kept and does, else one that is built now, and kept if it can be.
+    """Return a plan for a GPU of this machine: any suitable cached one, else one that is built now, and stored if possible.
 
     Args:
-        job: what is wanted; a plan for several GPUs, or for a wider range of batches, does as well.
-        gpu: that it is to run on.
-        cache: where plans are kept; None: nowhere.
-        say: told why one is built, and that it could not be kept.
-        report: told how far it is, on threads of the runtime.
-        clock: of the progress and of the passport's date.
+        job: The plan; one for several GPUs, or for a wider range of batches, is suitable as well.
+        gpu: The GPU that runs it.
+        cache: The engine cache; None: plans are not cached.
+        on_message: Receives why one is built, and that it could not be stored.
+        report: Receives the progress, on threads of the runtime.
+        clock: The clock of the progress and of the passport's date.
 
     Raises:
-        EngineError: the runtime does not take the graph or cannot build it.
-        ModelError: the file is no deployment graph.
+        EngineError: The runtime does not accept the graph or cannot build it.
+        ModelError: The file is not a deployment graph.
     """
     if cache is None:
         return compile_plan(job.graph, job.api, job.target, job.options, report=report, clock=clock).plan
@@ -119,44 +122,44 @@ def open_plan(
         return found
     key = job.key()
     with cache.building(key, on_message) as content:
-        kept = None if content is None else _load(job, key, cache, on_message)
-        if kept is not None:
-            return kept[0]
+        cached = None if content is None else _load(job, key, cache, on_message)
+        if cached is not None:
+            return cached[0]
         compiled = _compile(job, cache, on_message, report, clock)
         try:
             cache.store(key, compiled.plan.to_bytes(), _passport(job, key, compiled, clock).to_json())
         except EngineError as error:
-            on_message(f"{error}; it runs nevertheless")
+            on_message(f"{error}; the engine runs without it")
         return compiled.plan
 
 
 def plan_for_gpu(
     graph: Path, runtime: PlanRuntime, options: PlanOptions, index: int, cache: EngineCache | None, on_message: OnMessage
 ) -> PlanFile:
-    """A plan of a graph to run on one of this machine's GPUs: one that is kept, else one that is built now.
+    """Return a plan of a graph for one of this machine's GPUs: a cached one, else one that is built now.
 
     Args:
-        graph: the deployment graph.
-        runtime: which.
-        options: how it is built where none is kept; its batch sizes are those that are wanted.
-        index: of the GPU, as CUDA counts them.
-        cache: where plans are kept; None: nowhere.
-        say: told why one is built, and that it could not be kept.
+        graph: The deployment graph.
+        runtime: The runtime.
+        options: How it is built if none is cached; its batch sizes are required.
+        index: The number of the GPU, as CUDA counts them.
+        cache: The engine cache; None: plans are not cached.
+        on_message: Receives why one is built, and that it could not be stored.
 
     Raises:
-        EngineError: the runtime or the GPU is missing, or the runtime does not take the graph or cannot build it.
-        ModelError: the file is no deployment graph.
-        UsageError: the runtime has no such option.
+        EngineError: The runtime or the GPU is missing, or the runtime does not accept the graph or cannot build it.
+        ModelError: The file is not a deployment graph.
+        UsageError: The runtime does not have an option.
     """
     api, gpu = load_api(runtime), find_gpu(index)
     if gpu is None:
-        raise EngineError(f"there is no cuda:{index} here, or no driver for it", "see 'nvidia-smi', or use --device cpu")
+        raise EngineError(f"cuda:{index} does not exist, or has no driver", "see 'nvidia-smi', or use --device cpu")
     target = choose_target(api, (), anywhere=options.hardware_compatible, index=index, find=lambda _: gpu)
     return open_plan(PlanJob(graph, api, target, options), gpu, cache, on_message)
 
 
 def find_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
-    """A kept plan that does for a GPU of this machine, the one that was used last first; None where there is none."""
+    """Return the most recently used cached plan that is suitable for a GPU of this machine; None if there is none."""
     wanted = job.key()
     for entry in cache.entries():
         key = entry.key
@@ -174,7 +177,7 @@ def find_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache, on_message: OnMes
 
 
 def _load(job: PlanJob, key: EngineKey, cache: EngineCache, on_message: OnMessage) -> tuple[PlanFile, Passport] | None:
-    """What is kept under a key, with its passport; one that was lost is written anew, knowing less."""
+    """Return the cached plan of a key with its passport; a lost passport is written again, with fewer facts."""
     plan, text = _read(key, cache, on_message), cache.passport(key)
     if plan is None:
         return None
@@ -198,27 +201,27 @@ def _read(key: EngineKey, cache: EngineCache, on_message: OnMessage) -> PlanFile
         return None
 
 
-def _compile(job: PlanJob, cache: EngineCache, on_message: OnMessage, report: Report, clock: Clock) -> Compiled:
+def _compile(job: PlanJob, cache: EngineCache, on_message: OnMessage, report: Report, clock: Clock) -> CompiledPlan:
     timings = timings_file(cache.folder, job.api, job.target)
     compiled = compile_plan(
         job.graph,
         job.api,
         job.target,
         job.options,
-        timings=read_timings(timings) if job.api.keeps_timings else b"",
+        timings=read_timings(timings) if job.api.has_timings else b"",
         report=report,
         expected_s=_earlier_seconds(job.key(), cache),
         clock=clock,
     )
     try:
-        keep_timings(timings, compiled.timings, job.api)
+        store_timings(timings, compiled.timings, job.api)
     except OSError as error:
-        on_message(f"{timings}: the timings cannot be kept: {error.strerror}; the next build takes as long")
+        on_message(f"{timings}: the timings cannot be stored: {error.strerror}; the next build will take as long")
     return compiled
 
 
 def _earlier_seconds(key: EngineKey, cache: EngineCache) -> float | None:
-    """How long a like plan took: of the same model and precision, for whatever GPU and version."""
+    """Return the build time of a plan of the same model and precision, for any GPU and version; None if there is none."""
     for entry in cache.entries():
         if (entry.key.model, entry.key.engine) == (key.model, key.engine):
             passport = entry_passport(entry, cache)
@@ -227,7 +230,7 @@ def _earlier_seconds(key: EngineKey, cache: EngineCache) -> float | None:
     return None
 
 
-def _passport(job: PlanJob, key: EngineKey, compiled: Compiled | None, clock: Clock) -> Passport:
+def _passport(job: PlanJob, key: EngineKey, compiled: CompiledPlan | None, clock: Clock) -> Passport:
     facts = read_graph_facts(job.graph)
     return Passport(
         engine=key.engine,
@@ -243,16 +246,16 @@ def _passport(job: PlanJob, key: EngineKey, compiled: Compiled | None, clock: Cl
 
 
 def graph_of(path: Path, model: str, precision: Precision) -> Path:
-    """The graph of a model in a precision: itself, or one beside it.
+    """Return the graph of a model in a precision: itself, or one next to it.
 
     Args:
-        path: the model's deployment graph.
-        model: as the user calls it, for the hint.
-        precision: that is wanted.
+        path: The model's deployment graph.
+        model: The name of the model, for the hint.
+        precision: The precision.
 
     Raises:
-        EngineError: there is none.
-        ModelError: the file is no deployment graph.
+        EngineError: There is none.
+        ModelError: The file is not a deployment graph.
     """
     found = [graph for graph in (path, *variants(path)) if read_graph_facts(graph).precision == precision]
     if not found:

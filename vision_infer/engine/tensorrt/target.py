@@ -1,4 +1,4 @@
-"""Which GPUs a plan is built for."""
+"""Chooses the GPUs that a plan is built for."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ class LocalGpu:
     """A GPU of this machine."""
 
     name: str
-    """such as ``NVIDIA L4``"""
+    """The name, such as ``NVIDIA L4``."""
     capability: str
-    """compute capability, such as ``sm_89``"""
+    """The compute capability, such as ``sm_89``."""
 
     @property
     def mig(self) -> str:
-        """Which part of a GPU it is, such as ``1g.10gb``; empty: a whole one. CUDA says it at the end of the name."""
+        """The MIG instance, such as ``1g.10gb``, which CUDA reports at the end of the name; empty: a whole GPU."""
         return self.name.partition(" MIG ")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class GpuTarget:
-    """What a plan is built for."""
+    """The GPUs that a plan is built for."""
 
     capabilities: tuple[str, ...]
-    """such as ``sm_89``, ascending"""
+    """The compute capabilities, such as ``sm_89``, ascending."""
     gpu: str = ""
-    """of TensorRT only: the name of the very GPU, for its plans hold kernels that were timed on it"""
+    """TensorRT only: the name of the exact GPU, because its plans contain kernels that were timed on it."""
     mig: str = ""
-    """of TensorRT only: which part of that GPU it was"""
+    """TensorRT only: the MIG instance of that GPU."""
     index: int = 0
-    """of TensorRT only: which of this machine's GPUs builds it"""
+    """TensorRT only: the number of the GPU that builds it."""
 
-    def told(self) -> str:
-        """As it stands in the key of the engine cache."""
+    def describe(self) -> str:
+        """Return the device, as the cache key contains it."""
         return " ".join((*([self.gpu] if self.gpu else []), *self.capabilities))
 
 
@@ -48,13 +48,13 @@ FindGpu = Callable[[int], LocalGpu | None]
 
 
 def find_gpu(index: int = 0) -> LocalGpu | None:
-    """A GPU of this machine, of those that CUDA shows; None where there is none, or no driver."""
+    """Return a GPU of this machine, of those that CUDA reports; None if it does not exist, or there is no driver."""
     try:
         from cuda.bindings import driver
     except ImportError:
         return None
 
-    def ask(function: str, *arguments: object) -> object:
+    def call(function: str, *arguments: object) -> object:
         status, *values = getattr(driver, function)(*arguments)
         if int(status) != 0:
             raise RuntimeError(function)
@@ -62,12 +62,12 @@ def find_gpu(index: int = 0) -> LocalGpu | None:
 
     attribute = driver.CUdevice_attribute
     try:
-        ask("cuInit", 0)
-        device = ask("cuDeviceGet", index)
-        name = ask("cuDeviceGetName", 100, device)
-        major = ask("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
-        minor = ask("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
-    except (RuntimeError, ImportError, OSError):  # the driver's library is missing, or there is no such device
+        call("cuInit", 0)
+        device = call("cuDeviceGet", index)
+        name = call("cuDeviceGetName", 100, device)
+        major = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+        minor = call("cuDeviceGetAttribute", attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+    except (RuntimeError, ImportError, OSError):  # the driver's library is missing, or the device does not exist
         return None
     text = name.split(b"\0")[0].decode(errors="replace") if isinstance(name, bytes) else str(name)
     return LocalGpu(text, f"sm_{major}{minor}")
@@ -76,52 +76,52 @@ def find_gpu(index: int = 0) -> LocalGpu | None:
 def choose_target(
     api: Api, wanted: Sequence[str], *, anywhere: bool = False, index: int = 0, find: FindGpu = find_gpu
 ) -> GpuTarget:
-    """The GPUs that a plan is to be built for.
+    """Return the GPUs that a plan is built for.
 
     Args:
-        api: the runtime.
-        wanted: compute capabilities, as they were typed; empty: this machine's GPU.
-        anywhere: of TensorRT: for every GPU from Ampere on.
-        index: which of this machine's GPUs.
-        find: finds it.
+        api: The runtime.
+        wanted: The compute capabilities as the user typed them; empty: that of this machine's GPU.
+        anywhere: TensorRT only: whether the plan runs on every GPU from Ampere on.
+        index: The number of this machine's GPU.
+        find: Finds it.
 
     Raises:
-        UsageError: a compute capability is not well named, or the runtime does not build for it.
-        EngineError: there is no GPU here, and it is needed.
+        UsageError: A compute capability has the wrong form, or the runtime does not build for it.
+        EngineError: A GPU is needed, and this machine has none.
     """
     named = _parse(wanted)
     possible = api.capabilities()
-    for one in named:
-        if api.builds_ahead and one not in possible:
-            raise UsageError(f"--for {one}: {api.title} does not build for it", f"use {', '.join(possible)}")
+    for capability in named:
+        if api.builds_ahead and capability not in possible:
+            raise UsageError(f"--for {capability}: {api.title} does not support it", f"use {', '.join(possible)}")
     if api.builds_ahead and named:
         return GpuTarget(named)
     gpu = find(index)
     if gpu is None:
         if api.builds_ahead:
-            raise EngineError("there is no NVIDIA GPU here, or no driver for it", f"name one with --for: {', '.join(possible)}")
+            raise EngineError("this machine has no NVIDIA GPU, or no driver", f"name one with --for: {', '.join(possible)}")
         raise EngineError(
-            f"{api.title} builds on the GPU that it is for, and there is none here, or no driver for it",
-            "build there, or use --runtime tensorrt-rtx",
+            f"{api.title} builds on the target GPU, and this machine has none, or no driver",
+            "build on the target machine, or use --runtime tensorrt-rtx",
         )
     if named and named != (gpu.capability,):
-        hint = "leave --for out, or use --runtime tensorrt-rtx"
-        raise UsageError(f"--for {' '.join(named)}: {api.title} builds for this machine's GPU ({gpu.capability}) only", hint)
+        hint = "omit --for, or use --runtime tensorrt-rtx"
+        raise UsageError(f"--for {' '.join(named)}: {api.title} builds only for this machine's GPU ({gpu.capability})", hint)
     if not api.builds_ahead:
         if anywhere:
             return GpuTarget(("sm_80",), index=index)
         return GpuTarget((gpu.capability,), gpu.name, gpu.mig, index)
     if gpu.capability not in possible:
-        told = f"{api.title} does not run on {gpu.name} ({gpu.capability})"
-        raise EngineError(told, f"it runs on {', '.join(possible)}; use --runtime tensorrt, or --engine onnxruntime")
+        message = f"{api.title} does not run on {gpu.name} ({gpu.capability})"
+        raise EngineError(message, f"it runs on {', '.join(possible)}; use --runtime tensorrt, or --engine onnxruntime")
     return GpuTarget((gpu.capability,))
 
 
 def use_gpu(index: int) -> None:
-    """Make a GPU the calling thread's own.
+    """Make a GPU the device of the calling thread.
 
     Raises:
-        EngineError: there is none.
+        EngineError: It does not exist.
     """
     from vision_infer.engine.gpu.cuda import CudaDevice
 
@@ -132,6 +132,6 @@ def _parse(wanted: Sequence[str]) -> tuple[str, ...]:
     found = set()
     for text in wanted:
         if not re.fullmatch(r"sm_[0-9]{2,3}", text):
-            raise UsageError(f"--for {text}: is no compute capability", "write it as sm_89 (RTX 40, L4) or sm_120 (RTX 50)")
+            raise UsageError(f"--for {text}: not a compute capability", "write it as sm_89 (RTX 40, L4) or sm_120 (RTX 50)")
         found.add(text)
     return tuple(sorted(found, key=capability_number))

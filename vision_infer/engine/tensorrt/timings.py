@@ -1,7 +1,7 @@
-"""The timing caches of TensorRT, kept beside the plans: with them a second build of a like network takes a fraction of the time.
+"""The timing caches of TensorRT, stored next to the plans: they make a second build of a similar model several times faster.
 
-32 bytes   SHA-256 of what follows
-the cache  as the runtime serialized it
+32 bytes   SHA-256 of the cache
+the cache  serialized by the runtime
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.target import GpuTarget
 
 MAX_BYTES = 100_000_000
-"""a larger one is begun anew"""
+"""The maximum size of a stored cache; a larger one is discarded."""
 
 
 def timings_file(folder: Path, api: Api, target: GpuTarget) -> Path:
-    """Where the timings of a runtime's version on a GPU are kept, in the folder of the engine cache."""
-    which = hashlib.sha256(target.told().encode()).hexdigest()[:8]
+    """Return the file of the timings of a runtime's version on a GPU, in the folder of the engine cache."""
+    which = hashlib.sha256(target.describe().encode()).hexdigest()[:8]
     return folder / f"timings-{api.runtime}-{api.version}-{which}.bin"
 
 
 def read_timings(path: Path) -> bytes:
-    """What was kept; empty where there is nothing, or it is damaged or not to be trusted: then all is timed again."""
+    """Return the stored timings; empty if they are missing, damaged or not trusted: then all kernels are timed again."""
     try:
         refuse_untrusted(path)
         content = path.read_bytes()
@@ -36,11 +36,11 @@ def read_timings(path: Path) -> bytes:
     return timings if hashlib.sha256(timings).digest() == checksum else b""
 
 
-def keep_timings(path: Path, timings: bytes, api: Api) -> None:
-    """Keep a timing cache, and remove those of other versions of the runtime; the later of two builders at once wins.
+def store_timings(path: Path, timings: bytes, api: Api) -> None:
+    """Store a timing cache, and remove those of other versions of the runtime; the later of two simultaneous builders wins.
 
     Raises:
-        OSError: it cannot be written; what was there before is still there.
+        OSError: It cannot be written; the earlier file is unchanged.
     """
     if not timings or len(timings) > MAX_BYTES:
         return
