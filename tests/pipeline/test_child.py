@@ -49,7 +49,7 @@ def test_a_child_has_low_priority_and_ends_when_it_shall() -> None:
 def test_what_went_wrong_is_told_in_a_line() -> None:
     assert run_child([sys.executable, "-c", "import sys; sys.exit('first\\nerror: bad')"], 7, lambda: False) == "error: bad"
     assert run_child([sys.executable, "-c", "import sys; sys.exit(3)"], 7, lambda: False) == "the process ended with status 3"
-    assert run_child(["/nowhere/python"], 7, lambda: False) == "no process could be started: No such file or directory"
+    assert run_child(["/nowhere/python"], 7, lambda: False) == "cannot start the process: No such file or directory"
 
 
 @needs_linux
@@ -73,5 +73,5 @@ def test_a_child_whose_parent_has_ended_before_it_began_does_nothing(tmp_path: P
     assert words[5] == str(os.getpid())
     words[5] = str(os.getppid())  # as if another had begun it
     done = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S, check=False)
-    assert (done.returncode, done.stderr) == (1, "the process that wanted it has ended\n")
+    assert (done.returncode, done.stderr) == (1, "the parent process has ended\n")
     assert not note.exists()

@@ -90,7 +90,7 @@ def test_an_error_stops_nothing_and_is_told_once_for_each_kind(caplog: pytest.Lo
         assert text.startswith("hook mine:hook: ")
         assert words in text
         assert "\n" not in text
-    assert "(what it returned)" in told[1]
+    assert "(the returned value)" in told[1]
     assert f"{__file__}:" in told[3]
 
 
@@ -224,8 +224,8 @@ def test_a_hook_is_found_in_the_current_folder_which_then_comes_last(hooks: Path
         ("a/b:hook", "MODULE:FUNCTION"),
         (":hook", "MODULE:FUNCTION"),
         ("mine_good:", "MODULE:FUNCTION"),
-        ("mine_gone:hook", "there is no module mine_gone"),
-        ("mine_good.sub:hook", "no module mine_good"),
+        ("mine_gone:hook", "module mine_gone not found"),
+        ("mine_good.sub:hook", "module mine_good.sub not found"),
         ("mine_good:gone", "mine_good has no function gone"),
         ("mine_good:number", "mine_good has no function number"),
         ("mine_async:hook", "async"),

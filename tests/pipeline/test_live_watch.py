@@ -66,7 +66,7 @@ def test_a_stall_in_which_something_came_says_what_became_of_it() -> None:
         wait_until(lambda: rig.status().dropped.get("late") == 7, "the drops")
         clock.move(3)
         _Watched(rig).look()
-        assert rig.status().reason == "no frame for 3.0 s: 9 came and gave none, most of them late"
+        assert rig.status().reason == "no frame for 3.0 s; 9 frames arrived and were dropped, most of them late"
         rig.give(camera)
         clock.move(2)
         _Watched(rig).look()
@@ -157,4 +157,4 @@ def test_the_watch_outlives_what_it_does_not_expect(caplog: pytest.LogCaptureFix
         rig.add(camera)
         rig.give(camera, 3)
         rig.wait_state(S.STALLED)
-    assert "met something unexpected" in caplog.text
+    assert "watching live streams failed" in caplog.text

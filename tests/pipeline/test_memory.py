@@ -13,7 +13,7 @@ from tests.support.media import ROOT, Clip, clip
 from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Window
 from vision_infer.pipeline.stream_record import StreamRecord
-from vision_infer.pipeline.workers.memory import PICTURE_MEMORY_BYTES, bound_memory
+from vision_infer.pipeline.workers.memory import IMAGE_MEMORY_BYTES, bound_memory
 from vision_infer.stream.source import StreamInfo
 
 PICTURE_4K = 3840 * 2160 * 3 // 2
@@ -44,8 +44,8 @@ def test_four_4k_files_at_once_stay_within_what_was_told(tmp_path: Path) -> None
     )
     figures = json.loads(done.stdout)
     assert figures["frames"] == 4 * 30
-    assert 4 * 2 * PICTURE_4K <= figures["told"] <= PICTURE_MEMORY_BYTES
-    assert figures["peak"] < PICTURE_MEMORY_BYTES + 600e6
+    assert 4 * 2 * PICTURE_4K <= figures["told"] <= IMAGE_MEMORY_BYTES
+    assert figures["peak"] < IMAGE_MEMORY_BYTES + 600e6
 
 
 @pytest.mark.parametrize(

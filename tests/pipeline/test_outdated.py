@@ -6,7 +6,7 @@ from tests.pipeline.fakes import EchoEngine, FakeImage, make_lane
 from tests.support.hand_clock import HandClock
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
-from vision_infer.pipeline.dispatch import Dispatch, Taken
+from vision_infer.pipeline.dispatch import Assignment, Dispatch
 from vision_infer.schedule.batcher import Batcher
 
 SECOND = 10**9
@@ -23,7 +23,7 @@ def dispatch(clock: HandClock) -> Dispatch:
     return made
 
 
-def taken(from_: Dispatch) -> Taken:
+def taken(from_: Dispatch) -> Assignment:
     found = from_.take()
     assert found is not None
     return found

@@ -1,4 +1,4 @@
-"""What is asked of the supervisor: plain values, which could come from another process."""
+"""The commands to the supervisor: plain values."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ class AddStream:
 
     source: SourceSpec
     lane: str
-    """or the group of lanes of which each picture goes into the one that fits it"""
+    """The lane, or the group of lanes: then each image goes into the lane whose input size fits it."""
     outputs: tuple[OutputSpec, ...] = ()
     policy: StreamPolicy = field(default_factory=StreamPolicy)
     """The user's settings of the stream."""
     every: int = 1
     """Infer every N-th frame."""
     track: float | None = None
-    """least score of a detection that is shown, with tracking; None: no tracking"""
+    """The minimum confidence of a reported detection, with tracking; None: no tracking."""
     weight: float = 1.0
-    """share of the engine's time"""
+    """The share of the engine's time, relative to other streams."""
     track_per_class: Mapping[int, float] = field(default_factory=dict)
-    """what ``track`` is for single classes, by class number"""
+    """The value of ``track`` for single classes, by class number."""
     region: Region | None = None
-    """where detections count; None: everywhere"""
+    """The region in which detections count; None: everywhere."""
     first_frame: int = 0
-    """frames before this one are decoded and left out: an earlier run has their results"""
+    """Frames before this one are decoded but skipped: an earlier run has their results."""
     selector: Selector | None = None
-    """which candidates become detections; None: the lane's choice"""
+    """Selects the candidates that become detections; None: the lane's selector."""
     zones: Mapping[str, ZoneSettings] = field(default_factory=dict)
-    """by name; with :attr:`track` only"""
+    """By name; they need :attr:`track`."""
     lines: Mapping[str, LineSettings] = field(default_factory=dict)
-    """by name; with :attr:`track` only"""
+    """By name; they need :attr:`track`."""
     secondary: str | None = None
-    """lane of a second network, for classification or embeddings, that looks at each detection"""
+    """The lane of the secondary model, which classifies or embeds each detection."""
     reconnect: Reconnect = field(default_factory=Reconnect)
-    """of a live stream"""
+    """The reconnection settings of a live stream."""
     private_sink: Sink | None = None
     """An open sink that receives the results instead of ``outputs`` and the shared sinks. Such a stream reports no events. A
     recorded stream only."""

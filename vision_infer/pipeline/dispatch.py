@@ -1,4 +1,4 @@
-"""Between the threads: the pure batcher behind one lock."""
+"""The dispatch between the threads: the pure batcher behind one lock."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 
 @dataclass(slots=True)
 class LaneLoad:
-    """What a lane has done so far."""
+    """The work of a lane so far."""
 
     batches: dict[int, int] = field(default_factory=dict)
-    """by the number of frames in them"""
+    """The number of batches, by the number of frames in them."""
     frames: int = 0
     padded: int = 0
     engine_ns: int = 0
     times: RollingHistogram = field(default_factory=RollingHistogram)
-    """of the engine, for a batch, in the last minute"""
+    """The engine times of the batches of the last minute."""
     rate: RollingRate = field(default_factory=lambda: RollingRate(1))
-    """of engine time, nanoseconds a second"""
+    """The engine time per second, nanoseconds."""
 
     def add(self, batch: Batch[Frame], engine_ns: int, now_ns: int) -> None:
-        """Count a batch that has left the engine; one on which it failed (0 ns) is counted elsewhere."""
+        """Count a batch that has left the engine; a batch on which it failed (0 ns) is counted elsewhere."""
         if engine_ns <= 0:
             return
         self.times.record(now_ns, engine_ns)
@@ -41,42 +41,44 @@ class LaneLoad:
         self.engine_ns += engine_ns
 
     def copy(self) -> LaneLoad:
-        """As it is now."""
+        """Return a copy, which does not change any more."""
         return replace(self, batches=self.batches.copy())
 
 
 @dataclass(slots=True)
-class Taken:
-    """What an inference worker has to do."""
+class Assignment:
+    """The next work of an inference worker."""
 
     batch: Batch[Frame] | None
     engine: Engine | None
-    """that the batch goes to"""
+    """The engine for the batch."""
     outdated: Sequence[Entry[Frame]]
-    """frames that waited for too long, and are taken out"""
+    """Frames that waited too long; they were removed from their queues."""
 
 
 class Dispatch:
     """Stream workers offer frames, inference workers take batches.
 
-    It never blocks a stream worker: a recorded stream holds no more frames than its queue has places (its window, see
-    :class:`vision_infer.pipeline.workers.stream_worker.StreamWorker`), and a live one supersedes.
+    It never blocks a stream worker: a recorded stream has no more frames than its queue has capacity for (its window, see
+    :class:`vision_infer.pipeline.workers.stream_worker.StreamWorker`), and a live stream replaces its older frame.
     """
 
     def __init__(self, batcher: Batcher[Frame], clock: Clock) -> None:
         self._batcher = batcher
         self._clock = clock
+        # The one lock on the frame path. It guards everything below, and the batcher. Stream workers hold it to offer a frame,
+        # inference workers to take and to finish a batch, and the supervisor to change lanes and streams.
         self._lock = threading.Lock()
         self._idle = Idle(self._lock)
         self._freed = threading.Condition(self._lock)
-        """an engine that was replaced has given back its last batch"""
+        """Notified when a replaced engine has finished its last batch."""
         self._closed = False
         self._loads: dict[str, LaneLoad] = {}
         self._engines: dict[str, Engine] = {}
         self._max_ages: dict[str, int] = {}
-        """of live streams"""
+        """The maximum age of live streams' frames, nanoseconds."""
         self._using: dict[int, int] = {}
-        """batches in each engine now, by its identity"""
+        """The number of batches in each engine now, by its identity."""
 
     def add_lane(self, settings: LaneSettings, engine: Engine) -> None:
         """Open a lane."""
@@ -86,12 +88,12 @@ class Dispatch:
             self._engines[settings.name] = engine
 
     def swap_engine(self, settings: LaneSettings, engine: Engine, timeout_s: float) -> bool:
-        """Let a lane's batches go to another engine, from the next one on, and wait until none is in the old one.
+        """Send a lane's batches to another engine, from the next batch on, and wait until none is in the old engine.
 
         Args:
-            settings: of the lane, for the new engine.
-            engine: the new one.
-            timeout_s: how long to wait.
+            settings: The settings of the lane for the new engine.
+            engine: The new engine.
+            timeout_s: The maximum wait, seconds.
 
         Returns:
             Whether the old engine is free.
@@ -107,7 +109,7 @@ class Dispatch:
         """Close a lane.
 
         Raises:
-            ValueError: it is in use.
+            ValueError: The lane is in use.
         """
         with self._lock:
             self._batcher.remove_lane(name)
@@ -120,30 +122,30 @@ class Dispatch:
             self._batcher.shares.set_weight(stream, weight)
 
     def engine_ns(self, stream: str) -> int:
-        """Engine time that a stream has used; 0 where it is not there."""
+        """Return the engine time that a stream has used, nanoseconds; 0 when there is no such stream."""
         with self._lock:
             return round(self._batcher.shares.engine_ns(stream)) if stream in self._batcher.streams else 0
 
     def load(self, lane: str) -> tuple[LaneLoad, int, int]:
-        """What a lane has done, the frames that wait for it now, and its batches in the engine now."""
+        """Return the work of a lane so far, and the number of its waiting frames and of its batches in the engine now."""
         with self._lock:
             return self._loads[lane].copy(), *self._batcher.lane_load(lane)
 
     def sample(self, now_ns: int) -> None:
-        """Look how much engine time each lane has used; to be called about once a second."""
+        """Sample the engine time of each lane; call it about once a second."""
         with self._lock:
             for load in self._loads.values():
                 load.rate.sample(now_ns, load.engine_ns)
 
     def join(self, stream: str, lane: str, window: int | None, weight: float, max_age_ns: int | None = None) -> None:
-        """Let a stream in.
+        """Add a stream to a lane.
 
         Args:
-            stream: its name.
-            lane: where its frames go.
-            window: places of its queue; None gives a live stream's mailbox.
-            weight: its share of the engine's time.
-            max_age_ns: a frame that is older is not given out, nanoseconds since it was captured; None: any is.
+            stream: The name of the stream.
+            lane: The lane of its frames.
+            window: The capacity of its queue; None: a mailbox, for a live stream.
+            weight: The stream's share of the engine's time.
+            max_age_ns: The maximum age of a frame that is inferred, nanoseconds since its capture; None: any age.
         """
         queue: Mailbox[Frame] | BoundedQueue[Frame] = Mailbox() if window is None else BoundedQueue(window)
         with self._lock:
@@ -152,25 +154,25 @@ class Dispatch:
                 self._max_ages[stream] = max_age_ns
 
     def leave(self, stream: str) -> None:
-        """The stream has ended and nothing of it waits any more."""
+        """Remove a stream that has ended; none of its frames waits any more."""
         with self._lock:
             self._batcher.leave(stream)
             self._max_ages.pop(stream, None)
 
     def offer(self, stream: str, lane: str, sequence: int, frame: Frame) -> QueuedItem[Frame] | None:
-        """Let a frame wait for its turn; returns the older frame that it supersedes, or None."""
+        """Queue a frame; return the older frame that it supersedes, or None."""
         with self._lock:
             lost = self._batcher.offer(stream, lane, QueuedItem(frame, sequence, self._clock.monotonic_ns()))
             self._call()
         return lost
 
     def offer_all(self, stream: str, lane: str, frames: Sequence[tuple[int, Frame]]) -> None:
-        """Let frames wait that shall go together, as far as a batch has places: nobody takes the first before the last is there.
+        """Queue frames that belong in one batch, as far as it has capacity: no worker takes the first before the last is queued.
 
         Args:
-            stream: its name.
-            lane: where it has joined with a queue that has room for them.
-            frames: with their sequences.
+            stream: The name of the stream.
+            lane: The lane, in which the stream's queue has capacity for them.
+            frames: The frames with their sequence numbers.
         """
         with self._lock:
             now = self._clock.monotonic_ns()
@@ -179,36 +181,38 @@ class Dispatch:
             self._call()
 
     def leave_lane(self, stream: str, lane: str) -> list[QueuedItem[Frame]]:
-        """Take a stream out of one of its lanes, not the last; returns what waited there, which is lost."""
+        """Remove a stream from one of its lanes, not the last; return the frames that waited there, which are lost."""
         with self._lock:
             return self._batcher.leave_lane(stream, lane)
 
-    def take(self) -> Taken | None:
-        """Wait for a batch, and the engine that it goes to; None when it was closed and nothing waits."""
+    def take(self) -> Assignment | None:
+        """Wait for a batch and its engine; return None when the dispatch is closed and no frame waits."""
         with self._lock:
             while True:
                 now = self._clock.monotonic_ns()
+                # Frames that are too old are removed first, so that they do not take slots of the batch.
                 outdated = self._outdated(now) if self._max_ages else ()
                 batch = self._batcher.take(now)
                 if batch is not None:
                     engine = self._engines[batch.lane]
                     self._using[id(engine)] = self._using.get(id(engine), 0) + 1
-                    self._call()
-                    return Taken(batch, engine, outdated)
+                    self._call()  # another batch may be ready: this worker will be busy with its own
+                    return Assignment(batch, engine, outdated)
                 if outdated:
-                    return Taken(None, None, outdated)
+                    return Assignment(None, None, outdated)
                 if self._closed and self._batcher.waiting == 0:
                     return None
+                # Sleep until a frame or a free engine wakes up this worker, or a lane has waited long enough for a fuller batch.
                 wake_at = self._batcher.wake_at_ns()
                 self._idle.rest(None if wake_at is None else max(0.0, (wake_at - now) / 1e9))
 
     def _call(self) -> None:
-        """Call workers, if there is more to take than workers are coming."""
+        """Wake up workers, if there are more batches than workers that were woken up already."""
         while self._idle and self._idle.coming < self._batcher.due:
             self._idle.call()
 
     def _outdated(self, now_ns: int) -> Sequence[Entry[Frame]]:
-        """Take out what waited for too long: no stale frame is inferred."""
+        """Remove the frames that waited too long, so that no stale frame is inferred."""
         if not self._batcher.room:
             return ()
 
@@ -219,7 +223,7 @@ class Dispatch:
         return self._batcher.withdraw(too_old)
 
     def done(self, batch: Batch[Frame], engine: Engine, engine_ns: int) -> None:
-        """A batch has left its engine."""
+        """Count a batch that has left its engine."""
         with self._lock:
             left = self._using[id(engine)] - 1
             if left:
@@ -230,17 +234,17 @@ class Dispatch:
                     self._freed.notify_all()
             self._batcher.done(batch, engine_ns)
             self._loads[batch.lane].add(batch, engine_ns, self._clock.monotonic_ns())
-            # Who asks goes on to take what may go now: nobody else need be woken for it.
+            # The calling worker takes the next batch itself, so no other has to be woken up, except to end.
             if self._closed:
                 self._idle.call_all()
 
     def close(self) -> None:
-        """No more frames will be offered: :meth:`take` returns None once nothing waits."""
+        """Accept no more frames: :meth:`take` returns None once no frame waits."""
         with self._lock:
             self._closed = True
             self._idle.call_all()
 
     @property
     def padded(self) -> int:
-        """Places of batches wasted so far."""
+        """The number of slots that were padding so far."""
         return self._batcher.padded

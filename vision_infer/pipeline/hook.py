@@ -1,4 +1,4 @@
-"""The user's own function in the way of the results: found by its name, and called so that it can break nothing."""
+"""The user's hook: a function that is found by its name, and called so that its errors do not end the run."""
 
 from __future__ import annotations
 
@@ -19,67 +19,69 @@ from vision_infer.core.result import Result
 from vision_infer.pipeline.stream_record import StreamRecord
 
 Hook: TypeAlias = Callable[[Result], Result | None]
-"""takes each result; gives it back, or one with other detections, or None for no row"""
+"""Takes each result; returns it, one with other detections, or None for no row."""
 
 _KEPT = ("stream", "frame", "pts_s", "size", "model", "engine", "file")
-_KINDS_TOLD = 20
-"""different errors of a hook that are logged; all are counted"""
+_MAX_LOGGED = 20
+"""The maximum number of different errors of a hook that are logged; all errors are counted."""
 
 _log = logging.getLogger("vision_infer.hook")
 
 
 def load_hook(name: str) -> Hook:
-    """The function ``module:function``, imported from the current folder or from what is installed.
+    """Import the function ``module:function`` from the current folder or from the installed packages.
 
     Raises:
-        UsageError: the module cannot be imported, or has no such function.
+        UsageError: The module cannot be imported, or has no such function.
     """
     where = f"--hook {name}"
     module_name, _, path = name.partition(":")
     if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
-        raise UsageError(f"{where}: is no MODULE:FUNCTION", "write --hook filters:only_large for filters.py in this folder")
+        raise UsageError(
+            f"{where}: not in the form MODULE:FUNCTION", "write --hook filters:only_large for filters.py in this folder"
+        )
     found: Any = _import(module_name, where)
     for part in path.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise UsageError(f"{where}: the module {module_name} has no function {path}", "check the name")
+        raise UsageError(f"{where}: module {module_name} has no function {path}", "check the name")
     if inspect.iscoroutinefunction(found):
-        raise UsageError(f"{where}: is an async function", "write it with def: it is called on a thread of its own")
+        raise UsageError(f"{where}: the function is async", "write it with def; it is called on a thread of its own")
     hook: Hook = found
     return hook
 
 
 class GuardedHook:
-    """Calls a hook. What it raises is counted, and the first error of each kind logged; the result goes on unchanged.
+    """Calls a hook. Its exceptions are counted, and the first of each kind is logged; the result continues unchanged.
 
     Args:
-        hook: the function.
-        name: how it is called in messages.
+        hook: The function.
+        name: The name of the hook in messages.
     """
 
     def __init__(self, hook: Hook, name: str) -> None:
         self._hook = hook
         self._name = name
         self._file = getattr(getattr(hook, "__code__", None), "co_filename", None)
-        self._told: set[tuple[str, str]] = set()
+        self._logged: set[tuple[str, str]] = set()
 
     def __call__(self, result: Result, record: StreamRecord) -> Result | None:
-        """What the hook makes of the result; ``record`` counts its errors."""
+        """Return the hook's result; count its errors in ``record``."""
         try:
             return _checked(self._hook(result), result)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: nothing that it does may end the run
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code: its errors must not end the run
             record.hook_errors += 1
-            self._tell(error)
+            self._log(error)
             return result
 
-    def _tell(self, error: BaseException) -> None:
+    def _log(self, error: BaseException) -> None:
         kind, place = type(error).__name__, _place(error, self._file)
-        if (kind, place) in self._told or len(self._told) >= _KINDS_TOLD:
+        if (kind, place) in self._logged or len(self._logged) >= _MAX_LOGGED:
             return
-        self._told.add((kind, place))
+        self._logged.add((kind, place))
         text = " ".join(str(error).split())
         _log.warning(
-            "hook %s: %s: %s (%s); its results go on unchanged, and more such errors are only counted",
+            "hook %s: %s: %s (%s); the result is unchanged, and further errors of this kind are only counted",
             self._name,
             kind,
             text,
@@ -101,7 +103,7 @@ def _checked(changed: Any, result: Result) -> Result | None:
 
 
 def _check_detections(found: Any) -> None:
-    """What a sink could not write must not get there: it would end the run."""
+    """Refuse detections that a sink could not write, because that would end the run."""
     if not isinstance(found, Detections):
         raise TypeError(f"detections must be Detections, got {type(found).__name__}")
     tracks = found.track_ids
@@ -120,27 +122,27 @@ def _check_detections(found: Any) -> None:
 
 
 def _place(error: BaseException, file: str | None) -> str:
-    """``file:line``, in the hook's own file where the error came through it."""
+    """Return ``file:line`` of an error, in the hook's own file if the error passed through it."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == file]
     frame = (own or list(frames))[-1]
-    return "what it returned" if frame.filename == __file__ else f"{frame.filename}:{frame.lineno}"
+    return "the returned value" if frame.filename == __file__ else f"{frame.filename}:{frame.lineno}"
 
 
 def _import(module_name: str, where: str) -> Any:
-    # The current folder comes first while the hook is found, and last afterwards: a file of the user's that is called like one of
-    # our libraries must not take its place when that is imported later on.
+    # The current folder is first while the hook is imported, and last afterwards: a file of the user with the name of one of our
+    # libraries must not replace it when the library is imported later.
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:
         return importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
-            hint = f"it is looked for in {folder} and among the installed packages"
-            raise UsageError(f"{where}: there is no module {error.name}", hint) from error
+            hint = f"put it in {folder}, or install its package"
+            raise UsageError(f"{where}: module {error.name} not found", hint) from error
         failure = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{where}: importing {module_name} failed: {failure}", "--debug shows where") from error
+        raise UsageError(f"{where}: importing {module_name} failed: {failure}", "add --debug to see where") from error
     finally:
         sys.path.remove(folder)
-        if folder not in sys.path:  # a service loads hooks again and again
+        if folder not in sys.path:  # a service loads hooks many times
             sys.path.append(folder)

@@ -1,4 +1,4 @@
-"""Threads that have nothing to do, until somebody calls one of them."""
+"""Idle threads, and how to wake them up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import threading
 
 
 class Idle:
-    """Where threads rest that share one lock; all methods are called while it is held.
+    """The idle threads of a group that shares one lock. The caller of every method holds that lock.
 
-    Who came to rest last is called first: what it works with is still in the caches. Who was called counts as *coming* until it
-    holds the lock again, so that nobody else is called for the same reason. It is made of plain locks, as
-    :mod:`vision_infer.pipeline.channel` is: a ``Condition`` calls its threads in turn, and costs several times as much.
+    The thread that became idle last is woken up first, because its data is still in the caches. A thread that was woken up counts
+    as *coming* until it holds the lock again, so that no second thread is woken up for the same reason. Like
+    :mod:`vision_infer.pipeline.channel`, it uses plain locks: a ``Condition`` wakes up its threads in turn, and costs more.
     """
 
     __slots__ = ("_gates", "_lock", "coming")
@@ -18,33 +18,33 @@ class Idle:
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
         self._gates: list[threading.Lock] = []
-        """of those that rest, each closed"""
+        """One lock for each idle thread, which sleeps on it; it is always locked."""
         self.coming = 0
-        """threads that were called and have not come yet"""
+        """The number of threads that were woken up and do not hold the lock yet."""
 
     def __len__(self) -> int:
         return len(self._gates)
 
     def rest(self, timeout_s: float | None) -> None:
-        """Let go of the lock until this thread is called, or the time is over; then hold it again."""
+        """Release the shared lock until this thread is woken up, or the time is over; then acquire it again."""
         gate = threading.Lock()
         gate.acquire()
         self._gates.append(gate)
         self._lock.release()
         gate.acquire(timeout=-1 if timeout_s is None else timeout_s)
         self._lock.acquire()
-        if gate in self._gates:  # the time was over
+        if gate in self._gates:  # nothing has woken it up: the time is over
             self._gates.remove(gate)
         else:
             self.coming -= 1
 
     def call(self) -> None:
-        """Call one thread, if any rests."""
+        """Wake up one thread, if any is idle."""
         if self._gates:
             self.coming += 1
             self._gates.pop().release()
 
     def call_all(self) -> None:
-        """Call all that rest."""
+        """Wake up all idle threads."""
         while self._gates:
             self.call()

@@ -1,4 +1,4 @@
-"""Connects a stream's worker with the parts that its frames pass: dispatch, results stage, outlet."""
+"""Makes the worker of a stream, and connects it to dispatch, results stage and outlet."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OpenStream = Callable[[SourceSpec, int, threading.Event], Source]
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """Makes workers; who has one starts its thread."""
+    """Makes workers; the caller starts their threads."""
 
     streams: StreamTable
     lanes: LaneTable
@@ -48,20 +48,20 @@ class Launcher:
     max_active: int
     clock: Clock
     output_failed: Callable[[StreamRecord, VisionInferError, bool], None]
-    """called with the first error of a sink, and whether all streams share it"""
+    """Called with the first error of a sink, and whether all streams share the sink."""
     written: Callable[[StreamRecord, Outlet], None]
-    """called once for each stream that had joined, when all of it is written and its sinks are closed"""
+    """Called once for each stream that has joined, when all of it is written and its sinks are closed."""
 
     def steps(self, command: AddStream, before: tuple[AddStream, Steps] | None = None) -> Steps:
-        """What is done with a stream's results, as :func:`make_steps`.
+        """Make the steps of a stream, see :func:`make_steps`.
 
         Raises:
-            UsageError: the command cannot be carried out.
+            UsageError: The command cannot be carried out.
         """
         return make_steps(command, self.lanes.of_group(command.lane)[0].engine.card, self.hook, before)
 
     def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
-        """The worker of a recorded stream, which joins when its source is open."""
+        """Make the worker of a recorded stream, which joins when its source is open."""
         window = Window(self.lanes.window(command.lane), clock=self.clock)
         return StreamWorker(
             record,
@@ -76,7 +76,7 @@ class Launcher:
         )
 
     def live(self, command: AddStream, steps: Steps, record: StreamRecord) -> LiveWorker:
-        """The worker of a live stream, which joins at once: its connection comes and goes."""
+        """Make the worker of a live stream, which joins at once: its connection may come later, and more than once."""
         live = record.live = LiveRecord(command.lane, command.weight, command.policy.fps, flight=FlightRecorder(self.clock))
         size = self.lanes.window(command.lane)
         window = Window(size)
@@ -97,11 +97,11 @@ class Launcher:
         )
 
     def _open(self, source: SourceSpec, lane: str, stopping: threading.Event) -> Source:
-        """Open a source; its pictures are decoded where those of its lane are inferred, as far as it leaves that open."""
+        """Open a source. By default its images are decoded on the device on which its lane infers."""
         return self.open_stream(replace(source, gpu=self.lanes.gpu(lane)), self.decode_threads, stopping)
 
     def _opened(self, source: Source, command: AddStream, record: StreamRecord, window: Window) -> bool:
-        """A source is open: make its outlet and let it in. Returns whether frames that are not inferred are wanted too."""
+        """Make the outlet of a source that is open, and let the stream join; return whether the outlet needs all frames."""
         record.info = source.info
         size = self.lanes.window(command.lane)
         bound_memory(record, window, size, WIDEST_WINDOW, self.max_active, lambda: self.stage.streams)
@@ -111,7 +111,7 @@ class Launcher:
         for output in command.outputs:
             try:
                 sinks.append(open_sink(output, source))
-            except Exception as error:  # noqa: BLE001 - the outputs that are open already have to be closed
+            except Exception as error:  # noqa: BLE001 - the outputs that are open already must be closed
                 failure = failure or output_failure(error)
         widest = max(size, WIDEST_WINDOW)
         shared = self.shared if command.private_sink is None else ()
@@ -128,12 +128,18 @@ class Launcher:
             None if command.secondary is None else SecondStage(command.source.name, command.secondary, self.dispatch, self.clock)
         )
 
-    def join(self, command: AddStream, places: int | None, window: int) -> None:
-        """Let a stream into its lanes: with so many places in the first (None: a mailbox), and all it needs in the second."""
+    def join(self, command: AddStream, capacity: int | None, window: int) -> None:
+        """Add a stream to its lanes.
+
+        Args:
+            command: The command of the stream.
+            capacity: The capacity of its queue; None: a mailbox.
+            window: The maximum number of its frames in the pipeline: all their crops fit into the lane of the secondary model.
+        """
         name, live = command.source.name, command.source.live
         max_age_ns = round(live.max_age_s * 1e9) if command.source.kind == "live" else None
         for lane in self.lanes.of_group(command.lane):
-            self.dispatch.join(name, lane.name, places, command.weight, max_age_ns)
+            self.dispatch.join(name, lane.name, capacity, command.weight, max_age_ns)
         if command.secondary is not None:
             self.dispatch.join(name, command.secondary, window * MAX_CROPS, command.weight)
 

@@ -1,4 +1,4 @@
-"""The end of a stream's way: its results go into its sinks, in order."""
+"""The outlet of a stream: it writes results to the sinks, in order."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from vision_infer.telemetry.histogram import Histogram
 
 
 @dataclass(frozen=True, slots=True)
-class _Close:
+class _CloseOutlet:
     complete: bool
 
 
 class Outlet:
-    """Writes a stream's frames into its sinks and gives their places in the window back.
+    """Writes a stream's frames to its sinks, and returns their credits to the window.
 
-    Sinks that draw and encode take milliseconds for each frame: then the outlet has a thread of its own, so that they cost
-    the other streams nothing. Otherwise whoever puts, writes.
+    Sinks that draw and encode need milliseconds for each frame. Then the outlet has a thread of its own, so that they do not slow
+    down the other streams. Otherwise the thread that calls :meth:`put` writes.
 
     Args:
-        name: of the stream.
-        sinks: the stream's own; closed with it.
-        shared: sinks of all streams; not closed here.
-        window: gets a credit back for each frame.
-        window_size: most frames that can be here at the same time.
-        failed: called with the first error of a sink (and whether the sink is shared).
-        closed: called once, when everything is written and closed.
+        name: The name of the stream.
+        sinks: The stream's own sinks; closed with it.
+        shared: The sinks of all streams; not closed here.
+        window: Gets a credit back for each frame.
+        window_size: The maximum number of frames in the outlet at the same time.
+        clock: The monotonic clock.
+        failed: Called with the first error of a sink, and whether the sink is shared.
+        closed: Called once, when everything is written and closed.
     """
 
     def __init__(
@@ -58,42 +59,42 @@ class Outlet:
         self.write_times = Histogram()
         self.present_ns = 0
         self.needs_images = any(sink.needs_images for sink in self._all)
-        # One place more than the window for the closing word: putting never waits.
-        self._queue: Channel[tuple[Frame, Result | None] | _Close] | None = None
+        # One slot more than the window, for the message to close: put() never waits.
+        self._queue: Channel[tuple[Frame, Result | None] | _CloseOutlet] | None = None
         if self.needs_images:
             self._queue = Channel(window_size + 1)
             threading.Thread(target=self._run, name=f"outlet-{name}", daemon=True).start()
 
     @property
     def outputs(self) -> tuple[Written, ...]:
-        """What the stream's own sinks have put in its place."""
+        """The complete files of the stream's own sinks."""
         return tuple(written for sink in self._sinks for written in sink.outputs)
 
     def put(self, frame: Frame, result: Result | None) -> None:
-        """Take the stream's next frame."""
+        """Write the stream's next frame."""
         if self._queue is None:
             self._write(frame, result)
         else:
             self._queue.put((frame, result))
 
     def close(self, complete: bool) -> None:
-        """The stream has no more frames."""
+        """Close the stream's sinks, after its last frame."""
         if self._queue is None:
             self._finish(complete)
         else:
-            self._queue.put(_Close(complete))
+            self._queue.put(_CloseOutlet(complete))
 
     def _run(self) -> None:
         assert self._queue is not None
         started = self._clock.monotonic_ns()
         while True:
             item = self._queue.get()
-            if isinstance(item, _Close):
+            if isinstance(item, _CloseOutlet):
                 self.present_ns = self._clock.monotonic_ns() - started
                 self._finish(item.complete)
                 return
             self._write(*item)
-            del item  # the picture's memory is not held while waiting for the next
+            del item  # do not hold the image's memory while waiting for the next frame
 
     def _write(self, frame: Frame, result: Result | None) -> None:
         begin = self._clock.monotonic_ns()
@@ -101,7 +102,7 @@ class Outlet:
             if not self._broken:
                 try:
                     sink.write(frame, result)
-                except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+                except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
                     self._sink_failed(sink, error)
         self.write_times.record(self._clock.monotonic_ns() - begin)
         self._window.release()
@@ -110,7 +111,7 @@ class Outlet:
         for sink in self._sinks:
             try:
                 sink.close(complete)
-            except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+            except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
                 self._sink_failed(sink, error)
         self._closed()
 
@@ -120,7 +121,7 @@ class Outlet:
 
 
 def output_failure(error: Exception) -> VisionInferError:
-    """What a sink raised, as an error of ours."""
+    """Return the exception of a sink as an error of this package."""
     if isinstance(error, VisionInferError):
         return error
     failure = OutputError(f"unexpected {type(error).__name__} while writing: {error}", "please report this")

@@ -1,4 +1,4 @@
-"""All streams of a supervisor by name, and what happened to them."""
+"""All streams of a supervisor by name, and their state changes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,36 @@ _log = logging.getLogger("vision_infer.pipeline")
 
 
 class StreamTable:
-    """The records of the streams; whoever changes it holds :attr:`changed`.
+    """The records of the streams.
 
     Args:
-        on_event: called with each change of a stream's state, while :attr:`changed` is held.
+        clock: The monotonic and the wall clock.
+        on_event: Called with each state change of a stream, while :attr:`changed` is held.
     """
 
     def __init__(self, clock: Clock, on_event: Callable[[StreamEvent], None] | None = None) -> None:
         self.changed = threading.Condition()
+        """Guards the table, the states, and the supervisor's lists of streams. A thread that changes one of them holds it. It is
+        reentrant, and notified when a stream ends."""
         self.by_name: dict[str, StreamRecord] = {}
         self._clock = clock
         self._on_event = on_event
         self._events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
 
     def records(self) -> list[StreamRecord]:
-        """All of them as they are now."""
+        """Return all records."""
         with self.changed:
             return list(self.by_name.values())
 
     def take_events(self) -> list[StreamEvent]:
-        """The last changes of state, oldest first, at most 1,024; they are not told again."""
+        """Take the last state changes, oldest first, at most 1,024."""
         with self.changed:
             events = list(self._events)
             self._events.clear()
         return events
 
     def set_state(self, record: StreamRecord, state: StreamState, reason: str = "") -> None:
-        """A stream came into a state, or has another reason to be in it."""
+        """Set the state of a stream and its reason; report the change, if it is one."""
         with self.changed:
             if (record.state, record.reason) == (state, reason):
                 return
@@ -58,17 +61,17 @@ class StreamTable:
             if self._on_event is not None:
                 try:
                     self._on_event(event)
-                except Exception:  # noqa: BLE001 - who listens must not end whoever tells
-                    _log.exception("%s: its change to %s could not be told", record.name, state.value)
+                except Exception:  # noqa: BLE001 - a listener's error must not end the stream
+                    _log.exception("%s: the listener for the change to %s failed", record.name, state.value)
 
     def set_if_there(self, record: StreamRecord, state: StreamState, reason: str) -> None:
-        """As :meth:`set_state`; nothing where the record's place was given to another stream."""
+        """Do the same as :meth:`set_state`, unless the name belongs to another stream by now."""
         with self.changed:
             if self.by_name.get(record.name) is record:
                 self.set_state(record, state, reason)
 
     def set_if_in(self, before: StreamState, record: StreamRecord, state: StreamState, reason: str) -> None:
-        """As :meth:`set_state`; nothing where the stream has left the state in which it was."""
+        """Do the same as :meth:`set_state`, unless the stream has left the state ``before``."""
         with self.changed:
             if record.state is before:
                 self.set_state(record, state, reason)

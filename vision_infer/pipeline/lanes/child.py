@@ -1,4 +1,4 @@
-"""Another process that works for this one: with low priority, ended when it is not wanted any more, and gone when we are."""
+"""A child process with low priority. It is ended when it is no longer needed, and the kernel kills it when this process ends."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from contextlib import suppress
 
 POLL_S = 0.1
 KILL_AFTER_S = 2.0
-# prctl(PR_SET_PDEATHSIG, SIGKILL): see prctl(2). It is for the thread that has started the child, which waits for it here, and it
-# outlives exec. Who started it may have ended before it was asked for: then nobody would be told, so the child looks itself.
+# prctl(PR_SET_PDEATHSIG, SIGKILL), see https://man7.org/linux/man-pages/man2/prctl.2.html: the kernel kills the child when the
+# thread that has started it ends; that thread waits for it here. The setting survives exec. The parent may have ended before
+# the call, and then there is no signal, so the child checks its parent itself.
 _BOUND = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
-    sys.exit("the process that wanted it has ended")
+    sys.exit("the parent process has ended")
 try:
     os.execv(sys.argv[2], sys.argv[2:])
 except OSError as error:
-    sys.exit(f"no process could be started: {error.strerror}")
+    sys.exit(f"cannot start the process: {error.strerror}")
 """
 
 
 def bound(words: Sequence[str]) -> list[str]:
-    """A command that the system kills as soon as this thread or its process is gone, however it ended; Linux only, else as it is.
+    """Return a command that the kernel kills when this thread or its process ends; on other systems than Linux, the same.
 
     Args:
-        words: the command, with the whole path of its program.
+        words: The command, with the full path of its program.
     """
     if sys.platform != "linux":
         return list(words)
@@ -37,22 +38,22 @@ def bound(words: Sequence[str]) -> list[str]:
 
 
 def run_child(words: Sequence[str], nice: int, stopped: Callable[[], bool]) -> str | None:
-    """Run a command with low priority until it ends, or until it shall stop. Where this process is killed, so is the command.
+    """Run a command with low priority until it ends or is stopped. If this process is killed, the command is killed too.
 
     Args:
-        words: the command, with the whole path of its program.
-        nice: its niceness, 0–19.
-        stopped: asked several times a second.
+        words: The command, with the full path of its program.
+        nice: The niceness, 0–19.
+        stopped: Called several times a second; returns whether to stop.
 
     Returns:
-        What went wrong, in a line; None where nothing did.
+        What failed, as a line of text; None on success.
     """
-    with tempfile.TemporaryFile() as told:
+    with tempfile.TemporaryFile() as errors:
         try:
-            process = subprocess.Popen(bound(words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=told)
+            process = subprocess.Popen(bound(words), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors)
         except OSError as error:
-            return f"no process could be started: {error.strerror}"
-        with suppress(OSError):  # it has ended already
+            return f"cannot start the process: {error.strerror}"
+        with suppress(OSError):  # the process may have ended already
             os.setpriority(os.PRIO_PROCESS, process.pid, nice)
         try:
             while True:
@@ -66,8 +67,8 @@ def run_child(words: Sequence[str], nice: int, stopped: Callable[[], bool]) -> s
             _end(process)
         if status == 0:
             return None
-        told.seek(0)
-        lines = told.read().decode("utf-8", "replace").strip().splitlines()
+        errors.seek(0)
+        lines = errors.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:300] if lines else f"the process ended with status {status}"
 
 

@@ -1,4 +1,4 @@
-"""The third seam: a lane is one engine with one input size, and how its results become detections."""
+"""The third seam: a lane is one engine with one input size, and the selection of its detections."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vision_infer.schedule.batcher import LaneSettings
 
 
 class Lane:
-    """An engine and the choice among its candidates.
+    """An engine, and the selector of its detections.
 
     Args:
-        name: unique among the lanes of a supervisor.
-        engine: runs the batches; stays its owner's to close.
-        selector: which candidates become detections, where the network is for that.
-        max_wait_ns: how long a frame may wait for its batch to fill.
-        top: how many classes are told, where the network is for classification.
-        group: lanes of one network with different input sizes have this in common: a picture goes into the one that fits it.
+        name: The name, unique among the lanes of a supervisor.
+        engine: Runs the batches; its owner closes it.
+        selector: Selects the candidates that become detections, if the model is a detector.
+        max_wait_ns: The maximum wait of a frame for a fuller batch.
+        top: The number of classes to report, if the model is a classifier.
+        group: The name that all lanes of a model with different input sizes share: an image goes into the one that fits it.
             None: the lane is alone.
     """
 
     want: Callable[[], None] | None = None
-    """called with every picture that is to come into the lane while its engine is not open; it must be quick"""
+    """Called for every image for this lane while its engine is not open; it must be quick."""
 
     def __init__(
         self, name: str, engine: Engine, selector: Selector, max_wait_ns: int = 0, top: int = TOP, group: str | None = None
@@ -44,22 +44,22 @@ class Lane:
         self._letterbox = lru_cache(maxsize=256)(self._fit)
 
     def change_engine(self, engine: Engine) -> LaneSettings:
-        """Go on with another engine.
+        """Replace the engine.
 
         Raises:
-            ValueError: it is for other pictures, another task or other classes.
+            ValueError: The engine is for other images, another task or other classes.
         """
         old, new = self.engine.card, engine.card
         for what in ("task", "input", "fit", "fill", "labels"):
             if getattr(old, what) != getattr(new, what):
-                raise ValueError(f"lane {self.name!r} cannot go on with {engine.name}: its {what} differs")
+                raise ValueError(f"lane {self.name!r} cannot use {engine.name}: its {what} differs")
         self.engine = engine
         wait_ns = self.settings.max_wait_ns
         self.settings = LaneSettings(self.name, engine.batch_sizes, engine.in_flight, wait_ns, is_there(engine))
         return self.settings
 
     def letterbox(self, size: Size) -> Letterbox:
-        """How a picture of this size is fitted into the engine's slots."""
+        """Return how an image of this size is fitted into the engine's slots."""
         return self._letterbox(size)
 
     def _fit(self, size: Size) -> Letterbox:
@@ -68,7 +68,7 @@ class Lane:
 
 
 def is_there(engine: Engine) -> bool:
-    """Whether batches may go to an engine, if only to fail there."""
+    """Return whether batches can go to an engine, even if they fail there."""
     return not isinstance(engine, PlaceholderEngine) or engine.failure is not None
 
 
@@ -79,13 +79,17 @@ def make_selector(
     classes: tuple[str, ...] | None,
     per_class: Mapping[int, float] | None = None,
 ) -> Selector:
-    """The selector that a user wants, the rest from the card.
+    """Make a selector from the user's settings, with the card's values for the others.
 
     Args:
-        per_class: least scores by class number, see :func:`scores_by_class`.
+        card: The card of the model.
+        confidence: The minimum confidence; None: the card's.
+        iou: The IoU threshold for non-maximum suppression; None: the card's.
+        classes: The labels of the classes that count; None: all.
+        per_class: The minimum confidence by class number, see :func:`scores_by_class`.
 
     Raises:
-        UsageError: a class that the network does not know; names the nearest ones.
+        UsageError: The model does not know a class; the message names similar ones.
     """
     return Selector(
         confidence=card.confidence if confidence is None else confidence,
@@ -97,25 +101,25 @@ def make_selector(
 
 
 def scores_by_class(card: ModelCard, per_class: Mapping[str, float]) -> dict[int, float]:
-    """Least scores by class number, 0–1, of those by label.
+    """Return minimum confidences by class number, 0–1, from those by label.
 
     Raises:
-        UsageError: a class that the network does not know, or that is named twice.
+        UsageError: The model does not know a class, or a class is given twice.
     """
     scores: dict[int, float] = {}
-    for name, least in per_class.items():
+    for name, score in per_class.items():
         number = class_id(card, name)
         if number in scores:
-            raise UsageError(f"--per-class: {name} is named twice", "give one score for each class")
-        scores[number] = least
+            raise UsageError(f"--per-class: {name} is given twice", "give one confidence for each class")
+        scores[number] = score
     return scores
 
 
 def class_id(card: ModelCard, name: str) -> int:
-    """The number of a class, by its label (or the number itself, where a network has no labels).
+    """Return the number of a class from its label, or from its number if the model has no labels.
 
     Raises:
-        UsageError: the network does not know it; names the nearest ones.
+        UsageError: The model does not know it; the message names similar classes.
     """
     labels = card.labels
     if labels is None:

@@ -1,4 +1,4 @@
-"""All lanes of a supervisor by name, and how they do."""
+"""All lanes of a supervisor by name, with their failures and statuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vision_infer.pipeline.lanes.lane import Lane
 from vision_infer.pipeline.status import LaneStatus
 
 FAILING = 5
-"""an engine that failed so many times in a row is taken for broken"""
+"""The number of failures in a row after which an engine counts as failing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,12 @@ class _LaneFailures:
     count: int
     in_a_row: int = 0
     frames: int = 0
-    """inferred until then"""
+    """The number of frames inferred until the last failure."""
     error: str = ""
 
 
 class LaneTable:
-    """The lanes, in step with the dispatch."""
+    """The lanes, in sync with the dispatch."""
 
     def __init__(self, lanes: Iterable[Lane], dispatch: Dispatch, clock: Clock) -> None:
         self.by_name: dict[str, Lane] = {}
@@ -43,7 +43,7 @@ class LaneTable:
         """Open a lane.
 
         Raises:
-            ValueError: there is one with this name.
+            ValueError: A lane with this name exists.
         """
         self._dispatch.add_lane(lane.settings, lane.engine)
         self.by_name[lane.name] = lane
@@ -52,17 +52,17 @@ class LaneTable:
         """Close a lane.
 
         Raises:
-            ValueError: it is in use.
+            ValueError: The lane is in use.
         """
         self._dispatch.remove_lane(name)
         del self.by_name[name]
         self._failures.pop(name, None)
 
     def swap(self, name: str, engine: Engine, timeout_s: float) -> Engine | None:
-        """Let a lane go on with another engine; returns the old one once it is free, None where it was not in this time.
+        """Replace the engine of a lane; return the old one once it is free, or None if it is not free in this time.
 
         Raises:
-            ValueError: the new engine does not fit.
+            ValueError: The new engine does not fit.
         """
         lane = self.by_name[name]
         old = lane.engine
@@ -70,22 +70,22 @@ class LaneTable:
         return old if self._dispatch.swap_engine(settings, engine, timeout_s) else None
 
     def of_group(self, group: str) -> list[Lane]:
-        """The lanes that a stream may go through; the first is the network's own size."""
+        """Return the lanes of a group; the first has the model's own input size."""
         return [lane for lane in list(self.by_name.values()) if lane.group == group]
 
     def window(self, group: str) -> int:
-        """How many frames of a stream may be on their way: what the largest batches in flight hold, as much again waiting, and
-        a few between the engine and the sinks."""
+        """Return the size of a stream's window: the frames of the largest batches in flight, the same number waiting, and a few
+        between the engine and the sinks."""
         engines = [lane.engine for lane in self.of_group(group)]
         return 4 + 2 * max(engine.in_flight * engine.batch_sizes[-1] for engine in engines)
 
     def gpu(self, group: str) -> int | None:
-        """The GPU whose engines take pictures that are there already; None where pictures are taken from host memory."""
+        """Return the GPU whose engine reads images from GPU memory; None if the engine reads host memory."""
         opened = [lane.engine for lane in self.of_group(group) if not isinstance(lane.engine, PlaceholderEngine)]
         return next((gpu_of(engine) for engine in opened), None)
 
     def chooser(self, group: str) -> Callable[[Size], str]:
-        """Says to which lane of a group a picture of a size goes. The lane's engine is asked for where it is not open yet."""
+        """Return a function from an image size to the name of its lane. It starts to open the lane's engine if needed."""
         lanes = self.of_group(group)
         by_size = {lane.engine.input_size: lane for lane in reversed(lanes)}
         if len(by_size) == 1:
@@ -96,7 +96,7 @@ class LaneTable:
         def choose(size: Size) -> str:
             lane = best(size)
             if isinstance(lane.engine, PlaceholderEngine):
-                if lane.engine.failure is not None:  # the network's own size is the one that is always there
+                if lane.engine.failure is not None:  # the lane of the own input size is always open
                     return lanes[0].name
                 if lane.want is not None:
                     lane.want()
@@ -105,15 +105,15 @@ class LaneTable:
         return choose
 
     def give_up(self, name: str, error: EngineError) -> None:
-        """A lane's engine cannot be had: what waits there fails, and what comes later goes into the first lane of its group."""
+        """Report that a lane gets no engine: frames that wait there fail, and later ones go into the first lane of its group."""
         lane = self.by_name.get(name)
-        if lane is None:  # it was closed meanwhile
+        if lane is None:  # closed meanwhile
             return
         broken = PlaceholderEngine(lane.engine.card, lane.engine, error)
         self._dispatch.swap_engine(lane.change_engine(broken), broken, 0)
 
     def failed(self, name: str, error: Exception) -> None:
-        """The engine of a lane failed on a batch."""
+        """Count a failure of a lane's engine on a batch."""
         load, _, _ = self._dispatch.load(name)
         before = self._failures.get(name)
         if before is None or load.frames > before.frames:
@@ -121,7 +121,7 @@ class LaneTable:
         self._failures[name] = _LaneFailures(before.count + 1, before.in_a_row + 1, load.frames, str(error))
 
     def statuses(self) -> list[LaneStatus]:
-        """Every lane that has an engine, as it is now."""
+        """Return the status of every lane that has an engine."""
         now = self._clock.monotonic_ns()
         statuses: list[LaneStatus] = []
         for lane in list(self.by_name.values()):
@@ -129,7 +129,7 @@ class LaneTable:
                 continue
             try:
                 load, waiting, flying = self._dispatch.load(lane.name)
-            except KeyError:  # it is being closed just now
+            except KeyError:  # it is being closed
                 continue
             status = _status_of(lane, load, waiting, flying, now)
             failures = self._failures.get(lane.name)

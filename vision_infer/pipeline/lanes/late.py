@@ -1,7 +1,7 @@
-"""Engines of a network's further input sizes: each is opened when the first picture comes that goes into it.
+"""Engines for the other input sizes of a model: each is opened when the first image for it arrives.
 
-A clip or a camera uses one size. Until the engine is there its pictures wait in their lane as for a busy engine, those of other
-lanes go on, and the threads that run batches are kept by nothing.
+A clip or a camera uses one size. Until the engine is open, its images wait in their lane as for a busy engine. Other lanes
+continue, and no inference thread waits.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from vision_infer.engine.store.cache import OnMessage
 from vision_infer.stream.redact import redact
 
 Open = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, WarmStart | None]]
-"""opens an engine, and says what is to become of it"""
+"""Opens an engine; returns it, and what to do to get a better one."""
 
 
 class LateEngine:
-    """Opens one lane's engine, once it is wanted, on a thread of its own.
+    """Opens the engine of one lane when it is needed, on a thread of its own.
 
     Args:
-        path: the deployment graph.
-        request: which engine is wanted.
-        open_it: opens it, as :func:`vision_infer.pipeline.lanes.upgrade.open_quickly`.
-        put_in: puts it into the lane, whose owner's it is to close then; what it raises closes it.
-        give_up: told why the lane gets none.
-        say: told what opening has to say.
+        path: The deployment graph.
+        request: Which engine to open.
+        open_it: Opens it, as :func:`vision_infer.pipeline.lanes.opening.open_quickly`.
+        put_in: Puts it into the lane, whose owner closes it. If this raises an error, the engine is closed here.
+        give_up: Receives the reason why the lane gets no engine.
+        on_message: Receives lines of text about opening.
     """
 
     def __init__(
@@ -43,13 +43,14 @@ class LateEngine:
         on_message: OnMessage,
     ) -> None:
         self._path, self._request = path, request
-        self._open_it, self._put_in, self._give_up, self._say = open_it, put_in, give_up, on_message
+        self._open_it, self._put_in, self._give_up, self._on_message = open_it, put_in, give_up, on_message
         self._thread = threading.Thread(target=self._run, name="engine-opening", daemon=True)
+        # Guards `_wanted`. The stream threads hold it in want(), the owner in join().
         self._lock = threading.Lock()
         self._wanted = False
 
     def want(self) -> None:
-        """A picture is to go into it; returns at once."""
+        """Start to open the engine, because an image for it has arrived; return at once."""
         if self._wanted:
             return
         with self._lock:
@@ -58,7 +59,7 @@ class LateEngine:
                 self._thread.start()
 
     def join(self) -> None:
-        """Let it be opened no more, and wait for what has begun."""
+        """Do not open the engine any more; wait if opening has started."""
         with self._lock:
             begun, self._wanted = self._wanted, True
         if begun:
@@ -70,13 +71,13 @@ class LateEngine:
         except VisionInferError as error:
             self._give_up(error)
         except MemoryError:
-            self._give_up(EngineError(f"{self._path.name}: there is not enough memory for it", "use a smaller network or batch"))
-        except Exception as error:  # noqa: BLE001 - a thread is a boundary: pictures wait for what it says
-            told = redact(f"{self._path.name}: unexpected {type(error).__name__}: {error}")
-            self._give_up(EngineError(told, "please report this"))
+            self._give_up(EngineError(f"{self._path.name}: not enough memory", "use a smaller model or batch"))
+        except Exception as error:  # noqa: BLE001 - the boundary of a thread: images wait for the outcome
+            message = redact(f"{self._path.name}: unexpected {type(error).__name__}: {error}")
+            self._give_up(EngineError(message, "please report this"))
 
     def _open(self) -> None:
-        engine, quick = self._open_it(self._path, self._request, self._say)
+        engine, quick = self._open_it(self._path, self._request, self._on_message)
         try:
             engine.warm_up()
             self._put_in(engine, quick)

@@ -1,4 +1,4 @@
-"""The motion gate of one stream, where it meets its pictures: what of them is looked at, and where a change counts."""
+"""The motion gate of one stream: which images it compares, and where in them a change counts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.image import Image, LumaImage
 from vision_infer.pipeline.commands import AddStream
 
-LOOKED_AT = 160
-"""samples of a picture's width, at most"""
+MAX_SAMPLES = 160
+"""The maximum number of samples across an image."""
 LOOK_NS = 60_000_000
-"""what follows a picture sooner is not looked at, and shares its fate"""
+"""The minimum time between two comparisons; a frame in between gets the same decision as the frame before."""
 
 
 class StreamGate:
-    """Says of each frame of a stream whether it is to be inferred; on the stream's own thread.
+    """Decides whether to infer each frame of a stream; on the stream's own thread.
 
     Args:
-        heartbeat_s: at least so often a frame is, seconds.
-        region: where detections count: a change elsewhere is none. None: everywhere.
+        heartbeat_s: The maximum time between two inferred frames, seconds.
+        region: The region in which detections count; a change elsewhere does not. None: everywhere.
     """
 
     def __init__(self, heartbeat_s: float, region: Region | None) -> None:
@@ -36,43 +36,43 @@ class StreamGate:
         self._counted: tuple[Size, NDArray[np.bool_]] | None = None
 
     def wants(self, image: Image, time_ns: int) -> bool:
-        """Whether the frame is to be inferred. A picture that cannot be looked at is."""
+        """Return whether to infer the frame. An image that cannot be compared is always inferred."""
         if not isinstance(image, LumaImage):
             return True
-        if image.size != self._size:  # what is small may look the same
+        if image.size != self._size:  # reduced images of different sizes may look the same
             self._size, self._gate = image.size, MotionGate(self._heartbeat_s)
         elif 0 <= time_ns - self._looked_ns < LOOK_NS:
             return self._wanted
-        luma = image.luma(LOOKED_AT)
-        counted = self._where(self._region, image.size, luma) if self._region else None
+        luma = image.luma(MAX_SAMPLES)
+        counted = self._counted_blocks(self._region, image.size, luma) if self._region else None
         self._looked_ns, self._wanted = time_ns, self._gate.wants(luma, time_ns, counted)
         return self._wanted
 
-    def _where(self, region: Region, size: Size, luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def _counted_blocks(self, region: Region, size: Size, luma: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if self._counted is None or self._counted[0] != size:
             self._counted = (size, counted_blocks(region, size, luma.shape[0], luma.shape[1]))
         return self._counted[1]
 
 
 def make_gate(command: AddStream) -> StreamGate | None:
-    """The gate that a command asks for, if any."""
+    """Make the gate of a command, if it has one."""
     return None if command.policy.gate is None else StreamGate(command.policy.gate_heartbeat_s, command.region)
 
 
 def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArray[np.bool_]:
-    """The blocks in which a change counts.
+    """Return the blocks in which a change counts.
 
-    What counts as inside stands on its lower edge, and reaches out of the region: the blocks around it count too. A block is left
-    out where all of it is ignored.
+    A detection is inside the region if the middle of its lower edge is, so an object extends beyond the region: the next
+    blocks count too. A block is left out only if all of it is ignored.
 
     Args:
-        region: where detections count.
-        size: of the source picture, pixels.
-        height: of the small luma picture, samples.
-        width: likewise.
+        region: The region in which detections count.
+        size: The size of the source image, pixels.
+        height: The height of the reduced luma image, samples.
+        width: The width of the reduced luma image, samples.
 
     Returns:
-        bool of the shape of :func:`vision_infer.analyze.motion_gate.grid`.
+        bool, in the shape of :func:`vision_infer.analyze.motion_gate.grid`.
     """
     rows, columns = grid(height, width)
     across, down = size.width / width, size.height / height
@@ -87,7 +87,7 @@ def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArr
     counted: NDArray[np.bool_] = np.ones((rows, columns), np.bool_)
     if look:
         counted = np.logical_or.reduce(blocks(look), axis=(1, 3))
-        corners = np.concatenate(look) / (across * BLOCK, down * BLOCK)  # a polygon may lie between the points
+        corners = np.concatenate(look) / (across * BLOCK, down * BLOCK)  # a polygon may be smaller than a block
         counted[np.clip(corners[:, 1].astype(int), 0, rows - 1), np.clip(corners[:, 0].astype(int), 0, columns - 1)] = True
         counted = _widened(counted)
     if ignore:
@@ -96,7 +96,7 @@ def counted_blocks(region: Region, size: Size, height: int, width: int) -> NDArr
 
 
 def _widened(blocks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The blocks, and those beside them."""
+    """Return the blocks and their neighbours."""
     padded = np.pad(blocks, 1)
     rows, columns = blocks.shape
     wider: NDArray[np.bool_] = np.logical_or.reduce([padded[y : y + rows, x : x + columns] for y in range(3) for x in range(3)])

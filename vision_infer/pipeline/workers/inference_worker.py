@@ -1,4 +1,4 @@
-"""One thread for each batch in flight: take a batch, write its pictures into the engine's slots, run it."""
+"""One thread for each batch in flight: take a batch, write its images into the engine's slots, run it."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class InferenceWorker:
     def _run(self) -> None:
         started = self._clock.monotonic_ns()
         try:
-            while (taken := self._dispatch.take()) is not None:
-                for entry in taken.outdated:
+            while (work := self._dispatch.take()) is not None:
+                for entry in work.outdated:
                     self._results.put(Outdated(entry.stream, entry.queued.sequence, entry.queued.item))
-                if taken.batch is not None and taken.engine is not None:
-                    self._results.put(self._infer(taken.batch, taken.engine))
-                del taken  # the pictures' memory is not held while waiting for the next
-        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+                if work.batch is not None and work.engine is not None:
+                    self._results.put(self._infer(work.batch, work.engine))
+                del work  # do not hold the images' memory while waiting for the next batch
+        except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
             self._results.put(Broken(error))
         self.present_ns = self._clock.monotonic_ns() - started
 
@@ -52,7 +52,7 @@ class InferenceWorker:
             unreadable = self._write(batch, lane, loan)
             raw = engine.collect(engine.submit(loan))
             engine_ns = raw.ended_ns - raw.started_ns
-        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+        except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
             if isinstance(error, EngineError):
                 return Failed(batch, lane, error)
             failure = EngineError(f"{engine.name}: unexpected {type(error).__name__}: {error}", "please report this")
@@ -70,13 +70,13 @@ class InferenceWorker:
     def _write(self, batch: Batch[Frame], lane: Lane, loan: Loan) -> dict[int, str]:
         now = self._clock.monotonic_ns
         unreadable: dict[int, str] = {}
-        for place, entry in enumerate(batch.entries):
+        for slot, entry in enumerate(batch.entries):
             image, trace = entry.queued.item.image, entry.queued.item.trace
             trace.preprocess_start_ns = begin = now()
             try:
-                image.write_into(loan.slots[place], lane.letterbox(image.size))
-            except Exception as error:  # noqa: BLE001 - one stream's picture must not cost the others their batch
-                unreadable[place] = f"{type(error).__name__}: {error}"
+                image.write_into(loan.slots[slot], lane.letterbox(image.size))
+            except Exception as error:  # noqa: BLE001 - an image of one stream must not cost the others their batch
+                unreadable[slot] = f"{type(error).__name__}: {error}"
             trace.preprocess_end_ns = end = now()
             self.preprocess_ns += end - begin
         return unreadable

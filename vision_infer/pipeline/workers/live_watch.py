@@ -1,4 +1,4 @@
-"""Looks after live streams from outside: a worker that hangs in its camera cannot say so itself."""
+"""Watches live streams from another thread: a worker that is blocked in its camera cannot report it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from vision_infer.pipeline.workers.live_worker import LiveWorker
 INTERVAL_S = 0.25
 MIN_STALL_NS = 1_000_000_000
 STALL_INTERVALS = 5
-"""a stream counts as stalled when no frame came for so many of its usual intervals, and at least a second"""
+"""A stream is stalled when no frame has arrived for this number of its usual intervals, and for at least a second."""
 _SAMPLE_NS = 1_000_000_000
 
 _log = logging.getLogger("vision_infer.pipeline")
 
 
 class LiveWatch:
-    """Says which streams are stalled, and how fast they go.
+    """Detects stalled streams, and samples the rates of all live streams.
 
     Args:
-        workers: those that are there now.
-        stalled: called for each stream that has become so, with what there is to say.
-        sample: called about once a second, with the monotonic time.
-        engine_ns: engine time that a stream has used.
+        workers: Returns the live workers.
+        stalled: Called for each stream that has stalled, with the reason.
+        sample: Called about once a second, with the monotonic time.
+        engine_ns: Returns the engine time that a stream has used.
+        clock: The monotonic clock.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class LiveWatch:
         self.thread = threading.Thread(target=self._run, name="live-watch", daemon=True)
 
     def look(self) -> None:
-        """Look at all streams once."""
+        """Check all streams once."""
         now = self._clock.monotonic_ns()
         sample = now - self._sampled_ns >= _SAMPLE_NS
         if sample:
@@ -67,20 +68,20 @@ class LiveWatch:
                 self._stalled(worker, f"no frame for {silent_ns / 1e9:.1f} s{_left_out(live.left_out.copy())}")
 
     def end(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._ended.set()
 
     def _run(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
                 self.look()
-            except Exception:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
-                _log.exception("the watch over live streams met something unexpected, and goes on")
+            except Exception:  # noqa: BLE001 - the boundary of a thread: every error must be reported
+                _log.exception("watching live streams failed; trying again")
 
 
 def _left_out(counts: Mapping[DropReason, int]) -> str:
-    """What came meanwhile, and was of no use."""
+    """Return the frames that the source has not delivered meanwhile, as text."""
     if not counts:
         return ""
-    reason = max(counts, key=lambda one: counts[one])
-    return f": {sum(counts.values())} came and gave none, most of them {reason.value}"
+    reason = max(counts, key=lambda reason: counts[reason])
+    return f"; {sum(counts.values())} frames arrived and were dropped, most of them {reason.value}"

@@ -1,4 +1,4 @@
-"""One thread for each live stream: connect, decode, choose, offer; and connect again, for as long as the stream is wanted."""
+"""One thread for each live stream: connect, decode, select, offer; and reconnect until the stream is stopped."""
 
 from __future__ import annotations
 
@@ -26,29 +26,32 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, Source, ends_by_itself
 
 GOOD_NS = 5_000_000_000
-"""a connection that gave frames for so long was a good one: the next wait is a first one"""
+"""A connection that delivered frames for this time was good: the back-off restarts with its first wait."""
 
 _log = logging.getLogger("vision_infer.stream")
 
 Opener = Callable[[threading.Event], Source]
-Tell = Callable[[StreamRecord, StreamState, str], None]
+OnState = Callable[[StreamRecord, StreamState, str], None]
 
 
 class LiveWorker:
     """Keeps a live stream running until it is stopped.
 
-    It owns the stream's connection, and may hang in it (a name that is looked up, a camera that says nothing) for as long as
-    the source's time-outs allow. Whoever wants to be rid of the stream does not wait for that: :meth:`abandon` ends the stream at
-    once, and the thread finds out when it comes back.
+    Its thread owns the stream's connection, and can be blocked in it (a DNS lookup, a silent camera) until the time-outs of the
+    source. Removing a stream does not wait for that: :meth:`abandon` ends the stream at once, and the thread ends when its call
+    returns.
 
     Args:
-        record: where the stream's counts are kept.
-        live: the same.
-        command: what is wanted of the stream.
-        open_source: opens the source once; it may raise StreamError.
-        tell: called with each change of the stream's state.
-        window: credits of frames on their way.
-        lane_of: says to which lane a picture of a size goes.
+        record: The stream's counters.
+        live: The additional counters of a live stream.
+        command: What to do with the stream.
+        open_source: Opens the source once; may raise StreamError.
+        on_state: Called with each state change of the stream.
+        dispatch: Receives the frames to infer.
+        results: Receives the messages for the results stage.
+        clock: The monotonic clock.
+        window: The credits for frames in the pipeline.
+        lane_of: Returns the name of the lane for an image size.
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class LiveWorker:
         live: LiveRecord,
         command: AddStream,
         open_source: Opener,
-        tell: Tell,
+        on_state: OnState,
         dispatch: Dispatch,
         results: Channel[Message],
         clock: Clock,
@@ -69,13 +72,14 @@ class LiveWorker:
         self.command = command
         self.stopping = threading.Event()
         self._open_source = open_source
-        self._tell_state = tell
+        self._on_state = on_state
         self._results = results
         self._clock = clock
         self._window = window
         self._entry = FrameEntry(record, command, window.try_acquire, DropReason.BACKLOGGED, dispatch, results, lane_of)
+        # Guards the counters, the entry, the command and `_gone`. The stream's thread holds it while it counts and offers a frame,
+        # but not while it decodes; the supervisor holds it to change or abandon the stream. It is reentrant.
         self._own = threading.RLock()
-        """held while a frame is counted and handed on, and by whoever takes the stream away"""
         self._gone = False
         self._index = 0
         self._failures = 0
@@ -85,11 +89,11 @@ class LiveWorker:
         self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
 
     def stop(self) -> None:
-        """Connect and decode no further, as soon as the source comes back from what it is doing."""
+        """Stop as soon as the current call of the source returns."""
         self.stopping.set()
 
     def abandon(self) -> None:
-        """End the stream now, wherever its thread is: what was decoded goes its way, and nothing more comes."""
+        """End the stream now, even if its thread is blocked. Frames that are decoded already are still finished."""
         self.stopping.set()
         with self._own:
             if not self._gone:
@@ -97,14 +101,14 @@ class LiveWorker:
                 self._results.put(Ended(self.record.name, self._entry.sequence, False, None))
 
     def change(self, command: AddStream, lane_of: Callable[[Size], str]) -> None:
-        """Go on with another command for the same source; its lanes are such as the stream has joined."""
+        """Continue with another command for the same source, whose lanes the stream has joined."""
         with self._own:
             self._entry.change(self.command, command, lane_of)
             self.command = command
             self.live.lane, self.live.weight, self.live.wanted_fps = command.lane, command.weight, command.policy.fps
 
     def superseded(self, lost: QueuedItem[Frame]) -> None:
-        """A frame that waited makes room for newer ones."""
+        """Count a waiting frame that was replaced by a newer one, and return its credit."""
         self._window.release()
         with self._own:
             self.record.drop(DropReason.SUPERSEDED, lost.item)
@@ -115,7 +119,7 @@ class LiveWorker:
         error: StreamError | None = None
         complete = False
         while not self.stopping.is_set():
-            self._tell(StreamState.CONNECTING)
+            self._set_state(StreamState.CONNECTING)
             failure = self._connect()
             if failure is None and ends_by_itself(self.command.source):
                 complete = True
@@ -134,31 +138,32 @@ class LiveWorker:
                 self._results.put(Ended(self.record.name, self._entry.sequence, complete, error))
 
     def _connect(self) -> StreamError | None:
-        """One connection, from opening to its end; returns what ended it, None where it simply ended."""
+        """Read one connection from its opening to its end; return the error that ended it, or None."""
         opened = frames = self._clock.monotonic_ns()
         failure: StreamError | None = None
         self._failures += 1
         try:
             with self._open_source(self.stopping) as source:
-                if self.stopping.is_set():  # it may have taken long, and reading would take longer
+                if self.stopping.is_set():  # opening may have taken long
                     return None
                 self.live.connections += 1
-                taken = _Taken(self.record, self.live)
+                counts = _ConnectionCounts(self.record, self.live)
                 source.report.on_drop = self._left_out
                 frames = self._clock.monotonic_ns()
                 try:
-                    self._read(source, taken)
+                    self._read(source, counts)
                 finally:
                     with self._own:
                         if not self._gone:
-                            taken.all_of(source)
+                            counts.take_over(source)
         except StreamError as error:
             failure = error
-        except Exception as error:  # noqa: BLE001 - a worker's thread is a boundary: nothing may vanish there
+        except Exception as error:  # noqa: BLE001 - the boundary of a thread: every error must be reported
             failure = StreamError(
                 f"{self.record.name}: unexpected {type(error).__name__}: {redact(str(error))}", "please report this"
             )
             failure.__cause__ = error
+        # A frame of this connection, long enough after it was opened: forget the earlier failures.
         last = self.live.last_frame_ns
         if last is not None and last > opened and last - frames >= GOOD_NS:
             self._backoff.reset()
@@ -166,31 +171,31 @@ class LiveWorker:
             self._failures = 0
         return failure
 
-    def _read(self, source: Source, taken: _Taken) -> None:
+    def _read(self, source: Source, counts: _ConnectionCounts) -> None:
         now = self._clock.monotonic_ns
         first = True
-        base = self._index
+        base = self._index  # each connection counts its frames from 0; the stream counts on
         for frame in source.frames():
             if self.stopping.is_set():
                 return
             end = now()
             with self._own:
-                if self._gone:
+                if self._gone:  # abandon() has ended the stream while this thread was decoding
                     return
                 if first:
                     self.record.info = source.info
                     self.live.last_frame_ns = None
-                taken.frame(frame, source, end)
+                counts.add(frame, source, end)
                 self.live.left_out.clear()
                 if first or self.record.state is StreamState.STALLED:
                     first = False
-                    self._tell(StreamState.LIVE)
+                    self._set_state(StreamState.LIVE)
                 self._index = base + frame.index + 1
                 self._take(replace(frame, index=base + frame.index) if base else frame)
-            del frame  # the picture's memory is not held while waiting for the next
+            del frame  # do not hold the image's memory while waiting for the next frame
 
     def _left_out(self, reason: DropReason, count: int) -> None:
-        """The source does not deliver a frame. It may be long until it delivers another."""
+        """Count frames that the source does not deliver, at once: the next delivered frame may be far away."""
         with self._own:
             if not self._gone:
                 self.record.drop(reason, count=count)
@@ -213,17 +218,17 @@ class LiveWorker:
             state, wait_s = StreamState.REFUSED, self._refusals.next_s()
         else:
             state, wait_s = StreamState.BACKING_OFF, self._backoff.next_s()
-        self._tell(state, f"{_text(failure)}; next attempt in {wait_s:.1f} s")
+        self._set_state(state, f"{_text(failure)}; next attempt in {wait_s:.1f} s")
         self.stopping.wait(wait_s)
 
-    def _tell(self, state: StreamState, reason: str = "") -> None:
+    def _set_state(self, state: StreamState, reason: str = "") -> None:
         with self._own:
             if not self._gone:
-                self._tell_state(self.record, state, reason)
+                self._on_state(self.record, state, reason)
 
 
-class _Taken:
-    """Adds what one connection has lost to the stream's counts, a little at a time."""
+class _ConnectionCounts:
+    """Adds the counts of one connection to those of the stream."""
 
     def __init__(self, record: StreamRecord, live: LiveRecord) -> None:
         self._record = record
@@ -237,8 +242,8 @@ class _Taken:
         )
         self._gaps, self._damaged = self._before.gaps, self._before.damaged
 
-    def frame(self, frame: Frame, source: Source, now_ns: int) -> None:
-        """A frame was decoded."""
+    def add(self, frame: Frame, source: Source, now_ns: int) -> None:
+        """Count a decoded frame."""
         record, live = self._record, self._live
         last, live.last_frame_ns = live.last_frame_ns, now_ns
         if last is not None:
@@ -249,10 +254,10 @@ class _Taken:
         record.decode_ns += now_ns - trace.decode_start_ns
         live.clock = trace.clock or None
         live.thread_ns = time.thread_time_ns()
-        self.all_of(source)
+        self.take_over(source)
 
-    def all_of(self, source: Source) -> None:
-        """Take over what the source has counted so far."""
+    def take_over(self, source: Source) -> None:
+        """Add the losses that the source has counted so far."""
         record, report = self._record, source.report
         record.report.gaps = self._gaps + report.gaps
         record.report.damaged = self._damaged + report.damaged

@@ -1,4 +1,4 @@
-"""What the decoded pictures of recorded streams may take together."""
+"""A bound for the memory of the decoded images of recorded streams."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from collections.abc import Callable
 from vision_infer.pipeline.channel import Window
 from vision_infer.pipeline.stream_record import StreamRecord
 
-PICTURE_MEMORY_BYTES = 1 << 30
-"""of all open streams, as far as their windows can be made smaller for it"""
+IMAGE_MEMORY_BYTES = 1 << 30
+"""The maximum memory of all open streams; windows are made smaller for it, down to ``MIN_WINDOW``."""
 MIN_WINDOW = 2
 WIDEST_WINDOW = 32
 WIDE_MEMORY_BYTES = 128 << 20
-"""of all open streams, as far as their windows may be wider for it"""
+"""The maximum memory of all open streams for which their windows are widened."""
 MANY_STREAMS = 4
-"""while so many are open, the others keep the engine busy until one's window is back whole: its decoder is woken half as often"""
+"""With this number of open streams, the others keep the engine busy until all credits of one are back: so its decoder is woken up
+half as often."""
 BYTES_PER_PIXEL = 3
-"""of a decoded picture whose format is not known: 10 bits with 4:2:0 chroma, or RGB"""
+"""The size of a decoded pixel if its format is not known: 10 bits with 4:2:0 chroma, or RGB."""
 
 
 def bound_memory(
-    record: StreamRecord, window: Window, most: int, widest: int, open_streams: int, open_now: Callable[[], int]
+    record: StreamRecord, window: Window, size: int, widest: int, open_streams: int, open_now: Callable[[], int]
 ) -> None:
-    """Let fewer large pictures be on their way, before the first is; and more small ones, where they go through quickly.
+    """Set the window of a stream before its first frame: fewer credits for large images, more for small ones that pass quickly.
 
     Args:
-        record: of the stream; it notes how much memory they may take.
-        window: of the stream.
-        most: how many places it has.
-        widest: how many it may have while they go through quickly; less than ``most``: no more than that.
-        open_streams: streams that may be open at the same time.
-        open_now: how many are.
+        record: The stream's counters; the maximum memory is noted there.
+        window: The stream's window.
+        size: The number of its credits.
+        widest: The maximum number while frames pass quickly; a value below ``size`` has no effect.
+        open_streams: The maximum number of streams that are open at the same time.
+        open_now: Returns the number of streams that are open.
     """
     info = record.info
     if info is None or info.size is None:
         return
     image = math.ceil(info.size.width * info.size.height * (info.bytes_per_pixel or BYTES_PER_PIXEL))
-    fit = PICTURE_MEMORY_BYTES // (open_streams * image)
-    places = max(MIN_WINDOW, min(most, fit))
-    widest = max(places, min(widest, WIDE_MEMORY_BYTES // (open_streams * image)))
-    window.bound(places, widest, lambda: open_now() >= MANY_STREAMS)
+    fit = IMAGE_MEMORY_BYTES // (open_streams * image)
+    count = max(MIN_WINDOW, min(size, fit))
+    widest = max(count, min(widest, WIDE_MEMORY_BYTES // (open_streams * image)))
+    window.bound(count, widest, lambda: open_now() >= MANY_STREAMS)
     record.image_bytes = widest * image
