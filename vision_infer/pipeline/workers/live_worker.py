@@ -77,7 +77,7 @@ class LiveWorker:
         self._clock = clock
         self._window = window
         self._entry = FrameEntry(record, command, window.try_acquire, DropReason.BACKLOGGED, dispatch, results, lane_of)
-        # Guards the counters, the entry, the command and `_gone`. The stream's thread holds it while it counts and offers a frame,
+        # Guards the counters, the entry, the command and `_gone`. The stream's thread holds it to count and to offer a frame,
         # but not while it decodes; the supervisor holds it to change or abandon the stream. It is reentrant.
         self._own = threading.RLock()
         self._gone = False
