@@ -91,7 +91,7 @@ def test_sinks_come_change_and_go_with_the_file(tmp_path: Path) -> None:
             text = service.file.read_text(encoding="utf-8")
             wrong = mqtt(broker.port, username=USER, password="another-secret")
             service.file.write_text(f"{text}sinks:\n  mqtt:\n{wrong}", encoding="utf-8")
-            service.wait(lambda: "refuses us" in (sinks_of(service).get("house", {}).get("error") or ""), "it is refused")
+            service.wait(lambda: "refused the connection" in (sinks_of(service).get("house", {}).get("error") or ""), "it is refused")
             right = mqtt(broker.port, username=USER, password=f"file:{tmp_path}/secret", kinds="[detections]")
             hook = f"  webhook:\n    hook: {{url: 'http://127.0.0.1:{receiver.port}/x?key=the-secret', kinds: [states]}}\n"
             service.file.write_text(f"{text}sinks:\n  mqtt:\n{right}{hook}", encoding="utf-8")
@@ -126,7 +126,7 @@ def test_a_wrong_certificate_is_one_sentence(tmp_path: Path) -> None:
         sink = mqtt(broker.port, url=f"mqtts://127.0.0.1:{broker.port}", ca=str(other))
         with ServeProcess(tmp_path, f"{STREAMS}sinks:\n  mqtt:\n{sink}") as service:
             service.wait(lambda: sinks_of(service)["house"]["error"], "it is told")
-            sentence = f"127.0.0.1:{broker.port}: its certificate is not accepted: unable to get local issuer certificate"
+            sentence = f"127.0.0.1:{broker.port}: the certificate is not accepted: unable to get local issuer certificate"
             assert sinks_of(service)["house"]["error"].startswith(sentence)
             assert service.log.count(f"house: {sentence}") == 1
             assert "Traceback" not in service.log

@@ -14,21 +14,21 @@ from vision_infer.sink.delivery.delivery_sink import Delivery
 from vision_infer.sink.delivery.home_assistant import Topics
 from vision_infer.sink.delivery.mqtt import MqttCarrier
 from vision_infer.sink.delivery.retained_topics import RetainedTopics
-from vision_infer.sink.delivery.stream_view import ShownStream
+from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 
 TOPICS = Topics("vi")
 
 
-def stream(name: str = "door", state: str = "live", **more: object) -> ShownStream:
+def stream(name: str = "door", state: str = "live", **more: object) -> StreamSnapshot:
     fields = {"labels": ("person",), "zones": {"yard": 0}, "lines": {}} | more
-    return ShownStream(name, json.dumps({"type": "state", "stream": name, "state": state}), **fields)  # type: ignore[arg-type]
+    return StreamSnapshot(name, json.dumps({"type": "state", "stream": name, "state": state}), **fields)  # type: ignore[arg-type]
 
 
 class Site:
     """A sink that publishes to a broker."""
 
     def __init__(self, folder: Path, port: int, spool_bytes: int = 16_000_000, **carrier: object) -> None:
-        self.streams: list[ShownStream] = [stream()]
+        self.streams: list[StreamSnapshot] = [stream()]
         self.folder = folder
         chosen = {
             "host": "127.0.0.1",
@@ -37,9 +37,9 @@ class Site:
             "ca": None,
             "user": None,
             "topics": TOPICS,
-            "found_under": None,
-            "announced": RetainedTopics(folder / "announced.json"),
-            "shown": lambda: self.streams,
+            "discovery_prefix": None,
+            "retained": RetainedTopics(folder / "retained_topics.json"),
+            "streams": lambda: self.streams,
         } | carrier
         self.carrier = MqttCarrier(**chosen)  # type: ignore[arg-type]
         self.tries = 0

@@ -57,7 +57,7 @@ def test_user_and_certificate(tmp_path: Path) -> None:
         site.delivery.close()
         wrong = Site(tmp_path / "wrong", broker.port, tls=True, ca=authority.ca, user=(USER, "another-secret"))
         wrong.give()
-        error = wrong.wait_error("refuses us")
+        error = wrong.wait_error("refused the connection")
         assert "check username and password" in error
         assert "another-secret" not in error
         wrong.delivery.close(0.2)
@@ -81,10 +81,10 @@ def test_what_is_wrong_with_a_certificate_is_one_sentence_and_it_keeps_trying(
         site = Site(tmp_path, broker.port, tls=True, ca=ca)
         site.give(3)
         expected = {
-            "another authority": "its certificate is not accepted: unable to get local issuer certificate: set ca to",
-            "another host": "its certificate is not accepted: IP address mismatch, certificate is not valid for '127.0.0.1'",
-            "expired": "its certificate is not accepted: certificate has expired",
-            "no TLS": "is it a port with TLS?",
+            "another authority": "the certificate is not accepted: unable to get local issuer certificate: set ca to",
+            "another host": "the certificate is not accepted: IP address mismatch, certificate is not valid for '127.0.0.1'",
+            "expired": "the certificate is not accepted: certificate has expired",
+            "no TLS": "check that the port uses TLS",
             "no such file": f"ca: {ca}: No such file or directory",
         }[what]
         error = site.wait_error(expected)
@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_certificate_is_one_sentence_and_it_keeps_trying(
 
 
 def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: Path) -> None:
-    site = Site(tmp_path, broker.port, found_under="homeassistant")
+    site = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
     site.streams = [stream(lines={"gate": (3, 1)}, zones={"yard": 2})]
     with Listener(broker) as listener:
         site.carrier.count("door", {"person": 2})
@@ -158,11 +158,11 @@ def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: 
 
 
 def test_a_stream_that_was_removed_while_we_were_away_is_forgotten(broker: Broker, tmp_path: Path) -> None:
-    site = Site(tmp_path, broker.port, found_under="homeassistant")
+    site = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
     with Listener(broker) as listener:
         wait_until(lambda: "vi/door/counts" in listener.retained(), "it is there")
         site.delivery.close()
-        again = Site(tmp_path, broker.port, found_under="homeassistant")
+        again = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
         again.streams = []
         wait_until(lambda: set(listener.retained()) == {"vi/availability"}, lambda: str(listener.retained()))
         again.delivery.close()

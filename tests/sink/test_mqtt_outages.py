@@ -13,7 +13,7 @@ import pytest
 from tests.sink.mqtt_site import Site, broker, numbers
 from tests.support.broker import Broker, Listener
 from tests.support.waiting import wait_until
-from vision_infer.sink.delivery.delivery_sink import TRIES
+from vision_infer.sink.delivery.delivery_sink import MAX_HANG_UPS
 
 __all__ = ["broker"]
 
@@ -76,7 +76,7 @@ def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
         site.give(100)
         wait_until(lambda: not site.delivery.status().queued, "they are in the spool")
     site.give(500)
-    assert "; its spool is full: the oldest rows are lost" in site.wait_error("its spool is full")
+    assert "; the spool is full, the oldest rows are dropped" in site.wait_error("the spool is full")
     broker.start()
     wait_until(
         lambda: (site.delivery.status().waiting, site.delivery.status().error) == (0, None), lambda: str(site.delivery.status())
@@ -86,8 +86,8 @@ def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
     assert status.sent + lost == site.given
     told = [record.getMessage() for record in caplog.records]
     assert [line for line in told if "spool" in line] == [
-        "house: its spool is full: the oldest rows are lost; a larger spool_mb keeps more",
-        f"house: {lost} records were lost while its spool was full",
+        "house: the spool is full, the oldest rows are dropped; increase spool_mb to keep more",
+        f"house: {lost} records were dropped while the spool was full",
     ]
     site.delivery.close()
 
@@ -97,7 +97,7 @@ def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as silent:
         site = Site(tmp_path, silent.getsockname()[1])
         site.give()
-        site.wait_error("does not answer within 0.3 s")
+        site.wait_error("no answer within 0.3 s")
         began = time.monotonic()
         site.delivery.close(0.5)
         assert time.monotonic() - began < 10
@@ -115,7 +115,7 @@ def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> Non
 
 def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.MAX_WAIT_S", 0.05)
     with Broker(tmp_path / "broker", more=("max_packet_size 2000",)) as broker:
         site = Site(tmp_path, broker.port)
         site.give(5)
@@ -135,7 +135,7 @@ def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
     site.give()
     site.wait_sent()
     client = site.carrier._client
-    monkeypatch.setattr(site.carrier, "look", lambda: None)  # publishes nothing of its own meanwhile
+    monkeypatch.setattr(site.carrier, "poll", lambda: None)  # publishes nothing of its own meanwhile
     client.on_disconnect = None  # the moment between the end of the socket and the word of it
     client.socket().shutdown(socket.SHUT_RDWR)
     wait_until(lambda: client.socket() is None, "the socket is closed")
@@ -148,11 +148,11 @@ def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
 
 def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.MAX_WAIT_S", 0.02)
     with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:
-        site = Site(tmp_path, broker.port, found_under="homeassistant")
+        site = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
         site.give(3)
-        wait_until(lambda: site.tries > 3 * TRIES, lambda: f"it is tried {site.tries} times")
+        wait_until(lambda: site.tries > 3 * MAX_HANG_UPS, lambda: f"it is tried {site.tries} times")
         status = site.delivery.status()
         assert (status.dropped, status.waiting) == ({}, 3)
         assert "the connection is lost" in (status.error or "")

@@ -71,8 +71,8 @@ def hidden(folder: Path) -> list[str]:
 def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
     log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY)
     put(log, 50)
-    log.tell(lambda: json.dumps(STATE))
-    log.tell(lambda: json.dumps(CROSS))
+    log.add_event(lambda: json.dumps(STATE))
+    log.add_event(lambda: json.dumps(CROSS))
     log.close(True)
     (rows,) = final(tmp_path)
     table = pq.read_table(rows)

@@ -33,7 +33,7 @@ class Site:
         carrier = WebhookCarrier(
             self.host + SECRET_PATH,
             self.host,
-            most=most,
+            max_records=most,
             timeout_s=timeout_s,
             **chosen,  # type: ignore[arg-type]
         )
@@ -58,7 +58,7 @@ class Site:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliveries, "FIRST_WAIT_S", 0.05)
-    monkeypatch.setattr(deliveries, "LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(deliveries, "MAX_WAIT_S", 0.2)
     monkeypatch.setattr(deliveries, "PATIENT_WAIT_S", 0.2)
 
 
@@ -133,7 +133,7 @@ def test_a_receiver_that_hangs_costs_nothing(receiver: Receiver, tmp_path: Path)
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port, timeout_s=0.2)
     site.give(10)
-    site.wait_error("does not answer within 0.2 s")
+    site.wait_error("did not answer within 0.2 s")
     began = time.monotonic()
     site.give(100)
     assert time.monotonic() - began < 1, "who writes does not wait"
@@ -160,7 +160,7 @@ def test_what_may_be_mended_is_sent_again(status: int, receiver: Receiver, tmp_p
     receiver.answer = answer
     site = Site(tmp_path, receiver.port)
     site.give(10)
-    assert site.wait_error(str(status)).startswith(f"{site.host} answers {status}")
+    assert site.wait_error(str(status)).startswith(f"{site.host} answered with status {status}")
     site.wait_sent()
     assert numbers(receiver) == list(range(1, 11))
     assert site.delivery.status().dropped == {}
@@ -206,7 +206,7 @@ def test_nothing_secret_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture
     refused = Site(tmp_path / "refused", receiver.port)
     refused.give()
     errors.append(refused.wait_error("404"))
-    assert errors[1] == f"{refused.host} answers 404: check its URL and token"
+    assert errors[1] == f"{refused.host} answered with status 404: check url and token"
     for one in (down, refused):
         one.delivery.close(0.1)
     told = "\n".join([*errors, *(record.getMessage() for record in caplog.records if record.name.startswith("vision_infer"))])
@@ -222,8 +222,8 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
         site.give(5)
         error = site.wait_error("certificate")
         assert error == (
-            f"{site.host}: its certificate is not accepted: unable to get local issuer certificate: "
-            "set ca to the certificate of its authority"
+            f"{site.host}: the certificate is not accepted: unable to get local issuer certificate: "
+            "set ca to the certificate of the authority that issued it"
         )
         ca.write_bytes(authority.ca.read_bytes())
         site.wait_sent()
@@ -240,7 +240,7 @@ def test_who_writes_never_waits_and_what_has_no_room_is_counted(tmp_path: Path, 
     status = site.delivery.status()
     assert status.queued == 10
     assert status.dropped == {"queue_full": 15}
-    assert "its spool cannot be opened" in site.wait_error("spool")
+    assert "the spool cannot be opened" in site.wait_error("spool")
     site.delivery.close(0.1)
 
 

@@ -24,8 +24,7 @@ def warnings_of(settings: ServeSettings) -> list[str]:
     for field, path in () if tls is None else (("certificate", tls.certificate), ("key", tls.key)):
         if not path.is_file():
             found.append(f"service.tls.{field}: {path}: file not found")
-    sinks = [("mqtt", name, sink.ca) for name, sink in settings.sinks.mqtt.items()]
-    sinks += [("webhook", name, sink.ca) for name, sink in settings.sinks.webhook.items()]
+    sinks = [(kind, name, sink.ca) for kind, by_name in settings.sinks for name, sink in by_name.items()]
     found += [f"sinks.{kind}.{name}.ca: {ca}: file not found" for kind, name, ca in sinks if ca and not ca.is_file()]
     if settings.model_dir is not None and not settings.model_dir.is_dir():
         found.append(f"model_dir: {settings.model_dir}: folder not found")

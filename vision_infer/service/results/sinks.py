@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from vision_infer.config.serve import ResultsSettings
-from vision_infer.config.sinks import Kind, MqttSettings, SinkSettings, SinksSettings, WebhookSettings
+from vision_infer.config.sinks import Kind, SinkSettings, SinksSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
@@ -29,13 +29,9 @@ from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
 from vision_infer.sink.archive.parquet_log import ParquetLog
 from vision_infer.sink.archive.rotation import Rotation
-from vision_infer.sink.delivery.carrier import Carrier, SinkStatus
+from vision_infer.sink.delivery.carrier import Carrier, CarrierContext, SinkStatus
 from vision_infer.sink.delivery.delivery_sink import GOODBYE_S, Delivery
-from vision_infer.sink.delivery.home_assistant import Topics
-from vision_infer.sink.delivery.mqtt import MqttCarrier
-from vision_infer.sink.delivery.retained_topics import RetainedTopics
-from vision_infer.sink.delivery.stream_view import ShownStream
-from vision_infer.sink.delivery.webhook import WebhookCarrier
+from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 from vision_infer.sink.sink import Written
 from vision_infer.stream.redact import redact
 
@@ -50,7 +46,7 @@ class _Sender:
 
     settings: SinkSettings
     delivery: Delivery
-    mqtt: MqttCarrier | None
+    carrier: Carrier
 
     def takes(self, stream: str) -> bool:
         """Return whether the sink subscribes to this stream."""
@@ -77,7 +73,7 @@ class SinkSet:
     def __init__(self, results: ResultsSettings, sinks: SinksSettings, state_dir: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._folder = state_dir / FOLDER
         self._clock = clock
-        self._streams: Callable[[], Iterable[ShownStream]] = tuple
+        self._streams: Callable[[], Iterable[StreamSnapshot]] = tuple
         rotation = Rotation(round(results.rotate_mb * 1e6), results.daily, results.keep, results.parquet_minutes * 60)
         self._jsonl = None if results.jsonl is None else JsonlLog(results.jsonl, rotation, clock)
         self._parquet: ParquetLog | None = None
@@ -90,7 +86,7 @@ class SinkSet:
 
     def set_streams(self, streams: Callable[[], Iterable[StreamView]]) -> None:
         """Set the function that returns the current streams."""
-        self._streams = lambda: [_shown(view) for view in streams()]
+        self._streams = lambda: [_snapshot(view) for view in streams()]
 
     def reload(self, sinks: SinksSettings) -> None:
         """Apply new settings. Unchanged sinks keep running; re-created sinks send what is still in their spools."""
@@ -111,31 +107,13 @@ class SinkSet:
         kind, name = key
         spool = self._spool(kind, name)
         size = round(settings.spool_mb * 1e6)
-        if isinstance(settings, MqttSettings):
-            mqtt = self._mqtt(settings, spool)
-            return _Sender(settings, Delivery(name, "mqtt", spool, size, mqtt, self._clock), mqtt)
-        assert isinstance(settings, WebhookSettings)
-        return _Sender(settings, Delivery(name, "webhook", spool, size, _webhook(settings, self._clock), self._clock), None)
+        context = CarrierContext(spool, partial(self._subscribed, settings), self._clock)
+        # The module of a kind is named like its section of the settings.
+        carrier: Carrier = import_module(f"vision_infer.sink.delivery.{kind}").open_carrier(settings, context)
+        return _Sender(settings, Delivery(name, kind, spool, size, carrier, self._clock), carrier)
 
-    def _mqtt(self, settings: MqttSettings, spool: Path) -> MqttCarrier:
-        password = None if settings.password is None else settings.password.get_secret_value()
-
-        def streams() -> list[ShownStream]:
-            return [stream for stream in self._streams() if settings.streams is None or stream.name in settings.streams]
-
-        return MqttCarrier(
-            settings.host,
-            settings.port,
-            settings.tls,
-            settings.ca,
-            None if settings.username is None else (settings.username, password),
-            Topics(settings.prefix),
-            settings.home_assistant,
-            RetainedTopics(spool / "announced.json"),
-            streams,
-            "states" in settings.kinds,
-            self._clock,
-        )
+    def _subscribed(self, settings: SinkSettings) -> list[StreamSnapshot]:
+        return [stream for stream in self._streams() if settings.streams is None or stream.name in settings.streams]
 
     # Input
 
@@ -147,7 +125,7 @@ class SinkSet:
             self._parquet.write(frame, result)
             for event in () if result is None else result.events:
                 assert result is not None
-                self._parquet.tell(partial(event_row, result, event))
+                self._parquet.add_event(partial(event_row, result, event))
         senders = self._senders
         if result is None or not senders:
             return
@@ -158,8 +136,8 @@ class SinkSet:
         name = result.stream
         if not sender.takes(name):
             return
-        if sender.mqtt is not None:
-            sender.mqtt.count(name, Counter(result.detections.labels))
+        if sender.carrier.count is not None:
+            sender.carrier.count(name, Counter(result.detections.labels))
         if sender.wants("detections") and (is_found(result) or not sender.settings.only_with_detections):
             sender.delivery.put("detections", name, result.to_json)
         if result.events and sender.wants("events"):
@@ -170,7 +148,7 @@ class SinkSet:
         """Pass a change of a stream or of an engine to all sinks."""
         row = partial(to_row, event, wall_ns_of(event, self._clock))
         if self._parquet is not None:
-            self._parquet.tell(row)
+            self._parquet.add_event(row)
         kind = kind_of(event)
         stream = "" if isinstance(event, EngineEvent) else event.stream
         for sender in self._senders.values():
@@ -198,9 +176,7 @@ class SinkSet:
 
 
 def _by_name(sinks: SinksSettings) -> Mapping[tuple[str, str], SinkSettings]:
-    return {("mqtt", name): one for name, one in sinks.mqtt.items()} | {
-        ("webhook", name): one for name, one in sinks.webhook.items()
-    }
+    return {(kind, name): settings for kind, by_name in sinks for name, settings in by_name.items()}
 
 
 def _close(deliveries: Sequence[Delivery], clock: Clock) -> None:
@@ -210,15 +186,6 @@ def _close(deliveries: Sequence[Delivery], clock: Clock) -> None:
     end_ns = clock.monotonic_ns() + round(GOODBYE_S * 1e9)
     for one in deliveries:
         one.close(max(0.1, (end_ns - clock.monotonic_ns()) / 1e9))
-
-
-def _webhook(settings: WebhookSettings, clock: Clock) -> Carrier:
-    headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
-    if settings.token is not None:
-        headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
-    secret = settings.secret
-    key = None if secret is None else base64.b64decode(secret.get_secret_value().removeprefix("whsec_"))
-    return WebhookCarrier(settings.url, settings.host, headers, key, settings.ca, settings.batch, settings.timeout_s, clock)
 
 
 def event_row(result: Result, event: SceneEvent) -> str:
@@ -231,14 +198,14 @@ def event_row(result: Result, event: SceneEvent) -> str:
     )
 
 
-def _shown(view: StreamView) -> ShownStream:
+def _snapshot(view: StreamView) -> StreamSnapshot:
     status = view.status
     row = {"type": "state", "stream": view.name, "state": "disabled", "at": None, "reason": ""}
     if status is not None:
         row |= {"state": status.state.value, "at": utc(status.since_wall_ns), "reason": redact(status.reason)}
     settings = view.settings
     occupancy, crossings = ({}, {}) if status is None else (status.occupancy, status.counts)
-    return ShownStream(
+    return StreamSnapshot(
         view.name,
         json.dumps(row, ensure_ascii=False),
         settings.classes or (),

@@ -88,7 +88,7 @@ class ParquetLog:
         if result is not None and (len(result.detections) or result.description is not None):
             self._put(result)
 
-    def tell(self, make: Callable[[], str]) -> None:
+    def add_event(self, make: Callable[[], str]) -> None:
         """Queue an event or a change of state: a function that returns its JSON."""
         self._put(make)
 

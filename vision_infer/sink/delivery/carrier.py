@@ -1,12 +1,15 @@
-"""What carries records to where they shall go, and how that stands."""
+"""The interface of connections to receivers, their errors, and the status of a sink."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from vision_infer.core.clock import Clock
 from vision_infer.core.errors import VisionInferError
+from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,14 @@ class Record:
 
 
 class UndeliveredError(VisionInferError):
-    """It cannot be delivered now, and is tried again. The message names host and reason, and no secret.
+    """Records cannot be delivered now, and are tried again. The message names host and reason, and no secret.
 
     Args:
-        message: what is wrong, one line.
-        hint: what to do.
-        patient: asking again soon would not help: a wrong password, a wrong certificate.
-        after_s: how long the receiver wants us to wait, seconds; None: it says nothing.
-        hung_up: the receiver ended the connection while records were handed over: it may be because of one of them.
+        message: The problem, one line.
+        hint: What to do.
+        patient: Whether an early retry is useless: a wrong password, a wrong certificate.
+        after_s: The time after which the receiver accepts a retry, seconds; None: it gave none.
+        hung_up: Whether the receiver closed the connection during delivery, perhaps because of one of the records.
     """
 
     def __init__(
@@ -54,11 +57,11 @@ class UndeliveredError(VisionInferError):
 
 
 class UnwantedError(VisionInferError):
-    """The receiver will never take these records.
+    """The receiver will never accept these records.
 
     Args:
-        message: what it answered, one line.
-        reason: the name under which they are counted: ``rejected_422``.
+        message: The answer, one line.
+        reason: The name under which they are counted: ``rejected_422``.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -66,64 +69,81 @@ class UnwantedError(VisionInferError):
         self.reason = reason
 
 
-class Carrier(Protocol):
-    """A connection to a receiver, made anew after each failure. Used by one thread."""
+@dataclass(frozen=True, slots=True)
+class CarrierContext:
+    """The context in which the module of a kind of sink opens a carrier: ``open_carrier(settings, context)``."""
 
-    most: int
-    """records that are handed over together, at most"""
+    folder: Path
+    """The folder of the spool, for further files."""
+    streams: Callable[[], Iterable[StreamSnapshot]]
+    """A function that returns the present streams."""
+    clock: Clock
+
+
+class Carrier(Protocol):
+    """A connection to a receiver, opened again after each failure. One thread uses it, except for :attr:`count`."""
+
+    max_records: int
+    """The maximum number of records in one delivery."""
+
+    @property
+    def count(self) -> Callable[[str, Mapping[str, int]], None] | None:
+        """A function that receives the objects of each image, as stream and number by label; None: they are not needed."""
+        ...
 
     def open(self, name: str) -> bool:
-        """Connect; whether the receiver was reached by that.
+        """Connect, and return whether the receiver was reached.
 
         Args:
-            name: of the spool; tells us from all others.
+            name: The name of the spool, a unique identifier of this sink.
 
         Raises:
-            UndeliveredError: it cannot be reached, or refuses us.
+            UndeliveredError: The receiver cannot be reached, or refuses the connection.
         """
         ...
 
     def deliver(self, records: Sequence[Record]) -> None:
-        """Hand records over, in order. When it returns the receiver has them.
+        """Deliver records, in order. The receiver has them when this returns.
 
         Raises:
-            UndeliveredError: it has perhaps some of them; all are delivered again.
-            UnwantedError: it will never take them all.
+            UndeliveredError: The receiver has none or some of them; all are delivered again.
+            UnwantedError: It will never accept all of them.
         """
         ...
 
-    def look(self) -> None:
-        """Do what is due: called every second or so, and when there is nothing to deliver.
+    def poll(self) -> None:
+        """Do periodic work: called about once a second, and before each delivery.
 
         Raises:
-            UndeliveredError: the connection is lost.
+            UndeliveredError: The connection is lost.
         """
         ...
 
     def close(self) -> None:
-        """Say goodbye, where that takes no long time."""
+        """Disconnect, without waiting long."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SinkStatus:
-    """How a sink stands."""
+    """The status of a sink."""
 
     name: str
     kind: str
     """``mqtt``, ``webhook``, ``jsonl`` or ``parquet``"""
     connected: bool
-    """what was sent last was taken; for files: they can be written"""
+    """Whether the receiver accepted the last delivery; for files: whether they can be written."""
     error: str | None
-    """what is wrong at present, one line without secrets"""
+    """The present problem, one line without secrets."""
     queued: int
-    """what waits in memory for the disk"""
+    """The number of records in memory that wait for the disk."""
     waiting: int
-    """records that wait on the disk to be sent"""
+    """The number of records on the disk that wait to be sent."""
     spool_bytes: int
+    """The size of the spool, bytes."""
     oldest_wall_ns: int | None
-    """about since when the oldest of what waits does, nanoseconds since 1970 (UTC); None where nothing waits"""
+    """The time of the oldest waiting record, nanoseconds since 1970 (UTC); None if no record waits."""
     sent: int
-    """records that were taken, or rows that were written"""
+    """The number of delivered records, or of written rows."""
     dropped: Mapping[str, int]
-    """records that were lost, by reason"""
+    """The number of lost records by reason."""

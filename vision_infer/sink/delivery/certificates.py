@@ -1,4 +1,4 @@
-"""Whom an encrypted connection may lead to."""
+"""The certificates of encrypted connections."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vision_infer.sink.delivery.carrier import UndeliveredError
 
 
 class _Socket(ssl.SSLSocket):
-    """Closes itself where the handshake fails: not all libraries do."""
+    """A socket that closes itself when the handshake fails: not all libraries do."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -20,39 +20,41 @@ class _Socket(ssl.SSLSocket):
 
 
 def tls_context(where: str, ca: Path | None) -> ssl.SSLContext:
-    """What checks certificates.
+    """Return a context that checks certificates.
 
     Args:
-        where: the host, for messages.
-        ca: certificates that are trusted, PEM; None: those of the system.
+        where: The host, for messages.
+        ca: The file of trusted certificates, PEM; None: those of the system.
 
     Raises:
-        UndeliveredError: the file cannot be read.
+        UndeliveredError: The file cannot be read.
     """
     try:
         context = ssl.create_default_context(cafile=None if ca is None else str(ca))
         context.sslsocket_class = _Socket
         return context
     except (OSError, ssl.SSLError) as error:
-        reason = "holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror or "cannot be read"
-        raise UndeliveredError(f"{where}: ca: {ca}: {reason}", "it is read again", patient=True) from error
+        reason = "contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror or "cannot be read"
+        raise UndeliveredError(f"{where}: ca: {ca}: {reason}", "the file is read again automatically", patient=True) from error
 
 
 def tls_problem(where: str, error: BaseException) -> UndeliveredError | None:
-    """What is wrong with a certificate, in words; None where the error is another.
+    """Return the problem with a certificate as an error; None if the exception has another cause.
 
     Args:
-        where: the host, for messages.
-        error: with what it was raised from.
+        where: The host, for messages.
+        error: The exception, with the chain of its causes.
     """
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, ssl.SSLError):
-        seen = seen.__cause__ or seen.__context__
-    if seen is None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
         return None
-    if isinstance(seen, ssl.SSLCertVerificationError):
-        reason = seen.verify_message.rstrip(".")
-        hint = "set ca to the certificate of its authority" if "self-signed" in reason or "issuer" in reason else ""
-        return UndeliveredError(f"{where}: its certificate is not accepted: {reason}", hint, patient=True)
-    reason = (seen.reason or "no reason given").replace("_", " ").lower()
-    return UndeliveredError(f"{where}: TLS fails: {reason}", "is it a port with TLS?", patient=True)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = cause.verify_message.rstrip(".")
+        hint = (
+            "set ca to the certificate of the authority that issued it" if "self-signed" in reason or "issuer" in reason else ""
+        )
+        return UndeliveredError(f"{where}: the certificate is not accepted: {reason}", hint, patient=True)
+    reason = (cause.reason or "no reason given").replace("_", " ").lower()
+    return UndeliveredError(f"{where}: the TLS handshake failed: {reason}", "check that the port uses TLS", patient=True)

@@ -1,7 +1,7 @@
-"""A sink that sends: a bounded queue, a spool, and a carrier. Whoever writes never waits.
+"""A sink that sends over the network: a bounded queue, a spool and a carrier. The thread that adds records never waits.
 
-Two threads of its own: one puts what was queued into the spool, the other takes it from there to the receiver. Each record is
-delivered at least once, in order; what is delivered again has the same id.
+It has two threads: one moves records from the queue to the spool, the other delivers them from there. Each record is delivered at
+least once, in order; a record that is delivered again has the same id.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import VisionInferError
@@ -20,45 +19,45 @@ from vision_infer.sink.delivery.carrier import Carrier, Record, SinkStatus, Unde
 from vision_infer.sink.delivery.spool import Spool
 
 MAX_QUEUED = 4096
-"""what waits in memory for the disk"""
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+"""The maximum number of records in memory that wait for the disk."""
+FIRST_WAIT_S, MAX_WAIT_S = 0.5, 30.0
 PATIENT_WAIT_S = 30.0
-"""after a refusal: a wrong password that is tried again and again may lock the account"""
+"""The time between attempts after a refusal, seconds: repeated attempts with a wrong password may lock the account."""
 MAX_AFTER_S = 600.0
-"""a receiver that wants a longer wait is asked before"""
-TRIES = 8
-"""so often a receiver may hang up on a single record; then that is given up, for it would hold up all others for ever"""
-SPOOL_FULL = "its spool is full: the oldest rows are lost"
+"""The maximum wait that a receiver can demand, seconds."""
+MAX_HANG_UPS = 8
+"""The number of times that a receiver may hang up on one record; then it is dropped, because it would block all others."""
+SPOOL_FULL = "the spool is full, the oldest rows are dropped"
 GOODBYE_S = 2.0
-"""how long is tried at the end to send what still waits"""
-_LOOK_S = 1.0
+"""The maximum time at the end for sending the waiting records, seconds."""
+_POLL_S = 1.0
 _SPOOL_RETRY_S = 5.0
 
 Item = tuple[str, str, Callable[[], str]]
-"""kind, stream, and what makes the text: JSON is not written on the thread of results"""
+"""The kind, the stream, and a function that makes the text: JSON is not written on the thread of results."""
 
 _log = logging.getLogger("vision_infer.sinks")
 
 
 class Delivery:
-    """Sends what it is given.
+    """Delivers records to a receiver, and keeps them while that is impossible.
 
     Args:
-        name: of the sink, unique among those of its kind.
-        kind: of the sink.
-        folder: of its spool.
-        most_bytes: of its spool.
-        carrier: takes records to the receiver.
-        clock: tells the time.
-        draw: gives numbers from 0 to 1, evenly, by which waits differ.
+        name: The name of the sink, unique among those of its kind.
+        kind: The kind of the sink.
+        folder: The folder of its spool.
+        max_bytes: The maximum size of its spool.
+        carrier: The connection to the receiver.
+        clock: The clock.
+        draw: A function that returns random numbers from 0 to 1, by which the waits vary.
     """
 
     def __init__(
         self,
         name: str,
-        kind: Literal["mqtt", "webhook"],
+        kind: str,
         folder: Path,
-        most_bytes: int,
+        max_bytes: int,
         carrier: Carrier,
         clock: Clock = SYSTEM_CLOCK,
         draw: Callable[[], float] = random.random,
@@ -66,11 +65,12 @@ class Delivery:
         self.name = name
         self.kind = kind
         self._folder = folder
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._carrier = carrier
         self._clock = clock
         self._draw = draw
         self._queue: deque[Item] = deque()
+        # Guards the queue and the two counters below. The threads hold it for a moment; never during a query or a delivery.
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)
         self._queue_full = 0
@@ -81,29 +81,29 @@ class Delivery:
         self._error: str | None = None
         self._spool_error: str | None = None
         self._full = False
-        """rows have been lost since the spool ran full, and it has been told"""
+        """Whether the spool is full, and that was logged."""
         self._lost = 0
-        """rows that were lost so until it was told last"""
+        """The number of rows that were lost in this way before the last log line."""
         self._connected = False
         self._patient = False
         self._after_s: float | None = None
         self._ending = threading.Event()
-        """no more is taken"""
+        """Set when no more records are accepted."""
         self._stopped = threading.Event()
-        """nothing more is sent"""
-        self._limit = carrier.most
-        self._suspect, self._tries = 0, 0
-        """the number of a record on which the receiver hung up, and how often"""
+        """Set when no more records are sent."""
+        self._limit = carrier.max_records
+        self._suspect, self._hang_ups = 0, 0
+        """The number of a record on which the receiver hung up, and how often it did."""
         self._reached = False
         self._threads = [
             threading.Thread(target=self._fill, name=f"spool-{name}", daemon=True),
-            threading.Thread(target=self._empty, name=f"send-{name}", daemon=True),
+            threading.Thread(target=self._send, name=f"send-{name}", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
 
     def put(self, kind: str, stream: str, make: Callable[[], str]) -> None:
-        """Take what is to be sent; it never waits for anything, and counts what it has no room for."""
+        """Add a record. This never waits; a record for which the queue has no capacity is counted."""
         with self._news:
             if self._ending.is_set():
                 return
@@ -114,7 +114,7 @@ class Delivery:
             self._news.notify()
 
     def status(self) -> SinkStatus:
-        """How it stands."""
+        """Return the status."""
         spool = self._spool
         with self._lock:
             dropped = {"queue_full": self._queue_full} | self._unwanted
@@ -126,7 +126,7 @@ class Delivery:
             name=self.name,
             kind=self.kind,
             connected=self._connected,
-            error="; ".join(one for one in problems if one) or None,
+            error="; ".join(problem for problem in problems if problem) or None,
             queued=len(self._queue),
             waiting=0 if spool is None else spool.waiting,
             spool_bytes=0 if spool is None else spool.size_bytes,
@@ -136,7 +136,7 @@ class Delivery:
         )
 
     def end(self) -> None:
-        """Take no more; what is queued goes into the spool, and what waits there is sent if that works at once."""
+        """Accept no more records; the queue goes into the spool, and the spool is sent if the receiver takes it immediately."""
         with self._news:
             self._ending.set()
             self._news.notify_all()
@@ -145,7 +145,7 @@ class Delivery:
             spool.hurry()
 
     def close(self, goodbye_s: float = GOODBYE_S) -> None:
-        """Put what is queued into the spool, try for a moment to send it, and leave the rest for the next start."""
+        """Move the queue into the spool, try for a moment to send it, and leave the remaining records for the next start."""
         self.end()
         filler, sender = self._threads
         filler.join(goodbye_s)
@@ -162,45 +162,43 @@ class Delivery:
         spool = self._open_spool()
         if spool is None:
             return
-        told: str | None = None
+        logged: str | None = None
         synced_ns = self._clock.monotonic_ns()
         while True:
-            items = [(kind, stream, make()) for kind, stream, make in self._taken()]
+            items = [(kind, stream, make()) for kind, stream, make in self._take_queue()]
             if items:
                 spool.append(items)
             if not self._full and spool.dropped.get("spool_full", 0) > self._lost:
                 self._full = True
-                _log.warning("%s: %s; a larger spool_mb keeps more", self.name, SPOOL_FULL)
+                _log.warning("%s: %s; increase spool_mb to keep more", self.name, SPOOL_FULL)
             now_ns = self._clock.monotonic_ns()
-            if now_ns - synced_ns >= _LOOK_S * 1e9:
+            if now_ns - synced_ns >= _POLL_S * 1e9:
                 synced_ns = now_ns
                 spool.sync()
-            if spool.error != told:
-                told = spool.error
-                if told is None:
-                    _log.warning("%s: what waits can be written to the disk again", self.name)
+            if spool.error != logged:
+                logged = spool.error
+                if logged is None:
+                    _log.warning("%s: the spool can be written again", self.name)
                 else:
-                    _log.warning(
-                        "%s: what waits cannot be written to the disk: %s; the newest is kept in memory", self.name, told
-                    )
+                    _log.warning("%s: the spool cannot be written: %s; the newest records are kept in memory", self.name, logged)
             if self._ending.is_set() and not self._queue:
                 return
 
-    def _taken(self) -> Sequence[Item]:
+    def _take_queue(self) -> Sequence[Item]:
         with self._news:
-            self._news.wait_for(lambda: self._queue or self._ending.is_set(), _LOOK_S)
-            taken = list(self._queue)
+            self._news.wait_for(lambda: self._queue or self._ending.is_set(), _POLL_S)
+            items = list(self._queue)
             self._queue.clear()
-            return taken
+            return items
 
     def _open_spool(self) -> Spool | None:
         while True:
             try:
-                spool = Spool(self._folder, self._most_bytes, self._clock)
+                spool = Spool(self._folder, self._max_bytes, self._clock)
             except OSError as error:
-                reason = f"its spool cannot be opened: {self._folder}: {error.strerror or error}"
+                reason = f"the spool cannot be opened: {self._folder}: {error.strerror or error}"
                 if self._spool_error != reason:
-                    _log.error("%s: %s; it is tried again", self.name, reason)
+                    _log.error("%s: %s; retrying", self.name, reason)
                 self._spool_error = reason
                 if self._ending.wait(_SPOOL_RETRY_S):
                     self._opened.set()
@@ -213,7 +211,7 @@ class Delivery:
 
     # The thread that sends
 
-    def _empty(self) -> None:
+    def _send(self) -> None:
         self._opened.wait()
         spool = self._spool
         if spool is None:
@@ -227,10 +225,12 @@ class Delivery:
                     if self._deliver(spool):
                         failures = 0
             except UndeliveredError as error:
-                self._failed(error)
+                self._note_failure(error)
                 failures += 1
-            except Exception as raised:  # noqa: BLE001 - a thread is a boundary: nothing may vanish there
-                self._failed(UndeliveredError(f"unexpected {type(raised).__name__}", "please report this", patient=True))
+            except Exception as raised:  # noqa: BLE001 - the boundary of a thread: no error may get lost
+                self._note_failure(
+                    UndeliveredError(f"unexpected {type(raised).__name__}", "please report this bug", patient=True)
+                )
                 _log.debug("%s", self.name, exc_info=raised)
                 failures += 1
             else:
@@ -245,66 +245,66 @@ class Delivery:
         return self._stopped.is_set() or (self._ending.is_set() and not self._threads[0].is_alive() and not spool.waiting)
 
     def _deliver(self, spool: Spool) -> bool:
-        """Send the oldest; whether something was sent."""
-        spool.wait(_LOOK_S)
-        self._carrier.look()
+        """Send the oldest records, and return whether any were sent."""
+        spool.wait(_POLL_S)
+        self._carrier.poll()
         records = spool.read(self._limit)
         if not records:
             if self._reached:
-                self._works()
+                self._note_success()
             return False
         try:
             self._carrier.deliver(records)
         except UnwantedError as error:
-            if len(records) > 1:  # find the one that is meant
+            if len(records) > 1:  # find the record that is rejected
                 self._limit = max(1, len(records) // 2)
                 return True
             self._drop(records[0], error.reason, str(error))
         except UndeliveredError as error:
             if error.hung_up:
-                self._find_out(spool)
+                self._isolate(spool)
             raise
         else:
             self._sent += len(records)
-            self._limit = min(self._carrier.most, 2 * self._limit)
+            self._limit = min(self._carrier.max_records, 2 * self._limit)
         spool.acknowledge(records[-1].number)
-        self._works()
+        self._note_success()
         return True
 
-    def _find_out(self, spool: Spool) -> None:
-        """A receiver hung up: send records one by one, and give one up on which it does so again and again."""
+    def _isolate(self, spool: Spool) -> None:
+        """After the receiver hung up, send records one by one, and drop a record on which it hangs up repeatedly."""
         records = spool.read(1)
         if self._limit > 1 or not records or records[0].number != self._suspect:
             self._limit = 1
-            self._suspect, self._tries = records[0].number if records else 0, 0
+            self._suspect, self._hang_ups = records[0].number if records else 0, 0
             return
-        self._tries += 1
-        if self._tries >= TRIES:
+        self._hang_ups += 1
+        if self._hang_ups >= MAX_HANG_UPS:
             self._drop(records[0], "undeliverable", "the receiver hangs up on it")
             spool.acknowledge(records[0].number)
 
     def _drop(self, record: Record, reason: str, why: str) -> None:
         size = len(record.text)
-        _log.warning("%s: a record of %s (%d bytes) is dropped: %s", self.name, record.stream or "an engine", size, why)
+        _log.warning("%s: a record of %s (%d bytes) was dropped: %s", self.name, record.stream or "an engine", size, why)
         with self._lock:
             self._unwanted[reason] = self._unwanted.get(reason, 0) + 1
 
-    def _works(self) -> None:
+    def _note_success(self) -> None:
         spool = self._spool
         waiting = 0 if spool is None else spool.waiting
         if self._error is not None:
-            _log.warning("%s: works again; %d records wait", self.name, waiting)
+            _log.warning("%s: works again; %d records are waiting", self.name, waiting)
         if self._full and spool is not None and (self._error is not None or not waiting):
             lost, before = spool.dropped.get("spool_full", 0), self._lost
             self._full, self._lost = False, lost
-            _log.warning("%s: %d records were lost while its spool was full", self.name, lost - before)
+            _log.warning("%s: %d records were dropped while the spool was full", self.name, lost - before)
         self._error = None
         self._connected = True
 
-    def _failed(self, error: UndeliveredError) -> None:
+    def _note_failure(self, error: UndeliveredError) -> None:
         text = str(error)
         if self._error != text:
-            _log.warning("%s: %s; it is tried again, and what waits is kept", self.name, text)
+            _log.warning("%s: %s; retrying, records are kept", self.name, text)
         self._error = text
         self._connected = False
         self._patient, self._after_s = error.patient, error.after_s
@@ -312,12 +312,12 @@ class Delivery:
     def _wait_s(self, failures: int) -> float:
         if self._after_s is not None:
             return min(self._after_s, MAX_AFTER_S)
-        longest = PATIENT_WAIT_S if self._patient else min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
+        longest = PATIENT_WAIT_S if self._patient else min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
         return longest * (0.5 + 0.5 * self._draw())
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, as one line."""
+    """Return the message of an exception as one line."""
     if isinstance(error, VisionInferError):
         return str(error)
     return " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())

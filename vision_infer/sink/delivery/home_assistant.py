@@ -1,7 +1,7 @@
-"""What Home Assistant is told so that it shows streams by itself: MQTT discovery, one retained message for each entity.
+"""MQTT discovery of Home Assistant: one retained message for each entity, so that it shows streams automatically.
 
-A stream is a device: whether its camera is reached, how many objects there are, in all and of each label, who is in each zone,
-and how often each line was crossed. The topics are ``PREFIX/COMPONENT/OBJECT/config``.
+A stream is a device. Its entities are the connection to its camera, the number of objects, in total and of each label, the
+objects in each zone, and the crossings of each line. The topics are ``PREFIX/COMPONENT/OBJECT/config``.
 """
 
 from __future__ import annotations
@@ -13,41 +13,38 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from vision_infer.sink.delivery.stream_view import ShownStream
+from vision_infer.sink.delivery.stream_snapshot import StreamSnapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Where a service publishes.
-
-    Args:
-        prefix: of all its topics.
-    """
+    """The topics under which a service publishes."""
 
     prefix: str
+    """The prefix of all topics."""
 
     @property
     def availability(self) -> str:
-        """``online``, or ``offline``, which the broker says when it hears nothing of us."""
+        """The topic of ``online`` and ``offline``; the broker publishes ``offline`` when the connection is lost."""
         return f"{self.prefix}/availability"
 
-    def of(self, stream: str, what: str) -> str:
-        """Of a stream: ``detections``, ``events``, ``state`` or ``counts``."""
-        return f"{self.prefix}/{stream}/{what}"
+    def of(self, stream: str, part: str) -> str:
+        """Return a topic of a stream; the part is ``detections``, ``events``, ``state`` or ``counts``."""
+        return f"{self.prefix}/{stream}/{part}"
 
 
-def discovery(found_under: str, topics: Topics, stream: ShownStream) -> dict[str, str]:
-    """The messages that make a stream known, by topic.
+def discovery(discovery_prefix: str, topics: Topics, stream: StreamSnapshot) -> dict[str, str]:
+    """Return the messages that announce a stream, by topic.
 
     Args:
-        found_under: prefix under which Home Assistant looks.
-        topics: where we publish.
-        stream: as it is now.
+        discovery_prefix: The prefix under which Home Assistant searches.
+        topics: The topics of the service.
+        stream: The stream.
     """
     device = safe_id(f"{topics.prefix} {stream.name}")
     messages: dict[str, str] = {}
-    for component, thing, fields in _entities(topics, stream):
-        unique = f"{device}_{safe_id(thing)}"
+    for component, entity, fields in _entities(topics, stream):
+        unique = f"{device}_{safe_id(entity)}"
         payload = {
             "unique_id": unique,
             "availability": [{"topic": topics.availability}],
@@ -60,12 +57,12 @@ def discovery(found_under: str, topics: Topics, stream: ShownStream) -> dict[str
             },
             "origin": {"name": "vision-infer"},
         }
-        messages[f"{found_under}/{component}/{unique}/config"] = json.dumps(payload, ensure_ascii=False)
+        messages[f"{discovery_prefix}/{component}/{unique}/config"] = json.dumps(payload, ensure_ascii=False)
     return messages
 
 
-def _entities(topics: Topics, stream: ShownStream) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Component, what it is, and the fields that are its own."""
+def _entities(topics: Topics, stream: StreamSnapshot) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the component, the name and the specific fields of each entity."""
     counts = topics.of(stream.name, "counts")
     camera = {
         "name": "Camera",
@@ -104,13 +101,13 @@ def _count(name: str, topic: str, value: str) -> dict[str, Any]:
 
 
 def _text(text: str) -> str:
-    """A text in a template; what could end it, or the template, is escaped."""
-    escaped = "".join(one if one.isalnum() or one in " _-." else f"\\u{ord(one):04x}" for one in text if ord(one) < 0x10000)
+    """Return a quoted text for a template; characters that could end it are escaped."""
+    escaped = "".join(char if char.isalnum() or char in " _-." else f"\\u{ord(char):04x}" for char in text if ord(char) < 0x10000)
     return f"'{escaped}'"
 
 
 def safe_id(text: str) -> str:
-    """An identifier of letters, digits, ``_`` and ``-``; where another character is replaced, with what tells it from others."""
+    """Return an identifier of letters, digits, ``_`` and ``-``; if characters were replaced, a hash keeps it unique."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", text)
     spaced = text.replace(" ", "_")
     return plain if plain == spaced else f"{plain}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:6]}"

@@ -1,4 +1,4 @@
-"""A carrier that publishes records to an MQTT broker, and beside them what is so now: states, counts, who may find us."""
+"""A carrier that publishes records to an MQTT broker, and the present states, counts and Home Assistant discovery with them."""
 
 from __future__ import annotations
 
@@ -10,52 +10,72 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vision_infer.config.sinks import MqttSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.sink.delivery.carrier import Record, UndeliveredError
+from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError
 from vision_infer.sink.delivery.certificates import tls_context, tls_problem
 from vision_infer.sink.delivery.home_assistant import Topics, discovery
 from vision_infer.sink.delivery.retained_topics import RetainedTopics
-from vision_infer.sink.delivery.stream_view import Counts, ShownStream
+from vision_infer.sink.delivery.stream_snapshot import PeakCounts, StreamSnapshot
 
 CONNECT_S = 10.0
-"""how long the broker may take to answer"""
-TAKEN_S = 20.0
-"""how long it may take to acknowledge"""
+"""The timeout for the broker to answer, seconds."""
+ACKNOWLEDGE_S = 20.0
+"""The timeout for acknowledgements, seconds."""
 KEEPALIVE_S = 30
-MOST = 200
-"""messages that are on their way at the same time"""
-LOOK_NS = 1_000_000_000
+MAX_IN_FLIGHT = 200
+"""The maximum number of messages without acknowledgement."""
+POLL_NS = 1_000_000_000
 _TOPIC_OF = {"detections": "detections", "events": "events", "states": "state", "degraded": "degraded"}
 _REFUSALS = {
-    1: "it does not speak MQTT 3.1.1",
-    2: "it does not accept our client id",
+    1: "it does not support MQTT 3.1.1",
+    2: "it does not accept the client id",
     3: "it is not available",
-    4: "wrong user or password",
-    5: "this user may not connect",
+    4: "wrong username or password",
+    5: "this user is not authorized",
 }
+
+
+def open_carrier(settings: MqttSettings, context: CarrierContext) -> MqttCarrier:
+    """Make the carrier of a sink."""
+    password = None if settings.password is None else settings.password.get_secret_value()
+    return MqttCarrier(
+        settings.host,
+        settings.port,
+        settings.tls,
+        settings.ca,
+        None if settings.username is None else (settings.username, password),
+        Topics(settings.prefix),
+        settings.home_assistant,
+        RetainedTopics(context.folder / "retained_topics.json"),
+        context.streams,
+        "states" in settings.kinds,
+        context.clock,
+    )
 
 
 class MqttCarrier:
     """Publishes with QoS 1: ``PREFIX/STREAM/detections``, ``events`` and, retained, ``state``; ``PREFIX/engine``.
 
-    Beside the records, and not spooled, since only the newest counts: ``PREFIX/availability``, ``PREFIX/STREAM/counts`` at most
-    once a second, and what Home Assistant is to find. All of these are retained, and taken away when their stream is.
+    It also publishes, without the spool, because only the newest value counts: ``PREFIX/availability``, ``PREFIX/STREAM/counts``
+    at most once a second, and the discovery messages of Home Assistant. All of these are retained, and deleted with their
+    stream.
 
     Args:
-        host: of the broker.
-        port: of the broker.
-        tls: whether the connection is encrypted.
-        ca: certificates that are trusted, PEM; None: those of the system.
-        user: name and password; None: none.
-        topics: where is published.
-        found_under: prefix under which Home Assistant looks; None: it is told nothing.
-        announced: remembers what is retained at the broker.
-        shown: the streams as they are now.
-        sends_states: changes of state come as records.
-        clock: tells the time.
+        host: The host of the broker.
+        port: The port of the broker.
+        tls: Whether the connection is encrypted.
+        ca: The file of trusted certificates, PEM; None: those of the system.
+        user: The user name and password; None: no authentication.
+        topics: The topics of the service.
+        discovery_prefix: The prefix under which Home Assistant searches; None: no discovery.
+        retained: The topics that the broker retains.
+        streams: A function that returns the present streams.
+        sends_states: Whether changes of state come as records.
+        clock: The clock.
     """
 
-    most = MOST
+    max_records = MAX_IN_FLIGHT
 
     def __init__(
         self,
@@ -65,9 +85,9 @@ class MqttCarrier:
         ca: Path | None,
         user: tuple[str, str | None] | None,
         topics: Topics,
-        found_under: str | None,
-        announced: RetainedTopics,
-        shown: Callable[[], Iterable[ShownStream]],
+        discovery_prefix: str | None,
+        retained: RetainedTopics,
+        streams: Callable[[], Iterable[StreamSnapshot]],
         sends_states: bool = True,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
@@ -76,44 +96,46 @@ class MqttCarrier:
         self._tls, self._ca = tls, ca
         self._user = user
         self._topics = topics
-        self._found_under = found_under
-        self._announced = announced
-        self._shown = shown
+        self._discovery_prefix = discovery_prefix
+        self._retained = retained
+        self._streams = streams
         self._sends_states = sends_states
         self._clock = clock
         self._client: Any = None
         self._name = ""
+        # Guards the four attributes below. Callbacks on the network thread hold it to note an answer; the sender waits on it.
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)
         self._answer: int | None = None
         self._lost: str | None = None
-        self._taken: set[int] = set()
-        self._retained: dict[str, str] = {}
-        """what this connection has published and the broker retains, by topic"""
-        self._looked_ns: int | None = None
-        self._counts: dict[str, Counts] = {}
-        self._counting = threading.Lock()
+        self._acknowledged: set[int] = set()
+        self._published: dict[str, str] = {}
+        """The retained messages that this connection published, by topic."""
+        self._polled_ns: int | None = None
+        self._counts: dict[str, PeakCounts] = {}
+        # Guards the counts: the thread of results adds to them, the sender reads them once a second.
+        self._counts_lock = threading.Lock()
 
     def count(self, stream: str, labels: Mapping[str, int]) -> None:
-        """Take what a picture shows, on any thread: objects by label."""
-        with self._counting:
+        """Add the objects of an image, by label, on any thread."""
+        with self._counts_lock:
             counts = self._counts.get(stream)
             if counts is None:
-                counts = self._counts[stream] = Counts()
+                counts = self._counts[stream] = PeakCounts()
             counts.add(labels)
 
     # The connection
 
     def open(self, name: str) -> bool:
-        """Connect, and say that we are there."""
+        """Connect, and publish that the service is available."""
         import paho.mqtt.client as paho
         from paho.mqtt.enums import CallbackAPIVersion
 
         self.close()
         self._name = name
-        self._answer = self._lost = self._looked_ns = None
-        self._taken.clear()
-        self._retained.clear()
+        self._answer = self._lost = self._polled_ns = None
+        self._acknowledged.clear()
+        self._published.clear()
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"vision-infer-{name}",
@@ -122,7 +144,7 @@ class MqttCarrier:
             reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_S
-        client.max_inflight_messages_set(MOST)
+        client.max_inflight_messages_set(MAX_IN_FLIGHT)
         client.will_set(self._topics.availability, "offline", 1, retain=True)
         if self._user is not None:
             client.username_pw_set(*self._user)
@@ -140,15 +162,17 @@ class MqttCarrier:
         answer, lost = self._answered()
         if answer:
             reason = _REFUSALS.get(answer, f"code {answer}")
-            raise UndeliveredError(f"{self._where}: the broker refuses us: {reason}", "check username and password", patient=True)
+            raise UndeliveredError(
+                f"{self._where}: the broker refused the connection: {reason}", "check username and password", patient=True
+            )
         if answer is None:
-            silent = f"does not answer within {CONNECT_S:g} s" if lost is None else "ends the connection instead of answering"
-            raise UndeliveredError(f"{self._where}: {silent}", "is it a broker, and the right port?")
+            problem = f"no answer within {CONNECT_S:g} s" if lost is None else "the connection was closed instead of an answer"
+            raise UndeliveredError(f"{self._where}: {problem}", "check that it is an MQTT broker and the right port")
         self._publish_all({self._topics.availability: "online"}, retain=True)
         return True
 
     def _answered(self) -> tuple[int | None, str | None]:
-        """What the broker answers, and why the connection is lost, where it is."""
+        """Return the answer of the broker, and why the connection was lost, if it was."""
         with self._change:
             self._change.wait_for(lambda: self._answer is not None or self._lost is not None, CONNECT_S)
             return self._answer, self._lost
@@ -158,25 +182,25 @@ class MqttCarrier:
         if problem is not None:
             return problem
         if isinstance(error, socket.gaierror):
-            return UndeliveredError(f"{self._where}: there is no host of this name")
+            return UndeliveredError(f"{self._where}: unknown host")
         if isinstance(error, TimeoutError):
-            return UndeliveredError(f"{self._where}: does not answer within {CONNECT_S:g} s")
+            return UndeliveredError(f"{self._where}: no answer within {CONNECT_S:g} s")
         reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
-        hint = "is it a port with TLS?" if self._tls and isinstance(error, ConnectionResetError) else ""
+        hint = "check that the port uses TLS" if self._tls and isinstance(error, ConnectionResetError) else ""
         return UndeliveredError(f"{self._where}: cannot be reached: {reason}", hint)
 
     def close(self) -> None:
-        """Say that we go, and disconnect."""
+        """Publish that the service is offline, and disconnect."""
         client, self._client = self._client, None
         if client is None:
             return
-        # RuntimeError: the connection is lost, and nobody has told us yet.
+        # RuntimeError: the connection is lost, and the callback has not been called yet.
         with suppress(OSError, ValueError, RuntimeError):
             if self._lost is None and self._answer == 0:
                 client.publish(self._topics.availability, "offline", 1, retain=True).wait_for_publish(1.0)
         with suppress(OSError, ValueError, RuntimeError):
             client.disconnect()
-        # The network thread may hang in a dead connection: it is not waited for.
+        # The network thread may hang in a dead connection, so this does not wait for it.
         threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True).start()
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
@@ -194,15 +218,15 @@ class MqttCarrier:
     def _on_publish(self, client: Any, _data: Any, number: int, _reason: Any, _properties: Any) -> None:
         with self._change:
             if client is self._client:
-                self._taken.add(number)
+                self._acknowledged.add(number)
                 self._change.notify_all()
 
-    # What is published
+    # Publishing
 
     def deliver(self, records: Sequence[Record]) -> None:
-        """Publish them, and wait until the broker has them all."""
-        # A state may come out of the spool when its stream is gone already.
-        self._announced.add(self._topics.of(one.stream, "state") for one in records if one.kind == "states")
+        """Publish the records, and wait until the broker has them all."""
+        # A state may come from the spool after its stream was removed.
+        self._retained.add(self._topics.of(record.stream, "state") for record in records if record.kind == "states")
         self._publish([self._message(record) for record in records])
 
     def _message(self, record: Record) -> tuple[str, str, bool]:
@@ -215,76 +239,76 @@ class MqttCarrier:
         self._publish([(topic, payload, retain) for topic, payload in messages.items()])
 
     def _publish(self, messages: Sequence[tuple[str, str, bool]]) -> None:
-        """Publish, and wait for the broker's acknowledgements.
+        """Publish messages, and wait for the acknowledgements of the broker.
 
         Raises:
-            UndeliveredError: it does not give them.
+            UndeliveredError: They do not arrive.
         """
-        for start in range(0, len(messages), MOST):
+        for start in range(0, len(messages), MAX_IN_FLIGHT):
             wanted = set()
-            for topic, payload, retain in messages[start : start + MOST]:
+            for topic, payload, retain in messages[start : start + MAX_IN_FLIGHT]:
                 sent = self._client.publish(topic, payload.encode("utf-8", "backslashreplace"), 1, retain)
                 if sent.rc:
                     raise UndeliveredError(f"{self._where}: the connection is lost", hung_up=True)
                 wanted.add(sent.mid)
             with self._change:
-                self._change.wait_for(lambda: wanted <= self._taken or self._lost is not None, TAKEN_S)  # noqa: B023
-                missing = len(wanted - self._taken)
-                self._taken -= wanted
+                self._change.wait_for(lambda: wanted <= self._acknowledged or self._lost is not None, ACKNOWLEDGE_S)  # noqa: B023
+                missing = len(wanted - self._acknowledged)
+                self._acknowledged -= wanted
                 lost = self._lost
             if missing:
-                said = f"the connection is lost: {lost}" if lost else f"does not acknowledge within {TAKEN_S:g} s"
-                raise UndeliveredError(f"{self._where}: {said}", hung_up=lost is not None)
+                problem = f"the connection is lost: {lost}" if lost else f"no acknowledgement within {ACKNOWLEDGE_S:g} s"
+                raise UndeliveredError(f"{self._where}: {problem}", hung_up=lost is not None)
 
-    def look(self) -> None:
-        """Once a second: publish what has changed of what is so now, and take away what is of streams that are gone."""
+    def poll(self) -> None:
+        """Once a second, publish the present values that changed, and delete those of removed streams."""
         if self._lost is not None:
             raise UndeliveredError(f"{self._where}: the connection is lost: {self._lost}")
         now_ns = self._clock.monotonic_ns()
-        if self._looked_ns is not None and now_ns - self._looked_ns < LOOK_NS:
+        if self._polled_ns is not None and now_ns - self._polled_ns < POLL_NS:
             return
-        first = self._looked_ns is None
-        self._looked_ns = now_ns
-        streams = list(self._shown())
+        first = self._polled_ns is None
+        self._polled_ns = now_ns
+        streams = list(self._streams())
         wanted: dict[str, str] = {}
-        with self._counting:
+        with self._counts_lock:
             for gone in self._counts.keys() - {stream.name for stream in streams}:
                 del self._counts[gone]
         for stream in streams:
             objects, labels = self._counted(stream.name)
             wanted[self._topics.of(stream.name, "counts")] = _counts_row(stream, objects, labels)
-            if self._found_under is not None:
-                wanted |= discovery(self._found_under, self._topics, stream)
+            if self._discovery_prefix is not None:
+                wanted |= discovery(self._discovery_prefix, self._topics, stream)
         states = {self._topics.of(stream.name, "state"): stream.state for stream in streams}
         if not self._sends_states:
             wanted |= states
-        # A broker that was started anew may have forgotten them; changes come as records.
-        self._tell(wanted, {*wanted, *states}, states if first else {})
+        # A restarted broker may have lost the states; later changes come as records.
+        self._update_retained(wanted, {*wanted, *states}, states if first else {})
 
-    def _tell(self, wanted: dict[str, str], keep: set[str], again: dict[str, str]) -> None:
-        gone = [topic for topic in self._announced.topics if topic not in keep]
-        self._announced.add(keep)  # before they are there: who is killed in between takes them away later
-        changed = {topic: payload for topic, payload in wanted.items() if self._retained.get(topic) != payload}
+    def _update_retained(self, wanted: dict[str, str], keep: set[str], again: dict[str, str]) -> None:
+        gone = [topic for topic in self._retained.topics if topic not in keep]
+        self._retained.add(keep)  # before publishing: after a kill in between, the next start deletes them
+        changed = {topic: payload for topic, payload in wanted.items() if self._published.get(topic) != payload}
         self._publish_all({**dict.fromkeys(gone, ""), **again, **changed}, retain=True)
         for topic in gone:
-            self._retained.pop(topic, None)
-        self._retained |= changed
-        self._announced.remove(gone)
+            self._published.pop(topic, None)
+        self._published |= changed
+        self._retained.remove(gone)
 
     def _counted(self, stream: str) -> tuple[int, dict[str, int]]:
-        with self._counting:
+        with self._counts_lock:
             counts = self._counts.get(stream)
-            return (0, {}) if counts is None else counts.taken()
+            return (0, {}) if counts is None else counts.read()
 
 
-def _counts_row(stream: ShownStream, objects: int, labels: dict[str, int]) -> str:
+def _counts_row(stream: StreamSnapshot, objects: int, labels: dict[str, int]) -> str:
     lines = {name: {"in": entered, "out": left} for name, (entered, left) in stream.lines.items()}
     row = {"objects": objects, "labels": labels, "zones": dict(stream.zones), "lines": lines}
     return json.dumps(row, ensure_ascii=False)
 
 
 def _code(reason: Any) -> int:
-    """The code of MQTT 3.1.1 of an answer that the library gives as one of MQTT 5."""
+    """Return the MQTT 3.1.1 code of an answer, which the library reports as an MQTT 5 reason."""
     names = {
         "Unsupported protocol version": 1,
         "Client identifier not valid": 2,

@@ -1,4 +1,4 @@
-"""What a broker retains of ours: remembered on the disk, so that what is of a stream that is gone can be taken away later."""
+"""The topics of our retained messages, stored on the disk, so that those of a removed stream can be deleted later."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-MOST = 100_000
+MAX_TOPICS = 100_000
 
 _log = logging.getLogger("vision_infer.sinks")
 
 
 class RetainedTopics:
-    """Topics of retained messages.
+    """The topics of messages that a broker retains.
 
     Args:
-        path: the file that remembers them; need not be there.
+        path: The file that stores them; it need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._topics: dict[str, None] = {}
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            kept = []
-        if isinstance(kept, list):
-            self._topics = {topic: None for topic in kept[:MOST] if isinstance(topic, str) and topic}
+            stored = []
+        if isinstance(stored, list):
+            self._topics = {topic: None for topic in stored[:MAX_TOPICS] if isinstance(topic, str) and topic}
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """All of them."""
+        """All topics."""
         return tuple(self._topics)
 
     def add(self, topics: Iterable[str]) -> None:
-        """Remember more."""
+        """Store more topics."""
         new = [topic for topic in topics if topic not in self._topics]
         if new:
             self._topics |= dict.fromkeys(new)
             self._write()
 
     def remove(self, topics: Iterable[str]) -> None:
-        """Forget some."""
+        """Remove topics."""
         old = [topic for topic in topics if topic in self._topics]
         if old:
             for topic in old:

@@ -11,32 +11,47 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from vision_infer.config.sinks import WebhookSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
-from vision_infer.sink.delivery.carrier import Record, UndeliveredError, UnwantedError
+from vision_infer.sink.delivery.carrier import CarrierContext, Record, UndeliveredError, UnwantedError
 from vision_infer.sink.delivery.certificates import tls_context, tls_problem
 
 UNWANTED = (400, 413, 415, 422)
-"""answers that mean the rows: sending them again would not help. All else may be mended: an address, a token, a server"""
+"""The answers that reject the rows themselves. All others may be temporary: an address, a token, a server can be fixed."""
 _WAITS = (429, 503)
 _REFUSED = (401, 403, 404, 405, 407, 410, 451)
 
 
-class WebhookCarrier:
-    """Posts up to ``most`` records in a request.
+def open_carrier(settings: WebhookSettings, context: CarrierContext) -> WebhookCarrier:
+    """Make the carrier of a sink."""
+    headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
+    if settings.token is not None:
+        headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
+    secret = settings.secret
+    key = None if secret is None else base64.b64decode(secret.get_secret_value().removeprefix("whsec_"))
+    return WebhookCarrier(
+        settings.url, settings.host, headers, key, settings.ca, settings.batch, settings.timeout_s, context.clock
+    )
 
-    The body is ``{"id": …, "rows": [ROW, …]}``, or with ``most`` 1 the row itself. Each row has an ``id``. Redirections are not
-    followed, for the token would go there too, and proxies of the environment are not used.
+
+class WebhookCarrier:
+    """Posts up to ``max_records`` records in a request.
+
+    The body is ``{"id": …, "rows": [ROW, …]}``, or the row itself if ``max_records`` is 1. Each row has an ``id``. Redirections
+    are not followed, because they would receive the token, and proxies of the environment are not used.
 
     Args:
-        url: where to.
-        host: the URL without what may be secret in it, for messages.
-        headers: sent with each request.
-        key: requests are signed with it as Standard Webhooks has it; None: they are not.
-        ca: certificates that are trusted, PEM; None: those of the system.
-        most: rows in a request.
-        timeout_s: how long the receiver may take for each step: connection, taking, answer.
-        clock: tells the time.
+        url: The URL of the receiver.
+        host: The URL without its secret parts, for messages.
+        headers: The headers of each request.
+        key: The key with which requests are signed as Standard Webhooks specifies; None: they are not signed.
+        ca: The file of trusted certificates, PEM; None: those of the system.
+        max_records: The maximum number of rows in a request.
+        timeout_s: The timeout of each step: connection, request, answer, seconds.
+        clock: The clock.
     """
+
+    count = None
 
     def __init__(
         self,
@@ -45,11 +60,11 @@ class WebhookCarrier:
         headers: Mapping[str, str],
         key: bytes | None,
         ca: Path | None,
-        most: int,
+        max_records: int,
         timeout_s: float,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.most = most
+        self.max_records = max_records
         self._url = url
         self._host = host
         self._headers = {**headers, "Content-Type": "application/json", "User-Agent": "vision-infer"}
@@ -61,7 +76,7 @@ class WebhookCarrier:
         self._name = ""
 
     def open(self, name: str) -> bool:
-        """Make a client; it connects with the first request."""
+        """Create a client; it connects with the first request."""
         import httpx
 
         self.close()
@@ -73,31 +88,31 @@ class WebhookCarrier:
         return False
 
     def deliver(self, records: Sequence[Record]) -> None:
-        """Post them."""
+        """Post the records."""
         rows = [f'{{"id": "{record.id_in(self._name)}", {record.text[1:]}' for record in records]
         batch = f"{records[0].id_in(self._name)}-{len(records)}"
-        body = rows[0] if self.most == 1 else f'{{"id": "{batch}", "rows": [{", ".join(rows)}]}}'
+        body = rows[0] if self.max_records == 1 else f'{{"id": "{batch}", "rows": [{", ".join(rows)}]}}'
         status, after = self._post(batch, body.encode("utf-8", "backslashreplace"))
         if status < 300:
             return
-        answer = f"{self._host} answers {status}"
+        answer = f"{self._host} answered with status {status}"
         if status in UNWANTED:
             raise UnwantedError(answer, f"rejected_{status}")
         if status < 400:
-            raise UndeliveredError(answer, "redirections are not followed: write the final URL", patient=True)
+            raise UndeliveredError(answer, "redirections are not followed; set url to the final URL", patient=True)
         if status in _REFUSED:
-            raise UndeliveredError(answer, "check its URL and token", patient=True)
+            raise UndeliveredError(answer, "check url and token", patient=True)
         raise UndeliveredError(answer, after_s=_seconds(after, self._clock.wall_ns) if status in _WAITS else None)
 
     def _post(self, batch: str, body: bytes) -> tuple[int, str | None]:
-        """The status of the answer, and its Retry-After."""
+        """Return the status of the answer, and its Retry-After."""
         import httpx
 
         try:
-            # What it answers besides is not read: it could have no end.
+            # A longer body is not read: it could be endless.
             with self._client.stream("POST", self._url, content=body, headers=self._signed(batch, body)) as response:
                 length = response.headers.get("Content-Length", "")
-                if length.isdecimal() and int(length) < 65_536:  # so that the connection can be used again
+                if length.isdecimal() and int(length) < 65_536:  # so that the connection can be reused
                     for _ in response.iter_raw():
                         pass
                 return response.status_code, response.headers.get("Retry-After")
@@ -111,33 +126,33 @@ class WebhookCarrier:
         if problem is not None:
             return problem
         if isinstance(error, httpx.TimeoutException):
-            return UndeliveredError(f"{self._host} does not answer within {self._timeout_s:g} s")
+            return UndeliveredError(f"{self._host} did not answer within {self._timeout_s:g} s")
         text = " ".join(str(error).split()).replace(self._url, self._host) or type(error).__name__
         return UndeliveredError(f"{self._host} cannot be reached: {text}")
 
     def _signed(self, batch: str, body: bytes) -> dict[str, str]:
         if self._key is None:
             return {}
-        moment = str(self._clock.wall_ns() // 1_000_000_000)
-        digest = hmac.digest(self._key, f"{batch}.{moment}.".encode() + body, hashlib.sha256)
+        timestamp = str(self._clock.wall_ns() // 1_000_000_000)
+        digest = hmac.digest(self._key, f"{batch}.{timestamp}.".encode() + body, hashlib.sha256)
         return {
             "webhook-id": batch,
-            "webhook-timestamp": moment,
+            "webhook-timestamp": timestamp,
             "webhook-signature": "v1," + base64.b64encode(digest).decode(),
         }
 
-    def look(self) -> None:
-        """Nothing is ever due."""
+    def poll(self) -> None:
+        """Do nothing: there is no periodic work."""
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
 
 def _seconds(after: str | None, wall_ns: Callable[[], int] = time.time_ns) -> float | None:
-    """What a Retry-After says: seconds, or a date; None where it says nothing that can be read."""
+    """Return the seconds of a Retry-After, which is a number or a date; None if it is invalid."""
     if after is None:
         return None
     if after.strip().isdecimal():
