@@ -91,7 +91,7 @@ def test_sinks_come_change_and_go_with_the_file(tmp_path: Path) -> None:
             text = service.file.read_text(encoding="utf-8")
             wrong = mqtt(broker.port, username=USER, password="another-secret")
             service.file.write_text(f"{text}sinks:\n  mqtt:\n{wrong}", encoding="utf-8")
-            service.wait(lambda: "refused the connection" in (sinks_of(service).get("house", {}).get("error") or ""), "it is refused")
+            service.wait(lambda: "refused the connection" in (sinks_of(service).get("house", {}).get("error") or ""), "refused")
             right = mqtt(broker.port, username=USER, password=f"file:{tmp_path}/secret", kinds="[detections]")
             hook = f"  webhook:\n    hook: {{url: 'http://127.0.0.1:{receiver.port}/x?key=the-secret', kinds: [states]}}\n"
             service.file.write_text(f"{text}sinks:\n  mqtt:\n{right}{hook}", encoding="utf-8")
