@@ -45,7 +45,7 @@ def row(name: Name, precision: Precision) -> str:
         made = compile_plan(path, api(), TARGET, PlanOptions())
         seconds.append(made.seconds)
         cpu_seconds.append(time.process_time() - before)
-    layers = "; ".join(f"{kind}: {found}" for kind, found in made.facts.precisions().items())
+    layers = "; ".join(f"{kind}: {found}" for kind, found in made.layers.items())
     title = f"{TITLES[name]} ({size})" if precision == "fp32" else ""
     sizes = f"{path.stat().st_size / 1e6:.1f} → {len(made.plan.plan) / 1e6:.1f}"
     return f"| {title} | {precision} | {min(seconds):.1f} | {min(cpu_seconds):.1f} | {sizes} | {layers} |"

@@ -214,7 +214,6 @@ class MeanNetwork:
             "scores": ((candidates,), np.dtype(np.float32)),
             "class_ids": ((candidates,), np.dtype(np.int32)),
         }
-        self.device_bytes = 0
         self._device = device
         self._place = card.input.width * card.input.height * 3
         self.closed = False

@@ -116,7 +116,6 @@ def plan(runtime: Runtime, card: ModelCard) -> PlanFile:
 
 def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
     network = TensorRtModel(plan, api, device)
-    assert network.device_bytes == 1000
     with DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, 8)) as engine:
         assert (engine.name, engine.batch_sizes) == ("tensorrt-cuda-fp16", (1, 2, 4, 8))
         engine.warm_up()

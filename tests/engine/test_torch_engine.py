@@ -94,7 +94,6 @@ def test_through_the_buffers_of_a_device_it_gives_the_same(graph: Callable[[str]
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
         expected = [infer(engine, [image]) for image in pictures[:2]]
     network, device = TorchModel(path, "cpu"), HostDevice()
-    assert network.device_bytes > 3_000_000
     with DeviceEngine(network.name, network.card, network, device, (1, 2), 1, graphs=False) as engine:
         batch = infer(engine, pictures[:2])
         for name in batch:

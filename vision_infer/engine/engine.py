@@ -73,7 +73,6 @@ class OnGpu(Protocol):
     @property
     def gpu(self) -> int:
         """The number of the GPU, as CUDA counts them."""
-        ...
 
 
 def gpu_of(engine: object) -> int | None:
@@ -92,32 +91,26 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The name: runtime-device-precision, such as ``onnxruntime-cpu-fp32``."""
-        ...
 
     @property
     def card(self) -> ModelCard:
         """The card of the model."""
-        ...
 
     @property
     def input_size(self) -> Size:
         """The width and height of a slot, pixels."""
-        ...
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The batch sizes that it runs, ascending."""
-        ...
 
     @property
     def in_flight(self) -> int:
         """The number of batches that may be lent or submitted at the same time."""
-        ...
 
     @property
     def buffer_bytes(self) -> int:
         """The size of all its input and output buffers together, bytes."""
-        ...
 
     def lend(self, count: int) -> Loan:
         """Lend the slots of a batch of ``count``, one of :attr:`batch_sizes`.
@@ -125,11 +118,9 @@ class Engine(Protocol):
         Raises:
             EngineError: ``in_flight`` loans exist already, or the engine does not run that batch size.
         """
-        ...
 
     def release(self, loan: Loan) -> None:
         """Take back slots that will not be submitted."""
-        ...
 
     def submit(self, loan: Loan) -> Ticket:
         """Start the batch.
@@ -137,7 +128,6 @@ class Engine(Protocol):
         Raises:
             EngineError: The runtime failed; the loan is released.
         """
-        ...
 
     def collect(self, ticket: Ticket) -> RawResults:
         """Wait for the batch and release its loan.
@@ -145,11 +135,9 @@ class Engine(Protocol):
         Raises:
             EngineError: The runtime failed.
         """
-        ...
 
     def warm_up(self) -> None:
         """Run every buffer once, so that the first frame does not wait for lazy set-up."""
-        ...
 
     def __enter__(self) -> Engine: ...
 

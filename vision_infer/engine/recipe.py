@@ -33,28 +33,20 @@ class EngineRecipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    model: str = Field(
-        min_length=1, description="The name of a model, or a deployment graph (.onnx) with a path from the recipe's folder."
-    )
+    model: str = Field(min_length=1, description="The name of a model, or a deployment graph (relative to the recipe's folder).")
     runtime: Annotated[str, AfterValidator(_check_runtime)]
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(default="fp32", description="The precision of the graph.")
     compute: Compute = Field(default="f32", description="The type of the arithmetic of a float32 graph.")
     device: Literal["cpu", "cuda"] | None = Field(default=None, description="The kind of device; null: the runtime's own.")
     batch: int = Field(default=1, ge=1, le=256, description="The largest batch size.")
-    workers: int | None = Field(
-        default=None, ge=1, le=256, description="The number of batches in flight; null: as many as the CPUs allow."
-    )
+    workers: int | None = Field(default=None, ge=1, le=256, description="The number of batches in flight; null: by the CPUs.")
     threads: int = Field(default=1, ge=1, le=256, description="The number of threads for each batch.")
     budget: float = Field(default=BUDGET_POINTS, ge=0, description="The accepted loss of accuracy, points.")
     batch_sizes: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(
         default=PlanOptions().batch_sizes, min_length=1, description="The batch sizes that a plan runs."
     )
-    gpus: tuple[str, ...] = Field(
-        default=(), description="The compute capabilities that a plan is built for; empty: that of this machine's GPU."
-    )
-    workspace_mb: float | None = Field(
-        default=None, gt=0, le=1e6, description="The GPU memory for intermediate results of a layer, MB."
-    )
+    gpus: tuple[str, ...] = Field(default=(), description="The compute capabilities of a plan; empty: this machine's GPU.")
+    workspace_mb: float | None = Field(default=None, gt=0, le=1e6, description="The GPU memory for intermediate results, MB.")
     version_compatible: bool = Field(default=False, description="Whether later versions of TensorRT can load the plan.")
     hardware_compatible: bool = Field(default=False, description="Whether every GPU from Ampere on can run the plan.")
 

@@ -36,20 +36,16 @@ class Accelerator(Protocol):
     @property
     def name(self) -> str:
         """The name, such as ``cuda:0``."""
-        ...
 
     @property
     def index(self) -> int:
         """The number of the device."""
-        ...
 
     def use(self) -> None:
         """Make it the device of the calling thread; every thread calls this before anything else."""
-        ...
 
     def memory(self) -> tuple[int, int]:
         """Return its free and its total memory, bytes."""
-        ...
 
     def allocate(self, nbytes: int) -> int:
         """Allocate zeroed memory on the device; return its address, a multiple of 256.
@@ -57,11 +53,9 @@ class Accelerator(Protocol):
         Raises:
             DeviceMemoryError: There is not enough memory.
         """
-        ...
 
     def free(self, address: int) -> None:
         """Free memory of the device."""
-        ...
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
         """Allocate zeroed host memory that the device can copy from directly: uint8 [nbytes].
@@ -69,59 +63,45 @@ class Accelerator(Protocol):
         Raises:
             DeviceMemoryError: There is not enough memory.
         """
-        ...
 
     def free_host(self, array: NDArray[np.uint8]) -> None:
         """Free host memory."""
-        ...
 
     def make_stream(self) -> Stream:
         """Create a stream."""
-        ...
 
     def make_event(self) -> Event:
         """Create an event that is not recorded in a stream yet."""
-        ...
 
     def record(self, event: Event, stream: Stream) -> None:
         """Record an event in a stream; it replaces the event's earlier position."""
-        ...
 
     def wait(self, stream: Stream, event: Event) -> None:
         """Let later work of the stream begin after the event, as it was recorded last."""
-        ...
 
     def synchronise(self, event: Event) -> None:
         """Block the calling thread until the stream has passed the event; raise EngineError if earlier work failed."""
-        ...
 
     def elapsed_ms(self, first: Event, second: Event) -> float:
         """Return the time between two events that have been passed, milliseconds."""
-        ...
 
     def copy_in(self, address: int, source: NDArray[Any], stream: Stream) -> None:
         """Copy a contiguous array from host memory to the device."""
-        ...
 
     def copy_out(self, target: NDArray[Any], address: int, stream: Stream) -> None:
         """Copy from the device to a contiguous array in host memory."""
-        ...
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
         """Record what ``work`` puts into the stream without running it; raise EngineError if it cannot be recorded."""
-        ...
 
     def launch(self, graph: Graph, stream: Stream) -> None:
         """Run recorded work."""
-        ...
 
     def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: Stream) -> None:
         """Write a decoded frame of the device into the slot at an address: uint8 [H, W, 3] RGB, letterboxed."""
-        ...
 
     def destroy(self, *things: Any) -> None:
         """Destroy streams, events and graphs, after their pending work."""
-        ...
 
 
 class DeviceModel(Protocol):
@@ -130,12 +110,6 @@ class DeviceModel(Protocol):
     @property
     def outputs(self) -> OutputShapes:
         """For each output its shape without the batch, and its dtype."""
-        ...
-
-    @property
-    def device_bytes(self) -> int:
-        """The device memory that it uses, bytes, as far as it is known."""
-        ...
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Stream) -> None:
         """Queue one batch.
@@ -150,12 +124,9 @@ class DeviceModel(Protocol):
             DeviceMemoryError: The device has not enough memory.
             EngineError: The runtime failed.
         """
-        ...
 
     def capturing(self) -> AbstractContextManager[Any] | None:
         """Return a context for recording a batch; None: the model cannot be recorded."""
-        ...
 
     def close(self) -> None:
         """Free its memory."""
-        ...

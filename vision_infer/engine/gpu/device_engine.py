@@ -115,11 +115,6 @@ class DeviceEngine:
         """The size of all buffers on the host, and again on the device, bytes."""
         return self._buffers.nbytes
 
-    @property
-    def device_bytes(self) -> int:
-        """The device memory that it uses, bytes, as far as it is known."""
-        return self._buffers.nbytes + self._model.device_bytes
-
     def lend(self, count: int) -> Loan:
         """Lend the slots of a batch of any size up to the largest."""
         self._refuse_closed()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from vision_infer.core.errors import ModelError
 from vision_infer.engine.external_data import refuse_external_data_outside
+from vision_infer.engine.runtime_errors import summarize_error
 from vision_infer.engine.runtimes.onnxruntime import load_onnxruntime
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -45,7 +45,7 @@ class RawSession:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common type of their own
             raise ModelError(
-                f"{path.name}: ONNX Runtime cannot load it: {_first_line(error)}",
+                f"{path.name}: ONNX Runtime cannot load it: {summarize_error(error)}",
                 "export it with known operators, opset 17 to 20",
             ) from error
         self.inputs: dict[str, tuple[tuple[int | None, ...], type[np.generic]]] = {
@@ -73,13 +73,6 @@ class RawSession:
             values = self._session.run(names, feeds)
         except Exception as error:  # as above
             count = next(iter(feeds.values())).shape[0]
-            message = f"{self._where}: fails on a batch of {count}: {_first_line(error)}"
+            message = f"{self._where}: fails on a batch of {count}: {summarize_error(error)}"
             raise ModelError(message, "export it again, with a dynamic batch") from error
         return dict(zip(names, values, strict=True))
-
-
-def _first_line(error: Exception) -> str:
-    text = ""
-    with suppress(Exception):
-        text = str(error).strip().splitlines()[0][:300]
-    return text or type(error).__name__

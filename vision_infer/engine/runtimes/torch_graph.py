@@ -65,8 +65,6 @@ class TorchGraph:
         self._constants: dict[str, Tensor] = {one.name: torch.from_numpy(_array(one)) for one in graph.initializer}
         self._moved: dict[str, Tensor] = {}
         self._steps = self._prepare(list(graph.node), [one.name for one in graph.input])
-        self.weight_bytes = sum(tensor.nbytes for tensor in self._moved.values())
-        """The size of the constants on the device, bytes."""
         self._constants.clear()
 
     @torch.inference_mode()

@@ -111,11 +111,6 @@ class TorchModel:
         """The memory pool of recorded graphs, which must not be reused as long as a graph exists."""
         self._views: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
 
-    @property
-    def device_bytes(self) -> int:
-        """The memory that PyTorch has reserved on the device for this process; on the CPU the weights, bytes."""
-        return torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else self._graph.weight_bytes
-
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
         """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.DeviceModel`."""
         if self._run is None:

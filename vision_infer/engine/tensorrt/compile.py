@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.store.engine_key import graph_sha256
 from vision_infer.engine.tensorrt.api import Api
 from vision_infer.engine.tensorrt.build_progress import Phases, Report
-from vision_infer.engine.tensorrt.network import NetworkFacts, ParsedNetwork, inspect_network, parse_network
+from vision_infer.engine.tensorrt.network import ParsedNetwork, layer_precisions, parse_network
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.target import GpuTarget, use_gpu
 
@@ -68,8 +68,8 @@ class CompiledPlan:
 
     plan: PlanFile
     """The plan."""
-    facts: NetworkFacts
-    """The layers and their precisions."""
+    layers: Mapping[str, str]
+    """The precisions of the layers, see :func:`vision_infer.engine.tensorrt.network.layer_precisions`."""
     timings: bytes
     """The updated timing cache; empty if the runtime has none."""
     seconds: float
@@ -111,7 +111,7 @@ def compile_plan(
     phases = Phases(report, clock, expected_s, estimates_by_steps=api.has_timings)
     started_ns = clock.monotonic_ns()
 
-    def work() -> tuple[bytes, OutputShapes, NetworkFacts, bytes]:
+    def work() -> tuple[bytes, OutputShapes, Mapping[str, str], bytes]:
         if target.index:  # a builder works on the GPU of its thread, by default the first one
             use_gpu(target.index)
         parsed = parse_network(api, graph, known.card)
@@ -122,9 +122,9 @@ def compile_plan(
         if plan is None:
             why = parsed.messages.last_error() or "the builder gives no reason"
             raise EngineError(f"{graph}: {api.title} cannot build it: {why}", "try a smaller --batch or another precision")
-        return bytes(plan), parsed.outputs, inspect_network(parsed), b"" if cache is None else bytes(cache.serialize())
+        return bytes(plan), parsed.outputs, layer_precisions(parsed), b"" if cache is None else bytes(cache.serialize())
 
-    plan, outputs, facts, new_timings = _run_on_thread(work, cancelled)
+    plan, outputs, layers, new_timings = _run_on_thread(work, cancelled)
     phases.end()
     made = PlanFile(
         plan,
@@ -140,7 +140,7 @@ def compile_plan(
         "" if options.hardware_compatible else target.gpu,
         options.hardware_compatible,
     )
-    return CompiledPlan(made, facts, new_timings, (clock.monotonic_ns() - started_ns) / _NS_PER_S)
+    return CompiledPlan(made, layers, new_timings, (clock.monotonic_ns() - started_ns) / _NS_PER_S)
 
 
 def _configure(api: Api, parsed: ParsedNetwork, target: GpuTarget, options: PlanOptions) -> Any:

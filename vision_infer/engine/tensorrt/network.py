@@ -39,45 +39,6 @@ class ParsedNetwork:
     """The outputs, as the contract defines them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer of a parsed network."""
-
-    name: str
-    """The name of the graph's node."""
-    kind: str
-    """The kind, as TensorRT names it: ``CONVOLUTION``, ``QUANTIZE``, …"""
-    inputs: tuple[str, ...]
-    """The dtypes of its inputs: ``float32``, ``int8``, …"""
-    outputs: tuple[str, ...]
-    """The dtypes of its outputs."""
-    readers: tuple[str, ...]
-    """The kinds of the layers that read its outputs."""
-    precision: str
-    """The precision in which it computes: ``fp32``, ``fp16``, ``bf16``; ``int8`` if its input and its weights are dequantized
-    directly before it; else the dtype of its first output."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkFacts:
-    """The layers of a network, and their precisions."""
-
-    layers: tuple[Layer, ...]
-    """The layers, in the order of the network."""
-
-    def precisions(self) -> Mapping[str, str]:
-        """Return the counts of precisions for each kind of layer with weights: ``{'convolutions': '31 int8, 3 fp32'}``."""
-        counts: dict[str, Counter[str]] = {}
-        for layer in self.layers:
-            if layer.kind in _WEIGHTED:
-                counts.setdefault(_WEIGHTED[layer.kind], Counter())[layer.precision] += 1
-        return {kind: ", ".join(f"{number} {what}" for what, number in found.most_common()) for kind, found in counts.items()}
-
-    def of_kind(self, kind: str) -> list[Layer]:
-        """Return the layers of a kind, in the order of the network."""
-        return [layer for layer in self.layers if layer.kind == kind]
-
-
 def parse_network(api: Api, graph: Path, card: ModelCard) -> ParsedNetwork:
     """Parse a deployment graph with a runtime.
 
@@ -138,30 +99,22 @@ def _port(api: Api, tensor: Any) -> Port:
     return Port(tensor.name, _dtype(tensor), tuple("?" if side < 0 else side for side in sides))
 
 
-def inspect_network(parsed: ParsedNetwork) -> NetworkFacts:
-    """Inspect a parsed network layer by layer."""
-    network = parsed.network
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
+def layer_precisions(parsed: ParsedNetwork) -> dict[str, str]:
+    """Return the counts of precisions for each kind of layer with weights: ``{'convolutions': '31 int8, 3 fp32'}``."""
+    layers = [parsed.network.get_layer(index) for index in range(parsed.network.num_layers)]
     producers = {layer.get_output(index).name: layer.type.name for layer in layers for index in range(layer.num_outputs)}
-    readers: dict[str, list[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for layer in layers:
-        for tensor in _read(layer):
-            readers.setdefault(tensor.name, []).append(layer.type.name)
-    return NetworkFacts(tuple(_inspect_layer(layer, producers, readers) for layer in layers))
+        if layer.type.name in _WEIGHTED:
+            counts.setdefault(_WEIGHTED[layer.type.name], Counter())[_precision(layer, producers)] += 1
+    return {kind: ", ".join(f"{number} {what}" for what, number in found.most_common()) for kind, found in counts.items()}
 
 
-def _read(layer: Any) -> list[Any]:
-    return [tensor for index in range(layer.num_inputs) if (tensor := layer.get_input(index)) is not None]
-
-
-def _inspect_layer(layer: Any, producers: Mapping[str, str], readers: Mapping[str, list[str]]) -> Layer:
-    kind, read = layer.type.name, _read(layer)
-    names = [layer.get_output(index).name for index in range(layer.num_outputs)]
-    outputs = tuple(_dtype(layer.get_output(index)) for index in range(layer.num_outputs))
-    first = outputs[0] if outputs else "none"
-    precision = _PRECISIONS.get(first, first)
+def _precision(layer: Any, producers: Mapping[str, str]) -> str:
+    """Return ``int8`` if the layer's input and weights are dequantized directly before it; else the type of its first output."""
+    inputs = [tensor for index in range(layer.num_inputs) if (tensor := layer.get_input(index)) is not None]
     # The weights are the second input; if they are a constant of the layer itself, they are not quantized.
-    if kind in _WEIGHTED and len(read) > 1 and all(producers.get(tensor.name) == "DEQUANTIZE" for tensor in read[:2]):
-        precision = "int8"
-    next_kinds = tuple(reader for name in names for reader in readers.get(name, ()))
-    return Layer(layer.name, kind, tuple(_dtype(tensor) for tensor in read), outputs, next_kinds, precision)
+    if len(inputs) > 1 and all(producers.get(tensor.name) == "DEQUANTIZE" for tensor in inputs[:2]):
+        return "int8"
+    dtype = _dtype(layer.get_output(0))
+    return _PRECISIONS.get(dtype, dtype)

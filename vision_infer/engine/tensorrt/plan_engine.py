@@ -34,7 +34,6 @@ class TensorRtModel:
         self._height, self._width = plan.card.input.height, plan.card.input.width
         self._messages = Messages(api)
         self._title = api.title
-        before = device.memory()[0]
         self._runtime = api.module.Runtime(self._messages.logger)
         if self._runtime is None:
             raise self._failure("cannot be started")
@@ -47,8 +46,6 @@ class TensorRtModel:
         self._context = _make_context(self._engine, api)
         if self._context is None:
             raise self._failure("cannot create an execution context for the plan")
-        self.device_bytes = max(need, before - device.memory()[0])
-        """The GPU memory that loading it took, bytes; memory that other programs allocated meanwhile is included."""
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
         """Queue a batch; see :class:`vision_infer.engine.gpu.accelerator.DeviceModel`. Not thread-safe."""

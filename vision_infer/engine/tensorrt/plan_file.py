@@ -15,13 +15,12 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
-from vision_infer.core.geometry import Size
 from vision_infer.engine.contract import DTYPES, OutputShapes
 from vision_infer.engine.graph_facts import Precision
 from vision_infer.engine.tensorrt.names import PlanRuntime
@@ -65,11 +64,6 @@ class PlanFile:
     """TensorRT only: whether GPUs of later compute capabilities can load it."""
 
     @property
-    def input_size(self) -> Size:
-        """The width and height of the input ``images``: uint8 [B, height, width, 3]."""
-        return self.card.input_size
-
-    @property
     def engine(self) -> str:
         """The name of the engine, such as ``tensorrt-rtx-cuda-fp16``."""
         return f"{self.runtime}-cuda-{self.precision}"
@@ -99,20 +93,9 @@ class PlanFile:
 
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
-        header = _PlanHeader(
-            card=self.card,
-            graph_sha256=self.graph_sha256,
-            runtime=self.runtime,
-            runtime_version=self.runtime_version,
-            compute_capabilities=self.compute_capabilities,
-            precision=self.precision,
-            batch_sizes=self.batch_sizes,
-            outputs=tuple(_PlanOutput(name=name, shape=shape, dtype=dtype.name) for name, (shape, dtype) in self.outputs.items()),
-            version_compatible=self.version_compatible,
-            hardware=self.hardware,
-            and_later=self.and_later,
-            plan_bytes=len(self.plan),
-        )
+        outputs = tuple(_PlanOutput(name=name, shape=shape, dtype=dtype.name) for name, (shape, dtype) in self.outputs.items())
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _SHARED_FIELDS}
+        header = _PlanHeader(**fields, outputs=outputs, plan_bytes=len(self.plan))
         text = header.model_dump_json().encode()
         checksum = hashlib.sha256(text)
         checksum.update(self.plan)
@@ -145,6 +128,10 @@ class _PlanHeader(_PlanPart):
     plan_bytes: int = Field(ge=1)
 
 
+_SHARED_FIELDS = _PlanHeader.model_fields.keys() - {"format", "outputs", "plan_bytes"}
+"""The fields that a plan and its header have in common."""
+
+
 def parse_plan(content: bytes, where: str) -> PlanFile:
     """Check and parse the content of a plan file.
 
@@ -172,20 +159,8 @@ def parse_plan(content: bytes, where: str) -> PlanFile:
     plan = bytes(view[length:])
     if len(plan) != header.plan_bytes:
         raise EngineError(f"{where}: the plan has {len(plan)} bytes, not {header.plan_bytes}", _HINT)
-    return PlanFile(
-        plan,
-        header.card,
-        header.graph_sha256,
-        header.runtime,
-        header.runtime_version,
-        header.compute_capabilities,
-        header.precision,
-        header.batch_sizes,
-        {output.name: (output.shape, DTYPES[output.dtype]) for output in header.outputs},
-        header.version_compatible,
-        header.hardware,
-        header.and_later,
-    )
+    fields: dict[str, Any] = {name: getattr(header, name) for name in _SHARED_FIELDS}
+    return PlanFile(plan=plan, outputs={one.name: (one.shape, DTYPES[one.dtype]) for one in header.outputs}, **fields)
 
 
 def runs_on(capability: str, built_for: tuple[str, ...], and_later: bool) -> bool:

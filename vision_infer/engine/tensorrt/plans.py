@@ -63,16 +63,22 @@ class PlanJob:
 
 
 def build_plan(
-    job: PlanJob, cache: EngineCache, on_message: OnMessage, report: Report = lambda _: None, clock: Clock = SYSTEM_CLOCK
+    job: PlanJob,
+    cache: EngineCache,
+    on_message: OnMessage,
+    report: Report = lambda _: None,
+    clock: Clock = SYSTEM_CLOCK,
+    must_store: bool = True,
 ) -> tuple[PlanFile, Passport]:
     """Build a plan and store it with its passport, or return the cached one.
 
     Args:
         job: The plan.
         cache: The engine cache.
-        on_message: Receives why it is built, and that another process builds it already.
+        on_message: Receives why it is built, that another process builds it already, or that it could not be stored.
         report: Receives the progress, on threads of the runtime.
         clock: The clock of the progress and of the passport's date.
+        must_store: Whether a plan that cannot be stored is an error.
 
     Raises:
         EngineError: The runtime does not accept the graph or cannot build it, or the plan cannot be stored.
@@ -89,48 +95,28 @@ def build_plan(
             return cached
         compiled = _compile(job, cache, on_message, report, clock)
         passport = _passport(job, key, compiled, clock)
-        cache.store(key, compiled.plan.to_bytes(), passport.to_json())
+        try:
+            cache.store(key, compiled.plan.to_bytes(), passport.to_json())
+        except EngineError as error:
+            if must_store:
+                raise
+            on_message(f"{error}; the engine runs without it")
         return compiled.plan, passport
 
 
-def open_plan(
-    job: PlanJob,
-    gpu: LocalGpu,
-    cache: EngineCache | None,
-    on_message: OnMessage,
-    report: Report = lambda _: None,
-    clock: Clock = SYSTEM_CLOCK,
-) -> PlanFile:
+def open_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message: OnMessage) -> PlanFile:
     """Return a plan for a GPU of this machine: any suitable cached one, else one that is built now, and stored if possible.
 
     Args:
         job: The plan; one for several GPUs, or for a wider range of batches, is suitable as well.
         gpu: The GPU that runs it.
         cache: The engine cache; None: plans are not cached.
-        on_message: Receives why one is built, and that it could not be stored.
-        report: Receives the progress, on threads of the runtime.
-        clock: The clock of the progress and of the passport's date.
-
-    Raises:
-        EngineError: The runtime does not accept the graph or cannot build it.
-        ModelError: The file is not a deployment graph.
+        on_message: As for :func:`build_plan`, whose errors these are too.
     """
     if cache is None:
-        return compile_plan(job.graph, job.api, job.target, job.options, report=report, clock=clock).plan
+        return compile_plan(job.graph, job.api, job.target, job.options).plan
     found = find_plan(job, gpu, cache, on_message)
-    if found is not None:
-        return found
-    key = job.key()
-    with cache.building(key, on_message) as content:
-        cached = None if content is None else _load(job, key, cache, on_message)
-        if cached is not None:
-            return cached[0]
-        compiled = _compile(job, cache, on_message, report, clock)
-        try:
-            cache.store(key, compiled.plan.to_bytes(), _passport(job, key, compiled, clock).to_json())
-        except EngineError as error:
-            on_message(f"{error}; the engine runs without it")
-        return compiled.plan
+    return build_plan(job, cache, on_message, must_store=False)[0] if found is None else found
 
 
 def plan_for_gpu(
@@ -239,7 +225,7 @@ def _passport(job: PlanJob, key: EngineKey, compiled: CompiledPlan | None, clock
         runtime=job.api.runtime,
         runtime_version=key.runtime_version,
         device=DeviceFacts(kind="cuda", name=key.device, compute_capabilities=job.target.capabilities, mig=job.target.mig),
-        precision={"graph": facts.precision} | ({} if compiled is None else dict(compiled.facts.precisions())),
+        precision={"graph": facts.precision} | ({} if compiled is None else dict(compiled.layers)),
         build_seconds=None if compiled is None else round(compiled.seconds, 3),
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // _NS_PER_S, datetime.UTC),
     )
