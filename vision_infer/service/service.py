@@ -159,12 +159,7 @@ class Service:
         return self._streams.view(name)
 
     def flight(self, name: str) -> Flight:
-        """Return the recorded outcomes of a stream's frames.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-            UnavailableError: The stream is disabled or could not be started.
-        """
+        """Return the recorded outcomes of a stream's frames; see :meth:`Backend.flight`."""
         status = self.stream(name).status
         flight = self._supervisor.flight(name)
         if flight is None:

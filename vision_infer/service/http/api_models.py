@@ -16,20 +16,20 @@ from vision_infer.service.views import ModelView, StreamView
 from vision_infer.stream.redact import redact
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """The base class of all responses."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class ImageSize(Answer):
+class ImageSize(ApiModel):
     """The size of an image in pixels."""
 
     width: int
     height: int
 
 
-class Crossings(Answer):
+class Crossings(ApiModel):
     """The number of crossings of a line by direction."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
@@ -38,7 +38,7 @@ class Crossings(Answer):
     out: int
 
 
-class StreamStatusAnswer(Answer):
+class StreamStatusAnswer(ApiModel):
     """The current status of a stream."""
 
     state: StreamState
@@ -81,7 +81,7 @@ class StreamStatusAnswer(Answer):
     counts: dict[str, Crossings] = Field(description="The number of crossings of each line so far.")
 
 
-class StreamAnswer(Answer):
+class StreamAnswer(ApiModel):
     """A stream with its settings. Passwords in URLs are shown as ***."""
 
     name: str
@@ -90,7 +90,7 @@ class StreamAnswer(Answer):
     status: StreamStatusAnswer | None = Field(description="The status; null if the stream is disabled.")
 
 
-class EngineAnswer(Answer):
+class EngineAnswer(ApiModel):
     """A loaded engine."""
 
     name: str = Field(
@@ -116,7 +116,7 @@ class EngineAnswer(Answer):
     failing: bool = Field(description="Whether all recent batches failed.")
 
 
-class ModelAnswer(Answer):
+class ModelAnswer(ApiModel):
     """A model that streams can use."""
 
     name: str
@@ -127,7 +127,7 @@ class ModelAnswer(Answer):
     loaded: bool = Field(description="Whether an engine has loaded the model.")
 
 
-class StateChange(Answer):
+class StateChange(ApiModel):
     """A change of a stream's state."""
 
     type: Literal["state"] = "state"
@@ -137,7 +137,7 @@ class StateChange(Answer):
     reason: str
 
 
-class EngineEventAnswer(Answer):
+class EngineEventAnswer(ApiModel):
     """A change of an engine."""
 
     type: Literal["engine"] = "engine"
@@ -150,7 +150,7 @@ class EngineEventAnswer(Answer):
     reason: str
 
 
-class DegradedAnswer(Answer):
+class DegradedAnswer(ApiModel):
     """A stream degrades because the machine is overloaded, or recovers."""
 
     type: Literal["degraded"] = "degraded"
@@ -161,7 +161,7 @@ class DegradedAnswer(Answer):
     reason: str = Field(description="The measurement that caused the step.")
 
 
-class VersionAnswer(Answer):
+class VersionAnswer(ApiModel):
     """The name and version of the program."""
 
     name: Literal["vision-infer"] = "vision-infer"
@@ -169,14 +169,14 @@ class VersionAnswer(Answer):
     api: Literal["v1"] = "v1"
 
 
-class ReadyAnswer(Answer):
+class ReadyAnswer(ApiModel):
     """Whether the service is ready to run inference."""
 
     ready: bool
     reason: str = Field(description="The reason if it is not ready; else empty.")
 
 
-class SessionAnswer(Answer):
+class SessionAnswer(ApiModel):
     """The role of the client."""
 
     role: Literal["admin", "view"]
@@ -189,7 +189,7 @@ def stream_answer(view: StreamView, clock: Clock) -> StreamAnswer:
     return StreamAnswer(name=view.name, origin=view.origin, settings=to_public(view.settings), status=status)
 
 
-def _shared_fields(answer: type[Answer], status: object) -> dict[str, Any]:
+def _shared_fields(answer: type[ApiModel], status: object) -> dict[str, Any]:
     """Return the values of the fields that the response and the status have in common, without passwords."""
     values = {name: getattr(status, name) for name in answer.model_fields if hasattr(status, name)}
     return {name: redact(value) if type(value) is str else value for name, value in values.items()}

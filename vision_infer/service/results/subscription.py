@@ -73,7 +73,7 @@ class Subscription:
         self._on_leave = on_leave
         self._max_streams = max_streams
         # Guards all buffers and flags below. The results thread, publishers of events and the event loop hold it for a few
-        # operations on a deque; nobody writes JSON or waits while holding it.
+        # operations on a deque; no thread encodes JSON or waits while it holds it.
         self._lock = threading.Lock()
         self._buffers: dict[str, _StreamBuffer] = {}
         self._changes: deque[Message] = deque(maxlen=STATES)

@@ -82,7 +82,7 @@ class Lanes:
         # held while a lane is added, swapped or removed, never while an engine loads.
         self._lock = threading.Lock()
         self._closed = False
-        self._upgrade = EngineUpgrade(self._swap, _note, statuses=supervisor.lane_statuses)
+        self._upgrade = EngineUpgrade(self._swap, _log.info, statuses=supervisor.lane_statuses)
 
     def get(self, model: str) -> Lane | None:
         """Return the lane of a model if it is open."""
@@ -115,7 +115,7 @@ class Lanes:
         other = Lane(name, PlaceholderEngine(card, lane.engine), lane.selector, group=lane.group)
 
         late = LateEngine(
-            path, request, self._load, partial(self._use_engine, other, path, request), partial(self._give_up, other), _note
+            path, request, self._load, partial(self._use_engine, other, path, request), partial(self._give_up, other), _log.info
         )
         other.want = late.want
         with self._lock:
@@ -160,7 +160,7 @@ class Lanes:
     def _open(self, name: str, model: str, batch: int | None) -> Lane:
         path = resolve_model(model, self._settings.model_dir)
         request = self._request(batch)
-        engine, quick = self._load(path, request, _note)
+        engine, quick = self._load(path, request, _log.info)
         try:
             card = engine.card
             if name != model and card.task == "detect":
@@ -297,7 +297,3 @@ class Lanes:
             raise
         except MemoryError as error:
             raise EngineError(f"{path.name}: not enough memory", "use a smaller model or batch") from error
-
-
-def _note(line: str) -> None:
-    _log.info("%s", line)

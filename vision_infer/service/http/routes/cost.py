@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from vision_infer.config.serve import CostSettings
-from vision_infer.service.http.api_models import Answer
+from vision_infer.service.http.api_models import ApiModel
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.streams.cost import HEADROOM, HOURS_A_MONTH, Cost, StreamCost
@@ -16,7 +16,7 @@ from vision_infer.service.streams.cost import HEADROOM, HOURS_A_MONTH, Cost, Str
 router = APIRouter(prefix="/api/v1", tags=["about"])
 
 
-class StreamCostAnswer(Answer):
+class StreamCostAnswer(ApiModel):
     """The resources of one stream, measured over about ten seconds."""
 
     name: str
@@ -37,7 +37,7 @@ class StreamCostAnswer(Answer):
     per_month_at_fps: float | None
 
 
-class CostAnswer(Answer):
+class CostAnswer(ApiModel):
     """The resources that streams use, and the remaining capacity."""
 
     says: str = Field(description="A summary in one sentence.")

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field
 from vision_infer.core.result import utc
 from vision_infer.core.scene_event import Direction, EventKind
 from vision_infer.service.clips.event_log import EVENTS_KEPT, ClipState, EventRecord
-from vision_infer.service.http.api_models import Answer, Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
+from vision_infer.service.http.api_models import ApiModel, Crossings, DegradedAnswer, EngineEventAnswer, StateChange, event_answer
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -28,7 +28,7 @@ _WHY_NOT = {
 }
 
 
-class ClipAnswer(Answer):
+class ClipAnswer(ApiModel):
     """The clip of an event."""
 
     state: ClipState = Field(
@@ -42,7 +42,7 @@ class ClipAnswer(Answer):
     bytes: int | None
 
 
-class SceneEventAnswer(Answer):
+class SceneEventAnswer(ApiModel):
     """An event of a track in a zone or at a line."""
 
     type: Literal["scene"] = "scene"

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
-from vision_infer.service.http.api_models import Answer, StateChange, state_change
+from vision_infer.service.http.api_models import ApiModel, StateChange, state_change
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.operations.why import explain
@@ -29,7 +29,7 @@ _SINCE_CAPTURE = {
 }
 
 
-class FrameOutcomeAnswer(Answer):
+class FrameOutcomeAnswer(ApiModel):
     """The outcome of one frame."""
 
     outcome: str = Field(description="`emitted`, or the reason of the drop.")
@@ -45,7 +45,7 @@ class FrameOutcomeAnswer(Answer):
     detections: int
 
 
-class MinuteAnswer(Answer):
+class MinuteAnswer(ApiModel):
     """The outcomes of the frames of one minute."""
 
     from_: str = Field(alias="from", serialization_alias="from", description="The start of the minute (UTC).")
@@ -53,7 +53,7 @@ class MinuteAnswer(Answer):
     max_age_ms: int = Field(description="The maximum age of its results; 0 without results.")
 
 
-class FramesAnswer(Answer):
+class FramesAnswer(ApiModel):
     """The outcomes of a stream's frames: the last 4,096 individually, the last day by minute."""
 
     stream: str
@@ -63,7 +63,7 @@ class FramesAnswer(Answer):
     changes: list[StateChange] = Field(description="The changes of the stream's state in this time range.")
 
 
-class WhyAnswer(Answer):
+class WhyAnswer(ApiModel):
     """The explanation of why a stream had results at a given time, or none."""
 
     stream: str

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import StreamError
 from vision_infer.service.errors import UnknownStreamError
-from vision_infer.service.http.api_models import Answer, ImageSize
+from vision_infer.service.http.api_models import ApiModel, ImageSize
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -44,7 +44,7 @@ class ProbeRequest(BaseModel):
     )
 
 
-class ProbeAnswer(Answer):
+class ProbeAnswer(ApiModel):
     """The properties of the video behind the URL."""
 
     works: bool

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from vision_infer.core.result import utc
-from vision_infer.service.http.api_models import Answer
+from vision_infer.service.http.api_models import ApiModel
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.sink.delivery.carrier import SinkStatus
@@ -17,7 +17,7 @@ from vision_infer.stream.redact import redact
 router = APIRouter(prefix="/api/v1", tags=["about"])
 
 
-class SinkAnswer(Answer):
+class SinkAnswer(ApiModel):
     """The status of a sink."""
 
     name: str
