@@ -1,4 +1,4 @@
-"""A running service gives what is young, or nothing: bursts, decoders that are too slow, B-frames, other codecs."""
+"""Results of a running service are never stale: bursts, slow decoders, B-frames, various codecs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vision_infer.stream.source import SourceSpec
 
 MAX_AGE_MS = 500.0
 NOISE_MS = 250.0
-"""what a busy machine adds between a decision and what comes of it"""
+"""The additional delay on a busy machine."""
 WIDTH, HEIGHT = 320, 180
 MOUNTS = (
     ClockMount("/clock", WIDTH, HEIGHT, 30, key_interval=60),
@@ -41,7 +41,7 @@ def server() -> Iterator[RtspServer]:
 
 
 def none_is_stale(seen: list[Seen]) -> None:
-    """When they left the decoder, none was older than may be, by the time code; and what the service says is true."""
+    """Check by the time code that no frame was too old when decoded, and that the reported ages are right."""
     for one in seen:
         age = one.true_age_ms
         assert age is not None
@@ -51,7 +51,7 @@ def none_is_stale(seen: list[Seen]) -> None:
 
 
 def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
-    """Two seconds of pictures come at once: the newest of them is a result, and what waited is not."""
+    """Two seconds of video arrive at once: only the newest frame has a result."""
     with FaultProxy(server.port) as network, Running({"cam": camera(network.url("/clock"), stall_timeout_s=10)}) as running:
         running.wait_for_results("cam", 30)
         began = time.monotonic_ns()
@@ -65,11 +65,11 @@ def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
         assert running.states("cam", began) == [StreamState.STALLED, StreamState.LIVE]
         assert gaps(seen) <= sum(status.dropped.values())
         after = running.seen("cam", began + 3_000_000_000)
-        assert statistics.median(one.true_age_ms or 0 for one in after) < 200, "nothing of it is left"
+        assert statistics.median(one.true_age_ms or 0 for one in after) < 200, "no backlog is left"
 
 
 class SlowDecoder(LiveSource):
-    """Each picture takes twice the time in which the next one comes."""
+    """Decoding a frame takes twice the frame interval."""
 
     def _pictures(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         self._stopping.wait(2 / 30)
@@ -81,33 +81,33 @@ def _open_slow(spec: SourceSpec, decode_threads: int, stopping: threading.Event)
 
 
 SLOW_S = 10.0
-"""five key frames of the slow camera, and more"""
+"""More than five key frame intervals of the slow camera."""
 
 
-def test_a_decoder_that_is_too_slow_gets_no_backlog(server: RtspServer) -> None:
-    """Half of all pictures have to be left out. What comes out in the end is as young as at the beginning."""
+def test_a_slow_decoder_builds_up_no_backlog(server: RtspServer) -> None:
+    """Half of all frames must be skipped. The results at the end are as young as at the beginning."""
     with Running({"cam": camera(server.url("/slow"), stall_timeout_s=10)}, open_stream=_open_slow) as running:
         running.wait_for_results("cam", 10)
         began = time.monotonic_ns()
-        running.wait(lambda: time.monotonic_ns() - began > SLOW_S * 1e9, "it went on for a while")
+        running.wait(lambda: time.monotonic_ns() - began > SLOW_S * 1e9, "the stream to run for a while")
         seen, status = running.seen("cam"), running.status("cam")
     none_is_stale(seen)
     dropped = status.dropped
     assert dropped.get("not_referenced", 0) + dropped.get("to_keyframe", 0) > 0.25 * 30 * SLOW_S, dropped
-    assert dropped.get("not_referenced", 0) > 0, "first what nothing else needs"
-    assert dropped.get("to_keyframe", 0) > 0, "then all up to the next key frame"
+    assert dropped.get("not_referenced", 0) > 0, "first unreferenced frames"
+    assert dropped.get("to_keyframe", 0) > 0, "then all frames up to the next key frame"
     assert status.reconnects == 0
     third = (seen[-1].at_ns - began) // 3
     early = [one.age_ms for one in seen if began <= one.at_ns < began + third]
     late = [one.age_ms for one in seen if one.at_ns >= began + 2 * third]
     assert len(late) > 3
-    assert len(late) > 0.4 * len(early), "it goes on as it began"
+    assert len(late) > 0.4 * len(early), "the ages do not change"
     assert statistics.mean(late) < statistics.mean(early) + 150
 
 
 @pytest.fixture(scope="module")
 def many(server: RtspServer) -> Iterator[Running]:
-    """Three kinds of camera, each read in three ways at once."""
+    """Read three kinds of camera concurrently, each in three ways."""
     ways = {"all": {}, "keys": {"keyframes_only": True}, "referenced": {"skip_nonref": True}}
     streams = {
         f"{kind}-{name}": camera(server.url(f"/{kind}"), stall_timeout_s=10, **way)
@@ -121,7 +121,7 @@ def many(server: RtspServer) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("kind", ["h264", "h265", "b"])
-def test_every_kind_of_camera_gives_young_results(many: Running, kind: str) -> None:
+def test_results_of_every_kind_of_camera_are_young(many: Running, kind: str) -> None:
     name = f"{kind}-all"
     seen = many.wait_for_results(name, 20)
     none_is_stale(seen)
@@ -129,24 +129,24 @@ def test_every_kind_of_camera_gives_young_results(many: Running, kind: str) -> N
     lost = gaps(seen)
     assert lost <= sum(many.status(name).dropped.values())
     pts = [one.result.pts_s for one in seen if one.result.pts_s is not None]
-    assert pts == sorted(pts), "in the order in which they are shown"
+    assert pts == sorted(pts), "in display order"
 
 
 @pytest.mark.parametrize("kind", ["h264", "h265", "b"])
 def test_key_frames_only(many: Running, kind: str) -> None:
-    """Also of a camera with B-frames: its decoder is not left to wait for the next key frames."""
+    """This includes a camera with B-frames, whose decoder must not wait for the next key frames."""
     name = f"{kind}-keys"
     seen = many.wait_for_results(name, 4)
     none_is_stale(seen)
     times = [one.result.pts_s or 0.0 for one in many.seen(name)[1:]]
     steps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert statistics.median(steps) == pytest.approx(0.5, abs=0.1), "a key frame in ten, of twenty a second"
+    assert statistics.median(steps) == pytest.approx(0.5, abs=0.1), "every tenth frame of 20 fps is a key frame"
     status = many.status(name)
     assert status.dropped["undecoded"] >= 8 * (status.decoded - 1)
 
 
 @pytest.mark.parametrize("kind", ["h264", "h265", "b"])
-def test_frames_that_no_other_needs_are_left_out(many: Running, kind: str) -> None:
+def test_unreferenced_frames_are_skipped(many: Running, kind: str) -> None:
     name = f"{kind}-referenced"
     seen = many.wait_for_results(name, 20)
     none_is_stale(seen)
@@ -154,4 +154,4 @@ def test_frames_that_no_other_needs_are_left_out(many: Running, kind: str) -> No
     if kind == "b":
         assert 0.2 < status.dropped["undecoded"] / (status.decoded + status.dropped["undecoded"]) < 0.8
     else:
-        assert status.dropped.get("undecoded", 0) == 0, "these cameras make none"
+        assert status.dropped.get("undecoded", 0) == 0, "these cameras have no such frames"

@@ -1,4 +1,4 @@
-"""Hundreds of streams come and go, cameras are lost again and again, and nothing is left of it."""
+"""Hundreds of streams are added and removed and cameras reconnect many times; no resources are left behind."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ LIMIT_S = 240.0
 
 
 def _measured(module: str, argument: str) -> list[dict[str, Any]]:
-    """What a process says of itself, time after time."""
+    """Return the measurements that a process prints."""
     command = [sys.executable, "-W", "error", "-m", module, argument]
-    # With an arena for each thread, the C library's holes take some megabytes more now and then: that hides what is sought.
+    # With an arena for each thread, fragmentation of the C library's heaps would hide a leak.
     environ = {**os.environ, "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -40,27 +40,27 @@ def server() -> Iterator[RtspServer]:
 
 @pytest.fixture(scope="module")
 def hundreds(server: RtspServer) -> list[dict[str, Any]]:
-    """What was there after a hundred streams, after two hundred, and after three."""
+    """Return the resources after 100, 200 and 300 streams."""
     return _measured("tests.support.live_churn", server.url("/clock", "user", "s3cret"))
 
 
 @pytest.mark.parametrize("what", ["threads", "files", "tasks"])
-def test_nothing_is_left_open(hundreds: list[dict[str, Any]], what: str) -> None:
+def test_no_resources_are_left_open(hundreds: list[dict[str, Any]], what: str) -> None:
     assert hundreds[0][what] == hundreds[1][what] == hundreds[2][what]
 
 
 def test_memory_does_not_grow(hundreds: list[dict[str, Any]]) -> None:
-    # What the C library takes once is no leak; that would show each time.
+    # Memory that the C library allocates once is not a leak; a leak grows every time.
     growth = min(after["rss"] - before["rss"] for before, after in itertools.pairwise(hundreds))
     assert growth <= 100 * KILOBYTES_EACH * 1024, growth / 100
 
 
-def test_cameras_that_are_lost_again_and_again_leave_nothing_behind(server: RtspServer) -> None:
+def test_repeated_reconnects_leave_nothing_behind(server: RtspServer) -> None:
     looks = _measured("tests.support.live_reconnects", str(server.port))
     growth: list[int] = []
     for before, after in itertools.pairwise(looks):
         assert after["reconnects"] - before["reconnects"] >= 4 * 10 - 4
-        assert after["attempts"] > 30, "others were refused all the time"
+        assert after["attempts"] > 30, "other connections were refused all the time"
         assert after["threads"] == before["threads"]
         growth.append(after["rss"] - before["rss"])
     assert min(growth) <= 2 << 20, "expected: less than 1 MB, for 40 reconnections and hundreds of refusals"

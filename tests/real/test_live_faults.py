@@ -1,6 +1,6 @@
-"""One of four cameras is in trouble, of every kind there is, and the three others do not notice.
+"""One of four cameras has every kind of fault, and the other three are not affected.
 
-One service goes through all troubles, one after the other; what was seen is checked afterwards, trouble by trouble.
+One service experiences all faults in sequence; the observations are checked afterwards, fault by fault.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ APART = "apart"
 SECRET = "s3cret"
 CONTROL_S = 4.0
 MIN_S = 2.5
-"""how long each trouble is watched, at least"""
+"""The minimum time to watch each fault, in seconds."""
 MAX_AGE_MS = 500.0
 NOISE_MS = 250.0
-"""what a busy machine adds between a decision and what comes of it"""
+"""The additional delay on a busy machine."""
 LIMIT_S = 40.0
-"""how long a trouble may take to be seen, and to be forgotten: 5 to 20 times what it takes"""
+"""The time limit to detect a fault and to recover, 5–20 times the usual time."""
 
 
 def mount(path: str, **more: object) -> ClockMount:
@@ -38,16 +38,16 @@ def mount(path: str, **more: object) -> ClockMount:
 
 
 STREET = Encoded(width=640, height=360, fps=30, kbit_s=4000, key_interval=10)
-"""real pictures in so many packets that one in a hundred is one every few frames"""
+"""Real images in so many packets that a loss of 1 % affects every few frames."""
 
 
 @dataclass
 class Scene:
-    """The cameras, the bad network before one of them, and the service that watches."""
+    """The cameras, the faulty network of one of them, and the service."""
 
     running: Running
     apart: Running
-    """what noise there is on the machine, this one has too"""
+    """A reference camera with the same noise of the machine."""
     server: RtspServer
     network: FaultProxy
 
@@ -55,7 +55,7 @@ class Scene:
         return self.running.seen("bad", began_ns)
 
     def happened(self, began_ns: int, state: StreamState, *words: str) -> bool:
-        """Whether the bad camera came into a state for a reason with one of these words."""
+        """Return whether the faulty camera entered a state with a reason that contains one of these words."""
         events = self.running.events_of("bad", began_ns)
         return any(event.state is state and any(word in event.reason for word in words or ("",)) for event in events)
 
@@ -64,7 +64,7 @@ Trouble = Callable[[Scene], AbstractContextManager[object]]
 
 
 def on_the_way(begin: Callable[[FaultProxy], object]) -> Trouble:
-    """Something the network does."""
+    """Apply a fault of the network."""
 
     @contextmanager
     def trouble(scene: Scene) -> Iterator[None]:
@@ -76,7 +76,7 @@ def on_the_way(begin: Callable[[FaultProxy], object]) -> Trouble:
 
 
 def in_its_place(other: Mount) -> Trouble:
-    """There is another camera at the same address for a while."""
+    """Replace the camera with another one at the same address for a while."""
 
     @contextmanager
     def trouble(scene: Scene) -> Iterator[None]:
@@ -98,7 +98,7 @@ def flipped_bits(scene: Scene) -> Iterator[None]:
 @contextmanager
 def killed(scene: Scene) -> Iterator[None]:
     scene.server.kill()
-    scene.running.wait(lambda: scene.running.status("bad").state is BACKING_OFF, "the end was noticed")
+    scene.running.wait(lambda: scene.running.status("bad").state is BACKING_OFF, "the end to be detected")
     scene.network.refuse()
     yield
     scene.server.restart()
@@ -123,16 +123,16 @@ def a_name_that_nobody_knows(scene: Scene) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Case:
-    """A trouble, and how it shows."""
+    """A fault and its symptoms."""
 
     trouble: Trouble
     state: StreamState = LIVE
     reasons: tuple[str, ...] = ()
-    """one of these is in the reason"""
+    """The words of which the reason contains at least one."""
     lasts: Callable[[Scene, int], bool] | None = None
-    """it lasts until this is so as well"""
+    """An additional condition for the end of the fault."""
     slow: bool = False
-    """its own part is tested of a single connection too (test_live_source.py): left out of `make test`"""
+    """Whether it is excluded from `make test`, because test_live_source.py tests it with a single connection."""
 
 
 def _until_flipped(scene: Scene, began_ns: int) -> bool:
@@ -171,23 +171,23 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow) if case.slow else name for n
 
 
 SILENT = ("frozen", "dripping", "garbage")
-"""what shows while the connection is still there"""
+"""The symptoms that appear while the connection is still open."""
 
 
 @dataclass
 class Episode:
-    """What was seen of one trouble."""
+    """The observations of one fault."""
 
     began_ns: int
     healed_ns: int = 0
     back_ns: int = 0
-    """the bad camera's second result after the end of the trouble"""
+    """The time of the faulty camera's second result after the end of the fault."""
     failure: str = ""
     events: list[StreamEvent] = field(default_factory=list)
     bad: list[Seen] = field(default_factory=list)
     others: dict[str, list[Seen]] = field(default_factory=dict)
     apart: list[Seen] = field(default_factory=list)
-    """of a service of its own, which has no bad camera"""
+    """The results of a separate service without the faulty camera."""
 
     def finish(self, running: Running, apart: Running) -> Episode:
         self.apart = apart.seen(APART, self.began_ns, self.back_ns)
@@ -203,7 +203,7 @@ class Episode:
 
 @dataclass
 class Story:
-    """All that was seen."""
+    """All observations."""
 
     episodes: dict[str, Episode]
     controls: list[Episode]
@@ -212,9 +212,9 @@ class Story:
 
 
 def _quiet(scene: Scene) -> Episode:
-    """A while without trouble."""
+    """Observe a time without faults."""
     running, episode = scene.running, Episode(time.monotonic_ns())
-    running.wait(lambda: time.monotonic_ns() - episode.began_ns > CONTROL_S * 1e9, "time passes")
+    running.wait(lambda: time.monotonic_ns() - episode.began_ns > CONTROL_S * 1e9, "time to pass")
     episode.back_ns = time.monotonic_ns()
     return episode.finish(running, scene.apart)
 
@@ -225,14 +225,16 @@ def _go_through(scene: Scene, case: Case) -> Episode:
         with case.trouble(scene):
             if case.lasts is not None:
                 lasts = case.lasts
-                running.wait(lambda: lasts(scene, episode.began_ns), "it lasted", LIMIT_S)
+                running.wait(lambda: lasts(scene, episode.began_ns), "the fault to last", LIMIT_S)
             running.wait(
-                lambda: scene.happened(episode.began_ns, case.state, *case.reasons) or case.state is LIVE, "it showed", LIMIT_S
+                lambda: scene.happened(episode.began_ns, case.state, *case.reasons) or case.state is LIVE,
+                "the symptom to appear",
+                LIMIT_S,
             )
             episode.healed_ns = time.monotonic_ns()
         running.wait_for_results("bad", 3, LIMIT_S)
-        running.wait(lambda: running.status("bad").state is LIVE, "live again", LIMIT_S)
-        running.wait(lambda: time.monotonic_ns() - episode.began_ns > MIN_S * 1e9, "there is enough to count")
+        running.wait(lambda: running.status("bad").state is LIVE, "the camera to be live again", LIMIT_S)
+        running.wait(lambda: time.monotonic_ns() - episode.began_ns > MIN_S * 1e9, "enough results to count")
     except AssertionError as error:
         episode.failure = str(error)
     scene.network.heal()
@@ -258,7 +260,7 @@ def story(request: pytest.FixtureRequest) -> Story:
         apart.wait_for_results(APART, 1)
         scene = Scene(running, apart, server, network)
         controls = [_quiet(scene)]
-        STREET.file()  # made before, where it is not there yet
+        STREET.file()  # created in advance if necessary
         episodes: dict[str, Episode] = {}
         for name, case in CASES.items():
             if not case.slow or name in chosen:
@@ -271,7 +273,7 @@ def story(request: pytest.FixtureRequest) -> Story:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_told_plainly_and_passes(story: Story, name: str) -> None:
+def test_the_fault_is_reported_and_recovers(story: Story, name: str) -> None:
     case, episode = CASES[name], story.episodes[name]
     assert not episode.failure
     reasons = [event.reason for event in episode.events if event.state is case.state]
@@ -287,8 +289,8 @@ def test_it_is_told_plainly_and_passes(story: Story, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_others_lose_nothing(story: Story, name: str) -> None:
-    """Each gives as many results as it does without trouble, and none is ever held up."""
+def test_other_cameras_lose_no_frames(story: Story, name: str) -> None:
+    """Each camera has as many results as without faults, and no result is delayed."""
     episode = story.episodes[name]
     usual = sum(len(seen) for control in story.controls for seen in control.others.values())
     usual_fps = usual / len(OTHERS) / sum(control.lasted_s for control in story.controls)
@@ -301,31 +303,31 @@ def test_the_others_lose_nothing(story: Story, name: str) -> None:
         assert sorted(one.age_ms for one in seen)[len(seen) * 9 // 10] < 2 * 1000 / FPS + NOISE_MS, other
 
 
-def test_the_others_keep_their_connection(story: Story) -> None:
+def test_other_cameras_keep_their_connection(story: Story) -> None:
     assert sum(len(control.others["one"]) for control in story.controls) > 0.8 * 2 * CONTROL_S * FPS
     assert story.reconnects == dict.fromkeys(OTHERS, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "flipped bits"])  # it carries no time code
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "flipped bits"])  # it has no time code
 def test_nothing_stale_is_inferred(story: Story, name: str) -> None:
-    """By the time code in the picture, whatever the stream's own times say."""
+    """Ages are measured by the time code in the image, independent of the stream's timestamps."""
     for seen in story.episodes[name].bad:
         age = seen.true_age_ms
         assert age is None or age - seen.after_decoding_ms < MAX_AGE_MS + NOISE_MS, (name, age)
 
 
-def test_pictures_of_both_sizes_gave_results(story: Story) -> None:
+def test_frames_of_both_sizes_have_results(story: Story) -> None:
     sizes = [seen.result.size for seen in story.episodes["changing size"].bad]
     assert len(set(sizes)) == 2
     assert sum(earlier != later for earlier, later in pairwise(sizes)) >= 2
 
 
-def test_damage_costs_pictures_and_not_the_connection(story: Story) -> None:
+def test_damage_costs_frames_but_not_the_connection(story: Story) -> None:
     seen = [one for one in story.episodes["flipped bits"].bad if one.at_ns < story.episodes["flipped bits"].healed_ns]
     assert len(seen) >= 50
     assert any(one.result.damaged for one in seen) or gaps(seen)
 
 
-def test_no_password_is_shown(story: Story) -> None:
+def test_no_password_is_logged(story: Story) -> None:
     assert SECRET not in story.shown
     assert "***" in story.shown

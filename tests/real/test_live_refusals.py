@@ -1,4 +1,4 @@
-"""What is refused, and what is not there: a real RTSP server, ports where nobody listens, hosts that do not exist."""
+"""Refused connections and missing servers: a real RTSP server, closed ports, unknown hosts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.cameras import ClockMount, RtspServer, SoundMount
-from tests.support.live_reading import Reading, told
+from tests.support.live_reading import Reading, message_of
 from vision_infer.core.errors import RefusedError
 from vision_infer.stream.source import LiveOptions
 
@@ -32,15 +32,15 @@ def refused(url: str, live: LiveOptions = SHORT) -> str:
     with Reading(url, live) as reading:
         error = reading.wait_for_end()
     assert isinstance(error, RefusedError), error
-    return told(error)
+    return message_of(error)
 
 
-def test_a_stream_that_does_not_exist_is_refused(server: RtspServer) -> None:
+def test_a_missing_stream_is_refused(server: RtspServer) -> None:
     assert "no such stream (404)" in refused(server.url("/nothing"))
 
 
 @pytest.mark.parametrize(("user", "password"), [("", ""), ("user", "wrong%40pass"), ("other", "s3cret")])
-def test_a_wrong_password_is_refused_and_not_told(server: RtspServer, user: str, password: str) -> None:
+def test_a_wrong_password_is_refused_and_not_logged(server: RtspServer, user: str, password: str) -> None:
     text = refused(server.url("/locked", user, password))
     assert "wrong user or password" in text
     assert "***" in text or not user
@@ -51,7 +51,7 @@ def test_the_right_password(server: RtspServer) -> None:
         reading.wait_for_frames(3)
 
 
-def test_only_sound_is_refused(server: RtspServer) -> None:
+def test_a_stream_with_only_audio_is_refused(server: RtspServer) -> None:
     assert "holds only sound" in refused(server.url("/sound"))
 
 
@@ -62,11 +62,11 @@ def test_a_camera_that_is_frozen_before_its_first_frame(server: RtspServer) -> N
     for error in errors:
         assert error is not None
         assert not isinstance(error, RefusedError)
-        assert "within 2 s" in told(error) or "nothing came for 2 s" in told(error)
+        assert "within 2 s" in message_of(error) or "nothing came for 2 s" in message_of(error)
     assert time.monotonic() - began < 15, "expected: 2 to 4 s"
 
 
-def test_a_listener_that_says_nothing() -> None:
+def test_a_server_that_does_not_respond() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -74,7 +74,7 @@ def test_a_listener_that_says_nothing() -> None:
             error = reading.wait_for_end()
     assert error is not None
     assert not isinstance(error, RefusedError)
-    assert "did not answer within 2 s" in told(error)
+    assert "did not answer within 2 s" in message_of(error)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
@@ -83,7 +83,7 @@ def test_nothing_listens(scheme: str) -> None:
         error = reading.wait_for_end()
     assert error is not None
     assert not isinstance(error, RefusedError)
-    assert "connection refused" in told(error)
+    assert "connection refused" in message_of(error)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
@@ -92,18 +92,18 @@ def test_a_host_that_does_not_exist(scheme: str) -> None:
         error = reading.wait_for_end()
     assert error is not None
     assert not isinstance(error, RefusedError)
-    assert "host is not known" in told(error) or "did not answer" in told(error)
+    assert "host is not known" in message_of(error) or "did not answer" in message_of(error)
 
 
 def test_an_unknown_scheme_is_refused() -> None:
     assert "rtsp://" in refused("gopher://user:s3cret@host/x")
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_a_missing_device() -> None:
     with Reading("/dev/video99", SHORT) as reading:
         error = reading.wait_for_end()
     assert error is not None
-    assert "no such file or device" in told(error)
+    assert "no such file or device" in message_of(error)
 
 
 def test_a_camera_in_an_allowed_network(server: RtspServer) -> None:

@@ -1,4 +1,4 @@
-"""No password leaves ``vision-infer serve``: not through refusals, restarts, mistakes, nor anything that is asked of it."""
+"""``vision-infer serve`` never outputs a password: not in refusals, restarts, errors or responses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.serve_process import LIMIT_S, ServeProcess
 USER, SECRET = "viewer", "p@ss/w0rd s3cr3t?x=1&y"
 ESCAPED = "p%40ss%2Fw0rd%20s3cr3t%3Fx%3D1%26y"
 TRACES = ("s3cr3t", "p@ss", "p%40ss", "w0rd", "t0ken")
-"""any of these would be a part of a password, as it is or escaped"""
+"""The parts of passwords, plain and escaped."""
 QUESTIONS = (
     "/api/v1/streams",
     "/api/v1/events",
@@ -33,7 +33,7 @@ QUESTIONS = (
 
 
 class Events:
-    """Server-sent events, results and changes of state, as text."""
+    """Collect server-sent events with results and changes of state as text."""
 
     def __init__(self, process: ServeProcess) -> None:
         self.text = ""
@@ -64,8 +64,8 @@ def _configuration(urls: dict[str, str], log_format: str) -> str:
 
 
 @pytest.fixture(scope="module", params=["human", "json"])
-def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """All that came out of a service with cameras of every kind, by where it came out."""
+def output(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Return all output of a service with cameras of every kind, by channel."""
     folder = tmp_path_factory.mktemp("secrets")
     camera = ClockMount("/clock", 320, 180, 10, key_interval=5)
     locked = ClockMount("/locked", 320, 180, 10, user=USER, password="another")
@@ -82,11 +82,11 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             with Events(process) as events:
                 _go_through(process, network, urls)
                 assert process.stop()[0] == 0
-            process.start()  # with what it has kept
+            process.start()  # with the stored streams
             assert {"made", "good"} <= process.streams().keys()
             _ask_all(process)
             kept = folder / "home" / "serve" / "streams" / "made.yaml"
-            assert "s3cr3t" in kept.read_text(), "it is kept, for its owner alone"
+            assert "s3cr3t" in kept.read_text(), "the file is readable by its owner only"
             assert stat.S_IMODE(kept.stat().st_mode) == 0o600
             process.file.write_text(
                 process.file.read_text() + f"  broken: {{detect: 'gopher://{USER}:{ESCAPED}@x/y', fps: -1}}\n"
@@ -102,9 +102,9 @@ def _go_through(process: ServeProcess, network: FaultProxy, urls: dict[str, str]
         process.wait(partial(_came_into, process, name, state), f"{name}: {state}")
     network.drop()
     network.garbage()
-    process.wait(lambda: process.streams()["good"]["status"]["state"] != "live", "it was lost")
+    process.wait(lambda: process.streams()["good"]["status"]["state"] != "live", "the camera to be lost")
     network.heal()
-    process.wait(lambda: process.streams()["good"]["status"]["reconnects"] > 0, "it came back")
+    process.wait(lambda: process.streams()["good"]["status"]["reconnects"] > 0, "the camera to recover")
     stream = "/api/v1/streams/made"
     assert process.ask("PUT", stream, {"detect": urls["wrong"], "view": urls["good"]})[0] == 201
     shown = process.streams()["made"]["settings"]
@@ -131,16 +131,16 @@ def _ask_all(process: ServeProcess) -> None:
 
 
 @pytest.mark.parametrize("where", ["log", "answers", "events"])
-def test_no_password_comes_out(told: dict[str, str], where: str) -> None:
-    text = told[where]
+def test_no_output_contains_a_password(output: dict[str, str], where: str) -> None:
+    text = output[where]
     assert "good" in text
     assert "***" in text
     for trace in TRACES:
         assert trace not in text, [line for line in text.splitlines() if trace in line][:3]
 
 
-def test_what_went_wrong_is_told(told: dict[str, str]) -> None:
-    """What is hidden is the password alone: the log still says what to do."""
+def test_errors_are_reported(output: dict[str, str]) -> None:
+    """Only the password is hidden: the log still contains the hints."""
     for words in ("wrong user or password", "no such stream (404)", "connection refused", f"{USER}:***@127.0.0.1"):
-        assert words in told["log"]
-    assert "Traceback" not in told["log"]
+        assert words in output["log"]
+    assert "Traceback" not in output["log"]

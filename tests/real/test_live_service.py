@@ -1,4 +1,4 @@
-"""``vision-infer serve`` as a process: killed, stopped, its file edited, its readers asleep, its passwords looked for."""
+"""``vision-infer serve`` as a process: kills, stops, edits of the settings file, and stuck clients."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tests.support.serve_process import LIMIT_S, ServeProcess, whole_rows
 
 PATTERN = "test://?size=160x90&fps=20"
 DRAIN_S = 5.0
-"""what is on its way when the service is stopped may take so long"""
+"""The time limit for frames in the pipeline when the service stops, in seconds."""
 NOISE_S = 10.0
-"""what a busy machine may add to it"""
+"""The additional time on a busy machine, in seconds."""
 
 
 def rows_of(rows: list[dict[str, Any]], stream: str) -> list[int]:
@@ -62,7 +62,7 @@ class Listener:
         assert not self._thread.is_alive()
 
 
-# A restart.
+# Restart
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ def process(tmp_path: Path) -> Iterator[ServeProcess]:
     with ServeProcess(tmp_path, configuration) as running:
         assert running.ask("PUT", "/api/v1/streams/made", {"detect": PATTERN})[0] == 201
         rows = tmp_path / "rows.jsonl"
-        running.wait(lambda: {row["stream"] for row in whole_rows(rows)} == {"cam", "made"}, "rows of both")
+        running.wait(lambda: {row["stream"] for row in whole_rows(rows)} == {"cam", "made"}, "rows of both streams")
         yield running
 
 
-def test_after_a_kill_all_is_there_again(process: ServeProcess, tmp_path: Path) -> None:
-    """Streams that were made over the API are back, and no row is torn but perhaps the last, which the restart repairs."""
+def test_everything_is_restored_after_a_kill(process: ServeProcess, tmp_path: Path) -> None:
+    """Streams created over the API are restored, and only the last row may be incomplete, which the restart repairs."""
     rows = tmp_path / "rows.jsonl"
     process.wait(lambda: len(whole_rows(rows)) > 40, "rows")
     process.kill()
@@ -84,18 +84,20 @@ def test_after_a_kill_all_is_there_again(process: ServeProcess, tmp_path: Path) 
     *whole, last = data.split(b"\n")
     assert len(whole) > 40
     assert all(json.loads(line)["model"] == "clock" for line in whole)
-    torn = b"\n".join(whole) + b"\n" + (last or whole[-1])[:25]  # it was killed in the middle of a row
+    torn = b"\n".join(whole) + b"\n" + (last or whole[-1])[:25]  # killed in the middle of a row
     rows.write_bytes(torn)
     process.start()
-    process.wait(lambda: {row["stream"] for row in whole_rows(rows)[len(whole) :]} == {"cam", "made"}, "rows of both again")
+    process.wait(
+        lambda: {row["stream"] for row in whole_rows(rows)[len(whole) :]} == {"cam", "made"}, "rows of both streams again"
+    )
     streams = process.streams()
     assert {name: stream["origin"] for name, stream in streams.items()} == {"cam": "file", "made": "api"}
     assert streams["made"]["settings"]["detect"] == PATTERN
-    assert rows.read_bytes().startswith(b"\n".join(whole) + b"\n{"), "what was whole is there, and what was torn is not"
+    assert rows.read_bytes().startswith(b"\n".join(whole) + b"\n{"), "complete rows are kept, the incomplete one is removed"
 
 
 def test_the_end_is_orderly(process: ServeProcess, tmp_path: Path) -> None:
-    """Exit status 0 after five seconds at most; all that a reader got is in the file as well."""
+    """The exit status is 0 after at most five seconds, and all rows that a client got are in the file."""
     with Listener(process) as listener:
         process.wait(lambda: len(listener.rows) > 60, "results")
         status, took_s = process.stop()
@@ -108,21 +110,21 @@ def test_the_end_is_orderly(process: ServeProcess, tmp_path: Path) -> None:
     assert {(row["stream"], row["frame"]) for row in listener.rows} <= kept
     for stream in ("cam", "made"):
         assert rows_of(rows, stream)[-1] == max(rows_of(rows, stream))
-        assert rows_of(rows, stream)[-1] - rows_of(listener.rows, stream)[-1] <= 8, "readers were told nearly all of it too"
+        assert rows_of(rows, stream)[-1] - rows_of(listener.rows, stream)[-1] <= 8, "clients got nearly all of the rows"
     assert "Traceback" not in process.log
 
 
-# The file of settings.
+# Settings file
 
 
 def edited(process: ServeProcess, text: str) -> None:
-    """Write it as editors do: under another name, then renamed."""
+    """Write the settings file as editors do: under another name, then renamed."""
     new = process.file.with_name(".cameras.yaml.swp")
     new.write_text(text, encoding="utf-8")
     new.replace(process.file)
 
 
-def test_a_change_of_the_file_costs_other_streams_nothing(tmp_path: Path) -> None:
+def test_a_changed_file_does_not_affect_other_streams(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     with ExitStack() as stack:
         mounts = [ClockMount(f"/{name}", 320, 180, 10, key_interval=5) for name in "abc"]
@@ -140,20 +142,20 @@ def test_a_change_of_the_file_costs_other_streams_nothing(tmp_path: Path) -> Non
             streams = process.streams()
             return streams.keys() == set(names) and all(one["status"]["state"] == "live" for one in streams.values())
 
-        process.wait(lambda: live("a", "b"), "both are live")
+        process.wait(lambda: live("a", "b"), "both streams to be live")
         process.wait(lambda: len(rows_of(whole_rows(rows), "a")) > 10, "rows of a")
         accepted = {name: one.accepted for name, one in network.items()}
         edited(process, text(a="", b="", c=", fps: 5"))
-        process.wait(lambda: live("a", "b", "c"), "c was added")
+        process.wait(lambda: live("a", "b", "c"), "c to be added")
         edited(process, text(a="", b=", weight: 2", c=", fps: 5"))
-        process.wait(lambda: process.streams()["b"]["settings"]["weight"] == 2, "b was changed")
-        assert network["b"].accepted == accepted["b"], "for another weight nothing is opened anew"
+        process.wait(lambda: process.streams()["b"]["settings"]["weight"] == 2, "b to be changed")
+        assert network["b"].accepted == accepted["b"], "a new weight does not reopen the connection"
         edited(process, "streams: {a: {detect: 17}, b: [")
         process.wait(lambda: "continues with the old settings" in process.log, "the error is logged")
         assert live("a", "b", "c")
         edited(process, text(a="", b=", weight: 2, transport: tcp, open_timeout_s: 7"))
-        process.wait(lambda: live("a", "b") and network["b"].accepted > accepted["b"], "c is gone, b was opened anew")
-        process.wait(lambda: network["c"].open_connections == 0, "the connection of c is closed")
+        process.wait(lambda: live("a", "b") and network["b"].accepted > accepted["b"], "c to be removed and b to be reopened")
+        process.wait(lambda: network["c"].open_connections == 0, "the connection of c to close")
         end = len(rows_of(whole_rows(rows), "a"))
         process.wait(lambda: len(rows_of(whole_rows(rows), "a")) > end + 5, "more rows of a")
         assert process.streams()["a"]["status"]["reconnects"] == 0
@@ -162,16 +164,16 @@ def test_a_change_of_the_file_costs_other_streams_nothing(tmp_path: Path) -> Non
         assert process.stop()[0] == 0
     frames = rows_of(whole_rows(rows), "a")
     lost = sum(later - earlier - 1 for earlier, later in itertools.pairwise(frames))
-    assert lost <= dropped.get("superseded", 0), "each frame gave a row, unless the machine was too busy"
+    assert lost <= dropped.get("superseded", 0), "every frame has a row, unless the machine was too busy"
     assert lost <= 0.1 * len(frames)
 
 
-# Readers.
+# Clients
 
 
 @contextmanager
 def deaf(process: ServeProcess) -> Iterator[socket.socket]:
-    """A WebSocket that is opened and never read."""
+    """Open a WebSocket and never read from it."""
     key = base64.b64encode(os.urandom(16)).decode()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -188,16 +190,16 @@ def _rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow  # tests/service/test_http_results.py has the same inside one process
-def test_readers_that_never_read_are_nobodys_trouble(tmp_path: Path) -> None:
+@pytest.mark.slow  # tests/service/test_http_results.py tests the same in one process
+def test_stuck_clients_do_not_affect_the_service(tmp_path: Path) -> None:
     streams = "".join(f"  s{number}: {{detect: 'test://?size=160x90&fps=30'}}\n" for number in range(4))
     with ServeProcess(tmp_path, f"model: clock\nengine: 'null'\nstreams:\n{streams}") as process, ExitStack() as stack:
         listener = stack.enter_context(Listener(process))
 
         def counted(seconds: float) -> int:
-            """Rows of a time."""
+            """Count rows over some time."""
             began, before = time.monotonic(), len(listener.rows)
-            process.wait(lambda: time.monotonic() - began > seconds, "time passes")
+            process.wait(lambda: time.monotonic() - began > seconds, "time to pass")
             return round((len(listener.rows) - before) / (time.monotonic() - began) * seconds)
 
         counted(1)
@@ -205,7 +207,7 @@ def test_readers_that_never_read_are_nobodys_trouble(tmp_path: Path) -> None:
         begin = len(listener.rows)
         for _ in range(8):
             stack.enter_context(deaf(process))
-        process.wait(lambda: _metric(process, "vision_infer_results_skipped_total") > 200, "they are skipped")
+        process.wait(lambda: _metric(process, "vision_infer_results_skipped_total") > 200, "rows to be skipped")
         rss = _rss_bytes(process.pid)
         assert counted(5) >= 0.9 * control * 5 / 3 - 5
         assert _rss_bytes(process.pid) - rss < 4 << 20
@@ -215,7 +217,7 @@ def test_readers_that_never_read_are_nobodys_trouble(tmp_path: Path) -> None:
         for number in range(4):
             frames = rows_of(rows, f"s{number}")
             assert frames == sorted(set(frames))
-        assert process.stop()[1] < DRAIN_S + NOISE_S, "they do not hold up the end either"
+        assert process.stop()[1] < DRAIN_S + NOISE_S, "stuck clients do not delay the end"
 
 
 def _metric(process: ServeProcess, name: str) -> float:

@@ -1,4 +1,4 @@
-"""A real RTSP server, real encoded video, real faults: one connection at a time."""
+"""Single connections to a real RTSP server with real encoded video and real faults."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.cameras import ClockMount, RtspServer
 from tests.support.fault_proxy import FaultProxy
-from tests.support.live_reading import Reading, told
+from tests.support.live_reading import Reading, message_of
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
 from vision_infer.stream.live import live_source as live_module
@@ -25,7 +25,7 @@ MOUNTS = (
 )
 SHORT = LiveOptions(open_timeout_s=2, stall_timeout_s=2)
 TYPICAL_MS, MAX_MS = 10, 50
-"""by how much captured may be off: in the middle; in no more than one of twenty"""
+"""The maximum error of capture times: the median, and the 95th percentile."""
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,13 @@ def server() -> Iterator[RtspServer]:
 
 @pytest.fixture
 def own_server() -> Iterator[RtspServer]:
-    """One that a test may kill."""
+    """A server that a test may kill."""
     with RtspServer(ClockMount("/clock", key_interval=10)) as running:
         yield running
 
 
 def side_by_side(readings: dict[str, Reading], frames: int) -> dict[str, Reading]:
-    """Let several connections be read at the same time: most of what a test of them does is to wait for pictures."""
+    """Read several connections concurrently, because the tests mostly wait for frames."""
     with ExitStack() as opened:
         for reading in readings.values():
             opened.enter_context(reading)
@@ -50,23 +50,23 @@ def side_by_side(readings: dict[str, Reading], frames: int) -> dict[str, Reading
     return readings
 
 
-# Opening, and the age of pictures.
+# Opening, and ages of frames
 
 
 @pytest.fixture(scope="module")
 def plain(server: RtspServer) -> dict[str, Reading]:
-    """Both codecs, for two seconds."""
+    """Read both codecs for two seconds."""
     arrival = LiveOptions(clock="arrival")
     return side_by_side({path: Reading(server.url(path), arrival) for path in ("/clock", "/h265")}, 60)
 
 
 @pytest.mark.parametrize("path", ["/clock", "/h265"])
-def test_the_first_frame_is_young_and_captured_is_true(plain: dict[str, Reading], path: str) -> None:
+def test_the_first_frame_is_young_and_its_capture_time_is_right(plain: dict[str, Reading], path: str) -> None:
     reading = plain[path]
     assert reading.opened_s < 5, "expected: 0.05 s"
     first = reading.got[0]
     assert first.frame.index == 0
-    assert first.true_age_ms < 400, "expected: a frame interval, or two where its age has to be seen first"
+    assert first.true_age_ms < 400, "expected: a frame interval, or two if the age has to be measured first"
     wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got)
     assert wrong[len(wrong) // 2] <= TYPICAL_MS
     assert wrong[len(wrong) * 19 // 20] <= MAX_MS
@@ -76,7 +76,7 @@ def test_the_first_frame_is_young_and_captured_is_true(plain: dict[str, Reading]
     assert info.frame_rate == 30
 
 
-def test_a_trace_tells_what_happened_in_order(plain: dict[str, Reading]) -> None:
+def test_the_times_of_a_trace_are_in_order(plain: dict[str, Reading]) -> None:
     reading = plain["/clock"]
     for got in reading.got:
         trace = got.frame.trace
@@ -84,8 +84,8 @@ def test_a_trace_tells_what_happened_in_order(plain: dict[str, Reading]) -> None
     assert [got.frame.index for got in reading.got] == list(range(len(reading.got)))
 
 
-def test_nothing_of_a_healthy_stream_is_lost(server: RtspServer) -> None:
-    """From the first key frame on: 30 frames in each second, none left out."""
+def test_a_healthy_stream_loses_no_frames(server: RtspServer) -> None:
+    """From the first key frame on, all 30 frames per second arrive."""
     with Reading(server.url("/clock")) as reading:
         reading.wait_for_frames(90)
     assert [got.frame.index for got in reading.got] == list(range(len(reading.got)))
@@ -97,8 +97,8 @@ def test_nothing_of_a_healthy_stream_is_lost(server: RtspServer) -> None:
 
 
 def test_decoding_begins_at_a_key_frame(server: RtspServer) -> None:
-    """Whoever comes into the middle of a group of pictures waits for the next."""
-    with Reading(server.url("/long")) as warm:  # the encoder runs from here on
+    """A client that connects within a group of pictures waits for the next one."""
+    with Reading(server.url("/long")) as warm:  # the encoder starts here
         warm.wait_for_frames(5)
         with Reading(server.url("/long")) as reading:
             reading.wait_for_frames(3)
@@ -107,8 +107,8 @@ def test_decoding_begins_at_a_key_frame(server: RtspServer) -> None:
             assert reading.report.gaps == 0
 
 
-def test_frame_threads_are_off(server: RtspServer) -> None:
-    """Each would hold back a frame; 4 threads or 1, pictures are as young."""
+def test_frame_threading_is_disabled(server: RtspServer) -> None:
+    """Each thread would delay by one frame; ages with 4 threads and with 1 must be equal."""
     with (
         Reading(server.url("/clock"), decode_threads=1) as one,
         Reading(server.url("/clock"), decode_threads=4) as four,
@@ -122,8 +122,8 @@ def test_frame_threads_are_off(server: RtspServer) -> None:
         assert reading.median_age_ms(40) < 80, "expected: 36 ms; with frame threads: above 100"
 
 
-def test_the_cameras_clock_counts_once_it_is_told(server: RtspServer) -> None:
-    """RTCP sender reports come seconds after the opening."""
+def test_the_cameras_clock_is_used_once_it_is_known(server: RtspServer) -> None:
+    """RTCP sender reports arrive seconds after opening."""
     with Reading(server.url("/clock")) as reading:
         reading.wait(lambda: bool(reading.got) and reading.got[-1].frame.trace.clock == "camera", "the camera's clock")
         reading.wait_for_frames(30)
@@ -142,13 +142,13 @@ def assembled(server: RtspServer) -> dict[str, Reading]:
 
 
 @pytest.mark.parametrize("path", ["/clock", "/h265"])
-def test_own_assembly_is_an_interval_younger(assembled: dict[str, Reading], path: str) -> None:
+def test_own_frame_assembly_saves_one_frame_interval(assembled: dict[str, Reading], path: str) -> None:
     reading = assembled[path]
     assert reading.report.gaps == 0
     size = reading.info.size
     assert size is not None
     assert (size.width, size.height) == (640, 360)
-    assert all(got.moment is not None and not got.frame.damaged for got in reading.got), "no picture is cut short"
+    assert all(got.moment is not None and not got.frame.damaged for got in reading.got), "no frame is truncated"
     assert reading.median_age_ms(60) < 60, "expected: 4 ms; with libavformat's parser 36"
     wrong = sorted(abs(got.captured_wrong_ms) for got in reading.got)
     assert wrong[len(wrong) // 2] <= TYPICAL_MS
@@ -163,7 +163,7 @@ def test_udp(server: RtspServer) -> None:
     assert reading.median_age_ms(30) < 250
 
 
-def test_a_size_that_changes_is_followed(server: RtspServer) -> None:
+def test_a_changed_frame_size_is_handled(server: RtspServer) -> None:
     with Reading(server.url("/sizes")) as reading:
         reading.wait(lambda: len({got.size for got in reading.got}) == 2, "both sizes")
         reading.wait_for_frames(60)
@@ -182,15 +182,15 @@ def test_key_frames_only(server: RtspServer, monkeypatch: pytest.MonkeyPatch) ->
         Reading.wait_for_each((reading, rare), 2)
         reading.wait_for_frames(5)
         assert reading.dropped(DropReason.UNDECODED) >= 30
-        assert reading.dropped(DropReason.NO_KEYFRAME) < 30, "but for those before the first"
-        assert rare.dropped(DropReason.NO_KEYFRAME) >= 30, "where they are further apart"
+        assert reading.dropped(DropReason.NO_KEYFRAME) < 30, "except before the first key frame"
+        assert rare.dropped(DropReason.NO_KEYFRAME) >= 30, "if they are further apart"
     times = [got.frame.pts_s or 0.0 for got in reading.got[1:]]
     apart = [(later - earlier) * 3 for earlier, later in itertools.pairwise(times)]
-    assert all(round(thirds) >= 1 and abs(thirds - round(thirds)) < 0.3 for thirds in apart), "one may have come too late"
+    assert all(round(thirds) >= 1 and abs(thirds - round(thirds)) < 0.3 for thirds in apart), "one may have arrived too late"
 
 
-def test_frames_that_nobody_needs_are_left_out() -> None:
-    """With two B-frames between the others, two of three."""
+def test_unneeded_frames_are_skipped() -> None:
+    """With two B-frames between other frames, two of three frames are skipped."""
     with RtspServer(ClockMount("/b", key_interval=10, b_frames=2)) as server:
         with Reading(server.url("/b"), LiveOptions(skip_nonref=True)) as reading:
             reading.wait_for_frames(20)
@@ -200,18 +200,18 @@ def test_frames_that_nobody_needs_are_left_out() -> None:
         assert wrong[len(wrong) // 2] <= MAX_MS
 
 
-# What breaks.
+# Faults
 
 
-def test_a_killed_server_ends_the_frames(own_server: RtspServer) -> None:
+def test_a_killed_server_ends_the_source(own_server: RtspServer) -> None:
     with Reading(own_server.url("/clock")) as reading:
         reading.wait_for_frames(10)
         own_server.kill()
-        assert reading.wait_for_end() is None, "the end of a live stream is no error here"
+        assert reading.wait_for_end() is None, "the end of a live stream is not an error"
 
 
 @pytest.mark.parametrize("how", ["server", "network"])
-def test_a_frozen_camera_is_noticed_in_time_and_gives_no_stale_frame(own_server: RtspServer, how: str) -> None:
+def test_a_frozen_camera_is_detected_and_delivers_no_stale_frame(own_server: RtspServer, how: str) -> None:
     with FaultProxy(own_server.port) as network, Reading(network.url("/clock"), SHORT) as reading:
         reading.wait_for_frames(10)
         frozen = time.monotonic_ns()
@@ -219,13 +219,13 @@ def test_a_frozen_camera_is_noticed_in_time_and_gives_no_stale_frame(own_server:
         error = reading.wait_for_end()
         own_server.thaw()
     assert error is not None
-    assert "nothing came for 2 s" in told(error)
-    assert (reading.ended_at_ns - frozen) / 1e9 < 2 * 2 - 0.2, "at the first time-out, not at the second"
+    assert "nothing came for 2 s" in message_of(error)
+    assert (reading.ended_at_ns - frozen) / 1e9 < 2 * 2 - 0.2, "at the first timeout, not at the second"
     assert all(got.true_age_ms < 1000 for got in reading.got)
 
 
 def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
-    """Two seconds come at once: they are decoded, and no key frame is waited for. With our own assembly it is the same."""
+    """Two seconds of video arrive at once and are decoded without waiting for a key frame, also with our own assembly."""
     with (
         FaultProxy(server.port) as network,
         Reading(network.url("/long")) as plain,
@@ -240,23 +240,23 @@ def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
         for reading in both:
             assert reading.median_age_ms(20) < 200
     for reading in both:
-        assert all(got.true_age_ms < 500 + 100 for got in reading.got), "max_age_s, and what decoding and noise take"
+        assert all(got.true_age_ms < 500 + 100 for got in reading.got), "max_age_s plus decoding and noise"
         assert reading.report.gaps == 0
 
 
-def test_pictures_that_are_all_too_old_are_told_apart_from_a_burst(server: RtspServer) -> None:
-    """No picture is younger than a millisecond: at first that may be what a stall has left behind."""
+def test_late_frames_are_distinguished_from_a_burst(server: RtspServer) -> None:
+    """With a limit of one millisecond, every frame is too old; at first this looks like a burst after a stall."""
     with Reading(server.url("/clock"), LiveOptions(max_age_s=0.001, stall_timeout_s=1)) as reading:
         error = reading.wait_for_end()
         assert isinstance(error, StreamError)
-        assert "late, and stay so" in told(error)
+        assert "late, and stay so" in message_of(error)
         assert not reading.got
         assert reading.dropped(DropReason.STALE) > 5
         assert reading.dropped(DropReason.LATE) > 5
 
 
-def test_packets_without_a_picture_are_noticed(server: RtspServer) -> None:
-    """The server answers, and every byte of it is noise: the watchdog is on pictures, not on sockets."""
+def test_packets_without_a_frame_are_detected(server: RtspServer) -> None:
+    """The server sends only noise: the watchdog watches frames, not the socket."""
     with FaultProxy(server.port) as network, Reading(network.url("/clock"), SHORT) as reading:
         reading.wait_for_frames(10)
         network.garbage()
@@ -291,7 +291,7 @@ def test_damage_is_survived_and_counted(server: RtspServer) -> None:
 @pytest.mark.parametrize(
     "by_s", [-3600.0, pytest.param(-1.0, marks=pytest.mark.slow), 2.0, pytest.param(3600.0, marks=pytest.mark.slow)]
 )
-def test_timestamps_that_jump_make_nothing_old(server: RtspServer, by_s: float) -> None:
+def test_timestamp_jumps_do_not_make_frames_old(server: RtspServer, by_s: float) -> None:
     with FaultProxy(server.port) as network, Reading(network.url("/clock"), LiveOptions(clock="arrival")) as reading:
         reading.wait_for_frames(20)
         network.shift_times(by_s)
@@ -303,22 +303,22 @@ def test_timestamps_that_jump_make_nothing_old(server: RtspServer, by_s: float) 
     assert wrong[len(wrong) * 9 // 10] <= MAX_MS
 
 
-def test_a_drip_that_is_too_slow_is_given_up(server: RtspServer) -> None:
-    """Pictures come, each later than the one before it: to connect again is the way to the newest."""
+def test_a_connection_that_is_too_slow_is_closed(server: RtspServer) -> None:
+    """Every frame arrives later than the previous one: only a new connection gets the newest."""
     with FaultProxy(server.port) as network, Reading(network.url("/clock"), SHORT) as reading:
         reading.wait_for_frames(30)
         network.drip(6_000)
         error = reading.wait_for_end(60)
     assert error is not None
-    assert "late" in told(error) or "nothing came" in told(error)
+    assert "late" in message_of(error) or "nothing came" in message_of(error)
     assert all(got.true_age_ms < 700 for got in reading.got)
 
 
-# What cannot keep up.
+# Overload
 
 
-def test_no_backlog_builds_up_where_we_are_too_slow(server: RtspServer) -> None:
-    """Each frame takes twice the time there is: ages stay bounded, results go on; with key frames that come often, and seldom."""
+def test_no_backlog_builds_up_when_decoding_is_too_slow(server: RtspServer) -> None:
+    """Decoding takes twice the frame interval: ages stay bounded and frames continue, with short and long key frame intervals."""
     with Reading(server.url("/clock"), slow_s=2 / 30) as often, Reading(server.url("/long"), slow_s=2 / 30) as seldom:
         both = (often, seldom)
         Reading.wait_for_each(both, 1)
@@ -329,6 +329,6 @@ def test_no_backlog_builds_up_where_we_are_too_slow(server: RtspServer) -> None:
             assert len(late) > 7, "expected: above 18"
             assert reading.dropped(DropReason.TO_KEYFRAME) > 10
     for reading in both:
-        assert all(got.true_age_ms < 800 for got in reading.got), "max_age_s, and a frame"
+        assert all(got.true_age_ms < 800 for got in reading.got), "max_age_s plus one frame"
         assert reading.report.gaps == 0
         assert not any(got.frame.damaged for got in reading.got)

@@ -1,4 +1,4 @@
-"""What stands behind the routes, made of plain values; and clients without a network."""
+"""A fake backend made of plain values, and HTTP clients without a network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from vision_infer.telemetry.histogram import Histogram
 
 LONG_S = 30.0
 LABELS = ("person", "bicycle", "car")
-JPEG = b"\xff\xd8\xff\xe0 a picture, let us say \xff\xd9"
+JPEG = b"\xff\xd8\xff\xe0 an image, for example \xff\xd9"
 ADMIN = "the-token-of-an-admin-0123456789"
 VIEW = "the-token-of-a-viewer-0123456789"
 TOKENS = Tokens({digest_of(ADMIN): "admin", digest_of(VIEW): "view"})
@@ -58,7 +58,7 @@ def result(
     found: Mapping[str, float] | None = None,
     events: tuple[SceneEvent, ...] = (),
 ) -> Result:
-    """A result with one detection for each of these labels and scores."""
+    """Return a result with one detection for each of these labels and scores."""
     chosen = {"person": 0.9, "car": 0.4} if found is None else found
     detections = Detections(
         np.tile(np.array([1, 2, 30, 40], np.float32), (len(chosen), 1)),
@@ -104,7 +104,7 @@ def status(name: str = "door", state: StreamState = StreamState.LIVE, **more: An
 
 
 class FakeBackend:
-    """Streams are kept in a dictionary; all else is fixed, or set by the test."""
+    """A backend that keeps streams in a dictionary; everything else is constant or set by the test."""
 
     def __init__(self, **service: Any) -> None:
         self.settings = ServeSettings(service=ServiceSettings(**service))
@@ -116,7 +116,7 @@ class FakeBackend:
         self.lock = threading.Lock()
         self.broken: Exception | None = None
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
-        self.told: list[ServiceEvent] = []
+        self.published: list[ServiceEvent] = []
         self.flown: Flight | None = None
         self.sink_statuses: list[SinkStatus] = []
         self.machine = MachineUsage(cores=2, used=0.5, others=0.1)
@@ -139,26 +139,26 @@ class FakeBackend:
     def stream(self, name: str) -> StreamView:
         view = self.kept.get(name)
         if view is None:
-            raise UnknownStreamError(f"no stream {name}", "GET /api/v1/streams lists them")
+            raise UnknownStreamError(f"stream {name} does not exist", "GET /api/v1/streams lists them")
         return view
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
         with self.lock:
             if name in self.kept:
-                raise ConflictError(f"stream {name} is there already")
+                raise ConflictError(f"stream {name} already exists")
             if len(self.kept) >= self.settings.service.max_streams:
-                raise ConflictError("there are too many streams already")
+                raise ConflictError("the limit of streams is reached")
             return self._keep(name, settings)
 
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
         with self.lock:
             if self.stream(name).origin == "file":
-                raise ConflictError(f"stream {name} belongs to the file", "change it there")
+                raise ConflictError(f"stream {name} is defined in the settings file", "change it there")
             return self._keep(name, settings)
 
     def _keep(self, name: str, settings: StreamSettings) -> StreamView:
         if settings.model == "nonsense":
-            raise UsageError("no model nonsense")
+            raise UsageError("unknown model 'nonsense'")
         shown = status(name, StreamState.CONNECTING) if settings.enabled else None
         view = self.kept[name] = StreamView(name, "api", settings, shown)
         return view
@@ -166,19 +166,19 @@ class FakeBackend:
     def delete(self, name: str) -> None:
         with self.lock:
             if self.stream(name).origin == "file":
-                raise ConflictError(f"stream {name} belongs to the file", "change it there")
+                raise ConflictError(f"stream {name} is defined in the settings file", "change it there")
             del self.kept[name]
 
     def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:
         view = self.stream(name)
         if view.status is None or view.status.state is not StreamState.LIVE:
-            raise UnavailableError(f"{name} gives no picture", "", "connecting", "rtsp://a:b@host/ does not answer")
+            raise UnavailableError(f"{name} delivers no frames", "", "connecting", "rtsp://a:b@host/ does not answer")
         return Snapshot(JPEG, WALL_NS, 640, 480)
 
     def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
         self.pictures.append((image, model, confidence, classes))
         if not image.startswith(JPEG[:3]):
-            raise UsageError("the body is no picture")
+            raise UsageError("the body is not an image")
         return replace(result("upload"), live=None)
 
     def lanes(self) -> list[LaneStatus]:
@@ -205,7 +205,9 @@ class FakeBackend:
     def flight(self, name: str) -> Flight:
         self.stream(name)
         if self.flown is None:
-            raise UnavailableError(f"{name}: does not run: disabled", "see the stream's state", "disabled", "")
+            raise UnavailableError(
+                f"{name}: the stream is not running (state: disabled)", "see the stream's state", "disabled", ""
+            )
         return self.flown
 
     def cost(self) -> Cost:
@@ -217,7 +219,7 @@ class FakeBackend:
         return [ModelView("tiny", "detect", (416, 416), LABELS, "Apache-2.0", True)]
 
     def events(self) -> list[ServiceEvent]:
-        return self.told
+        return self.published
 
     def sinks(self) -> list[SinkStatus]:
         return self.sink_statuses
@@ -227,13 +229,13 @@ class FakeBackend:
 
 
 class Api:
-    """A client that speaks to the application without a network.
+    """A client that calls the application without a network.
 
     Args:
-        backend: what stands behind it.
-        tokens: who may do what.
-        host: under which name it is reached.
-        address: of the client.
+        backend: The backend of the application.
+        tokens: The valid tokens.
+        host: The host name in requests.
+        address: The address of the client.
     """
 
     def __init__(
@@ -267,7 +269,7 @@ class Api:
 
 
 def problem(response: httpx.Response, status_code: int, kind: str) -> dict[str, Any]:
-    """The answer's document, which must be this problem."""
+    """Check that a response is this problem, and return its document."""
     assert response.status_code == status_code, response.text
     assert response.headers["content-type"] == "application/problem+json"
     document: dict[str, Any] = response.json()

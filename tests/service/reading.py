@@ -1,4 +1,4 @@
-"""Reading from a hub in tests."""
+"""Helpers to read from a hub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Value = TypeVar("Value")
 
 
 def run(work: Coroutine[Any, Any, Value]) -> Value:
-    """Run on an event loop, never for ever."""
+    """Run a coroutine on an event loop with a time limit."""
 
     async def limited() -> Value:
         async with asyncio.timeout(LONG_S):
@@ -32,7 +32,7 @@ def write(hub: ResultHub, *rows: Result) -> None:
 
 
 async def drain(reader: Subscription) -> list[Message]:
-    """All that waits."""
+    """Return all buffered messages."""
     messages: list[Message] = []
     while True:
         message = await reader.next(0.0)

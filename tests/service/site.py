@@ -1,4 +1,4 @@
-"""A service whose cameras, engines and kept settings a test decides."""
+"""A service whose cameras, engines and stored settings a test controls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SOON = {"min_s": 0.001, "max_s": 0.001}
 
 
 class CountedEngine(EchoEngine):
-    """An engine that knows how often it was opened and closed."""
+    """An engine that counts how often it is opened and closed."""
 
     def __init__(self, model: str, engines: Engines) -> None:
         super().__init__(2, (1, 2), run=lambda batch: engines.run(model, batch))
@@ -51,7 +51,7 @@ class CountedEngine(EchoEngine):
 
 
 class Engines:
-    """The models ``one``, ``two`` and ``three``, ``classes``, which is a classifier, and ``broken``, which cannot be loaded."""
+    """The detectors ``one``, ``two`` and ``three``, the classifier ``classes``, and ``broken``, which cannot be loaded."""
 
     def __init__(self) -> None:
         self.opened: list[str] = []
@@ -79,7 +79,7 @@ class Engines:
 
 
 class Keeper:
-    """Keeps settings in memory; ``full`` is a disk without space."""
+    """Stores settings in memory; ``full`` simulates a full disk."""
 
     def __init__(self, kept: Mapping[str, StreamSettings] | None = None) -> None:
         self.kept = dict(kept or {})
@@ -109,7 +109,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Engines:
 
 
 def wanted(camera: Camera, **more: Any) -> StreamSettings:
-    """The settings of a stream of a camera."""
+    """Return the settings of a stream from a camera."""
     return StreamSettings.model_validate({"detect": camera.path, "reconnect": SOON, **more})
 
 
@@ -148,7 +148,7 @@ class Site:
         return [event.state.value for event in self.events if event.stream == name]
 
     def give(self, camera: Camera, count: int = 1) -> None:
-        """Let a camera give frames, one after the other."""
+        """Make a camera deliver frames, one after the other."""
         for _ in range(count):
             written = len(self.sink.indices(camera.name))
             camera.give()
@@ -160,7 +160,7 @@ class Site:
         work = threading.Thread(target=self.service.close, daemon=True)
         work.start()
         work.join(LONG_S)
-        assert not work.is_alive(), "closing the service hangs"
+        assert not work.is_alive(), "close() hangs"
         assert time.monotonic() - began < LONG_S / 2
 
     def __enter__(self) -> Site:

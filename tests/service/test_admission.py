@@ -1,4 +1,4 @@
-"""A stream that the machine cannot carry is refused with the arithmetic, or takes what is left."""
+"""Admission control: a stream that exceeds the capacity is rejected with the figures, or runs with best effort."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["engines"]
 def measured(
     site: Site, monkeypatch: pytest.MonkeyPatch, others: float = 0.0, in_full: dict[str, StreamCost | None] | None = None
 ) -> None:
-    """Let the machine have two cores; each result takes a tenth of one, each stream another for its decoding."""
+    """Simulate a machine with two cores; each result takes 0.1 cores, and decoding each stream another 0.1."""
     lanes: tuple[LaneStatus, ...] = ()
 
     def cost() -> Cost:
@@ -27,7 +27,9 @@ def measured(
     monkeypatch.setattr(site.service, "cost", cost)
 
 
-def test_a_rate_that_is_left_is_granted_and_a_greater_one_refused(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rate_within_the_spare_capacity_is_accepted_and_a_higher_one_rejected(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, made = Camera(0), Camera(1)
     with Site(file, made, of=settings({"s0": wanted(file, fps=5)})) as site:
         measured(site, monkeypatch)
@@ -40,7 +42,7 @@ def test_a_rate_that_is_left_is_granted_and_a_greater_one_refused(engines: Engin
         assert site.status("s1").state is StreamState.LIVE
 
 
-def test_promises_count_though_they_are_not_used_yet(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_guaranteed_rates_count_even_if_unused(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     file, made, other = Camera(0), Camera(1), Camera(2)
     with Site(file, made, other, of=settings({"s0": wanted(file, fps=5)})) as site:
         measured(site, monkeypatch)
@@ -51,7 +53,7 @@ def test_promises_count_though_they_are_not_used_yet(engines: Engines, monkeypat
         site.service.create("s2", wanted(other, fps=4))
 
 
-def test_what_promises_nothing_is_made_all_the_same(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_without_a_guaranteed_rate_are_always_accepted(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     file, made, other, asleep = Camera(0), Camera(1), Camera(2), Camera(3)
     with Site(file, made, other, asleep, of=settings({"s0": wanted(file, fps=5)})) as site:
         measured(site, monkeypatch, others=1.4)
@@ -66,7 +68,7 @@ def test_what_promises_nothing_is_made_all_the_same(engines: Engines, monkeypatc
             site.service.replace("s1", wanted(made, fps=25))
 
 
-def test_what_streams_take_that_give_way_is_reckoned_in_full_or_not_at_all(
+def test_degraded_streams_count_at_full_cost_or_make_the_capacity_unknown(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, made = Camera(0), Camera(1)
@@ -81,7 +83,7 @@ def test_what_streams_take_that_give_way_is_reckoned_in_full_or_not_at_all(
         site.service.create("s1", wanted(made, fps=1, best_effort=True))
 
 
-def test_a_stream_that_wants_less_than_before_is_never_refused(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lowering_the_rate_is_always_accepted(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     made = Camera(0)
     with Site(made, of=settings({})) as site:
         site.service.create("s0", wanted(made, fps=20))
@@ -92,7 +94,7 @@ def test_a_stream_that_wants_less_than_before_is_never_refused(engines: Engines,
             site.service.replace("s0", wanted(made, fps=12))
 
 
-def test_before_anything_was_measured_nothing_is_refused(engines: Engines) -> None:
+def test_nothing_is_rejected_before_the_first_measurement(engines: Engines) -> None:
     made = Camera(0)
     with Site(made, of=settings({})) as site:
         site.service.create("s0", wanted(made, fps=900))

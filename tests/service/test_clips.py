@@ -1,4 +1,4 @@
-"""Clips of events without a camera: what bounds them, and what a kill leaves."""
+"""Clips of events without a camera: their limits, and the state after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LONG_S = 20.0
 
 
 class Source:
-    """A camera in memory: coded video of a clip, over and over, by a clock that the test moves."""
+    """A camera in memory that repeats the encoded video of a clip, with a clock that the test moves."""
 
     def __init__(self, clips: Clips, clock: HandClock, stream: str = "door") -> None:
         data = VIDEO.file().read_bytes()
@@ -72,7 +72,7 @@ class Source:
         return record
 
     def clip(self, pre_s: float = 1.0, post_s: float = 1.0) -> EventRecord:
-        """An event, and all that belongs to its clip."""
+        """Return an event with all fields of its clip."""
         self.clips.configure(self.stream, ClipSettings(pre_s=pre_s, post_s=post_s))
         self.send(pre_s + 1.1)
         record = self.event()
@@ -89,7 +89,7 @@ def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_only_events_that_are_wanted_have_clips(tmp_path: Path) -> None:
+def test_only_selected_events_have_clips(tmp_path: Path) -> None:
     clock = HandClock()
     clips = make(tmp_path / "clips", clock)
     source = Source(clips, clock)
@@ -105,7 +105,7 @@ def test_only_events_that_are_wanted_have_clips(tmp_path: Path) -> None:
     clips.close(True)
 
 
-def test_memory_is_bounded_by_time_and_by_bytes(tmp_path: Path) -> None:
+def test_the_buffer_is_limited_by_time_and_bytes(tmp_path: Path) -> None:
     clock = HandClock()
     clips = make(tmp_path / "clips", clock)
     source = Source(clips, clock)
@@ -125,7 +125,7 @@ def test_memory_is_bounded_by_time_and_by_bytes(tmp_path: Path) -> None:
     small.close(True)
 
 
-def test_the_disk_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
+def test_disk_usage_is_limited_and_the_oldest_clips_are_removed_first(tmp_path: Path) -> None:
     clock, folder = HandClock(), tmp_path / "clips"
     clips = make(folder, clock, max_mb=1.0)
     source = Source(clips, clock)
@@ -149,7 +149,7 @@ def test_the_disk_is_bounded_and_the_oldest_go_first(tmp_path: Path) -> None:
     again.close(True)
 
 
-def test_a_disk_with_too_little_space_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_clip_is_written_to_a_disk_with_too_little_space(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     clips = make(tmp_path / "clips", clock, keep_free_mb=90_000_000.0)
     source = Source(clips, clock)
@@ -162,7 +162,7 @@ def test_a_disk_with_too_little_space_is_left_alone(tmp_path: Path, caplog: pyte
     clips.close(True)
 
 
-def test_a_folder_that_cannot_be_made_costs_clips_and_nothing_else(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_affects_clips_only(tmp_path: Path) -> None:
     clock = HandClock()
     (tmp_path / "file").write_text("in the way")
     clips = make(tmp_path / "file" / "clips", clock)
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_made_costs_clips_and_nothing_else(tmp_path: Pat
     clips.close(True)
 
 
-def test_a_time_that_jumps_and_a_stream_that_is_changed_end_a_clip(tmp_path: Path) -> None:
+def test_a_time_jump_and_changed_settings_end_a_clip(tmp_path: Path) -> None:
     clock = HandClock()
     clips = make(tmp_path / "clips", clock)
     source = Source(clips, clock)
@@ -212,7 +212,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_a_kill_leaves_nothing_half_under_a_clips_name(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_incomplete_clip(tmp_path: Path) -> None:
     clock, folder = HandClock(), tmp_path / "clips"
     before = make(folder, clock)
     record = Source(before, clock).clip()
@@ -231,7 +231,7 @@ def test_a_kill_leaves_nothing_half_under_a_clips_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"events": [1]}', '{"events": [{"event": {}}], "reason": ""}', "\0"])
-def test_what_stands_beside_a_clip_may_be_damaged(tmp_path: Path, text: str) -> None:
+def test_a_damaged_sidecar_is_ignored(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.mp4").write_bytes(b"clip")
     (tmp_path / "a.json").write_text(text)
     folder = ClipFolder(tmp_path, 10**9, 1e4, 0)
@@ -239,7 +239,7 @@ def test_what_stands_beside_a_clip_may_be_damaged(tmp_path: Path, text: str) -> 
     assert folder.count == 1
 
 
-def test_the_log_of_events_is_bounded() -> None:
+def test_the_event_log_is_bounded() -> None:
     log = EventLog(3)
     for number in range(5):
         log.add(EventRecord(f"{number:016x}", "a" if number % 2 else "b", number, {}))
@@ -249,7 +249,7 @@ def test_the_log_of_events_is_bounded() -> None:
     assert log.get(f"{0:016x}") is None
 
 
-def test_an_id_is_the_same_wherever_an_event_is_told_and_another_for_each() -> None:
+def test_event_ids_are_unique_and_the_same_in_every_output() -> None:
     event = SceneEvent("enter", "yard", 1, 0, "person")
     names = {
         with_id(one, stream, moment).id
@@ -262,7 +262,7 @@ def test_an_id_is_the_same_wherever_an_event_is_told_and_another_for_each() -> N
     assert "id" not in event.to_dict()
 
 
-def test_settings_that_name_no_zone_are_refused() -> None:
+def test_clip_settings_with_an_unknown_zone_are_rejected() -> None:
     yard = ZoneSettings(polygon=((0, 0), (9, 0), (9, 9)))
     StreamSettings(detect="rtsp://10.0.0.5/x", zones={"yard": yard}, clips=ClipSettings(events=("yard",)))
     with pytest.raises(ValueError, match="no zone or line named gate"):

@@ -1,4 +1,4 @@
-"""What streams cost, what room is left, and both over the API."""
+"""The cost of streams and the spare capacity, also over the API."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def stream(name: str, thread: float, convert: float, engine: float, fps: float =
 
 
 def lane(engine: str) -> LaneStatus:
-    """Two batches may be in flight."""
+    """Return a lane with up to two concurrent batches."""
     return replace(FakeBackend().lanes()[0], engine=engine, in_flight=2, utilisation=0.5)
 
 
 CPU, GPU = lane("openvino-cpu-int8"), lane("tensorrt-cuda0-fp16")
 
 
-def test_what_no_thread_of_a_stream_takes_is_shared_by_time() -> None:
+def test_shared_cpu_time_is_divided_by_conversion_and_inference_time() -> None:
     cost = cost_of([stream("a", 0.2, 0.1, 0.5), stream("b", 0.4, 0.0, 0.2)], [CPU], MACHINE)
     a, b = cost.streams
     assert (a.decode_cores, b.decode_cores) == (0.2, 0.4)
@@ -40,7 +40,7 @@ def test_what_no_thread_of_a_stream_takes_is_shared_by_time() -> None:
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.floats(0, 100)), min_size=1, max_size=8), st.floats(0, 64))
-def test_parts_add_up_to_the_whole(parts: list[tuple[float, float, float, float]], used: float) -> None:
+def test_shares_add_up_to_the_total(parts: list[tuple[float, float, float, float]], used: float) -> None:
     machine = MachineUsage(64, used, 0)
     streams = [stream(str(number), *part) for number, part in enumerate(parts)]
     cost = cost_of(streams, [CPU], machine)
@@ -49,13 +49,13 @@ def test_parts_add_up_to_the_whole(parts: list[tuple[float, float, float, float]
     assert all(0 <= one.share <= 1 for one in cost.streams)
 
 
-def test_the_larger_of_cpu_and_accelerator_is_what_a_stream_pays_for() -> None:
+def test_a_stream_pays_for_the_larger_of_its_cpu_and_accelerator_shares() -> None:
     cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], MachineUsage(16, 0.3, 0))
     assert cost.streams[0].accelerator == cost.streams[0].share == 0.5  # two batches may be in flight
     assert cost.binding == "accelerator"
 
 
-def test_at_another_rate_decoding_stays() -> None:
+def test_decoding_cost_does_not_depend_on_the_rate() -> None:
     one = StreamCost("a", 0.2, 0.4, None, 10, 60, 0.15)
     faster = one.at(20, MACHINE)
     assert faster is not None
@@ -70,8 +70,8 @@ def test_at_another_rate_decoding_stays() -> None:
     ("used", "others", "more"),
     [(0.4, 0.0, 15), (3.4, 0.0, 0), (0.4, 3.0, 0), (0.4, 1.0, 10)],
 )
-def test_how_many_more_fit(used: float, others: float, more: int) -> None:
-    """Two streams of 0.2 cores each, of four."""
+def test_number_of_additional_streams(used: float, others: float, more: int) -> None:
+    """Two streams use 0.2 of four cores each."""
     machine = MachineUsage(4, used, others)
     streams = [stream("a", 0.1, 0.1, 0.1), stream("b", 0.1, 0.1, 0.1)]
     cost = cost_of(streams, [CPU], machine)
@@ -82,15 +82,15 @@ def test_how_many_more_fit(used: float, others: float, more: int) -> None:
     assert ("no additional stream" in cost.summary) == (cost.more_streams == 0)
 
 
-def test_nothing_is_said_of_what_was_not_measured() -> None:
+def test_unmeasured_streams_give_no_estimate() -> None:
     cost = cost_of([stream("a", 0.0, 0.0, 0.0, fps=0)], [CPU], MACHINE)
     assert cost.more_streams is None
     assert "no stream has been measured yet" in cost.summary
     assert spare_capacity(cost, {}, joins=True) is None
 
 
-def test_streams_that_give_way_count_with_what_they_take_otherwise() -> None:
-    """Two streams of four cores: one takes half a core, the other a tenth for now, and half a core otherwise."""
+def test_degraded_streams_count_at_full_cost() -> None:
+    """One stream uses 0.5 of four cores; the other uses 0.1 while degraded and 0.5 at full quality."""
     streams = [stream("a", 0.2, 0.1, 0.2), stream("b", 0.1, 0.0, 0.0)]
     machine = MachineUsage(4, 0.6, 0)
     as_they_are = cost_of(streams, [CPU], machine)
@@ -110,10 +110,10 @@ def test_streams_that_give_way_count_with_what_they_take_otherwise() -> None:
     unknown = cost_of(streams, [CPU], machine, {"b": None, "gone": None})
     assert (unknown.more_streams, spare_capacity(unknown, {}, joins=True)) == (None, None)
     assert "the number of additional streams is unknown: the cost of degraded streams (b) at full quality" in unknown.summary
-    assert as_they_are.busy == cost.busy, "what is, is told as it is"
+    assert as_they_are.busy == cost.busy, "the current utilization does not change"
 
 
-def test_an_accelerator_is_given_back_too() -> None:
+def test_degraded_streams_count_at_full_accelerator_cost() -> None:
     streams = [stream("a", 0.0, 0.0, 0.4), stream("b", 0.0, 0.0, 0.04)]
     gpu = replace(GPU, utilisation=0.22)
     cost = cost_of(streams, [gpu], MachineUsage(64, 0.1, 0))
@@ -121,7 +121,7 @@ def test_an_accelerator_is_given_back_too() -> None:
     assert (cost.more_streams, full.more_streams) == (int((HEADROOM - 0.22) / 0.11), int((HEADROOM - 0.22 - 0.18) / 0.2))
 
 
-def test_room_is_what_promises_leave() -> None:
+def test_spare_capacity_is_what_guaranteed_rates_leave() -> None:
     # Each result takes 0.05 cores, each stream 0.2 for its decoding.
     cost = cost_of([stream("a", 0.2, 0.1, 0.4), stream("b", 0.2, 0.1, 0.4)], [CPU], MachineUsage(4, 1.4, 0.0))
     free = spare_capacity(cost, {}, joins=True)
@@ -139,7 +139,7 @@ def test_room_is_what_promises_leave() -> None:
     assert busy.fps == 0
 
 
-def test_room_in_an_accelerator() -> None:
+def test_spare_capacity_of_an_accelerator() -> None:
     cost = cost_of([stream("a", 0.1, 0.1, 1.0)], [GPU], MachineUsage(64, 0.3, 0.0))
     room = spare_capacity(cost, {"b": 5}, joins=True)
     assert room is not None
@@ -169,7 +169,7 @@ def test_prices_over_the_api() -> None:
     assert (door["cpu_ms_per_result"], door["share_at_fps"], door["per_1000_results"]) == (None, None, None)
 
 
-def test_without_a_price_shares_are_told_all_the_same() -> None:
+def test_shares_are_reported_without_a_price() -> None:
     answer = Api(priced(None)).get("/api/v1/cost").json()
     assert answer["machine_per_hour"] is answer["unused_per_month"] is None
     assert all(one["per_month"] is None and one["share"] >= 0 for one in answer["streams"])
@@ -177,7 +177,7 @@ def test_without_a_price_shares_are_told_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("fps", ["0", "-1", "many", "nan"])
-def test_rates_that_are_none(fps: str) -> None:
+def test_invalid_rates_are_rejected(fps: str) -> None:
     problem(Api(priced(1)).get(f"/api/v1/cost?fps={fps}"), 422, "invalid")
 
 

@@ -1,4 +1,4 @@
-"""Streams give way while an engine is too slow for them, and come back: real sources and a service, an engine of our speed."""
+"""Streams degrade while an engine is too slow, and recover: real sources and a real service, an engine of controlled speed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUICK = {
 
 
 class Rig(Site):
-    """A service whose streams are real, on a machine that nobody else uses."""
+    """A service with real streams on a machine without other load."""
 
     def __init__(self, **streams: StreamSettings) -> None:
         self.speed = 1.0
@@ -63,7 +63,7 @@ class Rig(Site):
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds become parts of seconds: as many frames as that takes here are enough."""
+    """Shorten all intervals of the policy."""
     for name, value in QUICK.items():
         monkeypatch.setattr(degradation, name, value)
     monkeypatch.setattr(monitor, "INTERVAL_S", 0.1)
@@ -72,7 +72,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Timed(CountedEngine):
-    """An engine that takes its time, and says so."""
+    """An engine with a configured batch time."""
 
     def __init__(self, model: str, engines: Engines, seconds: dict[str, float]) -> None:
         super().__init__(model, engines)
@@ -86,7 +86,7 @@ class Timed(CountedEngine):
 
 
 def slow(engines: Engines, seconds: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """How long a batch takes in the engine of each model; the test may change it."""
+    """Set the batch time of each model's engine; the test may change it."""
     opened = engines.open
 
     def open_timed(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> CountedEngine:
@@ -100,7 +100,7 @@ def stream(**more: Any) -> StreamSettings:
     return StreamSettings.model_validate({"detect": MAIN, "fps": 20, **more})
 
 
-def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
+def test_a_stream_degrades_in_order_and_recovers_in_reverse_order(
     engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {"one": 0.25, "two": 0.01}
@@ -115,8 +115,8 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
         last = [event for event in site.service.events() if isinstance(event, DegradeEvent)][-1]
         assert status.degraded_reason == last.reason
         assert 0 <= time.time_ns() - status.degraded_wall_ns < LONG_S * 1e9
-        assert site.service.stream("front").settings.detect == MAIN, "what is wanted stays"
-        assert site.service.cost().full_costs["front"] is not None, "what it takes otherwise was measured before"
+        assert site.service.stream("front").settings.detect == MAIN, "the settings do not change"
+        assert site.service.cost().full_costs["front"] is not None, "the full cost was measured before"
         assert engines.loaded == {"one", "two"}
         (rate, *_) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
         assert "of 20 fps" in rate.reason
@@ -137,24 +137,26 @@ def test_it_gives_way_in_order_and_comes_back_in_the_reverse_order(
         ]
 
 
-def test_what_is_refused_is_told_once_and_left_out(
+def test_a_failed_step_is_logged_once_and_not_tried_again(
     engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     slow(engines, {"one": 0.25, "two": 0.0}, monkeypatch)
     with Rig(front=stream(degrade_model="broken"), yard=stream(fps=None)) as site:
-        wait_until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the refusal")
-        wait_until(lambda: DegradationStep.MODEL in site.service._streams.configured()["front"].refused, "the refusal to be kept")
+        wait_until(lambda: "front: stays at rate: broken: cannot be loaded" in caplog.text, "the failed step to be logged")
+        wait_until(
+            lambda: DegradationStep.MODEL in site.service._streams.configured()["front"].refused, "the failed step to be stored"
+        )
         (taken,) = (event for event in site.service.events() if isinstance(event, DegradeEvent))
         shown = site.status("front")
-        assert (shown.degraded, shown.degraded_reason) == ("rate", taken.reason), "of the step that was taken"
+        assert (shown.degraded, shown.degraded_reason) == ("rate", taken.reason), "the reason of the applied step"
         results = site.status("front").results
-        wait_until(lambda: site.status("front").results > results + 10, "that it goes on")
+        wait_until(lambda: site.status("front").results > results + 10, "the stream to continue")
         assert caplog.text.count("stays at rate") == 1
         assert site.steps("front") == ["rate"]
-        assert site.steps("yard") == [], "who wants whatever comes misses nothing"
+        assert site.steps("yard") == [], "a stream without fps never degrades"
 
 
-def test_other_settings_begin_anew(engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_settings_reset_the_degradation(engines: Engines, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = {"one": 0.25, "two": 0.0}
     slow(engines, seconds, monkeypatch)
     with Rig() as site:
@@ -177,7 +179,7 @@ def test_other_settings_begin_anew(engines: Engines, quick: None, monkeypatch: p
         (DegradationStep.MODEL, SUB, "two"),
     ],
 )
-def test_a_later_step_keeps_the_earlier_ones(step: DegradationStep, detect: str, model: str | None) -> None:
+def test_a_later_step_includes_the_earlier_ones(step: DegradationStep, detect: str, model: str | None) -> None:
     at = settings_at(stream(degrade_detect=SUB, degrade_model="two"), step)
     assert (at.detect, at.model, at.fps) == (detect, model, 20)
 
@@ -199,7 +201,7 @@ def lane(utilisation: float) -> LaneStatus:
     return LaneStatus("one", "one", "onnxruntime-cpu-fp32", (1, 1), (1,), 2, 0, 0, {}, 0, 0, utilisation, {}, 0, 0)
 
 
-def test_what_is_counted(engines: Engines) -> None:
+def test_which_drops_count_as_overload(engines: Engines) -> None:
     del engines
     lost = {"superseded": 1, "outdated": 2, "backlogged": 4, "stale": 8, "not_referenced": 16, "to_keyframe": 32}
     others = {"paced": 1000, "hook": 1000, "failed": 1000, "late": 1000, "no_keyframe": 1000, "undecoded": 1000, "stopped": 1000}
@@ -217,7 +219,7 @@ def test_what_is_counted(engines: Engines) -> None:
     assert see(stream(), status(live=False)) is None
 
 
-def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -> None:
+def test_the_full_cost_of_a_degraded_stream_is_remembered() -> None:
     one = ConfiguredStream(stream(degrade_detect=SUB), "file")
     streams = {"front": one}
     assert full_costs(streams) == {}
@@ -231,7 +233,7 @@ def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -
         record_full_costs(streams, [now], cost_of([now], [], MachineUsage(2.0, 1.0, 0.0)))
         full = one.full_cost
         assert full is not None
-        assert (full.decode_cores, full.result_fps) == (expected, 15.0), "it wants 20, and its camera gives 15"
+        assert (full.decode_cores, full.result_fps) == (expected, 15.0), "it wants 20 fps, but its camera delivers 15"
         assert full_costs(streams) == ({} if step is DegradationStep.NONE else {"front": full})
     nothing = ConfiguredStream(stream(), "file")
     silent = status(result_fps=0.0)
@@ -240,13 +242,13 @@ def test_what_a_stream_takes_in_full_is_remembered_until_it_may_have_it_back() -
     assert full_costs({"front": nothing}) == {"front": None}
 
 
-def test_it_is_told_and_shown() -> None:
+def test_degradation_is_visible_in_events_status_and_metrics() -> None:
     api = Api()
     why = {"degraded_wall_ns": 1_764_000_000_000_000_000, "degraded_reason": "3.1 of 10 fps, 100% busy"}
     api.backend.put("door", "rtsp://10.0.0.5/door", degraded="substream", **why)
     now = api.clock.now
     event = DegradeEvent("door", DegradationStep.SUBSTREAM, DegradationStep.RATE, now, "3.1 of 10 fps, 100% busy")
-    api.backend.told.append(event)
+    api.backend.published.append(event)
     (shown,) = api.get("/api/v1/events").json()
     assert shown.pop("at").endswith("Z")
     told = {"type": "degraded", "stream": "door", "step": "substream", "before": "rate", "reason": "3.1 of 10 fps, 100% busy"}

@@ -1,4 +1,4 @@
-"""The configuration file while the service runs."""
+"""Watching the settings file while the service runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision_infer.service.operations.file_watch import QUIET_NS, FileWatch, Stre
 
 
 class Polls:
-    """A watch that is asked every second."""
+    """A watch that is polled every second."""
 
     def __init__(self, path: Path) -> None:
         self.clock = HandClock()
@@ -34,14 +34,14 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_change_is_told_once_when_it_is_quiet(path: Path) -> None:
+def test_a_change_is_reported_once_when_the_file_is_stable(path: Path) -> None:
     polls = Polls(path)
     assert polls(3) == [False] * 3
     path.write_text("model: bb")
     assert polls(4) == [False, True, False, False]
 
 
-def test_while_it_is_written_it_is_not_read(path: Path) -> None:
+def test_a_file_is_not_read_while_it_is_written(path: Path) -> None:
     polls = Polls(path)
     with open(path, "w") as file:
         for _ in range(5):
@@ -51,7 +51,7 @@ def test_while_it_is_written_it_is_not_read(path: Path) -> None:
     assert polls(2) == [True, False]
 
 
-def test_two_looks_at_the_same_moment_are_not_quiet(path: Path) -> None:
+def test_two_polls_at_the_same_time_do_not_count_as_stable(path: Path) -> None:
     polls = Polls(path)
     path.write_text("model: bb")
     assert polls() == [False]
@@ -61,17 +61,17 @@ def test_two_looks_at_the_same_moment_are_not_quiet(path: Path) -> None:
     assert polls.watch.changed()
 
 
-def test_a_file_that_an_editor_has_replaced(path: Path) -> None:
+def test_a_file_replaced_by_an_editor_is_detected(path: Path) -> None:
     polls = Polls(path)
     status = path.stat()
     new = path.with_name(".swp")
-    new.write_text("model: b")  # as long as before, and as old
+    new.write_text("model: b")  # same length and modification time as before
     os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
     os.replace(new, path)
     assert polls(3) == [False, True, False]
 
 
-def test_a_change_in_place_that_keeps_size_and_time(path: Path) -> None:
+def test_a_change_in_place_with_the_same_size_and_time_is_detected(path: Path) -> None:
     polls = Polls(path)
     status = path.stat()
     path.write_text("model: b")
@@ -79,7 +79,7 @@ def test_a_change_in_place_that_keeps_size_and_time(path: Path) -> None:
     assert polls(3) == [False, True, False]
 
 
-def test_a_file_that_is_away_for_a_moment(path: Path) -> None:
+def test_a_file_that_is_briefly_missing_counts_as_unchanged(path: Path) -> None:
     polls = Polls(path)
     away = path.with_name("away")
     os.rename(path, away)
@@ -92,7 +92,7 @@ def test_a_file_that_is_away_for_a_moment(path: Path) -> None:
     assert polls(3) == [False, True, False]
 
 
-def test_links_that_are_turned_as_kubernetes_does(tmp_path: Path) -> None:
+def test_switched_symbolic_links_are_detected_as_in_kubernetes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "cameras.yaml").write_text("model: a")
@@ -105,7 +105,7 @@ def test_links_that_are_turned_as_kubernetes_does(tmp_path: Path) -> None:
     assert polls(3) == [False, True, False]
 
 
-def test_a_file_that_comes_later(tmp_path: Path) -> None:
+def test_a_file_created_later_is_detected(tmp_path: Path) -> None:
     polls = Polls(tmp_path / "cameras.yaml")
     assert polls(2) == [False, False]
     (tmp_path / "cameras.yaml").write_text("")
@@ -124,7 +124,7 @@ AFTER = {
 }
 
 
-def test_what_is_different() -> None:
+def test_differences_between_settings() -> None:
     before, after = ServeSettings.model_validate(BEFORE), ServeSettings.model_validate(AFTER)
     assert diff_streams(before, after) == StreamChanges(
         added=("d",),

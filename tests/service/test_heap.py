@@ -1,4 +1,4 @@
-"""Threads share few heaps, and free memory goes back to the system, but not all the time."""
+"""Threads share few heaps, and free memory is returned to the system periodically."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ met.wait()
 """
 
 
-def test_memory_is_given_back_once_in_a_while() -> None:
+def test_free_memory_is_returned_periodically() -> None:
     clock, given = HandClock(), list[int]()
     heap = Heap(given.append, clock)
     for step in range(100):
@@ -43,7 +43,7 @@ def test_memory_is_given_back_once_in_a_while() -> None:
 
 
 @pytest.mark.parametrize(("cores", "heaps"), [(1, 2), (2, 2), (16, 16)])
-def test_there_is_a_heap_for_each_core_and_two_at_least(cores: int, heaps: int) -> None:
+def test_one_heap_for_each_core_and_at_least_two(cores: int, heaps: int) -> None:
     asked: list[tuple[int, int]] = []
 
     def mallopt(parameter: int, value: int) -> None:
@@ -53,7 +53,7 @@ def test_there_is_a_heap_for_each_core_and_two_at_least(cores: int, heaps: int) 
     assert asked == [(-8, heaps)]
 
 
-def test_a_system_without_all_that_is_left_alone() -> None:
+def test_a_system_without_these_functions_is_not_affected() -> None:
     clock = HandClock()
     heap = Heap(None, clock)
     clock.now += 2 * EVERY_NS
@@ -63,7 +63,7 @@ def test_a_system_without_all_that_is_left_alone() -> None:
 
 
 @GLIBC
-def test_the_c_library_gives_memory_back() -> None:
+def test_the_c_library_returns_memory() -> None:
     clock = HandClock()
     heap = Heap(system_function("malloc_trim"), clock)
     clock.now += 2 * EVERY_NS

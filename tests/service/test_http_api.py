@@ -1,4 +1,4 @@
-"""The routes: streams, snapshots, pictures, health; every error in one form, and no secret anywhere."""
+"""The routes for streams, snapshots, images and health: errors have one form, and no response contains secrets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_streams_are_listed_without_their_passwords() -> None:
     assert status["since"] == "2023-11-14T22:13:20.000Z"
 
 
-def test_a_stream_is_made_changed_and_removed() -> None:
+def test_a_stream_is_created_changed_and_removed() -> None:
     api = Api()
     zone = {"polygon": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]], "units": "relative"}
     made = put(api, "gate", {"url": "rtsp://10.0.0.6/gate", "fps": 5, "zones": {"yard": zone}})
@@ -59,7 +59,7 @@ def test_a_stream_is_made_changed_and_removed() -> None:
     problem(api.ask("DELETE", "/api/v1/streams/gate"), 404, "unknown-stream")
 
 
-def test_a_hidden_password_comes_back() -> None:
+def test_a_hidden_password_in_a_request_keeps_the_stored_one() -> None:
     api = Api()
     api.backend.put("gate", URL, origin="api")
     shown = api.get("/api/v1/streams/gate").json()["settings"]
@@ -77,13 +77,13 @@ def test_a_hidden_password_comes_back() -> None:
     assert api.backend.kept["gate"].settings == kept
 
 
-def test_streams_of_the_file_are_changed_there() -> None:
+def test_streams_of_the_settings_file_cannot_be_changed_over_the_api() -> None:
     api = Api()
     problem(put(api, "door", {"detect": "rtsp://10.0.0.5/other"}), 409, "conflict")
     problem(api.ask("DELETE", "/api/v1/streams/door"), 409, "conflict")
 
 
-def test_there_are_only_so_many_streams() -> None:
+def test_the_number_of_streams_is_limited() -> None:
     api = Api(FakeBackend(max_streams=2))
     assert put(api, "a", {"detect": "rtsp://10.0.0.5/a"}).status_code == 201
     problem(put(api, "b", {"detect": "rtsp://10.0.0.5/b"}), 409, "conflict")
@@ -106,7 +106,7 @@ def test_there_are_only_so_many_streams() -> None:
         ({"detect": URL, "hook": "os:system"}, "hook"),
     ],
 )
-def test_settings_that_are_wrong_are_told_without_secrets(body: dict[str, Any], field: str) -> None:
+def test_invalid_settings_are_reported_without_secrets(body: dict[str, Any], field: str) -> None:
     api = Api()
     document = problem(put(api, "x", body), 422, "invalid")
     assert [one["field"] for one in document["errors"]] == [field]
@@ -115,12 +115,12 @@ def test_settings_that_are_wrong_are_told_without_secrets(body: dict[str, Any], 
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"nonsense", b"[" * 100_000, b"\xff\xfe"])
-def test_a_body_that_is_no_json(content: bytes) -> None:
+def test_a_body_that_is_not_json_is_rejected(content: bytes) -> None:
     answer = Api().ask("PUT", "/api/v1/streams/x", content=content, headers={"Content-Type": "application/json"})
     problem(answer, 400, "bad-request")
 
 
-def test_other_bodies_than_json_and_other_things_than_objects() -> None:
+def test_other_content_types_and_json_values_are_rejected() -> None:
     api = Api()
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json5"):
         answer = api.ask("PUT", "/api/v1/streams/x", content=b"{}", headers={"Content-Type": kind})
@@ -134,7 +134,7 @@ def test_other_bodies_than_json_and_other_things_than_objects() -> None:
 
 
 @pytest.mark.parametrize("name", ["~main", ".hidden", "a b", "x" * 65, "%2e%2e%2fetc", "a%00b", "%ff", "☃"])
-def test_names_that_are_none(name: str) -> None:
+def test_invalid_names_are_rejected(name: str) -> None:
     answer = put(Api(), name, {"detect": URL})
     assert answer.status_code in (404, 422)
     assert answer.headers["content-type"] == "application/problem+json"
@@ -155,7 +155,7 @@ def test_a_snapshot() -> None:
     assert "retry-after" in answer.headers
 
 
-def test_cameras_that_give_nothing_do_not_hold_up_the_api() -> None:
+def test_silent_cameras_do_not_block_the_api() -> None:
     backend = FakeBackend()
     api = Api(backend)
     entered = threading.Semaphore(0)
@@ -184,7 +184,7 @@ def test_cameras_that_give_nothing_do_not_hold_up_the_api() -> None:
     asyncio.run(ask())
 
 
-def test_a_picture_is_inferred() -> None:
+def test_an_image_is_inferred() -> None:
     api = Api()
     path = "/api/v1/infer?model=tiny&confidence=0.5&classes=person, car"
     answer = api.ask("POST", path, content=JPEG, headers={"Content-Type": "image/jpeg"})
@@ -195,7 +195,7 @@ def test_a_picture_is_inferred() -> None:
     assert api.backend.pictures[1] == (JPEG, None, None, None)
 
 
-def test_what_is_no_picture() -> None:
+def test_a_body_that_is_not_an_image_is_rejected() -> None:
     api = Api()
     for kind in ("text/plain", "image/gif", "multipart/form-data; boundary=x", ""):
         answer = api.ask("POST", "/api/v1/infer", content=JPEG, headers={"Content-Type": kind})
@@ -214,14 +214,14 @@ def test_health_and_readiness() -> None:
     assert api.get("/healthz").status_code == 200
 
 
-def test_what_runs_here() -> None:
+def test_version_models_engines_and_events() -> None:
     api = Api()
     assert api.get("/api/v1/version").json()["version"] == __version__
     assert api.get("/api/v1/models").json()[0]["labels"] == ["person", "bicycle", "car"]
     engine = api.get("/api/v1/engines").json()[0]
     assert (engine["engine"], engine["batches"], engine["busy_s"]) == ("null-cpu-none", {"1": 10, "4": 5}, 1.0)
-    api.backend.told = [StreamEvent("door", StreamState.REFUSED, api.clock.now - 10**9, "rtsp://a:b@c/ wants a password")]
-    api.backend.told.append(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", api.clock.now, "replaces null-cpu-none"))
+    api.backend.published = [StreamEvent("door", StreamState.REFUSED, api.clock.now - 10**9, "rtsp://a:b@c/ wants a password")]
+    api.backend.published.append(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", api.clock.now, "replaces null-cpu-none"))
     assert api.get("/api/v1/events").json() == [
         {
             "type": "state",
@@ -261,7 +261,7 @@ def test_errors_of_the_framework_have_the_same_form() -> None:
         (ZeroDivisionError(), "internal"),
     ],
 )
-def test_a_mistake_of_ours_is_told_to_the_log_alone(error: Exception, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_is_reported_in_the_log_only(error: Exception, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     api = Api()
     api.backend.broken = error
     with caplog.at_level(logging.ERROR, "vision_infer.http"):
@@ -273,12 +273,12 @@ def test_a_mistake_of_ours_is_told_to_the_log_alone(error: Exception, kind: str,
     assert api.get("/api/v1/streams").status_code == 200
 
 
-def test_what_becomes_of_our_errors() -> None:
+def test_errors_of_the_package_become_problems() -> None:
     assert problem_of(TooManyReadersError("64 clients")).kind == "too-many-clients"
     assert problem_of(HubClosedError("stops")).kind == "stopping"
 
 
-def test_headers_of_every_answer() -> None:
+def test_headers_of_every_response() -> None:
     api = Api(tokens=TOKENS)
     for path, token in (("/healthz", None), ("/api/v1/streams", None), ("/api/v1/streams", ADMIN), ("/nothing", ADMIN)):
         answer = api.get(path, token=token)
@@ -296,7 +296,7 @@ def test_requests_are_logged_without_their_query(caplog: pytest.LogCaptureFixtur
     ]
 
 
-def test_many_at_once_make_one_stream(tmp_path: Path) -> None:
+def test_concurrent_requests_create_one_stream(tmp_path: Path) -> None:
     api = Api()
 
     def make(number: int) -> int:
@@ -308,7 +308,7 @@ def test_many_at_once_make_one_stream(tmp_path: Path) -> None:
     assert set(codes) <= {200, 201, 409}
 
 
-def test_a_stream_goes_on_with_another_model() -> None:
+def test_a_stream_switches_to_another_model() -> None:
     api = Api()
     assert put(api, "gate", {"url": "rtsp://user:secret@10.0.0.6/gate", "fps": 5}).status_code == 201
     answer = api.ask("PUT", "/api/v1/streams/gate/model", json={"model": "other"})

@@ -1,4 +1,4 @@
-"""Who may do what: tokens, roles, sessions, names of hosts, origins."""
+"""Authentication: tokens, roles, sessions, host names, origins."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ METHODS = ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")
 
 
 def routes(api: Api) -> list[tuple[str, str]]:
-    """Every method and path of the application, and some that there are not."""
+    """Return every method and path of the application, and some that do not exist."""
     document = api.get("/api/v1/openapi.json", token=ADMIN).json()
     paths = [path.replace("{name}", "door") for path in document["paths"]]
     assert "/api/v1/streams/door/snapshot.jpg" in paths
     return [(method, path) for path in [*paths, "/api/v1/openapi.json", "/", "/docs", "/nothing"] for method in METHODS]
 
 
-def test_nothing_but_health_answers_without_a_token() -> None:
+def test_only_the_health_check_works_without_a_token() -> None:
     api = Api(tokens=TOKENS, backend=FakeBackend(requests_per_second=10_000))
     for method, path in routes(api):
         for headers in ({}, {"Authorization": "Basic YTpi"}, {"Cookie": f"{SESSION_COOKIE}=guessed"}):
             answer = api.ask(method, path, headers=headers, json={} if method in ("POST", "PUT") else None)
             if path == "/healthz":
                 assert answer.status_code == (200 if method in ("GET", "HEAD") else 405), (method, path)
-            elif path == "/" and method in ("GET", "HEAD", "OPTIONS"):  # the page, whose files hold nothing and ask for a token
+            elif path == "/" and method in ("GET", "HEAD", "OPTIONS"):  # the page, whose files contain no secrets
                 assert answer.status_code == (405 if method == "OPTIONS" else 200), (method, path)
             else:
                 assert answer.status_code == 401, (method, path)
@@ -46,7 +46,7 @@ def test_nothing_but_health_answers_without_a_token() -> None:
     assert len(api.backend.kept) == 1
 
 
-def test_there_are_no_routes_that_the_document_does_not_have() -> None:
+def test_the_document_contains_every_route() -> None:
     api = Api()
     known = set(api.get("/api/v1/openapi.json").json()["paths"]) | {"/api/v1/openapi.json", "/api/v1/results"}
     known |= {"/", "/page/{path}"}
@@ -64,13 +64,13 @@ def all_routes(found: Any) -> list[Any]:
 
 @settings(max_examples=60)
 @given(st.text(max_size=60), st.sampled_from(["", "Bearer ", "bearer ", "Bearer", "Token ", "Bearer  "]))
-def test_no_guess_is_a_token(guess: str, kind: str) -> None:
+def test_guessed_tokens_are_rejected(guess: str, kind: str) -> None:
     api = Api(tokens=TOKENS)
     header = f"{kind}{guess}".encode("utf-8", "replace").replace(b"\r", b"").replace(b"\n", b"").replace(b"\0", b"")
     assert api.get("/api/v1/streams", headers={b"authorization": header}).status_code == 401
 
 
-def test_a_token_in_the_url_is_none() -> None:
+def test_a_token_in_the_url_is_ignored() -> None:
     api = Api(tokens=TOKENS)
     for name in ("token", "access_token", "authorization"):
         problem(api.get("/api/v1/streams", params={name: ADMIN}), 401, "unauthorized")
@@ -90,7 +90,7 @@ def test_roles() -> None:
     assert api.get("/api/v1/session", token=ADMIN).json()["role"] == "admin"
 
 
-def test_on_loopback_without_tokens_everything_is_open() -> None:
+def test_no_token_is_required_on_loopback() -> None:
     api = Api(tokens=OPEN)
     assert api.ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.9/x"}).status_code == 201
     login = api.ask("POST", "/api/v1/session")
@@ -99,7 +99,7 @@ def test_on_loopback_without_tokens_everything_is_open() -> None:
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP"])
-def test_without_tokens_nobody_comes_through_a_proxy(header: str) -> None:
+def test_requests_through_a_proxy_require_a_token(header: str) -> None:
     problem(Api(tokens=OPEN).get("/api/v1/streams", headers={header: "192.0.2.7"}), 403, "behind-proxy")
     assert Api(tokens=TOKENS).get("/api/v1/streams", token=VIEW, headers={header: "192.0.2.7"}).status_code == 200
 
@@ -126,7 +126,7 @@ def test_a_browser_logs_in_and_out() -> None:
     problem(api.get("/api/v1/streams", headers=own), 401, "unauthorized")
 
 
-def test_a_login_by_header_and_what_is_no_login() -> None:
+def test_login_by_header_and_invalid_logins() -> None:
     api = Api(tokens=TOKENS)
     answer = api.ask("POST", "/api/v1/session", token=VIEW)
     assert answer.json()["role"] == "view"
@@ -135,7 +135,7 @@ def test_a_login_by_header_and_what_is_no_login() -> None:
         problem(api.ask("POST", "/api/v1/session", content=body), 401, "unauthorized")
 
 
-def test_behind_tls_the_cookie_is_secure(tmp_path: Path) -> None:
+def test_the_cookie_is_secure_behind_tls(tmp_path: Path) -> None:
     backend = FakeBackend(tls={"certificate": tmp_path / "a.pem", "key": tmp_path / "b.pem"})
     answer = Api(backend, TOKENS).ask("POST", "/api/v1/session", token=VIEW)
     assert "Secure" in answer.headers["set-cookie"]
@@ -157,10 +157,12 @@ def test_behind_tls_the_cookie_is_secure(tmp_path: Path) -> None:
         (None, False),
     ],
 )
-def test_what_a_cookie_may_change_depends_on_the_origin(origin: str | None, allowed: bool) -> None:
+def test_changes_with_a_cookie_depend_on_the_origin(origin: str | None, allowed: bool) -> None:
     api = Api(tokens=TOKENS)
     headers = {"Cookie": cookie_of(api, ADMIN)} | ({} if origin is None else {"Origin": origin})
-    assert api.get("/api/v1/streams", headers=headers).status_code == 200  # a foreign site cannot read the answer: CORS is off
+    assert (
+        api.get("/api/v1/streams", headers=headers).status_code == 200
+    )  # CORS is disabled
     answer = api.ask("PUT", "/api/v1/streams/x", headers=headers, json={"detect": "rtsp://10.0.0.9/x"})
     if allowed:
         assert answer.status_code == 201
@@ -169,7 +171,7 @@ def test_what_a_cookie_may_change_depends_on_the_origin(origin: str | None, allo
         assert "x" not in api.backend.kept
 
 
-def test_a_foreign_site_cannot_use_an_open_service() -> None:
+def test_a_foreign_website_cannot_use_an_open_service() -> None:
     api = Api(tokens=OPEN)
     evil = {"Origin": "https://evil.example"}
     problem(api.ask("PUT", "/api/v1/streams/x", headers=evil, json={"detect": "rtsp://10.0.0.9/x"}), 403, "wrong-origin")
@@ -177,13 +179,13 @@ def test_a_foreign_site_cannot_use_an_open_service() -> None:
     assert answer.status_code == 405
     assert not any(name.startswith("access-control") for name in answer.headers)
     token = Api(tokens=TOKENS).ask("PUT", "/api/v1/streams/x", token=ADMIN, headers=evil, json={"detect": "rtsp://10.0.0.9/x"})
-    assert token.status_code == 201  # who has the token needs no browser
+    assert token.status_code == 201  # a client with the token is not a foreign website
 
 
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:8080", "localhost", "LOCALHOST:8080", "localhost.", "[::1]:8080", "cameras.example:1"]
 )
-def test_names_under_which_it_is_reached(host: str) -> None:
+def test_allowed_host_names(host: str) -> None:
     api = Api(FakeBackend(allow_hosts=["cameras.example"]))
     assert api.get("/api/v1/version", headers={"Host": host}).status_code == 200
 
@@ -192,20 +194,20 @@ def test_names_under_which_it_is_reached(host: str) -> None:
     "host",
     ["evil.example", "127.0.0.1.evil.example", "10.0.0.7:8080", "", "localhost@evil.example", "localhost/x", "a:b:c", "[::1"],
 )
-def test_a_name_that_is_not_ours_is_refused(host: str) -> None:
+def test_an_unknown_host_name_is_rejected(host: str) -> None:
     api = Api(FakeBackend(allow_hosts=["cameras.example"]), TOKENS)
     problem(api.get("/api/v1/version", headers={"Host": host}, token=ADMIN), 421, "wrong-host")
     assert api.get("/healthz", headers={"Host": host}).status_code == 200
 
 
-def test_where_others_reach_it_any_address_is_right_and_no_foreign_name() -> None:
+def test_any_address_but_no_unknown_name_is_allowed_on_all_interfaces() -> None:
     api = Api(FakeBackend(host="0.0.0.0"), TOKENS)
     for host in ("10.0.0.7:8080", "[fe80::1]:8080", "localhost"):
         assert api.get("/api/v1/version", headers={"Host": host}, token=ADMIN).status_code == 200
     problem(api.get("/api/v1/version", headers={"Host": "evil.example"}, token=ADMIN), 421, "wrong-host")
 
 
-def test_wrong_tokens_of_one_address_are_limited() -> None:
+def test_invalid_tokens_from_one_address_are_rate_limited() -> None:
     backend = FakeBackend()
     api = Api(backend, TOKENS, address="192.0.2.1")
     for _ in range(10):
@@ -220,7 +222,7 @@ def test_wrong_tokens_of_one_address_are_limited() -> None:
     assert api.get("/api/v1/version", token=ADMIN).status_code == 200
 
 
-def test_sessions_end_and_are_bounded() -> None:
+def test_sessions_expire_and_are_bounded() -> None:
     clock = HandClock()
     sessions = Sessions(clock, lifetime_s=60, max_sessions=3)
     first, *others = [sessions.open("view") for _ in range(4)]
@@ -232,7 +234,7 @@ def test_sessions_end_and_are_bounded() -> None:
     sessions.close("unknown")
 
 
-def test_a_token_is_made_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+def test_a_token_is_generated_once_and_only_its_hash_is_stored(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     made = tokens_for(ServiceSettings(host="0.0.0.0"), folder, HandClock())
     assert made.made is not None
@@ -246,7 +248,7 @@ def test_a_token_is_made_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
     assert [one.name for one in folder.iterdir()] == ["token.json"]
 
 
-def test_which_tokens_there_are(tmp_path: Path) -> None:
+def test_tokens_of_a_service(tmp_path: Path) -> None:
     assert not tokens_for(ServiceSettings(), tmp_path).tokens.needed
     chosen = tokens_for(ServiceSettings(token=SecretStr(ADMIN), view_token=SecretStr(VIEW), host="0.0.0.0"), tmp_path)
     assert (chosen.made, chosen.tokens.role_of(ADMIN), chosen.tokens.role_of(VIEW)) == (None, "admin", "view")
@@ -259,13 +261,13 @@ def test_which_tokens_there_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"sha256": "00"}', '{"sha256": 5}', '{"sha256": "zz"}', "[" * 100_000])
-def test_a_broken_file_of_the_token_is_told(tmp_path: Path, text: str) -> None:
+def test_a_damaged_token_file_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "token.json").write_text(text)
     with pytest.raises(UsageError, match="contains no valid token hash"):
         tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path)
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"token\.json"):
         tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path / "file" / "state")
@@ -283,11 +285,11 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         ("cam", False),
     ],
 )
-def test_what_loopback_is(host: str, loopback: bool) -> None:
+def test_loopback_addresses(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
-def test_the_hash_is_json_that_says_when(tmp_path: Path) -> None:
+def test_the_hash_file_is_json_with_its_date(tmp_path: Path) -> None:
     tokens_for(ServiceSettings(host="0.0.0.0"), tmp_path, HandClock())
     values = json.loads((tmp_path / "token.json").read_text())
     assert values["created"] == "2023-11-14T22:30:00.000Z"

@@ -1,4 +1,4 @@
-"""Readers that come and go leave nothing behind."""
+"""Clients that connect and disconnect leave no resources behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VISITS = 40
 
 
 def counts(web: WebServer) -> tuple[int, int, int]:
-    """Threads, open files and tasks."""
+    """Count threads, open files and tasks."""
     assert web._loop is not None
     gc.collect()
     files = Path("/proc/self/fd")
@@ -26,7 +26,7 @@ def counts(web: WebServer) -> tuple[int, int, int]:
 
 
 def visit(web: WebServer, backend: FakeBackend, number: int) -> None:
-    """Ask for results in one way or the other, read some or none of them, and go without a word."""
+    """Request results over WebSocket or server-sent events, read some or none, and disconnect abruptly."""
     with socket.create_connection(web.address, LONG_S) as client:
         upgrade = UPGRADE if number % 2 else ""
         client.sendall(f"GET /api/v1/results HTTP/1.1\r\nHost: 127.0.0.1\r\n{upgrade}\r\n".encode())
@@ -39,7 +39,7 @@ def visit(web: WebServer, backend: FakeBackend, number: int) -> None:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closed by a reset
 
 
-def test_readers_that_come_and_go_leave_nothing_behind() -> None:
+def test_clients_that_connect_and_disconnect_leave_no_resources_behind() -> None:
     backend = FakeBackend(port=0, requests_per_second=100_000)
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, OPEN))

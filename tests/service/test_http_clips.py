@@ -1,4 +1,4 @@
-"""What the API answers about events and their clips."""
+"""The API of events and their clips."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def told_by(state: str, **more: object) -> tuple[FakeBackend, str]:
         ("missing", 404, "not-found", "has no clip"),
         ("failed", 404, "not-found", "could not be written"),
         ("removed", 404, "not-found", "was removed"),
-        ("ready", 404, "not-found", "was removed"),  # somebody has deleted the file
+        ("ready", 404, "not-found", "was removed"),  # the file was deleted
     ],
 )
-def test_why_there_is_no_clip_is_told(state: str, status: int, kind: str, says: str) -> None:
+def test_the_reason_for_a_missing_clip_is_reported(state: str, status: int, kind: str, says: str) -> None:
     backend, name = told_by(state, clip=Path("/nonexistent/clip.mp4"))
     answer = Api(backend).get(f"/api/v1/events/{name}/clip.mp4")
     document = problem(answer, status, kind)
@@ -39,13 +39,13 @@ def test_why_there_is_no_clip_is_told(state: str, status: int, kind: str, says: 
     assert ("Retry-After" in answer.headers) == (state == "recording")
 
 
-def test_an_unknown_event_and_no_id() -> None:
+def test_unknown_and_invalid_event_ids() -> None:
     problem(Api().get("/api/v1/events/00112233445566ff/clip.mp4"), 404, "not-found")
     problem(Api().get("/api/v1/events/../clip.mp4"), 404, "not-found")
     problem(Api().get("/api/v1/events/XYZ/clip.mp4"), 422, "invalid")
 
 
-def test_who_may_look_may_watch_clips_and_nobody_else(tmp_path: Path) -> None:
+def test_viewers_can_watch_clips_but_not_clients_without_a_token(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(bytes(range(256)) * 4)
     backend, name = told_by("ready", clip=clip, seconds=2.0, bytes=1024, from_wall_ns=1_699_999_999 * SECOND)

@@ -49,7 +49,7 @@ def serve(backend: FakeBackend, tokens: Tokens) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("number", range(len(COMMANDS)))
-def test_the_commands_work_in_their_order(number: int, address: str, guarded: str, tmp_path: Path) -> None:
+def test_the_documented_commands_work_in_order(number: int, address: str, guarded: str, tmp_path: Path) -> None:
     (tmp_path / "picture.jpg").write_bytes(JPEG)
     line = COMMANDS[number]
     assert line.startswith("curl ")
@@ -82,7 +82,7 @@ def test_a_snippet_runs(number: int, address: str, backend: FakeBackend, capsys:
     assert capsys.readouterr().out.startswith("door ")
 
 
-def test_the_documents_are_what_is_sent() -> None:
+def test_the_documented_responses_are_real() -> None:
     problem, change, engine, degraded = DOCUMENTS
     jsonschema.validate(problem, PROBLEM_SCHEMA)
     answer = Api().ask("PUT", "/api/v1/streams/x", json={"detect": "rtsp://10.0.0.5/x", "fps": -1})

@@ -1,4 +1,4 @@
-"""What readers of results choose, and how often a row is written for them."""
+"""Filters of results, and how often a row is encoded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ VECTOR = Description(embedding=np.array([1, 0], np.float32))
     ("wanted", "labels"),
     [
         (ResultFilter(classes=frozenset({"standing"})), ["car"]),
-        (ResultFilter(classes=frozenset({"standing"}), min_score=0.8), ["car"]),  # the score of what it is chosen for
+        (ResultFilter(classes=frozenset({"standing"}), min_score=0.8), ["car"]),  # the score of the matching class
         (ResultFilter(classes=frozenset({"standing"}), min_score=0.81), []),
         (ResultFilter(classes=frozenset({"sitting"})), ["person"]),  # only the most probable class counts
         (ResultFilter(classes=frozenset({"sitting"}), min_score=0.5), []),
@@ -65,14 +65,16 @@ VECTOR = Description(embedding=np.array([1, 0], np.float32))
     ],
     ids=str,
 )
-def test_a_detection_is_chosen_for_what_a_second_network_says_of_it(wanted: ResultFilter, labels: list[str]) -> None:
+def test_a_detection_is_selected_by_its_secondary_class(wanted: ResultFilter, labels: list[str]) -> None:
     plain = result(found={"person": 0.9, "car": 0.4, "bicycle": 0.45})
     told = replace(plain.detections, descriptions=(SITTING, STANDING, None))
     row = ResultRow(replace(plain, detections=told), 1)
     chosen = row.chosen(wanted).detections
     assert chosen.labels == labels
     assert row.holds(wanted) == bool(labels)
-    assert all(one in (SITTING, STANDING, None) for one in chosen.descriptions or ()), "what is said of one stays whole"
+    assert all(one in (SITTING, STANDING, None) for one in chosen.descriptions or ()), (
+        "the description of a detection is complete"
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,20 +87,20 @@ def test_a_detection_is_chosen_for_what_a_second_network_says_of_it(wanted: Resu
     ],
     ids=str,
 )
-def test_what_is_said_of_a_whole_picture_is_chosen(wanted: ResultFilter, classes: list[str]) -> None:
+def test_image_classes_are_filtered(wanted: ResultFilter, classes: list[str]) -> None:
     row = ResultRow(replace(result(found={}), description=STANDING), 1)
     assert [one["label"] for one in json.loads(row.text(wanted))["classes"]] == classes
     assert row.holds(wanted) == bool(classes)
 
 
-def test_an_embedding_is_of_no_class() -> None:
+def test_an_embedding_has_no_class() -> None:
     row = ResultRow(replace(result(found={}), description=VECTOR), 1)
     for wanted, there in ((ResultFilter(min_score=0.9), True), (ResultFilter(classes=frozenset({"car"})), False)):
         assert ("embedding" in json.loads(row.text(wanted))) is there
         assert row.holds(wanted) is there
 
 
-def test_a_row_is_written_once_however_many_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_is_encoded_once_for_all_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     original = Result.to_json
 
@@ -113,7 +115,7 @@ def test_a_row_is_written_once_however_many_read_it(monkeypatch: pytest.MonkeyPa
         cars = ResultFilter(classes=frozenset({"car"}))
         readers = [hub.subscribe() for _ in range(20)] + [hub.subscribe(cars) for _ in range(20)]
         write(hub, result(index=7))
-        assert calls == [], "the pipeline's thread writes no JSON"
+        assert calls == [], "the pipeline's thread encodes no JSON"
         for reader in readers:
             assert len(await drain(reader)) == 1
             hub.leave(reader)

@@ -1,4 +1,4 @@
-"""Damaged requests, as they come from a port that anybody can reach: answered or cut, and the log stays quiet."""
+"""Damaged requests, as a public port receives them, are answered or cut, and do not fill the log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SEEDS = (
 
 
 def damaged(drawn: random.Random) -> bytes:
-    """One of the seeds with some bytes changed, taken out, put in or doubled."""
+    """Generate one of the seeds with some bytes changed, removed, inserted or duplicated."""
     data = bytearray(drawn.choice(_SEEDS))
     for _ in range(drawn.randrange(6)):
         place = drawn.randrange(len(data))
@@ -52,7 +52,7 @@ def damaged(drawn: random.Random) -> bytes:
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What is logged of errors, as the service does it."""
+    """Collect the errors that the service logs."""
     loggers = [logging.getLogger(name) for name in ("vision_infer", "uvicorn", "asyncio")]
     before = [(one.level, list(one.handlers)) for one in loggers]
     text = io.StringIO()
@@ -72,7 +72,7 @@ def test_damaged_requests(tokens: Tokens, log: io.StringIO) -> None:
         for _ in range(REQUESTS):
             with socket.create_connection(web.address, LONG_S) as client:
                 client.sendall(damaged(drawn))
-                client.settimeout(0.05)  # some are not whole: the service waits for more of them, we do not
+                client.settimeout(0.05)  # some are incomplete: the service waits for more, the test does not
                 try:
                     answer = client.recv(64)
                 except OSError:

@@ -1,4 +1,4 @@
-"""Results for many readers: what is chosen, what is skipped, and that nobody is held up."""
+"""Results for many clients: filters, skipped rows, and independence of clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vision_infer.service.results.row import ResultFilter
 from vision_infer.service.results.subscription import DEPTH, EVENTS, STATES, HubClosedError
 
 
-def test_a_reader_gets_every_row_in_order_while_it_keeps_up() -> None:
+def test_a_fast_client_gets_every_row_in_order() -> None:
     async def work() -> None:
         hub = ResultHub()
         with hub.subscribe() as reader:
@@ -40,7 +40,7 @@ def test_a_reader_gets_every_row_in_order_while_it_keeps_up() -> None:
     run(work())
 
 
-def test_a_slow_reader_gets_the_newest_and_is_told_how_many_it_missed() -> None:
+def test_a_slow_client_gets_the_newest_row_and_the_number_of_skipped_ones() -> None:
     async def work() -> None:
         hub = ResultHub()
         with hub.subscribe() as reader:
@@ -61,7 +61,7 @@ def test_a_slow_reader_gets_the_newest_and_is_told_how_many_it_missed() -> None:
     run(work())
 
 
-def test_what_happened_in_skipped_rows_is_told() -> None:
+def test_events_of_skipped_rows_are_reported() -> None:
     def crossing(index: int) -> tuple[SceneEvent, ...]:
         return (SceneEvent("cross", "gate", index + 1, 2, "car" if index % 2 else "person", direction="in", counts=(index, 0)),)
 
@@ -83,7 +83,7 @@ def test_what_happened_in_skipped_rows_is_told() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(0, 3)), max_size=200))
-def test_nothing_is_lost_untold_whatever_the_pace(steps: list[tuple[str, int]]) -> None:
+def test_every_skipped_row_is_counted(steps: list[tuple[str, int]]) -> None:
     async def work() -> None:
         hub = ResultHub()
         written = dict.fromkeys("abc", 0)
@@ -110,7 +110,7 @@ def test_nothing_is_lost_untold_whatever_the_pace(steps: list[tuple[str, int]]) 
     run(work())
 
 
-def test_one_reader_that_does_not_read_takes_nothing_from_another() -> None:
+def test_a_stuck_client_does_not_affect_another() -> None:
     async def work() -> None:
         hub = ResultHub()
         with hub.subscribe(), hub.subscribe() as reader:
@@ -122,7 +122,7 @@ def test_one_reader_that_does_not_read_takes_nothing_from_another() -> None:
     run(work())
 
 
-def test_what_waits_is_bounded_even_if_streams_come_and_go() -> None:
+def test_the_buffer_is_bounded_while_streams_are_added_and_removed() -> None:
     async def work() -> None:
         hub = ResultHub(max_streams=4)
         with hub.subscribe() as reader:
@@ -133,7 +133,7 @@ def test_what_waits_is_bounded_even_if_streams_come_and_go() -> None:
     run(work())
 
 
-def test_readers_are_woken_from_another_thread_and_once_for_many_rows() -> None:
+def test_clients_are_woken_from_another_thread_once_for_many_rows() -> None:
     async def work() -> None:
         hub = ResultHub()
         loop = asyncio.get_running_loop()
@@ -150,7 +150,7 @@ def test_readers_are_woken_from_another_thread_and_once_for_many_rows() -> None:
             await asyncio.sleep(0)
             thread = threading.Thread(target=lambda: write(hub, *(result(index=index) for index in range(5))))
             thread.start()
-            thread.join(LONG_S)  # the loop stands still meanwhile
+            thread.join(LONG_S)  # the event loop is blocked meanwhile
             assert len(woken) == 1
             first = await asyncio.gather(*waiting)
             assert [json.loads(message.text)["frame"] for message in first if message is not None] == [0, 0]
@@ -159,7 +159,7 @@ def test_readers_are_woken_from_another_thread_and_once_for_many_rows() -> None:
     run(work())
 
 
-def test_states_come_to_those_who_want_them() -> None:
+def test_changes_of_state_are_sent_to_subscribed_clients() -> None:
     async def work() -> None:
         clock = HandClock()
         hub = ResultHub(clock=clock)
@@ -183,7 +183,7 @@ def test_states_come_to_those_who_want_them() -> None:
             assert await drain(plain) == await drain(other) == []
 
             hub.publish(EngineEvent("tiny", "swapped", "openvino-cpu-fp32", clock.now, "replaces null-cpu-none"))
-            (message,) = await drain(other)  # an engine is nobody's alone
+            (message,) = await drain(other)  # an engine does not belong to one stream
             assert (message.kind, json.loads(message.text)["engine"]) == ("engine", "openvino-cpu-fp32")
             assert await drain(plain) == []
 
@@ -191,7 +191,7 @@ def test_states_come_to_those_who_want_them() -> None:
     run(work())
 
 
-def test_there_are_only_so_many_readers() -> None:
+def test_the_number_of_subscriptions_is_limited() -> None:
     async def work() -> None:
         hub = ResultHub(max_readers=2)
         with hub.subscribe(), hub.subscribe():
@@ -204,7 +204,7 @@ def test_there_are_only_so_many_readers() -> None:
     run(work())
 
 
-def test_at_the_end_readers_get_what_waits_and_then_the_end() -> None:
+def test_buffered_rows_are_sent_before_the_end() -> None:
     async def work() -> None:
         hub = ResultHub()
         with hub.subscribe() as reader, hub.subscribe() as idle:
@@ -228,7 +228,7 @@ def test_at_the_end_readers_get_what_waits_and_then_the_end() -> None:
     run(work())
 
 
-def test_a_hub_whose_loop_is_gone_goes_on() -> None:
+def test_a_hub_survives_the_end_of_its_event_loop() -> None:
     hub = ResultHub()
 
     async def leave_without_a_word() -> None:
@@ -240,7 +240,7 @@ def test_a_hub_whose_loop_is_gone_goes_on() -> None:
     assert hub.readers == 0
 
 
-def test_one_shot_gives_the_next_result_with_its_frame() -> None:
+def test_one_shot_returns_the_next_result_with_its_frame() -> None:
     hub = ResultHub()
     first, second, other = hub.one_shot("door"), hub.one_shot("door"), hub.one_shot("gate")
     assert second.cancel()
@@ -254,8 +254,8 @@ def test_one_shot_gives_the_next_result_with_its_frame() -> None:
         other.result(0)
 
 
-def test_writing_costs_next_to_nothing() -> None:
-    # Bounds are ten times what is measured and more, for machines that do other things at the same time.
+def test_writing_is_cheap() -> None:
+    # The limits are more than ten times the measured values, for busy machines.
     hub = ResultHub()
     one, row = frame(), result()
 

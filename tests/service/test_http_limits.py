@@ -1,4 +1,4 @@
-"""How much one client may ask for."""
+"""Limits for clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vision_infer.service.http.security import MAX_JSON_BYTES
 AS_JPEG = {"Content-Type": "image/jpeg"}
 
 
-def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
+def test_a_bucket_allows_its_burst_and_then_its_rate() -> None:
     clock = HandClock()
     buckets = TokenBuckets(2.0, 4.0, clock)
     assert [buckets.take("a") for _ in range(5)] == [0, 0, 0, 0, pytest.approx(0.5)]
@@ -32,7 +32,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2_000)), max_size=200))
-def test_no_address_gets_more_than_its_rate(steps: list[tuple[int, int]]) -> None:
+def test_no_address_exceeds_its_rate(steps: list[tuple[int, int]]) -> None:
     clock = HandClock()
     begin = clock.now
     buckets = TokenBuckets(5.0, 10.0, clock, max_addresses=4)
@@ -60,7 +60,7 @@ def test_buckets_are_bounded() -> None:
         ("nowhere", "nowhere"),
     ],
 )
-def test_what_an_address_is(host: str, address: str) -> None:
+def test_addresses_of_clients(host: str, address: str) -> None:
     assert address_of({"type": "http", "client": (host, 1)}) == address
     assert address_of({"type": "http", "client": None}) == ""
 
@@ -87,7 +87,7 @@ def chunks(count: int, size: int) -> AsyncIterator[bytes]:
     return body()
 
 
-def test_a_picture_may_have_so_many_bytes_and_no_more() -> None:
+def test_the_size_of_an_image_is_limited() -> None:
     backend = FakeBackend(max_upload_mb=0.01)
     api = Api(backend)
     most = JPEG.ljust(10_000, b"x")
@@ -100,13 +100,13 @@ def test_a_picture_may_have_so_many_bytes_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "99999999999999999999", "٣"])
-def test_a_length_that_is_none(length: str) -> None:
+def test_an_invalid_content_length_is_rejected(length: str) -> None:
     headers = [(b"content-type", b"image/jpeg"), (b"content-length", length.encode())]
     answer = Api().ask("POST", "/api/v1/infer", content=JPEG, headers=headers)
     problem(answer, 413, "too-large")
 
 
-def test_settings_and_tokens_may_have_a_megabyte() -> None:
+def test_other_bodies_are_limited_to_one_megabyte() -> None:
     api = Api(tokens=TOKENS)
     body = b" " * (MAX_JSON_BYTES + 1)
     for method, path in (("PUT", "/api/v1/streams/x"), ("POST", "/api/v1/session"), ("POST", "/nothing")):
@@ -114,7 +114,7 @@ def test_settings_and_tokens_may_have_a_megabyte() -> None:
     problem(api.ask("POST", "/api/v1/session", content=chunks(101, 10_000)), 413, "too-large")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+def test_a_body_that_does_not_arrive_times_out() -> None:
     async def never() -> Message:
         await asyncio.sleep(LONG_S)
         raise AssertionError
@@ -128,7 +128,7 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     asyncio.run(work())
 
 
-def test_after_the_body_waiting_for_the_client_to_leave_has_no_limit() -> None:
+def test_there_is_no_timeout_after_the_body() -> None:
     messages: list[Message] = [{"type": "http.request", "body": b"x" * 100}, {"type": "http.disconnect"}]
 
     async def receive_next() -> Message:

@@ -1,4 +1,4 @@
-"""The log: two forms of lines, no passwords, and a stream that changes all the time does not fill it."""
+"""The log: two formats, no passwords, and a rate limit for unstable streams."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lines(text: io.StringIO) -> list[str]:
     return text.getvalue().splitlines()
 
 
-def test_lines_for_people() -> None:
+def test_human_readable_lines() -> None:
     text = io.StringIO()
     configure("human", stream=text)
     StateLog(HandClock()).log(StreamEvent("door", StreamState.BACKING_OFF, 0, "rtsp://a:secret@b/ is gone"))
@@ -40,7 +40,7 @@ def test_lines_for_people() -> None:
     assert line[23:] == "Z  warning  door: backing off: rtsp://a:***@b/ is gone"
 
 
-def test_lines_for_programs() -> None:
+def test_json_lines() -> None:
     text = io.StringIO()
     configure("json", logging.DEBUG, text)
     StateLog(HandClock()).log(StreamEvent("door", StreamState.LIVE, 0))
@@ -72,7 +72,7 @@ def test_configuring_twice_writes_each_line_once() -> None:
     assert len(lines(second)) == 1
 
 
-def test_a_stream_that_changes_all_the_time_is_folded() -> None:
+def test_log_lines_of_an_unstable_stream_are_limited() -> None:
     text = io.StringIO()
     configure("json", stream=text)
     clock = HandClock()
@@ -90,7 +90,7 @@ def test_a_stream_that_changes_all_the_time_is_folded() -> None:
     assert (last["message"], "folded" in last) == ("door: live", False)
 
 
-def test_retries_do_not_hide_that_a_stream_is_live_again() -> None:
+def test_retries_do_not_suppress_the_live_line() -> None:
     text = io.StringIO()
     configure("human", stream=text)
     clock = HandClock()
@@ -107,7 +107,7 @@ def test_retries_do_not_hide_that_a_stream_is_live_again() -> None:
     assert told[-1] == f"door: live ({LINES_A_MINUTE + 1} earlier changes not shown)"
 
 
-def test_a_stream_that_begins_anew_is_connecting_again() -> None:
+def test_connecting_is_logged_again_after_the_end_of_a_stream() -> None:
     text = io.StringIO()
     configure("human", stream=text)
     log = StateLog(HandClock())
@@ -119,7 +119,7 @@ def test_a_stream_that_begins_anew_is_connecting_again() -> None:
 
 
 @pytest.mark.parametrize(("level", "shown"), [(logging.INFO, 0), (logging.DEBUG, 2)])
-def test_what_ffmpeg_says_is_for_debugging_and_is_known_to_the_source_all_the_same(level: int, shown: int) -> None:
+def test_ffmpeg_messages_are_logged_at_debug_level_only_but_reach_the_source(level: int, shown: int) -> None:
     text = io.StringIO()
     configure("human", level, text)
     source = SourceLog("door")

@@ -1,4 +1,4 @@
-"""Metrics: what is told, under which names, and that labels stay few."""
+"""Metrics: values, names, and a bounded number of labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def value(samples: list[Sample], name: str, **labels: str) -> float:
     return found[0]
 
 
-def test_what_is_told_of_a_stream() -> None:
+def test_metrics_of_a_stream() -> None:
     api = Api()
     api.backend.put("gate", "rtsp://10.0.0.6/gate", state=StreamState.REFUSED, age_ms={}, last_frame_ns=None)
     samples = scrape(api)
@@ -50,7 +50,7 @@ def test_what_is_told_of_a_stream() -> None:
         assert {state.value for state in StreamState} - states.keys() == {"opening", "running"}
 
 
-def test_a_stream_that_is_gone_leaves_no_sample() -> None:
+def test_a_removed_stream_has_no_metrics() -> None:
     api = Api()
     api.backend.put("gate", "rtsp://10.0.0.6/gate", origin="api")
     assert any(one.labels.get("stream") == "gate" for one in scrape(api))
@@ -58,7 +58,7 @@ def test_a_stream_that_is_gone_leaves_no_sample() -> None:
     assert not any(one.labels.get("stream") == "gate" for one in scrape(api))
 
 
-def test_what_is_told_of_engines_clients_and_the_process() -> None:
+def test_metrics_of_engines_clients_and_the_process() -> None:
     api = Api()
     samples = scrape(api)
     assert value(samples, "vision_infer_engine_utilisation_ratio", lane="main", model="tiny", engine="null-cpu-none") == 0.25
@@ -75,7 +75,7 @@ def test_what_is_told_of_engines_clients_and_the_process() -> None:
     assert value(scrape(api), "vision_infer_ready") == 0
 
 
-def test_failures_of_an_engine_are_told_and_those_of_frames_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_failures_are_counted_and_frames_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
     api = Api()
     (lane,) = api.backend.lanes()
     failing = replace(lane, failures=7, error="cannot reach rtsp://a:secret@b/", failing=True)
@@ -89,7 +89,7 @@ def test_failures_of_an_engine_are_told_and_those_of_frames_once(monkeypatch: py
     assert shown == {"failures": 7, "error": "cannot reach rtsp://a:***@b/", "failing": True}
 
 
-def test_durations_are_folded_into_few_buckets() -> None:
+def test_durations_use_few_buckets() -> None:
     backend = FakeBackend()
     for milliseconds in (0.05, 0.3, 3, 30, 30, 10_000):
         backend.histograms["decode"].record(round(milliseconds * 1e6))
@@ -103,7 +103,7 @@ def test_durations_are_folded_into_few_buckets() -> None:
     assert value(decode, "vision_infer_stage_seconds_sum") == pytest.approx(10.06335)
 
 
-def test_names_are_as_prometheus_wants_them() -> None:
+def test_names_follow_the_conventions_of_prometheus() -> None:
     text = Api().get("/metrics").text
     for name, kind in re.findall(r"^# TYPE (vision_infer_\S+) (\S+)$", text, re.MULTILINE):
         assert re.fullmatch(r"[a-z_]+", name)

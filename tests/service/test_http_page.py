@@ -1,4 +1,4 @@
-"""The page's files, URLs that are tried, and passports, without a network."""
+"""The page's files, the probing of URLs, and passports, without a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vision_infer.service.http.routes import page as routes_page
 PROBE = "/api/v1/probe"
 
 
-def test_the_page_needs_no_token_and_all_else_does() -> None:
+def test_only_the_page_needs_no_token() -> None:
     api = Api(tokens=TOKENS)
     for path in ("/", "/page/main.js", "/page/style/base.css", "/page/icon.svg"):
         assert api.get(path).status_code == 200, path
@@ -24,7 +24,7 @@ def test_the_page_needs_no_token_and_all_else_does() -> None:
     problem(api.get("/", headers={"Host": "elsewhere.example"}), 421, "wrong-host")
 
 
-def test_every_file_of_the_page_is_sent() -> None:
+def test_every_file_of_the_page_is_served() -> None:
     api = Api()
     page = files("vision_infer.service") / "page"
     for folder in ("", "state", "transport", "views", "style", "vendor"):
@@ -38,7 +38,7 @@ def test_every_file_of_the_page_is_sent() -> None:
                 assert api.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_what_the_page_may_do_is_said() -> None:
+def test_the_page_has_a_content_security_policy() -> None:
     policy = Api().get("/").headers["content-security-policy"]
     assert "default-src 'self'" in policy
     assert "require-trusted-types-for 'script'" in policy
@@ -46,8 +46,8 @@ def test_what_the_page_may_do_is_said() -> None:
     assert "://" not in policy
 
 
-def test_the_page_asks_nobody_else() -> None:
-    """No address of another host in what the page loads; its chart library has some in comments."""
+def test_the_page_loads_nothing_from_other_hosts() -> None:
+    """The files of the page contain no URLs of other hosts, except in comments of the chart library."""
     for name, file in routes_page._files().items():
         if not name.startswith("vendor/"):
             text = file.data.decode()
@@ -56,8 +56,8 @@ def test_the_page_asks_nobody_else() -> None:
             assert "innerHTML" not in text, name
 
 
-def test_the_page_has_floors() -> None:
-    """What talks to the service, what decides, what draws: each imports its own floor and those before it."""
+def test_the_page_has_layers() -> None:
+    """Transport, state and views: each layer imports only itself and the layers below."""
     floors = {"transport": {"transport"}, "state": {"transport", "state"}, "views": {"transport", "state", "views", "vendor"}}
     for name, file in routes_page._files().items():
         folder = name.partition("/")[0]
@@ -79,7 +79,7 @@ def test_a_url_that_works() -> None:
     assert not told["untouched"]
 
 
-def test_a_url_that_does_not() -> None:
+def test_a_url_that_does_not_work() -> None:
     told = Api().ask("POST", PROBE, json={"url": "rtsp://user:secret@127.0.0.1:1/x"}).json()
     assert not told["works"]
     assert "connection refused" in told["reason"]
@@ -89,12 +89,12 @@ def test_a_url_that_does_not() -> None:
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "/etc/passwd", "/dev/video0", "${HOME}", "rtsp://192.168.0.1/x", "nonsense", "rtsp://"]
 )
-def test_a_url_that_no_stream_may_have_is_not_tried(url: str) -> None:
+def test_a_forbidden_url_is_not_opened(url: str) -> None:
     backend = FakeBackend(allow_networks=["10.0.0.0/8"])
     problem(Api(backend).ask("POST", PROBE, json={"url": url}), 422, "invalid")
 
 
-def test_a_hidden_password_is_known_for_its_own_stream_only() -> None:
+def test_a_hidden_password_is_replaced_for_its_own_stream_only() -> None:
     backend = FakeBackend()
     backend.put("yard", "rtsp://user:secret@127.0.0.1:1/yard", origin="api")
     api = Api(backend)
@@ -106,13 +106,13 @@ def test_a_hidden_password_is_known_for_its_own_stream_only() -> None:
     assert "connection refused" in api.ask("POST", PROBE, json={"url": hidden, "stream": "yard"}).json()["reason"]
 
 
-def test_who_may_only_look_tries_no_url() -> None:
+def test_viewers_cannot_probe_urls() -> None:
     api = Api(tokens=TOKENS)
     problem(api.ask("POST", PROBE, VIEW, json={"url": "test://"}), 403, "forbidden")
     assert api.ask("POST", PROBE, ADMIN, json={"url": "test://"}).status_code == 200
 
 
-def test_a_passport_is_null_where_there_is_none() -> None:
+def test_a_missing_passport_is_null() -> None:
     api = Api()
     assert api.get("/api/v1/engines/main/passport").json() is None
     problem(api.get("/api/v1/engines/other/passport"), 404, "not-found")

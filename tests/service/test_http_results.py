@@ -1,4 +1,4 @@
-"""Results over a real server: WebSocket and server-sent events, slow readers, limits, the end."""
+"""Results over a real server: WebSocket and server-sent events, slow clients, limits, the end."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from vision_infer.service.results.subscription import DEPTH
 
 
 class Served:
-    """A service on a port of its own.
+    """A service on its own port.
 
     Args:
-        tokens: who may do what.
-        service: settings of the service.
+        tokens: The valid tokens.
+        service: The settings of the service.
     """
 
     def __init__(self, tokens: Tokens = OPEN, **service: Any) -> None:
@@ -75,7 +75,7 @@ def received(client: ClientConnection) -> dict[str, Any]:
 def test_a_websocket_gets_each_row_as_a_message(serve: Callable[..., Served]) -> None:
     served = serve()
     with served.socket() as client:
-        wait_until(lambda: served.hub.readers == 1, "the reader is there")
+        wait_until(lambda: served.hub.readers == 1, "the client to connect")
         for index in range(20):
             served.write(index=index)
             row = received(client)
@@ -84,14 +84,14 @@ def test_a_websocket_gets_each_row_as_a_message(serve: Callable[..., Served]) ->
         client.send("what a client says is not looked at")
         served.write(index=20)
         assert received(client)["frame"] == 20
-    wait_until(lambda: served.hub.readers == 0, "the reader has left")
+    wait_until(lambda: served.hub.readers == 0, "the client to disconnect")
 
 
-def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
+def test_filters_of_a_websocket(serve: Callable[..., Served]) -> None:
     served = serve()
     query = "?streams=door,gate&classes=car&min_score=0.3&only_with_detections=true&states=true"
     with served.socket(query) as client:
-        wait_until(lambda: served.hub.readers == 1, "the reader is there")
+        wait_until(lambda: served.hub.readers == 1, "the client to connect")
         served.write("yard")
         served.write("gate", found={"person": 0.9})
         served.write("door", found={"car": 0.2})
@@ -113,7 +113,7 @@ def test_what_a_websocket_asks_for(serve: Callable[..., Served]) -> None:
 
 
 @pytest.mark.parametrize("query", ["?min_score=2", "?colour=red", "?states=perhaps", "?streams="])
-def test_a_wrong_query_is_refused_before_the_websocket_is_open(serve: Callable[..., Served], query: str) -> None:
+def test_an_invalid_query_is_rejected_before_the_websocket_opens(serve: Callable[..., Served], query: str) -> None:
     served = serve()
     with pytest.raises(InvalidStatus) as refused:
         served.socket(query)
@@ -126,10 +126,10 @@ def test_a_wrong_query_is_refused_before_the_websocket_is_open(serve: Callable[.
     assert served.hub.readers == 0
 
 
-def test_there_are_only_so_many_clients(serve: Callable[..., Served]) -> None:
+def test_the_number_of_clients_is_limited(serve: Callable[..., Served]) -> None:
     served = serve(max_clients=2)
     with served.socket(), served.socket():
-        wait_until(lambda: served.hub.readers == 2, "both are there")
+        wait_until(lambda: served.hub.readers == 2, "both clients to connect")
         with pytest.raises(InvalidStatus) as refused:
             served.socket()
         assert refused.value.response.status_code == 503
@@ -137,13 +137,13 @@ def test_there_are_only_so_many_clients(serve: Callable[..., Served]) -> None:
         answer = httpx.get(f"{served.web.url}/api/v1/results", timeout=LONG_S)
         assert answer.status_code == 503
         assert answer.json()["type"].endswith(":too-many-clients")
-    wait_until(lambda: served.hub.readers == 0, "both have left")
+    wait_until(lambda: served.hub.readers == 0, "both clients to disconnect")
     with served.socket():
         pass
 
 
 def events_of(response: httpx.Response) -> Iterator[dict[str, str]]:
-    """Server-sent events; a comment is one too."""
+    """Yield server-sent events, including comments."""
     event: dict[str, str] = {}
     for line in response.iter_lines():
         if not line:
@@ -174,10 +174,10 @@ def test_server_sent_events(serve: Callable[..., Served], monkeypatch: pytest.Mo
         event = next(one for one in events if "comment" not in one)
         assert event["event"] == "state"
         assert json.loads(event["data"])["reason"] == "401\\x0aétrange"
-    wait_until(lambda: served.hub.readers == 0, "the reader has left")
+    wait_until(lambda: served.hub.readers == 0, "the client to disconnect")
 
 
-def test_events_are_had_as_events_only(serve: Callable[..., Served]) -> None:
+def test_server_sent_events_require_an_acceptable_type(serve: Callable[..., Served]) -> None:
     served = serve()
     answer = httpx.get(f"{served.web.url}/api/v1/results", headers={"Accept": "application/json"}, timeout=LONG_S)
     assert answer.status_code == 406
@@ -190,7 +190,7 @@ UPGRADE = (
 
 
 def never_reading(served: Served, events: bool = False) -> socket.socket:
-    """A client that asks for results, and then does not read from its socket."""
+    """A client that requests results, and then does not read from its socket."""
     client = socket.create_connection(("127.0.0.1", served.port), LONG_S)
     head = f"GET /api/v1/results HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
     client.sendall(f"{head}{'' if events else UPGRADE}\r\n".encode())
@@ -198,41 +198,41 @@ def never_reading(served: Served, events: bool = False) -> socket.socket:
 
 
 def large_result(index: int) -> Result:
-    """A row of 100 kB: enough of them fill whatever the system holds for a connection."""
+    """Return a row of 100 kB: enough of them fill the socket buffers."""
     one = result(index=index, found={"person": 0.9})
     return replace(one, detections=one.detections[np.zeros(1500, np.intp)])
 
 
 @pytest.mark.parametrize("events", [False, True])
-def test_a_client_that_never_reads_harms_nobody(serve: Callable[..., Served], events: bool) -> None:
+def test_a_client_that_never_reads_does_not_affect_others(serve: Callable[..., Served], events: bool) -> None:
     served = serve()
     rows = 200
     stuck = never_reading(served, events)
     try:
         with served.socket() as client:
-            wait_until(lambda: served.hub.readers == 2, "both are there")
+            wait_until(lambda: served.hub.readers == 2, "both clients to connect")
             longest = 0.0
             for index in range(rows):
                 begin = time.perf_counter()
                 served.hub.write(frame(index=index), large_result(index))
                 longest = max(longest, time.perf_counter() - begin)
                 assert received(client)["frame"] == index
-            assert longest < 1, "the pipeline waited for a reader"
-            assert served.hub.skipped > rows / 4, "the one that does not read has skipped most of them"
+            assert longest < 1, "the pipeline waited for a client"
+            assert served.hub.skipped > rows / 4, "the stuck client skipped most of them"
             row = httpx.get(f"{served.web.url}/healthz", timeout=LONG_S)
             assert row.status_code == 200
     finally:
         stuck.close()
-    wait_until(lambda: served.hub.readers == 0, "both have left")
+    wait_until(lambda: served.hub.readers == 0, "both clients to disconnect")
 
 
-def test_a_slow_websocket_is_told_what_it_missed(serve: Callable[..., Served]) -> None:
+def test_a_slow_websocket_gets_the_number_of_skipped_rows(serve: Callable[..., Served]) -> None:
     served = serve()
     with served.socket() as client:
-        wait_until(lambda: served.hub.readers == 1, "the reader is there")
+        wait_until(lambda: served.hub.readers == 1, "the client to connect")
         entered, leave = threading.Event(), threading.Event()
 
-        def hold() -> None:  # the event loop stands still, as it would with a slow reader
+        def hold() -> None:  # the event loop is blocked, as with a slow client
             entered.set()
             leave.wait(LONG_S)
 
@@ -246,11 +246,11 @@ def test_a_slow_websocket_is_told_what_it_missed(serve: Callable[..., Served]) -
         assert (row["frame"], row["skipped"]) == (DEPTH, DEPTH)
 
 
-def test_at_the_end_readers_are_sent_away_politely(serve: Callable[..., Served]) -> None:
+def test_clients_get_a_close_message_at_the_end(serve: Callable[..., Served]) -> None:
     served = serve()
     url = f"{served.web.url}/api/v1/results"
     with served.socket() as client, httpx.stream("GET", url, timeout=LONG_S) as response:
-        wait_until(lambda: served.hub.readers == 2, "both are there")
+        wait_until(lambda: served.hub.readers == 2, "both clients to connect")
         served.write()
         served.web.stop(LONG_S)
         assert received(client)["frame"] == 0
@@ -263,18 +263,18 @@ def test_at_the_end_readers_are_sent_away_politely(serve: Callable[..., Served])
         socket.create_connection(("127.0.0.1", served.port), 5)
 
 
-def test_the_end_does_not_wait_for_who_never_reads(serve: Callable[..., Served]) -> None:
+def test_the_end_does_not_wait_for_stuck_clients(serve: Callable[..., Served]) -> None:
     served = serve()
     with never_reading(served), never_reading(served, events=True):
-        wait_until(lambda: served.hub.readers == 2, "both are there")
+        wait_until(lambda: served.hub.readers == 2, "both clients to connect")
         with served.socket() as reads:
-            wait_until(lambda: served.hub.readers == 3, "another one is there")
+            wait_until(lambda: served.hub.readers == 3, "another client to connect")
             index = 0
-            while served.hub.skipped <= 2 * DEPTH:  # who reads what was written knows that it was offered to all
+            while served.hub.skipped <= 2 * DEPTH:  # when this client has the row, it was offered to all
                 served.hub.write(frame(index=index), large_result(index))
                 reads.recv(LONG_S)
                 index += 1
-        wait_until(lambda: served.hub.readers == 2, "both are stuck")
+        wait_until(lambda: served.hub.readers == 2, "both clients to be stuck")
         begin = time.monotonic()
         served.web.stop(1.0)
         assert time.monotonic() - begin < 10
@@ -282,13 +282,13 @@ def test_the_end_does_not_wait_for_who_never_reads(serve: Callable[..., Served])
         assert not served.web._thread.is_alive()
 
 
-def test_a_connection_that_takes_nothing_is_cut(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_connection_is_aborted(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.service.http.server.STUCK_MS", 500)
-    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # elsewhere than on Linux we do it ourselves
+    if not hasattr(socket, "TCP_USER_TIMEOUT"):  # on other systems than Linux, the service does this itself
         monkeypatch.setattr("vision_infer.service.http.routes.results.STUCK_S", 0.5)
     served = serve()
     with never_reading(served), never_reading(served, events=True):
-        wait_until(lambda: served.hub.readers == 2, "both are there")
+        wait_until(lambda: served.hub.readers == 2, "both clients to connect")
         deadline = time.monotonic() + LONG_S
         index = 0
         while served.hub.readers:
@@ -298,7 +298,7 @@ def test_a_connection_that_takes_nothing_is_cut(serve: Callable[..., Served], mo
             time.sleep(0.01)
 
 
-def test_results_need_a_token(serve: Callable[..., Served]) -> None:
+def test_results_require_a_token(serve: Callable[..., Served]) -> None:
     served = serve(TOKENS)
     with pytest.raises(InvalidStatus) as refused:
         served.socket()
@@ -311,7 +311,7 @@ def test_results_need_a_token(serve: Callable[..., Served]) -> None:
             pass
 
 
-def test_a_websocket_of_another_site_is_refused(serve: Callable[..., Served]) -> None:
+def test_a_websocket_of_another_website_is_rejected(serve: Callable[..., Served]) -> None:
     served = serve(TOKENS)
     login = httpx.post(f"{served.web.url}/api/v1/session", json={"token": VIEW}, timeout=LONG_S)
     cookie = login.headers["set-cookie"].partition(";")[0]

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, true to what is answered, and no request drawn from it makes the service break."""
+"""The OpenAPI document is valid and matches the responses, and no request generated from it breaks the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKS = [
     status_code_conformance,
 ]
 EXAMPLES, MORE_EXAMPLES = 30, 100
-"""of requests to each path: in `make test`, and in `make test-all` besides"""
+"""The number of requests to each path: in `make test`, and additionally in `make test-all`."""
 
 
 def fresh_app() -> Any:
@@ -38,7 +38,7 @@ def fresh_app() -> Any:
 
 
 def drawn(examples: int) -> Callable[[Any], Any]:
-    """How requests are drawn."""
+    """Return the settings for the generation of requests."""
     return hypothesis.settings(
         max_examples=examples,
         deadline=None,
@@ -51,14 +51,14 @@ def drawn(examples: int) -> Callable[[Any], Any]:
 
 @schemathesis.serializer("application/sdp", "application/trickle-ice-sdpfrag")
 def as_text(_: Any, value: Any) -> bytes:
-    """Bodies of WHEP are text, of whatever kind."""
+    """Generate text bodies for WHEP."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
 schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", fresh_app(), headers={"Authorization": f"Bearer {ADMIN}"})
 
 
-@schema.exclude(path="/api/v1/results").parametrize()  # events go on for ever
+@schema.exclude(path="/api/v1/results").parametrize()  # the event stream is endless
 @drawn(EXAMPLES)
 def test_no_request_breaks_the_service(case: Any) -> None:
     ask(case)
@@ -67,21 +67,21 @@ def test_no_request_breaks_the_service(case: Any) -> None:
 @pytest.mark.slow
 @schema.exclude(path="/api/v1/results").parametrize()
 @drawn(MORE_EXAMPLES)
-def test_no_request_of_many_breaks_the_service(case: Any) -> None:
+def test_many_requests_do_not_break_the_service(case: Any) -> None:
     ask(case)
 
 
 def ask(case: Any) -> None:
-    """Send a request that was drawn from the document, and look at the answer."""
+    """Send a generated request and check the response."""
     if isinstance(case.body, dict) and "detect" in case.body and len(case.body) % 2:
-        # What is drawn at random is hardly ever a URL: half of the settings get one, so that some are right.
+        # Random text is hardly ever a URL: half of the settings get one, so that some are valid.
         case.body = {
             key: value for key, value in case.body.items() if key not in ("view", "hook", "loop", "zones", "lines", "region")
         }
         case.body["detect"] = "rtsp://10.0.0.9/x"
     response = case.call(headers={"Authorization": f"Bearer {ADMIN}"})
     documented = case.operation.definition.raw["responses"]
-    unavailable = response.status_code == 503 and "503" in documented  # a camera that gives nothing now
+    unavailable = response.status_code == 503 and "503" in documented  # a camera that delivers no frames
     case.validate_response(response, checks=CHECKS if unavailable else [not_a_server_error, *CHECKS])
     assert b"secret" not in response.content
     if response.status_code >= 400:
@@ -100,7 +100,7 @@ def test_the_document_is_openapi_3_1_and_its_schemas_are_valid() -> None:
     assert "HTTPValidationError" not in text
 
 
-def test_every_operation_says_what_can_go_wrong() -> None:
+def test_every_operation_documents_its_errors() -> None:
     document = Api().get("/api/v1/openapi.json").json()
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
@@ -112,5 +112,5 @@ def test_every_operation_says_what_can_go_wrong() -> None:
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json"])
-def test_there_are_no_pages_of_the_framework(path: str) -> None:
+def test_the_framework_serves_no_pages(path: str) -> None:
     assert Api().get(path).status_code == 404

@@ -1,4 +1,4 @@
-"""Passwords in the URLs of cameras: over a thousand shapes, nothing that the web side says or logs holds one."""
+"""Passwords in URLs of cameras: over a thousand forms, none of which appears in responses or in the log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shapes() -> Iterator[str]:
 
 
 class Talkative(FakeBackend):
-    """Puts the URLs, as they are, into everything that it says."""
+    """A backend that puts the unmodified URLs into all its messages."""
 
     def __init__(self, urls: list[str], **service: Any) -> None:
         super().__init__(**service)
@@ -52,9 +52,9 @@ class Talkative(FakeBackend):
             one = status(name, StreamState.REFUSED, source=url, reason=told, error=told)
             try:
                 self.kept[name] = StreamView(name, "api", StreamSettings(detect=url, view=url), one)
-            except ValueError:  # no stream has it; its messages are told all the same
+            except ValueError:  # no stream has this URL, but it appears in messages
                 self.kept[name] = StreamView(name, "api", StreamSettings(detect="test://"), one)
-            self.told.append(StreamEvent(name, StreamState.REFUSED, 0, told))
+            self.published.append(StreamEvent(name, StreamState.REFUSED, 0, told))
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
         raise ConflictError(f"{settings.detect} is used already", f"choose another than {settings.detect}")
@@ -62,7 +62,7 @@ class Talkative(FakeBackend):
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """All that is logged, as the service writes it."""
+    """Collect the log as the service writes it."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     handler.setFormatter(JsonFormatter())
@@ -75,7 +75,7 @@ def log() -> Iterator[io.StringIO]:
     logger.setLevel(before)
 
 
-def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
+def test_no_response_or_log_line_contains_a_password(log: io.StringIO) -> None:
     urls = list(shapes())
     backend = Talkative(urls)
     assert sum(view.settings.detect != "test://" for view in backend.kept.values()) > SHAPES / 3
@@ -87,7 +87,7 @@ def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
         for line in answer.text.splitlines():
             assert MARK not in line
     states = StateLog(api.clock)
-    for event in backend.told:
+    for event in backend.published:
         assert isinstance(event, StreamEvent)
         states.log(event)
         assert MARK not in to_row(event, 0), event
@@ -95,7 +95,7 @@ def test_no_password_is_told_of_what_there_is(log: io.StringIO) -> None:
         assert MARK not in line
 
 
-def test_no_password_is_told_of_what_goes_wrong(log: io.StringIO) -> None:
+def test_no_error_contains_a_password(log: io.StringIO) -> None:
     api = Api(Talkative([], requests_per_second=1e6))
     for number, url in enumerate(shapes()):
         body = {"detect": url, "view": url, "degrade_detect": url} if number % 4 else {"detect": url, "fps": -1}

@@ -1,4 +1,4 @@
-"""The server: where it listens, TLS, limits of the connection, and its end."""
+"""The HTTP server: addresses, TLS, connection limits, and its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server(**service: Any) -> tuple[WebServer, FakeBackend]:
     return WebServer(backend.settings.service, backend.hub), backend
 
 
-def test_a_free_port_is_told() -> None:
+def test_the_chosen_port_is_reported() -> None:
     web, backend = server()
     with web:
         web.start(make_app(backend, OPEN))
@@ -36,23 +36,23 @@ def test_a_free_port_is_told() -> None:
     web.stop()  # a second time
 
 
-def test_a_port_that_is_taken_is_one_line() -> None:
+def test_a_port_in_use_is_reported_in_one_line() -> None:
     web, _ = server()
     with web, pytest.raises(UsageError, match=r"cannot listen on 127\.0\.0\.1:\d+: the port is in use") as refused:
         server(port=web.address[1])
     assert "\n" not in str(refused.value)
-    again, backend = server(port=web.address[1])  # free again, at once
+    again, backend = server(port=web.address[1])  # the port is free again immediately
     with again:
         again.start(make_app(backend, OPEN))
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 300])
-def test_an_address_that_is_not_ours(host: str) -> None:
+def test_a_foreign_address_is_rejected(host: str) -> None:
     with pytest.raises(UsageError, match="set --host to an address of this machine"):
         server(host=host)
 
 
-def test_who_connects_before_it_is_started_waits() -> None:
+def test_early_clients_wait_for_the_start() -> None:
     web, backend = server()
     with web:
         client = socket.create_connection(web.address, LONG_S)
@@ -97,7 +97,7 @@ def test_tls(tmp_path: Path) -> None:
             assert '"stream": "door"' in str(client.recv(LONG_S))
 
 
-def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
+def test_an_invalid_certificate_is_rejected(tmp_path: Path) -> None:
     chain, key = certificate(tmp_path, "own")
     _, foreign = certificate(tmp_path, "foreign")
     locked = tmp_path / "locked.key"
@@ -112,7 +112,7 @@ def test_a_certificate_that_cannot_be_used(tmp_path: Path) -> None:
             server(tls={"certificate": one, "key": other})
 
 
-def test_a_header_that_does_not_end() -> None:
+def test_an_endless_header_is_rejected() -> None:
     web, backend = server()
     with web:
         web.start(make_app(backend, OPEN))
@@ -126,7 +126,7 @@ def test_a_header_that_does_not_end() -> None:
 
 
 def until_it_is_cut(client: socket.socket) -> bytes:
-    """What comes until the service ends the connection."""
+    """Read until the service ends the connection."""
     received = b""
     while True:
         try:
@@ -138,7 +138,7 @@ def until_it_is_cut(client: socket.socket) -> bytes:
         received += chunk
 
 
-def test_who_does_not_finish_a_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unfinished_requests_time_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.service.http.connection.HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr("vision_infer.service.http.server.IDLE_S", 1)
     web, backend = server()
@@ -147,7 +147,7 @@ def test_who_does_not_finish_a_request_is_not_waited_for(monkeypatch: pytest.Mon
 
     def slow() -> Any:
         entered.set()
-        with socket.create_connection(web.address, LONG_S) as other:  # it takes longer than headers may: one is cut meanwhile
+        with socket.create_connection(web.address, LONG_S) as other:  # longer than the time limit for headers
             assert until_it_is_cut(other) == b""
         return original()
 
@@ -163,7 +163,7 @@ def test_who_does_not_finish_a_request_is_not_waited_for(monkeypatch: pytest.Mon
         assert entered.is_set()
 
 
-def test_one_address_cannot_hold_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_of_one_address_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.service.http.server._SPARE_CONNECTIONS", 8)
     web, backend = server(max_clients=2)
     with web, contextlib.ExitStack() as stack:
@@ -178,14 +178,14 @@ def test_one_address_cannot_hold_all_connections(monkeypatch: pytest.MonkeyPatch
 
 
 def httpx_status(web: WebServer) -> int | None:
-    """None: the connection was closed without an answer."""
+    """Return the response; None if the connection was closed without one."""
     try:
         return httpx.get(f"{web.url}/healthz", timeout=LONG_S).status_code
     except httpx.TransportError:
         return None
 
 
-def test_what_is_under_way_is_finished() -> None:
+def test_running_requests_are_finished() -> None:
     web, backend = server()
     entered, leave = threading.Event(), threading.Event()
     original = backend.streams
@@ -213,7 +213,7 @@ def test_what_is_under_way_is_finished() -> None:
     assert not stopping.is_alive()
 
 
-def test_threads_and_files_are_given_back() -> None:
+def test_threads_and_files_are_released() -> None:
     def once() -> tuple[int, int]:
         before = set(threading.enumerate())
         web, backend = server()

@@ -1,4 +1,4 @@
-"""A model's further input sizes are opened for the first picture that goes there, at nobody else's cost."""
+"""Further input sizes of a model are loaded for the first image of that size, without delaying other streams."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WIDE = Size(2 * SIDE, SIDE)
 
 
 class WideEngine(CountedEngine):
-    """For pictures twice as wide."""
+    """An engine for images of twice the width."""
 
     def __init__(self, engines: Engines) -> None:
         super().__init__("one", engines)
@@ -38,7 +38,7 @@ class WideEngine(CountedEngine):
 
 
 class WideCamera(Camera):
-    """Its pictures are twice as wide."""
+    """A camera with frames of twice the width."""
 
     def give(self, count: int = 1) -> None:
         def widened(frames: Iterator[Frame]) -> Iterator[Frame]:
@@ -52,7 +52,7 @@ class WideCamera(Camera):
 
 
 class Opening:
-    """The model ``one`` has two input sizes; the second is opened when ``go`` is set, and fails if there is an error."""
+    """The model ``one`` has two input sizes; the second is loaded when ``go`` is set, and fails if there is an error."""
 
     def __init__(self, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go, self.begun = threading.Event(), threading.Event()
@@ -82,7 +82,7 @@ def opening(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[Openi
     made.go.set()
 
 
-def test_other_streams_go_on_while_it_is_opened(opening: Opening, engines: Engines) -> None:
+def test_other_streams_continue_while_the_engine_loads(opening: Opening, engines: Engines) -> None:
     wide, other = WideCamera(0), Camera(1)
     with Site(wide, other, of=settings({"s0": wanted(wide), "s1": wanted(other)})) as site:
         site.give(other)
@@ -93,26 +93,28 @@ def test_other_streams_go_on_while_it_is_opened(opening: Opening, engines: Engin
         assert [lane.name for lane in site.service.lanes()] == ["one"]
         assert not site.sink.indices("s0")
         opening.go.set()
-        wait_until(lambda: 1 in site.sink.indices("s0"), "the newest of those that waited")
+        wait_until(lambda: 1 in site.sink.indices("s0"), "the newest of the waiting frames")
         site.give(wide, 3)
         assert {lane.name: lane.engine for lane in site.service.lanes()}["one@256x512"] == "wide-cpu-none"
         assert len(opening.made) == 1
         assert {stream for batch in opening.made[0].batches for stream, _ in batch} == {0}
-    assert engines.closed.count("one") == 2  # the own one, and the wide one
+    assert engines.closed.count("one") == 2  # the default size and the wide one
 
 
-def test_without_it_its_pictures_go_into_the_own_size(opening: Opening, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_engine_images_use_the_default_size(opening: Opening, caplog: pytest.LogCaptureFixture) -> None:
     opening.error = EngineError("the runtime is broken")
     opening.go.set()
     wide = WideCamera(0)
     with Site(wide, of=settings({"s0": wanted(wide)})) as site:
         wide.give()
-        wait_until(lambda: "one@256x512: this input size is not used: the runtime is broken" in caplog.text, "that it is told")
+        wait_until(
+            lambda: "one@256x512: this input size is not used: the runtime is broken" in caplog.text, "the failure to be logged"
+        )
         site.give(wide, 3)
         assert [lane.name for lane in site.service.lanes()] == ["one"]
 
 
-def test_the_end_does_not_wait_for_it(opening: Opening, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_end_does_not_wait_for_the_engine(opening: Opening, engines: Engines, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     wide = WideCamera(0)
     with Site(wide, of=settings({"s0": wanted(wide)})) as site:
@@ -120,11 +122,11 @@ def test_the_end_does_not_wait_for_it(opening: Opening, engines: Engines, caplog
         assert opening.begun.wait(LONG_S)
         site.close()
         opening.go.set()
-        wait_until(lambda: engines.closed.count("one") == 2, "the engine that nobody needs any more to be closed")
+        wait_until(lambda: engines.closed.count("one") == 2, "the unused engine to be closed")
     assert "done without" not in caplog.text
 
 
-def test_a_model_that_is_no_longer_used_gets_none(opening: Opening, engines: Engines) -> None:
+def test_an_unused_model_gets_no_engine(opening: Opening, engines: Engines) -> None:
     wide = WideCamera(0)
     with Site(wide, of=settings()) as site:
         site.service.create("s0", wanted(wide, model="two"))
@@ -134,4 +136,4 @@ def test_a_model_that_is_no_longer_used_gets_none(opening: Opening, engines: Eng
         removing.start()
         opening.go.set()
         removing.join(LONG_S)
-        wait_until(lambda: not {"two"} & engines.loaded, "its own engine to be closed")
+        wait_until(lambda: not {"two"} & engines.loaded, "the engine of the default size to be closed")

@@ -1,4 +1,4 @@
-"""The service manager hears what it has to, on a real datagram socket; nobody is disturbed where there is none."""
+"""Notifications to the service manager over a real datagram socket, and without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="abstract socket
 
 
 class Manager:
-    """The other end: a datagram socket that was bound before the service began."""
+    """The service manager: a datagram socket that is bound before the service starts."""
 
     def __init__(self, named: str) -> None:
         self.named = named
@@ -26,11 +26,11 @@ class Manager:
         self.socket.settimeout(10)
 
     def heard(self) -> list[str]:
-        """Lines of the next message."""
+        """Return the lines of the next message."""
         return self.socket.recv(65_536).decode().split("\n")
 
     def heard_nothing(self) -> bool:
-        """A datagram on a local socket is there when ``send`` returns: no need to wait."""
+        """Return whether a message waits. A local datagram has arrived when ``send`` returns."""
         self.socket.setblocking(False)
         try:
             self.socket.recv(1)
@@ -60,8 +60,8 @@ def test_the_life_of_a_service(manager: Manager) -> None:
     assert manager.heard() == ["STOPPING=1"]
 
 
-def test_a_status_is_one_line_and_bounded(manager: Manager) -> None:
-    """A line end in a status would be a message of its own: a name of a stream must not be able to say READY=1."""
+def test_a_status_is_one_line_of_limited_length(manager: Manager) -> None:
+    """A line break in a status would start another assignment: a stream's name must not be able to send READY=1."""
     notifier = ServiceNotifier({"NOTIFY_SOCKET": manager.named})
     assert notifier.status("door\nREADY=1\r\n gone")
     assert manager.heard() == ["STATUS=door READY=1 gone"]
@@ -74,7 +74,7 @@ def test_a_status_is_one_line_and_bounded(manager: Manager) -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:9999"}, {"NOTIFY_SOCKET": "@"}])
-def test_without_a_manager_nothing_happens(environ: dict[str, str]) -> None:
+def test_nothing_is_sent_without_a_service_manager(environ: dict[str, str]) -> None:
     environ = {**environ, "WATCHDOG_USEC": "30000000"}
     before = dict(environ)
     notifier = ServiceNotifier(environ)
@@ -84,7 +84,7 @@ def test_without_a_manager_nothing_happens(environ: dict[str, str]) -> None:
     assert environ == before
 
 
-def test_the_environment_is_read_only_when_asked(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_not_changed(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", manager.named)
     assert not ServiceNotifier({}).ready()
     assert manager.heard_nothing()
@@ -92,7 +92,7 @@ def test_the_environment_is_read_only_when_asked(manager: Manager, monkeypatch: 
     assert os.environ["NOTIFY_SOCKET"] == manager.named
 
 
-def test_a_manager_that_is_gone_or_never_was_harms_nobody(tmp_path: Path) -> None:
+def test_a_missing_service_manager_is_ignored(tmp_path: Path) -> None:
     manager = Manager(str(tmp_path / "notify"))
     notifier = ServiceNotifier({"NOTIFY_SOCKET": manager.named})
     manager.socket.close()
@@ -101,8 +101,8 @@ def test_a_manager_that_is_gone_or_never_was_harms_nobody(tmp_path: Path) -> Non
     assert not ServiceNotifier({"NOTIFY_SOCKET": "/" + "long" * 100}).ready()
 
 
-def test_a_manager_that_does_not_read_is_not_waited_for(manager: Manager) -> None:
-    """Its queue of datagrams is full after some; the service goes on, and is heard again when there is room."""
+def test_a_busy_service_manager_does_not_block(manager: Manager) -> None:
+    """The queue of datagrams fills up; the service continues, and messages arrive again later."""
     notifier = ServiceNotifier({"NOTIFY_SOCKET": manager.named})
     sent = 0
     while notifier.watchdog():
@@ -113,7 +113,7 @@ def test_a_manager_that_does_not_read_is_not_waited_for(manager: Manager) -> Non
     assert notifier.watchdog()
 
 
-def test_no_socket_stays_open(manager: Manager) -> None:
+def test_sockets_are_closed(manager: Manager) -> None:
     notifier = ServiceNotifier({"NOTIFY_SOCKET": manager.named})
     before = os.listdir("/dev/fd")
     for _ in range(100):
@@ -127,7 +127,7 @@ def test_no_socket_stays_open(manager: Manager) -> None:
     [
         ({"WATCHDOG_USEC": "30000000"}, 15.0),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "77"}, 15.0),
-        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "78"}, None),  # meant for the process that started us
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "78"}, None),  # intended for the parent process
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "-5"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
@@ -135,5 +135,5 @@ def test_no_socket_stays_open(manager: Manager) -> None:
         ({}, None),
     ],
 )
-def test_how_often_the_watchdog_wants_to_hear(watchdog: dict[str, str], interval_s: float | None) -> None:
+def test_interval_of_the_watchdog(watchdog: dict[str, str], interval_s: float | None) -> None:
     assert ServiceNotifier({"NOTIFY_SOCKET": "/run/x", **watchdog}, pid=77).watchdog_interval_s == interval_s

@@ -1,4 +1,4 @@
-"""WHEP over HTTP: what is answered to players, good ones and others."""
+"""WHEP over HTTP: responses to well-behaved and misbehaving players."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ UFRAG = next(line[12:] for line in OFFER.split("\n") if line.startswith("a=ice-u
 
 
 class Player:
-    """A client of one application, on one event loop."""
+    """A client of one application on one event loop."""
 
     def __init__(self, backend: FakeBackend, tokens: Tokens) -> None:
         self.backend = backend
@@ -52,7 +52,7 @@ class Player:
 
 @asynccontextmanager
 async def playing(tokens: Tokens = OPEN, source: str = "test://", **settings: Any) -> AsyncIterator[Player]:
-    """A player of a stream that gives pictures."""
+    """A player of a stream that delivers frames."""
     backend = FakeBackend(requests_per_second=1_000_000)
     backend.put("door", "rtsp://10.0.0.7/door")
     preview = backend.preview = Preview(PreviewSettings(encode_height=90, **settings))
@@ -86,7 +86,7 @@ def test_a_session_from_its_offer_to_its_end() -> None:
             assert (told["mode"], told["codec"], told["stream"]) == ("encoded", "H264", "door")
             assert told["reason"]
             assert told["ice"] in ("new", "checking")
-            # To others it is not there.
+            # Other clients cannot see it.
             for method in ("GET", "PATCH", "DELETE"):
                 problem(await player.ask(method, where, ADMIN, content=TRICKLE % UFRAG, headers=FRAGMENT), 404, "not-found")
             trickled = {"content": TRICKLE % UFRAG, "token": VIEW}
@@ -110,7 +110,7 @@ def test_a_session_from_its_offer_to_its_end() -> None:
     run(test)
 
 
-def test_what_cannot_be_answered_is_a_problem_that_says_why() -> None:
+def test_rejected_offers_have_a_reason() -> None:
     async def test() -> None:
         async with playing() as player:
             problem(await player.ask("POST", "/api/v1/streams/no/whep", content=OFFER, headers=SDP), 404, "unknown-stream")
@@ -136,7 +136,7 @@ def test_what_cannot_be_answered_is_a_problem_that_says_why() -> None:
     run(test)
 
 
-def test_a_stream_that_gives_nothing() -> None:
+def test_a_stream_without_frames_has_no_preview() -> None:
     async def test() -> None:
         backend = FakeBackend()
         backend.put("door", "rtsp://10.0.0.7/door")
@@ -155,7 +155,7 @@ def test_a_stream_that_gives_nothing() -> None:
     run(test)
 
 
-def test_ice_servers_are_told_without_their_passwords() -> None:
+def test_ice_servers_are_sent_without_passwords() -> None:
     async def test() -> None:
         servers = (IceServer(url="stun:stun.example:3478"), IceServer(url="turn:turn.example", username="u", credential="secret"))
         backend = FakeBackend()
@@ -171,12 +171,12 @@ def test_ice_servers_are_told_without_their_passwords() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://x", "stun:", "turn:host:port", "stun:user@host", "turns:host?transport=sctp"])
-def test_an_ice_server_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_ice_server_is_rejected(url: str) -> None:
     with pytest.raises(ValueError, match="stun:HOST"):
         IceServer(url=url)
 
 
-def test_who_logs_out_watches_no_longer() -> None:
+def test_logging_out_ends_the_preview() -> None:
     async def test() -> None:
         async with playing(TOKENS) as player:
             login = await player.ask("POST", "/api/v1/session", json={"token": VIEW}, headers={"Origin": "http://127.0.0.1:8080"})
@@ -191,7 +191,7 @@ def test_who_logs_out_watches_no_longer() -> None:
     run(test)
 
 
-def test_damaged_offers_never_break_anything() -> None:
+def test_damaged_offers_do_not_break_the_service() -> None:
     rng = random.Random(7)
 
     def damaged() -> str:

@@ -1,4 +1,4 @@
-"""What happens to engines while the service runs is told: which one a lane goes on with, and which does not come back."""
+"""Events of engines while the service runs: swapped and hanging engines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def better(engines: Engines) -> CountedEngine:
     return engine
 
 
-def test_of_several_gpus_each_lane_takes_the_next(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lanes_are_distributed_over_gpus(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str]] = []
 
     def noted(path: Path, request: EngineRequest, on_message: Any) -> tuple[CountedEngine, None]:
@@ -51,7 +51,7 @@ def test_of_several_gpus_each_lane_takes_the_next(engines: Engines, monkeypatch:
 
 
 class Held:
-    """Engines that keep their batches until they shall not."""
+    """Engines that hold their batches until released."""
 
     def __init__(self, engines: Engines) -> None:
         self.release = threading.Event()
@@ -70,7 +70,7 @@ def held(engines: Engines) -> Iterator[Held]:
     made.release.set()
 
 
-def test_a_swap_is_among_the_events(engines: Engines) -> None:
+def test_a_swapped_engine_is_an_event(engines: Engines) -> None:
     camera = Camera(0)
     with Site(camera, of=settings({"s0": wanted(camera)})) as site:
         site.give(camera)
@@ -85,7 +85,7 @@ def test_a_swap_is_among_the_events(engines: Engines) -> None:
         assert event.reason == f"replaces {before}"
 
 
-def test_an_old_engine_that_does_not_come_back_is_told(
+def test_an_old_engine_that_hangs_is_reported(
     engines: Engines, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(lanes, "SWAP_TIMEOUT_S", 0.01)
@@ -100,7 +100,7 @@ def test_an_old_engine_that_does_not_come_back_is_told(
         held.release.set()
 
 
-def test_a_stream_whose_frames_do_not_come_back_is_removed_and_its_engine_told(
+def test_a_stream_with_a_hanging_engine_is_removed_and_the_engine_reported(
     engines: Engines, held: Held, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(supervisor, "REMOVE_TIMEOUT_S", 0.05)
@@ -117,7 +117,7 @@ def test_a_stream_whose_frames_do_not_come_back_is_removed_and_its_engine_told(
         with pytest.raises(UnavailableError, match="s0: an engine still holds frames"):
             site.service.create("s0", wanted(camera))
         held.release.set()
-        wait_until(lambda: site.service._supervisor.status("s0") is None, "the last frames to come back")
+        wait_until(lambda: site.service._supervisor.status("s0") is None, "the last frames to be returned")
         site.service.create("s0", wanted(camera))
         site.give(camera)
         assert site.wait_state("s0", StreamState.LIVE)

@@ -1,4 +1,4 @@
-"""The file of a service changes while it runs: only what is different is touched, and what is wrong is one stream's state."""
+"""Changes of the settings file while the service runs affect only the changed streams, and errors only one stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["engines"]
 S = StreamState
 
 
-def test_what_cannot_be_used_in_the_file_is_the_streams_state_until_it_is_corrected(engines: Engines) -> None:
+def test_an_invalid_stream_in_the_file_is_failed_until_it_is_corrected(engines: Engines) -> None:
     good, bad = Camera(0), Camera(1)
     of = settings({"s1": wanted(bad, model="nonsense"), "s0": wanted(good)})
     with Site(good, bad, of=of) as site:
@@ -37,7 +37,7 @@ def test_what_cannot_be_used_in_the_file_is_the_streams_state_until_it_is_correc
         assert good.attempts == 1
 
 
-def test_what_nobody_expected_of_one_stream_costs_no_other_its_start(engines: Engines) -> None:
+def test_an_unexpected_error_of_one_stream_does_not_affect_others(engines: Engines) -> None:
     one, two, three = Camera(0), Camera(1), Camera(2)
     of = settings({"s0": wanted(one), "s1": wanted(two, model="two"), "s2": wanted(three)})
 
@@ -55,7 +55,7 @@ def test_what_nobody_expected_of_one_stream_costs_no_other_its_start(engines: En
         site.give(two)
 
 
-def test_a_changed_file_touches_only_what_it_changes(engines: Engines) -> None:
+def test_a_changed_file_affects_only_changed_streams(engines: Engines) -> None:
     same, changed, moved, gone, new, api = (Camera(number) for number in range(6))
     elsewhere = Camera(2, path="rtsp://elsewhere/")
     before = settings({camera.name: wanted(camera) for camera in (same, changed, moved, gone)})
@@ -78,7 +78,7 @@ def test_a_changed_file_touches_only_what_it_changes(engines: Engines) -> None:
         assert set(site.keep.kept) == {"s5"}
 
 
-def test_a_file_that_names_a_stream_of_the_api_does_not_take_it(engines: Engines) -> None:
+def test_a_stream_of_the_api_takes_precedence_over_a_changed_file(engines: Engines) -> None:
     api, file = Camera(0), Camera(0, path="rtsp://file/")
     with Site(api, file) as site:
         site.service.create("s0", wanted(api))
@@ -91,8 +91,8 @@ def test_a_file_that_names_a_stream_of_the_api_does_not_take_it(engines: Engines
         assert file.attempts == 0
 
 
-def test_a_file_that_changes_while_the_engine_is_loaded(engines: Engines) -> None:
-    """Nothing is started before its time, and nothing twice."""
+def test_a_file_that_changes_while_the_engine_loads(engines: Engines) -> None:
+    """No stream is started early or twice."""
     old, new = Camera(0), Camera(1)
     loading, go = threading.Event(), threading.Event()
 

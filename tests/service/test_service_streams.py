@@ -1,4 +1,4 @@
-"""The streams of a service: from the file and over the API, changed while they run, never at the cost of another."""
+"""The streams of a service, from the settings file and over the API; changes do not affect other streams."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_streams_of_the_file_and_of_the_api_run(engines: Engines) -> None:
     assert engines.loaded == set()
 
 
-def test_what_does_not_go_together_is_told_and_changes_nothing(engines: Engines) -> None:
+def test_conflicts_are_reported_and_change_nothing(engines: Engines) -> None:
     file, made = Camera(0), Camera(1)
     of = settings({"s0": wanted(file)}, service={"max_streams": 2})
     with Site(file, made, of=of) as site:
@@ -69,7 +69,7 @@ def test_what_does_not_go_together_is_told_and_changes_nothing(engines: Engines)
         assert set(site.keep.kept) == {"s1"}
 
 
-def test_a_name_that_the_file_has_too_is_left_to_the_file(engines: Engines) -> None:
+def test_the_settings_file_takes_precedence_at_the_start(engines: Engines) -> None:
     file, kept = Camera(0, path="rtsp://file/"), Camera(0, path="rtsp://kept/")
     with Site(file, kept, of=settings({"s0": wanted(file)}), keep=Keeper({"s0": wanted(kept)})) as site:
         site.give(file)
@@ -93,7 +93,7 @@ def test_a_name_that_the_file_has_too_is_left_to_the_file(engines: Engines) -> N
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_cannot_be_used_is_told_over_the_api_and_nothing_stays(
+def test_invalid_settings_over_the_api_are_rejected_and_not_stored(
     engines: Engines, more: dict[str, Any], error: type[VisionInferError]
 ) -> None:
     camera = Camera(0)
@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_told_over_the_api_and_nothing_stays(
         assert engines.loaded == {"one"}
 
 
-def test_a_second_network_wants_detections_to_look_at(engines: Engines) -> None:
+def test_a_secondary_model_requires_a_detector(engines: Engines) -> None:
     camera, good = Camera(0), Camera(1)
     of = settings({"s0": wanted(camera, model="classes", secondary="two"), "s1": wanted(good, secondary="classes")})
     with Site(camera, good, of=of) as site:
@@ -125,7 +125,7 @@ def test_a_second_network_wants_detections_to_look_at(engines: Engines) -> None:
 
 
 @pytest.mark.parametrize("change", ["create", "replace", "replace url", "replace model", "delete"])
-def test_a_disk_that_is_full_leaves_all_as_it_was(engines: Engines, change: str) -> None:
+def test_a_full_disk_leaves_the_streams_unchanged(engines: Engines, change: str) -> None:
     camera, other = Camera(0), Camera(1)
     elsewhere = Camera(0, path="rtsp://elsewhere/")
     with Site(camera, other, elsewhere) as site:
@@ -160,7 +160,7 @@ def test_a_disk_that_is_full_leaves_all_as_it_was(engines: Engines, change: str)
         assert site.service.streams() == []
 
 
-def test_a_stream_that_is_not_enabled_is_known_and_not_opened(engines: Engines) -> None:
+def test_a_disabled_stream_is_listed_but_not_opened(engines: Engines) -> None:
     camera = Camera(0)
     with Site(camera) as site:
         site.service.create("s0", wanted(camera, enabled=False, model="two"))
@@ -179,7 +179,7 @@ def test_a_stream_that_is_not_enabled_is_known_and_not_opened(engines: Engines) 
         assert camera.attempts == 1
 
 
-def test_models_are_loaded_once_and_closed_when_nobody_uses_them(engines: Engines) -> None:
+def test_models_are_loaded_once_and_closed_when_unused(engines: Engines) -> None:
     cameras = [Camera(number) for number in range(4)]
     with Site(*cameras) as site:
         for camera in cameras[:3]:
@@ -203,7 +203,7 @@ def test_models_are_loaded_once_and_closed_when_nobody_uses_them(engines: Engine
     assert engines.loaded == set()
 
 
-def test_a_stream_that_has_ended_or_failed_can_be_started_again(engines: Engines) -> None:
+def test_an_ended_or_failed_stream_can_be_restarted(engines: Engines) -> None:
     file = Camera(0, path="/videos/door.mp4")
     given_up = Camera(1, refusals=[RuntimeError("no")])
     with Site(file, given_up, of=settings({"s0": wanted(file)})) as site:
@@ -244,14 +244,14 @@ def test_readiness_before_while_and_after(engines: Engines) -> None:
             site.service.create("s1", wanted(camera))
 
 
-def test_a_default_model_that_cannot_be_loaded_is_the_end(engines: Engines) -> None:
+def test_a_default_model_that_cannot_be_loaded_stops_the_service(engines: Engines) -> None:
     with Site(of=settings().model_copy(update={"model": "broken"}), ready=False) as site:
         wait_until(lambda: site.service.error is not None)
         assert isinstance(site.service.error, EngineError)
         assert site.service.ready() == (False, "broken: cannot be loaded: choose another")
 
 
-def test_closing_with_hung_cameras_writes_what_was_decoded(engines: Engines) -> None:
+def test_closing_with_hanging_cameras_writes_decoded_frames(engines: Engines) -> None:
     cameras = [Camera(number) for number in range(5)]
     with Site(*cameras, of=settings({camera.name: wanted(camera) for camera in cameras})) as site:
         for camera in cameras:
@@ -267,7 +267,7 @@ def test_closing_with_hung_cameras_writes_what_was_decoded(engines: Engines) -> 
             camera.release.set()
 
 
-def test_many_who_change_and_look_at_the_same_time(engines: Engines) -> None:
+def test_concurrent_changes_and_reads(engines: Engines) -> None:
     cameras = [Camera(number) for number in range(12)]
     failed: list[BaseException] = []
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""The service from its start to its end, in this process: with its web server, its file, and engines that hang."""
+"""The service from start to end in this process: HTTP server, settings file, and hanging engines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TEST = "test://?size=320x180&fps=20"
 
 
 class Served:
-    """A service in a thread of its own."""
+    """A service on its own thread."""
 
     def __init__(self, folder: Path, text: str) -> None:
         self.folder = folder
@@ -59,7 +59,7 @@ class Served:
 
     @property
     def url(self) -> str:
-        wait_until(lambda: self.said or not self.thread.is_alive(), "the service to say where it is")
+        wait_until(lambda: self.said or not self.thread.is_alive(), "the service to print its URL")
         assert self.said, self.error
         return self.said[0].removeprefix("vision-infer serves on ")
 
@@ -67,17 +67,17 @@ class Served:
         return httpx.get(self.url + path, trust_env=False, timeout=LONG_S)
 
     def streams(self) -> dict[str, str]:
-        """The state of each stream."""
+        """Return the state of each stream."""
         answer = self.get("/api/v1/streams").json()
         listed = answer["streams"] if isinstance(answer, dict) else answer
         return {one["name"]: one["status"]["state"] for one in listed}
 
     def stop(self) -> float:
-        """Let it stop; returns how long that took, seconds."""
+        """Stop the service and return the duration in seconds."""
         began = time.monotonic()
         self.stopping.set()
         self.thread.join(LONG_S)
-        assert not self.thread.is_alive(), "the service does not stop"
+        assert not self.thread.is_alive(), "the service did not stop"
         return time.monotonic() - began
 
 
@@ -125,7 +125,7 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith(("stream-", "inference-", "results", "live-watch"))]
 
 
-def test_a_file_that_changes_is_taken_over_and_a_broken_one_is_not(
+def test_a_changed_file_is_applied_unless_it_is_invalid(
     tmp_path: Path, engines: Engines, caplog: pytest.LogCaptureFixture
 ) -> None:
     text = "model: one\nservice: {port: 0}\nstreams:\n"
@@ -145,7 +145,7 @@ def test_a_file_that_changes_is_taken_over_and_a_broken_one_is_not(
         assert served.streams() == {"b": "live"}
 
 
-def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path, engines: Engines) -> None:
+def test_a_port_in_use_is_reported_and_nothing_is_left_behind(tmp_path: Path, engines: Engines) -> None:
     before = threading.active_count()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -159,7 +159,7 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_left(tmp_path: Path, engine
     wait_until(lambda: threading.active_count() <= before)
 
 
-def test_a_model_that_is_not_there_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_an_unknown_model_is_reported_before_the_start(tmp_path: Path) -> None:
     served = Served(tmp_path, "model: nonsense\nservice: {port: 0}\n")
     with pytest.raises(ModelError, match="nonsense"):
         serve(served.start(), served.stopping, served.said.append)
@@ -173,7 +173,7 @@ def test_an_engine_that_cannot_be_loaded_ends_the_service(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["running", "loading"])
-def test_an_engine_that_hangs_does_not_keep_the_service_from_its_end(
+def test_a_hanging_engine_does_not_prevent_the_end(
     tmp_path: Path, engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     monkeypatch.setattr(serving, "DRAIN_S", 0.3)
@@ -200,7 +200,7 @@ def test_an_engine_that_hangs_does_not_keep_the_service_from_its_end(
     assert engines.loaded == set()
 
 
-def test_away_from_loopback_a_token_is_said_once(tmp_path: Path, engines: Engines) -> None:
+def test_a_token_is_printed_once_when_not_on_loopback(tmp_path: Path, engines: Engines) -> None:
     text = "model: one\nservice: {port: 0, host: 0.0.0.0}\n"
     with serves(tmp_path, text) as served:
         assert served.get("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""What the service gives its sinks, and what they are asked to leave out."""
+"""Records for sinks, and their filters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sink_set(receiver: Receiver, folder: Path, **hook: object) -> SinkSet:
 
 
 def give(sinks: SinkSet) -> None:
-    """Everything that there is, of two streams."""
+    """Publish every kind of record for two streams."""
     for name in ("door", "yard"):
         sinks.publish(StreamEvent(name, StreamState.LIVE, 0, "rtsp://a:secret@192.0.2.1/x answers"))
         sinks.write(frame(name), result(name, 1, events=(ENTER,)))
@@ -44,14 +44,14 @@ def give(sinks: SinkSet) -> None:
 
 
 def came(sinks: SinkSet, receiver: Receiver) -> list[tuple[str, str]]:
-    """Type and stream of what was posted, once all is."""
+    """Return the type and stream of all posted records when all have arrived."""
     wait_until(lambda: sinks.statuses()[0].queued == sinks.statuses()[0].waiting == 0, lambda: str(sinks.statuses()))
     sinks.close()
     assert "secret" not in json.dumps(receiver.bodies)
     return [(row.get("type", "result"), row.get("stream", "")) for row in receiver.rows]
 
 
-def test_everything_comes_in_order(receiver: Receiver, tmp_path: Path) -> None:
+def test_messages_arrive_in_order(receiver: Receiver, tmp_path: Path) -> None:
     sinks = sink_set(receiver, tmp_path)
     give(sinks)
     of_each = [[("state", name), ("result", name), ("event", name), ("result", name)] for name in ("door", "yard")]
@@ -64,23 +64,21 @@ def test_everything_comes_in_order(receiver: Receiver, tmp_path: Path) -> None:
     assert event["at"] == "2023-11-14T22:13:20.000Z"
 
 
-def test_kinds_streams_and_empty_rows_can_be_left_out(receiver: Receiver, tmp_path: Path) -> None:
+def test_kinds_streams_and_empty_rows_can_be_excluded(receiver: Receiver, tmp_path: Path) -> None:
     sinks = sink_set(receiver, tmp_path, kinds=["detections"], streams=["yard"], only_with_detections=True)
     give(sinks)
     assert came(sinks, receiver) == [("result", "yard")]
     assert len(receiver.rows[0]["detections"]) == 2
 
 
-def test_a_sink_whose_settings_are_the_same_goes_on_and_one_that_changes_keeps_what_waits(
-    receiver: Receiver, tmp_path: Path
-) -> None:
+def test_an_unchanged_sink_continues_and_a_changed_one_keeps_its_spool(receiver: Receiver, tmp_path: Path) -> None:
     receiver.hold.clear()
     sinks = sink_set(receiver, tmp_path, kinds=["events"])
     same = sinks._senders["webhook", "hook"]
     sinks.reload(sinks._settings)
     assert sinks._senders["webhook", "hook"] is same
     sinks.write(frame("door"), result("door", 1, events=(ENTER,)))
-    wait_until(lambda: sinks.statuses()[0].waiting == 1, "it waits")
+    wait_until(lambda: sinks.statuses()[0].waiting == 1, "the record to wait")
     old = sinks._settings.webhook["hook"]
     sinks.reload(SinksSettings(webhook={"hook": old.model_copy(update={"batch": 1})}))
     receiver.hold.set()
@@ -106,7 +104,7 @@ def test_archive(tmp_path: Path) -> None:
     ]
 
 
-def test_the_api_tells_how_sinks_stand() -> None:
+def test_the_api_reports_the_status_of_sinks() -> None:
     backend = FakeBackend()
     error = "127.0.0.1:1883: cannot be reached: Connection refused; rtsp://a:secret@h/x"
     backend.sink_statuses = [SinkStatus("house", "mqtt", False, error, 1, 2, 300, 10**18, 4, {"spool_full": 5})]

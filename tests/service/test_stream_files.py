@@ -1,4 +1,4 @@
-"""Streams that were made over the API come back after a restart, whatever happens to their files."""
+"""Streams created over the API are restored after a restart, whatever happens to their files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRONT = StreamSettings.model_validate(
 YARD = StreamSettings(detect="test://")
 
 
-def test_they_come_back_as_they_were(tmp_path: Path) -> None:
+def test_stored_streams_are_restored(tmp_path: Path) -> None:
     files = StreamFiles(tmp_path / "state", SERVICE)
     assert files.read() == {}
     files.write("front", FRONT)
@@ -49,14 +49,14 @@ def test_they_come_back_as_they_were(tmp_path: Path) -> None:
 
 @given(STREAMS)
 @settings(deadline=None, max_examples=50)
-def test_any_settings_do(tmp_path_factory: pytest.TempPathFactory, data: dict[str, object]) -> None:
+def test_all_settings_are_restored(tmp_path_factory: pytest.TempPathFactory, data: dict[str, object]) -> None:
     stream = StreamSettings.model_validate({**data, "detect": "test://", "view": None, "degrade_detect": None, "hook": None})
     files = StreamFiles(tmp_path_factory.mktemp("state"), SERVICE)
     files.write("a", stream)
     assert files.read() == {"a": stream}
 
 
-def test_nobody_else_may_read_them(tmp_path: Path) -> None:
+def test_files_are_readable_by_the_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         files = StreamFiles(tmp_path, SERVICE)
@@ -81,7 +81,7 @@ BROKEN = {
 }
 
 
-def test_a_broken_file_is_told_and_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_reported_and_not_changed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = StreamFiles(tmp_path, ServiceSettings(allow_networks=("192.0.2.0/24",)))
     files.write("front", FRONT)
     folder = tmp_path / "streams"
@@ -103,7 +103,7 @@ def test_a_broken_file_is_told_and_left_alone(tmp_path: Path, caplog: pytest.Log
     assert any("wrong.yaml: fps: must be greater than 0, got -1" in problem for problem in files.problems)
 
 
-def test_what_a_killed_process_has_left_is_cleared_away(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     files = StreamFiles(tmp_path, SERVICE)
     files.write("front", FRONT)
     left = tmp_path / "streams" / ".front.yaml.partial"
@@ -116,7 +116,7 @@ def test_what_a_killed_process_has_left_is_cleared_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "open"])
-def test_a_failure_at_any_step_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_failure_at_any_step_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     files = StreamFiles(tmp_path, SERVICE)
     files.write("front", FRONT)
 
@@ -137,7 +137,7 @@ def fill(path: Path) -> None:
             ballast.write(b"x" * 4096)
 
 
-def test_a_full_disk_leaves_what_was_there() -> None:
+def test_a_full_disk_keeps_the_old_file() -> None:
     with small_disk(128 * 1024) as disk:
         files = StreamFiles(disk, SERVICE)
         files.write("front", FRONT)
@@ -153,7 +153,7 @@ def test_a_full_disk_leaves_what_was_there() -> None:
         assert list(files.read()) == ["front", "yard"]
 
 
-def test_a_folder_that_cannot_be_made_or_read(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_or_read(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file")
     files = StreamFiles(tmp_path / "state", SERVICE)
     with pytest.raises(OutputError, match="the stream cannot be stored"):
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_made_or_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a\n", "a b", "x" * 65, "a\0"])
-def test_a_name_that_is_none_leads_nowhere(tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_rejected(tmp_path: Path, name: str) -> None:
     files = StreamFiles(tmp_path, SERVICE)
     with pytest.raises(UsageError, match="is not a valid stream name"):
         files.write(name, YARD)
@@ -172,7 +172,7 @@ def test_a_name_that_is_none_leads_nowhere(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_they_are(tmp_path: Path) -> None:
+def test_folder_of_stored_streams(tmp_path: Path) -> None:
     assert state_folder(Path("here"), {"VISION_INFER_HOME": "/there"}) == Path("here")
     assert state_folder(None, {"VISION_INFER_HOME": "/there"}) == Path("/there/serve")
     assert state_folder(None, {}) == Path("~/.local/share/vision-infer/serve").expanduser()

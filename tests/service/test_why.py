@@ -1,4 +1,4 @@
-"""Why a stream had results at a moment, or had none: over the API, and as a verdict."""
+"""Explanations of why a stream had results at a given time, or none, also over the API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEGIN = 100_000 * SECOND
 
 
 class Story:
-    """A stream to which things happen, one after the other."""
+    """A simulated history of a stream."""
 
     def __init__(self) -> None:
         self.clock = HandClock(BEGIN, 0)
@@ -53,11 +53,11 @@ def story() -> Story:
     return Story()
 
 
-def test_every_fate_has_a_meaning() -> None:
+def test_every_outcome_has_a_meaning() -> None:
     assert set(FATES) - {"emitted"} == set(why._MEANINGS)
 
 
-def test_results_that_came_are_told_with_their_ages(story: Story) -> None:
+def test_results_are_explained_with_their_ages(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(30, detections=2)
     verdict = story.why(BEGIN + SECOND)
@@ -66,7 +66,7 @@ def test_results_that_came_are_told_with_their_ages(story: Story) -> None:
     assert verdict.hint == ""
 
 
-def test_results_without_an_object_say_where_to_look(story: Story) -> None:
+def test_results_without_objects_have_a_hint(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(30)
     verdict = story.why(BEGIN + SECOND)
@@ -75,7 +75,7 @@ def test_results_without_an_object_say_where_to_look(story: Story) -> None:
 
 
 @pytest.mark.parametrize("reason", DropReason)
-def test_frames_without_results_are_told_by_what_befell_them(story: Story, reason: DropReason) -> None:
+def test_frames_without_results_are_explained_by_their_outcome(story: Story, reason: DropReason) -> None:
     story.state(StreamState.LIVE)
     story.frames(30, reason)
     verdict = story.why(BEGIN + SECOND)
@@ -83,7 +83,7 @@ def test_frames_without_results_are_told_by_what_befell_them(story: Story, reaso
     assert why._MEANINGS[reason.value][0] in verdict.text
 
 
-def test_a_camera_that_was_away_is_told_with_the_reason_and_its_return(story: Story) -> None:
+def test_a_disconnected_camera_is_explained_with_its_reason_and_return(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(10)
     story.state(StreamState.BACKING_OFF, "connection refused; next attempt in 4.0 s")
@@ -98,7 +98,7 @@ def test_a_camera_that_was_away_is_told_with_the_reason_and_its_return(story: St
     assert verdict.until is not None
 
 
-def test_a_silent_camera_is_told_as_such(story: Story) -> None:
+def test_a_silent_camera_is_explained(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(10)
     story.clock.now += 20 * SECOND
@@ -106,7 +106,7 @@ def test_a_silent_camera_is_told_as_such(story: Story) -> None:
     assert "No frames arrived" in story.why(BEGIN + 10 * SECOND).text
 
 
-def test_what_is_too_long_ago_for_frames_is_told_by_its_minute(story: Story) -> None:
+def test_old_frames_are_explained_by_their_minute(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(200, DropReason.STALE)
     story.clock.now += 3600 * SECOND
@@ -118,7 +118,7 @@ def test_what_is_too_long_ago_for_frames_is_told_by_its_minute(story: Story) -> 
     assert why._MEANINGS["stale"][0] in old.text
 
 
-def test_a_minute_of_results_is_told_with_what_was_lost(story: Story) -> None:
+def test_a_minute_with_results_lists_the_drops(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(20, detections=1)
     story.frames(20, DropReason.PACED)
@@ -127,14 +127,14 @@ def test_a_minute_of_results_is_told_with_what_was_lost(story: Story) -> None:
     assert "20 of 40 frames had results, with a maximum age of 40 ms, 20 paced" in story.why(BEGIN + 1 * SECOND).text
 
 
-def test_the_future_and_the_unknown_past_are_told_as_such(story: Story) -> None:
+def test_the_future_and_the_unknown_past_are_explained(story: Story) -> None:
     story.state(StreamState.LIVE)
     story.frames(3)
     assert "in the future" in story.why(story.clock.now + SECOND).text
     assert "No data" in story.why(BEGIN - 3600 * SECOND).text
 
 
-def test_what_the_rate_leaves_out_explains_nothing_where_the_engine_lost_the_rest() -> None:
+def test_frames_excluded_by_the_rate_are_ignored_if_the_engine_dropped_others() -> None:
     story = Story()
     story.state(StreamState.LIVE)
     for _ in range(10):

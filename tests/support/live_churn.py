@@ -1,8 +1,8 @@
-"""Streams come and go in a process of their own, which says what is left of them.
+"""Add and remove streams in a separate process and print the remaining resources.
 
     python -m tests.support.live_churn rtsp://127.0.0.1:8554/clock
 
-Prints a JSON list: what there was after the first hundred streams, the second, and the third.
+Prints a JSON list with the resources after 100, 200 and 300 streams.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vision_infer.service.service import Service
 
 AT_ONCE = 10
 ROUNDS = 10
-"""of each hundred"""
+"""The number of rounds for 100 streams."""
 LIMIT_S = 60.0
 PATTERN = "test://?size=160x90&fps=20"
 NOTHING = "rtsp://user:s3cret@127.0.0.1:9/nothing"
@@ -45,7 +45,7 @@ def wait(condition: Callable[[], bool], what: str) -> None:
 
 
 class Reader:
-    """Reads all results on the web server's event loop, as a client of it does."""
+    """Reads all results on the HTTP server's event loop, as a client does."""
 
     def __init__(self, service: Service, loop: asyncio.AbstractEventLoop) -> None:
         self.rows: Counter[str] = Counter()
@@ -64,7 +64,7 @@ class Reader:
 
 
 def come_and_go(service: Service, reader: Reader, first: int, camera: str) -> None:
-    """Ten streams, of three kinds: half are changed while they run, and all are taken away."""
+    """Add ten streams of three kinds, change some of them while they run, and remove all."""
     names = [f"s{first + place}" for place in range(AT_ONCE)]
     for place, name in enumerate(names):
         url = PATTERN if place < 6 else camera if place < 9 else NOTHING
@@ -111,15 +111,15 @@ def main(camera: str) -> None:
         loop = web._loop
         assert loop is not None
         reader = Reader(service, loop)
-        told = []
+        measurements = []
         for hundred in range(3):
             for number in range(ROUNDS):
                 come_and_go(service, reader, AT_ONCE * (hundred * ROUNDS + number), camera)
             before = threading.active_count()
             wait(lambda: not any(one.name.startswith("stream-") for one in threading.enumerate()), f"{before} threads end")
-            told.append(measure(loop))
+            measurements.append(measure(loop))
         assert service.streams() == []
-    print(json.dumps(told))
+    print(json.dumps(measurements))
 
 
 if __name__ == "__main__":

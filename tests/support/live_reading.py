@@ -1,4 +1,4 @@
-"""Reads a live source on a thread, as a stream worker does, and keeps what came and when."""
+"""Reads a live source on a thread, as a stream worker does, and records frames with their times."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, Stre
 from vision_infer.stream.time_code import read
 
 LIMIT_S = 30.0
-"""how long anything may take, on a busy machine"""
+"""The time limit for any step on a busy machine, in seconds."""
 FRAMES_KEPT = 3000
 
 
 @dataclass(frozen=True)
 class Got:
-    """A frame that came."""
+    """A received frame."""
 
     at_ns: int
-    """when it came, monotonic"""
+    """The time of arrival, monotonic nanoseconds."""
     frame: Frame
     moment: int | None
-    """the time code in its picture; None where it has none that can be read"""
+    """The time code in the image; None if it cannot be read."""
     size: tuple[int, int]
 
     @property
     def true_age_ms(self) -> int:
-        """How old the picture was when it came, by its own time code."""
+        """The age of the frame at arrival, by its time code."""
         assert self.moment is not None
         return time_code.since_ms(self.moment, self.at_ns)
 
     @property
     def captured_wrong_ms(self) -> int:
-        """How much later than it was painted it is said to have been captured."""
+        """The error of the capture time: how much later it is than the time code."""
         assert self.moment is not None
         return time_code.since_ms(self.moment, self.frame.trace.captured_ns)
 
 
 class _SlowSource(LiveSource):
-    """Its decoder is as slow as asked."""
+    """A source with a slow decoder."""
 
     slow_s = 0.0
 
@@ -63,13 +63,13 @@ class _SlowSource(LiveSource):
 
 
 class Reading:
-    """One connection, read until it ends or the context does.
+    """Reads one connection until it or the context ends.
 
     Args:
-        url: of the source.
-        live: how it is read.
-        decode_threads: of its decoder.
-        slow_s: so long each packet takes to decode, seconds, beside what it takes anyway.
+        url: The URL of the source.
+        live: The options of the source.
+        decode_threads: The number of decoder threads.
+        slow_s: The additional decoding time of each packet, in seconds.
     """
 
     def __init__(self, url: str, live: LiveOptions | None = None, decode_threads: int = 1, slow_s: float = 0.0) -> None:
@@ -100,45 +100,45 @@ class Reading:
 
     @property
     def info(self) -> StreamInfo:
-        """What is known of the source."""
+        """The properties of the source."""
         assert self._source is not None
         return self._source.info
 
     @property
     def report(self) -> ReadReport:
-        """What was lost."""
+        """The report of losses."""
         assert self._source is not None
         return self._source.report
 
     def dropped(self, reason: DropReason) -> int:
-        """Frames that were not delivered for this reason."""
+        """Return the number of frames dropped for this reason."""
         return 0 if self._source is None else self.report.dropped.get(reason, 0)
 
     def wait(self, condition: Callable[[], bool], what: str, limit_s: float = LIMIT_S) -> None:
-        """Wait until something is so; the test fails where it does not become so, or the source ends before."""
+        """Wait until a condition is met; fail the test after the time limit or if the source ends before."""
         with self._changed:
             done = self._changed.wait_for(lambda: condition() or self.ended_at_ns > 0, limit_s)
         assert done, f"not within {limit_s} s: {what}"
         assert condition(), f"ended before: {what}: {self.error}"
 
     def wait_for_frames(self, count: int) -> None:
-        """Wait until so many more frames have come."""
+        """Wait for a number of further frames."""
         wanted = len(self.got) + count
         self.wait(lambda: len(self.got) >= wanted, f"{count} more frames")
 
     def wait_for_end(self, limit_s: float = LIMIT_S) -> StreamError | None:
-        """Wait until the source has ended; its error, or None where it just ended."""
+        """Wait until the source ends; return its error, or None if it ended without one."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.ended_at_ns > 0, limit_s), f"it did not end within {limit_s} s"
         return self.error
 
     def median_age_ms(self, last: int) -> float:
-        """True age of the last frames."""
+        """Return the median true age of the last frames."""
         return statistics.median(got.true_age_ms for got in self.got[-last:] if got.moment is not None)
 
     @staticmethod
     def wait_for_each(readings: Iterable[Reading], count: int) -> None:
-        """Wait until each of several has got so many more frames, at the same time."""
+        """Wait until each of several readings has a number of further frames."""
         for reading, wanted in [(reading, len(reading.got) + count) for reading in readings]:
             reading.wait(lambda reading=reading, wanted=wanted: len(reading.got) >= wanted, f"{count} more frames")  # type: ignore[misc]
 
@@ -169,10 +169,10 @@ class Reading:
             self._changed.notify_all()
 
 
-def told(error: StreamError) -> str:
-    """What an error says: with what to do next, and without a password."""
+def message_of(error: StreamError) -> str:
+    """Check that an error has a hint and contains no password, and return its text."""
     assert error.hint
     shown = "".join(traceback.format_exception(error))
     for secret in ("s3cret", "wrong%40pass", "wrong@pass"):
-        assert secret not in shown, "not even a traceback shows a password"
+        assert secret not in shown, "the traceback must not contain a password"
     return str(error)

@@ -1,9 +1,9 @@
-"""Cameras are lost again and again in a process of their own, which says what is left of it.
+"""Disconnect cameras repeatedly in a separate process and print the remaining resources.
 
     python -m tests.support.live_reconnects PORT
 
-Prints a JSON list: what there was after some reconnections, after many more, and after as many again. The port is that of an RTSP
-server with the mounts ``/clock`` and ``/locked``.
+Prints a JSON list with the resources after 10, 20 and 30 rounds. PORT is the port of an RTSP server with the mounts ``/clock``
+and ``/locked``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vision_infer.config.serve import Reconnect
 
 GOOD = tuple(f"good{number}" for number in range(4))
 ROUNDS = (10, 10, 10)
-"""how often all good cameras are lost before each look"""
+"""The number of disconnections of all good cameras before each measurement."""
 AT_ONCE = Reconnect(min_s=0.01, max_s=0.02, refused_s=0.02)
 
 
@@ -45,14 +45,14 @@ def main(port: int) -> None:
         url = f"rtsp://user:s3cret@127.0.0.1:{port}"
         bad = {"unknown": f"{url}/none", "locked": f"{url}/locked", "nobody": "rtsp://user:s3cret@127.0.0.1:9/x"}
         with Running(well | {name: camera(one, reconnect=AT_ONCE) for name, one in bad.items()}) as running:
-            told = []
+            measurements = []
             for count in ROUNDS:
                 for _ in range(count):
                     for name in GOOD:
                         running.wait_for_results(name, 1)
                     network.drop()
-                told.append(look(running, tuple(bad)))
-    print(json.dumps(told))
+                measurements.append(look(running, tuple(bad)))
+    print(json.dumps(measurements))
 
 
 if __name__ == "__main__":

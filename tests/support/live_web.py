@@ -1,6 +1,6 @@
-"""A web server for tests that sends live video: MPEG-TS, FLV, MJPEG, HLS; every picture carries the moment of its painting.
+"""A web server for tests that sends live video: MPEG-TS, FLV, MJPEG, HLS; every frame contains the time of its creation.
 
-``http://127.0.0.1:PORT/live.ts?frames=100&stall_at=40`` and the like; what a query may say is in :class:`Wanted`.
+Example: ``http://127.0.0.1:PORT/live.ts?frames=100&stall_at=40``; see :class:`Wanted` for the query parameters.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from vision_infer.stream import time_code
 FPS = 25
 WIDTH, HEIGHT = 320, 180
 _UNKNOWN_SLICE = b"\0\0\0\1\x41\xc2" + b"\xff" * 200
-"""H.264 of a picture parameter set that was never sent"""
+"""An H.264 slice that refers to a picture parameter set that is never sent."""
 _SOUND_RATE, _SOUND_FRAME = 48_000, 1024
 _FORMATS = {".ts": "mpegts", ".flv": "flv", ".mjpeg": "mpjpeg", ".mkv": "matroska"}
 
 
 @dataclass
 class Wanted:
-    """What a request asks for."""
+    """The query parameters of a request."""
 
     frames: int = 1500
-    """then the connection is closed"""
+    """The number of frames before the connection is closed."""
     backlog: int = 0
-    """so many frames are sent at once first: the last of them is painted as the first was asked for"""
+    """The number of frames sent at once at the beginning; the last one is created when the request arrives."""
     stall_at: int = -1
-    """frame before which nothing goes out for two seconds, and then all at once"""
+    """The frame before which nothing is sent for two seconds, and then everything at once."""
     no_image_from: int = -1
-    """frame from which sound goes on and no picture comes; needs MPEG-TS"""
+    """The frame from which only audio is sent; requires MPEG-TS."""
     image_from: int = 0
-    """frame before which there is sound and no picture; needs MPEG-TS"""
+    """The frame before which only audio is sent; requires MPEG-TS."""
     noise_from: int = -1
-    """frame from which pictures are slices of a stream that nobody knows; needs MPEG-TS"""
+    """The frame from which video consists of slices of an unknown stream; requires MPEG-TS."""
 
 
 class _Outlet(io.RawIOBase):
-    """Where a muxer writes to."""
+    """The output of a muxer."""
 
     def __init__(self, out: io.BufferedIOBase) -> None:
         self.out = out
@@ -70,14 +70,14 @@ class _Outlet(io.RawIOBase):
         return len(block)
 
     def release(self) -> None:
-        """Let go of what was held."""
+        """Send the buffered data."""
         held, self.held = self.held, None
         if held:
             self.write(held)
 
 
 def painted(milliseconds: int) -> av.VideoFrame:
-    """A grey picture with a moment in it."""
+    """Return a grey image with a time code."""
     image = np.full((HEIGHT, WIDTH, 3), 110, np.uint8)
     time_code.draw(image, milliseconds)
     return av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -117,7 +117,7 @@ def _send(outlet: _Outlet, format_name: str, wanted: Wanted, stopping: threading
 
 
 def _send_sound(container: av.container.OutputContainer, sound: AudioStream, number: int) -> None:
-    """As much silence as belongs to a picture."""
+    """Return the silence for the duration of a frame."""
     first, last = (round(n * _SOUND_RATE / FPS / _SOUND_FRAME) for n in (number, number + 1))
     for piece in range(first, last):
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 2 * _SOUND_FRAME), np.int16), format="s16", layout="stereo")
@@ -129,15 +129,15 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that leaves is no news."""
+        """Ignore clients that disconnect."""
 
 
 @contextmanager
 def live_web(folder: Path | None = None) -> Iterator[str]:
-    """Serve; gives the address up to the port.
+    """Start the server and yield its address up to the port.
 
-    ``/live.ts``, ``.flv``, ``.mjpeg``, ``.mkv`` are live; ``/files/NAME`` is a file of the folder as it is now;
-    ``/moved?to=URL`` sends the client elsewhere; ``/status/403`` answers that.
+    ``/live.ts``, ``.flv``, ``.mjpeg``, ``.mkv`` are live; ``/files/NAME`` is the current content of a file in the folder;
+    ``/moved?to=URL`` redirects; ``/status/403`` responds with that status.
     """
     stopping = threading.Event()
 
@@ -195,7 +195,7 @@ def live_web(folder: Path | None = None) -> Iterator[str]:
 
 @contextmanager
 def hls_writer(folder: Path, segment_s: int = 1) -> Iterator[None]:
-    """Write a live HLS stream into a folder, in real time, for as long as the context lasts."""
+    """Write a live HLS stream into a folder in real time until the context ends."""
     stopping = threading.Event()
 
     def write() -> None:

@@ -1,4 +1,4 @@
-"""``vision-infer serve`` as a process of its own, as it is run by those who use it."""
+"""``vision-infer serve`` as a separate process, as users run it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,28 @@ from typing import Any
 from tests.support.media import ROOT
 
 LIMIT_S = 60.0
-"""how long anything may take, on a busy machine"""
+"""The time limit for any step on a busy machine, in seconds."""
 _LOOK_S = 0.03
 
 
 class ServeProcess:
-    """Runs a configuration on a free port, until the context ends.
+    """Runs a configuration on a free port until the context ends.
 
     Args:
-        folder: its home; the log is here too.
-        configuration: the file of settings, as text.
-        secrets: more of the environment.
+        folder: The home folder, which also contains the log.
+        configuration: The text of the settings file.
+        secrets: Additional environment variables.
     """
 
     def __init__(self, folder: Path, configuration: str, **secrets: str) -> None:
         self.folder = folder
         self.file = folder / "cameras.yaml"
-        if (
-            "engine:" not in configuration
-        ):  # one that is named is not tried against others, which would cost the tests their cores
+        if "engine:" not in configuration:  # a named engine avoids autotuning, which would take the cores from the tests
             configuration += "\nengine: onnxruntime-cpu-fp32\n"
         self.file.write_text(configuration, encoding="utf-8")
         self.log_file = folder / "serve.log"
         self.answers: list[str] = []
-        """all that was ever answered"""
+        """All responses so far."""
         self._environ = {**os.environ, "VISION_INFER_HOME": str(folder / "home"), **secrets}
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -57,17 +55,17 @@ class ServeProcess:
 
     @property
     def log(self) -> str:
-        """All that the process has said, and those before it."""
+        """The log of this process and the previous ones."""
         return self.log_file.read_text(encoding="utf-8")
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         assert self._process is not None
         return self._process.pid
 
     def start(self) -> None:
-        """Start it; returns when it is ready."""
+        """Start the process; return when it is ready."""
         before = self.log_file.stat().st_size if self.log_file.exists() else 0
         command = [sys.executable, "-m", "vision_infer", "serve", str(self.file), "--port", "0"]
         with self.log_file.open("ab") as log:
@@ -82,19 +80,19 @@ class ServeProcess:
             found.extend(re.finditer(r"serves on http://127\.0\.0\.1:(\d+)", self.log[before:]))
             return bool(found)
 
-        self.wait(serves, "it serves")
+        self.wait(serves, "the service to listen")
         self.port = int(found[-1][1])
-        self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "it is ready")
+        self.wait(lambda: self.ask("GET", "/readyz")[0] == 200, "the service to be ready")
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), where it runs."""
+        """Kill the process (SIGKILL) if it runs."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
 
     def stop(self) -> tuple[int, float]:
-        """End it (SIGTERM); its exit status, and how long it took, seconds."""
+        """Stop the process (SIGTERM); return its exit status and the duration in seconds."""
         process, self._process = self._process, None
         assert process is not None
         began = time.monotonic()
@@ -105,7 +103,7 @@ class ServeProcess:
             process.kill()
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, str]:
-        """Send a request; status and text of the answer."""
+        """Send a request; return the status and text of the response."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, method=method)
         if data is not None:
@@ -120,13 +118,13 @@ class ServeProcess:
         return status, text
 
     def streams(self) -> dict[str, Any]:
-        """All streams as the API tells them, by name."""
+        """Return all streams of the API by name."""
         status, text = self.ask("GET", "/api/v1/streams")
         assert status == 200
         return {stream["name"]: stream for stream in json.loads(text)}
 
     def wait(self, condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-        """Wait until something is so; the test fails where it does not become so."""
+        """Wait until a condition is met; fail the test after the time limit."""
         deadline, looked = time.monotonic() + limit_s, threading.Event()
         while not condition():
             assert time.monotonic() < deadline, f"not within {limit_s} s: {what}; {self.log[-1500:]}"
@@ -134,7 +132,7 @@ class ServeProcess:
 
 
 def whole_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file that may be written to; a last one that is torn is left out."""
+    """Return the rows of a file that may still be written to, without an incomplete last row."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")

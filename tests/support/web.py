@@ -1,4 +1,4 @@
-"""A small web server for tests, which behaves as badly as asked."""
+"""A small web server for tests with configurable misbehaviour."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that leaves is no news."""
+        """Ignore clients that disconnect."""
 
 
 @contextmanager
 def serve(files: dict[str, bytes]) -> Iterator[str]:
-    """Serve files at ``http://127.0.0.1:PORT/HOW/NAME``; gives the address up to the port.
+    """Serve files at ``http://127.0.0.1:PORT/HOW/NAME``; yield the address up to the port.
 
-    How: ``ranges`` answers as a good server does; ``plain`` knows no ranges; ``stall`` sends two thirds and then nothing;
-    ``silent`` takes the connection and never answers; ``break`` promises all, sends two thirds and closes; ``gone`` is 404,
-    ``forbidden`` 403, ``locked`` 401, ``failing`` 500; ``elsewhere`` sends the client to a file of its own machine, ``moved`` to
+    HOW is ``ranges``: supports ranges; ``plain``: does not; ``stall``: sends two thirds, then nothing; ``silent``: accepts the
+    connection and never responds; ``break``: announces everything, sends two thirds and closes; ``gone``: 404; ``forbidden``:
+    403; ``locked``: 401; ``failing``: 500; ``elsewhere``: redirects to a file of the client's machine; ``moved``: redirects to
     ``ranges``.
     """
     stopping = threading.Event()

@@ -1,4 +1,4 @@
-"""Pictures out of a service and into it: snapshots, and single pictures that are inferred."""
+"""Snapshots, and inference on single images."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shown(snapshot: Snapshot) -> NDArray[np.uint8]:
 
 
 def while_giving(site: Site, camera: Camera, work: Callable[[], Snapshot]) -> Snapshot:
-    """What a call gives while the camera gives frames."""
+    """Return the result of a call while the camera delivers frames."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         while not future.done():
@@ -57,7 +57,7 @@ def while_giving(site: Site, camera: Camera, work: Callable[[], Snapshot]) -> Sn
         return future.result()
 
 
-def test_a_snapshot_is_the_picture_of_a_result_and_may_be_annotated(engines: Engines) -> None:
+def test_a_snapshot_shows_the_frame_of_a_result_and_can_be_annotated(engines: Engines) -> None:
     camera = Camera(0)
     with Site(camera) as site:
         site.service.create("s0", wanted(camera))
@@ -71,7 +71,7 @@ def test_a_snapshot_is_the_picture_of_a_result_and_may_be_annotated(engines: Eng
         assert int(shown(annotated).max()) - int(shown(annotated).min()) > 60
 
 
-def test_a_view_is_opened_for_the_snapshot_and_closed_after_it(engines: Engines) -> None:
+def test_the_main_stream_is_opened_for_a_snapshot_and_closed_afterwards(engines: Engines) -> None:
     camera, view = Camera(0), Camera(0, path="rtsp://main-stream/")
     with Site(camera, view) as site:
         site.service.create("s0", wanted(camera, view=view.path))
@@ -79,7 +79,7 @@ def test_a_view_is_opened_for_the_snapshot_and_closed_after_it(engines: Engines)
         assert view.attempts == 0
         view.give()
         snapshot = site.service.snapshot("s0", False, LONG_S)
-        assert int(np.median(shown(snapshot))) == 0  # the view's own first frame, not the camera's fourth
+        assert int(np.median(shown(snapshot))) == 0  # the first frame of the main stream, not the camera's fourth
         assert view.opened[0].closed.is_set()
         view.give()
         annotated = while_giving(site, camera, lambda: site.service.snapshot("s0", True, LONG_S))
@@ -88,7 +88,7 @@ def test_a_view_is_opened_for_the_snapshot_and_closed_after_it(engines: Engines)
         assert view.attempts == 2
 
 
-def test_a_view_that_does_not_answer_is_told_in_time(engines: Engines) -> None:
+def test_a_main_stream_that_does_not_respond_is_reported_in_time(engines: Engines) -> None:
     refused = StreamError("rtsp://user:***@main-stream/: connection refused: nothing listens there", "is it on?")
     camera, view = Camera(0), Camera(0, path="rtsp://main-stream/", refusals=[refused])
     with Site(camera, view) as site:
@@ -104,7 +104,7 @@ def test_a_view_that_does_not_answer_is_told_in_time(engines: Engines) -> None:
         site.give(camera)
 
 
-def test_few_views_are_open_at_the_same_time(engines: Engines) -> None:
+def test_the_number_of_open_main_streams_is_limited(engines: Engines) -> None:
     camera, view = Camera(0), Camera(0, path="rtsp://main-stream/")
     with Site(camera, view) as site:
         site.service.create("s0", wanted(camera, view=view.path))
@@ -119,7 +119,7 @@ def test_few_views_are_open_at_the_same_time(engines: Engines) -> None:
 
 
 @pytest.mark.parametrize("state", ["connecting", "backing off", "removed while waiting"])
-def test_a_stream_that_is_not_live_gives_no_snapshot(engines: Engines, state: str) -> None:
+def test_a_stream_that_is_not_live_has_no_snapshot(engines: Engines, state: str) -> None:
     camera = Camera(0, refusals=[StreamError("rtsp://cam/: lost")] if state == "backing off" else [])
     with Site(camera) as site:
         site.service.create("s0", wanted(camera, reconnect={"min_s": 3600, "max_s": 3600}))
@@ -138,10 +138,10 @@ def test_a_stream_that_is_not_live_gives_no_snapshot(engines: Engines, state: st
                 site.service.snapshot("s0", False, 0.1)
 
 
-# Single pictures
+# Single images
 
 
-def test_a_picture_is_inferred_beside_the_streams(engines: Engines) -> None:
+def test_an_image_is_inferred_together_with_the_streams(engines: Engines) -> None:
     camera = Camera(0)
     with Site(camera) as site:
         site.service.create("s0", wanted(camera))
@@ -156,7 +156,7 @@ def test_a_picture_is_inferred_beside_the_streams(engines: Engines) -> None:
         assert {event.stream for event in site.events} == {"s0"}
 
 
-def test_the_time_between_two_pictures_is_no_part_of_the_second_ones_account(engines: Engines) -> None:
+def test_the_time_between_two_images_does_not_count_as_latency(engines: Engines) -> None:
     with Site() as site:
         site.service.infer(png(), None, None, None)
         idle = time.monotonic_ns()
@@ -166,15 +166,15 @@ def test_the_time_between_two_pictures_is_no_part_of_the_second_ones_account(eng
         assert 0 < latency.decode_ns < latency.total_ns <= time.monotonic_ns() - asked
 
 
-def test_what_is_asked_narrows_what_is_told(engines: Engines) -> None:
-    """The engine finds a person of 0.9."""
+def test_confidence_and_classes_filter_the_result(engines: Engines) -> None:
+    """The engine detects a person with a confidence of 0.9."""
     with Site() as site:
         assert len(site.service.infer(png(), None, 0.85, ("person",)).detections) == 1
         assert len(site.service.infer(png(), None, 0.95, None).detections) == 0
         assert len(site.service.infer(png(), None, None, ("car",)).detections) == 0
 
 
-def test_what_is_no_picture_or_no_model_is_the_users_mistake(engines: Engines) -> None:
+def test_an_invalid_image_or_model_is_a_usage_error(engines: Engines) -> None:
     with Site() as site:
         for data in (b"", b"no picture", png()[:40], b"\xff\xd8\xff" + bytes(1000), b"%PDF-1.4"):
             with pytest.raises(UsageError, match="picture"):
@@ -188,7 +188,7 @@ def test_what_is_no_picture_or_no_model_is_the_users_mistake(engines: Engines) -
         assert len(site.service.infer(png(), None, None, None).detections) == 1
 
 
-def test_when_64_wait_another_one_is_refused_and_all_are_answered(engines: Engines) -> None:
+def test_the_number_of_waiting_images_is_limited(engines: Engines) -> None:
     clogged, go = threading.Event(), threading.Event()
 
     def run(model: str, batch: object) -> None:
@@ -207,7 +207,7 @@ def test_when_64_wait_another_one_is_refused_and_all_are_answered(engines: Engin
         assert len(site.service.infer(png(), None, None, None).detections) == 1
 
 
-def test_a_picture_on_which_the_engine_fails_is_told_soon_and_takes_no_place(engines: Engines) -> None:
+def test_an_engine_failure_is_reported_soon_and_frees_the_slot(engines: Engines) -> None:
     failing = threading.Event()
 
     def run(model: str, batch: object) -> None:
@@ -228,7 +228,7 @@ def test_a_picture_on_which_the_engine_fails_is_told_soon_and_takes_no_place(eng
         assert site.service.ready() == (True, "")
 
 
-def test_who_gives_up_waiting_takes_no_place_for_ever(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_timed_out_request_frees_its_slot(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
     clogged, go = threading.Event(), threading.Event()
 
     def run(model: str, batch: object) -> None:
@@ -247,7 +247,7 @@ def test_who_gives_up_waiting_takes_no_place_for_ever(engines: Engines, monkeypa
         assert len(site.service.infer(png(), None, None, None).detections) == 1
 
 
-def test_the_service_ends_while_pictures_wait(engines: Engines) -> None:
+def test_the_service_stops_while_images_wait(engines: Engines) -> None:
     clogged, go = threading.Event(), threading.Event()
 
     def run(model: str, batch: object) -> None:
@@ -270,7 +270,7 @@ def test_the_service_ends_while_pictures_wait(engines: Engines) -> None:
         assert time.monotonic() - began < LONG_S / 3
 
 
-def test_pictures_for_a_model_that_goes_and_comes(engines: Engines) -> None:
+def test_images_for_a_model_that_is_closed_and_reopened(engines: Engines) -> None:
     camera = Camera(0)
     with Site(camera) as site:
         for _ in range(3):
@@ -283,7 +283,7 @@ def test_pictures_for_a_model_that_goes_and_comes(engines: Engines) -> None:
         assert site.service.infer(png(), "one", None, None).model == "one"
 
 
-def test_who_asks_while_the_model_goes_is_answered_or_told(engines: Engines) -> None:
+def test_requests_while_the_model_closes_get_a_result_or_an_error(engines: Engines) -> None:
     camera = Camera(0)
     failed: list[BaseException] = []
     ended = threading.Event()
@@ -314,8 +314,8 @@ def test_who_asks_while_the_model_goes_is_answered_or_told(engines: Engines) -> 
 
 
 @pytest.mark.usefixtures("bundled")
-def test_a_result_is_that_of_the_detector() -> None:
-    """The bundled network, on a picture in which it finds something."""
+def test_a_result_equals_that_of_the_detector() -> None:
+    """The bundled model on an image with objects."""
     noise = np.random.default_rng(3).integers(0, 256, (30, 40, 3)).astype(np.uint8)
     image = np.asarray(cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
     done, data = cv2.imencode(".png", image)
@@ -342,7 +342,7 @@ def test_a_result_is_that_of_the_detector() -> None:
     assert len(by_confidence[0.05].detections) > len(by_confidence[0.2].detections) > 0
 
 
-def test_what_is_said_of_a_whole_picture_is_drawn_too() -> None:
+def test_image_classes_are_drawn() -> None:
     red = Description(classes=(ClassScore(1, "red", 0.8),))
     result = replace(fakes.result(found={}), description=red)
     drawn, plain = (shown(of_result(fakes.frame(), result, annotated, HandClock())) for annotated in (True, False))
@@ -350,7 +350,7 @@ def test_what_is_said_of_a_whole_picture_is_drawn_too() -> None:
     assert drawn.any()
 
 
-def test_what_is_said_of_detections_goes_with_them_to_another_size() -> None:
+def test_descriptions_are_kept_when_detections_are_scaled() -> None:
     red = Description(classes=(ClassScore(1, "red", 0.8),))
     found = replace(fakes.result().detections, descriptions=(red, None))
     larger = scaled(found, Size(64, 48), Size(128, 96))
