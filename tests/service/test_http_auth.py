@@ -160,9 +160,7 @@ def test_the_cookie_is_secure_behind_tls(tmp_path: Path) -> None:
 def test_changes_with_a_cookie_depend_on_the_origin(origin: str | None, allowed: bool) -> None:
     api = Api(tokens=TOKENS)
     headers = {"Cookie": cookie_of(api, ADMIN)} | ({} if origin is None else {"Origin": origin})
-    assert (
-        api.get("/api/v1/streams", headers=headers).status_code == 200
-    )  # CORS is disabled
+    assert api.get("/api/v1/streams", headers=headers).status_code == 200  # CORS is disabled
     answer = api.ask("PUT", "/api/v1/streams/x", headers=headers, json={"detect": "rtsp://10.0.0.9/x"})
     if allowed:
         assert answer.status_code == 201
