@@ -29,9 +29,9 @@ from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad
 from benchmarks.verdict import quantile
 from vision_infer.capacity.costs import costs_of, engines_of, load_of
-from vision_infer.capacity.need import Need, Target, Video
+from vision_infer.capacity.need import Need, PlanTarget, Video
 from vision_infer.capacity.report import BenchReport
-from vision_infer.capacity.simulate import Outcome, Streams, simulate
+from vision_infer.capacity.simulate import SimulatedStreams, SimulationOutcome, simulate
 from vision_infer.core.geometry import Size
 from vision_infer.stream.files.sample_clip import ClipSpec, sample_clip
 
@@ -100,20 +100,20 @@ def _utc(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def forecast(report: BenchReport, count: int, phases: tuple[float, ...]) -> Outcome:
+def forecast(report: BenchReport, count: int, phases: tuple[float, ...]) -> SimulationOutcome:
     """What the plan expects."""
     video = Video(codec="h264", width=SIZE.width, height=SIZE.height, fps=SOURCE_FPS)
-    need = Need(cameras=count, video=video, target=Target(fps=FPS), precision="fp32", runtime="onnxruntime")
+    need = Need(cameras=count, video=video, target=PlanTarget(fps=FPS), precision="fp32", runtime="onnxruntime")
     costs = costs_of(report, need, engines_of(report, need)[0], load_of(report))
     assert costs is not None
-    return simulate(costs, Streams(count, SOURCE_FPS, FPS, phases=phases), report.machine.cores, seconds=20.0)
+    return simulate(costs, SimulatedStreams(count, SOURCE_FPS, FPS, phases=phases), report.machine.cores, seconds=20.0)
 
 
 Cell = tuple[float, float, float]
 """forecast, real, and by how much the forecast is off"""
 
 
-def _cells(expected: Outcome, seen: Seen) -> dict[str, Cell]:
+def _cells(expected: SimulationOutcome, seen: Seen) -> dict[str, Cell]:
     pairs = {
         "results/s": (expected.results_per_s, seen.results_per_s),
         "age p50": (expected.age_p50_ms, seen.age_p50_ms),
@@ -122,7 +122,7 @@ def _cells(expected: Outcome, seen: Seen) -> dict[str, Cell]:
     return {name: (mine, real, mine / real - 1 if real else float("inf")) for name, (mine, real) in pairs.items()}
 
 
-def _row(count: int, rounds: list[tuple[Outcome, Seen]]) -> dict[str, Any]:
+def _row(count: int, rounds: list[tuple[SimulationOutcome, Seen]]) -> dict[str, Any]:
     cells = {}
     for name, within in WITHIN.items():
         tried = sorted((_cells(*one)[name] for one in rounds), key=lambda one: one[2])
@@ -172,7 +172,7 @@ def main() -> int:
     report = bench(home)
     clip = sample_clip(ClipSpec("h264", SIZE, SOURCE_FPS), home / "bench" / "clips")
     print(f"bench: {load_of(report)}, others used {report.other_cores:.2f} cores")
-    tried: dict[int, list[tuple[Outcome, Seen]]] = {count: [] for count in args.streams}
+    tried: dict[int, list[tuple[SimulationOutcome, Seen]]] = {count: [] for count in args.streams}
     for number in range(args.rounds):
         for count in args.streams if number % 2 == 0 else reversed(args.streams):
             seen = serve(count, clip, args.seconds)

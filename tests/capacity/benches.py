@@ -5,26 +5,26 @@ from __future__ import annotations
 import datetime
 
 from vision_infer.capacity.report import (
+    BenchInterval,
+    BenchMachine,
     BenchReport,
+    BenchSettings,
     ConvertRow,
     DecodeRow,
     EngineRow,
-    Interval,
-    Machine,
     PipelineRow,
-    Settings,
 )
 
 CPU = "onnxruntime-cpu-fp32"
-MACHINE = Machine(cpu="Test CPU", instructions=("avx2",), cores=4, memory_bytes=16_000_000_000)
-SETTINGS = Settings(
+MACHINE = BenchMachine(cpu="Test CPU", instructions=("avx2",), cores=4, memory_bytes=16_000_000_000)
+SETTINGS = BenchSettings(
     model="net", codec="h264", width=1920, height=1080, source_fps=15, fps=10, target_ms=200, engine="auto", quick=True
 )
 
 
-def about(value: float, noise: float = 0.01) -> Interval:
+def about(value: float, noise: float = 0.01) -> BenchInterval:
     """A median with its interval."""
-    return Interval(median=value, low=value * (1 - noise), high=value * (1 + noise))
+    return BenchInterval(median=value, low=value * (1 - noise), high=value * (1 + noise))
 
 
 def engine_row(

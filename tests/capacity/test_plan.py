@@ -9,9 +9,9 @@ import pytest
 
 import vision_infer.capacity.answer as answer_module
 from tests.capacity.benches import MACHINE, SETTINGS, about, bench, engine_row, run_row
-from vision_infer.capacity.answer import Answer, Measured
+from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine
 from vision_infer.capacity.costs import engines_of, load_of
-from vision_infer.capacity.devices import Device, Published
+from vision_infer.capacity.devices import PublishedDevice, PublishedFigure
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.plan import MachinePlan, plan_machine
 from vision_infer.capacity.plan_page import plan_page
@@ -37,10 +37,10 @@ def need(**changed: Any) -> Need:
 
 
 def planned(wanted: Need, report: BenchReport | None = None) -> MachinePlan:
-    return plan_machine(Measured(HOME, report or bench()), wanted)
+    return plan_machine(MeasuredMachine(HOME, report or bench()), wanted)
 
 
-def best(wanted: Need, report: BenchReport | None = None) -> Answer:
+def best(wanted: Need, report: BenchReport | None = None) -> CapacityAnswer:
     answer = planned(wanted, report).best
     assert answer is not None
     return answer
@@ -137,7 +137,7 @@ def test_what_if_tells_what_else_would_do() -> None:
     report = bench(engines=(engine_row(), engine_row("openvino-cpu-int8", ms=8.0, loss=3.0)))
     small = bench(settings=SETTINGS.model_copy(update={"model": "tiny"}), engines=(engine_row(ms=4.0),))
     wanted = need(what_if={"gate_saves": 0.6, "models": ["tiny", "unknown"]})
-    plan = plan_machine(Measured(HOME, report, (report, small)), wanted)
+    plan = plan_machine(MeasuredMachine(HOME, report, (report, small)), wanted)
     assert plan.best is not None
     found = {one.what: one for one in plan.what_if}
     assert list(found) == [
@@ -156,7 +156,7 @@ def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
     rows = tuple(engine_row(GPU, batch, ms, None, 2) for batch, ms in ((1, 4.0), (8, 8.0)))
     report = bench(engines=rows, pipeline=())
     wanted = need(precision="fp16", cameras=100, prices={"gpu": 1.0})
-    gpu = plan_machine(Measured("gpu", report), wanted)
+    gpu = plan_machine(MeasuredMachine("gpu", report), wanted)
     assert gpu.best is not None
     assert (gpu.best.batch, gpu.best.costs.accelerator) == (8, True)
     assert any("a guess" in note for note in gpu.notes)
@@ -167,13 +167,15 @@ def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
 
 def test_what_was_published_bounds_and_promises_nothing() -> None:
     source = {"source": "https://example.org/sheet", "read": datetime.date(2026, 1, 2)}
-    figure = Published.model_validate({"what": "decode", "fps": 900, "codec": "h264", "width": 1920, "height": 1080, **source})
-    device = Device(name="card", kind="gpu", codecs=("h264",), published=(figure,))
+    figure = PublishedFigure.model_validate(
+        {"what": "decode", "fps": 900, "codec": "h264", "width": 1920, "height": 1080, **source}
+    )
+    device = PublishedDevice(name="card", kind="gpu", codecs=("h264",), published=(figure,))
     bound = bound_of(device, need())
     assert bound.cameras == 60
     assert bound.says == "published, https://example.org/sheet, read 2026-01-02"
     assert bound_of(device, need(video={"codec": "hevc"})).says == "it does not decode hevc"
-    assert bound_of(Device(name="other", kind="gpu"), need()).cameras is None
+    assert bound_of(PublishedDevice(name="other", kind="gpu"), need()).cameras is None
     page = plan_page(need(), [planned(need())], [bound])
     assert "| card |  | 60, by decoding alone | published, https://example.org/sheet" in page
     assert "no forecast" in page

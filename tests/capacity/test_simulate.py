@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vision_infer.capacity.simulate import Costs, Streams, simulate
+from vision_infer.capacity.simulate import SimulatedStreams, StepCosts, simulate
 
-COSTS = Costs(decode_ms=4, convert_ms=2, engine_ms={1: 20}, rest_ms=1, in_flight=2)
+COSTS = StepCosts(decode_ms=4, convert_ms=2, engine_ms={1: 20}, rest_ms=1, in_flight=2)
 
 
 def test_a_single_stream_waits_for_nothing() -> None:
-    found = simulate(COSTS, Streams(1, source_fps=10, fps=10), cores=2, seconds=3)
+    found = simulate(COSTS, SimulatedStreams(1, source_fps=10, fps=10), cores=2, seconds=3)
     assert found.results_per_s == pytest.approx(10, abs=0.4)
     assert found.age_p50_ms == pytest.approx(27, abs=0.1)
     assert found.age_p99_ms == pytest.approx(27, abs=0.1)
@@ -23,12 +23,12 @@ def test_a_single_stream_waits_for_nothing() -> None:
 
 
 def test_a_core_that_works_alone_may_be_faster_and_threads_hand_on_in_time() -> None:
-    found = simulate(replace(COSTS, alone=1.5, delay_ms=1), Streams(1, 10, 10), cores=2, seconds=3)
+    found = simulate(replace(COSTS, alone=1.5, delay_ms=1), SimulatedStreams(1, 10, 10), cores=2, seconds=3)
     assert found.age_p50_ms == pytest.approx(27 / 1.5 + 1, abs=0.1)
 
 
 def test_more_than_the_cores_can_do_gives_what_they_can_and_ages_stay_bounded() -> None:
-    streams = Streams(16, source_fps=10, fps=10)
+    streams = SimulatedStreams(16, source_fps=10, fps=10)
     found = simulate(COSTS, streams, cores=2, seconds=10)
     left = 2 - 16 * 10 * 0.004
     assert found.results_per_s == pytest.approx(left / 0.023, rel=0.05), "decoding comes first, the rest infers"
@@ -39,37 +39,37 @@ def test_more_than_the_cores_can_do_gives_what_they_can_and_ages_stay_bounded() 
 
 
 def test_frames_that_are_not_wanted_are_decoded_and_not_inferred() -> None:
-    found = simulate(COSTS, Streams(2, source_fps=30, fps=10), cores=2, seconds=5)
+    found = simulate(COSTS, SimulatedStreams(2, source_fps=30, fps=10), cores=2, seconds=5)
     assert found.results_per_s == pytest.approx(20, rel=0.05)
     assert found.shares["decode"] == pytest.approx(2 * 30 * 0.004 / 2, rel=0.05)
 
 
 def test_what_a_motion_gate_saves_costs_no_engine_and_still_gives_a_result() -> None:
-    everything, half = (simulate(COSTS, Streams(4, 10, 10, gated=gated), cores=2, seconds=10) for gated in (0.0, 0.5))
+    everything, half = (simulate(COSTS, SimulatedStreams(4, 10, 10, gated=gated), cores=2, seconds=10) for gated in (0.0, 0.5))
     assert half.results_per_s == pytest.approx(everything.results_per_s, rel=0.05)
     assert half.shares["compute"] == pytest.approx(everything.shares["compute"] / 2, rel=0.15)
 
 
 def test_an_accelerator_fills_batches_under_load_and_leaves_the_processor_alone() -> None:
-    costs = Costs(decode_ms=0.5, convert_ms=0.2, engine_ms={1: 4, 8: 8}, rest_ms=0.2, in_flight=2, accelerator=True)
-    few = simulate(costs, Streams(4, 10, 10, batch=8), cores=4, seconds=4)
-    many = simulate(costs, Streams(60, 10, 10, batch=8), cores=4, seconds=4)
+    costs = StepCosts(decode_ms=0.5, convert_ms=0.2, engine_ms={1: 4, 8: 8}, rest_ms=0.2, in_flight=2, accelerator=True)
+    few = simulate(costs, SimulatedStreams(4, 10, 10, batch=8), cores=4, seconds=4)
+    many = simulate(costs, SimulatedStreams(60, 10, 10, batch=8), cores=4, seconds=4)
     assert few.mean_batch < 1.5 < many.mean_batch
     assert many.delivered > 0.98
     assert many.accelerator > 0.5 > many.cpu
-    one_by_one = simulate(costs, Streams(60, 10, 10, batch=1), cores=4, seconds=4)
+    one_by_one = simulate(costs, SimulatedStreams(60, 10, 10, batch=1), cores=4, seconds=4)
     assert one_by_one.delivered < 0.6, "250 pictures a second are not enough for 600"
 
 
 def test_decoding_hardware_is_a_resource_of_its_own() -> None:
-    costs = Costs(decode_ms=2, convert_ms=0.1, engine_ms={1: 1}, rest_ms=0.1, accelerator=True, decoders=1)
-    found = simulate(costs, Streams(40, 10, 10, batch=1), cores=4, seconds=3)
+    costs = StepCosts(decode_ms=2, convert_ms=0.1, engine_ms={1: 1}, rest_ms=0.1, accelerator=True, decoders=1)
+    found = simulate(costs, SimulatedStreams(40, 10, 10, batch=1), cores=4, seconds=3)
     assert found.decoders == pytest.approx(0.8, rel=0.1)
     assert found.shares["decode"] == 0
 
 
 def test_a_batch_between_two_that_were_measured_costs_something_between() -> None:
-    costs = Costs(1, 1, {2: 10.0, 8: 40.0}, 1)
+    costs = StepCosts(1, 1, {2: 10.0, 8: 40.0}, 1)
     assert [costs.batch_ms(size) for size in (1, 2, 5, 8, 16)] == [5, 10, 25, 40, 80]
 
 
@@ -85,8 +85,8 @@ def test_a_batch_between_two_that_were_measured_costs_something_between() -> Non
 def test_nothing_comes_out_that_did_not_go_in(
     count: int, source: float, fps: float, engine: float, cores: float, batch: int
 ) -> None:
-    costs = Costs(2, 1, {1: engine, 4: 3 * engine}, 0.5, in_flight=2)
-    found = simulate(costs, Streams(count, source, fps, batch), cores, seconds=2, seeds=1)
+    costs = StepCosts(2, 1, {1: engine, 4: 3 * engine}, 0.5, in_flight=2)
+    found = simulate(costs, SimulatedStreams(count, source, fps, batch), cores, seconds=2, seeds=1)
     wanted = count * min(source, fps)
     assert found.results_per_s <= wanted * 1.3 + 2 * count, "at most what is wanted, but for a window's ends"
     assert 0 <= found.cpu <= 1.0001

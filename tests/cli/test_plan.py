@@ -15,7 +15,7 @@ from vision_infer.capacity import bench as bench_module
 from vision_infer.capacity import pictures
 from vision_infer.capacity.bench import BenchRequest
 from vision_infer.capacity.history import add_to_history
-from vision_infer.capacity.report import BenchReport, Machine
+from vision_infer.capacity.report import BenchMachine, BenchReport
 from vision_infer.capacity.this_machine import this_machine as look
 from vision_infer.cli.app import app
 from vision_infer.core.errors import UsageError, VisionInferError
@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def here() -> Machine:
+def here() -> BenchMachine:
     return look().model_copy(update={"memory_bytes": 16_000_000_000})
 
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from vision_infer.capacity.costs import Engine, Load, costs_of, engines_of, mbit_of
-from vision_infer.capacity.memory import Memory, memory_of
+from vision_infer.capacity.costs import BenchEngine, Load, costs_of, engines_of, mbit_of
+from vision_infer.capacity.memory import MemoryNeed, memory_of
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.report import BenchReport
-from vision_infer.capacity.simulate import Costs, Outcome, Streams, simulate
+from vision_infer.capacity.simulate import SimulatedStreams, SimulationOutcome, StepCosts, simulate
 from vision_infer.capacity.whole import DELIVERED
 
 MAX_STREAMS = 4096
@@ -20,7 +20,7 @@ WORTH = 0.98
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredMachine:
     """A machine with a bench."""
 
     name: str
@@ -30,7 +30,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Money:
+class PlanCost:
     """What it costs, in the user's currency."""
 
     per_hour: float
@@ -46,7 +46,7 @@ class Money:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CapacityAnswer:
     """What one engine on one machine makes of a need."""
 
     engine: str
@@ -57,23 +57,23 @@ class Answer:
     """that all cameras take; None: no number is enough"""
     each: int
     """cameras on the fullest of them"""
-    outcome: Outcome
+    outcome: SimulationOutcome
     """of that one; of a single camera where no number is enough"""
-    edge: Outcome
+    edge: SimulationOutcome
     """with one camera more than it carries"""
     binding: str
     """what is used up first: decode, conversion, copy, compute, memory, network"""
     why: str
     """the same in a sentence"""
-    memory: Memory
+    memory: MemoryNeed
     network_mbit_s: float | None
-    costs: Costs
+    costs: StepCosts
     nearest: str = ""
     """the nearest that is possible, where no number of devices is enough"""
-    money: Money | None = None
+    money: PlanCost | None = None
 
 
-def answer_of(machine: Measured, need: Need, engine: Engine, load: Load, gated: float = 0.0) -> Answer | None:
+def answer_of(machine: MeasuredMachine, need: Need, engine: BenchEngine, load: Load, gated: float = 0.0) -> CapacityAnswer | None:
     """What an engine makes of a need, at the batch size that carries most; None where the bench knows nothing of such video.
 
     Args:
@@ -86,12 +86,12 @@ def answer_of(machine: Measured, need: Need, engine: Engine, load: Load, gated: 
     costs = costs_of(machine.report, need, engine, load)
     if costs is None:
         return None
-    found = [_Search(machine, need, engine, costs, batch, gated) for batch in _batches(costs)]
+    found = [_CapacitySearch(machine, need, engine, costs, batch, gated) for batch in _batches(costs)]
     # A larger batch has to carry more: each picture waits for the others of its batch.
     return max(found, key=lambda one: (one.most, -one.batch)).answer()
 
 
-def _batches(costs: Costs) -> list[int]:
+def _batches(costs: StepCosts) -> list[int]:
     """The batch sizes that are worth a try: those at which a picture costs less than at all smaller ones."""
     kept: list[int] = []
     least = math.inf
@@ -103,26 +103,28 @@ def _batches(costs: Costs) -> list[int]:
     return kept
 
 
-class _Search:
+class _CapacitySearch:
     """How many cameras one engine carries at one batch size."""
 
-    def __init__(self, machine: Measured, need: Need, engine: Engine, costs: Costs, batch: int, gated: float) -> None:
+    def __init__(
+        self, machine: MeasuredMachine, need: Need, engine: BenchEngine, costs: StepCosts, batch: int, gated: float
+    ) -> None:
         report = machine.report
         self.machine, self.need, self.engine, self.costs, self.batch, self.gated = machine, need, engine, costs, batch, gated
         self.cores = min(report.machine.cpu_limit or report.machine.cores, report.machine.cores)
         self.share = round(1 - need.margin, 4)
         self.mbit = mbit_of(report, need)
-        self._runs: dict[int, Outcome] = {}
+        self._runs: dict[int, SimulationOutcome] = {}
         self.most = _most(lambda cameras: not self.breaks(cameras), self._bound())
 
-    def run(self, cameras: int) -> Outcome:
+    def run(self, cameras: int) -> SimulationOutcome:
         """The simulation with so many cameras."""
         if cameras not in self._runs:
-            streams = Streams(cameras, self.need.video.fps, self.need.fps, self.batch, gated=self.gated)
+            streams = SimulatedStreams(cameras, self.need.video.fps, self.need.fps, self.batch, gated=self.gated)
             self._runs[cameras] = simulate(self.costs, streams, self.cores, SIM_S, SIM_SEEDS)
         return self._runs[cameras]
 
-    def memory(self, cameras: int) -> Memory:
+    def memory(self, cameras: int) -> MemoryNeed:
         """What they take."""
         return memory_of(self.machine.report, self.need, self.engine, self.batch, cameras)
 
@@ -151,12 +153,12 @@ class _Search:
         bounds += [decode / costs.decoders] if costs.decoders else []
         return min(MAX_STREAMS, int(self.share * 1000 / max(bounds)))
 
-    def answer(self) -> Answer:
+    def answer(self) -> CapacityAnswer:
         """What it makes of the need."""
         need, most = self.need, self.most
         each = 1 if most == 0 else math.ceil(need.cameras / math.ceil(need.cameras / most))
         binding = self.breaks(most + 1) or _busiest(self.run(most + 1), self.costs)
-        answer = Answer(
+        answer = CapacityAnswer(
             engine=self.engine.name,
             batch=self.batch,
             most=most,
@@ -174,7 +176,7 @@ class _Search:
             return replace(answer, nearest=_nearest(self.run(1), need, self.costs, self.cores, self.batch, self.gated))
         return replace(answer, money=_money(answer, need, self.machine.name))
 
-    def curve(self) -> tuple[tuple[int, Outcome], ...]:
+    def curve(self) -> tuple[tuple[int, SimulationOutcome], ...]:
         """By number of cameras, to half as many again as it carries."""
         return tuple((cameras, self.run(cameras)) for cameras in _points(self.most))
 
@@ -196,7 +198,7 @@ def _points(most: int) -> list[int]:
     return sorted({1, *range(step, last + 1, step), max(1, most), most + 1})
 
 
-def _busiest(found: Outcome, costs: Costs) -> str:
+def _busiest(found: SimulationOutcome, costs: StepCosts) -> str:
     """What takes most of the resource that is nearest to its end."""
     if costs.decoders and found.decoders >= max(found.cpu, found.accelerator):
         return "decode"
@@ -206,7 +208,7 @@ def _busiest(found: Outcome, costs: Costs) -> str:
     return names[max(found.shares, key=lambda name: found.shares[name])]
 
 
-def _why(binding: str, most: int, edge: Outcome, need: Need, wanted: float) -> str:
+def _why(binding: str, most: int, edge: SimulationOutcome, need: Need, wanted: float) -> str:
     more = f"With {most + 1} {'camera' if most == 0 else 'cameras'}"
     if binding in ("memory", "network"):
         return f"{more} more than {wanted:.0%} of the {binding} would be used."
@@ -223,19 +225,19 @@ def _why(binding: str, most: int, edge: Outcome, need: Need, wanted: float) -> s
     return f"{at}, and {wanted:.0%} it may be."
 
 
-def _nearest(one: Outcome, need: Need, costs: Costs, cores: float, batch: int, gated: float) -> str:
+def _nearest(one: SimulationOutcome, need: Need, costs: StepCosts, cores: float, batch: int, gated: float) -> str:
     """What is possible where a single camera is too much."""
     if one.delivered >= DELIVERED and one.age_p99_ms > need.target.age_ms:
         return f"a single camera's results come within {one.age_p99_ms:.0f} ms (99%); that is the least target that can be met"
     for fps in sorted({need.fps * part for part in (0.75, 0.5, 0.33, 0.25, 0.1, 0.05)}, reverse=True):
-        found = simulate(costs, Streams(1, need.video.fps, fps, batch, gated=gated), cores, SIM_S, SIM_SEEDS)
+        found = simulate(costs, SimulatedStreams(1, need.video.fps, fps, batch, gated=gated), cores, SIM_S, SIM_SEEDS)
         good = found.age_p99_ms <= need.target.age_ms and found.delivered >= DELIVERED
         if good and max(found.cpu, found.accelerator, found.decoders) <= 1 - need.margin:
             return f"one camera at {fps:.1f} results/s is possible, within {found.age_p99_ms:.0f} ms"
     return f"one camera gives {one.results_per_s:.1f} results/s within {one.age_p99_ms:.0f} ms, with nothing to spare"
 
 
-def _money(answer: Answer, need: Need, name: str) -> Money | None:
+def _money(answer: CapacityAnswer, need: Need, name: str) -> PlanCost | None:
     price = need.prices.get(name)
     if price is None or answer.devices is None:
         return None
@@ -244,10 +246,10 @@ def _money(answer: Answer, need: Need, name: str) -> Money | None:
     frames = price * answer.devices / results_an_hour * 1000
     per_detection = None if need.detections_per_frame is None else frames / need.detections_per_frame
     full = price / (answer.most * need.fps * 3600) * 1000
-    return Money(price, month, month / need.cameras, frames, full, per_detection)
+    return PlanCost(price, month, month / need.cameras, frames, full, per_detection)
 
 
-def curve_of(machine: Measured, need: Need, answer: Answer) -> tuple[tuple[int, Outcome], ...]:
+def curve_of(machine: MeasuredMachine, need: Need, answer: CapacityAnswer) -> tuple[tuple[int, SimulationOutcome], ...]:
     """How an answer's ages rise with the number of cameras: for a picture."""
     engine = next(one for one in engines_of(machine.report, need) if one.name == answer.engine)
-    return _Search(machine, need, engine, answer.costs, answer.batch, 0.0).curve()
+    return _CapacitySearch(machine, need, engine, answer.costs, answer.batch, 0.0).curve()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vision_infer import __version__
 from vision_infer.capacity.engines import BATCHES, EnginePlan, measure_engines
-from vision_infer.capacity.report import OTHERS_DISTURB, BenchReport, ConvertRow, DecodeRow, EngineRow, PipelineRow, Settings
+from vision_infer.capacity.report import OTHERS_DISTURB, BenchReport, BenchSettings, ConvertRow, DecodeRow, EngineRow, PipelineRow
 from vision_infer.capacity.stages import measure_convert, measure_decode
 from vision_infer.capacity.this_machine import notes_of, this_machine
 from vision_infer.capacity.whole import Offered, search_most
@@ -56,7 +56,7 @@ class BenchRequest:
     """What is to be measured."""
 
     graph: Path
-    settings: Settings
+    settings: BenchSettings
     clips: Path
     """folder of the sample clips; they are kept"""
     engine_dir: Path | None
@@ -66,7 +66,7 @@ class BenchRequest:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Measurements:
     """What there is so far: all of it is kept when the bench is interrupted."""
 
     notes: list[str]
@@ -94,7 +94,7 @@ def run_bench(
     """
     began, cpu, all_cpu = clock.monotonic_ns(), cpu_ns(), machine_cpu_ns()
     machine = this_machine()
-    found = _Found(list(notes_of(machine)))
+    found = _Measurements(list(notes_of(machine)))
     effort, asked = request.effort, request.settings
     if asked.engine != "auto":  # one that cannot be had is said before minutes are spent
         with _opened(request, on_message):
@@ -147,7 +147,12 @@ def run_bench(
 
 
 def _stages(
-    request: BenchRequest, found: _Found, cores: int, gpu: bool, on_message: Callable[[str], None], ended: Callable[[], bool]
+    request: BenchRequest,
+    found: _Measurements,
+    cores: int,
+    gpu: bool,
+    on_message: Callable[[str], None],
+    ended: Callable[[], bool],
 ) -> None:
     effort = request.effort
     clips: list[tuple[ClipSpec, Path]] = []
@@ -175,7 +180,7 @@ def _stages(
 
 def _streams(
     request: BenchRequest,
-    found: _Found,
+    found: _Measurements,
     cores: int,
     on_message: Callable[[str], None],
     stop: threading.Event,
@@ -219,7 +224,7 @@ def guess_streams(
     convert: Sequence[ConvertRow],
     engines: Sequence[EngineRow],
     engine: str,
-    asked: Settings,
+    asked: BenchSettings,
     cores: int,
 ) -> int:
     """How many streams the CPU carries by arithmetic, at least one."""

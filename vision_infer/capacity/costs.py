@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vision_infer.capacity.need import Need
-from vision_infer.capacity.report import OTHERS_DISTURB, BenchReport, ConvertRow, DecodeRow, EngineRow, Interval, PipelineRow
-from vision_infer.capacity.simulate import Costs
+from vision_infer.capacity.report import OTHERS_DISTURB, BenchInterval, BenchReport, ConvertRow, DecodeRow, EngineRow, PipelineRow
+from vision_infer.capacity.simulate import StepCosts
 
 REST_MS = 0.5
 """for each result, where no stream was run: selection, order, rows"""
@@ -20,7 +20,7 @@ STREAM_MS = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class BenchEngine:
     """One engine of a bench, with all the batch sizes that it was measured at."""
 
     name: str
@@ -64,7 +64,7 @@ class Load:
     """no stream was run: these are guesses"""
 
 
-def engines_of(report: BenchReport, need: Need) -> list[Engine]:
+def engines_of(report: BenchReport, need: Need) -> list[BenchEngine]:
     """The engines that may be taken, fastest first: of the precision and runtime that are wanted, and good enough.
 
     An engine whose loss was never proven is taken only where its precision is asked for by name.
@@ -72,7 +72,7 @@ def engines_of(report: BenchReport, need: Need) -> list[Engine]:
     found = []
     for name in dict.fromkeys(row.engine for row in report.engines):
         rows = sorted((row for row in report.engines if row.engine == name), key=lambda row: row.batch)
-        engine, loss = Engine(name, tuple(rows)), rows[0].loss_points
+        engine, loss = BenchEngine(name, tuple(rows)), rows[0].loss_points
         asked = need.precision == engine.precision
         good = asked if loss is None else loss <= need.loss_points
         if good and (asked or need.precision == "auto") and need.runtime in ("auto", engine.runtime):
@@ -111,7 +111,7 @@ def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: Be
     return _within(first.age_p50_ms - steps, 0.0, MAX_DELAY_MS)
 
 
-def costs_of(report: BenchReport, need: Need, engine: Engine, load: Load) -> Costs | None:
+def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -> StepCosts | None:
     """What each step costs; None where the bench knows nothing of this video."""
     video = need.video
     hardware = _decode_row([row for row in report.decode if row.where == "nvdec"], video.codec, video.width, video.height)
@@ -126,7 +126,7 @@ def costs_of(report: BenchReport, need: Need, engine: Engine, load: Load) -> Cos
         for row in engine.rows
     }
     first = engine.rows[0]
-    return Costs(
+    return StepCosts(
         decode_ms=decode,
         convert_ms=convert * load.inference + (first.cpu_ms.median if engine.accelerator else 0.0),
         engine_ms=batches,
@@ -205,8 +205,8 @@ def _plausible(spread: Sequence[float]) -> tuple[float, ...]:
     return tuple(spread[:-1]) or (1.0,)
 
 
-def _times(found: Interval, factor: float) -> Interval:
-    return Interval(median=found.median * factor, low=found.low * factor, high=found.high * factor)
+def _times(found: BenchInterval, factor: float) -> BenchInterval:
+    return BenchInterval(median=found.median * factor, low=found.low * factor, high=found.high * factor)
 
 
 def _within(value: float, least: float, most: float) -> float:

@@ -6,8 +6,9 @@ import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
+from vision_infer.config.settings_base import SettingsBase
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of
 from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 from vision_infer.core.errors import UsageError
@@ -16,14 +17,10 @@ FILE = "devices.yaml"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}$")]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
-class Source(_Part):
+class FigureSource(SettingsBase):
     """Where something was read."""
 
     what: str = Field(min_length=1)
@@ -31,7 +28,7 @@ class Source(_Part):
     read: datetime.date
 
 
-class Published(_Part):
+class PublishedFigure(SettingsBase):
     """Throughput as somebody has published it."""
 
     what: Literal["decode", "infer"]
@@ -46,7 +43,7 @@ class Published(_Part):
     read: datetime.date
 
 
-class Device(_Part):
+class PublishedDevice(SettingsBase):
     """A device that can be had."""
 
     name: Name
@@ -55,14 +52,14 @@ class Device(_Part):
     memory_gb: float | None = Field(default=None, gt=0)
     decoders: int | None = Field(default=None, ge=0, description="engines that decode video")
     codecs: tuple[str, ...] = ()
-    published: tuple[Published, ...] = ()
-    sources: tuple[Source, ...] = ()
+    published: tuple[PublishedFigure, ...] = ()
+    sources: tuple[FigureSource, ...] = ()
 
 
-class DeviceFile(_Part):
+class DeviceFile(SettingsBase):
     """``devices.yaml``."""
 
-    devices: tuple[Device, ...] = ()
+    devices: tuple[PublishedDevice, ...] = ()
 
 
 def devices_file() -> Path:
@@ -72,7 +69,7 @@ def devices_file() -> Path:
     return inside if inside.is_file() else package.parent / "capacity" / FILE
 
 
-def read_devices(path: Path | None = None) -> tuple[Device, ...]:
+def read_devices(path: Path | None = None) -> tuple[PublishedDevice, ...]:
     """The devices of a file; None: of the one that comes with the package.
 
     Raises:

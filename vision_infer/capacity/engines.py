@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vision_infer.capacity.report import EngineRow, Interval
+from vision_infer.capacity.report import BenchInterval, EngineRow
 from vision_infer.core.errors import VisionInferError
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.measure import SpeedRounds, estimate, measure_opening, measure_speed
@@ -29,14 +29,14 @@ OnMessage = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class _Tried:
+class _EngineTrial:
     """One engine, from batch to batch."""
 
     name: str
     open: Callable[[int], Engine]
     graph: str
     loss: float | None
-    best: Interval | None = None
+    best: BenchInterval | None = None
     no_better: int = 0
     """batch sizes in a row that gave no more pictures a second"""
 
@@ -86,7 +86,7 @@ def measure_engines(
     return rows
 
 
-def _engines(plan: EnginePlan) -> list[_Tried]:
+def _engines(plan: EnginePlan) -> list[_EngineTrial]:
     possible = candidates(plan.graph)
     known = [] if plan.engine_dir is None else find_passports(possible, plan.engine_dir)
     device = this_device()
@@ -94,7 +94,7 @@ def _engines(plan: EnginePlan) -> list[_Tried]:
     on_gpu = [name for name in ON_GPU if plan.gpus and plan.only in ("auto", name)]
     for name in on_gpu:
         lossless = 0.0 if name.endswith("-fp32") else None
-        found.append(_Tried(name, _opener(plan.graph, name, "cuda:0", "auto", plan), plan.graph.name, lossless))
+        found.append(_EngineTrial(name, _opener(plan.graph, name, "cuda:0", "auto", plan), plan.graph.name, lossless))
     return found
 
 
@@ -105,9 +105,9 @@ def _loss(candidate: EngineCandidate, known: Sequence[Passport], device: DeviceF
     return None if proven is None else round(proven.high, 2)
 
 
-def _of_candidate(candidate: EngineCandidate, plan: EnginePlan, loss: float | None) -> _Tried:
+def _of_candidate(candidate: EngineCandidate, plan: EnginePlan, loss: float | None) -> _EngineTrial:
     opened = _opener(candidate.graph, candidate.engine, "cpu", candidate.compute, plan)
-    return _Tried(candidate.engine, opened, candidate.graph.name, loss)
+    return _EngineTrial(candidate.engine, opened, candidate.graph.name, loss)
 
 
 def _opener(graph: Path, engine: str, device: str, compute: str, plan: EnginePlan) -> Callable[[int], Engine]:
@@ -118,7 +118,7 @@ def _opener(graph: Path, engine: str, device: str, compute: str, plan: EnginePla
     return open_it
 
 
-def _at_batch(trying: Sequence[_Tried], batch: int, plan: EnginePlan, stop: Stop, late: Stop) -> list[EngineRow]:
+def _at_batch(trying: Sequence[_EngineTrial], batch: int, plan: EnginePlan, stop: Stop, late: Stop) -> list[EngineRow]:
     with ExitStack() as stack:
         opened: dict[str, Engine] = {}
         memory: dict[str, int | None] = {}
@@ -150,7 +150,7 @@ def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Sto
         return found
 
 
-def _row(one: _Tried, engine: Engine, rounds: SpeedRounds, memory: int | None) -> EngineRow:
+def _row(one: _EngineTrial, engine: Engine, rounds: SpeedRounds, memory: int | None) -> EngineRow:
     size = engine.input_size
     median = statistics.median(rounds.latencies_ms)
     spread = [rounds.percentile_ms(number / (SPREAD_POINTS - 1)) / median for number in range(SPREAD_POINTS)]
@@ -164,8 +164,8 @@ def _row(one: _Tried, engine: Engine, rounds: SpeedRounds, memory: int | None) -
         in_flight=engine.in_flight,
         p50_ms=round(median, 4),
         p99_ms=round(rounds.percentile_ms(0.99), 4),
-        fps=Interval.of(estimate(rounds.fps)),
-        cpu_ms=Interval.of(estimate(rounds.cpu_ms)),
+        fps=BenchInterval.of(estimate(rounds.fps)),
+        cpu_ms=BenchInterval.of(estimate(rounds.cpu_ms)),
         utilisation=round(statistics.median(rounds.shares), 4),
         spread=tuple(round(value, 4) for value in spread),
         memory_bytes=memory,
@@ -174,7 +174,7 @@ def _row(one: _Tried, engine: Engine, rounds: SpeedRounds, memory: int | None) -
     )
 
 
-def _worth_more(one: _Tried, row: EngineRow) -> bool:
+def _worth_more(one: _EngineTrial, row: EngineRow) -> bool:
     """Whether a larger batch is worth a try."""
     if one.best is None or row.fps.low > one.best.high:
         one.best, one.no_better = row.fps, 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from vision_infer.capacity.report import BenchReport, Interval
+from vision_infer.capacity.report import BenchInterval, BenchReport
 from vision_infer.core.errors import OutputError, UsageError
 
 FILE = "bench.jsonl"
@@ -80,7 +80,7 @@ def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
         earlier: as :func:`like` gives them.
         now: the new one.
     """
-    before: dict[str, list[Interval]] = defaultdict(list)
+    before: dict[str, list[BenchInterval]] = defaultdict(list)
     for report in earlier:
         for name, interval in _costs(report):
             before[name].append(interval)
@@ -100,7 +100,7 @@ def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
     return found
 
 
-def _costs(report: BenchReport) -> Iterator[tuple[str, Interval]]:
+def _costs(report: BenchReport) -> Iterator[tuple[str, BenchInterval]]:
     for row in report.decode:
         yield f"decoding {row.codec} {row.width}x{row.height} ({row.where})", row.cpu_ms
     for one in report.convert:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vision_infer.capacity.costs import Engine, mbit_of
+from vision_infer.capacity.costs import BenchEngine, mbit_of
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.report import BenchReport
 
@@ -17,7 +17,7 @@ KEY_INTERVAL_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryNeed:
     """Bytes, by what holds them."""
 
     program: int
@@ -43,7 +43,7 @@ class Memory:
         return self.total is not None and self.needed > self.total * share
 
 
-def memory_of(report: BenchReport, need: Need, engine: Engine, batch: int, cameras: int) -> Memory:
+def memory_of(report: BenchReport, need: Need, engine: BenchEngine, batch: int, cameras: int) -> MemoryNeed:
     """The memory of so many cameras on one device."""
     row = min((one for one in engine.rows if one.batch >= batch), key=lambda one: one.batch, default=engine.rows[-1])
     loaded = row.memory_bytes or 0
@@ -53,7 +53,7 @@ def memory_of(report: BenchReport, need: Need, engine: Engine, batch: int, camer
     reckoned = SURFACES * video.width * video.height * 3 // 2
     watched = min(need.viewers, cameras)
     mbit = mbit_of(report, need) or 0.0
-    return Memory(
+    return MemoryNeed(
         program=PROGRAM_BYTES if program is None else program,
         engine=max(0, loaded - activations),
         activations=activations,

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from vision_infer.capacity.devices import read_checked
+from vision_infer.config.settings_base import SettingsBase
 from vision_infer.service.streams.cost import HEADROOM
 
 HINT = "see docs/how-to/measure-and-plan.md for the fields"
@@ -17,11 +18,7 @@ Rate = Annotated[float, Field(gt=0, le=240)]
 Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Video(_Part):
+class Video(SettingsBase):
     """What a camera sends."""
 
     codec: Literal["h264", "hevc"] = "h264"
@@ -31,14 +28,14 @@ class Video(_Part):
     mbit_s: float | None = Field(default=None, gt=0, description="megabits a second; null: as in the bench's sample")
 
 
-class Target(_Part):
+class PlanTarget(SettingsBase):
     """When it is good enough."""
 
     fps: Rate = Field(default=10.0, description="results a second of each camera")
     age_ms: float = Field(default=200.0, gt=0, le=60_000, description="that 99 % of the results must not exceed")
 
 
-class WhatIf(_Part):
+class WhatIf(SettingsBase):
     """What else is to be reckoned."""
 
     gate_saves: float | None = Field(
@@ -50,14 +47,14 @@ class WhatIf(_Part):
     models: tuple[str, ...] = Field(default=(), description="other networks; they need a bench of their own")
 
 
-class Need(_Part):
+class Need(SettingsBase):
     """The whole of it."""
 
     task: Literal["detect", "classify", "embed"] = "detect"
     model: str = Field(default="nanodet-416", min_length=1)
     cameras: int = Field(default=1, ge=1, le=100_000)
     video: Video = Video()
-    target: Target = Target()
+    target: PlanTarget = PlanTarget()
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     loss_points: float = Field(
         default=1.0, ge=0, description="of accuracy that may be lost against FP32, where that was measured"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vision_infer.capacity.answer import Answer, Measured, answer_of
-from vision_infer.capacity.costs import Engine, Load, engines_of, knows_size, load_of
+from vision_infer.capacity.answer import CapacityAnswer, MeasuredMachine, answer_of
+from vision_infer.capacity.costs import BenchEngine, Load, engines_of, knows_size, load_of
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.report import BenchReport
 from vision_infer.core.errors import UsageError
@@ -18,7 +18,7 @@ class Variant:
     """What if."""
 
     what: str
-    answer: Answer | None
+    answer: CapacityAnswer | None
     why_not: str = ""
 
 
@@ -26,16 +26,16 @@ class Variant:
 class MachinePlan:
     """A measured machine's best answer, and others."""
 
-    machine: Measured
-    best: Answer | None
-    engines: tuple[Answer, ...] = ()
+    machine: MeasuredMachine
+    best: CapacityAnswer | None
+    engines: tuple[CapacityAnswer, ...] = ()
     """each engine at its best batch, the best first"""
     what_if: tuple[Variant, ...] = ()
     notes: tuple[str, ...] = ()
     load: Load | None = field(default=None)
 
 
-def plan_machine(machine: Measured, need: Need) -> MachinePlan:
+def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
     """What a machine makes of a need.
 
     Raises:
@@ -88,11 +88,13 @@ def _notes(report: BenchReport, need: Need, load: Load) -> list[str]:
     return notes
 
 
-def _variants(machine: Measured, need: Need, best: Answer, engines: Sequence[Engine], load: Load) -> list[Variant]:
+def _variants(
+    machine: MeasuredMachine, need: Need, best: CapacityAnswer, engines: Sequence[BenchEngine], load: Load
+) -> list[Variant]:
     wanted = need.what_if
     by_name = {engine.name: engine for engine in engines}
 
-    def with_need(other: Need, gated: float = 0.0) -> Answer | None:
+    def with_need(other: Need, gated: float = 0.0) -> CapacityAnswer | None:
         return answer_of(machine, other, by_name[best.engine], load, gated)
 
     target = need.target
@@ -113,7 +115,7 @@ def _variants(machine: Measured, need: Need, best: Answer, engines: Sequence[Eng
     return found
 
 
-def _other_precisions(machine: Measured, need: Need, best: Answer, load: Load) -> list[Variant]:
+def _other_precisions(machine: MeasuredMachine, need: Need, best: CapacityAnswer, load: Load) -> list[Variant]:
     """The fastest engine of each other precision that was measured, whatever it loses."""
     found = []
     mine = best.engine.rpartition("-")[2]
@@ -130,12 +132,12 @@ def _other_precisions(machine: Measured, need: Need, best: Answer, load: Load) -
     return found
 
 
-def _other_model(machine: Measured, need: Need, model: str) -> Variant:
+def _other_model(machine: MeasuredMachine, need: Need, model: str) -> Variant:
     report = next((one for one in machine.others if one.settings.model == model and one.engines), None)
     if report is None:
         return Variant(f"the network {model}", None, f"no bench of it: vision-infer bench --model {model}")
     other = need.model_copy(update={"model": model})
     load = load_of(report)
-    answers = [answer_of(Measured(machine.name, report), other, engine, load) for engine in engines_of(report, other)]
+    answers = [answer_of(MeasuredMachine(machine.name, report), other, engine, load) for engine in engines_of(report, other)]
     best = max((one for one in answers if one is not None), key=lambda one: one.most, default=None)
     return Variant(f"the network {model}", best, "" if best else "none of its engines may be taken")

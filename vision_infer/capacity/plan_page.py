@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from vision_infer.capacity.answer import Answer
+from vision_infer.capacity.answer import CapacityAnswer
 from vision_infer.capacity.checked import checked
 from vision_infer.capacity.need import Need
 from vision_infer.capacity.plan import MachinePlan, Variant
@@ -104,7 +104,7 @@ def _doubts(need: Need, plan: MachinePlan) -> str:
     return "".join(f"\n**Mind:** {one}.\n" for one in found)
 
 
-def _rank(answer: Answer | None) -> tuple[float, float, float]:
+def _rank(answer: CapacityAnswer | None) -> tuple[float, float, float]:
     """The cheapest first where prices are known, then the one of which fewest are needed."""
     if answer is None or answer.devices is None:
         return math.inf, math.inf, math.inf
@@ -148,7 +148,7 @@ def _no_price(plan: MachinePlan) -> str:
 
 
 def _cpu_or_gpu(machines: Sequence[MachinePlan]) -> str:
-    by_kind: dict[bool, list[Answer]] = {True: [], False: []}
+    by_kind: dict[bool, list[CapacityAnswer]] = {True: [], False: []}
     for plan in machines:
         for answer in plan.engines:
             by_kind[answer.costs.accelerator].append(answer)
@@ -173,7 +173,7 @@ def _published(bounds: Sequence[PublishedBound]) -> str:
     return table + "\nThese are others' figures, and no forecast: what the network costs there was not measured.\n"
 
 
-def _use(need: Need, answer: Answer) -> str:
+def _use(need: Need, answer: CapacityAnswer) -> str:
     rows: list[tuple[str, str, str]] = []
     names = {"decode": "decode", "convert": "conversion", "compute": "compute", "rest": "results"}
     found, edge = answer.outcome, answer.edge
@@ -196,7 +196,7 @@ def _use(need: Need, answer: Answer) -> str:
     return _table(("", f"with {answer.each}", f"with {answer.most + 1}: too many"), rows)
 
 
-def _memory(answer: Answer) -> str:
+def _memory(answer: CapacityAnswer) -> str:
     memory = answer.memory
     mb = "{:.0f} MB".format
     rows = [
@@ -264,7 +264,7 @@ def _asked_prices(need: Need) -> str:
     return ", ".join(f"{name}: {price:g} {need.currency} an hour".replace("  ", " ") for name, price in need.prices.items())
 
 
-def _taken_price(need: Need, answer: Answer | None) -> str:
+def _taken_price(need: Need, answer: CapacityAnswer | None) -> str:
     return "" if answer is None or answer.money is None else f"{_price(answer.money.per_1000_frames, need)} for 1,000 results"
 
 

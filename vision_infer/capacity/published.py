@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vision_infer.capacity.devices import Device, Published
+from vision_infer.capacity.devices import PublishedDevice, PublishedFigure
 from vision_infer.capacity.need import Need
 
 
@@ -12,13 +12,13 @@ from vision_infer.capacity.need import Need
 class PublishedBound:
     """What was published of a device, and what follows from it."""
 
-    device: Device
+    device: PublishedDevice
     cameras: int | None
     """at most, by what was published of decoding; None: nothing was that can be used"""
     says: str
 
 
-def bound_of(device: Device, need: Need) -> PublishedBound:
+def bound_of(device: PublishedDevice, need: Need) -> PublishedBound:
     """An upper bound from published figures alone; it is no forecast, since nothing tells what the network costs there."""
     if device.codecs and need.video.codec not in device.codecs:
         return PublishedBound(device, 0, f"it does not decode {need.video.codec}")
@@ -30,7 +30,7 @@ def bound_of(device: Device, need: Need) -> PublishedBound:
     return PublishedBound(device, bound, f"published{note}, {figure.source}, read {figure.read:%Y-%m-%d}")
 
 
-def _cameras(figure: Published, need: Need) -> int | None:
+def _cameras(figure: PublishedFigure, need: Need) -> int | None:
     video = need.video
     if figure.what == "infer":
         same = figure.network == need.model and figure.fps is not None

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from vision_infer.config.settings_base import SettingsBase
 from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.measure import Estimate
 
@@ -14,11 +15,7 @@ OTHERS_DISTURB = 0.15
 """of the cores, that other programs use: then their work is a part of the figures"""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Interval(_Part):
+class BenchInterval(SettingsBase):
     """A median over rounds, with the 95 % interval of the bootstrap."""
 
     median: float
@@ -26,16 +23,16 @@ class Interval(_Part):
     high: float
 
     @classmethod
-    def of(cls, found: Estimate) -> Interval:
+    def of(cls, found: Estimate) -> BenchInterval:
         """The same as a value to write."""
         return cls(median=round(found.median, 5), low=round(found.low, 5), high=round(found.high, 5))
 
-    def apart(self, other: Interval) -> bool:
+    def apart(self, other: BenchInterval) -> bool:
         """Whether the two intervals have nothing in common: less is called noise."""
         return self.high < other.low or other.high < self.low
 
 
-class Machine(_Part):
+class BenchMachine(SettingsBase):
     """What was measured on."""
 
     cpu: str
@@ -59,7 +56,7 @@ class Machine(_Part):
         return f"{self.cpu}, {self.cores} {'core' if self.cores == 1 else 'cores'}{gpus}"
 
 
-class Settings(_Part):
+class BenchSettings(SettingsBase):
     """What was asked for; two benches with other settings are not compared."""
 
     model: str
@@ -86,7 +83,7 @@ class Settings(_Part):
         return not inputs or best_input(image, inputs) == best_input(self.size, inputs)
 
 
-class DecodeRow(_Part):
+class DecodeRow(SettingsBase):
     """Decoding one kind of video, with every core busy decoding."""
 
     codec: str
@@ -94,21 +91,21 @@ class DecodeRow(_Part):
     height: int
     mbit_s: float
     where: Literal["cpu", "nvdec"] = "cpu"
-    fps: Interval = Field(description="frames a second, all cores together")
-    cpu_ms: Interval = Field(description="CPU time of a frame")
+    fps: BenchInterval = Field(description="frames a second, all cores together")
+    cpu_ms: BenchInterval = Field(description="CPU time of a frame")
 
 
-class ConvertRow(_Part):
+class ConvertRow(SettingsBase):
     """Conversion and resize of one size of picture into a slot."""
 
     width: int
     height: int
     input_width: int
     input_height: int
-    cpu_ms: Interval
+    cpu_ms: BenchInterval
 
 
-class EngineRow(_Part):
+class EngineRow(SettingsBase):
     """One engine at one batch size, with as many batches in flight as it has."""
 
     engine: str
@@ -120,8 +117,8 @@ class EngineRow(_Part):
     in_flight: int
     p50_ms: float = Field(description="time of a batch while the others run too")
     p99_ms: float
-    fps: Interval = Field(description="pictures a second, all batches together")
-    cpu_ms: Interval = Field(description="CPU time of a picture")
+    fps: BenchInterval = Field(description="pictures a second, all batches together")
+    cpu_ms: BenchInterval = Field(description="CPU time of a picture")
     utilisation: float = Field(description="of the cores that it could use, 0–1")
     spread: tuple[float, ...] = Field(description="quantiles of the time of a batch over its median, evenly spaced from 0 to 1")
     memory_bytes: int | None = Field(default=None, description="by which opening and warming it up made the process grow")
@@ -129,7 +126,7 @@ class EngineRow(_Part):
     loss_points: float | None = Field(default=None, description="proven loss of accuracy against FP32, upper end; null: unknown")
 
 
-class PipelineRow(_Part):
+class PipelineRow(SettingsBase):
     """All of it with so many streams, open loop: pictures come by the clock, whatever we do."""
 
     streams: int
@@ -152,14 +149,14 @@ class PipelineRow(_Part):
     repeats: int = 1
 
 
-class BenchReport(_Part):
+class BenchReport(SettingsBase):
     """Everything that a bench found."""
 
     format: Literal[1] = 1
     date: AwareDatetime
     program: str = Field(description="version")
-    machine: Machine
-    settings: Settings
+    machine: BenchMachine
+    settings: BenchSettings
     seconds: float
     other_cores: float = Field(default=0.0, description="that other programs used meanwhile, on average")
     interrupted: bool = False

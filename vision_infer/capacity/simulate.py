@@ -27,7 +27,7 @@ _MAX_PACKETS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class StepCosts:
     """What each step takes, milliseconds of the resource that it runs on."""
 
     decode_ms: float
@@ -63,7 +63,7 @@ class Costs:
 
 
 @dataclass(frozen=True, slots=True)
-class Streams:
+class SimulatedStreams:
     """What is to be carried."""
 
     count: int
@@ -81,7 +81,7 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SimulationOutcome:
     """What came of it."""
 
     results_per_s: float
@@ -101,7 +101,7 @@ class Outcome:
     """processor time by part: ``decode``, ``convert``, ``compute``, ``rest``; of the cores, 0–1"""
 
 
-class _Shared:
+class SharedResource:
     """A resource whose units of work all go equally fast: cores that threads share.
 
     Args:
@@ -153,7 +153,7 @@ class _Shared:
 
 
 @dataclass(slots=True)
-class _Stream:
+class _SimulatedStream:
     name: str
     pacer: Pacer | None
     packets: deque[int] = field(default_factory=deque)
@@ -162,15 +162,15 @@ class _Stream:
     index: int = 0
 
 
-class _Run:
+class _Simulation:
     """One simulation."""
 
-    def __init__(self, costs: Costs, streams: Streams, cores: float, seed: int) -> None:
+    def __init__(self, costs: StepCosts, streams: SimulatedStreams, cores: float, seed: int) -> None:
         self.costs, self.streams = costs, streams
         self.chance = random.Random(seed)
-        self.cpu = _Shared(cores, costs.alone)
-        self.engine = _Shared(1) if costs.accelerator else self.cpu
-        self.decoder = _Shared(costs.decoders) if costs.decoders else self.cpu
+        self.cpu = SharedResource(cores, costs.alone)
+        self.engine = SharedResource(1) if costs.accelerator else self.cpu
+        self.decoder = SharedResource(costs.decoders) if costs.decoders else self.cpu
         self.events: list[tuple[int, int, Callable[[int], None]]] = []
         self.number = 0
         self.batcher: Batcher[int] = Batcher(costs.in_flight)
@@ -184,7 +184,7 @@ class _Run:
         self.warm_ns = int(_WARM_S * NS)
         paced = streams.fps < streams.source_fps
         for number in range(streams.count):
-            stream = _Stream(f"s{number:04}", Pacer(streams.fps) if paced else None)
+            stream = _SimulatedStream(f"s{number:04}", Pacer(streams.fps) if paced else None)
             self.batcher.join(stream.name, "lane", Mailbox())
             phase = streams.phases[number] if streams.phases else self.chance.random()
             self.at(int(phase * NS / streams.source_fps), lambda now, one=stream: self.arrives(one, now))  # type: ignore[misc]
@@ -196,7 +196,7 @@ class _Run:
     def until(self, end: int) -> None:
         resources = list(dict.fromkeys((self.cpu, self.engine, self.decoder)))
         while True:
-            which = min(resources, key=_Shared.next_at)
+            which = min(resources, key=SharedResource.next_at)
             done_at = which.next_at()
             event_at = self.events[0][0] if self.events else math.inf
             now_at = min(done_at, event_at)
@@ -214,20 +214,20 @@ class _Run:
 
     # A frame's way
 
-    def arrives(self, stream: _Stream, now: int) -> None:
+    def arrives(self, stream: _SimulatedStream, now: int) -> None:
         self.at(now + round(NS / self.streams.source_fps), lambda then: self.arrives(stream, then))
         if len(stream.packets) < _MAX_PACKETS:
             stream.packets.append(now)
         self.decode(stream)
 
-    def decode(self, stream: _Stream) -> None:
+    def decode(self, stream: _SimulatedStream) -> None:
         if stream.decoding or not stream.packets:
             return
         stream.decoding = True
         captured = stream.packets.popleft()
         self.spend("decode", self.decoder, self.costs.decode_ms, lambda now: self.decoded(stream, captured, now))
 
-    def decoded(self, stream: _Stream, captured: int, now: int) -> None:
+    def decoded(self, stream: _SimulatedStream, captured: int, now: int) -> None:
         stream.decoding = False
         stream.index += 1
         if now - captured <= self.streams.max_age_ms * MS and (stream.pacer is None or stream.pacer.wants(captured)):
@@ -278,13 +278,15 @@ class _Run:
             self.ages.append((now - captured) / MS + self.costs.delay_ms)
         self.complete()
 
-    def spend(self, part: str, on: _Shared, ms: float, done: Callable[[int], None]) -> None:
+    def spend(self, part: str, on: SharedResource, ms: float, done: Callable[[int], None]) -> None:
         if on is self.cpu:
             self.parts[part] += ms * MS
         on.start(ms * MS, done)
 
 
-def simulate(costs: Costs, streams: Streams, cores: float, seconds: float = 10.0, seeds: int = 2) -> Outcome:
+def simulate(
+    costs: StepCosts, streams: SimulatedStreams, cores: float, seconds: float = 10.0, seeds: int = 2
+) -> SimulationOutcome:
     """Let streams run for a while, several times with other moments at which they begin.
 
     Args:
@@ -300,7 +302,7 @@ def simulate(costs: Costs, streams: Streams, cores: float, seconds: float = 10.0
     parts: dict[str, float] = {}
     length = _WARM_S + seconds
     for seed in range(seeds):
-        run = _Run(costs, streams, cores, seed)
+        run = _Simulation(costs, streams, cores, seed)
         run.until(int(length * NS))
         ages += run.ages
         batches += run.batches
@@ -313,7 +315,7 @@ def simulate(costs: Costs, streams: Streams, cores: float, seconds: float = 10.0
     p50, p95, p99 = (ages[min(len(ages) - 1, int(len(ages) * part))] if ages else math.inf for part in (0.5, 0.95, 0.99))
     per_s = len(ages) / seconds / seeds
     wanted = streams.count * min(streams.fps, streams.source_fps)
-    return Outcome(
+    return SimulationOutcome(
         results_per_s=per_s,
         delivered=min(1.0, per_s / wanted) if wanted else 1.0,
         age_p50_ms=p50,

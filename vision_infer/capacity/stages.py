@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vision_infer.capacity.report import ConvertRow, DecodeRow, Interval
+from vision_infer.capacity.report import BenchInterval, ConvertRow, DecodeRow
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.geometry import letterbox
@@ -32,7 +32,7 @@ Stop = Callable[[], bool]
 
 
 @dataclass(slots=True)
-class _Rounds:
+class _DecodeRounds:
     fps: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
 
@@ -60,7 +60,7 @@ def measure_decode(
     Raises:
         StreamError: a clip cannot be read.
     """
-    found = [_Rounds() for _ in clips]
+    found = [_DecodeRounds() for _ in clips]
     able = [gpu is None or _on_gpu(path, gpu) for _, path in clips]
     order = [number for number in range(len(clips)) if able[number]]
     for turn in range(rounds):
@@ -75,8 +75,8 @@ def measure_decode(
             height=spec.size.height,
             mbit_s=round(path.stat().st_size * 8 / SECONDS / 1e6, 2),
             where="cpu" if gpu is None else "nvdec",
-            fps=Interval.of(estimate(one.fps)),
-            cpu_ms=Interval.of(estimate(one.cpu_ms)),
+            fps=BenchInterval.of(estimate(one.fps)),
+            cpu_ms=BenchInterval.of(estimate(one.cpu_ms)),
         )
         for (spec, path), one in zip(clips, found, strict=True)
         if one.fps
@@ -116,14 +116,14 @@ def measure_convert(
             height=spec.size.height,
             input_width=into.width,
             input_height=into.height,
-            cpu_ms=Interval.of(estimate(one)),
+            cpu_ms=BenchInterval.of(estimate(one)),
         )
         for (spec, _), one in zip(clips, found, strict=True)
         if one
     ]
 
 
-def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock: Clock, into: _Rounds) -> None:
+def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock: Clock, into: _DecodeRounds) -> None:
     counts, used = [0] * cores, [0] * cores
     ready = threading.Barrier(cores + 1)
     failed: list[Exception] = []

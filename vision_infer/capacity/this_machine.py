@@ -5,18 +5,18 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from vision_infer.capacity.report import Machine
+from vision_infer.capacity.report import BenchMachine
 from vision_infer.engine.device import available_cpus, cpu_facts
 from vision_infer.engine.gpu.gpus import Gpu, NoGpuError, list_gpus
 from vision_infer.engine.registry import buildable_runtimes
 from vision_infer.telemetry.machine import grants, memory
 
 
-def this_machine() -> Machine:
+def this_machine() -> BenchMachine:
     """What there is."""
     name, instructions = cpu_facts()
     room = memory()
-    return Machine(
+    return BenchMachine(
         cpu=name,
         instructions=instructions,
         cores=available_cpus(),
@@ -28,7 +28,7 @@ def this_machine() -> Machine:
     )
 
 
-def notes_of(machine: Machine) -> tuple[str, ...]:
+def notes_of(machine: BenchMachine) -> tuple[str, ...]:
     """What a reader of the figures has to know, a sentence each."""
     notes: list[str] = []
     if machine.cores == 1:

@@ -82,7 +82,7 @@ class _Ages:
 
 
 @dataclass(slots=True)
-class _Counts:
+class _CpuCounters:
     """Where the counters stand."""
 
     at_ns: int
@@ -202,9 +202,9 @@ def _wait_for_all(ages: _Ages, streams: int, supervisor: Supervisor, stop: threa
             )
 
 
-def _counts(supervisor: Supervisor, clock: Clock) -> _Counts:
+def _counts(supervisor: Supervisor, clock: Clock) -> _CpuCounters:
     records = supervisor.records()
-    counts = _Counts(
+    counts = _CpuCounters(
         clock.monotonic_ns(),
         cpu_ns(),
         machine_cpu_ns(),
@@ -221,7 +221,7 @@ def _counts(supervisor: Supervisor, clock: Clock) -> _Counts:
 
 
 def _row(
-    engine: str, streams: int, offered: Offered, ages: _Ages, before: _Counts, after: _Counts, rss: int | None
+    engine: str, streams: int, offered: Offered, ages: _Ages, before: _CpuCounters, after: _CpuCounters, rss: int | None
 ) -> PipelineRow:
     seconds = (after.at_ns - before.at_ns) / NS
     decoded, results = after.decoded - before.decoded, after.results - before.results

@@ -14,7 +14,7 @@ from vision_infer.cli import options
 from vision_infer.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from vision_infer.capacity.report import BenchReport, Settings
+    from vision_infer.capacity.report import BenchReport, BenchSettings
 
 History = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The history of benchmarks (JSONL). Default: $VISION_INFER_HOME/bench.jsonl.")
@@ -73,13 +73,13 @@ def bench_command(
 
 def _settings(
     model: str, engine: str, size: str, codec: str, source_fps: int, fps: float, target_ms: float, quick: bool
-) -> Settings:
-    from vision_infer.capacity.report import Settings
+) -> BenchSettings:
+    from vision_infer.capacity.report import BenchSettings
 
     width, height = parse_size(size)
     if codec not in ("h264", "hevc"):
         raise UsageError(f"--codec {codec}: no sample can be generated", "use h264 or hevc")
-    return Settings(
+    return BenchSettings(
         model=Path(model).stem if model.endswith(".onnx") else model,
         codec=codec,
         width=width,

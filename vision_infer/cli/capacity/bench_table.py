@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from vision_infer.capacity.report import BenchReport, Interval
+from vision_infer.capacity.report import BenchInterval, BenchReport
 
 
 def print_bench(report: BenchReport, console: Console | None = None) -> None:
@@ -45,7 +45,7 @@ def _ms(value: float) -> str:
     return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
-def _shown(found: Interval, digits: int = 2) -> str:
+def _shown(found: BenchInterval, digits: int = 2) -> str:
     return f"{found.median:.{digits}f} ({found.low:.{digits}f}–{found.high:.{digits}f})"
 
 

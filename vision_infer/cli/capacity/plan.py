@@ -17,7 +17,7 @@ from vision_infer.cli.capacity.bench import History, parse_size
 from vision_infer.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from vision_infer.capacity.answer import Measured
+    from vision_infer.capacity.answer import MeasuredMachine
     from vision_infer.capacity.need import Need
     from vision_infer.capacity.plan import MachinePlan
     from vision_infer.capacity.published import PublishedBound
@@ -166,8 +166,8 @@ def _check_names(prices: Mapping[str, float], names: Sequence[str]) -> None:
             raise UsageError(f"--price: unknown device {name!r}", f"the devices are: {', '.join(dict.fromkeys(names))}")
 
 
-def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list[Measured]:
-    from vision_infer.capacity.answer import Measured
+def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list[MeasuredMachine]:
+    from vision_infer.capacity.answer import MeasuredMachine
     from vision_infer.capacity.history import read_history
     from vision_infer.capacity.need import THIS_MACHINE
     from vision_infer.capacity.this_machine import this_machine
@@ -181,7 +181,7 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
     # Prefer the same input size, then undisturbed benchmarks, longer ones, and the latest.
     own.sort(key=lambda r: (not r.settings.fits(size), r.interrupted, r.disturbed, not r.pipeline, r.settings.quick))
     usable = [report for report in own if report.settings.model == need.model and report.engines]
-    machines = [Measured(THIS_MACHINE, usable[0], tuple(own))] if usable else []
+    machines = [MeasuredMachine(THIS_MACHINE, usable[0], tuple(own))] if usable else []
     for path in benches:
         report = _read_bench(path)
         if report.settings.model != need.model:
@@ -189,7 +189,7 @@ def _machines(need: Need, history: Path | None, benches: Sequence[Path]) -> list
                 f"{path}: is a benchmark of {report.settings.model}, not of {need.model}",
                 "run vision-infer bench with that model there",
             )
-        machines.append(Measured(path.absolute().parent.name or path.stem, report))
+        machines.append(MeasuredMachine(path.absolute().parent.name or path.stem, report))
     if not machines:
         raise UsageError(
             f"there is no benchmark of {need.model} on this machine",
@@ -212,7 +212,7 @@ def _read_bench(path: Path) -> Any:
         ) from error
 
 
-def _report(need: Need, machines: Sequence[Measured], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
+def _report(need: Need, machines: Sequence[MeasuredMachine], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
     from vision_infer.capacity.pictures import LEFT_OUT, can_draw
     from vision_infer.capacity.plan import plan_machine
     from vision_infer.capacity.plan_page import plan_page
