@@ -97,7 +97,7 @@ def test_what_was_measured_until_an_interruption_is_kept(at: str, capsys: pytest
     parts = [bool(part) for part in (report.convert, report.engines, report.pipeline)]
     assert parts == [at != "decoding", at == "streams", False]
     print_bench(report)
-    assert "interrupted: what was measured until then is kept" in capsys.readouterr().out
+    assert "interrupted; the measurements so far are kept" in capsys.readouterr().out
 
 
 def test_an_engine_that_cannot_be_had_is_said_before_anything_is_measured() -> None:
@@ -142,15 +142,17 @@ def test_the_search_finds_where_it_breaks_and_tries_the_border_again(monkeypatch
 
 def test_the_verdict_tells_what_was_not_tried() -> None:
     report = bench(pipeline=(run_row(1), run_row(4), run_row(8, holds=False)))
-    assert verdict(report).endswith("within 200 ms (8 broke it, fewer were not tried).")
-    assert verdict(bench(pipeline=(run_row(1, holds=False),))).startswith("It carries no stream of h264 1920x1080")
-    assert verdict(bench(pipeline=())) == "how many streams it carries was not measured"
+    assert verdict(report).endswith("within 200 ms (8 were too many, fewer were not tried).")
+    assert verdict(bench(pipeline=(run_row(1, holds=False),))).startswith(
+        "The machine does not support a single stream of h264 1920x1080"
+    )
+    assert verdict(bench(pipeline=())) == "The number of supported streams was not measured."
 
 
 def test_one_core_and_a_limit_are_said() -> None:
     (one, limit) = notes_of(MACHINE.model_copy(update={"cores": 1, "cpu_limit": 0.5}))
-    assert one.startswith("One core: decoding, conversion and inference take turns")
-    assert limit.startswith("A control group grants 0.5 CPUs' worth of time")
+    assert one.startswith("One core: decoding, conversion and inference cannot run in parallel")
+    assert limit.startswith("A control group limits CPU time to 0.5 CPUs")
     assert this_machine().cores >= 1
 
 
@@ -159,4 +161,4 @@ def test_where_the_time_is_up_the_engines_are_measured_all_the_same_but_no_large
     report = run_bench(hasty, lambda _: None, threading.Event())
     assert [row.batch for row in report.engines] == [1]
     assert not report.interrupted
-    assert "The time was up before everything was tried." in report.notes
+    assert "The time limit was reached before everything was measured." in report.notes

@@ -26,9 +26,9 @@ def test_the_devices_that_come_with_the_package_name_their_sources_and_no_price(
     [
         ("devices:\n  - name: a\n    kind: tpu\n", r"devices.0.kind"),
         ("devices:\n  - name: a\n    kind: gpu\n    price_per_hour: 0\n", r"d.yaml:4: devices.0.price_per_hour"),
-        ("devices:\n  - {name: a, kind: gpu}\n  - {name: a, kind: cpu}\n", "two devices are called a"),
+        ("devices:\n  - {name: a, kind: gpu}\n  - {name: a, kind: cpu}\n", "two devices are named a"),
         ("devices:\n  - {name: a, kind: gpu, published: [{what: decode, fps: 1}]}\n", r"published.0.source"),
-        ("- a\n", "holds no fields"),
+        ("- a\n", "contains no fields"),
         ("devices: [", "d.yaml"),
     ],
 )
@@ -52,7 +52,7 @@ def test_a_need_that_is_written_down(tmp_path: Path) -> None:
     assert need.fps == 25, "no more than the camera sends"
     assert need.says() == "12 cameras, hevc 1280×720 at 25 frames/s, 25 results/s each, 99% within 100 ms"
     path.write_text("cameras: 12\nprices: {here: 0}\n", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"need.yaml:2: prices: the price of here is 0: leave it out where it is not known"):
+    with pytest.raises(UsageError, match=r"need.yaml:2: prices: the price of here is 0; leave it out if it is unknown"):
         read_need(path)
     path.write_text("cameras: 12\ntarget: {fsp: 10}\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"need.yaml:2: target.fsp"):

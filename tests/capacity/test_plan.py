@@ -64,8 +64,8 @@ def test_twelve_cameras_take_as_many_machines_as_their_cpu_time_says() -> None:
 def test_without_a_price_there_is_no_cost() -> None:
     assert best(need()).money is None
     page = plan_page(need(), [planned(need())], [])
-    assert "no price: `--price 'this machine=0.50'`" in page
-    with pytest.raises(ValueError, match="the price of this machine is 0: leave it out"):
+    assert "unknown; set `--price 'this machine=0.50'`" in page
+    with pytest.raises(ValueError, match="the price of this machine is 0; leave it out"):
         need(prices={HOME: 0})
 
 
@@ -80,9 +80,9 @@ def test_a_target_that_no_number_of_devices_meets_names_the_nearest() -> None:
     wanted = need(target={"fps": 10, "age_ms": 15})
     answer = best(wanted)
     assert (answer.most, answer.devices) == (0, None)
-    assert answer.nearest.startswith("a single camera's results come within 2")
+    assert answer.nearest.startswith("99% of a single camera's results are delivered within 2")
     page = plan_page(wanted, [planned(wanted)], [])
-    assert "**No device that was measured meets the target.** Nearest on this machine: a single camera's" in page
+    assert "**No measured device meets the target.** The nearest on this machine: 99% of a single camera's" in page
 
 
 def test_a_network_that_is_too_slow_for_the_rate_names_the_rate_that_is_possible() -> None:
@@ -120,7 +120,7 @@ def test_an_engine_whose_loss_is_unknown_or_too_great_is_not_taken_unless_it_is_
     assert best(need(loss_points=0.5), report).engine == "onnxruntime-cpu-fp32"
     assert best(need(precision="bf16"), report).engine == "openvino-cpu-bf16"
     assert best(need(runtime="openvino", precision="bf16"), report).engine == "openvino-cpu-bf16"
-    with pytest.raises(UsageError, match=r"no engine of net may be taken .*measured: onnxruntime-cpu-fp32, .*: ask for another"):
+    with pytest.raises(UsageError, match=r"no engine of net qualifies .*measured: onnxruntime-cpu-fp32, .*: use another"):
         planned(need(runtime="tensorrt"), report)
 
 
@@ -128,8 +128,8 @@ def test_video_of_another_kind_is_reckoned_or_refused() -> None:
     other = planned(need(video={"width": 1280, "height": 720}))
     assert other.best is not None
     assert other.best.most > best(need()).most
-    assert any("reckoned from the nearest" in note for note in other.notes)
-    with pytest.raises(UsageError, match=r"no hevc video: vision-infer bench --codec hevc"):
+    assert any("scaled from the nearest" in note for note in other.notes)
+    with pytest.raises(UsageError, match=r"no hevc video: run: vision-infer bench --codec hevc"):
         planned(need(video={"codec": "hevc"}))
 
 
@@ -143,13 +143,13 @@ def test_what_if_tells_what_else_would_do() -> None:
     assert list(found) == [
         "5 results/s",
         "the substream, 640×360",
-        "int8 (openvino-cpu-int8, up to 3 points lost)",
-        "the network tiny",
-        "the network unknown",
-        "a motion gate that saves 60% of the frames",
+        "int8 (openvino-cpu-int8, loss of up to 3 points)",
+        "the model tiny",
+        "the model unknown",
+        "a motion gate that skips 60% of the frames",
     ]
     assert all(one.answer.most > plan.best.most for one in plan.what_if if one.answer is not None)
-    assert found["the network unknown"].why_not == "no bench of it: vision-infer bench --model unknown"
+    assert found["the model unknown"].why_not == "not measured; run: vision-infer bench --model unknown"
 
 
 def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
@@ -159,10 +159,10 @@ def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
     gpu = plan_machine(MeasuredMachine("gpu", report), wanted)
     assert gpu.best is not None
     assert (gpu.best.batch, gpu.best.costs.accelerator) == (8, True)
-    assert any("a guess" in note for note in gpu.notes)
+    assert any("an assumption" in note for note in gpu.notes)
     page = plan_page(wanted, [gpu, planned(need())], [])
-    assert "**CPU or GPU:** a processor carries" in page
-    assert "| accelerator: compute, copy included |" in page
+    assert "**CPU or GPU:** a CPU supports" in page
+    assert "| accelerator: compute and copy |" in page
 
 
 def test_what_was_published_bounds_and_promises_nothing() -> None:
@@ -178,7 +178,7 @@ def test_what_was_published_bounds_and_promises_nothing() -> None:
     assert bound_of(PublishedDevice(name="other", kind="gpu"), need()).cameras is None
     page = plan_page(need(), [planned(need())], [bound])
     assert "| card |  | 60, by decoding alone | published, https://example.org/sheet" in page
-    assert "no forecast" in page
+    assert "not estimates" in page
 
 
 def test_running_streams_adds_to_what_was_measured_apart() -> None:
@@ -216,11 +216,11 @@ def test_intervals_that_overlap_are_not_apart() -> None:
 
 def test_what_speaks_against_an_answer_stands_beneath_it() -> None:
     disturbed = bench(other_cores=3.0)
-    assert "**Mind:** while it was benched, other programs used 3.0 of its 4 cores" in plan_page(
+    assert "**Warning:** during the benchmark, other programs used 3.0 of 4 cores" in plan_page(
         need(), [planned(need(), disturbed)], []
     )
     short = bench(pipeline=(run_row(1), run_row(8), run_row(9, holds=False)))
     page = plan_page(need(), [planned(need(), short)], [])
-    assert "**Mind:** in the bench's own runs it carried 8, and not 1" in page
+    assert "**Warning:** the pipeline runs of the benchmark supported 8 cameras instead of 1" in page
     held = bench(pipeline=(run_row(1), run_row(12)))
-    assert "Mind:" not in plan_page(need(), [planned(need(), held)], [])
+    assert "Warning:" not in plan_page(need(), [planned(need(), held)], [])

@@ -52,12 +52,12 @@ def test_a_plan_for_a_meeting(home: Path, tmp_path: Path) -> None:
     assert "this machine" in said
     page = (out / "plan.md").read_text(encoding="utf-8")
     assert page.startswith("# 12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms\n\n**")
-    for heading in ("## Devices", "## What binds on this machine", "## What if", "## The seven steps", "## How it was reckoned"):
+    for heading in ("## Devices", "## Bottleneck of this machine", "## Alternatives", "## Requirements and choices", "## Method"):
         assert f"\n{heading}\n" in page
     for image in ("plan-ages.png", "plan-what-if.png"):
         assert f"]({image})" in page
         assert (out / image).read_bytes()[:4] == b"\x89PNG"
-    assert "The simulation against the bench's own runs" in page
+    assert "The simulation compared with the runs of the benchmark" in page
     found = json.loads((out / "plan.json").read_text(encoding="utf-8"))
     best = found["machines"][0]["best"]
     assert found["need"]["cameras"] == 12
@@ -92,7 +92,7 @@ def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_pat
             ("--model", "other"),
             r"there is no benchmark of other on this machine: run: vision-infer bench --model other",
         ),
-        (("--price", "this machine=0"), "prices: the price of this machine is 0: leave it out where it is not known"),
+        (("--price", "this machine=0"), "prices: the price of this machine is 0; leave it out if it is unknown"),
         (("--price", "this machine=-1"), "the price of this machine is -1"),
         (("--price", "cheap"), "--price cheap: is not a valid price: write 'this machine=0.12'"),
         (("--price", "=3"), "has no device"),
@@ -103,7 +103,7 @@ def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_pat
         (("--gate-saves", "60"), "what_if.gate_saves"),
         (("--codec", "av1"), "video.codec"),
         (("--precision", "fp4"), "precision"),
-        (("--runtime", "tensorrt"), "no engine of net may be taken"),
+        (("--runtime", "tensorrt"), "no engine of net qualifies"),
         (("--devices", "none.yaml"), "none.yaml: cannot be read"),
         (("--bench", "none.json"), "none.json: cannot be read"),
     ],
@@ -118,7 +118,7 @@ def test_without_matplotlib_there_are_no_pictures_and_one_line_says_so(
 ) -> None:
     monkeypatch.setattr(pictures, "find_spec", lambda _: None)
     done = CliRunner().invoke(app, [*PLAN, "--out", str(tmp_path / "out")], standalone_mode=False)
-    assert "pictures are left out, matplotlib is not installed: pip install 'vision-infer[plot]'" in done.stderr
+    assert "charts are skipped because matplotlib is not installed: pip install 'vision-infer[plot]'" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json", "plan.md"]
 
 
@@ -134,7 +134,7 @@ def test_a_bench_is_kept_and_compared_with_the_last(home: Path, tmp_path: Path, 
     slower = report.decode[0].model_copy(update={"cpu_ms": report.decode[0].cpu_ms.model_copy(update={"low": 5.9, "high": 6.1})})
     benched(bench(machine=here(), decode=(slower,)), monkeypatch)
     done = CliRunner().invoke(app, ["bench", "--quick", "--out", str(tmp_path / "out")], standalone_mode=False)
-    assert "decoding h264 1920x1080 (cpu) has become" in done.stderr
+    assert "decoding h264 1920x1080 (cpu) is" in done.stderr
     assert "decode h264 1920x1080" in done.stdout
     assert BenchReport.model_validate_json((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
     assert len((home / "bench.jsonl").read_text(encoding="utf-8").splitlines()) == 2

@@ -1,1 +1,1 @@
-"""Floor 6: what this machine can carry (bench), and what a set of cameras needs and costs (plan)."""
+"""Measures what this machine can process (bench), and estimates the machines and the cost for a set of cameras (plan)."""

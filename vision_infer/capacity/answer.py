@@ -1,4 +1,4 @@
-"""How many cameras one engine carries on one machine, what is used up first, and what a result costs."""
+"""Estimate the number of cameras per machine and engine, the bottleneck, and the cost per result."""
 
 from __future__ import annotations
 
@@ -16,95 +16,95 @@ from vision_infer.capacity.whole import DELIVERED
 MAX_STREAMS = 4096
 SIM_S, SIM_SEEDS = 3.0, 2
 WORTH = 0.98
-"""of what a picture costs at a smaller batch; else a larger one is not tried"""
+"""A larger batch is tried only if the cost per image falls below this share of the smaller one's."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredMachine:
-    """A machine with a bench."""
+    """A machine with a benchmark."""
 
     name: str
     report: BenchReport
     others: tuple[BenchReport, ...] = ()
-    """of the same machine with other networks, newest first"""
+    """Benchmarks of the same machine with other models, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanCost:
-    """What it costs, in the user's currency."""
+    """The cost in the user's currency."""
 
     per_hour: float
-    """one device"""
+    """The price of one device per hour."""
     month: float
-    """all devices"""
+    """The price of all devices per month."""
     stream_month: float
     per_1000_frames: float
-    """results, at the load that is needed"""
+    """The price of 1,000 results at the planned load."""
     per_1000_frames_full: float
-    """the same with devices that carry as many cameras as they can"""
+    """The price of 1,000 results with fully used devices."""
     per_1000_detections: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityAnswer:
-    """What one engine on one machine makes of a need."""
+    """The estimate for one engine on one machine."""
 
     engine: str
     batch: int
     most: int
-    """cameras that one device carries at the target, with the margin"""
+    """The maximum number of cameras per device that meet the target, with the margin."""
     devices: int | None
-    """that all cameras take; None: no number is enough"""
+    """The number of devices for all cameras; None if no number is enough."""
     each: int
-    """cameras on the fullest of them"""
+    """The number of cameras on the fullest device."""
     outcome: SimulationOutcome
-    """of that one; of a single camera where no number is enough"""
+    """The simulation of that device; of a single camera if no number of devices is enough."""
     edge: SimulationOutcome
-    """with one camera more than it carries"""
+    """The simulation with one camera more than the maximum."""
     binding: str
-    """what is used up first: decode, conversion, copy, compute, memory, network"""
+    """The bottleneck: decode, conversion, copy, compute, memory or network."""
     why: str
-    """the same in a sentence"""
+    """The bottleneck as a sentence."""
     memory: MemoryNeed
     network_mbit_s: float | None
     costs: StepCosts
     nearest: str = ""
-    """the nearest that is possible, where no number of devices is enough"""
+    """The nearest possible target, if no number of devices is enough."""
     money: PlanCost | None = None
 
 
 def answer_of(machine: MeasuredMachine, need: Need, engine: BenchEngine, load: Load, gated: float = 0.0) -> CapacityAnswer | None:
-    """What an engine makes of a need, at the batch size that carries most; None where the bench knows nothing of such video.
+    """Return the estimate for an engine at its best batch size; None if the benchmark has no such video.
 
     Args:
-        machine: with its bench.
-        need: what is asked.
-        engine: of that bench.
-        load: what running streams adds.
-        gated: share of the frames that a motion gate saves.
+        machine: The machine with its benchmark.
+        need: The requirements.
+        engine: An engine of that benchmark.
+        load: The additional cost of running streams.
+        gated: The share of the frames that a motion gate skips, 0–1.
     """
     costs = costs_of(machine.report, need, engine, load)
     if costs is None:
         return None
     found = [_CapacitySearch(machine, need, engine, costs, batch, gated) for batch in _batches(costs)]
-    # A larger batch has to carry more: each picture waits for the others of its batch.
-    return max(found, key=lambda one: (one.most, -one.batch)).answer()
+    # At equal capacity, prefer the smaller batch: each image waits for the others of its batch.
+    return max(found, key=lambda search: (search.most, -search.batch)).answer()
 
 
 def _batches(costs: StepCosts) -> list[int]:
-    """The batch sizes that are worth a try: those at which a picture costs less than at all smaller ones."""
+    """Return the batch sizes at which an image costs less than at all smaller ones."""
     kept: list[int] = []
-    least = math.inf
+    lowest = math.inf
     for batch in sorted(costs.engine_ms):
         each = costs.engine_ms[batch] / batch
-        if each < WORTH * least:
+        if each < WORTH * lowest:
             kept.append(batch)
-            least = each
+            lowest = each
     return kept
 
 
 class _CapacitySearch:
-    """How many cameras one engine carries at one batch size."""
+    """Finds the maximum number of cameras for one engine and batch size."""
 
     def __init__(
         self, machine: MeasuredMachine, need: Need, engine: BenchEngine, costs: StepCosts, batch: int, gated: float
@@ -118,18 +118,18 @@ class _CapacitySearch:
         self.most = _most(lambda cameras: not self.breaks(cameras), self._bound())
 
     def run(self, cameras: int) -> SimulationOutcome:
-        """The simulation with so many cameras."""
+        """Simulate this number of cameras."""
         if cameras not in self._runs:
             streams = SimulatedStreams(cameras, self.need.video.fps, self.need.fps, self.batch, gated=self.gated)
             self._runs[cameras] = simulate(self.costs, streams, self.cores, SIM_S, SIM_SEEDS)
         return self._runs[cameras]
 
     def memory(self, cameras: int) -> MemoryNeed:
-        """What they take."""
+        """Return the memory for this number of cameras."""
         return memory_of(self.machine.report, self.need, self.engine, self.batch, cameras)
 
     def breaks(self, cameras: int) -> str:
-        """What breaks with so many, empty where nothing does; the cheap ones first."""
+        """Return the limit that this number of cameras exceeds; empty if none. Cheap checks come first."""
         limit = self.need.network_mbit_s
         if limit is not None and self.mbit is not None and cameras * self.mbit > limit * self.share:
             return "network"
@@ -141,7 +141,7 @@ class _CapacitySearch:
         return _busiest(found, self.costs) if busy or late else ""
 
     def _bound(self) -> int:
-        """More than this would use more than may be used, by arithmetic."""
+        """Return an upper bound from the costs alone."""
         need, costs = self.need, self.costs
         inferred = need.fps * (1 - self.gated)
         engine = costs.batch_ms(self.batch) / self.batch * inferred
@@ -154,7 +154,7 @@ class _CapacitySearch:
         return min(MAX_STREAMS, int(self.share * 1000 / max(bounds)))
 
     def answer(self) -> CapacityAnswer:
-        """What it makes of the need."""
+        """Return the estimate."""
         need, most = self.need, self.most
         each = 1 if most == 0 else math.ceil(need.cameras / math.ceil(need.cameras / most))
         binding = self.breaks(most + 1) or _busiest(self.run(most + 1), self.costs)
@@ -177,12 +177,12 @@ class _CapacitySearch:
         return replace(answer, money=_money(answer, need, self.machine.name))
 
     def curve(self) -> tuple[tuple[int, SimulationOutcome], ...]:
-        """By number of cameras, to half as many again as it carries."""
+        """Return the simulation by number of cameras, up to 1.5 times the maximum."""
         return tuple((cameras, self.run(cameras)) for cameras in _points(self.most))
 
 
 def _most(good: Callable[[int], bool], bound: int) -> int:
-    """The largest number up to a bound that is good: what is above a bad one is taken for bad too."""
+    """Return the largest good number up to a bound, by bisection."""
     low, high = 0, bound + 1
     middle = bound
     while high - low > 1:
@@ -192,14 +192,14 @@ def _most(good: Callable[[int], bool], bound: int) -> int:
 
 
 def _points(most: int) -> list[int]:
-    """Numbers of cameras for a curve: to half as many again as fit."""
+    """Return the numbers of cameras for a curve, up to 1.5 times the maximum."""
     last = max(4, math.ceil(most * 1.5))
     step = max(1, last // 8)
     return sorted({1, *range(step, last + 1, step), max(1, most), most + 1})
 
 
 def _busiest(found: SimulationOutcome, costs: StepCosts) -> str:
-    """What takes most of the resource that is nearest to its end."""
+    """Return the step that takes most of the busiest resource."""
     if costs.decoders and found.decoders >= max(found.cpu, found.accelerator):
         return "decode"
     if costs.accelerator and found.accelerator >= found.cpu:
@@ -211,30 +211,36 @@ def _busiest(found: SimulationOutcome, costs: StepCosts) -> str:
 def _why(binding: str, most: int, edge: SimulationOutcome, need: Need, wanted: float) -> str:
     more = f"With {most + 1} {'camera' if most == 0 else 'cameras'}"
     if binding in ("memory", "network"):
-        return f"{more} more than {wanted:.0%} of the {binding} would be used."
-    parts = ", ".join(f"{name} {share:.0%}" for name, share in sorted(edge.shares.items(), key=lambda one: -one[1]))
-    at = f"{more} the processor would be {edge.cpu:.0%} busy ({parts})"
+        return f"{more} more than {wanted:.0%} of the {binding} would be in use."
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in sorted(edge.shares.items(), key=lambda item: -item[1]))
+    at = f"{more}, CPU utilization would be {edge.cpu:.0%} ({parts})"
     if edge.accelerator:
-        at += f", the engine's device {edge.accelerator:.0%}"
+        at += f", the accelerator's {edge.accelerator:.0%}"
     if edge.decoders:
-        at += f", the decoding hardware {edge.decoders:.0%}"
+        at += f", the video decoder's {edge.decoders:.0%}"
     if edge.delivered < DELIVERED:
-        return f"{at}; {edge.delivered:.0%} of the results would come."
+        return f"{at}; only {edge.delivered:.0%} of the results would be delivered."
     if edge.age_p99_ms > need.target.age_ms:
-        return f"{at}; 99% of the results would come within {edge.age_p99_ms:.0f} ms, and {need.target.age_ms:g} ms are wanted."
-    return f"{at}, and {wanted:.0%} it may be."
+        return (
+            f"{at}; 99% of the results would be delivered within {edge.age_p99_ms:.0f} ms, but the target is "
+            f"{need.target.age_ms:g} ms."
+        )
+    return f"{at}, but the limit is {wanted:.0%}."
 
 
-def _nearest(one: SimulationOutcome, need: Need, costs: StepCosts, cores: float, batch: int, gated: float) -> str:
-    """What is possible where a single camera is too much."""
-    if one.delivered >= DELIVERED and one.age_p99_ms > need.target.age_ms:
-        return f"a single camera's results come within {one.age_p99_ms:.0f} ms (99%); that is the least target that can be met"
+def _nearest(single: SimulationOutcome, need: Need, costs: StepCosts, cores: float, batch: int, gated: float) -> str:
+    """Return the nearest possible target if a single camera is too much."""
+    if single.delivered >= DELIVERED and single.age_p99_ms > need.target.age_ms:
+        return (
+            f"99% of a single camera's results are delivered within {single.age_p99_ms:.0f} ms, which is the "
+            f"lowest possible target"
+        )
     for fps in sorted({need.fps * part for part in (0.75, 0.5, 0.33, 0.25, 0.1, 0.05)}, reverse=True):
         found = simulate(costs, SimulatedStreams(1, need.video.fps, fps, batch, gated=gated), cores, SIM_S, SIM_SEEDS)
         good = found.age_p99_ms <= need.target.age_ms and found.delivered >= DELIVERED
         if good and max(found.cpu, found.accelerator, found.decoders) <= 1 - need.margin:
             return f"one camera at {fps:.1f} results/s is possible, within {found.age_p99_ms:.0f} ms"
-    return f"one camera gives {one.results_per_s:.1f} results/s within {one.age_p99_ms:.0f} ms, with nothing to spare"
+    return f"one camera delivers {single.results_per_s:.1f} results/s within {single.age_p99_ms:.0f} ms, without a margin"
 
 
 def _money(answer: CapacityAnswer, need: Need, name: str) -> PlanCost | None:
@@ -250,6 +256,6 @@ def _money(answer: CapacityAnswer, need: Need, name: str) -> PlanCost | None:
 
 
 def curve_of(machine: MeasuredMachine, need: Need, answer: CapacityAnswer) -> tuple[tuple[int, SimulationOutcome], ...]:
-    """How an answer's ages rise with the number of cameras: for a picture."""
-    engine = next(one for one in engines_of(machine.report, need) if one.name == answer.engine)
+    """Return the simulation by number of cameras, for a chart."""
+    engine = next(engine for engine in engines_of(machine.report, need) if engine.name == answer.engine)
     return _CapacitySearch(machine, need, engine, answer.costs, answer.batch, 0.0).curve()

@@ -1,4 +1,4 @@
-"""What this machine can do, part by part and as a whole: the plan of a bench, and running it."""
+"""Run a benchmark: decoding, conversion, engines, and the complete pipeline."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ MAX_STREAMS = 256
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long it measures."""
+    """The extent of a benchmark."""
 
     sizes: Sequence[Size]
     codecs: Sequence[str]
     batches: Sequence[int]
     rounds: int
-    """of each thing, in turns"""
+    """The number of rounds of each measurement."""
     round_s: float
     stream_s: float
-    """how long each number of streams is measured"""
+    """The duration of each pipeline run, in seconds."""
     settle_s: float
     confirm: bool
     deadline_s: float
-    """nothing is begun after that"""
+    """The time after which no further measurement starts, in seconds."""
 
 
 QUICK = Effort(SIZES[::2], ("h264",), (1, 4), 5, 0.15, 3.0, 1.0, False, 42.0)
@@ -53,21 +53,21 @@ FULL = Effort(SIZES, ("h264", "hevc"), BATCHES, 7, 0.5, 10.0, 2.0, True, 1800.0)
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What is to be measured."""
+    """What to measure."""
 
     graph: Path
     settings: BenchSettings
     clips: Path
-    """folder of the sample clips; they are kept"""
+    """The folder where sample clips are cached."""
     engine_dir: Path | None
     effort: Effort
     streams: bool = True
-    """the whole pipeline too"""
+    """Whether to measure the complete pipeline."""
 
 
 @dataclass(slots=True)
 class _Measurements:
-    """What there is so far: all of it is kept when the bench is interrupted."""
+    """The measurements so far, which are kept when the benchmark is interrupted."""
 
     notes: list[str]
     decode: list[DecodeRow] = field(default_factory=list)
@@ -79,24 +79,24 @@ class _Measurements:
 def run_bench(
     request: BenchRequest, on_message: Callable[[str], None], stop: threading.Event, clock: Clock = SYSTEM_CLOCK
 ) -> BenchReport:
-    """Measure.
+    """Run a benchmark.
 
     Args:
-        request: what.
-        say: told what is being measured, a line each.
-        stop: set it, and what was measured until then is returned, marked as interrupted.
-        clock: of all times.
+        request: What to measure.
+        on_message: Receives a line about each step.
+        stop: Set it to stop; the report is marked as interrupted.
+        clock: The clock of all times.
 
     Raises:
-        ModelError: the graph is none.
-        EngineError: no engine is there.
-        StreamError: no sample can be made or read.
+        ModelError: The graph is invalid.
+        EngineError: There is no engine.
+        StreamError: No sample can be generated or read.
     """
     began, cpu, all_cpu = clock.monotonic_ns(), cpu_ns(), machine_cpu_ns()
     machine = this_machine()
     found = _Measurements(list(notes_of(machine)))
     effort, asked = request.effort, request.settings
-    if asked.engine != "auto":  # one that cannot be had is said before minutes are spent
+    if asked.engine != "auto":  # fails before measurements that take minutes
         with _opened(request, on_message):
             pass
 
@@ -122,13 +122,13 @@ def run_bench(
     if request.streams and not stop.is_set():
         _streams(request, found, machine.cores, on_message, stop, late)
     if late() and not stop.is_set():
-        found.notes.append("The time was up before everything was tried.")
+        found.notes.append("The time limit was reached before everything was measured.")
     elapsed = max(1, clock.monotonic_ns() - began)
     others = max(0, machine_cpu_ns() - all_cpu - (cpu_ns() - cpu)) / elapsed
     if others > OTHERS_DISTURB * machine.cores:
         found.notes.append(
-            f"Other programs used {others:.1f} of {machine.cores} cores meanwhile: a quiet machine carries more, and this bench "
-            "is compared with no other."
+            f"Other programs used {others:.1f} of {machine.cores} cores. The real capacity is higher, and this benchmark "
+            "is not compared with others."
         )
     return BenchReport(
         date=datetime.datetime.fromtimestamp(clock.wall_ns() // NS, datetime.UTC),
@@ -190,8 +190,8 @@ def _streams(
     clip = sample_clip(_watched(request), request.clips)
     offered = Offered(clip, asked.source_fps, asked.fps, asked.target_ms, effort.settle_s, effort.stream_s)
 
-    def told(row: PipelineRow) -> None:
-        verdict = "holds" if row.holds else "breaks"
+    def report(row: PipelineRow) -> None:
+        verdict = "target met" if row.holds else "target missed"
         on_message(f"{row.streams} streams: p99 {row.age_p99_ms:.0f} ms, {row.delivered:.0%} of the results: {verdict}")
 
     with _opened(request, on_message) as engine:
@@ -208,14 +208,14 @@ def _streams(
             confirm=effort.confirm,
             stop=stop,
             late=late,
-            found=told,
+            found=report,
         )
 
 
 def _opened(request: BenchRequest, on_message: Callable[[str], None]) -> Engine:
-    """The engine on which streams run."""
+    """Open the engine for the streams."""
     name = request.settings.engine
-    graph = next((one.graph for one in candidates(request.graph) if one.engine == name), request.graph)
+    graph = next((candidate.graph for candidate in candidates(request.graph) if candidate.engine == name), request.graph)
     return open_engine(graph, EngineRequest(name, engine_dir=request.engine_dir), on_message)
 
 
@@ -227,7 +227,7 @@ def guess_streams(
     asked: BenchSettings,
     cores: int,
 ) -> int:
-    """How many streams the CPU carries by arithmetic, at least one."""
+    """Estimate the number of streams from the CPU time of each step, at least one."""
     size = (asked.width, asked.height)
     decoded = next((row.cpu_ms.median for row in decode if (row.codec, row.width, row.height) == (asked.codec, *size)), 0.0)
     converted = next((row.cpu_ms.median for row in convert if (row.width, row.height) == size), 0.0)

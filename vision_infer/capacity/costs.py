@@ -1,4 +1,4 @@
-"""From what a bench measured to what each step costs under load, for a need that the bench need not have run."""
+"""Derive the cost of each step under load from a benchmark, also for video that it did not measure."""
 
 from __future__ import annotations
 
@@ -11,63 +11,58 @@ from vision_infer.capacity.report import OTHERS_DISTURB, BenchInterval, BenchRep
 from vision_infer.capacity.simulate import StepCosts
 
 REST_MS = 0.5
-"""for each result, where no stream was run: selection, order, rows"""
+"""The assumed CPU time per result for selection, order and rows, if no streams were measured."""
 MAX_DELAY_MS = 5.0
 ABOUT_AS_BUSY = 0.85
-"""of the cores that the busiest run used"""
+"""Runs that used at least this share of the cores of the busiest run are combined with it."""
 STREAM_MS = 0.3
-"""of a stream's thread besides decoding, where no stream was run"""
+"""The assumed CPU time of a stream's thread besides decoding, if no streams were measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchEngine:
-    """One engine of a bench, with all the batch sizes that it was measured at."""
+    """An engine of a benchmark, with all measured batch sizes."""
 
     name: str
     rows: tuple[EngineRow, ...]
 
     @property
     def accelerator(self) -> bool:
-        """Whether it does not run on the processor."""
+        """Whether it runs on an accelerator."""
         return "-cpu-" not in self.name
 
     @property
     def precision(self) -> str:
-        """Of its arithmetic."""
+        """The precision of the graph."""
         return self.name.rpartition("-")[2]
 
     @property
     def runtime(self) -> str:
-        """What runs it."""
+        """The name of the runtime."""
         return self.name.rsplit("-", 2)[0]
-
-    @property
-    def largest_batch(self) -> int:
-        """That was measured."""
-        return self.rows[-1].batch
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What running streams adds to the parts that were measured by themselves."""
+    """The additional costs of running streams, compared with the separate measurements."""
 
     stream_ms: float
-    """a stream's thread, besides decoding"""
+    """The CPU time of a stream's thread per frame besides decoding, in milliseconds."""
     rest_ms: float
     inference: float
-    """how much longer conversion and engine take than by themselves, as a factor"""
+    """The factor by which conversion and engine take longer than in the separate measurement."""
     alone: float
-    """how much faster a core is while it is the only one that works"""
+    """The factor by which a core is faster while the others are idle."""
     delay_ms: float
-    """from thread to thread, of each result: what an age has besides the steps"""
+    """The delay of each result between threads, in milliseconds."""
     assumed: bool
-    """no stream was run: these are guesses"""
+    """Whether no streams were measured, so that these values are assumptions."""
 
 
 def engines_of(report: BenchReport, need: Need) -> list[BenchEngine]:
-    """The engines that may be taken, fastest first: of the precision and runtime that are wanted, and good enough.
+    """Return the engines with the wanted precision, runtime and accuracy, fastest first.
 
-    An engine whose loss was never proven is taken only where its precision is asked for by name.
+    An engine without a measured loss is used only if its precision is requested explicitly.
     """
     found = []
     for name in dict.fromkeys(row.engine for row in report.engines):
@@ -77,11 +72,11 @@ def engines_of(report: BenchReport, need: Need) -> list[BenchEngine]:
         good = asked if loss is None else loss <= need.loss_points
         if good and (asked or need.precision == "auto") and need.runtime in ("auto", engine.runtime):
             found.append(engine)
-    return sorted(found, key=lambda one: (not one.accelerator, min(row.cpu_ms.median for row in one.rows)))
+    return sorted(found, key=lambda engine: (not engine.accelerator, min(row.cpu_ms.median for row in engine.rows)))
 
 
 def load_of(report: BenchReport) -> Load:
-    """What running streams adds: the median of the runs that kept the processor about as busy as the busiest one did."""
+    """Return the additional costs of running streams: the median of the busiest runs."""
     if not report.pipeline:
         return Load(STREAM_MS, REST_MS, 1.0, 1.0, 0.0, True)
     busiest = _median_of_busy(_quiet(report.pipeline, report.machine.cores))
@@ -90,13 +85,13 @@ def load_of(report: BenchReport) -> Load:
     decoding = _decode_row(report.decode, asked.codec, *size)
     converting = next((row for row in report.convert if (row.width, row.height) == size), None)
     engine = next((row for row in report.engines if row.engine == busiest.engine and row.batch == 1), None)
-    by_itself = 0.0 if converting is None or engine is None else converting.cpu_ms.median + engine.cpu_ms.median
+    separate = 0.0 if converting is None or engine is None else converting.cpu_ms.median + engine.cpu_ms.median
     first = report.pipeline[0]
     alone = busiest.inference_ms / first.inference_ms if first.streams < busiest.streams and first.inference_ms else 1.0
     return Load(
         stream_ms=max(0.05, busiest.stream_ms - (0.0 if decoding is None else decoding.cpu_ms.median)),
         rest_ms=busiest.rest_ms,
-        inference=_within(busiest.inference_ms / by_itself, 0.7, 1.8) if by_itself else 1.0,
+        inference=_within(busiest.inference_ms / separate, 0.7, 1.8) if separate else 1.0,
         alone=_within(alone, 1.0, 2.0),
         delay_ms=_delay_ms(first, busiest, _within(alone, 1.0, 2.0), report),
         assumed=False,
@@ -104,7 +99,7 @@ def load_of(report: BenchReport) -> Load:
 
 
 def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: BenchReport) -> float:
-    """What the age of a single stream's results has besides its steps; 0 where others disturbed it."""
+    """Return the age of a single stream's results besides its steps; 0 if other programs disturbed the run."""
     if first.streams != 1 or first.other_cores > OTHERS_DISTURB * report.machine.cores or "-cpu-" not in first.engine:
         return 0.0
     steps = (busiest.stream_ms + busiest.inference_ms + busiest.rest_ms) / alone
@@ -112,7 +107,7 @@ def _delay_ms(first: PipelineRow, busiest: PipelineRow, alone: float, report: Be
 
 
 def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -> StepCosts | None:
-    """What each step costs; None where the bench knows nothing of this video."""
+    """Return the cost of each step; None if the benchmark has no such video."""
     video = need.video
     hardware = _decode_row([row for row in report.decode if row.where == "nvdec"], video.codec, video.width, video.height)
     software = _decode_row([row for row in report.decode if row.where == "cpu"], video.codec, video.width, video.height)
@@ -141,13 +136,13 @@ def costs_of(report: BenchReport, need: Need, engine: BenchEngine, load: Load) -
 
 
 def knows_size(report: BenchReport, need: Need) -> bool:
-    """Whether the video was measured as it is, and not reckoned from another size."""
+    """Return whether this size of video was measured, not estimated from another one."""
     video = need.video
     return any((row.codec, row.width, row.height) == (video.codec, video.width, video.height) for row in report.decode)
 
 
 def mbit_of(report: BenchReport, need: Need) -> float | None:
-    """Megabits a second of one camera."""
+    """Return the bit rate of one camera, in Mbit/s."""
     if need.video.mbit_s is not None:
         return need.video.mbit_s
     row = _decode_row(report.decode, need.video.codec, need.video.width, need.video.height)
@@ -155,7 +150,7 @@ def mbit_of(report: BenchReport, need: Need) -> float | None:
 
 
 def _decode_row(rows: Iterable[DecodeRow], codec: str, width: int, height: int) -> DecodeRow | None:
-    """The row of this video, or the one of the nearest size, in proportion to the pixels."""
+    """Return the row of this video, or that of the nearest size, scaled by the number of pixels."""
     known = [row for row in rows if row.codec == codec]
     if not known:
         return None
@@ -176,24 +171,24 @@ def _decode_row(rows: Iterable[DecodeRow], codec: str, width: int, height: int) 
 
 
 def _convert_ms(rows: Sequence[ConvertRow], width: int, height: int) -> float | None:
-    """Conversion reads each pixel once: between two sizes it goes with the pixels."""
+    """Return the time of conversion, interpolated by the number of pixels, because each pixel is read once."""
     pixels = width * height
     known = sorted((row.width * row.height, row.cpu_ms.median) for row in rows)
     if not known:
         return None
-    if len(known) == 1 or any(one == pixels for one, _ in known):
-        return min(known, key=lambda one: abs(one[0] - pixels))[1]
-    (x0, y0), (x1, y1) = sorted(known, key=lambda one: abs(one[0] - pixels))[:2]
+    if len(known) == 1 or any(count == pixels for count, _ in known):
+        return min(known, key=lambda entry: abs(entry[0] - pixels))[1]
+    (x0, y0), (x1, y1) = sorted(known, key=lambda entry: abs(entry[0] - pixels))[:2]
     return max(0.05, y0 + (y1 - y0) * (pixels - x0) / (x1 - x0))
 
 
 def _quiet(rows: Sequence[PipelineRow], cores: int) -> Sequence[PipelineRow]:
-    """Those runs in which other programs did little; all, where that is none."""
+    """Return the runs with little load from other programs, or all if there are none."""
     return [row for row in rows if row.other_cores <= OTHERS_DISTURB * cores] or rows
 
 
 def _median_of_busy(rows: Sequence[PipelineRow]) -> PipelineRow:
-    """The run with the most to do, with the medians of all those that had about as much: a single one is a few seconds long."""
+    """Return the busiest run with the medians of all similarly busy runs, because a single one lasts only seconds."""
     most = max(rows, key=lambda row: row.cpu_cores)
     busy = [row for row in rows if row.cpu_cores >= ABOUT_AS_BUSY * most.cpu_cores]
     costs = ("stream_ms", "inference_ms", "rest_ms")
@@ -201,7 +196,7 @@ def _median_of_busy(rows: Sequence[PipelineRow]) -> PipelineRow:
 
 
 def _plausible(spread: Sequence[float]) -> tuple[float, ...]:
-    """Without the last one: the slowest of some hundred batches tells of the machine, not of the engine."""
+    """Return the quantiles without the last: the slowest of some hundred batches depends on the machine, not the engine."""
     return tuple(spread[:-1]) or (1.0,)
 
 
@@ -209,5 +204,5 @@ def _times(found: BenchInterval, factor: float) -> BenchInterval:
     return BenchInterval(median=found.median * factor, low=found.low * factor, high=found.high * factor)
 
 
-def _within(value: float, least: float, most: float) -> float:
-    return min(most, max(least, value))
+def _within(value: float, low: float, high: float) -> float:
+    return min(high, max(low, value))

@@ -1,4 +1,4 @@
-"""Devices that were not measured: what was published of them, and where that was read."""
+"""Devices that were not measured, with published figures and their sources."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class FigureSource(SettingsBase):
-    """Where something was read."""
+    """The source of a statement."""
 
     what: str = Field(min_length=1)
     source: str = Field(pattern=r"^https://")
@@ -29,28 +29,28 @@ class FigureSource(SettingsBase):
 
 
 class PublishedFigure(SettingsBase):
-    """Throughput as somebody has published it."""
+    """A published throughput."""
 
     what: Literal["decode", "infer"]
     streams: int | None = Field(default=None, ge=1)
     fps: float | None = Field(default=None, gt=0)
-    codec: str | None = Field(default=None, description="null: the source does not tell")
+    codec: str | None = Field(default=None, description="The codec. null: not stated by the source.")
     width: int | None = Field(default=None, ge=1)
     height: int | None = Field(default=None, ge=1)
-    network: str | None = None
+    model: str | None = None
     note: str = ""
     source: str = Field(pattern=r"^https://")
     read: datetime.date
 
 
 class PublishedDevice(SettingsBase):
-    """A device that can be had."""
+    """A device."""
 
     name: Name
     kind: Literal["cpu", "gpu"]
-    price_per_hour: float | None = Field(default=None, gt=0, description="in the user's currency; null: not known")
+    price_per_hour: float | None = Field(default=None, gt=0, description="The price in the user's currency. null: unknown.")
     memory_gb: float | None = Field(default=None, gt=0)
-    decoders: int | None = Field(default=None, ge=0, description="engines that decode video")
+    decoders: int | None = Field(default=None, ge=0, description="The number of video decoding engines.")
     codecs: tuple[str, ...] = ()
     published: tuple[PublishedFigure, ...] = ()
     sources: tuple[FigureSource, ...] = ()
@@ -63,33 +63,33 @@ class DeviceFile(SettingsBase):
 
 
 def devices_file() -> Path:
-    """The file that comes with the package: inside an installed wheel, or at the root of a checkout."""
+    """Return the file of the package: in an installed wheel, or at the root of a checkout."""
     package = Path(__file__).resolve().parent.parent
     inside = package / "devices" / FILE
     return inside if inside.is_file() else package.parent / "capacity" / FILE
 
 
 def read_devices(path: Path | None = None) -> tuple[PublishedDevice, ...]:
-    """The devices of a file; None: of the one that comes with the package.
+    """Read the devices of a file; None for the file of the package.
 
     Raises:
-        UsageError: it cannot be read, or something in it is wrong; names the line.
+        UsageError: The file cannot be read or is invalid; names the line.
     """
     path = path or devices_file()
     devices = read_checked(path, DeviceFile, "see capacity/README.md for the fields").devices
     names = [device.name for device in devices]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"{path}: two devices are called {twice}", "give each a name of its own")
+        raise UsageError(f"{path}: two devices are named {twice}", "give each device a unique name")
     return devices
 
 
 def read_checked(path: Path, model: type[Checked], hint: str) -> Checked:
-    """A YAML file as a model.
+    """Read and validate a YAML file.
 
     Raises:
-        UsageError: it cannot be read.
-        SettingsError: something in it is wrong; each mistake with its line.
+        UsageError: The file cannot be read.
+        SettingsError: The file is invalid; lists all problems with their lines.
     """
     text = read_text(path)
     try:
@@ -98,7 +98,7 @@ def read_checked(path: Path, model: type[Checked], hint: str) -> Checked:
     except YamlError as error:
         raise UsageError(f"{path}{'' if error.line is None else f':{error.line}'}: {error.message}", hint) from None
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: holds no fields", hint)
+        raise UsageError(f"{path}: contains no fields", hint)
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Every engine that a model has here, by batch size, in turns."""
+"""Measure all engines of a model on this machine by batch size, alternating between engines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vision_infer.engine.store.passport import DeviceFacts, Passport
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 SLOWEST_BATCH_MS = 1000.0
-"""larger batches are of no use to live video"""
+"""The maximum latency of a batch; larger batches are useless for live video."""
 SPREAD_POINTS = 21
 ON_GPU = ("onnxruntime-cuda-fp32", "tensorrt-cuda-fp16", "tensorrt-rtx-cuda-fp16")
 
@@ -30,7 +30,7 @@ OnMessage = Callable[[str], None]
 
 @dataclass(slots=True)
 class _EngineTrial:
-    """One engine, from batch to batch."""
+    """One engine over increasing batch sizes."""
 
     name: str
     open: Callable[[int], Engine]
@@ -38,12 +38,12 @@ class _EngineTrial:
     loss: float | None
     best: BenchInterval | None = None
     no_better: int = 0
-    """batch sizes in a row that gave no more pictures a second"""
+    """The number of consecutive batch sizes without higher throughput."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnginePlan:
-    """What is measured."""
+    """What to measure."""
 
     graph: Path
     engine_dir: Path | None
@@ -52,37 +52,37 @@ class EnginePlan:
     round_s: float = 0.5
     gpus: int = 0
     only: str = "auto"
-    """the name of one engine, or ``auto``: all"""
+    """The name of one engine, or ``auto`` for all."""
     notes: list[str] = field(default_factory=list)
-    """takes what could not be measured, and why"""
+    """Receives the engines that could not be measured, and why."""
 
 
 def measure_engines(
     plan: EnginePlan, on_message: OnMessage, stop: Stop = lambda: False, late: Stop = lambda: False
 ) -> list[EngineRow]:
-    """Measure each engine at each batch size, as far as larger ones make sense.
+    """Measure each engine at increasing batch sizes.
 
-    An engine is left out from the size on at which a batch takes too long, or two sizes in a row gave no more pictures a second.
-    One that fails is told in the notes.
+    An engine is dropped when a batch takes too long, or when two consecutive sizes did not increase the throughput. Failures are
+    added to the notes.
 
     Args:
-        plan: what is measured.
-        say: told what is being measured.
-        stop: asked before each turn; what was measured until then is returned.
-        late: asked from the second batch size on: whether the time is up.
+        plan: What to measure.
+        on_message: Receives a line about each step.
+        stop: Checked before each measurement; the measurements so far are returned.
+        late: Checked from the second batch size on: whether the time limit is reached.
 
     Raises:
-        ModelError: the graph is none.
+        ModelError: The graph is invalid.
     """
     trying = _engines(plan)
     rows: list[EngineRow] = []
     for batch in plan.batches:
         if not trying or stop() or (rows and late()):
             break
-        on_message(f"engines at batch {batch}: {', '.join(one.name for one in trying)}")
+        on_message(f"engines at batch {batch}: {', '.join(engine.name for engine in trying)}")
         found = _at_batch(trying, batch, plan, stop, late if rows else stop)
         rows += found
-        trying = [one for one in trying if any(row.engine == one.name and _worth_more(one, row) for row in found)]
+        trying = [engine for engine in trying if any(row.engine == engine.name and _worth_more(engine, row) for row in found)]
     return rows
 
 
@@ -90,7 +90,11 @@ def _engines(plan: EnginePlan) -> list[_EngineTrial]:
     possible = candidates(plan.graph)
     known = [] if plan.engine_dir is None else find_passports(possible, plan.engine_dir)
     device = this_device()
-    found = [_of_candidate(one, plan, _loss(one, known, device)) for one in possible if plan.only in ("auto", one.engine)]
+    found = [
+        _of_candidate(candidate, plan, _loss(candidate, known, device))
+        for candidate in possible
+        if plan.only in ("auto", candidate.engine)
+    ]
     on_gpu = [name for name in ON_GPU if plan.gpus and plan.only in ("auto", name)]
     for name in on_gpu:
         lossless = 0.0 if name.endswith("-fp32") else None
@@ -122,22 +126,22 @@ def _at_batch(trying: Sequence[_EngineTrial], batch: int, plan: EnginePlan, stop
     with ExitStack() as stack:
         opened: dict[str, Engine] = {}
         memory: dict[str, int | None] = {}
-        for one in trying:
-            if stop() or late():  # to open an engine may take longer than to measure it
+        for trial in trying:
+            if stop() or late():  # opening an engine may take longer than measuring it
                 return []
             try:
-                engine, _, grown = measure_opening(lambda one=one: one.open(batch))  # type: ignore[misc]
+                engine, _, grown = measure_opening(lambda trial=trial: trial.open(batch))  # type: ignore[misc]
             except VisionInferError as error:
-                plan.notes.append(f"{one.name} is left out from batch {batch} on: {error}")
+                plan.notes.append(f"{trial.name} is skipped from batch {batch} on: {error}")
                 continue
-            opened[one.name], memory[one.name] = stack.enter_context(engine), grown
+            opened[trial.name], memory[trial.name] = stack.enter_context(engine), grown
         rounds = _measured(opened, batch, plan, stop)
-        able = [one for one in trying if one.name in rounds and rounds[one.name].fps]
-        return [_row(one, opened[one.name], rounds[one.name], memory[one.name]) for one in able]
+        able = [trial for trial in trying if trial.name in rounds and rounds[trial.name].fps]
+        return [_row(trial, opened[trial.name], rounds[trial.name], memory[trial.name]) for trial in able]
 
 
 def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Stop) -> dict[str, SpeedRounds]:
-    """All in turns; where one fails, those that do not."""
+    """Measure all engines in alternation; if one fails, measure them one by one."""
     try:
         return measure_speed(opened, batch=batch, rounds=plan.rounds, round_s=plan.round_s, stop=stop)
     except VisionInferError:
@@ -150,13 +154,13 @@ def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Sto
         return found
 
 
-def _row(one: _EngineTrial, engine: Engine, rounds: SpeedRounds, memory: int | None) -> EngineRow:
+def _row(trial: _EngineTrial, engine: Engine, rounds: SpeedRounds, memory: int | None) -> EngineRow:
     size = engine.input_size
     median = statistics.median(rounds.latencies_ms)
     spread = [rounds.percentile_ms(number / (SPREAD_POINTS - 1)) / median for number in range(SPREAD_POINTS)]
     return EngineRow(
-        engine=one.name,
-        graph=one.graph,
+        engine=trial.name,
+        graph=trial.graph,
         model=engine.card.name,
         input_width=size.width,
         input_height=size.height,
@@ -170,14 +174,14 @@ def _row(one: _EngineTrial, engine: Engine, rounds: SpeedRounds, memory: int | N
         spread=tuple(round(value, 4) for value in spread),
         memory_bytes=memory,
         buffer_bytes=engine.buffer_bytes,
-        loss_points=one.loss,
+        loss_points=trial.loss,
     )
 
 
-def _worth_more(one: _EngineTrial, row: EngineRow) -> bool:
-    """Whether a larger batch is worth a try."""
-    if one.best is None or row.fps.low > one.best.high:
-        one.best, one.no_better = row.fps, 0
+def _worth_more(trial: _EngineTrial, row: EngineRow) -> bool:
+    """Return whether a larger batch is worth measuring."""
+    if trial.best is None or row.fps.low > trial.best.high:
+        trial.best, trial.no_better = row.fps, 0
     else:
-        one.no_better += 1
-    return one.no_better < 2 and row.p50_ms < SLOWEST_BATCH_MS
+        trial.no_better += 1
+    return trial.no_better < 2 and row.p50_ms < SLOWEST_BATCH_MS

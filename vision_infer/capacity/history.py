@@ -1,4 +1,4 @@
-"""Earlier benches, a line of JSON each, and what has become slower since the last one by more than the noise."""
+"""The history of benchmarks, one JSON line each, and changes larger than the noise."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vision_infer.capacity.report import BenchInterval, BenchReport
 from vision_infer.core.errors import OutputError, UsageError
 
 FILE = "bench.jsonl"
-"""below the user's own folder"""
+"""The file name in the user's folder."""
 MAX_LINE = 1_000_000
-"""bytes; what is longer is no bench"""
+"""The maximum length of a line, in bytes."""
 KEPT = 500
-"""lines; older ones go when one is added"""
+"""The maximum number of lines; older ones are removed."""
 COMPARED = 5
-"""earlier benches that a new one is compared with"""
+"""The number of earlier benchmarks to compare with."""
 FLOOR = 0.05
-"""by which two benches differ where nothing has changed: clocks, caches and places in memory"""
+"""The relative difference of two benchmarks without any change, due to clocks, caches and memory layout."""
 
 
 def read_history(path: Path) -> list[BenchReport]:
-    """All benches of a file, oldest first; a line that cannot be read (of a later version, cut off) is left out.
+    """Read all benchmarks of a file, oldest first. Invalid lines, such as those of a later version, are skipped.
 
     Raises:
-        UsageError: the file is there, and cannot be read.
+        UsageError: The file exists but cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -35,7 +35,7 @@ def read_history(path: Path) -> list[BenchReport]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}", "name another file with --history") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}", "use another file for --history") from error
     found: list[BenchReport] = []
     for line in lines:
         try:
@@ -46,10 +46,10 @@ def read_history(path: Path) -> list[BenchReport]:
 
 
 def add_to_history(path: Path, report: BenchReport) -> None:
-    """Add a bench; the file is written anew where it has grown too long.
+    """Add a benchmark, and shorten the file if it is too long.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
     line = report.model_dump_json() + "\n"
     try:
@@ -62,23 +62,23 @@ def add_to_history(path: Path, report: BenchReport) -> None:
             part.write_bytes(b"".join(lines[-KEPT:]))
             part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}", "name another file with --history") from error
+        raise OutputError(f"{path}: cannot be written: {error.strerror}", "use another file for --history") from error
 
 
 def like(history: Sequence[BenchReport], report: BenchReport) -> list[BenchReport]:
-    """The last few benches that this one may be compared with, newest first: same machine, same settings, whole, undisturbed."""
-    return [one for one in reversed(history) if one.key == report.key and one.comparable][:COMPARED]
+    """Return the last comparable benchmarks, newest first: same machine and settings, complete and undisturbed."""
+    return [earlier for earlier in reversed(history) if earlier.key == report.key and earlier.comparable][:COMPARED]
 
 
 def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
-    """What has become slower or faster than in all of some earlier benches, a sentence each.
+    """Return what is slower or faster than in all earlier benchmarks, one sentence each.
 
-    CPU time is compared, which other programs disturb least. What lies within the intervals of any of them, or differs from all
-    of them by less than :data:`FLOOR`, is noise: rounds of one bench lie closer together than two benches do.
+    CPU time is compared, because other programs affect it least. Differences within any of the intervals, or smaller than
+    :data:`FLOOR`, are noise: the rounds of one benchmark vary less than two benchmarks do.
 
     Args:
-        earlier: as :func:`like` gives them.
-        now: the new one.
+        earlier: The result of :func:`like`.
+        now: The new benchmark.
     """
     before: dict[str, list[BenchInterval]] = defaultdict(list)
     for report in earlier:
@@ -89,12 +89,12 @@ def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
         known = before[name]
         if not known:
             continue
-        low, high = min(one.low for one in known), max(one.high for one in known)
+        low, high = min(interval.low for interval in known), max(interval.high for interval in known)
         if new.low > high * (1 + FLOOR) or new.high < low * (1 - FLOOR):
             then = known[0].median
             word = "slower" if new.median > then else "faster"
             found.append(
-                f"{name} has become {word}: {then:.2f} → {new.median:.2f} ms of CPU ({new.median / then - 1:+.0%}; "
+                f"{name} is {word}: {then:.2f} → {new.median:.2f} ms of CPU ({new.median / then - 1:+.0%}; "
                 f"it was {low:.2f}–{high:.2f} and is {new.low:.2f}–{new.high:.2f})"
             )
     return found
@@ -103,7 +103,7 @@ def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
 def _costs(report: BenchReport) -> Iterator[tuple[str, BenchInterval]]:
     for row in report.decode:
         yield f"decoding {row.codec} {row.width}x{row.height} ({row.where})", row.cpu_ms
-    for one in report.convert:
-        yield f"conversion of {one.width}x{one.height}", one.cpu_ms
+    for size in report.convert:
+        yield f"conversion of {size.width}x{size.height}", size.cpu_ms
     for engine in report.engines:
         yield f"{engine.engine} at batch {engine.batch}", engine.cpu_ms

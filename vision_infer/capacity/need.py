@@ -1,4 +1,4 @@
-"""What is needed, in seven steps: task, network and size, targets, precision, runtime, margin, cost of a useful output."""
+"""The requirements of a plan: task, model and size, targets, precision, runtime, margin, and prices."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ Pixels = Annotated[int, Field(ge=16, le=16384)]
 
 
 class Video(SettingsBase):
-    """What a camera sends."""
+    """The video of a camera."""
 
     codec: Literal["h264", "hevc"] = "h264"
     width: Pixels = 1920
     height: Pixels = 1080
-    fps: Rate = Field(default=15.0, description="frames a second")
-    mbit_s: float | None = Field(default=None, gt=0, description="megabits a second; null: as in the bench's sample")
+    fps: Rate = Field(default=15.0, description="The frame rate of each camera.")
+    mbit_s: float | None = Field(
+        default=None, gt=0, description="The bit rate, in Mbit/s. Defaults to that of the benchmark's sample."
+    )
 
 
 class PlanTarget(SettingsBase):
-    """When it is good enough."""
+    """The targets."""
 
-    fps: Rate = Field(default=10.0, description="results a second of each camera")
-    age_ms: float = Field(default=200.0, gt=0, le=60_000, description="that 99 % of the results must not exceed")
+    fps: Rate = Field(default=10.0, description="The results per second of each camera.")
+    age_ms: float = Field(default=200.0, gt=0, le=60_000, description="The maximum age of 99 % of the results, in milliseconds.")
 
 
 class WhatIf(SettingsBase):
-    """What else is to be reckoned."""
+    """Alternatives to estimate as well."""
 
     gate_saves: float | None = Field(
-        default=None, gt=0, lt=1, description="share of the frames that a motion gate keeps from the network; yours to say"
+        default=None, gt=0, lt=1, description="The share of the frames that a motion gate skips. Your own estimate."
     )
     substream: tuple[Pixels, Pixels] | None = Field(
-        default=(640, 360), description="width and height of the camera's other stream"
+        default=(640, 360), description="The width and height of the camera's substream."
     )
-    models: tuple[str, ...] = Field(default=(), description="other networks; they need a bench of their own")
+    models: tuple[str, ...] = Field(default=(), description="Other models, which must have been measured.")
 
 
 class Need(SettingsBase):
-    """The whole of it."""
+    """All requirements."""
 
     task: Literal["detect", "classify", "embed"] = "detect"
     model: str = Field(default="nanodet-416", min_length=1)
@@ -57,17 +59,19 @@ class Need(SettingsBase):
     target: PlanTarget = PlanTarget()
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     loss_points: float = Field(
-        default=1.0, ge=0, description="of accuracy that may be lost against FP32, where that was measured"
+        default=1.0, ge=0, description="The maximum loss of accuracy compared with FP32, in points, if measured."
     )
-    runtime: str = Field(default="auto", description="auto, onnxruntime, openvino, tensorrt, …")
-    margin: float = Field(default=round(1 - HEADROOM, 2), ge=0, lt=0.95, description="share of the machine that is to stay free")
-    viewers: int = Field(default=0, ge=0, description="cameras that are watched at the same time")
+    runtime: str = Field(default="auto", description="The runtime: auto, onnxruntime, openvino, tensorrt, …")
+    margin: float = Field(default=round(1 - HEADROOM, 2), ge=0, lt=0.95, description="The share of the capacity to keep free.")
+    viewers: int = Field(default=0, ge=0, description="The number of cameras with viewers at the same time.")
     network_mbit_s: float | None = Field(
-        default=None, gt=0, description="what the machine's network carries; null: not looked at"
+        default=None, gt=0, description="The bandwidth of the machine's network, in Mbit/s. null: not considered."
     )
-    detections_per_frame: float | None = Field(default=None, gt=0, description="null: no price of a detection")
+    detections_per_frame: float | None = Field(
+        default=None, gt=0, description="The average number of detections per frame. null: no price per detection."
+    )
     currency: str = Field(default="", max_length=8)
-    prices: Mapping[str, float] = Field(default_factory=dict, description="of an hour, by the device's name")
+    prices: Mapping[str, float] = Field(default_factory=dict, description="The price per hour by device name.")
     hours_a_month: float = Field(default=730.0, gt=0, le=745)
     what_if: WhatIf = WhatIf()
 
@@ -76,16 +80,16 @@ class Need(SettingsBase):
     def _positive(cls, prices: Mapping[str, float]) -> Mapping[str, float]:
         for name, price in prices.items():
             if not price > 0:
-                raise ValueError(f"the price of {name} is {price:g}: leave it out where it is not known, then no cost is told")
+                raise ValueError(f"the price of {name} is {price:g}; leave it out if it is unknown")
         return prices
 
     @property
     def fps(self) -> float:
-        """Results a second of each camera: none gives more than it sends."""
+        """The results per second of each camera, at most its frame rate."""
         return min(self.target.fps, self.video.fps)
 
     def says(self) -> str:
-        """In a line: ``12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms``."""
+        """Return one line: ``12 cameras, h264 1920×1080 at 15 frames/s, 10 results/s each, 99% within 200 ms``."""
         video = self.video
         cameras = f"{self.cameras} {'camera' if self.cameras == 1 else 'cameras'}"
         sends = f"{video.codec} {video.width}×{video.height} at {video.fps:g} frames/s"
@@ -93,9 +97,9 @@ class Need(SettingsBase):
 
 
 def read_need(path: Path) -> Need:
-    """A need that is written down (YAML).
+    """Read requirements from a YAML file.
 
     Raises:
-        UsageError: it cannot be read, or something in it is wrong; names the line.
+        UsageError: The file cannot be read or is invalid; names the line.
     """
     return read_checked(path, Need, HINT)

@@ -1,4 +1,4 @@
-"""How many devices a need takes, what binds them, and what a useful output costs."""
+"""Estimate the number of devices, their bottleneck and the cost for the requirements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_infer.core.geometry import Size
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What if."""
+    """An alternative."""
 
     what: str
     answer: CapacityAnswer | None
@@ -24,34 +24,38 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class MachinePlan:
-    """A measured machine's best answer, and others."""
+    """The best estimate for a measured machine, and others."""
 
     machine: MeasuredMachine
     best: CapacityAnswer | None
     engines: tuple[CapacityAnswer, ...] = ()
-    """each engine at its best batch, the best first"""
+    """Each engine at its best batch size, the best first."""
     what_if: tuple[Variant, ...] = ()
     notes: tuple[str, ...] = ()
     load: Load | None = field(default=None)
 
 
 def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
-    """What a machine makes of a need.
+    """Return the plan for a machine.
 
     Raises:
-        UsageError: no engine of its bench may be taken, or the bench knows nothing of such video.
+        UsageError: No engine of its benchmark qualifies, or the benchmark has no such video.
     """
     report = machine.report
     engines = engines_of(report, need)
     if not engines:
-        raise UsageError(_no_engine(report, need), "ask for another --precision or --runtime, or bench again without --engine")
+        raise UsageError(
+            _no_engine(report, need), "use another --precision or --runtime, or run vision-infer bench without --engine"
+        )
     load = load_of(report)
-    answers = [one for one in (answer_of(machine, need, engine, load) for engine in engines) if one is not None]
+    found = (answer_of(machine, need, engine, load) for engine in engines)
+    answers = [answer for answer in found if answer is not None]
     if not answers:
         raise UsageError(
-            f"the bench of {machine.name} has no {need.video.codec} video", f"vision-infer bench --codec {need.video.codec}"
+            f"the benchmark of {machine.name} has no {need.video.codec} video",
+            f"run: vision-infer bench --codec {need.video.codec}",
         )
-    answers.sort(key=lambda one: (-one.most, one.outcome.age_p99_ms))
+    answers.sort(key=lambda answer: (-answer.most, answer.outcome.age_p99_ms))
     best = answers[0]
     return MachinePlan(
         machine,
@@ -66,7 +70,7 @@ def plan_machine(machine: MeasuredMachine, need: Need) -> MachinePlan:
 def _no_engine(report: BenchReport, need: Need) -> str:
     measured = ", ".join(dict.fromkeys(row.engine for row in report.engines)) or "none"
     return (
-        f"no engine of {need.model} may be taken (precision {need.precision}, runtime {need.runtime}, at most "
+        f"no engine of {need.model} qualifies (precision {need.precision}, runtime {need.runtime}, at most "
         f"{need.loss_points:g} points lost; measured: {measured})"
     )
 
@@ -74,17 +78,19 @@ def _no_engine(report: BenchReport, need: Need) -> str:
 def _notes(report: BenchReport, need: Need, load: Load) -> list[str]:
     notes = list(report.notes)
     if not knows_size(report, need):
-        notes.append("This size of video was not measured: what decoding costs is reckoned from the nearest one by its pixels.")
+        notes.append(
+            "This size of video was not measured. The cost of decoding is scaled from the nearest size by the number of pixels."
+        )
     if not report.settings.fits(Size(need.video.width, need.video.height)):
         notes.append(
-            "Pictures of this shape go into another input of the network than the bench measured: "
+            "Images of this shape use another input of the model than the one measured. Run: "
             f"vision-infer bench --size {need.video.width}x{need.video.height}"
         )
     if load.assumed:
-        notes.append("The bench ran no streams: what a frame costs besides decoding, conversion and engine is a guess.")
+        notes.append("The benchmark ran no streams. The cost per frame besides decoding, conversion and engine is an assumption.")
     busy = [row for row in report.engines if row.utilisation < 0.7]
     if busy and all(row.engine.count("-cpu-") for row in busy):
-        notes.append("Other programs took the processor while engines were measured: their CPU time is taken, not their speed.")
+        notes.append("Other programs used the CPU while engines were measured. The estimate uses CPU time instead of speed.")
     return notes
 
 
@@ -110,34 +116,34 @@ def _variants(
     found += _other_precisions(machine, need, best, load)
     found += [_other_model(machine, need, model) for model in wanted.models]
     if wanted.gate_saves is not None:
-        gate = f"a motion gate that saves {wanted.gate_saves:.0%} of the frames"
+        gate = f"a motion gate that skips {wanted.gate_saves:.0%} of the frames"
         found.append(Variant(gate, with_need(need, wanted.gate_saves)))
     return found
 
 
 def _other_precisions(machine: MeasuredMachine, need: Need, best: CapacityAnswer, load: Load) -> list[Variant]:
-    """The fastest engine of each other precision that was measured, whatever it loses."""
+    """Return the fastest engine of each other measured precision, regardless of its loss."""
     found = []
-    mine = best.engine.rpartition("-")[2]
+    own = best.engine.rpartition("-")[2]
     for precision in dict.fromkeys(row.engine.rpartition("-")[2] for row in machine.report.engines):
-        if precision == mine:
+        if precision == own:
             continue
         free = need.model_copy(update={"precision": precision, "loss_points": 100.0, "runtime": "auto"})
         answers = [answer_of(machine, free, engine, load) for engine in engines_of(machine.report, free)]
-        answer = max((one for one in answers if one is not None), key=lambda one: one.most, default=None)
+        answer = max(filter(None, answers), key=lambda found: found.most, default=None)
         if answer is not None:
             loss = next(row.loss_points for row in machine.report.engines if row.engine == answer.engine)
-            told = "loss not measured" if loss is None else f"up to {loss:g} points lost" if loss else "nothing lost"
-            found.append(Variant(f"{precision} ({answer.engine}, {told})", answer))
+            lost = "loss not measured" if loss is None else f"loss of up to {loss:g} points" if loss else "no loss"
+            found.append(Variant(f"{precision} ({answer.engine}, {lost})", answer))
     return found
 
 
 def _other_model(machine: MeasuredMachine, need: Need, model: str) -> Variant:
-    report = next((one for one in machine.others if one.settings.model == model and one.engines), None)
+    report = next((other for other in machine.others if other.settings.model == model and other.engines), None)
     if report is None:
-        return Variant(f"the network {model}", None, f"no bench of it: vision-infer bench --model {model}")
+        return Variant(f"the model {model}", None, f"not measured; run: vision-infer bench --model {model}")
     other = need.model_copy(update={"model": model})
     load = load_of(report)
     answers = [answer_of(MeasuredMachine(machine.name, report), other, engine, load) for engine in engines_of(report, other)]
-    best = max((one for one in answers if one is not None), key=lambda one: one.most, default=None)
-    return Variant(f"the network {model}", best, "" if best else "none of its engines may be taken")
+    best = max(filter(None, answers), key=lambda found: found.most, default=None)
+    return Variant(f"the model {model}", best, "" if best else "none of its engines qualifies")

@@ -1,4 +1,4 @@
-"""Devices of which nothing was measured: how far published figures go."""
+"""Upper bounds for devices that were not measured, from published figures."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from vision_infer.capacity.need import Need
 
 @dataclass(frozen=True, slots=True)
 class PublishedBound:
-    """What was published of a device, and what follows from it."""
+    """An upper bound for a device from published figures."""
 
     device: PublishedDevice
     cameras: int | None
-    """at most, by what was published of decoding; None: nothing was that can be used"""
+    """The maximum number of cameras by published decoding rates; None if unknown."""
     says: str
 
 
 def bound_of(device: PublishedDevice, need: Need) -> PublishedBound:
-    """An upper bound from published figures alone; it is no forecast, since nothing tells what the network costs there."""
+    """Return an upper bound from published figures. It is not an estimate, because the cost of the model is unknown."""
     if device.codecs and need.video.codec not in device.codecs:
         return PublishedBound(device, 0, f"it does not decode {need.video.codec}")
-    usable = [(bound, one) for one in device.published if (bound := _cameras(one, need)) is not None]
+    usable = [(bound, figure) for figure in device.published if (bound := _cameras(figure, need)) is not None]
     if not usable:
-        return PublishedBound(device, None, "nothing was published that says how many cameras it carries")
-    bound, figure = min(usable, key=lambda one: one[0])
+        return PublishedBound(device, None, "no published figure limits the number of cameras")
+    bound, figure = min(usable, key=lambda entry: entry[0])
     note = f" ({figure.note})" if figure.note else ""
     return PublishedBound(device, bound, f"published{note}, {figure.source}, read {figure.read:%Y-%m-%d}")
 
@@ -33,7 +33,7 @@ def bound_of(device: PublishedDevice, need: Need) -> PublishedBound:
 def _cameras(figure: PublishedFigure, need: Need) -> int | None:
     video = need.video
     if figure.what == "infer":
-        same = figure.network == need.model and figure.fps is not None
+        same = figure.model == need.model and figure.fps is not None
         return int((figure.fps or 0) / need.fps) if same else None
     if figure.codec not in (None, video.codec) or figure.width is None or figure.height is None:
         return None

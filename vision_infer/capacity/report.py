@@ -1,4 +1,4 @@
-"""What a bench found: values that are written as JSON, kept in the history, and read again by ``plan``."""
+"""The report of a benchmark, which is stored as JSON and read by ``plan``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vision_infer.core.geometry import Size, best_input
 from vision_infer.engine.measure import Estimate
 
 OTHERS_DISTURB = 0.15
-"""of the cores, that other programs use: then their work is a part of the figures"""
+"""If other programs use more than this share of the cores, the benchmark counts as disturbed."""
 
 
 class BenchInterval(SettingsBase):
-    """A median over rounds, with the 95 % interval of the bootstrap."""
+    """A median over rounds with its 95 % bootstrap interval."""
 
     median: float
     low: float
@@ -24,21 +24,21 @@ class BenchInterval(SettingsBase):
 
     @classmethod
     def of(cls, found: Estimate) -> BenchInterval:
-        """The same as a value to write."""
+        """Convert an estimate."""
         return cls(median=round(found.median, 5), low=round(found.low, 5), high=round(found.high, 5))
 
     def apart(self, other: BenchInterval) -> bool:
-        """Whether the two intervals have nothing in common: less is called noise."""
+        """Return whether the intervals do not overlap. Overlapping ones differ by noise only."""
         return self.high < other.low or other.high < self.low
 
 
 class BenchMachine(SettingsBase):
-    """What was measured on."""
+    """The machine of a benchmark."""
 
     cpu: str
     instructions: tuple[str, ...] = ()
-    cores: int = Field(ge=1, description="that the process may use")
-    cpu_limit: float | None = Field(default=None, description="CPUs' worth of time that a control group grants; null: no limit")
+    cores: int = Field(ge=1, description="The number of cores that the process may use.")
+    cpu_limit: float | None = Field(default=None, description="The CPU limit of the control group, in CPUs. null: no limit.")
     memory_bytes: int | None = None
     gpus: tuple[str, ...] = ()
     system: str = ""
@@ -46,57 +46,57 @@ class BenchMachine(SettingsBase):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two benches must have in common to be compared."""
+        """The values that comparable benchmarks have in common."""
         return self.cpu, self.instructions, self.cores, self.cpu_limit, self.gpus
 
     @property
     def name(self) -> str:
-        """In a few words."""
+        """A short description."""
         gpus = "".join(f" + {gpu}" for gpu in self.gpus)
         return f"{self.cpu}, {self.cores} {'core' if self.cores == 1 else 'cores'}{gpus}"
 
 
 class BenchSettings(SettingsBase):
-    """What was asked for; two benches with other settings are not compared."""
+    """The settings of a benchmark. Benchmarks with different settings are not compared."""
 
     model: str
     codec: str
     width: int
     height: int
     source_fps: float
-    fps: float = Field(description="wanted results a second of each stream")
-    target_ms: float = Field(description="age that the 99th percentile shall not exceed")
-    engine: str = Field(description="as it was asked for")
+    fps: float = Field(description="The wanted results per second of each stream.")
+    target_ms: float = Field(description="The maximum 99th percentile of the age, in milliseconds.")
+    engine: str = Field(description="The requested engine.")
     quick: bool = False
     inputs: tuple[tuple[int, int], ...] = Field(
-        default=(), description="sizes of the network's inputs; the one that fits the pictures is measured"
+        default=(), description="The input sizes of the model. The one that fits the video is measured."
     )
 
     @property
     def size(self) -> Size:
-        """Of the pictures."""
+        """The size of the video."""
         return Size(self.width, self.height)
 
     def fits(self, image: Size) -> bool:
-        """Whether pictures of that size go into the input that is measured."""
-        inputs = tuple(Size(*one) for one in self.inputs)
+        """Return whether images of this size use the measured input."""
+        inputs = tuple(Size(*size) for size in self.inputs)
         return not inputs or best_input(image, inputs) == best_input(self.size, inputs)
 
 
 class DecodeRow(SettingsBase):
-    """Decoding one kind of video, with every core busy decoding."""
+    """Decoding of one kind of video, with all cores decoding."""
 
     codec: str
     width: int
     height: int
     mbit_s: float
     where: Literal["cpu", "nvdec"] = "cpu"
-    fps: BenchInterval = Field(description="frames a second, all cores together")
-    cpu_ms: BenchInterval = Field(description="CPU time of a frame")
+    fps: BenchInterval = Field(description="The frames per second of all cores together.")
+    cpu_ms: BenchInterval = Field(description="The CPU time per frame, in milliseconds.")
 
 
 class ConvertRow(SettingsBase):
-    """Conversion and resize of one size of picture into a slot."""
+    """Conversion of one image size to the model's input."""
 
     width: int
     height: int
@@ -106,7 +106,7 @@ class ConvertRow(SettingsBase):
 
 
 class EngineRow(SettingsBase):
-    """One engine at one batch size, with as many batches in flight as it has."""
+    """One engine at one batch size, with all its batches in flight."""
 
     engine: str
     graph: str
@@ -115,50 +115,52 @@ class EngineRow(SettingsBase):
     input_height: int
     batch: int
     in_flight: int
-    p50_ms: float = Field(description="time of a batch while the others run too")
+    p50_ms: float = Field(description="The median latency of a batch under full load, in milliseconds.")
     p99_ms: float
-    fps: BenchInterval = Field(description="pictures a second, all batches together")
-    cpu_ms: BenchInterval = Field(description="CPU time of a picture")
-    utilisation: float = Field(description="of the cores that it could use, 0–1")
-    spread: tuple[float, ...] = Field(description="quantiles of the time of a batch over its median, evenly spaced from 0 to 1")
-    memory_bytes: int | None = Field(default=None, description="by which opening and warming it up made the process grow")
+    fps: BenchInterval = Field(description="The images per second of all batches together.")
+    cpu_ms: BenchInterval = Field(description="The CPU time per image, in milliseconds.")
+    utilisation: float = Field(description="The utilization of the cores that the engine may use, 0–1.")
+    spread: tuple[float, ...] = Field(description="Evenly spaced quantiles of the batch latency, relative to its median.")
+    memory_bytes: int | None = Field(default=None, description="The growth of the process when the engine was opened, in bytes.")
     buffer_bytes: int = 0
-    loss_points: float | None = Field(default=None, description="proven loss of accuracy against FP32, upper end; null: unknown")
+    loss_points: float | None = Field(
+        default=None, description="The upper bound of the loss of accuracy compared with FP32, in points. null: unknown."
+    )
 
 
 class PipelineRow(SettingsBase):
-    """All of it with so many streams, open loop: pictures come by the clock, whatever we do."""
+    """The complete pipeline with a number of streams. Frames arrive in real time, independent of the load (open loop)."""
 
     streams: int
     engine: str
     seconds: float
     wanted_per_s: float
     results_per_s: float
-    delivered: float = Field(description="results out of what was wanted, 0–1")
+    delivered: float = Field(description="The share of the wanted results that were delivered, 0–1.")
     age_p50_ms: float
     age_p95_ms: float
     age_p99_ms: float
-    holds: bool = Field(description="the target is met: age, and what was wanted is delivered")
-    cpu_cores: float = Field(description="that the process used")
-    other_cores: float = Field(description="that all others used meanwhile")
-    stream_ms: float = Field(description="CPU time of a stream's thread for each frame decoded")
-    inference_ms: float = Field(description="CPU time of conversion and engine for each result")
-    rest_ms: float = Field(description="CPU time of all else for each result: selection, order, rows")
-    batch_ms: float = Field(description="median time in the engine, waiting for a core included")
+    holds: bool = Field(description="Whether the targets of age and delivery are met.")
+    cpu_cores: float = Field(description="The cores that the process used.")
+    other_cores: float = Field(description="The cores that other programs used.")
+    stream_ms: float = Field(description="The CPU time of a stream's thread per decoded frame, in milliseconds.")
+    inference_ms: float = Field(description="The CPU time of conversion and engine per result, in milliseconds.")
+    rest_ms: float = Field(description="The CPU time of selection, order and rows per result, in milliseconds.")
+    batch_ms: float = Field(description="The median latency in the engine, including waiting for a core, in milliseconds.")
     rss_bytes: int | None = None
     repeats: int = 1
 
 
 class BenchReport(SettingsBase):
-    """Everything that a bench found."""
+    """The complete report."""
 
     format: Literal[1] = 1
     date: AwareDatetime
-    program: str = Field(description="version")
+    program: str = Field(description="The version of the program.")
     machine: BenchMachine
     settings: BenchSettings
     seconds: float
-    other_cores: float = Field(default=0.0, description="that other programs used meanwhile, on average")
+    other_cores: float = Field(default=0.0, description="The mean number of cores that other programs used.")
     interrupted: bool = False
     notes: tuple[str, ...] = ()
     decode: tuple[DecodeRow, ...] = ()
@@ -168,22 +170,22 @@ class BenchReport(SettingsBase):
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two benches must have in common to be compared."""
+        """The values that comparable benchmarks have in common."""
         return self.machine.key, self.settings
 
     @property
     def comparable(self) -> bool:
-        """Whether it may be compared with others: whole, and other programs did little meanwhile."""
+        """Whether the benchmark is complete and undisturbed."""
         return not self.interrupted and not self.disturbed
 
     @property
     def disturbed(self) -> bool:
-        """Whether other programs took a part of the machine meanwhile."""
+        """Whether other programs used a part of the machine."""
         return self.other_cores > OTHERS_DISTURB * self.machine.cores
 
     @property
     def carries(self) -> int | None:
-        """Most streams that met the target in every try up to there; None where none was tried."""
+        """The highest number of streams up to which every run met the target; None if there were no runs."""
         if not self.pipeline:
             return None
         broken = min((row.streams for row in self.pipeline if not row.holds), default=None)

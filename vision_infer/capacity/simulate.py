@@ -1,9 +1,9 @@
-"""The service by simulation: our own scheduler, with what was measured of decoding, conversion and engines.
+"""Simulate the service: its own scheduler with the measured costs of decoding, conversion and engines.
 
-The batcher, the mailboxes and the pacers are the very classes that run in the service; only the work between them is replaced by
-its cost. What runs on a processor shares its cores: of more threads than cores each goes slower. Each stream has a thread, each
-batch in flight has one, and one puts results in order, as in the pipeline. Pictures come by the clock; a picture's age counts
-from the moment at which it was due.
+The batchers, mailboxes and pacers are the classes that the service uses; only the work between them is replaced by its
+cost. Threads share the cores of the CPU: with more threads than cores, each one is slower. As in the pipeline, each stream and
+each batch in flight has a thread, and one thread orders the results. Frames arrive in real time, and the age of a result counts
+from the time at which its frame was due.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from vision_infer.capacity.shared_resource import SharedResource
 from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.schedule.queues import Mailbox, QueuedItem
@@ -23,39 +24,39 @@ MS = 1_000_000
 NS = 1_000_000_000
 _WARM_S = 1.0
 _MAX_PACKETS = 64
-"""that wait before a decoder; more are left out"""
+"""The maximum number of packets in front of a decoder; more are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepCosts:
-    """What each step takes, milliseconds of the resource that it runs on."""
+    """The time of each step, in milliseconds of the resource that it uses."""
 
     decode_ms: float
-    """a stream's thread, for each frame that it sends"""
+    """The time of a stream's thread per frame."""
     convert_ms: float
     engine_ms: Mapping[int, float]
-    """a batch, by its size; between two sizes it is interpolated"""
+    """The time of a batch by its size, interpolated between sizes."""
     rest_ms: float
-    """the thread of results, for each"""
+    """The time of the results thread per result."""
     in_flight: int = 1
     spread: tuple[float, ...] = (1.0,)
-    """quantiles of an engine's time over its median, evenly spaced from 0 to 1"""
+    """Evenly spaced quantiles of the engine's latency, relative to its median."""
     alone: float = 1.0
-    """how much faster a core is while it is the only one that works: such as two threads of one core share it"""
+    """The factor by which a core is faster while the others are idle, for example because two threads share a core."""
     delay_ms: float = 0.0
-    """from thread to thread, of each result"""
+    """The delay of each result between threads."""
     accelerator: bool = False
-    """the engine does not run on the processor"""
+    """Whether the engine runs on an accelerator."""
     decoders: int = 0
-    """hardware that decodes, and how many frames it can decode at once; 0: the processor does"""
+    """The number of frames that decoding hardware can decode at once; 0: the CPU decodes."""
 
     def batch_ms(self, size: int) -> float:
-        """What a batch takes in the middle."""
+        """Return the median time of a batch."""
         known = sorted(self.engine_ms)
         if size in self.engine_ms:
             return self.engine_ms[size]
-        below = max((one for one in known if one < size), default=known[0])
-        above = min((one for one in known if one > size), default=known[-1])
+        below = max((measured for measured in known if measured < size), default=known[0])
+        above = min((measured for measured in known if measured > size), default=known[-1])
         if below == above or size < below:
             return self.engine_ms[below] * size / below
         part = (size - below) / (above - below)
@@ -64,92 +65,41 @@ class StepCosts:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedStreams:
-    """What is to be carried."""
+    """The streams to simulate."""
 
     count: int
     source_fps: float
     fps: float
-    """results a second that are wanted of each"""
+    """The wanted results per second of each stream."""
     batch: int = 1
-    """largest batch"""
+    """The maximum batch size."""
     max_age_ms: float = 500.0
-    """a frame that is older is not inferred"""
+    """The maximum age of a frame; older frames are not inferred."""
     gated: float = 0.0
-    """share of the wanted frames that a motion gate saves from the engine, 0–1"""
+    """The share of the wanted frames that a motion gate skips, 0–1."""
     phases: tuple[float, ...] = ()
-    """when each one's first picture comes, parts of the interval between two; empty: at random"""
+    """The phase of each stream's first frame, as a fraction of the frame interval; empty: random."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationOutcome:
-    """What came of it."""
+    """The result of a simulation."""
 
     results_per_s: float
     delivered: float
-    """results out of what was wanted, 0–1"""
+    """The share of the wanted results that were delivered, 0–1."""
     age_p50_ms: float
     age_p95_ms: float
     age_p99_ms: float
     cpu: float
-    """of the cores in use, 0–1"""
+    """The CPU utilization, 0–1."""
     accelerator: float
-    """the same of the engine's device; 0 where that is the processor"""
+    """The utilization of the accelerator, 0–1; 0 if there is none."""
     decoders: float
-    """the same of hardware that decodes"""
+    """The utilization of the decoding hardware, 0–1."""
     mean_batch: float
     shares: Mapping[str, float] = field(default_factory=dict)
-    """processor time by part: ``decode``, ``convert``, ``compute``, ``rest``; of the cores, 0–1"""
-
-
-class SharedResource:
-    """A resource whose units of work all go equally fast: cores that threads share.
-
-    Args:
-        places: how many go at full speed side by side.
-        alone: how much faster the only one goes.
-    """
-
-    def __init__(self, places: float, alone: float = 1.0) -> None:
-        self._places = places
-        self._alone = alone
-        self._work: list[tuple[float, int, Callable[[int], None]]] = []
-        self._virtual = 0.0
-        """work that each unit has had done since the beginning"""
-        self._at = 0
-        self._number = 0
-        self.busy_ns = 0.0
-
-    def _speed(self) -> float:
-        count = len(self._work)
-        if count == 0:
-            return 0.0
-        full = min(1.0, self._places / count)
-        if self._places <= 1 or count >= self._places:
-            return full if self._places > 1 else full * self._alone
-        return self._alone + (1.0 - self._alone) * (count - 1) / (self._places - 1)
-
-    def advance(self, now: int) -> None:
-        """Let time pass."""
-        gone = now - self._at
-        if gone > 0 and self._work:
-            self._virtual += gone * self._speed()
-            self.busy_ns += gone * min(self._places, len(self._work))
-        self._at = now
-
-    def start(self, work_ns: float, done: Callable[[int], None]) -> None:
-        """Begin with something; ``done`` is called with the time at which it is done."""
-        self._number += 1
-        heapq.heappush(self._work, (self._virtual + max(1.0, work_ns), self._number, done))
-
-    def next_at(self) -> float:
-        """When the next one is done."""
-        if not self._work:
-            return math.inf
-        return self._at + max(0.0, (self._work[0][0] - self._virtual) / self._speed())
-
-    def finish(self) -> Callable[[int], None]:
-        """Take out what is done."""
-        return heapq.heappop(self._work)[2]
+    """The CPU utilization by step, ``decode``, ``convert``, ``compute`` and ``rest``, 0–1."""
 
 
 @dataclass(slots=True)
@@ -163,7 +113,7 @@ class _SimulatedStream:
 
 
 class _Simulation:
-    """One simulation."""
+    """One simulation with a fixed random seed."""
 
     def __init__(self, costs: StepCosts, streams: SimulatedStreams, cores: float, seed: int) -> None:
         self.costs, self.streams = costs, streams
@@ -175,8 +125,8 @@ class _Simulation:
         self.number = 0
         self.batcher: Batcher[int] = Batcher(costs.in_flight)
         self.batcher.add_lane(LaneSettings("lane", tuple(range(1, streams.batch + 1)), costs.in_flight))
-        self.waiting: deque[tuple[int, int]] = deque()
-        """results for the thread that puts them in order: captured, and how many are left out"""
+        self.waiting: deque[int] = deque()
+        """The capture times of the results that wait for the results thread."""
         self.completing = False
         self.ages: list[float] = []
         self.batches: list[int] = []
@@ -187,7 +137,7 @@ class _Simulation:
             stream = _SimulatedStream(f"s{number:04}", Pacer(streams.fps) if paced else None)
             self.batcher.join(stream.name, "lane", Mailbox())
             phase = streams.phases[number] if streams.phases else self.chance.random()
-            self.at(int(phase * NS / streams.source_fps), lambda now, one=stream: self.arrives(one, now))  # type: ignore[misc]
+            self.at(int(phase * NS / streams.source_fps), lambda now, stream=stream: self.arrives(stream, now))  # type: ignore[misc]
 
     def at(self, when: int, call: Callable[[int], None]) -> None:
         self.number += 1
@@ -203,16 +153,16 @@ class _Simulation:
             if now_at >= end:
                 break
             now = math.ceil(now_at)
-            for one in resources:
-                one.advance(now)
+            for resource in resources:
+                resource.advance(now)
             if done_at <= event_at:
                 which.finish()(now)
             else:
                 heapq.heappop(self.events)[2](now)
-        for one in resources:
-            one.advance(end)
+        for resource in resources:
+            resource.advance(end)
 
-    # A frame's way
+    # The steps of a frame
 
     def arrives(self, stream: _SimulatedStream, now: int) -> None:
         self.at(now + round(NS / self.streams.source_fps), lambda then: self.arrives(stream, then))
@@ -247,7 +197,7 @@ class _Simulation:
             if batch is None:
                 return
             convert = self.costs.convert_ms * len(batch.entries)
-            self.spend("convert", self.cpu, convert, lambda then, one=batch: self.infer(one, then))  # type: ignore[misc]
+            self.spend("convert", self.cpu, convert, lambda then, batch=batch: self.infer(batch, then))  # type: ignore[misc]
 
     def infer(self, batch: Batch[int], now: int) -> None:
         spread = self.costs.spread
@@ -262,14 +212,14 @@ class _Simulation:
         self.dispatch(now)
 
     def results(self, captured: list[int]) -> None:
-        self.waiting += [(one, 0) for one in captured]
+        self.waiting += captured
         self.complete()
 
     def complete(self) -> None:
         if self.completing or not self.waiting:
             return
         self.completing = True
-        captured, _ = self.waiting.popleft()
+        captured = self.waiting.popleft()
         self.spend("rest", self.cpu, self.costs.rest_ms, lambda now: self.completed(captured, now))
 
     def completed(self, captured: int, now: int) -> None:
@@ -287,14 +237,14 @@ class _Simulation:
 def simulate(
     costs: StepCosts, streams: SimulatedStreams, cores: float, seconds: float = 10.0, seeds: int = 2
 ) -> SimulationOutcome:
-    """Let streams run for a while, several times with other moments at which they begin.
+    """Simulate streams several times with different start times.
 
     Args:
-        costs: what each step takes.
-        streams: what is to be carried.
-        cores: of the processor; what other programs take is left out.
-        seconds: how long, each time.
-        seeds: how often.
+        costs: The time of each step.
+        streams: The streams.
+        cores: The number of CPU cores; other programs are not simulated.
+        seconds: The duration of each simulation.
+        seeds: The number of simulations.
     """
     ages: list[float] = []
     batches: list[int] = []

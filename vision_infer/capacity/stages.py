@@ -1,4 +1,4 @@
-"""Decoding and conversion: what a frame costs with every core busy, several kinds of video in turns."""
+"""Measure the cost of decoding and conversion per frame with all cores busy, alternating between kinds of video."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vision_infer.stream.source import SourceSpec
 NS = 1_000_000_000
 _WARM = 3
 _CONVERTED = 8
-"""pictures that are converted in turns: their planes do not stay in a cache"""
+"""The number of images that are converted in turn, so that they do not stay in a cache."""
 
 Stop = Callable[[], bool]
 
@@ -47,18 +47,18 @@ def measure_decode(
     stop: Stop = lambda: False,
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[DecodeRow]:
-    """Decode each clip on every core at once, in turns.
+    """Decode each clip on all cores at once, alternating between clips.
 
     Args:
-        clips: what they are like, and their files.
-        cores: so many decoders side by side.
-        rounds: how often each clip has its turn; the order is reversed every time.
-        round_s: how long a turn is, seconds.
-        gpu: decode on this GPU instead; a clip that goes to the CPU all the same is left out.
-        stop: asked between turns; what was measured until then is returned.
+        clips: The specifications and files of the clips.
+        cores: The number of parallel decoders.
+        rounds: The number of rounds; the order is reversed each time.
+        round_s: The duration of a measurement, in seconds.
+        gpu: Decode on this GPU instead. Clips that it cannot decode are skipped.
+        stop: Checked between measurements; the measurements so far are returned.
 
     Raises:
-        StreamError: a clip cannot be read.
+        StreamError: A clip cannot be read.
     """
     found = [_DecodeRounds() for _ in clips]
     able = [gpu is None or _on_gpu(path, gpu) for _, path in clips]
@@ -75,39 +75,39 @@ def measure_decode(
             height=spec.size.height,
             mbit_s=round(path.stat().st_size * 8 / SECONDS / 1e6, 2),
             where="cpu" if gpu is None else "nvdec",
-            fps=BenchInterval.of(estimate(one.fps)),
-            cpu_ms=BenchInterval.of(estimate(one.cpu_ms)),
+            fps=BenchInterval.of(estimate(times.fps)),
+            cpu_ms=BenchInterval.of(estimate(times.cpu_ms)),
         )
-        for (spec, path), one in zip(clips, found, strict=True)
-        if one.fps
+        for (spec, path), times in zip(clips, found, strict=True)
+        if times.fps
     ]
 
 
 def measure_convert(
     clips: Sequence[tuple[ClipSpec, Path]], card: ModelCard, *, rounds: int, round_s: float, stop: Stop = lambda: False
 ) -> list[ConvertRow]:
-    """Write pictures of each size into a slot, in turns, as an inference worker does.
+    """Write images of each size into a slot, as an inference worker does, alternating between sizes.
 
     Args:
-        clips: one of each size.
-        card: of the network: its input, and how pictures are fitted into it.
-        rounds: how often each has its turn.
-        round_s: how long a turn is, seconds of CPU time.
-        stop: asked between turns.
+        clips: One clip of each size.
+        card: The model card.
+        rounds: The number of rounds.
+        round_s: The duration of a measurement, in seconds of CPU time.
+        stop: Checked between measurements.
 
     Raises:
-        StreamError: a clip cannot be read.
+        StreamError: A clip cannot be read.
     """
     into = card.input_size
     slot = HostSlot(np.zeros((into.height, into.width, 3), np.uint8))
-    pictures = [_pictures(path) for _, path in clips]
+    images = [_images(path) for _, path in clips]
     found: list[list[float]] = [[] for _ in clips]
     order = range(len(clips))
-    for turn in range(-1, rounds):  # the first is to warm up
+    for turn in range(-1, rounds):  # the first round is a warm-up
         for number in order if turn % 2 == 0 else reversed(order):
             if stop():
                 break
-            ms = _convert_round(pictures[number], slot, card, round_s)
+            ms = _convert_round(images[number], slot, card, round_s)
             if turn >= 0:
                 found[number].append(ms)
     return [
@@ -116,10 +116,10 @@ def measure_convert(
             height=spec.size.height,
             input_width=into.width,
             input_height=into.height,
-            cpu_ms=BenchInterval.of(estimate(one)),
+            cpu_ms=BenchInterval.of(estimate(times)),
         )
-        for (spec, _), one in zip(clips, found, strict=True)
-        if one
+        for (spec, _), times in zip(clips, found, strict=True)
+        if times
     ]
 
 
@@ -143,7 +143,7 @@ def _decode_round(path: Path, cores: int, round_s: float, gpu: int | None, clock
             used[number] = time.thread_time_ns() - cpu
         except threading.BrokenBarrierError:
             pass
-        except Exception as error:  # noqa: BLE001 - a thread is a boundary: it is raised by who waits for it
+        except Exception as error:  # noqa: BLE001 - the thread that waits raises it
             failed.append(error)
             ready.abort()
 
@@ -178,18 +178,18 @@ def _on_gpu(path: Path, gpu: int) -> bool:
         return not source.report.warnings
 
 
-def _pictures(path: Path) -> list[Image]:
+def _images(path: Path) -> list[Image]:
     with open_source(_spec(path, None)) as source:
         return [frame.image for frame in islice(source.frames(), _CONVERTED)]
 
 
-def _convert_round(pictures: Sequence[Image], slot: HostSlot, card: ModelCard, round_s: float) -> float:
-    fitted = letterbox(pictures[0].size, card.input_size, card.fit, card.fill)
+def _convert_round(images: Sequence[Image], slot: HostSlot, card: ModelCard, round_s: float) -> float:
+    fitted = letterbox(images[0].size, card.input_size, card.fit, card.fill)
     count, began = 0, time.thread_time_ns()
     while True:
-        for image in pictures:
+        for image in images:
             image.write_into(slot, fitted)
-        count += len(pictures)
+        count += len(images)
         used = time.thread_time_ns() - began
         if used >= round_s * NS:
             return used / 1e6 / count

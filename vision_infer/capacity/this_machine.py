@@ -1,4 +1,4 @@
-"""The machine that a bench runs on, and what of it a reader has to know."""
+"""Describe the machine of a benchmark."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vision_infer.telemetry.machine import grants, memory
 
 
 def this_machine() -> BenchMachine:
-    """What there is."""
+    """Return a description of this machine."""
     name, instructions = cpu_facts()
-    room = memory()
+    found = memory()
     return BenchMachine(
         cpu=name,
         instructions=instructions,
         cores=available_cpus(),
         cpu_limit=grants().cpus,
-        memory_bytes=None if room is None else room.total_bytes,
+        memory_bytes=None if found is None else found.total_bytes,
         gpus=tuple(gpu.name for gpu in _gpus()[0]),
         system=f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         versions=_versions(),
@@ -29,18 +29,18 @@ def this_machine() -> BenchMachine:
 
 
 def notes_of(machine: BenchMachine) -> tuple[str, ...]:
-    """What a reader of the figures has to know, a sentence each."""
+    """Return notes about the figures, one sentence each."""
     notes: list[str] = []
     if machine.cores == 1:
-        notes.append("One core: decoding, conversion and inference take turns; nothing runs side by side.")
+        notes.append("One core: decoding, conversion and inference cannot run in parallel.")
     if machine.cpu_limit is not None:
         notes.append(
-            f"A control group grants {machine.cpu_limit:g} CPUs' worth of time: work beyond that is stopped for a part of each "
-            "period, which ages show."
+            f"A control group limits CPU time to {machine.cpu_limit:g} CPUs. Work beyond that is paused for a part of each "
+            "period, which increases the age of results."
         )
     problem = _gpus()[1]
     if problem:
-        notes.append(f"GPUs are left out: {problem}.")
+        notes.append(f"GPUs were not measured: {problem}.")
     return tuple(notes)
 
 

@@ -1,8 +1,8 @@
-"""The whole pipeline by number of streams, until the target breaks.
+"""Measure the complete pipeline with increasing numbers of streams, until the target is missed.
 
-Open loop: each stream is a file that is played in real time, so that its pictures come by the clock, however long we take for
-them, and each picture's age counts from the moment at which it was due. A picture that gives no result because a newer one took
-its place is counted against what was wanted: so neither a late result nor a missing one can hide.
+The measurement is open loop: each stream is a file that is played in real time, so its frames arrive independent of the load,
+and the age of each result counts from the time at which its frame was due. Frames without a result because a newer one
+superseded them count as missing, so neither late nor missing results are hidden.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from vision_infer.telemetry.process import cpu_ns, machine_cpu_ns
 
 NS = 1_000_000_000
 DELIVERED = 0.98
-"""of what was wanted must give a result; the rest is within the jitter of a window's two ends"""
+"""The minimum share of the wanted results. The remainder is within the jitter at both ends of the measurement."""
 _AGES_KEPT = 200_000
 _START_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What the streams are, and what is wanted of them."""
+    """The streams and their targets."""
 
     clip: Path
     source_fps: float
     fps: float
-    """results a second that are wanted of each stream"""
+    """The wanted results per second of each stream."""
     target_ms: float
-    """age that the 99th percentile shall not exceed"""
+    """The maximum 99th percentile of the age, in milliseconds."""
     settle_s: float = 2.0
     seconds: float = 10.0
-    """how long is measured"""
+    """The duration of the measurement, in seconds."""
 
     @property
     def wanted(self) -> float:
-        """Results a second of each stream: no source gives more than it has."""
+        """The results per second of each stream, at most its frame rate."""
         return min(self.fps, self.source_fps)
 
 
 class _Ages:
-    """A sink that keeps the ages of results while it is open, and nothing else."""
+    """A sink that collects the ages of results."""
 
     needs_images = False
     outputs: Sequence[Written] = ()
@@ -69,7 +69,7 @@ class _Ages:
         self.batch_ms: list[float] = []
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
-        """Take a result."""
+        """Collect a result."""
         if result is None or result.live is None:
             return
         self.streams.add(result.stream)
@@ -78,12 +78,12 @@ class _Ages:
             self.batch_ms.append(result.latency.inference_ns / 1e6)
 
     def close(self, complete: bool) -> None:
-        """Nothing to finish."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
 class _CpuCounters:
-    """Where the counters stand."""
+    """The counters at one time."""
 
     at_ns: int
     process_ns: int
@@ -91,23 +91,23 @@ class _CpuCounters:
     decoded: int
     results: int
     by_part: dict[str, int] = field(default_factory=dict)
-    """CPU time of our threads: ``stream``, ``inference``, ``rest``"""
+    """The CPU time of the program's threads: ``stream``, ``inference``, ``rest``."""
 
 
 def run_streams(
     engine: Engine, streams: int, offered: Offered, stop: threading.Event, clock: Clock = SYSTEM_CLOCK
 ) -> PipelineRow | None:
-    """Run so many streams for a while.
+    """Run and measure a number of streams.
 
     Args:
-        engine: warmed up; nothing else uses it meanwhile.
-        streams: how many.
-        offered: what they are.
-        stop: set it to give up; then None is returned.
-        clock: of all times.
+        engine: The engine, warmed up and otherwise unused.
+        streams: The number of streams.
+        offered: The streams and their targets.
+        stop: Set it to stop; then None is returned.
+        clock: The clock of all times.
 
     Raises:
-        StreamError: the streams do not come up.
+        StreamError: The streams do not start.
     """
     ages = _Ages()
     lane = Lane("bench", engine, make_selector(engine.card, None, None, None))
@@ -144,20 +144,20 @@ def search_most(
     late: Callable[[], bool] = lambda: False,
     found: Callable[[PipelineRow], None] = lambda _: None,
 ) -> list[PipelineRow]:
-    """Look for the most streams that meet the target: from one on, then about the guess, then between what holds and what breaks.
+    """Search the maximum number of streams that meet the target: one, then around the guess, then by bisection.
 
     Args:
-        engine: as for :func:`run_streams`.
-        offered: the same.
-        guess: how many streams there may be by arithmetic.
-        most: no more are tried.
-        confirm: run what holds last and what breaks first again in turns; what breaks once does not hold.
-        stop: set it to give up; what was measured until then is returned.
-        late: asked before each number; no further one is begun.
-        found: told each row.
+        engine: See :func:`run_streams`.
+        offered: See :func:`run_streams`.
+        guess: The estimated number of streams.
+        most: The upper limit of the search.
+        confirm: Repeat the runs around the maximum; a number that misses the target once does not count.
+        stop: Set it to stop; the runs so far are returned.
+        late: Checked before each run; when true, no further run starts.
+        found: Receives each row.
 
     Raises:
-        StreamError: the streams do not come up.
+        StreamError: The streams do not start.
     """
     rows: dict[int, PipelineRow] = {}
 
@@ -168,17 +168,17 @@ def search_most(
             found(rows[streams])
         return row
 
-    good, bad, next_one = 0, most + 1, 1
-    while good < next_one < bad:
-        row = run(next_one)
+    good, bad, candidate = 0, most + 1, 1
+    while good < candidate < bad:
+        row = run(candidate)
         if row is None:
             return _ordered(rows)
         if row.holds:
-            good = next_one
+            good = candidate
         else:
-            bad = next_one
+            bad = candidate
         upwards = max(guess, 2) if good == 1 else max(good + 1, good * 3 // 2)
-        next_one = (good + bad) // 2 if bad <= most else min(most, upwards)
+        candidate = (good + bad) // 2 if bad <= most else min(most, upwards)
     if confirm and good:
         for streams in (good, bad, good, bad):
             if streams <= most and run(streams) is None:
@@ -197,8 +197,8 @@ def _wait_for_all(ages: _Ages, streams: int, supervisor: Supervisor, stop: threa
             raise supervisor.error
         if clock.monotonic_ns() > until:
             raise StreamError(
-                f"of {streams} streams {len(ages.streams)} gave a result within {_START_S:.0f} s",
-                "the machine is too busy, or its disk too slow: try fewer streams",
+                f"{len(ages.streams)} of {streams} streams delivered a result within {_START_S:.0f} s",
+                "the machine is too busy or its disk too slow; try fewer streams",
             )
 
 
@@ -214,7 +214,7 @@ def _counts(supervisor: Supervisor, clock: Clock) -> _CpuCounters:
     )
     for thread in threading.enumerate():
         part = thread.name.partition("-")[0]
-        with contextlib.suppress(OSError, AttributeError):  # it has ended just now; not on this system
+        with contextlib.suppress(OSError, AttributeError):  # the thread has just ended, or the system has no such clock
             used = time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident or 0))
             counts.by_part[part if part in counts.by_part else "rest"] += used
     return counts
@@ -227,7 +227,7 @@ def _row(
     decoded, results = after.decoded - before.decoded, after.results - before.results
     used = after.process_ns - before.process_ns
     ours = {part: after.by_part[part] - before.by_part[part] for part in before.by_part}
-    # What is in none of our threads is in those of a runtime.
+    # CPU time outside the program's own threads belongs to the threads of a runtime.
     inference = used - ours["stream"] - ours["rest"]
     age = sorted(ages.ages_ms) or [0.0]
     p50, p95, p99 = (age[min(len(age) - 1, int(len(age) * part))] for part in (0.5, 0.95, 0.99))
@@ -256,12 +256,12 @@ def _row(
 
 
 def _merged(first: PipelineRow, second: PipelineRow) -> PipelineRow:
-    """Two tries with the same number of streams: means, weighted by tries; it holds where both do."""
-    one, two = first.model_dump(), second.model_dump()
+    """Merge two runs with the same number of streams: weighted means; the target is met if both met it."""
+    earlier, later = first.model_dump(), second.model_dump()
     tries = first.repeats
     mean = {
-        name: round((one[name] * tries + two[name]) / (tries + 1), 4)
-        for name in one
-        if isinstance(one[name], float) and isinstance(two[name], float)
+        name: round((earlier[name] * tries + later[name]) / (tries + 1), 4)
+        for name in earlier
+        if isinstance(earlier[name], float) and isinstance(later[name], float)
     }
-    return PipelineRow(**{**one, **mean, "holds": first.holds and second.holds, "repeats": tries + 1})
+    return PipelineRow(**{**earlier, **mean, "holds": first.holds and second.holds, "repeats": tries + 1})

@@ -213,10 +213,9 @@ def _read_bench(path: Path) -> Any:
 
 
 def _report(need: Need, machines: Sequence[MeasuredMachine], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
-    from vision_infer.capacity.pictures import LEFT_OUT, can_draw
+    from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_plan
     from vision_infer.capacity.plan import plan_machine
     from vision_infer.capacity.plan_page import plan_page
-    from vision_infer.capacity.plan_pictures import draw_plan
     from vision_infer.capacity.published import bound_of
 
     plans = [plan_machine(machine, need) for machine in machines]
