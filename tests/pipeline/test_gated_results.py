@@ -46,8 +46,8 @@ class SceneImage(FakeImage):
         super().__init__(number, index)
         self._luma = scene.luma.copy()
 
-    def luma(self, most_width: int) -> NDArray[np.uint8]:
-        assert most_width >= self._luma.shape[1]
+    def luma(self, max_width: int) -> NDArray[np.uint8]:
+        assert max_width >= self._luma.shape[1]
         return self._luma
 
 

@@ -1,4 +1,4 @@
-"""The model card: what a network is. It is written as ``model.yaml`` beside a model and travels inside the deployment graph."""
+"""The model card: the description of a model. It is in ``model.yaml`` next to a model, and inside the deployment graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Fit, Size
 
 CARD_KEY = "vision_infer.card"
-"""key of the card in the ``metadata_props`` of a deployment graph"""
+"""The key of the card in the ``metadata_props`` of a deployment graph."""
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 
@@ -20,44 +20,46 @@ class _CardPart(BaseModel):
 
 
 class InputSize(_CardPart):
-    """Size of the network's input."""
+    """The size of the model's input."""
 
-    width: int = Field(ge=1, le=16384, description="pixels")
-    height: int = Field(ge=1, le=16384, description="pixels")
+    width: int = Field(ge=1, le=16384, description="In pixels.")
+    height: int = Field(ge=1, le=16384, description="In pixels.")
 
 
 class Weights(_CardPart):
-    """Where the weights come from."""
+    """The origin of the weights."""
 
-    source: str = Field(default="", description="the file, package or page that they were taken from")
-    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="checksum of the raw network they were taken from")
-    attribution: str = Field(default="", description="whom the licence asks to be named")
+    source: str = Field(default="", description="The file, package or page that they were taken from.")
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="The checksum of the original model.")
+    attribution: str = Field(default="", description="The attribution that the licence requires.")
 
 
 class Accuracy(_CardPart):
     """A published accuracy figure."""
 
-    metric: str = Field(description="for instance: mAP 0.50:0.95")
-    dataset: str = Field(description="for instance: COCO val2017")
-    value: float = Field(description="in the metric's usual unit, per cent for mAP")
-    source: str = Field(default="", description="who published it")
+    metric: str = Field(description="For instance: mAP 0.50:0.95.")
+    dataset: str = Field(description="For instance: COCO val2017.")
+    value: float = Field(description="The value in the usual unit of the metric, per cent for mAP.")
+    source: str = Field(default="", description="The publisher of the figure.")
 
 
 class ModelCard(_CardPart):
-    """What a network is. All fields but ``name`` and ``input`` have defaults; unknown fields are refused."""
+    """The description of a model. All fields except ``name`` and ``input`` have defaults; unknown fields are refused."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     task: Literal["detect", "classify", "embed"] = "detect"
-    head: str = Field(default="", description="the family whose decoding the graph holds: a file of vision_infer/model/heads")
+    head: str = Field(default="", description="The model family of the decoder: a module of vision_infer/model/heads.")
     input: InputSize
-    color: Literal["rgb", "bgr"] = Field(default="rgb", description="what the raw network wants; the graph itself takes RGB")
-    mean: tuple[float, float, float] = Field(default=(0.0, 0.0, 0.0), description="subtracted in the graph, in colour order")
-    std: tuple[float, float, float] = Field(default=(1.0, 1.0, 1.0), description="divided by in the graph, in colour order")
-    fit: Fit = Field(default="center", description="how a picture is fitted into the input")
-    fill: tuple[Byte, Byte, Byte] = Field(default=(114, 114, 114), description="RGB around the picture")
-    labels: tuple[str, ...] | None = Field(default=None, description="by class number; null: the number itself is the label")
-    confidence: float = Field(default=0.35, ge=0, le=1, description="default score threshold")
-    iou: float | None = Field(default=0.6, gt=0, le=1, description="default IoU of NMS; null: the network needs no NMS")
+    color: Literal["rgb", "bgr"] = Field(
+        default="rgb", description="The colour order of the original model; the graph takes RGB."
+    )
+    mean: tuple[float, float, float] = Field(default=(0.0, 0.0, 0.0), description="Subtracted in the graph, in colour order.")
+    std: tuple[float, float, float] = Field(default=(1.0, 1.0, 1.0), description="The divisor in the graph, in colour order.")
+    fit: Fit = Field(default="center", description="How an image is fitted into the input.")
+    fill: tuple[Byte, Byte, Byte] = Field(default=(114, 114, 114), description="The RGB colour around the image.")
+    labels: tuple[str, ...] | None = Field(default=None, description="The labels by class number; null: the number is the label.")
+    confidence: float = Field(default=0.35, ge=0, le=1, description="The default minimum confidence.")
+    iou: float | None = Field(default=0.6, gt=0, le=1, description="The default IoU threshold of NMS; null: no NMS is needed.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     license: str = ""
     weights: Weights = Weights()
@@ -72,17 +74,17 @@ class ModelCard(_CardPart):
 
     @property
     def input_size(self) -> Size:
-        """The network's input."""
+        """The size of the model's input."""
         return Size(self.input.width, self.input.height)
 
     def label(self, class_id: int) -> str:
-        """The name of a class; its number where the card has no name for it."""
+        """Return the name of a class; its number if the card has no name for it."""
         if self.labels is not None and 0 <= class_id < len(self.labels):
             return self.labels[class_id]
         return str(class_id)
 
     def to_json(self) -> str:
-        """The card as it is stored in a deployment graph."""
+        """Return the card as it is stored in a deployment graph."""
         return self.model_dump_json()
 
 
@@ -90,11 +92,11 @@ def parse_card(data: Any, where: str) -> ModelCard:
     """Check a card that was read from YAML or JSON.
 
     Args:
-        data: the decoded mapping.
-        where: names the file in an error.
+        data: The decoded mapping.
+        where: The name of the file, for errors.
 
     Raises:
-        ModelError: a field is missing, unknown or has a wrong value; names the first such field.
+        ModelError: A field is missing, unknown or has an invalid value; names the first such field.
     """
     try:
         return ModelCard.model_validate(data)
@@ -107,11 +109,13 @@ def parse_card(data: Any, where: str) -> ModelCard:
 
 
 def parse_card_json(text: str, where: str) -> ModelCard:
-    """Like :func:`parse_card`, from the JSON text stored in a deployment graph."""
+    """Check a card from the JSON text in a deployment graph, as :func:`parse_card` does."""
     import json
 
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{where}: its card is not JSON", "import the model again with 'vision-infer model import'") from error
+        raise ModelError(
+            f"{where}: the card is not valid JSON", "import the model again with 'vision-infer model import'"
+        ) from error
     return parse_card(data, where)

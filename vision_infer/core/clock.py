@@ -1,4 +1,4 @@
-"""Time. Durations come from one monotonic clock; code that decides by time is given a clock, so that tests pass theirs."""
+"""Clocks. Durations come from one monotonic clock; code that depends on time receives a clock, so that tests can pass theirs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """A source of time."""
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds since an arbitrary start; never goes back."""
+        """Return nanoseconds since an arbitrary start; they never decrease."""
         ...
 
     def wall_ns(self) -> int:
-        """Nanoseconds since 1970 (UTC), for display beside a monotonic time; never used for durations."""
+        """Return nanoseconds since 1970 (UTC), for display next to a monotonic time; never used for durations."""
         ...
 
 

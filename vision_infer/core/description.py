@@ -1,4 +1,4 @@
-"""What a network says of a whole picture, or of a crop of one: its classes, or where it lies among others."""
+"""The description of a whole image or of a crop: its classes, or its embedding."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from vision_infer.core.json_text import quoted
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """One class that a picture may be of."""
+    """A possible class of an image."""
 
     class_id: int
     label: str
     score: float
-    """probability, 0–1"""
+    """The probability, 0–1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a network for ``classify`` or ``embed`` gives for a picture; one of the two is there."""
+    """The output of a model for ``classify`` or ``embed`` for one image; one of the two fields is set."""
 
     classes: tuple[ClassScore, ...] | None = None
-    """the most probable ones, best first"""
+    """The most probable classes, best first."""
     embedding: NDArray[np.float32] | None = None
-    """float32 [D], unit length"""
+    """The embedding, float32 [D], of unit length."""
 
     @property
     def best(self) -> ClassScore | None:
-        """The most probable class; None where there is none."""
+        """The most probable class; None if there is none."""
         return self.classes[0] if self.classes else None
 
     def to_json(self) -> str:
-        """The fields of a JSON object, without its braces; :data:`DESCRIPTION_PROPERTIES` describes them."""
+        """Return the fields of a JSON object, without its braces; :data:`DESCRIPTION_PROPERTIES` describes them."""
         parts: list[str] = []
         if self.classes is not None:
             found = [
-                '{"class_id": %d, "label": %s, "score": %.4f}' % (one.class_id, quoted(one.label), one.score)
-                for one in self.classes
+                '{"class_id": %d, "label": %s, "score": %.4f}' % (entry.class_id, quoted(entry.label), entry.score)
+                for entry in self.classes
             ]
             parts.append('"classes": [%s]' % ", ".join(found))
         if self.embedding is not None:
@@ -53,7 +53,7 @@ class Description:
 DESCRIPTION_PROPERTIES: dict[str, Any] = {
     "classes": {
         "type": "array",
-        "description": "only of a network for classification: the most probable classes, best first",
+        "description": "The most probable classes, best first. Only with a model for classification.",
         "items": {
             "type": "object",
             "additionalProperties": False,
@@ -61,14 +61,14 @@ DESCRIPTION_PROPERTIES: dict[str, Any] = {
             "properties": {
                 "class_id": {"type": "integer", "minimum": 0},
                 "label": {"type": "string"},
-                "score": {"type": "number", "minimum": 0, "maximum": 1, "description": "probability"},
+                "score": {"type": "number", "minimum": 0, "maximum": 1, "description": "The probability."},
             },
         },
     },
     "embedding": {
         "type": "string",
         "contentEncoding": "base64",
-        "description": "only of a network for embeddings: float32 values, little-endian, together of unit length",
+        "description": "The embedding of unit length: float32 values, little-endian. Only with a model for embeddings.",
     },
 }
-"""JSON Schema (2020-12) of the fields"""
+"""The JSON Schema (2020-12) of the fields."""

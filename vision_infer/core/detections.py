@@ -1,4 +1,4 @@
-"""What was found in one frame."""
+"""The detections of one frame."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Detections:
     """Boxes, scores and classes of one frame, best score first unless tracked."""
 
     boxes: NDArray[np.float32]
-    """float32 [N, 4], xyxy, pixels of the source picture"""
+    """The boxes, float32 [N, 4] xyxy, pixels of the source image."""
     scores: NDArray[np.float32]
-    """float32 [N], 0–1"""
+    """The scores, float32 [N], 0–1."""
     class_ids: NDArray[np.int32]
-    """int32 [N]"""
+    """The class numbers, int32 [N]."""
     label_names: tuple[str, ...] | None = None
-    """label by class number; None: the number is the label"""
+    """The labels by class number; None: the number is the label."""
     track_ids: NDArray[np.int32] | None = None
-    """int32 [N], numbers of tracks from 1, 0 for a detection without one; None when nothing was tracked"""
+    """The track numbers, int32 [N], from 1, 0 for a detection without a track; None without tracking."""
     descriptions: tuple[Description | None, ...] | None = None
-    """N: what a second network says of each detection, None where it says nothing; None when there is no second network"""
+    """N descriptions by a secondary model, None for a detection without one; None if there is no secondary model."""
 
     def __post_init__(self) -> None:
         count = self.scores.shape[0] if self.scores.ndim == 1 else -1
@@ -46,7 +46,7 @@ class Detections:
         return int(self.scores.shape[0])
 
     def __getitem__(self, index: NDArray[np.bool_] | NDArray[np.intp] | slice) -> Detections:
-        """The chosen detections, in the order of ``index``."""
+        """Return the selected detections, in the order of ``index``."""
         return Detections(
             self.boxes[index],
             self.scores[index],
@@ -62,15 +62,15 @@ class Detections:
         return [self.label_of(class_id) for class_id in self.class_ids.tolist()]
 
     def label_of(self, class_id: int) -> str:
-        """The label of a class; its number where there is no name for it."""
+        """Return the label of a class; its number if it has none."""
         names = self.label_names
         return names[class_id] if names is not None and 0 <= class_id < len(names) else str(class_id)
 
     def to_supervision(self) -> supervision.Detections:
-        """The same as ``supervision.Detections``: labels are under ``data["class_name"]``.
+        """Return ``supervision.Detections`` with labels under ``data["class_name"]``.
 
-        What a second network says is under ``data["secondary_label"]`` (empty where it says nothing) and ``data["embedding"]``
-        (float32 [N, D], NaN where there is none).
+        The results of a secondary model are under ``data["secondary_label"]`` (empty if there is none) and ``data["embedding"]``
+        (float32 [N, D], NaN if there is none).
         """
         import supervision
 
@@ -79,22 +79,24 @@ class Detections:
             confidence=self.scores,
             class_id=self.class_ids.astype(np.int_),
             tracker_id=None if self.track_ids is None else self.track_ids.astype(np.int_),
-            data={"class_name": np.array(self.labels, dtype=np.str_), **self._told()},
+            data={"class_name": np.array(self.labels, dtype=np.str_), **self._secondary_data()},
         )
 
-    def _told(self) -> dict[str, NDArray[np.str_] | NDArray[np.float32]]:
-        """What a second network says of each detection, by the kind of it."""
-        said: dict[str, NDArray[np.str_] | NDArray[np.float32]] = {}
-        told = [Description() if one is None else one for one in self.descriptions or ()]
-        if any(one.best is not None for one in told):
-            said["secondary_label"] = np.array(["" if one.best is None else one.best.label for one in told], dtype=np.str_)
-        sizes = {len(one.embedding) for one in told if one.embedding is not None}
+    def _secondary_data(self) -> dict[str, NDArray[np.str_] | NDArray[np.float32]]:
+        """Return the results of a secondary model, by name."""
+        data: dict[str, NDArray[np.str_] | NDArray[np.float32]] = {}
+        descriptions = [Description() if entry is None else entry for entry in self.descriptions or ()]
+        if any(entry.best is not None for entry in descriptions):
+            data["secondary_label"] = np.array(
+                ["" if entry.best is None else entry.best.label for entry in descriptions], dtype=np.str_
+            )
+        sizes = {len(entry.embedding) for entry in descriptions if entry.embedding is not None}
         if sizes:
-            nothing = np.full(max(sizes), np.nan, np.float32)
-            said["embedding"] = np.stack([nothing if one.embedding is None else one.embedding for one in told])
-        return said
+            missing = np.full(max(sizes), np.nan, np.float32)
+            data["embedding"] = np.stack([missing if entry.embedding is None else entry.embedding for entry in descriptions])
+        return data
 
     @classmethod
     def empty(cls, label_names: tuple[str, ...] | None = None) -> Detections:
-        """No detection at all."""
+        """Return no detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int32), label_names)

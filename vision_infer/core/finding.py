@@ -1,4 +1,4 @@
-"""What a look at this machine, or at a camera, has found: one line each, and what to do about it."""
+"""The findings of a check of this machine or of a camera: one line each, with what to do about it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any, Literal
 
 Severity = Literal["ok", "note", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "error")
-"""ascending: *note* is worth knowing, *warning* will cost something, *error* does not work"""
+"""The severities, ascending: *note* is information, *warning* has a cost, *error* does not work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found."""
+    """The finding of one check."""
 
     area: str
-    """what it is of: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home`` or
-    ``camera``"""
+    """The area: ``cpu``, ``memory``, ``gpu``, ``runtime``, ``codec``, ``package``, ``disk``, ``clock``, ``home`` or
+    ``camera``."""
     severity: Severity
     text: str
-    """one line, without secrets"""
+    """One line, without secrets."""
     hint: str = ""
-    """what to do; empty where there is nothing to be done"""
+    """What to do; empty if there is nothing to do."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """the same for programs; plain values"""
+    """The same for programs, as plain values."""
 
 
 def worst(findings: Iterable[Finding]) -> Severity:
-    """The highest severity; ``ok`` of nothing."""
-    return max((one.severity for one in findings), key=SEVERITIES.index, default="ok")
+    """Return the highest severity; ``ok`` if there are no findings."""
+    return max((finding.severity for finding in findings), key=SEVERITIES.index, default="ok")

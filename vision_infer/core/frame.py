@@ -1,4 +1,4 @@
-"""One picture of a stream on its way."""
+"""A frame of a stream."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from vision_infer.core.trace import Trace
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A decoded picture with its place in the stream."""
+    """A decoded image with its position in the stream."""
 
     stream: str
-    """name of the stream, unique in a run"""
+    """The name of the stream, unique in a run."""
     index: int
-    """number of the frame among those that are read of its stream, from 0; where reading starts late, or takes key frames only,
-    the frames that are left out are not counted"""
+    """The number of the frame in its stream, from 0, counting the frames that are read: skipped frames before a start time, or
+    between key frames, are not counted."""
     pts_s: float | None
-    """presentation time, seconds from the stream's own zero; None for a still picture or where the stream gives none"""
+    """The presentation time, seconds from the zero of the stream; None for a still image or if the stream gives none."""
     image: Image
     trace: Trace
     file: str | None = None
-    """name of the picture's own file, in a stream that is a folder of pictures"""
+    """The file name of the image, in a stream that is a folder of images."""
     damaged: bool = False
-    """the decoder marked it: something of it is missing or guessed"""
+    """Whether the decoder reported damage: parts are missing or guessed."""

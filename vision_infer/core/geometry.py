@@ -1,6 +1,6 @@
-"""How a picture is fitted into a network's input, and how boxes come back.
+"""The mapping of an image into a model's input, and of boxes back.
 
-Box edges are continuous coordinates: a picture of width w spans [0, w]. The resize maps [0, w] onto the content rectangle's
+Box edges are continuous coordinates: an image of width w spans [0, w]. The resize maps [0, w] onto the content rectangle's
 width, so that the map and its inverse are one multiplication and one addition for each axis, with the scale of that axis.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Fit = Literal["center", "top_left", "stretch"]
 
 _FEW = 16
-"""boxes up to which plain Python beats NumPy, whose every call costs a microsecond"""
+"""The number of boxes up to which plain Python is faster than NumPy, whose every call costs a microsecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Size:
     """A width and a height."""
 
     width: int
-    """pixels, at least 1"""
+    """In pixels, at least 1."""
     height: int
-    """pixels, at least 1"""
+    """In pixels, at least 1."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -38,26 +38,26 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where the picture lies inside a network's input; made by :func:`letterbox`."""
+    """The position of an image inside a model's input; made by :func:`letterbox`."""
 
     source: Size
-    """the picture, pixels"""
+    """The size of the image, pixels."""
     input: Size
-    """the network's input, pixels"""
+    """The size of the model's input, pixels."""
     x: int
-    """left edge of the content inside the input, pixels"""
+    """The left edge of the content inside the input, pixels."""
     y: int
-    """top edge of the content inside the input, pixels"""
+    """The top edge of the content inside the input, pixels."""
     content: Size
-    """the resized picture inside the input, pixels"""
+    """The size of the resized image inside the input, pixels."""
     fill: tuple[int, int, int]
-    """RGB value outside the content, 0–255"""
+    """The RGB value outside the content, 0–255."""
     _scale: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _offset: NDArray[np.float64] = field(init=False, repr=False, compare=False)
     _edges: NDArray[np.float64] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Made once: boxes of every frame of a stream go through the same letterbox.
+        # Computed once: boxes of every frame of a stream go through the same letterbox.
         scale_x = self.source.width / self.content.width
         scale_y = self.source.height / self.content.height
         object.__setattr__(self, "_scale", np.array([scale_x, scale_y, scale_x, scale_y]))
@@ -77,13 +77,13 @@ class Letterbox:
         return mapped
 
     def to_source_clipped(self, boxes: NDArray[np.float32] | list[list[float]]) -> NDArray[np.float32]:
-        """Map boxes from input pixels to source pixels, clipped to the picture.
+        """Map boxes from input pixels to source pixels, clipped to the image.
 
         Args:
-            boxes: float32 [N, 4] xyxy, input pixels; or as much in lists.
+            boxes: float32 [N, 4] xyxy, input pixels; or the same as lists.
 
         Returns:
-            float32 [N, 4] xyxy, source pixels; empty boxes lie outside.
+            float32 [N, 4] xyxy, source pixels; empty boxes are outside.
         """
         if len(boxes) > _FEW:
             mapped = self.to_source(np.asarray(boxes, np.float32))
@@ -120,13 +120,13 @@ class Letterbox:
 
 
 def letterbox(source: Size, target: Size, fit: Fit, fill: tuple[int, int, int]) -> Letterbox:
-    """Fit a picture into a network's input.
+    """Fit an image into a model's input.
 
     Args:
-        source: size of the picture.
-        target: size of the network's input.
+        source: The size of the image.
+        target: The size of the model's input.
         fit: ``center`` and ``top_left`` keep the aspect ratio (rounded to whole pixels, at least one); ``stretch`` does not.
-        fill: RGB value around the content, 0–255 each.
+        fill: The RGB value around the content, 0–255 each.
     """
     if fit == "stretch":
         return Letterbox(source, target, 0, 0, target, fill)
@@ -141,19 +141,19 @@ def letterbox(source: Size, target: Size, fit: Fit, fill: tuple[int, int, int]) 
 
 
 _AS_SHARP = 0.97
-"""an input that shows a picture at this part of the best scale, or more, is as good"""
+"""The fraction of the best scale from which an input counts as equally good."""
 
 
 def best_input(image: Size, inputs: Sequence[Size]) -> Size:
-    """The input that shows a picture large enough with the least arithmetic, where it is letterboxed.
+    """Return the input that shows a letterboxed image large enough with the least computation.
 
-    A 16:9 picture fills a square input to 56 %; the rest is computed for nothing. Among the inputs that show it about as large as
-    the best one does, the smallest is taken.
+    A 16:9 image fills a square input to 56 %; the remainder is computed for nothing. Among the inputs that show it about as large
+    as the best one does, the smallest is chosen.
 
     Args:
-        picture: to be fitted.
-        inputs: at least one.
+        image: The size of the image.
+        inputs: The available inputs, at least one.
     """
     scales = {size: min(size.width / image.width, size.height / image.height) for size in inputs}
-    least = _AS_SHARP * max(scales.values())
-    return min((size for size in inputs if scales[size] >= least), key=lambda size: size.width * size.height)
+    minimum = _AS_SHARP * max(scales.values())
+    return min((size for size in inputs if scales[size] >= minimum), key=lambda size: size.width * size.height)

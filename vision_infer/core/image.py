@@ -1,4 +1,4 @@
-"""The first seam: a picture is opaque. It writes itself into a slot and shows itself as RGB; nobody else touches its pixels."""
+"""The interface of images: an image writes itself into a slot or returns RGB; no other code touches its pixels."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vision_infer.core.geometry import Letterbox, Size
 
 
 class Slot(Protocol):
-    """A place for one picture in an engine's input buffer, lent by the engine."""
+    """The slot of one image in an engine's input buffer, lent by the engine."""
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB, writable host memory that the engine reads."""
+        """The pixels, uint8 [H, W, 3] RGB, in writable host memory that the engine reads."""
         ...
 
     @property
     def layout(self) -> Letterbox | None:
-        """The letterbox last written here: while it stays the same, the fill around the content need not be written again."""
+        """The letterbox last written here: while it stays the same, the fill around the content is not written again."""
         ...
 
     @layout.setter
@@ -30,64 +30,64 @@ class Slot(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """A decoded picture in the memory of a GPU: NV12, or P010 with samples of 16 bits of which the upper 10 count."""
+    """A decoded image in GPU memory: NV12, or P010 with samples of 16 bits, of which the upper 10 are used."""
 
     size: Size
-    """pixels"""
+    """The size, pixels."""
     luma: int
-    """address of its first plane, one sample for each pixel"""
+    """The address of the first plane, one sample per pixel."""
     luma_pitch: int
-    """bytes from row to row"""
+    """The distance from row to row, bytes."""
     chroma: int
-    """address of its second plane, U and V in turns, one pair for each 2 × 2 pixels"""
+    """The address of the second plane, U and V interleaved, one pair per 2 × 2 pixels."""
     chroma_pitch: int
-    """bytes from row to row"""
+    """The distance from row to row, bytes."""
     sample_bytes: int
-    """1 (NV12) or 2 (P010)"""
+    """The size of a sample, bytes: 1 (NV12) or 2 (P010)."""
     matrix: int
-    """which YUV it is, by the numbers of ISO/IEC 23001-8: 1 BT.709, 5 or 6 BT.601, 9 BT.2020"""
+    """The YUV matrix by the numbers of ISO/IEC 23001-8: 1 BT.709, 5 or 6 BT.601, 9 BT.2020."""
     full_range: bool
-    """0–255; False: 16–235, and 16–240 for chroma"""
+    """Whether the range is 0–255; False: 16–235, and 16–240 for chroma."""
     device: int
-    """which GPU"""
+    """The index of the GPU."""
     owner: object
-    """what has to be kept until it has been read"""
+    """The object that owns the memory, kept until the surface has been read."""
 
 
 @runtime_checkable
 class SurfaceSlot(Protocol):
-    """A slot in the memory of a GPU: it takes a picture that is there already, without a way through the host."""
+    """A slot in GPU memory: it accepts an image from the same GPU without a copy through the host."""
 
     def write_surface(self, surface: Surface, letterbox: Letterbox) -> bool:
-        """Begin to convert, resize and write the picture and the fill around it; False where it cannot be done from there."""
+        """Start to convert, resize and write the image and the fill around it; return False if that is not possible."""
         ...
 
 
 class Image(Protocol):
-    """The pixels of a frame, wherever they are."""
+    """The pixels of a frame, in any memory."""
 
     @property
     def size(self) -> Size:
-        """Width and height, pixels."""
+        """The width and height, pixels."""
         ...
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Convert to RGB, resize and write the picture and the fill around it into the slot."""
+        """Convert to RGB, resize and write the image and the fill around it into the slot."""
         ...
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] RGB at full size; the caller may change it."""
+        """Return uint8 [H, W, 3] RGB at full size; the caller may change it."""
         ...
 
 
 @runtime_checkable
 class LumaImage(Protocol):
-    """A picture whose brightness can be had at hardly any cost."""
+    """An image whose brightness is available at almost no cost."""
 
-    def luma(self, most_width: int) -> NDArray[np.uint8]:
-        """uint8 [H, W]: samples of its brightness at even distances, as it is shown; not averaged, and with its noise.
+    def luma(self, max_width: int) -> NDArray[np.uint8]:
+        """Return evenly spaced samples of the brightness, uint8 [H, W], not averaged.
 
         Args:
-            most_width: of the picture's own width so much at most.
+            max_width: The maximum width of the samples.
         """
         ...

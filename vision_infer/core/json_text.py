@@ -8,9 +8,9 @@ from functools import lru_cache
 
 @lru_cache(maxsize=4096)
 def quoted(text: str) -> str:
-    """A text as JSON has it, with its quotes.
+    """Return a text as a JSON string, with its quotes.
 
-    Names and labels repeat in every row: quoting them once is a third of the cost of a row. A file's name may hold bytes that are
-    no text (surrogates, in Python); only escaped can they be written as UTF-8.
+    Names and labels repeat in every row: quoting them once is a third of the cost of a row. A file name may contain bytes
+    that are not valid text (surrogates in Python); these can only be written to UTF-8 as escapes.
     """
     return json.dumps(text, ensure_ascii=any("\ud800" <= character <= "\udfff" for character in text))

@@ -1,4 +1,4 @@
-"""The result of one frame, and the JSON row in which it leaves."""
+"""The result of one frame, and its JSON row."""
 
 from __future__ import annotations
 
@@ -18,54 +18,54 @@ from vision_infer.core.trace import Latency
 
 @dataclass(frozen=True, slots=True)
 class LiveAccount:
-    """What a live stream's result tells besides."""
+    """The additional values of a live stream's result."""
 
     captured_wall_ns: int
-    """when the picture was taken, nanoseconds since 1970 (UTC)"""
+    """The capture time, nanoseconds since 1970 (UTC)."""
     age_ns: int
-    """how old the picture was when the result was emitted: emitted − captured"""
+    """The age of the frame when the result was emitted, nanoseconds: emitted − captured."""
     clock: str
-    """where ``captured`` comes from: ``arrival``, ``camera`` or ``playout``"""
+    """The source of the capture time: ``arrival``, ``camera`` or ``playout``."""
     dropped_before: Mapping[str, int]
-    """frames of this stream that were dropped since its last result, by reason"""
+    """The number of frames of this stream that were dropped since its last result, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a frame gave, with the account of its time. Plain values only: it can go to another process."""
+    """The result of a frame, with the time that it took. Plain values only, so that it can go to another process."""
 
     stream: str
     frame: int
-    """number of the frame in its stream, from 0"""
+    """The number of the frame in its stream, from 0."""
     pts_s: float | None
-    """presentation time, seconds; None where there is none"""
+    """The presentation time, seconds; None if there is none."""
     size: Size
-    """the source picture, pixels"""
+    """The size of the source image, pixels."""
     model: str
     engine: str
     detections: Detections
     latency: Latency
     file: str | None = None
-    """name of the picture's file, in a folder of pictures"""
+    """The file name of the image, in a folder of images."""
     damaged: bool = False
-    """the decoder marked the picture: something of it is missing or guessed"""
+    """Whether the decoder reported damage: parts are missing or guessed."""
     live: LiveAccount | None = None
-    """of a live stream"""
+    """The additional values of a live stream; None for other streams."""
     events: tuple[SceneEvent, ...] = ()
-    """what happened in the stream's zones and at its lines"""
+    """The events in the stream's zones and at its lines."""
     description: Description | None = None
-    """of a network for classification or embeddings: what it says of the whole picture; then there are no detections"""
+    """The description of the whole image, of a model for classification or embeddings; then there are no detections."""
     gated: bool = False
-    """nothing had moved in the frame: it was not inferred, and this repeats what was found in the last one that was"""
+    """Whether the motion gate skipped inference: the result repeats the detections of the last frame with inference."""
 
     def to_json(self) -> str:
-        """One line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
+        """Return one line of JSON, without the line end; :data:`RESULT_SCHEMA` describes it."""
         found = self.detections
         parts: list[str] = []
         tracks = [0] * len(found) if found.track_ids is None else found.track_ids.tolist()
-        told = [None] * len(found) if found.descriptions is None else found.descriptions
+        descriptions = [None] * len(found) if found.descriptions is None else found.descriptions
         for (x1, y1, x2, y2), score, class_id, track, description in zip(
-            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, told, strict=True
+            found.boxes.tolist(), found.scores.tolist(), found.class_ids.tolist(), tracks, descriptions, strict=True
         ):
             tail = f', "track_id": {track}' if track else ""
             if description is not None:
@@ -124,46 +124,49 @@ def _live_fields(live: LiveAccount) -> str:
 
 
 def utc(wall_ns: int) -> str:
-    """A moment as RFC 3339 has it, to the millisecond: ``2026-11-24T18:00:00.123Z``.
+    """Return a time in RFC 3339 format, to the millisecond: ``2026-11-24T18:00:00.123Z``.
 
     Args:
-        wall_ns: nanoseconds since 1970 (UTC).
+        wall_ns: The time, nanoseconds since 1970 (UTC).
     """
     seconds, milliseconds = divmod(wall_ns // 1_000_000, 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + ".%03dZ" % milliseconds
 
 
-def _milliseconds(what: str) -> dict[str, Any]:
-    return {"type": "number", "description": f"{what}, milliseconds"}
+def _milliseconds(description: str) -> dict[str, Any]:
+    return {"type": "number", "description": f"{description}, milliseconds."}
 
 
 RESULT_SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "vision-infer result",
-    "description": "One line of a .jsonl file: what one frame of one stream gave.",
+    "description": "One line of a .jsonl file: the result of one frame of one stream.",
     "type": "object",
     "additionalProperties": False,
     "required": ["stream", "frame", "pts_s", "width", "height", "model", "engine", "detections", "latency_ms"],
     "properties": {
-        "stream": {"type": "string", "minLength": 1, "description": "name of the stream, unique in a run"},
+        "stream": {"type": "string", "minLength": 1, "description": "The name of the stream, unique in a run."},
         "frame": {
             "type": "integer",
             "minimum": 0,
-            "description": "number of the frame in its stream, from 0, counting all that are read: with --start from "
-            "there, with --keyframes-only key frames only",
+            "description": "The number of the frame in its stream, from 0, counting all frames that are read: from the start "
+            "time with --start, key frames only with --keyframes-only.",
         },
-        "file": {"type": "string", "description": "name of the picture's file, only in a folder of pictures"},
-        "damaged": {"const": True, "description": "only where the decoder marked the picture: something is missing or guessed"},
+        "file": {"type": "string", "description": "The file name of the image. Only in a folder of images."},
+        "damaged": {
+            "const": True,
+            "description": "Only if the decoder reported damage: parts are missing or guessed.",
+        },
         "gated": {
             "const": True,
-            "description": "only where the motion gate saw no change in the frame: it was not inferred, and repeats what was "
-            "found last",
+            "description": "Only if the motion gate saw no change in the frame: it was not inferred, and the row repeats the "
+            "last detections.",
         },
-        "pts_s": {"type": ["number", "null"], "description": "presentation time, seconds; null where there is none"},
-        "width": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},
-        "height": {"type": "integer", "minimum": 1, "description": "of the source picture, pixels"},
-        "model": {"type": "string", "description": "name of the model"},
-        "engine": {"type": "string", "description": "runtime-device-precision"},
+        "pts_s": {"type": ["number", "null"], "description": "The presentation time, seconds; null if there is none."},
+        "width": {"type": "integer", "minimum": 1, "description": "The width of the source image, pixels."},
+        "height": {"type": "integer", "minimum": 1, "description": "The height of the source image, pixels."},
+        "model": {"type": "string", "description": "The name of the model."},
+        "engine": {"type": "string", "description": "The engine: runtime-device-precision."},
         "detections": {
             "type": "array",
             "items": {
@@ -179,12 +182,12 @@ RESULT_SCHEMA: dict[str, Any] = {
                         "items": {"type": "number"},
                         "minItems": 4,
                         "maxItems": 4,
-                        "description": "x1, y1, x2, y2 in pixels of the source picture",
+                        "description": "The edges x1, y1, x2, y2, pixels of the source image.",
                     },
                     "track_id": {
                         "type": "integer",
                         "minimum": 1,
-                        "description": "only with tracking, once the track is confirmed",
+                        "description": "The number of the track. Only with tracking, once the track is confirmed.",
                     },
                     **DESCRIPTION_PROPERTIES,
                 },
@@ -195,50 +198,50 @@ RESULT_SCHEMA: dict[str, Any] = {
             "additionalProperties": False,
             "required": ["decode", "queue", "preprocess", "inference", "postprocess", "total"],
             "properties": {
-                "decode": _milliseconds("decoding"),
-                "queue": _milliseconds("all waiting between the stages"),
-                "preprocess": _milliseconds("colour conversion and resize into the engine's buffer"),
-                "inference": _milliseconds("the engine, for the whole batch"),
-                "postprocess": _milliseconds("selection (NMS), tracking and the hook"),
+                "decode": _milliseconds("Decoding"),
+                "queue": _milliseconds("All waiting between the stages"),
+                "preprocess": _milliseconds("Colour conversion and resize into the engine's buffer"),
+                "inference": _milliseconds("Inference of the whole batch"),
+                "postprocess": _milliseconds("Selection (NMS), tracking and the hook"),
                 "secondary": _milliseconds(
-                    "only with a second network: that network, for all crops of the frame, waiting included"
+                    "The secondary model, for all crops of the frame, including waiting. Only with a secondary model"
                 ),
-                "total": _milliseconds("from the start of decoding until the result was complete: the sum of the others"),
+                "total": _milliseconds("The sum of the others: from the start of decoding until the result was complete"),
             },
         },
         **DESCRIPTION_PROPERTIES,
         "captured_at": {
             "type": "string",
             "format": "date-time",
-            "description": "when the picture was taken (UTC); this and what follows: live streams only",
+            "description": "The capture time (UTC). This field and the following ones: only for live streams.",
         },
-        "age_ms": _milliseconds("how old the picture was when its result was complete"),
+        "age_ms": _milliseconds("The age of the frame when its result was complete"),
         "clock": {
             "enum": ["arrival", "camera", "playout"],
-            "description": "how captured_at is known: by the arrival of the picture's packet, by the camera's own clock, or by "
-            "the moment at which a file's picture was due",
+            "description": "The source of captured_at: the arrival of the packet, the clock of the camera, or the time at which "
+            "a frame of a file was due.",
         },
         "dropped_before": {
             "type": "object",
             "additionalProperties": {"type": "integer", "minimum": 1},
-            "description": "frames of this stream that were dropped since its last result, by reason",
+            "description": "The number of frames of this stream that were dropped since its last result, by reason.",
         },
         "skipped": {
             "type": "integer",
             "minimum": 1,
-            "description": "only over WebSocket and server-sent events: results of this stream that this reader was too slow "
-            "for, since the one that it got before",
+            "description": "Only over WebSocket and server-sent events: the number of results of this stream since the previous "
+            "one that were skipped because the client was too slow.",
         },
         "skipped_events": {
             "type": "array",
             "items": SCENE_EVENT_SCHEMA,
-            "description": "only with skipped: what happened in those, the last 64 at most",
+            "description": "Only with skipped: the events in the skipped results, at most the last 64.",
         },
         "events": {
             "type": "array",
             "items": SCENE_EVENT_SCHEMA,
-            "description": "only where something happened at a zone or line",
+            "description": "The events at zones and lines. Only if there are any.",
         },
     },
 }
-"""JSON Schema (2020-12) of a row"""
+"""The JSON Schema (2020-12) of a row."""

@@ -1,4 +1,4 @@
-"""What happens in a scene: somebody enters a zone, leaves it, stays long, or crosses a line."""
+"""Events in a scene: a track enters a zone, leaves it, stays long, or crosses a line."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Direction = Literal["in", "out"]
 
 @dataclass(frozen=True, slots=True)
 class SceneEvent:
-    """One thing that happened to one track."""
+    """One event of one track."""
 
     kind: EventKind
     place: str
-    """name of the zone, or of the line where ``kind`` is ``cross``"""
+    """The name of the zone, or of the line if ``kind`` is ``cross``."""
     track_id: int
-    """number of the track, from 1"""
+    """The number of the track, from 1."""
     class_id: int
     label: str
     seconds: float | None = None
-    """``leave`` and ``dwell``: how long it was inside"""
+    """``leave`` and ``dwell``: the time inside, seconds."""
     direction: Direction | None = None
-    """``cross``: ``in`` is from the left of the line to its right, looking along it"""
+    """``cross``: ``in`` is from the left of the line to its right, looking along it."""
     counts: tuple[int, int] | None = None
-    """``cross``: how often the line was crossed by now, in and out, this time included"""
+    """``cross``: the number of crossings of the line so far, in and out, including this one."""
     id: str = ""
-    """16 hexadecimal digits, the same wherever the event is told; empty until it is in a result"""
+    """The identifier, 16 hexadecimal digits, the same in all outputs; empty until the event is in a result."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without what the kind does not have; :data:`SCENE_EVENT_SCHEMA` describes them."""
+        """Return plain values for JSON, without fields that the kind does not have; :data:`SCENE_EVENT_SCHEMA` describes them."""
         values: dict[str, Any] = {"id": self.id} if self.id else {}
         values |= {
             "kind": self.kind,
@@ -50,20 +50,20 @@ class SceneEvent:
 
 
 def with_id(event: SceneEvent, stream: str, moment: int) -> SceneEvent:
-    """The event under its name.
+    """Return the event with its identifier.
 
     Args:
-        event: what happened.
-        stream: where.
-        moment: what sets the frame apart from all others of the stream: of a live stream when it was taken, nanoseconds since
-            1970, of a recorded one its number.
+        event: The event.
+        stream: The name of the stream.
+        moment: A number that is unique to the frame in its stream: the capture time of a live stream, nanoseconds since 1970,
+            or the frame number of a recorded one.
     """
-    what = f"{stream}\0{moment}\0{event.kind}\0{event.place}\0{event.track_id}"
-    return replace(event, id=hashlib.sha256(what.encode(errors="surrogatepass")).hexdigest()[:16])
+    identity = f"{stream}\0{moment}\0{event.kind}\0{event.place}\0{event.track_id}"
+    return replace(event, id=hashlib.sha256(identity.encode(errors="surrogatepass")).hexdigest()[:16])
 
 
 def _only(kinds: list[EventKind], *fields: str) -> dict[str, Any]:
-    """These fields are there with these kinds, and with no other."""
+    """Return a schema that requires the fields for these kinds, and forbids them for others."""
     return {
         "if": {"properties": {"kind": {"enum": kinds}}},
         "then": {"required": list(fields)},
@@ -73,28 +73,28 @@ def _only(kinds: list[EventKind], *fields: str) -> dict[str, Any]:
 
 SCENE_EVENT_SCHEMA: dict[str, Any] = {
     "type": "object",
-    "description": "what happened to one track in a zone or at a line",
+    "description": "An event of one track in a zone or at a line.",
     "additionalProperties": False,
     "required": ["kind", "place", "track_id", "class_id", "label"],
     "properties": {
         "id": {
             "type": "string",
             "pattern": "^[0-9a-f]{16}$",
-            "description": "of the event, in every row: the service has its clip under this name",
+            "description": "The identifier of the event, the same in every row and in the name of its clip.",
         },
         "kind": {"enum": ["enter", "leave", "dwell", "cross"]},
-        "place": {"type": "string", "minLength": 1, "description": "name of the zone, or with cross of the line"},
+        "place": {"type": "string", "minLength": 1, "description": "The name of the zone, or of the line with cross."},
         "track_id": {"type": "integer", "minimum": 1},
         "class_id": {"type": "integer", "minimum": 0},
         "label": {"type": "string"},
-        "seconds": {"type": "number", "minimum": 0, "description": "only with leave and dwell: how long it was inside"},
+        "seconds": {"type": "number", "minimum": 0, "description": "The time inside, seconds. Only with leave and dwell."},
         "direction": {
             "enum": ["in", "out"],
-            "description": "only with cross: in is from the left of the line to its right, looking along it",
+            "description": "in is from the left of the line to its right, looking along it. Only with cross.",
         },
         "counts": {
             "type": "object",
-            "description": "only with cross: how often the line was crossed by now, this time included",
+            "description": "The number of crossings of the line so far, including this one. Only with cross.",
             "additionalProperties": False,
             "required": ["in", "out"],
             "properties": {"in": {"type": "integer", "minimum": 0}, "out": {"type": "integer", "minimum": 0}},
@@ -102,4 +102,4 @@ SCENE_EVENT_SCHEMA: dict[str, Any] = {
     },
     "allOf": [_only(["leave", "dwell"], "seconds"), _only(["cross"], "direction", "counts")],
 }
-"""JSON Schema (2020-12) of an event, a part of a row's"""
+"""The JSON Schema (2020-12) of an event, part of that of a row."""

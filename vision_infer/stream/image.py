@@ -112,10 +112,10 @@ class VideoImage:
         """uint8 [H, W, 3]."""
         return self._rgb(self.size).copy()
 
-    def luma(self, most_width: int) -> NDArray[np.uint8]:
+    def luma(self, max_width: int) -> NDArray[np.uint8]:
         """uint8 [H, W]: samples of the decoder's Y plane; of another kind of picture, of what is converted small."""
         frame = self._frame
-        step = -(-frame.width // most_width)
+        step = -(-frame.width // max_width)
         samples = _luma_samples(frame, step)
         if samples is None:
             samples = _to_rgb24(frame, max(1, frame.width // step), max(1, frame.height // step))[..., 1]
@@ -162,9 +162,9 @@ class ArrayImage:
         size = (content.width, content.height)
         cv2.resize(self._rgb, size, dst=place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
-    def luma(self, most_width: int) -> NDArray[np.uint8]:
+    def luma(self, max_width: int) -> NDArray[np.uint8]:
         """uint8 [H, W]: samples of green, which is most of the brightness."""
-        step = -(-self.size.width // most_width)
+        step = -(-self.size.width // max_width)
         return self._rgb[::step, ::step, 1]
 
     def to_rgb(self) -> NDArray[np.uint8]:
