@@ -19,7 +19,7 @@ from vision_infer.engine.smoke_test import SmokeTestResult
 from vision_infer.stream.codecs import CodecState
 from vision_infer.stream.discovery.probe import Probe
 from vision_infer.stream.discovery.probe_findings import find_in_probe
-from vision_infer.telemetry.machine import Disk, Grants, Memory
+from vision_infer.telemetry.machine import Disk, Grants, MemorySize
 
 
 def told(findings: Any) -> list[tuple[str, str]]:
@@ -126,7 +126,7 @@ def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("free", "severity"), [(0.2e9, "error"), (1e9, "warning"), (3e9, "ok")])
 def test_memory(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity) -> None:
-    monkeypatch.setattr("vision_infer.telemetry.machine.memory", lambda: Memory(4_000_000_000, int(free)))
+    monkeypatch.setattr("vision_infer.telemetry.machine.memory", lambda: MemorySize(4_000_000_000, int(free)))
     monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
     assert told(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB free")]
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))

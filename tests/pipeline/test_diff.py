@@ -119,19 +119,19 @@ def test_rows_of_other_programs_and_empty_lines_are_read(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('{"stream": "s", "frame": 1, "pts', "no row of results"),
-        ("hello", "no row of results"),
-        ("[1]", "no JSON object"),
-        ('{"frame": 1}', "lacks 'stream'"),
+        ('{"stream": "s", "frame": 1, "pts', "not a row of results"),
+        ("hello", "not a row of results"),
+        ("[1]", "not a JSON object"),
+        ('{"frame": 1}', "missing 'stream'"),
         ('{"stream": "s", "frame": -1}', "number from 0"),
         ('{"stream": "s", "frame": true}', "number from 0"),
-        ('{"stream": "s", "frame": 1}', "lacks 'detections'"),
-        (row("s", 1).replace("640", '"wide"'), "no row of results"),
-        (row("s", 1, ("x", 0.5, [1, 2, 3])), "no row of results"),
+        ('{"stream": "s", "frame": 1}', "missing 'detections'"),
+        (row("s", 1).replace("640", '"wide"'), "not a row of results"),
+        (row("s", 1, ("x", 0.5, [1, 2, 3])), "not a row of results"),
         (row("s", 1, ("x", 0.5, [1, 2, 3, float("nan")])), "finite"),
-        (row("s", 1, ("x", 0.5, [1, 2, 3, 4])).replace('"label"', '"name"'), "lacks 'label'"),
-        (row("s", 0), "frame 0 of 's' is there already"),
-        ("[" * 100_000, "no row of results"),
+        (row("s", 1, ("x", 0.5, [1, 2, 3, 4])).replace('"label"', '"name"'), "missing 'label'"),
+        (row("s", 0), "duplicate frame 0 of 's'"),
+        ("[" * 100_000, "not a row of results"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
@@ -150,7 +150,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             diff(good, path, DiffSettings())
     (tmp_path / "video.mp4").write_bytes(bytes(range(256)) * 1000)
-    with pytest.raises(UsageError, match=r"video\.mp4:1: is no row"):
+    with pytest.raises(UsageError, match=r"video\.mp4:1: not a row"):
         diff(good, str(tmp_path / "video.mp4"), DiffSettings())
 
 
@@ -197,7 +197,7 @@ def test_pictures_are_written_for_the_worst_frames_of_the_video(tmp_path: Path) 
     assert all(Path(path).stat().st_size > 10_000 for path in paths)
     with pytest.raises(OutputError, match="--overwrite"):
         pictures.write(report)
-    with pytest.raises(UsageError, match=r"none is stream '\.\./\.\./evil'"):
+    with pytest.raises(UsageError, match=r"no source for stream '\.\./\.\./evil'"):
         DiffImages(tmp_path / "out", [str(bikes()), str(bikes())], overwrite=True).write(report)
     (tmp_path / "text").write_text("no folder")
     with pytest.raises(OutputError, match="no folder"):
@@ -222,8 +222,8 @@ def test_the_best_class_of_a_second_network_is_compared_and_embeddings_are_not(t
     assert compared(tmp_path, both, [classed(plain, "red", "blue", embedding="BBBB"), both[1]]).same
     report = compared(tmp_path, both, [classed(plain, "red", "green"), both[1]])
     assert not report.same
-    assert report.to_dict()["retold"] == 1
-    assert [(one.frame, one.retold) for one in report.most_different] == [(0, 1)]
+    assert report.to_dict()["secondary_changed"] == 1
+    assert [(one.frame, one.secondary_changed) for one in report.most_different] == [(0, 1)]
     assert report.classes.keys() == {0}  # persons; the colours have no account of their own
     assert compared(tmp_path, both, [plain, row("s", 1, person(0))]).same  # only one run had a second network
 

@@ -13,7 +13,7 @@ from vision_infer.core.trace import Trace
 from vision_infer.pipeline.status import Flight, StreamEvent, StreamState
 from vision_infer.service.operations import why
 from vision_infer.service.operations.why import explain
-from vision_infer.telemetry.flight_recorder import FATES, FlightRecorder
+from vision_infer.telemetry.flight_recorder import OUTCOMES, FlightRecorder
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -54,7 +54,7 @@ def story() -> Story:
 
 
 def test_every_outcome_has_a_meaning() -> None:
-    assert set(FATES) - {"emitted"} == set(why._MEANINGS)
+    assert set(OUTCOMES) - {"emitted"} == set(why._MEANINGS)
 
 
 def test_results_are_explained_with_their_ages(story: Story) -> None:

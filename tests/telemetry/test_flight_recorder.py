@@ -12,7 +12,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
-from vision_infer.telemetry.flight_recorder import EMITTED, FATES, MINUTE_NS, MINUTES_KEPT, FlightRecorder
+from vision_infer.telemetry.flight_recorder import EMITTED, MINUTE_NS, MINUTES_KEPT, OUTCOMES, FlightRecorder
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -146,5 +146,5 @@ def test_threads_write_and_read_at_once(clock: HandClock) -> None:
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert all(one.outcome in FATES for one in recorder.frames(0, EVER))
+        assert all(one.outcome in OUTCOMES for one in recorder.frames(0, EVER))
     assert recorder.minutes(clock.now, clock.now)[0].outcomes == {"paced": rounds, "failed": rounds}

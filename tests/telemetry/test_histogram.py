@@ -77,7 +77,7 @@ def test_what_lies_outside_the_range_is_counted_at_its_ends() -> None:
 
 @pytest.mark.parametrize("quantile", [-0.1, 1.1, float("nan")])
 def test_a_quantile_lies_between_zero_and_one(quantile: float) -> None:
-    with pytest.raises(ValueError, match="a quantile lies between 0 and 1"):
+    with pytest.raises(ValueError, match="a quantile must be between 0 and 1"):
         Histogram().quantile_ns(quantile)
 
 

@@ -68,7 +68,7 @@ def test_a_disk(tmp_path: Path) -> None:
     assert there.problem == ""
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
     (tmp_path / "file").touch()
-    assert disk(tmp_path / "file").problem == f"{tmp_path / 'file'} is no folder"
+    assert disk(tmp_path / "file").problem == f"{tmp_path / 'file'} is not a folder"
     assert disk(Path("/proc/self")).problem
 
 

@@ -80,8 +80,8 @@ def _print(report: DiffReport, drawn: list[str]) -> None:
     frames = report.frames
     if report.resized:
         console.print(f"the images of {report.resized} frames differ in size, so their boxes cannot be compared", soft_wrap=True)
-    if report.retold:
-        console.print(f"the secondary models report different classes for {report.retold} detections", soft_wrap=True)
+    if report.secondary_changed:
+        console.print(f"the secondary models report different classes for {report.secondary_changed} detections", soft_wrap=True)
     if report.most_different:
         worst = ", ".join(f"{entry.stream} {entry.frame}" for entry in report.most_different)
         console.print(f"frames with the largest differences: {worst}", soft_wrap=True, markup=False)

@@ -1,1 +1,1 @@
-"""Floor 3: what differs between the results of two runs."""
+"""Floor 3: compares the results of two runs."""

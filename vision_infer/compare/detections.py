@@ -1,4 +1,4 @@
-"""What differs between two sets of detections of the same frame, and the account of it for each class."""
+"""The differences between two sets of detections of the same frame, and their counts for each class."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from vision_infer.core.detections import Detections
 
 @dataclass(frozen=True, slots=True)
 class FrameDifference:
-    """Which detections of A and B are the same object. Indices are into the detections of A and of B."""
+    """Which detections of A and B are the same object, by their indices in A and in B."""
 
     pairs: NDArray[np.intp]
-    """intp [M, 2]: those of A and of B that belong together"""
+    """The pairs of the same object, intp [M, 2]: index in A, index in B."""
     ious: NDArray[np.float64]
-    """float64 [M], overlap of each pair, 0–1"""
+    """The IoU of each pair, float64 [M], 0–1."""
     score_changes: NDArray[np.float64]
-    """float64 [M], score in B less that in A"""
+    """The score in B minus the score in A, float64 [M]."""
     only_a: NDArray[np.intp]
-    """intp [N]: those of A without a partner"""
+    """The detections of A without a partner, intp [N]."""
     only_b: NDArray[np.intp]
-    """intp [K]: those of B without a partner"""
+    """The detections of B without a partner, intp [K]."""
 
     def changed(self, score_tolerance: float) -> NDArray[np.bool_]:
-        """bool [M]: pairs whose scores differ by more."""
+        """Return the pairs whose scores differ by more than the tolerance, bool [M]."""
         return np.abs(self.score_changes) > score_tolerance
 
     @property
     def size(self) -> tuple[int, float]:
-        """How large the difference is, for sorting: detections without a partner, then what the pairs differ by in all."""
+        """The size of the difference, for sorting: detections without a partner, then the sum of the differences of pairs."""
         inside = float(np.abs(self.score_changes).sum() + (1 - self.ious).sum())
         return len(self.only_a) + len(self.only_b), inside
 
 
 def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
-    """Find the objects that both have.
+    """Pair the detections of the same objects.
 
-    Each detection has one partner at most, of its own class, that overlaps it by ``iou`` or more; of all ways to pair them
-    one with the greatest sum of overlaps is taken.
+    Each detection has at most one partner, of its own class, with an IoU of at least ``iou``. The pairing with the largest sum of
+    IoUs is used.
 
     Args:
-        a: of a frame; class numbers mean the same in both.
-        b: of the same frame.
-        iou: least overlap of partners, above 0 and up to 1.
+        a: Detections of a frame; class numbers have the same meaning in both.
+        b: Detections of the same frame.
+        iou: The minimum IoU of partners, above 0 and up to 1.
     """
     pairs, ious = _pairs(a, b, iou)
     scores = a.scores.astype(np.float64), b.scores.astype(np.float64)
@@ -60,7 +60,7 @@ def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
 
 
 def _others(count: int, taken: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The numbers from 0 to ``count`` less 1 that are not taken."""
+    """Return the numbers from 0 to ``count`` − 1 that are not taken."""
     free = np.ones(count, np.bool_)
     free[taken] = False
     return free.nonzero()[0]
@@ -75,8 +75,8 @@ def _pairs(a: Detections, b: Detections, iou: float) -> tuple[NDArray[np.intp], 
     overlap = box_overlap(a.boxes, b.boxes)
     possible = (overlap >= iou) & (a.class_ids[:, None] == b.class_ids)
     rows, columns = possible.nonzero()
-    if max(possible.sum(axis=0).max(), possible.sum(axis=1).max()) > 1:  # someone has a choice
-        from scipy.optimize import linear_sum_assignment  # imported on first use: it takes a third of a second
+    if max(possible.sum(axis=0).max(), possible.sum(axis=1).max()) > 1:  # a detection has several possible partners
+        from scipy.optimize import linear_sum_assignment  # imported on first use, because it takes a third of a second
 
         rows, columns = linear_sum_assignment(np.where(possible, overlap, 0), maximize=True)
         good = possible[rows, columns]
@@ -86,31 +86,31 @@ def _pairs(a: Detections, b: Detections, iou: float) -> tuple[NDArray[np.intp], 
 
 @dataclass(slots=True)
 class ClassAccount:
-    """What became of the detections of one class, over all frames."""
+    """The counts of one class, over all frames."""
 
     matched: int = 0
-    """pairs"""
+    """The number of pairs."""
     only_a: int = 0
     only_b: int = 0
     score_changed: int = 0
-    """pairs whose scores differ by more than is tolerated"""
+    """The number of pairs whose scores differ by more than the tolerance."""
     iou_sum: float = 0.0
     change_sum: float = 0.0
-    """of the scores, B less A"""
+    """The sum of the score differences, B minus A."""
     difference_sum: float = 0.0
-    """of the scores, without its sign"""
+    """The sum of the absolute score differences."""
     difference_max: float = 0.0
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs by more than is tolerated."""
+        """Whether nothing differs by more than the tolerance."""
         return not (self.only_a or self.only_b or self.score_changed)
 
 
 def account(
     by_class: dict[int, ClassAccount], a: Detections, b: Detections, difference: FrameDifference, score_tolerance: float
 ) -> None:
-    """Add a frame to the account of each class."""
+    """Add a frame to the counts of each class."""
     of_a, of_b = a.class_ids.tolist(), b.class_ids.tolist()
     changes = zip(difference.pairs[:, 0].tolist(), difference.ious.tolist(), difference.score_changes.tolist(), strict=True)
     for index, iou, change in changes:

@@ -1,4 +1,4 @@
-"""Pictures of the frames in which two runs differ most: A on the left, B on the right."""
+"""Images of the frames in which two runs differ most: A on the left, B on the right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.analyze.draw import Drawer
-from vision_infer.compare.row_index import Row
+from vision_infer.compare.row_index import IndexedRow
 from vision_infer.compare.runs import DiffReport, FrameReport
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError, StreamError, UsageError
@@ -22,21 +22,21 @@ from vision_infer.stream.find import find_sources, open_source
 from vision_infer.stream.source import SourceSpec
 
 _GAP = 4
-"""between the two halves, pixels"""
+"""The gap between the two halves, pixels."""
 _WHITE = (255, 255, 255)
 
 
 class DiffImages:
-    """Draws frames of a report. Making it checks what can be checked before the work.
+    """Draws frames of a report. The constructor checks the sources and the folder before any work is done.
 
     Args:
-        folder: for the pictures; made where it is missing.
-        videos: the sources of the runs: files, pictures or folders.
-        overwrite: whether pictures there may be replaced.
+        folder: The folder for the images; created if it does not exist.
+        videos: The sources of the runs: files, images or folders.
+        overwrite: Whether existing images may be replaced.
 
     Raises:
-        UsageError: there is nothing to read.
-        OutputError: the folder cannot be written.
+        UsageError: There is nothing to read.
+        OutputError: The folder cannot be written.
     """
 
     def __init__(self, folder: Path, videos: Sequence[str], overwrite: bool) -> None:
@@ -46,17 +46,17 @@ class DiffImages:
         if found.errors:
             raise UsageError(found.errors[0].message, found.errors[0].hint)
         self._sources = {spec.name: spec for spec in found.specs}
-        check_output(folder / "picture.jpg", overwrite=True)  # whether there can be files in it
+        check_output(folder / "image.jpg", overwrite=True)  # checks that files can be created there
 
     def write(self, report: DiffReport) -> list[str]:
         """Draw the frames that differ most.
 
         Returns:
-            The paths of the pictures, the worst frame first; shorter where a source holds no such frame.
+            The paths of the images, the most different frame first. Frames that the source does not have are missing.
 
         Raises:
-            UsageError: no source has the name of a stream that is wanted, or one cannot be read.
-            OutputError: a picture exists already, or cannot be written.
+            UsageError: No source has the name of a stream, or one cannot be read.
+            OutputError: An image exists already, or cannot be written.
         """
         wanted: dict[str, dict[int, int]] = {}
         for rank, frame in enumerate(report.most_different):
@@ -75,7 +75,7 @@ class DiffImages:
             return next(iter(self._sources.values()))
         if stream not in self._sources:
             names = ", ".join(list(self._sources)[:3])
-            raise UsageError(f"--video: none is stream {stream!r}, only {names}", "give the sources of the runs")
+            raise UsageError(f"--video: no source for stream {stream!r}, only for {names}", "give the sources of the runs")
         return self._sources[stream]
 
     def _draw(self, spec: SourceSpec, ranks: dict[int, int], report: DiffReport, paths: dict[int, str]) -> None:
@@ -91,11 +91,11 @@ class DiffImages:
                     return
 
     def _write(self, rgb: NDArray[np.uint8], rank: int, frame: FrameReport) -> str:
-        name = re.sub(r"[^\w-]+", "_", frame.stream)[:100]  # it comes from a file: it must not lead out of the folder
+        name = re.sub(r"[^\w-]+", "_", frame.stream)[:100]  # the name comes from a file: it must not lead out of the folder
         path = self._folder / f"{rank + 1:02}-{name}-{frame.frame:06}.jpg"
         encoded, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         if not encoded:
-            raise OutputError(f"{path}: cannot be encoded as JPEG", f"it is {rgb.shape[1]}x{rgb.shape[0]}")
+            raise OutputError(f"{path}: cannot be encoded as JPEG", f"the image has {rgb.shape[1]}x{rgb.shape[0]} pixels")
         output = OutputFile(str(path), self._overwrite)
         try:
             output.partial.write_bytes(data.tobytes())
@@ -107,12 +107,12 @@ class DiffImages:
 
 
 def side_by_side(rgb: NDArray[np.uint8], frame: FrameReport, label_names: tuple[str, ...]) -> NDArray[np.uint8]:
-    """A's detections on the left, B's on the right: in colour what the other lacks, in grey what both have.
+    """Draw the detections of A on the left and of B on the right: grey if both have them, in colour otherwise.
 
     Args:
-        rgb: the picture, uint8 [H, W, 3] RGB.
-        frame: what differs in it.
-        label_names: labels by class number.
+        rgb: The image, uint8 [H, W, 3] RGB.
+        frame: The difference.
+        label_names: The labels by class number.
 
     Returns:
         uint8 [H + caption, 2 W + gap, 3] RGB.
@@ -129,23 +129,23 @@ def side_by_side(rgb: NDArray[np.uint8], frame: FrameReport, label_names: tuple[
     return np.concatenate((halves[0], gap, halves[1]), axis=1)
 
 
-def _mark(rgb: NDArray[np.uint8], row: Row, single: NDArray[np.intp], label_names: tuple[str, ...]) -> NDArray[np.uint8]:
+def _mark(rgb: NDArray[np.uint8], row: IndexedRow, single: NDArray[np.intp], label_names: tuple[str, ...]) -> NDArray[np.uint8]:
     size = Size(rgb.shape[1], rgb.shape[0])
     scale = np.array([size.width / row.size.width, size.height / row.size.height] * 2, np.float32)
     found = row.detections
     alone = np.zeros(len(found), np.bool_)
     alone[single] = True
     draw = Drawer()
-    # The grey of what has no track stands for what both have.
+    # Objects without a track are drawn in grey: used here for detections that both have.
     both = found[~alone]
     nothing = np.zeros(len(both), np.int32)
     draw(rgb, Detections(both.boxes * scale, both.scores, both.class_ids, label_names, nothing))
-    ours = found[alone]
-    return draw(rgb, Detections(ours.boxes * scale, ours.scores, ours.class_ids, label_names))
+    only = found[alone]
+    return draw(rgb, Detections(only.boxes * scale, only.scores, only.class_ids, label_names))
 
 
 def _titled(rgb: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:
-    """The picture below a line of text, whose letters shrink until it fits."""
+    """Return the image below a line of text, which is scaled to fit."""
     font, thickness = cv2.FONT_HERSHEY_SIMPLEX, 1
     scale = max(0.4, min(1.0, rgb.shape[0] / 900))
     (width, height), below = cv2.getTextSize(text, font, scale, thickness)

@@ -1,4 +1,4 @@
-"""Rows of results in a file, found by their stream and frame without being held in memory."""
+"""An index of the rows in a file of results, by stream and frame; the rows stay on disk."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Size
 
-LONGEST_LINE = 16_000_000
-"""bytes; a row with more is none of ours"""
+MAX_LINE_BYTES = 16_000_000
+"""The maximum length of a row, bytes."""
 
 _BEGIN = re.compile(rb'\{"stream": ("(?:[^"\\]|\\.)*"), "frame": (\d{1,18})[,}]')
-"""how our rows begin: most need not be parsed to be found"""
+"""The usual beginning of a row: with it, a row need not be parsed to be indexed."""
 
 
 class Labels:
-    """Numbers for labels, the same for every file that is compared."""
+    """Numbers for labels, which are the same for both files."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def number(self, label: str) -> int:
-        """The number of a label; a new one where it is new."""
+        """Return the number of a label; assign one if the label is new."""
         return self._numbers.setdefault(label, len(self._numbers))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Labels by number."""
+        """The labels by number."""
         return tuple(self._numbers)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """What a comparison needs of a row."""
+class IndexedRow:
+    """The part of a row that a comparison needs."""
 
     size: Size
-    """of the source picture, pixels"""
+    """The size of the source image, pixels."""
     detections: Detections
-    """class numbers are those of :class:`Labels`; the best class of a whole picture is one whose box is the picture"""
-    told: NDArray[np.int32] | None = None
-    """int32 [N], the best class that a second network tells of each detection, in the same numbers; -1: none"""
+    """The detections, with class numbers of :class:`Labels`. The best class of an image is a detection of the whole image."""
+    secondary: NDArray[np.int32] | None = None
+    """The best class that a secondary model gives each detection, int32 [N], in the same numbers; -1: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +57,21 @@ class StreamRows:
     """The rows of one stream, sorted by frame."""
 
     frames: NDArray[np.int64]
-    """int64 [N], each once"""
+    """The frame numbers, int64 [N], each once."""
     offsets: NDArray[np.int64]
-    """int64 [N], where the row begins, bytes"""
+    """The start of each row in the file, int64 [N], bytes."""
     lengths: NDArray[np.int32]
-    """int32 [N], bytes"""
+    """The length of each row, int32 [N], bytes."""
 
 
 class RowIndex:
-    """A file of results (JSON Lines), open: 20 bytes of memory for each row. It is a context manager.
+    """An open file of results (JSON Lines), with 20 bytes of memory for each row. It is a context manager.
 
     Args:
-        path: the file; rows of several streams may be mixed in any order.
+        path: The file; rows of several streams may be mixed in any order.
 
     Raises:
-        UsageError: it cannot be read, or a line is no row; names the line.
+        UsageError: The file cannot be read, or a line is not a row; the message names the line.
     """
 
     def __init__(self, path: str) -> None:
@@ -79,26 +79,27 @@ class RowIndex:
         self.streams: dict[str, StreamRows] = {}
         try:
             if os.path.exists(path) and not os.path.isfile(path):
-                raise UsageError(f"{path}: is no file", "give a .jsonl file: it is read twice")
+                raise UsageError(f"{path}: not a file", "give a .jsonl file, because it is read twice")
             self._file = open(path, "rb")  # noqa: SIM115 - closed by close()
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"{path}: cannot be read: {reason}", "check its name and its permissions") from error
+            raise UsageError(f"{path}: cannot be read: {reason}", "check its name and permissions") from error
         try:
             self._find_rows()
         except BaseException:
             self._file.close()
             raise
 
-    def row(self, stream: str, position: int, labels: Labels) -> Row:
+    def row(self, stream: str, position: int, labels: Labels) -> IndexedRow:
         """Read a row.
 
         Args:
-            stream: a name in ``streams``.
-            position: index into the stream's arrays.
+            stream: A name in ``streams``.
+            position: The index into the stream's arrays.
+            labels: The numbers of the labels.
 
         Raises:
-            UsageError: it is no row of results.
+            UsageError: The line is not a row of results.
         """
         rows = self.streams[stream]
         offset = int(rows.offsets[position])
@@ -122,7 +123,7 @@ class RowIndex:
         found: dict[str, tuple[array[int], array[int], array[int]]] = {}
         names: dict[bytes, str] = {}
         offset = 0
-        for number, line in enumerate(iter(lambda: self._file.readline(LONGEST_LINE), b""), start=1):
+        for number, line in enumerate(iter(lambda: self._file.readline(MAX_LINE_BYTES), b""), start=1):
             if not line.isspace():
                 try:
                     stream, frame = _key(line, names)
@@ -135,7 +136,7 @@ class RowIndex:
                 rows[1].append(offset)
                 rows[2].append(len(line))
             offset += len(line)
-        while found:  # one after the other, so that only one is in memory twice
+        while found:  # stream by stream, so that only one is in memory twice
             stream = next(iter(found))
             self.streams[stream] = self._sorted(stream, *found.pop(stream))
 
@@ -149,14 +150,14 @@ class RowIndex:
             if len(twice):
                 place = int(twice[0]) + 1
                 line = self._line_at(int(begins[place]))
-                text = f"{self.path}:{line}: frame {numbers[place]} of {stream!r} is there already"
-                raise UsageError(text, "compare one run with one other")
+                text = f"{self.path}:{line}: duplicate frame {numbers[place]} of {stream!r}"
+                raise UsageError(text, "give files of a single run each")
         return StreamRows(numbers, begins, sizes)
 
     def _wrong(self, line: int, error: Exception) -> UsageError:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        hint = "give files of 'vision-infer run --out FILE.jsonl'; what was cut off there ends in a broken line"
-        return UsageError(f"{self.path}:{line}: is no row of results: {reason}", hint)
+        reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        hint = "give files of 'vision-infer run --out FILE.jsonl'; an interrupted run leaves an incomplete last line"
+        return UsageError(f"{self.path}:{line}: not a row of results: {reason}", hint)
 
     def _line_at(self, offset: int) -> int:
         self._file.seek(0)
@@ -175,25 +176,25 @@ def _key(line: bytes, names: dict[bytes, str]) -> tuple[str, int]:
         if name is None:
             name = names[quoted] = json.loads(quoted.decode("utf-8"))
         return name, int(frame)
-    if len(line) >= LONGEST_LINE:
-        raise ValueError(f"it is longer than {LONGEST_LINE // 1_000_000} MB")
+    if len(line) >= MAX_LINE_BYTES:
+        raise ValueError(f"longer than {MAX_LINE_BYTES // 1_000_000} MB")
     row = json.loads(line.decode("utf-8"))
     if not isinstance(row, dict):
-        raise TypeError("it is no JSON object")
+        raise TypeError("not a JSON object")
     stream, frame = row["stream"], row["frame"]
     if not isinstance(stream, str) or type(frame) is not int or not 0 <= frame < 10**18:
-        raise ValueError("'stream' must be a name, 'frame' a number from 0")
+        raise ValueError("'stream' must be a name, and 'frame' a number from 0")
     return stream, frame
 
 
-def _row(row: dict[str, Any], labels: Labels) -> Row:
+def _row(row: dict[str, Any], labels: Labels) -> IndexedRow:
     found, size = row["detections"], Size(row["width"], row["height"])
     if row.get("classes"):
         found = [*found, row["classes"][0] | {"box": [0, 0, size.width, size.height]}]
-    kinds = [labels.number(str(one["label"])) for one in found]
-    boxes = np.array([one["box"] for one in found], np.float32).reshape(-1, 4)
-    scores = np.array([one["score"] for one in found], np.float32)
+    kinds = [labels.number(str(item["label"])) for item in found]
+    boxes = np.array([item["box"] for item in found], np.float32).reshape(-1, 4)
+    scores = np.array([item["score"] for item in found], np.float32)
     if boxes.shape != (len(found), 4) or not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError("a box must be four finite numbers, a score one")
-    told = [labels.number(str(one["classes"][0]["label"])) if one.get("classes") else -1 for one in found]
-    return Row(size, Detections(boxes, scores, np.array(kinds, np.int32)), np.array(told, np.int32))
+        raise ValueError("a box must be four finite numbers, and a score a finite number")
+    second = [labels.number(str(item["classes"][0]["label"])) if item.get("classes") else -1 for item in found]
+    return IndexedRow(size, Detections(boxes, scores, np.array(kinds, np.int32)), np.array(second, np.int32))

@@ -1,4 +1,4 @@
-"""What differs between the results of two runs."""
+"""The differences between the results of two runs."""
 
 from __future__ import annotations
 
@@ -12,53 +12,53 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision_infer.compare.detections import ClassAccount, FrameDifference, account, compare
-from vision_infer.compare.row_index import Labels, Row, RowIndex, StreamRows
+from vision_infer.compare.row_index import IndexedRow, Labels, RowIndex, StreamRows
 from vision_infer.core.errors import UsageError
 
 _AT_ONCE = 4096
-"""frames whose places are turned into Python's own numbers together"""
+"""The number of array elements that are converted to Python numbers at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class DiffSettings:
-    """When two results are the same."""
+    """The tolerances of a comparison."""
 
     iou: float = 0.5
-    """least overlap of two detections that are one object"""
+    """The minimum IoU of two detections of the same object."""
     score_tolerance: float = 0.05
-    """by how much their scores may differ"""
+    """The maximum difference of their scores."""
     top: int = 6
-    """how many of the frames that differ most are told"""
+    """The number of most different frames to report."""
 
     def __post_init__(self) -> None:
         if not 0 < self.iou <= 1:
             raise UsageError(f"--iou {self.iou:g}: must be above 0 and up to 1")
         if not 0 <= self.score_tolerance <= 1:
-            raise UsageError(f"--score-tolerance {self.score_tolerance:g}: must be within 0 and 1")
+            raise UsageError(f"--score-tolerance {self.score_tolerance:g}: must be between 0 and 1")
         if self.top < 0:
             raise UsageError(f"--top {self.top}: must be at least 0")
 
 
 @dataclass(frozen=True, slots=True)
 class FrameReport:
-    """A frame that differs, with all that is needed to draw it."""
+    """A frame that differs, with the data to draw it."""
 
     stream: str
     frame: int
-    a: Row
-    b: Row
+    a: IndexedRow
+    b: IndexedRow
     difference: FrameDifference
-    retold: int = 0
-    """pairs of which the second networks tell another class"""
+    secondary_changed: int = 0
+    """The number of pairs to which the secondary models give different classes."""
 
     @property
     def size(self) -> tuple[int, float]:
-        """How large the difference is, for sorting."""
+        """The size of the difference, for sorting."""
         apart, inside = self.difference.size
-        return apart + self.retold, inside
+        return apart + self.secondary_changed, inside
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         changes = np.abs(self.difference.score_changes)
         return {
             "stream": self.stream,
@@ -67,24 +67,24 @@ class FrameReport:
             "only_a": len(self.difference.only_a),
             "only_b": len(self.difference.only_b),
             "max_score_difference": round(float(changes.max(initial=0)), 4),
-            "retold": self.retold,
+            "secondary_changed": self.secondary_changed,
         }
 
 
 @dataclass(slots=True)
 class StreamCount:
-    """The frames of one stream."""
+    """The counts of one stream's frames."""
 
     both: int = 0
     only_a: int = 0
     only_b: int = 0
     different: int = 0
-    """frames of both whose detections differ by more than is tolerated"""
+    """The number of frames of both whose detections differ by more than the tolerance."""
 
 
 @dataclass(slots=True)
 class DiffReport:
-    """What differs. Detections are compared in frames that both files have; frames of one file only are counted."""
+    """The differences. Detections are compared in frames that both files have; frames of only one file are counted."""
 
     a: str
     b: str
@@ -93,37 +93,39 @@ class DiffReport:
     streams: dict[str, StreamCount] = field(default_factory=dict)
     classes: dict[int, ClassAccount] = field(default_factory=dict)
     resized: int = 0
-    """frames of both whose pictures have another size: their boxes cannot be compared"""
-    retold: int = 0
-    """detections of both of which the second networks tell another class; where only one run had such a network, none"""
+    """The number of frames whose images have different sizes: their boxes cannot be compared."""
+    secondary_changed: int = 0
+    """The number of pairs to which the secondary models give different classes; 0 if only one run had such a model."""
     most_different: list[FrameReport] = field(default_factory=list)
-    """the frames that differ most, the worst first"""
+    """The most different frames, the largest difference first."""
 
     @property
     def frames(self) -> StreamCount:
-        """All streams together."""
+        """The counts of all streams together."""
         counts = self.streams.values()
         return StreamCount(
-            sum(one.both for one in counts),
-            sum(one.only_a for one in counts),
-            sum(one.only_b for one in counts),
-            sum(one.different for one in counts),
+            sum(count.both for count in counts),
+            sum(count.only_a for count in counts),
+            sum(count.only_b for count in counts),
+            sum(count.different for count in counts),
         )
 
     @property
     def same(self) -> bool:
-        """Whether nothing differs by more than is tolerated."""
+        """Whether nothing differs by more than the tolerance."""
         frames = self.frames
         return not (frames.only_a or frames.only_b or frames.different)
 
     def by_label(self) -> list[tuple[str, ClassAccount]]:
-        """The account of each class: those that differ in most detections first."""
+        """Return the counts of each class, those with the most differences first."""
         names = self.labels.names
         entries = [(names[number], entry) for number, entry in self.classes.items()]
-        return sorted(entries, key=lambda one: (-one[1].only_a - one[1].only_b, -one[1].score_changed, -one[1].matched, one[0]))
+        return sorted(
+            entries, key=lambda item: (-item[1].only_a - item[1].only_b, -item[1].score_changed, -item[1].matched, item[0])
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "same": self.same,
             "a": self.a,
@@ -132,7 +134,7 @@ class DiffReport:
             "score_tolerance": self.settings.score_tolerance,
             "frames": _plain(self.frames),
             "resized": self.resized,
-            "retold": self.retold,
+            "secondary_changed": self.secondary_changed,
             "streams": {name: _plain(count) for name, count in self.streams.items()},
             "classes": {label: class_figures(entry) for label, entry in self.by_label()},
             "most_different": [frame.to_dict() for frame in self.most_different],
@@ -140,7 +142,7 @@ class DiffReport:
 
 
 def class_figures(entry: ClassAccount) -> dict[str, Any]:
-    """The figures of a class; None for the mean of nothing."""
+    """Return the figures of a class; a mean is None without pairs."""
     count = entry.matched
     return {
         "matched": count,
@@ -157,25 +159,26 @@ def class_figures(entry: ClassAccount) -> dict[str, Any]:
 def diff(path_a: str, path_b: str, settings: DiffSettings) -> DiffReport:
     """Compare two files of results.
 
-    Of networks for classification the best class counts, of the whole picture and of each detection; embeddings are not compared.
+    For classifiers, the best class of the whole image and of each detection is compared. Embeddings are not compared.
 
-    Both are read twice: once to find their rows, which takes 20 bytes of memory for each, and once stream by stream, so that
-    it does not matter in which order the rows of several streams came.
+    Both files are read twice: once to index their rows, with 20 bytes of memory for each, and once stream by stream, so that
+    the rows of several streams can be in any order.
 
     Args:
-        path_a: a .jsonl file of a run.
-        path_b: one of another run.
+        path_a: The .jsonl file of a run.
+        path_b: The .jsonl file of another run.
+        settings: The tolerances.
 
     Raises:
-        UsageError: a file cannot be read, or a line is no row of results; names the line.
+        UsageError: A file cannot be read, or a line is not a row of results; the message names the line.
     """
     report = DiffReport(path_a, path_b, settings)
     worst: list[tuple[int, float, int, FrameReport]] = []
-    earlier = itertools.count(0, -1)  # of two frames that differ alike the earlier stays, and reports are never compared
+    earlier = itertools.count(0, -1)  # of equal differences the earlier frame is kept, and reports are never compared
     with RowIndex(path_a) as a, RowIndex(path_b) as b:
         for stream in dict.fromkeys((*a.streams, *b.streams)):
-            for one in _differences(report, a, b, stream):
-                heapq.heappush(worst, (*one.size, next(earlier), one))
+            for frame in _differences(report, a, b, stream):
+                heapq.heappush(worst, (*frame.size, next(earlier), frame))
                 if len(worst) > settings.top:
                     heapq.heappop(worst)
     report.most_different = [entry[-1] for entry in sorted(worst, key=lambda entry: entry[:3], reverse=True)]
@@ -183,7 +186,7 @@ def diff(path_a: str, path_b: str, settings: DiffSettings) -> DiffReport:
 
 
 def _differences(report: DiffReport, a: RowIndex, b: RowIndex, stream: str) -> Iterator[FrameReport]:
-    """Account for a stream; gives the frames that differ at all."""
+    """Count the frames of a stream; yield those that differ at all."""
     rows_a, rows_b = a.streams.get(stream, _NO_ROWS), b.streams.get(stream, _NO_ROWS)
     count = report.streams[stream] = StreamCount()
     _, in_a, in_b = np.intersect1d(rows_a.frames, rows_b.frames, assume_unique=True, return_indices=True)
@@ -197,18 +200,19 @@ def _differences(report: DiffReport, a: RowIndex, b: RowIndex, stream: str) -> I
         resized = row_a.size != row_b.size
         report.resized += resized
         count.both += 1
-        one = FrameReport(stream, int(rows_a.frames[place_a]), row_a, row_b, difference, _retold(row_a, row_b, difference))
-        report.retold += one.retold
-        count.different += resized or one.size[0] > 0 or bool(difference.changed(settings.score_tolerance).any())
-        if one.size > (0, 0.0):
-            yield one
+        changed = _secondary_changed(row_a, row_b, difference)
+        frame = FrameReport(stream, int(rows_a.frames[place_a]), row_a, row_b, difference, changed)
+        report.secondary_changed += changed
+        count.different += resized or frame.size[0] > 0 or bool(difference.changed(settings.score_tolerance).any())
+        if frame.size > (0, 0.0):
+            yield frame
 
 
-def _retold(a: Row, b: Row, difference: FrameDifference) -> int:
-    """Pairs of which the second networks tell another class."""
-    if a.told is None or b.told is None:
+def _secondary_changed(a: IndexedRow, b: IndexedRow, difference: FrameDifference) -> int:
+    """Return the number of pairs to which the secondary models give different classes."""
+    if a.secondary is None or b.secondary is None:
         return 0
-    of_a, of_b = a.told[difference.pairs[:, 0]], b.told[difference.pairs[:, 1]]
+    of_a, of_b = a.secondary[difference.pairs[:, 0]], b.secondary[difference.pairs[:, 1]]
     return int(((of_a != of_b) & (of_a >= 0) & (of_b >= 0)).sum())
 
 
@@ -216,8 +220,8 @@ _NO_ROWS = StreamRows(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, 
 
 
 def _check_rows(index: RowIndex, stream: str, places: NDArray[np.intp]) -> int:
-    """Read rows that have no partner, so that a broken line is found wherever it is; how many there are."""
-    labels = Labels()  # those of rows that are not compared do not belong to the report
+    """Read the rows of frames that only one file has, so that every invalid line is found; return their number."""
+    labels = Labels()  # labels of rows that are not compared are not part of the report
     for place in _numbers(places):
         index.row(stream, place, labels)
     return len(places)

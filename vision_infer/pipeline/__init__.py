@@ -1,1 +1,1 @@
-"""Floor 3: joins decoding, scheduling, engines, selection and sinks into the way of the data."""
+"""Floor 3: connects decoding, scheduling, engines, selection and sinks to the path of the frames."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from vision_infer.compare.detections import compare
 from vision_infer.compare.diff_images import side_by_side
-from vision_infer.compare.row_index import Row
+from vision_infer.compare.row_index import IndexedRow
 from vision_infer.compare.runs import FrameReport
 from vision_infer.core.errors import OutputError
 from vision_infer.core.geometry import Size
@@ -43,7 +43,7 @@ def write_worst(folder: Path | None, judge: Judge, graph: Path, proof: Proof, ov
         for rank, number in enumerate(proof.agreement.worst):
             layout = judge.frames.letterboxes[number]
             first, second = judge.detections(engine, number)
-            row = (Row(layout.source, first), Row(layout.source, second))
+            row = (IndexedRow(layout.source, first), IndexedRow(layout.source, second))
             name = judge.frames.names[number]
             stream, _, frame = name.rpartition(" ")
             told = (stream, int(frame)) if frame.isdecimal() else (name, number)
@@ -72,6 +72,6 @@ def _shown(source: Size) -> Size:
     return Size(max(1, round(source.width * scale)), max(1, round(source.height * scale)))
 
 
-def _numbers(rows: tuple[Row, Row]) -> tuple[str, ...]:
+def _numbers(rows: tuple[IndexedRow, IndexedRow]) -> tuple[str, ...]:
     most = max((int(row.detections.class_ids.max(initial=0)) for row in rows), default=0)
     return tuple(str(number) for number in range(most + 1))

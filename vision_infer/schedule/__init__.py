@@ -1,1 +1,1 @@
-"""Floor 2: which frames make the next batch. Pure: no thread, no sleep, no I/O; the time is an argument everywhere."""
+"""Floor 2: which frames form the next batch. Pure: no threads, no sleep, no I/O; time is always an argument."""

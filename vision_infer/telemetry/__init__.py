@@ -1,1 +1,1 @@
-"""Floor 2: what is counted and measured while frames pass, in fixed memory."""
+"""Floor 2: counters and measurements of frames, in fixed memory."""

@@ -1,4 +1,4 @@
-"""The account of a run: where the frames' time went, and how busy each part of the pipeline was."""
+"""The account of a run: the time that frames spend in each stage, and how busy each stage is."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vision_infer.telemetry.histogram import Histogram
 
 @dataclass(slots=True)
 class StageAccount:
-    """Histograms of each stage. ``latency`` is called by the results stage, ``write`` by the one thread that writes."""
+    """The histograms of each stage. The results stage calls ``latency``; the one thread that writes calls ``write``."""
 
     histograms: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
 
     def latency(self, spent: Latency) -> None:
-        """Count a result's account."""
+        """Count the latency of a result."""
         histograms = self.histograms
         histograms["decode"].record(spent.decode_ns)
         histograms["queue"].record(spent.queue_ns)
@@ -25,7 +25,7 @@ class StageAccount:
         histograms["postprocess"].record(spent.postprocess_ns)
 
     def write(self, duration_ns: int) -> None:
-        """Count the writing of a result, over all its sinks."""
+        """Count the time for writing a result to all its sinks."""
         self.histograms["write"].record(duration_ns)
 
     def merge(self, other: StageAccount) -> None:
@@ -34,7 +34,7 @@ class StageAccount:
             self.histograms[stage].merge(histogram)
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """For each stage mean, p50, p95, p99 in milliseconds and its share of the frames' whole time (0–1)."""
+        """Return for each stage the mean, p50, p95 and p99 in milliseconds, and its share of the total time (0–1)."""
         total = sum(histogram.sum_ns for histogram in self.histograms.values())
         return {
             stage: {
@@ -50,25 +50,25 @@ class StageAccount:
 
 @dataclass(slots=True)
 class Busy:
-    """How long the workers of one part were busy, out of how long they were there."""
+    """The time for which the workers of one stage were busy, and the time for which they existed."""
 
     busy_ns: int = 0
     present_ns: int = 0
 
     def add(self, busy_ns: int, present_ns: int) -> None:
-        """Add a worker's time."""
+        """Add the times of a worker."""
         self.busy_ns += busy_ns
         self.present_ns += present_ns
 
     @property
     def fraction(self) -> float:
-        """0–1; 0 when no worker was there."""
+        """The fraction of time for which they were busy, 0–1; 0 without workers."""
         return self.busy_ns / self.present_ns if self.present_ns else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How busy the parts were, each out of the time that its workers were there."""
+    """How busy each stage was."""
 
     decode: Busy
     preprocess: Busy

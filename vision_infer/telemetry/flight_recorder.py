@@ -1,8 +1,8 @@
-"""What became of each frame of a live stream, lately, in memory that never grows.
+"""The recent outcomes of each live stream's frames, in fixed memory.
 
-Two tables of fixed size for each stream: the last 4,096 frames one by one, and the last day by minute. A frame is written once,
-when its fate is known, with the times at which it passed each stage. So an account of what happened two minutes ago is exact, and
-one of last night still says how many frames came and why none of them gave a result.
+Each stream has two tables of fixed size: the last 4,096 frames one by one, and the last day by minute. A frame is written once,
+when its outcome is known, with the times at which it passed each stage. So the account of the last two minutes is exact, and that
+of last night still shows the number of frames and why they gave no result.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ MINUTES_KEPT = 24 * 60
 MINUTE_NS = 60_000_000_000
 
 EMITTED = "emitted"
-FATES = (EMITTED, *(reason.value for reason in DropReason))
-"""what may become of a frame: a result, or a drop by its reason"""
+OUTCOMES = (EMITTED, *(reason.value for reason in DropReason))
+"""The outcomes of a frame: a result, or a drop by its reason."""
 _CODES = {reason: code for code, reason in enumerate(DropReason, 1)}
 CLOCKS = ("", "arrival", "camera", "playout")
 _CLOCKS = {clock: code for code, clock in enumerate(CLOCKS)}
@@ -37,55 +37,55 @@ TIMES = (
     "inference_end_ns",
     "emitted_ns",
 )
-"""of a trace, that are kept"""
+"""The times of a trace that are kept."""
 
 _RECORD = Struct("<qqqd7qHBBBB")
-"""index, when its fate was known, captured, PTS; the times; detections, fate, clock, batch, engine"""
+"""Index, time of the outcome, capture time, PTS; the times; detections, outcome, clock, batch, engine."""
 _NO_TIMES = (0,) * len(TIMES)
-_MOST = 255
-_COLUMNS = 2 + len(FATES)
-"""of the table of minutes: its number since the first, the highest age in milliseconds, and a count for each fate"""
+_MAX_BYTE = 255
+_COLUMNS = 2 + len(OUTCOMES)
+"""The columns of a minute: its number since the first, the maximum age in milliseconds, and a count for each outcome."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrameOutcome:
-    """What became of one frame. Times are monotonic, nanoseconds."""
+    """The outcome of one frame. Times are monotonic, nanoseconds."""
 
     outcome: str
-    """one of ``FATES``"""
+    """One of ``OUTCOMES``."""
     at_ns: int
-    """when that was known"""
+    """The time when the outcome was known."""
     index: int | None = None
-    """None: it was left out before it was decoded"""
+    """The number of the frame; None: it was dropped before it was decoded."""
     captured_ns: int | None = None
     clock: str = ""
-    """how ``captured_ns`` is known"""
+    """The origin of ``captured_ns``."""
     pts_s: float | None = None
     times: dict[str, int] | None = None
-    """of ``TIMES``, those that it passed; None where it was not decoded"""
+    """The times of ``TIMES`` that it has passed; None if it was not decoded."""
     batch: int = 0
-    """frames in its batch; 0: it was not inferred"""
+    """The number of frames in its batch; 0: it was not inferred."""
     engine: str = ""
     detections: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What became of the frames of one minute."""
+    """The outcomes of the frames of one minute."""
 
     from_ns: int
-    """its begin, monotonic"""
+    """The start of the minute, monotonic."""
     outcomes: dict[str, int]
     max_age_ms: int
-    """highest age of its results; 0 without one"""
+    """The maximum age of its results; 0 without results."""
 
 
 class FlightRecorder:
-    """Of one stream. Any thread may write and read.
+    """The recorder of one stream. Any thread may write and read.
 
     Args:
-        clock: gives the time at which a fate is known.
-        frames: how many frames are kept.
+        clock: Gives the time of an outcome.
+        frames: The number of frames that are kept.
     """
 
     def __init__(self, clock: Clock = SYSTEM_CLOCK, frames: int = FRAMES_KEPT) -> None:
@@ -95,38 +95,39 @@ class FlightRecorder:
         self._written = 0
         self._minutes = array("I", bytes(4 * MINUTES_KEPT * _COLUMNS))
         self._shift_ns = (clock.wall_ns() - clock.monotonic_ns()) % MINUTE_NS
-        """a minute of the table is one of the clock on the wall, as it was at the beginning"""
+        """The offset with which minutes of the table are minutes of the wall clock, as it was at the start."""
         self._first_minute = self._minute(self._now()) - 1
         self._engines: list[str] = [""]
+        # Guards both tables and the list of engines. Every writer holds it for one record, a reader while it copies a table.
         self._lock = threading.Lock()
 
     def dropped(self, reason: DropReason, frame: Frame | None = None, count: int = 1) -> None:
-        """A frame gives no result.
+        """Record dropped frames.
 
         Args:
-            reason: why.
-            frame: which; None where it was not decoded.
-            count: of frames of which the same is to be told.
+            reason: The reason.
+            frame: The frame; None if it was not decoded.
+            count: The number of frames with this reason.
         """
         self._write(_CODES[reason], frame, 0, 0, count)
 
     def emitted(self, frame: Frame, engine: str, detections: int) -> None:
-        """A frame has its result.
+        """Record a frame with a result.
 
         Args:
-            frame: which.
-            engine: that inferred it.
-            detections: how many objects were found in it.
+            frame: The frame.
+            engine: The engine that inferred it.
+            detections: The number of its detections.
         """
         self._write(0, frame, self._engine(engine), detections, 1)
 
     def frames(self, from_ns: int, to_ns: int, limit: int = FRAMES_KEPT) -> list[FrameOutcome]:
-        """What became of frames, in the order in which it was known; the last ``limit`` of them.
+        """Return the last outcomes in a time range, in the order in which they were known.
 
         Args:
-            from_ns: monotonic; of the time of capture, or of when the fate was known where that is not.
-            to_ns: the first that does not count.
-            limit: how many are wanted at most.
+            from_ns: The start, monotonic. The capture time counts, or the time of the outcome if that is not known.
+            to_ns: The end, exclusive.
+            limit: The maximum number of frames.
         """
         with self._lock:
             ring, written = bytes(self._ring), self._written
@@ -142,11 +143,11 @@ class FlightRecorder:
         return found
 
     def minutes(self, from_ns: int, to_ns: int) -> list[Minute]:
-        """The account by minute, oldest first; minutes of which nothing is known are left out.
+        """Return the outcomes by minute, oldest first; minutes without outcomes are left out.
 
         Args:
-            from_ns: monotonic; the minute in which it lies counts.
-            to_ns: likewise.
+            from_ns: The start, monotonic; the minute that contains it is included.
+            to_ns: The end; the minute that contains it is included.
         """
         with self._lock:
             table = array("I", self._minutes)
@@ -156,13 +157,13 @@ class FlightRecorder:
             at = number % MINUTES_KEPT * _COLUMNS
             if table[at] == number:
                 counts = table[at + 2 : at + _COLUMNS]
-                outcomes = {outcome: count for outcome, count in zip(FATES, counts, strict=True) if count}
+                outcomes = {outcome: count for outcome, count in zip(OUTCOMES, counts, strict=True) if count}
                 found.append(Minute((number + self._first_minute) * MINUTE_NS - self._shift_ns, outcomes, table[at + 1]))
         return found
 
     @property
     def frames_since_ns(self) -> int | None:
-        """When the fate of the oldest frame that is kept was known, monotonic; None where there is none."""
+        """The time of the oldest outcome that is kept, monotonic; None without frames."""
         with self._lock:
             written = self._written
             if not written:
@@ -189,7 +190,7 @@ class FlightRecorder:
                 trace.emitted_ns,
             )
             clock = _CLOCKS.get(trace.clock, 0)
-            batch = trace.batch if trace.batch < _MOST else _MOST
+            batch = trace.batch if trace.batch < _MAX_BYTE else _MAX_BYTE
             if not outcome:
                 age_ns = trace.emitted_ns - captured
         with self._lock:
@@ -216,7 +217,7 @@ class FlightRecorder:
             return self._engines.index(name)
         except ValueError:
             with self._lock:
-                if len(self._engines) > _MOST:  # a stream whose engine was changed so often has forgotten the first ones
+                if len(self._engines) > _MAX_BYTE:  # the code has one byte: later engines have no name
                     return 0
                 self._engines.append(name)
                 return len(self._engines) - 1
@@ -224,9 +225,9 @@ class FlightRecorder:
     def _read(self, values: tuple[Any, ...]) -> FrameOutcome:
         index, at, captured, pts_s, *times, detections, outcome, clock, batch, engine = values
         if index < 0:
-            return FrameOutcome(FATES[outcome], at)
+            return FrameOutcome(OUTCOMES[outcome], at)
         passed = {name: time for name, time in zip(TIMES, times, strict=True) if time}
         seconds = None if isnan(pts_s) else pts_s
         return FrameOutcome(
-            FATES[outcome], at, index, captured, CLOCKS[clock], seconds, passed, batch, self._engines[engine], detections
+            OUTCOMES[outcome], at, index, captured, CLOCKS[clock], seconds, passed, batch, self._engines[engine], detections
         )

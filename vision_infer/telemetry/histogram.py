@@ -1,7 +1,7 @@
 """A histogram of durations in fixed memory.
 
-Logarithmic buckets with a fixed ratio, as in DDSketch (Masson, Rim, Lee, VLDB 2019): every quantile is known to within 1 %
-of its value, whatever was recorded and however much of it.
+Logarithmic buckets with a fixed ratio, as in DDSketch (Masson, Rim, Lee, VLDB 2019): every quantile is exact to within 1 % of
+its value, for any number of recorded values.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _SHIFT = math.log(_SMALLEST_NS) / _LOG_RATIO
 
 
 class Histogram:
-    """Durations from 100 ns to 10,000 s, each quantile within 1 %; anything shorter counts as 100 ns or less, longer as the most.
+    """Durations from 100 ns to 10,000 s, each quantile within 1 %. Values outside count in the first or the last bucket.
 
-    Recording costs a logarithm and three additions. One thread records; others may read, and see a value more or less.
+    Recording costs a logarithm and three additions. One thread records; other threads may read, and may miss the last value.
     """
 
     __slots__ = ("_buckets", "count", "max_ns", "min_ns", "sum_ns")
@@ -56,17 +56,17 @@ class Histogram:
         self.sum_ns += duration_ns
 
     def mean_ns(self) -> float:
-        """The exact mean, nanoseconds; 0 when nothing was recorded."""
+        """Return the exact mean, nanoseconds; 0 when nothing was recorded."""
         return self.sum_ns / self.count if self.count else 0.0
 
     def quantile_ns(self, quantile: float) -> float:
-        """The smallest value that at least this share of the durations does not exceed, within 1 %; 0 when nothing was recorded.
+        """Return a quantile of the durations, nanoseconds, within 1 %; 0 when nothing was recorded.
 
         Args:
-            quantile: 0–1.
+            quantile: The fraction of durations that are not longer, 0–1.
         """
         if not 0 <= quantile <= 1:
-            raise ValueError(f"a quantile lies between 0 and 1, got {quantile}")
+            raise ValueError(f"a quantile must be between 0 and 1, got {quantile}")
         if self.count == 0:
             return 0.0
         rank = max(1, math.ceil(quantile * self.count))
@@ -78,12 +78,12 @@ class Histogram:
         return float(min(max(middle, self.min_ns), self.max_ns))
 
     def counts_up_to(self, bounds_ns: Sequence[int]) -> list[int]:
-        """How many durations were no longer than each of these bounds, which are known to within 2 %.
+        """Return the number of durations that do not exceed each bound; the bounds are exact to within 2 %.
 
         Args:
-            bounds_ns: ascending.
+            bounds_ns: The bounds, ascending, nanoseconds.
         """
-        buckets = self._buckets[:]  # one moment for all bounds
+        buckets = self._buckets[:]  # a copy: the same moment for all bounds
         counts = []
         seen = begin = 0
         for bound_ns in bounds_ns:
@@ -94,7 +94,7 @@ class Histogram:
         return counts
 
     def merge(self, other: Histogram) -> None:
-        """Add all that another histogram has counted."""
+        """Add the counts of another histogram."""
         if other.count == 0:
             return
         buckets = np.frombuffer(self._buckets, np.uint64)

@@ -1,4 +1,4 @@
-"""What this machine grants the process: processor time, memory, disk space, and a clock that is right; read from the kernel."""
+"""The resources of the machine that are available to the process: CPU time, memory, disk space, and a synchronised clock."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pathlib import Path
 
 PROC, CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
-"""bytes; version 1 says so where it means that there is no limit"""
+"""A limit above this, bytes, means no limit in control groups version 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What control groups grant. None: they do not limit it, or the system does not tell."""
+    """The limits of the control groups. None: no limit, or unknown."""
 
     cpus: float | None
-    """CPUs' worth of time"""
+    """The limit of CPU time, in CPUs."""
     throttled: float | None
-    """share of the periods, since the group was made, in which it had used up its time"""
+    """The fraction of periods, since the group was created, in which its CPU time was used up."""
     memory_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """Memory of the machine, or of what its control group grants where that is less."""
+class MemorySize:
+    """The memory of the machine, or the limit of the control group if that is less."""
 
     total_bytes: int
     available_bytes: int
@@ -37,15 +37,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A place to write."""
+    """A folder for files."""
 
     free_bytes: int
     problem: str
-    """why nothing can be written there; empty where it can"""
+    """Why nothing can be written there; empty if files can be written."""
 
 
 def grants(proc: Path = PROC, cgroup: Path = CGROUP) -> Grants:
-    """The limits of this process's control groups, of either version: its own, and those of the groups above it."""
+    """Return the limits of this process's control groups, version 1 or 2: its own group and all its parents."""
     cpus: list[float] = []
     throttled: list[float] = []
     memory: list[int] = []
@@ -57,28 +57,28 @@ def grants(proc: Path = PROC, cgroup: Path = CGROUP) -> Grants:
     return Grants(min(cpus, default=None), max(throttled, default=None), min(memory, default=None))
 
 
-def memory(proc: Path = PROC, cgroup: Path = CGROUP) -> Memory | None:
-    """How much there is, and how much of it is free; None where the system does not tell."""
+def memory(proc: Path = PROC, cgroup: Path = CGROUP) -> MemorySize | None:
+    """Return the total and the available memory; None if unknown."""
     try:
         lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
-        told = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
-        total, available = told["MemTotal"], told["MemAvailable"]
+        values = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith("kB")}
+        total, available = values["MemTotal"], values["MemAvailable"]
     except (OSError, ValueError, KeyError, IndexError):
         return None
     limit = grants(proc, cgroup).memory_bytes
     if limit is not None and limit < total:
         used = [value for folder in _groups(proc, cgroup) for value in _numbers(folder / "memory.current")]
         total, available = limit, min(available, limit - (used[0] if used else 0))
-    return Memory(total, max(0, available))
+    return MemorySize(total, max(0, available))
 
 
 def clock_synchronised() -> bool | None:
-    """Whether something keeps this machine's clock right, as the kernel says; None where it does not tell."""
+    """Return whether the kernel considers the clock synchronised; None if unknown."""
     if not sys.platform.startswith("linux"):
         return None
 
     class Timex(ctypes.Structure):
-        """The beginning of ``struct timex``: see adjtimex(2)."""
+        """The beginning of ``struct timex``, see adjtimex(2)."""
 
         _fields_ = (
             ("modes", ctypes.c_uint),
@@ -90,23 +90,23 @@ def clock_synchronised() -> bool | None:
             ("rest", ctypes.c_char * 256),
         )
 
-    told = Timex()
+    timex = Timex()
     try:
-        if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(told)) < 0:
+        if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
             return None
     except (OSError, AttributeError):
         return None
     unsynchronised = 0x0040
-    return not told.status & unsynchronised
+    return not timex.status & unsynchronised
 
 
 def disk(folder: Path) -> Disk:
-    """The free space of the disk that a folder is on, or will be on, and whether a file can be written there."""
+    """Return the free space of the disk of a folder, which need not exist yet, and whether files can be written there."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir():
-        return Disk(0, f"{place} is no folder")
+        return Disk(0, f"{place} is not a folder")
     free = 0
     with suppress(OSError):
         found = os.statvfs(place)
@@ -120,7 +120,7 @@ def disk(folder: Path) -> Disk:
 
 
 def nvidia_devices(pci: Path = Path("/sys/bus/pci/devices")) -> int:
-    """How many graphics devices of NVIDIA are on the bus, whether a driver knows them or not."""
+    """Return the number of NVIDIA graphics devices on the PCI bus, with or without a driver."""
     count = 0
     for device in pci.glob("*"):
         with suppress(OSError):
@@ -130,7 +130,7 @@ def nvidia_devices(pci: Path = Path("/sys/bus/pci/devices")) -> int:
 
 
 def _groups(proc: Path, root: Path) -> Iterator[Path]:
-    """The folders of this process's control groups, from its own up to the root, of both versions."""
+    """Yield the folders of this process's control groups, from its own up to the root, of both versions."""
     lines: list[str] = []
     with suppress(OSError):
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -149,7 +149,7 @@ def _groups(proc: Path, root: Path) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> list[float]:
-    """CPUs' worth of time; empty where there is no limit."""
+    """Return the limit of CPU time, in CPUs; empty if there is none."""
     pairs = [_numbers(folder / "cpu.max")]
     pairs.append(_numbers(folder / "cpu.cfs_quota_us") + _numbers(folder / "cpu.cfs_period_us"))
     return [pair[0] / pair[1] for pair in pairs if len(pair) == 2 and pair[0] > 0 and pair[1] > 0]
@@ -158,14 +158,14 @@ def _quota(folder: Path) -> list[float]:
 def _throttled(folder: Path) -> list[float]:
     with suppress(OSError, ValueError):
         lines = (folder / "cpu.stat").read_text(encoding="ascii").splitlines()
-        told = {name: int(value) for name, value in (line.split() for line in lines)}
-        if told.get("nr_periods"):
-            return [told.get("nr_throttled", 0) / told["nr_periods"]]
+        values = {name: int(value) for name, value in (line.split() for line in lines)}
+        if values.get("nr_periods"):
+            return [values.get("nr_throttled", 0) / values["nr_periods"]]
     return []
 
 
 def _numbers(path: Path) -> list[int]:
-    """The numbers in a file; empty where it is not there, or says ``max``."""
+    """Return the numbers in a file; empty if it does not exist or contains ``max``."""
     try:
         return [int(word) for word in path.read_text(encoding="ascii").split()]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What this process has used, as the operating system counts it."""
+"""The resources that this process has used, as counted by the operating system."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 def peak_rss_bytes() -> int:
-    """Most memory that the process has had resident, bytes."""
-    # Linux's ru_maxrss begins with the peak of the process that started this one; VmHWM is our own.
+    """Return the maximum resident memory of the process, bytes."""
+    # On Linux, ru_maxrss includes the peak of the parent process before exec; VmHWM is only our own. See getrusage(2), proc(5).
     with suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
         for line in file:
             if line.startswith("VmHWM:"):
@@ -22,12 +22,12 @@ def peak_rss_bytes() -> int:
 
 
 def cpu_ns() -> int:
-    """CPU time of all threads of the process, user and system, nanoseconds."""
+    """Return the CPU time of all threads of the process, user and system, nanoseconds."""
     return time.process_time_ns()
 
 
 def machine_cpu_ns(stat: Path = Path("/proc/stat")) -> int:
-    """CPU time of all processes of the machine since it was started, nanoseconds; 0 where the system does not tell."""
+    """Return the CPU time of all processes since the machine was started, nanoseconds; 0 if unknown."""
     try:
         user, nice, system, _, _, *interrupts = (
             int(ticks) for ticks in stat.read_text(encoding="ascii").split("\n", 1)[0].split()[1:8]
@@ -38,7 +38,7 @@ def machine_cpu_ns(stat: Path = Path("/proc/stat")) -> int:
 
 
 def process_age_s() -> float | None:
-    """Seconds since the process was started, to a hundredth; None where the system does not tell."""
+    """Return the time since the process was started, seconds, to a hundredth; None if unknown."""
     try:
         with open("/proc/self/stat", encoding="ascii") as file:
             started_ticks = int(file.read().rpartition(")")[2].split()[19])

@@ -1,4 +1,4 @@
-"""What was measured lately, in fixed memory: the last minute of a service that runs for months."""
+"""Recent measurements in fixed memory: the last minute of a service that runs for months."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 class RollingHistogram:
-    """Durations of the last ``slots × slot_ns``, to a slot. One thread records; others may read, and see a value more or less.
+    """Durations of the last ``slots × slot_ns``. One thread records; other threads may read, and may miss the last value.
 
     Args:
-        slots: how many parts the time has; the oldest is forgotten as a whole.
-        slot_ns: how long one is.
+        slots: The number of time slots; the oldest slot is dropped as a whole.
+        slot_ns: The length of a slot, nanoseconds.
     """
 
     __slots__ = ("_parts", "_slot_ns", "_slots")
@@ -29,8 +29,8 @@ class RollingHistogram:
         """Count one duration.
 
         Args:
-            now_ns: monotonic.
-            duration_ns: what was measured.
+            now_ns: The time now, monotonic.
+            duration_ns: The measured duration.
         """
         slot = now_ns // self._slot_ns
         if not self._parts or self._parts[-1][0] != slot:
@@ -38,7 +38,7 @@ class RollingHistogram:
         self._parts[-1][1].record(duration_ns)
 
     def quantiles_ms(self, now_ns: int) -> Mapping[str, float]:
-        """``p50``, ``p95``, ``p99``, ``max`` in milliseconds; empty where nothing was recorded lately."""
+        """Return ``p50``, ``p95``, ``p99`` and ``max`` in milliseconds; empty when nothing was recorded recently."""
         oldest = now_ns // self._slot_ns - self._slots
         whole = Histogram()
         for slot, part in tuple(self._parts):
@@ -51,11 +51,11 @@ class RollingHistogram:
 
 
 class RollingRate:
-    """How fast some counters rise, from samples of the last ten seconds.
+    """The rates of counters, from samples of the last ten seconds.
 
     Args:
-        counters: how many there are.
-        samples: how many samples are kept.
+        counters: The number of counters.
+        samples: The number of samples that are kept.
     """
 
     __slots__ = ("_samples", "per_second")
@@ -65,13 +65,13 @@ class RollingRate:
         self.per_second: tuple[float, ...] = (0.0,) * counters
 
     def sample(self, now_ns: int, *values: int) -> None:
-        """Look at the counters.
+        """Take a sample.
 
         Args:
-            now_ns: monotonic.
-            values: where they stand.
+            now_ns: The time now, monotonic.
+            values: The values of the counters.
         """
         self._samples.append((now_ns, values))
-        secondary, before = self._samples[0]
-        if now_ns > secondary:
-            self.per_second = tuple((value - old) * 1e9 / (now_ns - secondary) for value, old in zip(values, before, strict=True))
+        first_ns, before = self._samples[0]
+        if now_ns > first_ns:
+            self.per_second = tuple((value - old) * 1e9 / (now_ns - first_ns) for value, old in zip(values, before, strict=True))

@@ -1,1 +1,1 @@
-"""Lanes: an engine with one input size each, the table of them, and the exchange of an engine while it runs."""
+"""Lanes: engines with one input size each, the table of lanes, and the replacement of an engine while the lane runs."""

@@ -1,4 +1,4 @@
-"""The Python interface: ``Detector`` for pictures, ``Pipeline`` for video."""
+"""The Python interface: ``Detector`` for images, ``Pipeline`` for video."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ _log = logging.getLogger("vision_infer.pipeline")
 
 
 class PilImage(Protocol):
-    """What we ask of a PIL image."""
+    """The part of a PIL image that is used here."""
 
     def convert(self, mode: str) -> Any:
-        """The picture in another mode."""
+        """Return the image in another mode."""
         ...
 
 
 ImageInput: TypeAlias = NDArray[np.uint8] | str | PathLike[str] | PilImage
-"""uint8 [H, W, 3] RGB, a path, or a PIL image"""
+"""An array uint8 [H, W, 3] RGB, a path, or a PIL image."""
 AnyImage = TypeVar("AnyImage", bound=ImageInput)
-"""one kind of image: a ``list[NDArray]`` is no ``list[ImageInput]`` to a type checker"""
+"""One kind of image: to a type checker, a ``list[NDArray]`` is not a ``list[ImageInput]``."""
 
 
 class Detector:
-    """Finds objects in pictures.
+    """Detects objects in images.
 
-    The engine is loaded at the first call and stays loaded; used as a context manager, or by :meth:`close`, it is freed.
-    It may be called from several threads: the calls take turns.
+    The first call loads the engine. :meth:`close`, or the end of the context manager, frees it. Calls from several threads run
+    one after the other.
 
     Args:
-        model: name of a model, or the path of a deployment graph (.onnx).
-        confidence: least score; default: the card's.
-        iou: overlap above which NMS drops the worse box; default: the card's.
-        classes: labels that count; default: all.
-        per_class: least score of single labels, higher or lower than ``confidence``: ``{"person": 0.5}``.
-        min_size: least width and height of a box, pixels of the picture.
-        region: file of polygons in which we look and that we ignore, YAML; a ``Pipeline`` takes those of single streams too.
+        model: The name of a model, or the path of a deployment graph (.onnx).
+        confidence: The minimum confidence. Defaults to the model card's value.
+        iou: The IoU threshold for non-maximum suppression. Defaults to the model card's value.
+        classes: The labels of the classes to report. Defaults to all.
+        per_class: The minimum confidence of single classes, higher or lower than ``confidence``: ``{"person": 0.5}``.
+        min_size: The minimum width and height of a box, pixels of the image.
+        region: A YAML file with polygons to include and to ignore. A ``Pipeline`` also uses the polygons of single streams.
         device: ``cpu``, ``cuda:N`` or ``auto``.
-        engine: ``auto`` or the name of an engine.
-        threads: CPU threads for each picture; default: all CPUs, for the shortest wait.
-        model_dir: folder of the user's models; default: ``VISION_INFER_HOME``/models.
+        engine: ``auto``, or the name of an engine.
+        threads: The number of CPU threads for each image. Defaults to all CPUs, for the lowest latency.
+        model_dir: The folder of your models. Defaults to ``VISION_INFER_HOME``/models.
     """
 
     def __init__(
@@ -106,6 +106,7 @@ class Detector:
         self._engine: Engine | None = None
         self._lane: Lane | None = None
         self._keep: Filter | None = None
+        # Guards the engine, which runs one batch at a time. A call holds it until its detections are complete.
         self._lock = threading.Lock()
 
     @overload
@@ -114,17 +115,17 @@ class Detector:
     def __call__(self, images: list[AnyImage] | tuple[AnyImage, ...]) -> list[Detections]: ...
 
     def __call__(self, images: ImageInput | list[AnyImage] | tuple[AnyImage, ...]) -> Detections | list[Detections]:
-        """Detect in one picture, or in each of several.
+        """Detect objects in one image, or in each of several images.
 
         Args:
-            images: uint8 [H, W, 3] RGB, a path or a PIL image, or a list or tuple of them.
+            images: An array uint8 [H, W, 3] RGB, a path or a PIL image, or a list or tuple of them.
 
         Returns:
-            One ``Detections`` for one picture, a list for several.
+            One ``Detections`` for one image, a list for several.
 
         Raises:
-            VisionInferError: a picture cannot be read, or the engine fails.
-            ValueError: an array is not uint8 [H, W, 3].
+            VisionInferError: An image cannot be read, or the engine fails.
+            ValueError: An array is not uint8 [H, W, 3].
         """
         if isinstance(images, (list, tuple)):
             return self._each([_image(image) for image in images])
@@ -132,15 +133,15 @@ class Detector:
             raise ValueError(f"a batch is a list of [H, W, 3] arrays, got one array {list(images.shape)}: pass list(images)")
         return self._each([_image(images)])[0]
 
-    def _each(self, pictures: Sequence[Image]) -> list[Detections]:
+    def _each(self, images: Sequence[Image]) -> list[Detections]:
         with self._lock:
             lane = self._open()
-            starts = range(0, len(pictures), lane.engine.batch_sizes[-1])
-            found = (detections for start in starts for detections in _detect(lane, pictures, start))
+            starts = range(0, len(images), lane.engine.batch_sizes[-1])
+            found = (detections for start in starts for detections in _detect(lane, images, start))
             keep = self._keep
             if keep is None:
                 return list(found)
-            return [keep(detections, image.size) for detections, image in zip(found, pictures, strict=True)]
+            return [keep(detections, image.size) for detections, image in zip(found, images, strict=True)]
 
     def _open(self) -> Lane:
         if self._lane is None:
@@ -151,12 +152,12 @@ class Detector:
             self._engine = open_engine(self.path, engine_request(alone))
             card = self._engine.card
             if card.task != "detect":
-                raise ModelError(f"{card.name} is a network for '{card.task}'", "a Detector takes one for 'detect'")
+                raise ModelError(f"{card.name} is a model for '{card.task}'", "a Detector needs a model for 'detect'")
             self._lane = make_lane(self._engine, alone)
         return self._lane
 
     def close(self) -> None:
-        """Free the engine; a later call loads it again."""
+        """Free the engine. A later call loads it again."""
         with self._lock:
             if self._engine is not None:
                 self._engine.__exit__(None, None, None)
@@ -170,20 +171,20 @@ class Detector:
 
 
 class Pipeline:
-    """Runs a detector over video files, pictures and folders; several are decoded side by side and batched together.
+    """Runs a detector over video files, images and folders. Several sources are decoded in parallel and batched together.
 
     Args:
-        detector: what to look for; its thresholds and classes hold here too. The pipeline loads an engine of its own,
-            set up for throughput.
-        every: infer every N-th frame.
-        track: number the objects across frames.
-        then: model that looks at each detection, for classification or embeddings: its name, or a deployment graph (.onnx).
-            What it says is in ``result.detections.descriptions``.
-        top: classes that are told of each picture, where a network is for classification.
-        workers: batches in flight; default: as many as the machine carries.
-        batch: largest batch.
-        hook: called with each result, on a thread of its own but one call at a time; returns it, one with other detections,
-            or None to leave it out. What it raises is logged, and the result goes on unchanged.
+        detector: The detector, with its thresholds and classes. The pipeline loads an engine of its own, which is set up for
+            throughput.
+        every: Infer every N-th frame.
+        track: Whether to track the objects across frames.
+        secondary: The model that classifies or embeds each detection: its name, or a deployment graph (.onnx). Its output is in
+            ``result.detections.descriptions``.
+        top: The number of classes to report, for classifiers.
+        workers: The number of batches in flight. Defaults to what suits the machine.
+        batch: The maximum batch size.
+        hook: Called with each result, on another thread but one call at a time. It returns the result, one with other
+            detections, or None to drop it. Its exceptions are logged, and the result is unchanged.
     """
 
     def __init__(
@@ -205,16 +206,16 @@ class Pipeline:
         self.settings: RunSettings = run_settings(**detector.settings.model_dump() | own)
 
     def run(self, *sources: str | PathLike[str]) -> Iterator[Result]:
-        """The results of all sources; those of one source come in its order.
+        """Yield the results of all sources; those of one source are in order.
 
-        Nothing is dropped: while the caller does not ask, the decoders wait. Leaving the loop early stops everything.
+        No frame is dropped: the decoders wait until the caller takes the next result. Leaving the loop early stops everything.
 
         Raises:
-            VisionInferError: a source cannot be read (after the results of the others), or something broke for all.
+            VisionInferError: A source cannot be read (raised after the results of the others), or all sources failed.
         """
         found = find_sources(str(source) for source in sources)
         if not found.specs:
-            raise found.errors[0] if found.errors else UsageError("no source was given", "call run('video.mp4')")
+            raise found.errors[0] if found.errors else UsageError("no source given", "call run('video.mp4')")
         settings = self.settings
         region = None if settings.region is None else read_region(settings.region, [spec.name for spec in found.specs])
         channel = ResultChannel()
@@ -251,9 +252,9 @@ def _image(image: ImageInput) -> Image:
     raise ValueError(f"an image is a uint8 [H, W, 3] RGB array, a path or a PIL image, got {type(image).__name__}")
 
 
-def _detect(lane: Lane, pictures: Sequence[Image], start: int) -> list[Detections]:
+def _detect(lane: Lane, images: Sequence[Image], start: int) -> list[Detections]:
     engine = lane.engine
-    batch = pictures[start : start + engine.batch_sizes[-1]]
+    batch = images[start : start + engine.batch_sizes[-1]]
     size = next(size for size in engine.batch_sizes if size >= len(batch))
     letterboxes = [lane.letterbox(image.size) for image in batch]
     loan = engine.lend(size)

@@ -1,13 +1,14 @@
-"""``--resume``: go on where an earlier run over the same sources was cut off, without a lost or a doubled frame.
+"""``--resume``: continue an interrupted run over the same sources, without lost or duplicate frames.
 
-A run that writes files keeps a journal beside the first of them: a line with its settings, a line for each source that it is
-going to read, a line for each that was read to its end and whose results were handed to the system. When all went well the
-journal goes, unless the run was told to resume: then it stays, so that a later run over a folder that has grown
-reads what is new.
+A run that writes files keeps a journal next to the first of them: a line with its settings, a line for each source that it is
+going to read, and a line for each source that was read to its end and whose results were written. After a complete run the
+journal is removed, unless the run has ``--resume``: then it stays, so that a later run over a folder with new files reads only
+those.
 
-Of a source that was not finished, rows are in the temporary file of the output (or in the file itself, where the run was stopped
-by a signal). JSONL has a row for each frame: the source goes on after the last whole one. CSV has a row for each detection, so
-that the last frame may not be whole: the source goes on with it. With any other output, or with tracking, the source begins anew.
+The rows of an unfinished source are in the temporary file of the output, or in the file itself if the run was stopped by a
+signal. JSONL has a row for each frame: the source continues after the last complete row. CSV has a row for each detection, so
+the last frame may be incomplete: the source continues with that frame. With any other output, or with tracking, the source
+starts again.
 """
 
 from __future__ import annotations
@@ -30,42 +31,42 @@ from vision_infer.sink.sink import OutputSpec
 from vision_infer.stream.source import SourceSpec
 
 RESUMABLE = ("jsonl", "csv")
-"""kinds of output that go on inside a source"""
+"""The kinds of output that can continue in the middle of a source."""
 
 _WITHOUT_EFFECT = frozenset(
     {"sources", "resume", "overwrite", "workers", "threads", "batch", "model_dir", "engine_dir", "device"}
 )
-"""settings that may differ: they change neither the results nor where they are"""
+"""The settings that may differ: they change neither the results nor their location."""
 
 
 Identity = list[list[Any]]
-"""path, size and time of change of each file of a source: another content is another source"""
+"""The path, size and modification time of each file of a source: a file with other content is another source."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePlan:
-    """What is left to do."""
+    """The remaining work."""
 
     finished: frozenset[str] = frozenset()
-    """names of the streams that need not be read again"""
+    """The names of the streams that are complete."""
     first_frame: dict[str, int] = field(default_factory=dict)
-    """for each other stream the first frame whose results are missing"""
+    """For each other stream, the first frame whose results are missing."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Earlier:
-    """What an earlier run has noted."""
+class _EarlierRun:
+    """The journal entries of an earlier run."""
 
     begun: dict[str, Identity] = field(default_factory=dict)
     finished: dict[str, Identity] = field(default_factory=dict)
 
 
 class Journal:
-    """The record of what is finished.
+    """The journal of a run.
 
     Args:
-        path: where it is.
-        settings: what the results depend on.
+        path: The path of its file.
+        settings: The settings on which the results depend.
     """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
@@ -74,14 +75,14 @@ class Journal:
         self._noted: set[str] = set()
 
     def begin(self, sources: Sequence[SourceSpec], resumed: bool) -> None:
-        """Note what is going to be read.
+        """Add the sources that are going to be read.
 
         Args:
-            sources: all of them, those that are finished left out.
-            resumed: go on with the journal that is there, instead of starting anew.
+            sources: All sources that are not finished.
+            resumed: Whether to continue the existing journal instead of starting a new one.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The journal cannot be written.
         """
         lines = [{"begun": source.name, "files": identity(source)} for source in sources]
         if not resumed:
@@ -91,24 +92,24 @@ class Journal:
         self._write("a", *lines)
 
     def has(self, source: SourceSpec) -> bool:
-        """Whether this run has noted the source as finished."""
+        """Return whether this run has added the source as finished."""
         return source.name in self._noted
 
     def finish(self, source: SourceSpec) -> None:
-        """Note that all results of a source are written.
+        """Add a source whose results are all written.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The journal cannot be written.
         """
         self._noted.add(source.name)
         self._write("a", {"finished": source.name, "files": identity(source)})
 
-    def read(self) -> _Earlier | None:
-        """What an earlier run has noted; None when there is no journal.
+    def read(self) -> _EarlierRun | None:
+        """Return the entries of an earlier run; None when there is no journal.
 
         Raises:
-            UsageError: it belongs to a run with other settings.
-            OutputError: it cannot be read.
+            UsageError: The journal belongs to a run with other settings.
+            OutputError: The journal cannot be read.
         """
         try:
             lines = self.path.read_text(encoding="utf-8").splitlines()
@@ -123,9 +124,9 @@ class Journal:
         changed = sorted(name for name in {*before, *self._settings} if before.get(name) != self._settings.get(name))
         if changed:
             options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
-            hint = "give the same options, or --overwrite instead of --resume to begin anew"
-            raise UsageError(f"--resume: not as in the earlier run: {options}", hint)
-        earlier = _Earlier()
+            hint = "give the same options, or --overwrite instead of --resume to start again"
+            raise UsageError(f"--resume: these options differ from the earlier run: {options}", hint)
+        earlier = _EarlierRun()
         for entry in entries[1:]:
             for kind, noted in (("begun", earlier.begun), ("finished", earlier.finished)):
                 if kind in entry:
@@ -133,7 +134,7 @@ class Journal:
         return earlier
 
     def remove(self) -> None:
-        """It has served its purpose."""
+        """Remove the file."""
         with suppress(OSError):
             self.path.unlink()
 
@@ -142,12 +143,12 @@ class Journal:
             with self.path.open(mode, encoding="utf-8", errors="surrogateescape") as file:
                 file.writelines(json.dumps(entry) + "\n" for entry in entries)
         except OSError as error:
-            output = self.path.name.removeprefix(".").removesuffix(".resume")  # what the user has named
+            output = self.path.name.removeprefix(".").removesuffix(".resume")  # the file that the user has given
             raise output_error(self.path.with_name(output), error) from error
 
 
 def open_journal(settings: RunSettings, model: Path, plan: OutputPlan) -> Journal | None:
-    """The journal of a run; None when it writes no files."""
+    """Return the journal of a run; None when the run writes no files."""
     paths = plan.paths()
     if not paths:
         return None
@@ -156,15 +157,15 @@ def open_journal(settings: RunSettings, model: Path, plan: OutputPlan) -> Journa
 
 
 def results_depend_on(settings: RunSettings, model: Path) -> dict[str, Any]:
-    """The settings that a resumed run must share with the earlier one, as plain values."""
+    """Return the settings that must be the same in a resumed run, as plain values."""
     values: dict[str, Any] = json.loads(settings.model_dump_json(exclude=set(_WITHOUT_EFFECT)))
-    if settings.region is not None:  # the polygons count, not the name of their file
+    if settings.region is not None:  # the polygons matter, not the name of their file
         values["region"] = hashlib.sha256(settings.region.read_bytes()).hexdigest()
     return values | {"model": hashlib.sha256(model.read_bytes()).hexdigest()}
 
 
 def identity(source: SourceSpec) -> Identity:
-    """Tells a source from another with its name; a path that is no file has no size and no time."""
+    """Return the identity of a source. A path that is not a file has no size and no time."""
     files: Identity = []
     for path in source.paths:
         try:
@@ -176,14 +177,20 @@ def identity(source: SourceSpec) -> Identity:
 
 
 def plan_resume(journal: Journal, sources: Sequence[SourceSpec], plan: OutputPlan, remembers: bool) -> ResumePlan | None:
-    """Find out what is left to do, and cut what is there down to it.
+    """Determine the remaining work, and remove rows of incomplete frames from the outputs.
+
+    Args:
+        journal: The journal of the run.
+        sources: All sources.
+        plan: The outputs.
+        remembers: Whether results depend on earlier frames (tracking, motion gate): then a source cannot continue in the middle.
 
     Returns:
-        None when there was no earlier run: everything is to do.
+        The remaining work; None when there was no earlier run.
 
     Raises:
-        UsageError: other settings, or an output that cannot be gone on with.
-        OutputError: what is there cannot be read or changed.
+        UsageError: The settings differ, or an output cannot be continued.
+        OutputError: An output cannot be read or changed.
     """
     check_resumable(plan)
     earlier = journal.read()
@@ -201,38 +208,38 @@ def plan_resume(journal: Journal, sources: Sequence[SourceSpec], plan: OutputPla
         for output in own:
             _take_back(output)
         outputs = (*own, *plan.shared)
-        goes_on = earlier.begun.get(source.name) == known[source.name] and not remembers
-        if goes_on and all(output.kind in RESUMABLE for output in outputs):
+        continues = earlier.begun.get(source.name) == known[source.name] and not remembers
+        if continues and all(output.kind in RESUMABLE for output in outputs):
             first_frame[source.name] = min(_next_frame(output, source.name) for output in outputs)
         else:
             first_frame[source.name] = 0
     own_outputs = [output for name in first_frame for output in plan.by_stream[name]]
     for output in (*plan.shared, *own_outputs):
         if output.kind in RESUMABLE and partial_path(Path(output.path)).exists():
-            # A stream that is not among the sources any more keeps its rows.
+            # A stream that is no longer among the sources keeps its rows.
             _keep_rows(output, lambda name, frame: name not in first_frame or frame < first_frame[name])
     return ResumePlan(finished, first_frame)
 
 
 def check_resumable(plan: OutputPlan) -> None:
-    """Refuse outputs that no run can go on with.
+    """Refuse outputs that cannot be continued.
 
     Raises:
-        UsageError: names the output.
+        UsageError: Names the output.
     """
     if not plan.paths():
         raise UsageError("--resume: no file is written", "add --out FILE.jsonl or --out FOLDER/")
     for output in plan.shared:
         if output.path == "-":
-            raise UsageError("--resume: standard output cannot be gone on with", "write --out FILE.jsonl")
+            raise UsageError("--resume: standard output cannot be continued", "write --out FILE.jsonl")
         if output.kind not in RESUMABLE:
-            raise UsageError(f"--resume: {output.path} cannot be gone on with", "write --out FOLDER/ for a file for each source")
+            raise UsageError(f"--resume: {output.path} cannot be continued", "write --out FOLDER/ for a file for each source")
     if any(output.rotate_bytes is not None for output in plan.specs()):
-        raise UsageError("--resume: not together with --rotate-mb", "leave one of them out")
+        raise UsageError("--resume: cannot be combined with --rotate-mb", "leave one of them out")
 
 
 def _take_back(output: OutputSpec) -> None:
-    """What a run that was stopped has put in its place goes on under the temporary name."""
+    """Rename the file of a run that was stopped back to its temporary name."""
     path = Path(output.path)
     if output.kind in RESUMABLE and path.exists() and not partial_path(path).exists():
         try:
@@ -242,12 +249,12 @@ def _take_back(output: OutputSpec) -> None:
 
 
 def _next_frame(output: OutputSpec, stream: str) -> int:
-    """The first frame of a stream that an output does not hold whole."""
+    """Return the first frame of a stream whose results are not complete in an output."""
     last = -1
     for _, name, frame in _rows(output):
         if name == stream:
             last = max(last, frame)
-    # A detection's row does not tell whether it is its frame's last.
+    # A CSV row does not show whether it is the last one of its frame.
     return last + 1 if output.kind == "jsonl" else max(0, last)
 
 
@@ -265,7 +272,7 @@ def _keep_rows(output: OutputSpec, keep: Callable[[str, int], bool]) -> None:
 
 
 def _rows(output: OutputSpec) -> Iterator[tuple[str, str, int]]:
-    """Each whole row of an unfinished output: as it stands there, its stream, its frame. A row that was cut off is left out."""
+    """Yield each complete row of an unfinished output: its text, its stream, its frame."""
     partial = partial_path(Path(output.path))
     try:
         file = partial.open(encoding="utf-8", newline="")
@@ -286,7 +293,7 @@ def _json_rows(file: Any, where: str) -> Iterator[tuple[str, str, int]]:
             yield line, str(row["stream"]), int(row["frame"])
         except (ValueError, KeyError, TypeError) as error:
             raise OutputError(
-                f"{where}: line {number} is no result", "it was changed since: begin anew with --overwrite"
+                f"{where}: line {number} is not a result", "the file was changed; start again with --overwrite"
             ) from error
 
 
@@ -320,13 +327,13 @@ def _whole_lines(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
         try:
             entry = json.loads(line)
         except ValueError:
-            return  # the run was cut off while it wrote this
+            return  # the run was interrupted while it wrote this line
         if isinstance(entry, dict):
             yield entry
 
 
 def with_resume(plan: OutputPlan, todo: ResumePlan) -> OutputPlan:
-    """The outputs of what is left to do: those that go on do so, the others begin anew."""
+    """Return the outputs of the remaining work: those that can continue do so, the others start again."""
 
     def again(output: OutputSpec) -> OutputSpec:
         return replace(output, overwrite=True, resume=output.kind in RESUMABLE)

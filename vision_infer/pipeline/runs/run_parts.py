@@ -1,4 +1,4 @@
-"""What the settings of a run over files say of its parts: engine, lanes, streams, supervisor. `Pipeline` makes them so too."""
+"""The parts of a run from its settings: engine, lanes, streams, supervisor."""
 
 from __future__ import annotations
 
@@ -26,52 +26,52 @@ from vision_infer.sink.sink import OutputSpec, Sink
 from vision_infer.stream.source import ReadOptions, SourceSpec
 
 SECOND_BATCH = 32
-"""crops that go through a second network together"""
+"""The maximum batch size of a secondary model, whose input is crops."""
 
 
 def output_options(settings: RunSettings) -> OutputOptions:
-    """The part of the settings that says more about the outputs."""
+    """Return the options of the outputs."""
     rotate_bytes = None if settings.rotate_mb is None else max(1, round(settings.rotate_mb * 1e6))
     return OutputOptions(settings.formats, settings.crops, settings.preview_fps, settings.preview_size, rotate_bytes)
 
 
 def read_options(settings: RunSettings) -> ReadOptions:
-    """The part of the settings that says what is read of each source."""
+    """Return the options for reading each source."""
     return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes_only, settings.max_pixels)
 
 
 def engine_request(settings: RunSettings, number: int = 0) -> EngineRequest:
-    """The part of the settings that chooses an engine.
+    """Return the request for an engine of the model.
 
     Args:
-        settings: of the run.
-        number: how many engines there are before it.
+        settings: The settings of the run.
+        number: The number of engines before it, which selects the device.
 
     Raises:
-        UsageError: the devices are not well named.
+        UsageError: A device name is not valid.
     """
     folder, device = engine_dir(settings.engine_dir, os.environ), device_of(settings.device, number)
     return EngineRequest(settings.engine, device, settings.workers, settings.threads, settings.batch, engine_dir=folder)
 
 
 def model_graphs(settings: RunSettings) -> dict[Size, Path]:
-    """The deployment graphs of the model by input size, its own first.
+    """Return the deployment graphs of the model by input size, its own size first.
 
     Raises:
-        ModelError: there is no such model.
+        ModelError: There is no such model.
     """
     if settings.model.endswith(".onnx"):
-        return {Size(1, 1): resolve_model(settings.model, settings.model_dir)}  # its size is in the file
+        return {Size(1, 1): resolve_model(settings.model, settings.model_dir)}  # the size is in the file
     return model_inputs(settings.model, settings.model_dir)
 
 
 def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -> Lane:
-    """The lane of a run, or one of its lanes: a picture goes into the one whose input fits it.
+    """Make a lane of the model.
 
     Args:
-        engine: runs its batches.
-        settings: what counts.
-        size: of the input; None: it is the network's own.
+        engine: Runs its batches.
+        settings: The settings of the run.
+        size: The input size; None: the model's own.
     """
     card = engine.card
     per_class = scores_by_class(card, settings.per_class)
@@ -81,20 +81,20 @@ def make_lane(engine: Engine, settings: RunSettings, size: Size | None = None) -
 
 
 def second_request(settings: RunSettings, number: int = 0) -> EngineRequest:
-    """The engine of the second network: large batches, for the crops of a frame come together."""
+    """Return the request for the engine of the secondary model: large batches, because the crops of a frame arrive together."""
     request = engine_request(settings, number)
     return replace(request, engine="auto", batch=request.batch or SECOND_BATCH)
 
 
 def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
-    """The lane where the crops of detections go.
+    """Make the lane for the crops of detections.
 
     Raises:
-        ModelError: its network is none for classification or embeddings.
+        ModelError: The model is a detector.
     """
     card = engine.card
     if card.task == "detect":
-        raise ModelError(f"--secondary {card.name}: is a network for 'detect'", "name one for classification or embeddings")
+        raise ModelError(f"--secondary {card.name}: the model is a detector", "give a model for classification or embeddings")
     return Lane("secondary", engine, make_selector(card, None, None, None), top=settings.top)
 
 
@@ -114,7 +114,7 @@ def stream_command(
 
 
 def make_supervisor(lanes: Sequence[Lane], sources: int, shared: Sequence[Sink], hook: GuardedHook | None = None) -> Supervisor:
-    """A supervisor for recorded sources: as many side by side as keep the machine busy."""
+    """Make a supervisor for recorded sources, with enough of them open at the same time to keep the machine busy."""
     cpus = available_cpus()
     side_by_side = min(sources, max(4, 2 * cpus), 16)
     decode_threads = max(1, cpus // (2 * side_by_side))

@@ -1,1 +1,1 @@
-"""The threads that read streams and run inference, and what watches over them."""
+"""The threads that read streams and run inference, and the thread that watches live streams."""
