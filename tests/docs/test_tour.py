@@ -1,4 +1,4 @@
-"""Every function that docs/tour.md names exists."""
+"""Every function that docs/tour.md names exists, and every file that the explanations name."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def test_a_named_function_exists(path: str, name: str) -> None:
 @pytest.mark.parametrize("path", FILES)
 def test_a_named_file_exists(path: str) -> None:
     assert Path(ROOT / "vision_infer" / path).is_file()
+
+
+def test_files_that_the_explanations_name_exist() -> None:
+    for page in [ROOT / "docs" / "architecture.md", *(ROOT / "docs" / "explanation").glob("*.md")]:
+        for path in re.findall(r"`((?:[\w-]+/)+[\w-]+\.py)`", page.read_text(encoding="utf-8")):
+            assert any((base / path).is_file() for base in (ROOT, ROOT / "vision_infer")), f"{page.name}: {path}"
 
 
 def names(tree: ast.AST, before: str = "") -> Iterator[str]:
