@@ -102,7 +102,7 @@ def test_what_is_no_mapping_is_no_card(data: object) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "name: net", "[" * 100_000])
 def test_what_is_no_json_is_no_card(text: str) -> None:
-    with pytest.raises(ModelError, match=r"graph\.onnx: its card is not JSON"):
+    with pytest.raises(ModelError, match=r"graph\.onnx: the card is not valid JSON"):
         parse_card_json(text, "graph.onnx")
 
 

@@ -238,7 +238,7 @@ def test_cards_in_graphs() -> None:
     write_card(model, CARD)
     assert [entry.key for entry in model.metadata_props] == ["vision_infer.card"]
     model.metadata_props[0].value = "{"
-    with pytest.raises(ModelError, match="its card is not JSON"):
+    with pytest.raises(ModelError, match="the card is not valid JSON"):
         read_card(model, "x")
     infer_shapes(model, "x")
 
