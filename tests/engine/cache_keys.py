@@ -1,4 +1,4 @@
-"""Keys of engines that were never built."""
+"""Keys of engines that do not exist."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ KEY = EngineKey("tiny", "a" * 64, "openvino-cpu-fp32", "f32", "2026.1.0", "A Pro
 
 
 def no_news(text: str) -> None:
-    """What nothing may be said to."""
+    """Fail: no message is expected."""
     raise AssertionError(text)

@@ -1,4 +1,4 @@
-"""The engines that a small graph may have, and passports for them."""
+"""The engines that a small graph can have, and passports for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def graph(tmp_path: Path, card: ModelCard) -> Path:
 
 @pytest.fixture
 def possible(graph: Path, card: ModelCard) -> list[EngineCandidate]:
-    """Four engines, whatever this machine has."""
+    """Four engines, independent of the installed runtimes."""
     fp32, int8 = GraphFacts(card, "fp32"), GraphFacts(card, "int8")
     small = tiny_graph(graph.with_name("model.int8.onnx"), card, candidates=5)
     return [

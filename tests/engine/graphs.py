@@ -1,4 +1,4 @@
-"""Small deployment graphs, right and wrong ones, made with onnx.helper."""
+"""Small deployment graphs, valid and invalid ones, made with onnx.helper."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def tiny_graph(
     candidates: int = 4,
     fail_above: int | None = None,
 ) -> Path:
-    """A graph whose scores are the mean of the picture / 255: what it gives says which picture it was given.
+    """Write a graph whose scores are the mean of the image / 255, so that the results identify the image.
 
     Args:
-        path: where to write.
-        card: goes into the file; a string as it is; None: no card.
-        image: the input: name, type, shape.
-        outputs: type and shape as declared, in place of the right ones; a name that is left out is missing.
-        candidates: K.
-        fail_above: a batch of more pictures than this fails while it runs.
+        path: The file.
+        card: The card in the file; a string is written unmodified; None: no card.
+        image: The input: name, type, shape.
+        outputs: The declared types and shapes instead of the right ones; a name that is left out is missing.
+        candidates: The number of candidates.
+        fail_above: The largest batch size that runs; larger ones fail.
     """
     declared = outputs or {
         "boxes": (TensorProto.FLOAT, ("batch", candidates, 4)),
@@ -56,7 +56,7 @@ def tiny_graph(
     constants |= {"axis": np.array([1], np.int64), "last": np.array([2], np.int64)}
     scores = "plain_scores"
     if fail_above is not None:
-        # Fits by broadcasting one picture only: [fail_above, 1] + [B, K] fails for other B above 1.
+        # Broadcasts for one image only: [fail_above, 1] + [B, K] fails for other B above 1.
         constants["narrow"] = np.zeros((fail_above, 1), np.float32)
         nodes.append(helper.make_node("Add", ["plain_scores", "narrow"], ["narrow_scores"]))
         scores = "narrow_scores"
@@ -79,7 +79,7 @@ def tiny_graph(
 
 
 def externalise(path: Path, location: str) -> Path:
-    """Say that the tensor ``ones`` is in another file; writes that file if it lies beside or below."""
+    """Declare that the tensor ``ones`` is in another file; write that file if it is in the same folder or below."""
     model = onnx.load(str(path))
     for tensor in model.graph.initializer:
         if tensor.name == "ones":
@@ -96,12 +96,12 @@ def externalise(path: Path, location: str) -> Path:
 
 
 def colour_graph(path: Path, task: Literal["classify", "embed"] = "classify", side: int = 16) -> Path:
-    """A network that tells how much red, green and blue is in a picture: as probabilities, or as an embedding.
+    """Write a graph that returns the amounts of red, green and blue in an image, as probabilities or as an embedding.
 
     Args:
-        path: where to write.
+        path: The file.
         task: ``classify`` or ``embed``.
-        side: of its square input, pixels.
+        side: The side of its square input, pixels.
     """
     labels = ("red", "green", "blue") if task == "classify" else None
     card = ModelCard(name=f"colour-{task}", task=task, input=InputSize(width=side, height=side), fit="stretch", labels=labels)

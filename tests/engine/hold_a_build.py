@@ -1,4 +1,4 @@
-"""A builder in a process of its own: says that it holds the lock, then builds when its standard input says so, or is killed."""
+"""A builder in a child process: prints that it holds the lock, and builds when it reads a line, unless it is killed before."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision_infer.engine.store.cache import EngineCache
 if __name__ == "__main__":
     cache = EngineCache(Path(sys.argv[1]))
     with cache.building(KEY, lambda _: None) as content:
-        (cache.folder / f"{KEY.digest()}.tmp-1").mkdir()  # as a store that has not ended
+        (cache.folder / f"{KEY.digest()}.tmp-1").mkdir()  # like an unfinished store
         print("holds it" if content is None else "was built", flush=True)
         sys.stdin.readline()
         cache.store(KEY, b"built by the first")

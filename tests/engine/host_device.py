@@ -1,4 +1,4 @@
-"""A device in host memory. It works late, and in any order that streams and events allow, so that what relies on luck fails."""
+"""A device in host memory. It works late, and in any order that streams and events allow, so that races show."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ Work = Callable[[], None]
 
 @dataclass(eq=False)
 class HostStream:
-    """What waits to be done, in order: (may it begin, do it)."""
+    """The queued work, in order: (whether it can begin, the work)."""
 
     waiting: deque[tuple[Callable[[], bool], Work]] = field(default_factory=deque)
 
 
 @dataclass(eq=False)
 class HostEvent:
-    """Recorded and passed so often."""
+    """The numbers of times that it was recorded and passed."""
 
     recorded: int = 0
     passed: int = 0
 
 
 class HostDevice:
-    """See above.
+    """A device in host memory.
 
     Args:
-        chance: decides what is done next; None: all is done at once, in the order in which it was asked for.
-        capacity: bytes of its memory.
+        chance: Chooses the next work; None: all work is done at once, in the order of the calls.
+        capacity: The size of its memory, bytes.
     """
 
     index = 0
@@ -57,25 +57,25 @@ class HostDevice:
         self._streams: list[HostStream] = []
         self._recording: list[Work] | None = None
         self.things = 0
-        """streams, events and graphs that were not given back"""
+        """The number of streams, events and graphs that are not destroyed."""
         self.launched = 0
         self.copied_in: list[int] = []
-        """bytes of each copy to the device"""
+        """The sizes of the copies to the device, bytes."""
 
     @property
     def used(self) -> int:
-        """Bytes that are allocated, on either side."""
+        """The allocated memory on host and device, bytes."""
         return sum(block.nbytes for block in (*self._blocks.values(), *self._host.values()))
 
     def use(self) -> None:
-        """There is one only."""
+        """Do nothing: there is only one device."""
 
     def memory(self) -> tuple[int, int]:
-        """Free, and all."""
+        """Return the free and the total memory, bytes."""
         return self._capacity - sum(block.nbytes for block in self._blocks.values()), self._capacity
 
     def allocate(self, nbytes: int) -> int:
-        """Zeroed, at a multiple of 256."""
+        """Allocate zeroed memory at a multiple of 256."""
         if nbytes > self.memory()[0]:
             raise DeviceMemoryError("out of memory")
         block = np.zeros(nbytes + 256, np.uint8)
@@ -84,32 +84,32 @@ class HostDevice:
         return int(block.ctypes.data)
 
     def free(self, address: int) -> None:
-        """What is freed twice raises KeyError."""
+        """Free memory; raise KeyError if it is freed already."""
         self._blocks.pop(address)[:] = 255
 
     def allocate_host(self, nbytes: int) -> NDArray[np.uint8]:
-        """Zeroed."""
+        """Allocate zeroed host memory."""
         array = np.zeros(nbytes, np.uint8)
         self._host[array.ctypes.data] = array
         return array
 
     def free_host(self, array: NDArray[np.uint8]) -> None:
-        """What is freed twice raises KeyError."""
+        """Free memory; raise KeyError if it is freed already."""
         self._host.pop(array.ctypes.data)
 
     def make_stream(self) -> HostStream:
-        """A stream."""
+        """Create a stream."""
         self.things += 1
         self._streams.append(HostStream())
         return self._streams[-1]
 
     def make_event(self) -> HostEvent:
-        """An event."""
+        """Create an event."""
         self.things += 1
         return HostEvent()
 
     def put(self, stream: HostStream, work: Work, ready: Callable[[], bool] = lambda: True) -> None:
-        """Work for a stream."""
+        """Queue work in a stream."""
         if self._recording is not None:
             self._recording.append(work)
             return
@@ -118,7 +118,7 @@ class HostDevice:
             self._step()
 
     def record(self, event: HostEvent, stream: HostStream) -> None:
-        """As late as the stream comes to it."""
+        """Record the event when the stream reaches it."""
         event.recorded += 1
         number = event.recorded
 
@@ -128,35 +128,35 @@ class HostDevice:
         self.put(stream, passed)
 
     def wait(self, stream: HostStream, event: HostEvent) -> None:
-        """For the event as it was recorded last."""
+        """Wait for the last recording of the event."""
         number = event.recorded
         self.put(stream, lambda: None, lambda: event.passed >= number)
 
     def synchronise(self, event: HostEvent) -> None:
-        """Do anything that can be done until it has passed."""
+        """Do any possible work until the event has passed."""
         while event.passed < event.recorded:
-            assert self._streams_that_can(), "the streams wait for each other"
+            assert self._streams_that_can(), "deadlock between the streams"
             self._step()
 
     def elapsed_ms(self, first: HostEvent, second: HostEvent) -> float:
-        """There is no time here."""
+        """Return a constant: this device has no time."""
         assert first.passed
         assert second.passed
         return 0.001
 
     def copy_in(self, address: int, source: NDArray[Any], stream: HostStream) -> None:
-        """Reads host memory when its turn comes."""
+        """Copy when the stream reaches it."""
         assert source.flags.c_contiguous
         self.copied_in.append(source.nbytes)
         self.put(stream, lambda: np.copyto(self.at(address, source.nbytes), source.reshape(-1).view(np.uint8)))
 
     def copy_out(self, target: NDArray[Any], address: int, stream: HostStream) -> None:
-        """Writes host memory when its turn comes."""
+        """Copy when the stream reaches it."""
         assert target.flags.c_contiguous
         self.put(stream, lambda: np.copyto(target.reshape(-1).view(np.uint8), self.at(address, target.nbytes)))
 
     def capture(self, _: HostStream, work: Work) -> list[Work]:
-        """The work that is put meanwhile."""
+        """Return the work that is queued meanwhile."""
         self._recording = []
         try:
             work()
@@ -166,13 +166,13 @@ class HostDevice:
             self._recording = None
 
     def launch(self, graph: list[Work], stream: HostStream) -> None:
-        """All of it, again."""
+        """Queue recorded work again."""
         self.launched += 1
         for work in graph:
             self.put(stream, work)
 
     def write_surface(self, address: int, surface: Surface, letterbox: Letterbox, stream: HostStream) -> None:
-        """What the kernel does."""
+        """Do what the kernel does."""
         size = letterbox.input
         self.put(
             stream,
@@ -180,21 +180,21 @@ class HostDevice:
         )
 
     def destroy(self, *things: Any) -> None:
-        """Streams are emptied first."""
+        """Destroy streams after their pending work, events and graphs."""
         for thing in things:
             self.things -= 1
             if isinstance(thing, HostStream):
                 while thing.waiting:
-                    assert self._streams_that_can(), "the streams wait for each other"
+                    assert self._streams_that_can(), "deadlock between the streams"
                     self._step()
                 self._streams.remove(thing)
 
     def at(self, address: int, nbytes: int) -> NDArray[np.uint8]:
-        """Memory of the device; what nobody has allocated is refused."""
+        """Return memory of the device; fail if it is not allocated."""
         for start, block in self._blocks.items():
             if start <= address and address + nbytes <= start + block.nbytes:
                 return block[address - start :][:nbytes]
-        raise AssertionError("nobody has allocated that")
+        raise AssertionError("this memory is not allocated")
 
     def _streams_that_can(self) -> list[HostStream]:
         return [stream for stream in self._streams if stream.waiting and stream.waiting[0][0]()]
@@ -205,8 +205,8 @@ class HostDevice:
         stream.waiting.popleft()[1]()
 
 
-class MeanNetwork:
-    """Computes what ``tests.engine.graphs.tiny_graph`` does: scores that are the mean of the picture / 255."""
+class MeanModel:
+    """A model that computes the same as ``tests.engine.graphs.tiny_graph``: scores that are the mean of the image / 255."""
 
     def __init__(self, device: HostDevice, card: ModelCard, candidates: int = 4) -> None:
         self.outputs: OutputShapes = {
@@ -219,7 +219,7 @@ class MeanNetwork:
         self.closed = False
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: HostStream) -> None:
-        """Computed when its turn comes."""
+        """Compute when the stream reaches it."""
         assert not self.closed
 
         def compute() -> None:
@@ -231,44 +231,45 @@ class MeanNetwork:
         self._device.put(stream, compute)
 
     def capturing(self) -> AbstractContextManager[Any] | None:
-        """It can be recorded."""
+        """Return an empty context: it can be recorded."""
         return nullcontext()
 
     def close(self) -> None:
-        """It is not asked again."""
+        """Note that it is closed."""
         self.closed = True
 
 
-class FailingNetwork:
-    """A network that fails when it is told to.
+class FailingModel:
+    """A model that fails on request.
 
     Args:
-        network: another.
-        most: a greater batch is more than the device has memory for.
+        model: The model that computes.
+        largest: The largest batch that the device has memory for.
+        recorded: Whether it can be recorded.
     """
 
-    def __init__(self, network: Any, most: int = 1000, recorded: bool = True) -> None:
-        self._network = network
-        self._most = most
+    def __init__(self, model: Any, largest: int = 1000, recorded: bool = True) -> None:
+        self._model = model
+        self._largest = largest
         self._recorded = recorded
         self.failures = 0
-        """how often it fails from now on"""
+        """The number of failures to come."""
         self.enqueued: list[int] = []
-        """the batches that it was asked for"""
+        """The sizes of the batches that were queued."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._network, name)
+        return getattr(self._model, name)
 
     def enqueue(self, count: int, images: int, outputs: Mapping[str, int], stream: Any) -> None:
-        """Fails, or has the other do it."""
+        """Fail, or compute the batch."""
         self.enqueued.append(count)
-        if count > self._most:
+        if count > self._largest:
             raise DeviceMemoryError("out of memory")
         if self.failures:
             self.failures -= 1
-            raise EngineError("it failed", "as it was told to")
-        self._network.enqueue(count, images, outputs, stream)
+            raise EngineError("it failed", "as requested")
+        self._model.enqueue(count, images, outputs, stream)
 
     def capturing(self) -> AbstractContextManager[Any] | None:
-        """As the other, unless it cannot be recorded."""
-        return self._network.capturing() if self._recorded else None
+        """Return the model's context, unless it cannot be recorded."""
+        return self._model.capturing() if self._recorded else None

@@ -1,4 +1,4 @@
-"""Whether two sets of candidates are the same detections, in any order."""
+"""Compares two sets of candidates: the same detections in any order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 def confident(outputs: Outputs, image: int, least: float = 0.3) -> list[tuple[int, float, list[float]]]:
-    """Class, score and box of the candidates of a picture that count, best first."""
+    """Return class, score and box of the confident candidates of an image, best first."""
     scores = outputs["scores"][image]
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= least]
@@ -25,7 +25,7 @@ def confident(outputs: Outputs, image: int, least: float = 0.3) -> list[tuple[in
 def unmatched(
     first: list[tuple[int, float, list[float]]], second: list[tuple[int, float, list[float]]], score: float, pixels: float
 ) -> list[tuple[int, float, list[float]]]:
-    """What of the first has no partner in the second; every partner is taken once."""
+    """Return the detections of the first set without a match in the second; each is matched once."""
     left = list(second)
     alone = []
     for one in first:
@@ -40,7 +40,7 @@ def unmatched(
 
 
 def assert_same(first: Outputs, at_first: int, second: Outputs, at_second: int, score: float = 1e-3, pixels: float = 0.1) -> int:
-    """Both pictures gave the same detections, near the threshold included; returns how many."""
+    """Check that both images gave the same detections, also near the threshold; return their number."""
     ours, theirs = confident(first, at_first), confident(second, at_second)
     loose = 0.3 - score
     assert not unmatched(ours, confident(second, at_second, loose), score, pixels)

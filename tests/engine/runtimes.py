@@ -1,4 +1,4 @@
-"""The runtimes that run deployment graphs here, opened alike: what holds for one has to hold for each."""
+"""Opens the runtimes for deployment graphs in the same way, for tests that apply to each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 
 def open_with(runtime: str, path: Path, workers: int = 1, threads: int = 1, batch: int = 1) -> Engine:
-    """The engine of a runtime, on the CPU, in float32; skips the test where the runtime is not installed."""
+    """Open the engine of a runtime on the CPU in float32; skip the test if the runtime is not installed."""
     pytest.importorskip(runtime)
     if runtime == "onnxruntime":
         return OnnxRuntimeEngine(path, EngineSettings("cpu", 0, workers, threads, batch))

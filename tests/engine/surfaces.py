@@ -1,4 +1,4 @@
-"""What the surface kernel has to compute, in NumPy; and the kernel's own source, compiled for the processor."""
+"""The reference of the surface kernel in NumPy, and the kernel's source, compiled for the processor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _C = {ctypes.c_void_p: "unsigned char*", ctypes.c_int: "int", ctypes.c_uint: "un
 
 
 def make_surface(luma: NDArray[Any], chroma: NDArray[Any], matrix: int = 1, full_range: bool = False, device: int = 0) -> Surface:
-    """A surface of two arrays in host memory: luma [H, W], chroma [⌈H/2⌉, ⌈W/2⌉, 2]; uint8, or uint16 as P010 has them."""
+    """Return a surface of two arrays in host memory: luma [H, W], chroma [⌈H/2⌉, ⌈W/2⌉, 2]; uint8, or uint16 as P010 has them."""
     return Surface(
         Size(luma.shape[1], luma.shape[0]),
         *(luma.ctypes.data, luma.strides[0], chroma.ctypes.data, chroma.strides[0], luma.itemsize),
@@ -45,7 +45,7 @@ def make_surface(luma: NDArray[Any], chroma: NDArray[Any], matrix: int = 1, full
 
 
 def on_the_processor(folder: Path) -> Any:
-    """The library of the kernel, each thread after the other; skips the test where there is no compiler."""
+    """Return the library of the kernel, with sequential threads; skip the test without a compiler."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("needs g++")
@@ -68,7 +68,7 @@ def write_with(library: Any, slot: NDArray[np.uint8], surface: Surface, letterbo
 
 
 def reference(surface: Surface, letterbox: Letterbox) -> NDArray[np.uint8]:
-    """What has to be in the slot, uint8 [H, W, 3]."""
+    """Return the expected content of the slot: uint8 [H, W, 3]."""
     luma, chroma = (plane.astype(np.float64) / (1 if plane.itemsize == 1 else 256) for plane in surface.owner)  # type: ignore[attr-defined]
     content = letterbox.content
     light, u, v = _resized(luma, content), _resized(chroma[:, :, 0], content, 0.25), _resized(chroma[:, :, 1], content, 0.25)
@@ -89,7 +89,7 @@ def _resized(plane: NDArray[np.float64], size: Size, shift: float = 0.0) -> NDAr
 
 
 def _weights(samples: int, pixels: int, shift: float = 0.0) -> NDArray[np.float64]:
-    """[pixels, samples]: the part of each sample in each pixel. Beyond the edge is the edge."""
+    """Return the weight of each sample in each pixel [pixels, samples]; samples outside repeat the edge."""
     scale = samples / pixels
     reach = max(scale, 1.0)
     middles = (np.arange(pixels) + 0.5) * scale - 0.5 + shift

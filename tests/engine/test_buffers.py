@@ -1,4 +1,4 @@
-"""The pool: as many buffers as batches in flight, lent once, given back once."""
+"""The pool of buffers: one for each batch in flight, each lent and released once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_buffer_is_as_large_as_the_largest_batch() -> None:
     assert made.nbytes == 2 * (4 * 6 * 8 * 3 + 4 * 5 * 4 * 4 + 4 * 5 * 4)
 
 
-def test_slots_are_places_of_the_buffer_in_order() -> None:
+def test_slots_are_views_of_the_buffer_in_order() -> None:
     made = pool()
     loan = made.lend(2)
     assert len(loan.slots) == 2
@@ -59,10 +59,10 @@ def test_a_batch_size_that_the_engine_does_not_run(count: int) -> None:
     made = pool()
     with pytest.raises(EngineError, match=r"batches of .*\[1, 2, 4\]"):
         made.lend(count)
-    assert [made.lend(1), made.lend(4)]  # nothing was lost by asking
+    assert [made.lend(1), made.lend(4)]  # the failed call lent nothing
 
 
-def test_exhausted_and_free_again() -> None:
+def test_an_empty_pool_lends_again_after_a_release() -> None:
     made = pool()
     first, second = made.lend(1), made.lend(4)
     assert first.buffer is not second.buffer
@@ -72,7 +72,7 @@ def test_exhausted_and_free_again() -> None:
     assert made.lend(2).buffer is first.buffer
 
 
-def test_released_twice() -> None:
+def test_a_second_release_is_an_error() -> None:
     made = pool()
     loan = made.lend(1)
     made.release(loan)
@@ -80,7 +80,7 @@ def test_released_twice() -> None:
         made.release(loan)
 
 
-def test_threads_never_hold_the_same_buffer() -> None:
+def test_threads_never_get_the_same_buffer() -> None:
     made = pool(count=4)
     held: set[int] = set()
     lock = threading.Lock()
@@ -110,7 +110,7 @@ def null_engine(card: ModelCard, **options: Any) -> Engine:
     )
 
 
-def test_the_null_engine_gives_the_same_for_every_picture(card: ModelCard) -> None:
+def test_the_null_engine_returns_the_same_for_every_image(card: ModelCard) -> None:
     with null_engine(card, batch_sizes=(1, 2, 3), in_flight=2) as engine:
         assert engine.input_size == Size(32, 32)
         assert engine.buffer_bytes == 2 * 3 * 32 * 32 * 3
@@ -125,6 +125,6 @@ def test_the_null_engine_gives_the_same_for_every_picture(card: ModelCard) -> No
         assert [engine.lend(3), engine.lend(3)]
 
 
-def test_the_null_engine_holds_no_more_than_its_candidates(card: ModelCard) -> None:
+def test_the_null_engine_refuses_too_many_boxes(card: ModelCard) -> None:
     with pytest.raises(ValueError, match="at most 300"):
         NullEngine(card, np.zeros((301, 4), np.float32))

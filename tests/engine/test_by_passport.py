@@ -1,4 +1,4 @@
-"""``auto`` by passports, and the reason in one line."""
+"""The choice by passports, and its reason in one line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_fastest_within_the_budget(possible: list[EngineCandidate]) -> None:
         assert chosen.candidate.engine == expected
 
 
-def test_what_is_not_proven_is_not_taken(possible: list[EngineCandidate]) -> None:
+def test_unverified_accuracy_rules_an_engine_out(possible: list[EngineCandidate]) -> None:
     reference, openvino, bf16, int8 = possible
     chosen = by_passports(
         possible, passport(bf16, 1.7), passport(int8, 2.6, loss(0.1, 0.2, "not proven")), passport(openvino, 0.8)
@@ -63,20 +63,20 @@ def test_what_is_not_proven_is_not_taken(possible: list[EngineCandidate]) -> Non
     )
 
 
-def test_where_nothing_is_faster(possible: list[EngineCandidate]) -> None:
+def test_float32_is_chosen_if_nothing_is_faster(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, passport(possible[0], 1.0), passport(possible[1], 0.8))
     assert chosen is not None
     assert chosen.reason == f"{ORT}: FP32 is fastest here ({OPENVINO} 0.8×, by passports)"
 
 
-def test_a_loss_over_the_budget_is_told(possible: list[EngineCandidate]) -> None:
+def test_a_loss_over_the_budget_is_in_the_reason(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, passport(possible[3], 2.6, loss(3.0, 4.2)))
     assert chosen is not None
     assert chosen.candidate == possible[0]
     assert "2.6× but up to 4.2 points lost" in chosen.reason
 
 
-def test_float32_that_is_garbage_in_a_runtime_is_not_taken(possible: list[EngineCandidate]) -> None:
+def test_float32_with_wrong_results_is_not_chosen(possible: list[EngineCandidate]) -> None:
     chosen = by_passports(possible, passport(possible[1], 1.5, loss(60, 70)))
     assert chosen is not None
     assert chosen.candidate == possible[0]
@@ -93,7 +93,7 @@ def test_a_latency_target(possible: list[EngineCandidate]) -> None:
     assert "nothing faster is within the budget and the 10 ms" in none.reason
 
 
-def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: list[EngineCandidate]) -> None:
+def test_passports_of_other_devices_graphs_and_versions_do_not_count(possible: list[EngineCandidate]) -> None:
     one = possible[1]
     device = this_device()
     for more in (
@@ -107,7 +107,7 @@ def test_passports_of_other_devices_graphs_and_versions_say_nothing(possible: li
         assert by_passports(possible, passport(one, 9.0, **more)) is None
 
 
-def test_a_passport_of_a_machine_that_computes_alike_is_a_guess(graph: Path, tmp_path: Path) -> None:
+def test_a_passport_of_a_similar_machine_is_an_estimate(graph: Path, tmp_path: Path) -> None:
     here = candidates(graph)
     (other,) = [one for one in here if one.engine == OPENVINO]
     elsewhere = this_device().model_copy(update={"name": "Another"})
@@ -123,7 +123,7 @@ def test_a_passport_of_a_machine_that_computes_alike_is_a_guess(graph: Path, tmp
     assert not choice.estimated
 
 
-def test_of_passports_and_trials_the_newest_counts(graph: Path, tmp_path: Path) -> None:
+def test_the_latest_of_passports_and_autotuning_counts(graph: Path, tmp_path: Path) -> None:
     here = candidates(graph)
     TuningStore(tmp_path / "engines", 1.0).save_choice(here, EngineChoice(here[0], "autotuned"))
     (other,) = [one for one in here if one.engine == OPENVINO]
@@ -156,8 +156,8 @@ def int8(graph: Path, card: ModelCard) -> EngineCandidate:
 
 
 @pytest.mark.parametrize("alike", [True, False])
-def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: EngineCandidate, tmp_path: Path, alike: bool) -> None:
-    """It counts where INT8 is computed alike: then INT8 is tried without any frames, and else it is left out."""
+def test_accuracy_that_was_verified_on_another_processor(graph: Path, int8: EngineCandidate, tmp_path: Path, alike: bool) -> None:
+    """It counts if INT8 is computed in the same way: then INT8 is tried without frames; otherwise it is left out."""
     here = set(this_device().instructions)
     without = tuple(sorted(here - ARITHMETIC["int8"]))
     vnni = tuple(sorted(here & ARITHMETIC["int8"])) or ("avx_vnni",)
@@ -173,7 +173,7 @@ def test_accuracy_that_was_proven_on_another_processor(graph: Path, int8: Engine
     assert (unproven(INT8) in said) != alike
 
 
-def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, int8: EngineCandidate, tmp_path: Path) -> None:
+def test_auto_opens_the_variant_that_a_passport_verifies(graph: Path, int8: EngineCandidate, tmp_path: Path) -> None:
     small = int8.graph
     request = EngineRequest(device="cpu", workers=1, engine_dir=tmp_path / "engines")
     for accuracy, name in ((loss(0.4, 0.9), INT8), (loss(0.4, 1.9), ORT)):
@@ -185,7 +185,7 @@ def test_auto_opens_the_variant_that_a_passport_proves(graph: Path, int8: Engine
         assert said[0].startswith(f"{name}: ")
 
 
-def test_variants_lie_beside_the_graph(graph: Path, card: ModelCard) -> None:
+def test_variants_are_next_to_the_graph(graph: Path, card: ModelCard) -> None:
     good = tiny_graph(graph.with_name("model.int8.onnx"), card)
     tiny_graph(graph.with_name("model.other.onnx"), card.model_copy(update={"name": "other"}))
     tiny_graph(graph.with_name("more.int8.onnx"), card)

@@ -1,4 +1,4 @@
-"""The bundled network on a GPU finds what it finds on the CPU."""
+"""The bundled model finds the same on a GPU and on the CPU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
     return engine.collect(engine.submit(loan)).outputs
 
 
-def test_cuda_finds_what_the_cpu_finds(bundled: Path) -> None:
+def test_cuda_and_the_cpu_find_the_same(bundled: Path) -> None:
     pictures = [VideoImage(frame) for frame in decoded(bikes())[::32]]
     with open_engine(bundled, EngineRequest(device="cpu", workers=1)) as engine:
         expected = [infer(engine, [image]) for image in pictures]

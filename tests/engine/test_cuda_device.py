@@ -1,4 +1,4 @@
-"""CUDA without a GPU: what we ask of the bindings has the right types, and what is missing is told in a line."""
+"""CUDA without a GPU: calls of the bindings have the right types, and errors say what is missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ without_gpu = pytest.mark.skipif(not missing_gpu(), reason="there is a GPU here"
 
 @pytest.fixture
 def device() -> CudaDevice:
-    """A device that is not there, past its constructor."""
+    """A device that does not exist, without its constructor."""
     made: CudaDevice = CudaDevice.__new__(CudaDevice)
     made.index, made.name = 0, "cuda:0"
     return made
@@ -63,14 +63,14 @@ CALLS: list[Callable[[CudaDevice], Any]] = [
 
 @without_gpu
 @pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
-def test_the_bindings_take_what_we_give_them(device: CudaDevice, call: Callable[[CudaDevice], Any]) -> None:
-    """It fails for want of a driver, not for a wrong type; and in a line of ours."""
+def test_the_bindings_accept_our_arguments(device: CudaDevice, call: Callable[[CudaDevice], Any]) -> None:
+    """The call fails because there is no driver, not because of a wrong type, and with our message."""
     with pytest.raises(EngineError, match=r"^CUDA: [^\n]+$"):
         call(device)
 
 
 @without_gpu
-def test_the_bindings_take_the_arguments_of_the_kernel(device: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bindings_accept_the_arguments_of_the_kernel(device: CudaDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CudaDevice, "_kernel", lambda *_: driver.CUfunction(0))
     monkeypatch.setattr(CudaDevice, "record", lambda *_: None)
     monkeypatch.setattr(CudaDevice, "wait", lambda *_: None)
@@ -82,13 +82,13 @@ def test_the_bindings_take_the_arguments_of_the_kernel(device: CudaDevice, monke
 
 
 @without_gpu
-def test_what_is_missing_is_told() -> None:
+def test_an_error_says_what_is_missing() -> None:
     with pytest.raises(EngineError, match="NVIDIA driver") as caught:
         CudaDevice(0)
     assert "--device cpu" in caught.value.hint
 
 
-def test_no_memory_has_an_error_of_its_own() -> None:
+def test_missing_memory_has_its_own_error() -> None:
     for status in (runtime.cudaError_t.cudaErrorMemoryAllocation, driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY):
         with pytest.raises(DeviceMemoryError):
             cuda._done((status, None))

@@ -1,4 +1,4 @@
-"""Engines on a device: slots, flights, padding, graphs and failures, in host memory; and the same on a real GPU."""
+"""Engines on a device: slots, batches in flight, padding, graphs and failures; in host memory, and on a real GPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.graphs import tiny_graph
-from tests.engine.host_device import FailingNetwork, HostDevice, MeanNetwork
+from tests.engine.host_device import FailingModel, HostDevice, MeanModel
 from tests.engine.surfaces import make_surface
 from tests.support.gpu import needs_gpu
 from vision_infer.core.card import ModelCard
@@ -32,13 +32,13 @@ KINDS = ["host", pytest.param("cuda", marks=[pytest.mark.gpu, needs_gpu])]
 
 
 class World:
-    """An engine that tells how bright its pictures are, on a device.
+    """An engine on a device that returns the brightness of its images.
 
     Args:
         kind: ``host`` or ``cuda``.
-        card: of the engine.
-        folder: for the network.
-        seed: in which order the device does its work; None: in the order in which it is asked.
+        card: The card of the model.
+        folder: The folder for the graph.
+        seed: Chooses the order of the device's work; None: the order of the calls.
     """
 
     def __init__(self, kind: Literal["host", "cuda"], card: ModelCard, folder: Path, seed: int | None = None) -> None:
@@ -48,23 +48,23 @@ class World:
         self.device: Any
         if kind == "host":
             self.device = HostDevice(None if seed is None else random.Random(seed))
-            self._network: Any = MeanNetwork(self.device, card)
+            self._model: Any = MeanModel(self.device, card)
         else:
             from vision_infer.engine.gpu.cuda import CudaDevice
             from vision_infer.engine.runtimes.torch_model import TorchModel
 
             self.device = CudaDevice(0)
             path = folder / "tiny.onnx"
-            self._network = TorchModel(path if path.exists() else tiny_graph(path, card), "cuda:0")
+            self._model = TorchModel(path if path.exists() else tiny_graph(path, card), "cuda:0")
 
-    def open(self, in_flight: int = 2, most: int = 1000, recorded: bool = True, graphs: bool = True) -> DeviceEngine:
-        """The engine."""
-        self.network = FailingNetwork(self._network, most, recorded)
-        return DeviceEngine("x-host-fp32", self.card, self.network, self.device, SIZES, in_flight, self.said.append, graphs)
+    def open(self, in_flight: int = 2, largest: int = 1000, recorded: bool = True, graphs: bool = True) -> DeviceEngine:
+        """Open the engine."""
+        self.model = FailingModel(self._model, largest, recorded)
+        return DeviceEngine("x-host-fp32", self.card, self.model, self.device, SIZES, in_flight, self.said.append, graphs)
 
     @contextmanager
     def surface(self, value: int) -> Iterator[Surface]:
-        """A grey picture on the device, of full range."""
+        """Return a grey full-range frame on the device."""
         luma, chroma = np.full((18, 26), value, np.uint8), np.full((9, 13, 2), 128, np.uint8)
         if self.kind == "host":
             yield make_surface(luma, chroma, full_range=True)
@@ -100,7 +100,7 @@ def run(engine: DeviceEngine, values: list[int]) -> list[float]:
     return brightness(engine, engine.submit(fill(engine.lend(len(values)), values)))
 
 
-def test_each_batch_gives_what_its_pictures_are(world: World) -> None:
+def test_each_batch_returns_the_results_of_its_images(world: World) -> None:
     with world.open() as engine:
         engine.warm_up()
         for count in (1, 8, 3, 2, 5, 4, 1):
@@ -108,44 +108,44 @@ def test_each_batch_gives_what_its_pictures_are(world: World) -> None:
             assert run(engine, values) == pytest.approx(values, abs=1e-3)
 
 
-def test_a_batch_is_padded_to_the_next_size_and_gives_no_more_than_it_holds(world: World) -> None:
+def test_a_batch_is_padded_to_the_next_size_and_returns_only_its_own_results(world: World) -> None:
     with world.open() as engine:
-        before = len(world.network.enqueued)
+        before = len(world.model.enqueued)
         assert run(engine, [10, 20, 30]) == pytest.approx([10, 20, 30], abs=1e-3)
-        assert world.network.enqueued[before:] == [4]
+        assert world.model.enqueued[before:] == [4]
         for count in (0, 9, -1):
             with pytest.raises(EngineError, match=rf"batches of {count}"):
                 engine.lend(count)
 
 
-def test_a_batch_size_is_recorded_the_second_time_for_each_buffer(world: World) -> None:
+def test_each_buffer_records_a_batch_size_on_its_second_run(world: World) -> None:
     with world.open(in_flight=2) as engine:
-        world.network.enqueued.clear()
+        world.model.enqueued.clear()
         for turn in range(4):
             loans = [fill(engine.lend(2), [turn, 2 * turn]) for _ in range(2)]
             for ticket in [engine.submit(loan) for loan in loans]:
                 assert brightness(engine, ticket) == pytest.approx([turn, 2 * turn], abs=1e-3)
-        assert world.network.enqueued == [2] * 4  # once as it is and once to be recorded, in each of two buffers
+        assert world.model.enqueued == [2] * 4  # once unrecorded and once recorded, in each of two buffers
         graphs = [set(buffer.graphs) for buffer in engine._buffers.buffers]
         assert all(2 in keys for keys in graphs)
 
 
-def test_graphs_may_be_left_out_and_some_networks_cannot_be_recorded(world: World) -> None:
+def test_graphs_can_be_switched_off_and_some_models_cannot_be_recorded(world: World) -> None:
     for options in ({"graphs": False}, {"recorded": False}):
         fresh = World("host", world.card, Path()) if world.kind == "host" else world
         engine = fresh.open(**options)
         for value in (1, 2, 3, 4):
             assert run(engine, [value]) == pytest.approx([value], abs=1e-3)
-        assert fresh.network.enqueued[-4:] == [1] * 4
+        assert fresh.model.enqueued[-4:] == [1] * 4
         if world.kind == "cuda":
             return
         engine.__exit__(None, None, None)
 
 
-def test_where_recording_fails_batches_run_as_before_and_it_is_told_once(world: World) -> None:
+def test_after_a_failed_recording_batches_run_without_graphs_and_one_message_says_so(world: World) -> None:
     with world.open(in_flight=1) as engine:
         run(engine, [1])
-        world.network.failures = 1  # while it is recorded
+        world.model.failures = 1  # while it is recorded
         assert run(engine, [7]) == pytest.approx([7], abs=1e-3)
         for value in (8, 9, 10):
             assert run(engine, [value, value]) == pytest.approx([value, value], abs=1e-3)
@@ -153,17 +153,17 @@ def test_where_recording_fails_batches_run_as_before_and_it_is_told_once(world: 
         assert "batches run without CUDA graphs" in world.said[0]
 
 
-def test_a_failure_gives_the_buffer_back(world: World) -> None:
+def test_a_failure_releases_the_buffer(world: World) -> None:
     with world.open(in_flight=1) as engine:
         for _ in range(3):
-            world.network.failures = 2
+            world.model.failures = 2
             with pytest.raises(EngineError, match="batch of 2: it failed"):
                 run(engine, [1, 2])
-            world.network.failures = 0
+            world.model.failures = 0
             assert run(engine, [51, 102]) == pytest.approx([51, 102], abs=1e-3)
 
 
-def test_no_more_are_lent_than_may_be_in_flight(world: World) -> None:
+def test_at_most_in_flight_buffers_are_lent(world: World) -> None:
     with world.open(in_flight=2) as engine:
         loans = [engine.lend(1), engine.lend(8)]
         with pytest.raises(EngineError, match="all 2 buffers"):
@@ -174,7 +174,7 @@ def test_no_more_are_lent_than_may_be_in_flight(world: World) -> None:
         assert engine.lend(4).buffer is loans[0].buffer
 
 
-def test_a_picture_on_the_device_is_not_copied(world: World) -> None:
+def test_a_frame_on_the_device_is_not_copied(world: World) -> None:
     box = letterbox(Size(26, 18), Size(32, 32), "stretch", (0, 0, 0))
     with world.open(in_flight=1) as engine, world.surface(200) as surface:
         for _ in range(3):
@@ -188,7 +188,7 @@ def test_a_picture_on_the_device_is_not_copied(world: World) -> None:
             assert world.device.copied_in[-3:] == [2 * 32 * 32 * 3, 32 * 32 * 3, 4 * 32 * 32 * 3]
 
 
-def test_a_picture_is_kept_until_its_batch_is_done_or_given_up(world: World) -> None:
+def test_a_frame_is_kept_until_its_batch_is_done_or_released(world: World) -> None:
     box = letterbox(Size(26, 18), Size(32, 32), "center", (9, 9, 9))
     with world.open(in_flight=1) as engine, world.surface(77) as surface:
         for give_up in (True, False):
@@ -203,7 +203,7 @@ def test_a_picture_is_kept_until_its_batch_is_done_or_given_up(world: World) -> 
             assert loan.buffer.in_use == []
 
 
-def test_a_picture_on_another_device_is_refused(card: ModelCard, tmp_path: Path) -> None:
+def test_a_frame_on_another_device_is_refused(card: ModelCard, tmp_path: Path) -> None:
     world = World("host", card, tmp_path)
     elsewhere = make_surface(np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2), np.uint8), device=1)
     with world.open() as engine:
@@ -212,21 +212,21 @@ def test_a_picture_on_another_device_is_refused(card: ModelCard, tmp_path: Path)
         assert not slot.on_device
 
 
-def test_without_memory_for_the_largest_batch_it_goes_on_with_smaller_ones(world: World) -> None:
-    with world.open(most=2) as engine:
+def test_without_memory_for_the_largest_batch_smaller_ones_run(world: World) -> None:
+    with world.open(largest=2) as engine:
         assert engine.batch_sizes == (1, 2)
         assert run(engine, [5, 6]) == pytest.approx([5, 6], abs=1e-3)
     assert [line.split(":")[1] for line in world.said] == [" batches of 8 are left out", " batches of 4 are left out"]
 
 
-def test_without_memory_for_the_smallest_batch_it_says_so(world: World) -> None:
+def test_without_memory_for_the_smallest_batch_opening_fails(world: World) -> None:
     with pytest.raises(DeviceMemoryError, match="out of memory"):
-        world.open(most=0)
+        world.open(largest=0)
     if world.kind == "host":
         assert (world.device.used, world.device.things) == (0, 0)
 
 
-def test_memory_is_counted_before_it_is_asked_for(card: ModelCard, tmp_path: Path) -> None:
+def test_memory_is_checked_before_it_is_allocated(card: ModelCard, tmp_path: Path) -> None:
     world = World("host", card, tmp_path)
     each = 32 * 32 * 3 + 4 * (4 * 4 + 4 + 4)
     world.device._capacity = 2 * 4 * each + 2 * 3 * 256
@@ -237,24 +237,30 @@ def test_memory_is_counted_before_it_is_asked_for(card: ModelCard, tmp_path: Pat
     assert (world.device.used, world.device.things) == (0, 0)
 
 
-def test_leaving_twice_gives_everything_back_once(card: ModelCard, tmp_path: Path) -> None:
+def test_closing_twice_frees_everything_once(card: ModelCard, tmp_path: Path) -> None:
     world = World("host", card, tmp_path, seed=1)
     engine = world.open()
     engine.warm_up()
     engine.submit(fill(engine.lend(2), [1, 2]))
     for _ in range(2):
         engine.__exit__(None, None, None)
-    assert (world.device.used, world.device.things, world.network.closed) == (0, 0, True)
+    assert (world.device.used, world.device.things, world.model.closed) == (0, 0, True)
     with pytest.raises(EngineError, match="closed"):
         engine.lend(1)
 
 
 def test_batch_sizes() -> None:
-    assert [batch_sizes_up_to(most) for most in (1, 2, 3, 8, 12)] == [(1,), (1, 2), (1, 2, 3), (1, 2, 4, 8), (1, 2, 4, 8, 12)]
+    assert [batch_sizes_up_to(largest) for largest in (1, 2, 3, 8, 12)] == [
+        (1,),
+        (1, 2),
+        (1, 2, 3),
+        (1, 2, 4, 8),
+        (1, 2, 4, 8, 12),
+    ]
 
 
 @given(st.lists(st.booleans(), max_size=12))
-def test_runs_cover_what_is_in_host_memory_and_nothing_else(on_device: list[bool]) -> None:
+def test_runs_cover_exactly_the_images_in_host_memory(on_device: list[bool]) -> None:
     class Slot:
         def __init__(self, there: bool) -> None:
             self.on_device = there
@@ -263,7 +269,7 @@ def test_runs_cover_what_is_in_host_memory_and_nothing_else(on_device: list[bool
     covered = [place for first, end in runs for place in range(first, end)]
     assert covered == [place for place, there in enumerate(on_device) if not there]
     assert all(first < end for first, end in runs)
-    assert all(one[1] < other[0] for one, other in itertools.pairwise(runs))  # as few as can be
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(runs))  # the minimum
 
 
 ACTIONS = st.lists(
@@ -278,12 +284,12 @@ ACTIONS = st.lists(
 
 
 def recorded(loan: Loan) -> set[int]:
-    """The batch sizes that are launched from what was recorded, without asking the network again."""
+    """Return the batch sizes that are launched as graphs, without the model."""
     return {size for size, graph in loan.buffer.graphs.items() if graph is not None}
 
 
 def in_any_order(world: World, actions: list[Any], in_flight: int, surface: Surface) -> None:
-    """Whatever is done, every batch gives what its own pictures are, and nothing is lost."""
+    """After any actions, every batch returns the results of its images, and every buffer comes back."""
     box = letterbox(surface.size, Size(32, 32), "stretch", (0, 0, 0))
     engine = world.open(in_flight)
     lent: list[tuple[Loan, list[int]]] = []
@@ -302,13 +308,13 @@ def in_any_order(world: World, actions: list[Any], in_flight: int, surface: Surf
             lent.append((loan, values))
         elif action == "submit" and lent:
             loan, values = lent.pop(what % len(lent))
-            world.network.failures = 2 * more
+            world.model.failures = 2 * more
             if more and engine._buffers.padded(len(values)) not in recorded(loan):
                 with pytest.raises(EngineError, match="it failed"):
                     engine.submit(loan)
             else:
                 flying.append((engine.submit(loan), values))
-            world.network.failures = 0
+            world.model.failures = 0
         elif action == "collect" and flying:
             ticket, values = flying.pop(what % len(flying))
             assert brightness(engine, ticket) == pytest.approx(values, abs=1e-3)
@@ -326,7 +332,7 @@ def in_any_order(world: World, actions: list[Any], in_flight: int, surface: Surf
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ACTIONS, st.integers(1, 3), st.integers(0, 2**16))
-def test_whatever_is_done_in_any_order(card: ModelCard, actions: list[Any], in_flight: int, seed: int) -> None:
+def test_any_order_of_actions(card: ModelCard, actions: list[Any], in_flight: int, seed: int) -> None:
     world = World("host", card, Path(), seed)
     with world.surface(200) as surface:
         in_any_order(world, actions, in_flight, surface)
@@ -337,7 +343,7 @@ def test_whatever_is_done_in_any_order(card: ModelCard, actions: list[Any], in_f
 @needs_gpu
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions=ACTIONS, in_flight=st.integers(1, 3))
-def test_whatever_is_done_in_any_order_on_a_gpu(card: ModelCard, tmp_path: Path, actions: list[Any], in_flight: int) -> None:
+def test_any_order_of_actions_on_a_gpu(card: ModelCard, tmp_path: Path, actions: list[Any], in_flight: int) -> None:
     world = World("cuda", card, tmp_path)
     with world.surface(200) as surface:
         in_any_order(world, actions, in_flight, surface)

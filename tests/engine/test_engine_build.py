@@ -1,4 +1,4 @@
-"""Building an engine: kept, timed, with a passport; refused where it is known to lose too much."""
+"""Building an engine: cached, timed, with a passport; refused if it is known to lose too much accuracy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def by_name(possible: list[EngineCandidate], engine: str) -> EngineCandidate:
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime-cpu-fp32", "openvino-cpu-fp32"])
-def test_it_is_kept_with_a_passport(possible: list[EngineCandidate], tmp_path: Path, card: ModelCard, engine: str) -> None:
+def test_an_engine_is_cached_with_a_passport(
+    possible: list[EngineCandidate], tmp_path: Path, card: ModelCard, engine: str
+) -> None:
     cache = EngineCache(tmp_path / "engines")
     said: list[str] = []
     one = by_name(possible, engine)
@@ -55,7 +57,7 @@ def accuracy(high: float) -> MeasuredAccuracy:
     return MeasuredAccuracy.model_validate({**fields, "judged": "proven"})
 
 
-def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[EngineCandidate], tmp_path: Path) -> None:
+def test_an_earlier_accuracy_is_kept_and_decides(possible: list[EngineCandidate], tmp_path: Path) -> None:
     cache = EngineCache(tmp_path / "engines")
     one = by_name(possible, "openvino-cpu-fp32")
     passport = build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT)
@@ -72,7 +74,7 @@ def test_what_was_measured_of_its_accuracy_stays_and_decides(possible: list[Engi
         assert build_engine(one, possible[0], Profile(workers=1), cache, lambda _: None, SHORT, **options)
 
 
-def test_a_full_disk_is_an_error_for_who_builds(possible: list[EngineCandidate]) -> None:
+def test_a_full_disk_is_an_error_of_the_build(possible: list[EngineCandidate]) -> None:
     with small_disk(4096) as disk:
         disk.chmod(0o700)
         cache = EngineCache(disk)

@@ -1,4 +1,4 @@
-"""The cache: whole entries or none, one builder at a time, nothing of a stranger's, and bounded."""
+"""The cache: complete entries, one builder at a time, no files of other users, and a limited size."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def names(cache: EngineCache) -> list[str]:
     return sorted(path.name for path in cache.folder.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_what_was_kept_is_loaded(cache: EngineCache) -> None:
+def test_a_stored_engine_is_loaded(cache: EngineCache) -> None:
     assert cache.load(KEY) is None
     cache.store(KEY, b"engine")
     assert cache.load(KEY) == b"engine"
@@ -78,7 +78,7 @@ def test_a_passport_without_an_engine(cache: EngineCache) -> None:
         replace(KEY, model="small"),
     ],
 )
-def test_nothing_of_the_key_may_differ(cache: EngineCache, other: object) -> None:
+def test_every_field_of_the_key_has_to_match(cache: EngineCache, other: object) -> None:
     assert isinstance(other, type(KEY))
     cache.store(KEY, b"engine")
     assert cache.load(other) is None
@@ -107,7 +107,7 @@ def reason(cache: EngineCache, key: object = KEY) -> str:
     return text
 
 
-def test_why_it_is_built(cache: EngineCache) -> None:
+def test_the_message_says_why_an_engine_is_built(cache: EngineCache) -> None:
     assert reason(cache) == "building openvino-cpu-fp32 of tiny: there is none yet"
     cache.store(KEY, b"engine")
     assert reason(cache, replace(KEY, runtime_version="2026.2.0")).endswith("runtime version is 2026.2.0, was 2026.1.0")
@@ -117,7 +117,7 @@ def test_why_it_is_built(cache: EngineCache) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty", "entry", "no JSON", "not there"])
-def test_what_is_damaged_is_built_again(cache: EngineCache, damage: str) -> None:
+def test_a_damaged_engine_is_built_again(cache: EngineCache, damage: str) -> None:
     folder = cache.store(KEY, b"engine")
     file = folder / ("entry.json" if damage in ("entry", "no JSON") else "engine.bin")
     if damage == "not there":
@@ -155,8 +155,8 @@ def test_a_second_builder_waits_and_uses_what_the_first_built(cache: EngineCache
     assert said == ["another process is building openvino-cpu-fp32 of tiny: waiting for it"]
 
 
-def test_a_builder_that_is_killed_leaves_nothing_in_the_way(cache: EngineCache, builder: subprocess.Popen[str]) -> None:
-    assert cache.prune(0) == []  # somebody is building: left alone
+def test_a_killed_builder_does_not_block_the_next_one(cache: EngineCache, builder: subprocess.Popen[str]) -> None:
+    assert cache.prune(0) == []  # being built: not removed
     assert len(names(cache)) == 1
     builder.kill()
     builder.wait(timeout=60)
@@ -169,14 +169,14 @@ def test_a_builder_that_is_killed_leaves_nothing_in_the_way(cache: EngineCache, 
     assert [path for path in cache.folder.iterdir() if path.suffix == ".lock"] == []
 
 
-def test_other_engines_are_built_meanwhile(cache: EngineCache, builder: subprocess.Popen[str]) -> None:
+def test_other_engines_can_be_built_at_the_same_time(cache: EngineCache, builder: subprocess.Popen[str]) -> None:
     other = replace(KEY, batch=8)
     with cache.building(other, lambda _: None):
         cache.store(other, b"eight")
     assert cache.load(other) == b"eight"
 
 
-def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_stored_engine(tmp_path: Path) -> None:
     with small_disk(64 * 1024) as disk:
         disk.chmod(0o700)
         cache = EngineCache(disk)
@@ -190,7 +190,7 @@ def test_a_full_disk_costs_nothing_that_was_there(tmp_path: Path) -> None:
         assert names(cache) == [KEY.digest()]
 
 
-def test_a_folder_where_nothing_may_be_written() -> None:
+def test_a_read_only_folder() -> None:
     with ordinary_user() as home:
         folder = home / "engines"
         EngineCache(folder).store(KEY, b"engine")
@@ -205,7 +205,7 @@ def test_a_folder_where_nothing_may_be_written() -> None:
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
-def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_folder_that_other_users_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
     folder = tmp_path / "engines"
     EngineCache(folder).store(KEY, b"engine")
     folder.chmod(mode)
@@ -215,7 +215,7 @@ def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int)
 
 
 @pytest.mark.parametrize("part", ["", "engine.bin", "entry.json"])
-def test_an_entry_that_others_may_write_to_is_refused(cache: EngineCache, part: str) -> None:
+def test_an_entry_that_other_users_can_write_to_is_refused(cache: EngineCache, part: str) -> None:
     folder = cache.store(KEY, b"engine")
     (folder / part).chmod(0o777)
     with pytest.raises(EngineError, match="other users may write"):
@@ -231,7 +231,7 @@ def test_an_entry_behind_a_link_is_refused(cache: EngineCache, tmp_path: Path) -
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of others")
-def test_what_belongs_to_another_is_refused(cache: EngineCache) -> None:
+def test_a_folder_of_another_user_is_refused(cache: EngineCache) -> None:
     folder = cache.store(KEY, b"engine")
     os.chown(folder / "engine.bin", 65_534, -1)
     with pytest.raises(EngineError, match="belongs to another user"):
@@ -249,14 +249,14 @@ def test_a_generous_umask_changes_nothing(tmp_path: Path) -> None:
         os.umask(before)
 
 
-def test_pruned_by_use_and_size(tmp_path: Path) -> None:
+def test_pruning_by_last_use_and_size(tmp_path: Path) -> None:
     wall = Wall()
     cache = EngineCache(tmp_path / "engines", clock=wall)
     keys = [replace(KEY, batch=number) for number in range(1, 5)]
     for key in keys:
         cache.store(key, bytes(10_000))
         wall.now_ns += 10 * DAY_S * 10**9
-    assert cache.load(keys[0]) is not None  # the oldest is used today
+    assert cache.load(keys[0]) is not None  # the oldest one is used again
     removed = cache.prune(25_000)
     assert [entry.key for entry in removed] == [keys[2], keys[1]]
     assert [entry.key for entry in cache.entries()] == [keys[0], keys[3]]
@@ -275,26 +275,26 @@ def test_storing_stays_within_the_limit(tmp_path: Path) -> None:
         assert cache.load(replace(KEY, batch=number)) is not None
         assert sum(entry.nbytes for entry in cache.entries()) <= 25_000
     wall.now_ns += 10**9
-    cache.store(KEY, bytes(50_000))  # larger than the limit: it stays, alone
+    cache.store(KEY, bytes(50_000))  # larger than the limit: only this one stays
     assert [entry.key for entry in cache.entries()] == [KEY]
 
 
-def test_what_is_no_entry_is_left_alone_or_swept(cache: EngineCache) -> None:
+def test_other_files_stay_and_leftovers_are_removed(cache: EngineCache) -> None:
     (cache.folder / "notes.txt").write_text("mine")
     (cache.folder / "folder").mkdir()
-    (cache.folder / ("c" * 32)).mkdir()  # an entry that has lost what it is
+    (cache.folder / ("c" * 32)).mkdir()  # an entry without its description
     assert cache.entries() == []
     cache.prune(10**9)
     assert names(cache) == ["folder", "notes.txt"]
 
 
-def test_nothing_is_said_of_what_is_there(cache: EngineCache) -> None:
+def test_a_cached_engine_gives_no_message(cache: EngineCache) -> None:
     cache.store(KEY, b"engine")
     with cache.building(KEY, no_news) as content:
         assert content == b"engine"
 
 
-def test_where_the_cache_is(tmp_path: Path) -> None:
+def test_the_folder_of_the_cache(tmp_path: Path) -> None:
     assert engine_dir(tmp_path, {"VISION_INFER_HOME": "/elsewhere"}) == tmp_path
     assert engine_dir(None, {"VISION_INFER_HOME": str(tmp_path)}) == tmp_path / "engines"
     assert engine_dir(None, {"HOME": "/nobody"}).parts[-4:] == (".local", "share", "vision-infer", "engines")

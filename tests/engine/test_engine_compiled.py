@@ -1,4 +1,4 @@
-"""Engines that are kept compiled: the same results sooner, and an engine whatever becomes of the cache."""
+"""Cached engines: the same results sooner, and an engine even if the cache fails."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def same(first: RawResults, second: RawResults) -> bool:
     return all(np.array_equal(array, second.outputs[name]) for name, array in first.outputs.items())
 
 
-def test_built_once_and_the_same_bit_for_bit(runtime: str, bundled: Path, tmp_path: Path) -> None:
+def test_a_cached_engine_gives_the_same_results_bit_for_bit(runtime: str, bundled: Path, tmp_path: Path) -> None:
     with open_engine(bundled, EngineRequest(runtime, "cpu", workers=1)) as engine:
         expected = infer(engine)
     request = EngineRequest(runtime, "cpu", workers=1, engine_dir=tmp_path / "engines")
@@ -47,7 +47,7 @@ def test_built_once_and_the_same_bit_for_bit(runtime: str, bundled: Path, tmp_pa
         assert same(infer(engine), expected)
 
 
-def test_workers_and_threads_share_what_was_built(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+def test_workers_and_threads_share_the_cached_engine(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     graph, folder = tiny_graph(tmp_path / "x.onnx", card), tmp_path / "engines"
     with open_engine(graph, EngineRequest(runtime, "cpu", 1, 1, engine_dir=folder)) as engine:
         expected = infer(engine)
@@ -69,8 +69,8 @@ def test_a_graph_that_has_changed_is_built_again(runtime: str, tmp_path: Path, c
     assert said[1].endswith("the cached engine was built from another graph")
 
 
-def test_what_the_runtime_does_not_take_is_built_again(runtime: str, tmp_path: Path, card: ModelCard) -> None:
-    """Right by its checksum, and still nothing that the runtime made."""
+def test_an_engine_that_the_runtime_refuses_is_built_again(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    """The checksum is right, but the runtime does not accept the content."""
     request = EngineRequest(runtime, "cpu", 1, engine_dir=tmp_path / "engines")
     graph = tiny_graph(tmp_path / "x.onnx", card)
     with open_engine(graph, request):
@@ -87,7 +87,7 @@ def test_what_the_runtime_does_not_take_is_built_again(runtime: str, tmp_path: P
         engine.warm_up()
 
 
-def test_without_a_folder_that_can_be_trusted_it_runs_nevertheless(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+def test_without_a_trusted_folder_the_engine_runs_uncached(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     folder = tmp_path / "engines"
     folder.mkdir()
     folder.chmod(0o777)
@@ -101,7 +101,7 @@ def test_without_a_folder_that_can_be_trusted_it_runs_nevertheless(runtime: str,
     assert list(folder.iterdir()) == []
 
 
-def test_on_a_full_disk_it_runs_nevertheless(runtime: str, bundled: Path) -> None:
+def test_on_a_full_disk_the_engine_runs_uncached(runtime: str, bundled: Path) -> None:
     with small_disk(1_000_000) as disk:
         disk.chmod(0o700)
         said: list[str] = []
@@ -113,7 +113,7 @@ def test_on_a_full_disk_it_runs_nevertheless(runtime: str, bundled: Path) -> Non
         assert [path for path in disk.iterdir() if path.suffix != ".lock"] == []
 
 
-def test_a_wrong_graph_leaves_nothing_behind(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+def test_a_wrong_graph_leaves_no_entry(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     graph = tiny_graph(tmp_path / "x.onnx", card, image=("images", 2, (1, 32, 32, 3)))
     with pytest.raises(Exception, match="batch is fixed at 1"):
         open_engine(graph, EngineRequest(runtime, "cpu", 1, engine_dir=tmp_path / "engines"))

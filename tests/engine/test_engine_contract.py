@@ -1,4 +1,4 @@
-"""Only deployment graphs are run, and only with data from their own folder; everything else is said in one line."""
+"""Only deployment graphs run, and only with data from their own folder; all other files give an error of one line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no scores": ({"outputs": outputs(scores=None)}, "'scores' is missing"),
     "no class_ids": ({"outputs": outputs(class_ids=None)}, "'class_ids' is missing"),
     "type of class_ids": ({"outputs": outputs(class_ids=(INT64, ("batch", 4)))}, "'class_ids' is int64"),
-    "classes that are no integers": ({"outputs": outputs(class_ids=(FLOAT, ("batch", 4)))}, "'class_ids' is float32"),
+    "classes that are floats": ({"outputs": outputs(class_ids=(FLOAT, ("batch", 4)))}, "'class_ids' is float32"),
     "scores that are integers": ({"outputs": outputs(scores=(INT32, ("batch", 4)))}, "'scores' is int32"),
 }
 
@@ -72,8 +72,8 @@ def test_wrong_graphs(runtime: str, tmp_path: Path, card: ModelCard, kind: str) 
     assert "model import" in error.hint
 
 
-def test_boxes_of_another_form(runtime: str, tmp_path: Path, card: ModelCard) -> None:
-    """Declared as it is computed, but not what boxes are."""
+def test_boxes_of_another_shape(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+    """The declared shape is the computed one, but not that of boxes."""
     path = tiny_graph(tmp_path / "x.onnx", card)
     model = onnx.load(str(path))
     (node,) = [node for node in model.graph.node if node.output[0] == "boxes"]
@@ -97,7 +97,7 @@ def test_broken_card(runtime: str, tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"just text\n" * 100, b"the location of things\n" * 100, bytes(1000), b"\x08\x07" * 40], ids=range(5)
 )
-def test_no_onnx_at_all(runtime: str, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx(runtime: str, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(content)
     refusal(runtime, path)
@@ -112,13 +112,13 @@ def changed(path: Path, **change: Any) -> Path:
     return path
 
 
-def test_an_operator_that_nobody_knows(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+def test_an_unsupported_operator(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     error = refusal(runtime, changed(tiny_graph(tmp_path / "x.onnx", card), operator="Frobnicate"))
     assert "the runtime does not support the operator Frobnicate" in error.message
 
 
-def test_an_operator_set_of_the_future(tmp_path: Path, card: ModelCard) -> None:
-    """OpenVINO reads it as the newest that it knows."""
+def test_an_operator_set_that_is_too_new(tmp_path: Path, card: ModelCard) -> None:
+    """OpenVINO reads it as the newest set that it supports."""
     error = refusal("onnxruntime", changed(tiny_graph(tmp_path / "x.onnx", card), operators=99))
     assert "operator set 99 is newer than the runtime supports" in error.message
 
@@ -134,7 +134,7 @@ def test_missing_file_and_folder(runtime: str, tmp_path: Path) -> None:
     refusal(runtime, tmp_path)
 
 
-def test_a_cut_file(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+def test_a_truncated_file(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     path = tiny_graph(tmp_path / "x.onnx", card)
     path.write_bytes(path.read_bytes()[:-40])
     refusal(runtime, path)
@@ -144,7 +144,7 @@ def test_a_cut_file(runtime: str, tmp_path: Path, card: ModelCard) -> None:
 def test_data_inside_the_folder_is_accepted(runtime: str, tmp_path: Path, card: ModelCard, location: str) -> None:
     path = externalise(tiny_graph(tmp_path / "x.onnx", card), location)
     refuse_external_data_outside(path)
-    if ".." not in location:  # the runtimes themselves take no such path
+    if ".." not in location:  # the runtimes do not accept such a path
         with open_with(runtime, path) as engine:
             engine.warm_up()
             assert engine.card == card
@@ -170,7 +170,7 @@ def test_data_behind_a_link_is_refused(runtime: str, tmp_path: Path, card: Model
 
 
 def hidden(where: str, tensor: onnx.TensorProto) -> onnx.ModelProto:
-    """A graph that keeps the tensor in a place that is easily overlooked."""
+    """Return a graph with the tensor in a place that is easily overlooked."""
     inner = helper.make_node("Constant", [], ["inner"], value=tensor)
     out = helper.make_tensor_value_info("inner", FLOAT, (1,))
     node = inner
@@ -190,7 +190,7 @@ def hidden(where: str, tensor: onnx.TensorProto) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize("where", ["attribute", "subgraph", "function", "list of tensors", "sparse"])
-def test_data_is_found_wherever_it_is_hidden(tmp_path: Path, where: str) -> None:
+def test_external_data_is_found_everywhere_in_the_file(tmp_path: Path, where: str) -> None:
     tensor = numpy_helper.from_array(np.ones(1, np.float32), "t")
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL

@@ -1,4 +1,4 @@
-"""What there is to run on, and how it is named."""
+"""The processor, and the names of devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_devices(device: str, parsed: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU", "cpu:0", "cuda:1234", "cuda:0 "])
-def test_what_is_no_device(device: str) -> None:
+def test_invalid_devices(device: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_device(device)
     assert repr(device) in caught.value.message
@@ -50,13 +50,13 @@ def sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
         ("100000 0\n", 16),
     ],
 )
-def test_the_quota_of_the_control_group(tmp_path: Path, sixteen: None, content: str, cpus: int) -> None:
+def test_the_quota_of_the_cgroup(tmp_path: Path, sixteen: None, content: str, cpus: int) -> None:
     cgroup = tmp_path / "cpu.max"
     cgroup.write_text(content)
     assert available_cpus(cgroup) == cpus
 
 
-def test_of_several_gpus_each_engine_takes_the_next() -> None:
+def test_engines_take_turns_on_several_gpus() -> None:
     assert [device_of("cuda:0, cuda:1", number) for number in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
     assert [device_of(one, 5) for one in ("auto", "cpu", "cuda:3")] == ["auto", "cpu", "cuda:3"]
     for wrong in ("cpu,cuda:0", "auto,cuda:0", "cuda:0,", "cuda:0,gpu"):
@@ -64,7 +64,7 @@ def test_of_several_gpus_each_engine_takes_the_next() -> None:
             device_of(wrong, 0)
 
 
-def test_no_control_group(tmp_path: Path, sixteen: None) -> None:
+def test_without_a_cgroup(tmp_path: Path, sixteen: None) -> None:
     assert available_cpus(tmp_path / "none") == 16
 
 
@@ -94,7 +94,7 @@ CPU part\t: 0xd40
 """
 
 
-def test_a_processor_and_the_instructions_that_count(tmp_path: Path) -> None:
+def test_the_name_and_instructions_of_a_processor(tmp_path: Path) -> None:
     (tmp_path / "x86").write_text(X86)
     assert cpu_facts(tmp_path / "x86") == ("A Processor family 6 model 207", ("avx2", "avx512f", "avx512_vnni"))
     (tmp_path / "arm").write_text(ARM)
@@ -117,7 +117,7 @@ def test_runtimes_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "vision-infer[openvino]" in caught.value.hint
 
 
-def test_the_reporting_part_of_openvino_is_hidden_while_it_is_imported_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_telemetry_of_openvino_is_hidden_during_the_import_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
     monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
@@ -130,6 +130,6 @@ def test_the_reporting_part_of_openvino_is_hidden_while_it_is_imported_only(monk
     assert load_openvino() == "openvino"
     assert seen == [("openvino", None)]
     assert "openvino_telemetry" not in sys.modules
-    monkeypatch.setitem(sys.modules, "openvino", object())  # a program that has it already is not meddled with
+    monkeypatch.setitem(sys.modules, "openvino", object())  # nothing changes if the program has imported it already
     load_openvino()
     assert seen[-1] == ("openvino", "free")

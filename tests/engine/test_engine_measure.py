@@ -1,4 +1,4 @@
-"""Speed, measured in turns, with a time of our own."""
+"""Measuring speed in turns, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MS = 1_000_000
 
 
 class Time:
-    """Stands still until an engine works."""
+    """A clock that advances only while an engine works."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -34,7 +34,7 @@ class Time:
 
 
 class Timed(NullEngine):
-    """Takes so many milliseconds for each picture, and notes its turns."""
+    """An engine with a given time per image, ms, that records its turns."""
 
     def __init__(self, name: str, card: ModelCard, ms: list[int], time: Time, **options: Any) -> None:
         super().__init__(card, clock=time, **options)
@@ -50,7 +50,7 @@ class Timed(NullEngine):
         return super().submit(loan)
 
 
-def test_speed_is_what_the_clock_says(card: ModelCard) -> None:
+def test_the_speed_follows_from_the_clock(card: ModelCard) -> None:
     time = Time()
     engines = {"fast": Timed("fast", card, [10], time), "slow": Timed("slow", card, [20, 30], time)}
     found = measure_speed(engines, rounds=4, round_s=0.1, clock=time, cpu_ns=lambda: 2 * time.now_ns)
@@ -65,15 +65,15 @@ def test_speed_is_what_the_clock_says(card: ModelCard) -> None:
     assert not compared.by_cpu
 
 
-def test_engines_have_their_turns_and_the_order_is_reversed(card: ModelCard) -> None:
+def test_engines_run_in_turns_and_the_order_is_reversed(card: ModelCard) -> None:
     time = Time()
     engines = {name: Timed(name, card, [10], time) for name in "abc"}
     measure_speed(engines, rounds=3, round_s=0.02, clock=time, cpu_ns=time.monotonic_ns)
     order = [name for number, name in enumerate(time.turns) if number == 0 or time.turns[number - 1] != name]
-    assert "".join(order) == "abcbabc"  # 'c' goes on where the order turns, and so does 'a'
+    assert "".join(order) == "abcbabc"  # 'c' and 'a' run twice in a row where the order is reversed
 
 
-def test_a_round_is_one_batch_at_least(card: ModelCard) -> None:
+def test_a_round_has_at_least_one_batch(card: ModelCard) -> None:
     time = Time()
     engine = Timed("slow", card, [900], time, batch_sizes=(1, 2))
     found = measure_speed({"slow": engine}, batch=2, rounds=2, round_s=0.001, clock=time, cpu_ns=time.monotonic_ns)
@@ -81,7 +81,7 @@ def test_a_round_is_one_batch_at_least(card: ModelCard) -> None:
     assert found["slow"].fps == pytest.approx([2 / 1.8] * 2)
 
 
-def test_the_given_frames_are_what_is_run(card: ModelCard) -> None:
+def test_engines_run_the_given_frames(card: ModelCard) -> None:
     time = Time()
     engine = Timed("a", card, [10], time, batch_sizes=(1, 2, 3))
     frames = [np.full((32, 32, 3), value, np.uint8) for value in (10, 20)]
@@ -89,7 +89,7 @@ def test_the_given_frames_are_what_is_run(card: ModelCard) -> None:
     assert engine.seen == {10, 20}
 
 
-def test_a_batch_that_is_not_run(card: ModelCard) -> None:
+def test_a_batch_size_that_an_engine_does_not_run(card: ModelCard) -> None:
     with pytest.raises(EngineError, match="batches of 4"):
         measure_speed({"a": NullEngine(card)}, batch=4)
 
@@ -100,7 +100,7 @@ class Failing(NullEngine):
         raise RuntimeError("broken")
 
 
-def test_a_failure_ends_it(card: ModelCard) -> None:
+def test_a_failure_ends_the_measurement(card: ModelCard) -> None:
     with pytest.raises(EngineError, match="broken"):
         measure_speed({"a": Failing(card, in_flight=3)}, rounds=1)
 
@@ -134,7 +134,7 @@ def test_an_engine_that_does_not_warm_up_is_closed(card: ModelCard) -> None:
     assert closed
 
 
-def test_the_interval_tells_how_sure_the_median_is() -> None:
+def test_the_interval_of_the_median() -> None:
     steady, shaky = estimate([10.0] * 7), estimate([5.0, 8.0, 9.0, 10.0, 11.0, 14.0, 20.0])
     assert (steady.median, steady.low, steady.high) == (10, 10, 10)
     assert shaky.low < shaky.median == 10 < shaky.high
@@ -142,7 +142,7 @@ def test_the_interval_tells_how_sure_the_median_is() -> None:
 
 
 @pytest.mark.parametrize(("share", "times"), [(0.95, 2.0), (0.5, 1.5)])
-def test_on_a_busy_machine_processor_time_tells(share: float, times: float) -> None:
+def test_on_a_busy_machine_processor_time_is_compared(share: float, times: float) -> None:
     mine = SpeedRounds(1, fps=[20, 40, 60], cpu_ms=[10, 20, 10], shares=[0.9, 0.9, 0.9])
     other = SpeedRounds(1, fps=[10, 20, 30], cpu_ms=[15, 30, 15], shares=[share, share, 0.1])
     compared = faster(mine, other)

@@ -1,4 +1,4 @@
-"""Names of engines and devices, and what they open."""
+"""The names of engines and devices, and the engines that they open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from tests.engine.graphs import tiny_graph
-from tests.engine.host_device import FailingNetwork, HostDevice, MeanNetwork
+from tests.engine.host_device import FailingModel, HostDevice, MeanModel
 from tests.precision.tiny import noise_frames, write_tiny
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError, UsageError
@@ -39,7 +39,7 @@ def eight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def replace_tensorrt(monkeypatch: pytest.MonkeyPatch, opener: OpenEngine) -> None:
-    """Have TensorRT, installed or not, open engines with a function."""
+    """Let TensorRT, installed or not, open engines with a function."""
     found = registry.find_runtime("tensorrt")
     others = [runtime for runtime in registry.RUNTIMES if runtime != found]
     monkeypatch.setattr(registry, "RUNTIMES", (*others, replace(found, open=opener, modules=())))
@@ -86,7 +86,7 @@ def test_a_full_name_has_to_match_the_engine(graph: Path) -> None:
     assert "onnxruntime-cpu-fp32" in caught.value.hint
 
 
-def test_a_full_name_takes_the_graph_beside_the_model(tmp_path: Path) -> None:
+def test_a_full_name_opens_the_graph_next_to_the_model(tmp_path: Path) -> None:
     path = write_tiny(tmp_path)
     model = simplify(onnx.load(path), "tiny")
     pixels = noise_frames(20)
@@ -189,34 +189,34 @@ def test_a_name_and_another_device_contradict_each_other(bundled: Path, device: 
         open_engine(bundled, EngineRequest("onnxruntime-cpu-fp32", device))
 
 
-@pytest.mark.parametrize("most", [8, 2, 0])
+@pytest.mark.parametrize("largest", [8, 2, 0])
 @pytest.mark.parametrize("device", ["auto", "cuda:0"])
 def test_without_memory_batches_become_smaller_and_finally_the_cpu_is_used(
-    graph: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch, device: str, most: int
+    graph: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch, device: str, largest: int
 ) -> None:
     host = HostDevice()
 
     def on_the_host(path: Path, settings: EngineSettings, cache: EngineCache | None, on_message: OnMessage) -> DeviceEngine:
-        network = FailingNetwork(MeanNetwork(host, card), most)
-        return DeviceEngine("tensorrt-cuda-fp32", card, network, host, batch_sizes_up_to(8), 2, on_message)
+        model = FailingModel(MeanModel(host, card), largest)
+        return DeviceEngine("tensorrt-cuda-fp32", card, model, host, batch_sizes_up_to(8), 2, on_message)
 
     replace_tensorrt(monkeypatch, on_the_host)
     said: list[str] = []
     request = EngineRequest("tensorrt", device)
-    if most == 0 and device != "auto":  # the request names the device: no fallback
+    if largest == 0 and device != "auto":  # the request names the device: no fallback
         with pytest.raises(DeviceMemoryError, match="out of memory"):
             open_engine(graph, request, said.append)
     else:
         with open_engine(graph, request, said.append) as engine:
             sizes = {8: (1, 2, 4, 8), 2: (1, 2)}
             assert (engine.name, engine.batch_sizes) == (
-                ("tensorrt-cuda-fp32", sizes[most]) if most else ("onnxruntime-cpu-fp32", (1,))
+                ("tensorrt-cuda-fp32", sizes[largest]) if largest else ("onnxruntime-cpu-fp32", (1,))
             )
             engine.collect(engine.submit(engine.lend(1)))
     name = "tensorrt-cuda-fp32"
     why = f"{name} failed on a batch of %d: out of memory"
-    left_out = [f"{name}: batches of {size} are left out: {why % size}" for size in (8, 4, 2) if size > most]
-    without = [f"falling back to the CPU: cuda:0 is not available ({why % 1})"] if most == 0 and device == "auto" else []
+    left_out = [f"{name}: batches of {size} are left out: {why % size}" for size in (8, 4, 2) if size > largest]
+    without = [f"falling back to the CPU: cuda:0 is not available ({why % 1})"] if largest == 0 and device == "auto" else []
     assert said == left_out + without
     assert (host.used, host.things) == (0, 0)
 

@@ -1,4 +1,4 @@
-"""Passports: read, written whole, judged."""
+"""Passports: reading, atomic writing, and their evaluation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def passport(card: ModelCard) -> Passport:
     )
 
 
-def test_written_and_read(passport: Passport, tmp_path: Path) -> None:
+def test_a_written_passport_is_read_again(passport: Passport, tmp_path: Path) -> None:
     path = tmp_path / "x.passport.json"
     write_passport(passport, path)
     assert read_passport(path) == passport
@@ -68,7 +68,7 @@ def test_written_and_read(passport: Passport, tmp_path: Path) -> None:
     jsonschema.validate(json.loads(path.read_text()), schema)
 
 
-def test_what_decides(passport: Passport) -> None:
+def test_the_accuracy_and_speed_that_decide(passport: Passport) -> None:
     loss, fastest = passport.loss(), passport.fastest()
     assert loss is not None
     assert fastest is not None
@@ -78,7 +78,7 @@ def test_what_decides(passport: Passport) -> None:
     assert empty.fastest() is None
 
 
-def test_where_its_word_counts(passport: Passport) -> None:
+def test_where_a_passport_is_valid(passport: Passport) -> None:
     another = DEVICE.model_copy(update={"cores": 8, "name": "Another"})
     assert passport.holds_for("a" * 64, another)
     assert not passport.holds_for("b" * 64, DEVICE)
@@ -118,7 +118,7 @@ def test_devices_that_compute_alike(passport: Passport, engine: str, instruction
         ({"speed": [{"batch": 0}]}, "speed.0"),
     ],
 )
-def test_what_is_no_passport(passport: Passport, tmp_path: Path, change: dict[str, object], word: str) -> None:
+def test_an_error_names_the_wrong_field(passport: Passport, tmp_path: Path, change: dict[str, object], word: str) -> None:
     path = tmp_path / "x.passport.json"
     path.write_text(json.dumps({**json.loads(passport.to_json()), **change}))
     with pytest.raises(EngineError) as caught:
@@ -127,7 +127,7 @@ def test_what_is_no_passport(passport: Passport, tmp_path: Path, change: dict[st
     assert f"'{word}" in caught.value.message
 
 
-def test_nothing_infinite_gets_in() -> None:
+def test_infinite_values_are_refused() -> None:
     with pytest.raises(ValidationError):
         accuracy(float("nan"))
     with pytest.raises(ValidationError):
@@ -135,7 +135,7 @@ def test_nothing_infinite_gets_in() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", None])
-def test_files_that_are_none(tmp_path: Path, content: bytes | None) -> None:
+def test_files_that_are_not_passports(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "x.passport.json"
     if content is not None:
         path.write_bytes(content)
@@ -145,7 +145,7 @@ def test_files_that_are_none(tmp_path: Path, content: bytes | None) -> None:
         parse_passport("{}", "here")
 
 
-def test_a_full_disk_leaves_the_old_one(passport: Passport) -> None:
+def test_a_full_disk_keeps_the_old_passport(passport: Passport) -> None:
     with small_disk(8192) as disk:
         path = disk / "x.passport.json"
         write_passport(passport.model_copy(update={"tools": {}}), path)
@@ -156,7 +156,7 @@ def test_a_full_disk_leaves_the_old_one(passport: Passport) -> None:
         assert [one.name for one in disk.iterdir()] == [path.name]
 
 
-def test_passports_travel_beside_their_graph(passport: Passport, tmp_path: Path) -> None:
+def test_passports_are_next_to_their_graph(passport: Passport, tmp_path: Path) -> None:
     graph = tmp_path / "model.onnx"
     path = passport_file(graph, passport.engine)
     assert path.name == "model.onnxruntime-cpu-int8.passport.json"

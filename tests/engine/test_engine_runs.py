@@ -1,4 +1,4 @@
-"""Each runtime: the same results in every batch, on every thread, and buffers that come back whatever happens."""
+"""Each runtime: the same results in every batch and on every thread, and buffers that are always released."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def singles(bundled: Path, pictures: list[VideoImage]) -> list[Outputs]:
         return [infer(engine, [image]) for image in pictures]
 
 
-def test_the_clip_holds_something_to_find(singles: list[Outputs]) -> None:
+def test_the_clip_has_objects_to_find(singles: list[Outputs]) -> None:
     assert all((outputs["scores"][0] >= 0.3).any() for outputs in singles)
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
-def test_a_batch_gives_what_its_pictures_give(
+def test_a_batch_gives_the_results_of_its_images(
     runtime: str, bundled: Path, pictures: list[VideoImage], singles: list[Outputs], count: int
 ) -> None:
     with open_with(runtime, bundled, batch=4) as engine:
@@ -71,7 +71,7 @@ def test_a_batch_gives_what_its_pictures_give(
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (3, 1), (1, 2), (2, 2)])
-def test_threads_at_once_give_what_they_give_one_after_the_other(
+def test_parallel_threads_give_the_same_as_sequential_ones(
     runtime: str, bundled: Path, pictures: list[VideoImage], singles: list[Outputs], workers: int, threads: int
 ) -> None:
     together = threading.Barrier(workers, timeout=60)
@@ -142,7 +142,7 @@ def test_many_threads_and_one_engine(runtime: str, tmp_path: Path, card: ModelCa
             list(pool.map(work, [3, 60, 140, 250], timeout=60))
 
 
-def test_a_failure_gives_the_buffer_back(runtime: str, tmp_path: Path, card: ModelCard) -> None:
+def test_a_failure_releases_the_buffer(runtime: str, tmp_path: Path, card: ModelCard) -> None:
     path = tiny_graph(tmp_path / "x.onnx", card, fail_above=2)
     with open_with(runtime, path, batch=3) as engine:
         for _ in range(3):
@@ -154,10 +154,8 @@ def test_a_failure_gives_the_buffer_back(runtime: str, tmp_path: Path, card: Mod
             assert first_scores(fill(engine, [51, 102])) == pytest.approx([0.2, 0.4])
 
 
-def test_an_interruption_gives_the_buffer_back(
-    runtime: str, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ctrl-C in a notebook: the same engine is called again afterwards."""
+def test_an_interrupt_releases_the_buffer(runtime: str, tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C in a notebook the same engine is used again."""
     with open_with(runtime, tiny_graph(tmp_path / "x.onnx", card)) as engine:
 
         def interrupted(*_: object) -> None:
@@ -178,7 +176,7 @@ def test_slots_have_the_size_of_the_input(runtime: str, bundled: Path) -> None:
 
 
 @pytest.mark.parametrize(("workers", "threads", "sessions"), [(1, 1, 1), (3, 1, 1), (2, 2, 2)])
-def test_one_session_of_onnx_runtime_serves_all_single_threads(
+def test_single_threaded_workers_share_one_session_of_onnx_runtime(
     tmp_path: Path, card: ModelCard, workers: int, threads: int, sessions: int
 ) -> None:
     settings = EngineSettings(workers=workers, threads=threads)
@@ -186,7 +184,7 @@ def test_one_session_of_onnx_runtime_serves_all_single_threads(
         assert len({id(session) for session in engine._session_of.values()}) == sessions
 
 
-def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
+def test_closing_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
     engine = OnnxRuntimeEngine(tiny_graph(tmp_path / "x.onnx", card), EngineSettings(workers=2, threads=2))
     leave: Callable[..., None] = engine.__exit__
     leave(None, None, None)
@@ -194,8 +192,8 @@ def test_leaving_frees_the_sessions(tmp_path: Path, card: ModelCard) -> None:
     assert not engine._sessions
 
 
-def test_the_callers_arithmetic_stays_as_it_was(runtime: str, bundled: Path) -> None:
-    """A session that flushes denormals to zero would change the floating-point mode of the thread that calls it, for good."""
+def test_the_floating_point_mode_of_the_caller_is_unchanged(runtime: str, bundled: Path) -> None:
+    """A session that flushes denormals to zero would change the floating-point mode of the calling thread for good."""
     smallest = np.nextafter(0.0, 1.0)
     with open_with(runtime, bundled) as engine:
         engine.collect(engine.submit(engine.lend(1)))
@@ -203,8 +201,8 @@ def test_the_callers_arithmetic_stays_as_it_was(runtime: str, bundled: Path) -> 
         assert np.float64(2.0) ** -1060 > 0
 
 
-def test_openvino_runs_while_the_caller_goes_on(tmp_path: Path, card: ModelCard) -> None:
-    """Several batches are on their way at once, from one thread, and each is asked for when it suits."""
+def test_openvino_runs_while_the_caller_continues(tmp_path: Path, card: ModelCard) -> None:
+    """One thread submits several batches, and collects them in any order."""
     pytest.importorskip("openvino")
     with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), EngineSettings(workers=4)) as engine:
         engine.warm_up()
@@ -218,11 +216,11 @@ def test_openvino_runs_while_the_caller_goes_on(tmp_path: Path, card: ModelCard)
             assert 0 < raw.started_ns <= raw.ended_ns
         leave: Callable[..., None] = engine.__exit__
         engine.submit(engine.lend(1))
-        leave(None, None, None)  # waits for what is still on its way
+        leave(None, None, None)  # waits for pending batches
         leave(None, None, None)
 
 
-def test_openvino_reads_our_memory(tmp_path: Path, card: ModelCard) -> None:
+def test_openvino_reads_the_buffers_without_a_copy(tmp_path: Path, card: ModelCard) -> None:
     pytest.importorskip("openvino")
     with OpenVinoEngine(tiny_graph(tmp_path / "x.onnx", card), EngineSettings()) as engine:
         fill(engine, [1])
@@ -232,7 +230,7 @@ def test_openvino_reads_our_memory(tmp_path: Path, card: ModelCard) -> None:
         engine.release(loan)
 
 
-def test_openvino_loads_what_it_compiled(bundled: Path, pictures: list[VideoImage], singles: list[Outputs]) -> None:
+def test_openvino_loads_its_exported_engine(bundled: Path, pictures: list[VideoImage], singles: list[Outputs]) -> None:
     pytest.importorskip("openvino")
     settings = EngineSettings(workers=2)
     with OpenVinoEngine(bundled, settings) as engine:
@@ -244,7 +242,7 @@ def test_openvino_loads_what_it_compiled(bundled: Path, pictures: list[VideoImag
         OpenVinoEngine(bundled, settings, b"not what it compiled")
 
 
-def test_bfloat16_is_a_choice(tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_optional(tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
     openvino = pytest.importorskip("openvino")
     path = tiny_graph(tmp_path / "x.onnx", card)
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -258,7 +256,7 @@ def test_bfloat16_is_a_choice(tmp_path: Path, card: ModelCard, monkeypatch: pyte
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_the_telemetry_of_the_runtimes_is_off(runtime: str, tmp_path: Path) -> None:
-    """Either would keep an identifier of this device in the user's home."""
+    """Both would store an identifier of this device in the user's home."""
     pytest.importorskip(runtime)
     code = f"from vision_infer.engine.runtimes.{runtime} import load_{runtime}; load_{runtime}(); load_{runtime}()"
     environ = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

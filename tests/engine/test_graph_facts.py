@@ -1,4 +1,4 @@
-"""What a graph says of itself, read from its bytes: the card, and the precision that gives an engine its name."""
+"""The facts of a graph, read from its bytes: the card, and the precision in the name of an engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vision_infer.engine.open import EngineRequest, open_engine
 
 
 def with_nodes(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Any] | None = None) -> Path:
-    """The graph with more in it than it needs."""
+    """Return the graph with additional nodes."""
     model = onnx.load(str(path))
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in (constants or {}).items())
@@ -42,7 +42,7 @@ def test_the_card_and_float32(graph: Path, card: ModelCard) -> None:
 
 
 @pytest.mark.parametrize("name", ["nanodet-416", "clock"])
-def test_weights_that_are_merely_stored_as_float16_are_float32(name: str) -> None:
+def test_weights_that_are_only_stored_as_float16_count_as_float32(name: str) -> None:
     facts = read_graph_facts(ROOT / "models" / name / "model.onnx")
     assert (facts.card.name, facts.precision) == (name, "fp32")
 
@@ -83,13 +83,13 @@ def test_a_graph_that_quantizes_is_not_computed_in_bfloat16(graph: Path) -> None
         (helper.make_node("Identity", ["share"], ["QuantizeLinear"], name="QuantizeLinear"), "fp32"),
     ],
 )
-def test_what_a_single_node_makes_of_it(graph: Path, node: onnx.NodeProto, precision: str) -> None:
+def test_the_precision_by_a_single_node(graph: Path, node: onnx.NodeProto, precision: str) -> None:
     constants = {**SCALE, "weights8": np.zeros(4, np.uint8), "half": np.zeros(4, np.float16)}
     assert read_graph_facts(with_nodes(graph, [node], constants)).precision == precision
 
 
-def test_float16_where_the_order_of_the_file_is_another(graph: Path) -> None:
-    """Weights stand behind the nodes in most files, not in all."""
+def test_float16_with_weights_before_the_nodes(graph: Path) -> None:
+    """In most files the weights follow the nodes, but not in all."""
     path = with_nodes(graph, [helper.make_node("Conv", ["share", "half"], ["w"])], {"half": np.zeros(4, np.float16)})
     content = path.read_bytes()
     model = onnx.load_from_string(content)
@@ -107,7 +107,7 @@ def test_float16_where_the_order_of_the_file_is_another(graph: Path) -> None:
 
 
 @given(st.data())
-def test_no_damage_makes_it_anything_but_an_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_damaged_file_raises_only_model_errors(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     card = parse_card({"name": "tiny", "input": {"width": 32, "height": 32}}, "tiny")
     path = tiny_graph(tmp_path_factory.mktemp("damage") / "x.onnx", card)
     content = bytearray(path.read_bytes())

@@ -30,7 +30,7 @@ ORT, LOAD = "[ONNXRuntimeError] : 1 : FAIL : ", "Load model from /some/where.onn
         ("Exception from a.cpp:1:\n", "Exception from a.cpp:1:"),
     ],
 )
-def test_the_line_that_says_what_is_wrong(text: str, line: str) -> None:
+def test_the_summary_of_an_error(text: str, line: str) -> None:
     assert summarize_error(RuntimeError(text)) == line
 
 

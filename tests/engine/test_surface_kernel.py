@@ -1,4 +1,4 @@
-"""The kernel that writes decoded pictures into slots: compiled for each kind of GPU, and its source run on the processor."""
+"""The kernel that writes decoded frames into slots: compiled for each kind of GPU, and its source run on the processor."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def noise(size: Size, kind: type[np.unsignedinteger[Any]], seed: int = 0) -> tup
 
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_120"])
-def test_it_compiles_for_each_kind_of_gpu(architecture: str) -> None:
+def test_the_kernel_compiles_for_each_kind_of_gpu(architecture: str) -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     content = compiled(architecture)
     assert content[:4] == b"\x7fELF"
     assert all(name.encode() in content for name in KERNELS.values())
 
 
-def test_a_gpu_that_is_newer_than_the_compiler_gets_what_its_driver_translates() -> None:
+def test_a_gpu_that_is_newer_than_the_compiler_gets_ptx() -> None:
     pytest.importorskip("cuda.bindings.nvrtc")
     assert b".visible .entry write_nv12" in compiled("sm_999")
 
@@ -55,7 +55,9 @@ def test_a_gpu_that_is_newer_than_the_compiler_gets_what_its_driver_translates()
     st.sampled_from([1, 6, 9]),
     st.booleans(),
 )
-def test_it_computes_what_it_has_to(library: Any, width: int, height: int, fit: Fit, kind: Any, matrix: int, full: bool) -> None:
+def test_the_kernel_matches_the_reference(
+    library: Any, width: int, height: int, fit: Fit, kind: Any, matrix: int, full: bool
+) -> None:
     surface = make_surface(*noise(Size(width, height), kind), matrix, full)
     box = letterbox(surface.size, Size(40, 31), fit, (1, 2, 3))
     slot = np.full((31, 40, 3), 77, np.uint8)
@@ -65,7 +67,7 @@ def test_it_computes_what_it_has_to(library: Any, width: int, height: int, fit: 
     assert (away > 0).mean() < 0.02
 
 
-def test_rows_may_be_longer_than_the_picture(library: Any) -> None:
+def test_rows_can_be_longer_than_the_frame(library: Any) -> None:
     luma, chroma = noise(Size(64, 20), np.uint8)
     surface = make_surface(luma[:, :41], chroma[:, :21])
     box = letterbox(surface.size, Size(32, 32), "center", (9, 8, 7))
@@ -75,8 +77,8 @@ def test_rows_may_be_longer_than_the_picture(library: Any) -> None:
 
 
 @pytest.mark.parametrize("target", [Size(416, 416), Size(320, 192), Size(640, 480)])
-def test_it_agrees_with_ffmpegs_scaler(library: Any, target: Size) -> None:
-    """The scaler rounds down where it converts, one step in red and blue, and takes less care of chroma."""
+def test_the_kernel_agrees_with_the_scaler_of_ffmpeg(library: Any, target: Size) -> None:
+    """The scaler rounds down in the conversion, by one step in red and blue, and is less exact in chroma."""
     for frame in list(decoded(bikes()))[::80]:
         image = VideoImage(frame)
         nv12 = frame.reformat(format="nv12")
@@ -98,14 +100,14 @@ def test_it_agrees_with_ffmpegs_scaler(library: Any, target: Size) -> None:
 
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("matrix", [1, 6, 9, 2])
-def test_black_white_and_grey_stay_what_they_are(matrix: int, full: bool) -> None:
+def test_black_white_and_grey_are_preserved(matrix: int, full: bool) -> None:
     zero, gain, *_ = coefficients(matrix, full)
     black, white = (0, 255) if full else (16, 235)
     assert ((black - zero) * gain, (white - zero) * gain) == pytest.approx((0, 255))
 
 
-def test_colours_are_those_of_the_recommendations() -> None:
-    """ITU-R BT.709 and BT.601, limited range: the well-known factors."""
+def test_coefficients_match_the_itu_recommendations() -> None:
+    """The known factors of ITU-R BT.709 and BT.601, limited range."""
     assert coefficients(1, False)[1:] == pytest.approx((1.164, 1.793, -0.213, -0.533, 2.112), abs=1e-3)
     assert coefficients(6, False)[1:] == pytest.approx((1.164, 1.596, -0.392, -0.813, 2.017), abs=1e-3)
     assert coefficients(6, True)[1:] == pytest.approx((1.0, 1.402, -0.344, -0.714, 1.772), abs=1e-3)
@@ -114,7 +116,7 @@ def test_colours_are_those_of_the_recommendations() -> None:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
-def test_on_a_gpu_it_computes_what_it_has_to(kind: Any) -> None:
+def test_on_a_gpu_the_kernel_matches_the_reference(kind: Any) -> None:
     from vision_infer.engine.gpu.cuda import CudaDevice
 
     device = CudaDevice(0)

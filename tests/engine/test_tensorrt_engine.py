@@ -1,4 +1,4 @@
-"""TensorRT's engines: what they ask of the runtime, on one that is made up, in host memory; and on a real GPU."""
+"""Engines of TensorRT: their calls of a synthetic runtime in host memory, and on a real GPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.engine.graphs import tiny_graph
-from tests.engine.host_device import HostDevice, MeanNetwork
+from tests.engine.host_device import HostDevice, MeanModel
 from tests.support.gpu import needs_gpu
 from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
@@ -23,7 +23,7 @@ from vision_infer.engine.tensorrt.plan_file import PlanFile
 
 
 class Context:
-    """An execution context of a runtime that is made up: it has the mean network compute."""
+    """An execution context of the synthetic runtime: the mean model computes."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -32,7 +32,7 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self._shape = shape
-        return name == "images" and shape[0] <= self._runtime.most
+        return name == "images" and shape[0] <= self._runtime.largest
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         assert address % 256 == 0
@@ -41,19 +41,19 @@ class Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         outputs = dict(self._addresses)
-        self._runtime.network.enqueue(self._shape[0], outputs.pop("images"), outputs, self._runtime.device._streams[stream])
+        self._runtime.model.enqueue(self._shape[0], outputs.pop("images"), outputs, self._runtime.device._streams[stream])
         return True
 
 
 class Runtime:
-    """A runtime that is made up, and the engine that it loads."""
+    """A synthetic runtime, and the engine that it loads."""
 
     device_memory_size_v2 = 1000
-    most = 8
+    largest = 8
 
     def __init__(self, device: HostDevice, card: ModelCard) -> None:
         self.device = device
-        self.network = MeanNetwork(device, card)
+        self.model = MeanModel(device, card)
         self.loads = True
         self.logger: Any = None
 
@@ -79,7 +79,7 @@ class Severity:
 
 
 class NumberedDevice(HostDevice):
-    """Its streams can be told by number, as those of CUDA."""
+    """Its streams have numbers, like those of CUDA."""
 
     def make_stream(self) -> Any:
         stream = super().make_stream()
@@ -111,12 +111,12 @@ def api(runtime: Runtime) -> Api:
 @pytest.fixture
 def plan(runtime: Runtime, card: ModelCard) -> PlanFile:
     sizes = (1, 2, 8)
-    return PlanFile(b"plan", card, "0" * 64, "tensorrt", "11.0", ("sm_89",), "fp16", sizes, runtime.network.outputs)
+    return PlanFile(b"plan", card, "0" * 64, "tensorrt", "11.0", ("sm_89",), "fp16", sizes, runtime.model.outputs)
 
 
-def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
-    network = TensorRtModel(plan, api, device)
-    with DeviceEngine(plan.engine, plan.card, network, device, sizes_of(plan, 8)) as engine:
+def test_a_plan_runs_through_the_runtime(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
+    model = TensorRtModel(plan, api, device)
+    with DeviceEngine(plan.engine, plan.card, model, device, sizes_of(plan, 8)) as engine:
         assert (engine.name, engine.batch_sizes) == ("tensorrt-cuda-fp16", (1, 2, 4, 8))
         engine.warm_up()
         for values in ([10], [20, 30, 40], [5] * 8):
@@ -125,32 +125,34 @@ def test_it_computes_through_the_runtime(plan: PlanFile, api: Api, device: Numbe
                 slot.pixels[:] = value
             scores = engine.collect(engine.submit(loan)).outputs["scores"][:, 0]
             assert scores * 255 == pytest.approx(values, abs=1e-3)
-    runtime.most = 2
-    network = TensorRtModel(plan, api, device)
-    with DeviceEngine(plan.engine, plan.card, network, device, (1, 2), graphs=False) as engine:
-        runtime.most = 1
+    runtime.largest = 2
+    model = TensorRtModel(plan, api, device)
+    with DeviceEngine(plan.engine, plan.card, model, device, (1, 2), graphs=False) as engine:
+        runtime.largest = 1
         with pytest.raises(EngineError, match="TensorRT does not accept a batch of 2"):
             engine.submit(engine.lend(2))
     assert (device.used, device.things) == (0, 0)
     with pytest.raises(EngineError, match="closed"):
-        network.enqueue(1, 0, {}, 0)
+        model.enqueue(1, 0, {}, 0)
 
 
-def test_what_the_runtime_says_is_told(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
+def test_an_error_contains_the_message_of_the_runtime(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
     runtime.loads = False
     with pytest.raises(EngineError, match="does not load the plan: the magic tag does not match") as caught:
         TensorRtModel(plan, api, device)
     assert "engine build" in caught.value.hint
 
 
-def test_memory_is_counted_before_a_context_is_made(plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime) -> None:
+def test_memory_is_checked_before_a_context_is_created(
+    plan: PlanFile, api: Api, device: NumberedDevice, runtime: Runtime
+) -> None:
     runtime.device_memory_size_v2 = 2 * 10**9
     with pytest.raises(DeviceMemoryError, match="has 1000 MB free, the model needs 2000"):
         TensorRtModel(plan, api, device)
 
 
-def test_sizes_are_those_of_the_plan(plan: PlanFile) -> None:
-    assert [sizes_of(plan, most) for most in (1, 3, 8, 100)] == [(1,), (1, 2, 3), (1, 2, 4, 8), (1, 2, 4, 8)]
+def test_batch_sizes_follow_from_the_plan(plan: PlanFile) -> None:
+    assert [sizes_of(plan, largest) for largest in (1, 3, 8, 100)] == [(1,), (1, 2, 3), (1, 2, 4, 8), (1, 2, 4, 8)]
     object.__setattr__(plan, "batch_sizes", (4, 6))
     assert sizes_of(plan, 6) == (4, 6)
     with pytest.raises(EngineError, match="--batch 4"):
@@ -158,7 +160,7 @@ def test_sizes_are_those_of_the_plan(plan: PlanFile) -> None:
 
 
 @pytest.mark.parametrize("engine", ["tensorrt", "tensorrt-rtx", "tensorrt-rtx-cuda-fp32", "tensorrt-cuda-fp32"])
-def test_it_is_for_a_gpu_only(engine: str, tmp_path: Path, card: ModelCard) -> None:
+def test_tensorrt_runs_on_a_gpu_only(engine: str, tmp_path: Path, card: ModelCard) -> None:
     path = tiny_graph(tmp_path / "x.onnx", card)
     for device in ("cpu", "cuda:99"):
         with pytest.raises(EngineError if device != "cpu" or engine.count("-") < 2 else Exception) as caught:

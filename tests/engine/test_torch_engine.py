@@ -1,4 +1,4 @@
-"""PyTorch as the reference: what it computes is what ONNX Runtime computes, for each family, in any batch."""
+"""PyTorch as the reference: it computes the same as ONNX Runtime, for each family, in any batch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def pictures() -> list[VideoImage]:
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The deployment graph of a family."""
+    """Return the deployment graph of a family."""
 
     def make(family: str) -> Path:
         if family in ("nanodet", "int8"):
@@ -63,7 +63,7 @@ def infer(engine: Engine, pictures: list[VideoImage]) -> Outputs:
 
 
 @pytest.mark.parametrize("family", ["nanodet", "detr"])
-def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
+def test_pytorch_and_onnx_runtime_find_the_same(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     path = graph(family)
     with OnnxRuntimeEngine(path, EngineSettings()) as engine:
         expected = [infer(engine, [image]) for image in pictures]
@@ -76,8 +76,8 @@ def test_it_finds_what_onnx_runtime_finds(family: str, graph: Callable[[str], Pa
         assert {name: array.dtype for name, array in batch.items()} == {name: array.dtype for name, array in expected[0].items()}
 
 
-def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
-    """Rounding falls otherwise than in integer kernels: nearly the same detections."""
+def test_a_quantized_graph_gives_nearly_the_same(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
+    """Rounding differs from integer kernels, so the detections are nearly the same."""
     path = graph("int8")
     with OnnxRuntimeEngine(path, EngineSettings()) as engine:
         expected = infer(engine, pictures[:1])
@@ -86,22 +86,22 @@ def test_a_quantized_graph_is_computed_as_it_is_defined(graph: Callable[[str], P
         assert assert_same(infer(engine, pictures[:1]), 0, expected, 0, 0.1, 12)
 
 
-def test_through_the_buffers_of_a_device_it_gives_the_same(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
-    """As on a GPU, in host memory: PyTorch reads and writes memory that is not its own."""
+def test_the_buffers_of_a_device_give_the_same(graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
+    """Like on a GPU, but in host memory: PyTorch reads and writes memory of the caller."""
     from vision_infer.engine.runtimes.torch_model import TorchModel
 
     path = graph("nanodet")
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
         expected = [infer(engine, [image]) for image in pictures[:2]]
-    network, device = TorchModel(path, "cpu"), HostDevice()
-    with DeviceEngine(network.name, network.card, network, device, (1, 2), 1, graphs=False) as engine:
+    model, device = TorchModel(path, "cpu"), HostDevice()
+    with DeviceEngine(model.name, model.card, model, device, (1, 2), 1, graphs=False) as engine:
         batch = infer(engine, pictures[:2])
         for name in batch:
             alone = np.concatenate([one[name] for one in expected])
             assert np.allclose(batch[name], alone, atol=1e-3)
     assert (device.used, device.things) == (0, 0)
     with pytest.raises(EngineError, match="closed"):
-        network.enqueue(1, 0, {}, None)
+        model.enqueue(1, 0, {}, None)
 
 
 def test_an_unknown_operator_is_named(tmp_path: Path, card: ModelCard) -> None:
@@ -114,7 +114,7 @@ def test_an_unknown_operator_is_named(tmp_path: Path, card: ModelCard) -> None:
         open_engine(path, EngineRequest("torch"))
 
 
-def test_what_a_resize_may_be_is_told(tmp_path: Path) -> None:
+def test_an_unsupported_resize_is_named(tmp_path: Path) -> None:
     from vision_infer.engine.runtimes.torch_operators import OPERATORS
 
     image = torch.zeros(1, 3, 5, 5)
@@ -123,7 +123,7 @@ def test_what_a_resize_may_be_is_told(tmp_path: Path) -> None:
         OPERATORS["Resize"](inputs, {"mode": b"linear", "coordinate_transformation_mode": b"asymmetric"})
 
 
-def test_a_batch_that_fails_gives_its_buffer_back(tmp_path: Path, card: ModelCard) -> None:
+def test_a_failed_batch_releases_its_buffer(tmp_path: Path, card: ModelCard) -> None:
     path = tiny_graph(tmp_path / "x.onnx", card, fail_above=2)
     with open_engine(path, EngineRequest("torch", batch=3, workers=1)) as engine:
         for _ in range(2):
@@ -135,7 +135,7 @@ def test_a_batch_that_fails_gives_its_buffer_back(tmp_path: Path, card: ModelCar
             engine.submit(engine.lend(1))
 
 
-def test_it_is_never_chosen(bundled: Path, tmp_path: Path) -> None:
+def test_auto_never_chooses_pytorch(bundled: Path, tmp_path: Path) -> None:
     from vision_infer.engine.selection.candidates import candidates
 
     assert is_auto_on_cpu(EngineRequest())
@@ -205,7 +205,7 @@ CASES: list[Case] = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{one[0]}-{number}" for number, one in enumerate(CASES)])
-def test_each_operator_gives_what_onnx_runtime_gives(case: Case) -> None:
+def test_each_operator_matches_onnx_runtime(case: Case) -> None:
     import onnxruntime
 
     from vision_infer.engine.runtimes.torch_graph import _attributes
@@ -236,8 +236,8 @@ def test_each_operator_gives_what_onnx_runtime_gives(case: Case) -> None:
         assert np.allclose(one.numpy(), other, atol=1e-5, rtol=1e-5)
 
 
-def test_shapes_are_known_without_the_device(tmp_path: Path, card: ModelCard) -> None:
-    """What is computed of a shape stays on the host; only what is computed of pictures goes where they are."""
+def test_shapes_are_computed_on_the_host(tmp_path: Path, card: ModelCard) -> None:
+    """Values computed from shapes stay on the host; only values computed from images are on the device."""
     from vision_infer.engine.runtimes.torch_graph import TorchGraph
 
     side = ("batch", 32, 32, 3)
@@ -262,14 +262,14 @@ def test_shapes_are_known_without_the_device(tmp_path: Path, card: ModelCard) ->
     model.metadata_props.append(onnx.StringStringEntryProto(key=CARD_KEY, value=card.to_json()))
     path = tmp_path / "x.onnx"
     path.write_bytes(model.SerializeToString())
-    loaded = TorchGraph(path, "meta")  # a device without contents: whoever asks for a value of it fails
+    loaded = TorchGraph(path, "meta")  # a device without contents: reading a value fails
     given = loaded.run(torch.empty((5, 32, 32, 3), dtype=torch.uint8, device="meta"))
     assert (given["scores"].device.type, given["scores"].shape) == ("meta", (5, 3072))
 
 
 @pytest.mark.parametrize("family", ["nanodet", "detr"])
-def test_no_value_is_asked_of_the_device(family: str, graph: Callable[[str], Path]) -> None:
-    """A CUDA graph cannot be recorded of what waits for a value: here there are none to wait for."""
+def test_no_value_is_read_from_the_device(family: str, graph: Callable[[str], Path]) -> None:
+    """A CUDA graph cannot be recorded if an operator waits for a value; on this device every wait fails."""
     from vision_infer.engine.runtimes.torch_graph import TorchGraph
 
     outputs = TorchGraph(graph(family), "meta").run(torch.empty((3, 416, 416, 3), dtype=torch.uint8, device="meta"))
@@ -282,7 +282,7 @@ def test_no_value_is_asked_of_the_device(family: str, graph: Callable[[str], Pat
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")  # of what torch itself imports when it compiles
-def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoImage]) -> None:
+def test_a_compiled_graph_gives_the_same(bundled: Path, pictures: list[VideoImage]) -> None:
     with open_engine(bundled, EngineRequest("torch")) as engine:
         expected = infer(engine, pictures[:1])
     with open_engine(bundled, EngineRequest("torchcompile-cpu-fp32", workers=1)) as engine:
@@ -292,16 +292,14 @@ def test_compiled_it_gives_the_same(bundled: Path, pictures: list[VideoImage]) -
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("family", ["nanodet", "detr"])
-def test_on_a_gpu_it_finds_what_it_finds_on_the_cpu(
-    family: str, graph: Callable[[str], Path], pictures: list[VideoImage]
-) -> None:
+def test_a_gpu_and_the_cpu_find_the_same(family: str, graph: Callable[[str], Path], pictures: list[VideoImage]) -> None:
     path = graph(family)
     with open_engine(path, EngineRequest("torch-cpu-fp32")) as engine:
         expected = [infer(engine, [image]) for image in pictures]
     said: list[str] = []
     with open_engine(path, EngineRequest("torch", device="cuda:0", batch=4), said.append) as engine:
         assert engine.name == "torch-cuda-fp32"
-        for _ in range(3):  # as it is, recorded, launched
+        for _ in range(3):  # unrecorded, recorded, launched
             batch = infer(engine, pictures)
             assert all(assert_same(batch, place, expected[place], 0, 1e-3, 0.2) >= 0 for place in range(3))
     assert said == []

@@ -1,4 +1,4 @@
-"""Whether there is a GPU that these tests can use, and why not."""
+"""Reports whether the tests can use a GPU, and why not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vision_infer.core.errors import EngineError
 
 @lru_cache(maxsize=1)
 def missing_gpu() -> str:
-    """What is missing; empty where there is a GPU."""
+    """Return what is missing; empty if there is a GPU."""
     try:
         from vision_infer.engine.gpu.cuda import device_count
 
@@ -26,16 +26,16 @@ def _reason() -> str:
     if not missing and find_spec("torch") is not None:
         import torch
 
-        return "" if torch.cuda.is_available() else "PyTorch sees none"
+        return "" if torch.cuda.is_available() else "PyTorch finds none"
     return missing or "PyTorch is not installed"
 
 
 @lru_cache(maxsize=1)
 def why_not() -> str:
-    """The reason for which tests on a GPU are skipped; empty: they run."""
+    """Return why tests on a GPU are skipped; empty if they run."""
     reason = _reason()
     return f"needs an NVIDIA GPU: {reason}" if reason else ""
 
 
 needs_gpu = pytest.mark.skipif(bool(why_not()), reason=why_not() or "needs an NVIDIA GPU")
-"""for tests that run PyTorch on it"""
+"""Marks tests that run PyTorch on a GPU."""

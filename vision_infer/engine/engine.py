@@ -84,7 +84,7 @@ class Engine(Protocol):
     """A deployment graph loaded by a runtime.
 
     It lends its own input buffers, so that images are written where the runtime reads them, and it is asynchronous:
-    ``submit`` starts a batch and ``collect`` waits for it. A runtime without a queue of its own may run the batch inside
+    ``submit`` starts a batch and ``collect`` waits for it. A runtime without a queue may run the batch inside
     ``submit``, on the calling thread: the pipeline calls from ``in_flight`` threads.
     """
 

@@ -78,7 +78,7 @@ class Runtime:
     in_auto: bool = False
     """Whether ``auto`` considers it on the CPU."""
     slow_start: bool = False
-    """Whether compiling takes so long that a run starts with another engine meanwhile."""
+    """Whether compiling is slow, and a run therefore starts with another engine."""
     smoke_tested: bool = True
     """Whether ``doctor`` runs its smoke test."""
 

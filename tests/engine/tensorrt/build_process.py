@@ -1,4 +1,4 @@
-"""``vision-infer engine build`` in a process of its own, that says each phase of the build on standard output.
+"""``vision-infer engine build`` in a child process that prints each phase of the build.
 
 python -m tests.engine.tensorrt.build_process GRAPH --engine-dir DIR …
 """
@@ -14,12 +14,12 @@ from vision_infer.cli.main import main
 from vision_infer.engine.tensorrt.build_progress import BuildProgress, Report
 
 COMPILES = "Computing profile costs"
-"""the phase in which most of the time is spent"""
+"""The longest phase of a build."""
 
 
 @contextmanager
-def told_phases(what: str) -> Iterator[Report]:
-    """Tells each phase once, in the order in which they begin."""
+def print_phases(what: str) -> Iterator[Report]:
+    """Print each phase once, in the order in which they begin."""
     seen: set[str] = set()
 
     def report(now: BuildProgress) -> None:
@@ -31,6 +31,6 @@ def told_phases(what: str) -> Iterator[Report]:
 
 
 if __name__ == "__main__":
-    vision_infer.cli.engines.build_progress.open_build_progress = told_phases
+    vision_infer.cli.engines.build_progress.open_build_progress = print_phases
     sys.argv[1:1] = ["engine", "build"]
     main()

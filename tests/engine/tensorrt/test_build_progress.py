@@ -1,4 +1,4 @@
-"""Phases, one inside the other, become one share that never falls; the time left is told where something is known of it."""
+"""Nested phases become one fraction that never decreases; the remaining time is estimated when possible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.engine.tensorrt.build_progress import BuildProgress, Phases
 
 
-def test_a_phase_inside_counts_by_its_share() -> None:
+def test_an_inner_phase_counts_as_a_part_of_a_step() -> None:
     seen: list[BuildProgress] = []
     phases = Phases(seen.append, HandClock(0))
     phases.start("whole", None, 2)
@@ -38,7 +38,7 @@ def test_a_phase_inside_counts_by_its_share() -> None:
         (3.0, True, [2.5, 1.0, 6.0]),
     ],
 )
-def test_the_time_that_is_left(expected_s: float | None, estimates_by_steps: bool, told: list[float | None]) -> None:
+def test_the_remaining_time(expected_s: float | None, estimates_by_steps: bool, told: list[float | None]) -> None:
     seen: list[BuildProgress] = []
     clock = HandClock(0)
     phases = Phases(seen.append, clock, expected_s, estimates_by_steps=estimates_by_steps)
@@ -53,7 +53,7 @@ CALL = st.tuples(st.sampled_from(["start", "step", "finish"]), st.integers(0, 4)
 
 
 @given(st.lists(CALL, max_size=60))
-def test_whatever_a_runtime_tells_it_never_falls_and_never_leaves_its_bounds(calls: list[tuple[str, int, int, int]]) -> None:
+def test_progress_never_decreases_or_leaves_its_bounds(calls: list[tuple[str, int, int, int]]) -> None:
     seen: list[BuildProgress] = []
     phases = Phases(seen.append, HandClock(0))
     for what, phase, parent, number in calls:

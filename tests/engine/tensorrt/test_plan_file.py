@@ -1,4 +1,4 @@
-"""Plan files: what is written is read again; what is foreign, cut or damaged never reaches a runtime."""
+"""Plan files: the round trip through bytes; foreign, truncated or damaged files never reach a runtime."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_plan_survives_the_round_trip_through_bytes() -> None:
 
 
 @given(st.integers(0, len(PLAN.to_bytes()) - 1), st.integers(1, 255))
-def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
+def test_a_changed_byte_is_detected(place: int, change: int) -> None:
     content = bytearray(PLAN.to_bytes())
     content[place] ^= change
     with pytest.raises(EngineError, match=r"^it(: the plan| is not a plan file)"):
@@ -40,12 +40,12 @@ def test_a_changed_byte_is_noticed(place: int, change: int) -> None:
 
 
 @given(st.integers(0, len(PLAN.to_bytes()) - 1))
-def test_a_cut_file_is_noticed(length: int) -> None:
+def test_a_truncated_file_is_detected(length: int) -> None:
     with pytest.raises(EngineError, match=r"is not a plan file|truncated or damaged"):
         parse_plan(PLAN.to_bytes()[:length], "it")
 
 
-def test_what_is_added_is_noticed() -> None:
+def test_added_bytes_are_detected() -> None:
     with pytest.raises(EngineError, match="truncated or damaged"):
         parse_plan(PLAN.to_bytes() + b"\0", "it")
 
@@ -56,7 +56,7 @@ def test_foreign_files_are_refused(content: bytes) -> None:
         parse_plan(content, "it")
 
 
-def test_a_header_that_lies_about_its_length_takes_no_memory() -> None:
+def test_a_wrong_header_length_allocates_no_memory() -> None:
     content = bytearray(PLAN.to_bytes())
     content[len(MAGIC) : len(MAGIC) + 4] = b"\xff\xff\xff\x7f"
     with pytest.raises(EngineError, match="truncated or damaged"):
@@ -76,7 +76,7 @@ def test_a_header_that_lies_about_its_length_takes_no_memory() -> None:
         ({"runtime_version": "new"}, "runtime_version"),
     ],
 )
-def test_no_wrong_plan_is_written(change: dict[str, object], field: str) -> None:
+def test_an_invalid_plan_cannot_be_written(change: dict[str, object], field: str) -> None:
     with pytest.raises(ValueError, match=field):
         replace(PLAN, **change).to_bytes()  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_no_wrong_plan_is_written(change: dict[str, object], field: str) -> None
         (replace(PLAN, hardware="NVIDIA L4"), ("tensorrt-rtx", "1.7.1.116", "sm_89", "NVIDIA L40"), "this GPU is NVIDIA L40"),
     ],
 )
-def test_where_it_can_be_loaded(plan: PlanFile, here: tuple[str, ...], why: str) -> None:
+def test_where_a_plan_can_be_loaded(plan: PlanFile, here: tuple[str, ...], why: str) -> None:
     told = plan.why_not(*here)  # type: ignore[arg-type]
     assert why in told
     assert bool(why) == bool(told)

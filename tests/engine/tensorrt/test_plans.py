@@ -1,4 +1,4 @@
-"""Plans in the engine cache: built once, found again, built anew when they are damaged or stale, and never half there."""
+"""Plans in the engine cache: built once, found again, built again when damaged or stale, and never incomplete."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def job(name: Name = "embedder", precision: Precision = "fp16", options: PlanOpt
 
 
 def kept(cache: EngineCache, one: PlanJob) -> PlanFile:
-    """Put a plan into the cache that was built of something else: what it computes is of no interest."""
+    """Store a plan that was built from another graph: the tests do not run it."""
     built = compiled("embedder", "fp16")[0].plan
     plan = replace(
         built,
@@ -52,7 +52,7 @@ def kept(cache: EngineCache, one: PlanJob) -> PlanFile:
     return plan
 
 
-def test_it_is_built_once_and_found_again(cache: EngineCache) -> None:
+def test_a_plan_is_built_once_and_found_again(cache: EngineCache) -> None:
     said: list[str] = []
     reports: list[BuildProgress] = []
     plan, passport = build_plan(job(), cache, said.append, reports.append)
@@ -67,7 +67,7 @@ def test_it_is_built_once_and_found_again(cache: EngineCache) -> None:
     assert entry.nbytes > len(plan.plan)
 
 
-def test_what_was_damaged_is_built_again(cache: EngineCache) -> None:
+def test_a_damaged_plan_is_built_again(cache: EngineCache) -> None:
     plan, _ = build_plan(job(), cache, lambda _: None)
     (entry,) = cache.entries()
     content = bytearray((entry.folder / "engine.bin").read_bytes())
@@ -78,7 +78,7 @@ def test_what_was_damaged_is_built_again(cache: EngineCache) -> None:
     assert said == ["building tensorrt-rtx-cuda-fp16 of smallest-embedder: the cached engine is damaged"]
 
 
-def test_what_is_no_plan_is_built_again(cache: EngineCache) -> None:
+def test_an_invalid_plan_is_built_again(cache: EngineCache) -> None:
     cache.store(job().key(), b"something else, with the right checksum")
     said: list[str] = []
     build_plan(job(), cache, said.append)
@@ -87,14 +87,14 @@ def test_what_is_no_plan_is_built_again(cache: EngineCache) -> None:
     build_plan(job(), cache, no_news)
 
 
-def test_a_lost_passport_is_no_reason_to_build(cache: EngineCache) -> None:
+def test_a_lost_passport_does_not_cause_a_build(cache: EngineCache) -> None:
     build_plan(job(), cache, lambda _: None)
     (entry,) = cache.entries()
     (entry.folder / "passport.json").write_text("{")
     assert build_plan(job(), cache, no_news)[1].engine == "tensorrt-rtx-cuda-fp16"
 
 
-def test_another_version_of_the_runtime_is_said_and_built_again(cache: EngineCache) -> None:
+def test_another_version_of_the_runtime_causes_a_build(cache: EngineCache) -> None:
     old = replace(job(), api=replace(api(), version="1.6.0.1"))
     kept(cache, old)
     (told,) = list_cached_plans(cache, graph("embedder", "fp16"))
@@ -104,7 +104,7 @@ def test_another_version_of_the_runtime_is_said_and_built_again(cache: EngineCac
     assert said == [f"building tensorrt-rtx-cuda-fp16 of smallest-embedder: runtime version is {api().version}, was 1.6.0.1"]
 
 
-def test_what_does_for_a_gpu_is_found(cache: EngineCache) -> None:
+def test_a_suitable_plan_is_found(cache: EngineCache) -> None:
     both = replace(job(options=PlanOptions((1, 2, 4, 8))), target=GpuTarget(("sm_86", "sm_89")))
     plan = kept(cache, both)
     wanted = job(options=PlanOptions((1, 4)))
@@ -116,12 +116,12 @@ def test_what_does_for_a_gpu_is_found(cache: EngineCache) -> None:
     assert find_plan(replace(wanted, api=replace(api(), version="1.8.0")), RTX_4090, cache, no_news) is None
 
 
-def test_a_plan_for_larger_batches_only_does_not_do(cache: EngineCache) -> None:
+def test_a_plan_for_larger_batches_only_is_not_suitable(cache: EngineCache) -> None:
     kept(cache, job(options=PlanOptions((4, 8))))
     assert find_plan(job(options=PlanOptions((1, 8))), RTX_4090, cache, no_news) is None
 
 
-def test_a_version_compatible_plan_does_for_later_versions(cache: EngineCache) -> None:
+def test_a_version_compatible_plan_is_suitable_for_later_versions(cache: EngineCache) -> None:
     old = replace(api(), runtime="tensorrt", version="11.0.0", builds_ahead=False)
     one = PlanJob(graph("embedder", "fp16"), old, SM_89, PlanOptions((1, 2), version_compatible=True))
     plan = replace(kept(cache, one), runtime="tensorrt")
@@ -130,7 +130,7 @@ def test_a_version_compatible_plan_does_for_later_versions(cache: EngineCache) -
     assert find_plan(replace(one, api=replace(old, version="12.0.0")), RTX_4090, cache, no_news) is None
 
 
-def test_plans_are_told_of(cache: EngineCache) -> None:
+def test_cached_plans_are_listed(cache: EngineCache) -> None:
     kept(cache, job())
     kept(cache, replace(job("nanodet"), target=GpuTarget(("sm_120",))))
     (one,) = list_cached_plans(cache, graph("embedder", "fp16"))
@@ -140,8 +140,8 @@ def test_plans_are_told_of(cache: EngineCache) -> None:
     assert "the graph has changed" in {one.not_here for one in list_cached_plans(cache, graph("embedder", "fp16"))}
 
 
-def test_weights_in_another_file_are_found_and_belong_to_the_key(cache: EngineCache, tmp_path: Path) -> None:
-    """The graph for wide pictures has its weights in the file of the other."""
+def test_weights_in_another_file_are_found_and_part_of_the_key(cache: EngineCache, tmp_path: Path) -> None:
+    """The graph for wide images has its weights in the file of the other."""
     bundled = ROOT / "models" / "nanodet-416"
     wide, square = (Path(shutil.copy(bundled / name, tmp_path)) for name in ("model-256x416.onnx", "model.onnx"))
     one = PlanJob(wide, api(), SM_89, PlanOptions((1, 2)))
@@ -156,7 +156,7 @@ def test_weights_in_another_file_are_found_and_belong_to_the_key(cache: EngineCa
     assert one.key().graph_sha256 != told.entry.key.graph_sha256
 
 
-def test_a_model_without_the_precision_says_what_makes_it(tmp_path: Path) -> None:
+def test_a_missing_precision_names_the_command_that_makes_it(tmp_path: Path) -> None:
     bundled = ROOT / "models" / "nanodet-416" / "model.onnx"
     assert graph_of(bundled, "nanodet-416", "fp32") == bundled
     with pytest.raises(EngineError, match="model quantize nanodet-416 --precision fp16 --data VIDEO makes one"):
@@ -167,7 +167,7 @@ def test_a_model_without_the_precision_says_what_makes_it(tmp_path: Path) -> Non
     assert graph_of(tmp_path / "model.onnx", "mine", "int8") == tmp_path / "model.int8-tensorrt.onnx"
 
 
-def test_a_form_that_tensorrt_does_not_take_names_operator_and_cure(cache: EngineCache) -> None:
+def test_an_unsupported_form_names_the_operator_and_the_command(cache: EngineCache) -> None:
     wrong = replace(job(), graph=ROOT / "models" / "nanodet-416" / "model.int8.onnx")
     with pytest.raises(EngineError, match="does not support the operator DequantizeLinear") as caught:
         build_plan(wrong, cache, lambda _: None)
@@ -177,7 +177,7 @@ def test_a_form_that_tensorrt_does_not_take_names_operator_and_cure(cache: Engin
     assert cache.entries() == []
 
 
-def test_a_full_disk_leaves_what_was_there() -> None:
+def test_a_full_disk_keeps_the_cached_plan() -> None:
     small = compiled("embedder", "fp16")[0].plan
     with small_disk(4096 * (len(small.plan) // 4096 + 60)) as disk:
         cache = EngineCache(disk / "engines")
@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_what_was_there() -> None:
 
 
 def builder(cache: EngineCache, one: PlanJob) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Run the command in a child process."""
     words = ["--runtime", "tensorrt-rtx", "--for", "sm_89", "--batch", "4", "--engine-dir", str(cache.folder)]
     command = [sys.executable, "-m", "tests.engine.tensorrt.build_process", str(one.graph), *words]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -205,7 +205,7 @@ def wait_until_it_compiles(process: subprocess.Popen[str]) -> None:
     assert COMPILES in (line.strip() for line in process.stdout), process.communicate()[1]
 
 
-def test_killed_in_the_middle_the_cache_is_intact(cache: EngineCache) -> None:
+def test_a_killed_build_leaves_the_cache_intact(cache: EngineCache) -> None:
     one = job("detector", "fp32")
     other = kept(cache, job())
     with builder(cache, one) as process:
@@ -215,13 +215,13 @@ def test_killed_in_the_middle_the_cache_is_intact(cache: EngineCache) -> None:
     assert process.returncode == -signal.SIGKILL
     assert [entry.key for entry in cache.entries()] == [job().key()]
     assert build_plan(job(), cache, no_news)[0] == other
-    with cache.building(one.key(), lambda text: None) as content:  # its lock went with it
+    with cache.building(one.key(), lambda text: None) as content:  # the lock ended with the process
         assert content is None
     cache.prune(10**12)
     assert {path.name for path in cache.folder.iterdir()} == {job().key().digest()}
 
 
-def test_ctrl_c_ends_it_at_once(cache: EngineCache) -> None:
+def test_ctrl_c_ends_a_build_at_once(cache: EngineCache) -> None:
     one = job("detector", "fp32")
     with builder(cache, one) as process:
         wait_until_it_compiles(process)
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_it_at_once(cache: EngineCache) -> None:
     assert cache.entries() == []
 
 
-def test_of_two_at_once_one_builds_and_the_other_takes_it(cache: EngineCache) -> None:
+def test_one_of_two_simultaneous_builders_waits_for_the_other(cache: EngineCache) -> None:
     one = job("detector", "fp32")
     with builder(cache, one) as first:
         wait_until_it_compiles(first)
@@ -242,7 +242,7 @@ def test_of_two_at_once_one_builds_and_the_other_takes_it(cache: EngineCache) ->
     assert [process.returncode for process in (first, second)] == [0, 0]
     assert "done" in told[0][0]
     waited = "another process is building tensorrt-rtx-cuda-fp32 of smallest-detector: waiting for it"
-    assert told[1][1] in (f"{waited}\n", "")  # the second may have come when the first was done
+    assert told[1][1] in (f"{waited}\n", "")  # the second may have started after the first was done
     assert "Building engine" not in told[1][0]
     assert told[0][0].splitlines()[-1] == told[1][0].splitlines()[-1]
     assert len(cache.entries()) == 1

@@ -1,4 +1,4 @@
-"""For which GPUs a plan is built: those that are named, or this machine's; what cannot be is said before anything is built."""
+"""The GPUs of a plan: named ones, or this machine's; errors come before the build."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def without_gpu(_: int) -> LocalGpu | None:
 
 
 def tensorrt() -> Api:
-    """TensorRT, as far as the choice asks for it."""
+    """Return TensorRT, as far as the choice needs it."""
     return replace(api(), runtime="tensorrt", builds_ahead=False, has_timings=True)
 
 
-def test_what_is_named_is_put_in_order() -> None:
+def test_named_capabilities_are_sorted() -> None:
     assert choose_target(api(), ["sm_120", "sm_89", "sm_89"], find=without_gpu) == GpuTarget(("sm_89", "sm_120"))
 
 
-def test_without_names_it_is_this_machine() -> None:
+def test_the_default_is_the_gpu_of_this_machine() -> None:
     assert choose_target(api(), [], find=with_gpu("NVIDIA GeForce RTX 4090", "sm_89")) == GpuTarget(("sm_89",))
     assert choose_target(tensorrt(), [], find=with_gpu("NVIDIA L4", "sm_89")) == GpuTarget(("sm_89",), "NVIDIA L4")
     assert choose_target(tensorrt(), [], anywhere=True, find=with_gpu("NVIDIA L4", "sm_89")) == GpuTarget(("sm_80",))
 
 
-def test_of_several_gpus_it_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_gpus_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = [LocalGpu("NVIDIA L4", "sm_89"), LocalGpu("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "sm_80")]
     found = choose_target(tensorrt(), [], index=1, find=lambda index: gpus[index])
     assert found == GpuTarget(("sm_80",), gpus[1].name, "1g.5gb", 1)
@@ -52,7 +52,7 @@ def test_of_several_gpus_it_is_the_one_that_is_named(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("wanted", ["sm_90", "sm_100", "sm_70"])
-def test_a_gpu_that_tensorrt_rtx_does_not_know(wanted: str) -> None:
+def test_a_gpu_that_tensorrt_rtx_does_not_support(wanted: str) -> None:
     with pytest.raises(UsageError, match=f"--for {wanted}: TensorRT-RTX does not support it: use sm_75, sm_80, sm_86, sm_89"):
         choose_target(api(), [wanted], find=without_gpu)
     with pytest.raises(EngineError, match="TensorRT-RTX does not run on NVIDIA H100"):
@@ -60,7 +60,7 @@ def test_a_gpu_that_tensorrt_rtx_does_not_know(wanted: str) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["89", "8.9", "SM_89", "sm_89 ", "sm_", "ada", ""])
-def test_a_name_that_is_none(wanted: str) -> None:
+def test_an_invalid_compute_capability(wanted: str) -> None:
     with pytest.raises(UsageError, match="not a compute capability: write it as sm_89"):
         choose_target(api(), [wanted], find=without_gpu)
 
@@ -72,7 +72,7 @@ def test_without_a_gpu() -> None:
         choose_target(tensorrt(), ["sm_89"], find=without_gpu)
 
 
-def test_tensorrt_builds_for_what_is_here_only() -> None:
+def test_tensorrt_builds_for_the_gpu_of_this_machine_only() -> None:
     with pytest.raises(UsageError, match=r"--for sm_120: TensorRT builds only for this machine's GPU \(sm_89\)"):
         choose_target(tensorrt(), ["sm_120"], find=with_gpu("NVIDIA L4", "sm_89"))
 
@@ -85,11 +85,13 @@ def test_options_that_a_runtime_does_not_have() -> None:
 
 
 @pytest.mark.parametrize(("sizes", "profile"), [((1,), (1, 1, 1)), ((1, 2, 4, 8), (1, 8, 8)), ((4, 16), (4, 16, 16))])
-def test_the_profile_reaches_from_the_least_to_the_largest_batch(sizes: tuple[int, ...], profile: tuple[int, int, int]) -> None:
+def test_the_profile_reaches_from_the_smallest_to_the_largest_batch(
+    sizes: tuple[int, ...], profile: tuple[int, int, int]
+) -> None:
     assert profile_of(sizes) == profile
 
 
-def test_a_runtime_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.engine.tensorrt.api.find_spec", lambda _: None)
     with pytest.raises(EngineError, match=r"TensorRT-RTX is not installed: pip install 'vision-infer\[tensorrt-rtx\]'"):
         load_api("tensorrt-rtx")
@@ -107,7 +109,7 @@ def test_a_runtime_whose_libraries_are_missing(monkeypatch: pytest.MonkeyPatch) 
         load_api("tensorrt")
 
 
-def test_this_machine_is_asked_without_an_error() -> None:
+def test_finding_the_gpu_of_this_machine_raises_no_error() -> None:
     found = find_gpu(0)
     assert found is None or found.capability.startswith("sm_")
     assert find_gpu(63) is None

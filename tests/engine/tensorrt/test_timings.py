@@ -1,6 +1,6 @@
-"""Timing caches: handed to the next build, dropped when they are damaged or of another version.
+"""Timing caches: passed to the next build, and discarded when they are damaged or of another version.
 
-TensorRT-RTX times nothing, and its timing cache is empty, but it takes and gives one: so the way there and back is the real one.
+TensorRT-RTX times nothing and its timing cache is empty, but it accepts and returns one: so the tests use the real interface.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def timing_api() -> Api:
     return replace(api(), has_timings=True)
 
 
-def test_what_one_build_found_is_given_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_build_receives_the_timings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[bytes] = []
 
     def noted(*arguments: Any, timings: bytes, **others: Any) -> CompiledPlan:
@@ -41,24 +41,24 @@ def test_what_one_build_found_is_given_to_the_next(tmp_path: Path, monkeypatch: 
     kept = read_timings(timings_file(tmp_path, timing_api(), SM_89))
     assert kept
     assert given == [b"", kept]
-    assert len(cache.entries()) == 2  # the timings are no entry, and in nobody's way
+    assert len(cache.entries()) == 2  # the timings are not an entry, and do not disturb the cache
     cache.prune(0)
     assert read_timings(timings_file(tmp_path, timing_api(), SM_89)) == kept
 
 
 @pytest.mark.parametrize("timings", [b"", b"from another program"])
-def test_a_runtime_that_refuses_them_begins_anew(timings: bytes) -> None:
+def test_refused_timings_are_discarded(timings: bytes) -> None:
     made = compile_plan(graph("embedder", "fp16"), timing_api(), SM_89, OPTIONS, timings=timings)
     assert made.timings
     assert made.timings != timings
 
 
-def test_a_runtime_that_times_nothing_keeps_nothing(tmp_path: Path) -> None:
+def test_a_runtime_without_timings_stores_none(tmp_path: Path) -> None:
     build_plan(PlanJob(graph("embedder", "fp16"), api(), SM_89, OPTIONS), EngineCache(tmp_path), lambda _: None)
     assert list(tmp_path.glob("timings-*")) == []
 
 
-def test_damaged_and_untrusted_ones_count_for_nothing(tmp_path: Path) -> None:
+def test_damaged_and_untrusted_timings_are_ignored(tmp_path: Path) -> None:
     path = timings_file(tmp_path, api(), SM_89)
     assert read_timings(path) == b""
     store_timings(path, b"timings", api())
@@ -71,7 +71,7 @@ def test_damaged_and_untrusted_ones_count_for_nothing(tmp_path: Path) -> None:
     assert read_timings(path) == b""
 
 
-def test_those_of_other_versions_go_and_those_of_other_gpus_stay(tmp_path: Path) -> None:
+def test_timings_of_other_versions_are_removed_and_of_other_gpus_kept(tmp_path: Path) -> None:
     old, other = replace(api(), version="1.6.0"), GpuTarget(("sm_120",))
     store_timings(timings_file(tmp_path, old, SM_89), b"old", old)
     store_timings(timings_file(tmp_path, api(), other), b"other", api())
@@ -81,7 +81,7 @@ def test_those_of_other_versions_go_and_those_of_other_gpus_stay(tmp_path: Path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_one_that_has_grown_too_large_is_not_kept(tmp_path: Path) -> None:
+def test_a_cache_that_is_too_large_is_not_stored(tmp_path: Path) -> None:
     path = timings_file(tmp_path, api(), SM_89)
     store_timings(path, bytes(MAX_BYTES + 1), api())
     assert not path.exists()

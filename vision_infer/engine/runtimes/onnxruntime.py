@@ -1,7 +1,7 @@
 """ONNX Runtime: on the CPU, or with CUDA where onnxruntime-gpu and a device are available.
 
 With one thread a session has no thread pool, and ``Run`` may be called from several threads at once: one session, whose
-weights are in memory once, serves all workers. With more threads, each worker has a session with a pool of its own.
+weights are in memory once, serves all workers. With more threads, each worker has a session with its own pool.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine(HostEngine):
         self._session_of = {id(buffer): self._sessions[number % sessions] for number, buffer in enumerate(self._pool.buffers)}
 
     def submit(self, loan: Loan) -> Ticket:
-        """Run the batch on the calling thread: ONNX Runtime has no queue of its own."""
+        """Run the batch on the calling thread: ONNX Runtime has no queue."""
         buffer: HostBuffer = loan.buffer
         session = self._session_of[id(buffer)]
         started = SYSTEM_CLOCK.monotonic_ns()
@@ -67,7 +67,9 @@ class OnnxRuntimeEngine(HostEngine):
             if binding is None:
                 binding = buffer.bindings[len(loan.slots)] = self._bind(session, buffer, len(loan.slots))
             session.run_with_iobinding(binding)
-        except BaseException as error:  # the runtime's errors have no common type; after an interrupt the engine stays usable
+        except (
+            BaseException
+        ) as error:  # the runtime's errors have no common base class; after an interrupt the engine stays usable
             self._pool.release(loan)
             if not isinstance(error, Exception):
                 raise
@@ -130,7 +132,7 @@ def _load(path: Path, settings: EngineSettings, optimised: bytes | None = None, 
         providers = [("CUDAExecutionProvider", {"device_id": settings.device_index}), *providers]
     try:
         session = onnxruntime.InferenceSession(str(path) if optimised is None else optimised, options, providers=providers)
-    except Exception as error:  # the runtime's errors have no common type of their own
+    except Exception as error:  # the runtime's errors have no common base class
         raise ModelError(f"{path} cannot be loaded: {summarize_error(error)}", "check that the file is complete") from error
     if settings.device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         # ONNX Runtime falls back to the CPU with only a line in its log.

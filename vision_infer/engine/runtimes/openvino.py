@@ -83,7 +83,7 @@ class OpenVinoEngine(HostEngine):
         try:
             stream = self._compiled.export_model()
             return bytes(stream if isinstance(stream, bytes | bytearray) else stream.getvalue())
-        except Exception as error:  # the runtime's errors have no common type of their own
+        except Exception as error:  # the runtime's errors have no common base class
             raise EngineError(f"{self.name} cannot be exported: {summarize_error(error)}") from error
 
     def submit(self, loan: Loan) -> Ticket:
@@ -95,7 +95,9 @@ class OpenVinoEngine(HostEngine):
             if self._bound.get(id(loan.buffer)) != count:
                 self._bind(request, loan.buffer, count)
             request.start_async()
-        except BaseException as error:  # the runtime's errors have no common type; after an interrupt the engine stays usable
+        except (
+            BaseException
+        ) as error:  # the runtime's errors have no common base class; after an interrupt the engine stays usable
             self._pool.release(loan)
             if not isinstance(error, Exception):
                 raise
@@ -175,7 +177,7 @@ def _configuration(settings: EngineSettings) -> dict[str, Any]:
 def _read(core: Any, path: Path) -> Any:
     try:
         return core.read_model(str(path))
-    except Exception as error:  # the runtime's errors have no common type of their own
+    except Exception as error:  # the runtime's errors have no common base class
         raise ModelError(f"{path} cannot be loaded by OpenVINO: {summarize_error(error)}", "use --engine onnxruntime") from error
 
 

@@ -43,7 +43,7 @@ class RawSession:
         self._where = path.name
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's errors have no common type of their own
+        except Exception as error:  # the runtime's errors have no common base class
             raise ModelError(
                 f"{path.name}: ONNX Runtime cannot load it: {summarize_error(error)}",
                 "export it with known operators, opset 17 to 20",

@@ -54,7 +54,7 @@ class TorchGraph:
     def __init__(self, path: Path, device: str) -> None:
         try:
             model = onnx.load(str(path))
-        except Exception as error:  # the library's errors have no common type of their own
+        except Exception as error:  # the library's errors have no common base class
             raise ModelError(f"{path} cannot be loaded: {type(error).__name__}", "check that the file is complete") from error
         graph = model.graph
         self._path = path
@@ -153,9 +153,9 @@ def _array(tensor: onnx.TensorProto) -> Any:
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     found: dict[str, Any] = {"outputs": len(node.output)}
-    for one in node.attribute:
-        value = onnx.helper.get_attribute_value(one)
-        found[one.name] = torch.from_numpy(_array(value)) if isinstance(value, onnx.TensorProto) else value
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        found[attribute.name] = torch.from_numpy(_array(value)) if isinstance(value, onnx.TensorProto) else value
     return found
 
 

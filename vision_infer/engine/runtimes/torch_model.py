@@ -128,7 +128,7 @@ class TorchModel:
             raise EngineError(summarize_error(error)) from error
 
     def capturing(self) -> AbstractContextManager[Any] | None:
-        """Allocate from a pool of its own while a batch is recorded: the graph refers to that memory."""
+        """Allocate from a separate pool while a batch is recorded: the graph refers to that memory."""
         if self._device.type != "cuda":
             return nullcontext()
         if self._memory is None:

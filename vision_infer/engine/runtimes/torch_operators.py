@@ -111,8 +111,8 @@ def _gemm(inputs: Inputs, attributes: Attributes) -> Tensor:
 
 def _reshape(inputs: Inputs, attributes: Attributes) -> Tensor:
     x, wanted = inputs[0], _ints(inputs[1])
-    kept = attributes.get("allowzero", 0) == 0
-    reshaped: Tensor = x.reshape([x.shape[at] if side == 0 and kept else side for at, side in enumerate(wanted)])
+    copies = attributes.get("allowzero", 0) == 0
+    reshaped: Tensor = x.reshape([x.shape[at] if side == 0 and copies else side for at, side in enumerate(wanted)])
     return reshaped
 
 

@@ -88,12 +88,12 @@ def choose_by_passports(
     """
     if not measured:
         return None
-    good = [one for one in measured if one.within(budget) and (latency_ms is None or one.speed.p95_ms <= latency_ms)]
-    best = max(good, key=lambda one: _ratio(one.speed), default=None)
+    good = [entry for entry in measured if entry.within(budget) and (latency_ms is None or entry.speed.p95_ms <= latency_ms)]
+    best = max(good, key=lambda entry: _ratio(entry.speed), default=None)
     if best is None or best.candidate == reference or _ratio(best.speed) < CLEARLY_FASTER:
-        others = [one for one in measured if one.candidate != reference]
-        texts = [f"{one.candidate.engine} {one.speed.fp32_ratio:.1f}×{one.objection(budget)}" for one in others]
-        faster = any(_ratio(one.speed) >= CLEARLY_FASTER for one in others)
+        others = [entry for entry in measured if entry.candidate != reference]
+        texts = [f"{entry.candidate.engine} {entry.speed.fp32_ratio:.1f}×{entry.objection(budget)}" for entry in others]
+        faster = any(_ratio(entry.speed) >= CLEARLY_FASTER for entry in others)
         why = "nothing faster is within the budget" if faster else "FP32 is fastest here"
         if latency_ms is not None and faster:
             why += f" and the {latency_ms:g} ms"
@@ -114,7 +114,7 @@ def points(loss: MeasuredAccuracy) -> str:
 def _passports_of(candidate: EngineCandidate, passports: Sequence[Passport], device: DeviceFacts) -> list[Passport]:
     wanted = (candidate.engine, candidate.compute)
     sha256 = candidate.key().graph_sha256
-    return [one for one in passports if (one.engine, one.compute) == wanted and one.holds_for(sha256, device)]
+    return [entry for entry in passports if (entry.engine, entry.compute) == wanted and entry.holds_for(sha256, device)]
 
 
 def _ratio(speed: MeasuredSpeed) -> float:

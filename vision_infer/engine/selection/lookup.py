@@ -35,7 +35,7 @@ def find_choice(
     here = with_passports(possible, passports, device)
     tuned = None if latency_ms is not None else TuningStore(engine_dir, budget).choice(possible)
     # The latest measurement counts: autotuning after the passports were written, or passports after autotuning.
-    if tuned is not None and not any(one.passport.date.timestamp() > tuned.made_s for one in here):
+    if tuned is not None and not any(entry.passport.date.timestamp() > tuned.made_s for entry in here):
         return tuned
     measured = choose_by_passports(possible[0], here, budget, latency_ms) or tuned
     if measured is not None:

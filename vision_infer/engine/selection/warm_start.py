@@ -82,11 +82,11 @@ def _fastest_to_load(possible: Sequence[EngineCandidate], engine_dir: Path) -> E
     """Return the fastest engine within the budget, by passports, among those that load at once; else FP32."""
     passports = find_passports(possible, engine_dir)
     measured = [
-        one
-        for one in with_passports(possible, passports, this_device(), here=False)
-        if not one.candidate.runtime.slow_start
-        and one.passport.build_seconds is not None
-        and one.passport.build_seconds <= MAX_BUILD_S
+        entry
+        for entry in with_passports(possible, passports, this_device(), here=False)
+        if not entry.candidate.runtime.slow_start
+        and entry.passport.build_seconds is not None
+        and entry.passport.build_seconds <= MAX_BUILD_S
     ]
     choice = choose_by_passports(possible[0], measured, BUDGET_POINTS)
     return possible[0] if choice is None else choice.candidate

@@ -106,7 +106,7 @@ def compile_plan(
         EngineError: The runtime does not accept the graph, or cannot build it.
         ModelError: The file is not a deployment graph.
     """
-    known = read_graph_facts(graph)
+    facts = read_graph_facts(graph)
     cancelled = threading.Event()
     phases = Phases(report, clock, expected_s, estimates_by_steps=api.has_timings)
     started_ns = clock.monotonic_ns()
@@ -114,7 +114,7 @@ def compile_plan(
     def work() -> tuple[bytes, OutputShapes, Mapping[str, str], bytes]:
         if target.index:  # a builder works on the GPU of its thread, by default the first one
             use_gpu(target.index)
-        parsed = parse_network(api, graph, known.card)
+        parsed = parse_network(api, graph, facts.card)
         config = _configure(api, parsed, target, options)
         cache = _use_timings(api, config, timings)
         config.progress_monitor = _monitor(api, phases, cancelled)
@@ -128,12 +128,12 @@ def compile_plan(
     phases.end()
     made = PlanFile(
         plan,
-        known.card,
+        facts.card,
         graph_sha256(graph),
         api.runtime,
         api.version,
         target.capabilities,
-        known.precision,
+        facts.precision,
         options.batch_sizes,
         outputs,
         options.version_compatible,
