@@ -21,7 +21,8 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.trace import Trace
 from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.idle import Idle
-from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
+from vision_infer.schedule.batcher import Batch, Batcher
+from vision_infer.schedule.lane_state import LaneSettings
 from vision_infer.schedule.queues import QueuedItem
 
 PLACES = 1000

@@ -10,8 +10,7 @@ import pytest
 from tests.pipeline.conftest import Sinks
 from tests.pipeline.fakes import LONG_S, EchoEngine, FakeSink, FakeSource, add, close, finish, make_supervisor, run_all, wait_for
 from vision_infer.core.drop import DropReason
-from vision_infer.pipeline.status import StreamState
-from vision_infer.pipeline.stream_table import EVENTS_KEPT
+from vision_infer.pipeline.status import StreamEvent, StreamState
 
 
 def at(index: int, reached: threading.Event) -> Any:
@@ -178,9 +177,8 @@ def test_stopping_at_any_moment_from_several_threads() -> None:
 
 def test_events_tell_every_stream_s_life() -> None:
     sources = [FakeSource(0), FakeSource(1, open_error=OSError("no way")), FakeSource(2)]
-    supervisor = run_all(EchoEngine(), sources, FakeSink(), max_active=1)
-    events = supervisor.events()
-    assert supervisor.events() == []
+    events: list[StreamEvent] = []
+    run_all(EchoEngine(), sources, FakeSink(), max_active=1, on_event=events.append)
     lives = {name: [event.state for event in events if event.stream == name] for name in ("s0", "s1", "s2")}
     assert lives["s0"] == lives["s2"] == [StreamState.OPENING, StreamState.RUNNING, StreamState.ENDED]
     assert lives["s1"] == [StreamState.OPENING, StreamState.FAILED]
@@ -188,17 +186,6 @@ def test_events_tell_every_stream_s_life() -> None:
     (failed,) = [event for event in events if event.state is StreamState.FAILED]
     assert "no way" in failed.reason
     assert "\n" not in failed.reason
-
-
-def test_events_that_nobody_fetches_are_bounded() -> None:
-    supervisor = make_supervisor(EchoEngine(), [])
-    supervisor.stop()
-    for number in range(EVENTS_KEPT + 50):
-        supervisor.add(add(FakeSource(number)))
-    events = supervisor.events()
-    assert len(events) == EVENTS_KEPT
-    assert events[-1].stream == f"s{EVENTS_KEPT + 49}"
-    finish(supervisor)
 
 
 def test_the_source_is_shown_without_its_password() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
+from vision_infer.schedule.batcher import Batch, Batcher
+from vision_infer.schedule.lane_state import LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 
 MS = 1_000_000

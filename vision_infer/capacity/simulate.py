@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vision_infer.capacity.shared_resource import SharedResource
-from vision_infer.schedule.batcher import Batch, Batcher, LaneSettings
+from vision_infer.schedule.batcher import Batch, Batcher
+from vision_infer.schedule.lane_state import LaneSettings
 from vision_infer.schedule.pacing import Pacer
 from vision_infer.schedule.queues import Mailbox, QueuedItem
 

@@ -199,7 +199,7 @@ class Completion:
     def _live_account(self, trace: Trace) -> LiveAccount:
         age_ns = trace.emitted_ns - trace.captured_ns
         dropped = self.record.dropped.copy()
-        dropped.pop(DropReason.GATED, None)  # gated frames have rows of their own
+        dropped.pop(DropReason.GATED, None)  # each gated frame has a row
         before = {reason.value: count - self._reported.get(reason, 0) for reason, count in dropped.items()}
         self._reported = dropped
         before = {reason: count for reason, count in before.items() if count}

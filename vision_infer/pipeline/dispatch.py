@@ -10,7 +10,8 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.frame import Frame
 from vision_infer.engine.engine import Engine
 from vision_infer.pipeline.idle import Idle
-from vision_infer.schedule.batcher import Batch, Batcher, Entry, LaneSettings
+from vision_infer.schedule.batcher import Batch, Batcher, Entry
+from vision_infer.schedule.lane_state import LaneSettings
 from vision_infer.schedule.queues import BoundedQueue, Mailbox, QueuedItem
 from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 

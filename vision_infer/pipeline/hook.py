@@ -46,7 +46,7 @@ def load_hook(name: str) -> Hook:
     if not callable(found):
         raise UsageError(f"{where}: module {module_name} has no function {path}", "check the name")
     if inspect.iscoroutinefunction(found):
-        raise UsageError(f"{where}: the function is async", "write it with def; it is called on a thread of its own")
+        raise UsageError(f"{where}: the function is async", "write it with def; it is called on another thread")
     hook: Hook = found
     return hook
 

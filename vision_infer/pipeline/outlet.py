@@ -23,7 +23,7 @@ class _CloseOutlet:
 class Outlet:
     """Writes a stream's frames to its sinks, and returns their credits to the window.
 
-    Sinks that draw and encode need milliseconds for each frame. Then the outlet has a thread of its own, so that they do not slow
+    Sinks that draw and encode need milliseconds for each frame. Then the outlet has its own thread, so that they do not slow
     down the other streams. Otherwise the thread that calls :meth:`put` writes.
 
     Args:

@@ -1,4 +1,4 @@
-"""The secondary model, which looks at each detection: crops of the frame go through a lane of their own and come back.
+"""The secondary model, which looks at each detection: crops of the frame go through another lane and come back.
 
 The crops of a frame wait together, so that they form one batch as far as the engine allows, with crops of other frames and
 streams. A frame stays in memory until its last crop has come back. It keeps its credit of the stream's window until then, so the

@@ -46,7 +46,7 @@ class LiveRecord:
     age_total: Histogram = field(default_factory=Histogram)
     """The ages of all results."""
     thread_ns: int = 0
-    """The CPU time of the stream's own thread: the cost of decoding, where the decoder has no threads of its own."""
+    """The CPU time of the stream's own thread: the cost of decoding, if the decoder has no other threads."""
     convert_ns: int = 0
     """The time for writing its images into slots."""
     rate: RollingRate = field(default_factory=lambda: RollingRate(5))

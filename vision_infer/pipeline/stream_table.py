@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 
 from vision_infer.core.clock import Clock
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.pipeline.stream_record import StreamRecord
-
-EVENTS_KEPT = 1024
 
 _log = logging.getLogger("vision_infer.pipeline")
 
@@ -31,19 +28,11 @@ class StreamTable:
         self.by_name: dict[str, StreamRecord] = {}
         self._clock = clock
         self._on_event = on_event
-        self._events: deque[StreamEvent] = deque(maxlen=EVENTS_KEPT)
 
     def records(self) -> list[StreamRecord]:
         """Return all records."""
         with self.changed:
             return list(self.by_name.values())
-
-    def take_events(self) -> list[StreamEvent]:
-        """Take the last state changes, oldest first, at most 1,024."""
-        with self.changed:
-            events = list(self._events)
-            self._events.clear()
-        return events
 
     def set_state(self, record: StreamRecord, state: StreamState, reason: str = "") -> None:
         """Set the state of a stream and its reason; report the change, if it is one."""
@@ -55,7 +44,6 @@ class StreamTable:
             if record.private:
                 return
             event = StreamEvent(record.name, state, record.since_ns, reason, record.since_wall_ns)
-            self._events.append(event)
             if record.live is not None:
                 record.live.changes.append(event)
             if self._on_event is not None:

@@ -36,7 +36,7 @@ class Supervisor(SupervisorStatistics):
         decode_threads: The number of threads of each decoder.
         clock: The monotonic and the wall clock.
         open_stream: Opens a source; a live source stops when the given event is set. Tests pass their own.
-        hook: Called with every result on the thread of the results stage, where a stream has no hook of its own.
+        hook: Called with every result on the thread of the results stage, if the stream has no hook.
         in_flight: The number of batches that the device runs at the same time. None: the maximum of the lanes' engines.
         keep_going: Whether a failure of an engine costs only its batch. Otherwise it ends all streams.
         on_event: Called with each state change of a stream. It must be quick, and must not call the supervisor.

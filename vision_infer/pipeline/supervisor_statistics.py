@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vision_infer.core.errors import VisionInferError
-from vision_infer.pipeline.status import Flight, LaneStatus, StreamEvent, StreamStatus
+from vision_infer.pipeline.status import Flight, LaneStatus, StreamStatus
 from vision_infer.pipeline.stream_record import StreamRecord, live_status_of, status_of
 from vision_infer.pipeline.supervisor_lifecycle import SupervisorLifecycle
 from vision_infer.telemetry.account import Busy, StageAccount, Work
@@ -41,10 +41,6 @@ class SupervisorStatistics(SupervisorLifecycle):
     def records(self) -> list[StreamRecord]:
         """Return the streams' counters; exact once the supervisor is closed."""
         return self._streams.records()
-
-    def events(self) -> list[StreamEvent]:
-        """Take the last state changes, oldest first; the channel keeps the newest 1,024."""
-        return self._streams.take_events()
 
     @property
     def error(self) -> VisionInferError | None:

@@ -17,44 +17,18 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heapify, heappop, heapreplace
 from typing import Generic, TypeVar
 
+from vision_infer.schedule.lane_state import UNKNOWN_NS, LaneSettings, LaneState
 from vision_infer.schedule.queues import FrameQueue, QueuedItem
 from vision_infer.schedule.shares import FairShares
 
 T = TypeVar("T")
 
-_UNKNOWN_NS = 1.0
-"""The charge of a frame before the lane's first batch is done. It is the same for every frame, so that streams take turns."""
-
 _LAG_BATCHES = 4
 """The credit that a lane keeps for the time when it could not run; enough to even out batches of different cost."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneSettings:
-    """What the batcher knows about a lane: one engine with one input size."""
-
-    name: str
-    batch_sizes: tuple[int, ...]
-    """The batch sizes of the engine, ascending; a batch between two sizes is padded to the larger one."""
-    in_flight: int
-    """The maximum number of batches in the engine at the same time."""
-    max_wait_ns: int = 0
-    """The maximum wait for a fuller batch, from a stream's oldest frame on; a newer frame in its mailbox does not restart it."""
-    ready: bool = True
-    """Whether the engine is open; until then no batch goes."""
-
-    def __post_init__(self) -> None:
-        sizes = self.batch_sizes
-        if not sizes or sizes[0] < 1 or list(sizes) != sorted(set(sizes)):
-            raise ValueError(f"batch_sizes must be ascending from at least 1, got {sizes}")
-        if self.in_flight < 1:
-            raise ValueError(f"in_flight must be at least 1, got {self.in_flight}")
-        if self.max_wait_ns < 0:
-            raise ValueError(f"max_wait_ns must not be negative, got {self.max_wait_ns}")
 
 
 # Not frozen: creation would cost three times as much, and there is one for every frame.
@@ -83,23 +57,6 @@ class Batch(Generic[T]):
         return self.size - len(self.entries)
 
 
-@dataclass(slots=True)
-class _LaneState(Generic[T]):
-    settings: LaneSettings
-    queues: dict[str, FrameQueue[T]] = field(default_factory=dict)
-    since_ns: dict[str, int] = field(default_factory=dict)
-    """The streams with waiting frames, and the time since they wait."""
-    waiting: int = 0
-    flying: int = 0
-    frame_ns: float = _UNKNOWN_NS
-    """The estimated engine time of a frame."""
-
-    @property
-    def batch_ns(self) -> float:
-        """The estimated engine time of a full batch."""
-        return self.frame_ns * self.settings.batch_sizes[-1]
-
-
 class Batcher(Generic[T]):
     """All lanes of one device.
 
@@ -112,7 +69,7 @@ class Batcher(Generic[T]):
             raise ValueError(f"in_flight must be at least 1, got {in_flight}")
         self._in_flight = in_flight
         self._flying = 0
-        self._lanes: dict[str, _LaneState[T]] = {}
+        self._lanes: dict[str, LaneState[T]] = {}
         self.shares = FairShares()
         self.padded = 0
         """The number of slots that were padding so far."""
@@ -121,7 +78,7 @@ class Batcher(Generic[T]):
         """Open a lane."""
         if settings.name in self._lanes:
             raise ValueError(f"lane {settings.name!r} exists already")
-        self._lanes[settings.name] = _LaneState(settings)
+        self._lanes[settings.name] = LaneState(settings)
 
     def remove_lane(self, name: str) -> None:
         """Close a lane.
@@ -174,10 +131,6 @@ class Batcher(Generic[T]):
         """The streams that have joined."""
         return frozenset(stream for lane in self._lanes.values() for stream in lane.queues)
 
-    def full(self, stream: str, lane: str) -> bool:
-        """Return whether the stream's queue is full, so that it cannot offer a frame."""
-        return self._lanes[lane].queues[stream].full
-
     def offer(self, stream: str, lane: str, queued: QueuedItem[T]) -> QueuedItem[T] | None:
         """Queue a frame; return the frame that it replaces (the older one in a mailbox), or None."""
         state = self._lanes[lane]
@@ -200,7 +153,7 @@ class Batcher(Generic[T]):
         for lane in self._lanes.values():
             for stream in tuple(lane.since_ns):
                 while (queued := lane.queues[stream].oldest()) is not None and too_old(stream, queued.item):
-                    lost.append(Entry(stream, self._pop(lane, stream)))
+                    lost.append(Entry(stream, lane.pop(stream)))
         return lost
 
     def take(self, now_ns: int) -> Batch[T] | None:
@@ -208,9 +161,9 @@ class Batcher(Generic[T]):
         if self._flying >= self._in_flight:
             return None
         ready: list[tuple[tuple[float, int, str], str]] = []
-        held: list[_LaneState[T]] = []
+        held: list[LaneState[T]] = []
         for name, lane in self._lanes.items():
-            if self._ready(lane, now_ns):
+            if lane.is_ready(now_ns):
                 ready.append((self._next_stream(lane), name))
             elif lane.waiting:
                 held.append(lane)
@@ -249,7 +202,7 @@ class Batcher(Generic[T]):
         if engine_ns <= 0:
             return
         each = engine_ns / len(batch.entries)
-        lane.frame_ns = each if lane.frame_ns == _UNKNOWN_NS else lane.frame_ns + 0.125 * (each - lane.frame_ns)
+        lane.frame_ns = each if lane.frame_ns == UNKNOWN_NS else lane.frame_ns + 0.125 * (each - lane.frame_ns)
         for entry in batch.entries:
             self.shares.correct(entry.stream, batch.estimated_ns, each)
 
@@ -290,28 +243,20 @@ class Batcher(Generic[T]):
         """The number of frames that wait now."""
         return sum(lane.waiting for lane in self._lanes.values())
 
-    def _ready(self, lane: _LaneState[T], now_ns: int) -> bool:
-        settings = lane.settings
-        if lane.waiting == 0 or not settings.ready or lane.flying >= settings.in_flight:
-            return False
-        if settings.max_wait_ns == 0 or lane.waiting >= settings.batch_sizes[-1]:
-            return True
-        return now_ns - min(lane.since_ns.values()) >= settings.max_wait_ns
-
-    def _next_stream(self, lane: _LaneState[T]) -> tuple[float, int, str]:
+    def _next_stream(self, lane: LaneState[T]) -> tuple[float, int, str]:
         return self.shares.next_of(lane.since_ns)
 
-    def _standing(self, lane: _LaneState[T]) -> list[tuple[float, int, str]]:
+    def _standing(self, lane: LaneState[T]) -> list[tuple[float, int, str]]:
         """Return the rank of each waiting stream: the smallest is next."""
         virtual_ns = self.shares.virtual_ns
         return [(virtual_ns(stream), since_ns, stream) for stream, since_ns in lane.since_ns.items()]
 
-    def _wake(self, stream: str, lane: _LaneState[T]) -> None:
+    def _wake(self, stream: str, lane: LaneState[T]) -> None:
         # A lane that is alone on the device cannot be behind the others: skip the search.
         behind = len(self._lanes) > 1 and lane.since_ns
         self.shares.wake(stream, self._next_stream(lane)[0] if behind else math.inf)
 
-    def _fill(self, lane: _LaneState[T], stream: str, others_ns: float) -> Batch[T]:
+    def _fill(self, lane: LaneState[T], stream: str, others_ns: float) -> Batch[T]:
         """Fill a batch of a lane.
 
         Args:
@@ -344,25 +289,14 @@ class Batcher(Generic[T]):
         self._flying += 1
         return Batch(lane.settings.name, tuple(entries), size, lane.frame_ns)
 
-    def _charged(self, lane: _LaneState[T], stream: str, others_ns: float) -> Entry[T]:
+    def _charged(self, lane: LaneState[T], stream: str, others_ns: float) -> Entry[T]:
         """Take the next frame of a stream, and charge the stream for it."""
-        entry = Entry(stream, self._pop(lane, stream))
+        entry = Entry(stream, lane.pop(stream))
         self.shares.charge(stream, lane.frame_ns, others_ns)
         return entry
 
-    def _pop(self, lane: _LaneState[T], stream: str) -> QueuedItem[T]:
-        queue = lane.queues[stream]
-        taken = queue.pop()
-        lane.waiting -= 1
-        following = queue.oldest()
-        if following is None:
-            del lane.since_ns[stream]
-        else:
-            lane.since_ns[stream] = following.arrived_ns
-        return taken
-
-    def _bound_lag(self, lane: _LaneState[T]) -> None:
-        if lane.frame_ns == _UNKNOWN_NS:
+    def _bound_lag(self, lane: LaneState[T]) -> None:
+        if lane.frame_ns == UNKNOWN_NS:
             return
         virtual_ns, _, stream = self._next_stream(lane)
         min_ns = self.shares.now_ns - self.shares.virtual_cost_ns(stream, _LAG_BATCHES * lane.batch_ns)

@@ -11,7 +11,7 @@ from vision_infer.telemetry.histogram import Histogram
 
 @dataclass(slots=True)
 class StageAccount:
-    """The histograms of each stage. The results stage calls ``latency``; the one thread that writes calls ``write``."""
+    """The histograms of each stage. The results stage calls ``latency``; ``write`` is merged from the outlets."""
 
     histograms: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram() for stage in STAGES})
 
@@ -23,10 +23,6 @@ class StageAccount:
         histograms["preprocess"].record(spent.preprocess_ns)
         histograms["inference"].record(spent.inference_ns)
         histograms["postprocess"].record(spent.postprocess_ns)
-
-    def write(self, duration_ns: int) -> None:
-        """Count the time for writing a result to all its sinks."""
-        self.histograms["write"].record(duration_ns)
 
     def merge(self, other: StageAccount) -> None:
         """Add another account."""

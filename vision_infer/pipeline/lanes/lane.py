@@ -13,7 +13,7 @@ from vision_infer.core.errors import UsageError
 from vision_infer.core.geometry import Letterbox, Size, letterbox
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.placeholder import PlaceholderEngine
-from vision_infer.schedule.batcher import LaneSettings
+from vision_infer.schedule.lane_state import LaneSettings
 
 
 class Lane:

@@ -22,7 +22,7 @@ Open = Callable[[Path, EngineRequest, OnMessage], tuple[Engine, WarmStart | None
 
 
 class LateEngine:
-    """Opens the engine of one lane when it is needed, on a thread of its own.
+    """Opens the engine of one lane when it is needed, on its own thread.
 
     Args:
         path: The deployment graph.

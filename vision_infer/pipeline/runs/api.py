@@ -174,7 +174,7 @@ class Pipeline:
     """Runs a detector over video files, images and folders. Several sources are decoded in parallel and batched together.
 
     Args:
-        detector: The detector, with its thresholds and classes. The pipeline loads an engine of its own, which is set up for
+        detector: The detector, with its thresholds and classes. The pipeline loads another engine, which is set up for
             throughput.
         every: Infer every N-th frame.
         track: Whether to track the objects across frames.
