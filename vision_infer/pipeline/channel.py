@@ -64,7 +64,7 @@ class Window:
         # Guards all counts below. The decoder holds it while it takes a credit, every other thread while it returns one; no
         # thread waits while holding it.
         self._lock = threading.Lock()
-        # The decoder sleeps on this lock. It is always locked; the thread that clears `_waiting` (under `_lock`) releases it once.
+        # The decoder sleeps on this lock. It is always locked; the thread that clears `_waiting` releases it once.
         self._gate = threading.Lock()
         self._gate.acquire()
         self.bound(size, widest)
