@@ -200,7 +200,7 @@ def test_pictures_are_written_for_the_worst_frames_of_the_video(tmp_path: Path) 
     with pytest.raises(UsageError, match=r"no source for stream '\.\./\.\./evil'"):
         DiffImages(tmp_path / "out", [str(bikes()), str(bikes())], overwrite=True).write(report)
     (tmp_path / "text").write_text("no folder")
-    with pytest.raises(OutputError, match="no folder"):
+    with pytest.raises(OutputError, match="not a folder"):
         DiffImages(tmp_path / "text", [str(bikes())], overwrite=True)
     with pytest.raises(UsageError, match=r"gone\.mp4"):
         DiffImages(tmp_path / "out", [str(tmp_path / "gone.mp4")], overwrite=True).write(report)

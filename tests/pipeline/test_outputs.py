@@ -132,7 +132,7 @@ def test_what_exists_is_refused_without_overwrite(tmp_path: Path, name: str) -> 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file" / "rows.jsonl", f"{tmp_path}/file/deep/"):
-        with pytest.raises(OutputError, match="no folder"):
+        with pytest.raises(OutputError, match="not a folder"):
             plan([out])
 
 
@@ -236,7 +236,7 @@ def test_crops(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="are read from"):
         plan([], inside, crops=folder, overwrite=True)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="no folder"):
+    with pytest.raises(OutputError, match="not a folder"):
         plan([], crops=tmp_path / "file")
 
 

@@ -25,7 +25,7 @@ def test_a_file_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -
     file = OutputFile(str(path), overwrite=False)
     write(file, b"ours")
     path.write_text("theirs")
-    with pytest.raises(OutputError, match="another program made it meanwhile") as caught:
+    with pytest.raises(OutputError, match="another program created this file") as caught:
         file.commit()
     assert path.read_text() == "theirs"
     assert str(file.partial) in caught.value.hint
@@ -56,7 +56,7 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
         assert not file.partial.exists()
         return
     path.write_text("theirs")
-    with pytest.raises(OutputError, match="made it meanwhile"):
+    with pytest.raises(OutputError, match="created this file"):
         file.commit()
     assert path.read_text() == "theirs"
 
@@ -70,7 +70,7 @@ def test_the_temporary_file_is_taken_away(tmp_path: Path, how: str) -> None:
     partial.unlink()
     if how == "replaced":
         partial.write_text("theirs")
-    with pytest.raises(OutputError, match="removed or replaced while it was written"):
+    with pytest.raises(OutputError, match="removed or replaced during the run"):
         sink.close(True)
     assert not path.exists()
     assert partial.exists() == (how == "replaced")
@@ -105,7 +105,7 @@ def test_a_folder_in_which_one_may_write_no_more() -> None:
         sink = JsonlSink(OutputSpec("jsonl", str(folder / "rows.jsonl")))
         sink.write(frame(), result_of(frame()))
         folder.chmod(0o500)
-        with pytest.raises(OutputError, match=r"(?i)cannot be put in its place: permission denied") as caught:
+        with pytest.raises(OutputError, match=r"(?i)cannot get its final name: permission denied") as caught:
             sink.close(True)
         partial = folder / ".rows.jsonl.partial"
         assert str(partial) in caught.value.hint

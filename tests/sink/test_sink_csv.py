@@ -11,7 +11,7 @@ import pytest
 
 from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, told, whole
 from vision_infer.core.detections import Detections
-from vision_infer.sink.files.csv_rows import COLUMNS, THEN_COLUMNS, CsvSink
+from vision_infer.sink.files.csv_rows import COLUMNS, SECONDARY_COLUMNS, CsvSink
 from vision_infer.sink.sink import OutputSpec, Written
 
 HEADER = ",".join(COLUMNS)
@@ -112,8 +112,8 @@ def test_the_best_class_of_a_second_network_has_columns_of_its_own(tmp_path: Pat
         sink.write(one, result_of(one, detections))
     sink.close(True)
     written = rows(path)
-    assert list(written[0]) == [*COLUMNS, *THEN_COLUMNS]
-    assert [tuple(row[name] for name in ("frame", *THEN_COLUMNS)) for row in written] == [
+    assert list(written[0]) == [*COLUMNS, *SECONDARY_COLUMNS]
+    assert [tuple(row[name] for name in ("frame", *SECONDARY_COLUMNS)) for row in written] == [
         ("1", "3", "red", "0.8000"),
         ("1", "", "", ""),
         ("2", "", "", ""),
@@ -136,7 +136,7 @@ def test_a_network_for_classification_alone_gives_a_row_for_each_frame(tmp_path:
 @pytest.mark.parametrize("before", [True, False])
 def test_a_file_that_is_gone_on_with_keeps_its_columns(tmp_path: Path, before: bool) -> None:
     path = tmp_path / "rows.csv"
-    header = HEADER + "," + ",".join(THEN_COLUMNS) if before else HEADER
+    header = HEADER + "," + ",".join(SECONDARY_COLUMNS) if before else HEADER
     (tmp_path / ".rows.csv.partial").write_text(header + "\n")
     sink = CsvSink(OutputSpec("csv", str(path), resume=True))
     one = frame(1, 0.04)

@@ -146,8 +146,8 @@ def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
     blocker.write_text("in the way")
     (tmp_path / "folder").mkdir()
     for place, why in (
-        (blocker / "rows.jsonl", "no folder"),
-        (blocker / "deep" / "rows.jsonl", "no folder"),
+        (blocker / "rows.jsonl", "not a folder"),
+        (blocker / "deep" / "rows.jsonl", "not a folder"),
         (tmp_path / "folder", "is a folder"),
         (Path("/proc/rows.jsonl"), "written|writable"),
         (tmp_path / ("x" * 300 + ".jsonl"), "written|name too long"),

@@ -18,7 +18,7 @@ from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
 from vision_infer.sink.files import parquet as parquet_module
 from vision_infer.sink.files import parquet_rows
-from vision_infer.sink.files.csv_rows import COLUMNS, THEN_COLUMNS
+from vision_infer.sink.files.csv_rows import COLUMNS, SECONDARY_COLUMNS
 from vision_infer.sink.files.parquet import ParquetSink
 from vision_infer.sink.sink import OutputSpec, Written
 
@@ -155,9 +155,9 @@ def test_the_best_class_of_a_second_network(tmp_path: Path, rows_per_group: int)
         replace(Detections.empty(), descriptions=()), told(None, classified("red", 0.75)), told(classified("green", 0.5))
     )
     table = written(tmp_path / "rows.parquet", given, rows_per_group)
-    assert table.column_names == [*PARQUET_COLUMNS, *THEN_COLUMNS]
+    assert table.column_names == [*PARQUET_COLUMNS, *SECONDARY_COLUMNS]
     assert not table.schema.field("label").nullable
-    shown = [(row["frame"], *(row[name] for name in THEN_COLUMNS)) for row in table.to_pylist()]
+    shown = [(row["frame"], *(row[name] for name in SECONDARY_COLUMNS)) for row in table.to_pylist()]
     assert shown == [(1, None, None, None), (1, 3, "red", 0.75), (2, 5, "green", 0.5)]
 
 
@@ -172,7 +172,7 @@ def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_per_group: int) -
 
 def test_a_second_network_that_says_nothing_has_its_columns(tmp_path: Path) -> None:
     for name, given in (("none", results(told(None, None))), ("empty", results(replace(Detections.empty(), descriptions=())))):
-        assert written(tmp_path / name, given).column_names == [*PARQUET_COLUMNS, *THEN_COLUMNS]
+        assert written(tmp_path / name, given).column_names == [*PARQUET_COLUMNS, *SECONDARY_COLUMNS]
 
 
 def test_a_network_for_classification_alone_has_a_row_for_each_frame(tmp_path: Path) -> None:

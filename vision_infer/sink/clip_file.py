@@ -1,4 +1,4 @@
-"""An MP4 of packets as they came: nothing is decoded, nothing is encoded."""
+"""Writes an MP4 of packets without decoding or encoding them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from vision_infer.core.packet import EncodedPacket, VideoFormat
 from vision_infer.sink.clip_ring import length_size, outside_sets, with_start_codes
 
 CODECS = frozenset({"h264", "hevc"})
-"""that are written, by FFmpeg's names"""
+"""The codecs that can be written, by FFmpeg's names."""
 _TICK_NS = 100_000 / 9
-"""of a clock of 90 kHz"""
+"""A tick of a 90 kHz clock, nanoseconds."""
 _BASE = Fraction(1, 90_000)
 _JUMP_NS = 10_000_000_000
 _REORDER_NS = 500_000_000
-"""where nothing tells the decoding time, it is so long before the presentation time"""
+"""The assumed time from decoding to presentation, for packets without a decoding time."""
 _NO_TIME_STEP_NS = 40_000_000
 
 
 class TimeJumpError(Exception):
-    """The camera's own time jumped: what follows does not belong to the same clip."""
+    """The time of the camera jumped: the following packets do not belong to the same clip."""
 
 
 class ClipFile:
-    """Writes one clip under a temporary name; :meth:`finish` puts it in its place.
+    """Writes one clip under a temporary name; :meth:`finish` gives it its final name.
 
     Args:
-        path: its own name; it appears only when the clip is whole.
-        video: of the connection.
-        first: its first packet, a key frame.
+        path: The final name, which exists only once the clip is whole.
+        video: The format of the video.
+        first: The first packet, a key frame.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: It cannot be written.
     """
 
     def __init__(self, path: Path, video: VideoFormat, first: EncodedPacket) -> None:
@@ -55,13 +55,13 @@ class ClipFile:
         except (OSError, av.error.FFmpegError) as error:
             raise clip_failure(path.parent, error) from error
         try:
-            # The header is made of what FFmpeg finds out about the first picture: parameter sets stand before it, or in it.
+            # FFmpeg makes the header from the first frame; the parameter sets are before it, or in it.
             begin = outside_sets(video.codec, video.extradata) + with_start_codes(first.data, self._lengths)
             with av.open(io.BytesIO(begin), format=video.codec) as image:
                 self._stream = self._container.add_stream_from_template(image.streams.video[0])
             self._stream.time_base = _BASE
             if video.codec == "hevc":
-                self._stream.codec_context.codec_tag = "hvc1"  # the other one, FFmpeg's own choice, does not play everywhere
+                self._stream.codec_context.codec_tag = "hvc1"  # hev1, the default of FFmpeg, does not play everywhere
         except (OSError, av.error.FFmpegError, IndexError) as error:
             self.discard()
             raise clip_failure(path.parent, error) from error
@@ -70,8 +70,8 @@ class ClipFile:
         """Write the next packet.
 
         Raises:
-            OutputError: it cannot be written; the clip is to be discarded.
-            TimeJumpError: it belongs to another clip; this one can be finished.
+            OutputError: It cannot be written; discard the clip.
+            TimeJumpError: It belongs to another clip; this one can be finished.
         """
         pts_ns = packet.pts_ns
         if pts_ns is None:
@@ -96,10 +96,10 @@ class ClipFile:
         self.packets += 1
 
     def finish(self) -> int:
-        """Put the clip in its place; returns its bytes.
+        """Give the clip its final name, and return its size in bytes.
 
         Raises:
-            OutputError: it cannot be written; nothing is left of it.
+            OutputError: It cannot be written; no file is left.
         """
         try:
             self._container.close()
@@ -111,7 +111,7 @@ class ClipFile:
         return size
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Delete the temporary file."""
         with suppress(OSError, av.error.FFmpegError):
             self._container.close()
         with suppress(OSError):
@@ -119,6 +119,6 @@ class ClipFile:
 
 
 def clip_failure(folder: Path, error: Exception) -> OutputError:
-    """What went wrong in a folder of clips, in a line; the same for each clip that it happens to."""
-    what = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-    return OutputError(f"{folder}: {what}", "make room there, or let clips.dir be another folder")
+    """Return the error for a folder of clips; it is the same for each clip."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+    return OutputError(f"{folder}: {reason}", "free space there, or set clips.dir to another folder")

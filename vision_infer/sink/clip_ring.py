@@ -1,4 +1,4 @@
-"""The last seconds of a stream as they were coded: from a key frame on, bounded by time and by bytes."""
+"""The last seconds of a stream as encoded packets, from a key frame on, bounded by time and by bytes."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from vision_infer.core.packet import EncodedPacket
 
 _START = re.compile(rb"\x00\x00\x01")
 _SETS = {"h264": ((31, 0), frozenset({7})), "hevc": ((63, 1), frozenset({32, 33}))}
-"""mask and shift that give the kind of a unit by its first byte, and the kinds that tell size and form of the pictures"""
+"""The mask and shift for the type of a unit in its first byte, and the types that define the size and format of the frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedPacket:
-    """A packet, and when its picture was taken."""
+    """A packet with its capture time."""
 
     at_ns: int
-    """monotonic; where it is not known, when the packet came"""
+    """The monotonic capture time, nanoseconds; the arrival time of the packet if it is unknown."""
     packet: EncodedPacket
 
 
 class PacketRing:
-    """Keeps whole groups of pictures. Not for several threads at once.
+    """Keeps whole groups of pictures (GOPs). Not thread-safe.
 
     Args:
-        keep_ns: so much time at least is kept, as far as the bytes allow.
-        most_bytes: more are never kept: the oldest groups go, and a group that is larger alone is not kept at all.
+        keep_ns: The minimum time that is kept, as far as the bytes allow, nanoseconds.
+        max_bytes: The maximum size: the oldest groups are dropped, and a larger single group is not kept.
     """
 
-    def __init__(self, keep_ns: int, most_bytes: int) -> None:
+    def __init__(self, keep_ns: int, max_bytes: int) -> None:
         self.keep_ns = keep_ns
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.bytes = 0
-        """of all packets"""
+        """The size of all packets, bytes."""
         self.too_large = 0
-        """groups that were larger than all that may be kept"""
+        """The number of groups that were larger than the maximum."""
         self._groups: deque[list[TimedPacket]] = deque()
         self._sizes: deque[int] = deque()
 
@@ -45,7 +45,7 @@ class PacketRing:
         return sum(len(group) for group in self._groups)
 
     def add(self, timed: TimedPacket) -> None:
-        """Keep a packet; before the first key frame it is of no use."""
+        """Add a packet; packets before the first key frame are ignored."""
         if timed.packet.key:
             self._groups.append([])
             self._sizes.append(0)
@@ -55,15 +55,15 @@ class PacketRing:
         size = timed.packet.data.nbytes
         self._sizes[-1] += size
         self.bytes += size
-        while len(self._groups) > 1 and (self._groups[1][0].at_ns <= timed.at_ns - self.keep_ns or self.bytes > self.most_bytes):
+        while len(self._groups) > 1 and (self._groups[1][0].at_ns <= timed.at_ns - self.keep_ns or self.bytes > self.max_bytes):
             self._groups.popleft()
             self.bytes -= self._sizes.popleft()
-        if self.bytes > self.most_bytes:
+        if self.bytes > self.max_bytes:
             self.too_large += 1
             self.clear()
 
     def since(self, at_ns: int) -> list[TimedPacket]:
-        """All packets from the last key frame at or before this time on; from the oldest where there is none so old."""
+        """Return all packets from the last key frame at or before this time, or from the oldest if all are newer."""
         groups = list(self._groups)
         first = 0
         for number, group in enumerate(groups):
@@ -72,19 +72,19 @@ class PacketRing:
         return [timed for group in groups[first:] for timed in group]
 
     def clear(self) -> None:
-        """Keep nothing, until the next key frame."""
+        """Drop all packets; wait for the next key frame."""
         self._groups.clear()
         self._sizes.clear()
         self.bytes = 0
 
 
 def parameter_sets(codec: str, data: bytes | memoryview, length_size: int) -> bytes:
-    """What a key frame tells of the size and form of its pictures, to be compared; empty where it tells nothing.
+    """Return the parameter sets in a key frame, for comparison; empty if there are none.
 
     Args:
-        codec: FFmpeg's name.
-        data: the packet.
-        length_size: bytes of the length before each unit; 0: start codes.
+        codec: The codec by FFmpeg's name.
+        data: The packet.
+        length_size: The size of the length before each unit, bytes; 0: start codes.
     """
     if codec not in _SETS:
         return b""
@@ -93,7 +93,7 @@ def parameter_sets(codec: str, data: bytes | memoryview, length_size: int) -> by
 
 
 def length_size(codec: str, extradata: bytes) -> int:
-    """Bytes of the length before each unit, as the extradata of MP4 and its like tells; 0: start codes divide them."""
+    """Return the size of the length before each unit, from extradata as in MP4; 0: units have start codes."""
     if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
         return (extradata[4] & 3) + 1
     if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
@@ -102,23 +102,23 @@ def length_size(codec: str, extradata: bytes) -> int:
 
 
 def with_start_codes(data: bytes | memoryview, size: int) -> bytes:
-    """A packet as Annex B has it; its units stay what they are.
+    """Return a packet in Annex B format, with the same units.
 
     Args:
-        data: the packet.
-        size: bytes of the length before each unit; 0: it has start codes.
+        data: The packet.
+        size: The size of the length before each unit, bytes; 0: it has start codes.
     """
     return b"".join(b"\0\0\0\1" + unit for unit in _units(bytes(data), size)) if size else bytes(data)
 
 
 def outside_sets(codec: str, extradata: bytes) -> bytes:
-    """The parameter sets that stand outside the packets, as Annex B has them."""
+    """Return the parameter sets of the extradata in Annex B format."""
     if not length_size(codec, extradata):
         return extradata
     found: list[bytes] = []
     if codec == "h264":
         at = 5
-        for mask in (31, 255):  # how many SPS, then how many PPS
+        for mask in (31, 255):  # the number of SPS, then that of PPS
             count, at = extradata[at] & mask if at < len(extradata) else 0, at + 1
             for _ in range(count):
                 length = int.from_bytes(extradata[at : at + 2], "big")

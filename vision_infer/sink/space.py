@@ -1,4 +1,4 @@
-"""Disks become full. What was whole before is kept: for that, a little space is put aside for the end of a file."""
+"""Full disks: a little space is reserved for the end of a file, so that what was written before is kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from vision_infer.core.errors import OutputError
 
-KEPT = "what was whole before is kept"
+KEPT = "complete data is kept"
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk is full, or the user's part of it."""
+    """Return whether the disk, or the quota of the user, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -23,11 +23,11 @@ class NoSpaceError(OutputError):
     """The disk of an output is full.
 
     Args:
-        path: the output.
-        written: bytes of it that are written; None if unknown.
-        more: bytes that are still needed for it, about; None if unknown.
-        free: bytes that were free when it happened; None: that are free now.
-        kept: what has become of it.
+        path: The output.
+        written: The number of bytes written so far; None if unknown.
+        more: The approximate number of bytes still needed; None if unknown.
+        kept: What is kept of the output.
+        free: The number of free bytes when it happened; None: those free now.
     """
 
     def __init__(
@@ -42,36 +42,36 @@ class NoSpaceError(OutputError):
         self.written = written
         self.kept = kept
         self.free = free_bytes(self.path) if free is None else free
-        message = f"{path}: no space left: {size_in_words(self.free)} are free there"
+        message = f"{path}: no space left ({size_in_words(self.free)} free)"
         if more is not None:
-            message += f", about {size_in_words(more)} more are needed for this output"
-        super().__init__(message, f"free some space or choose another place with --out; {kept}")
+            message += f"; this output needs about {size_in_words(more)} more"
+        super().__init__(message, f"free some space or choose another path with --out; {kept}")
 
     def at(self, progress: float | None) -> NoSpaceError:
-        """The same with an estimate of what is missing.
+        """Return the error with an estimate of the missing space.
 
         Args:
-            progress: how much of the work is done, 0–1; None if unknown.
+            progress: The fraction of the work that is done, 0–1; None if unknown.
         """
         if progress is None or not 0 < progress <= 1 or not self.written:
             return self
-        told = NoSpaceError(self.path, self.written, round(self.written * (1 / progress - 1)), self.kept, self.free)
-        told.__cause__ = self.__cause__
-        return told
+        estimated = NoSpaceError(self.path, self.written, round(self.written * (1 / progress - 1)), self.kept, self.free)
+        estimated.__cause__ = self.__cause__
+        return estimated
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that are free on the disk of a file, which need not exist; 0 where that cannot be found out."""
-    for place in (path, *path.parents):
+    """Return the free bytes on the disk of a file, which need not exist; 0 if unknown."""
+    for folder in (path, *path.parents):
         try:
-            return shutil.disk_usage(place).free
+            return shutil.disk_usage(folder).free
         except OSError:
             continue
     return 0
 
 
 def size_in_words(size: int) -> str:
-    """A number of bytes for people: ``3.4 MB``."""
+    """Return a size for people: ``3.4 MB``."""
     amount, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
     while amount >= 1000 and len(units) > 1:
         amount /= 1000
@@ -80,14 +80,14 @@ def size_in_words(size: int) -> str:
 
 
 class SpaceReserve:
-    """Space on a disk that nobody else gets until it is released: an unnamed file, which goes with the process.
+    """Space on a disk that is reserved until it is released: an unnamed file, which disappears with the process.
 
     Args:
-        folder: where.
-        size: bytes.
+        folder: The folder.
+        size: The size, bytes.
 
     Raises:
-        OSError: there is not as much.
+        OSError: There is not enough space.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -100,10 +100,10 @@ class SpaceReserve:
             raise
 
     def grow_to(self, size: int) -> None:
-        """Reserve ``size`` bytes altogether.
+        """Reserve ``size`` bytes in total.
 
         Raises:
-            OSError: there is not as much; what was reserved before is kept.
+            OSError: There is not enough space; the earlier reservation is kept.
         """
         if size <= self._size or self._file.closed:
             return
@@ -121,7 +121,7 @@ class SpaceReserve:
             self._file.write(bytes(missing))
 
     def _allocated(self, size: int) -> bool:
-        """Whether the system could set so much aside without writing it: macOS and some file systems cannot."""
+        """Return whether the system allocated the space without writing it: macOS and some file systems cannot."""
         if not hasattr(os, "posix_fallocate"):
             return False
         try:
@@ -133,14 +133,15 @@ class SpaceReserve:
         return True
 
     def release(self) -> None:
-        """Give it back. Further calls do nothing."""
+        """Release the space. Further calls do nothing."""
         self._file.close()
 
 
 class ReservedFile:
-    """A file for a library that writes: when the disk is full, what is being written goes into the reserve, and ``full`` says so.
+    """A file for a library that writes: when the disk is full, the reserve is released for the current write, and ``full`` is
+    set.
 
-    Whoever owns it looks at ``full`` after each step, stops, and finishes the file with what is left of the reserve.
+    The owner checks ``full`` after each step, stops, and finishes the file with the remaining space.
     """
 
     def __init__(self, raw: FileIO, reserve: SpaceReserve) -> None:
@@ -148,7 +149,7 @@ class ReservedFile:
         self.reserve = reserve
         self.full = False
         self.free = 0
-        """bytes that were free when the disk was full"""
+        """The number of free bytes when the disk was full."""
 
     @property
     def closed(self) -> bool:
@@ -157,14 +158,14 @@ class ReservedFile:
 
     @property
     def size(self) -> int:
-        """Bytes in the file."""
+        """The size of the file, bytes."""
         return os.fstat(self._raw.fileno()).st_size
 
     def write(self, data: bytes) -> int:
         """Write all of ``data``.
 
         Raises:
-            OSError: it cannot be written, not even into the reserve.
+            OSError: It cannot be written, even with the reserve released.
         """
         view = memoryview(data).cast("B")
         done = 0
@@ -178,10 +179,10 @@ class ReservedFile:
         return len(view)
 
     def grow_reserve(self, size: int) -> None:
-        """Put ``size`` bytes aside altogether; where there is not as much, the disk counts as full.
+        """Reserve ``size`` bytes in total; if there is not enough space, the disk counts as full.
 
         Raises:
-            OSError: anything else.
+            OSError: Any other error.
         """
         try:
             self.reserve.grow_to(size)
@@ -197,27 +198,27 @@ class ReservedFile:
         self.reserve.release()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to a place, as for any file."""
+        """Move to a position, as for any file."""
         return self._raw.seek(offset, whence)
 
     def tell(self) -> int:
-        """The place, bytes."""
+        """Return the position, bytes."""
         return self._raw.tell()
 
     def flush(self) -> None:
-        """Nothing is held back here."""
+        """Do nothing: there is no buffer."""
 
     def close(self) -> None:
-        """Left to whoever opened the file."""
+        """Do nothing: the owner closes the file."""
 
     def readable(self) -> bool:
-        """It is for writing only."""
+        """Return False: the file is for writing only."""
         return False
 
     def writable(self) -> bool:
-        """It is for writing."""
+        """Return True: the file is for writing."""
         return True
 
     def seekable(self) -> bool:
-        """One may go to any place."""
+        """Return True: any position can be reached."""
         return True

@@ -1,4 +1,4 @@
-"""The sound of a source, copied into the annotated video beside the pictures."""
+"""Copies the sound of a source into the annotated video."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import av.container
 from av.audio.stream import AudioStream
 
 MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
-"""what MP4 players take as it is; anything else is encoded as AAC"""
+"""The codecs that MP4 players support; any other is encoded as AAC."""
 
 
 class SoundCopy:
-    """Copies sound into ``output`` up to a given time, as often as asked.
+    """Copies sound into ``output`` step by step, up to a given time.
 
-    A file without sound, or with sound that cannot be read, gives none: it never costs the pictures.
+    A file without sound, or with unreadable sound, gives none; the frames are not affected.
 
     Args:
-        path: the source file.
-        output: the container to write to; its header must not be written yet.
+        path: The source file.
+        output: The container to write to; its header must not be written yet.
     """
 
     def __init__(self, path: str, output: av.container.OutputContainer) -> None:
@@ -94,6 +94,6 @@ class SoundCopy:
 
 
 def _aac_rate(rate: int) -> int:
-    """The sample rate that AAC has for this one: itself, or the nearest."""
+    """Return the sample rate of AAC for this one: the same, or the nearest."""
     rates = av.Codec("aac", "w").audio_rates or [48_000]
-    return rate if rate in rates else min(rates, key=lambda one: abs(one - rate))
+    return rate if rate in rates else min(rates, key=lambda other: abs(other - rate))

@@ -1,4 +1,4 @@
-"""COCO results: the list of detections that ``pycocotools`` loads, and beside it which image has which number."""
+"""COCO results: the list of detections that ``pycocotools`` loads, and the numbers of the images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vision_infer.sink.sink import OutputSpec, SinkStream, Written
 
 _UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 _COCO_IDS = tuple(number for number in range(1, 91) if number not in _UNUSED)
-"""COCO's numbers for its 80 categories, in their order"""
+"""COCO's numbers for its 80 categories, in their order."""
 
 _NAMES_RESERVE = 64 * 1024
-"""bytes kept free for the categories, which end the file of the images"""
+"""The space reserved for the categories at the end of the file of images, bytes."""
 
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> CocoSink:  # noqa: ARG001
@@ -32,32 +32,33 @@ def open_sink(spec: OutputSpec, stream: SinkStream) -> CocoSink:  # noqa: ARG001
 class CocoSink:
     """A JSON list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, written as it grows.
 
-    ``NAME.images.json`` beside it is a COCO file of the images without annotations: their numbers, streams, frames, sizes, and
-    the categories. Where every picture's own name is a whole number, that is its ``image_id``; else they are counted from 1.
-    A network with COCO's 80 labels has COCO's category numbers, any other the class number plus 1.
+    ``NAME.images.json`` next to it is a COCO file of the images without annotations: their numbers, streams, frames, sizes, and
+    the categories. If the name of every image is a whole number, that is its ``image_id``; otherwise they are counted from 1.
+    A model with COCO's 80 labels has COCO's category numbers, any other the class number plus 1.
     """
 
     needs_images = False
 
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
+        # Guards both files: streams may share the sink, and the thread that writes holds it.
         self._lock = threading.Lock()
         self._numbered = spec.numbered
         self._images = 0
-        self._names: dict[int, str] = {}  # of classes: as many as the network has
+        self._names: dict[int, str] = {}  # of classes
         self._closed = False
         self._results = RowFile(spec, b"[", b"\n]\n", clock)
         try:
-            beside = replace(spec, path=images_path(spec.path))
-            self._beside = RowFile(beside, b'{"images": [', b"\n]}\n", clock, reserve=_NAMES_RESERVE)
+            second = replace(spec, path=images_path(spec.path))
+            self._image_list = RowFile(second, b'{"images": [', b"\n]}\n", clock, reserve=_NAMES_RESERVE)
         except BaseException:
             self._results.discard()
             raise
-        self._results.before_flush = self._beside.flush  # no result is there whose image is not
+        self._results.before_flush = self._image_list.flush  # every result in the file has its image
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The two files, once they are in their place."""
-        return [Written(str(file.output.path)) for file in (self._results, self._beside) if file.in_place]
+        """The two files, once they are finished."""
+        return [Written(str(file.output.path)) for file in (self._results, self._image_list) if file.in_place]
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
         """Add the image and its detections."""
@@ -67,23 +68,23 @@ class CocoSink:
             number = self._images + 1
             if self._numbered:
                 number = int(Path(result.file or result.stream).stem)
-            self._beside.write(_separated(self._beside, _image(result, number)))
+            self._image_list.write(_separated(self._image_list, _image(result, number)))
             self._images += 1
             self._note_names(result.detections)
             if len(result.detections):
                 self._results.write(_separated(self._results, _detections(result.detections, number)))
 
     def close(self, complete: bool) -> None:
-        """Put both files in their place."""
+        """Finish both files."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             categories = [json.dumps({"id": number, "name": self._names[number]}) for number in sorted(self._names)]
             tail = '\n], "annotations": [], "categories": [\n' + ",\n".join(categories) + "\n]}\n"
-            with ExitStack() as stack:  # the second also where the first fails
-                stack.callback(self._beside.finish, complete, tail.encode())
-                self._results.finish(complete or self._beside.rows > 0)
+            with ExitStack() as stack:  # the second even if the first fails
+                stack.callback(self._image_list.finish, complete, tail.encode())
+                self._results.finish(complete or self._image_list.rows > 0)
 
     def _note_names(self, found: Detections) -> None:
         if not self._names and found.label_names is not None:
@@ -94,19 +95,19 @@ class CocoSink:
 
 
 def images_path(path: str) -> str:
-    """Where the images of a file of results are described: ``found.json`` → ``found.images.json``."""
+    """Return the path of the file of images: ``found.json`` → ``found.images.json``."""
     return str(Path(path).with_suffix(".images.json"))
 
 
 def category_id(class_id: int, names: tuple[str, ...] | None) -> int:
-    """The category number of a class."""
+    """Return the category number of a class."""
     if names is not None and len(names) == len(_COCO_IDS) and (names[0], names[-1]) == ("person", "toothbrush"):
         return _COCO_IDS[class_id] if class_id < len(_COCO_IDS) else class_id + 1
     return class_id + 1
 
 
 def whole_number(name: str) -> int | None:
-    """The number that the name of a picture is, such as ``000000000139.jpg``; None if it is none."""
+    """Return the number in the name of an image, such as ``000000000139.jpg``; None if it is not a number."""
     stem = Path(name).stem
     return int(stem) if stem.isascii() and stem.isdigit() and len(stem) <= 18 else None
 

@@ -1,4 +1,4 @@
-"""Each detection, cut out of the full picture."""
+"""Crops of all detections."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vision_infer.core.result import Result
 from vision_infer.sink.files.images import write_jpeg
 from vision_infer.sink.sink import OutputSpec, SinkStream, Written
 
-_LONGEST = 80
-"""of a name that is kept as it is, bytes; file systems end at 255, and three are put together"""
+_MAX_NAME_BYTES = 80
+"""The maximum length of one part of a name, bytes; file systems allow 255, and a name has three parts."""
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|\ud800-\udfff]')
 
 
@@ -30,12 +30,11 @@ class CropsSink:
     """A JPEG for each detection: ``DIR/STREAM/LABEL/STREAM_frame_number.jpg``.
 
     ``frame`` is the frame's number in the stream, ``number`` the detection's in its frame, as in the rows, both from 0. Boxes are
-    cut at whole pixels and at the picture's edge; one of which nothing is left gives no file. One picture is held in
-    memory.
+    rounded outwards to whole pixels and clipped to the image; an empty one gives no file.
 
     Args:
-        spec: its path is ``DIR``.
-        stream: name of the stream.
+        spec: The output; its path is ``DIR``.
+        stream: The name of the stream.
     """
 
     needs_images = True
@@ -47,11 +46,11 @@ class CropsSink:
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The stream's folder, once something is in it."""
+        """The folder of the stream, once it contains a file."""
         return [Written(str(self._folder))] if self._any else []
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Cut out the detections of one frame; what a gated one repeats was cut out before."""
+        """Write the crops of one frame; those of a gated frame were written before."""
         if result is None or result.gated or not len(result.detections):
             return
         rgb = frame.image.to_rgb()
@@ -64,22 +63,21 @@ class CropsSink:
                 self._any = True
 
     def close(self, complete: bool) -> None:
-        """Every picture is in its place already."""
+        """Do nothing: every image is finished."""
 
 
 def crops_folder(folder: str | Path, stream: str) -> Path:
-    """Where the pictures of a stream are, by label."""
+    """Return the folder of the crops of a stream."""
     return Path(folder) / safe_name(stream)
 
 
 def safe_name(name: str) -> str:
-    """A name for a file or folder on any system.
+    """Return a valid name for a file or folder on any system.
 
-    What no file system takes is replaced, and a few digits that stand for the whole name are added, so that ``a/b`` and ``a:b``
-    stay apart.
+    Invalid characters are replaced, and a short hash of the name is added, so that ``a/b`` and ``a:b`` differ.
     """
     safe = _UNSAFE.sub("_", name).strip(" .")
-    safe = safe.encode()[:_LONGEST].decode(errors="ignore")
+    safe = safe.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
     if safe == name and safe:
         return safe
     digits = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:6]

@@ -1,4 +1,4 @@
-"""Which encoder makes the annotated video: one in hardware where there is one that works, else x264."""
+"""The encoder of annotated video: in hardware if one works, else x264."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vision_infer.core.geometry import Size
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """An H.264 encoder of FFmpeg, and its options for about the quality of x264's CRF 23."""
+    """An H.264 encoder of FFmpeg, with options for about the quality of x264's CRF 23."""
 
     name: str
     pix_fmt: str
@@ -30,25 +30,25 @@ ENCODERS = (
     Encoder("h264_qsv", "nv12", (("global_quality", "26"),)),
     X264,
 )
-"""in the order in which they are tried. VA-API is not among them: it takes surfaces, to which PyAV cannot copy a picture"""
+"""The encoders in the order in which they are tried. VA-API is missing: it needs surfaces, to which PyAV cannot copy a frame."""
 
 
 def choose_encoder(size: Size, rate: Fraction, time_base: Fraction, encoders: Sequence[Encoder] = ENCODERS) -> Encoder:
-    """The first encoder that can be opened for such a video; trying one that is not there takes milliseconds.
+    """Return the first encoder that can be opened for such a video; trying a missing one takes milliseconds.
 
     Raises:
-        OutputError: there is none.
+        OutputError: There is none.
     """
-    why: Exception | None = None
+    reason: Exception | None = None
     for encoder in encoders:
         try:
             _try(encoder, size, rate, time_base)
         except (av.error.FFmpegError, ValueError, OSError) as error:  # not built in, no such device, no such size
-            why = error
+            reason = error
         else:
             return encoder
     tried = ", ".join(encoder.name for encoder in encoders)
-    raise OutputError(f"no H.264 encoder works here for {size} (tried {tried}): {why}", "choose a .jsonl output") from why
+    raise OutputError(f"no H.264 encoder works here for {size} (tried {tried}): {reason}", "choose a .jsonl output") from reason
 
 
 def _try(encoder: Encoder, size: Size, rate: Fraction, time_base: Fraction) -> None:
@@ -58,5 +58,5 @@ def _try(encoder: Encoder, size: Size, rate: Fraction, time_base: Fraction) -> N
     context.pix_fmt = encoder.pix_fmt
     context.time_base, context.framerate = time_base, rate
     context.options = dict(encoder.options)
-    with av.logging.Capture():  # FFmpeg's complaints of devices that are not here concern nobody
+    with av.logging.Capture():  # FFmpeg's messages about missing devices are not relevant
         context.open()

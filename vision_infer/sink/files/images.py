@@ -1,4 +1,4 @@
-"""Annotated still pictures."""
+"""Annotated still images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def open_sink(spec: OutputSpec, stream: SinkStream) -> ImagesSink:
 
 
 class ImagesSink:
-    """A JPEG for each picture of a stream: ``spec.path`` is its file, or a folder for the pictures of a folder."""
+    """Writes a JPEG for each image of a stream: ``spec.path`` is its file, or a folder for the images of a folder."""
 
     needs_images = True
 
@@ -30,16 +30,16 @@ class ImagesSink:
         self._path = Path(spec.path)
         self._overwrite = spec.overwrite
         self._draw = draw
-        self._written: set[str] = set()  # names; the list of the folder's pictures is as long
+        self._written: set[str] = set()  # names; bounded by the list of the folder
         self._any = False
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The file, or the folder, once something is there."""
+        """The file or folder, once there is an image."""
         return [Written(str(self._path))] if self._any else []
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Draw and write one picture."""
+        """Draw and write one image."""
         rgb = frame.image.to_rgb()
         if result is not None:
             rgb = self._draw(rgb, result.detections, result.description)
@@ -49,24 +49,24 @@ class ImagesSink:
 
     def _name(self, file: str) -> str:
         name = f"{Path(file).stem}.jpg"
-        if name in self._written:  # a.png beside a.jpg
+        if name in self._written:  # a.png next to a.jpg
             name = f"{file}.jpg"
         self._written.add(name)
         return name
 
     def close(self, complete: bool) -> None:
-        """Every picture is in its place already."""
+        """Do nothing: every image is finished."""
 
 
 def write_jpeg(path: Path, rgb: NDArray[np.uint8], overwrite: bool) -> None:
-    """Write a picture (uint8 [H, W, 3] RGB) and put it in its place.
+    """Write an image (uint8 [H, W, 3] RGB).
 
     Raises:
-        OutputError: it is there already, or cannot be encoded or written.
+        OutputError: It exists already, or cannot be encoded or written.
     """
     encoded, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     if not encoded:
-        raise OutputError(f"{path}: the picture cannot be encoded as JPEG", f"it is {rgb.shape[1]}x{rgb.shape[0]}")
+        raise OutputError(f"{path}: the image cannot be encoded as JPEG", f"it is {rgb.shape[1]}x{rgb.shape[0]}")
     output = OutputFile(str(path), overwrite)
     try:
         view = memoryview(data.tobytes())

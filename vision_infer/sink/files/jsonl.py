@@ -25,10 +25,10 @@ def open_sink(spec: OutputSpec, stream: SinkStream) -> JsonlSink:  # noqa: ARG00
 
 
 class JsonlSink:
-    """A file, or standard output. It may be shared by streams: their rows do not mix within a line.
+    """Writes JSON lines to a file or to standard output. Streams may share it: their rows do not mix within a line.
 
-    A file is handed to the system at least once a second while results come; standard output after every row. With
-    ``spec.rotate_bytes`` the rows go on in ``NAME-2.jsonl``, ``NAME-3.jsonl`` …, each in its place when it is finished.
+    A file is flushed to the system at least once a second while results arrive; standard output after every row. With
+    ``spec.rotate_bytes`` the rows continue in ``NAME-2.jsonl``, ``NAME-3.jsonl`` …, each with its name once it is finished.
     """
 
     needs_images = False
@@ -36,6 +36,7 @@ class JsonlSink:
     def __init__(self, spec: OutputSpec, clock: Clock = SYSTEM_CLOCK) -> None:
         self._spec = spec
         self._clock = clock
+        # Guards the whole state: streams may share the sink, and the thread that writes holds it.
         self._lock = threading.Lock()
         self._part = 1
         self._in_place = 0
@@ -51,11 +52,11 @@ class JsonlSink:
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The files that are in their place."""
+        """The files that are finished."""
         return [Written(rotated(self._spec.path, number)) for number in range(1, self._in_place + 1)]
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
-        """Add a row; a frame that was not inferred has none."""
+        """Add a row; a frame without inference has none."""
         if result is None:
             return
         row = encode(result)
@@ -70,17 +71,17 @@ class JsonlSink:
                 raise self._named(error) from error.__cause__
 
     def flush(self) -> None:
-        """Hand all rows so far to the system: they outlive the process.
+        """Write all rows so far to the system, so that they survive a kill of the process.
 
         Raises:
-            OutputError: they cannot be written.
+            OutputError: They cannot be written.
         """
         with self._lock:
             if not self._closed:
                 self._file.flush()
 
     def close(self, complete: bool) -> None:
-        """Write what is buffered and put the file in its place; no rows of a run that broke replace nothing."""
+        """Write the buffered rows and finish the file; a failed run without rows leaves no file."""
         with self._lock:
             if self._closed:
                 return
@@ -113,11 +114,11 @@ class JsonlSink:
         assert isinstance(self._file, RowFile)
         try:
             self._file.finish(complete)
-        finally:  # rows before those that could not be written are in their place nevertheless
+        finally:  # earlier rows are kept even if the last ones could not be written
             self._in_place += self._file.in_place
 
     def _remove_older_parts(self) -> None:
-        """A longer run that was here before left parts that would look as if they went on from ours."""
+        """Delete the parts of an earlier, longer run, which would look like a continuation of this one."""
         if self._spec.rotate_bytes is None or not self._spec.overwrite:
             return
         number = self._part + 1
@@ -128,7 +129,7 @@ class JsonlSink:
 
     def _named(self, error: OutputError) -> OutputError:
         if isinstance(error.__cause__, BrokenPipeError):
-            return OutputError("standard output was closed by its reader", "nothing more can be written there")
+            return OutputError("standard output was closed by its reader", "check the program that reads it")
         return error
 
 
@@ -138,7 +139,7 @@ def encode(result: Result) -> bytes:
 
 
 def rotated(path: str, number: int) -> str:
-    """The name of a part, from 1: ``rows.jsonl``, ``rows-2.jsonl``, ``rows-3.jsonl`` …"""
+    """Return the name of a part, from 1: ``rows.jsonl``, ``rows-2.jsonl``, ``rows-3.jsonl`` …"""
     if number == 1:
         return path
     return str(Path(path).with_stem(f"{Path(path).stem}-{number}"))

@@ -1,4 +1,4 @@
-"""MOT challenge: the text file that tools for tracking read and score."""
+"""The text format of the MOT Challenge, which tracking tools read and evaluate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def open_sink(spec: OutputSpec, stream: SinkStream) -> MotSink:  # noqa: ARG001
 
 
 class MotSink:
-    """A line for each detection of one stream: ``frame,id,left,top,width,height,score,class,-1,-1``.
+    """Writes a line for each detection of one stream: ``frame,id,left,top,width,height,score,class,-1,-1``.
 
-    As the challenge has it, frames, ids and pixels count from 1: the corner of the picture is (1, 1). ``class`` is the class
+    As in the challenge, frames, ids and pixels count from 1: the corner of the image is (1, 1). ``class`` is the class
     number plus 1 (1 is the pedestrian, in the challenge and in COCO's order). ``id`` is -1 for a detection without a track.
     """
 
@@ -31,7 +31,7 @@ class MotSink:
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The file, once it is in its place."""
+        """The file, once it is finished."""
         return [Written(str(self._file.output.path))] if self._file.in_place else []
 
     def write(self, frame: Frame, result: Result | None) -> None:  # noqa: ARG002
@@ -49,7 +49,7 @@ class MotSink:
         self._file.write("".join(lines).encode("ascii"))
 
     def close(self, complete: bool) -> None:
-        """Put the file in its place; a run that broke before its first detection leaves none."""
+        """Finish the file; a run that failed before its first detection leaves none."""
         if not self._closed:
             self._closed = True
             self._file.finish(complete)

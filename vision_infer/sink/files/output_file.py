@@ -1,4 +1,4 @@
-"""Files are written under a temporary name beside their own, and take their own when they are whole."""
+"""Output files: they are written under a temporary name, and get their final name when they are whole."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from vision_infer.sink.space import NoSpaceError, is_full
 
 
 def partial_path(path: Path) -> Path:
-    """The temporary name of an output."""
+    """Return the temporary name of an output."""
     return path.with_name(f".{path.name}.partial")
 
 
 def output_error(path: str | Path, error: OSError) -> OutputError:
-    """The error for an output that the system refuses."""
+    """Return the error for an output that the system refuses."""
     if is_full(error):
         return NoSpaceError(path)
-    return OutputError(f"{path}: cannot be written: {error.strerror or error}", "choose another place with --out")
+    return OutputError(f"{path}: cannot be written: {error.strerror or error}", "choose another path with --out")
 
 
 class OutputFile:
     """The temporary file of an output, open for writing.
 
     Args:
-        path: where the output will be.
-        overwrite: whether a file there may be replaced.
-        resume: whether a temporary file that is there already is gone on with.
+        path: The final path of the output.
+        overwrite: Whether an existing file may be replaced.
+        resume: Whether an existing temporary file is continued.
 
     Raises:
-        OutputError: something is there already, or nothing can be written there.
+        OutputError: The output exists already, or cannot be written.
     """
 
     def __init__(self, path: str, overwrite: bool, resume: bool = False) -> None:
@@ -45,7 +45,7 @@ class OutputFile:
                 self.raw = open(self.partial, "r+b", buffering=0)  # noqa: SIM115
                 self.raw.seek(0, os.SEEK_END)
             else:
-                # What a killed run has left. Removed, not emptied: if that run still lives, the two never write into each other.
+                # A killed run left it. It is removed, not truncated: if that run still lives, the two write different files.
                 with suppress(FileNotFoundError):
                     self.partial.unlink()
                 self.raw = open(self.partial, "xb", buffering=0)  # noqa: SIM115
@@ -54,27 +54,27 @@ class OutputFile:
         self._identity = _identity(os.fstat(self.raw.fileno()))
 
     def commit(self) -> None:
-        """The file is whole: give it its name.
+        """Give the whole file its final name.
 
         Raises:
-            OutputError: it cannot have it; what was written stays under the temporary name, if that is still ours.
+            OutputError: That is not possible; the temporary file stays, if it is still this one.
         """
-        where = f"what was written is in {self.partial}"
+        hint = f"the data is in {self.partial}"
         try:
             self.raw.close()
             if not self._is_ours():
                 raise OutputError(
-                    f"{self.path}: its temporary file {self.partial.name} was removed or replaced while it was written",
-                    "is another run writing the same output?",
+                    f"{self.path}: the temporary file {self.partial.name} was removed or replaced during the run",
+                    "check whether another run writes the same output",
                 )
             if self._overwrite:
                 os.replace(self.partial, self.path)
             else:
                 _move_to_new(self.partial, self.path)
         except FileExistsError as error:
-            raise OutputError(f"{self.path}: another program made it meanwhile", where) from error
+            raise OutputError(f"{self.path}: another program created this file during the run", hint) from error
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be put in its place: {error.strerror or error}", where) from error
+            raise OutputError(f"{self.path}: cannot get its final name: {error.strerror or error}", hint) from error
 
     def discard(self) -> None:
         """Remove the temporary file."""
@@ -95,16 +95,16 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _move_to_new(partial: Path, path: Path) -> None:
-    """Rename, but never over a file that came into being meanwhile.
+    """Rename, but never over a file that was created meanwhile.
 
     Raises:
-        FileExistsError: there is one.
+        FileExistsError: There is one.
     """
     try:
         os.link(partial, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links: there a moment stays in which a file could come into being
+    except OSError:  # a file system without hard links: a short race remains
         if path.exists():
             raise FileExistsError(path) from None
         os.replace(partial, path)
@@ -116,7 +116,7 @@ def check_output(path: Path, overwrite: bool) -> None:
     """Refuse, before any work, an output that could not be put in its place.
 
     Raises:
-        OutputError: it exists and may not be overwritten, is a folder, or lies in something that is no folder.
+        OutputError: It exists and may not be overwritten, is a folder, or its parent is not a folder.
     """
     try:
         there, folder = path.exists(), path.is_dir()
@@ -130,6 +130,6 @@ def check_output(path: Path, overwrite: bool) -> None:
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
-        raise OutputError(f"{path}: {parent} is no folder", "choose another place with --out")
+        raise OutputError(f"{path}: {parent} is not a folder", "choose another path with --out")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path}: the folder {parent} is not writable", "choose another place with --out")
+        raise OutputError(f"{path}: the folder {parent} is not writable", "choose another path with --out")

@@ -1,4 +1,4 @@
-"""A file that grows by whole rows, and is cut back to the last whole one where a write breaks off."""
+"""Files that grow by whole rows, and are cut back to the last whole row if a write fails."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from vision_infer.sink.space import NoSpaceError, SpaceReserve, is_full
 FLUSH_INTERVAL_NS = 1_000_000_000
 _BUFFER = 64 * 1024
 _TAIL_RESERVE = 4096
-"""bytes kept free for what closes a file: a block of a disk"""
+"""The space reserved for the end of a file, bytes: one disk block."""
 
 
 class RowWriter:
-    """Buffers rows and writes whole ones.
-
-    Not for several threads at once: the sinks lock.
+    """Buffers rows and writes whole ones. Not thread-safe: the sinks lock.
 
     Args:
-        raw: where to.
-        name: of the output, in errors.
-        interval_ns: rows are handed to the system at least so often while they come.
+        raw: The file.
+        name: The name of the output, for errors.
+        interval_ns: The maximum time that rows are buffered while more arrive, nanoseconds.
+        clock: The clock.
     """
 
     def __init__(self, raw: FileIO, name: str, interval_ns: int = FLUSH_INTERVAL_NS, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -41,20 +40,20 @@ class RowWriter:
         self._written = 0
         self._failure: OutputError | None = None
         self.before_flush: Callable[[], None] | None = None
-        """called before rows are handed to the system; what it raises, they share"""
+        """A function that is called before rows are written; if it raises, they are not written."""
         self.rows = 0
-        """rows that were taken and are not lost"""
+        """The number of rows that were added and are not lost."""
 
     @property
     def size(self) -> int:
-        """Bytes of all rows, those that wait too."""
+        """The size of all rows, including buffered ones, bytes."""
         return self._written + self._waiting_bytes
 
     def write(self, rows: bytes) -> None:
         """Add a row, or rows that belong together.
 
         Raises:
-            OutputError: they, or rows that waited, cannot be written; the file ends with the last that could.
+            OutputError: They, or buffered rows, cannot be written; the file ends with the last row that could.
         """
         if self._failure is not None:
             raise self._failure
@@ -67,10 +66,10 @@ class RowWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand what waits to the system.
+        """Write the buffered rows to the system.
 
         Raises:
-            OutputError: as :meth:`write`.
+            OutputError: As for :meth:`write`.
         """
         if self._failure is not None:
             raise self._failure
@@ -91,7 +90,7 @@ class RowWriter:
         self._written += done
 
     def _cut_back(self, done: int) -> int:
-        """Cut the file after its last whole row; returns how many of the bytes that waited are in it."""
+        """Cut the file after its last whole row, and return how many of the buffered bytes are in it."""
         whole = count = 0
         for row in self._waiting:
             if whole + len(row) > done:
@@ -114,14 +113,14 @@ class RowFile(RowWriter):
     """The temporary file of an output that grows by rows.
 
     Args:
-        spec: what to write.
-        head: what the file begins with; it counts as no row.
-        tail: what it ends with. Space for it is put aside, so that a full disk does not spoil the file.
-        clock: tells when a second is over.
-        reserve: so many bytes are put aside for the tail.
+        spec: The output.
+        head: The beginning of the file; it does not count as a row.
+        tail: The end of the file. Space for it is reserved, so that a full disk does not spoil the file.
+        clock: The clock.
+        reserve: The space reserved for the tail, bytes.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: It cannot be written.
     """
 
     def __init__(
@@ -135,9 +134,9 @@ class RowFile(RowWriter):
         self.output = OutputFile(spec.path, spec.overwrite, spec.resume)
         super().__init__(self.output.raw, spec.path, FLUSH_INTERVAL_NS, clock)
         self._written = os.fstat(self.raw.fileno()).st_size
-        self._before = False  # there are rows of an earlier run
+        self._before = False  # whether there are rows of an earlier run
         self.in_place = False
-        """whether the file has its name"""
+        """Whether the file has its final name."""
         self.finished = False
         self._tail = tail
         self._reserve: SpaceReserve | None = None
@@ -150,10 +149,10 @@ class RowFile(RowWriter):
         self.begin(head)
 
     def begin(self, head: bytes) -> None:
-        """Write what the file begins with, if it has become known only now and nothing is there yet.
+        """Write the beginning of the file, unless it was written before.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: It cannot be written.
         """
         self._before = self._written > len(head)
         if head and not self._written:
@@ -165,14 +164,14 @@ class RowFile(RowWriter):
                 raise output_error(self.output.path, error) from error
 
     def finish(self, complete: bool, tail: bytes | None = None) -> None:
-        """Write what waits and put the file in its place; no rows of a run that broke replace nothing. Once.
+        """Write the buffered rows and give the file its final name; a failed run without rows leaves no file. Only once.
 
         Args:
-            complete: the run was not cut short.
-            tail: what the file ends with, if it has become known only now.
+            complete: Whether the run was not stopped early.
+            tail: The end of the file, if it was unknown before.
 
         Raises:
-            OutputError: what waited cannot be written (the rows before it are in place), or the file cannot be put there.
+            OutputError: The buffered rows cannot be written (those before them are kept), or the file cannot be renamed.
         """
         if self.finished:
             return

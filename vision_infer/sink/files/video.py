@@ -1,4 +1,4 @@
-"""The annotated video: H.264 in MP4, with the size, frame rate, timing and sound of its source unless told otherwise."""
+"""The annotated video: H.264 in MP4, by default with the size, frame rate, timing and sound of its source."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _FALLBACK_RATE = Fraction(25)
 _FALLBACK_TIME_BASE = Fraction(1, 90_000)
 _MAX_FINE = 1_000_000
 _RESERVE = 256 * 1024
-"""bytes kept free for what the muxer holds and for the index of the first minutes"""
+"""The space reserved for the buffer of the muxer and the index of the first minutes, bytes."""
 _INDEX_PER_FRAME = 64
-"""bytes of the index for a frame and its sound, and some more"""
+"""The approximate size of the index per frame, bytes."""
 _RESERVE_EVERY = 1000
-"""frames after which the reserve grows"""
+"""The number of frames after which the reserve grows."""
 
 
 def open_sink(spec: OutputSpec, stream: SinkStream) -> VideoSink:
@@ -42,20 +42,19 @@ def open_sink(spec: OutputSpec, stream: SinkStream) -> VideoSink:
 
 
 class VideoSink:
-    """An MP4 of one stream.
+    """Writes an MP4 of one stream.
 
-    A frame that was not inferred shows the detections of the last one that was. The file is opened with the first frame, which
-    decides its size; later frames of another size are fitted to it. With ``spec.fps`` only so many frames are shown, each at its
-    own time; with ``spec.height`` the picture is made smaller before it is drawn on. When the disk is full the video is finished
-    with space that was put aside for that.
+    A frame without inference shows the last detections. The first frame determines the size; later frames of another size are
+    fitted to it. ``spec.fps`` limits the frame rate, and each frame keeps its time; with ``spec.height`` the frame is made
+    smaller before drawing. When the disk is full, the video is finished with reserved space.
 
     Args:
-        spec: where to write.
-        draw: draws detections into an RGB array.
-        sound_from: the source file whose sound is kept; None for none.
-        frame_rate: of the source; None if unknown.
-        time_base: of the source's timestamps; None if unknown.
-        encoders: which to try, in this order.
+        spec: The output.
+        draw: A function that draws results into an RGB array.
+        sound_from: The source file whose sound is kept; None: no sound.
+        frame_rate: The frame rate of the source; None if unknown.
+        time_base: The time base of the source; None if unknown.
+        encoders: The encoders to try, in this order.
     """
 
     needs_images = True
@@ -85,17 +84,17 @@ class VideoSink:
         self._reformatter = VideoReformatter()
         self._first_pts = 0
         self._last_pts = -1
-        self._shown = -1  # the last interval of --preview-fps from which a frame was shown
+        self._shown = -1  # the last interval of --preview-fps of which a frame was written
         self._frames = 0
         self._last = Detections.empty()
-        self._said: Description | None = None
+        self._description: Description | None = None
         self._closed = False
         self._failure: OutputError | None = None
         self._in_place = False
 
     @property
     def outputs(self) -> Sequence[Written]:
-        """The video and its encoder, once it is in its place."""
+        """The video and its encoder, once it is finished."""
         return [Written(str(self._file.path), self._encoder)] if self._in_place else []
 
     def write(self, frame: Frame, result: Result | None) -> None:
@@ -103,7 +102,7 @@ class VideoSink:
         if self._failure is not None:
             raise self._failure
         if result is not None:
-            self._last, self._said = result.detections, result.description
+            self._last, self._description = result.detections, result.description
         pts = self._pts(frame.pts_s)
         if not self._is_shown(pts):
             return
@@ -115,10 +114,10 @@ class VideoSink:
         except (av.error.FFmpegError, OSError) as error:
             raise self._error(error) from error
         if self._target is not None and self._target.full:
-            self.close(False)  # raises, and says what has become of the video
+            self.close(False)  # raises an error with the state of the video
 
     def close(self, complete: bool) -> None:
-        """Write what the encoder holds and the index, so that the file plays, and put it in its place."""
+        """Write the buffered frames and the index, and give the file its final name."""
         if self._closed:
             return
         self._closed = True
@@ -141,7 +140,7 @@ class VideoSink:
             if self._sound is not None:
                 self._sound.close()
         if self._target.full:
-            self._failure = self._no_space("it plays as far as it goes")
+            self._failure = self._no_space("it can be played up to this point")
         self._file.commit()
         self._in_place = True
         if self._failure is not None:
@@ -149,17 +148,17 @@ class VideoSink:
 
     def _drawn(self, frame: Frame) -> NDArray[np.uint8]:
         if self._height is None or self._height >= frame.image.size.height:
-            return _even(self._draw(frame.image.to_rgb(), self._last, self._said))
+            return _even(self._draw(frame.image.to_rgb(), self._last, self._description))
         size = shrunk_size(frame.image.size, self._height)
         if self._stream is not None:
             size = Size(self._stream.width, self._stream.height)
-        return self._draw(shrunk_to(frame.image, size), scaled(self._last, frame.image.size, size), self._said)
+        return self._draw(shrunk_to(frame.image, size), scaled(self._last, frame.image.size, size), self._description)
 
     def _open(self, width: int, height: int) -> None:
         rate = self._rate if self._fps is None else self._fps
         encoder = choose_encoder(Size(width, height), rate, self._time_base, self._encoders)
         self._target = ReservedFile(self._file.raw, SpaceReserve(self._file.path.parent, _RESERVE))
-        # The time of the first frame is kept in units of the whole file: milliseconds, unless it is told better.
+        # The container stores the time of the first frame in movie_timescale units, milliseconds by default.
         fine = min(self._time_base.denominator, _MAX_FINE)
         container = av.open(self._target, "w", format="mp4", options={"movie_timescale": str(max(1000, fine))})
         stream = container.add_stream(encoder.name, rate=rate, options=dict(encoder.options))
@@ -168,7 +167,7 @@ class VideoSink:
         stream.pix_fmt = encoder.pix_fmt
         context = stream.codec_context
         context.time_base = self._time_base
-        # BT.709, limited range, and said so: what players assume otherwise depends on the size.
+        # BT.709, limited range, and marked as such: otherwise players guess from the size.
         context.colorspace = context.color_primaries = context.color_trc = 1
         context.color_range = 1
         self._container, self._stream, self._encoder = container, stream, encoder.name
@@ -191,7 +190,7 @@ class VideoSink:
             self._target.grow_reserve(_RESERVE + self._frames * _INDEX_PER_FRAME)
 
     def _pts(self, seconds: float | None) -> int:
-        # Timestamps must rise: one that is missing or does not rise goes right after the one before.
+        # Timestamps must increase: a missing or smaller one is set right after the previous one.
         first = self._last_pts < 0
         pts = self._last_pts + 1
         if seconds is not None:
@@ -204,7 +203,7 @@ class VideoSink:
         return pts
 
     def _is_shown(self, pts: int) -> bool:
-        """Whether it is the first frame of an interval of the preview's frame rate."""
+        """Return whether it is the first frame of an interval of the preview frame rate."""
         if self._fps is None:
             return True
         interval = int((pts - self._first_pts) * self._time_base * self._fps)
@@ -223,19 +222,17 @@ class VideoSink:
             if is_full(error):
                 return self._no_space("the video could not be finished and is removed")
             return output_error(self._file.path, error)
-        return OutputError(
-            f"{self._file.path}: cannot be encoded: {error}", "choose a .jsonl output, or another place with --out"
-        )
+        return OutputError(f"{self._file.path}: cannot be encoded: {error}", "choose a .jsonl output, or another path with --out")
 
 
 def _fewer(fps: float | None, rate: Fraction) -> Fraction | None:
-    """The frame rate that was asked for; None where the source has no more."""
+    """Return the requested frame rate; None if the source has no more."""
     wanted = None if fps is None else Fraction(fps).limit_denominator(100_000)
     return wanted if wanted is not None and 0 < wanted < rate else None
 
 
 def _even(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """H.264 with 4:2:0 chroma has even sizes: repeat the last column or row where needed."""
+    """Return the image with an even size, as H.264 with 4:2:0 chroma requires: repeat the last column or row."""
     height, width = rgb.shape[:2]
     if height % 2 == 0 and width % 2 == 0:
         return rgb
