@@ -1,4 +1,4 @@
-"""Benches whose figures are ours: what follows from them is known."""
+"""Benchmarks with synthetic figures and known results."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SETTINGS = BenchSettings(
 
 
 def about(value: float, noise: float = 0.01) -> BenchInterval:
-    """A median with its interval."""
+    """Return a median with a small interval."""
     return BenchInterval(median=value, low=value * (1 - noise), high=value * (1 + noise))
 
 
 def engine_row(
     engine: str = CPU, batch: int = 1, ms: float = 20.0, loss: float | None = 0.0, in_flight: int = 4, memory: int = 50_000_000
 ) -> EngineRow:
-    """An engine that takes ``ms`` of CPU for each picture (or of its device, for each batch)."""
+    """Return an engine that takes ``ms`` of CPU per image, or of its device per batch."""
     on_gpu = "-cpu-" not in engine
     fps = 1000 * batch / ms if on_gpu else 1000 * 4 / ms
     return EngineRow(
@@ -54,7 +54,7 @@ def engine_row(
 
 
 def run_row(streams: int, **changed: object) -> PipelineRow:
-    """A run of the whole pipeline that agrees with the parts."""
+    """Return a pipeline run that is consistent with the stages."""
     values: dict[str, object] = {
         "streams": streams,
         "engine": CPU,
@@ -78,7 +78,7 @@ def run_row(streams: int, **changed: object) -> PipelineRow:
 
 
 def bench(**changed: object) -> BenchReport:
-    """A bench of four quiet cores: a picture costs 4 ms to decode, 2 to convert, 20 to infer."""
+    """Return a benchmark of four idle cores: an image takes 4 ms to decode, 2 ms to convert and 20 ms to infer."""
     values: dict[str, object] = {
         "date": datetime.datetime(2026, 11, 1, 12, tzinfo=datetime.UTC),
         "program": "0",

@@ -1,4 +1,4 @@
-"""Measuring: with real clips, a real engine and the real pipeline, for a moment only."""
+"""Short benchmarks with real clips, a real engine and the real pipeline."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def null() -> NullEngine:
     return NullEngine(read_graph_facts(GRAPH).card, in_flight=2)
 
 
-def test_a_sample_is_such_video_as_was_asked_for_and_is_made_once(tmp_path: Path) -> None:
+def test_a_sample_matches_its_specification_and_is_cached(tmp_path: Path) -> None:
     path = sample_clip(SMALL, tmp_path)
     with open_source(SourceSpec("clip", "video", (str(path),))) as source:
         frames = [(frame.image.size, frame.pts_s) for frame in source.frames()]
@@ -54,13 +54,13 @@ def test_a_sample_is_such_video_as_was_asked_for_and_is_made_once(tmp_path: Path
     assert [item.name for item in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_sample_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_sample_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(StreamError, match="no sample of h264 320x180 can be made"):
         sample_clip(SMALL, tmp_path / "file")
 
 
-def test_every_part_is_measured_and_all_of_it_together(tmp_path: Path) -> None:
+def test_each_stage_and_the_complete_pipeline_are_measured(tmp_path: Path) -> None:
     said: list[str] = []
     report = run_bench(REQUEST, said.append, threading.Event())
     assert not report.interrupted
@@ -84,7 +84,7 @@ def test_every_part_is_measured_and_all_of_it_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at", ["decoding", "engines", "streams"])
-def test_what_was_measured_until_an_interruption_is_kept(at: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_benchmark_keeps_its_measurements(at: str, capsys: pytest.CaptureFixture[str]) -> None:
     stop = threading.Event()
 
     def on_message(line: str) -> None:
@@ -100,7 +100,7 @@ def test_what_was_measured_until_an_interruption_is_kept(at: str, capsys: pytest
     assert "interrupted; the measurements so far are kept" in capsys.readouterr().out
 
 
-def test_an_engine_that_cannot_be_had_is_said_before_anything_is_measured() -> None:
+def test_an_unavailable_engine_fails_before_any_measurement() -> None:
     said: list[str] = []
     settings = REQUEST.settings.model_copy(update={"engine": "onnxruntim"})
     with pytest.raises(EngineError, match="unknown engine 'onnxruntim': use auto, or onnxruntime"):
@@ -108,7 +108,7 @@ def test_an_engine_that_cannot_be_had_is_said_before_anything_is_measured() -> N
     assert not said
 
 
-def test_streams_run_open_loop_and_what_is_missing_counts() -> None:
+def test_streams_run_open_loop_and_missing_results_count() -> None:
     clip = sample_clip(SMALL, MEDIA)
     offered = Offered(clip, source_fps=10, fps=5, target_ms=5000, settle_s=0.2, seconds=1.0)
     with null() as engine:
@@ -119,7 +119,7 @@ def test_streams_run_open_loop_and_what_is_missing_counts() -> None:
     assert row.delivered == pytest.approx(min(1.0, row.results_per_s / 15), abs=0.01)
 
 
-def test_the_search_finds_where_it_breaks_and_tries_the_border_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_finds_the_maximum_and_confirms_it(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
     def run(engine: object, streams: int, offered: object, stop: object) -> PipelineRow:
@@ -140,7 +140,7 @@ def test_the_search_finds_where_it_breaks_and_tries_the_border_again(monkeypatch
     assert [row.streams for row in late] == [1], "where the time is up, one number is tried all the same"
 
 
-def test_the_verdict_tells_what_was_not_tried() -> None:
+def test_the_verdict_mentions_untested_numbers() -> None:
     report = bench(pipeline=(run_row(1), run_row(4), run_row(8, holds=False)))
     assert verdict(report).endswith("within 200 ms (8 were too many, fewer were not tried).")
     assert verdict(bench(pipeline=(run_row(1, holds=False),))).startswith(
@@ -149,14 +149,14 @@ def test_the_verdict_tells_what_was_not_tried() -> None:
     assert verdict(bench(pipeline=())) == "The number of supported streams was not measured."
 
 
-def test_one_core_and_a_limit_are_said() -> None:
+def test_one_core_and_a_cpu_limit_are_noted() -> None:
     (one, limit) = notes_of(MACHINE.model_copy(update={"cores": 1, "cpu_limit": 0.5}))
     assert one.startswith("One core: decoding, conversion and inference cannot run in parallel")
     assert limit.startswith("A control group limits CPU time to 0.5 CPUs")
     assert this_machine().cores >= 1
 
 
-def test_where_the_time_is_up_the_engines_are_measured_all_the_same_but_no_larger_batch() -> None:
+def test_at_the_time_limit_engines_are_measured_at_the_first_batch_size_only() -> None:
     hasty = replace(REQUEST, effort=replace(SHORT, batches=(1, 2, 4), deadline_s=0.0), streams=False)
     report = run_bench(hasty, lambda _: None, threading.Event())
     assert [row.batch for row in report.engines] == [1]

@@ -1,4 +1,4 @@
-"""The file of published figures, and needs that are written down."""
+"""The files of published figures and of requirements."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vision_infer.capacity.need import read_need
 from vision_infer.core.errors import UsageError
 
 
-def test_the_devices_that_come_with_the_package_name_their_sources_and_no_price() -> None:
+def test_the_devices_of_the_package_name_their_sources_and_no_price() -> None:
     devices = read_devices()
     assert devices
     for device in devices:
         assert device.price_per_hour is None, "prices are the user's"
         assert device.sources, device.name
-        told = devices_file().with_name("README.md").read_text(encoding="utf-8")
-        assert "devices.yaml" in told
+        expected = devices_file().with_name("README.md").read_text(encoding="utf-8")
+        assert "devices.yaml" in expected
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_the_devices_that_come_with_the_package_name_their_sources_and_no_price(
         ("devices: [", "d.yaml"),
     ],
 )
-def test_what_is_wrong_in_a_file_of_devices_is_named_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_device_file_is_reported_with_the_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "d.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
@@ -41,7 +41,7 @@ def test_what_is_wrong_in_a_file_of_devices_is_named_with_its_line(tmp_path: Pat
         read_devices(tmp_path / "none.yaml")
 
 
-def test_a_need_that_is_written_down(tmp_path: Path) -> None:
+def test_requirements_are_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "need.yaml"
     path.write_text(
         "cameras: 12\nvideo: {codec: hevc, width: 1280, height: 720, fps: 25}\ntarget: {fps: 50, age_ms: 100}\n"

@@ -1,4 +1,4 @@
-"""Earlier benches: kept, bounded, compared, and noise never called a difference."""
+"""The history of benchmarks is stored, bounded and compared, and noise is not reported as a change."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ def with_engine(ms: float, noise: float = 0.01) -> BenchReport:
     return bench(engines=(row,))
 
 
-def test_a_history_survives_lines_that_are_no_bench_and_does_not_grow_for_ever(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_history_skips_invalid_lines_and_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "KEPT", 3)
     path = tmp_path / "below" / "bench.jsonl"
     assert read_history(path) == []
@@ -35,7 +33,7 @@ def test_a_history_survives_lines_that_are_no_bench_and_does_not_grow_for_ever(
     assert [item.name for item in path.parent.iterdir()] == ["bench.jsonl"]
 
 
-def test_a_history_that_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
+def test_an_unreadable_or_read_only_history_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot be read: Is a directory: use another file for --history"):
         read_history(tmp_path)
     (tmp_path / "file").write_text("", encoding="utf-8")
@@ -43,7 +41,7 @@ def test_a_history_that_cannot_be_read_or_written_is_said(tmp_path: Path) -> Non
         add_to_history(tmp_path / "file" / "bench.jsonl", bench())
 
 
-def test_what_is_slower_by_more_than_the_noise_is_told() -> None:
+def test_a_slowdown_larger_than_the_noise_is_reported() -> None:
     (line,) = changes([with_engine(10.0)], with_engine(12.0))
     assert line.startswith("onnxruntime-cpu-fp32 at batch 1 is slower: 10.00 → 12.00 ms of CPU (+20%;")
     (line,) = changes([with_engine(10.0)], with_engine(8.0))
@@ -60,11 +58,11 @@ def test_what_is_slower_by_more_than_the_noise_is_told() -> None:
     ],
     ids=["intervals overlap", "two benches differ by so little", "an earlier one was so too", "nothing to compare with"],
 )
-def test_noise_is_no_difference(earlier: list[BenchReport], now: BenchReport) -> None:
+def test_noise_is_not_reported(earlier: list[BenchReport], now: BenchReport) -> None:
     assert changes(earlier, now) == []
 
 
-def test_only_undisturbed_benches_of_the_same_machine_and_settings_are_compared() -> None:
+def test_only_undisturbed_benchmarks_of_the_same_machine_and_settings_are_compared() -> None:
     same = bench()
     others = [
         bench(interrupted=True),

@@ -1,4 +1,4 @@
-"""What a need takes, from benches whose figures are known."""
+"""Plans from benchmarks with known figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOME = "this machine"
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These benches have little chance in them: a short simulation says the same."""
+    """A short simulation is enough, because these benchmarks contain little randomness."""
     monkeypatch.setattr(answer_module, "SIM_S", 1.5)
     monkeypatch.setattr(answer_module, "SIM_SEEDS", 1)
 
@@ -46,7 +46,7 @@ def best(wanted: Need, report: BenchReport | None = None) -> CapacityAnswer:
     return answer
 
 
-def test_twelve_cameras_take_as_many_machines_as_their_cpu_time_says() -> None:
+def test_the_number_of_machines_follows_from_the_cpu_time() -> None:
     answer = best(need(prices={HOME: 0.1}, detections_per_frame=2))
     # Of a second of four cores: 15 frames decoded at 4.5 ms, 10 results at 22.5 ms each take 0.29 cores; 85% are to be used.
     assert answer.most == pytest.approx(0.85 * 4 / 0.2925, abs=1)
@@ -70,13 +70,13 @@ def test_without_a_price_there_is_no_cost() -> None:
 
 
 @pytest.mark.parametrize(("margin", "fewer"), [(0.15, 0), (0.5, 4)])
-def test_the_margin_stays_free(margin: float, fewer: int) -> None:
+def test_the_margin_is_kept_free(margin: float, fewer: int) -> None:
     answer = best(need(margin=margin))
     assert answer.outcome.cpu <= 1 - margin
     assert answer.most <= 11 - fewer
 
 
-def test_a_target_that_no_number_of_devices_meets_names_the_nearest() -> None:
+def test_an_impossible_target_names_the_nearest_one() -> None:
     wanted = need(target={"fps": 10, "age_ms": 15})
     answer = best(wanted)
     assert (answer.most, answer.devices) == (0, None)
@@ -85,7 +85,7 @@ def test_a_target_that_no_number_of_devices_meets_names_the_nearest() -> None:
     assert "**No measured device meets the target.** The nearest on this machine: 99% of a single camera's" in page
 
 
-def test_a_network_that_is_too_slow_for_the_rate_names_the_rate_that_is_possible() -> None:
+def test_a_model_that_is_too_slow_names_the_possible_rate() -> None:
     slow = bench(engines=(engine_row(ms=250.0, in_flight=1),), pipeline=())
     answer = best(need(target={"fps": 10, "age_ms": 2000}), slow)
     assert answer.most == 0
@@ -93,7 +93,7 @@ def test_a_network_that_is_too_slow_for_the_rate_names_the_rate_that_is_possible
     assert "results/s is possible, within " in answer.nearest
 
 
-def test_memory_and_network_bind_where_they_are_used_up_first() -> None:
+def test_memory_or_network_can_be_the_bottleneck() -> None:
     small = MACHINE.model_copy(update={"memory_bytes": 500_000_000})
     answer = best(need(), bench(machine=small))
     assert answer.binding == "memory"
@@ -103,12 +103,12 @@ def test_memory_and_network_bind_where_they_are_used_up_first() -> None:
     assert (answer.binding, answer.most) == ("network", 4)
 
 
-def test_decoding_binds_where_it_costs_most() -> None:
+def test_decoding_can_be_the_bottleneck() -> None:
     answer = best(need(target={"fps": 1}, video={"fps": 60}))
     assert answer.binding == "decode"
 
 
-def test_an_engine_whose_loss_is_unknown_or_too_great_is_not_taken_unless_it_is_asked_for() -> None:
+def test_an_engine_with_unknown_or_large_loss_is_used_only_on_request() -> None:
     report = bench(
         engines=(
             engine_row(),
@@ -124,7 +124,7 @@ def test_an_engine_whose_loss_is_unknown_or_too_great_is_not_taken_unless_it_is_
         planned(need(runtime="tensorrt"), report)
 
 
-def test_video_of_another_kind_is_reckoned_or_refused() -> None:
+def test_other_video_is_scaled_or_rejected() -> None:
     other = planned(need(video={"width": 1280, "height": 720}))
     assert other.best is not None
     assert other.best.most > best(need()).most
@@ -133,7 +133,7 @@ def test_video_of_another_kind_is_reckoned_or_refused() -> None:
         planned(need(video={"codec": "hevc"}))
 
 
-def test_what_if_tells_what_else_would_do() -> None:
+def test_alternatives_are_estimated() -> None:
     report = bench(engines=(engine_row(), engine_row("openvino-cpu-int8", ms=8.0, loss=3.0)))
     small = bench(settings=SETTINGS.model_copy(update={"model": "tiny"}), engines=(engine_row(ms=4.0),))
     wanted = need(what_if={"gate_saves": 0.6, "models": ["tiny", "unknown"]})
@@ -152,7 +152,7 @@ def test_what_if_tells_what_else_would_do() -> None:
     assert found["the model unknown"].why_not == "not measured; run: vision-infer bench --model unknown"
 
 
-def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
+def test_a_measured_gpu_is_compared_and_uses_larger_batches() -> None:
     rows = tuple(engine_row(GPU, batch, ms, None, 2) for batch, ms in ((1, 4.0), (8, 8.0)))
     report = bench(engines=rows, pipeline=())
     wanted = need(precision="fp16", cameras=100, prices={"gpu": 1.0})
@@ -165,7 +165,7 @@ def test_a_gpu_that_was_measured_is_compared_and_takes_larger_batches() -> None:
     assert "| accelerator: compute and copy |" in page
 
 
-def test_what_was_published_bounds_and_promises_nothing() -> None:
+def test_published_figures_are_bounds_and_not_estimates() -> None:
     source = {"source": "https://example.org/sheet", "read": datetime.date(2026, 1, 2)}
     figure = PublishedFigure.model_validate(
         {"what": "decode", "fps": 900, "codec": "h264", "width": 1920, "height": 1080, **source}
@@ -181,7 +181,7 @@ def test_what_was_published_bounds_and_promises_nothing() -> None:
     assert "not estimates" in page
 
 
-def test_running_streams_adds_to_what_was_measured_apart() -> None:
+def test_running_streams_adds_to_the_separate_measurements() -> None:
     load = load_of(bench())
     assert load.stream_ms == pytest.approx(0.5)
     assert (load.rest_ms, load.inference, load.alone) == (0.5, 1.0, 1.0)
@@ -192,19 +192,19 @@ def test_running_streams_adds_to_what_was_measured_apart() -> None:
     assert load_of(faster).alone == pytest.approx(22 / 15)
 
 
-def test_one_run_of_many_does_not_say_what_a_stream_costs() -> None:
+def test_the_cost_of_a_stream_is_the_median_of_several_runs() -> None:
     runs = (run_row(1), run_row(12), run_row(13, inference_ms=30.0), run_row(14, inference_ms=23.0))
     assert load_of(bench(pipeline=runs)).inference == pytest.approx(23 / 22)
 
 
-def test_a_bench_of_another_input_says_which_to_run() -> None:
+def test_a_benchmark_of_another_input_names_the_one_to_run() -> None:
     wide = bench(settings=SETTINGS.model_copy(update={"inputs": ((416, 416), (416, 256))}))
     assert not any("another input" in note for note in planned(need(), wide).notes)
     portrait = planned(need(video={"width": 1080, "height": 1920}), wide)
     assert any("vision-infer bench --size 1080x1920" in note for note in portrait.notes)
 
 
-def test_engines_are_ordered_by_what_a_picture_costs() -> None:
+def test_engines_are_ordered_by_the_cost_per_image() -> None:
     report = bench(engines=(engine_row(ms=20.0), engine_row("openvino-cpu-fp32", ms=12.0)))
     assert [one.name for one in engines_of(report, need())] == ["openvino-cpu-fp32", "onnxruntime-cpu-fp32"]
 
@@ -214,7 +214,7 @@ def test_intervals_that_overlap_are_not_apart() -> None:
     assert about(10, 0.01).apart(about(11, 0.01))
 
 
-def test_what_speaks_against_an_answer_stands_beneath_it() -> None:
+def test_warnings_follow_the_estimate() -> None:
     disturbed = bench(other_cores=3.0)
     assert "**Warning:** during the benchmark, other programs used 3.0 of 4 cores" in plan_page(
         need(), [planned(need(), disturbed)], []

@@ -1,4 +1,4 @@
-"""The service by simulation: what has to come out is known without it."""
+"""The simulation of the service, in cases with known results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision_infer.capacity.simulate import SimulatedStreams, StepCosts, simulate
 COSTS = StepCosts(decode_ms=4, convert_ms=2, engine_ms={1: 20}, rest_ms=1, in_flight=2)
 
 
-def test_a_single_stream_waits_for_nothing() -> None:
+def test_a_single_stream_does_not_wait() -> None:
     found = simulate(COSTS, SimulatedStreams(1, source_fps=10, fps=10), cores=2, seconds=3)
     assert found.results_per_s == pytest.approx(10, abs=0.4)
     assert found.age_p50_ms == pytest.approx(27, abs=0.1)
@@ -22,12 +22,12 @@ def test_a_single_stream_waits_for_nothing() -> None:
     assert found.shares["compute"] == pytest.approx(0.2 / 2, rel=0.1)
 
 
-def test_a_core_that_works_alone_may_be_faster_and_threads_hand_on_in_time() -> None:
+def test_a_core_can_be_faster_alone_and_threads_add_a_delay() -> None:
     found = simulate(replace(COSTS, alone=1.5, delay_ms=1), SimulatedStreams(1, 10, 10), cores=2, seconds=3)
     assert found.age_p50_ms == pytest.approx(27 / 1.5 + 1, abs=0.1)
 
 
-def test_more_than_the_cores_can_do_gives_what_they_can_and_ages_stay_bounded() -> None:
+def test_overload_delivers_the_capacity_with_bounded_ages() -> None:
     streams = SimulatedStreams(16, source_fps=10, fps=10)
     found = simulate(COSTS, streams, cores=2, seconds=10)
     left = 2 - 16 * 10 * 0.004
@@ -38,19 +38,19 @@ def test_more_than_the_cores_can_do_gives_what_they_can_and_ages_stay_bounded() 
     assert longer.age_p99_ms < 1.3 * found.age_p99_ms < 500, "newest wins: nothing queues up"
 
 
-def test_frames_that_are_not_wanted_are_decoded_and_not_inferred() -> None:
+def test_unwanted_frames_are_decoded_but_not_inferred() -> None:
     found = simulate(COSTS, SimulatedStreams(2, source_fps=30, fps=10), cores=2, seconds=5)
     assert found.results_per_s == pytest.approx(20, rel=0.05)
     assert found.shares["decode"] == pytest.approx(2 * 30 * 0.004 / 2, rel=0.05)
 
 
-def test_what_a_motion_gate_saves_costs_no_engine_and_still_gives_a_result() -> None:
+def test_gated_frames_give_results_without_the_engine() -> None:
     everything, half = (simulate(COSTS, SimulatedStreams(4, 10, 10, gated=gated), cores=2, seconds=10) for gated in (0.0, 0.5))
     assert half.results_per_s == pytest.approx(everything.results_per_s, rel=0.05)
     assert half.shares["compute"] == pytest.approx(everything.shares["compute"] / 2, rel=0.15)
 
 
-def test_an_accelerator_fills_batches_under_load_and_leaves_the_processor_alone() -> None:
+def test_an_accelerator_fills_batches_and_does_not_use_the_cpu() -> None:
     costs = StepCosts(decode_ms=0.5, convert_ms=0.2, engine_ms={1: 4, 8: 8}, rest_ms=0.2, in_flight=2, accelerator=True)
     few = simulate(costs, SimulatedStreams(4, 10, 10, batch=8), cores=4, seconds=4)
     many = simulate(costs, SimulatedStreams(60, 10, 10, batch=8), cores=4, seconds=4)
@@ -61,14 +61,14 @@ def test_an_accelerator_fills_batches_under_load_and_leaves_the_processor_alone(
     assert one_by_one.delivered < 0.6, "250 pictures a second are not enough for 600"
 
 
-def test_decoding_hardware_is_a_resource_of_its_own() -> None:
+def test_decoding_hardware_is_a_separate_resource() -> None:
     costs = StepCosts(decode_ms=2, convert_ms=0.1, engine_ms={1: 1}, rest_ms=0.1, accelerator=True, decoders=1)
     found = simulate(costs, SimulatedStreams(40, 10, 10, batch=1), cores=4, seconds=3)
     assert found.decoders == pytest.approx(0.8, rel=0.1)
     assert found.shares["decode"] == 0
 
 
-def test_a_batch_between_two_that_were_measured_costs_something_between() -> None:
+def test_batch_times_are_interpolated() -> None:
     costs = StepCosts(1, 1, {2: 10.0, 8: 40.0}, 1)
     assert [costs.batch_ms(size) for size in (1, 2, 5, 8, 16)] == [5, 10, 25, 40, 80]
 
@@ -82,9 +82,7 @@ def test_a_batch_between_two_that_were_measured_costs_something_between() -> Non
     cores=st.sampled_from([1.0, 2.0, 3.5]),
     batch=st.integers(1, 4),
 )
-def test_nothing_comes_out_that_did_not_go_in(
-    count: int, source: float, fps: float, engine: float, cores: float, batch: int
-) -> None:
+def test_every_result_belongs_to_a_frame(count: int, source: float, fps: float, engine: float, cores: float, batch: int) -> None:
     costs = StepCosts(2, 1, {1: engine, 4: 3 * engine}, 0.5, in_flight=2)
     found = simulate(costs, SimulatedStreams(count, source, fps, batch), cores, seconds=2, seeds=1)
     wanted = count * min(source, fps)

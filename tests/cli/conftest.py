@@ -1,4 +1,4 @@
-"""The command as a user runs it: in a process of its own; and without one, where only what it says is looked at."""
+"""The command in a separate process, as a user runs it, and in the test's own process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """Runs ``vision-infer`` in an empty folder, with a model folder of its own."""
+    """Run ``vision-infer`` in an empty folder with an empty model folder."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "vision_infer", *map(str, arguments)]
@@ -40,7 +40,7 @@ def command(tmp_path: Path) -> Command:
 
 
 class _Left(BaseException):
-    """The command has ended with a status."""
+    """The command exits with a status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -49,7 +49,7 @@ class _Left(BaseException):
 
 @pytest.fixture
 def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Runs the same without a process of its own, whose start would take longer than what is tested."""
+    """Run ``vision-infer`` in this process, because starting another one takes longer than the test."""
 
     def leave(status: int) -> NoReturn:
         raise _Left(status)

@@ -31,7 +31,7 @@ def test_two_runs(in_process: Command, tmp_path: Path) -> None:
     assert all(len(line) <= 80 or line.startswith("different") for line in done.stdout.splitlines())
 
 
-def test_mistakes(in_process: Command, tmp_path: Path) -> None:
+def test_invalid_options_are_one_line_errors(in_process: Command, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "bad.jsonl").write_text("\nhello\n")
     one_line(in_process("diff", "a.jsonl", "gone.jsonl"), 2, "gone.jsonl", "cannot be read")

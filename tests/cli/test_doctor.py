@@ -1,4 +1,4 @@
-"""``vision-infer doctor``: what a person, and a program, is told."""
+"""``vision-infer doctor``: its text and JSON reports."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from vision_infer.stream.discovery.probe_findings import find_in_probe
 from vision_infer.telemetry.machine import Disk, Grants, MemorySize
 
 
-def told(findings: Any) -> list[tuple[str, str]]:
+def texts_of(findings: Any) -> list[tuple[str, str]]:
     return [(one.severity, one.text) for one in findings]
 
 
-def test_this_machine_as_a_program_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu")])  # others take seconds to import
+def test_the_json_report_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu")])  # the others take seconds to import
     words = ["doctor", "--json", "test://", "rtsp://user:geheim@nowhere.invalid/x"]
     done = CliRunner().invoke(app, words, standalone_mode=False)
     assert "geheim" not in done.output
@@ -43,7 +43,7 @@ def test_this_machine_as_a_program_reads_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("severity", "status"), [("ok", 0), ("note", 0), ("warning", 1), ("error", 2)])
-def test_the_exit_status_tells_the_worst(monkeypatch: pytest.MonkeyPatch, severity: Severity, status: int) -> None:
+def test_the_exit_status_is_the_highest_severity(monkeypatch: pytest.MonkeyPatch, severity: Severity, status: int) -> None:
     found = [Finding("cpu", "ok", "two CPUs"), Finding("gpu", severity, "something", "do something")]
     monkeypatch.setattr(doctor, "_check", lambda *_: iter(found))
     done = CliRunner().invoke(app, ["doctor"], standalone_mode=False)
@@ -56,13 +56,13 @@ def test_the_exit_status_tells_the_worst(monkeypatch: pytest.MonkeyPatch, severi
     assert worst([]) == "ok"
 
 
-def test_usage() -> None:
+def test_an_invalid_transport_is_a_usage_error() -> None:
     done = CliRunner().invoke(app, ["doctor", "--transport", "carrier-pigeon"], standalone_mode=False)
     assert "is not a valid transport" in str(done.exception)
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "expected"),
     [
         ("rtsp//user:geheim@host/x", "camera 1: is not a URL, file or device"),
         ("user:geheim@host/x", "camera 1: the URL is invalid: looks like the address of a camera; write rtsp:// before it"),
@@ -72,12 +72,12 @@ def test_usage() -> None:
         ("/dev/video97", "/dev/video97: no picture: failed connecting to it: "),
     ],
 )
-def test_a_url_that_cannot_be_meant(url: str, says: str) -> None:
+def test_an_invalid_url_is_reported_without_its_password(url: str, expected: str) -> None:
     from vision_infer.stream.source import LiveOptions
 
     (found,) = camera_checks.check_cameras([url], LiveOptions(), 2.0)
     assert found.severity == "error"
-    assert found.text.startswith(says)
+    assert found.text.startswith(expected)
     assert "heim" not in found.text
 
 
@@ -88,7 +88,7 @@ def seen(**other: Any) -> Probe:
 
 
 @pytest.mark.parametrize(
-    ("other", "severity", "says"),
+    ("other", "severity", "expected"),
     [
         ({}, "ok", "first picture after 300 ms, a key frame each 2 s; a browser plays it as it comes"),
         ({"b_frames": True}, "warning", "it sends B-frames"),
@@ -104,15 +104,15 @@ def seen(**other: Any) -> Probe:
         ({"not_untouched": "browsers do not play JPEG over WebRTC"}, "note", "viewers cost encoding: browsers do not play JPEG"),
     ],
 )
-def test_what_a_camera_should_be_set_to(other: dict[str, Any], severity: Severity, says: str) -> None:
+def test_what_a_camera_should_be_set_to(other: dict[str, Any], severity: Severity, expected: str) -> None:
     found = find_in_probe(seen(**other))
     assert worst(found) == severity
-    assert any(one.severity == severity and says in one.text for one in found), told(found)
+    assert any(one.severity == severity and expected in one.text for one in found), texts_of(found)
     assert all(one.hint for one in found if one.severity != "ok")
     json.dumps([dict(one.facts) for one in found])
 
 
-def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_or_limited_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.engine.device.cpu_facts", lambda: ("Old CPU", ()))
     monkeypatch.setattr("vision_infer.engine.device.available_cpus", lambda: 1)
     monkeypatch.setattr("vision_infer.telemetry.machine.grants", lambda: Grants(0.5, 0.4, None))
@@ -128,16 +128,19 @@ def test_a_small_or_bound_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity) -> None:
     monkeypatch.setattr("vision_infer.telemetry.machine.memory", lambda: MemorySize(4_000_000_000, int(free)))
     monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
-    assert told(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB free")]
+    assert texts_of(checks.check_memory()) == [(severity, f"{free / 1e9:.1f} of 4.0 GB free")]
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, 256))
-    assert told(checks.check_memory())[1] == ("warning", "the limit of open files is 256, which is enough for about 16 cameras")
+    assert texts_of(checks.check_memory())[1] == (
+        "warning",
+        "the limit of open files is 256, which is enough for about 16 cameras",
+    )
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(0, "NVIDIA L4", "8.9", 24_000_000_000, 20_000_000_000, "580.1", False)
     monkeypatch.setattr("vision_infer.engine.gpu.gpus.list_gpus", lambda: [gpu])
     found, has_gpu = checks.check_gpus()
-    assert (told(found), has_gpu) == (
+    assert (texts_of(found), has_gpu) == (
         [("ok", "cuda:0 NVIDIA L4: 20.0 of 24.0 GB free, compute capability 8.9, driver 580.1")],
         True,
     )
@@ -152,7 +155,7 @@ def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ([one.severity for one in found], has_gpu) == ([severity], False)
 
 
-def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runtimes_that_fail_or_give_wrong_results(monkeypatch: pytest.MonkeyPatch) -> None:
     def tries(graph: Path, runtime: str, *_: Any) -> SmokeTestResult:
         if runtime == "openvino":
             return SmokeTestResult("openvino-cpu-fp32", "2026.4", 7, 0.5, 1.0)
@@ -160,7 +163,7 @@ def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("vision_infer.engine.smoke_test.run_smoke_test", tries)
     monkeypatch.setattr(checks, "_to_try", lambda *_: [("onnxruntime", "cpu"), ("openvino", "cpu"), ("torch", "cuda:0")])
-    assert told(checks.check_runtimes(False)) == [
+    assert texts_of(checks.check_runtimes(False)) == [
         ("warning", "onnxruntime does not work: onnxruntime crashed"),
         ("warning", f"openvino gives wrong results: 7 instead of {checks.TIME_CODE}"),
         ("warning", "torch on cuda:0 does not work: torch crashed"),
@@ -168,7 +171,7 @@ def test_runtimes_that_fail_or_lie(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_which_runtimes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_runtimes_have_a_smoke_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.engine.runtime.find_spec", lambda name: None if name in ("torch", "tensorrt_rtx") else name)
     cpu = [("onnxruntime", "cpu"), ("openvino", "cpu")]
     assert list(checks._to_try(False)) == cpu
@@ -178,7 +181,7 @@ def test_which_runtimes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_codecs_and_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     states = [CodecState("h264", "decoder", "is missing"), CodecState("libx264", "encoder", "fails: no memory")]
     monkeypatch.setattr("vision_infer.stream.codecs.check_codecs", lambda: states)
-    assert told(checks.check_codecs())[2:] == [
+    assert texts_of(checks.check_codecs())[2:] == [
         ("error", "decoder h264 is missing"),
         ("warning", "encoder libx264 fails: no memory"),
     ]

@@ -54,15 +54,15 @@ def test_list_build_show_and_prune(command: Command, in_process: Command, graph:
     assert "removed openvino-cpu-fp32 of tiny" in pruned.stdout
 
 
-def test_what_a_trial_left_out_is_told(command: Command, graph: Path, tmp_path: Path) -> None:
+def test_an_engine_that_failed_in_autotune_is_listed_with_the_reason(command: Command, graph: Path, tmp_path: Path) -> None:
     possible = candidates(graph)
     failures = TuningStore(tmp_path / "home" / "engines", 1.0)
     failures.end(next(one for one in possible if one.engine == "openvino-cpu-fp32"), "it does not load")
-    told = "failed in autotune: it does not load (engine choose --again tries it again)"
+    message = "failed in autotune: it does not load (engine choose --again tries it again)"
     (line,) = [line for line in command("engine", "list", graph).stdout.splitlines() if "openvino-cpu-fp32" in line]
-    assert line.endswith(f"; {told}")
+    assert line.endswith(f"; {message}")
     rows = json.loads(command("engine", "list", graph, "--json").stdout)["engines"]
-    assert {row["engine"]: row["notes"] for row in rows if row["notes"]} == {"openvino-cpu-fp32": [told]}
+    assert {row["engine"]: row["notes"] for row in rows if row["notes"]} == {"openvino-cpu-fp32": [message]}
 
 
 def test_every_input_size_is_listed(command: Command) -> None:
@@ -84,17 +84,17 @@ def test_choose_is_remembered(command: Command, in_process: Command, graph: Path
     assert in_process("engine", "list", graph).stdout.endswith(chosen.stdout)
 
 
-@pytest.mark.slow  # seconds of timing, as in the test above; recipes have their own in tests/engine
+@pytest.mark.slow  # timing takes seconds, as in the test above; tests/engine covers recipes
 def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("model: model.onnx\nruntime: openvino\nworkers: 1\nthreads: 2\n")
     built = command("engine", "build", "mine.yaml", "--engine-dir", tmp_path / "here")
     assert built.returncode == 0, built.stderr
     assert "1 × 2 threads" in built.stdout
-    assert len(list((tmp_path / "here").glob("*/engine.bin"))) == 2  # FP32, to compare with, is one of them
+    assert len(list((tmp_path / "here").glob("*/engine.bin"))) == 2  # including FP32 for comparison
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "message"),
     [
         (["build", "nanodt"], 3, "nanodet-416"),
         (["build", "none.yaml"], 4, "none.yaml"),
@@ -103,14 +103,14 @@ def test_build_by_a_recipe(command: Command, graph: Path, tmp_path: Path) -> Non
         (["build", "nanodet-416", "--engine-dir", "/proc/nothing"], 4, "cannot create"),
     ],
 )
-def test_mistakes_are_one_line(in_process: Command, words: list[str], status: int, told: str) -> None:
+def test_errors_are_one_line(in_process: Command, words: list[str], status: int, message: str) -> None:
     done = in_process("engine", *words)
     assert done.returncode == status
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
 
 
-def test_a_folder_that_others_may_write_to(command: Command, graph: Path, tmp_path: Path) -> None:
+def test_a_folder_that_other_users_can_write_is_rejected(command: Command, graph: Path, tmp_path: Path) -> None:
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     done = command("engine", "build", graph, "--engine-dir", tmp_path / "open")

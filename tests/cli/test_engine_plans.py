@@ -23,7 +23,7 @@ WORDS = ("--runtime", "tensorrt-rtx", "--for", "sm_89")
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model with graphs in all three precisions."""
+    """A model with graphs in three precisions."""
     api()
     for precision, name in (("fp32", "model.onnx"), ("fp16", "model.fp16.onnx"), ("int8", "model.int8-tensorrt.onnx")):
         shutil.copyfile(graph("embedder", precision), tmp_path / name)
@@ -81,7 +81,7 @@ def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "status", "message"),
     [
         (("--runtime", "tensorrt-rtx", "--for", "sm_90"), 2, "TensorRT-RTX does not support it: use sm_75, "),
         (("--runtime", "tensorrt-rtx", "--for", "4090"), 2, "--for 4090: not a compute capability"),
@@ -99,11 +99,11 @@ def test_a_recipe(command: Command, in_process: Command, model: Path) -> None:
         (("--engine", "tensorrt-rtx-cuda-fp16", "--precision", "int8"), 2, "contradicts --runtime or --precision"),
     ],
 )
-def test_mistakes_are_one_line(in_process: Command, model: Path, words: tuple[str, ...], status: int, told: str) -> None:
+def test_errors_are_one_line(in_process: Command, model: Path, words: tuple[str, ...], status: int, message: str) -> None:
     done = in_process("engine", "build", model, *words)
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
 
 
 def test_a_bar_on_a_terminal(model: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_bar_on_a_terminal(model: Path, tmp_path: Path) -> None:
         while True:
             try:
                 part = os.read(control, 65_536)
-            except OSError:  # the terminal's other end is closed
+            except OSError:  # the other end of the terminal is closed
                 break
             if not part:
                 break
@@ -126,7 +126,7 @@ def test_a_bar_on_a_terminal(model: Path, tmp_path: Path) -> None:
     assert b"tensorrt-rtx-cuda-fp32" in seen
 
 
-def test_lines_elsewhere() -> None:
+def test_plain_lines_without_a_terminal() -> None:
     lines: list[str] = []
     report = BuildLines("it", lines.append)
     for elapsed_s, left_s in ((1.0, None), (LINE_INTERVAL_S, 104.4), (LINE_INTERVAL_S + 1, 100.0), (4 * LINE_INTERVAL_S, None)):

@@ -1,4 +1,4 @@
-"""Every mistake of a user: one line that names the thing and the next step, a documented exit status, no traceback."""
+"""Each user error is one line with the subject and the next step, a documented exit status, and no traceback."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -
 
 
 def bad_source(kind: str, folder: Path) -> tuple[str, str]:
-    """A source that cannot be read, and a word that the error must hold."""
+    """Return an unreadable source and a word that the error must contain."""
     path = folder / f"{kind}.mp4"
     if kind == "missing":
         return str(path), "no such file"
@@ -69,7 +69,7 @@ def foreign_onnx(path: Path) -> Path:
 
 
 def external_onnx(path: Path) -> Path:
-    """A graph whose weights lie outside its folder."""
+    """Write a graph with weights outside its folder."""
     model = onnx.load(str(BUNDLED))
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -125,7 +125,7 @@ def test_outputs(in_process: Command, tmp_path: Path) -> None:
     one_line(in_process("run", bikes(), "--summary", "there.jsonl"), 5, "there.jsonl", "--overwrite")
 
 
-def test_a_folder_that_may_not_be_written(command: Command, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_error(command: Command, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()
     locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -153,7 +153,7 @@ def test_debug_shows_the_traceback(command: Command) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_what_is_done(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_stops_the_run_and_completes_its_outputs(number: signal.Signals, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "vision_infer", "run", str(bikes()), "--out", "cut.mp4", "--out", "-", "--quiet"]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -169,7 +169,7 @@ def test_a_signal_finishes_what_is_done(number: signal.Signals, tmp_path: Path) 
     assert not list(tmp_path.glob(".*partial"))
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_standard_output_is_not_an_error(tmp_path: Path) -> None:
     words = [sys.executable, "-m", "vision_infer", "run", str(bikes()), "--out", "-", "--quiet"]
     with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -180,7 +180,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         assert process.stderr.read() == ""
 
 
-def test_no_engine_says_what_to_install(tmp_path: Path) -> None:
+def test_a_missing_engine_names_the_package_to_install(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((8, 8, 3), 90, np.uint8))
     hide = (
         "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None; from vision_infer.cli.main import main; main()"
@@ -190,7 +190,7 @@ def test_no_engine_says_what_to_install(tmp_path: Path) -> None:
     one_line(done, 4, "pip install 'vision-infer[cpu]'")
 
 
-def test_a_picture_of_twenty_thousand_by_twenty_thousand_is_refused_from_its_header(in_process: Command, tmp_path: Path) -> None:
+def test_a_huge_image_is_rejected_from_its_header(in_process: Command, tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
@@ -210,6 +210,6 @@ main()
 """
 
 
-def test_ctrl_c_while_it_starts_shows_no_traceback() -> None:
+def test_ctrl_c_during_start_up_shows_no_traceback() -> None:
     ended = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")

@@ -1,4 +1,4 @@
-"""``run`` with scores for single classes, a least size, a region and a hook, on a real clip."""
+"""``run`` with per-class confidence, a minimum size, a region and a hook, on a real clip."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fails(result):
 
 
 def boxes(command: Command, folder: Path, *options: str) -> dict[int, list[dict[str, Any]]]:
-    """The detections by frame of a run with these options."""
+    """Return the detections by frame of a run with these options."""
     done = command("run", bikes(), "--out", "rows.jsonl", "--overwrite", *EVERY, *options)
     assert (done.returncode, done.stderr) == (0, "")
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
@@ -41,7 +41,7 @@ def without(found: dict[int, list[dict[str, Any]]], keep: Any) -> dict[int, list
     return {frame: [one for one in detections if keep(one)] for frame, detections in found.items()}
 
 
-def test_each_filter_leaves_what_it_says(in_process: Command, tmp_path: Path) -> None:
+def test_each_filter_keeps_the_right_detections(in_process: Command, tmp_path: Path) -> None:
     every = boxes(in_process, tmp_path, "--confidence", "0.2")
     labels = {one["label"] for found in every.values() for one in found}
     assert {"person", "bicycle"} <= labels
@@ -62,7 +62,7 @@ def test_each_filter_leaves_what_it_says(in_process: Command, tmp_path: Path) ->
     assert sum(map(len, rest.values())) == sum(map(len, every.values())) - sum(map(len, found.values()))
 
 
-def test_a_hook_of_the_current_folder_changes_and_drops(command: Command, in_process: Command, tmp_path: Path) -> None:
+def test_a_hook_in_the_current_folder_changes_and_drops_results(command: Command, in_process: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HOOK)
     every = boxes(in_process, tmp_path)
     assert boxes(command, tmp_path, "--hook", "mine:people") == without(every, lambda one: one["label"] == "person")
@@ -73,7 +73,7 @@ def test_a_hook_of_the_current_folder_changes_and_drops(command: Command, in_pro
     assert (source["frames"], source["dropped"]["hook"], source["hook_errors"]) == (5, 5, 0)
 
 
-def test_a_hook_that_fails_is_told_once_and_costs_nothing(command: Command, tmp_path: Path) -> None:
+def test_a_failing_hook_is_reported_once_and_loses_no_results(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(HOOK)
     done = command("run", bikes(), "--out", "rows.jsonl", *EVERY, "--hook", "mine:fails")
     assert done.returncode == 0
@@ -96,9 +96,9 @@ def test_a_hook_that_fails_is_told_once_and_costs_nothing(command: Command, tmp_
         (("--per-class", "person=0.5,Person=0.6"), ("twice",)),
         (("--min-size", "-1"), ("--min-size",)),
         (("--region", "gone.yaml"), ("--region gone.yaml", "cannot be read")),
-        (("--hook", "gone:hook"), ("--hook gone:hook", "no module gone")),
+        (("--hook", "gone:hook"), ("--hook gone:hook", "module gone not found")),
         (("--hook", "gone"), ("--hook gone", "MODULE:FUNCTION")),
     ],
 )
-def test_mistakes(in_process: Command, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_invalid_options_are_one_line_errors(in_process: Command, options: tuple[str, ...], words: tuple[str, ...]) -> None:
     one_line(in_process("run", bikes(), *options), 2, *words)

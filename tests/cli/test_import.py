@@ -1,4 +1,4 @@
-"""``vision-infer model import``: sizes, proof and what is refused, as a person sees it."""
+"""``vision-infer model import``: sizes, verification and rejected options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import raw_networks as raw
 from tests.support.assets import photographs
 
 
-def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: Path) -> None:
+def test_sizes_are_height_first_and_each_is_verified(command: Command, tmp_path: Path) -> None:
     raw.yolox(tmp_path / "mine.onnx")
     done = command("model", "import", "mine.onnx", "--name", "mine", "--input", "192x320,160x96", "--model-dir", "models")
     assert (done.returncode, done.stderr) == (0, "")
@@ -28,7 +28,7 @@ def test_sizes_are_height_first_and_each_is_proved(command: Command, tmp_path: P
     ]
 
 
-def test_the_proof_takes_a_persons_own_pictures(in_process: Command, tmp_path: Path) -> None:
+def test_the_verification_uses_the_given_images(in_process: Command, tmp_path: Path) -> None:
     raw.yolov5(tmp_path / "mine.onnx")
     pictures = photographs()
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
@@ -64,7 +64,7 @@ def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: P
         (["--labels", "coco"], 3, ("has 7 classes, but there are 80 labels",)),
     ],
 )
-def test_what_is_refused_leaves_nothing(
+def test_a_rejected_import_leaves_no_files(
     in_process: Command, tmp_path: Path, options: list[str], status: int, words: tuple[str, ...]
 ) -> None:
     raw.yolov8(tmp_path / "mine.onnx")
@@ -75,7 +75,7 @@ def test_what_is_refused_leaves_nothing(
     assert not (tmp_path / "models").exists()
 
 
-def test_a_proof_that_fails_leaves_nothing(in_process: Command, tmp_path: Path) -> None:
+def test_a_failed_verification_leaves_no_files(in_process: Command, tmp_path: Path) -> None:
     raw.vector(tmp_path / "mine.onnx", name="logits")
     options = ["--scores", "probabilities", "--model-dir", "models"]
     done = in_process("model", "import", "mine.onnx", "--name", "mine", *options)

@@ -38,7 +38,7 @@ def test_all_input_sizes_of_a_model_are_listed(in_process: Command, tmp_path: Pa
     assert [(size["width"], size["height"]) for size in mine["input_sizes"]] == [(640, 640), (640, 384), (1280, 736)]
 
 
-def test_import_a_network_and_run_it_by_name(command: Command, tmp_path: Path) -> None:
+def test_import_a_model_and_run_it_by_name(command: Command, tmp_path: Path) -> None:
     network = raw_model("nanodet")
     done = command("model", "import", network, "--name", "mine", "--labels", "coco")
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The README's path with somebody else's network, from its ONNX file to the engine that ``run`` takes."""
+"""The steps of the README with a third-party model, from its ONNX file to the engine that ``run`` selects."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ pytest.importorskip("onnxruntime")
 
 
 def rows_of(command: Command, source: str | Path, folder: Path) -> tuple[list[dict[str, Any]], str]:
-    """What ``run`` gives with the model ``mine``, and what it says."""
+    """Return the results of ``run`` with the model ``mine``, and its output."""
     done = command("run", source, "--model", "mine", "--out", "rows.jsonl")
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()], done.stderr
 
 
-def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_from_import_to_run(in_process: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "measure_speed", partial(measure_speed, rounds=3, round_s=0.05))
     raw.vector(tmp_path / "mine.onnx", name="logits", size=Size(64, 64))
     pictures = tmp_path / "pictures"
@@ -61,7 +61,7 @@ def test_a_classifier_goes_all_the_way(in_process: Command, tmp_path: Path, monk
 
 @pytest.mark.slow  # INT8 of a whole detector takes two minutes, more on a busy machine
 @pytest.mark.timeout(900)
-def test_a_detector_of_somebody_else(in_process: Command, tmp_path: Path) -> None:
+def test_a_third_party_detector_from_import_to_run(in_process: Command, tmp_path: Path) -> None:
     shutil.copy(raw_model("nanodet"), tmp_path / "mine.onnx")
     videos = [media.bikes(), mirrored()]
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--labels", "coco")
@@ -78,8 +78,8 @@ def test_a_detector_of_somebody_else(in_process: Command, tmp_path: Path) -> Non
         r"auto selects ((?:onnxruntime|openvino)-cpu-\w+): (\S+)× faster than onnxruntime-cpu-fp32, \S+ points", listed
     )
     assert taken, listed
-    rows, told = rows_of(in_process, videos[0], tmp_path)
+    rows, message = rows_of(in_process, videos[0], tmp_path)
     assert len(rows) == 250
     assert {row["engine"] for row in rows} <= {"onnxruntime-cpu-int8", "openvino-cpu-int8"}
     assert sum(len(row["detections"]) for row in rows) > 300
-    assert f"{taken[1]}: {taken[2]}× faster than onnxruntime-cpu-fp32" in told
+    assert f"{taken[1]}: {taken[2]}× faster than onnxruntime-cpu-fp32" in message

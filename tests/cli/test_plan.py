@@ -1,4 +1,4 @@
-"""``vision-infer bench`` and ``vision-infer plan``: what a person is told, and what is refused."""
+"""``vision-infer bench`` and ``vision-infer plan``: their output and rejected options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vision_infer.core.errors import UsageError, VisionInferError
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of a user who has benched this machine."""
+    """The home folder of a user with a benchmark of this machine."""
     monkeypatch.setenv("VISION_INFER_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(answer_module, "SIM_S", 1.0)
     monkeypatch.setattr(answer_module, "SIM_SEEDS", 1)
@@ -46,7 +46,7 @@ def call(*words: str) -> str:
 PLAN = ("plan", "--model", "net", "--cameras", "12", "--size", "1080p", "--fps", "10", "--target-ms", "200")
 
 
-def test_a_plan_for_a_meeting(home: Path, tmp_path: Path) -> None:
+def test_a_plan_is_written_with_its_page_json_and_charts(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = call(*PLAN, "--price", "this machine=0.10", "--currency", "EUR", "--detections", "3", "--out", str(out))
     assert "this machine" in said
@@ -66,14 +66,14 @@ def test_a_plan_for_a_meeting(home: Path, tmp_path: Path) -> None:
     assert call(*PLAN).startswith("# 12 cameras"), "without --out it is printed"
 
 
-def test_options_go_before_the_file(home: Path, tmp_path: Path) -> None:
+def test_options_override_the_file(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "need.yaml"
     file.write_text("model: net\ncameras: 3\nvideo: {fps: 25}\ntarget: {fps: 5}\n", encoding="utf-8")
     found = json.loads(call("plan", str(file), "--cameras", "7", "--json"))["need"]
     assert (found["cameras"], found["video"]["fps"], found["target"]["fps"]) == (7, 25, 5)
 
 
-def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_path: Path) -> None:
+def test_another_machine_is_named_after_the_folder_of_its_benchmark(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "edge-box" / "bench.json"
     file.parent.mkdir()
     file.write_text(bench().model_dump_json(), encoding="utf-8")
@@ -108,12 +108,12 @@ def test_another_machine_is_named_by_the_folder_of_its_bench(home: Path, tmp_pat
         (("--bench", "none.json"), "none.json: cannot be read"),
     ],
 )
-def test_what_cannot_be_answered_is_a_sentence(home: Path, words: tuple[str, ...], message: str) -> None:
+def test_an_impossible_plan_is_a_one_line_error(home: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         call(*PLAN, *words)
 
 
-def test_without_matplotlib_there_are_no_pictures_and_one_line_says_so(
+def test_without_matplotlib_charts_are_skipped_with_a_message(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pictures, "find_spec", lambda _: None)
@@ -129,7 +129,7 @@ def benched(report: BenchReport, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "run_bench", run)
 
 
-def test_a_bench_is_kept_and_compared_with_the_last(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_is_stored_and_compared_with_the_last(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = bench(machine=here())
     slower = report.decode[0].model_copy(update={"cpu_ms": report.decode[0].cpu_ms.model_copy(update={"low": 5.9, "high": 6.1})})
     benched(bench(machine=here(), decode=(slower,)), monkeypatch)
@@ -141,7 +141,7 @@ def test_a_bench_is_kept_and_compared_with_the_last(home: Path, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("size", "graph"), [("1280x720", "model-256x416.onnx"), ("640x640", "model.onnx")])
-def test_a_bench_measures_the_input_that_such_pictures_go_into(
+def test_a_benchmark_measures_the_input_that_fits_the_video(
     home: Path, monkeypatch: pytest.MonkeyPatch, size: str, graph: str
 ) -> None:
     asked: list[BenchRequest] = []
@@ -156,7 +156,7 @@ def test_a_bench_measures_the_input_that_such_pictures_go_into(
     assert set(asked[0].settings.inputs) == {(416, 416), (416, 256)}
 
 
-def test_the_bench_of_the_right_input_answers(home: Path) -> None:
+def test_the_plan_uses_the_benchmark_of_the_matching_input(home: Path) -> None:
     right = bench(machine=here()).settings.model_copy(update={"inputs": ((416, 416), (416, 256)), "width": 640, "height": 640})
     slower = (
         bench(machine=here())
@@ -170,7 +170,7 @@ def test_the_bench_of_the_right_input_answers(home: Path) -> None:
     assert found["machines"][0]["best"]["most"] > 2, "that of the other input is the only one in which a picture takes 200 ms"
 
 
-def test_a_disturbed_bench_is_compared_with_none(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disturbed_benchmark_is_not_compared(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benched(bench(machine=here(), other_cores=64.0, notes=("Other programs used 64 cores.",)), monkeypatch)
     done = CliRunner().invoke(app, ["bench", "--quick"], standalone_mode=False)
     assert "note: Other programs used 64 cores." in done.stdout
@@ -185,6 +185,6 @@ def test_a_disturbed_bench_is_compared_with_none(home: Path, monkeypatch: pytest
         (("--model", "nonsense"), "unknown model 'nonsense'"),
     ],
 )
-def test_a_bench_that_cannot_be_is_refused(home: Path, words: tuple[str, ...], message: str) -> None:
+def test_invalid_benchmark_options_are_rejected(home: Path, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(VisionInferError, match=message):
         call("bench", "--quick", *words)

@@ -1,4 +1,4 @@
-"""Progress, with a clock of our own."""
+"""The progress of a run, with a fake clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def status(name: str, state: StreamState, decoded: int, expected: int | None = 1
     return StreamStatus(name, f"{name}.mp4", state, expected, 25.0, decoded, decoded, 0, 0, {}, None, image_bytes)
 
 
-def test_totals_count_what_ended_as_it_was_and_the_rest_as_expected() -> None:
+def test_totals_use_actual_counts_of_ended_sources_and_expected_ones_of_others() -> None:
     ended = status("a", StreamState.ENDED, 90)
     running = status("b", StreamState.RUNNING, 30)
     assert totals([ended, running]) == (190, 120)
@@ -25,7 +25,7 @@ def test_totals_count_what_ended_as_it_was_and_the_rest_as_expected() -> None:
     assert totals([status("d", StreamState.RUNNING, 130)]) == (130, 130)
 
 
-def test_the_rate_tells_frames_speed_and_what_is_left() -> None:
+def test_the_rate_contains_frames_speed_and_remaining_time() -> None:
     clock = HandClock(0)
     rate = RunRate(clock)
     clock.now = 2_000_000_000
@@ -33,18 +33,18 @@ def test_the_rate_tells_frames_speed_and_what_is_left() -> None:
     assert rate.text([status("a", StreamState.RUNNING, 50, None)]).startswith("50/? frames, 25.0 fps")
 
 
-def test_plain_lines_come_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_are_printed_every_five_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     clock = HandClock(0)
     lines = PlainLines(clock)
     for second in range(12):
         clock.now = second * 1_000_000_000
         lines([status("a", StreamState.RUNNING, 10 * second), status("b", StreamState.ENDED, 7)])
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 11 * 1_000_000_000 // LINE_INTERVAL_NS
-    assert told[0].startswith("1/2 sources done, 57/107 frames")
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 11 * 1_000_000_000 // LINE_INTERVAL_NS
+    assert message[0].startswith("1/2 sources done, 57/107 frames")
 
 
-def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_is_printed_once_when_the_first_sources_are_open(capsys: pytest.CaptureFixture[str]) -> None:
     opening = [status("a", StreamState.RUNNING, 0, image_bytes=30_000_000), status("b", StreamState.OPENING, 0)]
     assert memory_text(opening) is None
     both = [status(name, StreamState.RUNNING, 0, image_bytes=30_000_000) for name in "ab"]
@@ -55,7 +55,7 @@ def test_memory_is_told_once_when_the_first_sources_are_open(capsys: pytest.Capt
     assert capsys.readouterr().err == "decoded images take at most 60 MB at a time\n"
 
 
-def test_a_bar_for_each_source_that_runs_and_one_for_all() -> None:
+def test_there_is_a_bar_for_each_running_source_and_one_for_all() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     progress = Progress(console=console, auto_refresh=False)
     bars = Bars(progress, HandClock(0))

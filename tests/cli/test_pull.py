@@ -1,4 +1,4 @@
-"""``vision-infer model pull``: from a server of this machine to a model that runs, as a person sees it."""
+"""``vision-infer model pull`` from a local server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """Starts ``vision-infer model pull mine`` with a catalogue of its own."""
+    """Start ``vision-infer model pull mine`` with a separate catalogue."""
 
     def run(server: BadServer, how: str, checksum: str, *options: str) -> subprocess.Popen[str]:
         (tmp_path / "catalogue").mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def start(tmp_path: Path) -> Start:
     return run
 
 
-def test_from_the_server_to_a_model_that_runs(start: Start, tmp_path: Path) -> None:
+def test_a_downloaded_model_can_be_run(start: Start, tmp_path: Path) -> None:
     data = raw.yolox(tmp_path / "made.onnx").read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     with BadServer(data, Reply(send=len(data) // 2)) as server:
@@ -86,7 +86,7 @@ def test_from_the_server_to_a_model_that_runs(start: Start, tmp_path: Path) -> N
         assert (again.returncode, server.asked) == (3, [])
 
 
-def test_ctrl_c_keeps_what_has_come(start: Start, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_partial_download(start: Start, tmp_path: Path) -> None:
     data, waiting = bytes(range(256)) * 1000, threading.Event()
 
     def hold() -> Reply:
@@ -114,7 +114,7 @@ def test_ctrl_c_keeps_what_has_come(start: Start, tmp_path: Path) -> None:
     assert out.splitlines()[-1].endswith(f"vision-infer model export resnet/18 --weights {path} --name mine")
 
 
-def test_a_first_file_that_is_no_network_is_not_taken_for_the_right_one(start: Start, tmp_path: Path) -> None:
+def test_a_first_download_that_is_not_a_model_does_not_set_the_checksum(start: Start, tmp_path: Path) -> None:
     good = raw.yolox(tmp_path / "made.onnx").read_bytes()
     with BadServer(b"please sign in", Reply(), Reply(data=good)) as server:
         first = start(server, IMPORTED, "")
@@ -124,7 +124,7 @@ def test_a_first_file_that_is_no_network_is_not_taken_for_the_right_one(start: S
     assert (first.returncode, second.returncode, err) == (3, 0, "")
 
 
-def test_without_a_network_a_file_that_was_fetched_by_hand_does(in_process: Command, tmp_path: Path) -> None:
+def test_a_manually_downloaded_file_works_offline(in_process: Command, tmp_path: Path) -> None:
     raw.yolox(tmp_path / "by hand.onnx", classes=80)
     done = in_process("model", "pull", "yolox-tiny", "--file", "by hand.onnx", "--name", "own")
     assert (done.returncode, done.stderr) == (0, "")
@@ -137,7 +137,7 @@ def test_without_a_network_a_file_that_was_fetched_by_hand_does(in_process: Comm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["yolox-nan"], "'yolox-nan' is not in the catalogue: did you mean yolox-nano"),
         (["deimv2-n"], "deimv2-n: can only be downloaded from a web page: https://huggingface.co/"),
@@ -149,10 +149,10 @@ def test_without_a_network_a_file_that_was_fetched_by_hand_does(in_process: Comm
         ),
     ],
 )
-def test_what_cannot_be_pulled_is_said_in_a_line(arguments: list[str], says: str) -> None:
+def test_a_model_that_cannot_be_downloaded_is_a_one_line_error(arguments: list[str], expected: str) -> None:
     done = CliRunner().invoke(app, ["model", "pull", *arguments], standalone_mode=False)
     assert isinstance(done.exception, ModelError)
-    assert str(done.exception).startswith(says)
+    assert str(done.exception).startswith(expected)
 
 
 def test_the_catalogue_is_listed_and_shown() -> None:

@@ -1,4 +1,4 @@
-"""``vision-infer run`` on real clips, read back by independent readers."""
+"""``vision-infer run`` on real clips, verified with independent readers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 30 frames of a real clip, its packets copied."""
+    """Return the first 30 frames of a real clip with copied packets."""
     path = tmp_path_factory.mktemp("clip") / "short.mp4"
     with av.open(str(bikes())) as source, av.open(str(path), "w") as output:
         video = source.streams.video[0]
@@ -44,7 +44,7 @@ def frames_of(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def test_a_clip_gives_a_row_for_each_frame_and_a_true_account(command: Command, short: Path, tmp_path: Path) -> None:
+def test_a_clip_gives_a_row_per_frame_and_correct_latencies(command: Command, short: Path, tmp_path: Path) -> None:
     done = command("run", short, "--out", "rows.jsonl", "--summary", "summary.json", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     found = rows(tmp_path / "rows.jsonl")
@@ -69,7 +69,7 @@ def test_a_clip_gives_a_row_for_each_frame_and_a_true_account(command: Command, 
     assert summary["bound_by"] in {"decode", "preprocess", "inference", "postprocess", "write", "nothing"}
 
 
-def test_several_sources_together_give_what_each_gives_alone(command: Command, short: Path, tmp_path: Path) -> None:
+def test_several_sources_give_the_same_results_as_separate_runs(command: Command, short: Path, tmp_path: Path) -> None:
     other = clip(Clip(sound=Sound()))
     image = tmp_path / "still.png"
     with av.open(str(short)) as container:
@@ -103,7 +103,7 @@ def test_the_annotated_video_has_the_sources_size_rate_timing_and_sound(command:
         assert after.streams.audio[0].codec_context.name == "aac"
 
 
-def test_rows_on_standard_output_end_quietly_when_nobody_reads(command: Command, short: Path) -> None:
+def test_rows_on_standard_output_end_silently_when_the_reader_closes_it(command: Command, short: Path) -> None:
     done = command("run", short, "--out", "-", "--every", "10", "--quiet")
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["frame"] for row in found] == [0, 10, 20]
@@ -116,7 +116,7 @@ def test_json_prints_the_summary_alone_on_standard_output(command: Command, shor
     assert "3 frames of 30 decoded" in done.stderr
 
 
-def test_a_folder_of_pictures_is_one_stream_whose_rows_name_the_file(command: Command, tmp_path: Path) -> None:
+def test_a_folder_of_images_is_one_stream_whose_rows_name_the_file(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in ("b.jpg", "a.jpg", "c.png"):
@@ -141,9 +141,9 @@ def test_classes_confidence_and_tracks(command: Command, short: Path, tmp_path: 
     assert all(detection["score"] >= 0.4 for detection in found if "track_id" not in detection)
 
 
-@pytest.mark.slow  # tests/pipeline/test_offline_run.py has the same without the command
+@pytest.mark.slow  # tests/pipeline/test_offline_run.py tests the same without the command
 @pytest.mark.parametrize("batch", ["1", "4"])
-def test_batches_change_nothing_but_the_time(command: Command, short: Path, tmp_path: Path, batch: str) -> None:
+def test_batches_do_not_change_the_results(command: Command, short: Path, tmp_path: Path, batch: str) -> None:
     assert command("run", short, "--out", "one.jsonl", "--workers", "1", "--quiet").returncode == 0
     assert command("run", short, "--out", "many.jsonl", "--workers", "3", "--batch", batch, "--quiet").returncode == 0
     for one, many in zip(rows(tmp_path / "one.jsonl"), rows(tmp_path / "many.jsonl"), strict=True):
@@ -154,7 +154,7 @@ def test_batches_change_nothing_but_the_time(command: Command, short: Path, tmp_
             assert first["score"] == pytest.approx(second["score"], abs=1e-3)
 
 
-def test_a_broken_source_costs_the_others_nothing(command: Command, short: Path, tmp_path: Path) -> None:
+def test_a_broken_source_does_not_affect_the_others(command: Command, short: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("this is text\n" * 50)
     done: subprocess.CompletedProcess[str] = command("run", "broken.mp4", short, "gone.mp4", "--out", "rows.jsonl")
     assert done.returncode == 1
@@ -163,18 +163,18 @@ def test_a_broken_source_costs_the_others_nothing(command: Command, short: Path,
     assert [error.split(":")[1].strip() for error in errors] == ["broken.mp4", "gone.mp4"]
 
 
-def test_without_a_gpu_to_decode_on_the_cpu_does_and_it_is_said_in_a_line(
+def test_nvdec_falls_back_to_the_cpu_with_a_warning(
     command: Command, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     found = {}
-    for decode, told in (("cpu", 0), ("auto", 0), ("nvdec", 1)):
+    for decode, message in (("cpu", 0), ("auto", 0), ("nvdec", 1)):
         done = command("run", short, "--out", f"{decode}.jsonl", "--decode", decode, "--device", "cpu", "--json", "--quiet")
         assert done.returncode == 0
         warnings = done.stderr.splitlines()
-        assert len(warnings) == told
+        assert len(warnings) == message
         (source,) = json.loads(done.stdout)["sources"]
-        assert (source["decoder"], len(source["warnings"])) == ("cpu", told)
+        assert (source["decoder"], len(source["warnings"])) == ("cpu", message)
         found[decode] = [row["detections"] for row in rows(tmp_path / f"{decode}.jsonl")]
     assert warnings[0].startswith(f"warning: {short}: is decoded on the CPU: FFmpeg cannot use cuda:0")
     assert found["nvdec"] == found["cpu"] == found["auto"]

@@ -1,4 +1,4 @@
-"""``vision-infer serve`` as a user runs it: checked, started, stopped, in a process of its own."""
+"""``vision-infer serve`` in a separate process: validated, started and stopped."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ STOP_S = 5.0
 
 
 class Process:
-    """A service in a process of its own.
+    """A service in a separate process.
 
     Args:
-        folder: where it runs.
-        arguments: what follows ``serve``.
+        folder: The working folder.
+        arguments: The arguments of ``serve``.
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
@@ -95,7 +95,7 @@ def serve(folder: Path, *arguments: str) -> Iterator[Process]:
         started.wait()
 
 
-def test_a_configuration_is_checked(command: Command, tmp_path: Path) -> None:
+def test_a_configuration_is_validated(command: Command, tmp_path: Path) -> None:
     (tmp_path / "serve.yaml").write_text(
         "streams:\n  a: {url: 'test://'}\n  b: {url: 'rtsp://u:hunter2@10.0.0.1/', model: clock}\n"
     )
@@ -125,7 +125,7 @@ def test_a_configuration_is_checked(command: Command, tmp_path: Path) -> None:
         assert said in done.stderr
 
 
-def test_every_mistake_of_a_configuration_is_told_in_a_line_and_no_secret(command: Command, tmp_path: Path) -> None:
+def test_all_problems_of_a_configuration_are_reported_without_secrets(command: Command, tmp_path: Path) -> None:
     (tmp_path / "serve.yaml").write_text(
         "service:\n  port: 99999\n  token: hunter2\n"
         "streams:\n"
@@ -145,7 +145,7 @@ def test_every_mistake_of_a_configuration_is_told_in_a_line_and_no_secret(comman
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "expected"),
     [
         (["missing.yaml"], 2, "missing.yaml"),
         (["a.yaml", "b.yaml"], 2, "a second configuration"),
@@ -156,17 +156,17 @@ def test_every_mistake_of_a_configuration_is_told_in_a_line_and_no_secret(comman
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_cannot_be_started_is_told(command: Command, arguments: list[str], status: int, says: str) -> None:
+def test_a_failed_start_is_a_one_line_error(command: Command, arguments: list[str], status: int, expected: str) -> None:
     done = command("serve", *arguments)
     assert done.returncode == status, done.stderr
-    assert says in done.stderr
+    assert expected in done.stderr
     assert "hunter2" not in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert len([line for line in done.stderr.splitlines() if line.lower().startswith("error")]) == 1
 
 
-def test_a_port_in_use_is_told_in_a_line(command: Command) -> None:
+def test_a_port_in_use_is_a_one_line_error(command: Command) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -178,7 +178,7 @@ def test_a_port_in_use_is_told_in_a_line(command: Command) -> None:
     assert done.stderr.startswith("error: ")
 
 
-def test_sigterm_finishes_what_is_on_its_way(tmp_path: Path) -> None:
+def test_sigterm_completes_frames_in_flight(tmp_path: Path) -> None:
     (tmp_path / "serve.yaml").write_text(
         "model: clock\nresults: {jsonl: '{stream}.jsonl'}\n"
         "streams:\n  a: {url: 'test://?fps=20'}\n  b: {url: 'test://?fps=10'}\n"
@@ -207,7 +207,7 @@ def test_sigterm_finishes_what_is_on_its_way(tmp_path: Path) -> None:
         assert "hunter2" not in "".join(path.read_text() for path in tmp_path.glob("*.jsonl"))
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_service_immediately(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\n\ndef hook(result):\n    time.sleep(600)\n")
     (tmp_path / "serve.yaml").write_text("model: clock\nstreams:\n  a: {url: 'test://', hook: 'slow:hook'}\n")
     with serve(tmp_path, "serve.yaml", "--port", "0") as started:
@@ -221,7 +221,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
 
 
-def test_without_sources_it_begins_empty_and_streams_come_over_the_api(tmp_path: Path) -> None:
+def test_without_sources_the_service_starts_empty_and_streams_are_added_over_the_api(tmp_path: Path) -> None:
     with serve(tmp_path, "--port", "0", "--model", "clock") as started:
         assert started.get("/healthz").status_code == 200
         started.wait_ready()

@@ -1,4 +1,4 @@
-"""``vision-infer why`` asks a service that really runs."""
+"""``vision-infer why`` with a running service."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def url(process: ServeProcess) -> str:
     return f"http://127.0.0.1:{process.port}"
 
 
-def test_results_are_told_with_their_frames(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_are_explained_with_their_frames(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
     assert why_command("front", url=url(process)) == 0
     said = capsys.readouterr().out
     assert "frames had results, " in said
@@ -45,7 +45,7 @@ def test_results_are_told_with_their_frames(process: ServeProcess, capsys: pytes
     assert "milliseconds after capture" in said
 
 
-def test_a_camera_that_is_away_is_told_with_the_reason_and_no_password(
+def test_an_unreachable_camera_is_explained_without_its_password(
     process: ServeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert why_command("away", url=url(process)) == 0
@@ -54,7 +54,7 @@ def test_a_camera_that_is_away_is_told_with_the_reason_and_no_password(
     assert "secret" not in said
 
 
-def test_json_has_all_of_it(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_contains_the_complete_answer(process: ServeProcess, capsys: pytest.CaptureFixture[str]) -> None:
     assert why_command("front", url=url(process), json_output=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["stream"] == "front"
@@ -62,13 +62,13 @@ def test_json_has_all_of_it(process: ServeProcess, capsys: pytest.CaptureFixture
     assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["outcome"] == "emitted")
 
 
-@pytest.mark.parametrize(("name", "says"), [("nobody", "stream nobody does not exist"), ("off", "is not running")])
-def test_a_stream_that_is_not_there_is_told_in_a_line(process: ServeProcess, name: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+@pytest.mark.parametrize(("name", "expected"), [("nobody", "stream nobody does not exist"), ("off", "is not running")])
+def test_an_unknown_stream_is_a_one_line_error(process: ServeProcess, name: str, expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
         why_command(name, url=url(process))
 
 
-def test_nothing_that_answers_is_told_in_a_line() -> None:
+def test_an_unreachable_service_is_a_one_line_error() -> None:
     with pytest.raises(VisionInferError, match="the service does not respond: Connection refused: "):
         why_command("front", url="http://127.0.0.1:9")
     for wrong in ("ftp://127.0.0.1", "127.0.0.1:8080", "http://user:secret@127.0.0.1:8080"):
@@ -80,7 +80,7 @@ def test_nothing_that_answers_is_told_in_a_line() -> None:
 @pytest.mark.parametrize(
     ("status", "body"), [(200, b"<html>"), (200, b"[]"), (200, b"{}"), (500, b"oops"), (401, b'{"detail": "no"}')]
 )
-def test_another_server_is_told_in_a_line_and_the_token_is_sent(
+def test_another_server_is_a_one_line_error_and_the_token_is_sent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int, body: bytes
 ) -> None:
     sent: list[str | None] = []
@@ -110,7 +110,7 @@ def test_another_server_is_told_in_a_line_and_the_token_is_sent(
     assert sent == ["Bearer from-the-environment", "Bearer from-the-file"]
 
 
-def test_moments_are_understood() -> None:
+def test_all_forms_of_time_are_parsed() -> None:
     assert _time_of("now", None, NOW) == NOW
     assert _time_of("2026-11-24T03:12:05Z", None, NOW) == datetime(2026, 11, 24, 3, 12, 5, tzinfo=UTC)
     assert _time_of("2026-11-24T03:12:05+02:00", None, NOW) == datetime(2026, 11, 24, 1, 12, 5, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Settings of the service as they may be, for tests that hold for all of them."""
+"""Strategies for arbitrary valid settings of the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TRIANGLES = st.sampled_from(
 
 
 def _some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """A mapping with any of the fields."""
+    """Return a mapping with any of the fields."""
     return st.fixed_dictionaries({}, optional=fields)
 
 
@@ -71,7 +71,7 @@ STREAM_FIELDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 def _fitting(stream: dict[str, Any]) -> dict[str, Any]:
-    """A smaller picture has no place for what is given in pixels."""
+    """Remove settings in pixels, which are invalid with smaller video."""
     pixels = stream.get("min_size") or stream.get("lines")
     return {key: value for key, value in stream.items() if not pixels or key != "degrade_detect"}
 

@@ -1,4 +1,4 @@
-"""The file of ``--region``: what it may hold, and that every mistake is told with its place."""
+"""The file of ``--region``: valid content, and errors with file, line and field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ streams:
 """
 
 
-def test_a_stream_takes_its_own_region_or_that_of_all(tmp_path: Path) -> None:
+def test_a_stream_uses_its_own_region_or_the_common_one(tmp_path: Path) -> None:
     path = tmp_path / "yard.yaml"
     path.write_text(GOOD)
     region = read_region(path, ["gate", "yard"])
@@ -63,7 +63,7 @@ def test_a_stream_takes_its_own_region_or_that_of_all(tmp_path: Path) -> None:
         ("[" * 100_000, "not valid YAML"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_names_the_file_line_and_field(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "yard.yaml"
     path.write_text(text)
     with pytest.raises(UsageError) as raised:
@@ -73,7 +73,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, words: str)
     assert raised.value.hint
 
 
-def test_a_file_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_region_file(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "gone.yaml"):
         with pytest.raises(UsageError, match="cannot be read"):
             read_region(path, [])
@@ -85,7 +85,7 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
         read_region(tmp_path / "large.yaml", [])
 
 
-def test_a_stream_that_is_not_there_is_told_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_stream_suggests_the_nearest_name(tmp_path: Path) -> None:
     path = tmp_path / "yard.yaml"
     path.write_text("streams: {gate: {look: [[[0, 0], [9, 0], [9, 9]]]}}")
     with pytest.raises(UsageError, match="its streams are gates"):

@@ -1,4 +1,4 @@
-"""The settings of a run: what is refused names its option; what is allowed is frozen."""
+"""The settings of a run: errors name the option, and valid settings are frozen."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_settings_are_frozen() -> None:
         {"model_dir": Path("models")},
     ],
 )
-def test_what_is_allowed(values: dict[str, Any]) -> None:
+def test_valid_settings_are_accepted(values: dict[str, Any]) -> None:
     settings = run_settings(sources=("a.mp4",), **values)
     assert {name: getattr(settings, name) for name in values} == values
     assert RunSettings.model_validate_json(settings.model_dump_json()) == settings
@@ -81,7 +81,7 @@ def test_what_is_allowed(values: dict[str, Any]) -> None:
         ("no_such_option", 1),
     ],
 )
-def test_what_is_refused_names_its_option(option: str, value: object) -> None:
+def test_an_invalid_setting_names_its_option(option: str, value: object) -> None:
     given: dict[str, Any] = {"sources": ("a.mp4",)} | {option: value}
     with pytest.raises(UsageError) as caught:
         run_settings(**given)
@@ -92,11 +92,11 @@ def test_what_is_refused_names_its_option(option: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("end", [3.0, 5.0])
-def test_a_run_ends_after_it_starts(end: float) -> None:
+def test_the_end_must_be_after_the_start(end: float) -> None:
     with pytest.raises(UsageError, match=r"^--end: .*must be after the start, 5\.0 s"):
         run_settings(sources=("a.mp4",), start=5.0, end=end)
 
 
-def test_the_first_wrong_option_is_the_one_that_is_named() -> None:
+def test_the_first_invalid_option_is_named() -> None:
     with pytest.raises(UsageError, match=r"^--workers: "):
         run_settings(sources=("a.mp4",), every=0, workers=0)

@@ -1,4 +1,4 @@
-"""Settings from the environment, and references to what must not stand in a file."""
+"""Settings from the environment, and references to secrets."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_each_field_can_be_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "told"),
+    ("variable", "value", "expected"),
     [
         ("VISION_INFER_SERVICE__PROT", "1", "is not a setting: did you mean VISION_INFER_SERVICE__PORT?"),
         ("VISION_INFER_SEVICE__PORT", "1", "is not a setting: did you mean VISION_INFER_SERVICE"),
@@ -80,15 +80,15 @@ def test_each_field_can_be_set(tmp_path: Path) -> None:
         ("VISION_INFER_SERVICE__TOKEN", "file:/no/such", "service.token: the file /no/such cannot be read: No such file"),
     ],
 )
-def test_a_mistake_names_its_variable(tmp_path: Path, variable: str, value: str, told: str) -> None:
+def test_an_error_names_its_variable(tmp_path: Path, variable: str, value: str, expected: str) -> None:
     with pytest.raises(UsageError) as caught:
         load(tmp_path, FILE, **{variable: value})
     assert caught.value.message.startswith(f"{variable}: ")
-    assert told in caught.value.message
+    assert expected in caught.value.message
     assert "Geheim" not in str(caught.value)
 
 
-def test_names_that_are_the_same_in_capital_letters_are_not_guessed(tmp_path: Path) -> None:
+def test_ambiguous_names_are_rejected(tmp_path: Path) -> None:
     text = "streams: {a-b: {url: 'test://'}, a.b: {url: 'test://'}}"
     with pytest.raises(UsageError, match=r"is not a setting: is ambiguous: it could be a-b or a\.b"):
         load(tmp_path, text, VISION_INFER_STREAMS__A_B__FPS="1")
@@ -98,7 +98,7 @@ ENVIRON = {"PW": "p@ss/w:rd%41", "LOGIN": "us@r:p/w", "PLAIN": "abc", "URL": "rt
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expanded"),
     [
         ("nothing", "nothing"),
         ("a$b$", "a$b$"),
@@ -120,13 +120,13 @@ ENVIRON = {"PW": "p@ss/w:rd%41", "LOGIN": "us@r:p/w", "PLAIN": "abc", "URL": "rt
         ("[${EMPTY}]", "[]"),
     ],
 )
-def test_references_are_replaced_and_encoded_where_they_must_be(tmp_path: Path, text: str, told: str) -> None:
+def test_references_are_replaced_and_encoded_where_they_must_be(tmp_path: Path, text: str, expanded: str) -> None:
     (tmp_path / "secret").write_text("f ü\n", encoding="utf-8")
-    assert expand(text, ENVIRON, tmp_path) == told
+    assert expand(text, ENVIRON, tmp_path) == expanded
 
 
 @pytest.mark.parametrize(
-    ("reference", "told"),
+    ("reference", "expected"),
     [
         ("${NONE}", "the environment variable NONE is not set"),
         ("${", "a reference must be"),
@@ -143,17 +143,17 @@ def test_references_are_replaced_and_encoded_where_they_must_be(tmp_path: Path, 
         ("${file:large}", "the file large must contain the secret on one line"),
     ],
 )
-def test_references_that_lead_nowhere_are_told_with_field_and_line(tmp_path: Path, reference: str, told: str) -> None:
+def test_a_failed_reference_is_reported_with_field_and_line(tmp_path: Path, reference: str, expected: str) -> None:
     for name, data in (("empty", b"\n"), ("lines", b"Geheim\nb"), ("bytes", b"Geheim\xff"), ("large", b"Geheim" * 20_000)):
         (tmp_path / name).write_bytes(data)
     with pytest.raises(UsageError) as caught:
         load(tmp_path, f"\nstreams:\n  front:\n    url: 'rtsp://u:{reference}@192.0.2.1/'", PLAIN="Geheim")
-    assert f"cameras.yaml: line 4: streams.front.url: {told}" in caught.value.message
+    assert f"cameras.yaml: line 4: streams.front.url: {expected}" in caught.value.message
     assert caught.value.message.count("streams.front.url") == 1
     assert "Geheim" not in str(caught.value)
 
 
-def test_a_token_may_be_in_a_file_beside_the_configuration(tmp_path: Path) -> None:
+def test_a_token_can_be_in_a_file_next_to_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("a-long-token\n")
     for text in (
         "service: {token: 'file:token'}",
@@ -167,7 +167,7 @@ def test_a_token_may_be_in_a_file_beside_the_configuration(tmp_path: Path) -> No
         load(tmp_path, "service: {view_token: 'file:none'}")
 
 
-def test_a_number_may_come_from_the_environment_and_is_not_shown(tmp_path: Path) -> None:
+def test_a_number_from_the_environment_is_not_displayed(tmp_path: Path) -> None:
     assert load(tmp_path, "service: {port: '${PORT}'}", PORT="81").service.port == 81
     with pytest.raises(UsageError) as caught:
         load(tmp_path, "service: {port: '${PORT}'}", PORT="987654")

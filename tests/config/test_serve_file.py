@@ -1,4 +1,4 @@
-"""The service's configuration: what is read from where, and that every mistake is told with its place."""
+"""The configuration of the service: its sources, and errors with file, line and field."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def load(tmp_path: Path) -> Load:
     return of
 
 
-def test_nothing_at_all_is_a_configuration() -> None:
+def test_an_empty_configuration_is_valid() -> None:
     assert load_settings(None, [], {}, {}) == ServeSettings()
 
 
-def test_streams_take_from_the_defaults_what_they_do_not_name(load: Load) -> None:
+def test_streams_inherit_defaults(load: Load) -> None:
     settings = load(
         """\
 defaults:
@@ -51,17 +51,17 @@ streams:
     assert (b.fps, b.classes, b.reconnect.max_s, b.reconnect.attempts) == (None, ("car",), 20, None)
 
 
-def test_streams_keep_their_order_and_names_that_look_like_something_else(load: Load) -> None:
+def test_streams_keep_their_order_and_names_stay_text(load: Load) -> None:
     settings = load("streams:\n" + "".join(f"  {name}: {{url: 'test://'}}\n" for name in ("on", "12", "null", "2024-01-01", "a")))
     assert list(settings.streams) == ["on", "12", "null", "2024-01-01", "a"]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet", "streams:", "streams: {}", "defaults:", "---\n"])
-def test_an_empty_beginning_is_whole(load: Load, text: str) -> None:
+def test_empty_sections_are_valid(load: Load, text: str) -> None:
     assert load(text) == ServeSettings()
 
 
-def test_urls_become_streams_beside_those_of_the_file(tmp_path: Path) -> None:
+def test_urls_become_streams_in_addition_to_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "cameras.yaml"
     path.write_text("defaults: {fps: 5}\nstreams: {front: {url: 'test://'}}")
     settings = load_settings(path, ["rtsp://user:pw@192.0.2.7/front", "rtsp://u:${PW}@192.0.2.8/yard"], {"PW": "a/b"}, {})
@@ -73,7 +73,7 @@ def test_urls_become_streams_beside_those_of_the_file(tmp_path: Path) -> None:
     assert settings.streams["yard"].fps == 5
 
 
-def test_each_later_source_goes_before_the_former(tmp_path: Path) -> None:
+def test_later_sources_take_precedence(tmp_path: Path) -> None:
     path = tmp_path / "cameras.yaml"
     path.write_text("model: a\nengine: a\ndevice: a\nservice: {port: 1, host: '::1'}")
     environ = {"VISION_INFER_ENGINE": "b", "VISION_INFER_DEVICE": "b", "VISION_INFER_SERVICE__PORT": "2"}
@@ -88,7 +88,7 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("\n\nstreams:\n  front:\n    url: test://\n    fps: -1", "line 6: streams.front.fps: must be greater than 0, got -1"),
         (
@@ -165,18 +165,18 @@ def test_aliases_and_merges_of_yaml_work(load: Load) -> None:
         ("a: \x07", "is not valid YAML: it contains a control character"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(load: Load, text: str, told: str) -> None:
-    if text == "model: 0x":  # text, though it begins like a number
+def test_an_error_names_the_file_line_and_field(load: Load, text: str, expected: str) -> None:
+    if text == "model: 0x":  # text that starts like a number
         assert load(text).model == "0x"
         return
     with pytest.raises(UsageError) as caught:
         load(text)
     assert "cameras.yaml: " in caught.value.message
-    assert told in caught.value.message
+    assert expected in caught.value.message
     assert "\n" not in str(caught.value)
 
 
-def test_all_mistakes_are_told_up_to_ten_and_each_once(load: Load) -> None:
+def test_up_to_ten_problems_are_reported_once_each(load: Load) -> None:
     streams = "".join(f"  cam{number}: {{url: 'test://', weight: 0}}\n" for number in range(30))
     with pytest.raises(SettingsError) as caught:
         load(f"modl: x\ndefaults: {{fps: -1}}\nstreams:\n{streams}")
@@ -192,25 +192,25 @@ def test_all_mistakes_are_told_up_to_ten_and_each_once(load: Load) -> None:
     )
 
 
-def test_aliases_of_aliases_do_not_grow_without_bounds(load: Load) -> None:
+def test_nested_aliases_are_limited(load: Load) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 12)]
     with pytest.raises(UsageError, match="too large"):
         load("\n".join(lines))
 
 
-def test_a_deep_file_is_refused(load: Load) -> None:
+def test_a_deeply_nested_file_is_rejected(load: Load) -> None:
     with pytest.raises(UsageError, match="line 1: is nested too deeply"):
         load("a: " + "[" * 100_000)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    for path, told in (
+    for path, expected in (
         (tmp_path / "none.yaml", "No such file"),
         (tmp_path, "Is a directory"),
         (Path("a\0b"), "invalid file name"),
     ):
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=expected):
             load_settings(path, [], {}, {})
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * 4_000_001)
@@ -242,7 +242,7 @@ def test_a_stream_with_zones_or_lines_is_tracked() -> None:
     assert StreamSettings.model_validate({"url": "test://", "lines": {"a": {"from": [0, 0], "to": [9, 9]}}}).tracked
 
 
-def test_what_may_not_work_is_known_and_no_mistake(tmp_path: Path) -> None:
+def test_missing_files_are_warnings(tmp_path: Path) -> None:
     (tmp_path / "here.mp4").touch()
     settings = ServeSettings.model_validate(
         {

@@ -1,4 +1,4 @@
-"""What holds for all configurations: nothing is lost on the way through the file, and no secret is ever told."""
+"""Properties of all configurations: round trips are lossless, and messages never contain a secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRET = "Hunter2-geheim"
 
 
 def written(value: Any) -> Any:
-    """A value as a user writes it: dollar signs doubled."""
+    """Return a value as a user writes it, with doubled dollar signs."""
     if isinstance(value, dict):
         return {key: written(below) for key, below in value.items()}
     if isinstance(value, list | tuple):
@@ -45,7 +45,7 @@ def load_text(text: str, environ: dict[str, str] | None = None) -> ServeSettings
 
 @given(SETTINGS, st.booleans())
 @settings(deadline=None)
-def test_settings_come_back_from_the_file_as_they_were(before: ServeSettings, short: bool) -> None:
+def test_settings_survive_a_round_trip_through_the_file(before: ServeSettings, short: bool) -> None:
     data = written(before.model_dump(by_alias=True, exclude_defaults=short))
     assert load_text(yaml.safe_dump(data, default_flow_style=short, sort_keys=False)) == before
 
@@ -118,7 +118,7 @@ SHAPES = [
 
 
 def put(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
-    """A file with a value at a place, good but for that."""
+    """Return a file that is valid except for one value."""
     data: dict[str, Any] = {"streams": {"front": {"detect": "rtsp://192.0.2.1/front"}}}
     at: Any = data
     for key, following in pairwise(place):
@@ -134,9 +134,9 @@ def put(place: tuple[Any, ...], value: Any) -> dict[str, Any]:
 @given(st.sampled_from(PLACES), st.sampled_from(SHAPES), st.booleans(), st.integers(0, 3), st.booleans())
 @example(("streams", "front", "detect"), SHAPES[2], False, 0, False)
 @settings(deadline=None, max_examples=400)
-def test_a_secret_is_never_told(place: tuple[Any, ...], shape: str, by_reference: bool, wrap: int, broken: bool) -> None:
+def test_messages_never_contain_a_secret(place: tuple[Any, ...], shape: str, by_reference: bool, wrap: int, broken: bool) -> None:
     secret = "${CAM}" if by_reference else SECRET
-    if shape.startswith(("file:", "$")):  # names of files and variables are told: they are no secrets
+    if shape.startswith(("file:", "$")):  # names of files and variables are not secrets
         secret = "NO_SUCH"
     value: Any = shape.format(secret)
     value = [value, [value], {"a b": value}, [[value, 1]]][wrap]
@@ -147,8 +147,8 @@ def test_a_secret_is_never_told(place: tuple[Any, ...], shape: str, by_reference
     except UsageError as error:
         outcome = error
     if isinstance(outcome, UsageError):
-        told = [str(outcome), repr(outcome), *map(str, getattr(outcome, "problems", ()))]
-        assert not any(SECRET in one for one in told)
+        message = [str(outcome), repr(outcome), *map(str, getattr(outcome, "problems", ()))]
+        assert not any(SECRET in one for one in message)
         assert outcome.__cause__ is None
         assert outcome.__context__ is None or outcome.__suppress_context__
     elif place[-1] in ("token", "detect", "view", "degrade_detect"):
@@ -189,7 +189,7 @@ _PIECES = [
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.sampled_from(_PIECES)), min_size=1, max_size=5),
 )
 @settings(deadline=None, max_examples=150)
-def test_a_damaged_file_is_read_or_refused(path: Path, damages: list[tuple[float, int, str]]) -> None:
+def test_a_damaged_file_is_read_or_rejected(path: Path, damages: list[tuple[float, int, str]]) -> None:
     text = path.read_text(encoding="utf-8")
     for where, cut, put_in in damages:
         at = round(where * len(text))
@@ -224,7 +224,7 @@ def test_a_damaged_file_is_read_or_refused(path: Path, damages: list[tuple[float
         f"service: {{<<: [{SECRET}]}}",
     ],
 )
-def test_nor_does_yaml_that_breaks_at_it(text: str) -> None:
+def test_yaml_errors_never_contain_a_secret(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         load_text(text)
     assert SECRET not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration: what an editor knows of it."""
+"""The JSON Schema of the configuration, for editors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_examples_are_valid(validator: jsonschema.protocols.Validator, path:
         "defaults: {fps: 5}",
     ],
 )
-def test_what_loads_is_valid(validator: jsonschema.protocols.Validator, text: str) -> None:
+def test_valid_settings_match_the_schema(validator: jsonschema.protocols.Validator, text: str) -> None:
     assert list(validator.iter_errors(yaml.safe_load(text))) == []
 
 
@@ -59,7 +59,7 @@ def test_what_loads_is_valid(validator: jsonschema.protocols.Validator, text: st
         "service: {port: 99999}",
     ],
 )
-def test_what_does_not_load_is_not(validator: jsonschema.protocols.Validator, text: str) -> None:
+def test_invalid_settings_do_not_match_the_schema(validator: jsonschema.protocols.Validator, text: str) -> None:
     assert list(validator.iter_errors(yaml.safe_load(text))) != []
 
 
@@ -75,7 +75,7 @@ def test_every_field_is_described() -> None:
     assert [name for name, field in fields.items() if len(field.get("description", "")) < 5] == []
 
 
-def test_it_is_json_and_shows_no_secret() -> None:
+def test_the_schema_is_json_without_secrets() -> None:
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
     token = SCHEMA["$defs"]["ServiceSettings"]["properties"]["token"]
     assert "examples" not in token

@@ -1,4 +1,4 @@
-"""URLs of streams: which are taken from whom, and how their streams are called."""
+"""URLs of streams: validation, the rules of the API, and the names of streams."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from vision_infer.core.errors import UsageError
         "C:\\clip.mp4",
     ],
 )
-def test_urls_that_can_be_meant(url: str) -> None:
+def test_valid_urls_are_accepted(url: str) -> None:
     check_url(url)
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("", "is empty"),
         ("  ", "is empty"),
@@ -72,12 +72,12 @@ def test_urls_that_can_be_meant(url: str) -> None:
         ("/dev/sda", "/dev/video0"),
     ],
 )
-def test_urls_that_cannot_and_why(url: str, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)):
+def test_invalid_urls_are_rejected_with_the_reason(url: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
         check_url(url)
 
 
-def test_a_url_is_taken_apart_as_whoever_opens_it_does() -> None:
+def test_a_url_is_split_as_ffmpeg_splits_it() -> None:
     parts = split_url("RTSP://us@er:p@w@[2001:db8::1]:322/a@b:1/x?y=@z")
     assert (parts.scheme, parts.user, parts.host, parts.port) == ("rtsp", "us@er:p@w", "2001:db8::1", 322)
     assert parts.rest == "/a@b:1/x?y=@z"
@@ -114,7 +114,7 @@ def test_a_url_is_taken_apart_as_whoever_opens_it_does() -> None:
         ("a" * 200 + ".mp4", "a" * 56),
     ],
 )
-def test_a_stream_is_called_after_its_url(url: str, name: str) -> None:
+def test_a_stream_is_named_after_its_url(url: str, name: str) -> None:
     assert name_of(url) == name
 
 
@@ -136,9 +136,7 @@ _HARD = st.text(st.sampled_from("aZ9@:/?#[]%=&. -~$\\\n"), max_size=12)
     _HARD,
     st.lists(st.sampled_from(["front", "h", "stream"])),
 )
-def test_every_url_gives_a_name_and_none_holds_its_password(
-    scheme: str, user: str, host: str, path: str, taken: list[str]
-) -> None:
+def test_every_url_gives_a_name_without_its_password(scheme: str, user: str, host: str, path: str, taken: list[str]) -> None:
     name = name_of(f"{scheme}://{user}:Geheim@{host}/{path}", taken)
     assert re.fullmatch(STREAM_NAME, name)
     assert name not in taken
@@ -151,7 +149,7 @@ ANY = ServiceSettings()
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("rtsp://10.1.2.3/x", ""),
         ("rtsp://10.66051/x", ""),
@@ -177,19 +175,19 @@ ANY = ServiceSettings()
         ("rtsp://u:${file:/etc/passwd}@10.1.2.3/x", "a reference"),
     ],
 )
-def test_urls_over_the_api_are_of_allowed_kinds_and_lead_to_allowed_networks(url: str, told: str) -> None:
+def test_urls_over_the_api_need_an_allowed_scheme_and_network(url: str, expected: str) -> None:
     message = url_problem(url, SERVICE)
-    assert message == told == "" or (told and told in message)
+    assert message == expected == "" or (expected and expected in message)
     for field in ("detect", "view", "degrade_detect"):
         data = {"detect": "test://", field: url}
-        if told:
-            with pytest.raises(UsageError, match=f"{field}: .*{told}"):
+        if expected:
+            with pytest.raises(UsageError, match=f"{field}: .*{expected}"):
                 stream_from_api(data, SERVICE)
         else:
             assert getattr(stream_from_api(data, SERVICE), field) == url
 
 
-def test_files_and_devices_are_taken_where_they_are_listed() -> None:
+def test_files_and_devices_are_accepted_if_listed() -> None:
     listed = ServiceSettings(allow_schemes=("file", "dev"))
     assert [url_problem(url, listed) for url in ("clip.mp4", "file:///a.mp4", "/dev/video0")] == ["", "", ""]
     assert "the allowed ones are file, dev" in url_problem("test://", listed)
@@ -197,7 +195,7 @@ def test_files_and_devices_are_taken_where_they_are_listed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         ({"detect": "test://", "hook": "os:system"}, "hook: runs code, and is allowed in the configuration file only"),
         (
@@ -210,10 +208,10 @@ def test_files_and_devices_are_taken_where_they_are_listed() -> None:
         ({"detect": "clip.mp4", "view": "/dev/video0"}, "2 problems: detect: "),
     ],
 )
-def test_mistakes_of_a_stream_over_the_api_are_told_together(data: dict[str, Any], told: str) -> None:
+def test_all_problems_of_a_stream_over_the_api_are_reported(data: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError) as caught:
         stream_from_api(data, ANY)
-    assert caught.value.message.startswith(told)
+    assert caught.value.message.startswith(expected)
     assert "Geheim" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Settings of sinks: what is wrong is told with its place, and nothing secret with it."""
+"""Settings of sinks: errors name the field and contain no secret."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("mqtt: {a: {url: 'http://h'}}", "sinks.mqtt.a.url: must be mqtt://HOST:PORT"),
         ("mqtt: {a: {url: 'mqtt://me:the-secret@h'}}", "use the fields username and password"),
@@ -70,10 +70,10 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
         ("kafka: {}", "sinks.kafka"),
     ],
 )
-def test_what_is_wrong_is_told(line: str, told: str, tmp_path: Path) -> None:
+def test_an_invalid_sink_is_reported_with_its_field(line: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as error:
         load(tmp_path, f"  {line}\n")
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "the-secret" not in str(error.value)
 
 
@@ -83,6 +83,6 @@ def test_an_archive_is_one_parquet_for_all_streams(name: str, tmp_path: Path) ->
         load(tmp_path, f"  {{}}\nresults: {{parquet: '{name}'}}\n")
 
 
-def test_a_certificate_that_is_not_there_is_a_doubt(tmp_path: Path) -> None:
+def test_a_missing_certificate_is_a_warning(tmp_path: Path) -> None:
     settings = load(tmp_path, "  mqtt: {a: {url: 'mqtts://h', ca: /nowhere.pem}}\n")
     assert warnings_of(settings) == ["sinks.mqtt.a.ca: /nowhere.pem: file not found"]

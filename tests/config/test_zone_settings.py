@@ -1,4 +1,4 @@
-"""Settings of zones and lines: what they may hold, and that a mistake names its field."""
+"""Settings of zones and lines: valid content, and errors that name the field."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vision_infer.core.scene_event import SCENE_EVENT_SCHEMA
 SQUARE = [[0, 0], [9, 0], [9, 9]]
 
 
-def test_the_example_of_the_module_is_right() -> None:
+def test_the_example_in_the_docstring_is_valid() -> None:
     assert zones.__doc__ is not None
     data = yaml.safe_load(zones.__doc__.partition("\n\n")[2])
     door = ZoneSettings.model_validate(data["zones"]["door"])
@@ -52,7 +52,7 @@ def test_the_example_of_the_module_is_right() -> None:
         ({"polygon": SQUARE, "colour": "red"}, "colour", "not permitted"),
     ],
 )
-def test_a_mistake_in_a_zone_names_its_field(values: dict[str, Any], field: str, words: str) -> None:
+def test_an_invalid_zone_names_its_field(values: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(ValidationError) as raised:
         ZoneSettings.model_validate(values)
     first, *_ = raised.value.errors(include_url=False)
@@ -73,7 +73,7 @@ def test_a_mistake_in_a_zone_names_its_field(values: dict[str, Any], field: str,
         ({"from": [0, 0], "to": [9, 9], "min_s": 1}, "min_s", "not permitted"),
     ],
 )
-def test_a_mistake_in_a_line_names_its_field(values: dict[str, Any], field: str, words: str) -> None:
+def test_an_invalid_line_names_its_field(values: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(ValidationError) as raised:
         LineSettings.model_validate(values)
     first, *_ = raised.value.errors(include_url=False)
@@ -81,7 +81,7 @@ def test_a_mistake_in_a_line_names_its_field(values: dict[str, Any], field: str,
     assert words in first["msg"]
 
 
-def test_what_is_dumped_can_be_read_again() -> None:
+def test_dumped_settings_can_be_loaded() -> None:
     line = LineSettings.model_validate({"from": [0, 0.5], "to": [1, 0.5], "units": "relative", "classes": ["person"]})
     zone = ZoneSettings.model_validate({"polygon": SQUARE, "dwell_s": 5})
     for by_alias in (False, True):
@@ -91,7 +91,7 @@ def test_what_is_dumped_can_be_read_again() -> None:
     assert set(LineSettings.model_json_schema()["required"]) == {"from", "to"}
 
 
-def test_the_example_of_the_documentation_is_right() -> None:
+def test_the_example_in_the_documentation_is_valid() -> None:
     text = (Path(__file__).parents[2] / "docs" / "how-to" / "zones-and-lines.md").read_text(encoding="utf-8")
     stream = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["streams"]["yard"]
     door = ZoneSettings.model_validate(stream["zones"]["door"])
