@@ -131,6 +131,8 @@ def test_disk_usage_is_limited_and_the_oldest_clips_are_removed_first(tmp_path: 
     source = Source(clips, clock)
     source.units = [unit + b"\0\0\1\x0c" + b"\xff" * 12_000 for unit in source.units]  # fillers make it large
     records = [source.clip() for _ in range(5)]
+    wait_until(lambda: len(files(folder)) == 2 * sum(one.state == "ready" for one in records))
+    wait_until(lambda: clips.counts().clips["removed"] == sum(one.state == "removed" for one in records) > 0)
     counts = clips.counts()
     kept = [record for record in records if record.state == "ready"]
     assert [record.state for record in records] == ["removed"] * (5 - len(kept)) + ["ready"] * len(kept)

@@ -24,30 +24,24 @@ class Backend(Protocol):
     @property
     def settings(self) -> ServeSettings:
         """The current settings."""
-        ...
 
     @property
     def hub(self) -> ResultHub:
         """The hub that distributes results to clients."""
-        ...
 
     @property
     def preview(self) -> Preview:
         """The live preview of streams."""
-        ...
 
     @property
     def clips(self) -> Clips:
         """The recorder of events in zones and at lines, and of their clips."""
-        ...
 
     def ready(self) -> tuple[bool, str]:
         """Return whether inference is possible, and if not, the reason: ``loading nanodet-416``."""
-        ...
 
     def streams(self) -> list[StreamView]:
         """Return all streams, including disabled ones."""
-        ...
 
     def stream(self, name: str) -> StreamView:
         """Return one stream.
@@ -55,26 +49,25 @@ class Backend(Protocol):
         Raises:
             UnknownStreamError: No stream has this name.
         """
-        ...
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
         """Add a stream and store its settings.
 
         Raises:
-            ConflictError: The name is taken, or the maximum number of streams is reached.
+            ConflictError: The name is taken, the maximum number of streams is reached, or the machine has too little capacity.
             UsageError: The settings are invalid, for example because the model is unknown.
+            OutputError: The settings cannot be stored.
         """
-        ...
 
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
         """Replace the settings of a stream and store them.
 
         Raises:
             UnknownStreamError: No stream has this name.
-            ConflictError: The stream is defined in the settings file.
-            UsageError: The settings are invalid.
+            ConflictError: The stream is defined in the settings file, or the machine has too little capacity.
+            UsageError: The settings are invalid; the stream continues unchanged.
+            OutputError: The settings cannot be stored; the stream continues unchanged.
         """
-        ...
 
     def delete(self, name: str) -> None:
         """Remove a stream permanently.
@@ -82,8 +75,8 @@ class Backend(Protocol):
         Raises:
             UnknownStreamError: No stream has this name.
             ConflictError: The stream is defined in the settings file.
+            OutputError: Its stored settings cannot be removed.
         """
-        ...
 
     def flight(self, name: str) -> Flight:
         """Return the recorded outcomes of a stream's frames.
@@ -92,7 +85,6 @@ class Backend(Protocol):
             UnknownStreamError: No stream has this name.
             UnavailableError: The stream is disabled or could not be started.
         """
-        ...
 
     def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:
         """Return the current image of a stream.
@@ -101,7 +93,6 @@ class Backend(Protocol):
             UnknownStreamError: No stream has this name.
             UnavailableError: The stream delivers no frames, or none arrived within the timeout.
         """
-        ...
 
     def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
         """Run inference on one JPEG, PNG or WebP image.
@@ -110,28 +101,21 @@ class Backend(Protocol):
             UsageError: The image is invalid or too large, or the model or a label is unknown.
             UnavailableError: The model is not loaded.
         """
-        ...
 
     def lanes(self) -> list[LaneStatus]:
         """Return all loaded engines."""
-        ...
 
     def cost(self) -> Cost:
         """Return the resources that each stream uses, measured over about ten seconds."""
-        ...
 
     def models(self) -> list[ModelView]:
         """Return all models that streams can use."""
-        ...
 
     def events(self) -> Sequence[ServiceEvent]:
         """Return the latest changes of streams and engines, oldest first; their number is bounded."""
-        ...
 
     def sinks(self) -> list[SinkStatus]:
         """Return the status of all sinks."""
-        ...
 
     def stages(self) -> Mapping[str, Histogram]:
         """Return the durations of each stage since the start."""
-        ...

@@ -28,9 +28,8 @@ from vision_infer.service.results.requests import infer_image
 from vision_infer.service.results.sinks import SinkSet
 from vision_infer.service.streams.configured import StreamKeeper
 from vision_infer.service.streams.cost import Cost
-from vision_infer.service.streams.degradation import DegradationMonitor
+from vision_infer.service.streams.degradation import DegradationMonitor, LoadMeter
 from vision_infer.service.streams.lanes import Lanes, in_flight
-from vision_infer.service.streams.load import LoadMeter
 from vision_infer.service.streams.running_streams import Streams
 from vision_infer.service.streams.stream_files import state_folder
 from vision_infer.service.views import ModelView, Snapshot, StreamView
@@ -222,12 +221,7 @@ class Service:
     # Images
 
     def snapshot(self, name: str, annotated: bool, timeout_s: float) -> Snapshot:
-        """Return the current image of the stream.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-            UnavailableError: The stream delivers no frames, or none arrived within the timeout.
-        """
+        """Return the current image of the stream; see :meth:`Backend.snapshot`."""
         view = self.stream(name)
         status = view.status
         if status is None or status.state is not StreamState.LIVE:
@@ -239,12 +233,7 @@ class Service:
         return snapshots.of_view(spec, self._open_source, result, timeout_s, self._clock)
 
     def infer(self, image: bytes, model: str | None, confidence: float | None, classes: tuple[str, ...] | None) -> Result:
-        """Run inference on one JPEG, PNG or WebP image.
-
-        Raises:
-            UsageError: The image is invalid or too large, or the model or a label is unknown.
-            UnavailableError: The model is not loaded, or too many images wait.
-        """
+        """Run inference on one image; see :meth:`Backend.infer`."""
         if not self._streams.begun or self._ended.is_set() or self.error is not None:
             # A failing engine is used nevertheless: this is how it can show that it works again.
             raise UnavailableError(self.ready()[1], "try again in a moment")

@@ -15,7 +15,7 @@ from vision_infer.model.catalogue import resolve_model
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.auth import tokens_for
 from vision_infer.service.http.server import WebServer
-from vision_infer.service.operations.file_watch import FileWatch, diff_streams
+from vision_infer.service.operations.file_watch import FileWatch, restart_fields
 from vision_infer.service.operations.heap import Heap, share_heaps, system_function
 from vision_infer.service.operations.logs import StateLog, configure
 from vision_infer.service.operations.notify import ServiceNotifier
@@ -105,9 +105,8 @@ def _reload(service: Service, start: Start) -> None:
     except VisionInferError as error:
         _log.error("the settings file has changed but is invalid; the service continues with the old settings: %s", error)
         return
-    changes = diff_streams(service.settings, settings)
-    if changes.ignored_fields:
-        _log.warning("the settings file has changed: %s: restart the service to apply this", ", ".join(changes.ignored_fields))
+    if changed := restart_fields(service.settings, settings):
+        _log.warning("the settings file has changed: %s: restart the service to apply this", ", ".join(changed))
     service.reload(settings)
 
 

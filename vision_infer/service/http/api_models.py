@@ -189,7 +189,7 @@ def stream_answer(view: StreamView, clock: Clock) -> StreamAnswer:
     return StreamAnswer(name=view.name, origin=view.origin, settings=to_public(view.settings), status=status)
 
 
-def _shared_fields(answer: type[ApiModel], status: object) -> dict[str, Any]:
+def shared_fields(answer: type[ApiModel], status: object) -> dict[str, Any]:
     """Return the values of the fields that the response and the status have in common, without passwords."""
     values = {name: getattr(status, name) for name in answer.model_fields if hasattr(status, name)}
     return {name: redact(value) if type(value) is str else value for name, value in values.items()}
@@ -202,7 +202,7 @@ def _size(size: tuple[int, int]) -> ImageSize:
 def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
     last_ns = status.last_frame_ns
     return StreamStatusAnswer.model_validate(
-        _shared_fields(StreamStatusAnswer, status)
+        shared_fields(StreamStatusAnswer, status)
         | {
             "since": utc(status.since_wall_ns) if status.since_wall_ns else None,
             "size": None if status.size is None else _size(status.size),
@@ -221,7 +221,7 @@ def _status_answer(status: StreamStatus, now_ns: int) -> StreamStatusAnswer:
 def engine_answer(lane: LaneStatus) -> EngineAnswer:
     """Return an engine as the API shows it."""
     return EngineAnswer.model_validate(
-        _shared_fields(EngineAnswer, lane)
+        shared_fields(EngineAnswer, lane)
         | {
             "input_size": _size(lane.input_size),
             "batches": {str(size): count for size, count in sorted(lane.batches.items())},
@@ -234,7 +234,7 @@ def engine_answer(lane: LaneStatus) -> EngineAnswer:
 
 def model_answer(model: ModelView) -> ModelAnswer:
     """Return a model as the API shows it."""
-    return ModelAnswer.model_validate(_shared_fields(ModelAnswer, model) | {"input_size": _size(model.input_size)})
+    return ModelAnswer.model_validate(shared_fields(ModelAnswer, model) | {"input_size": _size(model.input_size)})
 
 
 def event_answer(event: ServiceEvent, clock: Clock) -> StateChange | EngineEventAnswer | DegradedAnswer:

@@ -1,9 +1,8 @@
-"""Watch the settings file while the service runs, and compare the old and new settings."""
+"""Watch the settings file while the service runs."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
@@ -62,37 +61,8 @@ def _version(path: Path) -> _Version | None:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-@dataclass(frozen=True, slots=True)
-class StreamChanges:
-    """The differences between two configurations, with names in the order of the newer one."""
-
-    added: tuple[str, ...] = ()
-    changed: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The streams with changed settings, and the changed fields."""
-    removed: tuple[str, ...] = ()
-    ignored_fields: tuple[str, ...] = ()
-    """The changed fields outside of streams, such as ``service.port``, which require a restart."""
-
-    def __bool__(self) -> bool:
-        return bool(self.added or self.changed or self.removed or self.ignored_fields)
-
-
-def diff_streams(before: ServeSettings, after: ServeSettings) -> StreamChanges:
-    """Compare two configurations."""
-    old, new = before.streams, after.streams
-    return StreamChanges(
-        added=tuple(name for name in new if name not in old),
-        changed={
-            name: tuple(key for key in type(new[name]).model_fields if getattr(old[name], key) != getattr(new[name], key))
-            for name in new
-            if name in old and old[name] != new[name]
-        },
-        removed=tuple(name for name in old if name not in new),
-        ignored_fields=tuple(_different(before, after)),
-    )
-
-
-def _different(before: ServeSettings, after: ServeSettings) -> list[str]:
+def restart_fields(before: ServeSettings, after: ServeSettings) -> list[str]:
+    """Return the changed fields that require a restart, such as ``service.port``."""
     found: list[str] = []
     for name in ServeSettings.model_fields:
         old, new = getattr(before, name), getattr(after, name)

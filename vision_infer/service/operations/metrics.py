@@ -99,23 +99,20 @@ def _cost(cost: Cost) -> Iterable[Metric]:
         )
 
 
+def _counters(name: str, text: str, label: str, counts: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=(label,))
+    for value, count in counts.items():
+        family.add_metric((value,), count)
+    return family
+
+
 def _clips(counts: ClipCounts) -> Iterable[Metric]:
-    clips = CounterMetricFamily("vision_infer_clips", "Number of clips by outcome.", labels=("outcome",))
-    for outcome, count in counts.clips.items():
-        clips.add_metric((outcome,), count)
-    yield clips
-    drops = CounterMetricFamily(
-        "vision_infer_clip_drops",
-        "Number of events without a clip, shortened clips and dropped video, by reason.",
-        labels=("reason",),
-    )
-    for reason, count in counts.drops.items():
-        drops.add_metric((reason,), count)
-    yield drops
+    yield _counters("vision_infer_clips", "Number of clips by outcome.", "outcome", counts.clips)
+    text = "Number of events without a clip, shortened clips and dropped video, by reason."
+    yield _counters("vision_infer_clip_drops", text, "reason", counts.drops)
     yield GaugeMetricFamily("vision_infer_clip_disk_bytes", "Size of the clips on disk.", counts.disk_bytes)
-    yield GaugeMetricFamily(
-        "vision_infer_clip_memory_bytes", "Size of the encoded video buffered for clips.", counts.memory_bytes
-    )
+    text = "Size of the encoded video buffered for clips."
+    yield GaugeMetricFamily("vision_infer_clip_memory_bytes", text, counts.memory_bytes)
 
 
 def _preview(counts: PreviewCounts) -> Iterable[Metric]:
@@ -125,27 +122,12 @@ def _preview(counts: PreviewCounts) -> Iterable[Metric]:
     yield viewers
     yield GaugeMetricFamily("vision_infer_preview_encoders", "Number of videos that are encoded for viewers.", counts.encoders)
     yield CounterMetricFamily("vision_infer_preview_sessions", "Number of preview sessions since the start.", counts.sessions)
-    packets = CounterMetricFamily(
-        "vision_infer_preview_packets",
-        "Number of RTP packets sent for the live preview: first transmissions or retransmissions.",
-        labels=("kind",),
-    )
-    packets.add_metric(("first",), counts.packets)
-    packets.add_metric(("again",), counts.resent)
-    yield packets
-    yield CounterMetricFamily(
-        "vision_infer_preview_restarts",
-        "Number of times a viewer lost frames and was sent the current group of pictures again.",
-        counts.restarts,
-    )
-    drops = CounterMetricFamily(
-        "vision_infer_preview_drops",
-        "Number of frames not sent to viewers and of rejected viewers, by reason.",
-        labels=("reason",),
-    )
-    for reason, count in counts.drops.items():
-        drops.add_metric((reason,), count)
-    yield drops
+    text = "Number of RTP packets sent for the live preview: first transmissions or retransmissions."
+    yield _counters("vision_infer_preview_packets", text, "kind", {"first": counts.packets, "again": counts.resent})
+    text = "Number of times a viewer lost frames and was sent the current group of pictures again."
+    yield CounterMetricFamily("vision_infer_preview_restarts", text, counts.restarts)
+    text = "Number of frames not sent to viewers and of rejected viewers, by reason."
+    yield _counters("vision_infer_preview_drops", text, "reason", counts.drops)
 
 
 def _sinks(sinks: Sequence[SinkStatus], wall_ns: int) -> Iterable[Metric]:

@@ -37,11 +37,6 @@ class ServiceNotifier:
         if self._address is not None:
             self.watchdog_interval_s = _watchdog_interval_s(environ, os.getpid() if pid is None else pid)
 
-    @property
-    def active(self) -> bool:
-        """Whether there is a service manager."""
-        return self._address is not None
-
     def ready(self, status: str = "") -> bool:
         """Report that the start is complete; services that depend on this one may start."""
         return self._send("READY=1", status)

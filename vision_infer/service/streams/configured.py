@@ -23,7 +23,6 @@ class StreamKeeper(Protocol):
 
     def read(self) -> Mapping[str, StreamSettings]:
         """Return all stored settings by name."""
-        ...
 
     def write(self, name: str, settings: StreamSettings) -> None:
         """Store a stream's settings.
@@ -31,7 +30,6 @@ class StreamKeeper(Protocol):
         Raises:
             OutputError: They cannot be written; the previous settings remain stored.
         """
-        ...
 
     def remove(self, name: str) -> None:
         """Remove a stream's settings.
@@ -39,7 +37,6 @@ class StreamKeeper(Protocol):
         Raises:
             OutputError: They cannot be removed.
         """
-        ...
 
 
 @dataclass(slots=True)

@@ -10,11 +10,13 @@ from vision_infer.config.serve import StreamSettings
 from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
+from vision_infer.engine.device import available_cpus
 from vision_infer.pipeline.status import LaneStatus, StreamState, StreamStatus
+from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.schedule.degradation import Change, Degradation, DegradationStep, StreamLoad
 from vision_infer.service.events import DegradeEvent
 from vision_infer.service.streams.configured import ConfiguredStream
-from vision_infer.service.streams.cost import Cost, StreamCost
+from vision_infer.service.streams.cost import Cost, MachineUsage, StreamCost, cost_of
 from vision_infer.stream.redact import redact
 
 INTERVAL_S = 1.0
@@ -111,6 +113,38 @@ def full_costs(streams: Mapping[str, ConfiguredStream]) -> dict[str, StreamCost 
 def _available_steps(stream: ConfiguredStream) -> frozenset[DegradationStep]:
     configured = {DegradationStep.SUBSTREAM: stream.settings.degrade_detect, DegradationStep.MODEL: stream.settings.degrade_model}
     return frozenset(step for step, value in configured.items() if value is not None and step not in stream.refused)
+
+
+class LoadMeter:
+    """Measures running streams; safe to call from any thread.
+
+    Args:
+        supervisor: Runs the streams.
+        configured: Returns the configured streams by name.
+    """
+
+    def __init__(self, supervisor: Supervisor, configured: Callable[[], Mapping[str, ConfiguredStream]]) -> None:
+        self._supervisor = supervisor
+        self._configured = configured
+
+    def cost(self) -> Cost:
+        """Return the resources that each stream uses, measured over about ten seconds."""
+        full = full_costs(self._configured())
+        return cost_of(self._supervisor.statuses(), self._supervisor.lane_statuses(), self._machine(), full)
+
+    def observe(self) -> Mapping[str, StreamLoad]:
+        """Return the measurements of streams that can degrade or have a rate, and record their costs at full quality."""
+        streams = self._configured()
+        if not any(stream.settings.fps or can_degrade(stream.settings) for stream in streams.values()):
+            return {}
+        statuses, lanes = self._supervisor.statuses(), self._supervisor.lane_statuses()
+        cost = cost_of(statuses, lanes, self._machine())
+        record_full_costs(streams, statuses, cost)
+        return observe_streams(streams, statuses, lanes, cost)
+
+    def _machine(self) -> MachineUsage:
+        used, others = self._supervisor.cpu_cores
+        return MachineUsage(available_cpus(), used, others)
 
 
 class DegradationMonitor:

@@ -120,13 +120,7 @@ class Streams:
                 self._runner.run_or_fail(name, stream)
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
-        """Add a stream and store its settings.
-
-        Raises:
-            ConflictError: The name is taken, the maximum number of streams is reached, or the machine has too little capacity.
-            UsageError: The settings are invalid, for example because the model is unknown.
-            OutputError: The settings cannot be stored.
-        """
+        """Add a stream and store its settings; see :meth:`Backend.create`."""
         self._check_running()
         with self.changing:
             if name in self._streams:
@@ -138,14 +132,7 @@ class Streams:
             return self._put(name, ConfiguredStream(settings, "api"), None)
 
     def replace(self, name: str, settings: StreamSettings) -> StreamView:
-        """Replace the settings of a stream and store them.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-            ConflictError: The stream is defined in the settings file, or the machine has too little capacity.
-            UsageError: The settings are invalid; the stream continues unchanged.
-            OutputError: The settings cannot be stored; the stream continues unchanged.
-        """
+        """Replace the settings of a stream and store them; see :meth:`Backend.replace`."""
         self._check_running()
         with self.changing:
             old = self._editable(name)
@@ -156,13 +143,7 @@ class Streams:
             return self._put(name, ConfiguredStream(settings, "api"), old)
 
     def delete(self, name: str) -> None:
-        """Remove a stream permanently.
-
-        Raises:
-            UnknownStreamError: No stream has this name.
-            ConflictError: The stream is defined in the settings file.
-            OutputError: Its stored settings cannot be removed.
-        """
+        """Remove a stream permanently; see :meth:`Backend.delete`."""
         self._check_running()
         with self.changing:
             self._editable(name)

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from vision_infer.core.clock import Clock
 from vision_infer.core.result import utc
-from vision_infer.service.http.api_models import ApiModel, StateChange, state_change
+from vision_infer.service.http.api_models import ApiModel, StateChange, shared_fields, state_change
 from vision_infer.service.http.context import Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.operations.why import explain
@@ -139,18 +139,14 @@ def _frame(frame: FrameOutcome, clock: Clock) -> FrameOutcomeAnswer:
     times: dict[str, float] = {}
     if captured is not None and frame.times is not None:
         times = {_SINCE_CAPTURE[name]: round((time - captured) / 1e6, 3) for name, time in frame.times.items()}
-    return FrameOutcomeAnswer(
-        outcome=frame.outcome,
-        at=_utc(frame.at_ns, clock),
-        index=frame.index,
-        captured=None if captured is None else _utc(captured, clock),
-        clock=frame.clock,
-        pts_s=frame.pts_s,
-        since_capture_ms=times,
-        age_ms=times.get("emitted") if frame.outcome == EMITTED else None,
-        batch=frame.batch,
-        engine=frame.engine,
-        detections=frame.detections,
+    return FrameOutcomeAnswer.model_validate(
+        shared_fields(FrameOutcomeAnswer, frame)
+        | {
+            "at": _utc(frame.at_ns, clock),
+            "captured": None if captured is None else _utc(captured, clock),
+            "since_capture_ms": times,
+            "age_ms": times.get("emitted") if frame.outcome == EMITTED else None,
+        }
     )
 
 

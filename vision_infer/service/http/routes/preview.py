@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from vision_infer.preview.preview import NoCodecError, NoPreviewError, Preview, UnknownSessionError
 from vision_infer.preview.session import Session
 from vision_infer.service.errors import UnavailableError
+from vision_infer.service.http.api_models import ApiModel, shared_fields
 from vision_infer.service.http.context import Context, Shared, StreamName
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -22,7 +23,7 @@ MAX_SDP_BYTES = 64 * 1024
 router = APIRouter(prefix="/api/v1", tags=["preview"])
 
 
-class PreviewSession(BaseModel):
+class PreviewSession(ApiModel):
     """A preview session of one viewer."""
 
     stream: str
@@ -140,20 +141,17 @@ async def get_preview(name: StreamName, session: str, request: Request, context:
     """Return the status of a preview session."""
     found = _session(request, context, name, session)
     facts, viewer, size = found.facts, found.viewer, found.feed.size
-    return PreviewSession(
-        stream=facts.stream,
-        mode=facts.mode,
-        codec=facts.codec,
-        profile=facts.profile,
-        reason=facts.reason,
-        width=None if size is None else size.width,
-        height=None if size is None else size.height,
-        connection=found.state,
-        ice=found.ice_state,
-        group_kept=not found.feed.group_too_long,
-        packets=0 if viewer is None else viewer.packets,
-        resent=0 if viewer is None else viewer.resent,
-        dropped=0 if viewer is None else viewer.dropped,
+    return PreviewSession.model_validate(
+        shared_fields(PreviewSession, facts)
+        | {"packets": 0, "resent": 0, "dropped": 0}
+        | shared_fields(PreviewSession, viewer)
+        | {
+            "width": None if size is None else size.width,
+            "height": None if size is None else size.height,
+            "connection": found.state,
+            "ice": found.ice_state,
+            "group_kept": not found.feed.group_too_long,
+        }
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vision_infer.config.serve import StreamSettings
 from vision_infer.core.errors import StreamError
 from vision_infer.service.errors import UnknownStreamError
-from vision_infer.service.http.api_models import ApiModel, ImageSize
+from vision_infer.service.http.api_models import ApiModel, ImageSize, shared_fields
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.service.http.problem import Problem
@@ -111,18 +111,16 @@ def _answer(found: Probe, max_height: int) -> ProbeAnswer:
     why = found.not_untouched
     if not why and found.size.height > max_height:
         why = f"the frame height {found.size.height} exceeds preview.max_height"
-    return ProbeAnswer(
-        works=True,
-        reason="",
-        codec=found.codec,
-        profile=found.profile or None,
-        size=ImageSize(width=found.size.width, height=found.size.height),
-        frame_rate=found.frame_rate,
-        bit_rate=found.bit_rate,
-        opened_ms=round(found.opened_ms, 1),
-        first_frame_ms=round(found.first_frame_ms, 1),
-        key_interval_s=found.key_interval_s,
-        b_frames=found.b_frames,
-        untouched=not why,
-        untouched_reason=why,
+    return ProbeAnswer.model_validate(
+        shared_fields(ProbeAnswer, found)
+        | {
+            "works": True,
+            "reason": "",
+            "profile": found.profile or None,
+            "size": ImageSize(width=found.size.width, height=found.size.height),
+            "opened_ms": round(found.opened_ms, 1),
+            "first_frame_ms": round(found.first_frame_ms, 1),
+            "untouched": not why,
+            "untouched_reason": why,
+        }
     )

@@ -8,11 +8,10 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from vision_infer.core.result import utc
-from vision_infer.service.http.api_models import ApiModel
+from vision_infer.service.http.api_models import ApiModel, shared_fields
 from vision_infer.service.http.context import Shared
 from vision_infer.service.http.openapi import problems
 from vision_infer.sink.delivery.carrier import SinkStatus
-from vision_infer.stream.redact import redact
 
 router = APIRouter(prefix="/api/v1", tags=["about"])
 
@@ -41,17 +40,5 @@ def list_sinks(context: Shared) -> list[SinkAnswer]:
 
 
 def _answer(status: SinkStatus) -> SinkAnswer:
-    return SinkAnswer.model_validate(
-        {
-            "name": status.name,
-            "kind": status.kind,
-            "connected": status.connected,
-            "error": None if status.error is None else redact(status.error),
-            "queued": status.queued,
-            "waiting": status.waiting,
-            "spool_bytes": status.spool_bytes,
-            "oldest": None if status.oldest_wall_ns is None else utc(status.oldest_wall_ns),
-            "sent": status.sent,
-            "dropped": dict(status.dropped),
-        }
-    )
+    oldest = None if status.oldest_wall_ns is None else utc(status.oldest_wall_ns)
+    return SinkAnswer.model_validate(shared_fields(SinkAnswer, status) | {"oldest": oldest})
