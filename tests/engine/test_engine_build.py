@@ -12,7 +12,6 @@ from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.build import Profile, Timing, build_engine
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates
-from vision_infer.engine.selection.lookup import cached_passport
 from vision_infer.engine.store.cache import EngineCache
 from vision_infer.engine.store.passport import MeasuredAccuracy
 
@@ -39,7 +38,7 @@ def test_an_engine_is_cached_with_a_passport(
     one = by_name(possible, engine)
     passport = build_engine(one, possible[0], Profile(batch=1, workers=2), cache, said.append, SHORT)
     assert any(f"building {engine} of tiny: there is none yet" in line for line in said)
-    assert cached_passport(cache, one) == passport
+    assert cache.passport(one.key()) == passport
     assert cache.load(one.key()) is not None
     assert (passport.engine, passport.card.name, passport.compute) == (engine, "tiny", "f32")
     assert passport.sources.graph == one.key().graph_sha256

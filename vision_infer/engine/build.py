@@ -14,7 +14,6 @@ from vision_infer.engine.measure import NS_PER_S, Frames, SpeedRounds, estimate,
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.selection.by_passport import BUDGET_POINTS
 from vision_infer.engine.selection.candidates import EngineCandidate, this_device
-from vision_infer.engine.selection.lookup import cached_passport
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.passport import MeasuredAccuracy, MeasuredSpeed, Passport, Sources, passports_beside, summarise
 
@@ -77,7 +76,8 @@ def build_engine(
         ModelError: The graph cannot be loaded.
     """
     timing = timing or Timing()
-    key, earlier = candidate.key(), cached_passport(cache, candidate)
+    key = candidate.key()
+    earlier = cache.passport(key)
     accuracy = _known_accuracy(candidate, earlier)
     if not accept_loss:
         _refuse_loss(candidate, accuracy, budget)

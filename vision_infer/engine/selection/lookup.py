@@ -11,7 +11,7 @@ from vision_infer.engine.selection.by_passport import BUDGET_POINTS, choose_by_p
 from vision_infer.engine.selection.candidates import EngineCandidate, candidates, this_device
 from vision_infer.engine.selection.tuning_store import EngineChoice, TuningStore
 from vision_infer.engine.store.cache import EngineCache
-from vision_infer.engine.store.passport import Passport, parse_passport, passports_beside
+from vision_infer.engine.store.passport import Passport, passports_beside
 
 
 def find_choice(
@@ -53,17 +53,8 @@ def find_passports(possible: Sequence[EngineCandidate], engine_dir: Path) -> lis
         except EngineError:
             cache = None
         if cache is not None:
-            cached = (cached_passport(cache, candidate) for candidate in possible)
+            cached = (cache.passport(candidate.key()) for candidate in possible)
             found += [passport for passport in cached if passport is not None]
     for graph in dict.fromkeys(candidate.graph for candidate in possible):
         found += passports_beside(graph)
     return found
-
-
-def cached_passport(cache: EngineCache, candidate: EngineCandidate) -> Passport | None:
-    """Return the cache's passport of an engine; None if there is none that can be read."""
-    text = cache.passport(candidate.key())
-    try:
-        return None if text is None else parse_passport(text, str(cache.folder))
-    except EngineError:
-        return None

@@ -25,6 +25,7 @@ from typing import Any
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError
 from vision_infer.engine.store.engine_key import EngineKey
+from vision_infer.engine.store.passport import Passport, read_passport
 from vision_infer.engine.store.trust import make_trusted_folder, refuse_untrusted
 
 HOME_VARIABLE = "VISION_INFER_HOME"
@@ -160,12 +161,11 @@ class EngineCache:
         with self._locked(key.digest(), lambda: None):
             return self.store(key, None, passport)
 
-    def passport(self, key: EngineKey) -> str | None:
-        """Return the passport of the key as text; None if there is none."""
-        folder = self.folder / key.digest()
+    def passport(self, key: EngineKey) -> Passport | None:
+        """Return the passport of the key; None if there is none that can be read."""
         try:
-            return (folder / "passport.json").read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_passport(self.folder / key.digest() / "passport.json")
+        except EngineError:
             return None
 
     def entries(self) -> list[CacheEntry]:

@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vision_infer.core.errors import EngineError, ModelError
+from vision_infer.core.errors import ModelError
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.store.cache import CacheEntry, EngineCache
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
-from vision_infer.engine.store.passport import Passport, parse_passport
+from vision_infer.engine.store.passport import Passport
 from vision_infer.engine.tensorrt.api import installed_versions
 from vision_infer.engine.tensorrt.names import PLAN_RUNTIMES
 from vision_infer.engine.tensorrt.plan_file import capability_number, runs_on
@@ -48,7 +48,7 @@ def list_cached_plans(cache: EngineCache, path: Path) -> list[CachedPlan]:
     for entry in entries:
         name = names.get(entry.key.graph_sha256, "")
         why = why_not_here(entry.key, versions.get(_runtime_of(entry.key), ""), gpu) if name else "the graph has changed"
-        found.append(CachedPlan(entry, entry_passport(entry, cache), name, why))
+        found.append(CachedPlan(entry, cache.passport(entry.key), name, why))
     return found
 
 
@@ -64,14 +64,6 @@ def _graphs(path: Path, model: str) -> list[Path]:
 
 def _runtime_of(key: EngineKey) -> str:
     return key.engine.rsplit("-", 2)[0]
-
-
-def entry_passport(entry: CacheEntry, cache: EngineCache) -> Passport | None:
-    """Return the passport of an entry; None if there is none that can be read."""
-    try:
-        return parse_passport(cache.passport(entry.key) or "", str(entry.folder))
-    except EngineError:
-        return None
 
 
 def why_not_here(key: EngineKey, version: str, gpu: LocalGpu | None) -> str:

@@ -14,10 +14,10 @@ from vision_infer.core.errors import EngineError
 from vision_infer.engine.graph_facts import Precision, read_graph_facts, variants
 from vision_infer.engine.store.cache import EngineCache, OnMessage
 from vision_infer.engine.store.engine_key import EngineKey, graph_sha256
-from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, parse_passport, summarise
+from vision_infer.engine.store.passport import DeviceFacts, Passport, Sources, summarise
 from vision_infer.engine.tensorrt.api import Api, load_api
 from vision_infer.engine.tensorrt.build_progress import Report
-from vision_infer.engine.tensorrt.cached_plans import entry_passport, why_not_here
+from vision_infer.engine.tensorrt.cached_plans import why_not_here
 from vision_infer.engine.tensorrt.compile import CompiledPlan, PlanOptions, check_options, compile_plan
 from vision_infer.engine.tensorrt.names import PlanRuntime
 from vision_infer.engine.tensorrt.plan_file import PlanFile, parse_plan
@@ -164,15 +164,11 @@ def find_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache, on_message: OnMes
 
 def _load(job: PlanJob, key: EngineKey, cache: EngineCache, on_message: OnMessage) -> tuple[PlanFile, Passport] | None:
     """Return the cached plan of a key with its passport; a lost passport is written again, with fewer facts."""
-    plan, text = _read(key, cache, on_message), cache.passport(key)
-    if plan is None:
-        return None
-    try:
-        return plan, parse_passport(text or "", str(cache.folder))
-    except EngineError:
+    plan, passport = _read(key, cache, on_message), cache.passport(key)
+    if plan is not None and passport is None:
         passport = _passport(job, key, None, SYSTEM_CLOCK)
         cache.store_passport(key, passport.to_json())
-        return plan, passport
+    return None if plan is None or passport is None else (plan, passport)
 
 
 def _read(key: EngineKey, cache: EngineCache, on_message: OnMessage) -> PlanFile | None:
@@ -210,7 +206,7 @@ def _earlier_seconds(key: EngineKey, cache: EngineCache) -> float | None:
     """Return the build time of a plan of the same model and precision, for any GPU and version; None if there is none."""
     for entry in cache.entries():
         if (entry.key.model, entry.key.engine) == (key.model, key.engine):
-            passport = entry_passport(entry, cache)
+            passport = cache.passport(entry.key)
             if passport is not None and passport.build_seconds:
                 return passport.build_seconds
     return None
