@@ -1,6 +1,7 @@
-"""`make test` draws the same examples each time (the profile ``repeatable``), `make test-all` other ones.
+"""Profiles of Hypothesis, and a check of the skipped tests.
 
-In CI (``CI=true``) a test may be skipped only for a reason that ``tests/allowed_skips.txt`` lists.
+`make test` runs the same examples each time (the profile ``repeatable``), `make test-all` runs new ones. In CI (``CI=true``) the
+run fails if a test is skipped for a reason that ``tests/allowed_skips.txt`` does not list.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("other", deadline=None)  # no test is timed
+hypothesis.settings.register_profile("other", deadline=None)  # the duration of an example is not checked
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("other")
 
@@ -27,13 +28,13 @@ def _patterns() -> list[re.Pattern[str]]:
 
 @pytest.hookimpl
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note a skip whose reason is not listed."""
+    """Record a skipped test whose reason is not listed."""
     _note(report.skipped, report.nodeid, report.longrepr)
 
 
 @pytest.hookimpl
 def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """The same for a whole module (``pytest.importorskip``)."""
+    """Record a skipped module whose reason is not listed (``pytest.importorskip``)."""
     _note(report.skipped, report.nodeid, report.longrepr)
 
 
@@ -46,13 +47,13 @@ def _note(skipped: bool, where: str, longrepr: object) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run in CI for skips that are not listed."""
+    """Fail the run in CI if a skip is not listed."""
     if _unlisted and os.environ.get("CI") == "true":
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the skips that are not listed."""
+    """Print the skips that are not listed."""
     if _unlisted:
         terminalreporter.section("skips that tests/allowed_skips.txt does not list")
         for line in _unlisted:

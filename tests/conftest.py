@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if str(ROOT) not in sys.path:  # so that `from tests.support.media import …` w
 
 from vision_infer.core.card import ModelCard, parse_card
 
-# How long an example takes says nothing on a machine that is shared.
+# On a shared machine the duration of an example means nothing.
 hypothesis.settings.register_profile("shared machine", deadline=None)
 hypothesis.settings.load_profile("shared machine")
 
 
 @pytest.fixture
 def card() -> ModelCard:
-    """A card of a small detector that does not exist."""
+    """Return the card of a small fictitious detector."""
     return parse_card(
         {"name": "tiny", "input": {"width": 32, "height": 32}, "labels": ["person", "bicycle", "car"], "confidence": 0.25}, "tiny"
     )
@@ -32,17 +32,17 @@ def card() -> ModelCard:
 
 @pytest.fixture(scope="session")
 def bundled() -> Path:
-    """The deployment graph of the bundled default model."""
+    """Return the deployment graph of the bundled default model."""
     pytest.importorskip("onnxruntime")
     return ROOT / "models" / "nanodet-416" / "model.onnx"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What this machine's user has measured or imported decides nothing in a test.
+    """Give all tests an empty home folder, so that the measurements and models of this user do not affect them.
 
-    Where ``auto`` is left the choice, the bundled network runs in FP32, and no better engine is made meanwhile: rows of two runs
-    are compared in many tests. Those of other engines name them, or have a home of their own.
+    With ``auto`` the bundled model runs in FP32 and no better engine is built in the background, because many tests compare the
+    rows of two runs. Tests of other engines name the engine, or use another home folder.
     """
     before = os.environ.get("VISION_INFER_HOME")
     home = tmp_path_factory.mktemp("home")

@@ -1,4 +1,4 @@
-"""What a user installs: light to import, whole, and with its model inside."""
+"""The installed package: its import time, its files, and the bundled model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_holds_the_bundled_model_and_the_licences(wheel: Path) -> None:
+def test_the_wheel_contains_the_bundled_model_and_the_licences(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "vision_infer/bundled/nanodet-416/model.onnx" in names
@@ -50,7 +50,7 @@ def test_the_wheel_holds_the_bundled_model_and_the_licences(wheel: Path) -> None
 
 
 def test_the_wheel_runs_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    # The dependencies are those of this environment; the package itself is the wheel's, unpacked by pip.
+    # The dependencies are those of this environment; pip unpacks the package itself from the wheel.
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / "bin" / "python"
     site = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"

@@ -190,7 +190,7 @@ def package(convert: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.mark.slow
 def test_converted_network_equals_the_reference(convert: ModuleType, package: Path, tmp_path: Path) -> None:
     if not RAW.is_file():
-        pytest.skip(f"shared/assets/models/{RAW.name} is not here")
+        pytest.skip(f"{RAW.name} is not here: looked in ../shared/assets/models")
     convert.main(["--package", str(package), "--raw-out", str(tmp_path / "raw.onnx"), "--check"])
     made, reference, card = session(tmp_path / "raw.onnx"), session(RAW), card_of(ROOT / "models/nanodet-416")
     names = [output.name for output in reference.get_outputs()]

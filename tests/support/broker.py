@@ -1,4 +1,4 @@
-"""A real MQTT broker (mosquitto) that a test starts, kills and starts again; and one who listens."""
+"""A real MQTT broker (mosquitto) that a test can start, kill and restart, and a client that records all messages."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.support.waiting import wait_until
 
 LIMIT_S = 60.0
-"""how long anything may take, on a busy machine"""
+"""The time limit for any step on a busy machine, in seconds."""
 USER, PASSWORD = "cameras", "a-secret-of-the-broker"
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    """Return a free port of this machine."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Authority:
-    """Makes certificates; :attr:`ca` is its own."""
+    """A certificate authority; :attr:`ca` is its certificate."""
 
     def __init__(self, folder: Path, name: str = "test authority") -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ class Authority:
         )
 
     def issue(self, host: str, days: int = 30) -> tuple[Path, Path]:
-        """Certificate and key for a host, PEM; with negative days it has expired."""
+        """Return a certificate and a key for a host, PEM; with negative days the certificate has expired."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             named: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
@@ -82,13 +82,13 @@ class Authority:
 
 
 class Broker:
-    """mosquitto on a free port, until the context ends. It forgets everything when it is killed.
+    """Runs mosquitto on a free port until the context ends. It loses all messages when it is killed.
 
     Args:
-        folder: of its files.
-        tls: certificate and key.
-        users: whether it wants :data:`USER` and :data:`PASSWORD`.
-        more: lines of its settings.
+        folder: The folder of its files.
+        tls: The certificate and the key.
+        users: Whether it requires :data:`USER` and :data:`PASSWORD`.
+        more: Additional lines of its settings.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "mosquitto.log"
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", f"allow_anonymous {'false' if users else 'true'}"]
-        if os.getuid() == 0:  # else it becomes somebody who may not read the test's files
+        if os.getuid() == 0:  # otherwise it switches to a user that cannot read the files of the test
             lines.append("user root")
         lines += [*more, "max_queued_messages 0", "max_inflight_messages 0", "set_tcp_nodelay true"]
         if tls is not None:
@@ -122,7 +122,7 @@ class Broker:
         self.kill()
 
     def start(self) -> None:
-        """Start it; returns when it listens."""
+        """Start the broker; return when it accepts connections."""
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(["mosquitto", "-c", str(self._settings)], stdout=log, stderr=log)
 
@@ -138,7 +138,7 @@ class Broker:
         wait_until(listens, "the broker listens")
 
     def kill(self) -> None:
-        """End it at once (SIGKILL), where it runs."""
+        """Kill the broker (SIGKILL) if it runs."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -147,28 +147,28 @@ class Broker:
 
 @dataclass(frozen=True)
 class Heard:
-    """A message."""
+    """A received message."""
 
     topic: str
     payload: str
     retained: bool
-    """it was there before we listened"""
+    """Whether the broker sent it because it was retained before the subscription."""
 
     @property
     def row(self) -> dict[str, Any]:
-        """The payload, which is a JSON object."""
+        """The payload as a JSON object."""
         row = json.loads(self.payload)
         assert isinstance(row, dict)
         return row
 
 
 class Listener:
-    """Hears all messages of a broker, with QoS 1, until the context ends. It comes back when the broker does.
+    """Records all messages of a broker, with QoS 1, until the context ends. It reconnects after the broker restarts.
 
     Args:
-        broker: which.
-        ca: what it trusts, with TLS.
-        users: whether it has to say who it is.
+        broker: The broker.
+        ca: The trusted authority; turns TLS on.
+        users: Whether to send the user name and the password.
     """
 
     def __init__(self, broker: Broker, ca: Path | None = None, users: bool = False) -> None:
@@ -200,19 +200,20 @@ class Listener:
         self._client.loop_stop()
 
     def wait(self) -> None:
-        """Until it listens (again)."""
+        """Wait until the subscription is active (again)."""
         assert self._subscribed.wait(LIMIT_S)
 
     def of(self, topic: str) -> list[Heard]:
-        """What came on a topic, in order; empty payloads too."""
-        return [one for one in list(self.heard) if one.topic == topic]
+        """Return the messages of a topic in order, including empty payloads."""
+        return [message for message in list(self.heard) if message.topic == topic]
 
     def last(self, topic: str) -> str | None:
-        """The newest payload of a topic; None: nothing came."""
+        """Return the newest payload of a topic; None if there is no message."""
         found = self.of(topic)
         return found[-1].payload if found else None
 
     def retained(self) -> dict[str, str]:
-        """What the broker retains, by topic, as far as was heard; detections and events are not."""
-        newest = {one.topic: one.payload for one in list(self.heard) if not one.topic.endswith(("/detections", "/events"))}
+        """Return the retained payloads by topic, as far as they were received; detections and events are never retained."""
+        passing = ("/detections", "/events")
+        newest = {message.topic: message.payload for message in list(self.heard) if not message.topic.endswith(passing)}
         return {topic: payload for topic, payload in newest.items() if payload}

@@ -1,14 +1,14 @@
-"""A clock for tests of what depends on time."""
+"""A clock for tests that depend on time."""
 
 from __future__ import annotations
 
 
 class HandClock:
-    """Stands still unless it is moved.
+    """A clock that changes only when the test moves it.
 
     Args:
-        now: monotonic, nanoseconds.
-        wall: nanoseconds since 1970 (UTC) at the monotonic zero.
+        now: The monotonic time, nanoseconds.
+        wall: The nanoseconds since 1970 (UTC) at monotonic time 0.
     """
 
     def __init__(self, now: int = 10**12, wall: int = 1_700_000_000 * 10**9) -> None:

