@@ -41,8 +41,8 @@ def choose_engine(
             float32 are tried, and those whose accuracy a passport proves.
         budget: of accuracy, points.
         seconds: how long the engines are timed.
-        say: told what is tried, and why an engine is left out.
-        again: try also what an earlier trial left out.
+        on_message: Receives which engine is tried, and why one is left out.
+        again: Whether engines that failed earlier are tried again.
 
     Raises:
         EngineError: no runtime is installed, or FP32 fails.
