@@ -20,7 +20,7 @@ from vision_infer.core.trace import Trace
 from vision_infer.pipeline.status import Flight, StreamEvent, StreamState, Usage
 from vision_infer.service.http.app import make_app
 from vision_infer.service.http.server import WebServer
-from vision_infer.service.streams.cost import Machine
+from vision_infer.service.streams.cost import MachineUsage
 from vision_infer.telemetry.flight_recorder import FlightRecorder
 
 SECOND = 1_000_000_000
@@ -48,8 +48,8 @@ def recorded_minute() -> Flight:
 @pytest.fixture(scope="module")
 def backend() -> FakeBackend:
     backend = FakeBackend(port=0)
-    backend.flown = recorded_minute()
-    backend.machine = Machine(cores=4.0, used=1.0, others=0.2)
+    backend.flight_record = recorded_minute()
+    backend.machine = MachineUsage(cores=4.0, used=1.0, others=0.2)
     for name, fps, cores in (("door", 10.0, 0.4), ("yard", 5.0, 0.2)):
         backend.put(name, f"rtsp://10.0.0.5/{name}", result_fps=fps, usage=Usage(cores / 2, cores / 4, cores / 4))
     return backend
@@ -71,7 +71,7 @@ def click_at(checked: CheckedPage, ago_s: float) -> None:
 
 
 def test_the_page_explains_a_selected_moment_without_results(browser: Browser, address: str, backend: FakeBackend) -> None:
-    backend.flown = recorded_minute()
+    backend.flight_record = recorded_minute()
     with checked_page(browser, address) as checked:
         page = checked.open("stream/door")
         explanation = page.locator(".timeline .explanation")
@@ -99,7 +99,7 @@ def test_the_page_explains_a_selected_moment_without_results(browser: Browser, a
 def test_a_paused_stream_has_no_timeline_and_no_requests(browser: Browser, address: str, backend: FakeBackend) -> None:
     view = backend.put("away", "rtsp://10.0.0.5/away")
     backend.kept["away"] = replace(view, status=None)
-    backend.flown = None
+    backend.flight_record = None
     try:
         with checked_page(browser, address) as checked:
             page = checked.open("stream/away")
@@ -108,14 +108,14 @@ def test_a_paused_stream_has_no_timeline_and_no_requests(browser: Browser, addre
             checked.expect_quiet()
     finally:
         del backend.kept["away"]
-        backend.flown = recorded_minute()
+        backend.flight_record = recorded_minute()
 
 
 def test_the_cost_page_shows_the_share_of_each_stream(browser: Browser, address: str, backend: FakeBackend) -> None:
     for name, options in _SCREENS.items():
         with checked_page(browser, address, **options) as checked:
             page = checked.open("cost")
-            expect(page.locator(".explanation")).to_have_text(backend.cost().says)
+            expect(page.locator(".explanation")).to_have_text(backend.cost().summary)
             expect(page.get_by_text("Set cost.machine_per_hour")).to_be_visible()
             door, yard = (page.locator("tbody tr", has_text=stream) for stream in ("door", "yard"))
             expect(door).to_contain_text("%")

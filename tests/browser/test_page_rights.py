@@ -25,7 +25,7 @@ SCRIPT = "<img src=x onerror=\"document.title='gone wrong'\"><script>document.ti
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
     backend = FakeBackend(port=0)
-    backend.flown = Flight(FlightRecorder(SYSTEM_CLOCK), (), None)
+    backend.flight_record = Flight(FlightRecorder(SYSTEM_CLOCK), (), None)
     backend.put("yard", "rtsp://10.0.0.5/yard", origin="api", state=StreamState.REFUSED, reason="wrong user or password")
     with WebServer(backend.settings.service, backend.hub) as web:
         web.start(make_app(backend, TOKENS))

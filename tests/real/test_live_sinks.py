@@ -51,10 +51,10 @@ def test_no_spooled_record_is_lost_when_broker_and_service_are_killed(tmp_path: 
             receiver.hold.clear()
             service.wait(lambda: sinks_of(service)["house"]["waiting"] > 40, "records to wait for the broker")
             service.wait(lambda: sinks_of(service)["hook"]["waiting"] > 40, "records to wait for the receiver")
-            told = sinks_of(service)["house"]
-            assert (told["connected"], told["dropped"]) == (False, {})
-            assert told["error"].startswith(f"127.0.0.1:{broker.port}: cannot be reached")
-            safe = told["waiting"] + told["sent"]
+            status = sinks_of(service)["house"]
+            assert (status["connected"], status["dropped"]) == (False, {})
+            assert status["error"].startswith(f"127.0.0.1:{broker.port}: cannot be reached")
+            safe = status["waiting"] + status["sent"]
             service.kill()
             receiver.bodies.clear()
             receiver.hold.set()
@@ -116,9 +116,9 @@ def test_sinks_are_added_changed_and_removed_with_the_file(tmp_path: Path) -> No
             service.wait(lambda: sinks_of(service) == {}, "the sinks to be removed")
             wait_until(lambda: listener.last("vision-infer/availability") == "offline", "the offline message")
             assert service.stop()[0] == 0
-        told = "\n".join([service.log, *service.answers])
+        output = "\n".join([service.log, *service.answers])
         for secret in (PASSWORD, "another-secret", "the-secret"):
-            assert secret not in told
+            assert secret not in output
 
 
 @pytest.mark.slow
@@ -158,9 +158,9 @@ def test_sixty_seconds_without_a_broker_do_not_affect_the_service(tmp_path: Path
             wait_until(lambda: len(listener.of("vision-infer/door/detections")) > 20, lambda: service.log)
             broker.kill()
             time.sleep(60)
-            told = sinks_of(service)["house"]
-            assert told["waiting"] > 300
-            assert told["spool_bytes"] <= 16_000_000
+            status = sinks_of(service)["house"]
+            assert status["waiting"] > 300
+            assert status["spool_bytes"] <= 16_000_000
             broker.start()
             listener.wait()
             service.wait(

@@ -117,7 +117,7 @@ class FakeBackend:
         self.broken: Exception | None = None
         self.pictures: list[tuple[bytes, str | None, float | None, tuple[str, ...] | None]] = []
         self.published: list[ServiceEvent] = []
-        self.flown: Flight | None = None
+        self.flight_record: Flight | None = None
         self.sink_statuses: list[SinkStatus] = []
         self.machine = MachineUsage(cores=2, used=0.5, others=0.1)
         self.histograms = {"decode": Histogram(), "inference": Histogram()}
@@ -204,11 +204,11 @@ class FakeBackend:
 
     def flight(self, name: str) -> Flight:
         self.stream(name)
-        if self.flown is None:
+        if self.flight_record is None:
             raise UnavailableError(
                 f"{name}: the stream is not running (state: disabled)", "see the stream's state", "disabled", ""
             )
-        return self.flown
+        return self.flight_record
 
     def cost(self) -> Cost:
         if self.broken is not None:

@@ -63,10 +63,10 @@ class Source:
         happened = with_id(SceneEvent("enter", place, 1, 0, "person"), self.stream, wall_ns)
         seen = result(self.stream, 1)
         assert seen.live is not None
-        told: Result = replace(seen, events=(happened,), live=replace(seen.live, captured_wall_ns=wall_ns))
+        with_event: Result = replace(seen, events=(happened,), live=replace(seen.live, captured_wall_ns=wall_ns))
         shown = frame(self.stream, 1)
         shown.trace.captured_ns = at_ns
-        self.clips.write(shown, told)
+        self.clips.write(shown, with_event)
         record = self.clips.events.get(happened.id)
         assert record is not None
         return record

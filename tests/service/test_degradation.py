@@ -251,8 +251,8 @@ def test_degradation_is_visible_in_events_status_and_metrics() -> None:
     api.backend.published.append(event)
     (shown,) = api.get("/api/v1/events").json()
     assert shown.pop("at").endswith("Z")
-    told = {"type": "degraded", "stream": "door", "step": "substream", "before": "rate", "reason": "3.1 of 10 fps, 100% busy"}
-    assert shown == told
+    expected = {"type": "degraded", "stream": "door", "step": "substream", "before": "rate", "reason": "3.1 of 10 fps, 100% busy"}
+    assert shown == expected
     assert '"type": "degraded", "stream": "door", "step": "substream", "before": "rate"' in to_row(event, 0)
     status = api.get("/api/v1/streams/door").json()["status"]
     assert (status["degraded"], status["degraded_reason"]) == ("substream", "3.1 of 10 fps, 100% busy")

@@ -20,11 +20,11 @@ class Polls:
         self.watch = FileWatch(path, self.clock)
 
     def __call__(self, times: int = 1) -> list[bool]:
-        told: list[bool] = []
+        changes: list[bool] = []
         for _ in range(times):
             self.clock.now += 1_000_000_000
-            told.append(self.watch.changed())
-        return told
+            changes.append(self.watch.changed())
+        return changes
 
 
 @pytest.fixture

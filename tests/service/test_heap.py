@@ -44,13 +44,13 @@ def test_free_memory_is_returned_periodically() -> None:
 
 @pytest.mark.parametrize(("cores", "heaps"), [(1, 2), (2, 2), (16, 16)])
 def test_one_heap_for_each_core_and_at_least_two(cores: int, heaps: int) -> None:
-    asked: list[tuple[int, int]] = []
+    calls: list[tuple[int, int]] = []
 
     def mallopt(parameter: int, value: int) -> None:
-        asked.append((parameter, value))
+        calls.append((parameter, value))
 
     share_heaps(cores, mallopt)
-    assert asked == [(-8, heaps)]
+    assert calls == [(-8, heaps)]
 
 
 def test_a_system_without_these_functions_is_not_affected() -> None:

@@ -67,8 +67,8 @@ VECTOR = Description(embedding=np.array([1, 0], np.float32))
 )
 def test_a_detection_is_selected_by_its_secondary_class(wanted: ResultFilter, labels: list[str]) -> None:
     plain = result(found={"person": 0.9, "car": 0.4, "bicycle": 0.45})
-    told = replace(plain.detections, descriptions=(SITTING, STANDING, None))
-    row = ResultRow(replace(plain, detections=told), 1)
+    detections = replace(plain.detections, descriptions=(SITTING, STANDING, None))
+    row = ResultRow(replace(plain, detections=detections), 1)
     chosen = row.chosen(wanted).detections
     assert chosen.labels == labels
     assert row.holds(wanted) == bool(labels)

@@ -101,10 +101,10 @@ def test_retries_do_not_suppress_the_live_line() -> None:
             clock.move(0.5)
     log.log(StreamEvent("door", StreamState.CONNECTING, clock.now))
     log.log(StreamEvent("door", StreamState.LIVE, clock.now))
-    told = [line[line.index("door") :] for line in lines(text)]
-    assert told[0] == "door: connecting"
-    assert told[1:-1] == ["door: backing off"] * (LINES_A_MINUTE - 1)
-    assert told[-1] == f"door: live ({LINES_A_MINUTE + 1} earlier changes not shown)"
+    messages = [line[line.index("door") :] for line in lines(text)]
+    assert messages[0] == "door: connecting"
+    assert messages[1:-1] == ["door: backing off"] * (LINES_A_MINUTE - 1)
+    assert messages[-1] == f"door: live ({LINES_A_MINUTE + 1} earlier changes not shown)"
 
 
 def test_connecting_is_logged_again_after_the_end_of_a_stream() -> None:
@@ -114,8 +114,8 @@ def test_connecting_is_logged_again_after_the_end_of_a_stream() -> None:
     states = (StreamState.CONNECTING, StreamState.REFUSED, StreamState.CONNECTING, StreamState.STOPPED, StreamState.CONNECTING)
     for state in states:
         log.log(StreamEvent("door", state, 0))
-    told = [line.rpartition(": ")[2] for line in lines(text)]
-    assert told == ["connecting", "refused", "stopped", "connecting"]
+    messages = [line.rpartition(": ")[2] for line in lines(text)]
+    assert messages == ["connecting", "refused", "stopped", "connecting"]
 
 
 @pytest.mark.parametrize(("level", "shown"), [(logging.INFO, 0), (logging.DEBUG, 2)])

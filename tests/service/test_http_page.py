@@ -72,18 +72,18 @@ def test_the_page_has_layers() -> None:
 def test_a_url_that_works() -> None:
     answer = Api().ask("POST", PROBE, json={"url": "test://?size=320x180&fps=10"})
     assert answer.status_code == 200
-    told = answer.json()
-    assert told["works"]
-    assert told["size"] == {"width": 320, "height": 180}
-    assert told["frame_rate"] == 10
-    assert not told["untouched"]
+    found = answer.json()
+    assert found["works"]
+    assert found["size"] == {"width": 320, "height": 180}
+    assert found["frame_rate"] == 10
+    assert not found["untouched"]
 
 
 def test_a_url_that_does_not_work() -> None:
-    told = Api().ask("POST", PROBE, json={"url": "rtsp://user:secret@127.0.0.1:1/x"}).json()
-    assert not told["works"]
-    assert "connection refused" in told["reason"]
-    assert "secret" not in told["reason"]
+    found = Api().ask("POST", PROBE, json={"url": "rtsp://user:secret@127.0.0.1:1/x"}).json()
+    assert not found["works"]
+    assert "connection refused" in found["reason"]
+    assert "secret" not in found["reason"]
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,13 @@ class Talkative(FakeBackend):
         super().__init__(**service)
         self.kept.clear()
         for number, url in enumerate(urls):
-            name, told = f"s{number}", f"cannot open {url}: 401"
-            one = status(name, StreamState.REFUSED, source=url, reason=told, error=told)
+            name, message = f"s{number}", f"cannot open {url}: 401"
+            one = status(name, StreamState.REFUSED, source=url, reason=message, error=message)
             try:
                 self.kept[name] = StreamView(name, "api", StreamSettings(detect=url, view=url), one)
             except ValueError:  # no stream has this URL, but it appears in messages
                 self.kept[name] = StreamView(name, "api", StreamSettings(detect="test://"), one)
-            self.published.append(StreamEvent(name, StreamState.REFUSED, 0, told))
+            self.published.append(StreamEvent(name, StreamState.REFUSED, 0, message))
 
     def create(self, name: str, settings: StreamSettings) -> StreamView:
         raise ConflictError(f"{settings.detect} is used already", f"choose another than {settings.detect}")

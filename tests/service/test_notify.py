@@ -25,11 +25,11 @@ class Manager:
         self.socket.bind("\0" + named[1:] if named.startswith("@") else named)
         self.socket.settimeout(10)
 
-    def heard(self) -> list[str]:
+    def receive(self) -> list[str]:
         """Return the lines of the next message."""
         return self.socket.recv(65_536).decode().split("\n")
 
-    def heard_nothing(self) -> bool:
+    def is_empty(self) -> bool:
         """Return whether a message waits. A local datagram has arrived when ``send`` returns."""
         self.socket.setblocking(False)
         try:
@@ -53,23 +53,23 @@ def test_the_life_of_a_service(manager: Manager) -> None:
     assert notifier.ready("4 of 4 streams live")
     assert notifier.watchdog()
     assert notifier.stopping()
-    assert manager.heard() == ["STATUS=loading nanodet-416"]
-    assert manager.heard() == ["READY=1", "STATUS=4 of 4 streams live"]
-    assert manager.heard() == ["WATCHDOG=1"]
-    assert manager.heard() == ["STOPPING=1"]
+    assert manager.receive() == ["STATUS=loading nanodet-416"]
+    assert manager.receive() == ["READY=1", "STATUS=4 of 4 streams live"]
+    assert manager.receive() == ["WATCHDOG=1"]
+    assert manager.receive() == ["STOPPING=1"]
 
 
 def test_a_status_is_one_line_of_limited_length(manager: Manager) -> None:
     """A line break in a status would start another assignment: a stream's name must not be able to send READY=1."""
     notifier = ServiceNotifier({"NOTIFY_SOCKET": manager.named})
     assert notifier.status("door\nREADY=1\r\n gone")
-    assert manager.heard() == ["STATUS=door READY=1 gone"]
+    assert manager.receive() == ["STATUS=door READY=1 gone"]
     assert notifier.ready("ä" * 100_000)
-    assert manager.heard() == ["READY=1", "STATUS=" + "ä" * MAX_STATUS_CHARS]
+    assert manager.receive() == ["READY=1", "STATUS=" + "ä" * MAX_STATUS_CHARS]
     assert notifier.status("half a character: \ud800")
-    assert manager.heard() == ["STATUS=half a character: ?"]
+    assert manager.receive() == ["STATUS=half a character: ?"]
     assert not notifier.status("  \n ")
-    assert manager.heard_nothing()
+    assert manager.is_empty()
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:9999"}, {"NOTIFY_SOCKET": "@"}])
@@ -85,7 +85,7 @@ def test_nothing_is_sent_without_a_service_manager(environ: dict[str, str]) -> N
 def test_the_environment_is_not_changed(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", manager.named)
     assert not ServiceNotifier({}).ready()
-    assert manager.heard_nothing()
+    assert manager.is_empty()
     assert ServiceNotifier(os.environ).ready()
     assert os.environ["NOTIFY_SOCKET"] == manager.named
 
@@ -107,7 +107,7 @@ def test_a_busy_service_manager_does_not_block(manager: Manager) -> None:
         sent += 1
         assert sent < 1_000_000
     assert sent
-    assert manager.heard() == ["WATCHDOG=1"]
+    assert manager.receive() == ["WATCHDOG=1"]
     assert notifier.watchdog()
 
 
@@ -116,7 +116,7 @@ def test_sockets_are_closed(manager: Manager) -> None:
     before = os.listdir("/dev/fd")
     for _ in range(100):
         assert notifier.watchdog()
-        manager.heard()
+        manager.receive()
     assert len(os.listdir("/dev/fd")) == len(before)
 
 

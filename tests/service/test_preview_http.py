@@ -82,10 +82,10 @@ def test_a_session_from_its_offer_to_its_end() -> None:
             where, etag = made.headers["location"], made.headers["etag"]
             assert where.startswith(DOOR + "/")
             assert len(where.rpartition("/")[2]) >= 32
-            told = (await player.ask("GET", where, VIEW)).json()
-            assert (told["mode"], told["codec"], told["stream"]) == ("encoded", "H264", "door")
-            assert told["reason"]
-            assert told["ice"] in ("new", "checking")
+            details = (await player.ask("GET", where, VIEW)).json()
+            assert (details["mode"], details["codec"], details["stream"]) == ("encoded", "H264", "door")
+            assert details["reason"]
+            assert details["ice"] in ("new", "checking")
             # Other clients cannot see it.
             for method in ("GET", "PATCH", "DELETE"):
                 problem(await player.ask(method, where, ADMIN, content=TRICKLE % UFRAG, headers=FRAGMENT), 404, "not-found")
@@ -96,8 +96,8 @@ def test_a_session_from_its_offer_to_its_end() -> None:
             right = {**FRAGMENT, "If-Match": etag}
             problem(await player.ask("PATCH", where, **trickled, headers={**right, **SDP}), 415, "unsupported-media-type")
             assert (await player.ask("PATCH", where, **trickled, headers=right)).status_code == 204
-            anew = await player.ask("PATCH", where, VIEW, content=TRICKLE % "another", headers=right)
-            problem(anew, 501, "not-implemented")
+            restart = await player.ask("PATCH", where, VIEW, content=TRICKLE % "another", headers=right)
+            problem(restart, 501, "not-implemented")
             many = (TRICKLE % UFRAG) + "".join(
                 f"a=candidate:1 1 udp 1 192.0.2.{number % 250} {1000 + number} typ host\r\n" for number in range(300)
             )
@@ -141,8 +141,8 @@ def test_a_stream_without_frames_has_no_preview() -> None:
         backend = FakeBackend()
         backend.put("door", "rtsp://10.0.0.7/door")
         player = Player(backend, OPEN)
-        told = problem(await player.offer(), 503, "unavailable")
-        assert told["state"]
+        details = problem(await player.offer(), 503, "unavailable")
+        assert details["state"]
         view = backend.kept["door"]
         settings: StreamSettings = view.settings.model_copy(update={"enabled": False})
         backend.kept["door"] = replace(view, settings=settings)

@@ -24,7 +24,7 @@ from vision_infer.service.streams import lanes
 __all__ = ["engines"]
 
 
-def told(site: Site) -> list[tuple[str, str, str]]:
+def engine_changes(site: Site) -> list[tuple[str, str, str]]:
     return [(event.lane, event.change, event.engine) for event in site.service.events() if isinstance(event, EngineEvent)]
 
 
@@ -35,10 +35,10 @@ def better(engines: Engines) -> CountedEngine:
 
 
 def test_lanes_are_distributed_over_gpus(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
+    requests: list[tuple[str, str]] = []
 
     def noted(path: Path, request: EngineRequest, on_message: Any) -> tuple[CountedEngine, None]:
-        asked.append((path.name, request.device))
+        requests.append((path.name, request.device))
         return engines.open(path, request, on_message), None
 
     monkeypatch.setattr(lanes, "open_quickly", noted)
@@ -47,7 +47,7 @@ def test_lanes_are_distributed_over_gpus(engines: Engines, monkeypatch: pytest.M
     with Site(*cameras, of=settings(streams, device="cuda:0,cuda:1")) as site:
         for camera in cameras:
             site.give(camera)
-    assert asked == [("one", "cuda:0"), ("two", "cuda:1")]
+    assert requests == [("one", "cuda:0"), ("two", "cuda:1")]
 
 
 class Held:
@@ -80,7 +80,7 @@ def test_a_swapped_engine_is_an_event(engines: Engines) -> None:
         old.__exit__(None, None, None)
         site.give(camera)
         assert site.status("s0").engine == "better-cpu-fp32"
-        assert told(site) == [("one", "swapped", "better-cpu-fp32")]
+        assert engine_changes(site) == [("one", "swapped", "better-cpu-fp32")]
         (event,) = (one for one in site.service.events() if isinstance(one, EngineEvent))
         assert event.reason == f"replaces {before}"
 
@@ -95,7 +95,7 @@ def test_an_old_engine_that_hangs_is_reported(
         assert held.inside.wait(LONG_S)
         name = site.status("s0").engine
         assert site.service._lanes._swap("one", better(engines)) is None
-        assert told(site) == [("one", "swapped", "better-cpu-fp32"), ("one", "hanging", name)]
+        assert engine_changes(site) == [("one", "swapped", "better-cpu-fp32"), ("one", "hanging", name)]
         assert f"one: {name}: no response to a batch for 0 s: the engine is abandoned" in caplog.text
         held.release.set()
 
@@ -112,7 +112,7 @@ def test_a_stream_with_a_hanging_engine_is_removed_and_the_engine_reported(
         assert held.inside.wait(LONG_S)
         name = site.status("s0").engine
         site.service.delete("s0")
-        assert told(site) == [("one", "hanging", name)]
+        assert engine_changes(site) == [("one", "hanging", name)]
         assert f"{name}: no response to a batch for 0 s: s0 was removed without its last frames" in caplog.text
         with pytest.raises(UnavailableError, match="s0: an engine still holds frames"):
             site.service.create("s0", wanted(camera))

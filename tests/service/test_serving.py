@@ -38,7 +38,7 @@ class Served:
         self.folder = folder
         self.file = folder / "serve.yaml"
         self.file.write_text(text)
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.stopping = threading.Event()
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -53,15 +53,15 @@ class Served:
 
     def _run(self) -> None:
         try:
-            serve(self.start(), self.stopping, self.said.append)
+            serve(self.start(), self.stopping, self.messages.append)
         except BaseException as error:  # noqa: BLE001
             self.error = error
 
     @property
     def url(self) -> str:
-        wait_until(lambda: self.said or not self.thread.is_alive(), "the service to print its URL")
-        assert self.said, self.error
-        return self.said[0].removeprefix("vision-infer serves on ")
+        wait_until(lambda: self.messages or not self.thread.is_alive(), "the service to print its URL")
+        assert self.messages, self.error
+        return self.messages[0].removeprefix("vision-infer serves on ")
 
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, trust_env=False, timeout=LONG_S)
@@ -111,7 +111,7 @@ def test_from_start_to_end(tmp_path: Path, engines: Engines) -> None:
         wait_until(lambda: rows.exists() and rows.read_text().count("\n") > 10)
         assert served.stop() < serving.DRAIN_S
         assert served.error is None
-        assert len(served.said) == 1
+        assert len(served.messages) == 1
         with pytest.raises(httpx.ConnectError):
             served.get("/healthz")
     assert engines.loaded == set()
@@ -153,8 +153,8 @@ def test_a_port_in_use_is_reported_and_nothing_is_left_behind(tmp_path: Path, en
         port = taken.getsockname()[1]
         served = Served(tmp_path, f"model: one\nservice: {{port: {port}}}\nstreams: {{a: {{url: '{TEST}'}}}}\n")
         with pytest.raises(UsageError, match=str(port)):
-            serve(served.start(), served.stopping, served.said.append)
-    assert served.said == []
+            serve(served.start(), served.stopping, served.messages.append)
+    assert served.messages == []
     assert engines.opened == []
     wait_until(lambda: threading.active_count() <= before)
 
@@ -162,14 +162,14 @@ def test_a_port_in_use_is_reported_and_nothing_is_left_behind(tmp_path: Path, en
 def test_an_unknown_model_is_reported_before_the_start(tmp_path: Path) -> None:
     served = Served(tmp_path, "model: nonsense\nservice: {port: 0}\n")
     with pytest.raises(ModelError, match="nonsense"):
-        serve(served.start(), served.stopping, served.said.append)
-    assert served.said == []
+        serve(served.start(), served.stopping, served.messages.append)
+    assert served.messages == []
 
 
 def test_an_engine_that_cannot_be_loaded_ends_the_service(tmp_path: Path) -> None:
     served = Served(tmp_path, "model: broken\nservice: {port: 0}\n")
     with pytest.raises(EngineError, match="broken: cannot be loaded"):
-        serve(served.start(), served.stopping, served.said.append)
+        serve(served.start(), served.stopping, served.messages.append)
 
 
 @pytest.mark.parametrize("where", ["running", "loading"])
@@ -205,13 +205,13 @@ def test_a_token_is_printed_once_when_not_on_loopback(tmp_path: Path, engines: E
     with serves(tmp_path, text) as served:
         assert served.get("/healthz").status_code == 200
         assert served.get("/api/v1/streams").status_code == 401
-        wait_until(lambda: len(served.said) == 2)
-        token = served.said[1].rpartition(" ")[2]
+        wait_until(lambda: len(served.messages) == 2)
+        token = served.messages[1].rpartition(" ")[2]
         answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         assert answer.status_code == 200
     with serves(tmp_path, text) as served:
         answer = httpx.get(f"{served.url}/api/v1/streams", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
         assert answer.status_code == 200
-        assert len(served.said) == 1
+        assert len(served.messages) == 1
     for path in (tmp_path / "home").rglob("*"):
         assert not path.is_file() or token not in path.read_text()

@@ -13,7 +13,7 @@ from tests.service.fakes import ADMIN, TOKENS, VIEW, Api, FakeBackend, frame, pr
 from tests.support.hook_receiver import Receiver
 from tests.support.waiting import wait_until
 from vision_infer.config.serve import ResultsSettings
-from vision_infer.config.sinks import SinksSettings
+from vision_infer.config.sinks import SinksSettings, WebhookSettings
 from vision_infer.core.scene_event import SceneEvent
 from vision_infer.pipeline.status import StreamEvent, StreamState
 from vision_infer.service.events import EngineEvent
@@ -75,11 +75,12 @@ def test_an_unchanged_sink_continues_and_a_changed_one_keeps_its_spool(receiver:
     receiver.hold.clear()
     sinks = sink_set(receiver, tmp_path, kinds=["events"])
     same = sinks._senders["webhook", "hook"]
-    sinks.reload(sinks._settings)
+    old = same.settings
+    assert isinstance(old, WebhookSettings)
+    sinks.reload(SinksSettings(webhook={"hook": old}))
     assert sinks._senders["webhook", "hook"] is same
     sinks.write(frame("door"), result("door", 1, events=(ENTER,)))
     wait_until(lambda: sinks.statuses()[0].waiting == 1, "the record to wait")
-    old = sinks._settings.webhook["hook"]
     sinks.reload(SinksSettings(webhook={"hook": old.model_copy(update={"batch": 1})}))
     receiver.hold.set()
     wait_until(lambda: [body for body in receiver.bodies if "rows" not in body], lambda: str(sinks.statuses()))

@@ -145,7 +145,7 @@ def test_frames_excluded_by_the_rate_are_ignored_if_the_engine_dropped_others() 
     assert "configured rate" not in text
 
 
-def flown(clock: HandClock) -> Flight:
+def flight_record(clock: HandClock) -> Flight:
     recorder = FlightRecorder(clock)
     captured = clock.monotonic_ns() - 50 * MS
     trace = Trace(captured_ns=captured, clock="camera", decode_start_ns=captured + MS, emitted_ns=captured + 40 * MS, batch=2)
@@ -157,7 +157,7 @@ def flown(clock: HandClock) -> Flight:
 
 def test_frames_and_minutes_over_the_api() -> None:
     api = Api()
-    api.backend.flown = flown(api.clock)
+    api.backend.flight_record = flight_record(api.clock)
     name = api.backend.streams()[0].name
     answer = api.get(f"/api/v1/streams/{name}/frames").json()
     emitted, stale = answer["frames"]
@@ -173,7 +173,7 @@ def test_frames_and_minutes_over_the_api() -> None:
 
 def test_why_over_the_api() -> None:
     api = Api()
-    api.backend.flown = flown(api.clock)
+    api.backend.flight_record = flight_record(api.clock)
     name = api.backend.streams()[0].name
     path = f"/api/v1/streams/{name}/why"
     answer = api.get(path).json()
@@ -183,5 +183,5 @@ def test_why_over_the_api() -> None:
     for wrong in ("yesterday", "2001-01-01T00:00:00", "1e400"):
         problem(api.get(path, params={"at": wrong}), 422, "invalid")
     problem(api.get("/api/v1/streams/nobody/why"), 404, "unknown-stream")
-    api.backend.flown = None
+    api.backend.flight_record = None
     problem(api.get(path), 503, "unavailable")

@@ -17,13 +17,7 @@ from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.frame import Frame
 from vision_infer.core.result import Result, utc
 from vision_infer.core.scene_event import SceneEvent
-from vision_infer.service.events import (
-    EngineEvent,
-    ServiceEvent,
-    kind_of,
-    to_row,
-    wall_ns_of,
-)
+from vision_infer.service.events import EngineEvent, ServiceEvent, kind_of, to_row, wall_ns_of
 from vision_infer.service.results.row import is_found
 from vision_infer.service.views import StreamView
 from vision_infer.sink.archive.jsonl_log import JsonlLog
@@ -79,7 +73,6 @@ class SinkSet:
         self._parquet: ParquetLog | None = None
         if results.parquet is not None:
             self._parquet = ParquetLog(results.parquet, rotation, clock)
-        self._settings = sinks
         self._senders: dict[tuple[str, str], _Sender] = {}
         """The senders by kind and name. The dict is replaced as a whole, so that the results thread needs no lock to read it."""
         self.reload(sinks)
@@ -98,7 +91,6 @@ class SinkSet:
         for kind, name in sorted({(one.delivery.kind, one.delivery.name) for one in old} - wanted.keys()):
             _log.info("%s: removed from the settings file; its unsent records stay in %s", name, self._spool(kind, name))
         self._senders = kept | {key: self._sender(key, one) for key, one in wanted.items() if key not in kept}
-        self._settings = sinks
 
     def _spool(self, kind: str, name: str) -> Path:
         return self._folder / f"{kind}-{name}"
