@@ -43,15 +43,15 @@ def bad_source(kind: str, folder: Path) -> tuple[str, str]:
         return str(folder / "empty"), "no video or picture"
     if kind == "text":
         path.write_text("not a video\n" * 100)
-        return str(path), "no video"
+        return str(path), "cannot read it as video"
     if kind == "zero":
         path.touch()
         return str(path), "empty"
     if kind in ("sound", "cover"):
-        return str(clip(ONLY_SOUND if kind == "sound" else SONG)), "only sound"
+        return str(clip(ONLY_SOUND if kind == "sound" else SONG)), "only audio"
     image = folder / "broken.jpg"
     image.write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    return str(image), "no picture"
+    return str(image), "cannot be decoded as an image"
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text", "zero", "sound", "cover", "picture"])

@@ -52,7 +52,7 @@ def test_a_cut_file_is_a_warning_and_no_failure(tmp_path: Path) -> None:
     summary, rows = run_one(odd_files.truncated(FAST_START, 0.5), tmp_path / "rows.jsonl")
     (source,) = summary.sources
     assert not summary.failed
-    assert source["warnings"] == ["ends at 0.76 s of 2.00 s: cut off, or its header is wrong"]
+    assert source["warnings"] == ["ends at 0.76 s of 2.00 s: truncated, or its header is wrong"]
     assert len(rows) == 19
 
 

@@ -144,28 +144,28 @@ def _until_both_sizes(scene: Scene, began_ns: int) -> bool:
 
 
 CASES = {
-    "frozen": Case(on_the_way(FaultProxy.freeze), BACKING_OFF, ("nothing came for 2 s", "did not answer within 2 s")),
-    "killed": Case(killed, BACKING_OFF, ("connection refused: nothing listens there",)),
-    "dripping": Case(on_the_way(lambda network: network.drip(3000)), BACKING_OFF, ("s late, and stay so",)),
+    "frozen": Case(on_the_way(FaultProxy.freeze), BACKING_OFF, ("no data for 2 s", "no answer within 2 s")),
+    "killed": Case(killed, BACKING_OFF, ("connection refused",)),
+    "dripping": Case(on_the_way(lambda network: network.drip(3000)), BACKING_OFF, ("frames keep arriving",)),
     "garbage": Case(
         on_the_way(FaultProxy.garbage),
         BACKING_OFF,
-        ("nothing that FFmpeg can read", "did not answer", "cannot be opened"),
+        ("FFmpeg cannot read it", "no answer", "cannot be opened"),
         slow=True,
     ),
-    "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("holds only sound",)),
+    "only sound": Case(in_its_place(SoundMount("/bad")), REFUSED, ("it contains only audio",)),
     "changing size": Case(in_its_place(mount("/bad", next_size=(480, 270), frames_per_size=10)), lasts=_until_both_sizes),
     "times that jump": Case(times_that_jump),
     "flipped bits": Case(flipped_bits, lasts=_until_flipped),
-    "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server knows no such stream (404)",), slow=True),
-    "locked": Case(in_its_place(mount("/bad", user="user", password="another")), REFUSED, ("wrong user or password",)),
+    "unknown": Case(in_its_place(mount("/other")), REFUSED, ("the server has no such stream (404)",), slow=True),
+    "locked": Case(in_its_place(mount("/bad", user="user", password="another")), REFUSED, ("authentication failed (401)",)),
     "silent": Case(
-        in_its_place(mount("/bad", stop_after=0)), BACKING_OFF, ("did not answer within 2 s", "nothing came for 2 s"), slow=True
+        in_its_place(mount("/bad", stop_after=0)), BACKING_OFF, ("no answer within 2 s", "no data for 2 s"), slow=True
     ),
     "one picture": Case(
-        in_its_place(mount("/bad", stop_after=1)), BACKING_OFF, ("nothing came for 2 s", "did not answer within 2 s"), slow=True
+        in_its_place(mount("/bad", stop_after=1)), BACKING_OFF, ("no data for 2 s", "no answer within 2 s"), slow=True
     ),
-    "no such host": Case(a_name_that_nobody_knows, BACKING_OFF, ("host is not known", "did not answer"), slow=True),
+    "no such host": Case(a_name_that_nobody_knows, BACKING_OFF, ("host name cannot be resolved", "no answer"), slow=True),
 }
 NAMES = [pytest.param(name, marks=pytest.mark.slow) if case.slow else name for name, case in CASES.items()]
 

@@ -42,7 +42,7 @@ def test_a_missing_stream_is_refused(server: RtspServer) -> None:
 @pytest.mark.parametrize(("user", "password"), [("", ""), ("user", "wrong%40pass"), ("other", "s3cret")])
 def test_a_wrong_password_is_refused_and_not_logged(server: RtspServer, user: str, password: str) -> None:
     text = refused(server.url("/locked", user, password))
-    assert "wrong user or password" in text
+    assert "authentication failed (401)" in text
     assert "***" in text or not user
 
 
@@ -52,7 +52,7 @@ def test_the_right_password(server: RtspServer) -> None:
 
 
 def test_a_stream_with_only_audio_is_refused(server: RtspServer) -> None:
-    assert "holds only sound" in refused(server.url("/sound"))
+    assert "only audio" in refused(server.url("/sound"))
 
 
 def test_a_camera_that_is_frozen_before_its_first_frame(server: RtspServer) -> None:
@@ -62,7 +62,7 @@ def test_a_camera_that_is_frozen_before_its_first_frame(server: RtspServer) -> N
     for error in errors:
         assert error is not None
         assert not isinstance(error, RefusedError)
-        assert "within 2 s" in message_of(error) or "nothing came for 2 s" in message_of(error)
+        assert "within 2 s" in message_of(error) or "no data for 2 s" in message_of(error)
     assert time.monotonic() - began < 15, "expected: 2 to 4 s"
 
 
@@ -74,7 +74,7 @@ def test_a_server_that_does_not_respond() -> None:
             error = reading.wait_for_end()
     assert error is not None
     assert not isinstance(error, RefusedError)
-    assert "did not answer within 2 s" in message_of(error)
+    assert "no answer within 2 s" in message_of(error)
 
 
 @pytest.mark.parametrize("scheme", ["rtsp", "http", "rtmp"])
@@ -92,7 +92,7 @@ def test_a_host_that_does_not_exist(scheme: str) -> None:
         error = reading.wait_for_end()
     assert error is not None
     assert not isinstance(error, RefusedError)
-    assert "host is not known" in message_of(error) or "did not answer" in message_of(error)
+    assert "host name cannot be resolved" in message_of(error) or "no answer" in message_of(error)
 
 
 def test_an_unknown_scheme_is_refused() -> None:

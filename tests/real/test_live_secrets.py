@@ -141,6 +141,6 @@ def test_no_output_contains_a_password(output: dict[str, str], where: str) -> No
 
 def test_errors_are_reported(output: dict[str, str]) -> None:
     """Only the password is hidden: the log still contains the hints."""
-    for words in ("wrong user or password", "no such stream (404)", "connection refused", f"{USER}:***@127.0.0.1"):
+    for words in ("authentication failed (401)", "no such stream (404)", "connection refused", f"{USER}:***@127.0.0.1"):
         assert words in output["log"]
     assert "Traceback" not in output["log"]

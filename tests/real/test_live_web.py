@@ -115,7 +115,7 @@ def test_packets_without_frames_are_detected(web: str) -> None:
         errors = [sound.wait_for_end(), noise.wait_for_end()]
     for reading, error in zip((sound, noise), errors, strict=True):
         assert error is not None
-        assert "packets come, but no picture could be decoded for 2 s" in str(error)
+        assert "packets arrive, but no frame could be decoded for 2 s" in str(error)
         assert 2 < (reading.ended_at_ns - reading.got[-1].at_ns) / 1e9 < 15
 
 

@@ -109,11 +109,11 @@ def test_it_can_be_stopped(server: RtspServer) -> None:
 @pytest.mark.parametrize(
     ("path", "step", "says"),
     [
-        ("/locked", "sign-in", "wrong user or password"),
+        ("/locked", "sign-in", "authentication failed (401)"),
         ("/nothing", "stream", "no such stream (404)"),
-        ("/silent", "answer", "did not answer within"),
-        ("/one", "picture", "nothing came for"),
-        ("/sound", "video", "holds only sound"),
+        ("/silent", "answer", "no answer within"),
+        ("/one", "picture", "no data for"),
+        ("/sound", "video", "only audio"),
     ],
 )
 def test_at_which_step_a_camera_fails(server: RtspServer, path: str, step: str, says: str) -> None:

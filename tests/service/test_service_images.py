@@ -89,12 +89,12 @@ def test_the_main_stream_is_opened_for_a_snapshot_and_closed_afterwards(engines:
 
 
 def test_a_main_stream_that_does_not_respond_is_reported_in_time(engines: Engines) -> None:
-    refused = StreamError("rtsp://user:***@main-stream/: connection refused: nothing listens there", "is it on?")
+    refused = StreamError("rtsp://user:***@main-stream/: connection refused", "is it on?")
     camera, view = Camera(0), Camera(0, path="rtsp://main-stream/", refusals=[refused])
     with Site(camera, view) as site:
         site.service.create("s0", wanted(camera, view=view.path))
         site.give(camera)
-        with pytest.raises(UnavailableError, match="nothing listens there"):
+        with pytest.raises(UnavailableError, match="connection refused"):
             site.service.snapshot("s0", False, LONG_S)
         began = time.monotonic()
         with pytest.raises(UnavailableError, match="delivers no frames"):  # connected, and silent

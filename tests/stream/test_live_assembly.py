@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.live.assembly import Assembler, Piece, Whole
+from vision_infer.stream.live.assembly import AssembledFrame, Assembler, Payload
 
 MTU = 1400
 LEARNED = 25
 
 
-def payloads(number: int, sizes: list[int], mtu: int = MTU, hevc: bool = False) -> list[Piece]:
+def payloads(number: int, sizes: list[int], mtu: int = MTU, hevc: bool = False) -> list[Payload]:
     """A picture of some slices, cut as RTP cuts them; the first byte after the header says which picture it is."""
     key = number % 10 == 0
     header = bytes([(19 if key else 1) << 1, 1]) if hevc else bytes([0x65 if key else 0x41])
@@ -23,10 +23,10 @@ def payloads(number: int, sizes: list[int], mtu: int = MTU, hevc: bool = False) 
         unit = b"\0\0\0\1" + header + bytes([number % 200 + 20]) * size
         pieces.append(unit[: mtu + 4])
         pieces += [unit[at : at + mtu] for at in range(mtu + 4, len(unit), mtu)]
-    return [Piece(data, number * 3000, number * 1000 + place, 0) for place, data in enumerate(pieces)]
+    return [Payload(data, number * 3000, number * 1000 + place, 0) for place, data in enumerate(pieces)]
 
 
-def feed(assembler: Assembler, pieces: list[Piece]) -> list[tuple[int, Whole]]:
+def feed(assembler: Assembler, pieces: list[Payload]) -> list[tuple[int, AssembledFrame]]:
     """What comes out, and at which picture's piece."""
     return [(piece.pts // 3000, whole) for piece in pieces for whole in assembler.push(piece)]
 
@@ -52,7 +52,7 @@ def test_once_it_is_learned_a_picture_comes_out_with_its_own_last_piece(slices: 
                 assert at == given + 1
     assert late + early >= 299
     assert early > 260
-    assert assembler.broken == 0
+    assert assembler.incomplete == 0
 
 
 def test_a_last_payload_that_is_as_long_as_any_waits_for_the_next_picture() -> None:
@@ -65,7 +65,7 @@ def test_a_last_payload_that_is_as_long_as_any_waits_for_the_next_picture() -> N
     assert [at for at, _ in feed(assembler, full)] == []
     out = feed(assembler, payloads(LEARNED + 1, [3000]))
     assert [(at, whole.first.pts // 3000) for at, whole in out] == [(LEARNED + 1, LEARNED), (LEARNED + 1, LEARNED + 1)]
-    assert assembler.broken == 0
+    assert assembler.incomplete == 0
 
 
 def test_the_first_broken_picture_is_the_last() -> None:
@@ -75,20 +75,20 @@ def test_the_first_broken_picture_is_the_last() -> None:
         feed(assembler, payloads(number, [300, 200]))
     assert assembler.early
     feed(assembler, payloads(LEARNED, [300, 200, 250]))
-    assert assembler.broken == 1
+    assert assembler.incomplete == 1
     for number in range(LEARNED + 1, LEARNED + 100):
         assert all(at == whole.first.pts // 3000 + 1 for at, whole in feed(assembler, payloads(number, [300, 200])))
-    assert assembler.broken == 1
+    assert assembler.incomplete == 1
 
 
 def test_filler_after_the_last_slice_breaks_nothing() -> None:
     assembler = Assembler("h264")
     for number in range(100):
         pieces = payloads(number, [400])
-        filler = Piece(b"\0\0\0\1\x0c" + b"\xff" * 30, number * 3000, 0, 0)
+        filler = Payload(b"\0\0\0\1\x0c" + b"\xff" * 30, number * 3000, 0, 0)
         feed(assembler, [*pieces, filler])
     assert assembler.early
-    assert assembler.broken == 0
+    assert assembler.incomplete == 0
 
 
 @pytest.mark.parametrize("slices", [[1, 2], [1, 1, 3]])
@@ -97,7 +97,7 @@ def test_changing_numbers_of_slices_are_never_guessed(slices: list[int]) -> None
     for number in range(200):
         sizes = [300] * slices[number % len(slices)]
         assert all(at != whole.first.pts // 3000 for at, whole in feed(assembler, payloads(number, sizes)))
-    assert assembler.broken == 0
+    assert assembler.incomplete == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=40), st.booleans()), max_size=200))
@@ -106,8 +106,8 @@ def test_any_payloads_lose_nothing_but_what_came_too_late(given: list[tuple[int,
     pts = put = got = 0
     for step, data, start in given:
         pts += step
-        piece = Piece((b"\0\0\0\1" if start else b"") + data, pts, pts, 0)
+        piece = Payload((b"\0\0\0\1" if start else b"") + data, pts, pts, 0)
         put += len(piece.data)
         got += sum(len(whole.data) for whole in assembler.push(piece))
     got += sum(len(whole.data) for whole in assembler.flush())
-    assert got == put or assembler.broken or assembler.early
+    assert got == put or assembler.incomplete or assembler.early

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import media
-from vision_infer.stream.live.nal_units import every_image_alone, not_needed
+from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
 
 H264 = replace(media.B_FRAMES, suffix=".mp4", options=(*media.B_FRAMES.options, ("b-pyramid", "none")))
 HEVC = replace(
@@ -37,7 +37,7 @@ def test_what_is_left_out_is_missed_by_nobody(recipe: media.Clip, codec: str, su
         container.streams.video[0].thread_type = "NONE"
         dropped = 0
         for packet in container.demux(video=0):
-            if packet.size and not_needed(codec, memoryview(packet)):
+            if packet.size and is_disposable(codec, memoryview(packet)):
                 dropped += 1
                 continue
             left.update({frame.pts: bytes(frame.planes[0]) for frame in packet.decode()})
@@ -48,16 +48,16 @@ def test_what_is_left_out_is_missed_by_nobody(recipe: media.Clip, codec: str, su
 
 def test_a_key_frame_is_needed() -> None:
     for recipe, codec in ((H264, "h264"), (HEVC, "hevc")):
-        assert not any(not_needed(codec, data) for data, key in packets(recipe) if key)
+        assert not any(is_disposable(codec, data) for data, key in packets(recipe) if key)
 
 
 def test_pictures_that_stand_alone() -> None:
-    assert every_image_alone("mjpeg")
-    assert not_needed("mjpeg", b"")
-    assert not every_image_alone("h264")
+    assert is_intra_only("mjpeg")
+    assert is_disposable("mjpeg", b"")
+    assert not is_intra_only("h264")
 
 
 @given(st.sampled_from(["h264", "hevc", "vp9", "mpeg4"]), st.binary(max_size=200))
 def test_any_bytes(codec: str, data: bytes) -> None:
-    assert not_needed(codec, data) in (True, False)
-    assert not_needed(codec, memoryview(data)) == not_needed(codec, data)
+    assert is_disposable(codec, data) in (True, False)
+    assert is_disposable(codec, memoryview(data)) == is_disposable(codec, data)

@@ -28,7 +28,7 @@ class Player:
         due = self.playout.packet_due(dts, self.now, waited)
         self.due.append(due)
         self.now = max(self.now, due)
-        assert self.playout.picture_due(dts) <= self.now
+        assert self.playout.frame_due(dts) <= self.now
         self.now += decode_ns
 
     def gaps(self) -> set[int]:
@@ -40,7 +40,7 @@ def test_a_file_is_played_in_real_time() -> None:
     for number in range(1000):
         player.read(number * INTERVAL)
     assert player.due == [START + number * INTERVAL for number in range(1000)]
-    assert player.playout.picture_due(999 * INTERVAL) == START + 999 * INTERVAL
+    assert player.playout.frame_due(999 * INTERVAL) == START + 999 * INTERVAL
 
 
 def test_it_goes_on_evenly_where_the_file_begins_again() -> None:
@@ -110,7 +110,7 @@ def test_b_frames_are_due_by_their_own_time() -> None:
     for dts in range(7):  # of the pictures 0, 3, 1, 2, 6, 4, 5
         due = playout.packet_due((dts - 1) * INTERVAL, START + dts * INTERVAL, False)
         assert due == START + dts * INTERVAL
-    assert playout.picture_due(4 * INTERVAL) == START + 5 * INTERVAL
+    assert playout.frame_due(4 * INTERVAL) == START + 5 * INTERVAL
 
 
 @given(st.lists(st.tuples(st.none() | st.integers(-(10**12), 10**12), st.integers(0, 3 * SECOND)), min_size=1, max_size=200))

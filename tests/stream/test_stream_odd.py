@@ -105,7 +105,7 @@ def test_interlaced_video_is_told() -> None:
 def test_a_header_that_lies_about_its_length() -> None:
     info, frames, report = read(odd_files.lying("duration"))
     assert (info.duration_s, len(frames)) == (10.0, 25)
-    assert report.warnings == ["ends at 1.00 s of 10.00 s: cut off, or its header is wrong"]
+    assert report.warnings == ["ends at 1.00 s of 10.00 s: truncated, or its header is wrong"]
 
 
 def test_a_header_that_lies_about_its_size() -> None:

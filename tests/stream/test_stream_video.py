@@ -131,7 +131,7 @@ def test_a_cut_file_is_read_as_far_as_it_goes() -> None:
 
 
 def test_a_cut_mp4_has_no_index_and_is_an_error() -> None:
-    assert "no video that FFmpeg can read" in failure(media.changed(media.H264, "cut")).message
+    assert "FFmpeg cannot read it as video" in failure(media.changed(media.H264, "cut")).message
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -156,14 +156,14 @@ def test_no_video_at_all(tmp_path: Path, content: bytes) -> None:
 
 
 def test_only_sound() -> None:
-    assert "only sound" in failure(media.clip(media.ONLY_SOUND)).message
+    assert "only audio" in failure(media.clip(media.ONLY_SOUND)).message
 
 
 def test_the_cover_of_a_song_is_no_video() -> None:
     path = media.clip(media.SONG)
     with av.open(str(path)) as container:
         assert container.streams.video  # to FFmpeg it is one
-    assert "only sound" in failure(path).message
+    assert "only audio" in failure(path).message
 
 
 def test_packets_without_a_picture(tmp_path: Path) -> None:

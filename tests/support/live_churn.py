@@ -71,7 +71,7 @@ def come_and_go(service: Service, reader: Reader, first: int, camera: str) -> No
         service.create(name, StreamSettings(detect=url, open_timeout_s=5, reconnect=Reconnect(min_s=0.1, max_s=0.2)))
     for name in names[:9]:
         wait(lambda name=name: reader.rows[name] >= 2, f"{name} gives results: {service.stream(name)}")  # type: ignore[misc]
-    wait(lambda: _state(service, names[9]) is StreamState.BACKING_OFF, "nothing listens there")
+    wait(lambda: _state(service, names[9]) is StreamState.BACKING_OFF, "connection refused")
     service.replace(names[0], StreamSettings(detect=PATTERN, fps=5))
     service.replace(names[6], StreamSettings(detect=PATTERN))
     for name in names:

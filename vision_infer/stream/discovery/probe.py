@@ -25,7 +25,7 @@ from vision_infer.stream.discovery.probe_steps import STEPS, ProbeError, Step, f
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
 from vision_infer.stream.live.live_packets import LivePackets
-from vision_infer.stream.live.nal_units import every_image_alone
+from vision_infer.stream.live.nal_units import is_intra_only
 from vision_infer.stream.live.open_live import kind_of
 from vision_infer.stream.live.pattern_source import SCHEME, PatternSource
 from vision_infer.stream.redact import redact
@@ -198,7 +198,7 @@ class _Run:
     def _watched(self, packets: LivePackets, opened_ns: int) -> Probe:
         context = packets.opened.stream.codec_context
         context.thread_type = "NONE"
-        watch = PacketWatch(every_image_alone(context.name), packets.opened.timed)
+        watch = PacketWatch(is_intra_only(context.name), packets.opened.timed)
         first: av.VideoFrame | None = None
         first_ns, decoded, cpu_ns = 0, 0, 0
         for packet, times in packets.read():
@@ -211,7 +211,7 @@ class _Run:
                 decoded += len(pictures)
                 if first is None and pictures:
                     first, first_ns = pictures[0], self._since_ns()
-            packets.image()  # that none can be decoded yet, or later ones are not, is no sign of a stall
+            packets.made_progress()  # frames that cannot be decoded yet, or that are not decoded, are not a stall
             if self._enough(watch, times, first_ns):
                 break
         if first is None:

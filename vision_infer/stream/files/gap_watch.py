@@ -1,4 +1,4 @@
-"""Where frames are missing, told from what the decoder could not decode and from the times of the frames around it."""
+"""Finds where frames are missing, from the packets that could not be decoded and from the times of the frames around them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections import deque
 from vision_infer.stream.source import ReadReport
 
 _JUMP = 1.75
-"""so many frame intervals between two frames, with signs of damage, are a gap"""
+"""The distance between two frames, in frame intervals, that counts as a gap if there are signs of damage."""
 _LOOK_BACK = 32
-"""frames: a decoder gives them out so much later than it met the damage, at most"""
+"""The number of frames for which signs of damage are remembered: a decoder outputs damaged frames with this delay at most."""
 
 
 class GapWatch:
-    """Turns packets that were lost into gaps with a beginning and an end, in presentation order.
+    """Converts lost packets into gaps with a start and an end, in presentation order.
 
     Args:
-        report: where the gaps are counted.
-        interval_s: between two frames, seconds; None where it is not known or frames are left out on purpose.
-        origin_s: when the first frame is due, seconds; None if unknown.
-        since_s: gaps that end before this time are not counted, seconds; frames before it are only decoded to get there.
+        report: Counts the gaps.
+        interval_s: The frame interval in seconds; None if it is unknown or frames are skipped on purpose.
+        origin_s: The time of the first frame in seconds; None if unknown.
+        since_s: Gaps that end before this time are not counted, seconds; earlier frames are decoded only to reach it.
     """
 
     def __init__(
@@ -35,10 +35,10 @@ class GapWatch:
         self._lost_to_s: float | None = None
 
     def lost(self, pts_s: float | None) -> None:
-        """A packet gave nothing.
+        """Record a packet that could not be decoded.
 
         Args:
-            pts_s: its presentation time, seconds; None if unknown.
+            pts_s: Its presentation time in seconds; None if unknown.
         """
         self._pending = True
         if pts_s is not None:
@@ -46,16 +46,16 @@ class GapWatch:
             self._lost_to_s = pts_s if self._lost_to_s is None else max(self._lost_to_s, pts_s)
 
     def frame(self, pts_s: float | None, end_s: float | None, signs: int) -> None:
-        """A frame was decoded; they come in presentation order.
+        """Record a decoded frame, in presentation order.
 
         Args:
-            pts_s: its presentation time, seconds.
-            end_s: when the next one is due, seconds.
-            signs: how many signs of damage there were so far: what FFmpeg told of, packets and frames that were marked.
+            pts_s: Its presentation time, seconds.
+            end_s: The time of the next frame, seconds.
+            signs: The number of signs of damage so far: errors of FFmpeg, and packets and frames marked as damaged.
         """
         interval, last = self._interval_s, self._last_s
         jumped = interval is not None and last is not None and pts_s is not None and pts_s - last > (_JUMP - 1) * interval
-        # A lost packet may be one of a frame that comes later: those before it in presentation order are still delivered.
+        # A lost packet may belong to a later frame: those before it in presentation order are still delivered.
         passed = self._pending and (self._lost_from_s is None or pts_s is None or pts_s >= self._lost_from_s)
         if passed or (jumped and signs > self._signs[0] and not self._pending):
             self._signs.clear()
@@ -65,7 +65,7 @@ class GapWatch:
             self._last_s = end_s
 
     def finish(self) -> None:
-        """The stream has ended."""
+        """Count a gap at the end of the stream."""
         if self._pending:
             end = self._lost_to_s
             if end is not None and self._interval_s is not None:

@@ -1,4 +1,4 @@
-"""Still pictures: one file, or a folder of them as one stream."""
+"""Still images: a single file, or a folder of them as one stream."""
 
 from __future__ import annotations
 
@@ -20,43 +20,42 @@ from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, Stre
 
 
 def read_image(path: str, max_pixels: int = ReadOptions().max_pixels) -> NDArray[np.uint8]:
-    """Read a picture, turned as its EXIF orientation says.
+    """Read an image, rotated according to its EXIF orientation.
 
     Args:
-        path: the file.
-        max_pixels: a larger picture is refused before it is decoded.
+        path: The file.
+        max_pixels: The maximum number of pixels; a larger image is rejected before it is decoded.
 
     Returns:
         uint8 [H, W, 3] RGB.
 
     Raises:
-        StreamError: the file is missing, unreadable, too large or no picture.
+        StreamError: The file is missing, unreadable, too large or not an image.
     """
     try:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError as error:
-        raise StreamError(f"{redact(path)}: no such file", "check the path") from error
+        raise StreamError(f"{redact(path)}: no such file", "Check the path.") from error
     except OSError as error:
-        raise StreamError(f"{redact(path)}: cannot be read: {error.strerror or error}", "check the file") from error
+        raise StreamError(f"{redact(path)}: cannot be read: {error.strerror or error}", "Check the file.") from error
     return decode_image(data, redact(path), max_pixels)
 
 
 def decode_image(data: NDArray[np.uint8], shown: str, max_pixels: int) -> NDArray[np.uint8]:
-    """As :func:`read_image`, of what is in memory.
+    """Decode an image in memory, as :func:`read_image` does.
 
     Args:
         data: uint8 [N], the bytes of the file.
-        shown: what the picture is called in errors.
-        max_pixels: a larger picture is refused before it is decoded.
+        shown: The name of the image in errors.
+        max_pixels: The maximum number of pixels; a larger image is rejected before it is decoded.
 
     Raises:
-        StreamError: it is too large, or no picture.
+        StreamError: It is too large, or not an image.
     """
     size = image_size(data.data)
     if size is not None and size.width * size.height > max_pixels:
-        raise StreamError(
-            f"{shown}: a picture of {size} is larger than {max_pixels} pixels", "if you trust it, raise --max-pixels"
-        )
+        message = f"{shown}: an image of {size} exceeds the limit of {max_pixels} pixels"
+        raise StreamError(message, "Raise --max-pixels if you trust the source.")
     image = None
     if data.size:
         try:
@@ -64,14 +63,14 @@ def decode_image(data: NDArray[np.uint8], shown: str, max_pixels: int) -> NDArra
         except cv2.error:
             image = None
     if image is None:
-        raise StreamError(f"{shown}: no picture that can be read", "is it an image file, and whole?")
+        raise StreamError(f"{shown}: it cannot be decoded as an image", "Check that it is an image file, and complete.")
     return np.asarray(image, np.uint8)
 
 
 class ImagesSource:
-    """Pictures in the order of their names.
+    """Images in the order of their names.
 
-    A picture that cannot be read is a gap, and the others go on; with no other, it is the stream's error.
+    An image that cannot be read is a gap, and the remaining ones are read. If none can be read, the stream fails.
     """
 
     def __init__(self, spec: SourceSpec) -> None:
@@ -88,7 +87,7 @@ class ImagesSource:
         )
 
     def frames(self) -> Iterator[Frame]:
-        """A frame for each picture."""
+        """Yield a frame for each image."""
         index = 0
         for path in self.spec.paths:
             try:

@@ -1,4 +1,4 @@
-"""A clip such as a camera sends, made here: what decoding costs can so be measured on a machine that holds no video."""
+"""A synthetic clip that resembles a camera's video, to measure the cost of decoding on a machine without video files."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from vision_infer.core.errors import StreamError
 from vision_infer.core.geometry import Size
 
 GROUP_S, GROUPS = 2, 6
-"""seconds from key frame to key frame, and how often they are repeated: encoding is slow"""
+"""The key-frame interval in seconds, and the number of times that the group is repeated, since encoding is slow."""
 SECONDS = GROUP_S * GROUPS
-"""length of a clip"""
+"""The duration of a clip."""
 _VERSION = 1
-"""another one where the same arguments would give another clip"""
+"""Increased when the same arguments give another clip."""
 _ENCODERS = {
     "h264": ("libx264", {"preset": "veryfast", "tune": "zerolatency", "x264-params": "sliced-threads=0:scenecut=0"}),
     "hevc": ("libx265", {"preset": "ultrafast", "tune": "zerolatency", "x265-params": "log-level=none:scenecut=0"}),
 }
 _NOISE = 3.0
-"""standard deviation of a sensor's noise, of 255"""
+"""The standard deviation of the sensor noise, of 255."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """What a clip is like."""
+    """The properties of a clip."""
 
     codec: str
-    """``h264`` or ``hevc``"""
+    """The codec, ``h264`` or ``hevc``."""
     size: Size
     fps: int = 15
 
     @property
     def bit_rate(self) -> int:
-        """Bits a second: what cameras are usually set to for such a picture (4 Mbit/s for 1080p at 15 frames a second)."""
+        """The usual bit rate of a camera with this frame size and rate, bits per second (4 Mbit/s for 1080p at 15 frames/s)."""
         share = self.size.width * self.size.height / (1920 * 1080)
         return int(4_000_000 * share**0.75 * (self.fps / 15) ** 0.5 * (0.6 if self.codec == "hevc" else 1.0))
 
 
 def sample_clip(spec: ClipSpec, folder: Path) -> Path:
-    """The clip's file; made where it is not there yet, in a second or two.
+    """Return the clip's file, and create it in a second or two if it does not exist.
 
     Raises:
-        StreamError: this FFmpeg has no such encoder, or the file cannot be written.
+        StreamError: This build of FFmpeg lacks the encoder, or the file cannot be written.
     """
     name = f"{spec.codec}-{spec.size.width}x{spec.size.height}-{spec.fps}fps-v{_VERSION}.mp4"
     path = folder / name
@@ -63,7 +63,8 @@ def sample_clip(spec: ClipSpec, folder: Path) -> Path:
         _encode(spec, part)
         part.replace(path)
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise StreamError(f"no sample of {spec.codec} {spec.size} can be made: {error}", "see 'vision-infer doctor'") from error
+        message = f"cannot create a sample clip of {spec.codec} {spec.size}: {error}"
+        raise StreamError(message, "Run 'vision-infer doctor' to check the codecs.") from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
@@ -77,29 +78,29 @@ def _encode(spec: ClipSpec, path: Path) -> None:
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = spec.size.width, spec.size.height, "yuv420p"
         stream.bit_rate, stream.gop_size = spec.bit_rate, GROUP_S * spec.fps
-        scene = _Scene(spec.size)
+        scene = _ClipScene(spec.size)
         coded: list[tuple[int, int, bytes, bool]] = []
         for index in range(GROUP_S * spec.fps):
             frame = av.VideoFrame.from_ndarray(scene.at(index / spec.fps), format="yuv420p")
             frame.pts, frame.time_base = index, Fraction(1, spec.fps)
-            coded += _told(stream.encode(frame))
-        coded += _told(stream.encode(None))
+            coded += _fields(stream.encode(frame))
+        coded += _fields(stream.encode(None))
         for number in range(GROUPS * len(coded)):
-            again, at = divmod(number, len(coded))
+            repetition, at = divmod(number, len(coded))
             pts, dts, data, is_key = coded[at]
             packet = av.Packet(data)
-            packet.pts, packet.dts = pts + again * GROUP_S * spec.fps, dts + again * GROUP_S * spec.fps
+            packet.pts, packet.dts = pts + repetition * GROUP_S * spec.fps, dts + repetition * GROUP_S * spec.fps
             packet.time_base, packet.is_keyframe, packet.stream = Fraction(1, spec.fps), is_key, stream
             output.mux(packet)
 
 
-def _told(packets: list[Packet[VideoStream]]) -> list[tuple[int, int, bytes, bool]]:
-    """Times, content, and whether it is a key frame, of each packet."""
-    return [(one.pts or 0, one.dts or 0, bytes(one), one.is_keyframe) for one in packets]
+def _fields(packets: list[Packet[VideoStream]]) -> list[tuple[int, int, bytes, bool]]:
+    """Return PTS, DTS, data, and whether it is a key frame, of each packet."""
+    return [(packet.pts or 0, packet.dts or 0, bytes(packet), packet.is_keyframe) for packet in packets]
 
 
-class _Scene:
-    """A still background with texture at all scales, three things that cross it, and noise."""
+class _ClipScene:
+    """A still background with texture at all scales, three moving squares, and noise."""
 
     def __init__(self, size: Size) -> None:
         chance = np.random.default_rng(1)
@@ -112,7 +113,7 @@ class _Scene:
         self._shifts = chance.integers(0, 64, (997, 2))
 
     def at(self, seconds: float) -> NDArray[np.uint8]:
-        """Planes Y, U and V below each other, uint8 [H × 3 / 2, W]."""
+        """Return the planes Y, U and V below each other, uint8 [H × 3 / 2, W]."""
         width, height = self._size.width, self._size.height
         luma = self._wall.copy()
         side = len(self._things[0])
@@ -128,7 +129,7 @@ class _Scene:
 
 
 def _texture(size: Size, chance: np.random.Generator, finest: float = 0.35) -> NDArray[np.int16]:
-    """Random hills of many widths, the fine ones lower: int16 [H, W], about 40–210."""
+    """Return random texture of many scales, the finer ones weaker: int16 [H, W], about 40–210."""
     import cv2
 
     whole = np.zeros((size.height, size.width), np.float32)

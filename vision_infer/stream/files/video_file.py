@@ -1,4 +1,4 @@
-"""A video through FFmpeg: a file, standard input, or a file behind a URL."""
+"""A video file read through FFmpeg: a local file, standard input, or a file behind a URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from av.video.stream import VideoStream
 
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
-from vision_infer.core.geometry import Size
 from vision_infer.core.trace import Trace
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.files.gap_watch import GapWatch
@@ -26,27 +25,27 @@ from vision_infer.stream.files.open_video import (
     video_stream,
 )
 from vision_infer.stream.files.ordered_times import OrderedTimes
+from vision_infer.stream.files.video_info import frame_s, packet_s, start_s, video_info
 from vision_infer.stream.nvdec import Decoding
 from vision_infer.stream.orientation import Orientations
 from vision_infer.stream.redact import redact
-from vision_infer.stream.source import ReadOptions, ReadReport, SourceSpec, StreamInfo
+from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 _SAME_TIME_S = 1e-6
 _STEPS_BACK_S = (0.0, 1.0, 10.0)
-"""how much earlier than wanted to look for a key frame: containers are not exact, and some are wrong"""
-_PROGRESSIVE = 1
-"""libavcodec's field orders: 0 is unknown, 1 progressive, the others interlaced"""
+"""The distances before the start at which a key frame is looked for, seconds: the index of a container may be inexact or
+wrong."""
 
 
 class VideoFileSource:
-    """A video.
+    """A video file.
 
     Args:
-        spec: the video, the name of its stream, and which part is read.
-        decode_threads: threads of the decoder.
+        spec: The file, the name of its stream, and the part that is read.
+        decode_threads: The number of decoder threads.
 
     Raises:
-        StreamError: it is missing, unreadable, empty, no video, or holds no such video stream.
+        StreamError: The file is missing, unreadable, empty or not a video, or has no such video track.
     """
 
     def __init__(self, spec: SourceSpec, decode_threads: int = 1) -> None:
@@ -62,8 +61,8 @@ class VideoFileSource:
         self._decoding = Decoding(spec, self.report)
         try:
             self._open()
-            self._origin_s = _start_s(self._stream)
-            self.info = self._with_decoder(_info(self._container, self._stream, spec))
+            self._origin_s = start_s(self._stream)
+            self.info = self._with_decoder(video_info(self._container, self._stream, spec))
         except BaseException:
             self._log.close()
             raise
@@ -71,14 +70,14 @@ class VideoFileSource:
             self._warn_interlaced()
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that are wanted and can be decoded, in presentation order."""
+        """Yield the requested frames that can be decoded, in presentation order."""
         read, name, report = self.spec.read, self.spec.name, self.report
         index, orientations = 0, Orientations()
         end_s = begin_s = None
         position, damaged = None, False
         for decoded, pts_s, next_s in self._decoded():
             if pts_s is not None:
-                if begin_s is None:  # the first time that is known
+                if begin_s is None:  # the first known time
                     begin_s, end_s = self._range(pts_s)
                 if end_s is not None and pts_s >= end_s - _SAME_TIME_S:
                     break
@@ -98,9 +97,7 @@ class VideoFileSource:
         else:
             self._check_end(position, damaged)
         if not self._seen:
-            raise StreamError(
-                f"{self._shown}: no frame could be decoded", "the file is damaged, or cut off before its first frame"
-            )
+            raise StreamError(f"{self._shown}: no frame could be decoded", "the file is damaged or truncated")
         if begin_s is None and (read.start_s or read.end_s is not None):
             self._no_times(index)
         if not index:
@@ -137,24 +134,28 @@ class VideoFileSource:
         return replace(info, decoder=self._decoding.where, decoder_bytes=self._decoding.bytes)
 
     def _close(self) -> None:
-        # The decoder's threads come to rest before PyAV frees it: see ffmpeg_log.
+        # Stop the decoder's threads before PyAV frees it: see ffmpeg_log.
         self._stream.codec_context.flush_buffers()
         self._container.close()
 
     def _range(self, first_s: float) -> tuple[float, float | None]:
-        """The times of the first frame that is wanted and the first that is not, seconds on the stream's own clock."""
+        """Return the times of the first requested frame and of the first one after the range, seconds on the stream's own
+        clock."""
         read = self.spec.read
         origin = first_s if self._origin_s is None else self._origin_s
         return origin + read.start_s, None if read.end_s is None else origin + read.end_s
 
     def _decoded(self) -> Iterator[tuple[av.VideoFrame, float | None, float | None]]:
-        """Every frame from the one where decoding begins, its presentation time, and when the next is due, seconds."""
+        """Yield each frame from the first one that is decoded, with its presentation time and the time of the next, seconds."""
         read = self.spec.read
+        # 1. Start at the last key frame before --start. Damage before it is not counted, nor damage before --start itself.
         first = self._seek() if read.start_s else None
         since_s = self._range(0.0)[0] if read.start_s and self._origin_s is not None else None
         watch = GapWatch(self.report, self._interval_s, None if first else self._origin_s, since_s)
+        # AVI has no presentation times: they are restored from the order of the frames.
         times = OrderedTimes() if self._container.format.name == "avi" and self._stream.codec_context.has_b_frames else None
         while True:
+            # 2. Read a packet. The last one is empty: it makes the decoder return the frames that it still holds.
             packet, first = (first or self._next_packet()), None
             if packet is None:
                 watch.finish()
@@ -166,13 +167,14 @@ class VideoFileSource:
                 self._last_is_partial = packet.is_corrupt
                 if times is not None:
                     times.sent(packet.pts)
+            # 3. Decode. A packet that cannot be decoded is a gap, not the end.
             self._log.here()
             try:
                 decoded = packet.decode()
             except av.error.InvalidDataError:
                 if self._log.said("max pixel count"):
-                    raise too_many_pixels("pictures further on", read, self._shown) from None
-                watch.lost(_packet_s(packet))
+                    raise too_many_pixels("later images", read, self._shown) from None
+                watch.lost(packet_s(packet))
                 if times is not None:
                     times.lost(packet.pts)
                 continue
@@ -180,23 +182,21 @@ class VideoFileSource:
                 watch.finish()
                 return
             except av.error.FFmpegError as error:
-                if can_open_again(self._path) and self._decoding.failed(reason(error)):
-                    self._close()
-                    self._open()
-                    first = self._seek() if read.start_s else None
-                    continue
-                raise StreamError(f"{self._shown}: decoding stopped: {reason(error)}", "the file may be damaged") from error
+                first = self._restart_on_cpu(error)
+                continue
+            # 4. Yield the frames with their times; gaps between them are counted once there are signs of damage.
             for frame in decoded:
                 self._seen = True
                 if times is not None:
                     frame.pts = times.of(frame.pts, frame.key_frame)
-                pts_s = _pts_s(frame)
+                pts_s = frame_s(frame)
                 next_s = self._next_s(frame, pts_s)
                 self._marked += frame.is_corrupt
                 watch.frame(pts_s, next_s, self._log.errors + self._marked)
                 yield frame, pts_s, next_s
 
     def _next_s(self, frame: av.VideoFrame, pts_s: float | None) -> float | None:
+        """Return when the next frame is due, seconds."""
         if pts_s is None:
             return None
         duration = frame.duration
@@ -213,20 +213,33 @@ class VideoFileSource:
             raise failure from error
 
     def _read_error(self, error: Exception) -> StreamError:
+        """Return the error that explains why reading stopped."""
         if isinstance(error, av.error.ExitError):
-            return StreamError(f"{self._shown}: the server stopped sending", "try again, or download it first")
+            return StreamError(f"{self._shown}: the server stopped sending", "Try again, or download the file first.")
         if not can_open_again(self._path) and not self._seen and self._log.said("partial file"):
             return StreamError(
-                f"{self._shown}: its index is at its end, and we cannot go back there",
-                "make it anew with -movflags +faststart, or give it as a file",
+                f"{self._shown}: the index (moov) is at the end, and this source cannot seek",
+                "Remux it with -movflags +faststart, or read it as a file.",
             )
-        return StreamError(f"{self._shown}: reading stopped: {reason(error)}", "the file may be damaged or cut off")
+        return StreamError(f"{self._shown}: reading stopped: {reason(error)}", "the file may be damaged or truncated")
+
+    def _restart_on_cpu(self, error: av.error.FFmpegError) -> Packet[VideoStream] | None:
+        """Open the file again on the CPU, if the GPU decoder failed; returns the first packet as :meth:`_seek` does.
+
+        Raises:
+            StreamError: The failure has another reason, or the source cannot be opened again.
+        """
+        if not can_open_again(self._path) or not self._decoding.failed(reason(error)):
+            raise StreamError(f"{self._shown}: decoding stopped: {reason(error)}", "the file may be damaged") from error
+        self._close()
+        self._open()
+        return self._seek() if self.spec.read.start_s else None
 
     def _seek(self) -> Packet[VideoStream] | None:
-        """Go to the last key frame from which all wanted frames can be decoded; returns its packet.
+        """Seek to the last key frame from which all requested frames can be decoded, and return its packet.
 
-        Where that cannot be found (standard input, a server without ranges, a container without times) reading begins at the
-        beginning, and None is returned.
+        Returns None, and reads from the beginning, if this is not possible: standard input, a server without range requests, or a
+        container without timestamps.
         """
         base = self._stream.time_base
         if self._path == STANDARD_INPUT or self._origin_s is None or base is None:
@@ -244,7 +257,7 @@ class VideoFileSource:
             except (av.error.FFmpegError, OSError, StreamError):
                 break
             if packet is not None and packet.size:
-                key_s = _packet_s(packet)
+                key_s = packet_s(packet)
                 if key_s is not None and key_s <= begin_s + _SAME_TIME_S:
                     return packet
         self._close()
@@ -252,11 +265,11 @@ class VideoFileSource:
         return None
 
     def _check_end(self, position_s: float | None, damaged: bool) -> None:
-        """Tell of a stream that ends before its time.
+        """Warn if the stream ended too early.
 
         Args:
-            position_s: when the last frame ends, seconds.
-            damaged: the last frame is.
+            position_s: The end of the last frame, seconds.
+            damaged: Whether the last frame is damaged.
         """
         if position_s is None or self._origin_s is None:
             return
@@ -264,79 +277,25 @@ class VideoFileSource:
         cut = damaged or self._last_is_partial or self._log.said("ended prematurely", "partial file")
         if duration is None or at >= duration:
             if cut:
-                self.report.warn(f"is cut off at {at:.2f} s")
+                self.report.warn(f"is truncated at {at:.2f} s")
             return
-        # The length of a container is that of its longest track; of a track of its own, it is exact.
+        # A container's duration is that of its longest track, so it is less exact than the duration of the video track.
         if self._stream.duration is not None or not self.info.has_audio:
             slack = max(0.02 * duration, 3 * (self._interval_s or 1.0))
         else:
             slack = max(0.05 * duration, 1.0)
-        # Some containers count their length from zero, wherever the stream begins.
+        # Some containers count their duration from zero, even if the stream starts later.
         short = max(at, position_s) < duration - slack
         if cut or (short and not self.spec.read.keyframes_only):
-            self.report.warn(f"ends at {at:.2f} s of {duration:.2f} s: cut off, or its header is wrong")
+            self.report.warn(f"ends at {at:.2f} s of {duration:.2f} s: truncated, or its header is wrong")
 
     def _no_times(self, delivered: int) -> None:
         if not delivered:
-            raise StreamError(f"{self._shown}: its frames have no times", "read it without --start, or put it into a container")
-        self.report.warn("its frames have no times: it was read to its end")
+            raise StreamError(f"{self._shown}: its frames have no timestamps", "Read it without --start, or remux it.")
+        self.report.warn("its frames have no timestamps: it was read to the end")
 
     def _warn_interlaced(self) -> None:
-        self.report.warn("is interlaced: its fields are not separated, what moves has combed edges")
+        self.report.warn("is interlaced: its fields are not separated, so moving edges look combed")
 
     def _length(self) -> str:
         return "an unknown time" if self.info.duration_s is None else f"{self.info.duration_s:.2f} s"
-
-
-def _info(container: av.container.InputContainer, stream: VideoStream, spec: SourceSpec) -> StreamInfo:
-    duration = None
-    if stream.duration is not None and stream.time_base is not None:
-        duration = float(stream.duration * stream.time_base)
-    elif container.duration is not None:
-        duration = container.duration / av.time_base
-    rate = stream.average_rate or stream.base_rate
-    context = stream.codec_context
-    read = spec.read
-    whole = not read.start_s and read.end_s is None and not read.keyframes_only
-    return StreamInfo(
-        size=Size(context.width, context.height) if context.width and context.height else None,
-        frames=_expected_frames(stream, duration, read),
-        duration_s=duration,
-        frame_rate=rate,
-        time_base=stream.time_base,
-        codec=context.name,
-        has_audio=bool(container.streams.audio) and whole and can_open_again(spec.paths[0]),
-        interlaced=context.field_order > _PROGRESSIVE,
-        bytes_per_pixel=context.format.padded_bits_per_pixel / 8 if context.format is not None else None,
-    )
-
-
-def _expected_frames(stream: VideoStream, duration: float | None, read: ReadOptions) -> int | None:
-    rate = stream.average_rate or stream.base_rate
-    if read.keyframes_only:
-        return None
-    if not read.start_s and read.end_s is None and stream.frames:
-        return stream.frames
-    if not rate or (duration is None and read.end_s is None):
-        return None
-    end = min(duration if duration is not None else float("inf"), read.end_s if read.end_s is not None else float("inf"))
-    return max(0, round((end - read.start_s) * rate))
-
-
-def _start_s(stream: VideoStream) -> float | None:
-    if stream.start_time is None or stream.time_base is None:
-        return None
-    return float(stream.start_time * stream.time_base)
-
-
-def _pts_s(frame: av.VideoFrame) -> float | None:
-    """Presentation time, seconds. Where a container gives decoding times only, those: such streams have no B-frames."""
-    if frame.pts is not None:
-        return frame.time
-    dts, base = frame.dts, frame.time_base
-    return None if dts is None or base is None else float(dts * base)
-
-
-def _packet_s(packet: Packet[VideoStream]) -> float | None:
-    pts = packet.pts if packet.pts is not None else packet.dts
-    return None if pts is None else float(pts * packet.time_base)

@@ -1,10 +1,10 @@
-"""Which hosts a URL may lead to, where that is limited: so that whoever may add a camera cannot reach what is not for them.
+"""Limits the hosts that a URL may lead to, so that a user who may add cameras cannot reach other hosts through this service.
 
-A name is resolved here, once, and the connection goes to the address that was looked at: a name server cannot give another
-answer later. Over the web every redirect and every entry of a playlist takes the same way
-(``guarded_http``). FFmpeg itself connects for RTSP, RTMP and SRT; it is given the address in place of the
-name. An RTSP server may still answer with a redirect, which FFmpeg follows without asking: a camera in an allowed network can so
-make us send RTSP requests to another host.
+A host name is resolved once, here, and the connection goes to the address that was checked; so a name server cannot return
+another address later (DNS rebinding). Over HTTP, each redirect and each entry of a playlist is checked in the same way
+(:mod:`vision_infer.stream.live.guarded_http`). For RTSP, RTMP and SRT, FFmpeg connects itself, and receives the address in place
+of the host name. An RTSP server may still answer with a redirect, which FFmpeg follows without a check: a camera in an allowed
+network can make it send RTSP requests to another host.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from vision_infer.stream.redact import redact
 
 
 def allowed_address(url: str, networks: tuple[str, ...]) -> str:
-    """The address of a URL's host, if it is in one of the networks.
+    """Return the address of a URL's host if it is in one of the networks.
 
     Args:
-        url: with a host.
-        networks: in CIDR notation, of IPv4 or IPv6.
+        url: A URL with a host.
+        networks: The allowed networks in CIDR notation, IPv4 or IPv6.
 
     Raises:
-        RefusedError: it is in none of them, or the URL has no host.
-        StreamError: the host is not known.
+        RefusedError: The address is in none of them, or the URL has no host.
+        StreamError: The host name cannot be resolved.
     """
     shown = redact(url)
     try:
@@ -37,20 +37,26 @@ def allowed_address(url: str, networks: tuple[str, ...]) -> str:
     except ValueError:
         host, port = None, 0
     if not host:
-        raise RefusedError(f"{shown}: has no host, or one that cannot be read", "check the URL")
+        raise RefusedError(f"{shown}: no host, or an invalid one", "Check the URL.")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise StreamError(f"{shown}: its host is not known", "check the name, and the DNS of this machine") from None
+        raise unknown_host(url) from None
     allowed = [ipaddress.ip_network(network, strict=False) for network in networks]
     for *_, address in found:
         if any(_plain(str(address[0])) in network for network in allowed):
             return str(address[0])
-    raise RefusedError(f"{shown}: leads outside the networks that are allowed", f"allowed: {', '.join(networks)}")
+    raise RefusedError(f"{shown}: the host is outside the allowed networks", f"allowed: {', '.join(networks)}")
+
+
+def unknown_host(url: str) -> StreamError:
+    """Return the error for a host name that cannot be resolved."""
+    hint = "Check the host name and the DNS settings of this machine."
+    return StreamError(f"{redact(url)}: the host name cannot be resolved", hint)
 
 
 def with_address(url: str, address: str) -> str:
-    """The URL with an address in place of its host's name; all else stays."""
+    """Return the URL with an address in place of its host name."""
     parts = urlsplit(url)
     credentials, at, place = parts.netloc.rpartition("@")
     port = place[place.index("]") + 1 :] if place.startswith("[") else place[len(place.partition(":")[0]) :]
@@ -59,7 +65,7 @@ def with_address(url: str, address: str) -> str:
 
 
 def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An IPv4 address that is written as an IPv6 one is one."""
+    """Convert an IPv4-mapped IPv6 address to IPv4."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
     return mapped or parsed

@@ -1,10 +1,10 @@
-"""Pictures from the pieces in which RTSP delivers them, without waiting for the next picture to see where one ends.
+"""Joins RTP payloads into frames, without waiting for the next frame to see where one ends.
 
-libavformat's parser gives a picture out when the next one begins: a frame interval late. Without it, FFmpeg gives every RTP
-payload as it comes. Nothing in there says which is a picture's last (the marker bit is not passed on), so it is learned: most
-cameras make as many slices of each picture, and only the last payload of a slice is shorter than the longest. A picture that has
-all its slices, the last of them with its end, is whole. Where that turns out wrong once, a picture was broken; from then on each
-waits for the next, as with the parser.
+libavformat's parser outputs a frame when the next one begins, a frame interval late. Without the parser, FFmpeg outputs each RTP
+payload (RFC 6184 for H.264, RFC 7798 for H.265) as it arrives, but does not pass on the marker bit that flags a frame's last
+payload. So the end is inferred: most cameras encode each frame with the same number of slices, and only the last payload of a
+slice is shorter than the longest one. A frame is complete when it has all its slices and the last one has ended. If this turns
+out wrong once, a frame was output incomplete; from then on, each frame waits for the next one, as with the parser.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_LEARN_PICTURES = 20
-"""so many in a row have to have as many slices"""
+_LEARN_FRAMES = 20
+"""The number of consecutive frames that must have the same number of slices."""
 _START = b"\0\0\0\1"
 _UNITS = re.compile(rb"\x00\x00\x01(.)", re.DOTALL)
 _H264_SLICES, _H264_KEY = frozenset({1, 2, 5}), frozenset({5})
@@ -21,34 +21,34 @@ _HEVC_SLICES, _HEVC_KEY = frozenset(range(32)), frozenset(range(16, 24))
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A payload as it was read."""
+class Payload:
+    """An RTP payload as it was read."""
 
     data: bytes
-    """begins with a start code, or goes on with the unit before it"""
+    """Bytes that begin with a start code, or that continue the previous NAL unit."""
     pts: int
-    """of its picture, in the stream's units"""
+    """The presentation time of its frame, in units of the stream's time base."""
     read_ns: int
     waited_ns: int
-    """how long the read took"""
+    """The time that the read took, nanoseconds."""
     corrupt: bool = False
     camera_ns: int | None = None
-    """the camera's clock, as :class:`~vision_infer.stream.live.capture_clock.PacketTimes` has it"""
+    """The time of the camera's clock, as in :class:`~vision_infer.stream.live.capture_clock.PacketTimes`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """A picture's pieces together."""
+class AssembledFrame:
+    """The payloads of a frame, joined."""
 
     data: bytes
-    first: Piece
-    """when it began to arrive"""
+    first: Payload
+    """The first payload, which gives the time of arrival."""
     key: bool
     corrupt: bool
 
 
 class Assembler:
-    """Puts the pieces of one connection together.
+    """Joins the payloads of one connection.
 
     Args:
         codec: ``h264`` or ``hevc``.
@@ -56,47 +56,49 @@ class Assembler:
 
     def __init__(self, codec: str) -> None:
         self.early = False
-        """pictures are given out as soon as they are whole"""
-        self.broken = 0
-        """pictures that were given out too early: after the first, none is again"""
+        """Whether frames are output as soon as they are complete."""
+        self.incomplete = 0
+        """The number of frames that were output too early. After the first, frames are no longer output early."""
         self._hevc = codec == "hevc"
-        self._pieces: list[Piece] = []
-        self._given: int | None = None
-        """PTS of a picture that was given out already"""
+        self._payloads: list[Payload] = []
+        self._output_pts: int | None = None
+        """The PTS of the last frame that was output early."""
         self._slices = 0
         self._key = False
-        self._wanted = 0
-        self._alike = 0
+        self._expected_slices = 0
+        self._same_count = 0
         self._longest_start = 0
         self._longest_rest = 0
 
-    def push(self, piece: Piece) -> list[Whole]:
-        """Take a piece; gives what has become whole: the picture before it, or its own."""
-        out: list[Whole] = []
-        if self._pieces and piece.pts != self._pieces[0].pts:
+    def push(self, payload: Payload) -> list[AssembledFrame]:
+        """Add a payload. Returns the frames that are now complete: the previous one, its own, or both."""
+        out: list[AssembledFrame] = []
+        # A new PTS: the previous frame has certainly ended.
+        if self._payloads and payload.pts != self._payloads[0].pts:
             self._learn()
-            out.append(self._whole())
-        slices, key = self._look(piece.data)
-        if piece.pts == self._given:
-            if slices or not piece.data.startswith(_START):
-                self.broken += 1
+            out.append(self._join())
+        slices, key = self._count_slices(payload.data)
+        # More of a frame that was output early. Slice data means that it was incomplete; filler after the last slice does not.
+        if payload.pts == self._output_pts:
+            if slices or not payload.data.startswith(_START):
+                self.incomplete += 1
                 self.early = False
-            return out  # what follows the last slice (filler) is needed by nobody
-        self._pieces.append(piece)
+            return out
+        self._payloads.append(payload)
         self._slices += slices
         self._key = self._key or key
-        ends = self._is_end(piece.data)
-        if self.early and self._slices == self._wanted and ends:
-            self._given = piece.pts
-            out.append(self._whole())
+        ends = self._is_end(payload.data)
+        if self.early and self._slices == self._expected_slices and ends:
+            self._output_pts = payload.pts
+            out.append(self._join())
         return out
 
-    def flush(self) -> list[Whole]:
-        """What is left where the stream ends."""
-        return [self._whole()] if self._pieces else []
+    def flush(self) -> list[AssembledFrame]:
+        """Return the incomplete frame at the end of the stream."""
+        return [self._join()] if self._payloads else []
 
     def _is_end(self, data: bytes) -> bool:
-        """Whether a unit ends with this payload: it is shorter than the longest of its kind."""
+        """Return whether a NAL unit ends with this payload: it is shorter than the longest of its kind."""
         if data.startswith(_START):
             ends = len(data) < self._longest_start
             self._longest_start = max(self._longest_start, len(data))
@@ -106,20 +108,21 @@ class Assembler:
         return ends
 
     def _learn(self) -> None:
-        alike = self._slices == self._wanted and self._slices > 0
-        self._alike = self._alike + 1 if alike else 0
-        self._wanted = self._slices
-        self.early = not self.broken and self._alike >= _LEARN_PICTURES
+        same = self._slices == self._expected_slices and self._slices > 0
+        self._same_count = self._same_count + 1 if same else 0
+        self._expected_slices = self._slices
+        self.early = not self.incomplete and self._same_count >= _LEARN_FRAMES
 
-    def _look(self, data: bytes) -> tuple[int, bool]:
-        """How many slices begin in a payload, and whether one is of a key frame."""
+    def _count_slices(self, data: bytes) -> tuple[int, bool]:
+        """Return the number of slices that begin in a payload, and whether one of them belongs to a key frame."""
         if not data.startswith(_START):
             return 0, False
         kinds = [match[1][0] >> 1 & 63 if self._hevc else match[1][0] & 31 for match in _UNITS.finditer(data)]
         wanted, keys = (_HEVC_SLICES, _HEVC_KEY) if self._hevc else (_H264_SLICES, _H264_KEY)
         return sum(kind in wanted for kind in kinds), any(kind in keys for kind in kinds)
 
-    def _whole(self) -> Whole:
-        pieces, self._pieces = self._pieces, []
+    def _join(self) -> AssembledFrame:
+        payloads, self._payloads = self._payloads, []
         key, self._key, self._slices = self._key, False, 0
-        return Whole(b"".join(piece.data for piece in pieces), pieces[0], key, any(piece.corrupt for piece in pieces))
+        data, corrupt = b"".join(payload.data for payload in payloads), any(payload.corrupt for payload in payloads)
+        return AssembledFrame(data, payloads[0], key, corrupt)

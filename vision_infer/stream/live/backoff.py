@@ -1,7 +1,8 @@
-"""How long to wait before a source is tried again: exponential back-off with full jitter.
+"""The wait before a source is opened again: exponential back-off with full jitter.
 
-Many cameras that were lost together (a switch, a power cut) shall not come back in step: each wait is drawn evenly from nothing
-to a ceiling that doubles (`Exponential Backoff And Jitter`, AWS Architecture Blog, 2015).
+Many cameras that disconnect together, because of a switch or a power cut, must not reconnect at the same time. Each wait is drawn
+uniformly between zero and a ceiling that doubles:
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 """
 
 from __future__ import annotations
@@ -9,50 +10,50 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-FIRST_S, LONGEST_S = 0.5, 30.0
-"""after a disconnect"""
-REFUSED_FIRST_S, REFUSED_LONGEST_S = 60.0, 300.0
-"""after a refusal: a wrong password that is tried again and again locks the camera's account"""
+FIRST_S, MAX_S = 0.5, 30.0
+"""The first and the maximum ceiling after a disconnection, seconds."""
+REFUSED_FIRST_S, REFUSED_MAX_S = 60.0, 300.0
+"""The same after a refusal: repeated attempts with a wrong password would lock the camera's account."""
 
 
 class Backoff:
-    """The next wait, and the one after it.
+    """Returns the next wait, and counts the attempts.
 
     Args:
-        first_s: ceiling of the first wait, seconds.
-        longest_s: no ceiling is higher, seconds.
-        least_s: no wait is shorter, seconds; at most ``first_s``.
-        draw: gives numbers from 0 to 1, evenly.
+        first_s: The ceiling of the first wait, seconds.
+        max_s: The maximum ceiling, seconds.
+        min_s: The minimum wait, seconds; at most ``first_s``.
+        draw: Returns uniformly distributed numbers from 0 to 1.
     """
 
     def __init__(
         self,
         first_s: float = FIRST_S,
-        longest_s: float = LONGEST_S,
-        least_s: float = 0.0,
+        max_s: float = MAX_S,
+        min_s: float = 0.0,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        if not 0 <= least_s <= first_s <= longest_s or first_s <= 0:
-            raise ValueError(f"a back-off needs 0 <= least <= first <= longest, got {least_s}, {first_s}, {longest_s} s")
+        if not 0 <= min_s <= first_s <= max_s or first_s <= 0:
+            raise ValueError(f"a back-off needs 0 <= min_s <= first_s <= max_s, got {min_s}, {first_s}, {max_s} s")
         self._first_s = first_s
-        self._longest_s = longest_s
-        self._least_s = least_s
+        self._max_s = max_s
+        self._min_s = min_s
         self._draw = draw
         self._ceiling_s = first_s
 
     def next_s(self) -> float:
-        """How long to wait now, seconds; the ceiling of the next wait is twice as high."""
+        """Return the next wait in seconds, and double the ceiling."""
         ceiling = self._ceiling_s
-        self._ceiling_s = min(2 * ceiling, self._longest_s)
-        return self._least_s + (ceiling - self._least_s) * self._draw()
+        self._ceiling_s = min(2 * ceiling, self._max_s)
+        return self._min_s + (ceiling - self._min_s) * self._draw()
 
     def reset(self) -> None:
-        """It went well: the next wait is a first one."""
+        """Start again with the first ceiling, after a success."""
         self._ceiling_s = self._first_s
 
 
 def after_refusals(
-    first_s: float = REFUSED_FIRST_S, longest_s: float = REFUSED_LONGEST_S, draw: Callable[[], float] = random.random
+    first_s: float = REFUSED_FIRST_S, max_s: float = REFUSED_MAX_S, draw: Callable[[], float] = random.random
 ) -> Backoff:
-    """The long one, for a source that said no: never less than the first wait."""
-    return Backoff(first_s, longest_s, first_s, draw)
+    """Return the back-off for a source that refused the connection: each wait is at least the first one."""
+    return Backoff(first_s, max_s, first_s, draw)

@@ -1,8 +1,8 @@
-"""The web, where it is limited which hosts may be asked: FFmpeg reads through us, and each request is looked at.
+"""An HTTP client that FFmpeg reads through when the allowed networks are limited: the host of each request is checked.
 
-That holds for the URL itself, for every redirect, and for every playlist, key and segment that a playlist names. A user and a
-password in a URL are sent as basic authentication, to the host that they were given for only. As with FFmpeg itself, certificates
-are not verified: cameras sign their own.
+This includes the URL itself, each redirect, and each playlist, key and segment that a playlist names. The user name and password
+of a URL are sent as basic authentication, only to the host that they were given for. As in FFmpeg, TLS certificates are not
+verified, since cameras use self-signed ones.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from vision_infer.stream.redact import redact
 
 _MAX_REDIRECTS = 5
 _MAX_OPEN = 16
-"""connections of one source at a time; FFmpeg has two or three"""
+"""The maximum number of open connections per source; FFmpeg uses two or three."""
 _MOVED = frozenset({301, 302, 303, 307, 308})
-_REFUSALS = {401: "refused: wrong user or password, or none", 403: "refused: wrong user or password, or none"}
 _WRITE_FLAG = 2
-"""FFmpeg's AVIO_FLAG_WRITE"""
+"""FFmpeg's AVIO_FLAG_WRITE."""
 
 
 class Body:
-    """What a server sends; read once, from its beginning on."""
+    """The body of a response; it is read once, from its beginning."""
 
     def __init__(self, response: http.client.HTTPResponse, connection: socket.socket, shown: str, web: GuardedHttp) -> None:
         self._response = response
@@ -37,24 +36,22 @@ class Body:
         self._web = web
 
     def read(self, size: int) -> bytes:
-        """What is there, at most so many bytes; empty at the end.
+        """Return the available bytes, at most ``size``; empty at the end.
 
         Raises:
-            StreamError: nothing came in time, or the connection broke.
+            StreamError: No data arrived in time.
         """
         try:
             self._connection.settimeout(self._web.left_s())
             return self._response.read1(size)
         except TimeoutError:
-            limit_s = self._web.limit_s
-            raise StreamError(
-                f"{self._shown}: nothing came for {limit_s:g} s", "is the camera on, and the network well?"
-            ) from None
+            message = f"{self._shown}: no data for {self._web.limit_s:g} s"
+            raise StreamError(message, "Check the camera and the network.") from None
         except (OSError, http.client.HTTPException):
-            return b""  # a server that goes away is the end, as it is for FFmpeg
+            return b""  # a broken connection is the end, as it is for FFmpeg
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._response.close()
         self._connection.close()
 
@@ -63,8 +60,8 @@ class GuardedHttp:
     """Opens URLs for FFmpeg (PyAV's ``io_open``).
 
     Args:
-        networks: where hosts may be, CIDR.
-        limit_s: how long what FFmpeg is asked for now may take, seconds.
+        networks: The allowed networks in CIDR notation.
+        limit_s: The time limit of the operation that FFmpeg runs now, seconds.
     """
 
     def __init__(self, networks: tuple[str, ...], limit_s: float) -> None:
@@ -73,30 +70,30 @@ class GuardedHttp:
         self.allow(limit_s)
 
     def allow(self, limit_s: float) -> None:
-        """FFmpeg is asked for something: from now on it may take so long, whatever requests it needs, seconds."""
+        """Start the time limit of an FFmpeg operation, whatever requests it needs, seconds."""
         self.limit_s = limit_s
         self._deadline = time.monotonic() + limit_s
 
     def left_s(self) -> float:
-        """How much of that time is left.
+        """Return the remaining time in seconds.
 
         Raises:
-            TimeoutError: nothing.
+            TimeoutError: The time limit has passed.
         """
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
         return left
 
-    def __call__(self, url: str, flags: int, options: object) -> Body:  # noqa: ARG002 - FFmpeg's own options are for its own HTTP
+    def __call__(self, url: str, flags: int, options: object) -> Body:  # noqa: ARG002 - the options are for FFmpeg's own HTTP
         """Open a URL.
 
         Raises:
-            RefusedError: it leads outside the networks, is no web address, or the server refused.
-            StreamError: the server cannot be reached, or fails.
+            RefusedError: It leads outside the networks, is not a web address, or the server refused.
+            StreamError: The server cannot be reached, or fails.
         """
         if flags & _WRITE_FLAG:
-            raise RefusedError(f"{redact(url)}: is to be written", "this is only for reading")
+            raise RefusedError(f"{redact(url)}: cannot be written", "only reading is allowed")
         for _ in range(_MAX_REDIRECTS + 1):
             response, connection = self._ask(url)
             body = Body(response, connection, redact(url), self)
@@ -110,16 +107,16 @@ class GuardedHttp:
                 raise
             url = urljoin(url, response.getheader("Location", ""))
             body.close()
-        raise RefusedError(f"{redact(url)}: is redirected again and again", "give the stream itself")
+        raise RefusedError(f"{redact(url)}: too many redirects", "Use the URL of the stream itself.")
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         bodies, self._bodies = self._bodies, []
         for body in bodies:
             body.close()
 
     def _keep(self, body: Body) -> None:
-        """Until it is closed; FFmpeg does not close the first one itself, and some servers name very many."""
+        """Keep it to close it later: FFmpeg does not close the first one itself, and some servers name very many."""
         self._bodies.append(body)
         if len(self._bodies) > _MAX_OPEN:
             first, *older = self._bodies
@@ -130,7 +127,7 @@ class GuardedHttp:
         shown = redact(url)
         parts = urlsplit(url)
         if parts.scheme.lower() not in ("http", "https"):
-            raise RefusedError(f"{shown}: leads to something that may not be opened from there", "give the stream itself")
+            raise RefusedError(f"{shown}: leads to a protocol that is not allowed", "Use the URL of the stream itself.")
         address = allowed_address(url, self._networks)
         secure = parts.scheme.lower() == "https"
         host, port = parts.hostname or "", parts.port or (443 if secure else 80)
@@ -138,7 +135,7 @@ class GuardedHttp:
         try:
             plain = socket.create_connection((address, port), self.left_s())
             connection.sock = _tls().wrap_socket(plain, server_hostname=host) if secure else plain
-            kept = connection.sock  # http.client lets go of it once it has the answer
+            kept = connection.sock  # http.client drops its reference once it has the response
             target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", target, headers=_headers(parts.username, parts.password))
             response = connection.getresponse()
@@ -149,35 +146,38 @@ class GuardedHttp:
 
     def _unreachable(self, error: Exception, shown: str) -> StreamError:
         if isinstance(error, TimeoutError):
-            return StreamError(f"{shown}: did not answer within {self.limit_s:g} s", "is it on, and reachable from here?")
-        if isinstance(error, ConnectionRefusedError):
-            return StreamError(f"{shown}: connection refused: nothing listens there", "is it on, and the port right?")
-        return StreamError(f"{shown}: cannot be opened: {type(error).__name__}", "is the address right, and the server there?")
+            message, hint = f"no answer within {self.limit_s:g} s", "Check that it is on and reachable from this machine."
+        elif isinstance(error, ConnectionRefusedError):
+            message, hint = "connection refused", "Check that the camera is on and that the port is correct."
+        else:
+            message, hint = f"cannot be opened: {type(error).__name__}", "Check the address and the server."
+        return StreamError(f"{shown}: {message}", hint)
 
 
 def _check(response: http.client.HTTPResponse, shown: str) -> None:
-    """See what the server says.
+    """Check the status of a response.
 
     Raises:
-        RefusedError: no.
-        StreamError: that it cannot.
+        RefusedError: The server refused the request.
+        StreamError: The server failed.
     """
     status = response.status
     if status < 400:
         return
     if status >= 500:
-        raise StreamError(f"{shown}: the server failed: {status}", "look at the server's log")
+        raise StreamError(f"{shown}: the server failed: {status}", "Check the server's log.")
     if status == 404:
-        raise RefusedError(f"{shown}: the server knows no such stream (404)", "check the path of its URL")
-    message = _REFUSALS.get(status, f"the server refused it: {status}")
-    raise RefusedError(f"{shown}: {message}", "check its URL, and the user and password in it")
+        raise RefusedError(f"{shown}: the server has no such stream (404)", "Check the path in the URL.")
+    if status in (401, 403):
+        raise RefusedError(f"{shown}: authentication failed ({status})", "Check the user name and password in the URL.")
+    raise RefusedError(f"{shown}: the server rejected the request: {status}", "Check the URL.")
 
 
 def _headers(user: str | None, password: str | None) -> dict[str, str]:
     headers = {"User-Agent": "vision-infer", "Accept": "*/*", "Connection": "close"}
     if user is not None:
-        both = f"{unquote(user)}:{unquote(password or '')}"
-        headers["Authorization"] = f"Basic {b64encode(both.encode()).decode()}"
+        credentials = f"{unquote(user)}:{unquote(password or '')}"
+        headers["Authorization"] = f"Basic {b64encode(credentials.encode()).decode()}"
     return headers
 
 

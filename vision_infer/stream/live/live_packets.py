@@ -1,9 +1,9 @@
-"""The packets of one connection to a live source, and when each was read.
+"""The packets of one connection to a live source, and the time at which each was read.
 
-FFmpeg gives no sign of most of what goes wrong. A server that is killed ends the packets without an error. One that freezes
-holds up a read for the whole time-out, and then lets out what the parser had held back: a picture that is as old as the time-out;
-its error comes at the second time-out only. Sound that goes on while the picture has stopped holds up nothing at all. So reads
-are timed here, and all tracks are read.
+FFmpeg does not report most failures. When a server is killed, the packets end without an error. When a server freezes, a read
+blocks for the whole timeout and then returns the frame that the parser held back, which is as old as the timeout; the error
+comes only at the second timeout. When audio continues while the video has stopped, no read blocks at all. So the reads are timed
+here, and all tracks are read.
 """
 
 from __future__ import annotations
@@ -22,30 +22,32 @@ from av.video.stream import VideoStream
 from vision_infer.core.clock import Clock
 from vision_infer.core.errors import StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
-from vision_infer.stream.live.assembly import Assembler, Piece
+from vision_infer.stream.live.assembly import Assembler, Payload
 from vision_infer.stream.live.capture_clock import SECOND, PacketTimes
-from vision_infer.stream.live.open_live import Opened, open_live, raise_live_error
+from vision_infer.stream.live.live_errors import raise_live_error
+from vision_infer.stream.live.open_live import OpenedStream, open_live
 from vision_infer.stream.redact import redact
 from vision_infer.stream.source import SourceSpec
 
 _CAMERA_CLOCK = struct.Struct("=q")
-"""microseconds since 1970 (UTC), first in FFmpeg's `prft` side data"""
+"""Microseconds since 1970 (UTC), the first field of FFmpeg's `prft` side data (AVProducerReferenceTime)."""
 _STALLED = 0.98
-"""a read that took this part of the time-out was ended by it"""
+"""The part of the timeout after which a read counts as ended by the timeout."""
 
 
 class LivePackets:
-    """Opens a source and reads its packets; a file may begin again at its end.
+    """Opens a source and reads its packets. A file may restart at its end.
 
     Args:
-        spec: the source.
-        stopping: no further packet is read once it is set.
-        clock: monotonic and wall time.
-        log: of the source.
-        hwaccel: what decodes it; None: the CPU.
+        spec: The source.
+        stopping: No further packet is read once it is set.
+        clock: The monotonic and wall clock.
+        log: The FFmpeg log of the source.
+        hwaccel: The hardware decoder; None to decode on the CPU.
 
     Raises:
-        StreamError: it cannot be opened; RefusedError where it was refused.
+        RefusedError: The server refused the connection, or sends nothing that can be decoded.
+        StreamError: The source cannot be opened.
     """
 
     def __init__(
@@ -53,10 +55,10 @@ class LivePackets:
     ) -> None:
         self.spec = spec
         self._hwaccel = hwaccel
-        self.opened: Opened = open_live(spec, log, hwaccel)
+        self.opened: OpenedStream = open_live(spec, log, hwaccel)
         self._assembler = Assembler(self.opened.stream.codec_context.name) if self.opened.assembled else None
         self.shift_ns = 0
-        """added to the times of packets and pictures: where a file begins again, they go on"""
+        """The time that is added to the times of packets and frames, so that they continue when a file restarts, nanoseconds."""
         self._stopping = stopping
         self._clock = clock
         self._log = log
@@ -64,24 +66,24 @@ class LivePackets:
         self._stall_ns = round(spec.live.stall_timeout_s * SECOND)
         self._progress_ns = clock.monotonic_ns()
         self._latest_ns = 0
-        self._pictures = 0
+        self._frames = 0
 
     @property
     def interval_ns(self) -> int:
-        """Between two pictures, as the stream says; 0 if it does not."""
+        """The frame interval that the stream announces, nanoseconds; 0 if it announces none."""
         rate = self.opened.stream.average_rate or self.opened.stream.base_rate
         return round(SECOND / rate) if rate else 0
 
-    def image(self) -> None:
-        """A picture was decoded, or one left out on purpose: the watchdog waits from here on."""
-        self._pictures += 1
+    def made_progress(self) -> None:
+        """Restart the watchdog: a frame was decoded, or a packet was skipped on purpose."""
+        self._frames += 1
         self._progress_ns = self._clock.monotonic_ns()
 
     def read(self) -> Iterator[tuple[Packet[VideoStream], PacketTimes]]:
-        """The packets of the video, in decoding order; an empty one where the stream ends, for what the decoder still holds.
+        """Yield the video packets in decoding order, and at the end an empty one that flushes the decoder.
 
         Raises:
-            StreamError: nothing comes any more, or packets come and no picture does.
+            StreamError: No data arrives, or packets arrive but no frame is decoded.
         """
         now = self._clock.monotonic_ns
         index = self.opened.stream.index
@@ -100,11 +102,11 @@ class LivePackets:
                 return
             after = now()
             if packet.size and after - before >= _STALLED * self._stall_ns:
-                raise self._silent()  # what came out is as old as the time-out
+                raise self._no_data()  # the packet that the parser held back is as old as the timeout
             if after - self._progress_ns > self._stall_ns:
                 raise StreamError(
-                    f"{self._shown}: packets come, but no picture could be decoded for {self.spec.live.stall_timeout_s:g} s",
-                    "they are damaged, or the camera has changed its codec",
+                    f"{self._shown}: packets arrive, but no frame could be decoded for {self.spec.live.stall_timeout_s:g} s",
+                    "the packets are damaged, or the camera has changed its codec",
                 )
             if packet.stream_index == index:
                 video: Packet[VideoStream] = packet  # type: ignore[assignment]
@@ -113,19 +115,19 @@ class LivePackets:
                     yield video, times
                 else:
                     yield from self._assembled(self._assembler, video, times)
-                self._progress_ns += now() - after  # the watchdog watches what comes, not how long others take with it
+                self._progress_ns += now() - after  # the watchdog measures the source, not the time that the caller takes
 
-    def begin_again(self) -> bool:
-        """After the end, read a file from its beginning; False where it is none, or shall not be.
+    def restart_file(self) -> bool:
+        """Read a file from its beginning again after its end. Returns False if it is not a file, or must not loop.
 
         Raises:
-            StreamError: it cannot be opened any more, or held no picture.
+            StreamError: It cannot be opened again, or no frame of it could be decoded.
         """
         if self.opened.kind != "file" or not self.spec.live.loop or self._stopping.is_set():
             return False
-        if not self._pictures:
-            raise StreamError(f"{self._shown}: no picture could be decoded", "the file is damaged")
-        self._pictures = 0
+        if not self._frames:
+            raise StreamError(f"{self._shown}: no frame could be decoded", "the file is damaged")
+        self._frames = 0
         end_ns = self._latest_ns + (self.interval_ns or SECOND // 25)
         self.close()
         self.opened = open_live(self.spec, self._log, self._hwaccel)
@@ -135,31 +137,31 @@ class LivePackets:
         return True
 
     def close(self) -> None:
-        """Let go of the source."""
-        # The decoder's threads come to rest before PyAV frees it: see ffmpeg_log.
+        """Close the source."""
+        # Stop the decoder's threads before PyAV frees it: see ffmpeg_log.
         self.opened.stream.codec_context.flush_buffers()
         self.opened.close()
 
     def _assembled(
         self, assembler: Assembler, packet: Packet[VideoStream], times: PacketTimes
     ) -> Iterator[tuple[Packet[VideoStream], PacketTimes]]:
-        """Put pieces together; a picture arrived when its first piece did."""
+        """Assemble payloads into frames. A frame has arrived when its first payload has."""
         if not packet.size:
-            wholes = assembler.flush()
+            assembled = assembler.flush()
         elif packet.pts is None:
-            return  # nothing tells which picture it is a piece of
+            return  # without a PTS, the frame of a payload is unknown
         else:
             data = bytes(packet)
-            piece = Piece(data, packet.pts, times.read_ns, times.waited_ns, packet.is_corrupt, times.camera_ns)
-            wholes = assembler.push(piece)
-        for whole in wholes:
-            first = whole.first
-            image = cast("Packet[VideoStream]", Packet(whole.data))
+            payload = Payload(data, packet.pts, times.read_ns, times.waited_ns, packet.is_corrupt, times.camera_ns)
+            assembled = assembler.push(payload)
+        for frame in assembled:
+            first = frame.first
+            image = cast("Packet[VideoStream]", Packet(frame.data))
             image.pts = image.dts = first.pts
             image.time_base, image.stream = packet.time_base, packet.stream
-            image.is_keyframe, image.is_corrupt = whole.key, whole.corrupt
+            image.is_keyframe, image.is_corrupt = frame.key, frame.corrupt
             pts = self._ns(packet.time_base, first.pts)
-            # No decoding time: with B-frames, it is not the presentation time.
+            # No decoding time: with B-frames, it differs from the presentation time.
             yield image, PacketTimes(first.read_ns, first.waited_ns, pts, None, first.camera_ns)
         if not packet.size:
             yield packet, times
@@ -181,12 +183,11 @@ class LivePackets:
 
     def _read_failed(self, error: Exception) -> None:
         if self.opened.kind == "http" and self._log.said("ends prematurely"):
-            return  # a live stream has no length: where the server closes, it is at its end
+            return  # a live stream has no length: when the server closes the connection, the stream has ended
         if isinstance(error, av.error.ExitError):
-            raise self._silent() from None
+            raise self._no_data() from None
         raise_live_error(error, self._shown, self._log, self.spec.live, doing="reading stopped")
 
-    def _silent(self) -> StreamError:
-        return StreamError(
-            f"{self._shown}: nothing came for {self.spec.live.stall_timeout_s:g} s", "is the camera on, and the network well?"
-        )
+    def _no_data(self) -> StreamError:
+        limit_s = self.spec.live.stall_timeout_s
+        return StreamError(f"{self._shown}: no data for {limit_s:g} s", "Check the camera and the network.")

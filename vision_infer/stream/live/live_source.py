@@ -1,14 +1,13 @@
-"""A live source through FFmpeg: one connection to a camera or server, or a file that is played in real time.
+"""A live source read through FFmpeg: one connection to a camera or server, or a file that is played in real time.
 
-What it yields is worth inferring: frames that are too old are counted and not delivered, and what a stall, a burst or a decoder
-that cannot keep up leaves behind is decoded or left out by :mod:`vision_infer.stream.live.backlog`. A connection that breaks ends
-``frames()``, or raises; to connect again is up to whoever reads.
+The source yields frames that are recent enough for inference. Frames that are too old are counted and dropped. After a stall or a
+burst, or when the decoder cannot keep up, :mod:`vision_infer.stream.live.backlog` decides which packets are decoded. When the
+connection breaks, ``frames()`` ends or raises; the caller reconnects.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
@@ -25,12 +24,13 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.packet import EncodedPacket, PacketTap, VideoFormat
 from vision_infer.core.trace import Trace
 from vision_infer.stream.ffmpeg_log import SourceLog
-from vision_infer.stream.files.open_video import reason, too_many_pixels
+from vision_infer.stream.files.open_video import PROGRESSIVE, reason, too_many_pixels
+from vision_infer.stream.live.age_limit import AgeLimit
 from vision_infer.stream.live.backlog import Action, Backlog
 from vision_infer.stream.live.capture_clock import SECOND, CaptureClock, PacketTimes, UntimedClock
+from vision_infer.stream.live.live_errors import raise_live_error
 from vision_infer.stream.live.live_packets import LivePackets
-from vision_infer.stream.live.nal_units import every_image_alone, not_needed
-from vision_infer.stream.live.open_live import raise_live_error
+from vision_infer.stream.live.nal_units import is_disposable, is_intra_only
 from vision_infer.stream.live.playout import Playout
 from vision_infer.stream.nvdec import Decoding
 from vision_infer.stream.orientation import Orientations
@@ -38,31 +38,27 @@ from vision_infer.stream.redact import redact
 from vision_infer.stream.source import ReadReport, SourceSpec, StreamInfo
 
 _READS_KEPT = 64
-"""packets whose pictures may still come: no decoder holds back more"""
-_MAX_UNJUDGED = 3
-_STALE_STALLS = 2
-"""a connection of which every picture has been too old for this many stall time-outs is dead too"""
+"""The maximum number of packets whose frames are still expected; no decoder delays more frames."""
 _RARE_KEYS_NS = 10_000_000_000
-"""cameras send a key frame each second or few; where none comes for so long, key frames alone give no results"""
-_PROGRESSIVE = 1
-"""libavcodec's field orders: 0 is unknown, 1 progressive, the others interlaced"""
+"""The interval without a key frame after which decoding only key frames is reported as a problem, nanoseconds."""
 _DROPS = {Action.SKIP: DropReason.NOT_REFERENCED, Action.DISCARD: DropReason.TO_KEYFRAME}
 
 
 class LiveSource:
     """One connection to a live source.
 
-    The decoder has no frame threads: each would hold back a frame. Slices are decoded in parallel where the camera makes them.
+    The decoder uses no frame threads, since each of them delays the output by a frame. It decodes slices in parallel if the
+    camera sends several per frame.
 
     Args:
-        spec: the source, and how it is read (``live``).
-        decode_threads: threads of the decoder.
-        stopping: ends the frames; while a read waits for a packet, it is seen at the read's time-out.
-        clock: monotonic and wall time.
+        spec: The source and how it is read (``live``).
+        decode_threads: The number of decoder threads.
+        stopping: Ends the frames when it is set. A read that waits for a packet notices it at the read timeout.
+        clock: The monotonic and wall clock.
 
     Raises:
-        RefusedError: it was refused, or sends nothing that can be decoded.
-        StreamError: it cannot be opened now.
+        RefusedError: The server refused the connection, or sends nothing that can be decoded.
+        StreamError: The source cannot be opened now.
     """
 
     def __init__(self, spec: SourceSpec, decode_threads: int, stopping: threading.Event, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -72,7 +68,6 @@ class LiveSource:
         self._threads = decode_threads
         self._stopping = stopping
         self._now = clock.monotonic_ns
-        self._max_age_ns = round(spec.live.max_age_s * SECOND)
         self._log = SourceLog(spec.name)
         try:
             self._decoding = Decoding(spec, self.report)
@@ -86,38 +81,36 @@ class LiveSource:
         interval_ns = self._packets.interval_ns
         self._playout = Playout(interval_ns) if opened.paced else None
         self._times = CaptureClock(spec.live.clock, opened.held, interval_ns) if opened.timed else UntimedClock()
-        self._backlog = Backlog(self._max_age_ns)
+        self._age_limit = AgeLimit(spec, self.report, self._now)
+        self._backlog = Backlog(self._age_limit.max_age_ns)
         self._orientations = Orientations()
         self._codec = opened.stream.codec_context.name
         self._index = 0
         self._reads: dict[int | None, int] = {}
-        """when the packet of each picture that is still to come was read, by PTS"""
-        self._unjudged: deque[Frame] = deque()
-        """decoded before the age of anything was known, at most three"""
-        self._stale_since: int | None = None
+        """The time at which the packet of each expected frame was read, by PTS."""
         self._key_ns: int | None = None
-        """when the last key frame came, monotonic"""
+        """The time of the last key frame, monotonic nanoseconds."""
         self._latest_s: float | None = None
         self._failing = False
         self._tap: PacketTap | None = None
         self.decoding: Callable[[], bool] = lambda: True
-        """asked before each packet; where it is not wanted, its pictures do not come"""
+        """Called before each packet is decoded; while it returns False, packets are read but not decoded."""
 
     def show(self, tap: PacketTap) -> None:
-        """Show packets and pictures to it too."""
+        """Also pass packets and frames to a tap."""
         self._tap = tap
         self._show_format()
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that are young enough; ends where the server ends the stream.
+        """Yield the frames that are recent enough, until the server ends the stream.
 
         Raises:
-            StreamError: nothing comes any more, nothing that can be decoded, or nothing that is not too old.
+            StreamError: No data arrives, nothing can be decoded, or all frames are too old.
         """
         while True:
             for packet, times in self._packets.read():
                 yield from self._packet(packet, times)
-            if not self._packets.begin_again():
+            if not self._packets.restart_file():
                 return
             self._set_decoder()
             self._show_format()
@@ -148,43 +141,51 @@ class LiveSource:
         self._decoding.opened(context)
 
     def _packet(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
-        if not packet.size:  # the end: the decoder gives what it still holds
-            yield from self._pictures(packet, times)
+        """Decide what happens to a packet, and yield the frames that result."""
+        # 1. An empty packet marks the end of the stream: the decoder returns the frames that it still holds.
+        if not packet.size:
+            yield from self._decoded(packet, times)
             return
+        # 2. Estimate the age of the frame. A paced source waits here until the packet is due.
         age_ns = self._arrived(times)
+        # 3. Pass the packet on (preview, clips) before anything can be skipped: viewers and clips need all packets.
         if self._tap is not None:
             captured = None if age_ns is None else self._now() - age_ns
             self._tap.packet(EncodedPacket(memoryview(packet), times.pts_ns, packet.is_keyframe, captured, times.dts_ns))
         if self._stopping.is_set():
             return
-        yield from self._judge()
-        late = age_ns is None or age_ns > self._max_age_ns
+        # 4. Ages may be known from this packet on: yield or drop the frames that waited for that.
+        yield from self._age_limit.release(self._times)
+        # 5. Skip what the settings exclude. The NAL units are inspected only if the answer matters.
+        late = age_ns is None or age_ns > self._age_limit.max_age_ns
         live = self.spec.live
-        unneeded = (late or live.skip_nonref) and not_needed(self._codec, memoryview(packet))
-        alone = every_image_alone(self._codec)
+        disposable = (late or live.skip_nonref) and is_disposable(self._codec, memoryview(packet))
+        intra_only = is_intra_only(self._codec)
         if live.keyframes_only and not packet.is_keyframe:
             rare = self._key_ns is None or self._now() - self._key_ns > _RARE_KEYS_NS
-            self._leave_out(DropReason.NO_KEYFRAME if rare else DropReason.UNDECODED)
+            self._skip(DropReason.NO_KEYFRAME if rare else DropReason.UNDECODED)
             return
-        if live.skip_nonref and unneeded and not alone:
-            self._leave_out(DropReason.UNDECODED)
+        if live.skip_nonref and disposable and not intra_only:
+            self._skip(DropReason.UNDECODED)
             return
         if packet.is_keyframe:
             self._key_ns = self._now()
-        action = self._backlog.packet(self._now(), age_ns, packet.is_keyframe or alone, unneeded, times.waited)
+        # 6. Skip what would only delay the stream further while it is behind.
+        action = self._backlog.packet(self._now(), age_ns, packet.is_keyframe or intra_only, disposable, times.waited)
         if action in _DROPS:
-            self._leave_out(_DROPS[action])
+            self._skip(_DROPS[action])
             return
+        # 7. Decode. The decoder may return the frame with a later packet, so the read time is kept by PTS.
         self._reads[packet.pts] = times.read_ns
         if len(self._reads) > _READS_KEPT:
             del self._reads[next(iter(self._reads))]
-        yield from self._pictures(packet, times)
+        yield from self._decoded(packet, times)
 
     def _arrived(self, times: PacketTimes) -> int | None:
-        """Take note of a packet, and wait until it is its turn where it has one.
+        """Record the arrival of a packet. A paced source waits until the packet is due.
 
         Returns:
-            The age of its picture, nanoseconds; None where it is not known, but old.
+            The age of its frame in nanoseconds; None if the frame is old but its age is unknown.
         """
         if self._playout is not None:
             turn = times.pts_ns if times.dts_ns is None else times.dts_ns
@@ -200,43 +201,40 @@ class LiveSource:
         if wait > 0:
             self._stopping.wait(wait / SECOND)
 
-    def _leave_out(self, reason: DropReason) -> None:
+    def _skip(self, reason: DropReason) -> None:
         self.report.drop(reason)
-        self._packets.image()
-        self._stale_since = None
+        self._packets.made_progress()
+        self._age_limit.reset()
 
-    def _pictures(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
-        """Decode a packet; yields the frames that are young enough."""
+    def _decoded(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
+        """Decode a packet, and yield the frames that are recent enough."""
         if not self.decoding():
-            self._packets.image()
+            self._packets.made_progress()
             return
         for image in self._decode(packet):
             frame = self._frame(image, times)
             if self._tap is not None:
                 self._tap.frame(frame)
-            self._packets.image()
+            self._packets.made_progress()
             self._failing = False
             if self._playout is None and not self._times.settled:
-                self._unjudged.append(frame)
-                if len(self._unjudged) > _MAX_UNJUDGED:
-                    self._unjudged.popleft()
-                    self.report.drop(DropReason.STALE)
-            else:
-                yield from self._young(frame)
+                self._age_limit.hold(frame)
+            elif self._age_limit.accepts(frame):
+                yield frame
 
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         self._log.here()
         try:
             decoded = packet.decode()
             if self.spec.live.keyframes_only and packet.size:
-                # A decoder that knows of B-frames would hold it back until some more have come, seconds later.
+                # A decoder that expects B-frames would delay the key frame until more packets arrive, seconds later: drain it.
                 context = self._packets.opened.stream.codec_context
                 decoded += context.decode(None)
                 context.flush_buffers()
         except EOFError:  # the decoder was flushed already
             return []
         except av.error.FFmpegError as error:
-            self._lost(error)
+            self._packet_failed(error)
             return []
         return decoded
 
@@ -247,7 +245,7 @@ class LiveSource:
             pts_ns = image.pts * SECOND * base.numerator // base.denominator + self._packets.shift_ns
         read_ns = self._reads.pop(image.pts, times.read_ns)
         if self._playout is not None:
-            due = self._playout.picture_due(pts_ns)
+            due = self._playout.frame_due(pts_ns)
             self._wait_until(due)
             trace = Trace(captured_ns=min(due, self._now()), clock="playout")
         else:
@@ -256,12 +254,12 @@ class LiveSource:
         pts_s = self._latest_s = None if pts_ns is None else pts_ns / SECOND
         self.report.damaged += image.is_corrupt
         shown = self._decoding.image(image, self._orientations.of(image))
-        self._follow(image)
+        self._update_info(image)
         index, self._index = self._index, self._index + 1
         return Frame(self.spec.name, index, pts_s, shown, trace, damaged=image.is_corrupt)
 
-    def _follow(self, image: av.VideoFrame) -> None:
-        """A camera may change its picture at any time."""
+    def _update_info(self, image: av.VideoFrame) -> None:
+        """Update the size, scan type and decoder: a camera may change its video at any time."""
         size = Size(image.width, image.height)
         interlaced = self.info.interlaced or image.interlaced_frame
         if size != self.info.size or interlaced != self.info.interlaced:
@@ -272,41 +270,13 @@ class LiveSource:
     def _with_decoder(self, info: StreamInfo) -> StreamInfo:
         return replace(info, decoder=self._decoding.where, decoder_bytes=self._decoding.bytes)
 
-    def _judge(self) -> Iterator[Frame]:
-        """Yield the frames whose age was not known, once it is known, and they are young."""
-        while self._unjudged and self._times.settled:
-            frame = self._unjudged.popleft()
-            pts_ns = None if frame.pts_s is None else round(frame.pts_s * SECOND)
-            frame.trace.captured_ns = self._times.captured(pts_ns, frame.trace.decode_start_ns)
-            frame.trace.clock = self._times.clock
-            yield from self._young(frame)
-
-    def _young(self, frame: Frame) -> Iterator[Frame]:
-        """The frame, unless it is too old."""
-        now = self._now()
-        age_ns = now - frame.trace.captured_ns
-        if age_ns <= self._max_age_ns:
-            self._stale_since = None
-            yield frame
-            return
-        self._stale_since = self._stale_since or now
-        stalls = (now - self._stale_since) / (self.spec.live.stall_timeout_s * SECOND)
-        self.report.drop(DropReason.LATE if stalls > 1 else DropReason.STALE)
-        if stalls > _STALE_STALLS:
-            raise StreamError(
-                f"{self._shown}: pictures come {age_ns / SECOND:.1f} s late, and stay so",
-                "the network is too slow for it, or the camera's clock is wrong",
-            )
-
-    def _lost(self, error: Exception) -> None:
-        """A packet could not be decoded; what follows is tried all the same."""
+    def _packet_failed(self, error: Exception) -> None:
+        """Handle a packet that could not be decoded. Reading continues unless later packets would fail as well."""
         if self._log.said("max pixel count"):
-            raise too_many_pixels("pictures", self.spec.read, self._shown) from None
+            raise too_many_pixels("images", self.spec.read, self._shown) from None
         if not isinstance(error, av.error.InvalidDataError):
             if self._decoding.failed(reason(error)):
-                raise StreamError(
-                    f"{self._shown}: the GPU's decoder failed", "the CPU decodes it from the next connection on"
-                ) from None
+                raise StreamError(f"{self._shown}: the GPU decoder failed", "The next connection decodes on the CPU.") from None
             raise_live_error(error, self._shown, self._log, self.spec.live, doing="decoding stopped")
         if not self._failing:
             self._failing = True
@@ -323,5 +293,5 @@ def _info(stream: VideoStream) -> StreamInfo:
         time_base=stream.time_base,
         codec=context.name,
         has_audio=False,
-        interlaced=context.field_order > _PROGRESSIVE,
+        interlaced=context.field_order > PROGRESSIVE,
     )

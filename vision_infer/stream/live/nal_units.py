@@ -1,4 +1,4 @@
-"""Which pictures no other picture needs, told from the coded bytes: network streams do not say it anywhere else."""
+"""Finds frames that no other frame references, from the coded bytes: network streams do not announce it anywhere else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _LOOK_AT = 4096
-"""bytes; what stands before the first slice is shorter"""
+"""The number of bytes that are searched; whatever precedes the first slice is shorter."""
 _START = re.compile(rb"\x00\x00\x01")
 _INTRA = frozenset({"mjpeg", "mjpegb", "jpeg2000", "ffv1", "dvvideo", "prores", "rawvideo", "png", "huffyuv", "ffvhuff"})
 _H264_SLICES = (1, 2, 5)
@@ -14,19 +14,21 @@ _HEVC_LAST_SLICE = 31
 _HEVC_LAST_UNREFERENCED = 14
 
 
-def every_image_alone(codec: str) -> bool:
-    """Whether no picture of this codec needs another."""
+def is_intra_only(codec: str) -> bool:
+    """Return whether no frame of this codec references another."""
     return codec in _INTRA
 
 
-def not_needed(codec: str, data: bytes | memoryview) -> bool:
-    """Whether no other picture needs this one; False where the bytes do not tell.
+def is_disposable(codec: str, data: bytes | memoryview) -> bool:
+    """Return whether no other frame references this one; False if the bytes do not show it.
+
+    H.264: nal_ref_idc is 0 (ITU-T H.264, 7.4.1). H.265: a sub-layer non-reference picture (ITU-T H.265, table 7-1).
 
     Args:
-        codec: FFmpeg's name.
-        data: a packet, with start codes or with lengths of four bytes.
+        codec: FFmpeg's name of the codec.
+        data: A packet with start codes or with four-byte lengths.
     """
-    if every_image_alone(codec):
+    if is_intra_only(codec):
         return True
     if codec == "h264":
         for unit in _headers(data):
@@ -41,7 +43,7 @@ def not_needed(codec: str, data: bytes | memoryview) -> bool:
 
 
 def _headers(data: bytes | memoryview) -> Iterator[int]:
-    """The first byte of each unit."""
+    """Yield the first byte of each NAL unit."""
     head = bytes(data[:_LOOK_AT])
     if head[:3] == b"\0\0\1" or head[:4] == b"\0\0\0\1":
         for match in _START.finditer(head):

@@ -1,7 +1,7 @@
-"""The built-in camera, ``test://``: a ball that bounces, and in each picture the time code of the moment it was drawn.
+"""The built-in test pattern, ``test://``: a bouncing ball, with the time at which each frame was drawn as a time code.
 
-``test://?size=1280x720&fps=15`` chooses its size and rate. With the model ``clock`` the class number of a result is the moment of
-its picture, so that nothing else is needed to see how old results are.
+``test://?size=1280x720&fps=15`` sets the frame size and rate. With the model ``clock``, the class number of a result is the time
+at which its frame was drawn, so that the age of results can be measured without a camera.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ SCHEME = "test://"
 DEFAULT_SIZE = Size(640, 360)
 DEFAULT_FPS = Fraction(30)
 MAX_FPS = 240
-_HINT = "write test:// or, for instance, test://?size=640x360&fps=30"
+_HINT = "Write test:// or, for example, test://?size=640x360&fps=30."
 _SECOND = 1_000_000_000
 _ACROSS_S, _DOWN_S = 3.1, 1.9
-"""how long the ball takes from side to side, and from top to bottom"""
+"""The time that the ball takes from side to side, and from top to bottom, seconds."""
 
 
 class PatternSource:
-    """A live source that draws its pictures itself, on the beat of a clock.
+    """A live source that draws its frames in real time.
 
-    A picture is drawn when its turn comes and somebody asks for it: as with a camera, turns that pass meanwhile are gone.
+    A frame is drawn when it is due and the caller asks for it. As with a camera, frames that the caller misses are lost.
 
     Args:
-        spec: its path is the ``test://`` URL.
-        stopping: set it, and the frames end at once.
-        clock: paces the frames; its monotonic time is what the time code shows.
+        spec: The source; its path is the ``test://`` URL.
+        stopping: Ends the frames at once when it is set.
+        clock: The clock that paces the frames; its monotonic time is drawn as the time code.
 
     Raises:
-        StreamError: the URL asks for something that is not there.
+        StreamError: The URL has an unknown or invalid parameter.
     """
 
     def __init__(self, spec: SourceSpec, stopping: threading.Event, clock: Clock = SYSTEM_CLOCK) -> None:
@@ -57,8 +57,8 @@ class PatternSource:
         self.report = ReadReport()
         self._stopping = stopping
         self._clock = clock
-        self._size, self._fps = _asked_for(spec.paths[0], spec.read.max_pixels)
-        self._scene = _Scene(self._size)
+        self._size, self._fps = _parse(spec.paths[0], spec.read.max_pixels)
+        self._scene = _PatternScene(self._size)
         self.info = StreamInfo(
             size=self._size,
             frames=None,
@@ -71,19 +71,19 @@ class PatternSource:
         self._tap: PacketTap | None = None
 
     def show(self, tap: PacketTap) -> None:
-        """Show the pictures to it too; there are no packets."""
+        """Also pass frames to a tap; there are no packets."""
         self._tap = tap
         tap.opened(VideoFormat("rawvideo", size=self._size))
 
     def frames(self) -> Iterator[Frame]:
-        """A frame for each turn, until it is told to stop."""
+        """Yield the frames until the source is stopped."""
         begin = self._clock.monotonic_ns()
         turn = index = 0
         while not self._stopping.is_set():
             wait_ns = begin + round(turn * _SECOND / self._fps) - self._clock.monotonic_ns()
             if wait_ns > 0:
                 self._stopping.wait(wait_ns / _SECOND)
-                continue  # the wait may have been cut short, or the clock be another than the system's
+                continue  # the wait may have ended early, or the clock may not be the system's
             now = self._clock.monotonic_ns()
             turn = max(turn, int((now - begin) * self._fps / _SECOND))
             image = self._scene.at(float(turn / self._fps))
@@ -104,11 +104,11 @@ class PatternSource:
             self._tap.closed()
 
 
-class _Scene:
+class _PatternScene:
     """A wall and a ball.
 
     Args:
-        size: of the pictures.
+        size: The frame size in pixels.
     """
 
     def __init__(self, size: Size) -> None:
@@ -122,44 +122,44 @@ class _Scene:
         self._inside = (squares <= 1)[..., None]
         bright = np.sqrt(np.clip(1 - squares, 0, 1))[..., None]
         self._ball: NDArray[np.uint8] = (bright * np.array([215, 150, 20]) + 40).clip(0, 255).astype(np.uint8)
-        self._room = size.width - self._side, size.height - self._side
+        self._range = size.width - self._side, size.height - self._side
 
     def at(self, seconds: float) -> NDArray[np.uint8]:
-        """The picture at a time, uint8 [H, W, 3] RGB, a new one."""
+        """Return a new image of the scene at a time, uint8 [H, W, 3] RGB."""
         image = self._wall.copy()
-        left = round(_to_and_fro(seconds / _ACROSS_S) * self._room[0])
-        top = round(_to_and_fro(seconds / _DOWN_S) * self._room[1])
+        left = round(_triangle(seconds / _ACROSS_S) * self._range[0])
+        top = round(_triangle(seconds / _DOWN_S) * self._range[1])
         np.copyto(image[top : top + self._side, left : left + self._side], self._ball, where=self._inside)
         return image
 
 
-def _to_and_fro(value: float) -> float:
-    """From 0 to 1 and back, over and over."""
+def _triangle(value: float) -> float:
+    """Return a triangle wave between 0 and 1 with the period 2."""
     return 1 - abs(value % 2 - 1)
 
 
-def _asked_for(url: str, max_pixels: int) -> tuple[Size, Fraction]:
-    """The size and rate that a URL names.
+def _parse(url: str, max_pixels: int) -> tuple[Size, Fraction]:
+    """Return the size and rate that a URL names.
 
     Raises:
-        StreamError: it names something else, or what cannot be.
+        StreamError: It has an unknown or invalid parameter.
     """
     shown = redact(url)
     parts = urlsplit(url)
-    wanted = dict(parse_qsl(parts.query, keep_blank_values=True))
-    unknown = [redact(name) for name in wanted if name not in ("size", "fps")]
+    parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = [redact(name) for name in parameters if name not in ("size", "fps")]
     if unknown or parts.fragment or parts.path not in ("", "/"):
         raise StreamError(f"{shown}: the test pattern has no {unknown[0] if unknown else 'path'}", _HINT)
     size, fps = DEFAULT_SIZE, DEFAULT_FPS
-    if "size" in wanted:
-        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", wanted["size"], re.ASCII)
+    if "size" in parameters:
+        match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", parameters["size"], re.ASCII)
         size = Size(int(match[1]), int(match[2])) if match else Size(1, 1)
         if size.width < MIN_WIDTH or size.height < MIN_HEIGHT or size.width * size.height > max_pixels:
-            hint = f"size is WIDTHxHEIGHT, from {MIN_WIDTH}x{MIN_HEIGHT} to {max_pixels} pixels in all"
-            raise StreamError(f"{shown}: no size for a test pattern", hint)
-    if "fps" in wanted:
-        match = re.fullmatch(r"\d{1,3}(\.\d{1,6})?", wanted["fps"], re.ASCII)
-        fps = Fraction(wanted["fps"]) if match else Fraction(0)
+            hint = f"The size is WIDTHxHEIGHT, at least {MIN_WIDTH}x{MIN_HEIGHT} and at most {max_pixels} pixels in total."
+            raise StreamError(f"{shown}: invalid size for the test pattern", hint)
+    if "fps" in parameters:
+        match = re.fullmatch(r"\d{1,3}(\.\d{1,6})?", parameters["fps"], re.ASCII)
+        fps = Fraction(parameters["fps"]) if match else Fraction(0)
         if not 0 < fps <= MAX_FPS:
-            raise StreamError(f"{shown}: no rate for a test pattern", f"fps is a number of frames per second, to {MAX_FPS}")
+            raise StreamError(f"{shown}: invalid rate for the test pattern", f"The maximum is {MAX_FPS} frames per second.")
     return size, fps

@@ -1,9 +1,9 @@
-"""When is it a picture's turn? For what comes in no time of its own: a file that is played in real time, HLS, whose segments come
-in bursts of seconds.
+"""Schedules frames that do not arrive in real time: those of a file that is played in real time, and of HLS, whose segments
+arrive in bursts of seconds.
 
-A picture is due at its presentation time on a clock that starts with the first one. Where the next one comes after its turn and
-we were waiting for it, the buffer was empty, and the clock is set back by so much: from then on there is that much in reserve.
-Where it comes after its turn because *we* were slow, the clock goes on, and pictures are late: what a camera would do to us too.
+A frame is due at its presentation time on a clock that starts with the first frame. If a frame arrives after it is due although
+the reader was waiting for it, the buffer had run empty: the clock is delayed by the difference, which remains as a reserve. If it
+arrives late because this process was slow, the clock continues, and frames are late as they would be with a camera.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ MS = 1_000_000
 SECOND = 1_000_000_000
 
 _JUMP_NS = SECOND
-"""timestamps that go back at all, or forth by more than this, begin anew where the last ended"""
+"""The maximum step between timestamps. After a larger one, or one backwards, times continue where they ended."""
 
 
 class Playout:
-    """The turn of each picture of one connection, from packets in decoding order.
+    """The due times of the frames of one connection, computed from its packets in decoding order.
 
     Args:
-        interval_ns: between two pictures, as the stream says; taken where timestamps jump, or there are none.
-        jump_ns: timestamps that go forth by more are taken for a new beginning.
+        interval_ns: The frame interval that the stream announces; used where timestamps jump or are missing.
+        jump_ns: The maximum step forward between timestamps.
     """
 
     def __init__(self, interval_ns: int, jump_ns: int = _JUMP_NS) -> None:
@@ -28,26 +28,26 @@ class Playout:
         self._jump_ns = max(jump_ns, 2 * interval_ns)
         self._base_ns: int | None = None
         self._latest_ns: int | None = None
-        """decoding time of the last packet"""
+        """The decoding time of the last packet."""
         self._due_ns = 0
 
     def packet_due(self, dts_ns: int | None, now_ns: int, waited: bool) -> int:
-        """When a packet is to be decoded, monotonic nanoseconds; never before the one before it.
+        """Return when a packet is to be decoded, monotonic nanoseconds; never before the previous packet.
 
         Args:
-            dts_ns: its decoding time (or its presentation time, where there are no B-frames); None where it has none.
-            now_ns: when it was read.
-            waited: it was not there yet when we asked for it.
+            dts_ns: Its decoding time, or without B-frames its presentation time; None if it has none.
+            now_ns: The time at which it was read.
+            waited: Whether the read had to wait for it.
         """
         if self._base_ns is None:
             due = now_ns
         elif dts_ns is None or self._latest_ns is None:
             due = self._due_ns + self._interval_ns
-        else:
+        else:  # a jump continues at the announced rate
             advance = dts_ns - self._latest_ns
             jumped = advance < 0 or advance > self._jump_ns
             due = self._due_ns + self._interval_ns if jumped else self._base_ns + dts_ns
-        if waited and due < now_ns:
+        if waited and due < now_ns:  # the buffer was empty: delay the clock
             due = now_ns
         self._due_ns = max(due, self._due_ns)
         if dts_ns is not None:
@@ -56,10 +56,10 @@ class Playout:
             self._base_ns = now_ns
         return self._due_ns
 
-    def picture_due(self, pts_ns: int | None) -> int:
-        """When it is a decoded picture's turn, monotonic nanoseconds: that of its last packet where it has no time.
+    def frame_due(self, pts_ns: int | None) -> int:
+        """Return when a decoded frame is due, monotonic nanoseconds; without a PTS, when its last packet was due.
 
-        With B-frames, what the decoder still holds at the end comes out before its time.
+        With B-frames, the frames that the decoder still holds at the end are output before they are due.
         """
         if pts_ns is None or self._base_ns is None or self._latest_ns is None:
             return self._due_ns
