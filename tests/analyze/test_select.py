@@ -215,7 +215,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     boxes, scores, class_ids = batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)])
     with pytest.raises(ValueError, match=r"\(1, 1\) and \(1, 2\)"):
         Selector(0.5, 0.5)(boxes, scores, np.zeros((1, 2), np.int32))
-    with pytest.raises(ValueError, match="cannot hold 2 pictures"):
+    with pytest.raises(ValueError, match="cannot hold 2 images"):
         select((boxes, scores, class_ids), [letterbox(Size(1, 1), Size(1, 1), "center", GREY)] * 2, Selector(0.5, 0.5))
 
 

@@ -149,7 +149,7 @@ def test_an_event_tells_the_class_of_its_moment() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    zones = watch({"room": room(min_s=0)}, most_tracks=50)
+    zones = watch({"room": room(min_s=0)}, max_tracks=50)
     left = 0
     for number in range(0, 1000, 10):
         spots = [(number + more, 64.0, 30.0) for more in range(1, 11)]
@@ -158,7 +158,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert left == 1000 - 50
     assert len(zones.leave_all()) == 50
     with pytest.raises(ValueError, match="at least 1"):
-        watch(most_tracks=0)
+        watch(max_tracks=0)
 
 
 def test_what_another_thread_holds_does_not_change() -> None:

@@ -66,7 +66,7 @@ def test_visits_alternate_and_counts_add_up_whatever_the_times(
     zones = watch(
         {"room": room(min_s=min_s, dwell_s=dwell_s), "left": room(polygon=[[0, 0], [50, 0], [50, 64]], min_s=0)},
         {"gate": line((64, 64), (64, 0)), "step": line((20, 30), (90, 44), anchor="center")},
-        most_tracks=most,
+        max_tracks=most,
     )
     now_s, updates = 0.0, []
     for step_s, spots in frames:

@@ -40,9 +40,9 @@ def line(start: tuple[float, float], end: tuple[float, float], **values: object)
 def watch(
     zones: dict[str, ZoneSettings] | None = None,
     lines: dict[str, LineSettings] | None = None,
-    most_tracks: int = 100,
+    max_tracks: int = 100,
 ) -> Zones:
-    return Zones(zones or {}, lines or {}, LABELS.index, most_tracks=most_tracks)
+    return Zones(zones or {}, lines or {}, LABELS.index, max_tracks=max_tracks)
 
 
 def walk(zones: Zones, path: Iterable[tuple[float, float]], side: float = 0, step_s: float = 1.0) -> list[SceneEvent]:

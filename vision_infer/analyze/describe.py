@@ -1,4 +1,4 @@
-"""From an engine's outputs to what it says of each picture: the most probable classes, or the embedding."""
+"""From an engine's outputs to descriptions of images: the most probable classes, or the embedding."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ TOP = 5
 
 @dataclass(frozen=True, slots=True)
 class Describer:
-    """Which classes are told."""
+    """Makes the description of each image of a batch."""
 
     card: ModelCard
     top: int = TOP
-    """how many, at most"""
-    least: float = 0.0
-    """least probability that is told, 0–1"""
+    """The maximum number of classes."""
+    confidence: float = 0.0
+    """The minimum probability of a class, 0–1."""
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]], count: int) -> list[Description]:
-        """What is said of each picture of a batch.
+        """Describe each image of a batch.
 
         Args:
-            outputs: classify: scores float32 [B, C]; embed: embedding float32 [B, D].
-            count: pictures in the batch, at most B: an engine with fixed batch sizes pads.
+            outputs: The outputs; classify: scores float32 [B, C]; embed: embedding float32 [B, D].
+            count: The number of images in the batch, at most B: an engine with fixed batch sizes pads.
         """
         if self.card.task == "embed":
-            return [Description(embedding=np.array(one, np.float32)) for one in outputs["embedding"][:count]]
+            return [Description(embedding=np.array(vector, np.float32)) for vector in outputs["embedding"][:count]]
         return [self._classes(scores) for scores in outputs["scores"][:count]]
 
     def _classes(self, scores: NDArray[np.float32]) -> Description:
@@ -41,4 +41,4 @@ class Describer:
         best = np.argpartition(-scores, top - 1)[:top] if top < len(scores) else np.arange(len(scores))
         best = best[np.argsort(-scores[best], kind="stable")]
         found = [ClassScore(number, self.card.label(number), float(scores[number])) for number in best.tolist()]
-        return Description(classes=tuple(one for one in found if one.score >= self.least))
+        return Description(classes=tuple(entry for entry in found if entry.score >= self.confidence))

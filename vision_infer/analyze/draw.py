@@ -1,7 +1,6 @@
-"""Draw detections on a picture with supervision's annotators: the look that its users know.
+"""Draws detections on images with supervision's annotators, in its familiar style.
 
-supervision takes pictures for BGR, ours are RGB: its palette is handed over with red and blue exchanged, so that the colours come
-out as they are meant.
+supervision expects BGR images, ours are RGB: its palette is passed with red and blue exchanged, so that the colours are right.
 """
 
 from __future__ import annotations
@@ -20,48 +19,48 @@ if TYPE_CHECKING:
     import supervision
 
 _MIN_TEXT_SCALE = 0.4
-"""below this nobody can read OpenCV's font"""
+"""The minimum text scale at which OpenCV's font is readable."""
 _TEXT_WIDTH = 1.6
-"""width of the letters' strokes at a text scale of 1, pixels"""
+"""The stroke width of the letters at a text scale of 1, pixels."""
 _PADDING = 6
-"""between a label's text and its edge at a text scale of 1, pixels"""
+"""The padding between a label's text and its edge at a text scale of 1, pixels."""
 
 
 class _Annotators(NamedTuple):
     boxes: supervision.BoxAnnotator
     labels: supervision.LabelAnnotator
     colors: int
-    """how many colours go round; one more, the last, is for what has no track"""
+    """The number of colours in rotation; the last one, after them, is for detections without a track."""
 
 
 class Drawer:
-    """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` where a second
-    network tells a class; what a network for classification says of the whole picture stands in its upper left corner.
+    """Draws boxes with labels such as ``person 0.91``, ``person #3 0.91`` for a track, ``person 0.91 | red 0.80`` with the class
+    of a secondary model. The class of a whole image, from a model for classification, is in the upper left corner.
 
-    One colour for each track where detections are tracked (grey for those without a track), for each class where they are not;
-    the same number has the same colour in every picture of every run. Sizes follow the size of the picture.
+    Each track has a colour (grey without a track); without tracking, each class has one. The same number has the same colour in
+    every image of every run. Sizes follow the size of the image.
     """
 
     def __call__(
         self, rgb: NDArray[np.uint8], detections: Detections, description: Description | None = None
     ) -> NDArray[np.uint8]:
-        """Draw the detections on the picture.
+        """Draw the detections on the image.
 
         Args:
-            rgb: uint8 [H, W, 3] RGB, writable; changed.
-            detections: boxes in pixels of this picture.
-            description: of the whole picture.
+            rgb: The image, uint8 [H, W, 3] RGB, writable; it is changed.
+            detections: The detections, with boxes in pixels of this image.
+            description: The description of the whole image.
 
         Returns:
             The same array.
         """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-            raise ValueError(f"a picture must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
+            raise ValueError(f"an image must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
         best = None if description is None else description.best
         if not len(detections) and best is None:
             return rgb
         annotators = _annotators(Size(rgb.shape[1], rgb.shape[0]))
-        canvas = np.ascontiguousarray(rgb)  # OpenCV draws on nothing else
+        canvas = np.ascontiguousarray(rgb)  # OpenCV requires contiguous memory
         if len(detections):
             _draw_boxes(canvas, detections, annotators)
         if best is not None:
@@ -100,9 +99,9 @@ def _draw_labels(
 
 def _texts(detections: Detections) -> list[str]:
     tracks = [0] * len(detections) if detections.track_ids is None else detections.track_ids.tolist()
-    told = detections.descriptions or (None,) * len(detections)
+    descriptions = detections.descriptions or (None,) * len(detections)
     texts = []
-    for label, track, score, description in zip(detections.labels, tracks, detections.scores.tolist(), told, strict=True):
+    for label, track, score, description in zip(detections.labels, tracks, detections.scores.tolist(), descriptions, strict=True):
         text = f"{label} #{track} {score:.2f}" if track > 0 else f"{label} {score:.2f}"
         best = None if description is None else description.best
         texts.append(text if best is None else f"{text} | {best.label} {best.score:.2f}")
@@ -112,7 +111,7 @@ def _texts(detections: Detections) -> list[str]:
 def _label_places(
     boxes: NDArray[np.float32], texts: list[str], labels: supervision.LabelAnnotator, width: int
 ) -> NDArray[np.float32]:
-    """float32 [N, 4]: boxes on whose upper left corner the label, which stands above it, is inside the picture."""
+    """Return boxes, float32 [N, 4], whose upper left corners keep the labels above them inside the image."""
     import cv2
 
     sizes = [cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, labels.text_scale, labels.text_thickness)[0] for text in texts]
@@ -124,7 +123,7 @@ def _label_places(
 
 @lru_cache(maxsize=16)
 def _annotators(size: Size) -> _Annotators:
-    """Annotators whose lines and letters suit the size of the picture."""
+    """Return annotators whose lines and letters suit the size of the image."""
     import supervision as sv  # imported on first use: it takes half a second
 
     resolution = (size.width, size.height)
@@ -146,6 +145,6 @@ def _annotators(size: Size) -> _Annotators:
 
 
 def _is_bright(rgb: tuple[int, int, int]) -> bool:
-    """Whether black letters are easier to read on a colour than white ones (its luma, ITU-R BT.601)."""
+    """Return whether black letters are easier to read on a colour than white ones (by its luma, ITU-R BT.601)."""
     red, green, blue = rgb
     return 0.299 * red + 0.587 * green + 0.114 * blue > 140

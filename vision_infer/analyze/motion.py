@@ -1,9 +1,9 @@
-"""How tracked boxes move: a Kalman filter with constant velocity, for all tracks at once.
+"""The motion of tracked boxes: a Kalman filter with constant velocity, for all tracks at once.
 
 The state of a track is its centre, aspect ratio (width / height) and height, and the velocity of each of the four; the noise
-grows with the height of the box, as in Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric" (2017),
-which ByteTrack took over. No noise there joins two of the four quantities, so the 8×8 covariance falls apart into four 2×2 ones
-and the filter into closed formulas: no matrix is inverted.
+grows with the height of the box, as in Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric"
+(2017), which ByteTrack adopted. No noise term there couples two of the four quantities, so the 8×8 covariance separates into
+four 2×2 ones and the filter into closed formulas: no matrix is inverted.
 
 All tracks are one float64 array [5, T, 4]: position, velocity, variance of the position, covariance of both, variance of the
 velocity; each for T tracks and the quantities (centre x, centre y, aspect, height). Lengths are in pixels, time is in steps.
@@ -17,24 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 Motion: TypeAlias = NDArray[np.float64]
-"""float64 [5, T, 4], see the module's text"""
+"""The motion of T tracks, float64 [5, T, 4]; see the module's documentation."""
 
 STEP_S = 1 / 30
-"""seconds of a step: the noise figures below are for one frame of video at the rate of the benchmarks they were made for"""
+"""The duration of a step, seconds: the noise figures below are for one frame at the rate of the paper's benchmarks."""
 
 _POSITION_NOISE = 1 / 20
-"""standard deviation of centre and height, as a part of the height, for one step and for one measurement"""
+"""The standard deviation of centre and height, as a fraction of the height, for one step and for one measurement."""
 _VELOCITY_NOISE = 1 / 160
-"""standard deviation of their velocities, as a part of the height, for one step"""
-_LEAST = 1e-3
-"""least height (pixels) and aspect: keeps a shrinking or flat box a box"""
+"""The standard deviation of their velocities, as a fraction of the height, for one step."""
+_MIN_SIDE = 1e-3
+"""The minimum height (pixels) and aspect ratio: a shrinking or flat box remains a box."""
 
 
 def begin(boxes: NDArray[np.floating]) -> Motion:
-    """Motion of tracks seen for the first time: at rest, with a velocity that is hardly known.
+    """Return the motion of new tracks: at rest, with a very uncertain velocity.
 
     Args:
-        boxes: [T, 4] xyxy, pixels.
+        boxes: The boxes, [T, 4] xyxy, pixels.
     """
     position = _measured(boxes)
     motion = np.zeros((5, *position.shape))
@@ -46,17 +46,17 @@ def begin(boxes: NDArray[np.floating]) -> Motion:
 
 
 def predict(motion: Motion, steps: float) -> Motion:
-    """The motion some time later, unseen meanwhile. Whole steps in one go give what they give one by one.
+    """Return the motion after some time without detections. Several steps at once give the same as one by one.
 
     Args:
-        motion: as it was.
-        steps: time since, in steps, greater than 0, not necessarily whole.
+        motion: The previous motion.
+        steps: The elapsed time, in steps, greater than 0, not necessarily whole.
     """
     position, velocity, spread, cross, drift = motion
     height = position[:, 3]
     shake = _variance(height, _POSITION_NOISE, 1e-2)
     push = _variance(height, _VELOCITY_NOISE, 1e-5)
-    # A push of step k has moved the position for the steps after it: sums of 0…n-1 and of their squares.
+    # The noise of step k moves the position in the steps after it: sums of 0…n-1 and of their squares.
     pushed = max(0.0, steps * (steps - 1) / 2)
     pushed_twice = max(0.0, steps * (steps - 1) * (2 * steps - 1) / 6)
     later = np.stack(
@@ -68,16 +68,16 @@ def predict(motion: Motion, steps: float) -> Motion:
             drift + steps * push,
         )
     )
-    np.maximum(later[0, :, 2:], _LEAST, out=later[0, :, 2:])
+    np.maximum(later[0, :, 2:], _MIN_SIDE, out=later[0, :, 2:])
     return later
 
 
 def correct(motion: Motion, boxes: NDArray[np.floating]) -> Motion:
-    """The motion once each track has been seen.
+    """Return the motion corrected by a detection for each track.
 
     Args:
-        motion: predicted for now, T tracks.
-        boxes: [T, 4] xyxy, pixels: where each was seen.
+        motion: The predicted motion of T tracks.
+        boxes: The detected boxes, [T, 4] xyxy, pixels.
     """
     position, velocity, spread, cross, drift = motion
     gain = 1 / (spread + _variance(position[:, 3], _POSITION_NOISE, 1e-1))
@@ -91,12 +91,12 @@ def correct(motion: Motion, boxes: NDArray[np.floating]) -> Motion:
             drift - cross * cross * gain,
         )
     )
-    np.maximum(seen[0, :, 2:], _LEAST, out=seen[0, :, 2:])
+    np.maximum(seen[0, :, 2:], _MIN_SIDE, out=seen[0, :, 2:])
     return seen
 
 
 def to_boxes(motion: Motion) -> NDArray[np.float64]:
-    """float64 [T, 4] xyxy, pixels: where the tracks are now."""
+    """Return the present boxes of the tracks, float64 [T, 4] xyxy, pixels."""
     centre, aspect, height = motion[0, :, :2], motion[0, :, 2], motion[0, :, 3]
     half = np.stack((aspect * height, height), axis=1) / 2
     return np.concatenate((centre - half, centre + half), axis=1)
@@ -104,12 +104,12 @@ def to_boxes(motion: Motion) -> NDArray[np.float64]:
 
 def _measured(boxes: NDArray[np.floating]) -> NDArray[np.float64]:
     low, high = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64)
-    side = np.maximum(high - low, _LEAST)
+    side = np.maximum(high - low, _MIN_SIDE)
     return np.concatenate(((low + high) / 2, side[:, :1] / side[:, 1:], side[:, 1:]), axis=1)
 
 
 def _variance(height: NDArray[np.float64], part: float, aspect_deviation: float) -> NDArray[np.float64]:
-    """float64 [T, 4]: centre and height vary by a part of the height, the aspect by a number of its own."""
+    """Return variances, float64 [T, 4]: centre and height vary in proportion to the height, the aspect by a constant."""
     variance = np.empty((len(height), 4))
     variance[:] = ((height * part) ** 2)[:, None]
     variance[:, 2] = aspect_deviation**2

@@ -1,4 +1,4 @@
-"""One zone, and one line: what counts as being inside, and what as having crossed it."""
+"""One zone and one line: when a track is inside the zone, and when it has crossed the line."""
 
 from __future__ import annotations
 
@@ -15,58 +15,60 @@ from vision_infer.core.geometry import Size
 from vision_infer.core.scene_event import SceneEvent
 
 SLACK_S = 1e-6
-"""differences of times that are meant to be equal differ by less"""
+"""The tolerance of comparisons of times, seconds."""
 CLEAR = 0.05
-"""a track is clearly beyond a line or an edge at this part of its box's size, which is the mean of the sides: boxes tremble in
-proportion to it"""
+"""The fraction of a box's size (the mean of its sides) from which a track is clearly beyond a line or an edge: the jitter of
+boxes
+is proportional to their size."""
 _ENDS = 1e-9
-"""a line is longer at its ends by this part of itself, so that who passes exactly there does not depend on rounding"""
+"""The fraction by which a line is extended at its ends, so that a crossing exactly there does not depend on rounding."""
 
 
 @dataclass(slots=True)
 class Visit:
-    """What is known of a track and a zone."""
+    """The state of a track with respect to a zone."""
 
     inside: bool = False
-    """as it counts"""
+    """Whether the track counts as inside."""
     changed_s: float | None = None
-    """since when it is seen to be otherwise; None where it is not"""
+    """The time since which it is seen otherwise, seconds; None if it is not."""
     entered_s: float = 0.0
     dwelt: bool = False
-    """that it stays long was told"""
+    """Whether the ``dwell`` event was emitted."""
 
 
 @dataclass(slots=True)
-class Path:
-    """What is known of a track and a line. Coordinates are the line's own: 0 to 1 along it, and to its right in its lengths."""
+class LineState:
+    """The state of a track with respect to a line. Coordinates are relative to the line: 0 to 1 along it, and to its right in its
+    lengths."""
 
     along: float = 0.0
     right: float = 0.0
     side: int = 0
-    """where the track was last that was not on the line: 1 right, -1 left; 0 before it was anywhere"""
+    """The last side that was not on the line: 1 right, -1 left; 0 at the beginning."""
     counted_side: int = 0
-    """where the track was last clearly"""
+    """The last side on which the track was clear of the line."""
     hit: bool = False
-    """whether it went between the line's ends when it last changed sides"""
+    """Whether the last change of sides was between the ends of the line."""
 
 
 @dataclass(slots=True)
 class Track:
-    """What is known of a track."""
+    """The state of a track."""
 
     number: int
     class_id: int
     label: str
     seen_s: float
-    """when it was seen last"""
+    """The time of its last detection, seconds."""
     visits: list[Visit]
-    """for each zone"""
-    paths: list[Path]
-    """for each line"""
+    """The state for each zone."""
+    paths: list[LineState]
+    """The state for each line."""
 
 
-class _Place:
-    """What zones and lines have in common."""
+class _SceneShape:
+    """The common part of zones and lines."""
 
     def __init__(self, name: str, settings: ZoneSettings | LineSettings, class_ids: Callable[[str], int]) -> None:
         self.name = name
@@ -80,8 +82,8 @@ class _Place:
         return np.array(list(points), np.float64) * ((size.width, size.height) if self.relative else (1, 1))
 
 
-class Zone(_Place):
-    """A zone, and how many are inside."""
+class Zone(_SceneShape):
+    """A zone, with the number of tracks inside."""
 
     def __init__(self, name: str, settings: ZoneSettings, class_ids: Callable[[str], int]) -> None:
         super().__init__(name, settings, class_ids)
@@ -91,7 +93,7 @@ class Zone(_Place):
         self.occupants = 0
 
     def measure(self, size: Size) -> None:
-        """Set up the geometry for pictures of this size."""
+        """Prepare the geometry for frames of this size."""
         corners = self._in_pixels(self._corners, size)
         self.polygon = Polygons([corners])
         self._x, self._y = corners.T.copy()
@@ -100,7 +102,7 @@ class Zone(_Place):
         self._squares = np.where(squares > 0, squares, 1)
 
     def near(self, point: NDArray[np.float64], size: float) -> bool:
-        """Whether a point, float64 [2] in pixels, is not clear of the edge for a box of this size (mean of its sides)."""
+        """Return whether a point, float64 [2] in pixels, is not clear of the edge for a box of this size (mean of its sides)."""
         across, down = point[0] - self._x, point[1] - self._y
         along = (across * self._across + down * self._down) / self._squares
         along = np.minimum(np.maximum(along, 0), 1)
@@ -109,7 +111,7 @@ class Zone(_Place):
         return bool((across * across + down * down).min() <= (CLEAR * size) ** 2)
 
     def see(self, track: Track, visit: Visit, inside: bool, now_s: float, events: list[SceneEvent]) -> None:
-        """Take note of where a track is."""
+        """Update the state with the position of a track."""
         if inside == visit.inside:
             visit.changed_s = None
         else:
@@ -131,15 +133,15 @@ class Zone(_Place):
         events.append(SceneEvent("enter", self.name, track.number, track.class_id, track.label))
 
     def leave(self, track: Track, visit: Visit, at_s: float, events: list[SceneEvent]) -> None:
-        """The track is inside no more."""
+        """Emit that the track has left."""
         visit.inside, visit.changed_s = False, None
         self.occupants -= 1
         seconds = at_s - visit.entered_s
         events.append(SceneEvent("leave", self.name, track.number, track.class_id, track.label, seconds))
 
 
-class Line(_Place):
-    """A line, and how often it was crossed."""
+class Line(_SceneShape):
+    """A line, with the number of its crossings."""
 
     def __init__(self, name: str, settings: LineSettings, class_ids: Callable[[str], int]) -> None:
         super().__init__(name, settings, class_ids)
@@ -147,11 +149,11 @@ class Line(_Place):
         self.crossed_in = self.crossed_out = 0
 
     def ends(self, size: Size) -> NDArray[np.float64]:
-        """float64 [2, 2]: where it begins and ends, x and y, pixels."""
+        """Return its start and end, float64 [2, 2], x and y, pixels."""
         return self._in_pixels(self._ends, size)
 
-    def see(self, track: Track, path: Path, along: float, right: float, clear: float, events: list[SceneEvent]) -> None:
-        """Take note of where a track is; it is clearly beyond the line where ``right`` is more than ``clear`` from 0."""
+    def see(self, track: Track, path: LineState, along: float, right: float, clear: float, events: list[SceneEvent]) -> None:
+        """Update the state with the position of a track; it is clear of the line if ``right`` is more than ``clear`` from 0."""
         side = (right > 0) - (right < 0)
         if side:
             if not path.side:
@@ -185,7 +187,7 @@ class Line(_Place):
 
 
 def mean_side(boxes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """float64 [...]: the mean of width and height of boxes, float32 [..., 4] xyxy."""
+    """Return the mean of width and height, float64 [...], of boxes, float32 [..., 4] xyxy."""
     sides: NDArray[np.float64] = boxes.astype(np.float64) @ _HALVES
     return sides
 

@@ -1,4 +1,4 @@
-"""Which detections count by their size and by where they stand."""
+"""Filters detections by size and position."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Size
 
 _SIZES_KEPT = 64
-"""sizes of pictures for which polygons are kept in pixels; a folder of pictures may hold any number of them"""
+"""The number of image sizes for which polygons are cached in pixels; a folder of images may have any number of sizes."""
 
 
 class Polygons:
-    """Says which points lie in any of some polygons. A point on an edge is inside; where a polygon's own edges cross, the
-    even-odd rule holds.
+    """A set of polygons for point tests. A point on an edge is inside; for self-intersecting polygons, the even-odd rule applies.
 
     Args:
-        polygons: float64 [corners, 2] each, x and y; at least one, with at least three corners each.
+        polygons: The polygons, float64 [corners, 2] each, x and y; at least one, with at least three corners each.
     """
 
     def __init__(self, polygons: Sequence[NDArray[np.float64]]) -> None:
@@ -35,16 +34,16 @@ class Polygons:
         self._low, self._high = np.minimum(begins, ends), np.maximum(begins, ends)
 
     def contain(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Whether each point lies in any of the polygons.
+        """Return whether each point is in any of the polygons.
 
         Args:
-            points: [N, 2], x and y, in the polygons' units.
+            points: The points, [N, 2], x and y, in the units of the polygons.
 
         Returns:
             bool [N].
         """
         x, y = points[:, :1].astype(np.float64), points[:, 1:].astype(np.float64)
-        # Which side of each edge, without a division: nothing special about steep and flat ones, and exact for whole pixels.
+        # The side of each edge, without a division: no special cases for steep and flat edges, and exact for whole pixels.
         side = self._across * (y - self._y) - self._down * (x - self._x)
         above = self._y > y
         crossed = (above != (self._end_y > y)) & ((side > 0) == ~above)
@@ -58,11 +57,11 @@ class Polygons:
 
 
 class Filter:
-    """Leaves out what is too small or stands where we do not look. For one stream; not for several threads at once.
+    """Drops detections that are too small or outside the region. For one stream; not thread-safe.
 
     Args:
-        min_size: least width and least height of a box, source pixels.
-        region: where detections count; None: everywhere.
+        min_size: The minimum width and height of a box, source pixels.
+        region: The region in which detections count; None: everywhere.
     """
 
     def __init__(self, min_size: float, region: Region | None) -> None:
@@ -71,11 +70,11 @@ class Filter:
         self._by_size: dict[Size, tuple[Polygons | None, Polygons | None]] = {}
 
     def __call__(self, detections: Detections, size: Size) -> Detections:
-        """The detections that count, in the same order.
+        """Return the detections that count, in the same order.
 
         Args:
-            detections: boxes in source pixels.
-            size: of the source picture, pixels.
+            detections: The detections, with boxes in source pixels.
+            size: The size of the source image, pixels.
         """
         if not len(detections):
             return detections
@@ -104,11 +103,11 @@ class Filter:
 
 
 def anchors(boxes: NDArray[np.float32], center: bool) -> NDArray[np.float64]:
-    """The points by which boxes count.
+    """Return the points that determine the position of boxes.
 
     Args:
-        boxes: float32 [N, 4] xyxy, pixels.
-        center: the centre; else the middle of the lower edge, where what stands on the ground touches it.
+        boxes: The boxes, float32 [N, 4] xyxy, pixels.
+        center: Whether to use the centre; otherwise the middle of the lower edge, where an object touches the ground.
 
     Returns:
         float64 [N, 2].

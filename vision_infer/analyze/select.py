@@ -1,6 +1,6 @@
-"""From an engine's candidates to detections: score threshold, non-maximum suppression (NMS), back to the source picture.
+"""From an engine's candidates to detections: minimum confidence, non-maximum suppression (NMS), back to the source image.
 
-NMS here is the classic greedy one, for each class apart: the best box wins and suppresses every box of its class whose overlap
+NMS is the classic greedy algorithm, for each class separately: the best box suppresses every box of its class whose overlap
 (intersection over union, IoU) with it is greater than the threshold. Overlaps are compared in float64 as ``inter > iou * union``:
 without a division there is no special case for boxes without area, which neither suppress nor are suppressed.
 """
@@ -19,38 +19,38 @@ from vision_infer.core.detections import Detections
 from vision_infer.core.geometry import Letterbox
 
 Selected: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
-"""boxes float32 [N, 4] xyxy, scores float32 [N], class_ids int32 [N]: one picture, best score first"""
+"""The boxes float32 [N, 4] xyxy, scores float32 [N], class_ids int32 [N] of one image, best score first."""
 
 Chosen: TypeAlias = Selected | tuple[list[list[float]], list[float], list[int]]
-"""the same of one picture, or as much in lists"""
+"""The same for one image, or as lists."""
 
 _LOOP_LIMIT = 300
-"""candidates of one class up to which a loop in Python beats NumPy (7–11 against 18 µs for 20 candidates, even at 300)"""
+"""The number of candidates of a class up to which a Python loop beats NumPy (7–11 against 18 µs for 20 candidates)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which candidates become detections. Calling it selects in input pixels; :func:`select` goes on to the source picture."""
+    """Selects the candidates that become detections, in input pixels; :func:`select` also maps them to the source image."""
 
     confidence: float
-    """least score that counts, 0–1"""
+    """The minimum confidence, 0–1."""
     iou: float | None
-    """IoU above which the worse of two boxes of a class goes, 0–1; None: no NMS, for networks that need none"""
+    """The IoU threshold of NMS, 0–1; None: no NMS, for models that need none."""
     classes: frozenset[int] | None = None
-    """the class numbers that count, others are gone before NMS; None: all"""
+    """The class numbers to keep, applied before NMS; None: all."""
     label_names: tuple[str, ...] | None = None
-    """label by class number, handed on to the detections"""
+    """The labels by class number, passed on to the detections."""
     max_detections: int | None = None
-    """how many are kept for a picture, the best ones; None: all"""
+    """The maximum number of detections of an image, the best ones; None: all."""
     per_class: Mapping[int, float] = field(default_factory=dict, hash=False)
-    """least score by class number, 0–1, lower or higher than ``confidence``, which counts for the other classes"""
+    """The minimum confidence by class number, 0–1; ``confidence`` applies to the other classes."""
     _lowest: float = field(init=False, repr=False, compare=False, default=0.0)
-    """the least of all these scores"""
+    """The lowest of all these scores."""
 
     def __post_init__(self) -> None:
-        for least in (self.confidence, *self.per_class.values()):
-            if not 0 <= least <= 1:
-                raise ValueError(f"confidence must be within 0 and 1, got {least}")
+        for minimum in (self.confidence, *self.per_class.values()):
+            if not 0 <= minimum <= 1:
+                raise ValueError(f"confidence must be within 0 and 1, got {minimum}")
         object.__setattr__(self, "_lowest", min(self.confidence, *self.per_class.values(), 1.0))
         if self.iou is not None and not 0 <= self.iou <= 1:
             raise ValueError(f"iou must be within 0 and 1, got {self.iou}")
@@ -69,45 +69,47 @@ class Selector:
             For each of the B pictures what is left, copied, in input pixels. Equal scores stay in the order of the
             candidates. Candidates whose box or score is not finite are gone.
         """
-        return [_arrays(one) for one in self.choose(boxes, scores, class_ids)]
+        return [_arrays(chosen) for chosen in self.choose(boxes, scores, class_ids)]
 
     def choose(self, boxes: NDArray[np.float32], scores: NDArray[np.float32], class_ids: NDArray[np.int32]) -> list[Chosen]:
-        """As calling it, but what is left of each picture is in lists, unless there is very much."""
+        """Select in a whole batch, with lists instead of arrays for images with few candidates."""
         if boxes.shape != (*scores.shape, 4) or class_ids.shape != scores.shape or scores.ndim != 2:
             raise ValueError(
                 f"boxes must be [B, K, 4], scores and class_ids [B, K], got {boxes.shape}, {scores.shape} and {class_ids.shape}"
             )
         passing = scores >= self._lowest  # false for NaN
-        return [self._one(passing[image], boxes[image], scores[image], class_ids[image]) for image in range(scores.shape[0])]
+        return [
+            self._choose_in(passing[image], boxes[image], scores[image], class_ids[image]) for image in range(scores.shape[0])
+        ]
 
-    def _one(
+    def _choose_in(
         self,
         passing: NDArray[np.bool_],
         boxes: NDArray[np.float32],
         scores: NDArray[np.float32],
         class_ids: NDArray[np.int32],
     ) -> Chosen:
-        # Most of the K candidates are below the threshold: all that follows works on the few that are not.
+        # Most of the K candidates are below the minimum: all that follows works on the few that are not.
         index = passing.nonzero()[0]
         if self.classes is not None and len(index):
             wanted = self.classes
             index = index[[class_id in wanted for class_id in class_ids[index].tolist()]]
         if self.per_class and len(index):
-            index = index[scores[index] >= least_scores(class_ids[index], self.per_class, self.confidence)]
+            index = index[scores[index] >= minimum_scores(class_ids[index], self.per_class, self.confidence)]
         if len(index) <= _LOOP_LIMIT or not self._crowded(class_ids[index]):
             return self._few(_rows(boxes, index), scores[index].tolist(), class_ids[index].tolist())
         return self._many(boxes[index], scores[index], class_ids[index])
 
     def _crowded(self, class_ids: NDArray[np.int32]) -> bool:
-        """Whether the loop would take long: its cost grows with the square of a class's candidates, not of all."""
+        """Return whether the loop would be slow: its cost grows with the square of the candidates of a class, not of all."""
         return self.iou is None or int(np.unique(class_ids, return_counts=True)[1].max()) > _LOOP_LIMIT
 
     def _few(self, boxes: list[list[float]], scores: list[float], class_ids: list[int]) -> Chosen:
-        """What is kept of a picture.
+        """Select the detections of an image with few candidates.
 
-        Plain Python: for the few boxes of a usual picture, NumPy's cost of a call is more than the whole work.
+        Plain Python: for the few boxes of a usual image, the overhead of NumPy calls exceeds the whole work.
         """
-        # A sum is finite where all of it is.
+        # A sum is finite if all its terms are.
         order = [at for at, box in enumerate(boxes) if isfinite(sum(box) + scores[at])]
         order.sort(key=scores.__getitem__, reverse=True)  # stable, in that direction too
         if self.iou is not None and len(order) > 1:
@@ -131,13 +133,13 @@ def select(
     letterboxes: Sequence[Letterbox],
     selector: Selector,
 ) -> list[Detections]:
-    """The detections of a batch, in source pixels.
+    """Return the detections of a batch, in source pixels.
 
     Args:
         outputs: boxes float32 [B, K, 4] xyxy in input pixels, scores float32 [B, K], class_ids int32 [B, K]. B may be greater
             than the number of letterboxes: an engine with fixed batch sizes pads, and what lies past them is not looked at.
-        letterboxes: how each picture lies in its slot.
-        selector: which candidates count.
+        letterboxes: The position of each image in its slot.
+        selector: The selector.
 
     Returns:
         One for each letterbox, best score first, clipped to the picture; boxes that are empty then are gone.
@@ -145,32 +147,32 @@ def select(
     boxes, scores, class_ids = outputs
     count = len(letterboxes)
     if scores.shape[0] < count:
-        raise ValueError(f"a batch of {scores.shape[0]} cannot hold {count} pictures")
+        raise ValueError(f"a batch of {scores.shape[0]} cannot hold {count} images")
     if scores.shape[0] > count:
         boxes, scores, class_ids = boxes[:count], scores[:count], class_ids[:count]
     chosen = selector.choose(boxes, scores, class_ids)
-    return [_in_source(one, letterbox, selector.label_names) for one, letterbox in zip(chosen, letterboxes, strict=True)]
+    return [_in_source(boxes, letterbox, selector.label_names) for boxes, letterbox in zip(chosen, letterboxes, strict=True)]
 
 
-def least_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], confidence: float) -> NDArray[np.float32]:
-    """What each detection's score must reach.
+def minimum_scores(class_ids: NDArray[np.int32], per_class: Mapping[int, float], confidence: float) -> NDArray[np.float32]:
+    """Return the minimum confidence of each detection.
 
     Args:
-        class_ids: int32 [N].
-        per_class: least score by class number, 0–1.
-        confidence: least score for the other classes, 0–1.
+        class_ids: The class numbers, int32 [N].
+        per_class: The minimum confidence by class number, 0–1.
+        confidence: The minimum confidence for the other classes, 0–1.
 
     Returns:
-        float32 [N], as scores are: 0.35 as a float64 is more than 0.35 as a float32, and would refuse it.
+        float32 [N], as scores are: 0.35 as a float64 is more than 0.35 as a float32, and would exclude it.
     """
     return np.array([per_class.get(class_id, confidence) for class_id in class_ids.tolist()], np.float32)
 
 
 def _rows(boxes: NDArray[np.float32], index: NDArray[np.intp]) -> list[list[float]]:
-    """The boxes with these numbers, which rise.
+    """Return the boxes with these ascending indices.
 
-    NumPy lets go of Python's lock to gather rows: another thread goes on in the middle of a picture, which costs more than all
-    of this. A slice is taken without, and as networks give the best candidates first, it holds hardly more.
+    NumPy releases the GIL to gather rows: another thread then runs in the middle of an image, which costs more than all of this.
+    A slice does not, and because models give the best candidates first, it contains hardly more rows.
     """
     if not len(index):
         return []
@@ -189,24 +191,24 @@ def _in_source(chosen: Chosen, letterbox: Letterbox, label_names: tuple[str, ...
         return Detections.empty(label_names)
     boxes = letterbox.to_source_clipped(chosen[0])
     scores, class_ids = np.array(chosen[1], np.float32), np.array(chosen[2], np.int32)
-    there = boxes[:, 2:] > boxes[:, :2]
-    if b"\0" not in there.tobytes():
+    positive = boxes[:, 2:] > boxes[:, :2]
+    if b"\0" not in positive.tobytes():
         return Detections(boxes, scores, class_ids, label_names)
-    whole = there.all(axis=1)
+    whole = positive.all(axis=1)
     return Detections(boxes[whole], scores[whole], class_ids[whole], label_names)
 
 
 def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[int], iou: float) -> list[int]:
-    """Greedy NMS of one picture.
+    """Run greedy NMS on one image.
 
     Args:
-        boxes: xyxy.
-        class_ids: of each.
-        order: indices of those that count, best score first.
-        iou: boxes of a class that overlap a better one by more than this go.
+        boxes: The boxes, xyxy.
+        class_ids: The class of each box.
+        order: The indices of the candidates, best score first.
+        iou: The IoU threshold.
 
     Returns:
-        Indices of what is kept, best score first.
+        The indices of the remaining boxes, best score first.
     """
     kept: list[int] = []
     winners: dict[int, list[tuple[float, float, float, float, float]]] = {}
@@ -234,7 +236,7 @@ def _suppress_few(boxes: list[list[float]], class_ids: list[int], order: list[in
 
 
 def _suppress_many(boxes: NDArray[np.float32], class_ids: NDArray[np.int32], iou: float) -> list[int]:
-    # One winner against all that are left at a time: an IoU matrix of 1,000 boxes is 8 MB for each intermediate result.
+    # One winner against all remaining boxes at a time: an IoU matrix of 1,000 boxes is 8 MB for each intermediate result.
     x1, y1, x2, y2 = np.ascontiguousarray(boxes.T, dtype=np.float64)
     area = np.maximum(x2 - x1, 0) * np.maximum(y2 - y1, 0)
     rest = np.arange(len(boxes))

@@ -1,15 +1,15 @@
-"""Tracking: which detections of successive frames are the same object.
+"""Tracking: finds the detections of successive frames that are the same object.
 
-Written from Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box" (2022). Its idea: detections of
-low score are not thrown away, for an object that is half hidden still gives one. They are matched, last, with tracks that found
-no better one; they never begin a track. What differs from the paper:
+Implemented from Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box" (2022). Its idea: detections
+of low score are kept, because a partly hidden object still gives one. They are matched last, with tracks that have no better
+match, and never begin a track. Differences from the paper:
 
-- A class is never mixed with another: a track keeps the class it began with.
+- Classes are never mixed: a track keeps its first class.
 - Time comes from presentation times, not from counting frames, so that skipped frames and any frame rate work.
-- A track has a number once its second detection confirms it, so that flickers use up none.
+- A track gets a number once its second detection confirms it, so that flicker uses no numbers.
 
-A pipeline that tracks selects at :func:`selection_confidence`; the tracker then passes on what the user's own confidence asks
-for, and what belongs to a track.
+A pipeline with tracking selects at :func:`selection_confidence`; the tracker then passes on detections that reach the user's
+confidence, and those that belong to a track.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ from numpy.typing import NDArray
 
 from vision_infer.analyze import motion
 from vision_infer.analyze.motion import STEP_S, Motion
-from vision_infer.analyze.select import least_scores
+from vision_infer.analyze.select import minimum_scores
 from vision_infer.core.detections import Detections
 
 LOW_SCORE = 0.1
-"""least score of a detection that can keep a track alive"""
+"""The minimum score of a detection that keeps a track alive."""
 
 _SAME_OBJECT_IOU = 0.85
-"""a live and a lost track that overlap more are one object"""
+"""The IoU above which a live and a lost track are the same object."""
 
 
 def selection_confidence(confidence: float) -> float:
-    """The score at which to select when the results are tracked, given the confidence that the user wants."""
+    """Return the minimum confidence for selection with tracking, given the user's confidence."""
     return min(confidence, LOW_SCORE)
 
 
 @dataclass(slots=True)
 class _Tracks:
-    """All tracks that are remembered."""
+    """All tracks in memory."""
 
     ids: NDArray[np.int32]
-    """int32 [T], from 1; 0 until confirmed"""
+    """The track numbers, int32 [T], from 1; 0 until confirmed."""
     class_ids: NDArray[np.int32]
-    """int32 [T]"""
+    """The class numbers, int32 [T]."""
     since_s: NDArray[np.float64]
-    """float64 [T], tracker's time of the first detection, seconds"""
+    """The tracker's time of the first detection, float64 [T], seconds."""
     seen_s: NDArray[np.float64]
-    """float64 [T], tracker's time of the last detection, seconds"""
+    """The tracker's time of the last detection, float64 [T], seconds."""
     lost: NDArray[np.bool_]
-    """bool [T], not found in the last frame"""
+    """Whether the track was missing in the last frame, bool [T]."""
     motion: Motion
-    """float64 [5, T, 4]"""
+    """The motion, float64 [5, T, 4]."""
 
     def keep(self, mask: NDArray[np.bool_]) -> None:
-        """Forget the tracks that are not in the mask, bool [T]."""
+        """Drop the tracks outside the mask, bool [T]."""
         if not mask.all():
             self.ids, self.class_ids, self.lost = self.ids[mask], self.class_ids[mask], self.lost[mask]
             self.since_s, self.seen_s = self.since_s[mask], self.seen_s[mask]
             self.motion = self.motion[:, mask]
 
     def add(self, boxes: NDArray[np.float32], class_ids: NDArray[np.int32], now_s: float) -> None:
-        """Begin a track with each box, float32 [N, 4], not confirmed yet."""
+        """Begin an unconfirmed track with each box, float32 [N, 4]."""
         count = len(boxes)
         if count:
             now = np.full(count, now_s)
@@ -82,28 +82,28 @@ class _Tracks:
 
 @dataclass(slots=True, kw_only=True)
 class Tracker:
-    """The tracks of one stream. Not for several threads at once."""
+    """Tracks the objects of one stream. Not thread-safe."""
 
     confidence: float = 0.35
-    """detections below it are passed on only if they belong to a track, 0–1"""
+    """The score below which detections are passed on only if they belong to a track, 0–1."""
     high: float | None = None
-    """least score for the first association, 0–1; None: ``confidence``"""
+    """The minimum score for the first association, 0–1; None: ``confidence``."""
     new: float | None = None
-    """least score that begins a track, 0–1; None: as ``high``"""
+    """The minimum score to begin a track, 0–1; None: as ``high``."""
     low: float = LOW_SCORE
-    """least score for the second association, 0–1"""
+    """The minimum score for the second association, 0–1."""
     match_iou: float = 0.2
-    """IoU that tracks and detections of high score must exceed to be matched (the paper's figure)"""
+    """The IoU that matches of tracks and detections of high score must exceed (the figure of the paper)."""
     low_match_iou: float = 0.3
-    """the same for detections of low score"""
+    """The same for detections of low score."""
     new_match_iou: float = 0.3
-    """the same for tracks that are not confirmed yet"""
+    """The same for unconfirmed tracks."""
     buffer_s: float = 1.0
-    """how long a track that is not seen is remembered, seconds"""
+    """The time for which a lost track is kept, seconds."""
     max_lost: int = 300
-    """how many tracks that are not seen are remembered, those seen last"""
+    """The maximum number of lost tracks that are kept, the most recent ones."""
     per_class: Mapping[int, float] = field(default_factory=dict)
-    """what ``confidence`` is for single classes, by class number, 0–1"""
+    """The ``confidence`` of single classes, by class number, 0–1."""
 
     _tracks: _Tracks = field(default_factory=_Tracks.none, init=False, repr=False)
     _next_id: int = field(default=1, init=False, repr=False)
@@ -115,9 +115,9 @@ class Tracker:
         for name in ("confidence", "low", "match_iou", "low_match_iou", "new_match_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be within 0 and 1, got {getattr(self, name)}")
-        if not all(0 <= least <= 1 for least in self.per_class.values()):
+        if not all(0 <= minimum <= 1 for minimum in self.per_class.values()):
             raise ValueError(f"per_class must be within 0 and 1, got {dict(self.per_class)}")
-        # Without settings of their own they follow the confidence, but not below what the second association takes.
+        # By default they follow the confidence, but not below the minimum of the second association.
         high = max(self.confidence, self.low) if self.high is None else self.high
         new = high if self.new is None else self.new
         if not self.low <= high <= new <= 1:
@@ -129,8 +129,8 @@ class Tracker:
         """Follow the tracks into the next frame.
 
         Args:
-            detections: of the frame, selected at :func:`selection_confidence`; boxes in pixels of the source.
-            pts_s: presentation time, seconds. Where there is none, or it goes back, the frame counts as one step.
+            detections: The detections, selected at :func:`selection_confidence`; boxes in pixels of the source.
+            pts_s: The presentation time, seconds. If it is missing or goes back, the frame counts as one step.
 
         Returns:
             The detections with ``track_ids``, in the same order, without those below ``confidence`` that have no track.
@@ -146,7 +146,7 @@ class Tracker:
             self._merge_duplicates()
         ids = np.zeros(len(scores), np.int32)
         ids[hit] = tracks.ids[track_of[hit]]
-        tracks.keep(tracks.ids > 0)  # what was not confirmed in this frame was a flicker
+        tracks.keep(tracks.ids > 0)  # tracks that this frame did not confirm were flicker
         self._forget_some()
         tracks.add(detections.boxes[fresh], detections.class_ids[fresh], self._now_s)
         passed = shown | (ids > 0)
@@ -155,10 +155,10 @@ class Tracker:
         )
 
     def stay(self, pts_s: float | None) -> None:
-        """Time goes on and nothing moves: what was found in the last frame is where it was, what was lost is lost for longer.
+        """Advance the time without motion: detected tracks stay in place, lost tracks stay lost.
 
         Args:
-            pts_s: presentation time, seconds; as of :meth:`update`.
+            pts_s: The presentation time, seconds; see :meth:`update`.
         """
         self._let_pass(pts_s)
         tracks = self._tracks
@@ -166,31 +166,31 @@ class Tracker:
         tracks.motion[1, ~tracks.lost] = 0
 
     def _by_score(self, detections: Detections) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-        """bool [N] each: passed on without a track, part of the first association, able to begin a track."""
+        """Return masks, bool [N] each: passed on without a track, in the first association, able to begin a track."""
         scores = detections.scores
         if not self.per_class:  # one number for all: no array of limits
             shown = scores >= self.confidence
             high = scores >= (max(self.confidence, self.low) if self.high is None else self.high)
         else:
-            least = least_scores(detections.class_ids, self.per_class, self.confidence)
-            shown = scores >= least
-            high = scores >= (np.maximum(least, self.low) if self.high is None else self.high)
+            minimum = minimum_scores(detections.class_ids, self.per_class, self.confidence)
+            shown = scores >= minimum
+            high = scores >= (np.maximum(minimum, self.low) if self.high is None else self.high)
         return shown, high, high if self.new is None else high & (scores >= self.new)
 
     def _advance(self, pts_s: float | None) -> None:
-        """Move the clock and all tracks to the frame's time; forget those not seen for too long."""
+        """Move the clock and all tracks to the time of the frame; drop tracks that were lost for too long."""
         elapsed_s = self._let_pass(pts_s)
         if len(self._tracks.ids):
             self._tracks.motion = motion.predict(self._tracks.motion, elapsed_s / STEP_S)
 
     def _let_pass(self, pts_s: float | None) -> float:
-        """Move the clock to the frame's time, and forget tracks not seen for too long; returns the seconds that have passed."""
+        """Move the clock to the time of the frame, drop tracks that were lost for too long, and return the elapsed seconds."""
         if pts_s is not None and not math.isfinite(pts_s):
             pts_s = None
         elapsed_s = STEP_S
         if pts_s is not None and self._pts_s is not None and pts_s > self._pts_s:
             elapsed_s = pts_s - self._pts_s
-        # A stream with few frames must be allowed to miss one: its usual interval may be longer than the buffer.
+        # A stream of low frame rate may miss a frame: its usual interval may be longer than the buffer.
         patience_s = max(self.buffer_s, 2 * self._interval_s)
         if self._now_s > 0:
             self._interval_s = elapsed_s
@@ -200,7 +200,7 @@ class Tracker:
         return elapsed_s
 
     def _associate(self, detections: Detections, high: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """intp [N]: for each detection the index of its track, -1 for none; ``high`` [N] says which take part first."""
+        """Return the index of the track of each detection, intp [N], -1 for none; ``high`` [N] masks the first association."""
         tracks, scores = self._tracks, detections.scores
         track_of = np.full(len(scores), -1, np.intp)
         if not len(tracks.ids) or not len(scores):
@@ -209,13 +209,13 @@ class Tracker:
         overlap[tracks.class_ids[:, None] != detections.class_ids] = 0
         confirmed = tracks.ids > 0
         _match(overlap, confirmed, high, self.match_iou, track_of)
-        # Lost tracks take part, as in the paper's algorithm: an object that comes out of hiding begins with a low score.
+        # Lost tracks take part, as in the paper: an object that reappears begins with a low score.
         _match(overlap, confirmed, ~high & (scores >= self.low), self.low_match_iou, track_of)
         _match(overlap, ~confirmed, high, self.new_match_iou, track_of)
         return track_of
 
     def _note(self, found: NDArray[np.intp], boxes: NDArray[np.float32]) -> None:
-        """Correct the tracks that were found by where they were seen, float32 [F, 4]; the others are lost."""
+        """Correct the matched tracks by their detected boxes, float32 [F, 4]; the others are lost."""
         tracks = self._tracks
         tracks.lost[:] = True
         if len(found):
@@ -225,11 +225,11 @@ class Tracker:
             confirmed_now = found[tracks.ids[found] == 0]
             tracks.ids[confirmed_now] = np.arange(self._next_id, self._next_id + len(confirmed_now), dtype=np.int32)
             self._next_id += len(confirmed_now)
-        # A height that goes on changing unseen ends as a box of nothing or of everything.
+        # A height that keeps changing without detections would shrink to nothing or grow without bounds.
         tracks.motion[1, tracks.lost, 3] = 0
 
     def _merge_duplicates(self) -> None:
-        """Where a lost track lies on a live one, they are one object: it goes on under the number of the older."""
+        """Merge a lost track with a live one that it overlaps; the number of the older one is kept."""
         tracks = self._tracks
         live = np.flatnonzero(~tracks.lost)
         gone = np.flatnonzero(tracks.lost & (tracks.ids > 0))
@@ -245,7 +245,7 @@ class Tracker:
             tracks.ids[loser] = 0
 
     def _forget_some(self) -> None:
-        """Keep the number of lost tracks within its bound."""
+        """Drop the oldest lost tracks above the maximum."""
         tracks = self._tracks
         lost = np.flatnonzero(tracks.lost)
         excess = len(lost) - self.max_lost
@@ -259,20 +259,20 @@ def _match(
     overlap: NDArray[np.float64],
     tracks: NDArray[np.bool_],
     detections: NDArray[np.bool_],
-    least_iou: float,
+    min_iou: float,
     track_of: NDArray[np.intp],
 ) -> None:
-    """Match the tracks and detections of the masks that are still free.
+    """Match the unmatched tracks and detections of the masks.
 
-    What the IoU of the pairs exceeds the least by is made greatest, in sum. A pair that is not above it gains nothing: no good
-    match is given up to make room for two that are hardly any.
+    The sum of the IoU above the minimum is maximized. A pair that is not above it gains nothing, so that no good match is
+    replaced by two poor ones.
 
     Args:
-        overlap: float64 [T, N], IoU.
-        tracks: bool [T].
-        detections: bool [N].
-        least_iou: a pair must exceed it.
-        track_of: intp [N], the track of each detection, -1 for none; written.
+        overlap: The IoU, float64 [T, N].
+        tracks: The mask of tracks, bool [T].
+        detections: The mask of detections, bool [N].
+        min_iou: The IoU that a pair must exceed.
+        track_of: The track of each detection, intp [N], -1 for none; it is written.
     """
     free = tracks.copy()
     free[track_of[track_of >= 0]] = False
@@ -282,21 +282,21 @@ def _match(
         return
     from scipy.optimize import linear_sum_assignment  # imported on first use: it takes a third of a second
 
-    gain = np.maximum(overlap[np.ix_(rows, columns)] - least_iou, 0)
+    gain = np.maximum(overlap[np.ix_(rows, columns)] - min_iou, 0)
     chosen_rows, chosen_columns = linear_sum_assignment(gain, maximize=True)
     good = gain[chosen_rows, chosen_columns] > 0
     track_of[columns[chosen_columns[good]]] = rows[chosen_rows[good]]
 
 
-def box_overlap(ones: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
-    """float64 [N, M]: IoU of boxes [N, 4] and [M, 4], xyxy; 0 where neither has an area."""
-    a, b = ones.astype(np.float64)[:, None], others.astype(np.float64)[None]
+def box_overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the IoU, float64 [N, M], of boxes [N, 4] and [M, 4], xyxy; 0 if neither has an area."""
+    a, b = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
     inter = _area(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]))
     union = _area(a[..., 2:] - a[..., :2]) + _area(b[..., 2:] - b[..., :2]) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 
 def _area(sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Area of boxes by their sides, [..., 2]; a negative side is none."""
+    """Return the area of boxes by their sides, [..., 2]; a negative side counts as 0."""
     area: NDArray[np.float64] = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
     return area
