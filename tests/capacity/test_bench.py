@@ -12,7 +12,7 @@ from tests.capacity.benches import MACHINE, SETTINGS, bench, run_row
 from tests.support.media import MEDIA, ROOT
 from vision_infer.capacity import whole
 from vision_infer.capacity.bench import QUICK, BenchRequest, run_bench
-from vision_infer.capacity.pictures import draw_bench
+from vision_infer.capacity.charts import draw_bench
 from vision_infer.capacity.report import BenchReport, PipelineRow
 from vision_infer.capacity.this_machine import notes_of, this_machine
 from vision_infer.capacity.whole import Offered, run_streams, search_most

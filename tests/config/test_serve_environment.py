@@ -67,7 +67,7 @@ def test_each_field_can_be_set(tmp_path: Path) -> None:
     [
         ("VISION_INFER_SERVICE__PROT", "1", "is not a setting: did you mean VISION_INFER_SERVICE__PORT?"),
         ("VISION_INFER_SEVICE__PORT", "1", "is not a setting: did you mean VISION_INFER_SERVICE"),
-        ("VISION_INFER_XYZ", "1", "is not a setting: valid names after VISION_INFER_ are SERVICE, MODEL"),
+        ("VISION_INFER_XYZ", "1", "is not a setting: valid names after VISION_INFER_ are MODEL_DIR, ENGINE"),
         ("VISION_INFER_STREAMS__FORNT_DOOR__FPS", "1", "did you mean VISION_INFER_STREAMS__FRONT_DOOR?"),
         ("VISION_INFER_STREAMS__FRONT_DOOR__FSP", "1", "did you mean VISION_INFER_STREAMS__FRONT_DOOR__FPS?"),
         ("VISION_INFER_MODEL__NAME", "1", "is not a setting: VISION_INFER_MODEL__ has no fields"),

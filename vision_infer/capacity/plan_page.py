@@ -30,7 +30,7 @@ are delivered, and the margin stays free on the CPU, on an accelerator, and in m
 
 
 def plan_page(
-    need: Need, machines: Sequence[MachinePlan], published: Sequence[PublishedBound], pictures: Sequence[str] = ()
+    need: Need, machines: Sequence[MachinePlan], published: Sequence[PublishedBound], charts: Sequence[str] = ()
 ) -> str:
     """Return the page.
 
@@ -38,13 +38,13 @@ def plan_page(
         need: The requirements.
         machines: The plans of measured machines, the best first.
         published: The bounds of machines that were not measured.
-        pictures: The file names of charts, relative to the page.
+        charts: The file names of charts, relative to the page.
     """
     first = machines[0]
     parts = [
         f"# {need.says()}\n",
         _answer(need, machines),
-        _pictures(pictures[:1]),
+        _images(charts[:1]),
         "## Devices\n",
         _devices(need, machines),
         _cpu_or_gpu(machines),
@@ -60,7 +60,7 @@ def plan_page(
                 memory_table(plan.best),
             ]
             parts += ["### Engines\n", engine_table(plan)]
-    parts += ["## Alternatives\n", alternatives_table(need, first), _pictures(pictures[1:])]
+    parts += ["## Alternatives\n", alternatives_table(need, first), _images(charts[1:])]
     parts += [
         "## Requirements and choices\n",
         _steps(need, first),
@@ -235,5 +235,5 @@ def _bench_line(report: BenchReport) -> str:
     return f"{machine.name}{memory}, {machine.system}; `vision-infer bench{quick}` of {report.date:%Y-%m-%d %H:%M} UTC"
 
 
-def _pictures(names: Sequence[str]) -> str:
+def _images(names: Sequence[str]) -> str:
     return "".join(f"![{name.rpartition('.')[0].replace('-', ' ')}]({name})\n" for name in names)

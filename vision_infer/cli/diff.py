@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.core.errors import UsageError
@@ -22,22 +23,16 @@ DIFFERENT = 1
 
 
 def diff_command(
-    a: Annotated[str, typer.Argument(metavar="A.jsonl", help="The results of a run.")],
-    b: Annotated[str, typer.Argument(metavar="B.jsonl", help="The results of another run on the same sources.")],
-    iou: Annotated[float, typer.Option(metavar="IOU", help="The minimum IoU of two boxes to be the same object.")] = 0.5,
-    score_tolerance: Annotated[
-        float, typer.Option(metavar="SCORE", help="The maximum difference between the scores of an object.")
-    ] = 0.05,
-    top: Annotated[
-        int, typer.Option(min=0, metavar="N", help="The number of frames with the largest differences to list and draw.")
-    ] = 6,
+    a: Annotated[str, Argument(metavar="A.jsonl", help="The results of a run.")],
+    b: Annotated[str, Argument(metavar="B.jsonl", help="The results of another run on the same sources.")],
+    iou: Annotated[float, Option(metavar="IOU", help="The minimum IoU of two boxes to be the same object.")] = 0.5,
+    score_tolerance: Annotated[float, Option(metavar="SCORE", help="The maximum difference between two scores.")] = 0.05,
+    top: Annotated[int, Option(min=0, metavar="N", help="The number of most different frames to list and draw.")] = 6,
     pictures: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Save images of these frames in this folder, A on the left, B on the right."),
+        Option(metavar="DIR", help="Save these frames as images, A left, B right."),
     ] = None,
-    video: Annotated[
-        list[str] | None, typer.Option(metavar="SOURCE", help="A source of the runs, for --pictures. Repeatable.")
-    ] = None,
+    video: Annotated[list[str] | None, Option(metavar="SOURCE", help="A source of the runs, for --pictures. Repeatable.")] = None,
     overwrite: options.Overwrite = False,
     json_output: options.Json = False,
 ) -> int:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.core.errors import UsageError
@@ -19,12 +20,10 @@ DISCOVERY_S = 3.0
 
 
 def doctor_command(
-    urls: Annotated[
-        list[str] | None, typer.Argument(metavar="[URL]...", help="URLs of cameras to check: rtsp://, http://, /dev/video0, …")
-    ] = None,
-    discover: Annotated[bool, typer.Option("--discover", help="Search for cameras in the local network (ONVIF).")] = False,
-    seconds: Annotated[float, typer.Option(min=2, max=600, help="The maximum time per camera, in seconds.")] = 10.0,
-    transport: Annotated[str, typer.Option(metavar="tcp|udp", help="The transport of RTSP.")] = "tcp",
+    urls: Annotated[list[str] | None, Argument(metavar="[URL]...", help="Cameras to check, such as rtsp:// URLs.")] = None,
+    discover: Annotated[bool, Option("--discover", help="Search for cameras in the local network (ONVIF).")] = False,
+    seconds: Annotated[float, Option(min=2, max=600, help="The maximum time per camera, in seconds.")] = 10.0,
+    transport: Annotated[str, Option(metavar="tcp|udp", help="The transport of RTSP.")] = "tcp",
     json_output: options.Json = False,
 ) -> int:
     """Check this machine and cameras, and report what works, what does not, and how to fix it.

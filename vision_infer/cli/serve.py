@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.config.protocols import url_help
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 ServeSources = Annotated[
     list[str] | None,
-    typer.Argument(
+    Argument(
         metavar="[CONFIG.yaml|URL]...",
         help=f"A configuration file, or URLs of cameras: {url_help()}. Without arguments, the service starts without streams; "
         "add them over the API.",
@@ -26,14 +27,12 @@ ServeSources = Annotated[
     ),
 ]
 Host = Annotated[
-    str | None, typer.Option(help="Address to listen on. Any address other than loopback requires a token. Default: 127.0.0.1.")
+    str | None, Option(help="Address to listen on. Any address other than loopback requires a token. Default: 127.0.0.1.")
 ]
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. 0: any free port. Default: 8080.")]
-ServeModel = Annotated[str | None, typer.Option(help="Default model of streams. Default: nanodet-416.")]
-ServeEngine = Annotated[
-    str | None, typer.Option(metavar="auto|NAME", help="The engine, such as onnxruntime-cpu-fp32. Default: auto.")
-]
-Check = Annotated[bool, typer.Option("--check", help="Validate the configuration and exit.")]
+Port = Annotated[int | None, Option(min=0, max=65535, help="Port to listen on. 0: any free port. Default: 8080.")]
+ServeModel = Annotated[str | None, Option(help="Default model of streams. Default: nanodet-416.")]
+ServeEngine = Annotated[str | None, Option(metavar="auto|NAME", help="The engine, such as onnxruntime-cpu-fp32. Default: auto.")]
+Check = Annotated[bool, Option("--check", help="Validate the configuration and exit.")]
 
 
 def serve_command(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.core.errors import UsageError, VisionInferError
@@ -26,21 +27,17 @@ _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 
 def why_command(
-    name: Annotated[str, typer.Argument(metavar="STREAM", help="The name of the stream.")],
+    name: Annotated[str, Argument(metavar="STREAM", help="The name of the stream.")],
     time: Annotated[
         str,
-        typer.Argument(
+        Argument(
             metavar="[TIME]",
-            help="The time: 03:12:05 (the most recent, local time), 2026-11-24T03:12:05Z, or now.",
+            help="03:12:05 (local time), 2026-11-24T03:12:05Z, or now.",
         ),
     ] = "now",
-    ago: Annotated[
-        str | None, typer.Option(metavar="SPAN", help="The time as a duration before now, instead of TIME: 90s, 5m, 2h.")
-    ] = None,
-    url: Annotated[str, typer.Option(metavar="URL", help="The URL of the service.")] = "http://127.0.0.1:8080",
-    token_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"File with the token of the service. Default: ${TOKEN}.")
-    ] = None,
+    ago: Annotated[str | None, Option(metavar="SPAN", help="Instead of TIME, a duration before now: 90s, 5m, 2h.")] = None,
+    url: Annotated[str, Option(metavar="URL", help="The URL of the service.")] = "http://127.0.0.1:8080",
+    token_file: Annotated[Path | None, Option(metavar="FILE", help=f"A file with the token. Default: ${TOKEN}.")] = None,
     json_output: options.Json = False,
 ) -> int:
     """Explain why a stream had results or no results at a given time: its state, and the outcome of each frame.

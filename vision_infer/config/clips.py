@@ -16,15 +16,13 @@ class ClipSettings(SettingsBase):
     events: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         default=None, description="The names of zones and lines. Defaults to all of the stream's."
     )
-    pre_s: float = Field(
-        default=5.0, ge=0, le=60, description="The time before the event, extended to the previous key frame, in seconds."
-    )
+    pre_s: float = Field(default=5.0, ge=0, le=60, description="The time before the event, from a key frame, in seconds.")
     post_s: float = Field(default=5.0, ge=0, le=300, description="The time after the event, in seconds.")
     max_s: float = Field(
         default=60.0,
         gt=0,
         le=3600,
-        description="The maximum length of a clip, in seconds. Events that overlap share a clip up to this length.",
+        description="The maximum length, in seconds. Overlapping events share a clip.",
     )
 
     @model_validator(mode="after")
@@ -42,7 +40,7 @@ class ClipStoreSettings(SettingsBase):
         default=2000.0,
         ge=1,
         le=100_000_000,
-        description="The maximum size of all clips together, in megabytes. The oldest clips are deleted first.",
+        description="The maximum size of all clips, in megabytes. The oldest are deleted.",
     )
     keep_days: float = Field(default=14.0, gt=0, le=36_500, description="The age at which clips are deleted, in days.")
     keep_free_mb: float = Field(
@@ -52,5 +50,5 @@ class ClipStoreSettings(SettingsBase):
         default=32.0,
         ge=1,
         le=10_000,
-        description="The maximum memory for coded video of each stream with `clips`, in megabytes.",
+        description="The maximum memory for coded video per stream, in megabytes.",
     )

@@ -36,7 +36,7 @@ class PreviewSettings(SettingsBase):
         default=4,
         ge=0,
         le=256,
-        description="The maximum number of videos that are encoded for viewers at the same time. 0 disables encoding.",
+        description="The maximum number of videos encoded at the same time. 0: no encoding.",
     )
     max_height: int = Field(
         default=2160, ge=16, le=8192, description="H.264 video higher than this is encoded at a smaller size instead, in pixels."
@@ -44,6 +44,4 @@ class PreviewSettings(SettingsBase):
     encode_height: int = Field(default=540, ge=16, le=2160, description="The maximum height of encoded video, in pixels.")
     encode_fps: float = Field(default=25.0, gt=0, le=120, description="The maximum frame rate of encoded video.")
     encode_kbit_s: int = Field(default=1500, ge=50, le=100_000, description="The bit rate of encoded video, in kbit/s.")
-    ice_servers: tuple[IceServer, ...] = Field(
-        default=(), max_length=8, description="STUN and TURN servers. The first of each kind is used."
-    )
+    ice_servers: tuple[IceServer, ...] = Field(default=(), max_length=8, description="STUN and TURN servers: the first of each.")

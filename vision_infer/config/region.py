@@ -1,6 +1,6 @@
 """The file of ``--region``: polygons inside or outside which detections count.
 
-units: relative            # or pixels (the default), of the source picture
+units: relative            # or pixels (the default), of the source image
 anchor: bottom_center      # the point of the box that counts; or center
 look:
   - [[0.1, 0.4], [0.9, 0.4], [0.9, 1.0], [0.1, 1.0]]
@@ -16,11 +16,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from vision_infer.config.yaml_lines import MAX_FILE, line_of
+from vision_infer.config.validation_errors import problems_of
+from vision_infer.config.yaml_lines import YamlError, compose, line_of, plain, read_text
 from vision_infer.core.errors import UsageError
 
 Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -33,9 +34,7 @@ class Region(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    units: Literal["pixels", "relative"] = Field(
-        default="pixels", description="The units of points: pixels of the source, or fractions of its size, 0–1."
-    )
+    units: Literal["pixels", "relative"] = Field(default="pixels", description="Pixels of the source, or fractions of its size.")
     anchor: Literal["bottom_center", "center"] = Field(default="bottom_center", description="The point of a box that counts.")
     look: tuple[Polygon, ...] = Field(default=(), description="Polygons. If there are any, only detections inside one count.")
     ignore: tuple[Polygon, ...] = Field(default=(), description="Polygons. Detections inside one of them do not count.")
@@ -80,68 +79,28 @@ def read_region(path: Path, streams: Iterable[str]) -> RegionFile:
     Raises:
         UsageError: The file cannot be read or is invalid; names the file, and the field and line if known.
     """
-    import yaml
-
     where = f"--region {path}"
     try:
-        text = _read(path)
-        node = yaml.compose(text, yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read: {error.strerror or error}", "check the name and the permissions") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f" line {mark.line + 1}:"
-        raise UsageError(f"{where}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}", _EXAMPLE) from error
-    except (ValueError, RecursionError) as error:  # not text, or endless nesting
-        raise UsageError(f"{where}: is not valid YAML: {error}", _EXAMPLE) from error
+        node = compose(read_text(path))
+        data = None if node is None else plain(node)
+    except UsageError as error:
+        raise UsageError(f"--region {error.message}", error.hint) from None
+    except YamlError as error:
+        line = "" if error.line is None else f" line {error.line}:"
+        raise UsageError(f"{where}:{line} {error.message}", _EXAMPLE) from None
     if not isinstance(data, dict):
         raise UsageError(f"{where}: contains no look, ignore or streams", _EXAMPLE)
     try:
         region = RegionFile.model_validate(data)
     except ValidationError as error:
-        raise UsageError(f"{where}: {_first_problem(error, node)}", "see docs/how-to/filter-and-track.md") from error
-    twice = _given_twice(node)
-    if twice is not None:
-        raise UsageError(f"{where}: line {twice.start_mark.line + 1}: field '{twice.value}' is a duplicate", "merge the lists")
+        first = problems_of(error, RegionFile)[0]
+        text = f"{where}: line {line_of(node, first.location)}: field '{first.field}': {first.message}"
+        raise UsageError(text, "see docs/how-to/filter-and-track.md") from error
     _check_use(region, where, list(streams))
     return region
 
 
 _EXAMPLE = "write look: [[[0, 200], [640, 200], [640, 480]]]"
-
-
-def _read(path: Path) -> str:
-    with open(path, "rb") as file:
-        data = file.read(MAX_FILE + 1)
-    if len(data) > MAX_FILE:
-        raise ValueError(f"the file is larger than {MAX_FILE // 1_000_000} MB")
-    return data.decode("utf-8-sig")
-
-
-def _first_problem(error: ValidationError, node: Any) -> str:
-    first = error.errors(include_url=False)[0]
-    message = first["msg"].removeprefix("Value error, ")
-    location: list[str | int] = list(first["loc"])
-    if first["type"] == "value_error":  # concerns a whole region: the message starts with the polygon
-        name, _, message = message.partition(": ")
-        location += [int(part) if part.isdecimal() else part for part in name.split(".")]
-    field = ".".join(map(str, location))
-    return f"line {line_of(node, location)}: field '{field}': {message}"
-
-
-def _given_twice(node: Any) -> Any:
-    """Return the first duplicate key, or None. YAML would silently use the last one."""
-    keys: set[str] = set()
-    for key, value in node.value:
-        if key.value in keys:
-            return key
-        keys.add(key.value)
-        if key.value == "streams":
-            below = _given_twice(value) or next(filter(None, (_given_twice(stream) for _, stream in value.value)), None)
-            if below is not None:
-                return below
-    return None
 
 
 def _check_use(region: RegionFile, where: str, streams: list[str]) -> None:

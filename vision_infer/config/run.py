@@ -7,20 +7,19 @@ from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from vision_infer.config.inference_settings import InferenceSettings
 from vision_infer.config.stream_policy import StreamPolicy
 from vision_infer.core.errors import UsageError
 
 DEFAULT_MODEL = "nanodet-416"
 
 
-class RunSettings(StreamPolicy):
+class RunSettings(StreamPolicy, InferenceSettings):
     """The settings of a run. None leaves the choice to the model card or to the machine."""
 
     sources: tuple[str, ...] = Field(
         min_length=1,
-        description="Video files, images, folders, glob patterns, http(s) URLs, @LIST (a file with one source per "
-        "line), or - for "
-        "standard input.",
+        description="Videos, images, folders, patterns, URLs, @LIST (a file of sources), - (standard input).",
     )
     recursive: bool = Field(default=False, description="Search folders recursively.")
     track_index: int = Field(default=0, ge=0, description="The index of the video track in each file.")
@@ -28,54 +27,24 @@ class RunSettings(StreamPolicy):
     end: float | None = Field(
         default=None,
         gt=0,
-        description="End of the range to read, in seconds. Exact to the frame. Defaults to the end of the file.",
+        description="End of the range to read, in seconds. Defaults to the end.",
     )
     max_pixels: int = Field(default=100_000_000, ge=1, description="Reject images with more pixels.")
     model: str = Field(default=DEFAULT_MODEL, min_length=1, description="The name of a model, or a deployment graph (.onnx).")
-    model_dir: Path | None = Field(
-        default=None, description="The folder of your own models. Defaults to $VISION_INFER_HOME/models."
-    )
-    engine: str = Field(default="auto", description="The engine, such as onnxruntime-cpu-fp32. auto selects the fastest one.")
-    engine_dir: Path | None = Field(
-        default=None, description="The folder of engines and their passports. Defaults to $VISION_INFER_HOME/engines."
-    )
-    device: str = Field(
-        default="auto",
-        description="The device to run on. With several GPUs, such as cuda:0,cuda:1, engines are distributed in turn.",
-    )
-    workers: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        description="The number of batches in flight. Defaults to CPUs divided by threads, or 2 on a GPU.",
-    )
-    threads: int | None = Field(
-        default=None, ge=1, le=256, description="CPU threads per batch. Defaults to 1, which gives the highest throughput."
-    )
-    batch: int | None = Field(
-        default=None, ge=1, le=256, description="The maximum batch size. Defaults to 1 on the CPU and 8 on a GPU."
-    )
     every: int = Field(default=1, ge=1, description="Infer every N-th frame.")
-    region: Path | None = Field(
-        default=None, description="A YAML file of polygons: only detections inside `look` and outside `ignore` count."
-    )
+    region: Path | None = Field(default=None, description="A YAML file of polygons in which detections count or not.")
     top: int = Field(default=5, ge=1, le=1000, description="For classification models: the number of top classes to report.")
     out: tuple[str, ...] = Field(
         default=(),
         description="FILE.jsonl, .csv, .parquet and .json (COCO) take all sources; .txt (MOT) and .mp4 (annotated) "
-        "take one; DIR/ "
-        "gets a set of files for each source; - writes rows to standard output. Repeatable.",
+        "take one; DIR/ gets a set of files for each source; - writes rows to standard output. Repeatable.",
     )
-    formats: tuple[str, ...] | None = Field(
-        default=None, description="The formats written to DIR/ for each source. Defaults to jsonl,mp4."
-    )
+    formats: tuple[str, ...] | None = Field(default=None, description="The formats written to DIR/. Defaults to jsonl,mp4.")
     crops: Path | None = Field(default=None, description="Save each detection as a cropped image in this folder.")
     preview_fps: float | None = Field(
-        default=None, gt=0, description="The frame rate of annotated video. Defaults to the source's rate."
+        default=None, gt=0, description="The frame rate of annotated video. Defaults to the source's."
     )
-    preview_size: int | None = Field(
-        default=None, ge=16, description="The height of annotated video, in pixels. Defaults to the source's height."
-    )
+    preview_size: int | None = Field(default=None, ge=16, description="The height of annotated video. Defaults to the source's.")
     rotate_mb: float | None = Field(default=None, gt=0, description="Start a new JSONL file after this size, in megabytes.")
     overwrite: bool = Field(default=False, description="Overwrite existing files.")
     resume: bool = Field(default=False, description="Resume an interrupted run that had the same options.")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
+from vision_infer.config.inference_settings import InferenceSettings
 from vision_infer.config.preview import PreviewSettings
 from vision_infer.config.protocols import PROTOCOLS, schemes_over_api, url_help
 from vision_infer.config.region import Region
@@ -56,19 +57,17 @@ class Reconnect(SettingsBase):
         default=0.5,
         gt=0,
         le=3600,
-        description="The upper limit of the first wait, in seconds. Each wait is random, between 0 and its limit.",
+        description="The limit of the first wait, in seconds. Waits are random, from 0 to the limit.",
     )
-    max_s: float = Field(
-        default=30.0, gt=0, le=3600, description="The limit doubles with each failure up to this value, in seconds."
-    )
+    max_s: float = Field(default=30.0, gt=0, le=3600, description="The limit doubles with each failure up to this, in seconds.")
     refused_s: float = Field(
         default=60.0,
         gt=0,
         le=86_400,
-        description="The wait after a wrong password or a 404, in seconds. It doubles up to five times this value.",
+        description="The first wait after a wrong password or a 404, in seconds. It doubles up to 5×.",
     )
     attempts: int | None = Field(
-        default=None, ge=1, description="The number of consecutive failures after which the stream stops. null: it never stops."
+        default=None, ge=1, description="The consecutive failures after which the stream stops. null: never."
     )
 
     @model_validator(mode="after")
@@ -84,18 +83,18 @@ class StreamUrls(SettingsBase):
     detect: Url = Field(
         validation_alias=AliasChoices("detect", "url"),
         repr=False,
-        description=f"The URL of the video to infer: {url_help()}. HTTP serves HLS, MPEG-TS or MJPEG. The small substream of a "
-        "camera takes much less decoding. `url` is an alias.",
+        description=f"The URL of the video to infer: {url_help()}. HTTP serves HLS, MPEG-TS or MJPEG. The small "
+        f"substream of a camera takes much less decoding. `url` is an alias.",
     )
     view: Url | None = Field(
         default=None,
         repr=False,
-        description="The URL of the main stream, for snapshots. It is opened on demand only. Defaults to `detect`.",
+        description="The URL of the main stream, for snapshots. Defaults to `detect`.",
     )
     degrade_detect: Url | None = Field(
         default=None,
         repr=False,
-        description="The URL of smaller video from the same camera, which is inferred instead of `detect` under overload.",
+        description="The URL of smaller video of the camera, inferred under overload.",
     )
 
 
@@ -106,31 +105,27 @@ class StreamDefaults(StreamPolicy):
     model: str | None = Field(
         default=None,
         min_length=1,
-        description="The name of a model, or a deployment graph (.onnx). Defaults to the service's `model`.",
+        description="A model name or deployment graph (.onnx). Defaults to the service's.",
     )
     degrade_model: str | None = Field(
         default=None,
         min_length=1,
-        description="A cheaper model for the same task, which is used under overload if `degrade_detect` is not enough.",
+        description="A cheaper model for the same task, used under higher overload.",
     )
-    weight: float = Field(
-        default=1.0, gt=0, le=1000, description="The share of the engine's time, relative to the other streams."
-    )
+    weight: float = Field(default=1.0, gt=0, le=1000, description="The share of the engine's time, relative to others.")
     region: Region | None = Field(default=None, description="Polygons: only detections inside `look` and outside `ignore` count.")
     zones: dict[Name, ZoneSettings] = Field(
         default_factory=dict,
-        description="Polygons by name that report when tracked objects enter, leave and stay. Zones and lines enable `track`.",
+        description="Polygons by name that report who enters, leaves and stays. Enables `track`.",
     )
     lines: dict[Name, LineSettings] = Field(
-        default_factory=dict, description="Lines by name that count the tracked objects that cross them."
+        default_factory=dict, description="Lines by name that count crossing objects. Enables `track`."
     )
     clips: ClipSettings | None = Field(
         default=None, description="Video clips of events in zones and at lines, cut from the camera's stream. null: no clips."
     )
     transport: Literal["tcp", "udp"] = Field(default="tcp", description="The transport of RTSP.")
-    open_timeout_s: float = Field(
-        default=10.0, gt=0, le=120, description="The maximum time to wait for a server's answer, in seconds."
-    )
+    open_timeout_s: float = Field(default=10.0, gt=0, le=120, description="The maximum time for a server's answer, in seconds.")
     stall_timeout_s: float = Field(
         default=5.0, gt=0, le=600, description="The time without a frame after which the stream reconnects, in seconds."
     )
@@ -140,18 +135,17 @@ class StreamDefaults(StreamPolicy):
     clock: Literal["auto", "arrival", "camera"] = Field(
         default="auto",
         description="The source of the capture time: the `arrival` of the packet, the `camera`'s own clock, or "
-        "`auto`, which uses "
-        "the camera's clock if it is plausible.",
+        "`auto`, which uses the camera's clock if it is plausible.",
     )
     skip_nonref: bool = Field(default=False, description="Do not decode frames that no other frame references.")
     assemble: bool = Field(
         default=False,
-        description="RTSP: pass on an image as soon as it is complete, one frame interval earlier. The first broken image "
-        "disables this until the next connection.",
+        description="RTSP: pass on an image as soon as it is complete, one frame interval earlier. The first broken "
+        "image disables this until the next connection.",
     )
     best_effort: bool = Field(
         default=False,
-        description="Accept a stream from the API even if the machine lacks the capacity for its `fps`; it gets what remains.",
+        description="Accept a stream over the API even without capacity for its `fps`.",
     )
     loop: bool = Field(default=False, description="Restart a file at its end. Files only.")
     reconnect: Reconnect = Field(default=Reconnect(), description="The waiting times between attempts to reconnect.")
@@ -208,30 +202,23 @@ class ServiceSettings(SettingsBase):
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="The address to listen on. Any address other than loopback requires a token.",
+        description="The address to listen on. Except on loopback, a token is required.",
     )
     port: int = Field(default=8080, ge=0, le=65_535, description="The port to listen on. 0: any free port.")
     token: Token | None = Field(
         default=None,
-        description="The token of the role admin. If one is required and none is set, it is generated at the first start and "
-        "printed once.",
+        description="The token of the role admin. If required but not set, it is generated and printed once.",
     )
     view_token: Token | None = Field(default=None, description="The token of the role view, which is read-only.")
     tls: TlsSettings | None = Field(default=None, description="The certificate and key. null: HTTP without TLS.")
-    allow_hosts: tuple[Host, ...] = Field(
-        default=(), description="Host names of the service, in addition to its address and localhost."
-    )
+    allow_hosts: tuple[Host, ...] = Field(default=(), description="Host names of the service, besides its address.")
     allow_schemes: tuple[Scheme, ...] = Field(
         default=schemes_over_api(),
-        description="The allowed schemes of URLs from the API. `file` and `dev` (/dev/videoN) are allowed only if listed here.",
+        description="The allowed schemes of URLs over the API. `file` and `dev` must be listed.",
     )
-    allow_networks: tuple[Network, ...] = Field(
-        default=(), description="The networks (CIDR) that URLs from the API may lead to. Empty: any."
-    )
+    allow_networks: tuple[Network, ...] = Field(default=(), description="The networks (CIDR) for URLs over the API. Empty: any.")
     max_streams: int = Field(default=256, ge=1, le=10_000, description="The maximum number of streams of the file and the API.")
-    max_clients: int = Field(
-        default=64, ge=1, le=10_000, description="The maximum number of clients that read results at the same time."
-    )
+    max_clients: int = Field(default=64, ge=1, le=10_000, description="The maximum number of clients that read results.")
     max_upload_mb: float = Field(
         default=16.0, gt=0, le=1024, description="The maximum size of an image that is uploaded for inference, in megabytes."
     )
@@ -239,7 +226,7 @@ class ServiceSettings(SettingsBase):
         default=100.0,
         gt=0,
         le=1_000_000,
-        description="The rate limit per client address. Further requests are answered with 429.",
+        description="The rate limit per client address. Others get status 429.",
     )
     log_format: Literal["human", "json"] = Field(
         default="human", description="The format of log lines: text for people, or one JSON object per line."
@@ -252,16 +239,14 @@ class ResultsSettings(SettingsBase):
     jsonl: str | None = Field(
         default=None,
         min_length=1,
-        description="The JSONL file. `{stream}` in its name creates one file per stream. null: no file.",
+        description="The JSONL file; `{stream}` creates one file per stream. null: none.",
     )
     parquet: Annotated[str, Field(min_length=1, pattern=r"^[^{}]+\.parquet$")] | None = Field(
         default=None,
-        description="The Parquet file of all streams, NAME.parquet: detections are written to NAME-TIME.parquet, events to "
-        "NAME.events-TIME.parquet. null: no file.",
+        description="The Parquet file of all streams, NAME.parquet: detections are written to NAME-TIME.parquet, "
+        "events to NAME.events-TIME.parquet. null: no file.",
     )
-    parquet_minutes: float = Field(
-        default=60.0, gt=0, le=100_000, description="Start a new Parquet file after this time, in minutes."
-    )
+    parquet_minutes: float = Field(default=60.0, gt=0, le=100_000, description="The time per Parquet file, in minutes.")
     rotate_mb: float = Field(default=100.0, gt=0, le=1_000_000, description="Start a new file after this size, in megabytes.")
     daily: bool = Field(default=False, description="Start a new file every day (UTC) as well.")
     keep: int = Field(default=10, ge=0, le=100_000, description="The number of rotated files to keep for each name.")
@@ -276,56 +261,29 @@ class CostSettings(SettingsBase):
     currency: str = Field(default="EUR", min_length=1, max_length=8, description="The currency of the price.")
 
 
-class ServeSettings(SettingsBase):
+class ServeSettings(InferenceSettings):
     """The complete settings of the service. ``defaults`` are already applied to each stream."""
 
     service: ServiceSettings = Field(default=ServiceSettings(), description="The HTTP server.")
     model: str = Field(
         default=DEFAULT_MODEL,
         min_length=1,
-        description="The default model of streams: the name of a model, or a deployment graph (.onnx).",
+        description="The default model of streams: a name or a deployment graph (.onnx).",
     )
-    model_dir: Path | None = Field(
-        default=None, description="The folder of your own models. Defaults to $VISION_INFER_HOME/models."
-    )
-    engine: str = Field(
-        default="auto",
-        min_length=1,
-        description="The engine, such as onnxruntime-cpu-fp32. `auto` selects the fastest one.",
-    )
-    engine_dir: Path | None = Field(
-        default=None, description="The folder of engines and their passports. Defaults to $VISION_INFER_HOME/engines."
-    )
-    device: str = Field(
-        default="auto",
-        min_length=1,
-        description="The device: cpu, cuda:0 or `auto`. With several GPUs, such as cuda:0,cuda:1, engines are "
-        "distributed in turn.",
-    )
-    workers: int | None = Field(
-        default=None, ge=1, le=256, description="The number of batches in flight. Defaults to a value for the machine's cores."
-    )
-    threads: int | None = Field(
-        default=None, ge=1, le=256, description="CPU threads per batch. Defaults to a value for the machine's cores."
-    )
-    batch: int | None = Field(default=None, ge=1, le=256, description="The maximum batch size. Defaults to the engine's value.")
     decode_threads: int = Field(
         default=1,
         ge=1,
         le=64,
-        description="Threads per decoder. Each additional thread delays frames by one frame interval, so 1 is best "
-        "for live streams.",
+        description="Threads per decoder. Each additional one delays frames by one interval.",
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="Result files, in addition to WebSocket and SSE.")
-    sinks: SinksSettings = Field(
-        default=SinksSettings(), description="Destinations of results, events and states: MQTT and web hooks."
-    )
+    sinks: SinksSettings = Field(default=SinksSettings(), description="Destinations of results: MQTT and web hooks.")
     cost: CostSettings = Field(default=CostSettings(), description="The price of the machine.")
     preview: PreviewSettings = Field(default=PreviewSettings(), description="Live video in the browser.")
     clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="Storage of event clips.")
     state_dir: Path | None = Field(
         default=None,
-        description="The folder of streams created over the API and of the token's hash. Defaults to $VISION_INFER_HOME/serve.",
+        description="The folder of streams of the API. Defaults to $VISION_INFER_HOME/serve.",
     )
     streams: dict[Name, StreamSettings] = Field(
         default_factory=dict, max_length=10_000, description="The streams by name. Names contain letters, digits, `.`, `_`, `-`."

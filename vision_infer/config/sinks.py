@@ -82,7 +82,7 @@ class SinkSettings(SettingsBase):
         default=256.0,
         ge=1,
         le=1_000_000,
-        description="The maximum size of the spool on disk, in megabytes. The oldest rows are dropped first.",
+        description="The maximum size of the spool, in megabytes. The oldest rows are dropped.",
     )
 
 
@@ -91,7 +91,7 @@ class MqttSettings(SinkSettings):
 
     url: Annotated[str, AfterValidator(_mqtt_url)] = Field(
         max_length=4096,
-        description="The URL: mqtt://HOST:PORT (default port 1883) or, with TLS, mqtts://HOST:PORT (default port 8883).",
+        description="The URL: mqtt://HOST:PORT (default 1883) or, with TLS, mqtts://HOST:PORT (default 8883).",
     )
     username: str | None = Field(default=None, min_length=1, description="The user name. null: no authentication.")
     password: SecretStr | None = Field(default=None, description="The password of that user.")
@@ -107,7 +107,7 @@ class MqttSettings(SinkSettings):
         default=None,
         pattern=_TOPIC,
         max_length=200,
-        description="The discovery prefix of Home Assistant, usually `homeassistant`. null: no discovery.",
+        description="The discovery prefix, usually `homeassistant`. null: none.",
     )
 
     @model_validator(mode="after")
@@ -141,7 +141,7 @@ class WebhookSettings(SinkSettings):
         min_length=1,
         max_length=4096,
         repr=False,
-        description="The URL, http:// or https://. Only its host appears in logs and answers.",
+        description="The URL, http:// or https://. Logs show only its host.",
     )
     token: SecretStr | None = Field(default=None, description="The token, sent as `Authorization: Bearer TOKEN`.")
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], SecretStr] = Field(
@@ -149,14 +149,14 @@ class WebhookSettings(SinkSettings):
     )
     secret: Annotated[SecretStr, AfterValidator(_key)] | None = Field(
         default=None,
-        description="The key (whsec_…) that signs requests according to Standard Webhooks. null: requests are not signed.",
+        description="The key (whsec_…) that signs requests (Standard Webhooks). null: unsigned requests.",
     )
     ca: Path | None = Field(default=None, description="The file of trusted certificates, PEM. Defaults to the system's.")
     batch: int = Field(
         default=100,
         ge=1,
         le=10_000,
-        description="The maximum number of rows per request. 1: the body is a single row instead of a list.",
+        description="The maximum number of rows per request. 1: a row instead of a list.",
     )
     timeout_s: float = Field(default=10.0, gt=0, le=120, description="The maximum time to wait for the receiver, in seconds.")
 

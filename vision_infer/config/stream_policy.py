@@ -23,22 +23,21 @@ class StreamPolicy(SettingsBase):
         default=None,
         gt=0,
         le=1000,
-        description="The maximum number of frames inferred per second. By default, all frames are inferred.",
+        description="The maximum inferred frames per second. Defaults to all frames.",
     )
     keyframes_only: bool = Field(
         default=False,
-        description="Decode and infer key frames only. This saves most of the decoding when there are many streams.",
+        description="Decode and infer key frames only, which saves most of the decoding.",
     )
     decode: Literal["auto", "cpu", "nvdec"] = Field(
         default="auto",
         description="Where video is decoded. `nvdec` uses an NVIDIA GPU and falls back to the CPU with a warning; "
-        "`auto` uses the GPU "
-        "if inference runs on it, and the CPU otherwise.",
+        "`auto` uses the GPU if inference runs on it, and the CPU otherwise.",
     )
     gate: Literal["motion"] | None = Field(
         default=None,
-        description="`motion` skips inference for frames without motion; their results repeat the last detections. By default, "
-        "all frames are inferred.",
+        description="`motion` skips inference for frames without motion; their results repeat the last detections. By "
+        "default, all frames are inferred.",
     )
     gate_heartbeat_s: float = Field(
         default=5.0, gt=0, le=3600, description="With `gate`, the maximum time between two inferred frames, in seconds."
@@ -53,31 +52,23 @@ class StreamPolicy(SettingsBase):
         default=None,
         gt=0,
         le=1,
-        description="The IoU threshold for non-maximum suppression. Defaults to the model card's value.",
+        description="The IoU threshold for NMS. Defaults to the model card's value.",
     )
-    classes: tuple[Label, ...] | None = Field(
-        default=None, description="The labels to detect. By default, all labels of the model."
-    )
-    min_size: float = Field(
-        default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels of the source."
-    )
+    classes: tuple[Label, ...] | None = Field(default=None, description="The labels to detect. Defaults to all labels.")
+    min_size: float = Field(default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels.")
     track: bool = Field(
         default=False,
-        description="Track objects across frames (ByteTrack) and number them. A tracked object is followed even if "
-        "its confidence "
-        "falls below the minimum.",
+        description="Track and number objects across frames (ByteTrack), also below the minimum confidence.",
     )
     secondary: str | None = Field(
         default=None,
         min_length=1,
-        description="A secondary model that runs on each detection, for classification or embeddings. The primary "
-        "model must be a "
-        "detector.",
+        description="A model that runs on each detection, for classification or embeddings.",
     )
     hook: str | None = Field(
         default=None,
         min_length=1,
-        description="A Python function, as MODULE:FUNCTION, that is called with each result and may change or drop it.",
+        description="MODULE:FUNCTION that is called with each result, and may change or drop it.",
     )
 
     @property

@@ -46,14 +46,14 @@ class ZoneSettings(BaseModel):
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="The time inside until a dwell event, in seconds. Once per visit.",
+        description="The time inside until a dwell event, in seconds.",
     )
     min_s: float = Field(
         default=0.2,
         ge=0,
         le=3600,
         allow_inf_nan=False,
-        description="The minimum time inside or outside until it counts, in seconds.",
+        description="The time inside or outside that counts, in seconds.",
     )
 
     @field_validator("polygon")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from vision_infer.cli import options
 from vision_infer.core.errors import OutputError, UsageError
@@ -17,25 +18,23 @@ if TYPE_CHECKING:
     from vision_infer.capacity.report import BenchReport, BenchSettings
 
 History = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The history of benchmarks (JSONL). Default: $VISION_INFER_HOME/bench.jsonl.")
+    Path | None, Option(metavar="FILE", help="The history of benchmarks. Default: $VISION_INFER_HOME/bench.jsonl.")
 ]
 
 
 def bench_command(
     model: options.Model = "nanodet-416",
-    engine: Annotated[
-        str, typer.Option(metavar="auto|NAME", help="Measure this engine only, and run the streams on it.")
-    ] = "auto",
-    size: Annotated[str, typer.Option(metavar="WxH", help="The resolution of the streams.")] = "1920x1080",
-    codec: Annotated[str, typer.Option(metavar="h264|hevc", help="The video codec of the streams.")] = "h264",
-    source_fps: Annotated[int, typer.Option(min=1, max=120, help="The frame rate of each stream.")] = 15,
-    fps: Annotated[float, typer.Option(min=0.1, max=240, help="The wanted results per second of each stream.")] = 10.0,
+    engine: Annotated[str, Option(metavar="auto|NAME", help="Measure this engine only, and run the streams on it.")] = "auto",
+    size: Annotated[str, Option(metavar="WxH", help="The resolution of the streams.")] = "1920x1080",
+    codec: Annotated[str, Option(metavar="h264|hevc", help="The video codec of the streams.")] = "h264",
+    source_fps: Annotated[int, Option(min=1, max=120, help="The frame rate of each stream.")] = 15,
+    fps: Annotated[float, Option(min=0.1, max=240, help="The wanted results per second of each stream.")] = 10.0,
     target_ms: Annotated[
-        float, typer.Option(min=1, metavar="MS", help="The maximum age of 99 % of the results, in milliseconds.")
+        float, Option(min=1, metavar="MS", help="The maximum age of 99 % of the results, in milliseconds.")
     ] = 200.0,
-    quick: Annotated[bool, typer.Option("--quick", help="Finish within a minute: fewer and shorter measurements.")] = False,
-    streams: Annotated[bool, typer.Option("--streams/--no-streams", help="Also measure the complete pipeline.")] = True,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write bench.json and charts to this folder.")] = None,
+    quick: Annotated[bool, Option("--quick", help="Finish within a minute: fewer and shorter measurements.")] = False,
+    streams: Annotated[bool, Option("--streams/--no-streams", help="Also measure the complete pipeline.")] = True,
+    out: Annotated[Path | None, Option(metavar="DIR", help="Write bench.json and charts to this folder.")] = None,
     history: History = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
@@ -110,8 +109,8 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def _report(report: BenchReport, history: Path, earlier: Sequence[BenchReport], out: Path | None, json_output: bool) -> None:
+    from vision_infer.capacity.charts import LEFT_OUT, can_draw, draw_bench
     from vision_infer.capacity.history import add_to_history
-    from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_bench
     from vision_infer.cli.capacity.bench_table import print_bench
 
     if json_output:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.cli.capacity.bench import History, parse_size
@@ -25,61 +26,43 @@ if TYPE_CHECKING:
 
 def plan_command(
     need_file: Annotated[
-        Path | None, typer.Argument(metavar="[NEED.yaml]", help="A YAML file with all requirements. Options take precedence.")
+        Path | None, Argument(metavar="[NEED.yaml]", help="A file of requirements. Options take precedence.")
     ] = None,
-    cameras: Annotated[int | None, typer.Option(min=1, help="The number of cameras.")] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH|1080p", help="The resolution of the cameras. Default: 1920x1080.")
-    ] = None,
-    codec: Annotated[str | None, typer.Option(metavar="h264|hevc", help="The video codec of the cameras. Default: h264.")] = None,
-    source_fps: Annotated[float | None, typer.Option(metavar="F", help="The frame rate of each camera. Default: 15.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(metavar="F", help="The wanted results per second of each camera. Default: 10.")
-    ] = None,
-    target_ms: Annotated[
-        float | None, typer.Option(metavar="MS", help="The maximum age of 99 % of the results, in milliseconds. Default: 200.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(metavar="detect|classify|embed", help="The task. Default: detect.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model. Default: nanodet-416.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="auto|fp32|bf16|fp16|int8", help="The precision. Default: auto.")
-    ] = None,
-    runtime: Annotated[
-        str | None, typer.Option(metavar="auto|NAME", help="The runtime, such as openvino. Default: auto.")
-    ] = None,
-    margin: Annotated[
-        float | None, typer.Option(metavar="0–1", help="The share of the capacity to keep free. Default: 0.15.")
-    ] = None,
+    cameras: Annotated[int | None, Option(min=1, help="The number of cameras.")] = None,
+    size: Annotated[str | None, Option(metavar="WxH|1080p", help="The resolution of the cameras. Default: 1920x1080.")] = None,
+    codec: Annotated[str | None, Option(metavar="h264|hevc", help="The video codec of the cameras. Default: h264.")] = None,
+    source_fps: Annotated[float | None, Option(metavar="F", help="The frame rate of each camera. Default: 15.")] = None,
+    fps: Annotated[float | None, Option(metavar="F", help="The wanted results per second of each camera. Default: 10.")] = None,
+    target_ms: Annotated[float | None, Option(metavar="MS", help="The maximum age of 99 % of the results. Default: 200.")] = None,
+    task: Annotated[str | None, Option(metavar="detect|classify|embed", help="The task. Default: detect.")] = None,
+    model: Annotated[str | None, Option(help="The model. Default: nanodet-416.")] = None,
+    precision: Annotated[str | None, Option(metavar="auto|fp32|bf16|fp16|int8", help="The precision. Default: auto.")] = None,
+    runtime: Annotated[str | None, Option(metavar="auto|NAME", help="The runtime, such as openvino. Default: auto.")] = None,
+    margin: Annotated[float | None, Option(metavar="0–1", help="The share of the capacity to keep free. Default: 0.15.")] = None,
     price: Annotated[
         list[str] | None,
-        typer.Option(metavar="DEVICE=P", help="The price of a device per hour, such as 'this machine=0.12'. Repeatable."),
+        Option(metavar="DEVICE=P", help="The price per hour: 'this machine=0.12'. Repeatable."),
     ] = None,
-    currency: Annotated[str | None, typer.Option(metavar="EUR", help="The currency of the prices. Default: EUR.")] = None,
-    detections: Annotated[
-        float | None, typer.Option(metavar="N", help="The average number of detections per frame, for the price of a detection.")
-    ] = None,
-    viewers: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="The number of cameras with viewers at the same time.")
-    ] = None,
+    currency: Annotated[str | None, Option(metavar="EUR", help="The currency of the prices. Default: EUR.")] = None,
+    detections: Annotated[float | None, Option(metavar="N", help="The mean number of detections per frame.")] = None,
+    viewers: Annotated[int | None, Option(min=0, metavar="N", help="The number of watched cameras.")] = None,
     gate_saves: Annotated[
-        float | None, typer.Option(metavar="0–1", help="Also estimate with a motion gate that skips this share of the frames.")
+        float | None, Option(metavar="0–1", help="Also estimate with a motion gate that skips this share.")
     ] = None,
-    substream: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Also estimate with this resolution. Default: 640x360.")
-    ] = None,
+    substream: Annotated[str | None, Option(metavar="WxH", help="Also estimate with this resolution. Default: 640x360.")] = None,
     other_model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Also estimate with this model, which must have been measured. Repeatable."),
+        Option(metavar="NAME", help="Also estimate with this measured model. Repeatable."),
     ] = None,
     bench: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="The bench.json of another machine, named by its folder. Repeatable."),
+        Option(metavar="FILE", help="The bench.json of another machine. Repeatable."),
     ] = None,
     devices: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A YAML file of devices with published figures, instead of the built-in one."),
+        Option(metavar="FILE", help="A file of devices with published figures."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write plan.md, plan.json and charts to this folder.")] = None,
+    out: Annotated[Path | None, Option(metavar="DIR", help="Write plan.md, plan.json and charts to this folder.")] = None,
     history: History = None,
     json_output: options.Json = False,
 ) -> None:
@@ -213,17 +196,17 @@ def _read_bench(path: Path) -> Any:
 
 
 def _report(need: Need, machines: Sequence[MeasuredMachine], others: Sequence[Any], out: Path | None, json_output: bool) -> None:
-    from vision_infer.capacity.pictures import LEFT_OUT, can_draw, draw_plan
+    from vision_infer.capacity.charts import LEFT_OUT, can_draw, draw_plan
     from vision_infer.capacity.plan import plan_machine
     from vision_infer.capacity.plan_page import plan_page
     from vision_infer.capacity.published import bound_of
 
     plans = [plan_machine(machine, need) for machine in machines]
     published = [bound_of(device, need) for device in others]
-    pictures: list[str] = []
+    charts: list[str] = []
     if out is not None and can_draw():
-        pictures = [path.name for path in draw_plan(need, plans[0], out)]
-    page = plan_page(need, plans, published, pictures)
+        charts = [path.name for path in draw_plan(need, plans[0], out)]
+    page = plan_page(need, plans, published, charts)
     plain = json.dumps(_finite(_plain(need, plans, published)), indent=1, allow_nan=False) + "\n"
     if out is not None:
         try:
@@ -234,7 +217,7 @@ def _report(need: Need, machines: Sequence[MeasuredMachine], others: Sequence[An
             raise OutputError(f"{out}: cannot be written: {error.strerror}", "use another folder for --out") from error
         if not can_draw():
             typer.echo(LEFT_OUT, err=True)
-        for name in ("plan.md", "plan.json", *pictures):
+        for name in ("plan.md", "plan.json", *charts):
             typer.echo(f"wrote {out / name}", err=True)
     if json_output:
         typer.echo(plain, nl=False)

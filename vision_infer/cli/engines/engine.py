@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.cli.engines.passport_page import notes, page, passport_line
@@ -30,15 +31,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, show, build, choose and remove engines: models compiled for this machine.", no_args_is_help=True)
 
-Budget = Annotated[
-    float | None, typer.Option(min=0, metavar="POINTS", help="The maximum loss of accuracy, in points. Default: 1.0.")
-]
+Budget = Annotated[float | None, Option(min=0, metavar="POINTS", help="The maximum loss of accuracy, in points. Default: 1.0.")]
 MODEL_HELP = "The name of a model, or a deployment graph (.onnx)."
 
 
 @app.command("list")
 def list_command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)] = "nanodet-416",
+    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)] = "nanodet-416",
     budget: Budget = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
@@ -88,10 +87,8 @@ def list_command(
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
-    engine: Annotated[
-        str | None, typer.Argument(metavar="ENGINE", help="The engine, such as openvino-cpu-fp32. Default: all.")
-    ] = None,
+    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)],
+    engine: Annotated[str | None, Argument(metavar="ENGINE", help="The engine, such as openvino-cpu-fp32. Default: all.")] = None,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
@@ -116,46 +113,34 @@ def show(
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe (its name or FILE.yaml), or a model.")],
-    engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Build this engine only. Default: all that compute in float32.")
-    ] = None,
+    name: Annotated[str, Argument(metavar="RECIPE|MODEL", help="A recipe (its name or FILE.yaml), or a model.")],
+    engine: Annotated[str | None, Option(metavar="NAME", help="Build this engine only. Default: all without loss.")] = None,
     runtime: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Build for this runtime only: onnxruntime, openvino, tensorrt or tensorrt-rtx."),
+        Option(metavar="NAME", help="Build for this runtime only, such as openvino."),
     ] = None,
-    precision: Annotated[
-        str | None, typer.Option(metavar="P", help="The precision of the graph: fp32, fp16, bf16 or int8. Default: fp32.")
-    ] = None,
+    precision: Annotated[str | None, Option(metavar="P", help="fp32, fp16, bf16 or int8. Default: fp32.")] = None,
     gpus: Annotated[
         list[str] | None,
-        typer.Option(
-            "--for", metavar="sm_NN", help="The GPUs to build for with TensorRT-RTX. Default: this machine's. Repeatable."
-        ),
+        Option("--for", metavar="sm_NN", help="GPUs for TensorRT-RTX. Default: this machine's. Repeatable."),
     ] = None,
-    device: Annotated[str | None, typer.Option(metavar="cuda:N", help="The GPU to build a plan for. Default: the first.")] = None,
+    device: Annotated[str | None, Option(metavar="cuda:N", help="The GPU to build a plan for. Default: the first.")] = None,
     batch: options.Batch = None,
     workspace: Annotated[
         float | None,
-        typer.Option(
+        Option(
             "--workspace-mb",
             min=1,
             metavar="MB",
-            help="The maximum GPU memory for intermediate results of a layer, in megabytes.",
+            help="The maximum memory of a layer.",
         ),
     ] = None,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="TensorRT: compatible with later versions of the same major version.")
-    ] = False,
-    hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="TensorRT: compatible with every GPU since Ampere.")
-    ] = False,
+    version_compatible: Annotated[bool, Option("--version-compatible", help="TensorRT: allow later minor versions.")] = False,
+    hardware_compatible: Annotated[bool, Option("--hardware-compatible", help="TensorRT: allow every GPU since Ampere.")] = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     budget: Budget = None,
-    accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Build it even if its known loss exceeds the budget.")
-    ] = False,
+    accept_loss: Annotated[bool, Option("--accept-loss", help="Build it even if its known loss exceeds the budget.")] = False,
     engine_dir: options.EngineDir = None,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
@@ -218,15 +203,13 @@ def _build_here(
 
 @app.command()
 def choose(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="VIDEO|DIR|CONFIG", help="Frames to measure accuracy on. Default: try only engines without loss. Repeatable."
-        ),
+        Option(metavar="VIDEO|DIR|CONFIG", help="Frames to measure accuracy on. Repeatable."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="The duration of the timing, in seconds.")] = 2.0,
-    again: Annotated[bool, typer.Option("--again", help="Also try engines that failed in an earlier autotune.")] = False,
+    seconds: Annotated[float, Option(min=0.1, max=600, help="The duration of the timing, in seconds.")] = 2.0,
+    again: Annotated[bool, Option("--again", help="Also try engines that failed in an earlier autotune.")] = False,
     batch: options.Batch = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
@@ -251,16 +234,16 @@ def choose(
 def prune(
     max_mb: Annotated[
         float,
-        typer.Option(
+        Option(
             "--max-mb",
             min=0,
             metavar="MB",
-            help="The maximum size of all engines, in megabytes. The most recently used ones are kept.",
+            help="The maximum size of all engines.",
         ),
     ] = 4000,
     days: Annotated[
         float | None,
-        typer.Option("--older-than", min=0, metavar="DAYS", help="Remove engines that were not used for this number of days."),
+        Option("--older-than", min=0, metavar="DAYS", help="Remove engines unused for this time."),
     ] = None,
     engine_dir: options.EngineDir = None,
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.core.errors import UsageError
@@ -22,40 +23,32 @@ if TYPE_CHECKING:
 
 def export_command(
     family: Annotated[
-        str | None, typer.Argument(metavar="FAMILY[/VARIANT]|MODULE:FUNCTION", help="What to export. --list shows all families.")
+        str | None, Argument(metavar="FAMILY[/VARIANT]|MODULE:FUNCTION", help="The model to export; see --list.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The name of the new model, for 'run --model NAME'.")] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The weights: .safetensors, or a file from torch.save.")
-    ] = None,
-    random: Annotated[bool, typer.Option("--random", help="Use random weights: an untrained model, for tests.")] = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="Use the official weights, downloaded by the family's library.")
-    ] = False,
+    name: Annotated[str | None, Option(help="The name of the new model, for 'run --model NAME'.")] = None,
+    weights: Annotated[Path | None, Option(metavar="FILE", help="The weights: .safetensors, or a file from torch.save.")] = None,
+    random: Annotated[bool, Option("--random", help="Use random weights: an untrained model, for tests.")] = False,
+    download: Annotated[bool, Option("--download", help="Use the official weights, downloaded by the family's library.")] = False,
     inputs: Annotated[
         str | None,
-        typer.Option(
-            "--input", metavar="HxW[,HxW…]", help="Input sizes, height first, with one graph each. Default: the family's."
-        ),
+        Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the family's."),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(metavar="coco|FILE", help="The labels, one per line. Default: those of the official weights.")
+        str | None, Option(metavar="coco|FILE", help="The labels, one per line. Default: the official ones.")
     ] = None,
     classes: Annotated[
         int | None,
-        typer.Option(
-            "--num-classes", min=1, max=100_000, help="The number of classes in training. Default: that of the official weights."
-        ),
+        Option("--num-classes", min=1, max=100_000, help="The number of classes. Default: the official one."),
     ] = None,
-    opset: Annotated[int | None, typer.Option(metavar="18…23", help="The ONNX operator set. Default: 18.")] = None,
+    opset: Annotated[int | None, Option(metavar="18…23", help="The ONNX operator set. Default: 18.")] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option("--pictures", "--data", metavar="DIR", help="Images for the verification. Default: synthetic images."),
+        Option("--pictures", "--data", metavar="DIR", help="Images for the verification. Default: synthetic."),
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(min=1, max=5000, help="The maximum number of boxes per image before NMS. Default: 300.")
+        int | None, Option(min=1, max=5000, help="The maximum number of boxes before NMS. Default: 300.")
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="List the families and their variants.")] = False,
+    listed: Annotated[bool, Option("--list", help="List the families and their variants.")] = False,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.cli.models.export import export_command
@@ -27,9 +28,7 @@ app.command("export")(export_command)
 
 @app.command("list")
 def list_command(
-    available: Annotated[
-        bool, typer.Option("--available", help="List the models of the catalogue, which can be downloaded.")
-    ] = False,
+    available: Annotated[bool, Option("--available", help="List the models of the catalogue, which can be downloaded.")] = False,
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
@@ -56,7 +55,7 @@ def list_command(
 
 @app.command()
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model.")],
+    model: Annotated[str, Argument(metavar="MODEL", help="The name of a model.")],
     model_dir: options.ModelDir = None,
     json_output: options.Json = False,
 ) -> None:
@@ -79,54 +78,40 @@ def show(
 
 @app.command("import")
 def import_command(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.onnx", help="An ONNX model as exported by its authors, or a deployment graph.")
-    ],
-    name: Annotated[str, typer.Option(help="The name of the new model, for 'run --model NAME'.")],
+    file: Annotated[Path, Argument(metavar="FILE.onnx", help="An ONNX model as exported by its authors, or a deployment graph.")],
+    name: Annotated[str, Option(help="The name of the new model, for 'run --model NAME'.")],
     head: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME",
-            help="The model family, such as yolox: a file in vision_infer/model/heads. Default: detected automatically.",
+            help="The model family, such as yolox. Default: detected.",
         ),
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(metavar="coco|FILE", help="The labels, one per line. Default: class numbers.")
-    ] = None,
+    labels: Annotated[str | None, Option(metavar="coco|FILE", help="The labels, one per line. Default: class numbers.")] = None,
     fit: Annotated[
         str | None,
-        typer.Option(metavar="center|top_left|stretch", help="How images are fitted into the input. Default: the family's."),
+        Option(metavar="center|top_left|stretch", help="How images fit the input. Default: the family's."),
     ] = None,
-    fill: Annotated[
-        int | None, typer.Option(min=0, max=255, help="The grey level of the padding. Default: the family's.")
-    ] = None,
-    color: Annotated[
-        str | None, typer.Option(metavar="rgb|bgr", help="The colour order of the input. Default: the family's.")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="The mean per channel to subtract, 0–255, in colour order.")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(metavar="A,B,C", help="The standard deviation per channel to divide by, in colour order.")
-    ] = None,
+    fill: Annotated[int | None, Option(min=0, max=255, help="The grey level of the padding. Default: the family's.")] = None,
+    color: Annotated[str | None, Option(metavar="rgb|bgr", help="The colour order of the input. Default: the family's.")] = None,
+    mean: Annotated[str | None, Option(metavar="A,B,C", help="The mean per channel to subtract, 0–255, in colour order.")] = None,
+    std: Annotated[str | None, Option(metavar="A,B,C", help="The standard deviation per channel, in colour order.")] = None,
     inputs: Annotated[
         str | None,
-        typer.Option(
-            "--input", metavar="HxW[,HxW…]", help="Input sizes, height first, with one graph each. Default: the file's."
-        ),
+        Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the file's."),
     ] = None,
     scores: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="probabilities|sigmoid|softmax",
-            help="The form of the class scores, or the function to apply. Default: detected.",
+            help="The form of the scores. Default: detected.",
         ),
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images for the verification. Default: synthetic images.", file_okay=False)
+        Path | None, Option(metavar="DIR", help="Images for the verification. Default: synthetic.", file_okay=False)
     ] = None,
     candidates: Annotated[
-        int | None, typer.Option(min=1, max=5000, help="The maximum number of boxes per image before NMS. Default: 300.")
+        int | None, Option(min=1, max=5000, help="The maximum number of boxes before NMS. Default: 300.")
     ] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
@@ -170,11 +155,11 @@ def import_command(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The name of a model, or a deployment graph (.onnx).")],
-    data: Annotated[Path, typer.Option(metavar="instances.json", help="Annotations in COCO format.")],
-    images: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the images.")],
-    confidence: Annotated[float | None, typer.Option(min=0, max=1, help="The minimum confidence. Default: 0.001.")] = None,
-    iou: Annotated[float | None, typer.Option(min=0.01, max=1, help="The IoU threshold for NMS. Default: 0.65.")] = None,
+    model: Annotated[str, Argument(metavar="MODEL", help="The name of a model, or a deployment graph (.onnx).")],
+    data: Annotated[Path, Option(metavar="instances.json", help="Annotations in COCO format.")],
+    images: Annotated[Path, Option(metavar="DIR", help="The folder of the images.")],
+    confidence: Annotated[float | None, Option(min=0, max=1, help="The minimum confidence. Default: 0.001.")] = None,
+    iou: Annotated[float | None, Option(min=0.01, max=1, help="The IoU threshold for NMS. Default: 0.65.")] = None,
     engine: options.Engine = "auto",
     device: options.Device = "auto",
     json_output: options.Json = False,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from vision_infer.cli import options
 from vision_infer.core.errors import ModelError
@@ -21,14 +22,12 @@ if TYPE_CHECKING:
 
 
 def pull_command(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A name from the catalogue; 'model list --available' lists them.")
-    ],
+    model: Annotated[str, Argument(metavar="MODEL", help="A name from the catalogue; 'model list --available' lists them.")],
     file: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Use this file instead of downloading it. Its checksum is verified as well."),
+        Option(metavar="PATH", help="Use this file instead of downloading it."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The name of the new model, for 'run --model NAME'. Default: MODEL.")] = None,
+    name: Annotated[str | None, Option(help="The name of the new model, for 'run --model NAME'. Default: MODEL.")] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,
 ) -> None:
