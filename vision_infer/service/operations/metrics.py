@@ -85,7 +85,9 @@ def _cost(cost: Cost) -> Iterable[Metric]:
         cores.add_metric((stream.name, "shared"), stream.shared_cores)
         share.add_metric((stream.name,), stream.share)
     machine = GaugeMetricFamily(
-        "vision_infer_machine_cpu_cores", "CPU cores of the machine by user: this service, others, nobody.", labels=("by",)
+        "vision_infer_machine_cpu_cores",
+        "CPU cores of the machine: used by this service, by others, or unused (`nobody`).",
+        labels=("by",),
     )
     used = cost.machine.used + cost.machine.others
     for by, value in (("service", cost.machine.used), ("others", cost.machine.others), ("nobody", cost.machine.cores - used)):

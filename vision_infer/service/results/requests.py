@@ -1,4 +1,4 @@
-"""Inference on single images: they form a stream of their own and share the pipeline with the cameras."""
+"""Inference on single images: they form a separate stream and share the pipeline with the cameras."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ class Lanes:
             if requests is None:
                 lane = self._lanes.get(model)
                 if lane is None:
-                    raise UnavailableError(f"{model} is not loaded", "use the model of a stream")
+                    raise UnavailableError(f"{model} is not loaded", "use a model that a stream uses")
                 card = lane.engine.card
                 self._opened += 1
                 requests = Requests(f"{PREFIX}{self._opened}")
