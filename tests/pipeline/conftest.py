@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share."""
+"""Fixtures for the tests of the pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sinks = dict[str, FakeSink | Exception]
 
 @pytest.fixture
 def sinks(monkeypatch: pytest.MonkeyPatch) -> Sinks:
-    """Sinks by the path of their output; an exception is raised instead of opening one."""
+    """Sinks by the path of their output; an exception is raised instead of opening a sink."""
     registered: Sinks = {}
 
     def open_sink(output: OutputSpec, source: Source | None) -> Sink:
@@ -33,7 +33,7 @@ def sinks(monkeypatch: pytest.MonkeyPatch) -> Sinks:
 
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Iterator[None]:
-    """Every thread that a test started has ended after it."""
+    """Check that every thread of a test has ended after it."""
     before = set(threading.enumerate())
     FakeImage.alive.clear()
     yield

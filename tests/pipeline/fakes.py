@@ -1,4 +1,4 @@
-"""Sources, an engine and sinks whose every step a test decides; all waiting ends in an error after ``LONG_S``."""
+"""Sources, an engine and sinks that a test controls; every wait fails after ``LONG_S``."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ CARD: ModelCard = parse_card({"name": "echo", "input": {"width": SIDE, "height":
 
 
 def wait_for(event: threading.Event, what: str = "an event") -> None:
-    """Wait, but never for ever."""
+    """Wait, with a limit."""
     if not event.wait(LONG_S):
         raise TimeoutError(f"waited {LONG_S} s for {what}")
 
 
 def box_of(stream: int, index: int) -> list[int]:
-    """The box that stands for a frame; it lies inside the picture."""
+    """Return the box of a frame; it is inside the image."""
     return [index % 101, index // 101 % 101, 110 + index // 10_201, 110 + stream]
 
 
 class FakeImage:
-    """A picture that writes its number and that of its stream into the slot."""
+    """An image that writes its number and that of its stream into the slot."""
 
     alive: ClassVar[weakref.WeakSet[FakeImage]] = weakref.WeakSet()
 
@@ -58,7 +58,7 @@ class FakeImage:
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
         if self.broken:
-            raise ValueError("this picture is broken")
+            raise ValueError("this image is broken")
         slot.pixels[0, 0] = self.numbers
 
     def to_rgb(self) -> NDArray[np.uint8]:
@@ -70,11 +70,11 @@ class FakeSource:
     """Frames 0 … count − 1.
 
     Args:
-        number: of the stream, less than 200; its name is ``s<number>``.
-        live: whether it is read as a live stream, which ends after its last frame.
-        before: called with the index of the frame that is next (``count`` at the end), on the stream's thread.
-        broken: frames whose picture cannot be written.
-        open_error: raised when it is opened.
+        number: The number of the stream, below 200; its name is ``s<number>``.
+        live: Whether it is read as a live stream, which ends after its last frame.
+        before: Called with the index of the next frame (``count`` at the end), on the stream's thread.
+        broken: Frames whose image cannot be written.
+        open_error: Raised when the source is opened.
     """
 
     number: int
@@ -121,12 +121,12 @@ class FakeSource:
 
 
 class EchoEngine:
-    """Finds one box in every picture: it says which frame of which stream was in the slot.
+    """Finds one box in every image, which shows the frame and the stream that were in the slot.
 
     Args:
-        run: called with the (stream, index) of every place of a batch, on the inference worker's thread; what it raises is what
-            the engine fails with. It may wait.
-        outputs: replaces the outputs, for an engine that gives nonsense.
+        run: Called with the (stream, index) of every slot of a batch, on the inference worker's thread. The engine fails with
+            the error that it raises. It may wait.
+        outputs: Replaces the outputs, for an engine with invalid outputs.
     """
 
     name = "echo-cpu-none"
@@ -188,12 +188,12 @@ class EchoEngine:
 
 
 class FakeSink:
-    """Keeps what it was given.
+    """Keeps the frames and results that it gets.
 
     Args:
-        needs_pictures: gets every frame.
-        before: called with every frame before it is kept; what it raises is what the sink fails with.
-        close_error: raised by ``close``.
+        needs_images: Whether it gets every frame.
+        before: Called with every frame before it is kept. The sink fails with the error that it raises.
+        close_error: Raised by ``close``.
     """
 
     def __init__(
@@ -227,11 +227,11 @@ class FakeSink:
                 raise TimeoutError(f"waited for {count} frames, got {len(self.written)}")
 
     def indices(self, stream: str | None = None) -> list[int]:
-        """Of all frames written, in their order."""
+        """Return the numbers of all written frames, in order."""
         return [index for name, index, _ in self.written if stream in (None, name)]
 
     def results(self, stream: str | None = None) -> list[int]:
-        """The frames whose result was written, each checked to be its own."""
+        """Return the frames with a written result; check that each result belongs to its frame."""
         found = []
         for name, index, result in self.written:
             if result is not None and stream in (None, name):
@@ -242,12 +242,12 @@ class FakeSink:
 
 
 def make_lane(engine: EchoEngine, max_wait_ns: int = 0) -> Lane:
-    """A lane that takes every candidate."""
+    """Return a lane that selects every candidate."""
     return Lane("main", engine, Selector(confidence=0.1, iou=None), max_wait_ns)
 
 
 def make_supervisor(engine: EchoEngine, sources: list[FakeSource], **options: Any) -> Supervisor:
-    """A supervisor that opens these sources by their names."""
+    """Return a supervisor that opens these sources by their names."""
     by_name = {source.name: source for source in sources}
 
     def open_stream(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> FakeSource:
@@ -260,7 +260,7 @@ def make_supervisor(engine: EchoEngine, sources: list[FakeSource], **options: An
 
 
 def add(source: FakeSource, *sinks: str, **options: Any) -> AddStream:
-    """The command that adds this source, with sinks by the names under which they were registered."""
+    """Return the command that adds a source, with sinks by their registered names."""
     return with_options(AddStream(source.spec, "main", tuple(OutputSpec("jsonl", name) for name in sinks)), **options)
 
 
@@ -292,7 +292,7 @@ def finish(supervisor: Supervisor) -> None:
 
 
 def close(supervisor: Supervisor) -> None:
-    """Close, but never for ever; what closing raises is raised here."""
+    """Close with a limit; raise the errors of closing."""
     raised: list[VisionInferError] = []
 
     def work() -> None:

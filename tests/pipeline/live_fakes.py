@@ -1,4 +1,4 @@
-"""A camera whose every step a test decides, and what is needed around it."""
+"""A camera that a test controls, and a supervisor for it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.stream.source import LiveOptions, ReadReport, SourceSpec, StreamInfo
 
 SOON = Reconnect(min_s=0.001, max_s=0.001, refused_s=60.0)
-"""comes back at once"""
+"""Reconnect at once."""
 
 
 class Camera:
-    """A live source that does what it is told, over any number of connections.
+    """A live source that a test controls, over any number of connections.
 
-    What it is told waits in a queue, which the open connection works off; it goes on over connections.
+    The orders of the test wait in a queue, which the open connection works off; the next connection continues with it.
 
     Args:
-        number: of the stream, less than 200; its name is ``s<number>``.
-        path: a URL, or a file, which ends by itself.
-        refusals: raised by the first attempts to open it, one each.
-        clock: gives the times of capture.
-        loop: a file that begins again at its end.
+        number: The number of the stream, below 200; its name is ``s<number>``.
+        path: A URL, or a file, which ends by itself.
+        refusals: The errors of the first attempts to open it, one each.
+        clock: Gives the capture times.
+        loop: Whether a file restarts at its end.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Camera:
         self.opened: list[Connection] = []
         self.attempts = 0
         self.release = threading.Event()
-        """lets go on whatever hangs"""
+        """Releases a blocked call."""
         self.hangs = threading.Event()
-        """something hangs"""
+        """Set when a call is blocked."""
         self._orders: deque[Order] = deque()
         self._changed = threading.Condition()
         self.hang_when_opened = False
@@ -81,7 +81,7 @@ class Camera:
         return connection
 
     def next_order(self, stopping: threading.Event) -> Order | None:
-        """What is to be done next; None when it shall stop."""
+        """Return the next order; None when the camera has to stop."""
         with self._changed:
             while not stopping.is_set():
                 if self._orders:
@@ -96,10 +96,10 @@ class Camera:
 
     def hang(self) -> None:
         self.hangs.set()
-        assert self.release.wait(2 * LONG_S), "nobody released what hangs"
+        assert self.release.wait(2 * LONG_S), "nothing released the blocked call"
 
     def give(self, count: int = 1) -> None:
-        """Let it give frames."""
+        """Let it send frames."""
         for _ in range(count):
             self._order(lambda connection: connection.frame())
 
@@ -118,7 +118,7 @@ class Camera:
         self._order(work)
 
     def hang_here(self) -> None:
-        """Let its reading hang, whoever wants it to stop; when it is released a frame comes out."""
+        """Block its reading, even when it has to stop; when it is released, it sends a frame."""
 
         def order(connection: Connection) -> Iterator[Frame]:
             self.hang()
@@ -127,7 +127,7 @@ class Camera:
         self._order(order)
 
     def call(self, work: Callable[[], object]) -> None:
-        """Let it call this between two frames."""
+        """Let it call a function between two frames."""
 
         def order(connection: Connection) -> None:
             del connection
@@ -137,7 +137,7 @@ class Camera:
 
 
 class Connection:
-    """One connection to a camera."""
+    """A connection to a camera."""
 
     def __init__(self, camera: Camera, stopping: threading.Event) -> None:
         self.camera = camera
@@ -173,7 +173,7 @@ class Connection:
 
 
 class Rig:
-    """A supervisor of cameras, a sink, and all that happens."""
+    """A supervisor of cameras, with a sink and the list of all events."""
 
     def __init__(self, *cameras: Camera, engine: EchoEngine | None = None, **options: Any) -> None:
         self.cameras = {camera.name: camera for camera in cameras}
@@ -187,14 +187,14 @@ class Rig:
         return self.cameras[spec.name].open(stopping)
 
     def add(self, camera: Camera, **options: Any) -> AddStream:
-        """Run a camera; returns the command."""
+        """Run a camera; return the command."""
         self.cameras[camera.name] = camera
         command = with_options(AddStream(camera.spec, "main", reconnect=SOON), **options)
         self.supervisor.add(command)
         return command
 
     def change(self, command: AddStream, **changes: Any) -> AddStream:
-        """Run a stream by a command with some changes; returns it."""
+        """Change the command of a stream; return the new command."""
         command = with_options(command, **changes)
         self.supervisor.change(command)
         return command
@@ -207,11 +207,11 @@ class Rig:
         return self.status(name)
 
     def states(self, name: str = "s0") -> list[StreamState]:
-        """All states of a stream so far, in order."""
+        """Return all states of a stream so far, in order."""
         return [event.state for event in self.events if event.stream == name]
 
     def give(self, camera: Camera, count: int = 1) -> None:
-        """Let a camera give frames, one after the other, each when the result of the one before is written."""
+        """Let a camera send frames, each after the result of the frame before is written."""
         for _ in range(count):
             written = len(self.sink.indices(camera.name))
             camera.give()
@@ -235,7 +235,7 @@ class Rig:
 
 @contextmanager
 def running(rig: Rig, cameras: list[Camera], frames: int) -> Iterator[None]:
-    """These cameras give frames, each when the result of the one before is there; at the end all have given so many."""
+    """Let cameras send frames, each after the result of the frame before, until each has sent this number."""
     failed: list[BaseException] = []
 
     def work(camera: Camera) -> None:
@@ -262,7 +262,7 @@ UNDECODED = ("not_referenced", "to_keyframe", "undecoded", "no_keyframe")
 
 
 def dropped(status: StreamStatus) -> int:
-    """Frames that were decoded and gave no result."""
+    """Return the number of frames that were decoded and gave no result."""
     return sum(count for reason, count in status.dropped.items() if reason not in UNDECODED)
 
 

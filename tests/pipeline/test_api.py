@@ -1,4 +1,4 @@
-"""The Python interface: Detector on pictures of every kind, Pipeline on files."""
+"""The Python interface: Detector on images of every kind, Pipeline on files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[NDArray[np.uint8]]:
+def images() -> list[NDArray[np.uint8]]:
     return [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in media.decoded(media.bikes())[110:200:40]]
 
 
@@ -39,39 +39,39 @@ def same(first: Detections, second: Detections, pixels: float = 0.0) -> bool:
     )
 
 
-def test_one_array(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
-    before = pictures[0].copy()
-    found = detector(pictures[0])
+def test_one_array(detector: Detector, images: list[NDArray[np.uint8]]) -> None:
+    before = images[0].copy()
+    found = detector(images[0])
     assert isinstance(found, Detections)
     assert {"person", "bicycle"} & set(found.labels)
     assert (np.diff(found.scores) <= 0).all()
     assert (found.boxes >= 0).all()
     assert (found.boxes[:, 2] <= 640).all()
-    assert np.array_equal(pictures[0], before)
-    assert same(detector(pictures[0]), found)
+    assert np.array_equal(images[0], before)
+    assert same(detector(images[0]), found)
 
 
-def test_what_counts_is_chosen_as_on_the_command_line(
-    detector: Detector, pictures: list[NDArray[np.uint8]], tmp_path: Path
+def test_detections_are_filtered_as_on_the_command_line(
+    detector: Detector, images: list[NDArray[np.uint8]], tmp_path: Path
 ) -> None:
     region = tmp_path / "left.yaml"
     region.write_text("units: relative\nlook: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]\n")
-    all_found = [found for found in detector(pictures) if len(found)]
+    all_found = [found for found in detector(images) if len(found)]
     middles = np.concatenate([(found.boxes[:, 0] + found.boxes[:, 2]) / 2 for found in all_found])
     assert (middles < 320).any()
     assert (middles > 320).any()
     with Detector(device="cpu", region=region) as left:
-        kept = left(pictures)
+        kept = left(images)
         assert all((found.boxes[:, 0] + found.boxes[:, 2] <= 640).all() for found in kept)
         assert sum(map(len, kept)) == (middles <= 320).sum()
     sides = np.concatenate([(found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) for found in all_found])
     least = float(np.median(sides))
     with Detector(device="cpu", min_size=least, per_class={"bicycle": 1.0}) as large:
-        kept = large(pictures)
+        kept = large(images)
         assert 0 < sum(map(len, kept)) <= (sides >= least).sum()
         assert "bicycle" not in {label for found in kept for label in found.labels}
         with pytest.raises(UsageError, match="cycle"):
-            Detector(device="cpu", per_class={"cycle": 0.5})(pictures[0])
+            Detector(device="cpu", per_class={"cycle": 0.5})(images[0])
         videos = [media.excerpt(110, 10, 640, 360), tmp_path / "other.mp4"]
         videos[1].symlink_to(videos[0])
         region.write_text("streams: {other: {units: relative, look: [[[0, 0], [0.5, 0], [0.5, 1], [0, 1]]]}}\n")
@@ -80,37 +80,35 @@ def test_what_counts_is_chosen_as_on_the_command_line(
     assert {row.stream for row in rows} - to_the_right == {"other"}
 
 
-def test_a_region_for_other_streams_only_is_told(tmp_path: Path) -> None:
+def test_a_region_file_without_the_stream_is_refused(tmp_path: Path) -> None:
     region = tmp_path / "region.yaml"
     region.write_text("streams: {yard: {look: [[[0, 0], [50, 0], [50, 50]]]}}\n")
     with pytest.raises(UsageError, match="yard"):
         Detector(device="cpu", region=region)(np.zeros((64, 64, 3), np.uint8))
 
 
-def test_a_path_and_a_pil_image_are_the_same_picture(
-    detector: Detector, pictures: list[NDArray[np.uint8]], tmp_path: Path
-) -> None:
-    image = pytest.importorskip("PIL.Image").fromarray(pictures[0])
+def test_a_path_and_a_pil_image_give_the_same_result(detector: Detector, images: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image").fromarray(images[0])
     image.save(tmp_path / "a.png")
-    expected = detector(pictures[0])
+    expected = detector(images[0])
     for given in (image, str(tmp_path / "a.png"), tmp_path / "a.png", image.convert("RGBA")):
         assert same(detector(given), expected)
 
 
 @pytest.mark.parametrize("kind", [list, tuple])
-def test_several_give_a_list(detector: Detector, pictures: list[NDArray[np.uint8]], kind: Any) -> None:
-    found = detector(kind(pictures))
+def test_several_images_return_a_list(detector: Detector, images: list[NDArray[np.uint8]], kind: Any) -> None:
+    found = detector(kind(images))
     assert isinstance(found, list)
-    assert len(found) == len(pictures)
-    for one, image in zip(found, pictures, strict=True):
+    assert len(found) == len(images)
+    for one, image in zip(found, images, strict=True):
         assert same(one, detector(image))
     assert detector([]) == []
-    (only,) = detector([pictures[0]])
+    (only,) = detector([images[0]])
     assert same(only, found[0])
 
 
-def test_different_sizes_in_one_list(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
-    mixed = [pictures[0], pictures[0][:200, :300].copy(), pictures[1][::2, ::2], np.zeros((1, 1, 3), np.uint8)]
+def test_different_sizes_in_one_list(detector: Detector, images: list[NDArray[np.uint8]]) -> None:
+    mixed = [images[0], images[0][:200, :300].copy(), images[1][::2, ::2], np.zeros((1, 1, 3), np.uint8)]
     found = detector(mixed)
     for one, image in zip(found, mixed, strict=True):
         assert same(one, detector(image))
@@ -130,50 +128,50 @@ def test_different_sizes_in_one_list(detector: Detector, pictures: list[NDArray[
         (None, "NoneType"),
     ],
 )
-def test_what_is_no_picture(detector: Detector, image: Any, words: str) -> None:
+def test_invalid_images_are_refused(detector: Detector, image: Any, words: str) -> None:
     for given in (image, [image]) if words != "list" else (image,):
         with pytest.raises(ValueError, match=words):
             detector(given)
     assert len(detector(np.zeros((8, 8, 3), np.uint8))) == 0
 
 
-def test_a_picture_that_cannot_be_read(detector: Detector, tmp_path: Path) -> None:
+def test_an_unreadable_image_raises_an_error(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(StreamError, match="no such file"):
         detector(tmp_path / "none.jpg")
 
 
-def test_calls_from_threads_take_turns(detector: Detector, pictures: list[NDArray[np.uint8]]) -> None:
-    expected = [detector(image) for image in pictures]
+def test_calls_from_threads_take_turns(detector: Detector, images: list[NDArray[np.uint8]]) -> None:
+    expected = [detector(image) for image in images]
 
     def work(start: int) -> bool:
-        numbers = [(start + turn) % len(pictures) for turn in range(4)]
-        return all(same(detector(pictures[number]), expected[number]) for number in numbers)
+        numbers = [(start + turn) % len(images) for turn in range(4)]
+        return all(same(detector(images[number]), expected[number]) for number in numbers)
 
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(work, range(3), timeout=60))
 
 
-def test_closing_and_calling_again(pictures: list[NDArray[np.uint8]]) -> None:
+def test_closing_and_calling_again(images: list[NDArray[np.uint8]]) -> None:
     with Detector(device="cpu", threads=1) as detector:
-        first = detector(pictures[0])
+        first = detector(images[0])
     detector.close()
-    assert same(detector(pictures[0]), first)
+    assert same(detector(images[0]), first)
     detector.close()
 
 
-def test_thresholds_and_classes(pictures: list[NDArray[np.uint8]]) -> None:
-    every = Detector(device="cpu", confidence=0.1)(pictures[0])
-    few = Detector(device="cpu", confidence=0.5, classes=["PERSON"])(pictures[0])
+def test_thresholds_and_classes(images: list[NDArray[np.uint8]]) -> None:
+    every = Detector(device="cpu", confidence=0.1)(images[0])
+    few = Detector(device="cpu", confidence=0.5, classes=["PERSON"])(images[0])
     assert len(every) > len(few) > 0
     assert set(few.labels) == {"person"}
     assert few.scores.min() >= 0.5
-    strict = Detector(device="cpu", confidence=0.1, iou=0.01)(pictures[0])
+    strict = Detector(device="cpu", confidence=0.1, iou=0.01)(images[0])
     assert len(strict) < len(every)
 
 
-def test_mistakes_name_what_is_near(pictures: list[NDArray[np.uint8]]) -> None:
+def test_errors_suggest_similar_names(images: list[NDArray[np.uint8]]) -> None:
     with pytest.raises(UsageError, match="person"):
-        Detector(device="cpu", classes=["persn"])(pictures[0])
+        Detector(device="cpu", classes=["persn"])(images[0])
     with pytest.raises(ModelError, match="nanodet-416"):
         Detector("nanodet-41")
     for wrong in ({"confidence": 1.5}, {"iou": 0}, {"threads": 0}):
@@ -220,7 +218,7 @@ def test_leaving_the_loop_early_ends_every_thread(detector: Detector) -> None:
     threads_end(before)
 
 
-def test_an_iterator_that_is_dropped_ends_every_thread(detector: Detector) -> None:
+def test_deleting_the_iterator_ends_every_thread(detector: Detector) -> None:
     before = set(threading.enumerate())
     results = iter(Pipeline(detector).run(media.bikes()))
     next(results)
@@ -229,7 +227,7 @@ def test_an_iterator_that_is_dropped_ends_every_thread(detector: Detector) -> No
     threads_end(before)
 
 
-def test_an_error_of_a_source_comes_after_the_results_of_the_others(detector: Detector, tmp_path: Path) -> None:
+def test_an_error_of_a_source_is_raised_after_the_results_of_the_others(detector: Detector, tmp_path: Path) -> None:
     before = set(threading.enumerate())
     clip = media.excerpt(20, 10, 640, 272)
     results = Pipeline(detector).run(tmp_path / "none.mp4", clip)
@@ -262,13 +260,13 @@ def test_no_source_and_an_empty_folder(detector: Detector, tmp_path: Path) -> No
         Pipeline(detector, every=0)
 
 
-def test_the_package_names_its_interface() -> None:
+def test_the_package_exports_its_interface() -> None:
     assert {"Detector", "Pipeline", "__version__"} == set(vision_infer.__all__)
     with pytest.raises(AttributeError):
         vision_infer.Detectr  # noqa: B018
 
 
-def test_what_cannot_be_found_is_told_after_the_results_of_the_others(tmp_path: Path) -> None:
+def test_a_missing_source_is_reported_after_the_results_of_the_others(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     results = Pipeline(Detector(), every=50).run(tmp_path / "empty", media.bikes())
     assert [next(results).frame for _ in range(5)] == [0, 50, 100, 150, 200]

@@ -1,4 +1,4 @@
-"""Bounded ways from thread to thread: they push back, lose nothing, and let go when they are closed."""
+"""Bounded queues between threads: they block when full, lose nothing, and stop blocking when they are closed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.hand_clock import HandClock
 from vision_infer.pipeline.channel import Channel, ResultChannel, Window
 
 
-def test_a_reader_gets_everything_in_order_and_then_the_end() -> None:
+def test_a_reader_gets_all_results_in_order_then_the_end() -> None:
     channel = ResultChannel(capacity=3)
 
     def write() -> None:
@@ -29,14 +29,14 @@ def test_a_reader_gets_everything_in_order_and_then_the_end() -> None:
     assert not channel.needs_images
 
 
-def test_frames_without_a_result_are_not_for_the_reader() -> None:
+def test_frames_without_a_result_do_not_reach_the_reader() -> None:
     channel = ResultChannel()
     channel.write(frame(), None)
     channel.finish()
     assert list(channel) == []
 
 
-def test_a_full_channel_pushes_back_and_closing_lets_go() -> None:
+def test_a_full_channel_blocks_the_writer_until_it_is_closed() -> None:
     channel = ResultChannel(capacity=2)
     written: list[int] = []
     third = threading.Event()
@@ -51,15 +51,15 @@ def test_a_full_channel_pushes_back_and_closing_lets_go() -> None:
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
     assert third.wait(LONG_S)
-    thread.join(0.1)  # time to go wrong in
+    thread.join(0.1)  # time for an error to show
     assert written == [0, 1]
     channel.finish()
     thread.join(LONG_S)
     assert not thread.is_alive()
-    assert [result.frame for result in channel] == [0, 1]  # what came after the end went nowhere
+    assert [result.frame for result in channel] == [0, 1]  # results after the end are discarded
 
 
-def test_a_window_gives_as_many_credits_as_it_has() -> None:
+def test_a_window_gives_out_all_its_credits() -> None:
     window = Window(2)
     window.acquire()
     window.acquire()
@@ -71,7 +71,7 @@ def test_a_window_gives_as_many_credits_as_it_has() -> None:
 
     thread = threading.Thread(target=take, daemon=True)
     thread.start()
-    assert not got.wait(0.1)  # time to go wrong in
+    assert not got.wait(0.1)  # time for an error to show
     window.release()
     assert got.wait(LONG_S)
     thread.join(LONG_S)
@@ -79,7 +79,7 @@ def test_a_window_gives_as_many_credits_as_it_has() -> None:
         Window(0)
 
 
-def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
+def test_a_waiting_thread_continues_when_half_of_the_credits_are_free() -> None:
     window = Window(6)
     for _ in range(6):
         assert window.acquire()
@@ -93,7 +93,7 @@ def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
     thread.start()
     window.release()
     window.release()
-    assert not got.wait(0.1)  # time to go wrong in
+    assert not got.wait(0.1)  # time for an error to show
     window.release()
     assert got.wait(LONG_S)
     thread.join(LONG_S)
@@ -101,7 +101,7 @@ def test_who_waited_for_a_window_goes_on_when_half_of_it_is_free() -> None:
 
 
 def waiting_for(window: Window, took: list[bool]) -> threading.Thread:
-    """Somebody who waits for a credit."""
+    """A thread that waits for a credit."""
     thread = threading.Thread(target=lambda: took.append(window.acquire()), daemon=True)
     thread.start()
     while not window._waiting:
@@ -109,7 +109,7 @@ def waiting_for(window: Window, took: list[bool]) -> threading.Thread:
     return thread
 
 
-def test_a_window_that_comes_back_whole_while_streams_are_many() -> None:
+def test_with_many_streams_a_waiting_thread_continues_when_all_credits_are_free() -> None:
     window = Window(8)
     many, took = [True], list[bool]()
     window.bound(3, 3, lambda: many[0])
@@ -132,7 +132,7 @@ def test_a_window_that_comes_back_whole_while_streams_are_many() -> None:
     assert took == [True, True]
 
 
-def test_a_window_that_shrinks_and_one_that_is_closed() -> None:
+def test_shrinking_and_closing_a_window() -> None:
     window = Window(8)
     window.bound(2, 2)
     assert [window.try_acquire() for _ in range(3)] == [True, True, False]
@@ -147,13 +147,13 @@ def test_a_window_that_shrinks_and_one_that_is_closed() -> None:
 
 
 class Passing:
-    """A window whose credits come back as soon as somebody has waited for them for a time."""
+    """A window whose credits are returned when a thread has waited for some time."""
 
     def __init__(self, window: Window, clock: HandClock) -> None:
         self.window, self.clock = window, clock
 
     def wait(self, took_ms: float) -> int:
-        """Take what there is, wait for more, and give all back; returns how many there were."""
+        """Take all credits, wait for more, and return all; return their number."""
         taken = 0
         while self.window.try_acquire():
             taken += 1
@@ -170,7 +170,7 @@ class Passing:
         return taken
 
 
-def test_a_window_widens_while_frames_go_through_quickly() -> None:
+def test_a_window_widens_while_frames_pass_quickly() -> None:
     clock = HandClock()
     passing = Passing(Window(8, 32, clock), clock)
     assert [passing.wait(1) for _ in range(5)] == [8, 8, 16, 32, 32]
@@ -179,7 +179,7 @@ def test_a_window_widens_while_frames_go_through_quickly() -> None:
     assert [passing.wait(1) for _ in range(3)] == [8, 16, 32]
 
 
-def test_a_window_without_more_places_stays_as_it_is() -> None:
+def test_a_window_with_a_fixed_size_does_not_widen() -> None:
     clock = HandClock()
     passing = Passing(Window(8, clock=clock), clock)
     assert [passing.wait(1) for _ in range(4)] == [8, 8, 8, 8]
@@ -187,7 +187,7 @@ def test_a_window_without_more_places_stays_as_it_is() -> None:
     assert [passing.wait(1) for _ in range(4)] == [4, 4, 6, 6]
 
 
-def test_a_channel_holds_no_more_than_its_capacity() -> None:
+def test_a_channel_never_exceeds_its_capacity() -> None:
     channel: Channel[int] = Channel(3)
     put: list[int] = []
     fourth = threading.Event()
@@ -202,7 +202,7 @@ def test_a_channel_holds_no_more_than_its_capacity() -> None:
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
     assert fourth.wait(LONG_S)
-    thread.join(0.1)  # time to go wrong in
+    thread.join(0.1)  # time for an error to show
     assert put == [0, 1, 2]
     assert [channel.get() for _ in range(300)] == list(range(300))
     thread.join(LONG_S)

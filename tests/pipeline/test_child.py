@@ -1,4 +1,4 @@
-"""A process that works for another: of low priority, and ended with it, however that ends."""
+"""A child process: it has low priority, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ run_child([sys.executable, "-c", sys.argv[1], sys.argv[2]], 5, lambda: False)
 
 
 def ended(process: int) -> bool:
-    """Whether a process that is none of ours is gone, or only waits for somebody to hear of it."""
+    """Return whether a process, which is not our child, has ended."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
 
-def test_a_child_has_low_priority_and_ends_when_it_shall() -> None:
+def test_a_child_has_low_priority_and_ends_when_it_is_stopped() -> None:
     waits = "import os, time\nwhile os.getpriority(os.PRIO_PROCESS, 0) != 7: time.sleep(0.01)\n"
     limit = time.monotonic() + LONG_S
     assert run_child([sys.executable, "-c", waits], 7, lambda: time.monotonic() > limit) is None
@@ -46,7 +46,7 @@ def test_a_child_has_low_priority_and_ends_when_it_shall() -> None:
     assert time.monotonic() < limit
 
 
-def test_what_went_wrong_is_told_in_a_line() -> None:
+def test_a_failure_is_returned_as_one_line() -> None:
     assert run_child([sys.executable, "-c", "import sys; sys.exit('first\\nerror: bad')"], 7, lambda: False) == "error: bad"
     assert run_child([sys.executable, "-c", "import sys; sys.exit(3)"], 7, lambda: False) == "the process ended with status 3"
     assert run_child(["/nowhere/python"], 7, lambda: False) == "cannot start the process: No such file or directory"
@@ -67,11 +67,11 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 @needs_linux
-def test_a_child_whose_parent_has_ended_before_it_began_does_nothing(tmp_path: Path) -> None:
+def test_a_child_whose_parent_has_ended_already_does_nothing(tmp_path: Path) -> None:
     note = tmp_path / "child"
     words = bound([sys.executable, "-c", SLEEPS, str(note)])
     assert words[5] == str(os.getpid())
-    words[5] = str(os.getppid())  # as if another had begun it
+    words[5] = str(os.getppid())  # as if another process had started it
     done = subprocess.run(words, capture_output=True, text=True, timeout=LONG_S, check=False)
     assert (done.returncode, done.stderr) == (1, "the parent process has ended\n")
     assert not note.exists()

@@ -1,4 +1,4 @@
-"""Pictures are decoded where they are inferred, and whoever asks is told where that is."""
+"""Images are decoded on the device that infers them, and the status shows it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GpuEngine(EchoEngine):
         self.gpu = gpu
 
 
-def test_each_lane_says_on_which_gpu_its_streams_are_decoded() -> None:
+def test_each_lane_selects_the_gpu_that_decodes_its_streams() -> None:
     opened: dict[str, int | None] = {}
     sources = [FakeSource(number, 1) for number in range(3)]
 
@@ -44,7 +44,7 @@ def test_each_lane_says_on_which_gpu_its_streams_are_decoded() -> None:
     assert opened == {"s0": None, "s1": 0, "s2": 1}
 
 
-def test_a_stream_that_goes_to_another_lane_is_decoded_there_from_its_next_connection_on() -> None:
+def test_a_stream_in_another_lane_is_decoded_on_its_gpu_from_the_next_connection() -> None:
     camera = Camera(0)
     gpus: list[int | None] = []
 
@@ -85,7 +85,7 @@ def test_the_reason_why_a_gpu_does_not_decode_is_in_the_status_and_in_the_log(ca
     assert ours == [f"yard: {warning}"]
 
 
-def test_a_stream_whose_pictures_are_wanted_on_the_host_says_nothing() -> None:
+def test_a_stream_decoded_on_the_host_logs_no_reason() -> None:
     source = FakeSource(0, 2)
     with make_supervisor(EchoEngine(), [source]) as supervisor:
         supervisor.add(add(source))

@@ -1,4 +1,4 @@
-"""What a second network says, and networks for classification and embeddings alone, in every kind of output and in Python."""
+"""Descriptions by secondary models, classifiers and embedders, in every kind of output and in Python."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
 @pytest.mark.parametrize(("out", "formats"), [("a.json", None), ("a.txt", None), ("set/", ("json",)), ("a.csv", None)])
-def test_what_cannot_hold_its_results_is_refused_before_any_work(
+def test_outputs_that_cannot_hold_the_results_are_refused_before_any_work(
     tmp_path: Path, task: Literal["classify", "embed"], out: str, formats: tuple[str, ...] | None
 ) -> None:
     options = settings(tmp_path, out, formats=formats, model=str(colour_graph(tmp_path / "colour.onnx", task)))
@@ -51,19 +51,19 @@ def test_what_cannot_hold_its_results_is_refused_before_any_work(
     assert [path.name for path in tmp_path.iterdir()] == ["colour.onnx"]
 
 
-def test_crops_of_no_detections_are_refused(tmp_path: Path) -> None:
+def test_crops_without_detections_are_refused(tmp_path: Path) -> None:
     options = settings(tmp_path, "a.jsonl", crops=tmp_path / "crops", model=str(colour_graph(tmp_path / "colour.onnx")))
     with pytest.raises(UsageError, match="CROPS"):
         run(options, threading.Event())
 
 
-def test_a_second_network_needs_detections(tmp_path: Path) -> None:
+def test_a_secondary_model_needs_detections(tmp_path: Path) -> None:
     graph = str(colour_graph(tmp_path / "colour.onnx"))
     with pytest.raises(UsageError, match="--secondary: colour-classify"):
         run(settings(tmp_path, "a.jsonl", model=graph, secondary=graph), threading.Event())
 
 
-def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> None:
+def test_all_outputs_of_a_run_with_a_secondary_model_agree(tmp_path: Path) -> None:
     formats = ("jsonl", "csv", "parquet", "json", "txt", "mp4")
     secondary = str(colour_graph(tmp_path / "colour.onnx"))
     run(settings(tmp_path, "out/", formats=formats, secondary=secondary, track=True, confidence=0.3), threading.Event())
@@ -90,7 +90,7 @@ def test_all_outputs_of_a_run_with_a_second_network_agree(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, suffix: str, alone: bool) -> None:
+def test_an_interrupted_run_continues(tmp_path: Path, suffix: str, alone: bool) -> None:
     graph = str(colour_graph(tmp_path / "colour.onnx"))
     options: dict[str, Any] = {"model": graph} if alone else {"secondary": graph, "confidence": 0.3}
     run(settings(tmp_path, f"whole.{suffix}", **options), threading.Event())
@@ -110,7 +110,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, suffix: str, alone: bool
 
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
-def test_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
+def test_descriptions_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
     graph = colour_graph(tmp_path / "colour.onnx", task)
     pipeline = Pipeline(Detector(device="cpu", confidence=0.3), secondary=graph, top=2, workers=2)
     found: list[Result] = list(pipeline.run(clip()))
@@ -118,13 +118,13 @@ def test_in_python(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
     for result in found:
         theirs = result.detections.to_supervision()
         assert result.detections.descriptions is not None
-        for number, told in enumerate(result.detections.descriptions):
-            assert told is not None
+        for number, reported in enumerate(result.detections.descriptions):
+            assert reported is not None
             if task == "classify":
-                assert told.classes is not None
-                assert len(told.classes) == 2
-                assert theirs.data["secondary_label"][number] == told.classes[0].label
+                assert reported.classes is not None
+                assert len(reported.classes) == 2
+                assert theirs.data["secondary_label"][number] == reported.classes[0].label
             else:
-                assert told.embedding is not None
-                assert np.array_equal(np.asarray(theirs.data["embedding"])[number], told.embedding)
+                assert reported.embedding is not None
+                assert np.array_equal(np.asarray(theirs.data["embedding"])[number], reported.embedding)
     assert sum(len(result.detections) for result in found) >= FRAMES

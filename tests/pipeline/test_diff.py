@@ -1,4 +1,4 @@
-"""What differs between two files of results: fabricated rows whose differences are known."""
+"""The comparison of two files of results: fabricated rows with known differences."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
     assert figures["classes"]["person"]["mean_iou"] == 1
 
 
-def test_what_differs_is_counted_where_it_is(tmp_path: Path) -> None:
+def test_differences_are_counted_by_stream_and_class(tmp_path: Path) -> None:
     a = [row("s", 0, person(0)), row("s", 1, person(0), person(200)), row("s", 2, person(0)), row("s", 3), row("t", 0, person(0))]
     b = [
         row("s", 0, person(0, 0.9)),  # another score
@@ -94,13 +94,13 @@ def test_tolerances(tmp_path: Path) -> None:
     assert not compared(tmp_path, a, b, iou=0.9).same
     assert not compared(tmp_path, a, [row("s", 0, person(0, 0.80), width=320)]).same
     assert compared(tmp_path, a, b, top=0).most_different == []
-    assert [one.frame for one in compared(tmp_path, a, b).most_different] == [0]  # told, though tolerated
+    assert [one.frame for one in compared(tmp_path, a, b).most_different] == [0]  # reported, although tolerated
     for wrong in ({"iou": 0}, {"iou": float("nan")}, {"score_tolerance": 2.0}, {"top": -1}):
         with pytest.raises(UsageError, match=f"--{next(iter(wrong)).replace('_', '-')}"):
             DiffSettings(**wrong)
 
 
-def test_only_the_worst_are_kept_the_earlier_first(tmp_path: Path) -> None:
+def test_only_the_most_different_frames_are_kept_earlier_ones_first(tmp_path: Path) -> None:
     a = [row("s", n, *(person(60.0 * k) for k in range(n % 4))) for n in range(40)]
     b = [row("s", n) for n in range(40)]
     worst = compared(tmp_path, a, b, top=4).most_different
@@ -135,7 +135,7 @@ def test_rows_of_other_programs_and_empty_lines_are_read(tmp_path: Path) -> None
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
-def test_a_broken_line_is_named(tmp_path: Path, line: str, words: str, first: bool) -> None:
+def test_an_invalid_line_is_named(tmp_path: Path, line: str, words: str, first: bool) -> None:
     good = [row("s", 0, person(0)), "", row("s", 2)]
     bad = [*good[:2], line, good[2]]
     with pytest.raises(UsageError) as raised:
@@ -144,7 +144,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, words: str, first: bo
     assert words in str(raised.value)
 
 
-def test_what_is_no_file(tmp_path: Path) -> None:
+def test_inputs_that_are_not_files_are_refused(tmp_path: Path) -> None:
     good = write(tmp_path / "good.jsonl", [row("s", 0)])
     for path in (str(tmp_path), str(tmp_path / "gone.jsonl"), "a\0b"):
         with pytest.raises(UsageError):
@@ -164,11 +164,11 @@ def test_the_memory_for_a_row_is_a_few_bytes(tmp_path: Path) -> None:
             assert sum(len(one.frames) for one in index.streams.values()) == count
     finally:
         tracemalloc.stop()
-    assert kept < 40 * count  # 20 bytes each, and what arrays hold in reserve; the rows themselves have 400
+    assert kept < 40 * count  # 20 bytes each, and the reserve of arrays; the rows themselves have 400
     assert peak < 100 * count
 
 
-def test_pictures_show_a_on_the_left_and_b_on_the_right(tmp_path: Path) -> None:
+def test_images_show_a_on_the_left_and_b_on_the_right(tmp_path: Path) -> None:
     a, b = [row("s", 3, person(0), person(300))], [row("s", 3, person(0), person(500))]
     report = compared(tmp_path, a, b)
     grey = np.full((272, 640, 3), 90, np.uint8)
@@ -180,23 +180,23 @@ def test_pictures_show_a_on_the_left_and_b_on_the_right(tmp_path: Path) -> None:
     changed = [(half[50:90] != 90).any(axis=(0, 2)) for half in (left, right)]
     assert [bool(one[290:350].any()) for one in changed] == [True, False]
     assert [bool(one[490:550].any()) for one in changed] == [False, True]
-    for half in (left, right):  # what both have is grey, what one has is not
+    for half in (left, right):  # detections of both are grey, others are not
         assert (half[50:90, :60].max(axis=2) - half[50:90, :60].min(axis=2) == 0).all()
     assert (left[50:90, 290:350].max(axis=2) != left[50:90, 290:350].min(axis=2)).any()
 
 
-def test_pictures_are_written_for_the_worst_frames_of_the_video(tmp_path: Path) -> None:
+def test_images_are_written_for_the_most_different_frames(tmp_path: Path) -> None:
     name = "../../evil"  # a name in a file must not lead out of the folder
     a = [row(name, n, *(person(60.0 * k) for k in range(n % 4))) for n in range(0, 250, 5)] + [row(name, 999, *[person(0)] * 5)]
     b = [row(name, n) for n in range(0, 250, 5)] + [row(name, 999)]
     report = compared(tmp_path, a, b, top=3)
     assert [one.frame for one in report.most_different] == [999, 15, 35]
-    pictures = DiffImages(tmp_path / "out", [str(bikes())], overwrite=False)
-    paths = pictures.write(report)
+    drawer = DiffImages(tmp_path / "out", [str(bikes())], overwrite=False)
+    paths = drawer.write(report)
     assert paths == [str(tmp_path / "out" / f"{rank:02}-_evil-{frame:06}.jpg") for rank, frame in ((2, 15), (3, 35))]
     assert all(Path(path).stat().st_size > 10_000 for path in paths)
     with pytest.raises(OutputError, match="--overwrite"):
-        pictures.write(report)
+        drawer.write(report)
     with pytest.raises(UsageError, match=r"no source for stream '\.\./\.\./evil'"):
         DiffImages(tmp_path / "out", [str(bikes()), str(bikes())], overwrite=True).write(report)
     (tmp_path / "text").write_text("no folder")
@@ -207,16 +207,16 @@ def test_pictures_are_written_for_the_worst_frames_of_the_video(tmp_path: Path) 
 
 
 def classed(line: str, *labels: str, score: float = 0.75, embedding: str = "AAAA") -> str:
-    """A row of a network for classification, or with one for its detections."""
+    """A row of a classifier, or of a detector with a secondary classifier."""
     parts = json.loads(line)
     found = [[{"class_id": 1, "label": label, "score": score}, {"class_id": 0, "label": "x", "score": 0.1}] for label in labels]
     if not parts["detections"]:
         return json.dumps(parts | ({"classes": found[0]} if found else {}) | {"embedding": embedding})
-    told = [one | {"classes": classes} for one, classes in zip(parts["detections"], found, strict=True)]
-    return json.dumps(parts | {"detections": [one | {"embedding": embedding} for one in told]})
+    reported = [one | {"classes": classes} for one, classes in zip(parts["detections"], found, strict=True)]
+    return json.dumps(parts | {"detections": [one | {"embedding": embedding} for one in reported]})
 
 
-def test_the_best_class_of_a_second_network_is_compared_and_embeddings_are_not(tmp_path: Path) -> None:
+def test_the_best_class_of_a_secondary_model_is_compared_and_embeddings_are_not(tmp_path: Path) -> None:
     plain = row("s", 0, person(0), person(200))
     both = [classed(plain, "red", "blue"), classed(row("s", 1, person(0)), "red")]
     assert compared(tmp_path, both, [classed(plain, "red", "blue", embedding="BBBB"), both[1]]).same
@@ -224,11 +224,11 @@ def test_the_best_class_of_a_second_network_is_compared_and_embeddings_are_not(t
     assert not report.same
     assert report.to_dict()["secondary_changed"] == 1
     assert [(one.frame, one.secondary_changed) for one in report.most_different] == [(0, 1)]
-    assert report.classes.keys() == {0}  # persons; the colours have no account of their own
-    assert compared(tmp_path, both, [plain, row("s", 1, person(0))]).same  # only one run had a second network
+    assert report.classes.keys() == {0}  # persons; the colours are not counted as classes
+    assert compared(tmp_path, both, [plain, row("s", 1, person(0))]).same  # only one run had a secondary model
 
 
-def test_the_best_class_of_whole_pictures_is_compared(tmp_path: Path) -> None:
+def test_the_best_class_of_whole_images_is_compared(tmp_path: Path) -> None:
     a = [classed(row("s", 0), "cat"), classed(row("s", 1), "cat"), classed(row("s", 2), "cat"), classed(row("s", 3))]
     b = [classed(row("s", 0), "cat", score=0.5), classed(row("s", 1), "dog"), classed(row("s", 2), "cat"), classed(row("s", 3))]
     figures = compared(tmp_path, a, b).to_dict()

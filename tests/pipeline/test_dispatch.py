@@ -1,4 +1,4 @@
-"""Between the threads: whoever rests is called when there is something to take, and nobody is called for nothing."""
+"""Dispatch between threads: an idle worker is woken up when there is a batch, and only then."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def frame(stream: str, index: int) -> Frame:
 
 @dataclass
 class Workers:
-    """Threads that take batches, and keep each until a test lets it go."""
+    """Threads that take batches, and hold each until the test releases it."""
 
     dispatch: Dispatch
     count: int
@@ -51,25 +51,25 @@ class Workers:
             return [batch for batch, _ in self._held.values()]
 
     def hold(self, count: int) -> None:
-        """Wait until so many batches are in the engine, and all others rest."""
+        """Wait until this number of batches is in the engine, and all other workers are idle."""
         wait_until(lambda: len(self.held) == count, f"{count} batches")
         wait_until(lambda: self.resting == self.count - count, "the other workers to rest")
 
     @property
     def resting(self) -> int:
-        """Workers that rest, and were not called."""
+        """Return the workers that are idle and were not woken up."""
         with self.dispatch._lock:
             return len(self.dispatch._idle)
 
     @property
     def settled(self) -> bool:
-        """Whether there is nothing more to take: no room, or nobody who could."""
+        """Return whether no batch can be taken: there is no capacity, or no idle worker."""
         with self.dispatch._lock:
             batcher, held = self.dispatch._batcher, len(self.held)
             return batcher.flying == held and (held == self.count or batcher.due == 0)
 
     def let_go(self) -> None:
-        """Let every batch go that is held now."""
+        """Release every batch that is held now."""
         with self._lock:
             held, self._held = self._held, {}
         for _, gate in held.values():
@@ -88,7 +88,7 @@ class Workers:
         self.join()
 
     def join(self) -> None:
-        """Wait until each worker has come to its end."""
+        """Wait until each worker has ended."""
         for thread in self._threads:
             thread.join(LONG_S)
         assert not any(thread.is_alive() for thread in self._threads), "a worker waits for ever"
@@ -107,7 +107,7 @@ class Workers:
 
 @contextmanager
 def workers(count: int, *lanes: LaneSettings, batcher: type[Batcher[Frame]] = Batcher) -> Iterator[Workers]:
-    """Workers that rest, and a stream in each lane, of its name; at the end each worker has to come to its end."""
+    """Idle workers, and a stream in each lane with the lane's name; at the end each worker has to end."""
     dispatch = Dispatch(batcher(count), SYSTEM_CLOCK)
     for one in lanes:
         dispatch.add_lane(one, EchoEngine(one.in_flight, one.batch_sizes))
@@ -136,7 +136,7 @@ def test_a_second_worker_takes_the_second_frame_while_the_first_is_in_the_engine
 
 
 @pytest.mark.parametrize("together", [False, True])
-def test_frames_that_come_at_once_go_to_as_many_workers_as_there_is_room_for(together: bool) -> None:
+def test_simultaneous_frames_go_to_as_many_workers_as_there_is_capacity_for(together: bool) -> None:
     with workers(4, settings_of(in_flight=3)) as four:
         if together:
             four.dispatch.offer_all("main", "main", [(number, frame("main", number)) for number in range(5)])
@@ -144,11 +144,11 @@ def test_frames_that_come_at_once_go_to_as_many_workers_as_there_is_room_for(tog
             offer(four, *range(5))
         four.hold(3)
         four.let_go()
-        four.hold(2)  # who comes back goes on with what waits
+        four.hold(2)  # a worker that returns takes the next waiting frame
 
 
-def test_frames_that_make_one_batch_call_one_worker() -> None:
-    with workers(4, settings_of(in_flight=4, sizes=(1, 8))) as four, four.dispatch._lock:  # so that nobody comes meanwhile
+def test_frames_of_one_batch_wake_up_one_worker() -> None:
+    with workers(4, settings_of(in_flight=4, sizes=(1, 8))) as four, four.dispatch._lock:  # so that no worker comes meanwhile
         for sequence in range(8):
             four.dispatch._batcher.offer("main", "main", QueuedItem(frame("main", sequence), sequence, 0))
             four.dispatch._call()
@@ -160,20 +160,20 @@ def test_frames_that_make_one_batch_call_one_worker() -> None:
 
 
 class OneByOne(Batcher[Frame]):
-    """Leaves places of its batches empty, as where a stream would get ahead of another lane's."""
+    """Leaves slots of its batches empty, as if a stream would get ahead of another lane."""
 
     def _fill(self, lane: Any, stream: str, others_ns: float) -> Batch[Frame]:
         del others_ns
         return super()._fill(lane, stream, -math.inf)
 
 
-def test_who_leaves_frames_behind_calls_the_next() -> None:
+def test_a_worker_that_leaves_frames_wakes_up_the_next() -> None:
     with workers(3, settings_of(in_flight=3, sizes=(1, 8)), batcher=OneByOne) as three:
         three.dispatch.offer_all("main", "main", [(number, frame("main", number)) for number in range(4)])  # one batch, it seems
         three.hold(3)
 
 
-def test_who_swaps_an_engine_waits_for_its_last_batch_and_no_longer() -> None:
+def test_swapping_an_engine_waits_only_for_its_last_batch() -> None:
     with workers(2, settings_of()) as two:
         offer(two, 0)
         two.hold(1)
@@ -189,7 +189,7 @@ def test_who_swaps_an_engine_waits_for_its_last_batch_and_no_longer() -> None:
         assert swapped == [True]
 
 
-def test_nobody_is_called_where_there_is_no_room() -> None:
+def test_no_worker_is_woken_up_without_capacity() -> None:
     with workers(3, settings_of(in_flight=1)) as three:
         offer(three, 0)
         three.hold(1)
@@ -199,7 +199,7 @@ def test_nobody_is_called_where_there_is_no_room() -> None:
         three.hold(1)
 
 
-def test_another_lane_has_room_of_its_own() -> None:
+def test_each_lane_has_its_own_capacity() -> None:
     with workers(3, settings_of("one", 1), settings_of("other", 1)) as three:
         offer(three, 0, 1, lane="one")
         three.hold(1)
@@ -209,14 +209,14 @@ def test_another_lane_has_room_of_its_own() -> None:
         three.hold(2)
 
 
-def test_a_lane_that_waits_to_fill_goes_when_its_time_is_over() -> None:
+def test_a_partial_batch_goes_when_its_wait_is_over() -> None:
     with workers(2, settings_of(sizes=(1, 8), max_wait_ns=20_000_000)) as two:
         offer(two, 0, 1)
-        wait_until(lambda: len(two.held) == 1)  # nobody calls: the worker that rests looks again by itself
+        wait_until(lambda: len(two.held) == 1)  # nothing wakes it up: the idle worker looks again by itself
         assert [len(batch.entries) for batch in two.held] == [2]
 
 
-def test_the_end_comes_once_all_that_waits_is_taken() -> None:
+def test_the_end_comes_once_all_waiting_frames_are_taken() -> None:
     with workers(2, settings_of(in_flight=1)) as two:
         offer(two, 0, 1, 2)
         two.hold(1)
@@ -224,7 +224,7 @@ def test_the_end_comes_once_all_that_waits_is_taken() -> None:
         for _ in range(3):
             wait_until(lambda: len(two.held) == 1)
             two.let_go()
-        two.join()  # the one that rested, too
+        two.join()  # the idle one, too
     assert [sequence for _, sequence in two.taken] == [0, 1, 2]
 
 
@@ -234,7 +234,7 @@ def test_the_end_comes_once_all_that_waits_is_taken() -> None:
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from([(1,), (1, 2), (2, 4)])), min_size=1, max_size=3),
     st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 5)), max_size=4), max_size=6),
 )
-def test_no_frame_waits_while_a_worker_rests_and_there_is_room(
+def test_no_frame_waits_while_a_worker_is_idle_and_there_is_capacity(
     count: int, shapes: list[tuple[int, tuple[int, ...]]], bursts: list[list[tuple[int, int]]]
 ) -> None:
     lanes = [settings_of(str(number), in_flight, sizes) for number, (in_flight, sizes) in enumerate(shapes)]
@@ -268,7 +268,7 @@ def test_nothing_is_lost_between_offers_takes_and_the_end() -> None:
         assert sorted(sequence for lane, sequence in three.taken if lane == name) == list(range(frames))
 
 
-def test_who_came_to_rest_last_is_called_first() -> None:
+def test_the_last_idle_thread_is_woken_up_first() -> None:
     lock = threading.Lock()
     idle = Idle(lock)
     came: list[int] = []
@@ -288,12 +288,12 @@ def test_who_came_to_rest_last_is_called_first() -> None:
         wait_until(lambda: len(came) == count)  # noqa: B023 - it is asked at once
     assert came == [2, 1, 0]
     with lock:
-        idle.call()  # nobody rests
+        idle.call()  # no worker is idle
         idle.call_all()
     assert idle.coming == len(idle) == 0
 
 
-def test_who_is_not_called_goes_on_when_the_time_is_over() -> None:
+def test_an_idle_thread_continues_when_its_time_is_over() -> None:
     lock = threading.Lock()
     idle = Idle(lock)
     with lock:

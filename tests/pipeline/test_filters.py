@@ -1,4 +1,4 @@
-"""How the settings of a run become what each stream and the engine are told."""
+"""From the settings of a run to the selectors of each stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def settings(**values: Any) -> RunSettings:
     return run_settings(sources=("-",), **values)
 
 
-def test_scores_of_classes_are_found_by_label(card: ModelCard) -> None:
+def test_confidences_of_classes_are_found_by_label(card: ModelCard) -> None:
     assert scores_by_class(card, {"Person": 0.5, "car": 0.1}) == {0: 0.5, 2: 0.1}
     with pytest.raises(UsageError, match="did you mean bicycle"):
         scores_by_class(card, {"bycicle": 0.5})
@@ -32,7 +32,7 @@ def test_scores_of_classes_are_found_by_label(card: ModelCard) -> None:
 
 
 @pytest.mark.parametrize("track", [True, False])
-def test_a_tracker_is_given_low_scores_and_knows_what_is_shown(track: bool) -> None:
+def test_a_tracker_gets_low_scores_and_reports_only_confident_tracks(track: bool) -> None:
     wanted = settings(confidence=0.4, per_class={"1": 0.6, "2": 0.05}, track=track)
     command = stream_command(FakeSource(0).spec, make_lane(EchoEngine(), wanted), wanted)
     assert command.selector is not None
@@ -56,7 +56,7 @@ def test_each_stream_gets_its_own_region(tmp_path: Path) -> None:
     assert (len(second.region.look), len(second.region.ignore)) == (0, 1)
 
 
-def test_a_run_goes_on_with_the_same_polygons_only(tmp_path: Path, bundled: Path) -> None:
+def test_a_run_is_resumed_only_with_the_same_polygons(tmp_path: Path, bundled: Path) -> None:
     first, other = tmp_path / "a.yaml", tmp_path / "b.yaml"
     for path in (first, other):
         path.write_text("look: [[[0, 0], [9, 0], [9, 9]]]\n")

@@ -1,4 +1,4 @@
-"""Frames in which nothing moves are not inferred: what their rows say, and what becomes of tracks, zones and counts meanwhile."""
+"""Frames in which nothing moves are not inferred: their rows, and tracks, zones and counts meanwhile."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FPS = 5
 
 @dataclass
 class Scene:
-    """What a camera sees."""
+    """The scene of a camera."""
 
     luma: NDArray[np.uint8] = field(default_factory=lambda: np.full((90, 160), 100, np.uint8))
 
@@ -73,7 +73,7 @@ class SceneCamera(Camera):
 
 
 class Watch:
-    """A camera behind a gate, with a clock that goes on by a frame interval with each frame."""
+    """A camera with a motion gate, and a clock that advances by a frame interval with each frame."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = HandClock()
@@ -99,7 +99,7 @@ class Watch:
         self.rig.__exit__(*error)
 
 
-def test_a_gated_row_repeats_what_was_found_last_and_says_so() -> None:
+def test_a_gated_row_repeats_the_last_result_and_is_marked() -> None:
     with Watch(track=0.3) as watch:
         first = watch.see(2)
         still = watch.see(3)
@@ -131,7 +131,7 @@ def test_a_gated_row_repeats_what_was_found_last_and_says_so() -> None:
     assert [result.frame for result in watch.results()] == list(range(6 * FPS))
 
 
-def test_who_stays_is_still_there_and_dwells() -> None:
+def test_an_object_that_does_not_move_stays_and_dwells() -> None:
     with Watch(track=0.3, zones={"yard": YARD}) as watch:
         watch.see(10)
         events = [(event.kind, result.gated, event.seconds) for result in watch.results() for event in result.events]
@@ -143,7 +143,7 @@ def test_who_stays_is_still_there_and_dwells() -> None:
     assert {tuple(result.detections.track_ids.tolist()) for result in after if result.detections.track_ids is not None} == {(1,)}
 
 
-def test_other_settings_forget_what_was_found() -> None:
+def test_changed_settings_discard_the_last_result() -> None:
     with Watch(track=0.3) as watch:
         watch.see(4)
         assert watch.results()[-1].gated
@@ -162,7 +162,7 @@ def test_a_heartbeat_is_inferred() -> None:
     assert gated.count(False) == 10
 
 
-def test_a_hook_may_drop_what_is_repeated() -> None:
+def test_a_hook_can_drop_a_repeated_result() -> None:
     with Watch(hook=f"{__name__}:only_inferred") as watch:
         watch.see(5)
         status = watch.rig.status()
@@ -175,7 +175,7 @@ def only_inferred(result: Result) -> Result | None:
     return None if result.gated else result
 
 
-def test_a_picture_of_another_size_and_one_that_cannot_be_looked_at_are_inferred() -> None:
+def test_images_of_another_size_or_without_luma_are_inferred() -> None:
     gate = StreamGate(100.0, None)
     scene, seconds = Scene(), iter(range(1000))
 
@@ -190,7 +190,7 @@ def test_a_picture_of_another_size_and_one_that_cannot_be_looked_at_are_inferred
     assert [wants(512) for _ in range(4)] == [True, True, False, False]
 
 
-def test_a_change_outside_the_region_is_none() -> None:
+def test_a_change_outside_the_region_does_not_count() -> None:
     size = Size(1600, 900)
     look = Region(units="relative", look=[[(0.5, 0.5), (1, 0.5), (1, 1), (0.5, 1)]])
     counted = counted_blocks(look, size, 90, 160)
@@ -207,7 +207,7 @@ def test_a_change_outside_the_region_is_none() -> None:
 
 
 def _visitor(path: Path) -> None:
-    """Four seconds of a grainy still scene, an object that goes through it, and four seconds more; H.264."""
+    """Four seconds of a noisy still scene, an object that moves through it, and four more seconds; H.264."""
     import av
 
     random = np.random.default_rng(1)
@@ -226,7 +226,7 @@ def _visitor(path: Path) -> None:
         container.mux(stream.encode(None))
 
 
-def test_a_run_infers_what_moves_and_has_a_row_for_every_frame(tmp_path: Path) -> None:
+def test_a_run_infers_moving_frames_and_has_a_row_for_every_frame(tmp_path: Path) -> None:
     clip = made("a visitor in a still scene", ".mp4", _visitor)
     out = tmp_path / "rows.jsonl"
     settings = run_settings(sources=(str(clip),), engine="null", out=(str(out),), gate="motion", workers=1, track=True)
@@ -241,7 +241,7 @@ def test_a_run_infers_what_moves_and_has_a_row_for_every_frame(tmp_path: Path) -
     assert len(set(gated) & set(range(200, 250))) >= 20
 
 
-def test_a_live_camera_whose_only_movement_is_ignored_is_gated_and_seen_again_without_that() -> None:
+def test_movement_in_an_ignored_area_is_gated_until_the_area_is_removed() -> None:
     code = Region(units="relative", ignore=[[(0, 0), (1, 0), (1, 1), (0, 1)]])
     with RtspServer(ClockMount("/clock", width=320, height=180, fps=15, key_interval=15)) as server:
         url = server.url("/clock")

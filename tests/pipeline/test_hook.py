@@ -1,4 +1,4 @@
-"""The user's own function in the way of the results: what it may do, and that it can break nothing."""
+"""The user's hook: what it can do, and that its errors do not end a run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from vision_infer.pipeline.runs.summary import source_summary
 
 
 def run_with(hook: Any, sink: FakeSink, count: int = 12, **stream_options: Any) -> dict[str, Any]:
-    """Run one source through the hook; its part of the summary."""
+    """Run one source with the hook; return its part of the summary."""
     supervisor = run_all(EchoEngine(), [FakeSource(0, count)], sink, stream_options, hook=GuardedHook(hook, "mine:hook"))
     assert supervisor.error is None
     return source_summary(supervisor.records()[0])
 
 
-def test_what_the_hook_returns_goes_on() -> None:
+def test_the_returned_result_is_emitted() -> None:
     sink = FakeSink()
 
     def relabel(result: Result) -> Result:
@@ -47,7 +47,7 @@ def test_what_the_hook_returns_goes_on() -> None:
     assert (summary["frames"], summary["hook_errors"], summary["dropped"]) == (12, 0, {})
 
 
-def test_none_drops_the_row_and_nothing_else(sinks: Sinks) -> None:
+def test_none_drops_only_the_row(sinks: Sinks) -> None:
     rows = sinks["rows"] = FakeSink()
     drawn = sinks["drawn"] = FakeSink(needs_images=True)
     source = FakeSource(0)
@@ -57,14 +57,14 @@ def test_none_drops_the_row_and_nothing_else(sinks: Sinks) -> None:
     finish(supervisor)
     thirds = list(range(0, 20, 3))
     assert rows.results() == drawn.results() == thirds
-    assert drawn.indices() == list(range(20))  # every picture, those without a row undrawn
+    assert drawn.indices() == list(range(20))  # every image; those without a row are not drawn
     record = supervisor.records()[0]
     assert record.dropped == {DropReason.HOOK: 20 - len(thirds)}
     assert (record.results, record.detections, record.decoded) == (len(thirds), len(thirds), 20)
 
 
 class Quits:
-    """A hook that is an object, and fails in its own way at each frame."""
+    """A hook that is an object, and fails in a different way at each frame."""
 
     def __call__(self, result: Result) -> Any:
         if result.frame == 0:
@@ -78,20 +78,20 @@ class Quits:
         return result
 
 
-def test_an_error_stops_nothing_and_is_told_once_for_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_stops_nothing_and_is_logged_once_per_kind(caplog: pytest.LogCaptureFixture) -> None:
     sink = FakeSink()
     with caplog.at_level(logging.WARNING):
         summary = run_with(Quits(), sink)
     assert sink.results() == list(range(12))
     assert (summary["frames"], summary["hook_errors"]) == (12, 9)
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 4
-    for text, words in zip(told, ("SystemExit: enough", "TypeError", "ValueError", "KeyError"), strict=True):
+    reported = [record.getMessage() for record in caplog.records]
+    assert len(reported) == 4
+    for text, words in zip(reported, ("SystemExit: enough", "TypeError", "ValueError", "KeyError"), strict=True):
         assert text.startswith("hook mine:hook: ")
         assert words in text
         assert "\n" not in text
-    assert "(the returned value)" in told[1]
-    assert f"{__file__}:" in told[3]
+    assert "(the returned value)" in reported[1]
+    assert f"{__file__}:" in reported[3]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,9 @@ def test_an_error_stops_nothing_and_is_told_once_for_each_kind(caplog: pytest.Lo
         ({"detections": {"class_ids": np.array([1, 2])}}, r"class_ids must be \[1\]"),
     ],
 )
-def test_what_no_sink_could_write_goes_no_further(change: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_results_that_no_sink_can_write_are_discarded(
+    change: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     def nonsense(result: Result) -> Result:
         parts = change.get("detections")
         return replace(result, **(change if parts is None else {"detections": replace(result.detections, **parts)}))
@@ -118,11 +120,11 @@ def test_what_no_sink_could_write_goes_no_further(change: dict[str, Any], words:
     with caplog.at_level(logging.WARNING):
         assert run_with(nonsense, sink, 2)["hook_errors"] == 2
     assert sink.results() == [0, 1]
-    (told,) = caplog.records
-    assert re.search(words, told.getMessage())
+    (reported,) = caplog.records
+    assert re.search(words, reported.getMessage())
 
 
-def test_a_hook_may_return_wider_numbers() -> None:
+def test_a_hook_can_return_wider_number_types() -> None:
     def wide(result: Result) -> Result:
         found = result.detections
         return replace(
@@ -136,7 +138,7 @@ def test_a_hook_may_return_wider_numbers() -> None:
         json.loads(result.to_json())
 
 
-def test_a_hook_that_fails_in_ever_new_ways_does_not_flood(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_logged_errors_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     def fails(result: Result) -> Result:
         raise type(f"Error{result.frame}", (Exception,), {})
 
@@ -157,9 +159,9 @@ def test_the_place_of_an_error_is_in_the_hooks_own_file(caplog: pytest.LogCaptur
     assert f"({__file__}:{line})" in caplog.text
 
 
-def test_its_time_is_in_the_account() -> None:
+def test_the_time_of_the_hook_is_in_the_account() -> None:
     def slow(result: Result) -> Result | None:
-        assert result.latency.total_ns > 0  # what is known until then
+        assert result.latency.total_ns > 0  # the part of the latency that is known until then
         until = time.monotonic_ns() + 20_000_000
         while time.monotonic_ns() < until:  # works for 20 ms
             pass
@@ -176,7 +178,7 @@ def test_its_time_is_in_the_account() -> None:
     assert supervisor.account().summary()["postprocess"]["mean_ms"] >= 20
 
 
-def test_it_is_called_after_the_filters_and_tracking() -> None:
+def test_the_hook_is_called_after_filters_and_tracking() -> None:
     seen: list[tuple[int, list[int] | None]] = []
 
     def look(result: Result) -> Result:
@@ -211,7 +213,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_a_hook_is_found_in_the_current_folder_which_then_comes_last(hooks: Path) -> None:
+def test_a_hook_is_imported_from_the_current_folder_which_then_comes_last(hooks: Path) -> None:
     assert load_hook("mine_good:box.keep")(None) is None  # type: ignore[arg-type]
     assert load_hook("os.path:join") is not None
     assert sys.path[-1] == str(hooks)
@@ -234,7 +236,7 @@ def test_a_hook_is_found_in_the_current_folder_which_then_comes_last(hooks: Path
         ("mine_exits:hook", "SystemExit: bye"),
     ],
 )
-def test_what_cannot_be_imported_is_told_before_the_run(hooks: Path, name: str, words: str) -> None:
+def test_a_hook_that_cannot_be_imported_is_refused_before_the_run(hooks: Path, name: str, words: str) -> None:
     with pytest.raises(UsageError) as raised:
         load_hook(name)
     assert str(raised.value).startswith(f"--hook {name}: ")

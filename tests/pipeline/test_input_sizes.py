@@ -1,4 +1,4 @@
-"""One network with several input sizes: each picture goes into the one that fits it."""
+"""A model with several input sizes: each image goes into the input that fits it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ sizes = st.builds(Size, st.integers(1, 4000), st.integers(1, 4000))
     [
         (Size(1920, 1080), WIDE),
         (Size(640, 360), WIDE),
-        (Size(640, 480), SQUARE),  # in the other it would be a fifth smaller
+        (Size(640, 480), SQUARE),  # in the other input it would be a fifth smaller
         (Size(640, 427), SQUARE),  # a photograph: 8 % smaller
         (Size(640, 390), WIDE),
         (Size(1080, 1920), SQUARE),
@@ -35,12 +35,12 @@ sizes = st.builds(Size, st.integers(1, 4000), st.integers(1, 4000))
         (Size(2560, 800), WIDE),
     ],
 )
-def test_the_smallest_that_shows_it_as_large(image: Size, wanted: Size) -> None:
+def test_the_smallest_input_with_the_same_scale_is_chosen(image: Size, wanted: Size) -> None:
     assert best_input(image, (SQUARE, WIDE)) == best_input(image, (WIDE, SQUARE)) == wanted
 
 
 @given(sizes, st.lists(sizes, min_size=1, max_size=6, unique=True))
-def test_it_is_one_of_them_and_none_shows_it_much_larger(image: Size, inputs: list[Size]) -> None:
+def test_the_chosen_input_is_close_to_the_largest_scale(image: Size, inputs: list[Size]) -> None:
     def scale(size: Size) -> float:
         return min(size.width / image.width, size.height / image.height)
 
@@ -50,7 +50,7 @@ def test_it_is_one_of_them_and_none_shows_it_much_larger(image: Size, inputs: li
 
 
 class SizedSource(FakeSource):
-    """Its pictures change their size in the middle."""
+    """Its images change their size in the middle."""
 
     def frames(self) -> Iterator[Frame]:
         for frame in super().frames():
@@ -60,7 +60,7 @@ class SizedSource(FakeSource):
 
 
 class SizedEngine(EchoEngine):
-    """For pictures of another size."""
+    """An engine for images of another size."""
 
     def __init__(self, size: Size) -> None:
         super().__init__(2, (1, 2))
@@ -69,7 +69,7 @@ class SizedEngine(EchoEngine):
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_stream_whose_pictures_change_goes_through_both(live: bool) -> None:
+def test_a_stream_with_changing_image_sizes_uses_both_lanes(live: bool) -> None:
     own, wide = SizedEngine(Size(256, 256)), SizedEngine(Size(512, 256))
     lanes = [
         Lane("main", own, Selector(confidence=0.1, iou=None), group="main"),

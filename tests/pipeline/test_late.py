@@ -1,4 +1,4 @@
-"""An engine for a further input size is opened when the first picture comes that goes into it."""
+"""An engine for another input size is opened when the first image for it arrives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def card_of(size: Size) -> ModelCard:
 
 
 class SizedEngine(EchoEngine):
-    """For pictures of one size; says when it was closed."""
+    """An engine for images of one size, with an event for its end."""
 
     def __init__(self, size: Size) -> None:
         super().__init__(2, (1, 2))
@@ -61,7 +61,7 @@ class SizedEngine(EchoEngine):
 
 
 class SizedSource(FakeSource):
-    """All its pictures have one size."""
+    """All its images have one size."""
 
     def __init__(self, number: int, count: int, size: Size, **more: Any) -> None:
         super().__init__(number, count, **more)
@@ -75,7 +75,7 @@ class SizedSource(FakeSource):
 
 
 class Late:
-    """Two lanes, the wide one's engine opened by a function of the test's."""
+    """Two lanes; a function of the test opens the engine of the wide one."""
 
     def __init__(self, open_it: Callable[[], Engine], *sources: SizedSource, keep_going: bool = False) -> None:
         self.own, self.shared = SizedEngine(OWN), FakeSink()
@@ -101,15 +101,15 @@ class Late:
         self.supervisor.give_up("wide", error)
 
 
-def test_no_picture_no_engine() -> None:
-    late = Late(lambda: pytest.fail("nobody wanted it"), SizedSource(0, 30, OWN))
+def test_an_engine_without_images_is_not_opened() -> None:
+    late = Late(lambda: pytest.fail("the engine was not needed"), SizedSource(0, 30, OWN))
     finish(late.supervisor)
     late.late.join()
     assert late.shared.indices() == list(range(30))
     assert [lane.name for lane in late.supervisor.lane_statuses()] == ["main"]
 
 
-def test_pictures_wait_for_it_and_none_is_lost() -> None:
+def test_images_wait_for_a_late_engine_and_none_is_lost() -> None:
     hold, wide = threading.Event(), SizedEngine(WIDE)
 
     def open_it() -> Engine:
@@ -117,7 +117,7 @@ def test_pictures_wait_for_it_and_none_is_lost() -> None:
         return wide
 
     late = Late(open_it, SizedSource(0, 50, WIDE), SizedSource(1, 50, OWN))
-    late.shared.wait_written(50)  # the other stream is not kept by it
+    late.shared.wait_written(50)  # the other stream does not wait for it
     assert late.shared.indices("s1") == list(range(50))
     assert not late.shared.indices("s0")
     hold.set()
@@ -130,7 +130,7 @@ def test_pictures_wait_for_it_and_none_is_lost() -> None:
 
 
 @pytest.mark.parametrize("raised", [ModelError("wide.onnx cannot be loaded", "is it whole?"), MemoryError(), KeyError("x")])
-def test_a_run_ends_with_what_opening_says(raised: Exception) -> None:
+def test_a_run_ends_with_the_error_of_opening(raised: Exception) -> None:
     def open_it() -> Engine:
         raise raised
 
@@ -141,7 +141,7 @@ def test_a_run_ends_with_what_opening_says(raised: Exception) -> None:
     assert not late.shared.results()
 
 
-def test_a_service_goes_on_in_the_own_size() -> None:
+def test_a_service_continues_with_the_own_input_size() -> None:
     begun = threading.Event()
 
     def open_it() -> Engine:
@@ -157,11 +157,11 @@ def test_a_service_goes_on_in_the_own_size() -> None:
     finish(late.supervisor)
     assert late.supervisor.error is None
     assert late.shared.indices()[-1] == 39
-    assert len(late.shared.indices()) >= 39  # but for the one that waited for it
+    assert len(late.shared.indices()) >= 39  # except the frame that waited for it
     assert sum(map(len, late.own.batches)) >= 39
 
 
-def test_the_end_waits_for_what_is_being_opened_and_closes_what_nobody_takes() -> None:
+def test_join_waits_for_opening_and_a_refused_engine_is_closed() -> None:
     hold, wide, begun = threading.Event(), SizedEngine(WIDE), threading.Event()
 
     def open_it() -> Engine:
@@ -187,7 +187,7 @@ def test_the_end_waits_for_what_is_being_opened_and_closes_what_nobody_takes() -
     late.want()  # after the end it does nothing
 
 
-def test_a_stop_while_it_is_opened_finishes_what_was_decoded() -> None:
+def test_stopping_during_opening_finishes_decoded_frames() -> None:
     hold, wide = threading.Event(), SizedEngine(WIDE)
 
     def open_it() -> Engine:
@@ -206,7 +206,7 @@ def test_a_stop_while_it_is_opened_finishes_what_was_decoded() -> None:
 
 @pytest.fixture
 def two_sizes(tmp_path: Path) -> Path:
-    """A folder of models with one that has two inputs, 32 × 32 and half as high."""
+    """A folder with a model that has two input sizes, 32 × 32 and half as high."""
     graph = write_tiny(tmp_path / "models")
     wide = TINY.model_copy(update={"input": InputSize(width=32, height=16)})
     onnx.save(tiny_model(card=wide), graph.with_name("model-16x32.onnx"))
@@ -221,7 +221,7 @@ def two_sizes(tmp_path: Path) -> Path:
         (((64, 32), (64, 64)), ["model-16x32.onnx", "model.onnx"]),
     ],
 )
-def test_a_run_opens_what_its_sources_need(
+def test_a_run_opens_only_the_engines_that_its_sources_need(
     two_sizes: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -263,7 +263,7 @@ def test_python_opens_the_same_engines(two_sizes: Path, monkeypatch: pytest.Monk
 
 def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: Path, tmp_path: Path) -> None:
     model = onnx.load(two_sizes / "tiny" / "model.onnx")
-    model.graph.node[4].op_type = "Nonsense"  # no runtime knows it; without one it cannot be told
+    model.graph.node[4].op_type = "Nonsense"  # no runtime knows the operator; without a runtime this cannot be detected
     onnx.save(model, two_sizes / "tiny" / "model.onnx")
     sources = tuple(str(media.excerpt(0, 20, *size)) for size in ((64, 32), (64, 64)))
     settings = run_settings(
@@ -272,10 +272,10 @@ def test_an_input_that_cannot_be_opened_ends_the_run_with_its_reason(two_sizes: 
     with pytest.raises(ModelError, match=r"model\.onnx"):
         run(settings, threading.Event())
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert len(rows) <= 20  # what was done before is whole
+    assert len(rows) <= 20  # the rows before it are complete
 
 
-def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupting_a_run_waits_for_no_engine(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = opening.open_quickly
 
     def slow(path: Path, request: EngineRequest, on_message: Callable[[str], None]) -> tuple[Engine, WarmStart | None]:
@@ -296,7 +296,7 @@ def test_whoever_interrupts_a_run_waits_for_no_engine(two_sizes: Path, monkeypat
         run(settings, threading.Event())
 
 
-def test_sizes_that_a_file_tells_at_once(tmp_path: Path) -> None:
+def test_the_size_of_a_file_is_read_from_its_header(tmp_path: Path) -> None:
     image = media.write_jpeg(tmp_path / "a.jpg", np.zeros((30, 50, 3), np.uint8))
     broken = tmp_path / "b.mp4"
     broken.write_bytes(b"no video")

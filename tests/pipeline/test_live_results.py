@@ -1,4 +1,4 @@
-"""What a live stream's results tell besides: when, how old, by which clock, and what was dropped before."""
+"""The additional fields of a live stream's results: time, age, clock, and the drops before."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def account(result: Result) -> LiveAccount:
     return result.live
 
 
-def test_the_age_is_from_capture_to_emission_and_the_moment_is_told_in_utc() -> None:
+def test_the_age_is_from_capture_to_emission_and_the_time_is_in_utc() -> None:
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock, engine=EchoEngine(run=lambda batch: clock.move(0.125))) as rig:
@@ -58,7 +58,7 @@ def test_the_age_is_from_capture_to_emission_and_the_moment_is_told_in_utc() -> 
     assert rig.supervisor.statuses()[0].age_ms["max"] == 125.0
 
 
-def test_the_ages_of_the_last_minute_are_the_streams_own() -> None:
+def test_the_ages_of_the_last_minute_are_those_of_the_stream() -> None:
     clock = HandClock()
     slow_s = [0.5]
     camera = Camera(0, clock=clock)
@@ -75,7 +75,7 @@ def test_the_ages_of_the_last_minute_are_the_streams_own() -> None:
         assert rig.status().age_ms == {}
 
 
-def test_what_was_dropped_before_adds_up_to_all_that_was_dropped() -> None:
+def test_the_reported_drops_add_up_to_all_drops() -> None:
     camera = Camera(0)
     stopped, go, fails = threading.Event(), threading.Event(), threading.Event()
 
@@ -105,22 +105,22 @@ def test_what_was_dropped_before_adds_up_to_all_that_was_dropped() -> None:
         fails.clear()
         rig.give(camera, 2)
         status = rig.status()
-    told: Counter[str] = Counter()
+    reported: Counter[str] = Counter()
     for result in results(rig):
-        told.update(account(result).dropped_before)
+        reported.update(account(result).dropped_before)
         CHECKER.validate(json.loads(result.to_json()))
-    assert told == status.dropped == {"to_keyframe": 7, "stale": 2, "superseded": 5, "not_referenced": 1, "failed": 1}
+    assert reported == status.dropped == {"to_keyframe": 7, "stale": 2, "superseded": 5, "not_referenced": 1, "failed": 1}
     assert status.decoded == status.results + dropped(status)
     assert account(results(rig)[0]).dropped_before == {"to_keyframe": 7}
     assert account(results(rig)[3]).dropped_before == {"superseded": 5, "stale": 2}
-    assert {reason.value for reason in DropReason} >= set(told)
+    assert {reason.value for reason in DropReason} >= set(reported)
 
 
 def only_even(result: Result) -> Result | None:
     return result if result.frame % 2 == 0 else None
 
 
-def test_a_hook_may_drop_rows_and_that_is_told_with_the_next() -> None:
+def test_rows_dropped_by_a_hook_are_reported_with_the_next_row() -> None:
     camera = Camera(0)
     with Rig() as rig:
         rig.add(camera, hook="tests.pipeline.test_live_results:only_even")
@@ -210,7 +210,7 @@ def test_zones_are_followed_over_a_lost_connection() -> None:
             clock.move(0.04)
             if number == 10:
                 camera.end()
-        # The second connection's frames are numbered anew by the camera, so the object jumps back ten pixels.
+        # The camera numbers the frames of the second connection from 0, so the object jumps back ten pixels.
         assert rig.status().occupancy == {"yard": 1}
     assert [event.kind for result in results(rig) for event in result.events] == ["enter", "leave"]
 
@@ -227,8 +227,8 @@ def test_rows_of_recorded_streams_have_no_live_fields() -> None:
         assert not LIVE_FIELDS & set(row)
 
 
-def test_who_waits_for_a_frame_on_which_the_engine_fails_hears_of_it() -> None:
-    """In its place, in order, without a result."""
+def test_sinks_get_frames_on_which_the_engine_failed_without_a_result() -> None:
+    """The sinks get the frame in order, without a result."""
 
     def run(batch: list[tuple[int, int]]) -> None:
         if batch == [(0, 2)]:

@@ -1,4 +1,4 @@
-"""The watch over live streams: who has stalled, and how fast all go. Its clock is the test's."""
+"""The watch over live streams: stalls and rates. The test controls its clock."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ S = StreamState
 
 
 class _Watched:
-    """A rig whose watch a test calls itself."""
+    """A rig whose watch is called by the test."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
@@ -55,7 +55,7 @@ def test_a_stream_stalls_after_five_intervals_and_at_least_a_second(interval_s: 
         assert rig.states()[1:] == [S.LIVE, S.STALLED, S.LIVE]
 
 
-def test_a_stall_in_which_something_came_says_what_became_of_it() -> None:
+def test_the_reason_of_a_stall_counts_dropped_frames() -> None:
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -73,7 +73,7 @@ def test_a_stall_in_which_something_came_says_what_became_of_it() -> None:
         assert rig.status().reason == "no frame for 2.0 s"
 
 
-def test_what_does_not_run_does_not_stall() -> None:
+def test_a_stream_that_does_not_run_does_not_stall() -> None:
     clock = HandClock()
     refused, silent = Camera(0, refusals=[RefusedError("no")], clock=clock), Camera(1, clock=clock)
     with Rig(clock=clock) as rig:
@@ -86,8 +86,8 @@ def test_what_does_not_run_does_not_stall() -> None:
         assert rig.status("s1").state is S.CONNECTING
 
 
-def test_what_was_told_to_stop_does_not_stall() -> None:
-    """What is on its way is finished, which may take a while; nobody expects frames of it any more."""
+def test_a_stopping_stream_does_not_stall() -> None:
+    """Frames in the pipeline are finished, which may take a while; no new frames are expected."""
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -103,8 +103,8 @@ def test_what_was_told_to_stop_does_not_stall() -> None:
         wait_until(lambda: rig.status().state is S.STOPPED)
 
 
-def test_a_connection_begins_its_own_silence() -> None:
-    """The last frame of the connection before is long ago: that is no stall of this one."""
+def test_a_new_connection_restarts_the_stall_timer() -> None:
+    """The last frame of the previous connection is old: the new connection has not stalled."""
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -121,7 +121,7 @@ def test_a_connection_begins_its_own_silence() -> None:
         assert rig.status().state is S.STALLED
 
 
-def test_rates_are_those_of_the_last_seconds() -> None:
+def test_rates_are_measured_over_the_last_seconds() -> None:
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -141,8 +141,8 @@ def test_rates_are_those_of_the_last_seconds() -> None:
         assert (rig.status().decoded_fps, rig.status().result_fps) == (0, 0)
 
 
-def test_the_watch_outlives_what_it_does_not_expect(caplog: pytest.LogCaptureFixture) -> None:
-    """Its own thread looks, on the clock of this machine."""
+def test_the_watch_survives_unexpected_errors(caplog: pytest.LogCaptureFixture) -> None:
+    """The watch's own thread looks, with the system clock."""
     camera = Camera(0)
     with Rig() as rig:
         watch: LiveWatch = rig.supervisor._watch

@@ -1,4 +1,4 @@
-"""The worker of a live stream: it comes back from whatever happens to its camera, and whoever removes it never waits for it."""
+"""The worker of a live stream: it recovers from failures of its camera, and removing it never waits for the camera."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vision_infer.pipeline.workers.live_worker import GOOD_NS
 S = StreamState
 
 
-def test_a_server_that_ends_is_connected_again_and_frames_count_on() -> None:
+def test_a_stream_reconnects_after_the_server_ends_and_frame_numbers_continue() -> None:
     camera = Camera(0)
     with Rig() as rig:
         rig.add(camera, reconnect=Reconnect(min_s=0.3, max_s=0.3))
@@ -42,7 +42,7 @@ def test_a_server_that_ends_is_connected_again_and_frames_count_on() -> None:
     wait_until(lambda: all(connection.closed.is_set() for connection in camera.opened))
 
 
-def test_every_change_has_its_time_and_the_reason_of_what_broke() -> None:
+def test_every_state_change_has_a_time_and_a_reason() -> None:
     camera = Camera(0)
     with Rig() as rig:
         rig.add(camera)
@@ -71,7 +71,7 @@ def test_counts_add_up_over_connections() -> None:
         wait_for(clogged)
         camera.drop(DropReason.STALE, 4)
         camera.drop(DropReason.TO_KEYFRAME, 5)
-        camera.give(6)  # the engine stands still: five of them make room
+        camera.give(6)  # the engine is blocked: five frames are superseded
         camera.call(go.set)
         camera.end()
         camera.drop(DropReason.STALE, 2)
@@ -87,7 +87,7 @@ def test_counts_add_up_over_connections() -> None:
     assert status.decoded == status.results + dropped(status)
 
 
-def test_what_the_camera_lost_and_damaged_adds_up_too() -> None:
+def test_lost_and_damaged_frames_add_up_over_connections() -> None:
     camera = Camera(0)
     with Rig() as rig:
         rig.add(camera)
@@ -100,7 +100,7 @@ def test_what_the_camera_lost_and_damaged_adds_up_too() -> None:
         assert rig.status().gaps == 3
 
 
-def test_a_refusal_waits_long_and_says_so() -> None:
+def test_a_refusal_waits_long_and_is_reported() -> None:
     camera = Camera(0, refusals=[RefusedError("rtsp://cam/main: authentication failed (401)", "Check the password.")])
     with Rig() as rig:
         rig.add(camera)
@@ -110,7 +110,7 @@ def test_a_refusal_waits_long_and_says_so() -> None:
     assert camera.attempts == 1
 
 
-def test_refusals_in_a_row_are_told_each() -> None:
+def test_each_refusal_in_a_row_is_reported() -> None:
     camera = Camera(0, refusals=[RefusedError("no") for _ in range(4)])
     with Rig() as rig:
         rig.add(camera, reconnect=Reconnect(min_s=0.001, max_s=0.001, refused_s=0.002))
@@ -119,7 +119,7 @@ def test_refusals_in_a_row_are_told_each() -> None:
     assert camera.attempts == 5
 
 
-def test_attempts_are_used_up() -> None:
+def test_a_stream_fails_after_its_last_attempt() -> None:
     camera = Camera(0, refusals=[StreamError("connection refused", "is it on?") for _ in range(5)])
     with Rig() as rig:
         rig.add(camera, reconnect=SOON.model_copy(update={"attempts": 3}))
@@ -149,7 +149,7 @@ def test_a_file_ends_and_one_that_loops_does_not() -> None:
         assert S.BACKING_OFF in rig.states("s1")
 
 
-def test_a_file_that_breaks_is_tried_again() -> None:
+def test_a_broken_file_is_tried_again() -> None:
     file = Camera(0, path="/videos/door.mp4")
     with Rig() as rig:
         rig.add(file)
@@ -162,8 +162,8 @@ def test_a_file_that_breaks_is_tried_again() -> None:
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_only_a_good_connection_makes_the_failures_forgotten(good: bool) -> None:
-    """Three attempts in a row are allowed. A connection that gave frames for some seconds begins a new row."""
+def test_only_a_good_connection_resets_the_failures(good: bool) -> None:
+    """Three attempts in a row are allowed. A connection that delivered frames for some seconds restarts the count."""
     clock = HandClock()
     camera = Camera(0, clock=clock)
     frames_for_s = GOOD_NS / 1e9 + 0.1 if good else GOOD_NS / 1e9 - 0.1
@@ -179,7 +179,7 @@ def test_only_a_good_connection_makes_the_failures_forgotten(good: bool) -> None
         assert camera.attempts == (6 if good else 3)
 
 
-def test_a_connection_that_is_silent_for_long_is_no_good_one() -> None:
+def test_a_silent_connection_is_not_a_good_one() -> None:
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -192,7 +192,7 @@ def test_a_connection_that_is_silent_for_long_is_no_good_one() -> None:
 
 
 @pytest.mark.parametrize("where", ["opening", "reading"])
-def test_a_camera_that_hangs_is_removed_at_once_and_its_name_is_free(where: str) -> None:
+def test_a_blocked_camera_is_removed_at_once_and_its_name_is_free(where: str) -> None:
     camera = Camera(0)
     camera.hang_when_opened = where == "opening"
     with Rig() as rig:
@@ -206,10 +206,10 @@ def test_a_camera_that_hangs_is_removed_at_once_and_its_name_is_free(where: str)
         rig.supervisor.remove("s0")
         assert time.monotonic() - before < LONG_S / 3
         assert rig.supervisor.statuses() == []
-        told = len(rig.events)
+        reported = len(rig.events)
         assert rig.events[-1].state is S.STOPPED
 
-        # Another stream of the same name, while the thread of the first one still hangs in its camera.
+        # Another stream with the same name, while the thread of the first is still blocked in its camera.
         again = Camera(0)
         rig.add(again)
         rig.give(again, 3)
@@ -225,12 +225,12 @@ def test_a_camera_that_hangs_is_removed_at_once_and_its_name_is_free(where: str)
         assert all(connection.closed.is_set() for connection in camera.opened)
         assert rig.sink.indices() == written
         assert rig.states() == states
-        assert len(rig.events) == told + 2
+        assert len(rig.events) == reported + 2
         assert (rig.status().decoded, rig.status().results, rig.status().dropped) == (status.decoded, status.results, {})
 
 
 @pytest.mark.parametrize("where", ["opening", "reading"])
-def test_closing_with_hung_cameras_is_quick_and_what_it_left_stays(where: str) -> None:
+def test_closing_with_blocked_cameras_is_quick(where: str) -> None:
     cameras = [Camera(number) for number in range(20)]
     rig = Rig()
     for camera in cameras:
@@ -246,14 +246,14 @@ def test_closing_with_hung_cameras_is_quick_and_what_it_left_stays(where: str) -
     rig.supervisor.close()
     assert time.monotonic() - before < LONG_S / 3
     statuses = rig.supervisor.statuses()
-    told = list(rig.events)
+    reported = list(rig.events)
     assert {status.state for status in statuses} == {S.STOPPED}
     for camera in cameras:
         camera.give(3)
         camera.release.set()
     for thread in [one for one in threading.enumerate() if one.name.startswith("stream-")]:
         thread.join(LONG_S)
-    assert rig.events == told
+    assert rig.events == reported
     after = rig.supervisor.statuses()
     assert [(one.state, one.decoded, one.results, one.dropped, one.reconnects) for one in after] == [
         (one.state, one.decoded, one.results, one.dropped, one.reconnects) for one in statuses
@@ -261,7 +261,7 @@ def test_closing_with_hung_cameras_is_quick_and_what_it_left_stays(where: str) -
     assert all(connection.closed.is_set() for camera in cameras for connection in camera.opened)
 
 
-def test_whoever_stops_in_the_middle_of_a_wait_waits_no_longer() -> None:
+def test_stopping_ends_the_wait_for_the_next_attempt() -> None:
     camera = Camera(0, refusals=[RefusedError("no")])
     with Rig() as rig:
         rig.add(camera)
@@ -275,7 +275,7 @@ def test_whoever_stops_in_the_middle_of_a_wait_waits_no_longer() -> None:
     "error", [ValueError("cannot read rtsp://admin:hunter2@10.0.0.1/main"), MemoryError("no room"), KeyError("oh")]
 )
 @pytest.mark.parametrize("where", ["opening", "reading"])
-def test_what_nobody_expected_is_a_reason_and_not_a_dead_thread(error: Exception, where: str) -> None:
+def test_an_unexpected_error_is_reported_and_does_not_end_the_thread(error: Exception, where: str) -> None:
     camera = Camera(0, refusals=[error] if where == "opening" else [])
     with Rig() as rig:
         rig.add(camera)
@@ -290,7 +290,7 @@ def test_what_nobody_expected_is_a_reason_and_not_a_dead_thread(error: Exception
         assert "\n" not in event.reason
 
 
-def test_an_error_when_the_source_is_closed_is_one_too() -> None:
+def test_an_error_while_closing_the_source_is_reported() -> None:
     camera = Camera(0)
     with Rig() as rig:
         rig.add(camera)
@@ -301,7 +301,7 @@ def test_an_error_when_the_source_is_closed_is_one_too() -> None:
         assert "unexpected OSError: closing failed" in next(one for one in rig.events if one.state is S.BACKING_OFF).reason
 
 
-def test_paced_frames_are_counted_and_the_rate_may_change_while_it_runs() -> None:
+def test_paced_frames_are_counted_and_the_rate_can_change() -> None:
     clock = HandClock()
     camera = Camera(0, clock=clock)
     with Rig(clock=clock) as rig:
@@ -322,16 +322,16 @@ def test_paced_frames_are_counted_and_the_rate_may_change_while_it_runs() -> Non
         assert (rig.status().results, rig.status().dropped) == (15, {"paced": 5})
 
 
-def test_a_frame_that_nobody_takes_keeps_no_memory() -> None:
+def test_a_dropped_frame_keeps_no_memory() -> None:
     camera = Camera(0)
     with Rig() as rig:
         rig.add(camera)
         rig.give(camera, 20)
-        wait_until(lambda: len(FakeImage.alive) <= 2, "the pictures' memory")
+        wait_until(lambda: len(FakeImage.alive) <= 2, "the images' memory")
 
 
-def test_a_listener_that_breaks_costs_no_thread() -> None:
-    """What is called with each change of state may fail: streams go on, and so does the watch."""
+def test_an_error_of_a_listener_ends_no_thread() -> None:
+    """The listener for state changes may fail: the streams and the watch continue."""
     camera = Camera(0)
 
     def broken(event: object) -> None:

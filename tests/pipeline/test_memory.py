@@ -1,4 +1,4 @@
-"""Large pictures: fewer of them are on their way."""
+"""Large images: fewer of them are in the pipeline at the same time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.memory import IMAGE_MEMORY_BYTES, bound_memory
 from vision_infer.stream.source import StreamInfo
 
-PICTURE_4K = 3840 * 2160 * 3 // 2
+IMAGE_4K = 3840 * 2160 * 3 // 2
 """bytes: 8 bits with 4:2:0 chroma"""
 SCRIPT = """
 import json, sys, threading
@@ -27,24 +27,24 @@ def progress(statuses):
     seen.append(sum(status.image_bytes for status in statuses))
 settings = run_settings(sources=tuple(sys.argv[1:]), engine="null", workers=8, batch=4)
 summary = offline.run(settings, threading.Event(), progress)
-print(json.dumps({"told": max(seen), "peak": summary.peak_rss_bytes, "frames": summary.frames}))
+print(json.dumps({"reported": max(seen), "peak": summary.peak_rss_bytes, "frames": summary.frames}))
 """
 
 
-def test_four_4k_files_at_once_stay_within_what_was_told(tmp_path: Path) -> None:
+def test_four_4k_files_at_once_stay_within_the_reported_memory(tmp_path: Path) -> None:
     source = clip(Clip(width=3840, height=2160, frames=30))
     sources = []
     for number in range(4):
         path = tmp_path / f"{number}.mp4"
         path.symlink_to(source)
         sources.append(str(path))
-    # Eight batches of four in flight: by frames alone a window would be 68 pictures, 1.7 GB for each file.
+    # Eight batches of four in flight: by frames alone, a window would be 68 images, 1.7 GB for each file.
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *sources], cwd=ROOT, capture_output=True, text=True, timeout=240, check=True
     )
     figures = json.loads(done.stdout)
     assert figures["frames"] == 4 * 30
-    assert 4 * 2 * PICTURE_4K <= figures["told"] <= IMAGE_MEMORY_BYTES
+    assert 4 * 2 * IMAGE_4K <= figures["reported"] <= IMAGE_MEMORY_BYTES
     assert figures["peak"] < IMAGE_MEMORY_BYTES + 600e6
 
 
@@ -63,7 +63,7 @@ def test_four_4k_files_at_once_stay_within_what_was_told(tmp_path: Path) -> None
         (16, 8, 1.5, 8, 8),
     ],
 )
-def test_what_the_format_takes_decides_how_many_are_on_their_way(
+def test_the_pixel_format_bounds_the_window(
     streams: int, most: int, bytes_per_pixel: float | None, places: int, widest: int
 ) -> None:
     info = StreamInfo(Size(1920, 1080), None, None, None, None, "h264", False, bytes_per_pixel=bytes_per_pixel)

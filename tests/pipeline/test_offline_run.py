@@ -1,4 +1,4 @@
-"""Whole runs over real clips with the bundled network."""
+"""Complete runs over real clips with the bundled model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def settings(sources: Sequence[Path | str], **options: Any) -> RunSettings:
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three clips of different sizes, containers and places in the scene."""
+    """Three clips of different sizes, containers and parts of the scene."""
     folder = tmp_path_factory.mktemp("clips")
     made = []
     for name, first, width, height in (("a.mp4", 20, 640, 272), ("b.mkv", 120, 320, 240), ("c.avi", 180, 270, 480)):
@@ -40,7 +40,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def rows(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Rows by stream, without what differs from run to run."""
+    """Return the rows by stream, without the values that differ between runs."""
     by_stream: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -62,7 +62,7 @@ def alone(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return found
 
 
-def test_three_at_once_give_what_each_gives_alone(
+def test_three_sources_at_once_give_the_same_results_as_alone(
     clips: list[Path], alone: dict[str, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
     out = tmp_path / "rows.jsonl"
@@ -78,7 +78,7 @@ def test_three_at_once_give_what_each_gives_alone(
 
 
 def test_batches_give_the_same_detections(clips: list[Path], alone: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
-    """Not bit for bit: a larger batch may add in another order. A score near the threshold may fall on either side."""
+    """Not bit for bit: a larger batch may add in another order. A score near the threshold may be on either side."""
     out = tmp_path / "rows.jsonl"
     run(settings(clips, batch=4, out=(str(out),)), threading.Event())
     together = rows(out)
@@ -108,7 +108,7 @@ def test_tracks_are_numbered_from_one(clips: list[Path], tmp_path: Path) -> None
     assert min(tracks) >= 1
 
 
-def test_a_source_that_fails_is_in_the_summary_and_the_others_are_whole(clips: list[Path], tmp_path: Path) -> None:
+def test_a_failed_source_is_in_the_summary_and_the_others_are_complete(clips: list[Path], tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     empty = tmp_path / "empty"
@@ -129,7 +129,7 @@ def test_a_source_that_fails_is_in_the_summary_and_the_others_are_whole(clips: l
     json.dumps(summary.to_dict())
 
 
-def test_stopping_keeps_what_was_done(tmp_path: Path) -> None:
+def test_stopping_keeps_the_results_so_far(tmp_path: Path) -> None:
     stopping = threading.Event()
 
     def progress(statuses: Sequence[StreamStatus]) -> None:
@@ -147,13 +147,13 @@ def test_stopping_keeps_what_was_done(tmp_path: Path) -> None:
     assert len(media.decoded(tmp_path / "bikes.mp4")) == len(found)
 
 
-def test_a_folder_of_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_images(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for index, name in enumerate(("b.jpg", "a.png", "a.jpg")):
         frame = media.decoded(media.bikes())[index * 50]
         media.write_jpeg(folder / name, np.asarray(frame.to_ndarray(format="rgb24"), np.uint8))
-    (folder / "broken.jpg").write_text("no picture")
+    (folder / "broken.jpg").write_text("not an image")
     summary = run(settings([folder], out=(f"{tmp_path}/out/",)), threading.Event())
     (source,) = summary.sources
     assert (source["frames"], source["gaps"], source["state"]) == (3, 1, "ended")
@@ -162,7 +162,7 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out" / "photos").iterdir()) == ["a.jpg", "a.png.jpg", "b.jpg"]
 
 
-def test_nothing_is_done_where_an_output_could_not_be_written(clips: list[Path], tmp_path: Path) -> None:
+def test_a_run_with_an_unwritable_output_does_no_work(clips: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     out.write_text("older\n")
     with pytest.raises(OutputError, match="exists already"):
@@ -170,7 +170,7 @@ def test_nothing_is_done_where_an_output_could_not_be_written(clips: list[Path],
     assert out.read_text() == "older\n"
 
 
-def test_what_is_wrong_for_all_is_raised(clips: list[Path], tmp_path: Path) -> None:
+def test_errors_of_the_whole_run_are_raised(clips: list[Path], tmp_path: Path) -> None:
     for options, error in (
         ({"model": "nanodet-417"}, ModelError),
         ({"engine": "onnxruntme"}, EngineError),
@@ -185,7 +185,7 @@ def test_what_is_wrong_for_all_is_raised(clips: list[Path], tmp_path: Path) -> N
         run(settings([tmp_path]), threading.Event())
 
 
-def test_a_refused_run_leaves_the_journal_of_one_that_was_cut_off(clips: list[Path], tmp_path: Path) -> None:
+def test_a_refused_run_keeps_the_journal_of_an_interrupted_one(clips: list[Path], tmp_path: Path) -> None:
     journal = tmp_path / ".rows.jsonl.resume"
     journal.write_text("of an earlier run\n")
     with pytest.raises(UsageError):
@@ -194,13 +194,15 @@ def test_a_refused_run_leaves_the_journal_of_one_that_was_cut_off(clips: list[Pa
 
 
 def test_a_run_whose_outputs_cannot_be_opened_leaves_no_journal(clips: list[Path], tmp_path: Path) -> None:
-    (tmp_path / ".b.csv.partial").mkdir()  # in the way of the second of them
+    (tmp_path / ".b.csv.partial").mkdir()  # blocks the second output
     with pytest.raises(OutputError):
         run(settings(clips, out=(f"{tmp_path}/a.jsonl", f"{tmp_path}/b.csv")), threading.Event())
     assert [path.name for path in tmp_path.iterdir()] == [".b.csv.partial"]
 
 
-def test_only_the_classes_that_were_asked_for(clips: list[Path], alone: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
+def test_only_the_requested_classes_are_reported(
+    clips: list[Path], alone: dict[str, list[dict[str, Any]]], tmp_path: Path
+) -> None:
     out = tmp_path / "rows.jsonl"
     run(settings(clips[:1], classes=("Person", " bicycle "), confidence=0.5, out=(str(out),)), threading.Event())
     expected = [

@@ -29,7 +29,7 @@ def taken(from_: Dispatch) -> Assignment:
     return found
 
 
-def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
+def test_frames_that_waited_too_long_are_removed_and_younger_ones_go() -> None:
     clock = HandClock(100 * SECOND)
     made = dispatch(clock)
     for name in ("busy", "camera", "other"):
@@ -48,7 +48,7 @@ def test_what_waited_too_long_is_taken_out_and_the_young_one_goes() -> None:
     assert [entry.stream for entry in second.batch.entries] == ["other"]
 
 
-def test_it_is_told_also_where_nothing_else_waits() -> None:
+def test_outdated_frames_are_reported_without_a_batch() -> None:
     clock = HandClock(100 * SECOND)
     made = dispatch(clock)
     made.join("camera", "main", None, 1.0, SECOND // 2)
@@ -62,7 +62,7 @@ def test_it_is_told_also_where_nothing_else_waits() -> None:
     assert made.take() is None
 
 
-def test_without_a_limit_or_a_time_of_capture_nothing_is_too_old() -> None:
+def test_without_a_limit_or_a_capture_time_no_frame_is_too_old() -> None:
     clock = HandClock(100 * SECOND)
     made = dispatch(clock)
     made.join("file", "main", 4, 1.0)

@@ -1,4 +1,4 @@
-"""What ``--out`` means, and what is refused before any work."""
+"""The meaning of ``--out``, and outputs that are refused before any work."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_folder_gets_a_set_for_each_stream(tmp_path: Path, there: bool) -> Non
     assert kinds(made.by_stream["photo"], folder) == [("jsonl", "photo.jsonl"), ("images", "photo.jpg")]
     assert kinds(made.by_stream["photos"], folder) == [("jsonl", "photos.jsonl"), ("images", "photos")]
     assert all(spec.overwrite for specs in made.by_stream.values() for spec in specs)
-    assert there or not folder.exists()  # planning makes nothing
+    assert there or not folder.exists()  # planning creates nothing
 
 
 def test_one_video(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_one_video(tmp_path: Path) -> None:
         assert plan([tmp_path / name]).by_stream["clip"] == (OutputSpec("video", str(tmp_path / name)),)
 
 
-def test_a_folder_called_like_a_file_is_a_folder(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_a_file_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").mkdir()
     made = plan([tmp_path / "x.jsonl"])
     assert made.shared == ()
@@ -88,7 +88,7 @@ def test_a_folder_called_like_a_file_is_a_folder(tmp_path: Path) -> None:
         (["/"], (PHOTOS,), "are read from there"),
     ],
 )
-def test_what_does_not_fit_together(
+def test_conflicting_outputs_are_refused(
     outs: list[str | Path], sources: tuple[SourceSpec, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -99,7 +99,7 @@ def test_what_does_not_fit_together(
         assert "\n" not in str(caught.value)
 
 
-def test_a_source_behind_a_link_is_a_source(tmp_path: Path) -> None:
+def test_a_link_to_a_source_is_never_overwritten(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     clip.touch()
     (tmp_path / "link.mp4").symlink_to(clip)
@@ -107,7 +107,7 @@ def test_a_source_behind_a_link_is_a_source(tmp_path: Path) -> None:
         plan([tmp_path / "link.mp4"], SourceSpec("clip", "video", (str(clip),)), overwrite=True)
 
 
-def test_the_pictures_that_are_read_are_never_replaced(tmp_path: Path) -> None:
+def test_input_images_are_never_replaced(tmp_path: Path) -> None:
     """``run photos --out .`` would write photos/a.jpg over photos/a.jpg."""
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -119,7 +119,7 @@ def test_the_pictures_that_are_read_are_never_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "clip.mp4"])
-def test_what_exists_is_refused_without_overwrite(tmp_path: Path, name: str) -> None:
+def test_existing_files_are_refused_without_overwrite(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(OutputError, match="exists already"):
         plan([tmp_path / name])
@@ -129,7 +129,7 @@ def test_what_exists_is_refused_without_overwrite(tmp_path: Path, name: str) -> 
             plan([f"{tmp_path}/"])
 
 
-def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+def test_unwritable_places_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for out in (tmp_path / "file" / "rows.jsonl", f"{tmp_path}/file/deep/"):
         with pytest.raises(OutputError, match="not a folder"):
@@ -159,7 +159,7 @@ def test_tracks_of_one_source(tmp_path: Path) -> None:
     assert caught.value.hint == "write --out FOLDER/ --formats txt for one each"
 
 
-def test_a_folder_gets_the_formats_that_are_named(tmp_path: Path) -> None:
+def test_a_folder_gets_the_given_formats(tmp_path: Path) -> None:
     made = plan([f"{tmp_path}/"], CLIP, PHOTO, PHOTOS, formats=tuple(str(entry.suffix) for entry in FORMATS if entry.suffix))
     rows = [("jsonl", "jsonl"), ("csv", "csv"), ("parquet", "parquet"), ("coco", "json"), ("mot", "txt")]
     for name, drawn in (
@@ -172,7 +172,7 @@ def test_a_folder_gets_the_formats_that_are_named(tmp_path: Path) -> None:
     assert kinds(only.by_stream["clip"], tmp_path) == [("csv", "clip.csv")]
 
 
-def test_formats_that_cannot_be_given(tmp_path: Path) -> None:
+def test_invalid_formats_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--formats avi: unknown format") as caught:
         plan([f"{tmp_path}/"], formats=("jsonl", "avi"))
     assert "jsonl, csv, parquet, json, txt, mp4, jpg" in caught.value.hint
@@ -182,7 +182,7 @@ def test_formats_that_cannot_be_given(tmp_path: Path) -> None:
         plan([tmp_path / "a.csv"], formats=("csv",))
 
 
-def test_options_reach_the_outputs_that_they_concern(tmp_path: Path) -> None:
+def test_options_reach_their_outputs(tmp_path: Path) -> None:
     made = plan(
         [f"{tmp_path}/", tmp_path / "all.jsonl", "-"],
         preview_fps=5.0,
@@ -212,13 +212,13 @@ def test_options_without_effect_are_refused(tmp_path: Path, options: dict[str, A
             plan(outs, rotate_bytes=1000)  # type: ignore[arg-type]
 
 
-def test_pictures_that_are_numbered(tmp_path: Path) -> None:
+def test_numbered_images(tmp_path: Path) -> None:
     def numbered(*sources: SourceSpec) -> bool:
         return plan([tmp_path / "found.json"], *sources).shared[0].numbered
 
     assert numbered(SourceSpec("val", "images", ("/val/000139.jpg", "/val/7.png"), folder=True))
     assert numbered(SourceSpec("139", "images", ("/val/139.jpg",)), SourceSpec("7", "images", ("/val/7.jpg",)))
-    assert not numbered(SourceSpec("val", "images", ("/val/07.jpg", "/val/7.png"), folder=True))  # one number, two pictures
+    assert not numbered(SourceSpec("val", "images", ("/val/07.jpg", "/val/7.png"), folder=True))  # one number, two images
     assert not numbered(SourceSpec("val", "images", ("/val/139.jpg", "/val/a.png"), folder=True))
     assert not numbered(SourceSpec("139", "images", ("/val/139.jpg",)), CLIP)
     assert not numbered(SourceSpec("1", "images", ("/a/1.jpg",)), SourceSpec("1-2", "images", ("/b/1.jpg",)))
@@ -240,7 +240,7 @@ def test_crops(tmp_path: Path) -> None:
         plan([], crops=tmp_path / "file")
 
 
-def test_a_second_part_that_is_there(tmp_path: Path) -> None:
+def test_an_existing_second_part_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a-2.jsonl").touch()
     with pytest.raises(OutputError, match=r"a-2\.jsonl: exists already"):
         plan([tmp_path / "a.jsonl"], rotate_bytes=1000)
@@ -264,7 +264,7 @@ def test_every_kind_can_be_opened(tmp_path: Path, kind: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_how_much_is_done() -> None:
+def test_progress() -> None:
     def record(decoded: int, frames: int | None) -> StreamRecord:
         info = StreamInfo(None, frames, None, None, None, "h264", False)
         return StreamRecord("clip", "clip.mp4", info=info, decoded=decoded)
@@ -274,12 +274,12 @@ def test_how_much_is_done() -> None:
     assert progress_of([waiting]) is None
     assert progress_of([record(5, None)]) is None
     assert progress_of([record(25, 100)]) == 0.25
-    assert progress_of([record(50, 100), waiting]) == 0.25  # taken to be as long
+    assert progress_of([record(50, 100), waiting]) == 0.25  # assumed to be as long as the others
     assert progress_of([record(100, 100), record(0, 300)]) == 0.25
-    assert progress_of([record(120, 100)]) == 1.0  # a container that says too little
+    assert progress_of([record(120, 100)]) == 1.0  # a container with too small a frame count
 
 
-def test_a_part_is_never_called_like_another_output(tmp_path: Path) -> None:
+def test_a_part_never_has_the_name_of_another_output(tmp_path: Path) -> None:
     """Of two sources of one name the second is clip-2, and so would be the second part of the first."""
     second = SourceSpec("clip-2", "video", ("/other/clip.mp4",))
     with pytest.raises(UsageError, match=r"--rotate-mb: a part of .*clip\.jsonl would be called clip-2\.jsonl"):

@@ -1,4 +1,4 @@
-"""What is told of how a source is read reaches the source, and what was lost reaches rows and summary."""
+"""Reading options reach the source, and losses reach rows and summary."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vision_infer.pipeline.runs.summary import RunSummary
 
 
 @pytest.mark.parametrize(("fps", "every", "wanted"), [(5.0, 1, 10), (12.5, 1, 25), (100.0, 1, 50), (5.0, 2, 10), (None, 2, 25)])
-def test_frames_a_second_by_the_streams_own_time(fps: float | None, every: int, wanted: int) -> None:
-    """Two seconds at 25 frames a second, read as fast as it goes."""
+def test_frames_per_second_by_the_time_of_the_stream(fps: float | None, every: int, wanted: int) -> None:
+    """Two seconds at 25 frames per second, read as fast as possible."""
     source, sink = FakeSource(0, count=50), FakeSink()
     supervisor = run_all(EchoEngine(), [source], sink, {"fps": fps, "every": every})
     (record,) = supervisor.records()
@@ -39,7 +39,7 @@ def run_one(source: Path | str, out: Path, **options: object) -> tuple[RunSummar
     return summary, rows
 
 
-def test_damage_is_in_the_rows_and_in_the_summary(tmp_path: Path) -> None:
+def test_damaged_frames_are_in_the_rows_and_in_the_summary(tmp_path: Path) -> None:
     summary, rows = run_one(odd_files.overwritten(FAST_START, 0.3, 700), tmp_path / "rows.jsonl")
     (source,) = summary.sources
     assert (source["gaps"], source["damaged"], source["state"]) == (1, 1, "ended")
@@ -48,7 +48,7 @@ def test_damage_is_in_the_rows_and_in_the_summary(tmp_path: Path) -> None:
     assert not any("damaged" in row and row["damaged"] is not True for row in rows)
 
 
-def test_a_cut_file_is_a_warning_and_no_failure(tmp_path: Path) -> None:
+def test_a_truncated_file_is_a_warning_and_not_a_failure(tmp_path: Path) -> None:
     summary, rows = run_one(odd_files.truncated(FAST_START, 0.5), tmp_path / "rows.jsonl")
     (source,) = summary.sources
     assert not summary.failed
@@ -74,12 +74,12 @@ def test_key_frames_and_another_track_and_a_limit(tmp_path: Path) -> None:
     assert "--max-pixels" in summary.sources[0]["error"]
 
 
-def test_a_turned_video_has_the_size_that_it_is_shown_with(tmp_path: Path) -> None:
+def test_a_rotated_video_has_its_displayed_size(tmp_path: Path) -> None:
     _, rows = run_one(odd_files.rotated(90), tmp_path / "rows.jsonl")
     assert {(row["width"], row["height"]) for row in rows} == {(96, 128)}
 
 
-def test_a_list_with_a_line_that_names_nothing(tmp_path: Path) -> None:
+def test_a_source_list_with_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "list").write_text(f"{media.clip(media.H264)}\nnothing.mp4\n", encoding="utf-8")
     summary, rows = run_one(f"@{tmp_path}/list", tmp_path / "rows.jsonl")
     assert len(rows) == 25
@@ -88,7 +88,7 @@ def test_a_list_with_a_line_that_names_nothing(tmp_path: Path) -> None:
     assert "nothing.mp4: no such file" in summary.sources[1]["error"]
 
 
-def test_a_name_that_is_no_text_gives_rows_that_are(tmp_path: Path) -> None:
+def test_a_file_name_that_is_not_utf8_gives_valid_rows(tmp_path: Path) -> None:
     name = tmp_path.as_posix().encode() + b"/caf\xe9.mp4"
     with open(name, "wb") as file:
         file.write(media.clip(media.H264).read_bytes())

@@ -1,4 +1,4 @@
-"""A second network looks at each detection; networks for classification and embeddings alone go the same way."""
+"""A secondary model processes each detection; classifiers and embedders alone use the same path."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOXES = 20
 
 
 class NumberEngine:
-    """Tells the first pixel of each picture as its class, and remembers its batches."""
+    """Reports the first pixel of each image as its class, and keeps its batches."""
 
     name = "number-cpu-none"
     input_size = Size(4, 4)
@@ -80,7 +80,7 @@ class NumberEngine:
 
 
 def many_boxes(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Every picture has so many boxes, each of another size."""
+    """Every image has this number of boxes, each of another size."""
     count = len(outputs["boxes"])
     boxes = np.array([[number, number, 100 + number, 120 + number] for number in range(BOXES)], np.float32)
     scores = np.linspace(0.9, 0.5, BOXES, dtype=np.float32)
@@ -106,7 +106,7 @@ def two_networks(second: NumberEngine, sources: list[FakeSource], shared: FakeSi
     return supervisor
 
 
-def test_the_crops_of_a_frame_are_one_batch_and_come_back_to_their_detections() -> None:
+def test_the_crops_of_a_frame_are_one_batch_and_return_to_their_detections() -> None:
     second, shared = NumberEngine(), FakeSink()
     finish(two_networks(second, [FakeSource(0, FRAMES)], shared))
     assert second.batches == [BOXES] * FRAMES
@@ -114,15 +114,15 @@ def test_the_crops_of_a_frame_are_one_batch_and_come_back_to_their_detections() 
         assert number == index
         assert result is not None
         assert result.detections.descriptions is not None
-        # The crops of a picture that is one colour are of this colour: the number of its frame.
-        told = [one.classes[0].class_id for one in result.detections.descriptions if one is not None and one.classes]
-        assert told == [number] * BOXES
+        # The crops of an image of one colour have this colour: the number of its frame.
+        reported = [one.classes[0].class_id for one in result.detections.descriptions if one is not None and one.classes]
+        assert reported == [number] * BOXES
         assert result.latency.secondary_ns > 0
         validate_row(json.loads(result.to_json()))
 
 
 @pytest.mark.parametrize("in_flight", [1, 3])
-def test_streams_share_its_batches_and_keep_their_order(in_flight: int) -> None:
+def test_streams_share_batches_of_crops_and_keep_their_order(in_flight: int) -> None:
     second, shared = NumberEngine(32, in_flight), FakeSink()
     sources = [FakeSource(number, 40) for number in range(3)]
     finish(two_networks(second, sources, shared))
@@ -132,7 +132,7 @@ def test_streams_share_its_batches_and_keep_their_order(in_flight: int) -> None:
     assert len(second.batches) < 3 * 40 * BOXES / 8
 
 
-def test_a_live_stream_accounts_for_all() -> None:
+def test_a_live_stream_with_a_secondary_model_accounts_for_every_frame() -> None:
     second, shared = NumberEngine(), FakeSink()
     supervisor = two_networks(second, [FakeSource(0, 300, live=True)], shared)
     finish(supervisor)
@@ -141,7 +141,7 @@ def test_a_live_stream_accounts_for_all() -> None:
     assert shared.indices() == sorted(set(shared.indices()))
 
 
-def test_a_second_network_that_fails_costs_its_words_and_no_detection() -> None:
+def test_a_failure_of_the_secondary_model_costs_no_detection() -> None:
     shared = FakeSink()
     supervisor = two_networks(NumberEngine(fails=True), [FakeSource(0, FRAMES)], shared, keep_going=True)
     finish(supervisor)
@@ -153,7 +153,7 @@ def test_a_second_network_that_fails_costs_its_words_and_no_detection() -> None:
     assert lane.failures > 0
 
 
-def test_on_the_command_line_it_ends_the_run() -> None:
+def test_without_keep_going_it_ends_the_run() -> None:
     supervisor = two_networks(NumberEngine(fails=True), [FakeSource(0, FRAMES)], FakeSink())
     assert supervisor.wait(30)
     supervisor.close()
@@ -172,7 +172,7 @@ def rows_of(tmp_path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_run_with_a_second_network_on_a_real_clip(tmp_path: Path) -> None:
+def test_a_run_with_a_secondary_model_on_a_real_clip(tmp_path: Path) -> None:
     run(settings(tmp_path, secondary=str(colour_graph(tmp_path / "colour.onnx")), confidence=0.3), threading.Event())
     frames = media.decoded(media.excerpt(100, FRAMES, 640, 272))
     found = 0
@@ -181,9 +181,9 @@ def test_a_run_with_a_second_network_on_a_real_clip(tmp_path: Path) -> None:
         for detection in row["detections"]:
             x1, y1, x2, y2 = detection["box"]
             crop = rgb[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))].reshape(-1, 3).mean(axis=0)
-            told = {one["label"]: one["score"] for one in detection["classes"]}
+            reported = {one["label"]: one["score"] for one in detection["classes"]}
             share = crop / crop.sum()
-            assert [told["red"], told["green"], told["blue"]] == pytest.approx(share.tolist(), abs=0.03)
+            assert [reported["red"], reported["green"], reported["blue"]] == pytest.approx(share.tolist(), abs=0.03)
             found += 1
         assert row["latency_ms"]["total"] == pytest.approx(
             sum(value for name, value in row["latency_ms"].items() if name != "total"), abs=0.01
@@ -192,7 +192,7 @@ def test_a_run_with_a_second_network_on_a_real_clip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["classify", "embed"])
-def test_a_run_with_such_a_network_alone(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
+def test_a_run_with_a_classifier_or_embedder_alone(tmp_path: Path, task: Literal["classify", "embed"]) -> None:
     run(settings(tmp_path, model=str(colour_graph(tmp_path / "colour.onnx", task)), top=2), threading.Event())
     rows = rows_of(tmp_path)
     assert len(rows) == FRAMES
@@ -206,6 +206,6 @@ def test_a_run_with_such_a_network_alone(tmp_path: Path, task: Literal["classify
             assert np.linalg.norm(values) == pytest.approx(1, abs=1e-5)
 
 
-def test_a_detector_is_no_second_network(tmp_path: Path) -> None:
+def test_a_detector_is_refused_as_secondary_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="detect"):
         run(settings(tmp_path, secondary="nanodet-416"), threading.Event())

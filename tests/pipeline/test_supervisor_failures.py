@@ -1,4 +1,4 @@
-"""What breaks costs what depends on it, and nothing else; and everything comes to its end."""
+"""A failure affects only what depends on it, and everything ends."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fails_at(at: int, error: Exception) -> Any:
 
 
 @pytest.mark.parametrize("at", [0, 1, 7, 20])
-def test_a_source_that_breaks_leaves_the_others_whole(at: int) -> None:
+def test_a_broken_source_does_not_affect_the_others(at: int) -> None:
     broken = FakeSource(1, before=fails_at(at, StreamError("s1.mp4: reading stopped", "it may be damaged")))
     sources = [FakeSource(0), broken, FakeSource(2)]
     shared = FakeSink()
@@ -53,7 +53,7 @@ def test_a_source_that_breaks_leaves_the_others_whole(at: int) -> None:
     assert supervisor.error is None
 
 
-def test_an_error_that_nobody_thought_of_is_a_stream_error_too() -> None:
+def test_an_unexpected_error_is_a_stream_error() -> None:
     shared = FakeSink()
     broken = FakeSource(1, before=fails_at(3, ZeroDivisionError("oh")))
     supervisor = run_all(EchoEngine(), [FakeSource(0), broken], shared)
@@ -90,8 +90,8 @@ def test_gaps_of_a_source_that_breaks_are_counted() -> None:
     assert supervisor.statuses()[0].gaps == 5
 
 
-def test_a_picture_that_cannot_be_written_costs_only_itself() -> None:
-    """In batches with others, and beside another stream; the source's own gaps are counted apart."""
+def test_an_image_that_cannot_be_written_costs_only_its_frame() -> None:
+    """In batches with other frames, next to another stream; the gaps of the source are counted separately."""
     sources = [FakeSource(0, broken=frozenset({0, 5, 6, 19})), FakeSource(1)]
     sources[0].gaps = 2
     shared = FakeSink()
@@ -108,7 +108,7 @@ def test_a_picture_that_cannot_be_written_costs_only_itself() -> None:
 
 @pytest.mark.parametrize("error", [EngineError("echo-cpu-none failed", "try again"), RuntimeError("out of memory")])
 @pytest.mark.parametrize("drawing", [False, True])
-def test_an_engine_that_fails_ends_the_run(error: Exception, drawing: bool) -> None:
+def test_an_engine_failure_ends_the_run(error: Exception, drawing: bool) -> None:
     def run(batch: list[tuple[int, int]]) -> None:
         if (1, 6) in batch:
             raise error
@@ -128,7 +128,7 @@ def test_an_engine_that_fails_ends_the_run(error: Exception, drawing: bool) -> N
         left_out = record.dropped.get(DropReason.PACED, 0)
         passed = len([1 for name, _, result in shared.written if drawing and name == record.name and result is None])
         assert record.decoded == inferred + left_out + passed
-    assert [engine.lend(1) for _ in range(2)]  # every buffer came back
+    assert [engine.lend(1) for _ in range(2)]  # every buffer was returned
 
 
 def test_streams_that_are_added_after_a_failure_do_not_keep_the_run_alive() -> None:
@@ -155,7 +155,7 @@ def nonsense(outputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 @pytest.mark.parametrize("change", [nonsense, lambda outputs: {}, lambda outputs: {**outputs, "scores": np.zeros((0, 1))}])
 @pytest.mark.parametrize("drawing", [False, True])
-def test_results_that_cannot_be_used_end_the_run(change: Any, drawing: bool) -> None:
+def test_invalid_engine_outputs_end_the_run(change: Any, drawing: bool) -> None:
     shared = FakeSink(drawing)
     sources = [FakeSource(number, count=500) for number in range(3)]
     supervisor = run_all(EchoEngine(2, (1, 2), outputs=change), sources, shared, {"every": 3}, max_active=2)
@@ -176,7 +176,7 @@ def sink_fails_at(at: int, error: Exception) -> Any:
 @pytest.mark.parametrize("error", [OutputError("a.mp4: cannot be written", "choose another place"), ValueError("oh")])
 @pytest.mark.parametrize("drawing", [False, True])
 @pytest.mark.parametrize("at", [0, 3, 99])
-def test_a_sink_that_fails_costs_its_stream(sinks: Sinks, error: Exception, drawing: bool, at: int) -> None:
+def test_a_failing_sink_ends_only_its_stream(sinks: Sinks, error: Exception, drawing: bool, at: int) -> None:
     broken, other, healthy = FakeSink(drawing, sink_fails_at(at, error)), FakeSink(), FakeSink(drawing)
     sinks["broken"], sinks["other"], sinks["healthy"] = broken, other, healthy
     sources = [FakeSource(0, count=100), FakeSource(1, count=100)]
@@ -199,7 +199,7 @@ def test_a_sink_that_fails_costs_its_stream(sinks: Sinks, error: Exception, draw
 
 @pytest.mark.parametrize("error", [OutputError("rows.jsonl: cannot be written"), OSError("oh")])
 @pytest.mark.parametrize("drawing", [False, True])
-def test_a_shared_sink_that_fails_ends_the_run(sinks: Sinks, error: Exception, drawing: bool) -> None:
+def test_a_failing_shared_sink_ends_the_run(sinks: Sinks, error: Exception, drawing: bool) -> None:
     shared = FakeSink(drawing, sink_fails_at(5, error))
     sinks["own"] = own = FakeSink()
     sources = [FakeSource(number, count=100_000) for number in range(3)]
@@ -261,14 +261,14 @@ def test_an_output_that_does_not_open_fails_its_stream(sinks: Sinks, error: Exce
     assert shared.results("s1") == list(range(20))
 
 
-def test_a_tracker_that_cannot_be_made_fails_its_stream() -> None:
+def test_an_invalid_tracker_setting_fails_its_stream() -> None:
     source = FakeSource(0)
     supervisor = run_all(EchoEngine(), [source], FakeSink(), {"track": float("nan")})
     assert supervisor.records()[0].state in (StreamState.FAILED, StreamState.ENDED)
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
-def test_a_weight_that_is_none_fails_its_stream(sinks: Sinks, weight: float) -> None:
+def test_an_invalid_weight_fails_its_stream(sinks: Sinks, weight: float) -> None:
     sinks["own"] = own = FakeSink()
     source = FakeSource(0)
     supervisor = make_supervisor(EchoEngine(), [source])
@@ -282,7 +282,7 @@ def test_a_weight_that_is_none_fails_its_stream(sinks: Sinks, weight: float) -> 
     assert own.closes == [False]
 
 
-def test_two_streams_of_one_name_and_a_lane_that_is_not_there() -> None:
+def test_duplicate_streams_and_unknown_lanes_are_refused() -> None:
     source = FakeSource(0)
     supervisor = make_supervisor(EchoEngine(), [source])
     supervisor.add(add(source))

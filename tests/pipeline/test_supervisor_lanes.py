@@ -1,4 +1,4 @@
-"""Lanes: several at once, ones that come and go, batches of several streams, and engines that fail."""
+"""Lanes: several at once, adding and removing, batches of several streams, and failing engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.status import StreamState
 
 
-def test_two_lanes_at_once_and_one_that_goes() -> None:
+def test_two_lanes_at_once_and_removing_one() -> None:
     first, second = EchoEngine(2), EchoEngine(2)
     cameras = [Camera(number) for number in range(4)]
     with Rig(engine=first, in_flight=2) as rig:
@@ -45,7 +45,7 @@ def test_two_lanes_at_once_and_one_that_goes() -> None:
         assert rig.supervisor.lane_statuses()[1].frames == 0
 
 
-def test_lanes_come_and_go_while_somebody_looks() -> None:
+def test_lanes_can_change_while_statuses_are_read() -> None:
     stop = threading.Event()
     failed: list[BaseException] = []
     with Rig() as rig:
@@ -79,7 +79,7 @@ def test_lanes_come_and_go_while_somebody_looks() -> None:
 
 @pytest.mark.parametrize("batch", [2, 4])
 def test_each_stream_of_a_batch_has_its_own_selector(batch: int) -> None:
-    """One box of 0.9 in every picture: for the odd streams that is too little."""
+    """One box with a score of 0.9 in every image: too low for the streams with odd numbers."""
     gate, taken = threading.Event(), threading.Event()
 
     def run(places: list[tuple[int, int]]) -> None:
@@ -108,21 +108,21 @@ def test_each_stream_of_a_batch_has_its_own_selector(batch: int) -> None:
 
 
 def test_weights_share_the_engines_time() -> None:
-    """Both mailboxes are never empty: of the engine's frames one stream has twice as many as the other."""
+    """Both mailboxes are never empty: the engine infers twice as many frames of one stream as of the other."""
     served: Counter[int] = Counter()
     heavy, light = Camera(0), Camera(1)
     cameras = {0: heavy, 1: light}
     ready = threading.Event()
 
     def run(places: list[tuple[int, int]]) -> None:
-        """Time goes on in whole frames: another frame of each stream waits before this one is done."""
+        """Time advances by whole frames: the next frame of each stream waits before this one is done."""
         if not ready.is_set():
             return
         ((number, _),) = places
         served[number] += 1
         camera = cameras[number]
         before = 2 + served.total() - 1
-        wait_until(lambda: len(rig.sink.written) >= before)  # else the streams' windows fill where the machine is busy
+        wait_until(lambda: len(rig.sink.written) >= before)  # otherwise the streams' windows fill up on a busy machine
         decoded = rig.status(camera.name).decoded
         camera.give()
         wait_until(lambda: rig.status(camera.name).decoded > decoded)
@@ -145,7 +145,7 @@ def test_weights_share_the_engines_time() -> None:
         assert ratio == pytest.approx(2, rel=0.1)
 
 
-def test_a_batch_on_which_the_engine_fails_is_lost_and_no_other() -> None:
+def test_only_the_batch_on_which_the_engine_fails_is_lost() -> None:
     def run(places: list[tuple[int, int]]) -> None:
         if any(index in (3, 4, 8) for stream, index in places if stream == 0):
             raise RuntimeError("out of memory")
@@ -186,7 +186,7 @@ def test_an_engine_that_always_fails_costs_no_credit() -> None:
         assert rig.supervisor.statuses() == []
 
 
-def test_a_lane_knows_what_it_did() -> None:
+def test_a_lane_counts_its_work() -> None:
     camera = Camera(0)
     with Rig(engine=EchoEngine(1, (2,))) as rig:
         rig.add(camera)

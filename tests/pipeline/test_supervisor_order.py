@@ -1,4 +1,4 @@
-"""Nothing lost, nothing twice, every stream in its order, whatever the order in which batches finish."""
+"""No frame is lost or duplicated, and every stream keeps its order, in any order of finished batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vision_infer.pipeline.status import StreamState
 
 @pytest.mark.parametrize("drawing", [False, True])
 @pytest.mark.parametrize(("workers", "batch"), [(1, (1,)), (3, (1,)), (2, (1, 2, 4)), (4, (4, 8))])
-def test_nothing_is_lost_or_doubled(workers: int, batch: tuple[int, ...], drawing: bool) -> None:
+def test_no_frame_is_lost_or_duplicated(workers: int, batch: tuple[int, ...], drawing: bool) -> None:
     engine = EchoEngine(workers, batch)
     sources = [FakeSource(number, count=10 + 17 * number) for number in range(6)]
     shared = FakeSink(drawing)
@@ -44,8 +44,8 @@ def test_nothing_is_lost_or_doubled(workers: int, batch: tuple[int, ...], drawin
     assert {len(batch) for batch in engine.batches} <= set(batch)
 
 
-def test_batches_that_finish_in_the_reverse_order() -> None:
-    """Four workers hold one frame each; they are let go from the last to the first."""
+def test_batches_can_finish_in_reverse_order() -> None:
+    """Four workers hold one frame each; they are released from the last to the first."""
     gates = [threading.Event() for _ in range(20)]
     arrived = threading.Semaphore(0)
 
@@ -63,7 +63,7 @@ def test_batches_that_finish_in_the_reverse_order() -> None:
         assert shared.indices() == list(range(first))
         for index in (first + 3, first + 2, first + 1):
             gates[index].set()
-        # The three are done or about to be; none may leave before the first.
+        # The three are done or almost done; none may leave before the first.
         assert shared.indices() == list(range(first))
         gates[first].set()
         shared.wait_written(first + 4)
@@ -82,7 +82,9 @@ def test_random_delays_keep_every_order() -> None:
             count[0] += 1
             started.notify_all()
             target = count[0] + chance.randrange(3)
-            started.wait_for(lambda: count[0] >= target, timeout=0.002)  # a chance to be overtaken, no sleep to rely on
+            started.wait_for(
+                lambda: count[0] >= target, timeout=0.002
+            )  # a chance to be overtaken; the test does not rely on the sleep
 
     engine = EchoEngine(4, (1, 2, 3), run)
     sources = [FakeSource(number, count=60) for number in range(3)]
@@ -94,7 +96,7 @@ def test_random_delays_keep_every_order() -> None:
 
 @pytest.mark.parametrize("every", [1, 2, 5, 7, 100])
 @pytest.mark.parametrize("drawing", [False, True])
-def test_every_nth_frame_is_inferred_and_a_drawing_sink_gets_all(sinks: Sinks, every: int, drawing: bool) -> None:
+def test_every_nth_frame_is_inferred_and_a_drawing_sink_gets_every_frame(sinks: Sinks, every: int, drawing: bool) -> None:
     source = FakeSource(0, count=31)
     sinks["rows"], sinks["video"] = rows, video = FakeSink(), FakeSink(needs_images=drawing)
     supervisor = make_supervisor(EchoEngine(2, (1, 2)), [source])
@@ -110,8 +112,8 @@ def test_every_nth_frame_is_inferred_and_a_drawing_sink_gets_all(sinks: Sinks, e
     assert rows.closes == video.closes == [True]
 
 
-def test_a_window_bounds_the_pictures_that_are_alive() -> None:
-    """The sink stands still: the decoder goes on until the window is full, and no further."""
+def test_a_window_bounds_the_images_in_memory() -> None:
+    """The sink is blocked: the decoder continues until the window is full."""
     go = threading.Event()
     decoded = threading.Condition()
     reached = [0]
@@ -129,8 +131,8 @@ def test_a_window_bounds_the_pictures_that_are_alive() -> None:
     supervisor.add(add(source))
     with decoded:
         assert decoded.wait_for(lambda: reached[0] >= window, LONG_S)
-        assert not decoded.wait_for(lambda: reached[0] > window + 1, timeout=0.2)  # time to go wrong in
-    # The window, the one that waits for its place, and the one before it in the generator.
+        assert not decoded.wait_for(lambda: reached[0] > window + 1, timeout=0.2)  # time for an error to show
+    # The window, the frame that waits for a credit, and the one before it in the generator.
     assert len(FakeImage.alive) <= window + 2
     assert window <= supervisor.statuses()[0].decoded <= window + 1
     go.set()
@@ -139,8 +141,8 @@ def test_a_window_bounds_the_pictures_that_are_alive() -> None:
 
 
 @pytest.mark.parametrize("drawing", [False, True])
-def test_pictures_are_let_go_while_a_run_goes_on(drawing: bool) -> None:
-    """All results are written and the source waits: nobody holds a picture any longer."""
+def test_images_are_freed_during_a_run(drawing: bool) -> None:
+    """All results are written and the source waits: no thread holds an image any more."""
     go, waiting = threading.Event(), threading.Event()
 
     def before(index: int) -> None:
@@ -154,17 +156,17 @@ def test_pictures_are_let_go_while_a_run_goes_on(drawing: bool) -> None:
     wait_for(waiting)
     shared.wait_written(50)
     alive = threading.Event()
-    for _ in range(100):  # the threads are on their way from the sink to their next wait
+    for _ in range(100):  # the threads return from the sink to their next wait
         if len(FakeImage.alive) <= 2:
             break
         alive.wait(0.05)
-    assert len(FakeImage.alive) <= 2  # what the stopped generator and its reader still name
+    assert len(FakeImage.alive) <= 2  # referenced by the stopped generator and its reader
     go.set()
     finish(supervisor)
     assert shared.results() == list(range(60))
 
 
-def test_more_streams_than_may_be_active_take_turns() -> None:
+def test_more_streams_than_the_limit_take_turns() -> None:
     """At most two are open at a time, in the order in which they were added."""
     lock = threading.Lock()
     now, most, order = set[int](), [0], list[int]()

@@ -1,4 +1,4 @@
-"""Stopping early: what was decoded is finished and written, and everything ends."""
+"""Stopping early: decoded frames are finished and written, and everything ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def at(index: int, reached: threading.Event) -> Any:
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("drawing", [False, True])
 @pytest.mark.parametrize("reached_at", [0, 1, 30])
-def test_what_was_decoded_is_finished(sinks: Sinks, drawing: bool, every: int, reached_at: int) -> None:
+def test_decoded_frames_are_finished_when_a_stream_stops(sinks: Sinks, drawing: bool, every: int, reached_at: int) -> None:
     reached = threading.Event()
     source = FakeSource(0, count=1_000_000, before=at(reached_at, reached))
     sinks["own"] = own = FakeSink(drawing)
@@ -45,7 +45,7 @@ def test_what_was_decoded_is_finished(sinks: Sinks, drawing: bool, every: int, r
 
 
 def test_stopping_while_the_window_is_full_and_the_sink_slow() -> None:
-    """The decoder waits for a place; stopping wakes it, and what is in the window is still written."""
+    """The decoder waits for a credit; stopping wakes it up, and the frames in the window are still written."""
     go, full = threading.Event(), threading.Event()
     window = 4 + 2
     source = FakeSource(0, count=1000, before=lambda index: full.set() if index >= window else None)
@@ -53,7 +53,7 @@ def test_stopping_while_the_window_is_full_and_the_sink_slow() -> None:
     supervisor = make_supervisor(EchoEngine(), [source], shared=[shared])
     supervisor.add(add(source))
     wait_for(full)
-    for _ in range(5):  # asking again does not let more frames in
+    for _ in range(5):  # stopping again does not let more frames in
         supervisor.stop()
         supervisor.remove("s0")
     assert not supervisor.wait(0)
@@ -64,7 +64,7 @@ def test_stopping_while_the_window_is_full_and_the_sink_slow() -> None:
     assert supervisor.records()[0].decoded <= window + 2
 
 
-def test_streams_whose_turn_has_not_come_are_stopped_unopened() -> None:
+def test_waiting_streams_are_stopped_without_being_opened() -> None:
     go, begun = threading.Event(), threading.Event()
 
     def before(index: int) -> None:
@@ -91,7 +91,7 @@ def test_streams_whose_turn_has_not_come_are_stopped_unopened() -> None:
     assert not sources[2].opened.is_set()
 
 
-def test_removing_one_leaves_the_others() -> None:
+def test_removing_a_stream_does_not_affect_the_others() -> None:
     reached = threading.Event()
     removed, kept = FakeSource(0, count=1_000_000, before=at(10, reached)), FakeSource(1, count=200)
     late = FakeSource(2)
@@ -109,7 +109,7 @@ def test_removing_one_leaves_the_others() -> None:
     assert shared.results("s2") == list(range(20))
     assert shared.results("s0") == list(range(len(shared.results("s0"))))
     assert shared.closes == [True]
-    supervisor.remove("s1")  # one that has ended stays ended
+    supervisor.remove("s1")  # an ended stream stays ended
     assert supervisor.records()[1].state is StreamState.ENDED
 
 
@@ -128,7 +128,7 @@ def test_streams_can_be_added_while_others_run() -> None:
     assert shared.results("s0") == shared.results("s1") == list(range(20))
 
 
-def test_closing_stops_and_may_be_repeated() -> None:
+def test_closing_stops_all_streams_and_can_be_repeated() -> None:
     reached = threading.Event()
     source = FakeSource(0, count=1_000_000, before=at(5, reached))
     shared = FakeSink()
@@ -150,7 +150,7 @@ def test_a_supervisor_without_streams_ends_at_once() -> None:
 
 
 def test_stopping_at_any_moment_from_several_threads() -> None:
-    """Many short runs, stopped, removed and closed at once from three threads at a moment that differs every time."""
+    """Many short runs; three threads stop, remove and close at different times."""
     for turn in range(40):
         reached = threading.Event()
         sources = [FakeSource(number, count=1_000_000, before=at(turn % 9, reached)) for number in range(3)]
@@ -175,7 +175,7 @@ def test_stopping_at_any_moment_from_several_threads() -> None:
             assert seen == list(range(0, len(seen) * (1 + turn % 2), 1 + turn % 2))
 
 
-def test_events_tell_every_stream_s_life() -> None:
+def test_events_report_every_state_change() -> None:
     sources = [FakeSource(0), FakeSource(1, open_error=OSError("no way")), FakeSource(2)]
     events: list[StreamEvent] = []
     run_all(EchoEngine(), sources, FakeSink(), max_active=1, on_event=events.append)

@@ -1,4 +1,4 @@
-"""Another engine for a lane, another lane for a stream, while frames go through: none is lost."""
+"""Another engine for a lane, and another lane for a stream, while frames pass: none is lost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FRAMES = 200
 
 
 def paced(reached: threading.Event, go: threading.Event, at: int) -> Any:
-    """A source's ``before``: says when it is so far, and waits there."""
+    """Return a ``before`` for a source: it reports a frame, and waits there."""
 
     def before(index: int) -> None:
         if index == at:
@@ -40,7 +40,7 @@ def paced(reached: threading.Event, go: threading.Event, at: int) -> Any:
 
 
 @pytest.mark.parametrize(("old", "new"), [((1, (1,)), (1, (1,))), ((2, (1, 2, 4)), (1, (1,))), ((1, (1,)), (3, (1, 2, 8)))])
-def test_a_lane_goes_on_with_another_engine(old: tuple[int, tuple[int, ...]], new: tuple[int, tuple[int, ...]]) -> None:
+def test_a_lane_continues_with_another_engine(old: tuple[int, tuple[int, ...]], new: tuple[int, tuple[int, ...]]) -> None:
     reached, go = threading.Event(), threading.Event()
     source, other = FakeSource(0, FRAMES, before=paced(reached, go, 60)), FakeSource(1, FRAMES)
     first, second, shared = EchoEngine(*old), EchoEngine(*new), FakeSink()
@@ -53,7 +53,7 @@ def test_a_lane_goes_on_with_another_engine(old: tuple[int, tuple[int, ...]], ne
     go.set()
     finish(supervisor)
     assert shared.results("s0") == shared.results("s1") == list(range(FRAMES))
-    assert len(first.batches) == batches  # none came after it was given back
+    assert len(first.batches) == batches  # no batch after it was returned
     assert second.batches
     (status,) = supervisor.lane_statuses()
     assert status.batch_sizes == new[1]
@@ -85,7 +85,7 @@ def test_the_old_engine_comes_back_when_its_last_batch_is_done() -> None:
     assert shared.results() == list(range(20))
 
 
-def test_an_engine_for_other_pictures_is_refused() -> None:
+def test_an_engine_that_does_not_fit_is_refused() -> None:
     other = EchoEngine()
     other.card = other.card.model_copy(update={"labels": ("cat",)})
     supervisor = make_supervisor(EchoEngine(), [])
@@ -94,7 +94,7 @@ def test_an_engine_for_other_pictures_is_refused() -> None:
     close(supervisor)
 
 
-def test_a_live_stream_goes_on_in_another_lane_with_its_connection() -> None:
+def test_a_live_stream_keeps_its_connection_in_another_lane() -> None:
     reached, go = threading.Event(), threading.Event()
     source, shared = FakeSource(0, FRAMES, live=True, before=paced(reached, go, 60)), FakeSink()
     opened: list[str] = []

@@ -1,4 +1,4 @@
-"""Lanes begin with what loads at once and become better while they run."""
+"""Lanes start with the engine that loads fastest, and get a better one while they run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.precision import AUTOTUNE_MODULE
 
 if find_spec("openvino") is not None:
-    import_module("openvino")  # it starts a thread, which stays
+    import_module("openvino")  # it starts a thread that never ends
 
 Stopped = Callable[[], bool]
 needs_both = pytest.mark.skipif(
@@ -47,7 +47,7 @@ needs_both = pytest.mark.skipif(
 
 
 class Better(EchoEngine):
-    """Says when it was closed."""
+    """An engine with an event for its end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def wanted(tmp_path: Path, card: ModelCard) -> Upgrade:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Better]:
-    """The engines that were opened to go on with."""
+    """The better engines that were opened."""
     made: list[Better] = []
 
     def open_engine(path: Path, request: EngineRequest, on_message: object) -> Better:
@@ -85,8 +85,8 @@ def upgrading(
     return EngineUpgrade(swap, on_message, runner=runner, build_after_s=0.0, autotune_after_s=autotune_after_s)
 
 
-def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[Better]) -> None:
-    told: list[str] = []
+def test_rows_are_written_while_the_better_engine_is_built(wanted: Upgrade, opened: list[Better]) -> None:
+    reported: list[str] = []
     swapped = threading.Event()
     shared, first = FakeSink(), Better()
 
@@ -100,7 +100,7 @@ def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[
         assert not opened
 
     def on_message(line: str) -> None:
-        told.append(line)
+        reported.append(line)
         swapped.set()
 
     source = FakeSource(0, 200, before=before)
@@ -110,19 +110,19 @@ def test_rows_come_while_the_other_engine_is_made(wanted: Upgrade, opened: list[
         supervisor.add(add(source))
         finish(supervisor)
     assert shared.results() == list(range(200))
-    assert told == ["main: continues with openvino-cpu-fp32: faster"]
+    assert reported == ["main: continues with openvino-cpu-fp32: faster"]
     (second,) = opened
     assert [len(first.batches) + len(second.batches), first.closed.is_set(), second.closed.is_set()] == [200, True, False]
     assert len(second.batches) >= 140
 
 
-def test_a_lane_through_which_nothing_goes_waits(wanted: Upgrade, opened: list[Better], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unused_lane_is_not_upgraded(wanted: Upgrade, opened: list[Better], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upgrades, "LOOK_AGAIN_S", 0.01)
-    told: list[str] = []
+    reported: list[str] = []
     done = threading.Event()
 
     def on_message(line: str) -> None:
-        told.append(line)
+        reported.append(line)
         done.set()
 
     def before(index: int) -> None:
@@ -139,16 +139,16 @@ def test_a_lane_through_which_nothing_goes_waits(wanted: Upgrade, opened: list[B
         upgrade.add(wanted)
         supervisor.add(add(source))
         finish(supervisor)
-    assert told == ["main: continues with openvino-cpu-fp32: faster"]
+    assert reported == ["main: continues with openvino-cpu-fp32: faster"]
     assert len(opened) == 1
 
 
 def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     done = threading.Event()
 
     def on_message(line: str) -> None:
-        told.append(line)
+        reported.append(line)
         done.set()
 
     supervisor = make_supervisor(EchoEngine(), [])
@@ -156,31 +156,31 @@ def test_a_failure_is_one_line(wanted: Upgrade, opened: list[Better]) -> None:
         upgrade.add(wanted)
         wait_for(done)
     close(supervisor)
-    assert told == ["main: keeps onnxruntime-cpu-fp32: error: no space"]
+    assert reported == ["main: keeps onnxruntime-cpu-fp32: error: no space"]
     assert not opened
 
 
 @pytest.mark.parametrize("error", [ValueError("its labels differ"), EngineError("it is broken"), KeyError("main")])
-def test_an_engine_that_is_refused_is_closed(wanted: Upgrade, opened: list[Better], error: Exception) -> None:
-    told: list[str] = []
+def test_a_refused_engine_is_closed(wanted: Upgrade, opened: list[Better], error: Exception) -> None:
+    reported: list[str] = []
     done = threading.Event()
 
     def swap(lane: str, engine: object) -> None:
         raise error
 
     def on_message(line: str) -> None:
-        told.append(line)
+        reported.append(line)
         done.set()
 
     with upgrading(swap, on_message, lambda *_: None) as upgrade:
         upgrade.add(wanted)
         wait_for(done)
-    assert len(told) == 1
+    assert len(reported) == 1
     assert opened[0].closed.is_set()
 
 
-def test_the_end_ends_the_child_and_is_not_told(wanted: Upgrade, opened: list[Better]) -> None:
-    told: list[str] = []
+def test_closing_ends_the_child_without_a_message(wanted: Upgrade, opened: list[Better]) -> None:
+    reported: list[str] = []
     running = threading.Event()
 
     def build(words: Sequence[str], nice: int, stopped: Stopped) -> str:
@@ -191,16 +191,16 @@ def test_the_end_ends_the_child_and_is_not_told(wanted: Upgrade, opened: list[Be
             time.sleep(0.01)
         return "it was stopped"
 
-    upgrade = upgrading(lambda *_: None, told.append, build)
+    upgrade = upgrading(lambda *_: None, reported.append, build)
     upgrade.add(wanted)
     upgrade.add(wanted)
     wait_for(running)
     upgrade.close()
     upgrade.add(wanted)  # too late: nothing happens
-    assert (told, opened) == ([], [])
+    assert (reported, opened) == ([], [])
 
 
-def test_a_short_run_makes_no_trial(wanted: Upgrade) -> None:
+def test_a_short_run_does_not_autotune(wanted: Upgrade) -> None:
     called: list[str] = []
 
     def choose(words: Sequence[str], nice: int, stopped: Stopped) -> None:
@@ -212,9 +212,9 @@ def test_a_short_run_makes_no_trial(wanted: Upgrade) -> None:
 
 
 @needs_both
-def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better]) -> None:
+def test_autotuning_selects_the_next_engine(wanted: Upgrade, opened: list[Better]) -> None:
     commands: list[Sequence[str]] = []
-    told: list[str] = []
+    reported: list[str] = []
     swapped = threading.Event()
     unknown = replace(wanted, quick=replace(wanted.quick, better=None), data=("a.mp4",))
 
@@ -226,7 +226,7 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
         TuningStore(wanted.request.engine_dir, 1.0).save_choice(possible, EngineChoice(best, "openvino-cpu-fp32: tried"))
 
     def on_message(line: str) -> None:
-        told.append(line)
+        reported.append(line)
         swapped.set()
 
     with upgrading(lambda *_: None, on_message, choose) as upgrade:
@@ -234,11 +234,11 @@ def test_a_trial_tells_what_to_go_on_with(wanted: Upgrade, opened: list[Better])
         wait_for(swapped)
     assert commands == [autotune_command(unknown)]
     assert commands[0][-2:] == ["--data", "a.mp4"]
-    assert told == ["main: continues with openvino-cpu-fp32: tried"]
+    assert reported == ["main: continues with openvino-cpu-fp32: tried"]
 
 
 @needs_both
-def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
+def test_a_run_continues_with_the_engine_that_was_built_meanwhile(
     tmp_path: Path, card: ModelCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -251,7 +251,7 @@ def test_a_run_goes_on_with_the_engine_that_was_built_meanwhile(
         return old
 
     def hold(result: Result) -> Result:
-        if result.frame == 20:  # it is far from its end until then
+        if result.frame == 20:  # the run is not near its end before that
             wait_for(swapped)
         return result
 

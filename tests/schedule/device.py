@@ -1,4 +1,4 @@
-"""A device to try the batcher on: engines that only take time, streams that only offer numbers, and a clock of our own."""
+"""A simulated device for the batcher: engines that only take time, streams that only offer numbers, and a clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_EVENTS = 100_000
 
 @dataclass(frozen=True)
 class Network:
-    """What a lane's engine costs: so much for a batch and for each place in it, more or less by ``spread`` (0–1)."""
+    """The cost of a lane's engine: for a batch and for each slot, with a random ``spread`` (0–1)."""
 
     batch_ns: int
     frame_ns: int
@@ -27,32 +27,32 @@ class Network:
 
     @property
     def full_ns(self) -> int:
-        """The most that a batch can cost."""
+        """The maximum cost of a batch."""
         return round((self.batch_ns + self.sizes[-1] * self.frame_ns) * (1 + self.spread))
 
     def cost(self, size: int, chance: Random) -> int:
-        """Engine time of a batch."""
+        """The engine time of a batch."""
         return max(1, round((self.batch_ns + size * self.frame_ns) * chance.uniform(1 - self.spread, 1 + self.spread)))
 
 
 @dataclass
 class Stream:
-    """A stream on the device, and what became of it."""
+    """A stream on the device, and its measurements."""
 
     lane: str
     queue: Mailbox[int] | BoundedQueue[int]
     backlogged: bool
     sequence: int = 0
     waits_from_ns: int | None = None
-    """engine time that the device had spent when the stream began to wait for its next turn"""
+    """The engine time of the device when the stream started to wait for its next turn."""
     longest_ns: int = 0
-    """most engine time that the device spent while a frame of the stream waited for its turn"""
+    """The maximum engine time of the device while a frame of the stream waited for its turn."""
     engine_ns: float = 0.0
     served: int = 0
 
 
 class Device:
-    """Several networks on one device, driven from event to event."""
+    """Several models on one device, driven from event to event."""
 
     def __init__(
         self, in_flight: int, networks: Mapping[str, Network], seed: int, limits: Mapping[str, int] | None = None
@@ -70,11 +70,11 @@ class Device:
             self.batcher.add_lane(LaneSettings(name, network.sizes, (limits or {}).get(name, in_flight)))
 
     def at(self, time_ns: int, action: Callable[[], None]) -> None:
-        """Do something at a time."""
+        """Schedule a call."""
         heapq.heappush(self._events, (max(time_ns, self.now_ns), next(self._count), action))
 
     def join(self, name: str, lane: str, weight: float, *, backlogged: bool = False, live: bool = False) -> None:
-        """Let a stream in; a backlogged one has always more frames waiting than the device can take."""
+        """Add a stream; a backlogged one always has more waiting frames than the device can take."""
         most = 2 * self.networks[lane].sizes[-1] + 1
         queue: Mailbox[int] | BoundedQueue[int] = Mailbox() if live else BoundedQueue(most)
         self.streams[name] = Stream(lane, queue, backlogged)
@@ -82,12 +82,12 @@ class Device:
         self._refill()
 
     def leave(self, name: str) -> None:
-        """Take a stream out."""
+        """Remove a stream."""
         self.batcher.leave(name)
         del self.streams[name]
 
     def offer(self, name: str) -> None:
-        """A frame of the stream arrives; a full queue holds it back, and a stream that has left has none."""
+        """Offer a frame of the stream, unless its queue is full or it has left."""
         stream = self.streams.get(name)
         if stream is None or stream.queue.full:
             return
@@ -97,14 +97,14 @@ class Device:
         stream.sequence += 1
 
     def waits_ns(self) -> dict[str, int]:
-        """For each stream the most engine time spent while it waited for a turn, the wait that still lasts included."""
+        """Return for each stream the maximum engine time during a wait for a turn, including the current wait."""
         return {
             name: max(one.longest_ns, 0 if one.waits_from_ns is None else self.spent_ns - one.waits_from_ns)
             for name, one in self.streams.items()
         }
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Go from event to event until the condition holds or nothing can happen any more."""
+        """Process events until the condition holds or there are no more events."""
         self._start()
         for _ in range(MAX_EVENTS):
             if until() or not (self._flights or self._events):

@@ -1,4 +1,4 @@
-"""What the batcher does in single cases: waiting to fill, padding, ties, joining and leaving, and what it refuses."""
+"""The batcher in single cases: waiting to fill, padding, ties, joining and leaving, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def taken(batch: Batch[int] | None) -> list[tuple[str, int]]:
     return [(entry.stream, entry.queued.item) for entry in batch.entries]
 
 
-def test_a_batch_goes_as_soon_as_there_is_room() -> None:
+def test_a_batch_goes_as_soon_as_there_is_capacity() -> None:
     batcher = one_lane()
     assert batcher.take(0) is None
     assert batcher.wake_at_ns() is None
@@ -43,7 +43,7 @@ def test_a_batch_goes_as_soon_as_there_is_room() -> None:
     assert taken(batcher.take(0)) == [("a", 1)]
 
 
-def test_a_live_streams_older_frame_comes_back_once() -> None:
+def test_a_live_streams_older_frame_is_returned_once() -> None:
     batcher = one_lane()
     batcher.join("live", "lane", Mailbox())
     assert batcher.offer("live", "lane", frame(0)) is None
@@ -66,7 +66,7 @@ def test_a_batch_is_padded_to_the_next_size_that_the_engine_runs(frames: int, si
     assert batch.padding == batcher.padded == size - min(frames, 4)
 
 
-def test_where_the_lane_waits_a_batch_goes_when_full_or_when_the_wait_runs_out() -> None:
+def test_a_waiting_lane_goes_when_full_or_when_the_wait_runs_out() -> None:
     batcher = one_lane(max_wait_ns=100, in_flight=4)
     batcher.join("a", "lane", BoundedQueue(8))
     batcher.join("b", "lane", BoundedQueue(8))
@@ -83,8 +83,8 @@ def test_where_the_lane_waits_a_batch_goes_when_full_or_when_the_wait_runs_out()
     assert batcher.wake_at_ns() == 1305, "the wait of the frame that is left"
 
 
-def test_a_newer_frame_in_the_mailbox_does_not_renew_the_wait() -> None:
-    """Frames come faster than the wait runs out: if each renewed it, none would ever go."""
+def test_a_newer_frame_in_the_mailbox_does_not_restart_the_wait() -> None:
+    """Frames arrive faster than the wait runs out: if each restarted it, none would ever go."""
     batcher = one_lane(max_wait_ns=100)
     batcher.join("live", "lane", Mailbox())
     for number in range(4):
@@ -115,7 +115,7 @@ def test_the_stream_that_has_waited_longest_breaks_a_tie() -> None:
     st.lists(st.tuples(st.sampled_from([0.5, 1.0, 1.0, 3.0]), st.integers(0, 6), st.integers(0, 2)), min_size=1, max_size=6),
     st.sampled_from([1, 3, 8]),
 )
-def test_each_place_of_a_batch_goes_to_the_stream_that_is_next(streams: list[tuple[float, int, int]], most: int) -> None:
+def test_each_slot_of_a_batch_goes_to_the_next_stream(streams: list[tuple[float, int, int]], most: int) -> None:
     batcher = one_lane((1, most) if most > 1 else (1,), in_flight=100)
     left = {f"s{number}": frames for number, (_, frames, _) in enumerate(streams)}
     for name, (weight, frames, arrived_ns) in zip(left, streams, strict=True):
@@ -138,14 +138,14 @@ def test_each_place_of_a_batch_goes_to_the_stream_that_is_next(streams: list[tup
     assert batcher.take(10) is None
 
 
-def test_what_is_due_is_what_waits_in_batches_as_far_as_there_is_room() -> None:
+def test_due_counts_the_waiting_batches_up_to_the_capacity() -> None:
     batcher: Batcher[int] = Batcher(3)
     batcher.add_lane(LaneSettings("large", (1, 4), 2))
     batcher.add_lane(LaneSettings("small", (1,), 2))
     for lane in ("large", "small"):
         batcher.join(lane, lane, BoundedQueue(20))
     assert batcher.due == 0
-    for number, due in enumerate([1, 1, 1, 1, 2, 2, 2, 2, 2]):  # two batches of the lane at a time, whatever waits
+    for number, due in enumerate([1, 1, 1, 1, 2, 2, 2, 2, 2]):  # at most two batches of the lane at a time
         batcher.offer("large", "large", frame(number))
         assert batcher.due == due
     for number, due in enumerate([3, 3]):
@@ -158,7 +158,7 @@ def test_what_is_due_is_what_waits_in_batches_as_far_as_there_is_room() -> None:
     assert batcher.take(0) is None
 
 
-def test_a_lane_whose_places_are_used_up_leaves_the_device_to_the_others() -> None:
+def test_a_full_lane_leaves_the_device_to_the_others() -> None:
     batcher: Batcher[int] = Batcher(3)
     batcher.add_lane(LaneSettings("x", (1,), 1))
     batcher.add_lane(LaneSettings("y", (1,), 2))
@@ -173,7 +173,7 @@ def test_a_lane_whose_places_are_used_up_leaves_the_device_to_the_others() -> No
 
 
 def test_a_batch_that_failed_before_it_ran_is_charged_as_estimated() -> None:
-    """If it were free, the stream whose frames fail would be next for ever."""
+    """If it were free, the stream whose frames fail would always be next."""
     batcher = one_lane(sizes=(1,))
     for name in ("good", "broken"):
         batcher.join(name, "lane", BoundedQueue(100))
@@ -207,7 +207,7 @@ def test_a_stream_in_two_lanes_has_one_account() -> None:
 
 
 def test_a_stream_with_frames_in_another_lane_has_not_been_idle() -> None:
-    """It is behind the others: a frame in its second lane must not cost it that."""
+    """The stream is behind the others: a frame in its second lane must not change that."""
     batcher: Batcher[int] = Batcher(2)
     batcher.add_lane(LaneSettings("x", (1,), 1))
     batcher.add_lane(LaneSettings("y", (1,), 2))
@@ -230,7 +230,7 @@ def test_a_stream_with_frames_in_another_lane_has_not_been_idle() -> None:
     assert batcher.shares.virtual_ns("both") == behind
 
 
-def test_leaving_gives_back_what_waits_and_what_flies_is_forgotten() -> None:
+def test_leaving_returns_waiting_frames_and_forgets_those_in_flight() -> None:
     batcher = one_lane(sizes=(1,))
     batcher.join("a", "lane", BoundedQueue(4))
     batcher.join("b", "lane", Mailbox())
@@ -249,12 +249,12 @@ def test_leaving_gives_back_what_waits_and_what_flies_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(), (0, 1), (2, 1), (1, 1)])
-def test_batch_sizes_rise_from_one(sizes: tuple[int, ...]) -> None:
+def test_batch_sizes_must_be_ascending(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="batch_sizes must be ascending"):
         LaneSettings("lane", sizes, 1)
 
 
-def test_what_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="in_flight must be at least 1, got 0"):
         LaneSettings("lane", (1,), 0)
     with pytest.raises(ValueError, match="max_wait_ns must not be negative, got -1"):
@@ -326,7 +326,7 @@ def test_virtual_time_is_engine_time_by_weight() -> None:
     shares.correct("a", 30, 40)
 
 
-def test_a_lane_whose_engine_is_not_there_is_passed_over_until_it_is() -> None:
+def test_a_lane_without_an_open_engine_is_skipped() -> None:
     batcher: Batcher[int] = Batcher(2)
     batcher.add_lane(LaneSettings("later", (1, 2), 2, max_wait_ns=100, ready=False))
     batcher.add_lane(LaneSettings("lane", (1, 2), 2))

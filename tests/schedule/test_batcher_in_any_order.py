@@ -1,4 +1,4 @@
-"""The batcher, its queues and the re-ordering under any order of events, against a plain model of what must come out."""
+"""The batcher, its queues and the re-ordering under any order of events, against a simple model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Frame = tuple[str, int]
 
 @dataclass
 class Model:
-    """A stream as it ought to be."""
+    """The expected state of a stream."""
 
     lane: str
     live: bool
@@ -44,7 +44,7 @@ class Model:
 
 
 class Scheduling(RuleBasedStateMachine):
-    """Streams join, offer and leave; batches are taken and come back in any order; time passes."""
+    """Streams join, offer and leave; batches are taken and finished in any order; time passes."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Who gives way under overload, in which order, and when that is taken back. Time and machine are the test's."""
+"""Degradation under overload: which streams, in which order, and when they recover. Time and machine are simulated."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ONLY_RATE: frozenset[DegradationStep] = frozenset()
 
 @dataclass
 class Camera:
-    """What a stream wants, and what a result of it costs at each step, parts of the machine."""
+    """The wishes of a stream, and the cost of its results at each step, fractions of the machine."""
 
     steps: frozenset[DegradationStep] = BOTH
     wanted_fps: float = 10.0
     camera_fps: float = 30.0
     weight: float = 1.0
     costs: tuple[float, float] = (0.5, 0.2)
-    """of a result at the substream and at the cheaper network, against that of the stream as it is wanted"""
+    """The cost of a result with the substream and with the cheaper model, relative to the undegraded stream."""
     live: bool = True
     step: DegradationStep = DegradationStep.NONE
     results: float = 0.0
@@ -54,7 +54,7 @@ class Camera:
 
 @dataclass
 class Machine:
-    """Shares its time evenly among streams; ``carries`` results a second of streams as they are wanted."""
+    """Shares its time evenly among streams; ``carries`` is its capacity, results per second of undegraded streams."""
 
     cameras: dict[str, Camera]
     carries: float
@@ -101,7 +101,7 @@ def test_a_machine_that_is_large_enough_changes_nothing() -> None:
     assert site.run(3600) == []
 
 
-def test_one_after_the_other_and_back_in_the_reverse_order() -> None:
+def test_steps_are_taken_in_order_and_undone_in_reverse_order() -> None:
     site = machine(1.8, Camera())
     down = site.run(200)
     assert [change.step for change in down] == [DegradationStep.RATE, DegradationStep.SUBSTREAM, DegradationStep.MODEL]
@@ -112,19 +112,19 @@ def test_one_after_the_other_and_back_in_the_reverse_order() -> None:
     assert [change.step for change in back] == [DegradationStep.SUBSTREAM, DegradationStep.RATE, DegradationStep.NONE]
 
 
-def test_a_step_that_is_enough_is_the_last() -> None:
+def test_no_step_follows_one_that_is_enough() -> None:
     site = machine(6, Camera())
     assert [change.step for change in site.run(3600)] == [DegradationStep.RATE, DegradationStep.SUBSTREAM]
 
 
-def test_what_is_not_configured_is_left_out() -> None:
+def test_steps_that_are_not_configured_are_skipped() -> None:
     site = machine(1.5, Camera(frozenset({DegradationStep.MODEL})), Camera(ONLY_RATE))
     changes = site.run(600)
     assert [change.step for change in changes if change.stream == "camera0"] == [DegradationStep.RATE, DegradationStep.MODEL]
     assert [change.step for change in changes if change.stream == "camera1"] == [DegradationStep.RATE]
 
 
-def test_it_takes_as_long_as_it_says() -> None:
+def test_steps_take_the_documented_times() -> None:
     site = machine(2, Camera())
     began = site.now_ns
     site.run(120)
@@ -133,7 +133,7 @@ def test_it_takes_as_long_as_it_says() -> None:
     assert AFTER_NS <= substream - rate <= AFTER_NS + MIN_WINDOW_NS + 2 * SECOND
 
 
-def test_a_short_burst_is_no_overload() -> None:
+def test_a_short_burst_is_not_an_overload() -> None:
     site = machine(100, Camera(), Camera())
     for _ in range(20):
         site.carries = 5
@@ -143,13 +143,13 @@ def test_a_short_burst_is_no_overload() -> None:
     assert site.changes == []
 
 
-def test_a_camera_that_gives_less_than_is_wanted_is_not_short() -> None:
+def test_a_camera_with_a_low_frame_rate_is_not_short() -> None:
     site = machine(6, Camera(wanted_fps=25, camera_fps=5))
     assert site.run(600) == []
 
 
-def test_a_machine_that_is_not_busy_is_not_too_small() -> None:
-    """Frames are lost for another reason: the hook is slow, say."""
+def test_a_machine_that_is_not_busy_is_not_overloaded() -> None:
+    """Frames are lost for another reason, for instance a slow hook."""
     decide, now, results, lost = Degradation(), 0, 0, 0
     for _ in range(600):
         now, results, lost = now + SECOND, results + 2, lost + 8
@@ -157,7 +157,7 @@ def test_a_machine_that_is_not_busy_is_not_too_small() -> None:
         assert decide.look(now, {"one": seen}) == []
 
 
-def test_substreams_come_before_networks_and_light_streams_before_heavy_ones() -> None:
+def test_substreams_come_before_models_and_low_weights_before_high_ones() -> None:
     cameras = [Camera(weight=weight) for weight in (4, 1, 2, 3)]
     site = machine(9, *cameras)
     site.run(900)
@@ -172,21 +172,21 @@ def test_substreams_come_before_networks_and_light_streams_before_heavy_ones() -
     assert set(site.steps()) == {DegradationStep.NONE}
 
 
-def test_no_more_give_way_than_have_to() -> None:
+def test_no_more_streams_degrade_than_necessary() -> None:
     site = machine(70, *(Camera() for _ in range(8)))
     site.run(900)
     assert site.steps().count(DegradationStep.SUBSTREAM) <= 4
     assert DegradationStep.MODEL not in site.steps()
 
 
-def test_many_streams_do_not_take_for_ever() -> None:
+def test_many_streams_degrade_in_bounded_time() -> None:
     site = machine(120, *(Camera() for _ in range(100)))
     site.run(900)
     assert set(site.steps()) == {DegradationStep.MODEL}
 
 
-def test_who_comes_back_in_vain_waits_longer_each_time() -> None:
-    """The substream leaves room, the main stream does not fit: each return is tried, and told, more seldom."""
+def test_a_stream_that_recovers_too_early_waits_longer_each_time() -> None:
+    """There is capacity for the substream but not for the main stream: each recovery is tried less often."""
     site = machine(8, Camera(frozenset({DegradationStep.SUBSTREAM}), costs=(0.3, 0.3)))
     site.run(4 * 3600)
     downs = [now for now, change in site.changes if change.step is DegradationStep.SUBSTREAM]
@@ -197,7 +197,7 @@ def test_who_comes_back_in_vain_waits_longer_each_time() -> None:
     assert len(site.changes) < 100
 
 
-def test_a_stream_that_does_not_run_keeps_its_step_and_is_not_judged() -> None:
+def test_a_stream_that_does_not_run_keeps_its_step() -> None:
     camera = Camera()
     site = machine(6, camera)
     site.run(120)
@@ -209,7 +209,7 @@ def test_a_stream_that_does_not_run_keeps_its_step_and_is_not_judged() -> None:
     assert [change.step for change in site.run(200)] == [DegradationStep.RATE, DegradationStep.NONE]
 
 
-def test_a_step_that_cannot_be_taken_leaves_the_stream_where_it_is() -> None:
+def test_a_step_that_cannot_be_carried_out_leaves_the_stream_unchanged() -> None:
     camera = Camera()
     site = machine(1, camera)
     site.broken = lambda change: change.step is DegradationStep.SUBSTREAM
@@ -222,7 +222,7 @@ def test_a_step_that_cannot_be_taken_leaves_the_stream_where_it_is() -> None:
     assert site.steps() == [DegradationStep.MODEL]
 
 
-def test_a_stream_that_begins_anew_is_measured_anew() -> None:
+def test_a_restarted_stream_is_measured_again() -> None:
     camera = Camera()
     site = machine(2, camera)
     site.run(AFTER_NS // SECOND)
@@ -231,7 +231,7 @@ def test_a_stream_that_begins_anew_is_measured_anew() -> None:
     assert [change.step for change in site.run(5)] == [DegradationStep.RATE]
 
 
-def test_what_was_before_it_was_lost_does_not_count_when_it_is_back() -> None:
+def test_measurements_before_a_lost_connection_do_not_count() -> None:
     camera = Camera()
     site = machine(2, camera)
     assert site.run(MIN_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
@@ -241,7 +241,7 @@ def test_what_was_before_it_was_lost_does_not_count_when_it_is_back() -> None:
     assert site.run(MIN_WINDOW_NS // SECOND + AFTER_NS // SECOND - 2) == []
 
 
-def test_room_that_comes_and_goes_is_no_room() -> None:
+def test_intermittent_capacity_does_not_count() -> None:
     camera = Camera(frozenset({DegradationStep.SUBSTREAM}))
     site = machine(6, camera)
     site.run(120)
@@ -266,7 +266,7 @@ LOADS = st.lists(st.tuples(st.sampled_from([1.0, 10.0, 30.0, 80.0, 1000.0]), st.
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(CAMERAS, min_size=1, max_size=6), LOADS, st.data())
-def test_whatever_happens_it_keeps_its_order_and_never_flaps(
+def test_the_order_is_always_kept_without_flapping(
     cameras: list[Camera], loads: list[tuple[float, int]], data: st.DataObject
 ) -> None:
     site = machine(1, *cameras)

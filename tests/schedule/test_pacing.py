@@ -1,4 +1,4 @@
-"""Pacing: the rate is exact over time whatever the source does, and no burst is caught up with."""
+"""Pacing: the rate is exact over time for any source, and bursts are not caught up."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_jitter_of_half_an_interval_changes_no_rate(source: float, rate: float, 
 @settings(max_examples=200, deadline=None)
 @given(RATES, st.lists(st.one_of(st.floats(0, 0.05), st.floats(0, 30), st.just(0.0)), min_size=1, max_size=300))
 def test_bursts_and_gaps_never_exceed_the_rate(rate: float, steps_s: list[float]) -> None:
-    """Between any two frames taken lie as many intervals as frames, but for a late frame or two."""
+    """Between two selected frames there are as many intervals as frames, except for a late frame or two."""
     pacer = Pacer(rate)
     now_ns, times = 0, []
     for step_s in steps_s:
@@ -83,7 +83,7 @@ def test_a_frame_an_interval_after_the_last_one_taken_is_always_taken(rate: floa
 
 
 @given(RATES, st.floats(2.3, 1000))
-def test_after_a_jump_back_the_grid_starts_anew(rate: float, back: float) -> None:
+def test_a_jump_back_sets_a_new_grid(rate: float, back: float) -> None:
     pacer = Pacer(rate)
     interval_ns = round(1e9 / rate)
     start_ns = 10**13
@@ -94,7 +94,7 @@ def test_after_a_jump_back_the_grid_starts_anew(rate: float, back: float) -> Non
     assert pacer.wants(jump_ns + interval_ns)
 
 
-def test_a_small_step_back_costs_no_extra_frame() -> None:
+def test_a_small_step_back_selects_no_extra_frame() -> None:
     pacer = Pacer(10)
     assert pacer.wants(1_000_000_000)
     assert not pacer.wants(990_000_000)
@@ -103,7 +103,7 @@ def test_a_small_step_back_costs_no_extra_frame() -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
-def test_a_rate_is_a_number_above_zero(rate: float) -> None:
+def test_a_rate_must_be_above_zero(rate: float) -> None:
     with pytest.raises(ValueError, match="frames_per_second must be a number above 0"):
         Pacer(rate)
 

@@ -83,7 +83,7 @@ def test_any_number_of_frames_may_be_dropped_while_one_is_stuck() -> None:
     assert order.put(0, "stuck") == ["stuck", "after"]
 
 
-def test_too_many_results_held_back_is_loud() -> None:
+def test_too_many_held_results_raise_an_error() -> None:
     order: Reorder[str] = Reorder(limit=2)
     order.put(1, "one")
     order.put(2, "two")

@@ -33,7 +33,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Visitor:
-    """Comes and goes, and has frames now and then."""
+    """Joins and leaves, and has frames from time to time."""
 
     lane: int
     weight: float
@@ -77,7 +77,7 @@ def visit(device: Device, name: str, lane: str, visitor: Visitor) -> None:
 
 
 def populate(device: Device, residents: list[Resident], visitors: list[Visitor]) -> list[tuple[Stream, float]]:
-    """Let everyone in; the residents with their weights come back."""
+    """Add all streams; return the backlogged ones with their weights."""
     names = list(device.networks)
     for number, resident in enumerate(residents):
         device.join(f"resident-{number}", names[resident.lane % len(names)], resident.weight, backlogged=True)
@@ -87,10 +87,10 @@ def populate(device: Device, residents: list[Resident], visitors: list[Visitor])
 
 
 def most_turns(weight: float, residents: list[Resident], visitors: list[Visitor], in_flight: int) -> float:
-    """How many full batches the device may run while a stream waits for its turn.
+    """Return the maximum number of full batches that the device runs while a stream waits for its turn.
 
-    The stream may be ahead of its share by the batch that it rode in, one that it had whole, and those in flight; each
-    other may be behind by what a lane forgives.
+    The stream can be ahead of its share by the batch that it rode in, a full batch, and those in flight; each other stream can
+    be behind by the lag that a lane forgets.
     """
     weights = [resident.weight for resident in residents] + [visitor.weight for visitor in visitors]
     return (2 + in_flight) * sum(weights) / weight + 6 * len(weights) + in_flight
@@ -104,7 +104,7 @@ def most_turns(weight: float, residents: list[Resident], visitors: list[Visitor]
     st.integers(1, 4),
     st.integers(0, 999),
 )
-def test_backlogged_streams_share_by_weight_and_nobody_starves(
+def test_backlogged_streams_share_by_weight_and_none_starves(
     networks: list[Network], residents: list[Resident], visitors: list[Visitor], in_flight: int, seed: int
 ) -> None:
     device = Device(in_flight, {f"lane-{number}": network for number, network in enumerate(networks)}, seed)
@@ -126,10 +126,10 @@ def test_backlogged_streams_share_by_weight_and_nobody_starves(
     st.lists(VISITORS, max_size=5),
     st.integers(0, 999),
 )
-def test_nobody_starves_where_lanes_have_limits_of_their_own(
+def test_no_stream_starves_if_lanes_have_limits(
     networks: list[tuple[Network, int]], residents: list[Resident], visitors: list[Visitor], seed: int
 ) -> None:
-    """While one lane is held back, the others use the device: as many times more as it has places."""
+    """While one lane is limited, the others use the rest of the device."""
     in_flight = 4
     lanes = {f"lane-{number}": network for number, (network, _) in enumerate(networks)}
     device = Device(in_flight, lanes, seed, {f"lane-{number}": limit for number, (_, limit) in enumerate(networks)})
@@ -156,7 +156,7 @@ def test_equal_streams_take_turns(in_flight: int) -> None:
     assert max(served) - min(served) <= 1
 
 
-def test_a_heavy_network_and_a_light_one_share_time_and_not_frames() -> None:
+def test_a_large_and_a_small_model_share_time_and_not_frames() -> None:
     device = Device(2, {"heavy": Network(0, 50 * MS, (1,)), "light": Network(0, 2 * MS, (1, 2, 4, 8))}, 0)
     device.join("heavy", "heavy", 1.0, backlogged=True)
     device.join("light", "light", 1.0, backlogged=True)
@@ -167,7 +167,7 @@ def test_a_heavy_network_and_a_light_one_share_time_and_not_frames() -> None:
 
 
 def test_a_stream_that_is_not_due_does_not_ride_along_at_the_cost_of_another_lane() -> None:
-    """Its lane's other stream is due all the time, and there is always a place left beside it."""
+    """The other stream of its lane is always due, and there is always a free slot in its batch."""
     device = Device(1, {"one": Network(0, 10 * MS, (1, 4)), "other": Network(0, 10 * MS, (1,))}, 0)
     device.join("due", "one", 20.0, live=True)
     device.join("rider", "one", 1.0, backlogged=True)
@@ -178,8 +178,8 @@ def test_a_stream_that_is_not_due_does_not_ride_along_at_the_cost_of_another_lan
     assert device.streams["due"].engine_ns > 3 * device.streams["far"].engine_ns
 
 
-def test_riding_in_places_that_nobody_else_wants_is_free() -> None:
-    """A stream of little weight rode along for a minute on an idle device; it owes nothing for it."""
+def test_riding_in_unused_slots_is_free() -> None:
+    """A stream of low weight rode along for a minute on an idle device; it has no debt from that."""
     device = Device(1, {"lane": Network(10 * MS, MS, (1, 2))}, 0)
     device.join("heavy", "lane", 1.0, live=True)
     device.join("light", "lane", 0.01, live=True)
@@ -193,7 +193,7 @@ def test_riding_in_places_that_nobody_else_wants_is_free() -> None:
 
 
 @pytest.mark.parametrize("live", [False, True])
-def test_a_lane_that_its_own_limit_holds_back_hoards_no_credit(live: bool) -> None:
+def test_a_lane_at_its_own_limit_collects_no_credit(live: bool) -> None:
     """The lane may run one batch of four. Neither a stream that joins it later nor the other lane pays for that."""
     network = Network(0, 10 * MS, (1,))
     device = Device(4, {"limited": network, "free": network}, 0, {"limited": 1})
@@ -231,8 +231,8 @@ def test_a_weight_can_be_changed() -> None:
     assert used["a"] == pytest.approx(4 * used["b"], rel=0.05)
 
 
-def test_the_first_batches_whose_cost_nobody_knows_are_accounted_for() -> None:
-    """One stream's network takes a second for its first batch: the other gets that second back."""
+def test_the_first_batches_of_unknown_cost_are_accounted_for() -> None:
+    """One stream's model takes a second for its first batch: the other stream gets that second back."""
     device = Device(1, {"lane": Network(0, 1000 * MS, (1,)), "other": Network(0, 10 * MS, (1,))}, 0)
     device.join("slow", "lane", 1.0, backlogged=True)
     device.join("quick", "other", 1.0, backlogged=True)

@@ -1,4 +1,4 @@
-"""The account of a run and what the operating system says of the process."""
+"""The account of a run, and the values of the operating system about the process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_each_stage_is_counted_under_its_name() -> None:
     assert [stage["share"] for stage in summary.values()] == [0.0333, 0.0667, 0.1, 0.1333, 0.3333, 0.3333]
 
 
-def test_an_account_of_nothing_is_zero() -> None:
+def test_an_empty_account_is_zero() -> None:
     for stage in StageAccount().summary().values():
         assert set(stage.values()) == {0.0}
 
@@ -102,7 +102,7 @@ def test_a_process_is_as_old_as_the_time_since_its_start() -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "1 (a) b) R 0", "no status at all"])
-def test_where_the_system_does_not_tell(text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_values_of_the_system(text: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "open", opener(text), raising=False)
     assert process.process_age_s() is None
     assert process.peak_rss_bytes() > 2**20, "as the C library counts it"
@@ -117,7 +117,7 @@ def test_peak_memory_in_the_units_of_the_system(monkeypatch: pytest.MonkeyPatch)
 
 
 def opener(text: str | None) -> Callable[..., object]:
-    """Stands for ``open``: a file with this text, or none at all."""
+    """A replacement for ``open``: a file with this text, or none."""
     from io import StringIO
 
     def opened(*_: object, **__: object) -> object:

@@ -1,4 +1,4 @@
-"""The flight recorder: what became of each frame, in memory that never grows."""
+"""The flight recorder: the outcome of each frame, in fixed memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def frame(index: int, captured_ns: int, trace: Trace | None = None) -> Frame:
     return Frame("camera", index, index / 10, FakeImage(0, index), trace)
 
 
-def test_a_frame_is_told_with_its_times_batch_engine_and_detections(clock: HandClock) -> None:
+def test_a_frame_is_recorded_with_its_times_batch_engine_and_detections(clock: HandClock) -> None:
     recorder = FlightRecorder(clock)
     start = clock.now - 50 * MS
     trace = Trace(
@@ -45,12 +45,18 @@ def test_a_frame_is_told_with_its_times_batch_engine_and_detections(clock: HandC
         clock="camera",
     )
     recorder.emitted(frame(7, start, trace), "onnxruntime-cpu-int8", 3)
-    (told,) = recorder.frames(0, EVER)
-    assert (told.outcome, told.index, told.captured_ns, told.clock, told.pts_s) == (EMITTED, 7, start, "camera", 0.7)
-    assert (told.batch, told.engine, told.detections) == (4, "onnxruntime-cpu-int8", 3)
-    assert told.at_ns == clock.now
-    assert told.times is not None
-    assert {name: time - start for name, time in told.times.items()} == {
+    (reported,) = recorder.frames(0, EVER)
+    assert (reported.outcome, reported.index, reported.captured_ns, reported.clock, reported.pts_s) == (
+        EMITTED,
+        7,
+        start,
+        "camera",
+        0.7,
+    )
+    assert (reported.batch, reported.engine, reported.detections) == (4, "onnxruntime-cpu-int8", 3)
+    assert reported.at_ns == clock.now
+    assert reported.times is not None
+    assert {name: time - start for name, time in reported.times.items()} == {
         "decode_start_ns": 1 * MS,
         "decode_end_ns": 5 * MS,
         "preprocess_start_ns": 10 * MS,
@@ -62,15 +68,15 @@ def test_a_frame_is_told_with_its_times_batch_engine_and_detections(clock: HandC
 
 
 @pytest.mark.parametrize("reason", DropReason)
-def test_every_drop_is_told_by_its_name(clock: HandClock, reason: DropReason) -> None:
+def test_every_drop_is_recorded_with_its_reason(clock: HandClock, reason: DropReason) -> None:
     recorder = FlightRecorder(clock)
     recorder.dropped(reason, frame(1, clock.now))
     recorder.dropped(reason)
-    told = recorder.frames(0, EVER)
-    assert [one.outcome for one in told] == [reason.value, reason.value]
-    assert [one.index for one in told] == [1, None]
-    assert told[0].times == {"decode_start_ns": clock.now}
-    assert told[1].times is None
+    reported = recorder.frames(0, EVER)
+    assert [one.outcome for one in reported] == [reason.value, reason.value]
+    assert [one.index for one in reported] == [1, None]
+    assert reported[0].times == {"decode_start_ns": clock.now}
+    assert reported[1].times is None
     assert recorder.minutes(clock.now, clock.now)[0].outcomes == {reason.value: 2}
 
 
@@ -85,7 +91,7 @@ def test_only_the_last_frames_are_kept_and_the_oldest_is_known(clock: HandClock)
     assert sum(minute.outcomes["paced"] for minute in recorder.minutes(0, clock.now)) == 20
 
 
-def test_a_part_is_chosen_by_time_of_capture_and_the_newest_are_taken(clock: HandClock) -> None:
+def test_a_time_range_is_selected_by_capture_time_newest_first(clock: HandClock) -> None:
     recorder = FlightRecorder(clock)
     first = clock.now
     for index in range(100):
@@ -105,7 +111,7 @@ def test_the_last_day_is_known_by_minute_and_no_more(clock: HandClock) -> None:
             recorder.dropped(DropReason.STALE)
     minutes = recorder.minutes(0, clock.now)
     assert len(minutes) == MINUTES_KEPT
-    assert (minutes[0].from_ns + 17 * SECOND) % MINUTE_NS == 0  # as the clock on the wall has them
+    assert (minutes[0].from_ns + 17 * SECOND) % MINUTE_NS == 0  # minutes of the wall clock
     assert [sum(minute.outcomes.values()) for minute in minutes] == [n % 3 + 1 for n in range(30, MINUTES_KEPT + 30)]
     assert [b.from_ns - a.from_ns for a, b in pairwise(minutes)] == [MINUTE_NS] * (MINUTES_KEPT - 1)
 
@@ -122,7 +128,7 @@ def test_a_minute_without_a_frame_is_left_out(clock: HandClock) -> None:
     assert (first.max_age_ms, second.max_age_ms) == (0, 250)
 
 
-def test_values_beyond_what_is_kept_are_cut_and_do_no_harm(clock: HandClock) -> None:
+def test_values_out_of_range_are_clipped(clock: HandClock) -> None:
     recorder = FlightRecorder(clock)
     old = Trace(captured_ns=1, emitted_ns=clock.now, decode_start_ns=clock.now, batch=1000, clock="unknown")
     recorder.emitted(frame(0, 0, old), "engine", 1 << 20)
@@ -134,7 +140,7 @@ def test_values_beyond_what_is_kept_are_cut_and_do_no_harm(clock: HandClock) -> 
     assert last.index == 299
 
 
-def test_threads_write_and_read_at_once(clock: HandClock) -> None:
+def test_threads_can_write_and_read_at_the_same_time(clock: HandClock) -> None:
     recorder = FlightRecorder(clock, frames=64)
     rounds = 2000
 

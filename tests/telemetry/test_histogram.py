@@ -67,7 +67,7 @@ def test_an_empty_histogram_is_zero() -> None:
     assert (histogram.count, histogram.min_ns, histogram.max_ns) == (0, 0, 0)
 
 
-def test_what_lies_outside_the_range_is_counted_at_its_ends() -> None:
+def test_values_outside_the_range_count_in_the_outer_buckets() -> None:
     histogram = recorded([-5, 0, 100, 10**14])
     assert histogram.count == 4
     assert histogram.min_ns == 0
@@ -76,7 +76,7 @@ def test_what_lies_outside_the_range_is_counted_at_its_ends() -> None:
 
 
 @pytest.mark.parametrize("quantile", [-0.1, 1.1, float("nan")])
-def test_a_quantile_lies_between_zero_and_one(quantile: float) -> None:
+def test_a_quantile_must_be_between_zero_and_one(quantile: float) -> None:
     with pytest.raises(ValueError, match="a quantile must be between 0 and 1"):
         Histogram().quantile_ns(quantile)
 

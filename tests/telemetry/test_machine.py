@@ -1,4 +1,4 @@
-"""What the kernel tells of this machine, read from folders made for it."""
+"""The values of the kernel about the machine, read from fabricated folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def proc(tmp_path: Path) -> Path:
     return made(tmp_path / "proc", meminfo=f"MemTotal: {8 * GIB // 1024} kB\nMemAvailable: {6 * GIB // 1024} kB\nHugePages: 0\n")
 
 
-def test_no_groups(tmp_path: Path, proc: Path) -> None:
+def test_without_control_groups_there_are_no_limits(tmp_path: Path, proc: Path) -> None:
     assert grants(proc, tmp_path / "none") == grants(tmp_path / "none", tmp_path / "none") == Grants(None, None, None)
     found = memory(proc, tmp_path / "none")
     assert found is not None
@@ -32,7 +32,7 @@ def test_no_groups(tmp_path: Path, proc: Path) -> None:
     assert memory(tmp_path / "none") is None
 
 
-def test_the_tightest_of_the_groups_above_counts(tmp_path: Path, proc: Path) -> None:
+def test_the_tightest_limit_of_the_parent_groups_counts(tmp_path: Path, proc: Path) -> None:
     root = tmp_path / "cgroup"
     made(root, cpu__max="max 100000\n", memory__max="max\n")
     made(root / "system.slice", cpu__max="150000 100000\n", memory__max=f"{4 * GIB}\n", memory__current=f"{3 * GIB}\n")
@@ -46,7 +46,7 @@ def test_the_tightest_of_the_groups_above_counts(tmp_path: Path, proc: Path) -> 
     assert (found.total_bytes, found.available_bytes) == (2 * GIB, GIB)
 
 
-def test_version_1(tmp_path: Path, proc: Path) -> None:
+def test_control_groups_version_1(tmp_path: Path, proc: Path) -> None:
     root = tmp_path / "cgroup"
     (proc / "self" / "cgroup").write_text("4:cpu,cpuacct:/docker/abc\n3:memory:/docker/abc\n1:name=systemd:/docker/abc\n")
     made(root / "cpu,cpuacct/docker/abc", **{"cpu.cfs_quota_us": "50000\n", "cpu.cfs_period_us": "100000\n"})
@@ -56,7 +56,7 @@ def test_version_1(tmp_path: Path, proc: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["0::/../../../etc", "nonsense", "", "0::", "::::", "0::/\x00"])
-def test_what_cannot_be_read_limits_nothing(tmp_path: Path, proc: Path, line: str) -> None:
+def test_unreadable_files_give_no_limit(tmp_path: Path, proc: Path, line: str) -> None:
     (proc / "self" / "cgroup").write_text(line)
     root = made(tmp_path / "cgroup", cpu__max="garbage\n", cpu__stat="a b c\n", memory__max="-\n")
     assert grants(proc, root) == Grants(None, None, None)
@@ -72,7 +72,7 @@ def test_a_disk(tmp_path: Path) -> None:
     assert disk(Path("/proc/self")).problem
 
 
-def test_the_clock_tells_something() -> None:
+def test_the_clock_state_is_known() -> None:
     assert clock_synchronised() in (True, False, None)
 
 

@@ -1,4 +1,4 @@
-"""What was measured lately: the last minute, and no more memory however long it goes on."""
+"""Recent measurements: the last minute, in fixed memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vision_infer.telemetry.rolling import RollingHistogram, RollingRate
 MS, S = 10**6, 10**9
 
 
-def test_nothing_measured_gives_nothing() -> None:
+def test_without_measurements_there_are_no_quantiles() -> None:
     assert RollingHistogram().quantiles_ms(5 * S) == {}
 
 
-def test_quantiles_are_those_of_all_that_was_recorded_lately() -> None:
+def test_quantiles_are_those_of_recent_values() -> None:
     rolling = RollingHistogram()
     for number in range(1000):
         rolling.record(1000 * S + number * 50 * MS, (number + 1) * MS)  # over 50 s: more than one slot
@@ -27,7 +27,7 @@ def test_quantiles_are_those_of_all_that_was_recorded_lately() -> None:
     assert found["max"] == 1000
 
 
-def test_what_is_older_than_a_minute_is_forgotten_although_nothing_new_comes() -> None:
+def test_values_older_than_a_minute_are_forgotten() -> None:
     rolling = RollingHistogram()
     rolling.record(1000 * S, 900 * MS)
     rolling.record(1030 * S, 10 * MS)
@@ -36,7 +36,7 @@ def test_what_is_older_than_a_minute_is_forgotten_although_nothing_new_comes() -
     assert rolling.quantiles_ms(1100 * S) == {}
 
 
-def test_a_slot_is_forgotten_as_a_whole_and_at_the_earliest_after_its_time() -> None:
+def test_a_slot_is_forgotten_as_a_whole_after_its_time() -> None:
     rolling = RollingHistogram(slots=3, slot_ns=10 * S)
     rolling.record(99 * S, 7 * MS)
     assert rolling.quantiles_ms(119 * S)["max"] == 7  # slots 9, 10 and 11
@@ -83,7 +83,7 @@ def test_a_rate_is_that_of_the_last_ten_seconds() -> None:
     assert list(rate.per_second) == [0, 0]
 
 
-def test_two_looks_at_the_same_moment_change_nothing() -> None:
+def test_two_samples_at_the_same_time_change_nothing() -> None:
     rate = RollingRate(1)
     rate.sample(S, 10)
     rate.sample(S, 20)
