@@ -56,7 +56,7 @@ def test_a_sample_matches_its_specification_and_is_cached(tmp_path: Path) -> Non
 
 def test_a_sample_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(StreamError, match="no sample of h264 320x180 can be made"):
+    with pytest.raises(StreamError, match="cannot create a sample clip of h264 320x180"):
         sample_clip(SMALL, tmp_path / "file")
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import vision_infer.capacity.answer as answer_module
 from tests.capacity.benches import bench
 from vision_infer.capacity import bench as bench_module
-from vision_infer.capacity import pictures
+from vision_infer.capacity import charts
 from vision_infer.capacity.bench import BenchRequest
 from vision_infer.capacity.history import add_to_history
 from vision_infer.capacity.report import BenchMachine, BenchReport
@@ -116,7 +116,7 @@ def test_an_impossible_plan_is_a_one_line_error(home: Path, words: tuple[str, ..
 def test_without_matplotlib_charts_are_skipped_with_a_message(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "find_spec", lambda _: None)
+    monkeypatch.setattr(charts, "find_spec", lambda _: None)
     done = CliRunner().invoke(app, [*PLAN, "--out", str(tmp_path / "out")], standalone_mode=False)
     assert "charts are skipped because matplotlib is not installed: pip install 'vision-infer[plot]'" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.json", "plan.md"]

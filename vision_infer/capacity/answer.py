@@ -74,15 +74,7 @@ class CapacityAnswer:
 
 
 def answer_of(machine: MeasuredMachine, need: Need, engine: BenchEngine, load: Load, gated: float = 0.0) -> CapacityAnswer | None:
-    """Return the estimate for an engine at its best batch size; None if the benchmark has no such video.
-
-    Args:
-        machine: The machine with its benchmark.
-        need: The requirements.
-        engine: An engine of that benchmark.
-        load: The additional cost of running streams.
-        gated: The share of the frames that a motion gate skips, 0–1.
-    """
+    """Return the estimate for an engine at its best batch size; None if the benchmark has no such video."""
     costs = costs_of(machine.report, need, engine, load)
     if costs is None:
         return None

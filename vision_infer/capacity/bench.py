@@ -81,12 +81,6 @@ def run_bench(
 ) -> BenchReport:
     """Run a benchmark.
 
-    Args:
-        request: What to measure.
-        on_message: Receives a line about each step.
-        stop: Set it to stop; the report is marked as interrupted.
-        clock: The clock of all times.
-
     Raises:
         ModelError: The graph is invalid.
         EngineError: There is no engine.

@@ -75,10 +75,6 @@ def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
 
     CPU time is compared, because other programs affect it least. Differences within any of the intervals, or smaller than
     :data:`FLOOR`, are noise: the rounds of one benchmark vary less than two benchmarks do.
-
-    Args:
-        earlier: The result of :func:`like`.
-        now: The new benchmark.
     """
     before: dict[str, list[BenchInterval]] = defaultdict(list)
     for report in earlier:

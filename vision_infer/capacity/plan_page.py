@@ -32,14 +32,7 @@ are delivered, and the margin stays free on the CPU, on an accelerator, and in m
 def plan_page(
     need: Need, machines: Sequence[MachinePlan], published: Sequence[PublishedBound], charts: Sequence[str] = ()
 ) -> str:
-    """Return the page.
-
-    Args:
-        need: The requirements.
-        machines: The plans of measured machines, the best first.
-        published: The bounds of machines that were not measured.
-        charts: The file names of charts, relative to the page.
-    """
+    """Return the page."""
     first = machines[0]
     parts = [
         f"# {need.says()}\n",

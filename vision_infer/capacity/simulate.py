@@ -238,15 +238,7 @@ class _Simulation:
 def simulate(
     costs: StepCosts, streams: SimulatedStreams, cores: float, seconds: float = 10.0, seeds: int = 2
 ) -> SimulationOutcome:
-    """Simulate streams several times with different start times.
-
-    Args:
-        costs: The time of each step.
-        streams: The streams.
-        cores: The number of CPU cores; other programs are not simulated.
-        seconds: The duration of each simulation.
-        seeds: The number of simulations.
-    """
+    """Simulate streams several times with different start times."""
     ages: list[float] = []
     batches: list[int] = []
     busy = {"cpu": 0.0, "engine": 0.0, "decoder": 0.0}

@@ -88,13 +88,6 @@ def measure_convert(
 ) -> list[ConvertRow]:
     """Write images of each size into a slot, as an inference worker does, alternating between sizes.
 
-    Args:
-        clips: One clip of each size.
-        card: The model card.
-        rounds: The number of rounds.
-        round_s: The duration of a measurement, in seconds of CPU time.
-        stop: Checked between measurements.
-
     Raises:
         StreamError: A clip cannot be read.
     """

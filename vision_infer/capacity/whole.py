@@ -99,13 +99,6 @@ def run_streams(
 ) -> PipelineRow | None:
     """Run and measure a number of streams.
 
-    Args:
-        engine: The engine, warmed up and otherwise unused.
-        streams: The number of streams.
-        offered: The streams and their targets.
-        stop: Set it to stop; then None is returned.
-        clock: The clock of all times.
-
     Raises:
         StreamError: The streams do not start.
     """

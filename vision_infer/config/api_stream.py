@@ -20,10 +20,6 @@ _REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"
 def stream_from_api(data: Mapping[str, Any], service: ServiceSettings) -> StreamSettings:
     """Validate the settings of a stream. They contain no references and inherit no defaults.
 
-    Args:
-        data: The fields of the request.
-        service: The settings that limit URLs.
-
     Raises:
         SettingsError: The settings are invalid; lists all problems, without secrets.
     """

@@ -48,11 +48,6 @@ def settings_in(
 ) -> tuple[list[FromEnvironment], list[ValidationProblem]]:
     """Read the settings in the environment.
 
-    Args:
-        environ: The environment.
-        model: The class of the complete file.
-        data: The content of the file; its streams, zones and labels can be addressed.
-
     Returns:
         (settings, problems).
     """

@@ -30,10 +30,5 @@ def address_of(host: str) -> Address | None:
 
 
 def is_allowed(address: Address, networks: Sequence[str]) -> bool:
-    """Return whether an address is in one of the networks. Without networks, every address is allowed.
-
-    Args:
-        address: The result of :func:`address_of`.
-        networks: The networks in CIDR notation, from ``service.allow_networks``.
-    """
+    """Return whether an address is in one of the networks. Without networks, every address is allowed."""
     return not networks or any(address in ipaddress.ip_network(network) for network in networks)

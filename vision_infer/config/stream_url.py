@@ -106,12 +106,7 @@ def is_file(url: str) -> bool:
 
 
 def name_of(url: str, taken: Collection[str] = ()) -> str:
-    """Return a name for the stream of a URL: from the end of its path or from its host, and never from a possible secret.
-
-    Args:
-        url: The URL as the user wrote it; may be invalid.
-        taken: The names that are already in use.
-    """
+    """Return a name for the stream of a URL: from the end of its path or from its host, and never from a possible secret."""
     try:
         parts = split_url(url)
     except ValueError:

@@ -28,12 +28,7 @@ _TEXTS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "timestamp", 
 
 
 class YamlError(ValueError):
-    """A text is not valid YAML.
-
-    Args:
-        message: The problem, without a value of the file.
-        line: The line, from 1; None if unknown.
-    """
+    """A text is not valid YAML."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)

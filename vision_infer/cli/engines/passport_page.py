@@ -9,13 +9,7 @@ if TYPE_CHECKING:
 
 
 def notes(passport: Passport | None, failure: str, budget: float) -> list[str]:
-    """Return the reasons why 'auto' does not select an engine.
-
-    Args:
-        passport: The passport of the engine, if there is one.
-        failure: Why the engine failed in an earlier autotune; empty if it did not.
-        budget: The maximum loss of accuracy, in points.
-    """
+    """Return the reasons why 'auto' does not select an engine."""
     from vision_infer.engine.selection.candidates import this_device
 
     found = []

@@ -79,11 +79,6 @@ class PlanWanted:
 def wanted_plan(asked: BuildTarget, typed: TypedOptions, batch: int | None) -> PlanWanted | None:
     """Return the plan to build; None for an engine that is not a plan.
 
-    Args:
-        asked: The engine.
-        typed: The options of plans.
-        batch: The maximum batch size; None for the recipe's, or 8.
-
     Raises:
         UsageError: The options contradict each other, or the runtime or precision is unknown.
     """
@@ -140,9 +135,6 @@ def _named(asked: BuildTarget) -> tuple[str, str]:
 def refuse_for_plans(given: Mapping[str, object]) -> None:
     """Reject options that do not apply to plans.
 
-    Args:
-        given: The values by option; None if not given.
-
     Raises:
         UsageError: An option is given; names the first one.
     """
@@ -162,11 +154,6 @@ def plan_summary(passport: Passport) -> str:
 
 def build_wanted_plans(wanted: PlanWanted, folder: Path, model_dir: Path | None) -> Iterator[Passport]:
     """Build the plan of each input size of a model into the engine cache, with progress on standard error.
-
-    Args:
-        wanted: The plan.
-        folder: The engine cache.
-        model_dir: The folder of the user's models.
 
     Raises:
         EngineError: The runtime is missing, rejects the graph or fails to build it, or the plan cannot be stored.

@@ -16,13 +16,6 @@ def stream_command(
 ) -> AddStream:
     """Return the command that adds a stream.
 
-    Args:
-        name: The name of the stream.
-        settings: The settings of the stream.
-        lane: The lane that infers its frames.
-        secondary: The lane that infers the crops of its detections, if any.
-        allow_networks: The networks that its URL may lead to; empty for any.
-
     Raises:
         UsageError: The model does not know a class.
     """
