@@ -43,7 +43,7 @@ def greatest_sum(a: Detections, b: Detections, iou: float) -> float:
 
 
 @given(FOUND, FOUND, st.sampled_from([0.1, 0.3, 0.5, 0.9]))
-def test_partners_overlap_most_in_sum_and_everything_is_accounted_for(ones: list[Row], others: list[Row], iou: float) -> None:
+def test_pairs_maximize_the_overlap_and_all_detections_are_counted(ones: list[Row], others: list[Row], iou: float) -> None:
     a, b = detections(ones), detections(others)
     found = compare(a, b, iou)
     assert sorted([*found.pairs[:, 0].tolist(), *found.only_a.tolist()]) == list(range(len(a)))
@@ -56,7 +56,7 @@ def test_partners_overlap_most_in_sum_and_everything_is_accounted_for(ones: list
     assert mirrored.ious.sum() == pytest.approx(found.ious.sum())
 
 
-def test_a_run_is_the_same_as_itself() -> None:
+def test_a_run_is_equal_to_itself() -> None:
     rows: list[Row] = [((0, 0, 4, 4), 9, 0), ((0, 0, 4, 4), 8, 0), ((1, 1, 1, 1), 5, 1)]  # a box without area too
     found = compare(detections(rows), detections(rows), 0.5)
     assert found.pairs.tolist() == [[0, 0], [1, 1], [2, 2]]
@@ -64,7 +64,7 @@ def test_a_run_is_the_same_as_itself() -> None:
     assert not found.changed(0.0).any()
 
 
-def test_the_account_of_each_class() -> None:
+def test_the_counts_of_each_class() -> None:
     a = detections([((0, 0, 4, 4), 9, 0), ((10, 0, 14, 4), 8, 1), ((20, 0, 24, 4), 5, 1)])
     b = detections([((0, 0, 4, 4), 7, 0), ((10, 0, 14, 4), 8, 0), ((20, 1, 24, 5), 6, 1)])
     found = compare(a, b, 0.5)

@@ -49,14 +49,14 @@ def test_the_colour_is_that_of_the_track_or_the_class(class_id: int, track_id: i
     assert image[300, 300].tolist() == color
 
 
-def test_a_label_stays_inside_the_picture() -> None:
+def test_a_label_stays_inside_the_image() -> None:
     corner = Drawer()(black(480, 640), one_box((600.0, 0.0, 640.0, 100.0)))
     inside = Drawer()(black(480, 640), one_box((300.0, 200.0, 340.0, 300.0)))
     purple = [(one == PURPLE).all(axis=2).sum() for one in (corner, inside)]
     assert purple[0] > 0.7 * purple[1]
 
 
-def test_the_text_tells_label_track_and_score() -> None:
+def test_the_text_has_label_track_and_score() -> None:
     box = (200.0, 200.0, 400.0, 300.0)
     drawn = [
         Drawer()(black(480, 640), one_box(box, 0, track, label))
@@ -75,7 +75,7 @@ def test_the_best_is_drawn_on_top() -> None:
         assert Drawer()(black(480, 640), found)[200, 150].tolist() == [PURPLE, RED][best]
 
 
-def test_lines_and_letters_follow_the_size_of_the_picture() -> None:
+def test_lines_and_letters_follow_the_size_of_the_image() -> None:
     changed = [
         Drawer()(black(*size), one_box((50.0, 150.0, 90.0, 190.0))).any(axis=2).sum() for size in ((240, 320), (1080, 1920))
     ]
@@ -83,7 +83,7 @@ def test_lines_and_letters_follow_the_size_of_the_picture() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 7), (7, 3), (1, 500), (20, 20)])
-def test_tiny_pictures_are_drawn_on(height: int, width: int) -> None:
+def test_tiny_images_can_be_drawn_on(height: int, width: int) -> None:
     image = black(height, width)
     Drawer()(image, one_box((0.0, 0.0, float(width), float(height))))
     assert image.any()
@@ -103,7 +103,7 @@ def test_a_view_is_drawn_on_in_place() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)])
-def test_what_is_no_picture_is_refused(wrong: NDArray[np.uint8]) -> None:
+def test_an_invalid_image_is_refused(wrong: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\]"):
         Drawer()(wrong, one_box((0.0, 0.0, 1.0, 1.0)))
 
@@ -112,7 +112,7 @@ def red(score: float = 0.8, class_id: int = 1) -> Description:
     return Description(classes=(ClassScore(class_id, "red", score), ClassScore(0, "blue", 0.1)))
 
 
-def test_the_label_tells_what_a_second_network_says() -> None:
+def test_the_label_has_the_class_of_a_secondary_model() -> None:
     found = one_box((200.0, 200.0, 400.0, 300.0))
     alone, told, other, nothing, embedded = (
         Drawer()(black(480, 640), replace(found, descriptions=said))
@@ -125,7 +125,7 @@ def test_the_label_tells_what_a_second_network_says() -> None:
     assert (embedded == alone).all()
 
 
-def test_what_is_said_of_the_whole_picture_stands_in_its_corner() -> None:
+def test_the_class_of_the_whole_image_is_in_its_corner() -> None:
     image = Drawer()(black(480, 640), Detections.empty(), red())
     rows, columns = np.nonzero((image == RED).all(axis=2))
     assert rows.min() <= 1

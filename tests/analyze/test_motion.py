@@ -44,7 +44,7 @@ class MatrixFilter:
         self.covariance = self.covariance - gain @ look @ self.covariance
 
 
-def test_it_is_the_textbook_filter() -> None:
+def test_the_filter_matches_the_textbook_filter() -> None:
     random = np.random.default_rng(3)
     state = motion.begin(BOXES)
     references = [MatrixFilter(box) for box in BOXES]
@@ -64,7 +64,7 @@ def test_it_is_the_textbook_filter() -> None:
             np.testing.assert_allclose(state[4, index], np.diag(reference.covariance)[4:], rtol=1e-9)
 
 
-def test_steps_in_one_go_are_steps_one_by_one() -> None:
+def test_several_steps_at_once_equal_single_steps() -> None:
     state = motion.correct(motion.predict(motion.begin(BOXES), 1.0), BOXES + 5)
     state[1, :, 3] = 0  # a height that changes would change the noise on the way
     one_by_one = state
@@ -73,7 +73,7 @@ def test_steps_in_one_go_are_steps_one_by_one() -> None:
     np.testing.assert_allclose(motion.predict(state, 7.0), one_by_one, rtol=1e-9)
 
 
-def test_a_steady_motion_is_learned_and_carried_on() -> None:
+def test_a_steady_motion_is_learned_and_continued() -> None:
     state = motion.begin(BOXES)
     for frame in range(1, 30):
         state = motion.correct(motion.predict(state, 1.0), BOXES + 4.0 * frame)
@@ -82,7 +82,7 @@ def test_a_steady_motion_is_learned_and_carried_on() -> None:
 
 
 @pytest.mark.parametrize("steps", [0.01, 0.3, 0.9, 1.7, 400.0])
-def test_any_time_gives_a_covariance_that_is_one(steps: float) -> None:
+def test_any_time_gives_a_valid_covariance(steps: float) -> None:
     state = motion.predict(motion.correct(motion.predict(motion.begin(BOXES), steps), BOXES + 9), steps)
     assert (state[2] > 0).all()
     assert (state[4] > 0).all()
@@ -100,5 +100,5 @@ def test_whatever_the_boxes_the_state_stays_finite_and_upright(edges: list[tuple
     assert (there[:, 2:] > there[:, :2]).all()
 
 
-def test_a_box_comes_back_as_it_went_in() -> None:
+def test_a_box_is_returned_unchanged() -> None:
     np.testing.assert_allclose(motion.to_boxes(motion.begin(BOXES)), BOXES)

@@ -65,7 +65,7 @@ def closed(grain: float = 0.0, **more: float) -> Camera:
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(0, 45), st.floats(40, 215), st.sampled_from([2, 5, 10, 25]), st.integers(0, 2**32))
-def test_noise_alone_of_any_strength_hardly_ever_opens_it(grain: float, level: float, fps: int, seed: int) -> None:
+def test_noise_of_any_strength_rarely_opens_the_gate(grain: float, level: float, fps: int, seed: int) -> None:
     camera = Camera(grain, level, fps, seed)
     camera.run(LEARN_NS / SECOND + 8)
     assert camera.run(20) <= 0.16  # one second's hold, three times
@@ -75,7 +75,7 @@ def test_noise_alone_of_any_strength_hardly_ever_opens_it(grain: float, level: f
 @given(
     st.floats(0, 12), st.sampled_from([5, 10, 25]), st.integers(0, 2**32), st.integers(0, 148), st.integers(0, 78), st.booleans()
 )
-def test_an_object_that_comes_opens_it_at_once(grain: float, fps: int, seed: int, x: int, y: int, darker: bool) -> None:
+def test_a_new_object_opens_the_gate_immediately(grain: float, fps: int, seed: int, x: int, y: int, darker: bool) -> None:
     camera = closed(grain, fps=fps, seed=seed)
     camera.run(1.5)
     camera.put(x, y, 10, -45 if darker else 45)
@@ -83,7 +83,7 @@ def test_an_object_that_comes_opens_it_at_once(grain: float, fps: int, seed: int
 
 
 @pytest.mark.parametrize("grain", [0.0, 3.0, 10.0])
-def test_frames_are_wanted_for_a_while_after_the_last_change_and_then_no_more(grain: float) -> None:
+def test_frames_are_inferred_for_a_while_after_the_last_change(grain: float) -> None:
     camera = closed(grain)
     came_s = camera.now_s
     for step in range(50):  # goes through the picture in two seconds, and out
@@ -99,7 +99,7 @@ def test_frames_are_wanted_for_a_while_after_the_last_change_and_then_no_more(gr
     assert camera.run(10) <= 0.11
 
 
-def test_what_stops_and_stays_becomes_a_part_of_the_scene() -> None:
+def test_an_object_that_stops_becomes_part_of_the_scene() -> None:
     camera = closed(2.0)
     camera.put(60, 40, 20, 70)
     assert camera.run(1) == 1.0
@@ -109,7 +109,7 @@ def test_what_stops_and_stays_becomes_a_part_of_the_scene() -> None:
     assert camera.frame(), "it goes away again"
 
 
-def test_what_creeps_is_seen() -> None:
+def test_a_slow_object_is_detected() -> None:
     camera = closed(2.0)
     wanted = []
     for step in range(25 * 20):  # a sample in a second: a twentieth of the picture's width in eight
@@ -120,7 +120,7 @@ def test_what_creeps_is_seen() -> None:
     assert np.mean(wanted) > 0.9
 
 
-def test_a_light_that_is_switched_opens_it_and_it_learns_anew() -> None:
+def test_a_switched_light_opens_the_gate_and_the_scene_is_learned_again() -> None:
     camera = closed(2.0)
     camera.scene += 70
     assert camera.run(1.5) == 1.0
@@ -130,7 +130,7 @@ def test_a_light_that_is_switched_opens_it_and_it_learns_anew() -> None:
     assert camera.frame()
 
 
-def test_dusk_does_not_open_it() -> None:
+def test_dusk_does_not_open_the_gate() -> None:
     camera = closed(1.0)
     opened = 0
     for _ in range(25 * 60):
@@ -139,7 +139,7 @@ def test_dusk_does_not_open_it() -> None:
     assert opened == 0
 
 
-def test_a_night_that_becomes_grainy_is_learnt() -> None:
+def test_increasing_grain_at_night_is_learned() -> None:
     camera = closed(1.0)
     camera.grain = 12.0
     camera.run(40)
@@ -167,7 +167,7 @@ def test_a_tree_in_the_wind_becomes_noise_in_some_minutes_and_hides_nothing_else
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.3, 8), st.integers(1, 25))
-def test_its_heart_beats(heartbeat_s: float, fps: int) -> None:
+def test_the_heartbeat(heartbeat_s: float, fps: int) -> None:
     camera = Camera(fps=fps, heartbeat_s=heartbeat_s)
     camera.run(LEARN_NS / SECOND + 3 * heartbeat_s + 2 / fps)
     gaps = np.diff([*camera.opened, camera.now_s])
@@ -176,7 +176,7 @@ def test_its_heart_beats(heartbeat_s: float, fps: int) -> None:
     assert all(gap >= min(heartbeat_s, 1 / fps) - 1e-6 for gap in after[:-1])
 
 
-def test_a_change_counts_only_where_it_is_looked_for() -> None:
+def test_a_change_counts_only_in_the_counted_blocks() -> None:
     camera = closed()
     counted = np.zeros(grid(HEIGHT, WIDTH), np.bool_)
     counted[:, :10] = True
@@ -186,7 +186,7 @@ def test_a_change_counts_only_where_it_is_looked_for() -> None:
     assert camera.frame(counted)
 
 
-def test_time_that_goes_back_and_pictures_of_another_shape_begin_anew() -> None:
+def test_time_that_goes_back_or_another_shape_restarts_the_gate() -> None:
     camera = closed()
     assert not camera.frame()
     camera.frames = 10
@@ -208,13 +208,13 @@ def test_means_are_those_of_the_blocks(height: int, width: int, seed: int) -> No
 
 
 @pytest.mark.parametrize("heartbeat_s", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_heartbeat_that_is_none_is_refused(heartbeat_s: float) -> None:
+def test_an_invalid_heartbeat_is_refused(heartbeat_s: float) -> None:
     with pytest.raises(ValueError, match="heartbeat_s"):
         MotionGate(heartbeat_s)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.5])
-def test_a_codec_that_draws_its_noise_anew_with_each_key_frame_does_not_open_it(strength: float) -> None:
+def test_codec_noise_that_changes_with_each_key_frame_does_not_open_the_gate(strength: float) -> None:
     camera = Camera()
     plain, opened = camera.scene.copy(), 0
     for number in range(25 * 20):
@@ -224,7 +224,7 @@ def test_a_codec_that_draws_its_noise_anew_with_each_key_frame_does_not_open_it(
     assert opened == 0
 
 
-def test_a_camera_that_moves_keeps_it_open_nearly_all_of_the_time() -> None:
+def test_a_moving_camera_keeps_the_gate_open_almost_always() -> None:
     camera = closed(2.0)
     ground = camera.random.normal(110, 30, (HEIGHT // 6 + 20, WIDTH // 6 + 60))
     wide = np.repeat(np.repeat(ground, 6, 0), 6, 1)

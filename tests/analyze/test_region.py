@@ -27,7 +27,7 @@ def opencv_says(polygons: list[list[tuple[float, float]]], point: tuple[float, f
 
 
 @given(st.lists(POLYGON, min_size=1, max_size=3), st.lists(POINT, max_size=12))
-def test_it_finds_inside_what_opencv_finds_inside(
+def test_the_result_inside_polygons_equals_opencv(
     polygons: list[list[tuple[float, float]]], points: list[tuple[float, float]]
 ) -> None:
     found = Polygons([np.array(polygon) for polygon in polygons]).contain(np.array(points).reshape(-1, 2))
@@ -36,7 +36,7 @@ def test_it_finds_inside_what_opencv_finds_inside(
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 60))
-def test_it_agrees_on_points_anywhere(seed: int, corners: int) -> None:
+def test_the_result_equals_opencv_for_any_point(seed: int, corners: int) -> None:
     random = np.random.default_rng(seed)
     polygon, points = (
         random.uniform(0, 4000, (corners, 2)).astype(np.float32),
@@ -62,19 +62,19 @@ def kept(region: Region | None, *boxes: tuple[float, float, float, float], min_s
     return [int(number) for number in Filter(min_size, region)(found(*boxes), size).class_ids]
 
 
-def test_both_sides_of_a_box_must_have_the_least_size() -> None:
+def test_both_sides_of_a_box_must_have_the_minimum_size() -> None:
     boxes = [(0.0, 0.0, 10.0, 10.0), (0.0, 0.0, 9.5, 40.0), (0.0, 0.0, 40.0, 9.5), (5.0, 5.0, 30.0, 15.0)]
     assert kept(None, *boxes, min_size=10) == [0, 3]
     assert kept(None, *boxes) == [0, 1, 2, 3]
 
 
-def test_a_box_counts_where_it_stands_or_by_its_centre() -> None:
+def test_a_box_counts_by_its_lower_edge_or_its_centre() -> None:
     standing, hanging = (15.0, 0.0, 25.0, 20.0), (15.0, 20.0, 25.0, 50.0)  # centres at y = 10 and 35
     assert kept(Region(look=(SQUARE,)), standing, hanging) == [0]
     assert kept(Region(look=(((10, 32), (30, 32), (30, 40), (10, 40)),), anchor="center"), standing, hanging) == [1]
 
 
-def test_what_is_ignored_goes_also_where_we_look() -> None:
+def test_ignored_areas_apply_inside_the_region_too() -> None:
     boxes = [(12.0, 0.0, 14.0, 15.0), (20.0, 0.0, 22.0, 15.0), (50.0, 0.0, 52.0, 15.0)]
     hole = ((18.0, 12.0), (25.0, 12.0), (25.0, 20.0), (18.0, 20.0))
     assert kept(Region(look=(SQUARE,), ignore=(hole,)), *boxes) == [0]
@@ -82,7 +82,7 @@ def test_what_is_ignored_goes_also_where_we_look() -> None:
     assert kept(Region(look=(SQUARE, ((45, 10), (60, 10), (60, 30)))), *boxes) == [0, 1, 2]
 
 
-def test_relative_points_follow_the_size_of_each_picture() -> None:
+def test_relative_points_follow_the_size_of_each_image() -> None:
     region = Region(units="relative", look=(((0, 0.5), (0.5, 0.5), (0.5, 1), (0, 1)),))
     boxes = [(10.0, 10.0, 20.0, 50.0), (70.0, 10.0, 90.0, 50.0)]  # the lower edge of a picture 50 high is still inside
     assert kept(region, *boxes) == [0]
@@ -93,7 +93,7 @@ def test_relative_points_follow_the_size_of_each_picture() -> None:
     assert keep(found(*boxes), Size(100, 50)).class_ids.tolist() == [0]
 
 
-def test_nothing_is_copied_where_nothing_goes() -> None:
+def test_nothing_is_copied_if_nothing_is_dropped() -> None:
     given_in = found((12, 0, 14, 15))
     assert Filter(0, Region(look=(SQUARE,)))(given_in, Size(100, 50)) is given_in
     nothing = Detections.empty()

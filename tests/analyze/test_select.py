@@ -70,7 +70,7 @@ def reference(candidates: list[Candidate], selector: Selector) -> list[int]:
 
 
 @given(st.lists(CANDIDATE, max_size=14), SELECTOR, st.booleans())
-def test_it_keeps_what_the_reference_keeps(candidates: list[Candidate], selector: Selector, many: bool) -> None:
+def test_the_selection_equals_the_reference(candidates: list[Candidate], selector: Selector, many: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if many:
             patch.setattr(module, "_LOOP_LIMIT", 0)
@@ -84,7 +84,7 @@ def test_it_keeps_what_the_reference_keeps(candidates: list[Candidate], selector
 
 
 @given(st.lists(st.lists(CANDIDATE, min_size=5, max_size=5), min_size=1, max_size=4), SELECTOR)
-def test_a_batch_is_its_pictures_one_by_one(pictures: list[list[Candidate]], selector: Selector) -> None:
+def test_a_batch_equals_its_images_one_by_one(pictures: list[list[Candidate]], selector: Selector) -> None:
     together = selector(*batch_of(*pictures))
     for found, image in zip(together, pictures, strict=True):
         (alone,) = selector(*batch_of(image))
@@ -92,7 +92,7 @@ def test_a_batch_is_its_pictures_one_by_one(pictures: list[list[Candidate]], sel
             np.testing.assert_array_equal(one, other)
 
 
-def test_both_ways_agree_on_a_thousand_candidates() -> None:
+def test_both_implementations_agree_on_a_thousand_candidates() -> None:
     random = np.random.default_rng(7)
     low = random.uniform(0, 100, (1000, 2))
     boxes = np.concatenate([low, low + random.uniform(5, 60, (1000, 2))], axis=1).astype(np.float32)
@@ -106,7 +106,7 @@ def test_both_ways_agree_on_a_thousand_candidates() -> None:
 
 
 @pytest.mark.parametrize("places", [range(5), range(3, 8), range(0, 15, 3)])
-def test_it_matters_nothing_where_the_candidates_are(places: range) -> None:
+def test_the_position_of_the_candidates_does_not_matter(places: range) -> None:
     candidates: list[Candidate] = [(0.0, 0.0, 1.0, 1.0, 0.1, 0)] * 20
     for number, place in enumerate(places):
         candidates[place] = (10.0 * number, 0.0, 10.0 * number + 5, 10.0, 0.5 + 0.1 * number, number)
@@ -121,7 +121,7 @@ def test_it_matters_nothing_where_the_candidates_are(places: range) -> None:
 
 
 @pytest.mark.parametrize("classes", [None, frozenset({1})])
-def test_a_usual_picture_is_selected_in_one_turn(classes: frozenset[int] | None) -> None:
+def test_a_typical_image_is_selected_without_releasing_the_gil(classes: frozenset[int] | None) -> None:
     # What lets go of Python's lock in between has each picture change threads, which costs more than the selection.
     outputs = batch_of([(10.0 * at, 10.0, 10.0 * at + 8, 20.0, 0.9 - 0.1 * at, at % 2) for at in range(8)])
     place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GREY), Selector(0.35, 0.6, classes)
@@ -171,7 +171,7 @@ def test_classes_are_filtered_before_suppression_and_the_limit() -> None:
     assert class_ids.tolist() == [1]
 
 
-def test_boxes_come_back_to_the_source_clipped() -> None:
+def test_boxes_are_mapped_to_the_source_and_clipped() -> None:
     place = letterbox(Size(200, 100), Size(100, 100), "center", GREY)  # content at y 25–75, half size
     outputs = batch_of(
         [
@@ -189,14 +189,14 @@ def test_boxes_come_back_to_the_source_clipped() -> None:
     assert found.track_ids is None
 
 
-def test_the_padding_of_a_batch_is_not_looked_at() -> None:
+def test_the_padding_of_a_batch_is_ignored() -> None:
     candidate: Candidate = (0.0, 0.0, 10.0, 10.0, 0.9, 0)
     places = [letterbox(Size(10, 10), Size(20, 20), "top_left", GREY), letterbox(Size(40, 40), Size(20, 20), "stretch", GREY)]
     found = select(batch_of([candidate], [candidate], [candidate]), places, Selector(0.1, 0.5))
     assert [one.boxes.tolist() for one in found] == [[[0, 0, 5, 5]], [[0, 0, 20, 20]]]
 
 
-def test_nothing_over_the_threshold_is_nothing() -> None:
+def test_no_candidate_above_the_minimum_gives_no_detection() -> None:
     place = letterbox(Size(10, 10), Size(20, 20), "center", GREY)
     (found,) = select(batch_of([(0.0, 0.0, 10.0, 10.0, 0.2, 0)]), [place], Selector(0.5, 0.5, classes=frozenset({0})))
     assert len(found) == 0
@@ -224,7 +224,7 @@ def test_the_limit_holds_without_suppression() -> None:
     assert scores.tolist() == pytest.approx([0.9, 0.7])
 
 
-def test_a_class_may_have_a_least_score_of_its_own() -> None:
+def test_a_class_may_have_its_own_minimum_confidence() -> None:
     boxes = np.array([[[20 * n, 0, 20 * n + 10, 10] for n in range(6)]], np.float32)
     scores = np.array([[0.35, 0.34, 0.9, 0.69, 0.2, 0.19]], np.float32)
     class_ids = np.array([[0, 0, 1, 1, 2, 2]], np.int32)

@@ -41,7 +41,7 @@ def test_a_second_detection_confirms_a_track() -> None:
     assert found == [[0], [1], [1], [1], [1]]
 
 
-def test_a_flicker_takes_no_number() -> None:
+def test_flicker_uses_no_number() -> None:
     found = follow(Tracker(), [[(100, 100, 0.9, 0)], [], [(500, 100, 0.9, 0)], [(501, 100, 0.9, 0)]])
     assert found == [[0], [], [0], [1]]
 
@@ -76,14 +76,14 @@ def test_the_order_of_detections_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("hidden", [1, 5, 20, 28])
-def test_an_object_comes_back_from_hiding(hidden: int) -> None:
+def test_a_hidden_object_reappears_with_its_number(hidden: int) -> None:
     frames = [[(100 + 3.0 * t, 100.0, 0.9, 0)] if not 20 <= t < 20 + hidden else [] for t in range(60)]
     found = follow(Tracker(buffer_s=1.0), frames)
     assert found[19] == [1]
     assert found[20 + hidden :] == [[1]] * (40 - hidden)
 
 
-def test_a_track_that_is_hidden_for_too_long_is_another() -> None:
+def test_an_object_that_is_hidden_for_too_long_gets_a_new_track() -> None:
     frames = [[(100.0, 100.0, 0.9, 0)] if not 20 <= t < 55 else [] for t in range(60)]
     assert follow(Tracker(buffer_s=1.0), frames)[55:] == [[0], [2], [2], [2], [2]]
 
@@ -150,7 +150,7 @@ def test_empty_frames_do_no_harm() -> None:
     assert follow(tracker, [[(100.0, 100.0, 0.9, 0)]] * 2) == [[0], [1]]
 
 
-def test_one_object_with_two_tracks_goes_on_under_the_older_number() -> None:
+def test_an_object_with_two_tracks_keeps_the_older_number() -> None:
     tracker = Tracker(match_iou=0.5)
     frames: list[list[Seen]] = [[(100.0, 100.0, 0.9, 0)]] * 20
     frames += [[(160.0 - 4 * t, 100.0, 0.9, 0)] for t in range(30)]  # it leaps away, then comes back over its old place
@@ -194,7 +194,7 @@ def test_memory_is_bounded_and_numbers_are_unique_over_ten_thousand_frames() -> 
     assert np.isfinite(tracker._tracks.motion).all()
 
 
-def test_lost_tracks_go_with_time() -> None:
+def test_lost_tracks_expire() -> None:
     tracker = Tracker(buffer_s=0.5)
     follow(tracker, [[(100.0 * n, 100.0, 0.9, 0) for n in range(9)]] * 3 + [[]] * 5)
     assert len(tracker._tracks.ids) == 9
@@ -211,7 +211,7 @@ def test_the_same_detections_give_the_same_numbers() -> None:
     assert runs[0] == runs[1]
 
 
-def test_tracked_runs_select_more_than_they_show() -> None:
+def test_runs_with_tracking_select_more_than_they_output() -> None:
     assert selection_confidence(0.35) == LOW_SCORE
     assert selection_confidence(0.05) == 0.05
 
@@ -229,12 +229,12 @@ def test_tracked_runs_select_more_than_they_show() -> None:
         {"max_lost": -1},
     ],
 )
-def test_settings_that_do_not_fit_are_refused(wrong: dict[str, float]) -> None:
+def test_inconsistent_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Tracker(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_class_with_a_higher_score_of_its_own_begins_no_track_below_it_but_is_followed_there() -> None:
+def test_a_class_with_a_higher_minimum_begins_no_track_below_it_but_is_followed() -> None:
     tracker = Tracker(confidence=0.3, per_class={1: 0.7})
     frames = [[(100.0 + t, 100.0, 0.5, 1), (400.0 + t, 100.0, 0.5, 0)] for t in range(3)]
     assert follow(tracker, frames) == [[0], [1], [1]]  # of class 0 only
@@ -242,7 +242,7 @@ def test_a_class_with_a_higher_score_of_its_own_begins_no_track_below_it_but_is_
     assert follow(Tracker(confidence=0.3, per_class={1: 0.7}), frames) == [[0], [1], [1], [1], []]
 
 
-def test_a_class_with_a_lower_score_of_its_own_begins_tracks_there() -> None:
+def test_a_class_with_a_lower_minimum_begins_tracks_there() -> None:
     frames = [[(100.0 + t, 100.0, 0.25, 1), (400.0 + t, 100.0, 0.25, 0)] for t in range(3)]
     assert follow(Tracker(confidence=0.5, per_class={1: 0.2}), frames) == [[0], [1], [1]]
     shown = [[(100.0 + t, 100.0, 0.07, 1)] for t in range(3)]  # too low for any track, and asked for

@@ -32,7 +32,7 @@ def test_a_visit() -> None:
     ]
 
 
-def test_what_vanishes_inside_leaves_when_its_time_is_over() -> None:
+def test_a_track_that_vanishes_inside_leaves_after_the_grace_time() -> None:
     zones = watch({"door": room(min_s=0, dwell_s=60)})
     assert [event.kind for event in zones.update(standing((1, 64, 30)), SIZE, 100)] == ["enter"]
     assert zones.update(standing((1, 65, 30)), SIZE, 101.5) == ()
@@ -82,7 +82,7 @@ def test_in_is_from_left_to_right_along_the_line() -> None:
     assert [event.direction for event in walk(watch(lines=to_the_right), [(60, 10), (60, 50), (60, 10)])] == ["in", "out"]
 
 
-def test_who_goes_around_the_end_of_a_line_does_not_cross_it() -> None:
+def test_a_track_around_the_end_of_a_line_does_not_cross_it() -> None:
     gate = {"gate": line((64, 40), (64, 20))}
     assert walk(watch(lines=gate), [(50, 10), (80, 10), (80, 60), (50, 60)]) == []
     around = watch(lines=gate)
@@ -93,7 +93,7 @@ def test_who_goes_around_the_end_of_a_line_does_not_cross_it() -> None:
     assert around.counts() == {"gate": (2, 0)}
 
 
-def test_trembling_on_a_line_counts_once_and_only_once_it_is_clear() -> None:
+def test_jitter_on_a_line_counts_once_the_track_is_clear() -> None:
     side = 80  # clear from 4 pixels on
     gate = {"gate": line((64, 64), (64, 0))}
     trembling = [(64 + (3 if step % 2 else -3), 30) for step in range(40)]
@@ -104,7 +104,7 @@ def test_trembling_on_a_line_counts_once_and_only_once_it_is_clear() -> None:
     ]
 
 
-def test_one_has_left_a_zone_only_when_it_is_clear_of_the_edge() -> None:
+def test_a_track_leaves_a_zone_only_once_it_is_clear_of_the_edge() -> None:
     zones = watch({"room": room(min_s=0)})  # its right edge is at 96
     path = [(90, 30), (97, 30), (99, 30), (95, 30), (99, 30), (101, 30), (99, 30), (97, 30), (95, 30)]
     found = [
@@ -119,14 +119,14 @@ def test_one_has_left_a_zone_only_when_it_is_clear_of_the_edge() -> None:
     assert found == [["enter"], [], ["leave"]]
 
 
-def test_relative_places_follow_the_size_of_each_picture() -> None:
+def test_relative_zones_follow_the_size_of_each_image() -> None:
     zones = watch({"room": room(units="relative", polygon=[[0.5, 0], [1, 0], [1, 1], [0.5, 1]], min_s=0)})
     assert zones.update(standing((1, 60, 30)), SIZE, 0) == ()
     assert [event.kind for event in zones.update(standing((1, 60, 30)), Size(100, 64), 1)] == ["enter"]
     assert [event.kind for event in zones.update(standing((1, 60, 30)), SIZE, 2)] == ["leave"]
 
 
-def test_time_goes_on_after_it_went_back() -> None:
+def test_time_continues_after_it_went_back() -> None:
     zones = watch({"room": room(min_s=0, dwell_s=3)})
     times = [100.0, 101.0, 0.0, 1.0, math.nan, 2.0, 3.0]  # a second, none, a second, none, a second …
     found = [told(zones.update(standing((1, 64, 30)), SIZE, now_s)) for now_s in times]
@@ -134,21 +134,21 @@ def test_time_goes_on_after_it_went_back() -> None:
     assert [len(events) for events in found] == [1, 0, 0, 0, 0, 1, 0]
 
 
-def test_who_stays_does_not_keep_the_gone() -> None:
+def test_present_tracks_do_not_keep_missing_ones() -> None:
     zones = watch({"room": room(min_s=0)})
     zones.update(standing((1, 64, 30), (2, 64, 30)), SIZE, 0)
     found = [zones.update(standing((1, 64, 30)), SIZE, second) for second in (1, 2, 3)]
     assert [told(events) for events in found] == [[], [("leave", "room", 2, 0.0, None, None)], []]
 
 
-def test_an_event_tells_the_class_of_its_moment() -> None:
+def test_an_event_has_the_class_at_its_time() -> None:
     zones = watch({"room": room(min_s=0)})
     zones.update(standing((1, 64, 30), classes=[1]), SIZE, 0)
     zones.update(standing((1, 64, 30), classes=[2]), SIZE, 1)
     assert [(event.label, event.class_id) for event in zones.leave_all()] == [("car", 2)]
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_the_number_of_tracks_is_bounded() -> None:
     zones = watch({"room": room(min_s=0)}, max_tracks=50)
     left = 0
     for number in range(0, 1000, 10):
@@ -161,7 +161,7 @@ def test_what_is_remembered_is_bounded() -> None:
         watch(max_tracks=0)
 
 
-def test_what_another_thread_holds_does_not_change() -> None:
+def test_mappings_that_another_thread_holds_do_not_change() -> None:
     zones = watch({"room": room(min_s=0)}, {"gate": line((64, 64), (64, 0))})
     before = zones.occupancy(), zones.counts()
     walk(zones, [(60, 30), (80, 30)])
@@ -171,12 +171,12 @@ def test_what_another_thread_holds_does_not_change() -> None:
         zones.occupancy()["room"] = 5  # type: ignore[index]
 
 
-def test_a_number_that_is_there_twice_counts_once() -> None:
+def test_a_duplicate_number_counts_once() -> None:
     zones = watch({"room": room(min_s=0)})
     assert told(zones.update(standing((1, 64, 30), (1, 0, 0), (1, 64, 30)), SIZE, 0)) == [("enter", "room", 1, None, None, None)]
 
 
-def test_the_schema_knows_what_belongs_to_a_kind() -> None:
+def test_the_schema_defines_the_fields_of_each_kind() -> None:
     bare = {"kind": "enter", "place": "door", "track_id": 1, "class_id": 0, "label": "person"}
     assert VALIDATOR.is_valid(bare)
     counts = {"in": 1, "out": 0}
@@ -210,7 +210,7 @@ def events_of(clip: str, zones: Zones, last: int) -> list[SceneEvent]:
     return events
 
 
-def test_a_person_who_walks_in_stands_at_the_table_and_goes(bundled: Path) -> None:
+def test_a_person_enters_dwells_and_leaves(bundled: Path) -> None:
     table = {"polygon": [[380, 340], [540, 340], [540, 430], [380, 430]], "dwell_s": 5, **PEOPLE}
     zones = watch(
         {"table": ZoneSettings.model_validate(table)},
@@ -229,7 +229,7 @@ def test_a_person_who_walks_in_stands_at_the_table_and_goes(bundled: Path) -> No
     assert (zones.occupancy(), zones.counts()) == ({"table": 0}, {"door": (1, 0), "wall": (0, 0)})
 
 
-def test_a_person_who_stands_on_a_line_and_on_an_edge_is_not_counted_again_and_again(bundled: Path) -> None:
+def test_a_person_on_a_line_and_an_edge_is_not_counted_repeatedly(bundled: Path) -> None:
     # The lower edge of this person's box trembles between 373 and 376 for ten seconds.
     edge = {"polygon": [[300, 374], [650, 374], [650, 430], [300, 430]], **PEOPLE}
     zones = watch({"floor": ZoneSettings.model_validate(edge)}, {"feet": line((300, 374.3), (650, 374.3), **PEOPLE)})

@@ -121,7 +121,7 @@ def test_in_minus_out_is_the_change_of_sides(across: list[float], side: float) -
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=30))
-def test_trembling_on_an_edge_below_the_least_time_is_not_told(stays: list[tuple[int, bool]]) -> None:
+def test_jitter_on_an_edge_below_the_minimum_time_gives_no_event(stays: list[tuple[int, bool]]) -> None:
     zones = watch({"room": room(min_s=1.0)})
     now = 0
     # Long outside, trembling, long inside, trembling.
@@ -140,7 +140,7 @@ def test_trembling_on_an_edge_below_the_least_time_is_not_told(stays: list[tuple
 @given(
     st.lists(POSITIONS, min_size=1, max_size=25), st.sampled_from([2, 4, 8, 32]), st.tuples(st.integers(0, 4), st.integers(0, 4))
 )
-def test_scale_and_place_change_nothing(path: list[tuple[float, float]], scale: int, shift: tuple[int, int]) -> None:
+def test_scale_and_position_do_not_change_the_events(path: list[tuple[float, float]], scale: int, shift: tuple[int, int]) -> None:
     def events(size: Size, dx: float, dy: float) -> list[tuple[object, ...]]:
         corners = [(0.25, 0.125), (0.5, 0.25), (0.375, 0.5)]
         zones = watch(

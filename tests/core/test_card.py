@@ -36,7 +36,7 @@ CARDS = st.builds(
 
 
 @given(CARDS)
-def test_a_card_survives_the_way_through_a_graph(card: ModelCard) -> None:
+def test_a_card_survives_a_round_trip_through_a_graph(card: ModelCard) -> None:
     assert parse_card_json(card.to_json(), "graph.onnx") == card
 
 
@@ -88,20 +88,20 @@ def test_an_error_names_the_file_and_the_field(field: str, changed: dict[str, An
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_field_is_said_without_its_surroundings() -> None:
+def test_the_error_of_a_missing_field_has_no_other_input() -> None:
     with pytest.raises(ModelError) as caught:
         parse_card({"name": "net"}, "card")
     assert caught.value.message == "card: field 'input': Field required"
 
 
 @pytest.mark.parametrize("data", [None, [], "text", 7])
-def test_what_is_no_mapping_is_no_card(data: object) -> None:
+def test_a_card_must_be_a_mapping(data: object) -> None:
     with pytest.raises(ModelError, match=r"model\.yaml: field 'card': "):
         parse_card(data, "model.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "{", "name: net", "[" * 100_000])
-def test_what_is_no_json_is_no_card(text: str) -> None:
+def test_a_card_must_be_valid_json(text: str) -> None:
     with pytest.raises(ModelError, match=r"graph\.onnx: the card is not valid JSON"):
         parse_card_json(text, "graph.onnx")
 

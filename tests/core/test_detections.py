@@ -49,7 +49,7 @@ def test_shapes_are_checked_and_the_wrong_one_is_printed(
 
 
 @given(st.lists(st.booleans(), max_size=12), st.booleans())
-def test_choosing_keeps_the_parts_together(mask: list[bool], tracked: bool) -> None:
+def test_indexing_keeps_the_arrays_together(mask: list[bool], tracked: bool) -> None:
     chosen = [number for number, wanted in enumerate(mask) if wanted]
     found = some(len(mask), tracked)
     indices: list[NDArray[np.bool_] | NDArray[np.intp]] = [np.array(mask, np.bool_), np.array(chosen, np.intp)]
@@ -90,7 +90,7 @@ def test_to_supervision(count: int, tracked: bool) -> None:
     assert theirs.is_empty() == (count == 0)
 
 
-def test_what_a_second_network_says_goes_to_supervision_too() -> None:
+def test_results_of_a_secondary_model_go_to_supervision() -> None:
     red, blue = (Description(classes=(ClassScore(number, label, 0.9),)) for number, label in enumerate(("red", "blue")))
     theirs = replace(some(3), descriptions=(red, None, blue)).to_supervision()
     assert list(theirs.data["secondary_label"]) == ["red", "", "blue"]

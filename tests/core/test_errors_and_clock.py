@@ -31,7 +31,7 @@ def test_an_error_is_one_line(message: str, hint: str) -> None:
     assert error.hint.split() == hint.split()
 
 
-def test_what_an_error_says() -> None:
+def test_the_text_of_an_error() -> None:
     assert str(VisionInferError("a.mp4: no\n  video", "give  another\tfile")) == "a.mp4: no video: give another file"
     assert str(VisionInferError("a.mp4: no video")) == "a.mp4: no video"
 

@@ -38,7 +38,7 @@ class Place:
     layout: Letterbox | None = None
 
 
-def test_a_picture_writes_itself_where_the_letterbox_says() -> None:
+def test_an_image_writes_itself_into_the_letterbox() -> None:
     image: Image = Grey(Size(4, 2), 9)
     slot = Place()
     layout = letterbox(image.size, Size(8, 8), "center", (0, 0, 0))
@@ -49,7 +49,7 @@ def test_a_picture_writes_itself_where_the_letterbox_says() -> None:
     assert image.to_rgb().shape == (2, 4, 3)
 
 
-def test_a_frame_is_frozen_but_its_trace_is_written_on_the_way() -> None:
+def test_a_frame_is_frozen_but_its_trace_is_mutable() -> None:
     frame = Frame("door", 3, None, Grey(Size(1, 1), 0), Trace())
     frame.trace.decode_end_ns = 5
     assert frame.trace.decode_end_ns == 5

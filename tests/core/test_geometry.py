@@ -31,7 +31,7 @@ def rounded(boxes: NDArray[np.float64], single: bool) -> NDArray[np.float32] | N
 
 
 @given(SIZES, SIZES, FIT, BOXES, st.booleans())
-def test_boxes_come_back_where_they_were(
+def test_boxes_are_mapped_back_to_their_position(
     source: Size, target: Size, fit: Fit, fractions: list[tuple[float, float, float, float]], single: bool
 ) -> None:
     box = letterbox(source, target, fit, FILL)
@@ -43,7 +43,7 @@ def test_boxes_come_back_where_they_were(
 
 
 @given(SIZES, SIZES, FIT)
-def test_the_whole_picture_maps_onto_the_content(source: Size, target: Size, fit: Fit) -> None:
+def test_the_whole_image_maps_onto_the_content(source: Size, target: Size, fit: Fit) -> None:
     box = letterbox(source, target, fit, FILL)
     whole = np.array([[0.0, 0.0, source.width, source.height]])
     content = [box.x, box.y, box.x + box.content.width, box.y + box.content.height]
@@ -51,7 +51,7 @@ def test_the_whole_picture_maps_onto_the_content(source: Size, target: Size, fit
 
 
 @given(SIZES, SIZES, FIT)
-def test_the_content_lies_inside_the_input_and_touches_it(source: Size, target: Size, fit: Fit) -> None:
+def test_the_content_is_inside_the_input_and_touches_it(source: Size, target: Size, fit: Fit) -> None:
     box = letterbox(source, target, fit, FILL)
     assert box.x >= 0
     assert box.y >= 0
@@ -61,7 +61,7 @@ def test_the_content_lies_inside_the_input_and_touches_it(source: Size, target: 
 
 
 @given(SIZES, SIZES, st.sampled_from(FITS[:2]))
-def test_the_shape_is_kept_to_a_pixel(source: Size, target: Size, fit: Fit) -> None:
+def test_the_aspect_ratio_is_kept_to_a_pixel(source: Size, target: Size, fit: Fit) -> None:
     box = letterbox(source, target, fit, FILL)
     scale = min(target.width / source.width, target.height / source.height)
     for side, full in ((box.content.width, source.width), (box.content.height, source.height)):
@@ -79,7 +79,7 @@ def test_stretch_fills_the_input(source: Size, target: Size) -> None:
     assert letterbox(source, target, "stretch", FILL) == Letterbox(source, target, 0, 0, target, FILL)
 
 
-def test_a_usual_picture() -> None:
+def test_a_typical_image() -> None:
     box = letterbox(Size(1920, 1080), Size(640, 640), "center", FILL)
     assert (box.x, box.y, str(box.content), box.fill) == (0, 140, "640x360", FILL)
     assert box.to_source(np.array([[0, 140, 640, 500]], np.float32)).tolist() == [[0, 0, 1920, 1080]]

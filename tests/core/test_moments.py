@@ -31,7 +31,7 @@ moments = st.integers(0, MODULUS - 1)
 
 
 @given(moments)
-def test_the_cells_of_a_moment_hold_it(moment: int) -> None:
+def test_the_cells_of_a_moment_encode_it(moment: int) -> None:
     cells = cells_of(moment)
     assert len(cells) == ROWS * COLUMNS == len(CELLS)
     assert int("".join(str(cells[place]) for place in MOMENT_CELLS), 2) == moment
@@ -40,7 +40,7 @@ def test_the_cells_of_a_moment_hold_it(moment: int) -> None:
 
 
 @given(moments, st.integers(1, MODULUS - 1))
-def test_another_moment_has_other_cells_and_few_of_them_are_another_checksum_away(moment: int, flipped: int) -> None:
+def test_different_moments_have_different_cells_and_checksums(moment: int, flipped: int) -> None:
     other = moment ^ flipped
     differ = sum(left != right for left, right in zip(cells_of(moment), cells_of(other), strict=True))
     assert differ >= max(flipped.bit_count(), 2)
@@ -49,7 +49,7 @@ def test_another_moment_has_other_cells_and_few_of_them_are_another_checksum_awa
 
 
 @given(st.integers(160, 4000), st.integers(90, 3000))
-def test_every_cell_has_a_place_and_its_middle_lies_inside(width: int, height: int) -> None:
+def test_every_cell_has_a_position_with_its_middle_inside(width: int, height: int) -> None:
     for edges, size in ((column_edges(width), width), (row_edges(height), height)):
         assert 0 < edges[0] < edges[-1] < size
         for (begin, end), middle in zip(itertools.pairwise(edges), middles(edges), strict=True):
@@ -58,12 +58,12 @@ def test_every_cell_has_a_place_and_its_middle_lies_inside(width: int, height: i
 
 
 @given(st.integers(0, 1 << 62), st.integers(-3_600_000, 3_600_000))
-def test_how_long_ago_a_moment_was_is_told_across_the_wrap(now_ms: int, ago_ms: int) -> None:
+def test_the_time_since_a_moment_is_correct_across_the_wrap(now_ms: int, ago_ms: int) -> None:
     secondary = max(0, now_ms - ago_ms)
     assert since_ms(moment_ms(secondary * 1_000_000), now_ms * 1_000_000) == now_ms - secondary
 
 
-def test_a_python_without_any_library_can_load_it() -> None:
+def test_python_without_libraries_can_load_the_module() -> None:
     code = "import runpy, sys; print(runpy.run_path(sys.argv[1])['cells_of'](5)[:18])"
     path = Path(time_code.__file__)
     ran = subprocess.run([sys.executable, "-I", "-S", "-c", code, str(path)], capture_output=True, text=True, check=True)

@@ -69,7 +69,7 @@ def no_constant(text: str) -> None:
 
 @settings(deadline=None)
 @given(RESULTS)
-def test_a_row_is_what_the_schema_says_and_holds_what_the_result_holds(result: Result) -> None:
+def test_a_row_matches_the_schema_and_the_result(result: Result) -> None:
     text = result.to_json()
     assert "\n" not in text
     assert "\r" not in text
@@ -98,7 +98,7 @@ def test_a_row_is_what_the_schema_says_and_holds_what_the_result_holds(result: R
     assert row["latency_ms"]["total"] == pytest.approx(result.latency.total_ns / 1e6, abs=0.000501)
 
 
-def test_a_row_as_the_documentation_shows_it() -> None:
+def test_a_row_as_documented() -> None:
     found = Detections(
         np.array([[10.004, 20, 30.5, 40]], np.float32),
         np.array([0.91], np.float32),
@@ -116,13 +116,13 @@ def test_a_row_as_the_documentation_shows_it() -> None:
     )
 
 
-def test_a_file_name_that_is_no_text_can_be_written() -> None:
+def test_a_file_name_that_is_not_valid_text_can_be_written() -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     result = Result("s", 0, None, Size(1, 1), "m", "e", Detections.empty(), Latency(0, 0, 0, 0, 0, 0), name)
     assert os.fsencode(json.loads(result.to_json().encode("utf-8"))["file"]) == b"caf\xe9.jpg"
 
 
-def test_the_schema_is_a_schema_and_refuses_what_it_does_not_name() -> None:
+def test_the_schema_is_valid_and_refuses_unknown_fields() -> None:
     Draft202012Validator.check_schema(RESULT_SCHEMA)
     result = Result("s", 0, None, Size(1, 1), "m", "e", Detections.empty(), Latency(0, 0, 0, 0, 0, 0))
     row = json.loads(result.to_json())

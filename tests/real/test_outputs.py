@@ -163,7 +163,7 @@ def test_several_sources(tmp_path: Path) -> None:
         assert "FOLDER/" in refused.stderr
 
 
-def test_a_full_disk_stops_the_run_and_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_a_full_disk_stops_the_run_and_keeps_whole_files(tmp_path: Path) -> None:
     clip = media.bikes()
     with small_disk(450 * 1024) as disk:
         done = command(clip, "--every", "50", "--out", disk / "bikes.mp4", "--out", tmp_path / "rows.jsonl")
@@ -207,7 +207,7 @@ def readable(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("how", ["stopped", "source cut off"])
-def test_a_run_that_ends_early_leaves_everything_whole(tmp_path: Path, how: str) -> None:
+def test_a_run_that_ends_early_leaves_whole_files(tmp_path: Path, how: str) -> None:
     clip, folder = tmp_path / "cut.mkv", tmp_path / "out"
     if how == "stopped":
         clip.write_bytes(media.bikes().read_bytes())
@@ -233,7 +233,7 @@ def test_a_run_that_ends_early_leaves_everything_whole(tmp_path: Path, how: str)
     assert not list(folder.glob(".*.partial"))
 
 
-def test_coco_results_score_what_our_own_evaluation_does(tmp_path: Path) -> None:
+def test_coco_results_have_the_score_of_our_evaluation(tmp_path: Path) -> None:
     """Against COCO's own annotations, by the pictures' and categories' own numbers."""
     from pycocotools.cocoeval import COCOeval
 

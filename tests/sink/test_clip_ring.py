@@ -25,7 +25,7 @@ PACKETS = st.lists(st.tuples(st.integers(0, 400), st.booleans(), st.integers(0, 
 
 @settings(max_examples=200, deadline=None)
 @given(PACKETS, st.integers(0, 3000), st.integers(1, 20_000), st.integers(0, 30_000))
-def test_it_is_bounded_begins_with_a_key_frame_and_has_what_is_asked(
+def test_the_ring_is_bounded_begins_with_a_key_frame_and_covers_the_requested_time(
     steps: list[tuple[int, bool, int]], keep_ms: int, most_bytes: int, ask_ms: int
 ) -> None:
     ring = PacketRing(keep_ms * MS, most_bytes)
@@ -54,7 +54,7 @@ def test_it_is_bounded_begins_with_a_key_frame_and_has_what_is_asked(
         assert part[0].at_ns == earlier_keys[-1].at_ns
 
 
-def test_old_groups_go_and_a_group_that_is_too_large_is_not_kept() -> None:
+def test_old_groups_are_dropped_and_a_too_large_group_is_not_kept() -> None:
     ring = PacketRing(1000 * MS, 10_000)
     for at_ms in range(0, 5000, 100):
         ring.add(timed(at_ms, at_ms % 500 == 0))
@@ -77,7 +77,9 @@ def test_old_groups_go_and_a_group_that_is_too_large_is_not_kept() -> None:
         ("hevc", [IDR5], HVCC, b""),
     ],
 )
-def test_units_are_the_same_in_either_form(codec: str, units: list[bytes], extradata: bytes, told: bytes) -> None:
+def test_units_are_the_same_with_lengths_and_with_start_codes(
+    codec: str, units: list[bytes], extradata: bytes, told: bytes
+) -> None:
     coded = b"".join(b"\0\0\0\1" + unit for unit in units)
     lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
     assert length_size(codec, extradata) == 4
@@ -92,7 +94,7 @@ def test_units_are_the_same_in_either_form(codec: str, units: list[bytes], extra
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["h264", "hevc", "mjpeg"]), st.binary(max_size=60), st.sampled_from([0, 1, 2, 4]))
-def test_damaged_bytes_break_nothing(codec: str, data: bytes, size: int) -> None:
+def test_damaged_bytes_raise_no_error(codec: str, data: bytes, size: int) -> None:
     parameter_sets(codec, data, size)
     with_start_codes(data, size)
     outside_sets(codec, b"\x01" + data)

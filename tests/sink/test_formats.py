@@ -73,7 +73,7 @@ def test_a_toy_sink_runs(tmp_path: Path) -> None:
     assert summary.frames == 5
 
 
-def test_its_errors_are_those_of_any_output(tmp_path: Path) -> None:
+def test_a_toy_sink_has_the_usual_errors(tmp_path: Path) -> None:
     clips = [SourceSpec(name, "video", (f"/{name}.mp4",)) for name in "ab"]
     with pytest.raises(UsageError, match="one table of counts cannot hold 2 sources"):
         plan_outputs([str(tmp_path / "a.counts")], clips, False)

@@ -18,7 +18,7 @@ from vision_infer.sink.archive.rotation import Rotation, rotated_files
 from vision_infer.sink.sink import Sink, Written
 
 
-def test_rows_are_in_the_file_at_once_and_what_was_there_stays(tmp_path: Path) -> None:
+def test_rows_are_in_the_file_immediately_and_existing_rows_stay(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "rows.jsonl"
     for start in (0, 3):
         log = JsonlLog(str(path))
@@ -38,7 +38,7 @@ def test_rows_are_in_the_file_at_once_and_what_was_there_stays(tmp_path: Path) -
 
 @pytest.mark.parametrize("torn", [b'{"stream": "cl', b"{", b'{"stre\0\0\0', b"\0" * 200_000, b'{"a": "' + b"x" * 300_000])
 @pytest.mark.parametrize("before", [b"", b'{"frame": 0}\n', b'{"frame": 0}\n' * 20_000])
-def test_a_torn_row_is_cut_off(tmp_path: Path, torn: bytes, before: bytes) -> None:
+def test_an_incomplete_row_is_cut_off(tmp_path: Path, torn: bytes, before: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(before + torn)
     log = JsonlLog(str(path))
@@ -49,7 +49,7 @@ def test_a_torn_row_is_cut_off(tmp_path: Path, torn: bytes, before: bytes) -> No
 
 
 @pytest.mark.parametrize("content", [b"root:x:0:0", b"root:x:0:0\n", b"{\n  oops", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"])
-def test_what_is_no_file_of_rows_is_not_touched(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_rows_is_not_changed(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "passwd"
     path.write_bytes(content)
     log = JsonlLog(str(path))
@@ -106,7 +106,7 @@ def test_rotation_by_day_also_after_a_restart(tmp_path: Path) -> None:
     assert len(rotated_files(path)) == 2
 
 
-def test_a_clock_that_is_set_back_makes_no_new_file_the_oldest(tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_does_not_make_the_new_file_the_oldest(tmp_path: Path) -> None:
     path, clock = tmp_path / "rows.jsonl", HandClock()
     log = JsonlLog(str(path), Rotation(1, keep=3), clock=clock)
     for index in range(12):
@@ -116,7 +116,7 @@ def test_a_clock_that_is_set_back_makes_no_new_file_the_oldest(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("keep", [0, 3])
-def test_only_so_many_are_kept_and_nothing_else_is_deleted(tmp_path: Path, keep: int) -> None:
+def test_old_files_are_deleted_and_no_others(tmp_path: Path, keep: int) -> None:
     path = tmp_path / "rows.jsonl"
     others = ["rows-1.jsonl", "rows-20261124T180000Z.csv", "rowsx-20200101T000000Z.jsonl", "rows-20200101T000000Z-x.jsonl"]
     for other in others:
@@ -130,7 +130,7 @@ def test_only_so_many_are_kept_and_nothing_else_is_deleted(tmp_path: Path, keep:
     assert len(names(tmp_path)) == len(others) + keep + 1
 
 
-def test_a_file_for_each_stream_and_few_of_them_open(tmp_path: Path) -> None:
+def test_each_stream_has_a_file_and_few_are_open(tmp_path: Path) -> None:
     open_before = len(os.listdir("/dev/fd"))
     log = JsonlLog(str(tmp_path / "{stream}.jsonl"), Rotation(5000, keep=2), max_open=4)
     for index in range(30):
@@ -147,7 +147,7 @@ def test_a_file_for_each_stream_and_few_of_them_open(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec=None, categories=None), max_size=120), max_size=6, unique=True))
-def test_names_of_streams_are_safe_and_stay_different(streams: list[str]) -> None:
+def test_file_names_of_streams_are_safe_and_unique(streams: list[str]) -> None:
     streams += ["..", ".", "", "a/b", "a_b", "../../etc/passwd", "\udcff", "gate", "x" * 300, "x" * 301]
     safe = [safe_name(stream) for stream in dict.fromkeys(streams)]
     assert len(set(safe)) == len(safe)
@@ -182,7 +182,7 @@ def test_streams_that_share_it(tmp_path: Path) -> None:
     assert sorted(frames(*rotated_files(path), path)) == sorted(list(range(100)) * 4)
 
 
-def test_numbers_must_be_possible() -> None:
+def test_invalid_limits_are_refused() -> None:
     for wrong in ({"max_open": 0}, {"rotation": Rotation(keep=-1)}):
         with pytest.raises(ValueError, match="must be at least"):
             JsonlLog("rows.jsonl", **wrong)

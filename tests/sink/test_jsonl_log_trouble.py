@@ -18,7 +18,7 @@ from vision_infer.sink.archive.jsonl_log import RETRY_NS, JsonlLog
 from vision_infer.sink.archive.rotation import Rotation, rotated_files
 
 
-def test_a_file_that_is_moved_deleted_or_emptied_by_others(tmp_path: Path) -> None:
+def test_a_file_that_another_program_moves_deletes_or_empties(tmp_path: Path) -> None:
     path, moved = tmp_path / "logs" / "rows.jsonl", tmp_path / "rows.jsonl.1"
     log = JsonlLog(str(path), Rotation(100_000))
     add(log, 0)
@@ -41,7 +41,7 @@ def test_a_file_that_is_moved_deleted_or_emptied_by_others(tmp_path: Path) -> No
     assert state(log) == (0, None)
 
 
-def test_a_full_disk_costs_rows_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_only_loses_rows(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     with small_disk(1024 * 1024) as folder:
         path, filler = folder / "rows.jsonl", folder / "filler"
@@ -93,7 +93,7 @@ def test_a_disk_that_is_full_from_the_start(caplog: pytest.LogCaptureFixture) ->
         log.close(True)
 
 
-def test_a_write_that_breaks_off_leaves_no_torn_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_incomplete_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, clock = tmp_path / "rows.jsonl", HandClock()
     log = JsonlLog(str(path), clock=clock)
     add(log, 0)
@@ -128,7 +128,7 @@ def test_a_write_that_breaks_off_leaves_no_torn_row(tmp_path: Path, monkeypatch:
     assert state(log) == (3, None)
 
 
-def test_where_it_cannot_be_renamed_it_grows_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_cannot_be_renamed_keeps_growing_and_reports_it(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     with ordinary_user() as folder:
         path = folder / "rows.jsonl"
@@ -149,7 +149,7 @@ def test_where_it_cannot_be_renamed_it_grows_and_says_so(caplog: pytest.LogCaptu
         log.close(True)
 
 
-def test_a_file_that_could_not_be_renamed_is_moved_by_somebody_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_could_not_be_renamed_is_moved_by_another_program(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     with ordinary_user() as folder:
         path = folder / "rows.jsonl"
@@ -168,7 +168,7 @@ def test_a_file_that_could_not_be_renamed_is_moved_by_somebody_else(caplog: pyte
         log.close(True)
 
 
-def test_what_others_have_emptied_has_room_again(tmp_path: Path) -> None:
+def test_a_file_that_another_program_emptied_has_capacity_again(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     log = JsonlLog(str(path), Rotation(2000))
     add(log, 0, boxes=20)
@@ -179,7 +179,7 @@ def test_what_others_have_emptied_has_room_again(tmp_path: Path) -> None:
     log.close(True)
 
 
-def test_a_place_that_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_path_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "file").write_text("{}\n")
     for path, words in (
@@ -224,7 +224,7 @@ for index in range(int(sys.argv[2]), 10**9):
 """
 
 
-def test_a_killed_process_leaves_at_most_one_torn_row_at_the_end(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_at_most_one_incomplete_row_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     start, expected = 0, set[int]()
     for attempt in range(6):

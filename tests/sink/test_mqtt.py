@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 __all__ = ["broker"]
 
 
-def test_records_go_to_their_topics_and_states_stay_there(broker: Broker, tmp_path: Path) -> None:
+def test_records_go_to_their_topics_and_states_are_retained(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)
     with Listener(broker) as listener:
         site.give()
@@ -64,7 +64,7 @@ def test_user_and_certificate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["another authority", "another host", "expired", "no TLS", "no such file"])
-def test_what_is_wrong_with_a_certificate_is_one_sentence_and_it_keeps_trying(
+def test_a_certificate_problem_is_one_sentence_and_the_sink_keeps_retrying(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.PATIENT_WAIT_S", 0.1)
@@ -104,7 +104,7 @@ def test_what_is_wrong_with_a_certificate_is_one_sentence_and_it_keeps_trying(
         site.delivery.close(0.2)
 
 
-def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: Path) -> None:
+def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
     site.streams = [stream(lines={"gate": (3, 1)}, zones={"yard": 2})]
     with Listener(broker) as listener:
@@ -157,7 +157,7 @@ def test_home_assistant_finds_a_stream_and_forgets_it(broker: Broker, tmp_path: 
     site.delivery.close()
 
 
-def test_a_stream_that_was_removed_while_we_were_away_is_forgotten(broker: Broker, tmp_path: Path) -> None:
+def test_a_stream_that_was_removed_while_the_service_was_down_is_deleted(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
     with Listener(broker) as listener:
         wait_until(lambda: "vi/door/counts" in listener.retained(), "it is there")

@@ -18,7 +18,7 @@ from vision_infer.sink.delivery.delivery_sink import MAX_HANG_UPS
 __all__ = ["broker"]
 
 
-def test_a_broker_that_is_killed_and_comes_back_costs_nothing(broker: Broker, tmp_path: Path) -> None:
+def test_a_broker_that_is_killed_and_restarted_loses_nothing(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)
     with Listener(broker) as listener:
         site.give(300)
@@ -46,7 +46,7 @@ def test_a_broker_that_is_killed_and_comes_back_costs_nothing(broker: Broker, tm
     site.delivery.close()
 
 
-def test_what_waits_is_sent_by_the_next_process(broker: Broker, tmp_path: Path) -> None:
+def test_the_next_process_sends_the_waiting_records(broker: Broker, tmp_path: Path) -> None:
     port = broker.port
     broker.kill()
     site = Site(tmp_path, port)
@@ -65,9 +65,7 @@ def test_what_waits_is_sent_by_the_next_process(broker: Broker, tmp_path: Path) 
         again.delivery.close()
 
 
-def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
-    broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_full_spool_and_its_losses_are_logged_once(broker: Broker, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "vision_infer.sinks")
     broker.kill()
     site = Site(tmp_path, broker.port, spool_bytes=20_000)
@@ -92,7 +90,7 @@ def test_a_spool_that_is_full_is_told_once_and_what_was_lost_too(
     site.delivery.close()
 
 
-def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.mqtt.CONNECT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         site = Site(tmp_path, silent.getsockname()[1])
@@ -103,7 +101,7 @@ def test_a_broker_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert time.monotonic() - began < 10
 
 
-def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> None:
+def test_the_broker_publishes_that_the_service_is_offline(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)
     with Listener(broker) as listener:
         wait_until(lambda: listener.last("vi/availability") == "online", "we are there")
@@ -113,7 +111,7 @@ def test_the_broker_says_that_we_are_gone(broker: Broker, tmp_path: Path) -> Non
     site.delivery.close()
 
 
-def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_on_which_the_broker_hangs_up_does_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.MAX_WAIT_S", 0.05)
     with Broker(tmp_path / "broker", more=("max_packet_size 2000",)) as broker:
@@ -127,7 +125,7 @@ def test_a_row_on_which_the_broker_hangs_up_holds_up_no_other(tmp_path: Path, mo
         site.delivery.close()
 
 
-def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
+def test_the_sink_recovers_from_a_connection_lost_while_publishing(
     broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
@@ -146,7 +144,7 @@ def test_it_comes_back_where_a_lost_connection_is_noticed_while_publishing(
     site.delivery.close()
 
 
-def test_a_broker_that_hangs_up_on_what_is_no_record_costs_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_hangs_up_on_other_messages_loses_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("vision_infer.sink.delivery.delivery_sink.MAX_WAIT_S", 0.02)
     with Broker(tmp_path / "broker", more=("max_packet_size 200",)) as broker:

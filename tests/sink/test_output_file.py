@@ -20,7 +20,7 @@ def write(file: OutputFile, data: bytes) -> None:
     file.raw.write(data)
 
 
-def test_a_file_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+def test_a_file_that_was_created_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     file = OutputFile(str(path), overwrite=False)
     write(file, b"ours")
@@ -32,7 +32,7 @@ def test_a_file_that_came_into_being_meanwhile_is_not_replaced(tmp_path: Path) -
     assert file.partial.read_text() == "ours"
 
 
-def test_one_that_came_into_being_is_replaced_when_asked(tmp_path: Path) -> None:
+def test_a_file_that_was_created_meanwhile_is_replaced_with_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     file = OutputFile(str(path), overwrite=True)
     write(file, b"ours")
@@ -62,7 +62,7 @@ def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_the_temporary_file_is_taken_away(tmp_path: Path, how: str) -> None:
+def test_the_temporary_file_is_removed_or_replaced(tmp_path: Path, how: str) -> None:
     path = tmp_path / "rows.jsonl"
     sink = JsonlSink(OutputSpec("jsonl", str(path)))
     sink.write(frame(), result_of(frame()))
@@ -77,7 +77,7 @@ def test_the_temporary_file_is_taken_away(tmp_path: Path, how: str) -> None:
     assert sink.outputs == []
 
 
-def test_two_runs_with_the_same_output_do_not_write_into_each_other(tmp_path: Path) -> None:
+def test_two_runs_with_the_same_output_write_different_files(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     first = JsonlSink(OutputSpec("jsonl", str(path), overwrite=True))
     first.write(frame(1), result_of(frame(1)))
@@ -90,7 +90,7 @@ def test_two_runs_with_the_same_output_do_not_write_into_each_other(tmp_path: Pa
     assert '"frame": 2' in path.read_text()
 
 
-def test_what_a_killed_run_has_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_the_temporary_file_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     partial_path(path).write_text("half a li")
     sink = JsonlSink(OutputSpec("jsonl", str(path)))
@@ -100,7 +100,7 @@ def test_what_a_killed_run_has_left_is_no_obstacle(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_folder_in_which_one_may_write_no_more() -> None:
+def test_a_folder_that_becomes_read_only() -> None:
     with ordinary_user() as folder:
         sink = JsonlSink(OutputSpec("jsonl", str(folder / "rows.jsonl")))
         sink.write(frame(), result_of(frame()))
@@ -114,7 +114,7 @@ def test_a_folder_in_which_one_may_write_no_more() -> None:
             JsonlSink(OutputSpec("jsonl", str(folder / "other.jsonl")))
 
 
-def test_discarding_leaves_the_file_of_another_alone(tmp_path: Path) -> None:
+def test_discarding_does_not_delete_the_file_of_another_run(tmp_path: Path) -> None:
     file = OutputFile(str(tmp_path / "rows.jsonl"), overwrite=False)
     file.partial.unlink()
     file.partial.write_text("theirs")

@@ -89,7 +89,7 @@ def test_both_series_are_whole_at_the_end(tmp_path: Path) -> None:
     assert (log.written, log.error) == (102, None)
 
 
-def test_a_new_file_is_begun_after_the_time_the_size_and_the_day(tmp_path: Path) -> None:
+def test_a_new_file_begins_after_the_time_and_with_the_day(tmp_path: Path) -> None:
     clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), Rotation(10**9, daily=True, every_s=600), clock)
     put(log, 10)
@@ -149,7 +149,7 @@ while True:
 """
 
 
-def test_a_process_that_is_killed_loses_what_was_in_memory_only(tmp_path: Path) -> None:
+def test_a_killed_process_loses_only_rows_in_memory(tmp_path: Path) -> None:
     target = tmp_path / "rows.parquet"
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -173,7 +173,7 @@ def test_a_process_that_is_killed_loses_what_was_in_memory_only(tmp_path: Path) 
     assert hidden(tmp_path) == []
 
 
-def test_a_kill_after_the_file_has_its_name_doubles_nothing(tmp_path: Path) -> None:
+def test_a_kill_after_the_file_is_finished_duplicates_nothing(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "rows.parquet", 10**18)
     table = pa.table({"frame": [1]})
     parts.add(table)
@@ -184,7 +184,7 @@ def test_a_kill_after_the_file_has_its_name_doubles_nothing(tmp_path: Path) -> N
     assert hidden(tmp_path) == []
 
 
-def test_parts_that_are_damaged_cost_themselves(tmp_path: Path) -> None:
+def test_damaged_parts_are_left_out(tmp_path: Path) -> None:
     parts = Parts(tmp_path / "rows.parquet", 10**18)
     for number in range(3):
         parts.add(pa.table({"frame": [number]}))
@@ -199,7 +199,7 @@ def test_parts_that_are_damaged_cost_themselves(tmp_path: Path) -> None:
     assert broken.folder.exists(), "what cannot be read is left for who can"
 
 
-def test_a_disk_that_fails_is_told_tried_again_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_reported_and_retried_and_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_log, "ROWS_PER_PART", 10)
     monkeypatch.setattr(parquet_log, "RETRY_S", 0.05)
     full = [True]
@@ -231,7 +231,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert os.path.getsize(tmp_path / "file") == 0
 
 
-def test_columns_become_more_with_a_new_file(tmp_path: Path) -> None:
+def test_new_columns_begin_a_new_file(tmp_path: Path) -> None:
     clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY, clock)
     put(log, 1)

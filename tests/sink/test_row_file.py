@@ -76,7 +76,7 @@ def test_a_file_holds_the_first_rows_whole_and_no_others(rows: list[bytes], most
 
 @settings(max_examples=40)
 @given(limit=st.integers(300, 4000), most=st.integers(1, 500))
-def test_coco_stays_json_wherever_it_breaks_off(limit: int, most: int) -> None:
+def test_coco_stays_valid_json_wherever_a_write_fails(limit: int, most: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sink = CocoSink(OutputSpec("coco", f"{folder}/found.json"))
         system = StubbornSystem(most, limit)
@@ -102,7 +102,7 @@ def test_coco_stays_json_wherever_it_breaks_off(limit: int, most: int) -> None:
             assert [one["id"] for one in images] == list(range(1, len(images) + 1))
 
 
-def test_after_an_error_nothing_is_written_any_more(tmp_path: Path) -> None:
+def test_after_an_error_nothing_more_is_written(tmp_path: Path) -> None:
     with (tmp_path / "rows").open("wb", buffering=0) as raw:
         writer = RowWriter(raw, "rows", 0)
         writer.write(b"one\n")

@@ -25,7 +25,7 @@ def load(path: Path) -> tuple[Any, Any]:
         return images, images.loadRes(str(path))
 
 
-def test_results_load_and_every_image_is_known(tmp_path: Path) -> None:
+def test_results_load_and_every_image_is_listed(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     sink = CocoSink(OutputSpec("coco", str(path)))
     shown = [(frame(0, 0.0), found(2)), (frame(5, 0.2), Detections.empty(LABELS)), (frame(6, None, stream="ü"), found(3))]
@@ -55,7 +55,7 @@ def test_results_load_and_every_image_is_known(tmp_path: Path) -> None:
     assert anns[0]["score"] == 0.75
 
 
-def test_pictures_whose_names_are_numbers_keep_them(tmp_path: Path) -> None:
+def test_images_whose_names_are_numbers_keep_them(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
     sink = CocoSink(OutputSpec("coco", str(path), numbered=True))
     for index, one in enumerate(
@@ -84,7 +84,7 @@ def test_names_that_are_numbers(name: str, number: int | None) -> None:
     assert whole_number(name) == number
 
 
-def test_stopped_it_is_whole_and_broken_at_once_it_is_nothing(tmp_path: Path) -> None:
+def test_a_stopped_run_leaves_whole_files_and_a_failed_one_none(tmp_path: Path) -> None:
     stopped = CocoSink(OutputSpec("coco", str(tmp_path / "stopped.json")))
     stopped.write(frame(), result_of(frame(), Detections.empty(LABELS)))
     stopped.close(False)

@@ -29,7 +29,7 @@ def names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_pixels_of_the_full_picture(tmp_path: Path) -> None:
+def test_crops_have_the_pixels_of_the_full_image(tmp_path: Path) -> None:
     rgb = np.full((200, 300, 3), 40, np.uint8)
     rgb[50:90, 100:180] = (200, 30, 60)
     rgb[150:, 250:] = (30, 60, 200)
@@ -59,7 +59,7 @@ def test_the_pixels_of_the_full_picture(tmp_path: Path) -> None:
         (0, 0, float("inf"), 9),
     ],
 )
-def test_a_box_of_which_nothing_is_left(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
+def test_a_box_outside_the_image_gives_no_file(tmp_path: Path, box: tuple[float, float, float, float]) -> None:
     sink = sink_to(tmp_path)
     sink.write(frame(), result_of(frame(), detections(box)))
     assert names(tmp_path) == []
@@ -86,7 +86,7 @@ def test_a_box_of_which_nothing_is_left(tmp_path: Path, box: tuple[float, float,
         " ",
     ],
 )
-def test_no_name_leads_out_of_the_folder_or_is_refused(tmp_path: Path, name: str) -> None:
+def test_every_name_stays_inside_the_folder_and_is_valid(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "crops"
     sink = sink_to(folder, stream=name)
     one = frame()
@@ -97,7 +97,7 @@ def test_no_name_leads_out_of_the_folder_or_is_refused(tmp_path: Path, name: str
     assert not any(part.startswith(".") for part in path.split("/"))
 
 
-def test_names_that_differ_stay_apart_and_good_ones_stay_as_they_are() -> None:
+def test_different_names_stay_different_and_valid_ones_unchanged() -> None:
     assert [safe_name(name) for name in ("person", "überholt", "traffic light", "cam-1")] == [
         "person",
         "überholt",
@@ -109,7 +109,7 @@ def test_names_that_differ_stay_apart_and_good_ones_stay_as_they_are() -> None:
     assert crops_folder("out", "a/b").parent == Path("out")
 
 
-def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+def test_existing_files_are_replaced_only_with_overwrite(tmp_path: Path) -> None:
     one = frame()
     for _ in range(2):
         sink_to(tmp_path, overwrite=True).write(one, result_of(one, found(1)))

@@ -63,7 +63,7 @@ def test_a_row_for_each_detection_in_the_documented_columns(tmp_path: Path) -> N
     assert (written[5]["pts_s"], written[5]["file"]) == ("", "überall.jpg")
 
 
-def test_nothing_found_is_a_header_and_a_run_that_broke_leaves_nothing(tmp_path: Path) -> None:
+def test_no_detections_give_a_header_and_a_failed_run_leaves_no_file(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole.csv", tmp_path / "broken.csv"
     for path, complete in ((whole, True), (broken, False)):
         sink = CsvSink(OutputSpec("csv", str(path)))
@@ -82,7 +82,7 @@ def test_a_stopped_run_keeps_its_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lines", [0, 2])
-def test_going_on_in_what_an_earlier_run_has_left(tmp_path: Path, lines: int) -> None:
+def test_the_file_of_an_earlier_run_is_continued(tmp_path: Path, lines: int) -> None:
     path = tmp_path / "rows.csv"
     partial = tmp_path / ".rows.csv.partial"
     if lines:
@@ -94,7 +94,7 @@ def test_going_on_in_what_an_earlier_run_has_left(tmp_path: Path, lines: int) ->
     assert [row["frame"] for row in rows(path)] == (["0"] if lines else []) + ["1", "1"]
 
 
-def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
+def test_a_name_that_is_not_valid_text_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     sink = CsvSink(OutputSpec("csv", str(path)))
     one = frame(0, None, file="a\udcff.jpg")
@@ -103,7 +103,7 @@ def test_a_name_that_is_no_text_is_escaped(tmp_path: Path) -> None:
     assert rows(path)[0]["file"] == "a\\udcff.jpg"
 
 
-def test_the_best_class_of_a_second_network_has_columns_of_its_own(tmp_path: Path) -> None:
+def test_the_best_class_of_a_secondary_model_has_columns(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     sink = CsvSink(OutputSpec("csv", str(path)))
     nothing_yet = replace(Detections.empty(), descriptions=())
@@ -120,7 +120,7 @@ def test_the_best_class_of_a_second_network_has_columns_of_its_own(tmp_path: Pat
     ]
 
 
-def test_a_network_for_classification_alone_gives_a_row_for_each_frame(tmp_path: Path) -> None:
+def test_a_classification_model_gives_a_row_for_each_frame(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     sink = CsvSink(OutputSpec("csv", str(path)))
     for index in range(2):
@@ -134,7 +134,7 @@ def test_a_network_for_classification_alone_gives_a_row_for_each_frame(tmp_path:
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_file_that_is_gone_on_with_keeps_its_columns(tmp_path: Path, before: bool) -> None:
+def test_a_continued_file_keeps_its_columns(tmp_path: Path, before: bool) -> None:
     path = tmp_path / "rows.csv"
     header = HEADER + "," + ",".join(SECONDARY_COLUMNS) if before else HEADER
     (tmp_path / ".rows.csv.partial").write_text(header + "\n")

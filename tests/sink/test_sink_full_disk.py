@@ -84,7 +84,7 @@ def test_csv_and_mot() -> None:
         assert all(len(line.split(",")) == 10 for line in (folder / "tracks.txt").read_text().splitlines())
 
 
-def test_coco_is_still_json_and_every_result_has_its_image() -> None:
+def test_coco_stays_valid_json_and_every_result_has_its_image() -> None:
     with small_disk(SIZE) as folder:
         sink = CocoSink(OutputSpec("coco", str(folder / "found.json")))
         until_full(sink)
@@ -114,7 +114,7 @@ def test_parquet_keeps_whole_groups_and_what_fits_of_the_last() -> None:
         assert written * 20 - len(frames) < 2000 + 20
 
 
-def test_a_video_plays_as_far_as_it_goes() -> None:
+def test_an_incomplete_video_can_be_played() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (8, 96, 128, 3), np.uint8)
     with small_disk(SIZE) as folder:
         path = folder / "out.mp4"
@@ -134,7 +134,7 @@ def test_a_video_plays_as_far_as_it_goes() -> None:
         assert error.free < 4096 * 4  # not what was put aside, which is given back by now
 
 
-def test_a_picture_is_there_whole_or_not_at_all() -> None:
+def test_an_image_is_whole_or_does_not_exist() -> None:
     noise = np.random.default_rng(1).integers(0, 255, (300, 300, 3), np.uint8)
     with small_disk(SIZE) as folder:
         sink = CropsSink(OutputSpec("crops", str(folder)), "clip")
@@ -145,7 +145,7 @@ def test_a_picture_is_there_whole_or_not_at_all() -> None:
             assert path.read_bytes().endswith(b"\xff\xd9")  # JPEG's last marker
 
 
-def test_no_space_to_begin_with() -> None:
+def test_no_space_at_the_beginning() -> None:
     with small_disk(SIZE) as folder:
         with pytest.raises(OSError, match="No space"):
             (folder / "filler").write_bytes(bytes(2 * SIZE))
@@ -156,7 +156,7 @@ def test_no_space_to_begin_with() -> None:
         assert [entry.name for entry in folder.iterdir()] == ["filler"]
 
 
-def test_what_is_missing_is_estimated() -> None:
+def test_the_missing_space_is_estimated() -> None:
     error = NoSpaceError("/nowhere/rows.jsonl", 2_000_000, kept="the rows of 7 frames are kept")
     told = error.at(0.25)
     assert "needs about 6.0 MB more" in told.message
@@ -169,7 +169,7 @@ def test_what_is_missing_is_estimated() -> None:
 
 
 @pytest.mark.parametrize("able", [True, False])
-def test_what_is_put_aside_is_there_when_it_is_needed(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reserved_space_is_available_when_needed(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not able:  # a file system that cannot set space aside without writing it
 
         def refuse(fd: int, offset: int, size: int) -> None:

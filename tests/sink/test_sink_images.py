@@ -21,7 +21,7 @@ def sink_to(path: Path, overwrite: bool = False) -> ImagesSink:
     return ImagesSink(OutputSpec("images", str(path), overwrite), Drawer())
 
 
-def test_one_picture_with_its_boxes(tmp_path: Path) -> None:
+def test_an_image_with_boxes(tmp_path: Path) -> None:
     path = tmp_path / "out" / "a.jpg"
     sink = sink_to(path)
     assert sink.needs_images
@@ -38,7 +38,7 @@ def test_one_picture_with_its_boxes(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["a.jpg"]
 
 
-def test_a_picture_that_was_not_inferred_is_written_plain(tmp_path: Path) -> None:
+def test_an_image_without_inference_is_written_unchanged(tmp_path: Path) -> None:
     sink = sink_to(tmp_path / "a.jpg")
     plain = numbered(3, 160, 120)
     sink.write(frame(0, None, plain.copy()), None)
@@ -46,7 +46,7 @@ def test_a_picture_that_was_not_inferred_is_written_plain(tmp_path: Path) -> Non
     assert np.abs(seen.astype(int) - plain.astype(int)).mean() < 6
 
 
-def test_a_folder_keeps_every_picture(tmp_path: Path) -> None:
+def test_a_folder_keeps_every_image(tmp_path: Path) -> None:
     """a.jpg and a.png are two pictures, though both become JPEGs."""
     folder = tmp_path / "out"
     sink = sink_to(folder)
@@ -59,7 +59,7 @@ def test_a_folder_keeps_every_picture(tmp_path: Path) -> None:
     assert widths == {"a.jpg": 40, "a.png.jpg": 48, "b.jpg": 56}
 
 
-def test_what_is_there_is_replaced_only_when_asked(tmp_path: Path) -> None:
+def test_existing_files_are_replaced_only_with_overwrite(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_text("older")
     with pytest.raises(OutputError, match="exists already"):

@@ -26,7 +26,7 @@ def rows(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_rows_are_what_the_schema_says(tmp_path: Path) -> None:
+def test_rows_match_the_schema(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     sink = JsonlSink(OutputSpec("jsonl", str(path)))
     tracked = found(3)
@@ -85,7 +85,7 @@ def test_streams_that_share_a_file_never_mix_within_a_line(tmp_path: Path) -> No
         assert [row["frame"] for row in written if row["stream"] == f"stream-{number}"] == list(range(300))
 
 
-def test_the_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
+def test_the_file_gets_its_name_once_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "rows.jsonl"
     sink = JsonlSink(OutputSpec("jsonl", str(path)))
     sink.write(frame(), result_of(frame()))
@@ -98,7 +98,7 @@ def test_the_file_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
     assert len(rows(path)) == 1
 
 
-def test_rows_of_a_run_that_was_stopped_are_kept(tmp_path: Path) -> None:
+def test_rows_of_a_stopped_run_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     sink = JsonlSink(OutputSpec("jsonl", str(path)))
     sink.write(frame(), result_of(frame()))
@@ -106,7 +106,7 @@ def test_rows_of_a_run_that_was_stopped_are_kept(tmp_path: Path) -> None:
     assert len(rows(path)) == 1
 
 
-def test_overwriting_is_asked_for(tmp_path: Path) -> None:
+def test_overwriting_must_be_requested(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("older\n")
     with pytest.raises(OutputError, match="exists already") as caught:
@@ -182,7 +182,7 @@ def standard_output(monkeypatch: pytest.MonkeyPatch, to: int) -> None:
     monkeypatch.setattr(sys, "stdout", Output())
 
 
-def test_standard_output_gets_every_row_at_once_and_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_output_gets_every_row_immediately_and_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     standard_output(monkeypatch, writer)
     sink = JsonlSink(OutputSpec("jsonl", "-"))
@@ -195,7 +195,7 @@ def test_standard_output_gets_every_row_at_once_and_stays_open(monkeypatch: pyte
     os.close(writer)
 
 
-def test_a_reader_that_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_closed_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     standard_output(monkeypatch, writer)
     sink = JsonlSink(OutputSpec("jsonl", "-"))

@@ -57,7 +57,7 @@ def test_lines(tmp_path: Path) -> None:
     assert (entries[1].left, entries[1].top, entries[1].width, entries[1].height) == (1, 21.25, 60, 29.75)
 
 
-def test_a_run_that_broke_leaves_nothing_unless_it_has_found_something(tmp_path: Path) -> None:
+def test_a_failed_run_leaves_a_file_only_with_detections(tmp_path: Path) -> None:
     MotSink(OutputSpec("mot", str(tmp_path / "nothing.txt"))).close(False)
     sink = MotSink(OutputSpec("mot", str(tmp_path / "some.txt")))
     sink.write(frame(0), result_of(frame(0), found(1)))

@@ -101,7 +101,7 @@ def test_no_rows(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "whole.parquet").num_rows == 0
 
 
-def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_error_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(parquet_module, "find_spec", lambda name: None if name == "pyarrow" else real(name))
     with pytest.raises(OutputError, match="pyarrow") as caught:
@@ -110,7 +110,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
-def test_a_frame_with_more_than_a_group(tmp_path: Path) -> None:
+def test_a_frame_with_more_rows_than_a_group(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     sink = ParquetSink(OutputSpec("parquet", str(path)), rows_per_group=7)
     for index, count in enumerate((3, 40, 1)):
@@ -123,7 +123,7 @@ def test_a_frame_with_more_than_a_group(tmp_path: Path) -> None:
     assert [row["label"] for row in rows[3:43]] == [LABELS[number % 3] for number in range(40)]
 
 
-def test_what_is_held_does_not_grow_with_the_frames(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_frames(tmp_path: Path) -> None:
     sink = ParquetSink(OutputSpec("parquet", str(tmp_path / "rows.parquet")))
     one = result_of(frame(), found(1))
     for _ in range(100):
@@ -150,7 +150,7 @@ def results(*given: Detections) -> list[Result]:
 
 
 @pytest.mark.parametrize("rows_per_group", [1, 2, 100])
-def test_the_best_class_of_a_second_network(tmp_path: Path, rows_per_group: int) -> None:
+def test_the_best_class_of_a_secondary_model(tmp_path: Path, rows_per_group: int) -> None:
     given = results(
         replace(Detections.empty(), descriptions=()), told(None, classified("red", 0.75)), told(classified("green", 0.5))
     )
@@ -162,7 +162,7 @@ def test_the_best_class_of_a_second_network(tmp_path: Path, rows_per_group: int)
 
 
 @pytest.mark.parametrize("rows_per_group", [3, 100])
-def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_per_group: int) -> None:
+def test_embeddings_are_lists_of_fixed_size(tmp_path: Path, rows_per_group: int) -> None:
     given = results(told(embedded(1.0), None), told(embedded(2.0), embedded(3.0)))
     table = written(tmp_path / "rows.parquet", given, rows_per_group)
     assert table.column_names == [*PARQUET_COLUMNS, "embedding"]
@@ -170,12 +170,12 @@ def test_embeddings_are_lists_of_one_size(tmp_path: Path, rows_per_group: int) -
     assert table["embedding"].to_pylist() == [[1.0, 0.5, 0.5], None, [2.0, 0.5, 0.5], [3.0, 0.5, 0.5]]
 
 
-def test_a_second_network_that_says_nothing_has_its_columns(tmp_path: Path) -> None:
+def test_a_secondary_model_without_results_has_columns(tmp_path: Path) -> None:
     for name, given in (("none", results(told(None, None))), ("empty", results(replace(Detections.empty(), descriptions=())))):
         assert written(tmp_path / name, given).column_names == [*PARQUET_COLUMNS, *SECONDARY_COLUMNS]
 
 
-def test_a_network_for_classification_alone_has_a_row_for_each_frame(tmp_path: Path) -> None:
+def test_a_classification_model_has_a_row_for_each_frame(tmp_path: Path) -> None:
     given = [whole(frame(index, index / 25), classified("red", 0.75)) for index in range(5)]
     table = written(tmp_path / "rows.parquet", given, 2)
     assert table.column_names == PARQUET_COLUMNS
@@ -185,7 +185,7 @@ def test_a_network_for_classification_alone_has_a_row_for_each_frame(tmp_path: P
     assert {row[name] for row in rows for name in ("x1", "y1", "x2", "y2", "track_id")} == {None}
 
 
-def test_a_network_for_embeddings_alone(tmp_path: Path) -> None:
+def test_an_embedding_model(tmp_path: Path) -> None:
     given = [whole(frame(index, index / 25), embedded(float(index), 2)) for index in range(3)]
     table = written(tmp_path / "rows.parquet", given)
     assert table["embedding"].to_pylist() == [[float(index), 0.5] for index in range(3)]
@@ -202,7 +202,7 @@ def test_large_embeddings_make_smaller_groups(tmp_path: Path, monkeypatch: pytes
     assert [value[0] for value in table["embedding"].to_pylist()] == [float(index) for index in range(3) for _ in range(7)]
 
 
-def test_an_embedding_of_another_size_is_an_error_and_what_was_whole_is_kept(tmp_path: Path) -> None:
+def test_an_embedding_of_another_size_is_an_error_and_whole_groups_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     sink = ParquetSink(OutputSpec("parquet", str(path)), 1)
     first, second = results(told(embedded(1.0)), told(embedded(1.0, 4)))

@@ -38,7 +38,7 @@ def write(path: Path, count: int, rate: Fraction, fps: float | None) -> list[flo
     return times(path)
 
 
-def test_fewer_frames_each_at_its_own_time(tmp_path: Path) -> None:
+def test_fewer_frames_keep_their_times(tmp_path: Path) -> None:
     assert write(tmp_path / "five.mp4", 25, Fraction(25), 5) == [0, 0.2, 0.4, 0.6, 0.8]
     # No frame of 25 a second is there at 0.1: the first one after it is shown.
     assert write(tmp_path / "ten.mp4", 13, Fraction(25), 10) == [0, 0.12, 0.2, 0.32, 0.4]
@@ -48,11 +48,11 @@ def test_fewer_frames_each_at_its_own_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fps", [25, 30, 1000])
-def test_no_more_than_there_are(tmp_path: Path, fps: float) -> None:
+def test_no_more_frames_than_the_source_has(tmp_path: Path, fps: float) -> None:
     assert len(write(tmp_path / "all.mp4", 30, Fraction(25), fps)) == 30
 
 
-def test_the_first_frame_is_shown_whenever_it_comes(tmp_path: Path) -> None:
+def test_the_first_frame_is_always_written(tmp_path: Path) -> None:
     path = tmp_path / "late.mp4"
     info, frames = frames_of(media.clip(media.LATE_START))
     sink = VideoSink(OutputSpec("video", str(path), fps=5), Drawer(), None, info.frame_rate, info.time_base)
@@ -64,7 +64,7 @@ def test_the_first_frame_is_shown_whenever_it_comes(tmp_path: Path) -> None:
     assert times(path) == [pytest.approx(one, abs=1e-3) for one in given[::5]]
 
 
-def test_frames_that_are_not_shown_are_not_converted(tmp_path: Path) -> None:
+def test_skipped_frames_are_not_converted(tmp_path: Path) -> None:
     converted: list[int] = []
 
     def note(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
@@ -79,7 +79,7 @@ def test_frames_that_are_not_shown_are_not_converted(tmp_path: Path) -> None:
     assert converted == [0, 5]
 
 
-def test_sound_stays_in_its_place(tmp_path: Path) -> None:
+def test_sound_stays_in_sync(tmp_path: Path) -> None:
     source, path = media.clip(media.WITH_AAC), tmp_path / "out.mp4"
     info, frames = frames_of(source)
     spec = OutputSpec("video", str(path), fps=5, height=48)
@@ -94,7 +94,9 @@ def test_sound_stays_in_its_place(tmp_path: Path) -> None:
     ("size", "height", "shrunk"),
     [((640, 272), 136, (320, 136)), ((640, 272), 101, (236, 100)), ((101, 57), 20, (36, 20)), ((10, 2000), 100, (2, 100))],
 )
-def test_smaller_with_its_aspect(tmp_path: Path, size: tuple[int, int], height: int, shrunk: tuple[int, int]) -> None:
+def test_a_smaller_video_keeps_the_aspect_ratio(
+    tmp_path: Path, size: tuple[int, int], height: int, shrunk: tuple[int, int]
+) -> None:
     assert shrunk_size(Size(*size), height) == Size(*shrunk)
     path = tmp_path / "out.mp4"
     sink = VideoSink(OutputSpec("video", str(path), height=height), Drawer(), None, Fraction(25), None)
@@ -106,7 +108,7 @@ def test_smaller_with_its_aspect(tmp_path: Path, size: tuple[int, int], height: 
 
 
 @pytest.mark.parametrize("height", [64, 100])
-def test_never_larger_than_the_source(tmp_path: Path, height: int) -> None:
+def test_a_video_is_never_larger_than_the_source(tmp_path: Path, height: int) -> None:
     path = tmp_path / "out.mp4"
     sink = VideoSink(OutputSpec("video", str(path), height=height), Drawer(), None, Fraction(25), None)
     sink.write(frame(), None)
@@ -114,7 +116,7 @@ def test_never_larger_than_the_source(tmp_path: Path, height: int) -> None:
     assert {(one.width, one.height) for one in media.decoded(path)} == {(96, 64)}
 
 
-def test_boxes_are_drawn_on_the_small_picture_where_they_belong(tmp_path: Path) -> None:
+def test_boxes_are_scaled_to_the_smaller_image(tmp_path: Path) -> None:
     seen: list[tuple[tuple[int, ...], list[float]]] = []
 
     def note(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
@@ -135,7 +137,7 @@ def test_boxes_are_drawn_on_the_small_picture_where_they_belong(tmp_path: Path) 
     assert not changed[70:100, 40:120].any()
 
 
-def test_the_first_encoder_that_works_is_taken(tmp_path: Path) -> None:
+def test_the_first_working_encoder_is_used(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     encoders = (GONE, WRONG, X264)
     sink = VideoSink(OutputSpec("video", str(path)), Drawer(), None, None, None, encoders)
@@ -169,6 +171,6 @@ def test_an_encoder_with_other_planes(tmp_path: Path) -> None:
     assert np.abs(shown.astype(int) - plain.astype(int)).mean() < 8
 
 
-def test_the_last_resort_is_always_there() -> None:
+def test_x264_is_always_available() -> None:
     assert ENCODERS[-1] is X264
     assert choose_encoder(Size(2, 2), Fraction(25), Fraction(1, 25)).name in {encoder.name for encoder in ENCODERS}

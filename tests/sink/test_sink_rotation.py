@@ -27,7 +27,7 @@ def test_names() -> None:
     assert [rotated("a/rows.jsonl", number) for number in (1, 2, 11)] == ["a/rows.jsonl", "a/rows-2.jsonl", "a/rows-11.jsonl"]
 
 
-def test_parts_are_whole_and_in_place_when_they_are_finished(tmp_path: Path) -> None:
+def test_finished_parts_are_whole_and_have_their_names(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     sink = sink_to(path, 5000)
     for index in range(100):
@@ -47,7 +47,7 @@ def test_parts_are_whole_and_in_place_when_they_are_finished(tmp_path: Path) -> 
     assert all(part.read_bytes().endswith(b"\n") for part in parts)
 
 
-def test_a_row_that_is_larger_has_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_larger_row_has_a_file_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     sink = sink_to(path, 1)
     for index in range(3):
@@ -72,7 +72,7 @@ def test_streams_that_share_it(tmp_path: Path) -> None:
     assert sorted(frames([Path(written.path) for written in sink.outputs])) == sorted(list(range(100)) * 4)
 
 
-def test_a_part_that_is_there_already(tmp_path: Path) -> None:
+def test_a_part_that_exists_already(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     (tmp_path / "rows-2.jsonl").write_text("older\n")
     sink = sink_to(path, 1)
@@ -86,7 +86,7 @@ def test_a_part_that_is_there_already(tmp_path: Path) -> None:
     assert sink.outputs == [Written(str(path))]
 
 
-def test_overwriting_a_longer_run_leaves_none_of_its_parts(tmp_path: Path) -> None:
+def test_overwriting_a_longer_run_deletes_its_parts(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     for count in (5, 2):
         sink = sink_to(path, 1, overwrite=True)

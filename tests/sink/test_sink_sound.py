@@ -107,7 +107,7 @@ def test_other_sound_becomes_aac(tmp_path: Path, recipe: Clip, rate: int, channe
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
-def test_sound_and_pictures_that_begin_late_stay_together(tmp_path: Path, codec: str) -> None:
+def test_sound_and_frames_that_begin_late_stay_in_sync(tmp_path: Path, codec: str) -> None:
     source = media.clip(replace(media.LATE_START, sound=Sound(codec, start_s=5.0)))
     path = tmp_path / "out.mp4"
     copy(source, path)
@@ -116,7 +116,7 @@ def test_sound_and_pictures_that_begin_late_stay_together(tmp_path: Path, codec:
 
 
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le"])
-def test_stopped_early_the_sound_ends_with_the_pictures(tmp_path: Path, codec: str) -> None:
+def test_in_a_stopped_run_the_sound_ends_with_the_frames(tmp_path: Path, codec: str) -> None:
     source = media.clip(replace(MKV, frames=75, sound=Sound(codec, 44_100, seconds=3.0)))
     path = tmp_path / "out.mp4"
     assert copy(source, path, frames=25) == 25
@@ -124,7 +124,7 @@ def test_stopped_early_the_sound_ends_with_the_pictures(tmp_path: Path, codec: s
     assert sound(path)[4] == pytest.approx(1.0, abs=0.1)
 
 
-def test_sound_that_is_longer_is_kept_where_the_stream_was_read_to_its_end(tmp_path: Path) -> None:
+def test_longer_sound_is_kept_in_a_complete_run(tmp_path: Path) -> None:
     source = media.clip(replace(media.WITH_AAC, sound=Sound(seconds=2.0)))
     path = tmp_path / "out.mp4"
     copy(source, path)
@@ -133,7 +133,7 @@ def test_sound_that_is_longer_is_kept_where_the_stream_was_read_to_its_end(tmp_p
 
 @pytest.mark.parametrize("how", ["cut", "holes"])
 @pytest.mark.parametrize("codec", ["aac", "pcm_s16le", "libopus"])
-def test_damaged_sound_never_costs_the_pictures(tmp_path: Path, how: str, codec: str) -> None:
+def test_damaged_sound_does_not_affect_the_frames(tmp_path: Path, how: str, codec: str) -> None:
     source = media.changed(replace(MKV, sound=Sound(codec)), how)
     path = tmp_path / "out.mp4"
     written = copy(source, path)
@@ -152,7 +152,7 @@ def test_times_that_jump_back(tmp_path: Path) -> None:
     assert sound(path)[0] == "aac"
 
 
-def test_a_source_that_has_gone_gives_no_sound(tmp_path: Path) -> None:
+def test_a_deleted_source_gives_no_sound(tmp_path: Path) -> None:
     info, frames = frames_of(media.clip(media.H264))
     path = tmp_path / "out.mp4"
     sink = VideoSink(OutputSpec("video", str(path)), plain, str(tmp_path / "gone.mp4"), info.frame_rate, info.time_base)
@@ -164,7 +164,7 @@ def test_a_source_that_has_gone_gives_no_sound(tmp_path: Path) -> None:
         assert container.streams.video[0].frames == 25
 
 
-def test_the_silent_source(tmp_path: Path) -> None:
+def test_a_source_without_sound(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     assert copy(media.clip(media.H264), path) == 25
     with av.open(str(path)) as container:

@@ -46,7 +46,7 @@ def times_of(path: Path) -> list[Fraction]:
 
 
 @pytest.mark.parametrize("name", ["H264", "B_FRAMES", "NTSC", "VARIABLE", "LATE_START", "ODD", "ODD_MJPEG", "WITH_PCM_AVI"])
-def test_every_frame_at_its_time(tmp_path: Path, name: str) -> None:
+def test_every_frame_has_its_time(tmp_path: Path, name: str) -> None:
     recipe: media.Clip = getattr(media, name)
     path = tmp_path / "out.mp4"
     source = media.clip(recipe)
@@ -67,7 +67,7 @@ def test_every_frame_at_its_time(tmp_path: Path, name: str) -> None:
             assert stream.average_rate == info.frame_rate
 
 
-def test_the_pictures_are_those_of_the_source(tmp_path: Path) -> None:
+def test_the_frames_are_those_of_the_source(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     copy(media.clip(media.ODD), path)
     for ours, theirs in zip(media.decoded(path), media.decoded(media.clip(media.ODD)), strict=True):
@@ -76,7 +76,7 @@ def test_the_pictures_are_those_of_the_source(tmp_path: Path) -> None:
         assert np.abs(seen[57, :101].astype(int) - seen[56, :101].astype(int)).mean() < 8  # the last row again
 
 
-def test_the_colours_are_named(tmp_path: Path) -> None:
+def test_the_colour_space_is_marked(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     copy(media.clip(media.H264), path)
     with av.open(str(path)) as container:
@@ -101,7 +101,7 @@ def test_boxes_are_drawn(tmp_path: Path) -> None:
         assert not changed[70:100, 40:120].any()
 
 
-def test_a_frame_that_was_not_inferred_shows_the_last_that_was(tmp_path: Path) -> None:
+def test_a_frame_without_inference_shows_the_last_detections(tmp_path: Path) -> None:
     drawn: list[float] = []
 
     def note(rgb: NDArray[np.uint8], detections: Detections, description: Description | None) -> NDArray[np.uint8]:
@@ -117,7 +117,7 @@ def test_a_frame_that_was_not_inferred_shows_the_last_that_was(tmp_path: Path) -
     assert drawn == [-1, 1, 1, 1, 4, -1, -1]
 
 
-def test_stopped_before_its_end_it_plays_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_the_video_of_a_stopped_run_can_be_played(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     sink = sink_to(path)
     for index in range(7):
@@ -129,12 +129,12 @@ def test_stopped_before_its_end_it_plays_as_far_as_it_goes(tmp_path: Path) -> No
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_no_frame_no_file(tmp_path: Path) -> None:
+def test_without_frames_there_is_no_file(tmp_path: Path) -> None:
     sink_to(tmp_path / "out.mp4").close(True)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_size_that_changes_is_fitted_to_the_first(tmp_path: Path) -> None:
+def test_frames_of_another_size_are_fitted_to_the_first(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     sink = sink_to(path)
     for index, (width, height) in enumerate([(96, 64), (48, 96), (201, 33), (96, 64)]):
@@ -153,7 +153,7 @@ def test_frames_without_a_time_follow_at_the_frame_rate(tmp_path: Path) -> None:
     assert [float(time) for time in times_of(path)] == [0.0, 0.1, 0.2, 0.5, 0.6]
 
 
-def test_nothing_is_known_of_the_source(tmp_path: Path) -> None:
+def test_a_source_without_rate_and_time_base(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     sink = sink_to(path, None, None)
     for index in range(4):
@@ -162,7 +162,7 @@ def test_nothing_is_known_of_the_source(tmp_path: Path) -> None:
     assert [float(time) for time in times_of(path)] == pytest.approx([0, 0.04, 0.08, 0.12])
 
 
-def test_times_that_do_not_rise_are_made_to(tmp_path: Path) -> None:
+def test_times_that_do_not_increase_are_corrected(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     sink = sink_to(path, Fraction(25), Fraction(1, 1000))
     for index, pts_s in enumerate([-0.08, -0.04, 0.0, 0.2, 0.2, 0.1, 0.3]):
@@ -196,7 +196,7 @@ def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert (tmp_path / "old.mp4").read_text() == "older"
 
 
-def test_a_file_that_breaks_while_it_is_written_is_an_output_error(tmp_path: Path) -> None:
+def test_a_failing_write_is_an_output_error(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
     sink = sink_to(path)
     sink._file.partial.unlink()

@@ -114,7 +114,7 @@ def test_requests_are_signed(receiver: Receiver, tmp_path: Path) -> None:
     site.delivery.close()
 
 
-def test_a_receiver_that_is_down_costs_nothing(tmp_path: Path) -> None:
+def test_a_receiver_that_is_down_loses_nothing(tmp_path: Path) -> None:
     port = free_port()
     site = Site(tmp_path, port)
     site.give(300)
@@ -129,7 +129,7 @@ def test_a_receiver_that_is_down_costs_nothing(tmp_path: Path) -> None:
     site.delivery.close()
 
 
-def test_a_receiver_that_hangs_costs_nothing(receiver: Receiver, tmp_path: Path) -> None:
+def test_a_receiver_that_hangs_loses_nothing(receiver: Receiver, tmp_path: Path) -> None:
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port, timeout_s=0.2)
     site.give(10)
@@ -150,7 +150,7 @@ def test_a_receiver_that_hangs_costs_nothing(receiver: Receiver, tmp_path: Path)
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 401, 404, 302])
-def test_what_may_be_mended_is_sent_again(status: int, receiver: Receiver, tmp_path: Path) -> None:
+def test_rows_are_sent_again_after_a_temporary_error(status: int, receiver: Receiver, tmp_path: Path) -> None:
     left = [3]
 
     def answer(body: object) -> tuple[int, dict[str, str]]:
@@ -167,7 +167,7 @@ def test_what_may_be_mended_is_sent_again(status: int, receiver: Receiver, tmp_p
     site.delivery.close()
 
 
-def test_retry_after_is_heeded(receiver: Receiver, tmp_path: Path) -> None:
+def test_retry_after_is_respected(receiver: Receiver, tmp_path: Path) -> None:
     answers = iter([(429, {"Retry-After": "1"}), (200, {})])
     receiver.answer = lambda body: next(answers)
     site = Site(tmp_path, receiver.port)
@@ -180,9 +180,7 @@ def test_retry_after_is_heeded(receiver: Receiver, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
-def test_a_row_that_will_never_be_taken_is_dropped_by_name_and_the_others_are_not(
-    status: int, receiver: Receiver, tmp_path: Path
-) -> None:
+def test_a_rejected_row_is_dropped_and_counted_and_the_others_are_sent(status: int, receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = lambda body: (status if any(row["number"] in (3, 40) for row in body["rows"]) else 200, {})
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port)
@@ -196,7 +194,7 @@ def test_a_row_that_will_never_be_taken_is_dropped_by_name_and_the_others_are_no
     site.delivery.close()
 
 
-def test_nothing_secret_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, receiver: Receiver) -> None:
+def test_no_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, receiver: Receiver) -> None:
     caplog.set_level(logging.DEBUG)
     errors = []
     down = Site(tmp_path / "down", free_port())
@@ -231,7 +229,7 @@ def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
         site.delivery.close()
 
 
-def test_who_writes_never_waits_and_what_has_no_room_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adding_a_record_never_waits_and_overflow_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliveries, "MAX_QUEUED", 10)
     blocked = tmp_path / "a file"
     blocked.touch()
@@ -259,7 +257,7 @@ def test_closing_does_not_wait_for_a_receiver_that_hangs(receiver: Receiver, tmp
     again.delivery.close()
 
 
-def test_what_is_given_last_is_sent_before_the_end(receiver: Receiver, tmp_path: Path) -> None:
+def test_the_last_records_are_sent_before_the_end(receiver: Receiver, tmp_path: Path) -> None:
     site = Site(tmp_path, receiver.port)
     site.give(1)
     site.wait_sent()
