@@ -132,7 +132,7 @@ class SecurityMiddleware:
         started = self._security.clock.monotonic_ns()
         status = 0
 
-        async def send_dressed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 status = message["status"]
@@ -145,11 +145,11 @@ class SecurityMiddleware:
 
         try:
             receive = self._admit(scope, receive)
-            await self._app(scope, receive, send_dressed)
+            await self._app(scope, receive, send_with_headers)
         except Problem as problem:
             if status:
                 raise
-            await problem.response()(scope, receive, send_dressed)
+            await problem.response()(scope, receive, send_with_headers)
         except ClientDisconnected:
             raise  # uvicorn ends the request
         except ClientDisconnect:
@@ -160,7 +160,7 @@ class SecurityMiddleware:
             )
             logger.debug("traceback of this request", exc_info=True)
             if not status:
-                await Problem("internal", "see the service's log for details").response()(scope, receive, send_dressed)
+                await Problem("internal", "see the service's log for details").response()(scope, receive, send_with_headers)
         finally:
             spent_ms = (self._security.clock.monotonic_ns() - started) / 1e6
             logger.debug("%s %s %d %.1f ms", scope.get("method", "WEBSOCKET"), _path(scope), status, spent_ms)
