@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from vision_infer.core.clock import Clock
+from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import VisionInferError
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
@@ -22,6 +23,7 @@ from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.steps import Steps, make_steps
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
 from vision_infer.pipeline.stream_table import StreamTable
+from vision_infer.pipeline.workers.frame_entry import FrameEntry
 from vision_infer.pipeline.workers.live_worker import LiveWorker
 from vision_infer.pipeline.workers.memory import WIDEST_WINDOW, bound_memory
 from vision_infer.pipeline.workers.stream_worker import StreamWorker
@@ -63,17 +65,16 @@ class Launcher:
     def recorded(self, command: AddStream, record: StreamRecord) -> StreamWorker:
         """Make the worker of a recorded stream, which joins when its source is open."""
         window = Window(self.lanes.window(command.lane), clock=self.clock)
-        return StreamWorker(
-            record,
-            command,
-            lambda stopping: self._open(command.source, command.lane, stopping),
-            lambda source: self._opened(source, command, record, window),
-            self.dispatch,
-            self.messages,
-            self.clock,
-            window,
-            self.lanes.chooser(command.lane),
-        )
+
+        def open_it(stopping: threading.Event) -> Source:
+            return self._open(command.source, command.lane, stopping)
+
+        def opened(source: Source) -> bool:
+            return self._opened(source, command, record, window)
+
+        # The decoder waits for a credit. There is none only after stop() has closed the window.
+        entry = self._entry(record, command, window.acquire, DropReason.STOPPED)
+        return StreamWorker(record, command, open_it, opened, entry, self.messages, self.clock, window)
 
     def live(self, command: AddStream, steps: Steps, record: StreamRecord) -> LiveWorker:
         """Make the worker of a live stream, which joins at once: its connection may come later, and more than once."""
@@ -83,18 +84,18 @@ class Launcher:
         second = self._second(command)
         self.stage.join(record, self._outlet(record, (), self.shared, window, size), steps, window, second)
         self.join(command, None, size)
-        return LiveWorker(
-            record,
-            live,
-            command,
-            lambda stopping: self._open(command.source, live.lane, stopping),
-            self.streams.set_if_there,
-            self.dispatch,
-            self.messages,
-            self.clock,
-            window,
-            self.lanes.chooser(command.lane),
-        )
+
+        def open_it(stopping: threading.Event) -> Source:
+            return self._open(command.source, live.lane, stopping)
+
+        # A camera never waits: without a credit its frame is dropped.
+        entry = self._entry(record, command, window.try_acquire, DropReason.BACKLOGGED)
+        on_state = self.streams.set_if_there
+        return LiveWorker(record, live, command, open_it, on_state, entry, self.messages, self.clock, window)
+
+    def _entry(self, record: StreamRecord, command: AddStream, acquire: Callable[[], bool], no_credit: DropReason) -> FrameEntry:
+        lane_of = self.lanes.chooser(command.lane)
+        return FrameEntry(record, command, acquire, no_credit, self.dispatch, self.messages, lane_of)
 
     def _open(self, source: SourceSpec, lane: str, stopping: threading.Event) -> Source:
         """Open a source. By default its images are decoded on the device on which its lane infers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,17 +21,9 @@ def autotune(words: Sequence[str], work: Autotune) -> None:
     Raises:
         VisionInferError: The work failed.
     """
-    parser = ArgumentParser()
-    parser.add_argument("graph", type=Path)
-    parser.add_argument("--engine-dir", type=Path, required=True)
-    for option in ("--batch", "--workers", "--threads"):
-        parser.add_argument(option, type=int)
-    parser.add_argument("--data", action="append", default=[])
-    given = parser.parse_args(words)
-    request = EngineRequest(
-        device="cpu", workers=given.workers, threads=given.threads, batch=given.batch, engine_dir=given.engine_dir
-    )
-    work(given.graph, request, given.data)
+    graph, folder, batch, workers, threads, *data = words
+    profile = (int(workers) or None, int(threads) or None, int(batch) or None)
+    work(Path(graph), EngineRequest("auto", "cpu", *profile, engine_dir=Path(folder)), data)
 
 
 def run_main(work: Callable[[Sequence[str]], None]) -> None:

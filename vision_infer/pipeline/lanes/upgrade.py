@@ -190,9 +190,8 @@ class EngineUpgrade:
 def build_command(upgrade: Upgrade) -> list[str]:
     """Return the command that compiles the better engine into the cache. It times nothing, because the machine is busy."""
     assert upgrade.quick.better is not None
-    candidate, request = upgrade.quick.better.candidate, upgrade.request
-    numbers = [str(number or 0) for number in (request.batch, request.workers, request.threads)]
-    words = ["compile", str(candidate.graph), candidate.engine, str(request.engine_dir), *numbers]
+    candidate = upgrade.quick.better.candidate
+    words = ["compile", str(candidate.graph), candidate.engine, *_profile(upgrade.request)]
     return [sys.executable, "-P", "-m", CHILD, *words]
 
 
@@ -203,14 +202,13 @@ def autotune_command(upgrade: Upgrade, module: str | None = None) -> list[str]:
         upgrade: The lane.
         module: The module to run; None: one that judges no accuracy.
     """
-    request = upgrade.request
-    words = [sys.executable, "-P", "-m", module or CHILD, str(upgrade.path), "--engine-dir", str(request.engine_dir)]
-    for name in ("batch", "workers", "threads"):
-        number = getattr(request, name)
-        words += [] if number is None else [f"--{name}", str(number)]
-    for source in upgrade.data:
-        words += ["--data", source]
-    return words
+    words = [str(upgrade.path), *_profile(upgrade.request), *upgrade.data]
+    return [sys.executable, "-P", "-m", module or CHILD, *words]
+
+
+def _profile(request: EngineRequest) -> list[str]:
+    """Return the engine folder, and the batch size, workers and threads; 0 for a default."""
+    return [str(request.engine_dir), *(str(number or 0) for number in (request.batch, request.workers, request.threads))]
 
 
 def open_candidate(candidate: EngineCandidate, request: EngineRequest, on_message: OnMessage) -> Engine:

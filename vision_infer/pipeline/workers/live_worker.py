@@ -15,7 +15,6 @@ from vision_infer.core.frame import Frame
 from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message, Superseded
 from vision_infer.pipeline.status import StreamState
 from vision_infer.pipeline.stream_record import LiveRecord, StreamRecord
@@ -47,11 +46,9 @@ class LiveWorker:
         command: What to do with the stream.
         open_source: Opens the source once; may raise StreamError.
         on_state: Called with each state change of the stream.
-        dispatch: Receives the frames to infer.
+        entry: Takes the frames.
         results: Receives the messages for the results stage.
-        clock: The monotonic clock.
         window: The credits for frames in the pipeline.
-        lane_of: Returns the name of the lane for an image size.
     """
 
     def __init__(
@@ -61,11 +58,10 @@ class LiveWorker:
         command: AddStream,
         open_source: Opener,
         on_state: OnState,
-        dispatch: Dispatch,
+        entry: FrameEntry,
         results: Channel[Message],
         clock: Clock,
         window: Window,
-        lane_of: Callable[[Size], str],
     ) -> None:
         self.record = record
         self.live = live
@@ -76,7 +72,7 @@ class LiveWorker:
         self._results = results
         self._clock = clock
         self._window = window
-        self._entry = FrameEntry(record, command, window.try_acquire, DropReason.BACKLOGGED, dispatch, results, lane_of)
+        self._entry = entry
         # Guards the counters, the entry, the command and `_gone`. The stream's thread holds it to count and to offer a frame,
         # but not while it decodes; the supervisor holds it to change or abandon the stream. It is reentrant.
         self._own = threading.RLock()

@@ -9,10 +9,8 @@ from vision_infer.core.clock import Clock
 from vision_infer.core.drop import DropReason
 from vision_infer.core.errors import StreamError
 from vision_infer.core.frame import Frame
-from vision_infer.core.geometry import Size
 from vision_infer.pipeline.channel import Channel, Window
 from vision_infer.pipeline.commands import AddStream
-from vision_infer.pipeline.dispatch import Dispatch
 from vision_infer.pipeline.messages import Ended, Message
 from vision_infer.pipeline.stream_record import StreamRecord
 from vision_infer.pipeline.workers.frame_entry import FrameEntry
@@ -33,11 +31,9 @@ class StreamWorker:
         open_source: Opens the source; may raise StreamError.
         opened: Called with the source once it is open, before its first frame. It returns whether frames that are not
             inferred are needed too, for drawing.
-        dispatch: Receives the frames to infer.
+        entry: Takes the frames.
         results: Receives the messages for the results stage.
-        clock: The monotonic clock.
         window: The window's credits. A frame returns its credit where it leaves: at the outlet, or where it is dropped.
-        lane_of: Returns the name of the lane for an image size.
     """
 
     def __init__(
@@ -46,11 +42,10 @@ class StreamWorker:
         command: AddStream,
         open_source: Opener,
         opened: Callable[[Source], bool],
-        dispatch: Dispatch,
+        entry: FrameEntry,
         results: Channel[Message],
         clock: Clock,
         window: Window,
-        lane_of: Callable[[Size], str],
     ) -> None:
         self.record = record
         self.stopping = threading.Event()
@@ -60,8 +55,7 @@ class StreamWorker:
         self._results = results
         self._clock = clock
         self._window = window
-        # The window refuses a credit only after stop() has closed it.
-        self._entry = FrameEntry(record, command, window.acquire, DropReason.STOPPED, dispatch, results, lane_of)
+        self._entry = entry
         self.thread = threading.Thread(target=self._run, name=f"stream-{record.name}", daemon=True)
 
     def stop(self) -> None:
