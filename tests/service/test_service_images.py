@@ -177,7 +177,7 @@ def test_confidence_and_classes_filter_the_result(engines: Engines) -> None:
 def test_an_invalid_image_or_model_is_a_usage_error(engines: Engines) -> None:
     with Site() as site:
         for data in (b"", b"no picture", png()[:40], b"\xff\xd8\xff" + bytes(1000), b"%PDF-1.4"):
-            with pytest.raises(UsageError, match="picture"):
+            with pytest.raises(UsageError, match="the image"):
                 site.service.infer(data, None, None, None)
         with pytest.raises(UsageError, match="unknown model"):
             site.service.infer(png(), "nonsense", None, None)
