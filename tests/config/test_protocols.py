@@ -8,9 +8,8 @@ from typing import Any
 import av
 import pytest
 
-from vision_infer.config.protocols import PROTOCOLS, Protocol, url_help
 from vision_infer.config.serve import ServiceSettings
-from vision_infer.config.stream_url import check_url, split_url
+from vision_infer.config.stream_url import PROTOCOLS, Protocol, check_url, split_url, url_help
 from vision_infer.precision.frames import find_frame_sources
 from vision_infer.stream.discovery import probe_steps
 from vision_infer.stream.ffmpeg_log import SourceLog

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.config.api_stream import stream_from_api, url_problem
-from vision_infer.config.network_ranges import address_of, is_allowed
+from vision_infer.config.api_stream import address_of, is_allowed, stream_from_api, url_problem
 from vision_infer.config.serve import STREAM_NAME, ServiceSettings
 from vision_infer.config.stream_url import check_url, is_file, name_of, split_url
 from vision_infer.core.errors import UsageError

@@ -28,10 +28,7 @@ def diff_command(
     iou: Annotated[float, Option(metavar="IOU", help="The minimum IoU of two boxes to be the same object.")] = 0.5,
     score_tolerance: Annotated[float, Option(metavar="SCORE", help="The maximum difference between two scores.")] = 0.05,
     top: Annotated[int, Option(min=0, metavar="N", help="The number of most different frames to list and draw.")] = 6,
-    pictures: Annotated[
-        Path | None,
-        Option(metavar="DIR", help="Save these frames as images, A left, B right."),
-    ] = None,
+    pictures: Annotated[Path | None, Option(metavar="DIR", help="Save these frames as images, A left, B right.")] = None,
     video: Annotated[list[str] | None, Option(metavar="SOURCE", help="A source of the runs, for --pictures. Repeatable.")] = None,
     overwrite: options.Overwrite = False,
     json_output: options.Json = False,

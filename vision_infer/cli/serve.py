@@ -10,7 +10,7 @@ import typer
 from typer import Argument, Option
 
 from vision_infer.cli import options
-from vision_infer.config.protocols import url_help
+from vision_infer.config.stream_url import url_help
 from vision_infer.core.clock import SYSTEM_CLOCK
 from vision_infer.core.errors import UsageError
 

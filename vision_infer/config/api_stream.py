@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from vision_infer.config.network_ranges import address_of, is_allowed
 from vision_infer.config.references import has_references
 from vision_infer.config.serve import ServiceSettings, StreamSettings
 from vision_infer.config.stream_url import split_url
 from vision_infer.config.validation_errors import SettingsError, ValidationProblem, problems_of
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FILE_ONLY = "is allowed in the configuration file only"
 _REFERENCE = f"a reference ${{…}} {_FILE_ONLY}"
@@ -70,3 +74,27 @@ def url_problem(url: str, service: ServiceSettings) -> str:
     if address is not None and not is_allowed(address, service.allow_networks):
         return "its address is outside the allowed networks"
     return ""
+
+
+def address_of(host: str) -> Address | None:
+    """Return the address of a numeric host, in every form that resolvers accept: ``127.1``, ``0x7f000001``, ``2130706433``.
+
+    Returns:
+        None if the host is a name. An IPv4-mapped IPv6 address becomes IPv4.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        if not re.fullmatch(r"(?:0[xX][0-9a-fA-F]*|\d+)(?:\.(?:0[xX][0-9a-fA-F]*|\d+)){0,3}\.?", host):
+            return None
+        try:
+            address = ipaddress.IPv4Address(socket.inet_aton(host.rstrip(".")))
+        except OSError:
+            return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def is_allowed(address: Address, networks: Sequence[str]) -> bool:
+    """Return whether an address is in one of the networks. Without networks, every address is allowed."""
+    return not networks or any(address in ipaddress.ip_network(network) for network in networks)

@@ -19,10 +19,7 @@ class ClipSettings(SettingsBase):
     pre_s: float = Field(default=5.0, ge=0, le=60, description="The time before the event, from a key frame, in seconds.")
     post_s: float = Field(default=5.0, ge=0, le=300, description="The time after the event, in seconds.")
     max_s: float = Field(
-        default=60.0,
-        gt=0,
-        le=3600,
-        description="The maximum length, in seconds. Overlapping events share a clip.",
+        default=60.0, gt=0, le=3600, description="The maximum length, in seconds. Overlapping events share a clip."
     )
 
     @model_validator(mode="after")
@@ -37,18 +34,12 @@ class ClipStoreSettings(SettingsBase):
 
     dir: Path | None = Field(default=None, description="The folder. Defaults to `clips` in `state_dir`.")
     max_mb: float = Field(
-        default=2000.0,
-        ge=1,
-        le=100_000_000,
-        description="The maximum size of all clips, in megabytes. The oldest are deleted.",
+        default=2000.0, ge=1, le=100_000_000, description="The maximum size of all clips, in megabytes. The oldest are deleted."
     )
     keep_days: float = Field(default=14.0, gt=0, le=36_500, description="The age at which clips are deleted, in days.")
     keep_free_mb: float = Field(
         default=500.0, ge=0, le=100_000_000, description="No clip is written if the disk has less free space, in megabytes."
     )
     buffer_mb: float = Field(
-        default=32.0,
-        ge=1,
-        le=10_000,
-        description="The maximum memory for coded video per stream, in megabytes.",
+        default=32.0, ge=1, le=10_000, description="The maximum memory for coded video per stream, in megabytes."
     )

@@ -33,10 +33,7 @@ class PreviewSettings(SettingsBase):
     max_viewers: int = Field(default=64, ge=1, le=10_000, description="The maximum number of viewers of all streams together.")
     max_viewers_per_stream: int = Field(default=32, ge=1, le=10_000, description="The maximum number of viewers of one stream.")
     max_encoders: int = Field(
-        default=4,
-        ge=0,
-        le=256,
-        description="The maximum number of videos encoded at the same time. 0: no encoding.",
+        default=4, ge=0, le=256, description="The maximum number of videos encoded at the same time. 0: no encoding."
     )
     max_height: int = Field(
         default=2160, ge=16, le=8192, description="H.264 video higher than this is encoded at a smaller size instead, in pixels."

@@ -9,15 +9,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
 from vision_infer.config.clips import ClipSettings, ClipStoreSettings
-from vision_infer.config.inference_settings import InferenceSettings
 from vision_infer.config.preview import PreviewSettings
-from vision_infer.config.protocols import PROTOCOLS, schemes_over_api, url_help
 from vision_infer.config.region import Region
 from vision_infer.config.run import DEFAULT_MODEL
-from vision_infer.config.settings_base import SettingsBase
+from vision_infer.config.settings_base import InferenceSettings, SettingsBase
 from vision_infer.config.sinks import SinksSettings
 from vision_infer.config.stream_policy import StreamPolicy
-from vision_infer.config.stream_url import check_url, is_file
+from vision_infer.config.stream_url import PROTOCOLS, check_url, is_file, schemes_over_api, url_help
 from vision_infer.config.zones import LineSettings, ZoneSettings
 
 STREAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -54,10 +52,7 @@ class Reconnect(SettingsBase):
     """How a stream reconnects."""
 
     min_s: float = Field(
-        default=0.5,
-        gt=0,
-        le=3600,
-        description="The limit of the first wait, in seconds. Waits are random, from 0 to the limit.",
+        default=0.5, gt=0, le=3600, description="The limit of the first wait, in seconds. Waits are random, from 0 to the limit."
     )
     max_s: float = Field(default=30.0, gt=0, le=3600, description="The limit doubles with each failure up to this, in seconds.")
     refused_s: float = Field(
@@ -87,14 +82,10 @@ class StreamUrls(SettingsBase):
         f"substream of a camera takes much less decoding. `url` is an alias.",
     )
     view: Url | None = Field(
-        default=None,
-        repr=False,
-        description="The URL of the main stream, for snapshots. Defaults to `detect`.",
+        default=None, repr=False, description="The URL of the main stream, for snapshots. Defaults to `detect`."
     )
     degrade_detect: Url | None = Field(
-        default=None,
-        repr=False,
-        description="The URL of smaller video of the camera, inferred under overload.",
+        default=None, repr=False, description="The URL of smaller video of the camera, inferred under overload."
     )
 
 
@@ -103,20 +94,15 @@ class StreamDefaults(StreamPolicy):
 
     enabled: bool = Field(default=True, description="Whether the stream is opened.")
     model: str | None = Field(
-        default=None,
-        min_length=1,
-        description="A model name or deployment graph (.onnx). Defaults to the service's.",
+        default=None, min_length=1, description="A model name or deployment graph (.onnx). Defaults to the service's."
     )
     degrade_model: str | None = Field(
-        default=None,
-        min_length=1,
-        description="A cheaper model for the same task, used under higher overload.",
+        default=None, min_length=1, description="A cheaper model for the same task, used under higher overload."
     )
     weight: float = Field(default=1.0, gt=0, le=1000, description="The share of the engine's time, relative to others.")
     region: Region | None = Field(default=None, description="Polygons: only detections inside `look` and outside `ignore` count.")
     zones: dict[Name, ZoneSettings] = Field(
-        default_factory=dict,
-        description="Polygons by name that report who enters, leaves and stays. Enables `track`.",
+        default_factory=dict, description="Polygons by name that report who enters, leaves and stays. Enables `track`."
     )
     lines: dict[Name, LineSettings] = Field(
         default_factory=dict, description="Lines by name that count crossing objects. Enables `track`."
@@ -143,10 +129,7 @@ class StreamDefaults(StreamPolicy):
         description="RTSP: pass on an image as soon as it is complete, one frame interval earlier. The first broken "
         "image disables this until the next connection.",
     )
-    best_effort: bool = Field(
-        default=False,
-        description="Accept a stream over the API even without capacity for its `fps`.",
-    )
+    best_effort: bool = Field(default=False, description="Accept a stream over the API even without capacity for its `fps`.")
     loop: bool = Field(default=False, description="Restart a file at its end. Files only.")
     reconnect: Reconnect = Field(default=Reconnect(), description="The waiting times between attempts to reconnect.")
 
@@ -200,21 +183,17 @@ class ServiceSettings(SettingsBase):
     """The settings of the HTTP server."""
 
     host: str = Field(
-        default="127.0.0.1",
-        min_length=1,
-        description="The address to listen on. Except on loopback, a token is required.",
+        default="127.0.0.1", min_length=1, description="The address to listen on. Except on loopback, a token is required."
     )
     port: int = Field(default=8080, ge=0, le=65_535, description="The port to listen on. 0: any free port.")
     token: Token | None = Field(
-        default=None,
-        description="The token of the role admin. If required but not set, it is generated and printed once.",
+        default=None, description="The token of the role admin. If required but not set, it is generated and printed once."
     )
     view_token: Token | None = Field(default=None, description="The token of the role view, which is read-only.")
     tls: TlsSettings | None = Field(default=None, description="The certificate and key. null: HTTP without TLS.")
     allow_hosts: tuple[Host, ...] = Field(default=(), description="Host names of the service, besides its address.")
     allow_schemes: tuple[Scheme, ...] = Field(
-        default=schemes_over_api(),
-        description="The allowed schemes of URLs over the API. `file` and `dev` must be listed.",
+        default=schemes_over_api(), description="The allowed schemes of URLs over the API. `file` and `dev` must be listed."
     )
     allow_networks: tuple[Network, ...] = Field(default=(), description="The networks (CIDR) for URLs over the API. Empty: any.")
     max_streams: int = Field(default=256, ge=1, le=10_000, description="The maximum number of streams of the file and the API.")
@@ -223,10 +202,7 @@ class ServiceSettings(SettingsBase):
         default=16.0, gt=0, le=1024, description="The maximum size of an image that is uploaded for inference, in megabytes."
     )
     requests_per_second: float = Field(
-        default=100.0,
-        gt=0,
-        le=1_000_000,
-        description="The rate limit per client address. Others get status 429.",
+        default=100.0, gt=0, le=1_000_000, description="The rate limit per client address. Others get status 429."
     )
     log_format: Literal["human", "json"] = Field(
         default="human", description="The format of log lines: text for people, or one JSON object per line."
@@ -237,9 +213,7 @@ class ResultsSettings(SettingsBase):
     """The settings of result files."""
 
     jsonl: str | None = Field(
-        default=None,
-        min_length=1,
-        description="The JSONL file; `{stream}` creates one file per stream. null: none.",
+        default=None, min_length=1, description="The JSONL file; `{stream}` creates one file per stream. null: none."
     )
     parquet: Annotated[str, Field(min_length=1, pattern=r"^[^{}]+\.parquet$")] | None = Field(
         default=None,
@@ -266,15 +240,10 @@ class ServeSettings(InferenceSettings):
 
     service: ServiceSettings = Field(default=ServiceSettings(), description="The HTTP server.")
     model: str = Field(
-        default=DEFAULT_MODEL,
-        min_length=1,
-        description="The default model of streams: a name or a deployment graph (.onnx).",
+        default=DEFAULT_MODEL, min_length=1, description="The default model of streams: a name or a deployment graph (.onnx)."
     )
     decode_threads: int = Field(
-        default=1,
-        ge=1,
-        le=64,
-        description="Threads per decoder. Each additional one delays frames by one interval.",
+        default=1, ge=1, le=64, description="Threads per decoder. Each additional one delays frames by one interval."
     )
     results: ResultsSettings = Field(default=ResultsSettings(), description="Result files, in addition to WebSocket and SSE.")
     sinks: SinksSettings = Field(default=SinksSettings(), description="Destinations of results: MQTT and web hooks.")
@@ -282,8 +251,7 @@ class ServeSettings(InferenceSettings):
     preview: PreviewSettings = Field(default=PreviewSettings(), description="Live video in the browser.")
     clips: ClipStoreSettings = Field(default=ClipStoreSettings(), description="Storage of event clips.")
     state_dir: Path | None = Field(
-        default=None,
-        description="The folder of streams of the API. Defaults to $VISION_INFER_HOME/serve.",
+        default=None, description="The folder of streams of the API. Defaults to $VISION_INFER_HOME/serve."
     )
     streams: dict[Name, StreamSettings] = Field(
         default_factory=dict, max_length=10_000, description="The streams by name. Names contain letters, digits, `.`, `_`, `-`."

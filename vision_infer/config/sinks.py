@@ -79,10 +79,7 @@ class SinkSettings(SettingsBase):
     )
     only_with_detections: bool = Field(default=False, description="Skip rows of frames without detections.")
     spool_mb: float = Field(
-        default=256.0,
-        ge=1,
-        le=1_000_000,
-        description="The maximum size of the spool, in megabytes. The oldest rows are dropped.",
+        default=256.0, ge=1, le=1_000_000, description="The maximum size of the spool, in megabytes. The oldest rows are dropped."
     )
 
 
@@ -90,8 +87,7 @@ class MqttSettings(SinkSettings):
     """An MQTT broker."""
 
     url: Annotated[str, AfterValidator(_mqtt_url)] = Field(
-        max_length=4096,
-        description="The URL: mqtt://HOST:PORT (default 1883) or, with TLS, mqtts://HOST:PORT (default 8883).",
+        max_length=4096, description="The URL: mqtt://HOST:PORT (default 1883) or, with TLS, mqtts://HOST:PORT (default 8883)."
     )
     username: str | None = Field(default=None, min_length=1, description="The user name. null: no authentication.")
     password: SecretStr | None = Field(default=None, description="The password of that user.")
@@ -104,10 +100,7 @@ class MqttSettings(SinkSettings):
         "PREFIX/availability.",
     )
     home_assistant: str | None = Field(
-        default=None,
-        pattern=_TOPIC,
-        max_length=200,
-        description="The discovery prefix, usually `homeassistant`. null: none.",
+        default=None, pattern=_TOPIC, max_length=200, description="The discovery prefix, usually `homeassistant`. null: none."
     )
 
     @model_validator(mode="after")
@@ -138,25 +131,18 @@ class WebhookSettings(SinkSettings):
     """A URL that receives rows as JSON by POST."""
 
     url: Annotated[str, AfterValidator(_hook_url)] = Field(
-        min_length=1,
-        max_length=4096,
-        repr=False,
-        description="The URL, http:// or https://. Logs show only its host.",
+        min_length=1, max_length=4096, repr=False, description="The URL, http:// or https://. Logs show only its host."
     )
     token: SecretStr | None = Field(default=None, description="The token, sent as `Authorization: Bearer TOKEN`.")
     headers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")], SecretStr] = Field(
         default_factory=dict, max_length=16, description="Additional headers, such as `X-Api-Key`."
     )
     secret: Annotated[SecretStr, AfterValidator(_key)] | None = Field(
-        default=None,
-        description="The key (whsec_…) that signs requests (Standard Webhooks). null: unsigned requests.",
+        default=None, description="The key (whsec_…) that signs requests (Standard Webhooks). null: unsigned requests."
     )
     ca: Path | None = Field(default=None, description="The file of trusted certificates, PEM. Defaults to the system's.")
     batch: int = Field(
-        default=100,
-        ge=1,
-        le=10_000,
-        description="The maximum number of rows per request. 1: a row instead of a list.",
+        default=100, ge=1, le=10_000, description="The maximum number of rows per request. 1: a row instead of a list."
     )
     timeout_s: float = Field(default=10.0, gt=0, le=120, description="The maximum time to wait for the receiver, in seconds.")
 

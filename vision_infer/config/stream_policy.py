@@ -20,15 +20,9 @@ class StreamPolicy(SettingsBase):
     """The settings that concern one stream, whether it is a file or a camera."""
 
     fps: float | None = Field(
-        default=None,
-        gt=0,
-        le=1000,
-        description="The maximum inferred frames per second. Defaults to all frames.",
+        default=None, gt=0, le=1000, description="The maximum inferred frames per second. Defaults to all frames."
     )
-    keyframes_only: bool = Field(
-        default=False,
-        description="Decode and infer key frames only, which saves most of the decoding.",
-    )
+    keyframes_only: bool = Field(default=False, description="Decode and infer key frames only, which saves most of the decoding.")
     decode: Literal["auto", "cpu", "nvdec"] = Field(
         default="auto",
         description="Where video is decoded. `nvdec` uses an NVIDIA GPU and falls back to the CPU with a warning; "
@@ -49,26 +43,18 @@ class StreamPolicy(SettingsBase):
         default_factory=dict, description="The minimum confidence of individual labels. Takes precedence over `confidence`."
     )
     iou: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="The IoU threshold for NMS. Defaults to the model card's value.",
+        default=None, gt=0, le=1, description="The IoU threshold for NMS. Defaults to the model card's value."
     )
     classes: tuple[Label, ...] | None = Field(default=None, description="The labels to detect. Defaults to all labels.")
     min_size: float = Field(default=0.0, ge=0, le=100_000, description="The minimum width and height of a box, in pixels.")
     track: bool = Field(
-        default=False,
-        description="Track and number objects across frames (ByteTrack), also below the minimum confidence.",
+        default=False, description="Track and number objects across frames (ByteTrack), also below the minimum confidence."
     )
     secondary: str | None = Field(
-        default=None,
-        min_length=1,
-        description="A model that runs on each detection, for classification or embeddings.",
+        default=None, min_length=1, description="A model that runs on each detection, for classification or embeddings."
     )
     hook: str | None = Field(
-        default=None,
-        min_length=1,
-        description="MODULE:FUNCTION that is called with each result, and may change or drop it.",
+        default=None, min_length=1, description="MODULE:FUNCTION that is called with each result, and may change or drop it."
     )
 
     @property

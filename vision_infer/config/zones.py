@@ -43,17 +43,10 @@ class ZoneSettings(BaseModel):
     polygon: Polygon = Field(description="The corners x, y in order. The last is connected to the first.")
     classes: _Classes = None
     dwell_s: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="The time inside until a dwell event, in seconds.",
+        default=None, gt=0, allow_inf_nan=False, description="The time inside until a dwell event, in seconds."
     )
     min_s: float = Field(
-        default=0.2,
-        ge=0,
-        le=3600,
-        allow_inf_nan=False,
-        description="The time inside or outside that counts, in seconds.",
+        default=0.2, ge=0, le=3600, allow_inf_nan=False, description="The time inside or outside that counts, in seconds."
     )
 
     @field_validator("polygon")

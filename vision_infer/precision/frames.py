@@ -22,7 +22,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from vision_infer.config.protocols import PROTOCOLS
+from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.card import ModelCard
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import OutputError, StreamError, UsageError

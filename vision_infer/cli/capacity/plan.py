@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
 
 def plan_command(
-    need_file: Annotated[
-        Path | None, Argument(metavar="[NEED.yaml]", help="A file of requirements. Options take precedence.")
-    ] = None,
+    need_file: Annotated[Path | None, Argument(metavar="[NEED.yaml]", help="A file of requirements.")] = None,
     cameras: Annotated[int | None, Option(min=1, help="The number of cameras.")] = None,
     size: Annotated[str | None, Option(metavar="WxH|1080p", help="The resolution of the cameras. Default: 1920x1080.")] = None,
     codec: Annotated[str | None, Option(metavar="h264|hevc", help="The video codec of the cameras. Default: h264.")] = None,
@@ -39,29 +37,17 @@ def plan_command(
     precision: Annotated[str | None, Option(metavar="auto|fp32|bf16|fp16|int8", help="The precision. Default: auto.")] = None,
     runtime: Annotated[str | None, Option(metavar="auto|NAME", help="The runtime, such as openvino. Default: auto.")] = None,
     margin: Annotated[float | None, Option(metavar="0–1", help="The share of the capacity to keep free. Default: 0.15.")] = None,
-    price: Annotated[
-        list[str] | None,
-        Option(metavar="DEVICE=P", help="The price per hour: 'this machine=0.12'. Repeatable."),
-    ] = None,
+    price: Annotated[list[str] | None, Option(metavar="DEVICE=P", help="The price per hour. Repeatable.")] = None,
     currency: Annotated[str | None, Option(metavar="EUR", help="The currency of the prices. Default: EUR.")] = None,
     detections: Annotated[float | None, Option(metavar="N", help="The mean number of detections per frame.")] = None,
     viewers: Annotated[int | None, Option(min=0, metavar="N", help="The number of watched cameras.")] = None,
     gate_saves: Annotated[
-        float | None, Option(metavar="0–1", help="Also estimate with a motion gate that skips this share.")
+        float | None, Option(metavar="0–1", help="Also estimate with a motion gate that saves this share.")
     ] = None,
     substream: Annotated[str | None, Option(metavar="WxH", help="Also estimate with this resolution. Default: 640x360.")] = None,
-    other_model: Annotated[
-        list[str] | None,
-        Option(metavar="NAME", help="Also estimate with this measured model. Repeatable."),
-    ] = None,
-    bench: Annotated[
-        list[Path] | None,
-        Option(metavar="FILE", help="The bench.json of another machine. Repeatable."),
-    ] = None,
-    devices: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="A file of devices with published figures."),
-    ] = None,
+    other_model: Annotated[list[str] | None, Option(metavar="NAME", help="Also estimate with this model. Repeatable.")] = None,
+    bench: Annotated[list[Path] | None, Option(metavar="FILE", help="The bench.json of another machine. Repeatable.")] = None,
+    devices: Annotated[Path | None, Option(metavar="FILE", help="A file of devices with published figures.")] = None,
     out: Annotated[Path | None, Option(metavar="DIR", help="Write plan.md, plan.json and charts to this folder.")] = None,
     history: History = None,
     json_output: options.Json = False,

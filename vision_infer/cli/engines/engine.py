@@ -115,25 +115,15 @@ def show(
 def build(
     name: Annotated[str, Argument(metavar="RECIPE|MODEL", help="A recipe (its name or FILE.yaml), or a model.")],
     engine: Annotated[str | None, Option(metavar="NAME", help="Build this engine only. Default: all without loss.")] = None,
-    runtime: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Build for this runtime only, such as openvino."),
-    ] = None,
+    runtime: Annotated[str | None, Option(metavar="NAME", help="Build for this runtime only, such as openvino.")] = None,
     precision: Annotated[str | None, Option(metavar="P", help="fp32, fp16, bf16 or int8. Default: fp32.")] = None,
     gpus: Annotated[
-        list[str] | None,
-        Option("--for", metavar="sm_NN", help="GPUs for TensorRT-RTX. Default: this machine's. Repeatable."),
+        list[str] | None, Option("--for", metavar="sm_NN", help="GPUs for TensorRT-RTX. Default: this machine's. Repeatable.")
     ] = None,
     device: Annotated[str | None, Option(metavar="cuda:N", help="The GPU to build a plan for. Default: the first.")] = None,
     batch: options.Batch = None,
     workspace: Annotated[
-        float | None,
-        Option(
-            "--workspace-mb",
-            min=1,
-            metavar="MB",
-            help="The maximum memory of a layer.",
-        ),
+        float | None, Option("--workspace-mb", min=1, metavar="MB", help="The maximum memory of a layer.")
     ] = None,
     version_compatible: Annotated[bool, Option("--version-compatible", help="TensorRT: allow later minor versions.")] = False,
     hardware_compatible: Annotated[bool, Option("--hardware-compatible", help="TensorRT: allow every GPU since Ampere.")] = False,
@@ -205,8 +195,7 @@ def _build_here(
 def choose(
     model: Annotated[str, Argument(metavar="MODEL", help=MODEL_HELP)],
     data: Annotated[
-        list[str] | None,
-        Option(metavar="VIDEO|DIR|CONFIG", help="Frames to measure accuracy on. Repeatable."),
+        list[str] | None, Option(metavar="VIDEO|DIR|CONFIG", help="Frames to measure accuracy on. Repeatable.")
     ] = None,
     seconds: Annotated[float, Option(min=0.1, max=600, help="The duration of the timing, in seconds.")] = 2.0,
     again: Annotated[bool, Option("--again", help="Also try engines that failed in an earlier autotune.")] = False,
@@ -232,18 +221,9 @@ def choose(
 
 @app.command()
 def prune(
-    max_mb: Annotated[
-        float,
-        Option(
-            "--max-mb",
-            min=0,
-            metavar="MB",
-            help="The maximum size of all engines.",
-        ),
-    ] = 4000,
+    max_mb: Annotated[float, Option("--max-mb", min=0, metavar="MB", help="The maximum size of all engines.")] = 4000,
     days: Annotated[
-        float | None,
-        Option("--older-than", min=0, metavar="DAYS", help="Remove engines unused for this time."),
+        float | None, Option("--older-than", min=0, metavar="DAYS", help="Remove engines unused for this time.")
     ] = None,
     engine_dir: options.EngineDir = None,
 ) -> None:

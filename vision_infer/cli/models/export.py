@@ -30,20 +30,17 @@ def export_command(
     random: Annotated[bool, Option("--random", help="Use random weights: an untrained model, for tests.")] = False,
     download: Annotated[bool, Option("--download", help="Use the official weights, downloaded by the family's library.")] = False,
     inputs: Annotated[
-        str | None,
-        Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the family's."),
+        str | None, Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the family's.")
     ] = None,
     labels: Annotated[
         str | None, Option(metavar="coco|FILE", help="The labels, one per line. Default: the official ones.")
     ] = None,
     classes: Annotated[
-        int | None,
-        Option("--num-classes", min=1, max=100_000, help="The number of classes. Default: the official one."),
+        int | None, Option("--num-classes", min=1, max=100_000, help="The number of classes. Default: the official one.")
     ] = None,
     opset: Annotated[int | None, Option(metavar="18…23", help="The ONNX operator set. Default: 18.")] = None,
     pictures: Annotated[
-        Path | None,
-        Option("--pictures", "--data", metavar="DIR", help="Images for the verification. Default: synthetic."),
+        Path | None, Option("--pictures", "--data", metavar="DIR", help="Images for the verification. Default: synthetic.")
     ] = None,
     candidates: Annotated[
         int | None, Option(min=1, max=5000, help="The maximum number of boxes before NMS. Default: 300.")

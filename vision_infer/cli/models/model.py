@@ -80,32 +80,20 @@ def show(
 def import_command(
     file: Annotated[Path, Argument(metavar="FILE.onnx", help="An ONNX model as exported by its authors, or a deployment graph.")],
     name: Annotated[str, Option(help="The name of the new model, for 'run --model NAME'.")],
-    head: Annotated[
-        str | None,
-        Option(
-            metavar="NAME",
-            help="The model family, such as yolox. Default: detected.",
-        ),
-    ] = None,
+    head: Annotated[str | None, Option(metavar="NAME", help="The model family, such as yolox. Default: detected.")] = None,
     labels: Annotated[str | None, Option(metavar="coco|FILE", help="The labels, one per line. Default: class numbers.")] = None,
     fit: Annotated[
-        str | None,
-        Option(metavar="center|top_left|stretch", help="How images fit the input. Default: the family's."),
+        str | None, Option(metavar="center|top_left|stretch", help="How images fit the input. Default: the family's.")
     ] = None,
     fill: Annotated[int | None, Option(min=0, max=255, help="The grey level of the padding. Default: the family's.")] = None,
     color: Annotated[str | None, Option(metavar="rgb|bgr", help="The colour order of the input. Default: the family's.")] = None,
     mean: Annotated[str | None, Option(metavar="A,B,C", help="The mean per channel to subtract, 0–255, in colour order.")] = None,
     std: Annotated[str | None, Option(metavar="A,B,C", help="The standard deviation per channel, in colour order.")] = None,
     inputs: Annotated[
-        str | None,
-        Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the file's."),
+        str | None, Option("--input", metavar="HxW[,HxW…]", help="Input sizes, height first. Default: the file's.")
     ] = None,
     scores: Annotated[
-        str | None,
-        Option(
-            metavar="probabilities|sigmoid|softmax",
-            help="The form of the scores. Default: detected.",
-        ),
+        str | None, Option(metavar="probabilities|sigmoid|softmax", help="The form of the scores. Default: detected.")
     ] = None,
     pictures: Annotated[
         Path | None, Option(metavar="DIR", help="Images for the verification. Default: synthetic.", file_okay=False)

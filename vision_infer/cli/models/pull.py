@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 
 def pull_command(
     model: Annotated[str, Argument(metavar="MODEL", help="A name from the catalogue; 'model list --available' lists them.")],
-    file: Annotated[
-        Path | None,
-        Option(metavar="PATH", help="Use this file instead of downloading it."),
-    ] = None,
+    file: Annotated[Path | None, Option(metavar="PATH", help="Use this file instead of downloading it.")] = None,
     name: Annotated[str | None, Option(help="The name of the new model, for 'run --model NAME'. Default: MODEL.")] = None,
     overwrite: options.Overwrite = False,
     model_dir: options.ModelDir = None,

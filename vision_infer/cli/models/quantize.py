@@ -23,24 +23,17 @@ CLASSES_SHOWN = 10
 
 def quantize_command(
     model: Annotated[str, Argument(metavar="MODEL", help="The name of an FP32 model, or a deployment graph (.onnx).")],
-    data: Annotated[
-        list[str],
-        Option(metavar="SOURCE", help="Frames for calibration and evaluation. Repeatable."),
-    ],
+    data: Annotated[list[str], Option(metavar="SOURCE", help="Frames for calibration and evaluation. Repeatable.")],
     precision: Annotated[str, Option(metavar="int8|fp16", help="The precision of the new model.")] = "int8",
     form: Annotated[str, Option(metavar="cpu|tensorrt", help="The target of the INT8 graph.")] = "cpu",
     budget: Annotated[float, Option(min=0, metavar="POINTS", help="The maximum loss of accuracy, in points.")] = 1.0,
     accept_loss: Annotated[bool, Option("--accept-loss", help="Write the model regardless of its loss.")] = False,
     name: Annotated[str | None, Option(help="Write a separate model. Default: next to its source, for 'auto'.")] = None,
     labels: Annotated[
-        Path | None,
-        Option(metavar="instances.json", help="Evaluate on these COCO annotations. Requires --images."),
+        Path | None, Option(metavar="instances.json", help="Evaluate on these COCO annotations. Requires --images.")
     ] = None,
     images: Annotated[Path | None, Option(metavar="DIR", help="The folder of the images of --labels.")] = None,
-    pictures: Annotated[
-        Path | None,
-        Option(metavar="DIR", help="Save the most different frames, FP32 on the left."),
-    ] = None,
+    pictures: Annotated[Path | None, Option(metavar="DIR", help="Save the most different frames, FP32 on the left.")] = None,
     time_limit: Annotated[float, Option(min=1, metavar="SECONDS", help="The time limit of the search for FP32 layers.")] = 600.0,
     overwrite: options.Overwrite = False,
     json_output: options.Json = False,

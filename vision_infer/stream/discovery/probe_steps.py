@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import av
 
-from vision_infer.config.protocols import PROTOCOLS
+from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.live.allowed_networks import allowed_address
 from vision_infer.stream.redact import redact

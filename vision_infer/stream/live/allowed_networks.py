@@ -13,7 +13,7 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit, urlunsplit
 
-from vision_infer.config.protocols import PROTOCOLS
+from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.redact import redact
 

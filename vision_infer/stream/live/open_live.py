@@ -17,7 +17,7 @@ import av.container
 from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
-from vision_infer.config.protocols import PROTOCOLS, url_help
+from vision_infer.config.stream_url import PROTOCOLS, url_help
 from vision_infer.core.errors import RefusedError, StreamError
 from vision_infer.stream.ffmpeg_log import SourceLog
 from vision_infer.stream.files.open_video import video_stream
