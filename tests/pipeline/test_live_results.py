@@ -162,17 +162,19 @@ def test_events_of_zones_and_lines_are_in_the_rows() -> None:
     assert "events" not in rows[0]
 
 
-@pytest.mark.parametrize("end", ["remove", "close", "camera"])
+@pytest.mark.parametrize("end", ["remove", "close", "camera", "change"])
 def test_objects_leave_their_zones_when_the_stream_ends(end: str) -> None:
     """The last row has no detections, and a leave event for the object that is still in the zone."""
     clock = HandClock()
     camera = Camera(0, path="clip.mp4", clock=clock)
     with Rig(clock=clock) as rig:
-        rig.add(camera, track=0.3, zones={"yard": YARD})
+        command = rig.add(camera, track=0.3, zones={"yard": YARD})
         for _ in range(20):
             rig.give(camera)
             clock.move(0.04)
         counted = rig.status().results
+        if end == "change":
+            rig.change(command, weight=2.0)
         if end == "remove":
             rig.supervisor.remove("s0")
         elif end == "camera":

@@ -66,7 +66,7 @@ class Completion:
     _reported: dict[DropReason, int] = field(default_factory=dict)
     """The drops that the results of a live stream have reported so far."""
     _followed: Detections | None = None
-    """The detections of the last inferred frame as they were tracked."""
+    """The detections of the last inferred frame as they were tracked; None: there is no result to repeat."""
     _last: Result | None = None
     """The last result before its hook; a frame in which nothing moves repeats it."""
     _trace: Trace = field(default_factory=Trace)
@@ -74,7 +74,7 @@ class Completion:
 
     def forget(self) -> None:
         """Repeat no earlier result: it would not be the same with the new settings."""
-        self._followed = self._last = None
+        self._followed = None
 
     def follow(self, pending: PendingResult, steps: Steps) -> None:
         """Filter the detections, number the objects, and update the zones."""
@@ -109,7 +109,7 @@ class Completion:
     def repeat(self, pending: PendingResult, steps: Steps) -> Result | None:
         """Return the result of a frame in which nothing moves; None when there is none to repeat, or the hook drops it."""
         last = self._last
-        if last is None or last.size != pending.frame.image.size:
+        if last is None or self._followed is None or last.size != pending.frame.image.size:
             self.record.drop(DropReason.GATED, pending.frame)
             return None
         pending.detections, pending.description = last.detections, last.description
