@@ -22,8 +22,9 @@ from vision_infer.model.export.exporting import RECORD_FILE, ExportRequest, Run,
 from vision_infer.model.export.families import family_names, read_family
 from vision_infer.model.export.family import Family, Refused
 from vision_infer.model.importing import Proposal
-from vision_infer.precision.verification.export_check import prove_export
-from vision_infer.precision.verification.import_check import prove_import, read_pictures
+from vision_infer.precision.verification.comparison import read_images
+from vision_infer.precision.verification.export_check import verify_export
+from vision_infer.precision.verification.import_check import verify_import
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "export-families.md"
 TABLE = re.compile(r"(<!-- export-table -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -33,24 +34,24 @@ PICTURES = ASSETS / "images" / "coco_val_ccby" / "images"
 def row(name: str, family: Family, folder: Path) -> str:
     """Export the smallest member; a row of the table."""
     variant = family.variants[0]
-    pictures = read_pictures(PICTURES) if PICTURES.is_dir() else None
+    pictures = read_images(PICTURES) if PICTURES.is_dir() else None
 
-    def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
-        prove_import(proposal, pictures, untrained=True)
-        return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
+    def verify(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
+        verify_import(proposal, pictures, untrained=True)
+        return [entry.to_dict() for entry in verify_export(proposal, runs, pictures)]
 
     shown, before = f"{family.title} | `{name}/{variant}`", time.process_time()
     try:
-        made = export_model(ExportRequest(name, name, folder, variant), family, lambda _: None, prove)
+        made = export_model(ExportRequest(name, name, folder, variant), family, lambda _: None, verify)
     except VisionInferError as error:
         return f"| {shown} | – | – | {error.message} | – | – | – | – |"
     record = json.loads((made.parent / RECORD_FILE).read_text(encoding="utf-8"))
-    (proof,) = record["proofs"]
-    boxes = f"{proof['boxes_px']:.1g} px, " if "boxes_px" in proof else ""
+    (entry,) = record["proofs"]
+    boxes = f"{entry['boxes_px']:.1g} px, " if "boxes_px" in entry else ""
     unit = "score" if family.task != "embed" else "element"
-    agrees = f"{proof['agreement_percent']:g} % of {proof['compared']}"
-    size = f"{proof['height']}×{proof['width']}"
-    cells = (shown, f"{record['parameters'] / 1e6:.1f}", size, f"{boxes}{unit} {proof['values']:.0e}", agrees)
+    agrees = f"{entry['agreement_percent']:g} % of {entry['compared']}"
+    size = f"{entry['height']}×{entry['width']}"
+    cells = (shown, f"{record['parameters'] / 1e6:.1f}", size, f"{boxes}{unit} {entry['values']:.0e}", agrees)
     return f"| {' | '.join(cells)} | {record['opset']} | {record['seconds']:.0f} | {time.process_time() - before:.0f} |"
 
 

@@ -100,9 +100,9 @@ def graph(name: str) -> Path:
     if not raw.is_file():
         raise InputMissingError(f"{raw.name} is not among the assets")
     # What 'vision-infer model import' calls; anew each time, so that the graph is what today's code makes.
-    from vision_infer.model.importing import import_model
+    from vision_infer.model.importing import ImportRequest, import_model
 
-    return import_model(raw, name, "yolox", labels="coco", model_dir=RESULTS / "models", overwrite=True)
+    return import_model(ImportRequest(raw, name, head="yolox", labels="coco", model_dir=RESULTS / "models", overwrite=True))
 
 
 def _append(source: Path, output: av.container.OutputContainer, times: int) -> None:

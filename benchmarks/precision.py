@@ -29,7 +29,7 @@ from vision_infer.engine.measure import faster, measure_speed
 from vision_infer.engine.open import EngineRequest, open_engine
 from vision_infer.engine.registry import runtime_version
 from vision_infer.model.catalogue import resolve_model
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.precision.accuracy import read_annotations
 from vision_infer.precision.frames import FrameNeeds, Frames, FrameSet
 from vision_infer.precision.labelled import LabelledJudge
@@ -92,7 +92,7 @@ def _found(model: str, model_dir: Path | None, folder: Path) -> tuple[str, Path]
     name, _, raw = model.rpartition("=")
     if not name:
         return model, resolve_model(model, model_dir)
-    return name, import_model(Path(raw), name, labels="coco", model_dir=folder)
+    return name, import_model(ImportRequest(Path(raw), name, labels="coco", model_dir=folder))
 
 
 def _measure(model: str, source: Path, options: argparse.Namespace) -> Iterator[list[str]]:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 
 HERE = Path(__file__).parent
 REQUIREMENTS = {
@@ -91,7 +91,9 @@ def _network(peers: Peers, folder: Path) -> None:
     peers.raw = {name: (folder / file).resolve() for name, file in names.items()}
     for size in SIZES:
         model = import_model(
-            peers.raw[size], f"yolo11n-{size}", "yolov8", labels="coco", model_dir=folder / "models", overwrite=True
+            ImportRequest(
+                peers.raw[size], f"yolo11n-{size}", head="yolov8", labels="coco", model_dir=folder / "models", overwrite=True
+            )
         )
         peers.graphs[size] = model.resolve()
 

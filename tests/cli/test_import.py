@@ -15,11 +15,11 @@ def test_sizes_are_height_first_and_each_is_verified(command: Command, tmp_path:
     raw.yolox(tmp_path / "mine.onnx")
     done = command("model", "import", "mine.onnx", "--name", "mine", "--input", "192x320,160x96", "--model-dir", "models")
     assert (done.returncode, done.stderr) == (0, "")
-    proved = [line for line in done.stdout.splitlines() if ": proved " in line]
-    assert [line.split(", in batches of 1, 2 and 5")[0] for line in proved] == [
-        "mine.onnx: proved 320 wide and 192 high",
-        "mine.onnx: proved 96 wide and 160 high",
-        "mine.onnx: proved 160 wide and 96 high",
+    verified = [line for line in done.stdout.splitlines() if ": verified at " in line]
+    assert [line.split(", in batches of 1, 2 and 5")[0] for line in verified] == [
+        "mine.onnx: verified at 320x192 (width x height)",
+        "mine.onnx: verified at 96x160 (width x height)",
+        "mine.onnx: verified at 160x96 (width x height)",
     ]
     assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == [
         "model-160x96.onnx",
@@ -33,7 +33,7 @@ def test_the_verification_uses_the_given_images(in_process: Command, tmp_path: P
     pictures = photographs()
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--pictures", pictures)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "on 5 pictures, against the network as it came: boxes within " in done.stdout
+    assert "on 5 images, against the raw model: boxes within " in done.stdout
 
 
 def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_classifiers_and_embedders_are_imported(in_process: Command, tmp_path: P
         done = in_process("model", "import", f"{name}.onnx", "--name", name, "--model-dir", "models")
         assert (done.returncode, done.stderr) == (0, "")
         assert f"head '{task}'" in done.stdout
-        assert f"against the network as it came: {values} within " in done.stdout
+        assert f"against the raw model: {values} within " in done.stdout
         assert f"task: {task}" in in_process("model", "show", name, "--model-dir", "models").stdout
     assert (
         "class scores: logits, for they end in MatMul, so that a softmax is put behind"
@@ -80,5 +80,5 @@ def test_a_failed_verification_leaves_no_files(in_process: Command, tmp_path: Pa
     options = ["--scores", "probabilities", "--model-dir", "models"]
     done = in_process("model", "import", "mine.onnx", "--name", "mine", *options)
     assert done.returncode == 3
-    assert "no probabilities: say --scores sigmoid or softmax" in done.stderr
+    assert "so they are not probabilities. Add --scores sigmoid or --scores softmax" in done.stderr
     assert not (tmp_path / "models").exists()

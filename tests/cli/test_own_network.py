@@ -67,7 +67,7 @@ def test_a_third_party_detector_from_import_to_run(in_process: Command, tmp_path
     done = in_process("model", "import", "mine.onnx", "--name", "mine", "--labels", "coco")
     assert done.returncode == 0, done.stderr
     assert "head 'nanodet', for it has" in done.stdout
-    assert "proved 416 wide and 416 high" in done.stdout
+    assert "verified at 416x416 (width x height)" in done.stdout
     few = in_process("model", "quantize", "mine", "--data", videos[0])
     assert few.returncode == 1
     assert "frames to judge by prove nothing, 100 are needed" in few.stderr

@@ -72,7 +72,7 @@ def test_a_downloaded_model_can_be_run(start: Start, tmp_path: Path) -> None:
     lines = out.splitlines()
     assert lines[0] == "mine: Mine, MIT, from https://example.org/mine"
     assert lines[2] == f"the checksum matches the published one: sha256 {sha256[:8]}…"
-    assert "mine.bin: proved 160 wide and 96 high, in batches of 1, 2 and 5" in out
+    assert "mine.bin: verified at 160x96 (width x height), in batches of 1, 2 and 5" in out
     assert lines[-1].endswith("run it with: vision-infer run VIDEO --model mine")
     assert "broke off at " in err
     assert "\r" not in err

@@ -47,9 +47,9 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(family: str) -> Path:
         if family in ("nanodet", "int8"):
             return ROOT / "models" / "nanodet-416" / ("model.onnx" if family == "nanodet" else "model.int8.onnx")
-        from vision_infer.model.importing import import_model
+        from vision_infer.model.importing import ImportRequest, import_model
 
-        return import_model(raw_model(family), family, model_dir=folder)
+        return import_model(ImportRequest(raw_model(family), family, model_dir=folder))
 
     folder = tmp_path_factory.mktemp("models")
     return lru_cache(make)

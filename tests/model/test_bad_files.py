@@ -12,14 +12,14 @@ from onnx import helper, numpy_helper
 
 from tests.support import raw_networks as raw
 from vision_infer.core.errors import ModelError
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.network import prepare_network
 from vision_infer.model.reading import read_onnx
 
 
 def refused(path: Path, folder: Path, message: str, head: str | None = None) -> None:
     with pytest.raises(ModelError, match=message) as caught:
-        import_model(path, "mine", head, model_dir=folder / "models")
+        import_model(ImportRequest(path, "mine", head=head, model_dir=folder / "models"))
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     assert not (folder / "models").exists()
@@ -95,7 +95,7 @@ def test_a_reshape_in_which_zero_is_zero_is_freed_too(tmp_path: Path) -> None:
 
 
 def test_a_resize_to_a_fixed_batch_is_freed(tmp_path: Path, run: Any) -> None:
-    graph = import_model(raw.yolox(tmp_path / "raw.onnx", batch=1), "mine", model_dir=tmp_path)
+    graph = import_model(ImportRequest(raw.yolox(tmp_path / "raw.onnx", batch=1), "mine", model_dir=tmp_path))
     model = onnx.load(graph)
     resize = next(node for node in model.graph.node if node.op_type == "Resize")
     made = {name: node for node in model.graph.node for name in node.output}
@@ -120,4 +120,4 @@ def test_numbers_of_another_type_are_left_alone(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.graph.initializer.append(numpy_helper.from_array(np.array([1.0, 2.0]), "unread"))
     onnx.save(model, path)
-    import_model(path, "mine", model_dir=tmp_path / "models")
+    import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))

@@ -18,7 +18,7 @@ from vision_infer.core.card import InputSize, ModelCard
 from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.graph import assert_dynamic_batch, read_card
 from vision_infer.model.heads import find_head
-from vision_infer.precision.verification.reference_heads import DETECTORS, Raw
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -46,7 +46,8 @@ def reference(head: str, raw: onnx.ModelProto, image: NDArray[np.uint8], run: An
     centred = seen.astype(np.float32) - np.array(card.mean, np.float32)
     tensor = (centred * (1 / np.array(card.std)).astype(np.float32)).transpose(2, 0, 1)[None]
     out = run(raw, {raw.graph.input[0].name: tensor})
-    pairs = DETECTORS[head](Raw(out, SIZE, 80, None))
+    pairs = find_head(head).reference(RawOutputs(out, SIZE, 80, None))
+    assert isinstance(pairs, ReferenceBoxes)
     return {name: array[:400] for name, array in pairs.above(0, 0.0).items()}
 
 

@@ -16,7 +16,7 @@ from tests.support import raw_networks as raw
 from tests.support.exported import NAMES, exported
 from vision_infer.core.errors import ModelError
 from vision_infer.model.heads import find_head
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.network import RawNetwork, prepare_network
 from vision_infer.model.reading import read_onnx
 from vision_infer.model.recognise import recognise_head
@@ -74,12 +74,12 @@ def test_what_is_ambiguous_is_asked_for(
 ) -> None:
     path = make(tmp_path / "raw.onnx", **options)
     with pytest.raises(ModelError, match="several heads fit its outputs") as caught:
-        import_model(path, "mine", model_dir=tmp_path / "models")
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
     assert all(f"--head {head} if it has" in caught.value.hint for head in heads)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "models").exists()
     for head in heads:
-        import_model(path, head, head, model_dir=tmp_path / "models")
+        import_model(ImportRequest(path, head, head=head, model_dir=tmp_path / "models"))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,9 @@ def test_what_is_ambiguous_is_asked_for(
 @pytest.mark.parametrize("head", [None, "yolov8"])
 def test_networks_for_other_tasks_are_refused_by_name(more: Any, word: str, seen: str, head: str | None, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"raw.onnx: is {word} \({seen}"):
-        import_model(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head, model_dir=tmp_path / "models")
+        import_model(
+            ImportRequest(raw.yolov8(tmp_path / "raw.onnx", more=more), "mine", head=head, model_dir=tmp_path / "models")
+        )
     assert not (tmp_path / "models").exists()
 
 
@@ -122,7 +124,7 @@ def test_labels_that_a_file_names_are_taken_and_told(tmp_path: Path) -> None:
     heard: list[str] = []
     names = {number: f"thing  {number}" for number in range(7)}
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": str(names)})
-    graph = import_model(path, "mine", model_dir=tmp_path / "models", on_message=heard.append)
+    graph = import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
     assert "raw.onnx: 7 labels, as the file names them" in heard
     assert '"thing 6"' in {entry.key: entry.value for entry in onnx.load(graph).metadata_props}["vision_infer.card"]
 
@@ -133,7 +135,7 @@ def test_labels_that_a_file_names_are_taken_and_told(tmp_path: Path) -> None:
 def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None:
     heard: list[str] = []
     path = raw.yolov8(tmp_path / "raw.onnx", metadata={"names": names})
-    import_model(path, "mine", model_dir=tmp_path / "models", on_message=heard.append)
+    import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"), on_message=heard.append)
     assert [line for line in heard if "labels" in line] == [
         "raw.onnx: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them"
     ]
@@ -142,17 +144,17 @@ def test_labels_that_cannot_be_read_are_none(names: str, tmp_path: Path) -> None
 def test_scores_that_the_graph_does_not_tell_are_asked_for(tmp_path: Path) -> None:
     path = raw.detr(tmp_path / "raw.onnx")
     with pytest.raises(ModelError, match=r"'logits' are logits.*say --scores .* sigmoid .* softmax.*--labels"):
-        import_model(path, "mine", model_dir=tmp_path / "models")
+        import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
     path = raw.vector(tmp_path / "raw.onnx", end="Exp")
     with pytest.raises(ModelError, match=r"may be logits or probabilities.*say --scores"):
-        import_model(path, "mine", "classify", model_dir=tmp_path / "models")
+        import_model(ImportRequest(path, "mine", head="classify", model_dir=tmp_path / "models"))
     assert not (tmp_path / "models").exists()
 
 
 def test_scores_that_are_ready_get_no_second_function(tmp_path: Path) -> None:
     path = raw.detr(tmp_path / "raw.onnx", end="Sigmoid")
     with pytest.raises(ModelError, match="'logits' end in Sigmoid already: leave --scores out"):
-        import_model(path, "mine", scores="sigmoid", model_dir=tmp_path / "models")
+        import_model(ImportRequest(path, "mine", scores="sigmoid", model_dir=tmp_path / "models"))
 
 
 def test_boxes_in_pixels_and_scores_apart_are_no_detr(fabricate: Any) -> None:
@@ -182,7 +184,7 @@ def test_a_head_that_is_named_by_hand_has_to_fit(
     head: str, make: Callable[..., Path], options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelError, match=f"does not fit head '{head}'.*{message}"):
-        import_model(make(tmp_path / "raw.onnx", **options), "mine", head, model_dir=tmp_path / "models")
+        import_model(ImportRequest(make(tmp_path / "raw.onnx", **options), "mine", head=head, model_dir=tmp_path / "models"))
     assert find_head(head).DEFAULTS.task in ("detect", "classify", "embed")
 
 

@@ -16,7 +16,7 @@ from vision_infer.core.geometry import Size
 from vision_infer.model.building import build_deployment_graph
 from vision_infer.model.catalogue import read_card_file, resolve_model
 from vision_infer.model.graph import read_card
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.labels import read_labels
 from vision_infer.model.model_folder import card_to_yaml
 
@@ -42,7 +42,7 @@ def folders(models: Path) -> list[str]:
 def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, models: Path) -> None:
     file = raw_yolox(fabricate)
     heard: list[str] = []
-    graph = import_model(file, "mine", model_dir=models, on_message=heard.append)
+    graph = import_model(ImportRequest(file, "mine", model_dir=models), on_message=heard.append)
     assert graph == models / "mine" / "model.onnx" == resolve_model("mine", models)
     assert heard == [
         "raw.onnx: head 'yolox', for it has one output of 84 anchors, as strides 8/16/32 give, with 5 + 3 values each, "
@@ -60,18 +60,20 @@ def test_a_raw_network_becomes_a_folder_with_graph_and_card(fabricate: Any, mode
 def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\n dog \nthing\n\n")
     graph = import_model(
-        raw_yolox(fabricate, ("h", "w"), batch="n"),
-        "mine",
-        "yolox",
-        labels=tmp_path / "labels.txt",
-        fit="center",
-        fill=(1, 2, 3),
-        color="rgb",
-        mean=(1.0, 2.0, 3.0),
-        std=(4.0, 5.0, 6.0),
-        inputs=(Size(64, 64),),
-        model_dir=models,
-        candidates=7,
+        ImportRequest(
+            raw_yolox(fabricate, ("h", "w"), batch="n"),
+            "mine",
+            head="yolox",
+            labels=tmp_path / "labels.txt",
+            fit="center",
+            fill=(1, 2, 3),
+            color="rgb",
+            mean=(1.0, 2.0, 3.0),
+            std=(4.0, 5.0, 6.0),
+            inputs=(Size(64, 64),),
+            model_dir=models,
+            candidates=7,
+        )
     )
     card = read_card(onnx.load(graph), "x")
     assert card is not None
@@ -82,41 +84,41 @@ def test_overrides_go_before_the_family(fabricate: Any, models: Path, tmp_path: 
 
 def test_a_file_that_leaves_its_size_open_gets_the_usual_one_of_its_family(fabricate: Any, models: Path) -> None:
     file = fabricate({"output": np.ones((8400, 8))}, ("h", "w"), batch="n")
-    import_model(file, "mine", "yolox", model_dir=models)
+    import_model(ImportRequest(file, "mine", head="yolox", model_dir=models))
     assert read_card_file(models / "mine" / "model.yaml").input_size == Size(640, 640)
     with pytest.raises(ModelError, match="leaves its input size open"):
-        import_model(file, "other", model_dir=models)
+        import_model(ImportRequest(file, "other", model_dir=models))
 
 
 def test_a_deployment_graph_is_taken_as_it_is(fabricate: Any, models: Path, tmp_path: Path) -> None:
-    first = import_model(raw_yolox(fabricate), "mine", model_dir=models)
-    same = import_model(first, "mine", model_dir=tmp_path / "same")
+    first = import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
+    same = import_model(ImportRequest(first, "mine", model_dir=tmp_path / "same"))
     assert same.read_bytes() == first.read_bytes()
-    renamed = onnx.load(import_model(first, "other", model_dir=models))
+    renamed = onnx.load(import_model(ImportRequest(first, "other", model_dir=models)))
     card = read_card(renamed, "x")
     assert card is not None
     assert card.name == "other"
     assert renamed.graph == onnx.load(first).graph
     with pytest.raises(ModelError, match="is a deployment graph already"):
-        import_model(first, "third", labels="coco", model_dir=models)
+        import_model(ImportRequest(first, "third", labels="coco", model_dir=models))
     with pytest.raises(ModelError, match="is a deployment graph already"):
-        import_model(first, "third", mean=(1.0, 1.0, 1.0), model_dir=models)
+        import_model(ImportRequest(first, "third", mean=(1.0, 1.0, 1.0), model_dir=models))
 
 
 def test_a_card_on_a_graph_that_does_not_keep_the_contract(fabricate: Any, models: Path) -> None:
-    graph = import_model(raw_yolox(fabricate), "mine", model_dir=models)
+    graph = import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     model = onnx.load(graph)
     del model.graph.output[2:]
     onnx.save(model, graph)
     with pytest.raises(ModelError, match="is no deployment graph"):
-        import_model(graph, "other", model_dir=models)
+        import_model(ImportRequest(graph, "other", model_dir=models))
 
 
 def test_a_name_that_is_taken_needs_overwrite(fabricate: Any, models: Path) -> None:
-    import_model(raw_yolox(fabricate), "mine", model_dir=models)
+    import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
-        import_model(raw_yolox(fabricate), "mine", model_dir=models)
-    import_model(raw_yolox(fabricate), "mine", fit="stretch", model_dir=models, overwrite=True)
+        import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
+    import_model(ImportRequest(raw_yolox(fabricate), "mine", fit="stretch", model_dir=models, overwrite=True))
     assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
     assert folders(models) == ["mine"]
 
@@ -126,10 +128,10 @@ def test_a_model_that_appears_meanwhile_is_not_replaced(fabricate: Any, models: 
     first = {}
 
     def meanwhile(_: Any) -> None:
-        first["graph"] = import_model(path, "mine", fit="stretch", model_dir=models)
+        first["graph"] = import_model(ImportRequest(path, "mine", fit="stretch", model_dir=models))
 
     with pytest.raises(ModelError, match=r"'mine' in .* already: replace it with --overwrite"):
-        import_model(path, "mine", fit="center", model_dir=models, prove=meanwhile)
+        import_model(ImportRequest(path, "mine", fit="center", model_dir=models), verify=meanwhile)
     assert read_card_file(models / "mine" / "model.yaml").fit == "stretch"
     assert folders(models) == ["mine"]
 
@@ -137,7 +139,7 @@ def test_a_model_that_appears_meanwhile_is_not_replaced(fabricate: Any, models: 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "a b", "x" * 101])
 def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str) -> None:
     with pytest.raises(ModelError, match="model name"):
-        import_model(raw_yolox(fabricate), name, model_dir=models)
+        import_model(ImportRequest(raw_yolox(fabricate), name, model_dir=models))
     assert folders(models) == []
 
 
@@ -156,7 +158,7 @@ def test_a_name_that_cannot_be_a_folder(fabricate: Any, models: Path, name: str)
 )
 def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
-        import_model(raw_yolox(fabricate), "mine", model_dir=models, **options)
+        import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models, **options))
     assert "\n" not in str(caught.value)
     assert folders(models) == []
 
@@ -164,11 +166,11 @@ def test_what_is_refused_leaves_nothing_behind(fabricate: Any, models: Path, opt
 def test_a_folder_that_cannot_be_written(fabricate: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"model 'mine' cannot be written to .*file"):
-        import_model(raw_yolox(fabricate), "mine", model_dir=tmp_path / "file")
+        import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=tmp_path / "file"))
 
 
 def test_a_failure_at_the_last_step_keeps_the_old_model(fabricate: Any, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = import_model(raw_yolox(fabricate), "mine", model_dir=models)
+    graph = import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     content, rename = graph.read_bytes(), Path.rename
 
     def failing(self: Path, target: Path) -> Path:
@@ -178,7 +180,7 @@ def test_a_failure_at_the_last_step_keeps_the_old_model(fabricate: Any, models: 
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ModelError, match="No space left on device"):
-        import_model(raw_yolox(fabricate), "mine", model_dir=models, overwrite=True)
+        import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models, overwrite=True))
     assert graph.read_bytes() == content
     assert folders(models) == ["mine"]
 
@@ -189,7 +191,7 @@ def test_a_new_model_that_cannot_be_moved_leaves_nothing(fabricate: Any, models:
 
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(ModelError, match="No space left on device"):
-        import_model(raw_yolox(fabricate), "mine", model_dir=models)
+        import_model(ImportRequest(raw_yolox(fabricate), "mine", model_dir=models))
     assert folders(models) == []
 
 
@@ -216,7 +218,7 @@ def test_the_data_file_of_labels_is_inside_the_package() -> None:
 
 @pytest.mark.parametrize("head", RAW_MODELS)
 def test_raw_models_are_recognised(models: Path, head: str) -> None:
-    import_model(raw_model(head), "mine", labels="coco", model_dir=models)
+    import_model(ImportRequest(raw_model(head), "mine", labels="coco", model_dir=models))
     card = read_card_file(models / "mine" / "model.yaml")
     assert (card.head, card.input_size, card.labels) == (head, Size(416, 416), read_labels("coco"))
     assert build_deployment_graph(raw_model(head), card) == onnx.load(models / "mine" / "model.onnx")

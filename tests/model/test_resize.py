@@ -18,7 +18,7 @@ from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.model.catalogue import model_inputs, read_card_file, resolve_model
 from vision_infer.model.graph import read_card
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.model.network import prepare_network
 from vision_infer.model.reading import read_onnx
 
@@ -27,7 +27,7 @@ WIDE, SMALL = Size(320, 192), Size(96, 160)
 
 def test_a_graph_for_each_size_and_the_first_is_the_models_own(tmp_path: Path) -> None:
     models = tmp_path / "models"
-    graph = import_model(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=models, inputs=(WIDE, SMALL, WIDE))
+    graph = import_model(ImportRequest(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=models, inputs=(WIDE, SMALL, WIDE)))
     assert graph == resolve_model("mine", models)
     found = model_inputs("mine", models)
     assert found == {WIDE: graph, SMALL: models / "mine" / "model-160x96.onnx"}
@@ -63,7 +63,7 @@ def test_what_is_rewritten_is_numbers_and_nothing_else(tmp_path: Path) -> None:
 def test_what_is_tied_to_its_size_is_told_with_the_node(make: Callable[..., Path], node: str, tmp_path: Path) -> None:
     message = rf"raw.onnx: cannot be made 320 wide and 192 high: {node} is tied to an input 160 wide and 96 high"
     with pytest.raises(ModelError, match=message) as caught:
-        import_model(make(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models", inputs=(WIDE,))
+        import_model(ImportRequest(make(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models", inputs=(WIDE,)))
     assert "dynamic height and width" in caught.value.hint
     assert not (tmp_path / "models").exists()
 
@@ -73,7 +73,7 @@ def test_a_layer_over_all_pixels_is_tied_to_its_size(tmp_path: Path) -> None:
     flat = net.reshape(net.features()[2], net.first, 16 * 3 * 5)
     file = net.save(tmp_path / "raw.onnx", {"logits": net.linear(flat, 16 * 3 * 5, 10)})
     with pytest.raises(ModelError, match=r"\((MatMul|Reshape)\) is tied to an input 160 wide and 96 high"):
-        import_model(file, "mine", "classify", model_dir=tmp_path / "models", inputs=(WIDE,))
+        import_model(ImportRequest(file, "mine", head="classify", model_dir=tmp_path / "models", inputs=(WIDE,)))
 
 
 def test_an_open_size_that_does_not_fit_says_what_would(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_open_size_is_what_the_exporter_wrote_down(tmp_path: Path) -> None:
     model = onnx.load(path)
     model.metadata_props.add(key="imgsz", value="[192, 320]")  # height first
     onnx.save(model, path)
-    import_model(path, "mine", model_dir=tmp_path / "models")
+    import_model(ImportRequest(path, "mine", model_dir=tmp_path / "models"))
     assert list(model_inputs("mine", tmp_path / "models")) == [WIDE]
 
 
@@ -100,7 +100,7 @@ def test_a_wide_network_finds_what_the_square_one_finds(
     """The square input without its lower part: what stands well above is seen alike by both."""
     wide, square = Size(416, 256), Size(416, 416)
     options: dict[str, Any] = {"fit": "top_left", "model_dir": tmp_path, "labels": "coco"}
-    import_model(raw_model("nanodet"), "mine", inputs=(square, wide), **options)
+    import_model(ImportRequest(raw_model("nanodet"), "mine", inputs=(square, wide), **options))
     graphs = {size: onnx.load(path) for size, path in model_inputs("mine", tmp_path).items()}
     pictures = letterboxed(24, square, "top_left", (114, 114, 114))
     pictures[:, 256:] = 114

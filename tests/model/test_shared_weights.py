@@ -80,13 +80,13 @@ print(external_files(Path({str(pair[1])!r}))[0].name, "onnx" in sys.modules)
 
 def test_the_key_anywhere_else_is_left_to_the_library(pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[Path] = []
-    plain = external_data._parsed
+    plain = external_data._parse_names
 
     def noted(path: Path) -> Iterator[str]:
         parsed.append(path)
         return plain(path)
 
-    monkeypatch.setattr(external_data, "_parsed", noted)
+    monkeypatch.setattr(external_data, "_parse_names", noted)
     assert external_files(pair[1]) == (pair[0],)
     assert not parsed
     model = onnx.load(pair[1], load_external_data=False)

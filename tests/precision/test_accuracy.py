@@ -14,7 +14,7 @@ from tests.support import media
 from tests.support.assets import BOXES, IMAGES, photographs, raw_model
 from vision_infer.config.run import RunSettings, run_settings
 from vision_infer.core.errors import ModelError, StreamError, UsageError
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.precision.accuracy import METRICS, AccuracyReport, evaluate
 
 pytest.importorskip("onnxruntime")
@@ -48,7 +48,7 @@ def test_the_bundled_network(pictures: Path) -> None:
     ("file", "least"), [("yolox_nano_416x416.onnx", 30.3), ("deimv2_hgnetv2_femto_coco.onnx", 35.0)], ids=["yolox", "deimv2"]
 )
 def test_imported_networks(pictures: Path, tmp_path: Path, file: str, least: float) -> None:
-    path = import_model(media.asset(f"models/{file}"), "imported", labels="coco", model_dir=tmp_path)
+    path = import_model(ImportRequest(media.asset(f"models/{file}"), "imported", labels="coco", model_dir=tmp_path))
     assert measure(path, pictures).figures["AP"] >= least
 
 
@@ -147,6 +147,6 @@ def test_labels_that_do_not_match(small: Path) -> None:
 
 
 def test_a_network_without_labels(small: Path, tmp_path: Path) -> None:
-    path = import_model(raw_model("yolox"), "bare", model_dir=tmp_path / "models")
+    path = import_model(ImportRequest(raw_model("yolox"), "bare", model_dir=tmp_path / "models"))
     with pytest.raises(ModelError, match="has no label"):
         measure(path, small)

@@ -135,7 +135,7 @@ def model_inputs(
     """
     path = resolve_model(name, explicit, environ, bundled)
     if str(name).endswith(".onnx"):
-        from vision_infer.model.importing import read_deployment_card
+        from vision_infer.model.reading import read_deployment_card
 
         return {read_deployment_card(path).input_size: path}
     return _graphs(read_card_file(path.with_name(CARD_FILE)), path)
@@ -151,7 +151,7 @@ def model_card(
     """
     path = resolve_model(name, explicit, environ, bundled)
     if str(name).endswith(".onnx"):
-        from vision_infer.model.importing import read_deployment_card
+        from vision_infer.model.reading import read_deployment_card
 
         return read_deployment_card(path)
     return read_card_file(path.with_name(CARD_FILE))

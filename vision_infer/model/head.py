@@ -1,110 +1,130 @@
-"""What a head is: the file of :mod:`vision_infer.model.heads` that decodes one family of networks."""
+"""The interface of a head: a file of :mod:`vision_infer.model.heads` that decodes one family of models."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Fit, Size
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.network import RawNetwork
+from vision_infer.model.reference import RawOutputs, ReferenceBoxes
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
-"""RGB, 0–255, as nearly all networks that start from ImageNet's weights want it"""
+"""The mean of ImageNet, RGB, 0–255, which nearly all models that start from its weights need."""
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""RGB, 0–255"""
+"""The standard deviation of ImageNet, RGB, 0–255."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadDefaults:
-    """How networks of a family are trained and used, where nothing else is said."""
+    """The defaults for models of a family."""
 
     color: Literal["rgb", "bgr"]
+    """The colour order of the model's input."""
     mean: tuple[float, float, float]
-    """in colour order"""
+    """The value to subtract from each channel, 0–255, in colour order."""
     std: tuple[float, float, float]
-    """in colour order"""
+    """The value to divide each channel by, in colour order."""
     fit: Fit
+    """How images are fitted into the input."""
     fill: tuple[int, int, int]
-    """RGB, 0–255"""
+    """The colour of the padding, RGB, 0–255."""
     confidence: float
+    """The minimum confidence."""
     iou: float | None
-    """None: the family needs no NMS"""
+    """The IoU threshold for non-maximum suppression (NMS); None: the family needs no NMS."""
     input_size: Size
-    """for a file that leaves it open"""
+    """The input size for a file that leaves it open."""
     task: Literal["detect", "classify", "embed"] = "detect"
+    """The task of the family."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Names of the tensors that the head of a detector ends with."""
+    """The tensors at the end of a detector's head, by name."""
 
     boxes: str
-    """float32 [B, K, 4], xyxy in input pixels"""
+    """The boxes, float32 [B, K, 4], xyxy in input pixels."""
     scores: str
-    """float32 [B, K]"""
+    """The scores, float32 [B, K]."""
     class_ids: str
-    """int32 [B, K]"""
+    """The class numbers, int32 [B, K]."""
     notes: tuple[str, ...] = ()
-    """what was found out on the way, for the person who imports; a line each"""
+    """What the head detected, for the user who imports the model; one line each."""
 
     @property
     def tensors(self) -> Mapping[str, str]:
-        """By the names of the contract."""
+        """The tensors by the output names of a deployment graph."""
         return {"boxes": self.boxes, "scores": self.scores, "class_ids": self.class_ids}
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """Name of the tensor that the head of a classifier ends with."""
+    """The tensor at the end of a classifier's head, by name."""
 
     scores: str
-    """float32 [B, C], 0–1"""
+    """The probabilities, float32 [B, C], 0–1."""
     notes: tuple[str, ...] = ()
+    """What the head detected; one line each."""
 
     @property
     def tensors(self) -> Mapping[str, str]:
-        """By the names of the contract."""
+        """The tensors by the output names of a deployment graph."""
         return {"scores": self.scores}
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Name of the tensor that the head of an embedder ends with."""
+    """The tensor at the end of an embedder's head, by name."""
 
     embedding: str
-    """float32 [B, D], of length 1"""
+    """The vector of length 1, float32 [B, D]."""
     notes: tuple[str, ...] = ()
+    """What the head detected; one line each."""
 
     @property
     def tensors(self) -> Mapping[str, str]:
-        """By the names of the contract."""
+        """The tensors by the output names of a deployment graph."""
         return {"embedding": self.embedding}
 
 
 class Head(Protocol):
-    """A module under ``heads/``. Adding a family means adding one such file."""
+    """A module in ``heads/``. One such file adds a model family."""
 
     @property
     def DEFAULTS(self) -> HeadDefaults:  # noqa: N802 - a constant of the module
-        """The family's defaults."""
+        """The defaults of the family."""
 
     def recognise(self, network: RawNetwork) -> str | None:
-        """Why a network is of this family; None if it is not."""
+        """Return why a raw model is of this family, as an object of "because it has"; None if it is not."""
 
     def append(
         self, builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidates: int
     ) -> Decoded | Classified | Embedded:
-        """Add the decoding to a network.
+        """Add the decoding to a raw model.
 
         Args:
-            builder: takes the nodes.
-            network: the raw network; its outputs are the head's inputs.
-            card: what the network is.
-            candidates: K; less where the network has less to give. Heads without boxes have no use for it.
+            builder: Takes the nodes.
+            network: The raw model, whose outputs are the head's inputs.
+            card: The card of the model.
+            candidates: K, at most the number of boxes that the model has; ignored by heads without boxes.
 
         Raises:
-            ModelError: the network's outputs do not fit the family, or it has to be said what they are.
+            ModelError: The model's outputs do not fit the family, or an option is needed to decode them.
+        """
+
+    def reference(self, raw: RawOutputs) -> ReferenceBoxes | NDArray[np.floating[Any]]:
+        """Decode the outputs in NumPy, independently of :meth:`append`; each import compares the two.
+
+        Returns:
+            All boxes of a detector; the probabilities [P, C] of a classifier; the vectors [P, D] of an embedder.
+
+        Raises:
+            ValueError: The outputs are not those of the family.
         """

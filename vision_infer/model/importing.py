@@ -1,10 +1,9 @@
-"""A raw network becomes a model: recognised, given card and head, proved, and written to ``NAME/``: graphs and ``model.yaml``."""
+"""Import of models: recognise a raw model, add its card and head, verify it, and write the folder ``NAME/``."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from vision_infer.model.heads import find_head
 from vision_infer.model.labels import labels_of_file, read_labels
 from vision_infer.model.model_folder import new_folder, refuse_taken, save_graph, write_card_file
 from vision_infer.model.network import RawNetwork, ScoreKind, find_image, fixed_size, prepare_network
+from vision_infer.model.pull.checksum import hash_file
 from vision_infer.model.reading import read_onnx
 from vision_infer.model.recognise import recognise_head
 
@@ -29,165 +29,156 @@ OnMessage = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class ImportRequest:
+    """A model to import. Options that are None are detected, or are the defaults of the model's family."""
+
+    file: Path
+    """The .onnx file: a raw model, or a deployment graph, which takes no options."""
+    name: str
+    """The name of the model, and of its folder."""
+    model_dir: Path
+    """The folder of the user's models."""
+    head: str | None = None
+    """The model family."""
+    labels: str | Path | None = None
+    """``"coco"``, or a text file with one label per line; None: the labels in the file, or else class numbers."""
+    fit: Fit | None = None
+    """How images are fitted into the input."""
+    fill: tuple[int, int, int] | None = None
+    """The colour of the padding, RGB, 0–255."""
+    color: Literal["rgb", "bgr"] | None = None
+    """The colour order of the model's input."""
+    mean: _Three | None = None
+    """The value to subtract from each channel, 0–255, in colour order."""
+    std: _Three | None = None
+    """The value to divide each channel by, in colour order."""
+    inputs: tuple[Size, ...] = ()
+    """The input sizes, with a graph for each, the model's own first; empty: the file's size, or the family's."""
+    scores: ScoreKind | None = None
+    """The kind of the class scores, where the graph does not show it."""
+    candidates: int | None = None
+    """K, the maximum number of boxes per image; None: 300."""
+    overwrite: bool = False
+    """Whether to replace a model of the same name."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Additional fields of the card: licence, accuracy, origin of the weights."""
+    others: Mapping[Size, Path] = field(default_factory=dict)
+    """Files of the same model for other input sizes; for sizes without one, the file is rewritten."""
+
+    @property
+    def card_options(self) -> dict[str, Any]:
+        """The options that are fields of the card."""
+        names = ("fit", "fill", "color", "mean", "std")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @property
+    def has_options(self) -> bool:
+        """Whether an option is set that a deployment graph cannot take."""
+        return bool(self.card_options or self.head or self.labels or self.inputs or self.scores) or self.candidates is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
-    """A model that is made, but not yet in its place: what a proof has to look at."""
+    """A model that is built but not yet in its place, for verification."""
 
     where: str
-    """the file, for messages"""
+    """The name of the file, for messages."""
     card: ModelCard
-    """of the first graph"""
+    """The card of the first graph."""
     graphs: dict[Size, Path]
-    """deployment graphs by input size"""
+    """The deployment graphs by input size."""
     raws: dict[Size, Path]
-    """raw networks by input size: the file as it came, or as it was rewritten for another size; empty for a deployment graph"""
+    """The raw models by input size, original or rewritten for another size; empty for a deployment graph."""
     scores: ScoreKind | None
-    """what the class scores are, where a person said so"""
+    """The kind of the class scores where the user specified it."""
     half: bool
-    """whether the network computes in float16"""
+    """Whether the model computes in float16."""
 
 
-def import_model(
-    file: Path,
-    name: str,
-    head: str | None = None,
-    *,
-    labels: str | Path | None = None,
-    fit: Fit | None = None,
-    fill: tuple[int, int, int] | None = None,
-    color: Literal["rgb", "bgr"] | None = None,
-    mean: _Three | None = None,
-    std: _Three | None = None,
-    inputs: tuple[Size, ...] = (),
-    scores: ScoreKind | None = None,
-    model_dir: Path,
-    candidates: int | None = None,
-    overwrite: bool = False,
-    about: Mapping[str, Any] | None = None,
-    others: Mapping[Size, Path] | None = None,
-    on_message: OnMessage = lambda _: None,
-    prove: Callable[[Proposal], None] | None = None,
-) -> Path:
-    """Import a raw network, or a deployment graph as it is.
+Verify = Callable[[Proposal], None]
+"""Checks the graphs of a proposed model, and raises ModelError if one of them is wrong."""
+
+
+def import_model(request: ImportRequest, on_message: OnMessage = lambda _: None, verify: Verify | None = None) -> Path:
+    """Import a raw model, or a deployment graph without changes.
 
     Args:
-        file: the .onnx file.
-        name: of the model, and so of its folder.
-        head: its family; None: recognised.
-        labels: ``"coco"``, a text file with one label a line, or None: those that the file names, else class numbers.
-        fit: how a picture is fitted; None: as usual in the family. So are the next four.
-        fill: RGB around the picture.
-        color: colour order that the network wants.
-        mean: subtracted, in colour order.
-        std: divided by, in colour order.
-        inputs: the input sizes, a graph for each, the first one the model's own; empty: the file's, or the family's.
-        scores: what its class scores are, where its graph does not tell.
-        model_dir: where models are kept.
-        candidates: K, the number of boxes for each picture; None: 300.
-        overwrite: replace a model of that name.
-        about: further fields of its card: licence, accuracy, origin of the weights.
-        others: files of the same network for other input sizes; for those without one the file is rewritten.
-        say: is told what was recognised, and why.
-        prove: looks at the graphs before they are put in their place, and raises where they are not right.
+        request: The file, its name and its options.
+        on_message: Receives what was detected, and why, one line at a time.
+        verify: Checks the graphs before they are moved to their place.
 
     Returns:
-        The new model's graph, ``MODEL_DIR/NAME/model.onnx``.
+        The graph of the new model, ``MODEL_DIR/NAME/model.onnx``.
 
     Raises:
-        ModelError: the name is taken or not allowed, or the file is refused; nothing is left behind.
+        ModelError: The name is taken or not allowed, or the file is refused. No files are left.
     """
-    parse_card({"name": name, "input": {"width": 1, "height": 1}}, f"model name '{name}'")
-    folder = model_dir / name
-    if not overwrite:
+    parse_card({"name": request.name, "input": {"width": 1, "height": 1}}, f"model name '{request.name}'")
+    folder, file = request.model_dir / request.name, request.file
+    if not request.overwrite:
         refuse_taken(folder)
-    options = {"fit": fit, "fill": fill, "color": color, "mean": mean, "std": std}
-    given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     model = read_onnx(file)
     card = read_card(model, file.name)
     if card is not None:
-        if given or head or labels or inputs or scores or candidates is not None:
-            raise _fixed_already(file)
-        card = _renamed(model, card, name, file)
-        _put(folder, file, card, {card.input_size: model}, {}, (card.input_size,), None, overwrite, prove)
-        return folder / GRAPH_FILE
-    files = dict(others or {})
-    networks, own = _prepare_all(model, file, head, inputs, scores, files)
-    sizes = tuple(dict.fromkeys(inputs)) or tuple(networks)[:1]
-    card = _card_of(networks[sizes[0]], file, name, head, labels, given, on_message).model_copy(update=dict(about or {}))
-    graphs = _join_all(networks, card, CANDIDATES if candidates is None else candidates, on_message)
-    sources = {size: files.get(size, file if own in (None, size) else network.model) for size, network in networks.items()}
-    _put(folder, file, card, graphs, sources, sizes, scores, overwrite, prove)
-    return folder / GRAPH_FILE
+        if request.has_options:
+            message = f"{file.name}: the file is already a deployment graph, so its head, labels and normalisation are fixed"
+            raise ModelError(message, "Remove these options, or import the raw model.")
+        card = _rename(model, card, request.name, file)
+        return _write(request, card, {card.input_size: model}, {}, (card.input_size,), verify)
+    networks, own = _prepare_all(model, request)
+    sizes = tuple(dict.fromkeys(request.inputs)) or tuple(networks)[:1]
+    card = _build_card(networks[sizes[0]], request, on_message).model_copy(update=dict(request.about))
+    graphs = _join_all(networks, card, CANDIDATES if request.candidates is None else request.candidates, on_message)
+    sources = {
+        size: request.others.get(size, file if own in (None, size) else network.model) for size, network in networks.items()
+    }
+    return _write(request, card, graphs, sources, sizes, verify)
 
 
-def _fixed_already(file: Path) -> ModelError:
-    message = f"{file.name}: is a deployment graph already, so that its head, labels and normalisation are fixed"
-    return ModelError(message, "leave these options out, or import the raw network")
-
-
-def _renamed(model: onnx.ModelProto, card: ModelCard, name: str, file: Path) -> ModelCard:
-    """Give a deployment graph another name; its new card."""
+def _rename(model: onnx.ModelProto, card: ModelCard, name: str, file: Path) -> ModelCard:
+    """Give a deployment graph another name, and return its new card."""
     check_contract(model, card, file.name)
     renamed = card.model_copy(update={"name": name})
     write_card(model, renamed)
     return renamed
 
 
-def _prepare_all(
-    model: onnx.ModelProto,
-    file: Path,
-    head: str | None,
-    inputs: tuple[Size, ...],
-    scores: ScoreKind | None,
-    files: Mapping[Size, Path],
-) -> tuple[dict[Size, RawNetwork], Size | None]:
-    """The network at each size that is asked for, or at its own or its family's; and the size that the file is written for."""
-    own = fixed_size(find_image(model, file.name))
-    sizes = tuple(dict.fromkeys(inputs)) or _usual_sizes(model, head) or (() if own is None else (own,))
-    networks = {
-        size: prepare_network(read_onnx(files[size]) if size in files else model, file.name, size, scores) for size in sizes
-    }
+def _prepare_all(model: onnx.ModelProto, request: ImportRequest) -> tuple[dict[Size, RawNetwork], Size | None]:
+    """Prepare the model for each requested size, or for its own or its family's; also return the size it is written for."""
+    where, files, scores = request.file.name, request.others, request.scores
+    own = fixed_size(find_image(model, where))
+    sizes = tuple(dict.fromkeys(request.inputs)) or _default_sizes(model, request.head) or (() if own is None else (own,))
+    networks = {size: prepare_network(read_onnx(files[size]) if size in files else model, where, size, scores) for size in sizes}
     if not networks:
-        prepare_network(model, file.name)  # says what is missing
-    # A network that is rewritten for other sizes is proved at its own as well, where the file itself can be run.
+        prepare_network(model, where)  # raises the error that says what is missing
+    # A model that is rewritten for other sizes is verified at its own size too, where the original file can run.
     if own is not None and own not in networks:
-        networks[own] = prepare_network(model, file.name, own, scores)
+        networks[own] = prepare_network(model, where, own, scores)
     return networks, own
 
 
-def _card_of(
-    network: RawNetwork,
-    file: Path,
-    name: str,
-    head: str | None,
-    labels: str | Path | None,
-    given: dict[str, Any],
-    on_message: OnMessage,
-) -> ModelCard:
-    """The card of a network, whose head is recognised where it is not given."""
+def _build_card(network: RawNetwork, request: ImportRequest, on_message: OnMessage) -> ModelCard:
+    """Build the card of a model; its head is recognised if the request does not name it."""
+    file, head = request.file, request.head
     if head is None:
         head, reason = recognise_head(network)
-        on_message(f"{file.name}: head '{head}', for it has {reason}")
-    read = {"labels": read_labels(labels), "weights": {"source": file.name, "sha256": _sha256(file)}}
-    card = _make_card(network, name, head, given | read)
-    if labels is None and (named := labels_of_file(network.metadata)) is not None:
+        on_message(f"{file.name}: head '{head}', because it has {reason}")
+    defaults = find_head(head).DEFAULTS
+    values = {
+        "name": request.name,
+        "head": head,
+        "input": InputSize(width=network.size.width, height=network.size.height),
+        "labels": read_labels(request.labels),
+        "weights": {"source": file.name, "sha256": hash_file(file)},
+    }
+    for name in ("task", "color", "mean", "std", "fit", "fill", "confidence", "iou"):
+        values[name] = getattr(defaults, name)
+    card = parse_card(values | request.card_options, network.where)
+    if request.labels is None and (named := labels_of_file(network.metadata)) is not None:
         card = card.model_copy(update={"labels": named})
-        on_message(f"{file.name}: {len(named)} labels, as the file names them")
+        on_message(f"{file.name}: {len(named)} labels from the file")
     if card.labels is None and card.task != "embed":
-        on_message(
-            f"{file.name}: no labels, so that results tell class numbers; --labels FILE (one a line) or --labels coco names them"
-        )
-    return card
-
-
-def read_deployment_card(file: Path) -> ModelCard:
-    """The card inside a deployment graph.
-
-    Raises:
-        ModelError: the file cannot be read, or carries no card.
-    """
-    card = read_card(read_onnx(file), str(file))
-    if card is None:
-        raise ModelError(f"{file}: is no deployment graph", f"vision-infer model import {file} --name NAME makes one")
+        on_message(f"{file.name}: no labels, so results have class numbers; add --labels FILE (one per line) or --labels coco")
     return card
 
 
@@ -196,16 +187,16 @@ def _join_all(
 ) -> dict[Size, onnx.ModelProto]:
     graphs: dict[Size, onnx.ModelProto] = {}
     for size, network in networks.items():
-        own = card.model_copy(update={"input": InputSize(width=size.width, height=size.height)})
-        graphs[size], notes = join(network, own, candidates)
+        sized = card.model_copy(update={"input": InputSize(width=size.width, height=size.height)})
+        graphs[size], notes = join(network, sized, candidates)
         if len(graphs) == 1:
             for note in notes:
                 on_message(f"{network.where}: {note}")
     return graphs
 
 
-def _usual_sizes(model: onnx.ModelProto, head: str | None) -> tuple[Size, ...]:
-    """The size for a file that leaves it open: what its exporter wrote down, or the family's; empty if nobody says."""
+def _default_sizes(model: onnx.ModelProto, head: str | None) -> tuple[Size, ...]:
+    """Return the size for a file that leaves it open: from the exporter's metadata or the family; empty if unknown."""
     for info in model.graph.input:
         dims = info.type.tensor_type.shape.dim
         if len(dims) != 4 or all(dim.HasField("dim_value") for dim in list(dims)[2:]):
@@ -219,42 +210,17 @@ def _usual_sizes(model: onnx.ModelProto, head: str | None) -> tuple[Size, ...]:
     return ()
 
 
-def _make_card(network: RawNetwork, name: str, head: str, given: dict[str, Any]) -> ModelCard:
-    defaults = find_head(head).DEFAULTS
-    values = {
-        "name": name,
-        "task": defaults.task,
-        "head": head,
-        "input": InputSize(width=network.size.width, height=network.size.height),
-        "color": defaults.color,
-        "mean": defaults.mean,
-        "std": defaults.std,
-        "fit": defaults.fit,
-        "fill": defaults.fill,
-        "confidence": defaults.confidence,
-        "iou": defaults.iou,
-    }
-    return parse_card(values | given, network.where)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _put(
-    folder: Path,
-    file: Path,
+def _write(
+    request: ImportRequest,
     card: ModelCard,
     graphs: dict[Size, onnx.ModelProto],
     sources: dict[Size, Path | onnx.ModelProto],
     sizes: tuple[Size, ...],
-    scores: ScoreKind | None,
-    overwrite: bool,
-    prove: Callable[[Proposal], None] | None,
-) -> None:
-    """Write a model, let it be proved, and put it in its place."""
-    with new_folder(folder, overwrite) as (made, scratch):
+    verify: Verify | None,
+) -> Path:
+    """Write a model to a temporary folder, verify it there, and move it to its place; return its graph."""
+    folder = request.model_dir / request.name
+    with new_folder(folder, request.overwrite) as (made, scratch):
         paths, raws = {}, {}
         for size, graph in graphs.items():
             paths[size] = (made if size in sizes else scratch) / graph_file(size, sizes[0])
@@ -264,6 +230,7 @@ def _put(
             if not isinstance(source, Path):
                 save_graph(source, raws[size])
         write_card_file(made, card)
-        if prove is not None:
+        if verify is not None:
             half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in next(iter(graphs.values())).graph.initializer)
-            prove(Proposal(file.name, card, paths, raws, scores, half))
+            verify(Proposal(request.file.name, card, paths, raws, request.scores, half))
+    return folder / GRAPH_FILE

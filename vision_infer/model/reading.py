@@ -9,8 +9,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import external_data_helper
 
+from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
-from vision_infer.model.graph import iter_graphs
+from vision_infer.model.graph import iter_graphs, read_card
 
 
 def read_onnx(path: Path) -> onnx.ModelProto:
@@ -41,6 +42,19 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         except (OSError, ValueError, onnx.checker.ValidationError) as error:
             raise ModelError(f"{where}: its external data cannot be read: {error}", "keep the data file beside it") from error
     return model
+
+
+def read_deployment_card(file: Path) -> ModelCard:
+    """Return the card inside a deployment graph.
+
+    Raises:
+        ModelError: The file cannot be read, or has no card.
+    """
+    card = read_card(read_onnx(file), str(file))
+    if card is None:
+        hint = f"Import it with 'vision-infer model import {file} --name NAME'."
+        raise ModelError(f"{file}: not a deployment graph", hint)
+    return card
 
 
 def _check_whole(model: onnx.ModelProto, where: str) -> None:

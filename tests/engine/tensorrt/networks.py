@@ -25,7 +25,7 @@ from vision_infer.engine.tensorrt.network import parse_network
 from vision_infer.engine.tensorrt.target import GpuTarget
 from vision_infer.model.export.exporting import ExportRequest, export_model
 from vision_infer.model.export.families import find_family
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 from vision_infer.precision.quantization.fp16 import to_half
 from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tensors, quantize, simplify
 from vision_infer.precision.quantization.ranges import collect_activations
@@ -96,7 +96,7 @@ def _fp32(name: Name) -> Path:
     if name == "nanodet":
         return ROOT / "models" / "nanodet-416" / "model.onnx"
     if name in ("yolox", "detr"):
-        return import_model(raw_model(name), name, model_dir=folder())
+        return import_model(ImportRequest(raw_model(name), name, model_dir=folder()))
     if name in ("detector", "classifier", "embedder"):
         return deployment_graph(cast("Kind", name))
     return _exported(name)

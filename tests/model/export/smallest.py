@@ -10,7 +10,7 @@ from typing import Literal
 
 from tests.support.exported import exported
 from tests.support.media import MEDIA
-from vision_infer.model.importing import import_model
+from vision_infer.model.importing import ImportRequest, import_model
 
 Kind = Literal["detector", "classifier", "embedder"]
 _EXPORTED: dict[Kind, tuple[str, str]] = {
@@ -32,7 +32,7 @@ def deployment_graph(kind: Kind) -> Path:
     name, head = _EXPORTED[kind]
     path = MEDIA / f"deployment-{kind}.onnx"
     with TemporaryDirectory() as folder:
-        made = import_model(exported(name), f"smallest-{kind}", head, model_dir=Path(folder))
+        made = import_model(ImportRequest(exported(name), f"smallest-{kind}", head=head, model_dir=Path(folder)))
         temporary = path.with_name(f".{os.getpid()}-{path.name}")
         temporary.write_bytes(made.read_bytes())
         temporary.replace(path)

@@ -19,33 +19,34 @@ from vision_infer.model.export.family import Built, Family, Refused
 from vision_infer.model.export.given import given_family
 from vision_infer.model.export.to_onnx import OPSET, to_onnx
 from vision_infer.model.importing import Proposal
-from vision_infer.precision.verification.export_check import prove_export
-from vision_infer.precision.verification.import_check import BATCHES, prove_import, read_pictures
+from vision_infer.precision.verification.comparison import BATCHES, read_images
+from vision_infer.precision.verification.export_check import verify_export
+from vision_infer.precision.verification.import_check import verify_import
 
 torch = pytest.importorskip("torch", reason="torch is not here: install the export extra")
 pytest.importorskip("torchvision", reason="torchvision is not here: install the export extra")
 
 QUICK = {"mobilenetv3": 64, "resnet": 64, "ssdlite": 160}
-"""with the side of their input, pixels; the others take minutes on a busy machine"""
+"""Families that export quickly, with the side of their input in pixels; the others take minutes on a busy machine."""
 SIDES = {"clip": 224, "dinov2": 56, "rfdetr": 384, "dfine": 320, "rtdetrv2": 320, "fcos": 160, "retinanet": 160, "ssd": 300}
 REFUSED = {"fasterrcnn"}
 
 
 def exports() -> list[Any]:
-    """Every family that can be exported, those that take long marked."""
+    """Every family that can be exported; slow ones are marked."""
     names = [name for name in family_names() if name not in REFUSED]
     return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
 
 
-def prove(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
-    """As the command does, on real pictures."""
-    pictures = read_pictures(photographs())
-    prove_import(proposal, pictures, untrained=True)
-    return [proof.to_dict() for proof in prove_export(proposal, runs, pictures)]
+def verify(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
+    """Verify as the command does, on photographs."""
+    pictures = read_images(photographs())
+    verify_import(proposal, pictures, untrained=True)
+    return [entry.to_dict() for entry in verify_export(proposal, runs, pictures)]
 
 
 def free_batch(path: Path) -> bool:
-    """Whether inputs and outputs all begin with one and the same symbol."""
+    """Whether the first dimension of all inputs and outputs is the same symbol."""
     ports = onnx.load(str(path), load_external_data=False).graph
     sides = [port.type.tensor_type.shape.dim[0] for port in (*ports.input, *ports.output)]
     return len({side.dim_param for side in sides}) == 1 and bool(sides[0].dim_param)
@@ -53,30 +54,30 @@ def free_batch(path: Path) -> bool:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", exports())
-def test_the_smallest_member_of_each_family_is_exported_and_gives_what_pytorch_gives(name: str, tmp_path: Path) -> None:
+def test_the_export_of_each_family_gives_the_results_of_pytorch(name: str, tmp_path: Path) -> None:
     family = read_family(name)
     assert isinstance(family, Family)
     side = {**SIDES, **QUICK}.get(name, 64)
-    said: list[str] = []
+    messages: list[str] = []
     request = ExportRequest(name, "mine", tmp_path, family.variants[0], inputs=(Size(side, side),))
-    path = export_model(request, family, said.append, prove)
+    path = export_model(request, family, messages.append, verify)
     assert free_batch(path)
-    assert "RANDOM" in said[0]
+    assert "RANDOM" in messages[0]
     record = json.loads((path.parent / RECORD_FILE).read_text())
     assert (record["family"], record["opset"], record["trained"]) == (name, OPSET, False)
-    (proof,) = record["proofs"]
-    assert proof["batches"] == list(BATCHES) == [1, 2, 5]
-    assert proof["agreement_percent"] >= 99
-    assert proof["values"] <= 1e-3
+    (entry,) = record["proofs"]
+    assert entry["batches"] == list(BATCHES) == [1, 2, 5]
+    assert entry["agreement_percent"] >= 99
+    assert entry["values"] <= 1e-3
 
 
-def test_faster_rcnn_is_known_and_the_reason_is_told() -> None:
+def test_faster_rcnn_is_refused_with_the_reason() -> None:
     assert {name for name in family_names() if isinstance(read_family(name), Refused)} == REFUSED
     with pytest.raises(ModelError, match="Faster R-CNN cannot be exported: its second stage"):
         find_family("fasterrcnn")
 
 
-def test_a_family_or_variant_that_is_not_there_names_the_nearest() -> None:
+def test_an_unknown_family_or_variant_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'resnet'"):
         find_family("resnets")
     with pytest.raises(UsageError, match="has no variant 'tiny': choose one of"):
@@ -120,16 +121,16 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "models"
 
 
-def test_a_network_of_ones_own_is_exported(nets: Path) -> None:
+def test_a_custom_model_is_exported(nets: Path) -> None:
     name = "nets_of_a_test:mean"
-    path = export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, prove)
+    path = export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, verify)
     assert free_batch(path)
-    (proof,) = json.loads((path.parent / RECORD_FILE).read_text())["proofs"]
-    assert (proof["height"], proof["width"], proof["agreement_percent"]) == (24, 32, 100)
+    (entry,) = json.loads((path.parent / RECORD_FILE).read_text())["proofs"]
+    assert (entry["height"], entry["width"], entry["agreement_percent"]) == (24, 32, 100)
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "message"),
     [
         ("fixed", "its batch is fixed at 2 inside of it"),
         ("ignores", "was exported with a fixed batch: 'logits' is"),
@@ -137,17 +138,17 @@ def test_a_network_of_ones_own_is_exported(nets: Path) -> None:
         ("broken", "failed with RuntimeError: of its own"),
     ],
 )
-def test_what_cannot_be_exported_is_told_in_a_line_and_leaves_nothing(nets: Path, function: str, told: str) -> None:
+def test_a_failed_export_reports_one_line_and_leaves_no_files(nets: Path, function: str, message: str) -> None:
     name = f"nets_of_a_test:{function}"
     with pytest.raises(ModelError) as caught:
-        export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, prove)
-    assert told in str(caught.value)
+        export_model(ExportRequest(name, "own", nets, origin="given"), given_family(name), lambda _: None, verify)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not nets.exists() or not list(nets.iterdir())
 
 
-def test_a_graph_that_gives_something_else_than_pytorch_is_refused(nets: Path) -> None:
-    """The exporter is left out: PyTorch goes on with other weights than the graph has."""
+def test_a_graph_whose_results_differ_from_pytorch_is_refused(nets: Path) -> None:
+    """The weights in PyTorch change after the export."""
     network, size = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4)), Size(32, 24)
     built: list[Built] = []
 
@@ -158,16 +159,16 @@ def test_a_graph_that_gives_something_else_than_pytorch_is_refused(nets: Path) -
     def changed(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
         with torch.no_grad():
             network[2].weight.mul_(-1)
-        return prove(proposal, runs)
+        return verify(proposal, runs)
 
     family = Family("Changed", "classify", "classify", "torch", ("",), "nobody", build, lambda _: size)
-    with pytest.raises(ModelError, match="the graph does not give what PyTorch gives"):
+    with pytest.raises(ModelError, match="the results of the graph differ from those of PyTorch"):
         export_model(ExportRequest("changed", "own", nets), family, lambda _: None, changed)
     assert not nets.exists() or not list(nets.iterdir())
 
 
-def test_the_batch_is_a_symbol_where_dims_by_name_would_fix_it() -> None:
-    """A network that asks for its batch, as DETRs do, keeps it free."""
+def test_a_model_that_reads_its_batch_size_keeps_a_dynamic_batch() -> None:
+    """DETRs read their batch size."""
 
     class Asks(torch.nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, images: Any) -> Any:

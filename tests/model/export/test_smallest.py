@@ -7,7 +7,7 @@ import pytest
 
 from tests.model.export.smallest import Kind, deployment_graph
 from vision_infer.model.graph import check_contract
-from vision_infer.model.importing import read_deployment_card
+from vision_infer.model.reading import read_deployment_card
 
 
 @pytest.mark.parametrize(("kind", "task"), [("detector", "detect"), ("classifier", "classify"), ("embedder", "embed")])

@@ -58,7 +58,7 @@ def export_command(
     from vision_infer.model.catalogue import model_dir as user_folder
     from vision_infer.model.export.exporting import ExportRequest, export_model
     from vision_infer.model.export.to_onnx import OPSET
-    from vision_infer.precision.verification.import_check import read_pictures
+    from vision_infer.precision.verification.comparison import read_images
 
     if listed:
         _list()
@@ -79,27 +79,27 @@ def export_command(
         candidates,
         overwrite,
     )
-    prove = _Prover(None if pictures is None else read_pictures(pictures), origin == "random")
+    verify = _Verifier(None if pictures is None else read_images(pictures), origin == "random")
     with _stopped_in_one_line():
-        path = export_model(request, found, typer.echo, prove)
+        path = export_model(request, found, typer.echo, verify)
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 
 
-class _Prover:
+class _Verifier:
     def __init__(self, pictures: Any, untrained: bool) -> None:
         self._pictures = pictures
         self._untrained = untrained
 
     def __call__(self, proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
-        from vision_infer.precision.verification.export_check import prove_export
-        from vision_infer.precision.verification.import_check import prove_import
+        from vision_infer.precision.verification.export_check import verify_export
+        from vision_infer.precision.verification.import_check import verify_import
 
-        for line in prove_import(proposal, self._pictures, self._untrained):
+        for line in verify_import(proposal, self._pictures, self._untrained):
             typer.echo(line)
-        proofs = prove_export(proposal, runs, self._pictures)
-        for proof in proofs:
-            typer.echo(proof)
-        return [proof.to_dict() for proof in proofs]
+        verified = verify_export(proposal, runs, self._pictures)
+        for entry in verified:
+            typer.echo(entry)
+        return [entry.to_dict() for entry in verified]
 
 
 def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:

@@ -111,32 +111,35 @@ def import_command(
     import os
 
     from vision_infer.model.catalogue import model_dir as user_folder
-    from vision_infer.model.importing import Proposal, import_model
-    from vision_infer.precision.verification.import_check import prove_import, read_pictures
+    from vision_infer.model.importing import ImportRequest, Proposal, import_model
+    from vision_infer.precision.verification.comparison import read_images
+    from vision_infer.precision.verification.import_check import verify_import
 
-    images = None if pictures is None else read_pictures(pictures)
+    images = None if pictures is None else read_images(pictures)
 
-    def prove(proposal: Proposal) -> None:
-        for line in prove_import(proposal, images):
+    def verify(proposal: Proposal) -> None:
+        for line in verify_import(proposal, images):
             typer.echo(line)
 
     path = import_model(
-        file,
-        name,
-        head,
-        labels=labels,
-        fit=_one_of("--fit", fit, ("center", "top_left", "stretch")),  # type: ignore[arg-type]
-        fill=None if fill is None else (fill, fill, fill),
-        color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
-        mean=_three("--mean", mean),
-        std=_three("--std", std),
-        inputs=options.parse_sizes("--input", inputs),
-        scores=_one_of("--scores", scores, ("probabilities", "sigmoid", "softmax")),  # type: ignore[arg-type]
-        model_dir=user_folder(model_dir, os.environ),
-        candidates=candidates,
-        overwrite=overwrite,
+        ImportRequest(
+            file,
+            name,
+            head=head,
+            labels=labels,
+            fit=_one_of("--fit", fit, ("center", "top_left", "stretch")),  # type: ignore[arg-type]
+            fill=None if fill is None else (fill, fill, fill),
+            color=_one_of("--color", color, ("rgb", "bgr")),  # type: ignore[arg-type]
+            mean=_three("--mean", mean),
+            std=_three("--std", std),
+            inputs=options.parse_sizes("--input", inputs),
+            scores=_one_of("--scores", scores, ("probabilities", "sigmoid", "softmax")),  # type: ignore[arg-type]
+            model_dir=user_folder(model_dir, os.environ),
+            candidates=candidates,
+            overwrite=overwrite,
+        ),
         on_message=typer.echo,
-        prove=prove,
+        verify=verify,
     )
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 

@@ -104,25 +104,27 @@ def _by_hand(found: AvailableModel) -> str:
 
 
 def _import(found: AvailableModel, file: Path, sha256: str, name: str, folder: Path, overwrite: bool) -> None:
-    from vision_infer.model.importing import Proposal, import_model
-    from vision_infer.precision.verification.import_check import prove_import
+    from vision_infer.model.importing import ImportRequest, Proposal, import_model
+    from vision_infer.precision.verification.import_check import verify_import
 
     assert found.import_ is not None
 
-    def prove(proposal: Proposal) -> None:
-        for line in prove_import(proposal, None):
+    def verify(proposal: Proposal) -> None:
+        for line in verify_import(proposal, None):
             typer.echo(line)
 
     path = import_model(
-        file,
-        name,
-        found.import_.head,
-        labels=found.import_.labels or None,
-        model_dir=folder,
-        overwrite=overwrite,
-        about=found.about(sha256),
+        ImportRequest(
+            file,
+            name,
+            head=found.import_.head,
+            labels=found.import_.labels or None,
+            model_dir=folder,
+            overwrite=overwrite,
+            about=found.about(sha256),
+        ),
         on_message=typer.echo,
-        prove=prove,
+        verify=verify,
     )
     typer.echo(f"wrote {path}; run it with: vision-infer run VIDEO --model {name}")
 

@@ -1,8 +1,7 @@
-"""A network of PyTorch becomes a model: built, written as ONNX at each input size, imported, proved."""
+"""Export of a PyTorch model: build it, write it as ONNX for each input size, import it and verify it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -22,54 +21,65 @@ from vision_infer.model.export.family import Built, Family, OnMessage, Order, Or
 from vision_infer.model.export.library import load, quietly
 from vision_infer.model.export.random_weights import spread
 from vision_infer.model.export.to_onnx import OPSET, check_opset, count_parameters, to_onnx
-from vision_infer.model.importing import Proposal, import_model
+from vision_infer.model.importing import ImportRequest, Proposal, import_model
 from vision_infer.model.model_folder import refuse_taken, save_graph
+from vision_infer.model.pull.checksum import hash_file
 
 RECORD_FILE = "export.json"
-"""beside the graph: what the model was exported from, with what, and how near it is to PyTorch"""
+"""The record next to the graph: source and versions of the export, and its differences to PyTorch."""
 _SEED = 0
 Run = Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]
-"""float32 [B, 3, H, W], normalised, to the network's outputs by name, as PyTorch computes them"""
-Prove = Callable[[Proposal, Mapping[Size, Run]], list[dict[str, Any]]]
-"""looks at a proposed model beside PyTorch, tells what it saw, and raises where they differ"""
+"""Takes normalised images, float32 [B, 3, H, W], and returns the outputs of the model in PyTorch by name."""
+VerifyExport = Callable[[Proposal, Mapping[Size, Run]], list[dict[str, Any]]]
+"""Compares a proposed model with PyTorch, returns the records of the verification, and raises ModelError if they differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What is to be exported, and what it is to be called."""
+    """The model to export, and its new name."""
 
     family: str
-    """name, or ``module:function``"""
+    """The name of the family, or ``module:function``."""
     name: str
+    """The name of the new model."""
     model_dir: Path
+    """The folder of the user's models."""
     variant: str = ""
+    """The variant of the family; empty for a function."""
     origin: Origin = "random"
+    """The origin of the weights."""
     weights: Path | None = None
+    """The file of the weights."""
     inputs: tuple[Size, ...] = ()
-    """empty: the variant's usual one"""
+    """The input sizes; empty: the default of the variant."""
     labels: str | None = None
+    """``"coco"``, or a file with one label per line."""
     classes: int | None = None
+    """The number of classes; None: that of the official weights."""
     opset: int = OPSET
+    """The ONNX operator set."""
     candidates: int | None = None
+    """The maximum number of boxes per image; None: the default."""
     overwrite: bool = False
+    """Whether to replace a model of the same name."""
 
 
-def export_model(request: ExportRequest, family: Family, on_message: OnMessage, prove: Prove) -> Path:
-    """Export a network.
+def export_model(request: ExportRequest, family: Family, on_message: OnMessage, verify: VerifyExport) -> Path:
+    """Export a PyTorch model.
 
     Args:
-        request: what.
-        family: how it is built.
-        say: is told what happens, a line each.
-        prove: compares the graphs with PyTorch before they are put in their place.
+        request: The model to export.
+        family: Builds the model.
+        on_message: Receives the progress, one line at a time.
+        verify: Compares the graphs with PyTorch before they are moved to their place.
 
     Returns:
-        The new model's graph.
+        The graph of the new model.
 
     Raises:
-        UsageError: the operator set or the input size is none that can be.
-        ModelError: the name is taken, PyTorch is missing, the weights do not fit, the network cannot be exported, or the graph
-            does not give what PyTorch gives; nothing is left behind.
+        UsageError: The operator set or the input size is not possible.
+        ModelError: The name is taken, PyTorch is missing, the weights do not fit, the model cannot be exported, or the results
+            of the graph differ from those of PyTorch. No files are left.
     """
     started = time.monotonic()
     parse_card({"name": request.name, "input": {"width": 1, "height": 1}}, f"model name '{request.name}'")
@@ -81,13 +91,13 @@ def export_model(request: ExportRequest, family: Family, on_message: OnMessage, 
         _check_size(size, family)
     what = _what(request)
     if request.origin == "random":
-        on_message(f"{what}: the weights are RANDOM: this network is UNTRAINED, and what it finds means nothing")
+        on_message(f"{what}: the weights are RANDOM: this model is UNTRAINED, and its results are meaningless")
     try:
         with TemporaryDirectory(prefix="vision-infer-export-") as folder:
-            return _export(request, family, sizes, Path(folder), started, on_message, prove)
+            return _export(request, family, sizes, Path(folder), started, on_message, verify)
     except OSError as error:
-        message = f"{what}: cannot be written on the way: {error.strerror or error}"
-        raise ModelError(message, "make room in the folder for temporary files, or set TMPDIR to another one") from error
+        message = f"{what}: a temporary file cannot be written: {error.strerror or error}"
+        raise ModelError(message, "Free space in the temporary folder, or set TMPDIR to another folder.") from error
 
 
 def _export(
@@ -97,7 +107,7 @@ def _export(
     folder: Path,
     started: float,
     on_message: OnMessage,
-    prove: Prove,
+    verify: VerifyExport,
 ) -> Path:
     what, files, runs = _what(request), {}, {}
     built = None
@@ -111,61 +121,59 @@ def _export(
         runs[size] = _runner(built)
     assert built is not None
     parameters = count_parameters(built.module)
-    on_message(f"{what}: {parameters / 1e6:.2f} million parameters, written with opset {request.opset} and a free batch")
+    on_message(f"{what}: {parameters / 1e6:.2f} million parameters, opset {request.opset}, dynamic batch")
     record = _record(request, family, parameters)
 
     def check(proposal: Proposal) -> None:
-        proofs = prove(proposal, runs)
-        last = {"proofs": proofs, "seconds": round(time.monotonic() - started, 1)}
+        last = {"proofs": verify(proposal, runs), "seconds": round(time.monotonic() - started, 1)}
         text = json.dumps(record | last, indent=2)
         (proposal.graphs[sizes[0]].parent / RECORD_FILE).write_text(f"{text}\n", encoding="utf-8")
 
     fields = {"weights": _source(request, what)} | dict(built.card)
     if request.labels is not None:
         fields.pop("labels", None)
-    return import_model(
+    to_import = ImportRequest(
         files[sizes[0]],
         request.name,
-        str(fields.pop("head", family.head)),
+        request.model_dir,
+        head=str(fields.pop("head", family.head)),
         labels=request.labels,
         inputs=sizes,
         scores=family.scores,
-        model_dir=request.model_dir,
         candidates=request.candidates,
         overwrite=request.overwrite,
-        on_message=on_message,
-        prove=check,
         about=_checked(fields, what),
         others=files,
     )
+    return import_model(to_import, on_message, check)
 
 
 def _checked(fields: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """Fields of a card as the card holds them."""
+    """Return fields of a card, validated."""
     card = parse_card({"name": "x", "input": {"width": 1, "height": 1}} | dict(fields), what)
     return {field: getattr(card, field) for field in fields}
 
 
 def _build(request: ExportRequest, family: Family, size: Size) -> Built:
     torch = load("torch")
-    torch.manual_seed(_SEED)  # so that untrained weights are the same each time, and at each size
+    torch.manual_seed(_SEED)  # the same random weights for each run and each size
     order = Order(request.variant, size, request.origin, request.weights, request.classes)
     with quietly():
         built = family.build(order)
         built.module.eval()
-        built = replace(built, module=_plain(built))
+        built = replace(built, module=_with_tuple_outputs(built))
         if request.origin == "random":
             spread(built.module, size)
     return built
 
 
-def _plain(built: Built) -> Any:
-    """The network as one that gives a tuple of tensors, whatever it gives itself."""
+def _with_tuple_outputs(built: Built) -> Any:
+    """Wrap a model so that it returns a tuple of tensors instead of a tensor, a dictionary or a list."""
     torch = load("torch")
     inner, names = built.module, built.outputs
     base: Any = torch.nn.Module
 
-    class Plain(base):  # type: ignore[misc]
+    class TupleOutputs(base):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.network = inner
@@ -176,7 +184,7 @@ def _plain(built: Built) -> Any:
                 return (found,)
             return tuple(found[name] for name in names) if isinstance(found, dict) else tuple(found)
 
-    return Plain().eval()
+    return TupleOutputs().eval()
 
 
 def _runner(built: Built) -> Run:
@@ -196,17 +204,16 @@ def _what(request: ExportRequest) -> str:
 
 def _check_size(size: Size, family: Family) -> None:
     if size.width % family.multiple or size.height % family.multiple:
-        message = f"--input {size.height}x{size.width}: {family.title} takes multiples of {family.multiple}"
+        message = f"--input {size.height}x{size.width}: the sides must be multiples of {family.multiple} for {family.title}"
         near = [max(1, round(side / family.multiple)) * family.multiple for side in (size.height, size.width)]
-        raise UsageError(message, f"write --input {near[0]}x{near[1]}")
+        raise UsageError(message, f"Use --input {near[0]}x{near[1]}.")
 
 
 def _source(request: ExportRequest, what: str) -> dict[str, str]:
-    """Where the weights are from, for the card."""
+    """Return the origin of the weights, for the card."""
     if request.weights is None:
         return {"source": f"{what}, random weights: untrained" if request.origin == "random" else what}
-    with request.weights.open("rb") as stream:
-        return {"source": request.weights.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+    return {"source": request.weights.name, "sha256": hash_file(request.weights)}
 
 
 def _record(request: ExportRequest, family: Family, parameters: int) -> dict[str, Any]:
@@ -214,7 +221,7 @@ def _record(request: ExportRequest, family: Family, parameters: int) -> dict[str
     for package in ("torch", "onnx", *{"torch": ()}.get(family.library, (family.library,))):
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # pragma: no cover - a library that is there without its metadata
+        except PackageNotFoundError:  # pragma: no cover - an installed library without metadata
             versions[package] = ""
     return {
         "family": request.family,

@@ -1,4 +1,4 @@
-"""The families of networks, one file each. A file placed here is found by its name; nothing else has to change."""
+"""The model families, one file each: defaults, recognition, decoding and its reference. A new file is found by its name."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def head_names() -> tuple[str, ...]:
-    """Names of all heads, sorted; none of them is imported for that."""
+    """Return the names of all heads, sorted, without importing them."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
 
 
 def find_head(name: str) -> Head:
-    """The head of a name.
+    """Return the head with a name.
 
     Raises:
-        ModelError: there is none; names those there are.
+        ModelError: No head has this name.
     """
     known = head_names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ModelError(f"unknown head '{name}'", f"{hint}heads: {', '.join(known)}")
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        raise ModelError(f"unknown head '{name}'", f"{hint}The heads are {', '.join(known)}.")
     return cast("Head", importlib.import_module(f"{__name__}.{name}"))

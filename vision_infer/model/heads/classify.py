@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, as_probabilities, check_labels
@@ -10,6 +13,11 @@ from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Classified, Hea
 from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import Columns, find_score_kind
+from vision_infer.model.reference import (
+    RawOutputs,
+    class_scores,
+    only_array,
+)
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -51,3 +59,9 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     kind, note = find_score_kind(network, tensor, width, "softmax")
     scores = as_probabilities(builder, flat(builder, tensor, as_float(builder, tensor), width), kind)
     return Classified(builder.add("Identity", scores, name="probabilities"), (note,))
+
+
+def reference(raw: RawOutputs) -> NDArray[np.float64]:
+    """Return the probabilities, [P, C]; see :class:`vision_infer.model.head.Head`."""
+    output = only_array(raw)
+    return class_scores(output.reshape(output.shape[:2]), raw, "softmax")

@@ -26,6 +26,13 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.network import RawNetwork, ScoreKind, Tensor
 from vision_infer.model.origin import LINEAR, Columns, find_score_kind
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    boxes_and_scores,
+    class_scores,
+    corners_of,
+)
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -165,3 +172,21 @@ def _take_chosen(builder: GraphBuilder, network: RawNetwork, found: tuple[Tensor
         box = gather_rows(builder, box, top, "boxes_top")
         label = builder.add("GatherElements", label, top, name="labels_top", axis=1)
     return Decoded(box, score, label)
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    labels = [array for array in raw.outputs.values() if array.ndim == 2 and np.issubdtype(array.dtype, np.integer)]
+    if labels:
+        boxes = next(array for array in raw.outputs.values() if array.ndim == 3)
+        scores = next(array for array in raw.outputs.values() if array.ndim == 2 and not np.issubdtype(array.dtype, np.integer))
+        return ReferenceBoxes(boxes.astype(np.float64), scores.astype(np.float64), labels[0])
+    boxes, logits = boxes_and_scores(raw)
+    width = logits.shape[2]
+    scores = class_scores(logits, raw, "softmax" if raw.labels == width - 1 else "sigmoid")
+    pixels = corners_of(boxes.astype(np.float64) * ([raw.size.width, raw.size.height] * 2))
+    has_no_object = raw.scores == "softmax" or raw.labels == width - 1
+    if has_no_object or (raw.labels != width and np.allclose(scores.sum(axis=-1), 1, atol=1e-3)):
+        objects = scores[..., :-1]
+        return ReferenceBoxes(pixels, objects.max(axis=-1), objects.argmax(axis=-1))
+    return ReferenceBoxes(pixels, scores)

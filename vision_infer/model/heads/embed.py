@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import as_float
@@ -15,6 +16,10 @@ from vision_infer.model.heads._vector import flat, named, only_vector
 from vision_infer.model.heads.classify import CLASS_WORDS, EMBEDDING_WORDS
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import Columns
+from vision_infer.model.reference import (
+    RawOutputs,
+    only_array,
+)
 
 DEFAULTS = replace(classify.DEFAULTS, task="embed")
 SMALLEST_LENGTH = 1e-12
@@ -52,3 +57,10 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     total = builder.add("ReduceSum", squares, builder.ints("squares_axis", 1), name="squares_sum", keepdims=1)
     length = builder.add("Max", builder.add("Sqrt", total, name="length"), least, name="length_safe")
     return Embedded(builder.add("Div", scaled, length, name="unit"))
+
+
+def reference(raw: RawOutputs) -> NDArray[np.float64]:
+    """Return the vectors of length 1, [P, D]; see :class:`vision_infer.model.head.Head`."""
+    output = only_array(raw).astype(np.float64)
+    output = output.reshape(output.shape[:2])
+    return np.asarray(output / np.maximum(np.linalg.norm(output, axis=1, keepdims=True), SMALLEST_LENGTH))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from onnx import TensorProto
 
 from vision_infer.core.card import ModelCard
@@ -10,6 +11,11 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded
 from vision_infer.model.heads._yolo import USUAL, only_output
 from vision_infer.model.network import RawNetwork
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    only_array,
+)
 
 DEFAULTS = USUAL
 _CHOICE = ("TopK", "NonMaxSuppression")
@@ -41,3 +47,9 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     score = builder.add("Reshape", columns(builder, rows, 4, 5, "score"), flat, name="scores")
     label = builder.add("Reshape", columns(builder, rows, 5, 6, "class"), flat, name="classes")
     return Decoded(columns(builder, rows, 0, 4, "box"), score, builder.cast(label, TensorProto.INT32, "classes_int32"))
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    output = only_array(raw).astype(np.float64)
+    return ReferenceBoxes(output[..., :4], output[..., 4], output[..., 5].astype(np.int64))

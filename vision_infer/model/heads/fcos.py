@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from vision_infer.core.card import ModelCard
@@ -17,6 +19,13 @@ from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Decoded, HeadDe
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import find_score_kind
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    boxes_and_scores,
+    class_scores,
+    halved_grids,
+)
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -70,3 +79,17 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     unit = builder.add("Gather", units, top.anchors, name="units_top", axis=0)
     box = builder.add("Add", place, builder.add("Mul", rows, unit, name="box_offset"), name="box")
     return Decoded(box, top.scores, top.class_ids, (note,))
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    distances, logits = boxes_and_scores(raw)
+    near = next(array for array in raw.outputs.values() if array.shape[2] == 1 and array is not logits)
+    points = []
+    for (wide, high), unit in zip(halved_grids(raw.size, 8, 5), (8, 16, 32, 64, 128), strict=True):
+        for row, column in itertools.product(range(high), range(wide)):
+            points.append((column * (raw.size.width // wide), row * (raw.size.height // high), unit))
+    places = np.array(points, np.float64)
+    away = distances.astype(np.float64) * places[:, 2:]
+    boxes = np.concatenate([places[:, :2] - away[..., :2], places[:, :2] + away[..., 2:]], axis=-1)
+    return ReferenceBoxes(boxes, np.sqrt(class_scores(logits, raw, "sigmoid") * class_scores(near, raw, "sigmoid")))

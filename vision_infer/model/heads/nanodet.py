@@ -7,9 +7,12 @@ the mean of its distribution: Σ softmax(bins)·index·stride.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
@@ -29,6 +32,14 @@ from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._yolo import only_output
 from vision_infer.model.network import RawNetwork, Tensor
 from vision_infer.model.origin import LINEAR, Columns
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    cells_of,
+    class_scores,
+    only_array,
+    softmax,
+)
 
 DEFAULTS = HeadDefaults(
     color="bgr",
@@ -173,3 +184,37 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     step = builder.add("Gather", builder.constant("signed_strides", signed_steps), top.anchors, name="strides_top", axis=0)
     offset = builder.add("Mul", distance, step, name="box_offset")
     return Decoded(builder.add("Add", centre, offset, name="box"), top.scores, top.class_ids)
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    if len(raw.outputs) == 1:
+        output = only_array(raw).astype(np.float64)
+        ready = [bool(column.min() >= 0 and column.max() <= 1) for column in output.reshape(-1, output.shape[2]).T]
+        classes = raw.labels or (ready.index(False) if False in ready else len(ready))
+        scores, bins = output[..., :classes], output[..., classes:]
+    else:
+        levels: dict[int, list[NDArray[Any]]] = {}
+        for array in raw.outputs.values():
+            levels.setdefault(array.shape[1], []).append(array.astype(np.float64))
+        pairs = [_scores_first(levels[count], raw.labels) for count in sorted(levels, reverse=True)]
+        scores, bins = (np.concatenate([pair[place] for pair in pairs], axis=1) for place in (0, 1))
+    share = softmax(bins.reshape(*bins.shape[:2], 4, -1))
+    cells = cells_of(bins.shape[1], raw.size)
+    distance = (share * np.arange(share.shape[-1])).sum(axis=-1) * cells[:, 2:]
+    centre = (cells[:, :2] + 0.5) * cells[:, 2:]
+    boxes = np.concatenate([centre - distance[..., :2], centre + distance[..., 2:]], axis=-1)
+    return ReferenceBoxes(boxes, class_scores(scores, raw, "sigmoid"))
+
+
+def _scores_first(pair: list[NDArray[Any]], labels: int | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Order a pair: scores are probabilities, or have as many columns as labels, or have no usual width of distributions."""
+    signs: tuple[Callable[[NDArray[Any]], bool], ...] = (
+        lambda array: bool(array.min() >= 0 and array.max() <= 1),
+        lambda array: array.shape[2] == labels,
+        lambda array: array.shape[2] not in [4 * bins for bins in _USUAL_BINS],
+    )
+    for sign in signs:
+        if sign(pair[0]) != sign(pair[1]):
+            return (pair[0], pair[1]) if sign(pair[0]) else (pair[1], pair[0])
+    return pair[0], pair[1]

@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
+import numpy as np
+
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import Grids, decode_deltas, halving_grids, retina_anchors
@@ -14,6 +19,14 @@ from vision_infer.model.head import IMAGENET_MEAN, IMAGENET_STD, Decoded, HeadDe
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import find_score_kind
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    boxes_and_scores,
+    boxes_from_anchors,
+    class_scores,
+    halved_grids,
+)
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -57,3 +70,17 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     top = top_pairs(builder, scores, logits.shape[1] or 0, classes, candidates)
     box = decode_deltas(builder, as_float(builder, boxes), retina_anchors(network.size, grids), (1, 1), top)
     return Decoded(box, top.scores, top.class_ids, (note,))
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    deltas, logits = boxes_and_scores(raw)
+    anchors = []
+    for (wide, high), base in zip(halved_grids(raw.size, 8, 5), (32, 64, 128, 256, 512), strict=True):
+        scales = (base, int(base * 2 ** (1 / 3)), int(base * 2 ** (2 / 3)))
+        shapes = [(scale / math.sqrt(ratio), scale * math.sqrt(ratio)) for ratio in (0.5, 1.0, 2.0) for scale in scales]
+        for row, column, (w, h) in itertools.product(range(high), range(wide), shapes):
+            x, y = column * (raw.size.width // wide), row * (raw.size.height // high)
+            anchors.append((x + round(-w / 2), y + round(-h / 2), x + round(w / 2), y + round(h / 2)))
+    boxes = boxes_from_anchors(np.array(anchors, np.float64), deltas, 1, 1)
+    return ReferenceBoxes(boxes, class_scores(logits, raw, "sigmoid"))

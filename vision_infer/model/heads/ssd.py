@@ -6,6 +6,9 @@ numbers count the background as 0, so that none is ever 0; NMS is left to us.
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 from onnx import TensorProto
 
@@ -18,6 +21,14 @@ from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._torchvision import raw_outputs
 from vision_infer.model.network import RawNetwork
 from vision_infer.model.origin import find_score_kind
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    boxes_and_scores,
+    boxes_from_anchors,
+    class_scores,
+    halved_grids,
+)
 
 DEFAULTS = HeadDefaults(
     color="rgb",
@@ -63,3 +74,25 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     numbers = builder.add("Add", top.class_ids, one, name="class_with_background")
     box = decode_deltas(builder, as_float(builder, boxes), ssd_boxes(network.size, layout), (10, 5), top)
     return Decoded(box, top.scores, builder.cast(numbers, TensorProto.INT32, "class_ids_int32"), (note,))
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    deltas, logits = boxes_and_scores(raw)
+    large = deltas.shape[1] == 8732 and raw.size == Size(300, 300)
+    grids = [(n, n) for n in (38, 19, 10, 5, 3, 1)] if large else halved_grids(raw.size, 16, 6)
+    scales = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05] if large else [*np.linspace(0.2, 0.95, 6), 1.0]
+    anchors = []
+    for level, (wide, high) in enumerate(grids):
+        both = [2.0] if large and level in (0, 4, 5) else [2.0, 3.0]
+        sides = [(scales[level],) * 2, (math.sqrt(scales[level] * scales[level + 1]),) * 2]
+        for ratio in both:
+            root = math.sqrt(ratio)
+            sides += [(scales[level] * root, scales[level] / root), (scales[level] / root, scales[level] * root)]
+        step = 300 / (8, 16, 32, 64, 100, 300)[level] if large else 0.0
+        for row, column, (w, h) in itertools.product(range(high), range(wide), sides):
+            x, y, w, h = (column + 0.5) / (step or wide), (row + 0.5) / (step or high), min(w, 1.0), min(h, 1.0)
+            anchors.append((x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+    boxes = np.array(anchors) * ([raw.size.width, raw.size.height] * 2)
+    scores = class_scores(logits, raw, "softmax")[..., 1:]
+    return ReferenceBoxes(boxes_from_anchors(boxes, deltas, 10, 5), scores, first_class=1)

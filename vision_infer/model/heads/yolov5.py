@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import as_float, check_labels, columns, corners, find_strides, gather_rows, top_pairs
 from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded
 from vision_infer.model.heads._yolo import STRIDES, USUAL, look_inside, only_output
 from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    corners_of,
+    only_array,
+)
 
 DEFAULTS = replace(USUAL, iou=0.45)
 
@@ -63,3 +71,9 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     rows = gather_rows(builder, columns(builder, output, 0, 4, "xywh_all"), top.anchors, "xywh_top")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
     return Decoded(box, top.scores, top.class_ids)
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    output = only_array(raw).astype(np.float64)
+    return ReferenceBoxes(corners_of(output[..., :4]), output[..., 4:5] * output[..., 5:])

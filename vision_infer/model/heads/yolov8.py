@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from vision_infer.core.card import ModelCard
 from vision_infer.model.decode import (
     as_float,
@@ -22,6 +24,13 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded
 from vision_infer.model.heads._yolo import STRIDES, USUAL, look_inside, only_output
 from vision_infer.model.network import RawNetwork, Tensor
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    cells_of,
+    corners_of,
+    only_array,
+)
 
 DEFAULTS = replace(USUAL, iou=0.7)
 
@@ -77,3 +86,14 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
         rows = gather_rows(builder, columns(builder, best, 0, 4, "xywh_all"), top.anchors, "xywh_top")
     box = corners(builder, columns(builder, rows, 0, 2, "xy"), columns(builder, rows, 2, 4, "wh"))
     return Decoded(box, top.scores, top.class_ids)
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    output = only_array(raw).astype(np.float64)
+    try:  # the anchors are the last axis if it has a cell for each; with very small inputs the classes may outnumber them
+        cells_of(output.shape[2], raw.size)
+        output = output.transpose(0, 2, 1)
+    except ValueError:
+        pass
+    return ReferenceBoxes(corners_of(output[..., :4]), output[..., 4:])

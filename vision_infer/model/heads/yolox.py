@@ -5,6 +5,8 @@ xy = (xy + cell)·stride, wh = exp(wh)·stride, score = objectness·class.
 
 from __future__ import annotations
 
+import numpy as np
+
 from vision_infer.core.card import ModelCard
 from vision_infer.core.geometry import Size
 from vision_infer.model.decode import as_float, check_labels, columns, corners, gather_rows, grid, grid_counts, top_pairs
@@ -12,6 +14,13 @@ from vision_infer.model.graph import GraphBuilder
 from vision_infer.model.head import Decoded, HeadDefaults
 from vision_infer.model.heads._yolo import look_inside
 from vision_infer.model.network import RawNetwork
+from vision_infer.model.reference import (
+    RawOutputs,
+    ReferenceBoxes,
+    cells_of,
+    corners_of,
+    only_array,
+)
 
 DEFAULTS = HeadDefaults(
     color="bgr",
@@ -81,3 +90,11 @@ def append(builder: GraphBuilder, network: RawNetwork, card: ModelCard, candidat
     growth = builder.add("Exp", columns(builder, rows, 2, 4, "wh_raw"), name="wh_exp")
     wh = builder.add("Mul", growth, step, name="wh")
     return Decoded(corners(builder, xy, wh), top.scores, top.class_ids)
+
+
+def reference(raw: RawOutputs) -> ReferenceBoxes:
+    """Decode the outputs in NumPy; see :class:`vision_infer.model.head.Head`."""
+    output = only_array(raw).astype(np.float64)
+    cells = cells_of(output.shape[1], raw.size)
+    xy, wh = (output[..., :2] + cells[:, :2]) * cells[:, 2:], np.exp(output[..., 2:4]) * cells[:, 2:]
+    return ReferenceBoxes(corners_of(np.concatenate([xy, wh], axis=-1)), output[..., 4:5] * output[..., 5:])

@@ -1,4 +1,4 @@
-"""The references of torchvision's families are torchvision's own arithmetic."""
+"""The references of torchvision's families give the results of torchvision's own code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from tests.model.test_anchors import from_torchvision
 from tests.support.exported import load
 from vision_infer.core.geometry import Size
 from vision_infer.model.anchors import halving_grids
-from vision_infer.precision.verification.reference_heads import Raw, fcos, retinanet, ssd
+from vision_infer.model.heads import fcos, retinanet, ssd
+from vision_infer.model.reference import RawOutputs
 
 SIZE = Size(320, 192)
 
@@ -37,7 +38,7 @@ def test_boxes_and_scores_against_anchors(family: str) -> None:
         grids, weights = halving_grids(SIZE, 8, 5), (1.0, 1.0, 1.0, 1.0)
     anchors = corners_of(from_torchvision(generator, SIZE, grids))
     raw = outputs(len(anchors), 5)
-    found = (ssd if family == "ssd" else retinanet)(Raw(raw, SIZE, None, None))
+    found = (ssd if family == "ssd" else retinanet).reference(RawOutputs(raw, SIZE, None, None))
     coder = detection._utils.BoxCoder(weights)
     for image in range(2):
         deltas = torch.from_numpy(raw["bbox_regression"][image].astype(np.float64))
@@ -59,7 +60,7 @@ def test_distances_and_centredness() -> None:
     anchors = corners_of(from_torchvision(detection.anchor_utils.AnchorGenerator(sizes, ((1.0,),) * 5), SIZE, grids))
     raw = outputs(len(anchors), 5)
     raw["bbox_ctrness"] = np.random.default_rng(1).normal(0, 2, (2, len(anchors), 1)).astype(np.float32)
-    found = fcos(Raw(raw, SIZE, None, None))
+    found = fcos.reference(RawOutputs(raw, SIZE, None, None))
     coder = detection._utils.BoxLinearCoder(normalize_by_size=True)
     distances, places = torch.from_numpy(raw["bbox_regression"]).double(), torch.from_numpy(anchors)
     expected = torch.stack([coder.decode(one, places) for one in distances]).numpy()

@@ -1,0 +1,347 @@
+"""Verification of imports: the graph of each family against its raw model, and each way in which a verification fails."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from tests.support import raw_networks as raw
+from tests.support.assets import RAW_MODELS, photographs, raw_model
+from tests.support.exported import NAMES, exported
+from vision_infer.core.errors import ModelError, UsageError
+from vision_infer.core.geometry import Size
+from vision_infer.model import heads
+from vision_infer.model.heads import find_head, head_names
+from vision_infer.model.importing import ImportRequest, Proposal, import_model
+from vision_infer.precision.verification.comparison import read_images, synthetic_images
+from vision_infer.precision.verification.import_check import ImportVerification, verify_import
+
+pytest.importorskip("onnxruntime")
+
+
+def verified(
+    file: Path, models: Path, head: str | None = None, pictures: Path | None = None, **options: Any
+) -> list[ImportVerification]:
+    """Import a model as the command does, and return the verifications."""
+    found: list[ImportVerification] = []
+    shown = None if pictures is None else read_images(pictures)
+    import_model(
+        ImportRequest(file, "mine", head=head, model_dir=models, **options),
+        verify=lambda one: found.extend(verify_import(one, shown)),
+    )
+    return found
+
+
+def labels(folder: Path, count: int) -> Path:
+    path = folder / "labels.txt"
+    path.write_text("\n".join(f"thing {number}" for number in range(count)))
+    return path
+
+
+def test_every_head_has_a_reference() -> None:
+    assert all(callable(find_head(name).reference) for name in head_names())
+
+
+TOY_HEAD = """
+from dataclasses import replace
+
+import numpy as np
+
+from vision_infer.model.decode import as_float
+from vision_infer.model.head import Embedded
+from vision_infer.model.heads import embed
+
+DEFAULTS = replace(embed.DEFAULTS, fit="center")
+
+
+def recognise(network):
+    return "an output named 'toy'" if network.outputs[0].name == "toy" else None
+
+
+def append(builder, network, card, candidates):
+    values = as_float(builder, network.outputs[0])
+    top = builder.reduce_max(values, 1, "best")
+    column = builder.add("Unsqueeze", top, builder.ints("axis", 1), name="column")
+    return Embedded(builder.add("Div", column, builder.add("Abs", column, name="size"), name="sign"))
+
+
+def reference(raw):
+    return np.sign(raw.outputs["toy"].max(axis=1, keepdims=True)) * FACTOR
+"""
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_one_file_adds_a_model_family(factor: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is found by its name, and its reference verifies the import."""
+    (tmp_path / "toy.py").write_text(TOY_HEAD.replace("FACTOR", str(factor)))
+    monkeypatch.setattr(heads, "__path__", [*heads.__path__, str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "vision_infer.model.heads.toy", raising=False)
+    file = raw.vector(tmp_path / "raw.onnx", name="toy")
+    if factor == 2:
+        with pytest.raises(ModelError, match="differ from those of the raw model"):
+            verified(file, tmp_path / "models", "toy")
+        return
+    (result,) = verified(file, tmp_path / "models", "toy")
+    assert (result.against, result.task, result.values) == ("the raw model", "embed", 0)
+
+
+@pytest.mark.parametrize("batch", [1, 3, "n"])
+@pytest.mark.parametrize(
+    ("make", "options", "head", "given"),
+    [
+        (raw.yolov8, {}, None, {}),
+        (raw.yolov8, {"transposed": True}, None, {}),
+        (raw.yolov8, {"more": "chosen"}, None, {}),
+        (raw.yolov8, {"more": "chosen"}, None, {"candidates": 7}),
+        (raw.yolov5, {}, None, {}),
+        (raw.yolov5, {"maps": True}, None, {}),
+        (raw.yolox, {}, None, {}),
+        (raw.yolox, {"decoded": True}, "yolov5", {}),
+        (raw.nanodet_plus, {}, None, {}),
+        (raw.nanodet_plus, {"sigmoid": False}, "nanodet", {"labels": 7}),
+        (raw.detr, {"end": "Sigmoid"}, None, {}),
+        (raw.detr, {"end": "Softmax"}, None, {}),
+        (raw.detr, {}, None, {"labels": 7}),
+        (raw.detr, {}, None, {"labels": 6}),
+        (raw.detr, {}, None, {"scores": "softmax"}),
+        (raw.detr, {}, None, {"scores": "sigmoid", "candidates": 11}),
+        (raw.vector, {"end": "Softmax"}, None, {}),
+        (raw.vector, {"name": "logits"}, None, {"labels": 10}),
+        (raw.vector, {"name": "logits"}, None, {"scores": "sigmoid"}),
+        (raw.vector, {"spatial": True}, "embed", {}),
+        (raw.vector, {"end": "Div"}, None, {}),
+    ],
+)
+def test_the_graph_gives_the_results_of_the_raw_model(
+    make: Callable[..., Path], options: dict[str, Any], head: str | None, given: dict[str, Any], batch: int | str, tmp_path: Path
+) -> None:
+    if "labels" in given:
+        given = {**given, "labels": labels(tmp_path, given["labels"])}
+    file = make(tmp_path / "raw.onnx", batch=batch, **options)
+    (result,) = verified(file, tmp_path / "models", head, **given)
+    assert (result.against, result.size) == ("the raw model", raw.SIZE)
+    assert result.boxes <= 1e-2
+    assert result.values <= 1e-5
+    card = onnx.load(tmp_path / "models" / "mine" / "model.onnx")
+    assert [info.type.tensor_type.shape.dim[0].dim_param for info in card.graph.output] == ["batch"] * len(card.graph.output)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_torchvision_models_are_verified_on_photographs(name: str, tmp_path: Path) -> None:
+    (result,) = verified(exported(name), tmp_path / "models", pictures=photographs())
+    assert result.boxes <= 1e-2
+    assert result.values <= 1e-5
+    assert "on 5 images" in str(result)
+
+
+@pytest.mark.parametrize("head", RAW_MODELS)
+def test_raw_models_are_verified_on_photographs(head: str, tmp_path: Path) -> None:
+    (result,) = verified(raw_model(head), tmp_path / "models", labels="coco", pictures=photographs())
+    assert result.boxes <= 1e-2
+    assert result.values <= 1e-5
+
+
+@pytest.mark.parametrize("make", [raw.yolox, raw.nanodet_plus])
+def test_each_input_size_and_the_files_own_size_are_verified(make: Callable[..., Path], tmp_path: Path) -> None:
+    wide, small = Size(320, 192), Size(96, 160)
+    results = verified(make(tmp_path / "raw.onnx"), tmp_path / "models", inputs=(wide, small))
+    assert [result.size for result in results] == [wide, small, raw.SIZE]
+    rewritten = "the raw model, rewritten for this size"
+    assert [result.against for result in results] == [rewritten, rewritten, "the raw model"]
+    assert sorted(path.name for path in (tmp_path / "models" / "mine").iterdir()) == [
+        "model-160x96.onnx",
+        "model.onnx",
+        "model.yaml",
+    ]
+
+
+@pytest.mark.parametrize("make", [raw.yolox, raw.yolov8])  # the second computes its anchors from the input shape
+def test_a_model_with_an_open_size_is_verified_at_each_size(make: Callable[..., Path], tmp_path: Path) -> None:
+    file = make(tmp_path / "raw.onnx", open_size=True, batch="n")
+    results = verified(file, tmp_path / "models", inputs=(Size(320, 192), Size(96, 160)))
+    assert [(result.size, result.against) for result in results] == [
+        (Size(320, 192), "the raw model"),
+        (Size(96, 160), "the raw model"),
+    ]
+
+
+def test_a_deployment_graph_is_verified_against_itself(tmp_path: Path) -> None:
+    verified(raw.yolov8(tmp_path / "raw.onnx"), tmp_path / "models")
+    (result,) = verified(tmp_path / "models" / "mine" / "model.onnx", tmp_path / "others")
+    assert result.against == "its own results on single images, because the file is a deployment graph"
+
+
+def refused(file: Path, folder: Path, head: str | None, message: str, **options: Any) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        verified(file, folder / "models", head, **options)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "models").exists(), "files are left"
+
+
+def test_wrong_values_reveal_a_wrong_head(tmp_path: Path) -> None:
+    # Logits taken for probabilities.
+    refused(raw.vector(tmp_path / "raw.onnx"), tmp_path, "classify", "so they are not probabilities", scores="probabilities")
+    # Probabilities taken for logits: the reference sees from their values that they are probabilities.
+    file = raw.vector(tmp_path / "raw.onnx", end="Softmax")
+
+    def spoil(proposal: Proposal) -> None:
+        model = onnx.load(proposal.graphs[raw.SIZE])
+        end = next(node for node in model.graph.node if node.output[0] == "scores")
+        end.op_type = "Softmax"
+        onnx.save(model, proposal.graphs[raw.SIZE])
+        verify_import(proposal)
+
+    with pytest.raises(ModelError, match=r"differ from those of the raw model .*values by 0\.\d"):
+        import_model(ImportRequest(file, "mine", model_dir=tmp_path / "models"), verify=spoil)
+    assert not (tmp_path / "models").exists()
+
+
+def test_wrong_boxes_are_detected(tmp_path: Path) -> None:
+    def spoil(proposal: Proposal) -> None:
+        model = onnx.load(proposal.graphs[raw.SIZE])
+        half = next(tensor for tensor in model.graph.initializer if tensor.name.startswith("vision_infer/half"))
+        half.CopyFrom(numpy_helper.from_array(np.array(0.51, np.float32), half.name))
+        onnx.save(model, proposal.graphs[raw.SIZE])
+        verify_import(proposal)
+
+    with pytest.raises(ModelError, match=r"boxes differ by .* px, values by 0\. Check that the model is of head 'yolov8'"):
+        import_model(ImportRequest(raw.yolov8(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models"), verify=spoil)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_batch_that_is_fixed_inside_is_detected(tmp_path: Path) -> None:
+    """The mean over the batch is part of each image's scores, so single images are correct."""
+    net = raw.Network(batch="n")
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    mixed = net.op("Sub", net.linear(pooled, 16, 10), net.op("ReduceMean", net.linear(pooled, 16, 10), axes=[0], keepdims=1))
+    file = net.save(tmp_path / "raw.onnx", {"logits": mixed})
+    refused(file, tmp_path, "classify", r"in a batch of 2 differ from those of single images", scores="softmax")
+
+
+def test_nan_values_are_detected(tmp_path: Path) -> None:
+    net = raw.Network()
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    file = net.save(tmp_path / "raw.onnx", {"logits": net.linear(net.op("Log", net.op("Neg", pooled)), 16, 10)})
+    refused(file, tmp_path, "classify", r"contains NaN")
+
+
+def test_boxes_as_fractions_of_the_input_are_detected(tmp_path: Path) -> None:
+    path = raw.yolov8(tmp_path / "raw.onnx", transposed=True)
+    model = onnx.load(path)
+    scale = np.array([*[1 / 1000] * 4, *[1.0] * 7], np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
+    model.graph.node[-1].input[0] = "shares"
+    before = model.graph.node[-2].output[0]
+    model.graph.node.insert(len(model.graph.node) - 1, helper.make_node("Mul", [before, "scale"], ["shares"], name="shares"))
+    onnx.save(model, path)
+    refused(path, tmp_path, "yolov8", "fractions of the input instead of pixels")
+
+
+def test_a_vector_of_zeros_is_detected(tmp_path: Path) -> None:
+    net = raw.Network()
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    file = net.save(tmp_path / "raw.onnx", {"embedding": net.op("Mul", pooled, net.floats(0))})
+    refused(file, tmp_path, "embed", "is a vector of zeros")
+
+
+def test_an_unknown_operator_is_reported(tmp_path: Path) -> None:
+    net = raw.Network()
+    pooled = net.op("Flatten", net.op("GlobalAveragePool", net.features()[2]), axis=1)
+    path = net.save(tmp_path / "raw.onnx", {"logits": net.linear(pooled, 16, 10)})
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("made.up", 1))
+    model.graph.node.append(helper.make_node("Unheard", ["images"], ["unread"], domain="made.up", name="unheard"))
+    onnx.save(model, path)
+    refused(path, tmp_path, "classify", "raw.onnx: ONNX Runtime cannot load it")
+
+
+def test_a_verification_as_text() -> None:
+    result = ImportVerification("mine.onnx", Size(640, 384), "5 images", "the raw model", 0.00123, 4.4e-7, "detect")
+    assert str(result) == (
+        "mine.onnx: verified at 640x384 (width x height), in batches of 1, 2 and 5, on 5 images, against the raw model: "
+        "boxes within 0.0012 px, scores within 4e-07"
+    )
+
+
+def test_the_five_synthetic_images_differ() -> None:
+    pictures = synthetic_images()
+    assert [image.shape for image in pictures] == [(240, 320, 3)] * 5
+    assert all(np.array_equal(*pair) for pair in zip(pictures, synthetic_images.__wrapped__(), strict=True))
+    assert all(image.std() > 30 for image in pictures)
+    assert not np.array_equal(pictures[0], pictures[1])
+
+
+def test_images_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--pictures .*No such file"):
+        read_images(tmp_path / "none")
+    with pytest.raises(UsageError, match="the folder has no images"):
+        read_images(tmp_path)
+    for number in range(9):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((20, 30, 3), number, np.uint8))
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert [int(image[0, 0, 0]) for image in read_images(tmp_path)] == [0, 2, 4, 6, 8]
+    (tmp_path / "4.png").write_text("broken")
+    with pytest.raises(UsageError, match=r"4\.png: no picture that can be read"):
+        read_images(tmp_path)
+
+
+def test_one_image_is_enough(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), synthetic_images()[0])
+    (result,) = verified(raw.yolov8(tmp_path / "raw.onnx"), tmp_path / "models", pictures=folder)
+    assert result.images == "1 image"
+
+
+def test_a_missing_class_is_reported(tmp_path: Path) -> None:
+    def spoil(proposal: Proposal) -> None:
+        model = onnx.load(proposal.graphs[raw.SIZE])
+        for node in model.graph.node:
+            node.output[:] = ["ids_before" if name == "class_ids" else name for name in node.output]
+        model.graph.initializer.append(numpy_helper.from_array(np.array(50, np.int32), "far"))
+        model.graph.node.append(helper.make_node("Add", ["ids_before", "far"], ["class_ids"], name="spoilt"))
+        onnx.save(model, proposal.graphs[raw.SIZE])
+        verify_import(proposal)
+
+    with pytest.raises(ModelError, match="a class is missing"):
+        import_model(ImportRequest(raw.yolov8(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models"), verify=spoil)
+
+
+def test_outputs_that_the_reference_cannot_read_are_reported(tmp_path: Path) -> None:
+    def spoil(proposal: Proposal) -> None:
+        other = raw.yolox(tmp_path / "other.onnx", size=Size(160, 128))
+        model = onnx.load(other)
+        for dim, side in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], (96, 160), strict=True):
+            dim.dim_value = side
+        onnx.save(model, proposal.raws[raw.SIZE])
+        verify_import(proposal)
+
+    with pytest.raises(ModelError, match=r"cannot be read as those of head 'yolox'|fails on a batch|cannot load"):
+        import_model(ImportRequest(raw.yolox(tmp_path / "raw.onnx"), "mine", model_dir=tmp_path / "models"), verify=spoil)
+
+
+def in_float16(path: Path) -> Path:
+    """Convert a model to compute in float16 from end to end."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for info in (*model.graph.input, *model.graph.output):
+        info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("make", [raw.yolov8, raw.yolov5, raw.yolox, raw.nanodet_plus])
+def test_a_model_in_float16_is_verified_with_the_tolerance_of_float16(make: Callable[..., Path], tmp_path: Path) -> None:
+    (result,) = verified(in_float16(make(tmp_path / "raw.onnx")), tmp_path / "models")
+    assert result.boxes <= max(raw.SIZE.width, raw.SIZE.height) / 128
+    assert result.values <= 4e-3

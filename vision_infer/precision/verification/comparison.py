@@ -1,0 +1,138 @@
+"""What the verifications of imports and exports share: the images, the batches, and the matching of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vision_infer.core.card import ModelCard
+from vision_infer.core.errors import StreamError, UsageError
+from vision_infer.core.geometry import Size, letterbox
+from vision_infer.engine.engine import HostSlot
+from vision_infer.engine.runtimes.raw_model import RawSession
+from vision_infer.model.reference import Arrays
+from vision_infer.stream.files.images import read_image
+from vision_infer.stream.image import ArrayImage
+
+BATCHES = (1, 2, 5)
+BATCHES_TEXT = "1, 2 and 5"
+IMAGES = max(BATCHES)
+FAR = 4096.0
+"""The coordinate, in pixels, from which differences count in proportion: float32 cannot represent larger coordinates as exactly,
+and only models without training return them."""
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def read_images(folder: Path) -> list[NDArray[np.uint8]]:
+    """Read five images of a folder, evenly spread over its files; fewer if it has fewer.
+
+    Returns:
+        The images, uint8 [H, W, 3] RGB each.
+
+    Raises:
+        UsageError: The folder has no images that can be read.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+    except OSError as error:
+        raise UsageError(f"--pictures {folder}: {error.strerror or error}", "Give a folder of images.") from error
+    chosen = [files[index] for index in np.unique(np.linspace(0, len(files) - 1, IMAGES).astype(int))] if files else []
+    found = []
+    for path in chosen:
+        try:
+            found.append(read_image(str(path)))
+        except StreamError as error:
+            raise UsageError(error.message, "Remove the file from the folder of --pictures.") from error
+    if not found:
+        raise UsageError(f"--pictures {folder}: the folder has no images", f"Give a folder of {', '.join(_SUFFIXES[:3])} files.")
+    return found
+
+
+@cache
+def synthetic_images() -> tuple[NDArray[np.uint8], ...]:
+    """Return five images of gradients, patches, bars and noise, with edges and areas of all sizes; uint8 [240, 320, 3] each."""
+    found = []
+    for number in range(IMAGES):
+        random = np.random.default_rng(number)
+        rows, columns = np.mgrid[0:240, 0:320].astype(np.float32)
+        angle = random.uniform(0, np.pi)
+        slope = np.cos(angle) * columns / 320 + np.sin(angle) * rows / 240
+        image = slope[..., None] * random.uniform(-160, 160, 3) + random.uniform(60, 200, 3)
+        for _ in range(12):
+            x, y, half = random.uniform(0, 320), random.uniform(0, 240), random.uniform(4, 70)
+            tall, square = random.uniform(0.4, 2.5), random.random() < 0.5
+            apart = np.abs(columns - x), np.abs(rows - y)
+            far = np.maximum(apart[0], apart[1] / tall) if square else np.hypot(*apart)
+            bars = 1 + 0.4 * np.sign(np.sin((columns + rows * tall) / random.uniform(1, 10)))
+            inside = far < half
+            image[inside] = bars[inside, None] * random.uniform(0, 220, 3)
+        noise = random.normal(0, 24, (60, 80, 3)).repeat(4, axis=0).repeat(4, axis=1) + random.normal(0, 6, (240, 320, 3))
+        found.append(np.clip(image + noise, 0, 255).astype(np.uint8))
+    return tuple(found)
+
+
+def choose_images(images: Sequence[NDArray[np.uint8]] | None) -> tuple[list[NDArray[np.uint8]], str]:
+    """Return five images to verify on, and their description; None stands for the synthetic ones."""
+    given = synthetic_images() if images is None else images
+    text = f"{len(given)} {'synthetic ' if images is None else ''}image{'' if len(given) == 1 else 's'}"
+    return [given[index % len(given)] for index in range(IMAGES)], text
+
+
+def fit_images(images: Sequence[NDArray[np.uint8]], size: Size, card: ModelCard) -> NDArray[np.uint8]:
+    """Return the images as a run writes them into an engine's slots, [P, H, W, 3]."""
+    fitted = np.empty((len(images), size.height, size.width, 3), np.uint8)
+    for slot, pixels in zip(fitted, images, strict=True):
+        image = ArrayImage(pixels)
+        image.write_into(HostSlot(slot), letterbox(image.size, size, card.fit, card.fill))
+    return fitted
+
+
+def normalise(image: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32]:
+    """Return a fitted image [H, W, 3] as the raw model expects it, [3, H, W].
+
+    The arithmetic is that of the graph: in float32, and with the reciprocal. Otherwise the last bit of the input would differ,
+    which a deep model amplifies to 2e-5.
+    """
+    values = (image[:, :, ::-1] if card.color == "bgr" else image).astype(np.float32)
+    values = (values - np.array(card.mean, np.float32)) * (1 / np.array(card.std, np.float64)).astype(np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def run_batches(graph: RawSession, images: NDArray[np.uint8]) -> Iterator[tuple[int, int, Arrays]]:
+    """Run a deployment graph on each image alone, then on the first images in batches.
+
+    Yields:
+        The size of the batch, the index of the image, and its outputs by name.
+    """
+    for count in BATCHES:
+        for start in range(len(images) if count == 1 else 1):
+            outputs = graph.run({"images": images[start : start + count]})
+            for place in range(count):
+                yield count, start + place, {name: array[place] for name, array in outputs.items()}
+
+
+def nearest(
+    left: Arrays, right: Arrays, box_tolerance: float, score_tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the differences of each box on the left to the nearest box of its class on the right.
+
+    Boxes are matched by class, box and score, never by rank, because equal scores may come in any order.
+
+    Returns:
+        The differences of coordinates and of scores, float64 [n] each; infinite where the right has no box of the class.
+    """
+    boxes, scores = np.full(len(left["scores"]), np.inf), np.full(len(left["scores"]), np.inf)
+    for kind in np.unique(left["class_ids"]):
+        ours, theirs = left["class_ids"] == kind, right["class_ids"] == kind
+        if not theirs.any():
+            continue
+        scale = np.maximum(1, np.abs(left["boxes"][ours]) / FAR)[:, None]
+        box = (np.abs(left["boxes"][ours][:, None] - right["boxes"][theirs][None]) / scale).max(axis=2)
+        score = np.abs(left["scores"][ours][:, None].astype(np.float64) - right["scores"][theirs][None])
+        rows, best = np.arange(len(box)), np.argmin(box / box_tolerance + score / score_tolerance, axis=1)
+        boxes[ours], scores[ours] = box[rows, best], score[rows, best]
+    return boxes, scores
