@@ -1,4 +1,4 @@
-"""Which detections of two runs are one object: against trying all ways."""
+"""Pairs of detections of two runs: compared with an exhaustive search."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def detections(rows: list[Row]) -> Detections:
 
 
 def greatest_sum(a: Detections, b: Detections, iou: float) -> float:
-    """The greatest sum of overlaps of all ways to pair them, each tried."""
+    """Return the maximum sum of overlaps over all possible pairings."""
     overlap = box_overlap(a.boxes, b.boxes)
     best = 0.0
     size = max(len(a), len(b))

@@ -1,4 +1,4 @@
-"""Drawing: where pixels change, in which colours, and that no picture is too small."""
+"""Drawing: the changed pixels, their colours, and very small images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vision_infer.core.description import ClassScore, Description
 from vision_infer.core.detections import Detections
 
 PURPLE = [0xA3, 0x51, 0xFB]
-"""the first colour of supervision's palette, RGB"""
+"""The first colour of supervision's palette, RGB."""
 RED = [0xFF, 0x40, 0x40]
-"""the second one"""
+"""The second colour."""
 GREY = [0x80, 0x80, 0x80]
 
 
@@ -34,7 +34,7 @@ def test_pixels_change_only_near_the_box() -> None:
     image = black(480, 640)
     assert Drawer()(image, one_box((200.0, 200.0, 400.0, 300.0))) is image
     rows, columns = np.nonzero(image.max(axis=2))
-    assert 170 < rows.min() < 200  # the label stands above
+    assert 170 < rows.min() < 200  # the label is above
     assert 299 <= rows.max() < 304
     assert 197 < columns.min() <= 200
     assert 399 <= columns.max() < 404

@@ -1,4 +1,4 @@
-"""The Kalman filter: against the usual matrix form, and what it says of things that move."""
+"""The Kalman filter: compared with the usual matrix form, and applied to moving objects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_filter_matches_the_textbook_filter() -> None:
         boxes = BOXES + 3.0 * frame + random.normal(0, 2, BOXES.shape)
         for reference in references:
             reference.predict()
-        if frame % 5 != 4:  # every fifth frame goes unseen
+        if frame % 5 != 4:  # every fifth frame is missing
             state = motion.correct(state, boxes)
             for reference, box in zip(references, boxes, strict=True):
                 reference.correct(box)
@@ -66,7 +66,7 @@ def test_the_filter_matches_the_textbook_filter() -> None:
 
 def test_several_steps_at_once_equal_single_steps() -> None:
     state = motion.correct(motion.predict(motion.begin(BOXES), 1.0), BOXES + 5)
-    state[1, :, 3] = 0  # a height that changes would change the noise on the way
+    state[1, :, 3] = 0  # a changing height would change the noise
     one_by_one = state
     for _ in range(7):
         one_by_one = motion.predict(one_by_one, 1.0)

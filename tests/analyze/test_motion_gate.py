@@ -1,4 +1,4 @@
-"""The motion gate: what is no change does not open it, what is one does, and it never stays closed for long."""
+"""The motion gate: only changes open it, and it never stays closed for long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Luma = NDArray[np.uint8]
 
 
 class Camera:
-    """A still scene with grain, seen by a gate whose heart does not beat within a test."""
+    """A still scene with grain, and a gate without a heartbeat during the test."""
 
     def __init__(
         self, grain: float = 0.0, level: float = 110.0, fps: int = 25, seed: int = 0, heartbeat_s: float = 3600.0
@@ -28,7 +28,7 @@ class Camera:
         self.gate = MotionGate(heartbeat_s)
         self.frames = 0
         self.opened: list[float] = []
-        """when frames were wanted, seconds"""
+        """The times of inferred frames, seconds."""
 
     @property
     def now_s(self) -> float:
@@ -46,17 +46,17 @@ class Camera:
         return wanted
 
     def run(self, seconds: float, counted: NDArray[np.bool_] | None = None) -> float:
-        """Part of the frames that were wanted."""
+        """Return the fraction of inferred frames."""
         count = round(seconds * self.fps)
         return sum(self.frame(counted) for _ in range(count)) / count
 
     def put(self, x: int, y: int, side: int, by: float) -> None:
-        """Let an object stand in the scene that is so much brighter."""
+        """Add an object of this brightness to the scene."""
         self.scene[y : y + side, x : x + side] += by
 
 
 def closed(grain: float = 0.0, **more: float) -> Camera:
-    """A camera whose gate knows its scene."""
+    """Return a camera whose gate has learned its scene."""
     camera = Camera(grain, **more)  # type: ignore[arg-type]
     camera.run(12)
     camera.opened.clear()
@@ -68,7 +68,7 @@ def closed(grain: float = 0.0, **more: float) -> Camera:
 def test_noise_of_any_strength_rarely_opens_the_gate(grain: float, level: float, fps: int, seed: int) -> None:
     camera = Camera(grain, level, fps, seed)
     camera.run(LEARN_NS / SECOND + 8)
-    assert camera.run(20) <= 0.16  # one second's hold, three times
+    assert camera.run(20) <= 0.16  # a hold of one second, three times
 
 
 @settings(max_examples=25, deadline=None)
@@ -86,7 +86,7 @@ def test_a_new_object_opens_the_gate_immediately(grain: float, fps: int, seed: i
 def test_frames_are_inferred_for_a_while_after_the_last_change(grain: float) -> None:
     camera = closed(grain)
     came_s = camera.now_s
-    for step in range(50):  # goes through the picture in two seconds, and out
+    for step in range(50):  # crosses the image in two seconds
         scene = camera.scene.copy()
         camera.put(step * 3, 40, 12, 60)
         assert camera.frame(), step
@@ -106,13 +106,13 @@ def test_an_object_that_stops_becomes_part_of_the_scene() -> None:
     camera.run(40)
     assert camera.run(10) == 0.0
     camera.put(60, 40, 20, -70)
-    assert camera.frame(), "it goes away again"
+    assert camera.frame(), "it disappears again"
 
 
 def test_a_slow_object_is_detected() -> None:
     camera = closed(2.0)
     wanted = []
-    for step in range(25 * 20):  # a sample in a second: a twentieth of the picture's width in eight
+    for step in range(25 * 20):  # one sample per second: a twentieth of the image width in eight
         scene = camera.scene.copy()
         camera.put(40 + step // 25, 40, 16, 60)
         wanted.append(camera.frame())

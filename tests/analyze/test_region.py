@@ -1,4 +1,4 @@
-"""Polygons against OpenCV's own test, and what a filter leaves."""
+"""Polygons compared with OpenCV, and the results of a filter."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ def test_ignored_areas_apply_inside_the_region_too() -> None:
 
 def test_relative_points_follow_the_size_of_each_image() -> None:
     region = Region(units="relative", look=(((0, 0.5), (0.5, 0.5), (0.5, 1), (0, 1)),))
-    boxes = [(10.0, 10.0, 20.0, 50.0), (70.0, 10.0, 90.0, 50.0)]  # the lower edge of a picture 50 high is still inside
+    boxes = [(10.0, 10.0, 20.0, 50.0), (70.0, 10.0, 90.0, 50.0)]  # the lower edge of an image of height 50 is still inside
     assert kept(region, *boxes) == [0]
     assert kept(region, *boxes, size=Size(200, 100)) == [0, 1]
     keep = Filter(0, region)
-    for side in range(100, 300):  # more sizes than are kept
+    for side in range(100, 300):  # more sizes than the cache holds
         assert keep(found(*boxes), Size(2 * side, side // 2 * 2)).class_ids.tolist()[:1] in ([0], [])
     assert keep(found(*boxes), Size(100, 50)).class_ids.tolist() == [0]
 

@@ -1,4 +1,4 @@
-"""Selection: against a plain reference, and its corners one by one."""
+"""Selection: compared with a simple reference, and its corner cases."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
 
 def batch_of(*pictures: list[Candidate]) -> Batch:
-    """The engine's outputs for pictures with equally many candidates each."""
+    """Return the outputs of an engine for images with the same number of candidates."""
     rows = np.array(pictures, dtype=np.float64).reshape(len(pictures), -1, 6)
     return rows[..., :4].astype(np.float32), rows[..., 4].astype(np.float32), rows[..., 5].astype(np.int32)
 
@@ -49,7 +49,7 @@ def overlap(one: list[float], other: list[float]) -> tuple[float, float]:
 
 
 def reference(candidates: list[Candidate], selector: Selector) -> list[int]:
-    """What greedy NMS keeps, as plainly as it can be written."""
+    """Return the result of greedy NMS, written as simply as possible."""
     sound = [
         index
         for index, candidate in enumerate(candidates)
@@ -115,14 +115,14 @@ def test_the_position_of_the_candidates_does_not_matter(places: range) -> None:
     assert class_ids.tolist() == [4, 3, 2, 1, 0]
     assert boxes[:, 0].tolist() == [40, 30, 20, 10, 0]
     np.testing.assert_array_equal(scores, outputs[1][0][list(reversed(places))])
-    outputs[0][:] = outputs[1][:] = 0  # the engine goes on to the next batch
+    outputs[0][:] = outputs[1][:] = 0  # the engine reuses its buffer
     assert boxes[0].tolist() == [40, 0, 45, 10]
     assert scores.all()
 
 
 @pytest.mark.parametrize("classes", [None, frozenset({1})])
 def test_a_typical_image_is_selected_without_releasing_the_gil(classes: frozenset[int] | None) -> None:
-    # What lets go of Python's lock in between has each picture change threads, which costs more than the selection.
+    # Releasing the GIL in between switches threads for each image, which costs more than the selection.
     outputs = batch_of([(10.0 * at, 10.0, 10.0 * at + 8, 20.0, 0.9 - 0.1 * at, at % 2) for at in range(8)])
     place, selector = letterbox(Size(1920, 1080), Size(416, 416), "center", GREY), Selector(0.35, 0.6, classes)
     turns = 0
@@ -132,13 +132,13 @@ def test_a_typical_image_is_selected_without_releasing_the_gil(classes: frozense
         nonlocal turns
         while not done.is_set():
             turns += 1
-            time.sleep(0)  # lets go of the lock, and waits for it
+            time.sleep(0)  # releases the lock, and waits for it
 
     other = threading.Thread(target=take_turns, daemon=True)
     interval = sys.getswitchinterval()
     try:
         other.start()
-        sys.setswitchinterval(100)  # nobody has to let go for being long at it
+        sys.setswitchinterval(100)  # no thread is forced to release the lock
         time.sleep(0.001)
         before = turns
         for _ in range(2000):
@@ -148,7 +148,7 @@ def test_a_typical_image_is_selected_without_releasing_the_gil(classes: frozense
         sys.setswitchinterval(interval)
         done.set()
         other.join()
-    assert after - before < 20  # of 2,000; what else runs in this process may let go for itself
+    assert after - before < 20  # of 2,000; other threads of this process may release it
 
 
 def test_only_boxes_of_a_class_suppress_each_other() -> None:
@@ -177,7 +177,7 @@ def test_boxes_are_mapped_to_the_source_and_clipped() -> None:
         [
             (10.0, 35.0, 30.0, 45.0, 0.9, 0),
             (-20.0, 10.0, 130.0, 95.0, 0.8, 1),
-            (40.0, 5.0, 60.0, 25.0, 0.7, 0),  # only in the fill above the picture
+            (40.0, 5.0, 60.0, 25.0, 0.7, 0),  # only in the fill above the image
             (5.0, 40.0, 5.0, 50.0, 0.6, 0),  # no width
             (60.0, 50.0, 50.0, 60.0, 0.5, 0),  # right edge before the left one
         ]

@@ -11,7 +11,7 @@ from vision_infer.analyze.track import LOW_SCORE, Tracker, selection_confidence
 from vision_infer.core.detections import Detections
 
 Seen = tuple[float, float, float, int]
-"""centre x, centre y (pixels), score, class"""
+"""The centre x, centre y (pixels), score and class."""
 
 
 def frame(seen: Iterable[Seen], width: float = 40, height: float = 80) -> Detections:
@@ -27,7 +27,7 @@ def frame(seen: Iterable[Seen], width: float = 40, height: float = 80) -> Detect
 
 
 def follow(tracker: Tracker, frames: Iterable[Iterable[Seen]], fps: float | None = 30) -> list[list[int]]:
-    """The track ids of each frame."""
+    """Return the track ids of each frame."""
     found = []
     for number, seen in enumerate(frames):
         result = tracker.update(frame(seen), None if fps is None else number / fps)
@@ -153,7 +153,7 @@ def test_empty_frames_do_no_harm() -> None:
 def test_an_object_with_two_tracks_keeps_the_older_number() -> None:
     tracker = Tracker(match_iou=0.5)
     frames: list[list[Seen]] = [[(100.0, 100.0, 0.9, 0)]] * 20
-    frames += [[(160.0 - 4 * t, 100.0, 0.9, 0)] for t in range(30)]  # it leaps away, then comes back over its old place
+    frames += [[(160.0 - 4 * t, 100.0, 0.9, 0)] for t in range(30)]  # it jumps away, then moves back over its old position
     found = follow(tracker, frames)
     assert found[21] == [2]
     assert found[-1] == [1]
@@ -168,7 +168,7 @@ def test_of_two_tracks_the_live_one_stays_when_it_is_the_older() -> None:
 
 
 def random_frames(seed: int, count: int) -> Iterable[Detections]:
-    """Detections without any sense: up to 30 boxes anywhere."""
+    """Random detections: up to 30 boxes anywhere."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         amount = int(random.integers(0, 31))
@@ -188,7 +188,7 @@ def test_memory_is_bounded_and_numbers_are_unique_over_ten_thousand_frames() -> 
         assert len(set(given)) == len(given)
         assert len(tracker._tracks.ids) <= 50 + 2 * 30
         for one in sorted(given):
-            assert one <= highest + 1  # numbers rise one by one, so none is given twice
+            assert one <= highest + 1  # numbers increase one by one, so none is used twice
             highest = max(highest, one)
     assert highest > 1000
     assert np.isfinite(tracker._tracks.motion).all()
@@ -245,7 +245,7 @@ def test_a_class_with_a_higher_minimum_begins_no_track_below_it_but_is_followed(
 def test_a_class_with_a_lower_minimum_begins_tracks_there() -> None:
     frames = [[(100.0 + t, 100.0, 0.25, 1), (400.0 + t, 100.0, 0.25, 0)] for t in range(3)]
     assert follow(Tracker(confidence=0.5, per_class={1: 0.2}), frames) == [[0], [1], [1]]
-    shown = [[(100.0 + t, 100.0, 0.07, 1)] for t in range(3)]  # too low for any track, and asked for
+    shown = [[(100.0 + t, 100.0, 0.07, 1)] for t in range(3)]  # too low for any track, but requested
     assert follow(Tracker(confidence=0.5, per_class={1: 0.05}), shown) == [[0], [0], [0]]
     with pytest.raises(ValueError, match="per_class"):
         Tracker(per_class={0: -0.1})

@@ -1,4 +1,4 @@
-"""Zones and lines: every visit and every real crossing is told once, whatever the tracks, the times and the trembling."""
+"""Zones and lines: one event for every visit and every real crossing, despite irregular times and jitter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_track_that_vanishes_inside_leaves_after_the_grace_time() -> None:
     assert zones.occupancy() == {"door": 1}
     assert told(zones.update(Detections.empty(), SIZE, 103.5)) == [("leave", "door", 1, 1.5, None, None)]
     assert zones.occupancy() == {"door": 0}
-    # It comes back as if it had never been here.
+    # It returns as a new track.
     assert [event.kind for event in zones.update(standing((1, 64, 30)), SIZE, 103.6)] == ["enter"]
 
 
@@ -198,7 +198,7 @@ PEOPLE = {"classes": ["person"]}
 
 
 def events_of(clip: str, zones: Zones, last: int) -> list[SceneEvent]:
-    """What happens in a real clip, up to a frame, with the bundled detector and the tracker."""
+    """Return the events in a real clip, up to a frame, with the bundled detector and the tracker."""
     from vision_infer import Detector, Pipeline
 
     events: list[SceneEvent] = []
@@ -230,7 +230,7 @@ def test_a_person_enters_dwells_and_leaves(bundled: Path) -> None:
 
 
 def test_a_person_on_a_line_and_an_edge_is_not_counted_repeatedly(bundled: Path) -> None:
-    # The lower edge of this person's box trembles between 373 and 376 for ten seconds.
+    # The lower edge of this person's box jitters between 373 and 376 for ten seconds.
     edge = {"polygon": [[300, 374], [650, 374], [650, 430], [300, 430]], **PEOPLE}
     zones = watch({"floor": ZoneSettings.model_validate(edge)}, {"feet": line((300, 374.3), (650, 374.3), **PEOPLE)})
     events = events_of("videos/person_h264_10s.mp4", zones, 99)

@@ -1,4 +1,4 @@
-"""Zones and lines hold what they promise whatever the tracks, the places and the times."""
+"""Properties of zones and lines for random tracks, positions and times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRAMES = st.dictionaries(st.integers(1, 5), POSITIONS, max_size=5)
 
 
 def check(zones: Zones, updates: Iterable[tuple[Detections, float]]) -> None:
-    """Visits alternate, and what is counted is what was told."""
+    """Check that visits alternate, and that counts equal the events."""
     inside: Counter[tuple[str, int]] = Counter()
     dwelt: set[tuple[str, int]] = set()
     crossed: Counter[tuple[str, str]] = Counter()
@@ -77,7 +77,7 @@ def test_visits_alternate_and_counts_add_up_whatever_the_times(
 
 
 def turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> int:
-    """1 where c is right of the way from a to b on a picture, -1 left, 0 on it; exact for whole numbers."""
+    """Return 1 if c is right of the line from a to b in an image, -1 left, 0 on it; exact for whole numbers."""
     value = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     return (value > 0) - (value < 0)
 
@@ -124,7 +124,7 @@ def test_in_minus_out_is_the_change_of_sides(across: list[float], side: float) -
 def test_jitter_on_an_edge_below_the_minimum_time_gives_no_event(stays: list[tuple[int, bool]]) -> None:
     zones = watch({"room": room(min_s=1.0)})
     now = 0
-    # Long outside, trembling, long inside, trembling.
+    # Long outside, jitter, long inside, jitter.
     for settled, x in ((False, 0.0), (True, 64.0)):
         assert [
             event.kind for moment in range(20) for event in zones.update(standing((1, x, 30)), SIZE, (now + moment) / 10)

@@ -1,4 +1,4 @@
-"""Tracks that stand and walk where a test wants them, and zones and lines in their way."""
+"""Tracks that stand and walk at given positions, and zones and lines for them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SIZE = Size(128, 64)
 VALIDATOR = Draft202012Validator(SCENE_EVENT_SCHEMA)
 
 Spot = tuple[int, float, float]
-"""a track's number and where it stands, pixels"""
+"""The number of a track and its position, pixels."""
 
 
 def standing(*spots: Spot, side: float = 0, classes: Sequence[int] = ()) -> Detections:
-    """Square boxes with the middle of their lower edge at these places."""
+    """Return square boxes with the middle of their lower edge at these positions."""
     boxes = [(x - side / 2, y - side, x + side / 2, y) for _, x, y in spots]
     kinds = np.array(classes or [0] * len(spots), np.int32)
     numbers = np.array([number for number, _, _ in spots], np.int32)
@@ -46,7 +46,7 @@ def watch(
 
 
 def walk(zones: Zones, path: Iterable[tuple[float, float]], side: float = 0, step_s: float = 1.0) -> list[SceneEvent]:
-    """Track 1 goes from place to place."""
+    """Move track 1 from position to position."""
     found: list[SceneEvent] = []
     for number, (x, y) in enumerate(path):
         found += zones.update(standing((1, x, y), side=side), SIZE, number * step_s)

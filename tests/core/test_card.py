@@ -1,4 +1,4 @@
-"""The model card: it survives the way through a graph, and an error names the field."""
+"""The model card: it survives a round trip through a graph, and an error names the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detections: shapes are checked, choosing keeps the parts together, labels, and the way to ``supervision``."""
+"""Detections: checked shapes, indexing, labels, and conversion to ``supervision``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("person", "bicycle", "car")
 
 
 def some(count: int, tracked: bool = False, names: tuple[str, ...] | None = NAMES) -> Detections:
-    """Detection number N has N in each of its parts."""
+    """Return detections whose number N is in all of their arrays."""
     numbers = np.arange(count)
     return Detections(
         np.repeat(numbers, 4).reshape(count, 4).astype(np.float32),

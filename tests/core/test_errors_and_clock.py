@@ -1,4 +1,4 @@
-"""Errors are one line with an exit status; the clock never goes back; drops have names."""
+"""Errors are one line with an exit status; the clock never goes back; drop reasons have names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture is opaque: one that has no pixels on this machine travels in a frame and writes itself into a slot."""
+"""An image is opaque: even without pixels in host memory, it is part of a frame and writes itself into a slot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vision_infer.core.trace import Trace
 
 @dataclass
 class Grey:
-    """A picture that is one shade."""
+    """An image of one shade."""
 
     size: Size
     shade: int

@@ -1,4 +1,4 @@
-"""Letterbox: the content lies inside the input, keeps its shape, and boxes come back where they were."""
+"""Letterbox: the content is inside the input, keeps its aspect ratio, and boxes are mapped back exactly."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOXES = st.lists(st.tuples(EDGE, EDGE, EDGE, EDGE), min_size=1, max_size=8)
 
 
 def scaled(fractions: list[tuple[float, float, float, float]], size: Size) -> NDArray[np.float64]:
-    """Boxes of which the edges are given as parts of a width and a height; they may lie outside and be inside out."""
+    """Return boxes with edges as fractions of a width and a height; they may be outside, or have negative sides."""
     return np.array(fractions) * [size.width, size.height, size.width, size.height]
 
 

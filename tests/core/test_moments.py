@@ -1,4 +1,4 @@
-"""The time code without a picture: the cells of a moment, and where they lie."""
+"""The time code without an image: the cells of a moment, and their positions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_different_moments_have_different_cells_and_checksums(moment: int, flipp
     differ = sum(left != right for left, right in zip(cells_of(moment), cells_of(other), strict=True))
     assert differ >= max(flipped.bit_count(), 2)
     if flipped.bit_count() <= 2:
-        assert differ >= 3, "one or two cells that are read wrong are noticed"
+        assert differ >= 3, "one or two misread cells are detected"
 
 
 @given(st.integers(160, 4000), st.integers(90, 3000))

@@ -1,4 +1,4 @@
-"""A result's row is what the schema says, whatever the names; the account of its time adds up."""
+"""The row of a result matches the schema for any names; its times add up."""
 
 from __future__ import annotations
 

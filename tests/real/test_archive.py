@@ -37,7 +37,7 @@ def test_a_thousand_files_with_one_in_ten_broken(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_replaced_or_shortened_while_it_is_read(tmp_path: Path) -> None:
-    """A recorder turns its files over: the name leads to another file, or the file loses its end, while we read."""
+    """A recorder replaces or shortens its files while they are read."""
     replaced, shortened = tmp_path / "replaced.mp4", tmp_path / "shortened.mp4"
     source = clip(Clip(frames=400)).read_bytes()
     for path in (replaced, shortened):
@@ -55,5 +55,5 @@ def test_a_file_that_is_replaced_or_shortened_while_it_is_read(tmp_path: Path) -
         assert process.wait(timeout=60) in (0, 1)
         assert "Traceback" not in process.stderr.read()
     rows = Counter(row["stream"] for row in seen)
-    assert rows["replaced"] == 400  # what was opened is read to its end
+    assert rows["replaced"] == 400  # the opened file is read to its end
     assert 0 < rows["shortened"] <= 400

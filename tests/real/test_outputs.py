@@ -1,4 +1,4 @@
-"""The command with all outputs at once on a real clip, each read back by another's reader; and a disk that becomes full."""
+"""The command with all outputs on a real clip, each read back with an independent reader; and a full disk."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def rows(out: Path, name: str) -> list[dict[str, Any]]:
 
 
 def found(out: Path) -> list[tuple[int, int, float, list[float], int | None]]:
-    """All detections: frame, class, score, box, track."""
+    """Return all detections: frame, class, score, box, track."""
     return [
         (row["frame"], one["class_id"], one["score"], one["box"], one.get("track_id"))
         for row in rows(out / "set", "bikes")
@@ -192,7 +192,7 @@ def test_a_full_disk_under_rows_that_all_sources_share() -> None:
 
 
 def readable(folder: Path) -> dict[str, int]:
-    """How much each output of ``folder`` holds, read to its end."""
+    """Return the number of frames in each output of ``folder``."""
     with (folder / "cut.csv").open(newline="") as file:
         rows = len(list(csv.DictReader(file)))
     return {
@@ -234,12 +234,12 @@ def test_a_run_that_ends_early_leaves_whole_files(tmp_path: Path, how: str) -> N
 
 
 def test_coco_results_have_the_score_of_our_evaluation(tmp_path: Path) -> None:
-    """Against COCO's own annotations, by the pictures' and categories' own numbers."""
+    """Compare with COCO's annotations, by the numbers of images and categories."""
     from pycocotools.cocoeval import COCOeval
 
     pictures = photographs().parent
     out = tmp_path / "found.json"
-    square = str(media.ROOT / "models" / "nanodet-416" / "model.onnx")  # by its name wide pictures would go elsewhere
+    square = str(media.ROOT / "models" / "nanodet-416" / "model.onnx")  # by name, wide images would use another input size
     done = command(pictures / "images", "--model", square, "--confidence", "0.001", "--iou", "0.65", "--out", out)
     assert done.returncode == 0, done.stderr
     with contextlib.redirect_stdout(io.StringIO()):

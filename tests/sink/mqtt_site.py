@@ -43,7 +43,7 @@ class Site:
         } | carrier
         self.carrier = MqttCarrier(**chosen)  # type: ignore[arg-type]
         self.tries = 0
-        """how often a connection was tried"""
+        """The number of connection attempts."""
         self._open = self.carrier.open
         self.carrier.open = self._counted  # type: ignore[method-assign]
         self.delivery = Delivery("house", "mqtt", folder / "spool", spool_bytes, self.carrier)

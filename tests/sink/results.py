@@ -1,4 +1,4 @@
-"""Frames and results as sinks get them."""
+"""Frames and results as sinks receive them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def embedded(first: float, size: int = 3) -> Description:
 
 
 def told(*descriptions: Description | None) -> Detections:
-    """As many detections, and what a second network says of each."""
+    """Return detections, each with the description of a secondary model."""
     return replace(found(len(descriptions)), descriptions=descriptions)
 
 
@@ -56,7 +56,7 @@ def frame(
 
 
 def whole(one: Frame, description: Description) -> Result:
-    """Of a network for classification or embeddings alone."""
+    """Return the result of a model for classification or embeddings."""
     return replace(result_of(one, Detections.empty()), description=description)
 
 
@@ -67,7 +67,7 @@ def result_of(one: Frame, detections: Detections | None = None) -> Result:
 
 
 def frames_of(path: Path) -> tuple[StreamInfo, Iterator[Frame]]:
-    """What is known of a clip, and its frames; the clip is open until the last one."""
+    """Yield the info of a clip and its frames; the clip stays open until the last one."""
     source = open_source(SourceSpec("clip", "video", (str(path),)))
 
     def frames() -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""Rows that are written to a log, and those that are in its files."""
+"""Helpers that write rows to a log and read them from its files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def add(log: JsonlLog, index: int, stream: str = "clip", boxes: int = 2) -> None
 
 
 def frames(*paths: Path) -> list[int]:
-    """The numbers of the rows, every one of which is whole."""
+    """Return the frame numbers of the rows, and check that every row is whole."""
     text = "".join(path.read_text(encoding="utf-8") for path in paths)
     assert text.endswith("\n") or not text
     return [json.loads(line)["frame"] for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""The last seconds of coded video: whole groups, never more bytes than allowed, and enough of it for what is asked."""
+"""The ring of encoded video: whole groups, bounded bytes, and at least the requested time."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ PACKETS = st.lists(st.tuples(st.integers(0, 400), st.booleans(), st.integers(0, 
 @settings(max_examples=200, deadline=None)
 @given(PACKETS, st.integers(0, 3000), st.integers(1, 20_000), st.integers(0, 30_000))
 def test_the_ring_is_bounded_begins_with_a_key_frame_and_covers_the_requested_time(
-    steps: list[tuple[int, bool, int]], keep_ms: int, most_bytes: int, ask_ms: int
+    steps: list[tuple[int, bool, int]], keep_ms: int, max_bytes: int, ask_ms: int
 ) -> None:
-    ring = PacketRing(keep_ms * MS, most_bytes)
-    now, given_so_far = 1, []  # later than the time that is asked for: all is wanted
+    ring = PacketRing(keep_ms * MS, max_bytes)
+    now, given_so_far = 1, []  # later than the requested time: everything is needed
     for step_ms, key, size in steps:
         now += step_ms
         given_so_far.append(timed(now, key, size))
         before = ring.too_large
         ring.add(given_so_far[-1])
         kept = ring.since(0)
-        assert ring.bytes == sum(one.packet.data.nbytes for one in kept) <= most_bytes
+        assert ring.bytes == sum(one.packet.data.nbytes for one in kept) <= max_bytes
         assert len(ring) == len(kept)
         if kept:
             assert kept[0].packet.key
             assert kept == given_so_far[-len(kept) :], "nothing is missing in between"
             later = [one for one in kept[1:] if one.packet.key and one.at_ns <= (now - keep_ms) * MS]
-            assert not later or ring.bytes > most_bytes, "no group more than is wanted"
+            assert not later or ring.bytes > max_bytes, "no group more than needed"
         else:
             assert not any(one.packet.key for one in given_so_far) or ring.too_large
         if ring.too_large > before:

@@ -100,7 +100,7 @@ def test_rotation_by_day_also_after_a_restart(tmp_path: Path) -> None:
     clock.passed += DAY
     log = JsonlLog(str(path), Rotation(daily=True), clock=clock)
     add(log, 3)
-    clock.set_back = DAY  # the time of day was set back: no reason for a new file
+    clock.set_back = DAY  # a clock that is set back does not begin a new file
     add(log, 4)
     assert frames(*rotated_files(path), path) == [0, 1, 2, 3, 4]
     assert len(rotated_files(path)) == 2
@@ -121,7 +121,7 @@ def test_old_files_are_deleted_and_no_others(tmp_path: Path, keep: int) -> None:
     others = ["rows-1.jsonl", "rows-20261124T180000Z.csv", "rowsx-20200101T000000Z.jsonl", "rows-20200101T000000Z-x.jsonl"]
     for other in others:
         (tmp_path / other).write_text("{}\n")
-    (tmp_path / "rows-20200101T000000Z.jsonl").write_text("{}\n")  # ours, of long ago
+    (tmp_path / "rows-20200101T000000Z.jsonl").write_text("{}\n")  # an old file of the service
     log = JsonlLog(str(path), Rotation(1, keep=keep), clock=HandClock())
     for index in range(12):
         add(log, index)

@@ -1,4 +1,4 @@
-"""Rows of a service where the disk is full or broken, a file cannot be renamed, or others meddle with it."""
+"""Rows of a service when the disk is full or broken, a file cannot be renamed, or another program changes it."""
 
 from __future__ import annotations
 
@@ -111,12 +111,12 @@ def test_a_failed_write_leaves_no_incomplete_row(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "write", broken)
     add(log, 1)
-    assert frames(path) == [0]  # cut back at once
+    assert frames(path) == [0]  # cut back immediately
     clock.passed += RETRY_NS
     monkeypatch.setattr(os, "ftruncate", refused)
     add(log, 2)
     assert path.read_bytes().count(b"\n") == 1
-    assert not path.read_bytes().endswith(b"\n")  # it could not even be cut back
+    assert not path.read_bytes().endswith(b"\n")  # it could not be cut back
     monkeypatch.setattr(os, "write", write)
     clock.passed += RETRY_NS
     add(log, 3)
@@ -243,7 +243,7 @@ def test_a_killed_process_leaves_at_most_one_incomplete_row_at_the_end(tmp_path:
         assert expected <= {json.loads(line)["frame"] for line in whole}
         for one in files[:-1]:
             assert one.read_bytes().endswith(b"\n")
-        with path.open("ab") as file:  # such as the system may leave
+        with path.open("ab") as file:  # as the system may leave it
             file.write(b'{"stream": "clip", "frame": 12')
     log = JsonlLog(str(path))
     add(log, start)

@@ -1,4 +1,4 @@
-"""Records reach a real broker, under their topics and with its certificate checked; and what is so now is retained there."""
+"""Records reach a real broker, under their topics with a checked certificate; present values are retained there."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_records_go_to_their_topics_and_states_are_retained(broker: Broker, tmp_
         site.give(kind="events")
         site.give(kind="states")
         site.delivery.put("engine", "", lambda: '{"type": "engine"}')
-        wait_until(lambda: site.delivery.status().sent == 4, "all is sent")
-        wait_until(lambda: listener.of("vi/engine"), "the last one is heard")
+        wait_until(lambda: site.delivery.status().sent == 4, "all are sent")
+        wait_until(lambda: listener.of("vi/engine"), "the last one arrives")
         assert listener.of("vi/door/detections")[0].row == {
             "id": listener.of("vi/door/detections")[0].row["id"],
             "stream": "door",
@@ -40,7 +40,7 @@ def test_records_go_to_their_topics_and_states_are_retained(broker: Broker, tmp_
         )
         assert late.of("vi/door/state")[0].retained
         site.delivery.close()
-        wait_until(lambda: late.last("vi/availability") == "offline", "it says goodbye")
+        wait_until(lambda: late.last("vi/availability") == "offline", "the sink publishes offline")
 
 
 def test_user_and_certificate(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_user_and_certificate(tmp_path: Path) -> None:
         assert site.delivery.status().connected
         with Listener(broker, authority.ca, users=True) as listener:
             site.give(5)
-            wait_until(lambda: len(numbers(listener)) == 5, "five are heard")
+            wait_until(lambda: len(numbers(listener)) == 5, "five arrive")
         site.delivery.close()
         wrong = Site(tmp_path / "wrong", broker.port, tls=True, ca=authority.ca, user=(USER, "another-secret"))
         wrong.give()
@@ -91,10 +91,10 @@ def test_a_certificate_problem_is_one_sentence_and_the_sink_keeps_retrying(
         assert error.startswith(f"127.0.0.1:{broker.port}: ")
         assert "\n" not in error
         tried = site.tries
-        wait_until(lambda: site.tries >= tried + 2, "it is tried again and again")
+        wait_until(lambda: site.tries >= tried + 2, "the sink keeps retrying")
         told = [record.getMessage() for record in caplog.records]
-        assert len([line for line in told if expected in line]) == 1, "it is told once, however often it is tried"
-        if what in ("another authority", "no such file"):  # mended while it runs
+        assert len([line for line in told if expected in line]) == 1, "it is logged once for all attempts"
+        if what in ("another authority", "no such file"):  # fixed while it runs
             ca.write_bytes(authority.ca.read_bytes())
             site.wait_sent()
             assert site.delivery.status().error is None
@@ -132,7 +132,7 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
         def configs_heard() -> dict[str, dict[str, Any]]:
             return {one.topic: one.row for one in list(listener.heard) if one.topic.endswith("/config")}
 
-        # The broker passes them on one by one: the counts may be heard before the last of them.
+        # The broker forwards messages one by one: the counts may arrive before the last of them.
         wait_until(lambda: len(configs_heard()) >= len(expected), lambda: str(set(configs_heard())))
         configs = configs_heard()
         assert set(configs) == expected
@@ -140,7 +140,7 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
         assert camera["state_topic"] == "vi/door/state"
         assert camera["availability"] == [{"topic": "vi/availability"}]
         assert camera["device_class"] == "connectivity"
-        wait_until(lambda: listener.of("vi/door/state"), "the state is heard")
+        wait_until(lambda: listener.of("vi/door/state"), "the state arrives")
         assert listener.of("vi/door/state")[-1].row["state"] == "live"
         assert len({row["unique_id"] for row in configs.values() if row["state_topic"] == "vi/door/counts"}) == 5
         assert {tuple(row["device"]["identifiers"]) for row in configs.values()} == {("vi_door",)}
@@ -148,9 +148,9 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
         wait_until(
             lambda: "vi/yard/counts" in listener.retained() and "vi/door/counts" not in listener.retained(), "it is another one"
         )
-        site.give(kind="states")  # came late, from before it was removed
+        site.give(kind="states")  # a late state, from before the removal
         site.wait_sent()
-        wait_until(lambda: any("number" in one.row for one in listener.of("vi/door/state") if one.payload), "it is heard")
+        wait_until(lambda: any("number" in one.row for one in listener.of("vi/door/state") if one.payload), "it arrives")
         wait_until(
             lambda: not [topic for topic in listener.retained() if "door" in topic], lambda: f"all is away: {listener.retained()}"
         )
@@ -160,7 +160,7 @@ def test_home_assistant_discovers_a_stream_and_removes_it(broker: Broker, tmp_pa
 def test_a_stream_that_was_removed_while_the_service_was_down_is_deleted(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
     with Listener(broker) as listener:
-        wait_until(lambda: "vi/door/counts" in listener.retained(), "it is there")
+        wait_until(lambda: "vi/door/counts" in listener.retained(), "it is retained")
         site.delivery.close()
         again = Site(tmp_path, broker.port, discovery_prefix="homeassistant")
         again.streams = []

@@ -1,4 +1,4 @@
-"""A broker that is away, silent or hangs up: nothing is lost, and nothing is held up."""
+"""A broker that is down, silent or hangs up: nothing is lost, and nothing blocks."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_a_broker_that_is_killed_and_restarted_loses_nothing(broker: Broker, tmp
     with Listener(broker) as listener:
         site.give(300)
         site.wait_sent()
-        # Acknowledged to the sink is not yet passed on: what the broker has in memory goes with it.
-        wait_until(lambda: len(numbers(listener)) == 300, "the listener hears them before the broker is killed")
+        # The broker acknowledges before it forwards: a kill loses messages in its memory.
+        wait_until(lambda: len(numbers(listener)) == 300, "the listener has them before the broker is killed")
         broker.kill()
         for waiting in range(50, 1050, 50):
             site.give(50)
@@ -35,8 +35,8 @@ def test_a_broker_that_is_killed_and_restarted_loses_nothing(broker: Broker, tmp
         listener.wait()
         site.give(200)
         site.wait_sent()
-        wait_until(lambda: numbers(listener)[-1] == site.given, "the last one is heard")
-        # It heard no more than a part of what was sent in the first moment after the broker came back: it came back itself.
+        wait_until(lambda: numbers(listener)[-1] == site.given, "the last one arrives")
+        # The listener had to reconnect too, so it misses some of the first messages after the restart.
         came = numbers(listener)
         assert came[:300] == list(range(1, 301))
         rest = came[300:]
@@ -51,7 +51,7 @@ def test_the_next_process_sends_the_waiting_records(broker: Broker, tmp_path: Pa
     broker.kill()
     site = Site(tmp_path, port)
     site.give(500)
-    wait_until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
+    wait_until(lambda: site.delivery.status().waiting == 500, "all are on the disk")
     site.delivery.close(0.2)
     broker.start()
     with Listener(broker) as listener:
@@ -104,10 +104,10 @@ def test_a_broker_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_broker_publishes_that_the_service_is_offline(broker: Broker, tmp_path: Path) -> None:
     site = Site(tmp_path, broker.port)
     with Listener(broker) as listener:
-        wait_until(lambda: listener.last("vi/availability") == "online", "we are there")
+        wait_until(lambda: listener.last("vi/availability") == "online", "the service is online")
         site.carrier._client.socket().shutdown(socket.SHUT_RDWR)
         wait_until(lambda: "offline" in [one.payload for one in listener.of("vi/availability")], "the will is published")
-        wait_until(lambda: listener.last("vi/availability") == "online", "we come back")
+        wait_until(lambda: listener.last("vi/availability") == "online", "the service is online again")
     site.delivery.close()
 
 
@@ -133,8 +133,8 @@ def test_the_sink_recovers_from_a_connection_lost_while_publishing(
     site.give()
     site.wait_sent()
     client = site.carrier._client
-    monkeypatch.setattr(site.carrier, "poll", lambda: None)  # publishes nothing of its own meanwhile
-    client.on_disconnect = None  # the moment between the end of the socket and the word of it
+    monkeypatch.setattr(site.carrier, "poll", lambda: None)  # no other messages meanwhile
+    client.on_disconnect = None  # the time between the end of the socket and its callback
     client.socket().shutdown(socket.SHUT_RDWR)
     wait_until(lambda: client.socket() is None, "the socket is closed")
     site.give(5)
@@ -172,7 +172,7 @@ def test_sixty_seconds_without_a_broker(broker: Broker, tmp_path: Path) -> None:
     with Listener(broker) as listener:
         site.give(1)
         site.wait_sent()
-        wait_until(lambda: numbers(listener)[-1:] == [site.given], "the last one is heard")
+        wait_until(lambda: numbers(listener)[-1:] == [site.given], "the last one arrives")
         came = numbers(listener)
         assert came == list(range(came[0], site.given + 1))
     status = site.delivery.status()

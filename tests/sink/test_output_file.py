@@ -1,4 +1,4 @@
-"""Files come into their place whole, and what happens to their place meanwhile costs nobody anything."""
+"""Output files get their names when they are whole, and never replace or damage files of others."""
 
 from __future__ import annotations
 

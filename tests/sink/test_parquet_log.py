@@ -1,4 +1,4 @@
-"""Parquet of a service: whole files only, rotated, made of what was left by a process that was killed."""
+"""Parquet of a service: whole files only, rotated, including the parts that a killed process left."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def test_a_new_file_begins_after_the_time_and_with_the_day(tmp_path: Path) -> No
     clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), Rotation(10**9, daily=True, every_s=600), clock)
     put(log, 10)
-    wait_until(lambda: not log._queue, "they are taken")
+    wait_until(lambda: not log._queue, "the queue is empty")
     clock.move(61)
     wait_until(lambda: log.written == 20, "a part is written after a minute")
     assert final(tmp_path) == []
     clock.move(601)
     wait_until(lambda: len(final(tmp_path)) == 1, "a file after ten minutes")
     put(log, 5, 10)
-    wait_until(lambda: not log._queue, "they are taken")
+    wait_until(lambda: not log._queue, "the queue is empty")
     clock.move(86_400)
     wait_until(lambda: len(final(tmp_path)) == 2, "a file with the day")
     log.close(True)
@@ -112,7 +112,7 @@ def test_older_files_are_deleted(tmp_path: Path) -> None:
     log = ParquetLog(str(tmp_path / "rows.parquet"), Rotation(1, keep=3), clock)
     for number in range(6):
         put(log, 1, number)
-        wait_until(lambda: not log._queue, "it is taken")
+        wait_until(lambda: not log._queue, "the queue is empty")
         clock.move(61)
         wait_until(lambda: log.written == 2 * number + 2 and hidden(tmp_path) == [], "a file")  # noqa: B023
     log.close(True)
@@ -159,7 +159,7 @@ def test_a_killed_process_loses_only_rows_in_memory(tmp_path: Path) -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert final(tmp_path) == [], "nothing that is not whole has a name"
+    assert final(tmp_path) == [], "only whole files have names"
     assert hidden(tmp_path)
     log = ParquetLog(str(target), HOURLY)
     put(log, 1, 10**6)
@@ -196,7 +196,7 @@ def test_damaged_parts_are_left_out(tmp_path: Path) -> None:
     log.close(True)
     assert frames_of(parts.final) == [0, 2]
     assert final(tmp_path) == [parts.final]
-    assert broken.folder.exists(), "what cannot be read is left for who can"
+    assert broken.folder.exists(), "unreadable parts are left in place"
 
 
 def test_a_failing_disk_is_reported_and_retried_and_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +216,7 @@ def test_a_failing_disk_is_reported_and_retried_and_memory_is_bounded(tmp_path: 
     wait_until(lambda: log.drops["disk_error"] == 90, lambda: str(log.drops))
     assert log.error == f"{tmp_path / 'rows.parquet'}: No space left on device"
     full[0] = False
-    wait_until(lambda: log.error is None and log.written == 20, "it works again")
+    wait_until(lambda: log.error is None and log.written == 20, "the log works again")
     put(log, 1, 100)
     log.close(True)
     assert frames_of(*final(tmp_path)) == [index for index in [*range(10), 100] for _ in range(2)]
@@ -235,7 +235,7 @@ def test_new_columns_begin_a_new_file(tmp_path: Path) -> None:
     clock = HandClock()
     log = ParquetLog(str(tmp_path / "rows.parquet"), HOURLY, clock)
     put(log, 1)
-    wait_until(lambda: not log._queue, "it is taken")
+    wait_until(lambda: not log._queue, "the queue is empty")
     clock.move(61)
     wait_until(lambda: log.written == 2, "a part")
     plain = result(index=1)
@@ -243,7 +243,7 @@ def test_new_columns_begin_a_new_file(tmp_path: Path) -> None:
     for index, size in ((1, 0), (2, 0), (3, 1)):
         log.write(frame(index=index), replace(plain, frame=index, detections=Detections.empty(), description=told[size]))
         if index < 3:
-            wait_until(lambda: not log._queue, "it is taken")
+            wait_until(lambda: not log._queue, "the queue is empty")
             clock.move(61)
             wait_until(lambda: log.written == 2 + index, "a part")  # noqa: B023
     log.close(True)
@@ -261,7 +261,7 @@ def test_a_disk_that_is_really_full_leaves_whole_files_only(tmp_path: Path, monk
         log = ParquetLog(str(disk / "rows.parquet"), HOURLY)
         filler.write_bytes(b"\0" * 390_000)
         put(log, 4000)
-        wait_until(lambda: log.error is not None, "it is told")
+        wait_until(lambda: log.error is not None, "the error is reported")
         assert "No space left on device" in str(log.error)
         filler.unlink()
         wait_until(lambda: log.error is None, lambda: str(log.error))

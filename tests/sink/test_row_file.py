@@ -1,4 +1,4 @@
-"""Whole rows, however the system breaks off: any number of bytes in a write, an error at any byte."""
+"""Whole rows despite failing writes: any number of bytes per write, an error at any byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StubbornSystem:
         self.left = limit
 
     def write(self, fd: int, data: bytes) -> int:
-        """As ``os.write``."""
+        """Behave like ``os.write``."""
         if not self.left and data:
             raise OSError(errno.ENOSPC, "No space left on device")
         done = REAL_WRITE(fd, data[: min(self.most, self.left)])
@@ -92,8 +92,8 @@ def test_coco_stays_valid_json_wherever_a_write_fails(limit: int, most: int) -> 
                     broke = True
                     break
             assert broke
-            system.left = 1_000_000  # what was put aside
-            with suppress(OutputError):  # told once more
+            system.left = 1_000_000  # the reserved space
+            with suppress(OutputError):  # reported again
                 sink.close(False)
         if Path(folder, "found.json").exists():
             results = json.loads(Path(folder, "found.json").read_text())

@@ -19,7 +19,7 @@ COCO = pytest.importorskip("pycocotools.coco").COCO
 
 
 def load(path: Path) -> tuple[Any, Any]:
-    """The images and the results, as pycocotools sees them."""
+    """Return the images and the results as pycocotools reads them."""
     with contextlib.redirect_stdout(io.StringIO()):
         images = COCO(images_path(str(path)))
         return images, images.loadRes(str(path))
@@ -37,7 +37,7 @@ def test_results_load_and_every_image_is_listed(tmp_path: Path) -> None:
     sink.close(True)
     assert sink.outputs == [Written(str(path)), Written(str(tmp_path / "found.images.json"))]
     images, results = load(path)
-    assert sorted(images.imgs) == [1, 2, 3]  # a frame in which nothing was found is an image too
+    assert sorted(images.imgs) == [1, 2, 3]  # a frame without detections is an image too
     assert images.imgs[2] == {
         "id": 2,
         "file_name": "clip/000005",

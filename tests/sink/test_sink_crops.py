@@ -1,4 +1,4 @@
-"""Cut-out detections: the right pixels under safe names."""
+"""Crops of detections: the right pixels under safe names."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_crops_have_the_pixels_of_the_full_image(tmp_path: Path) -> None:
     person = read_image(str(tmp_path / "clip/person/clip_000012_000.jpg"))
     assert person.shape == (40, 80, 3)
     assert np.abs(person.astype(int) - (200, 30, 60)).mean() < 6
-    assert read_image(str(tmp_path / "clip/car/clip_000012_001.jpg")).shape == (50, 50, 3)  # cut at the picture's edge
+    assert read_image(str(tmp_path / "clip/car/clip_000012_001.jpg")).shape == (50, 50, 3)  # clipped to the image
     assert sink.outputs == [Written(str(tmp_path / "clip"))]
 
 

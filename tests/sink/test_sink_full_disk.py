@@ -1,4 +1,4 @@
-"""A disk that becomes full: what is whole is kept and can be read, and the error says what is missing."""
+"""A disk that becomes full: complete data is kept and can be read, and the error names the missing space."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def until_full(
     boxes: int = 20,
     box: tuple[float, float, float, float] = (10, 10, 60, 50),
 ) -> tuple[int, NoSpaceError]:
-    """Write until the disk is full; how many frames went in, and the error."""
+    """Write until the disk is full; return the number of frames and the error."""
     for index in range(100_000):
         one = make(index)
         try:
             sink.write(one, result_of(one, found(boxes, box)))
         except NoSpaceError as error:
-            with pytest.raises(NoSpaceError):  # and so it stays
+            with pytest.raises(NoSpaceError):  # and it stays full
                 sink.write(one, result_of(one, found(boxes, box)))
             return index, error
     raise AssertionError("the disk is not full")
@@ -109,7 +109,7 @@ def test_parquet_keeps_whole_groups_and_what_fits_of_the_last() -> None:
         sink.close(False)
         frames = pq.read_table(path)["frame"].to_pylist()
         assert f"its first {len(frames)} rows are kept" in error.hint
-        # Of the frame that met the full disk what fits is kept, too.
+        # The part of the last frame that fits is kept, too.
         assert frames == [index for index in range(written + 1) for _ in range(20)][: len(frames)]
         assert written * 20 - len(frames) < 2000 + 20
 
@@ -126,12 +126,12 @@ def test_an_incomplete_video_can_be_played() -> None:
         written, error = until_full(sink, make, 0)
         sink.close(False)
         pictures = media.decoded(path)
-        assert written - 80 < len(pictures) <= written  # what was inside the encoder is lost
+        assert written - 80 < len(pictures) <= written  # frames inside the encoder are lost
         assert [round(float(one.time or 0) * 25) for one in pictures] == list(range(len(pictures)))
         assert list(folder.iterdir()) == [path]
         assert "can be played up to this point" in error.hint
         assert error.written
-        assert error.free < 4096 * 4  # not what was put aside, which is given back by now
+        assert error.free < 4096 * 4  # without the reserve, which is released by now
 
 
 def test_an_image_is_whole_or_does_not_exist() -> None:
@@ -170,7 +170,7 @@ def test_the_missing_space_is_estimated() -> None:
 
 @pytest.mark.parametrize("able", [True, False])
 def test_reserved_space_is_available_when_needed(able: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not able:  # a file system that cannot set space aside without writing it
+    if not able:  # a file system that cannot allocate space without writing it
 
         def refuse(fd: int, offset: int, size: int) -> None:
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")

@@ -1,4 +1,4 @@
-"""Annotated still pictures: one for each, in their place, and no older picture lost by accident."""
+"""Annotated still images: one for each source image, and no existing image is replaced by accident."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_image_without_inference_is_written_unchanged(tmp_path: Path) -> None
 
 
 def test_a_folder_keeps_every_image(tmp_path: Path) -> None:
-    """a.jpg and a.png are two pictures, though both become JPEGs."""
+    """a.jpg and a.png are two images, though both become JPEGs."""
     folder = tmp_path / "out"
     sink = sink_to(folder)
     sizes = {"a.jpg": 40, "a.png": 48, "b.png": 56}

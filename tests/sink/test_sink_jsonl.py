@@ -1,4 +1,4 @@
-"""Rows: valid, whole, in their place when they are complete."""
+"""Rows of a run: valid, whole, and named when they are complete."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_overwriting_must_be_requested(tmp_path: Path) -> None:
     assert "--overwrite" in caught.value.hint
     assert path.read_text() == "older\n"
     sink = JsonlSink(OutputSpec("jsonl", str(path), overwrite=True))
-    assert path.read_text() == "older\n"  # until there is something better
+    assert path.read_text() == "older\n"  # until the new file is complete
     sink.write(frame(), result_of(frame()))
     sink.close(True)
     assert len(rows(path)) == 1

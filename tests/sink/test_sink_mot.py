@@ -1,4 +1,4 @@
-"""MOT challenge, read back as the challenge's description of the format says."""
+"""The MOT Challenge format, read back as its specification says."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision_infer.sink.sink import OutputSpec, Written
 
 @dataclass(frozen=True)
 class Entry:
-    """A line; everything that counts, counts from 1."""
+    """A line; all numbers count from 1."""
 
     frame: int
     id: int
@@ -28,7 +28,7 @@ class Entry:
 
 
 def read_mot(path: Path) -> list[Entry]:
-    """The lines of a file: ten values with commas between, "-1" for what is not there."""
+    """Return the lines of a file: ten values with commas, "-1" for missing ones."""
     entries = []
     for line in path.read_text(encoding="ascii").splitlines():
         values = line.split(",")

@@ -86,10 +86,10 @@ def test_rows_go_to_the_file_in_groups(tmp_path: Path) -> None:
         one = frame(index, index / 25)
         sink.write(one, result_of(one, found(3)))
         assert sink._waiting.count < 100
-    sink.close(False)  # what was whole when it was stopped is kept
+    sink.close(False)  # whole groups of a stopped run are kept
     with pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    assert sizes == [100, 100, 85]  # a frame may be in two
+    assert sizes == [100, 100, 85]  # a frame may be in two groups
     assert pq.read_table(path)["frame"].to_pylist() == [index for index in range(95) for _ in range(3)]
 
 

@@ -40,7 +40,7 @@ def write(path: Path, count: int, rate: Fraction, fps: float | None) -> list[flo
 
 def test_fewer_frames_keep_their_times(tmp_path: Path) -> None:
     assert write(tmp_path / "five.mp4", 25, Fraction(25), 5) == [0, 0.2, 0.4, 0.6, 0.8]
-    # No frame of 25 a second is there at 0.1: the first one after it is shown.
+    # At 25 frames per second there is none at 0.1 s: the first one after it is written.
     assert write(tmp_path / "ten.mp4", 13, Fraction(25), 10) == [0, 0.12, 0.2, 0.32, 0.4]
     assert write(tmp_path / "slow.mp4", 100, Fraction(25), 0.5) == [0, 2]
     with av.open(str(tmp_path / "five.mp4")) as container:
@@ -159,7 +159,7 @@ def test_no_encoder_at_all(tmp_path: Path) -> None:
 
 
 def test_an_encoder_with_other_planes(tmp_path: Path) -> None:
-    """Those of hardware take NV12; x264 does too."""
+    """Hardware encoders take NV12; x264 does too."""
     path = tmp_path / "out.mp4"
     other = Encoder("libx264", "nv12", X264.options)
     sink = VideoSink(OutputSpec("video", str(path)), Drawer(), None, None, None, (other,))

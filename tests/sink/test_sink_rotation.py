@@ -1,4 +1,4 @@
-"""JSONL in parts: whole lines, in place as they are finished, none lost or doubled."""
+"""JSONL in parts: whole lines, named when they are finished, none lost or duplicated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sound of the source in the annotated video: as it is where MP4 takes it, else as AAC, and never at the pictures' cost."""
+"""The sound of the source in the annotated video: unmodified if MP4 supports it, else as AAC, never affecting the frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def plain(rgb: NDArray[np.uint8], detections: Detections, description: Descripti
 
 
 def copy(source: Path, to: Path, frames: int | None = None) -> int:
-    """Write a clip with its sound; with ``frames`` only so many, as if stopped. Returns how many were written."""
+    """Write a clip with its sound, or only ``frames`` of it, as if stopped; return the number of written frames."""
     info, given = frames_of(source)
     sink = VideoSink(OutputSpec("video", str(to)), plain, str(source), info.frame_rate, info.time_base)
     written = 0
@@ -41,7 +41,7 @@ def copy(source: Path, to: Path, frames: int | None = None) -> int:
 
 
 def sound(path: Path) -> tuple[str, int, int, float, float]:
-    """Codec, rate, channels, begin and length (seconds) of the sound that is heard."""
+    """Return codec, rate, channels, start and duration (seconds) of the decoded sound."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         heard = [one for one in container.decode(stream) if one.pts is not None]
@@ -75,7 +75,7 @@ def test_packets_are_copied_bit_for_bit(tmp_path: Path, recipe: Clip) -> None:
 
 
 def test_aac_of_a_transport_stream(tmp_path: Path) -> None:
-    """Its packets carry headers that MP4 keeps elsewhere: the same sound, other bytes."""
+    """Its packets have headers that MP4 stores elsewhere: the same sound, other bytes."""
     source, path = media.clip(replace(media.WITH_AAC, suffix=".ts")), tmp_path / "out.mp4"
     assert copy(source, path) == 25
     assert sound(path)[:3] == ("aac", 48_000, 1)
@@ -142,7 +142,7 @@ def test_damaged_sound_does_not_affect_the_frames(tmp_path: Path, how: str, code
 
 
 def test_times_that_jump_back(tmp_path: Path) -> None:
-    """Two recordings joined byte by byte, as transport streams often are: sound that would go back in time is left out."""
+    """Two recordings joined byte by byte, as transport streams often are: sound that goes back in time is dropped."""
     one = media.clip(replace(media.WITH_AAC, suffix=".ts")).read_bytes()
     source, path = tmp_path / "joined.ts", tmp_path / "out.mp4"
     source.write_bytes(one + one)

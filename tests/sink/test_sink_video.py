@@ -29,7 +29,7 @@ def sink_to(path: Path, rate: Fraction | None = Fraction(25), time_base: Fractio
 
 
 def copy(source: Path, to: Path, sound: bool = False) -> list[float]:
-    """Write a clip through the sink, undrawn; returns the times of its frames."""
+    """Write a clip through the sink without drawing; return the times of its frames."""
     info, frames = frames_of(source)
     sink = VideoSink(OutputSpec("video", str(to)), plain, str(source) if sound else None, info.frame_rate, info.time_base)
     times = []

@@ -1,4 +1,4 @@
-"""Rows are posted once they can be, in order, whatever the receiver does; what it will never take is dropped by name."""
+"""Rows are posted in order despite errors of the receiver; rows that it rejects are dropped and counted."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_rows_are_posted_in_batches_with_ids(receiver: Receiver, tmp_path: Path)
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port, most=50)
     site.give(500)
-    wait_until(lambda: site.delivery.status().waiting == 500, "all is on the disk")
+    wait_until(lambda: site.delivery.status().waiting == 500, "all are on the disk")
     receiver.hold.set()
     site.wait_sent()
     assert numbers(receiver) == list(range(1, 501))
@@ -110,7 +110,7 @@ def test_requests_are_signed(receiver: Receiver, tmp_path: Path) -> None:
         assert headers["webhook-signature"] == f"v1,{expected}"
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
     first, second = receiver.requests
-    assert first[1]["webhook-id"] == second[1]["webhook-id"], "the same again is known by its id"
+    assert first[1]["webhook-id"] == second[1]["webhook-id"], "a repeated request has the same id"
     site.delivery.close()
 
 
@@ -136,7 +136,7 @@ def test_a_receiver_that_hangs_loses_nothing(receiver: Receiver, tmp_path: Path)
     site.wait_error("did not answer within 0.2 s")
     began = time.monotonic()
     site.give(100)
-    assert time.monotonic() - began < 1, "who writes does not wait"
+    assert time.monotonic() - began < 1, "adding a record does not wait"
     receiver.answer = lambda body: (204, {})
     receiver.hold.set()
     site.wait_sent()
@@ -145,7 +145,7 @@ def test_a_receiver_that_hangs_loses_nothing(receiver: Receiver, tmp_path: Path)
     by_id: dict[str, int] = {}
     for row in receiver.rows:
         assert by_id.setdefault(row["id"], row["number"]) == row["number"]
-    assert list(by_id.values()) == list(range(1, 111)), "without doubles it is all, and in order"
+    assert list(by_id.values()) == list(range(1, 111)), "without duplicates, all rows in order"
     site.delivery.close()
 
 
@@ -185,7 +185,7 @@ def test_a_rejected_row_is_dropped_and_counted_and_the_others_are_sent(status: i
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port)
     site.give(64)
-    wait_until(lambda: site.delivery.status().waiting == 64, "all is on the disk")
+    wait_until(lambda: site.delivery.status().waiting == 64, "all are on the disk")
     receiver.hold.set()
     site.wait_sent(62)
     assert numbers(receiver) == [number for number in range(1, 65) if number not in (3, 40)]
@@ -246,14 +246,14 @@ def test_closing_does_not_wait_for_a_receiver_that_hangs(receiver: Receiver, tmp
     receiver.hold.clear()
     site = Site(tmp_path, receiver.port)
     site.give(5)
-    wait_until(lambda: receiver.requests, "the receiver is asked")
+    wait_until(lambda: receiver.requests, "the receiver gets a request")
     began = time.monotonic()
     site.delivery.close(0.3)
     assert time.monotonic() - began < 10
     receiver.hold.set()
     again = Site(tmp_path, receiver.port)
     again.given = 5
-    wait_until(lambda: set(numbers(receiver)) == {1, 2, 3, 4, 5}, "the next one sends what was left")
+    wait_until(lambda: set(numbers(receiver)) == {1, 2, 3, 4, 5}, "the next start sends the remaining rows")
     again.delivery.close()
 
 
