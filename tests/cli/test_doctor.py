@@ -69,7 +69,7 @@ def test_an_invalid_transport_is_a_usage_error() -> None:
         ("rtsps:/user:geheim@host/x", "camera 1: the URL is invalid: write rtsps:// with two slashes"),
         ("rtsp://user:ge@heim@host:99999/x", "camera 1: the URL is invalid: has an invalid host or port"),
         ("/nonexistent.mp4", "camera 1: is not a URL, file or device"),
-        ("/dev/video97", "/dev/video97: no picture: failed connecting to it: "),
+        ("/dev/video97", "/dev/video97: no frame: failed while connecting: "),
     ],
 )
 def test_an_invalid_url_is_reported_without_its_password(url: str, expected: str) -> None:
@@ -83,25 +83,29 @@ def test_an_invalid_url_is_reported_without_its_password(url: str, expected: str
 
 def seen(**other: Any) -> Probe:
     values: dict[str, Any] = {"url": "rtsp://c/x", "kind": "rtsp", "codec": "h264", "size": Size(1920, 1080), "frame_rate": 25.0}
-    values |= {"opened_ms": 50.0, "first_frame_ms": 300.0, "pictures": 75, "not_untouched": "", "key_interval_s": 2.0}
+    values |= {"opened_ms": 50.0, "first_frame_ms": 300.0, "frames": 75, "passthrough_problem": "", "key_interval_s": 2.0}
     return Probe(**(values | other))
 
 
 @pytest.mark.parametrize(
     ("other", "severity", "expected"),
     [
-        ({}, "ok", "first picture after 300 ms, a key frame each 2 s; a browser plays it as it comes"),
+        ({}, "ok", "first frame after 300 ms, a key frame every 2 s; browsers can play it unmodified"),
         ({"b_frames": True}, "warning", "it sends B-frames"),
         ({"key_interval_s": 10.0}, "warning", "its key frames are 10 s apart"),
         ({"key_interval_s": None, "since_key_s": 7.0}, "warning", "its key frames are at least 7 s apart"),
         ({"key_interval_s": None, "first_frame_ms": 6050.0}, "warning", "its key frames are at least 6 s apart"),
-        ({"jitter_ms": 250.0}, "warning", "its packets come up to 250 ms late"),
-        ({"said_rate": 25.0, "frame_rate": 10.0}, "note", "it says 25 frames/s and sends 10"),
+        ({"jitter_ms": 250.0}, "warning", "its packets arrive up to 250 ms late"),
+        ({"nominal_rate": 25.0, "frame_rate": 10.0}, "note", "it announces 25 frames/s and sends 10"),
         ({"damaged": 3}, "warning", "3 of 75 packets were damaged"),
-        ({"decode_ms": 40.0}, "warning", "decoding it takes 1.0 CPUs"),
-        ({"size": Size(3840, 2160)}, "note", "3840x2160 is more than a network looks at"),
+        ({"decode_ms": 40.0}, "warning", "decoding it uses 1.0 CPUs"),
+        ({"size": Size(3840, 2160)}, "note", "3840x2160 is larger than detection models use"),
         ({"interlaced": True}, "note", "it is interlaced"),
-        ({"not_untouched": "browsers do not play JPEG over WebRTC"}, "note", "viewers cost encoding: browsers do not play JPEG"),
+        (
+            {"passthrough_problem": "browsers do not play JPEG over WebRTC"},
+            "note",
+            "the preview must transcode it: browsers do not play JPEG",
+        ),
     ],
 )
 def test_what_a_camera_should_be_set_to(other: dict[str, Any], severity: Severity, expected: str) -> None:

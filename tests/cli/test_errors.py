@@ -40,7 +40,7 @@ def bad_source(kind: str, folder: Path) -> tuple[str, str]:
     if kind == "folder":
         (folder / "empty").mkdir()
         (folder / "empty" / "notes.txt").write_text("no media")
-        return str(folder / "empty"), "no video or picture"
+        return str(folder / "empty"), "the folder contains no video or image"
     if kind == "text":
         path.write_text("not a video\n" * 100)
         return str(path), "cannot read it as video"

@@ -59,4 +59,4 @@ def test_the_default_port_is_used_where_hosts_are_resolved_and_probed(monkeypatc
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     assert allowed_address(URL, ("198.51.100.0/24",)) == "198.51.100.7"
     assert asked == [("198.51.100.7", 4711)]
-    assert probe_steps._place(URL) == ("198.51.100.7", 4711)
+    assert probe_steps._endpoint(URL) == ("198.51.100.7", 4711)

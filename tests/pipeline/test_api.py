@@ -254,7 +254,7 @@ def test_an_error_inside_the_loop_ends_every_thread(detector: Detector) -> None:
 def test_no_source_and_an_empty_folder(detector: Detector, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source"):
         list(Pipeline(detector).run())
-    with pytest.raises(StreamError, match="no video or picture"):
+    with pytest.raises(StreamError, match="the folder contains no video or image"):
         list(Pipeline(detector).run(tmp_path))
     with pytest.raises(UsageError, match="--every"):
         Pipeline(detector, every=0)
@@ -270,5 +270,5 @@ def test_a_missing_source_is_reported_after_the_results_of_the_others(tmp_path: 
     (tmp_path / "empty").mkdir()
     results = Pipeline(Detector(), every=50).run(tmp_path / "empty", media.bikes())
     assert [next(results).frame for _ in range(5)] == [0, 50, 100, 150, 200]
-    with pytest.raises(StreamError, match="no video or picture"):
+    with pytest.raises(StreamError, match="the folder contains no video or image"):
         next(results)

@@ -35,7 +35,7 @@ from vision_infer.pipeline.runs import offline
 from vision_infer.pipeline.runs.api import Detector, Pipeline
 from vision_infer.pipeline.runs.offline import run
 from vision_infer.pipeline.supervisor import Supervisor
-from vision_infer.stream.find import find_sources, size_at_once
+from vision_infer.stream.find import find_sources, size_in_header
 from vision_infer.stream.source import SourceSpec
 
 OWN, WIDE = Size(256, 256), Size(512, 256)
@@ -301,5 +301,5 @@ def test_the_size_of_a_file_is_read_from_its_header(tmp_path: Path) -> None:
     broken = tmp_path / "b.mp4"
     broken.write_bytes(b"no video")
     sources = (str(media.excerpt(0, 20, 64, 32)), str(image), str(broken), "http://127.0.0.1:9/x.mp4", "-")
-    sizes = [size_at_once(find_sources([source]).specs[0]) for source in sources]
+    sizes = [size_in_header(find_sources([source]).specs[0]) for source in sources]
     assert sizes == [Size(64, 32), Size(50, 30), None, None, None]

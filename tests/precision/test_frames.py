@@ -127,7 +127,7 @@ def test_the_checksum_is_of_the_pixels(tmp_path: Path) -> None:
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(StreamError):
         Frames([str(tmp_path / "no.mp4")], CARD, NEEDS)
-    with pytest.raises(UsageError, match="no video or picture"):
+    with pytest.raises(UsageError, match="the folder contains no video or image"):
         Frames([str(tmp_path)], CARD, NEEDS)
 
 

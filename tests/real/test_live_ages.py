@@ -71,9 +71,9 @@ def test_a_burst_after_a_stall_is_not_inferred(server: RtspServer) -> None:
 class SlowDecoder(LiveSource):
     """Decoding a frame takes twice the frame interval."""
 
-    def _pictures(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
+    def _decoded(self, packet: Packet[VideoStream], times: PacketTimes) -> Iterator[Frame]:
         self._stopping.wait(2 / 30)
-        yield from super()._pictures(packet, times)
+        yield from super()._decoded(packet, times)
 
 
 def _open_slow(spec: SourceSpec, decode_threads: int, stopping: threading.Event) -> LiveSource:

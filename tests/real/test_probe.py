@@ -61,10 +61,10 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
     assert (clock.kind, clock.codec, clock.size, clock.pixel_format) == ("rtsp", "h264", Size(640, 360), "yuv420p")
     assert clock.profile == "Constrained Baseline"
     assert clock.frame_rate == pytest.approx(30, rel=0.1)
-    assert clock.said_rate == 30
+    assert clock.nominal_rate == 30
     assert clock.key_interval_frames == 10
     assert 0 < clock.opened_ms < clock.first_frame_ms
-    assert (clock.b_frames, clock.damaged, clock.untouched, clock.sound) == (False, 0, True, "")
+    assert (clock.b_frames, clock.damaged, clock.passthrough, clock.audio_codec) == (False, 0, True, "")
     assert clock.bit_rate
     assert clock.decode_ms
     assert clock.jitter_ms is not None
@@ -72,9 +72,9 @@ def test_what_a_camera_sends(seen: dict[str, Probe]) -> None:
 
 def test_what_a_browser_does_not_play_as_it_is(seen: dict[str, Probe]) -> None:
     assert seen["/h265"].codec == "hevc"
-    assert seen["/h265"].not_untouched == "not every browser plays H.265"
+    assert seen["/h265"].passthrough_problem == "not every browser plays H.265"
     assert seen["/b"].b_frames
-    assert "B-frames" in seen["/b"].not_untouched
+    assert "B-frames" in seen["/b"].passthrough_problem
 
 
 def test_a_password_opens_and_is_never_shown(seen: dict[str, Probe]) -> None:
@@ -86,13 +86,13 @@ def test_a_limit_ends_what_would_go_on(server: RtspServer) -> None:
     began = time.monotonic()
     found = probe(server.url("/clock"), watch_s=60, limit_s=1.5)
     assert time.monotonic() - began < 8, "expected: 1.5 s"
-    assert found.pictures > 10
+    assert found.frames > 10
 
 
 def test_a_camera_whose_next_key_frame_is_far_away_is_told_from_one_that_is_silent(server: RtspServer) -> None:
     error = failed(server.url("/far"), limit_s=1.5)
-    assert error.step == "picture"
-    assert "packets came, and no picture could be decoded" in error.message
+    assert error.step == "frame"
+    assert "packets arrived, but no frame could be decoded" in error.message
     assert error.hint.startswith("its key frames are too far apart")
 
 
@@ -103,7 +103,7 @@ def test_it_can_be_stopped(server: RtspServer) -> None:
     began = time.monotonic()
     found = probe(server.url("/clock"), watch_s=60, limit_s=60, stopping=stopping)
     assert time.monotonic() - began < 20
-    assert found.pictures
+    assert found.frames
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_it_can_be_stopped(server: RtspServer) -> None:
         ("/locked", "sign-in", "authentication failed (401)"),
         ("/nothing", "stream", "no such stream (404)"),
         ("/silent", "answer", "no answer within"),
-        ("/one", "picture", "no data for"),
+        ("/one", "frame", "no data for"),
         ("/sound", "video", "only audio"),
     ],
 )
@@ -155,4 +155,4 @@ def test_a_file_is_read_at_its_own_pace() -> None:
 def test_the_built_in_camera() -> None:
     found = probe("test://?size=320x240&fps=15")
     assert (found.kind, found.size, found.frame_rate) == ("test", Size(320, 240), 15)
-    assert found.not_untouched
+    assert found.passthrough_problem

@@ -82,8 +82,8 @@ def frame() -> av.VideoFrame:
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if FFmpeg had found every GPU that it was asked for."""
-    monkeypatch.setattr(nvdec, "_problem", lambda spec, gpu: nvdec._given_up.get(nvdec._key(spec), ""))
-    monkeypatch.setattr(nvdec, "_given_up", type(nvdec._given_up)())
+    monkeypatch.setattr(nvdec, "_problem", lambda spec, gpu: nvdec._failed.get(nvdec._key(spec), ""))
+    monkeypatch.setattr(nvdec, "_failed", type(nvdec._failed)())
 
 
 def context(**more: Any) -> VideoCodecContext:
@@ -159,7 +159,7 @@ def test_a_codec_without_a_decoder_there_is_decoded_on_the_cpu(on_gpu: None) -> 
     decoding = Decoding(spec_of(Path("a.mp4"), gpu=0), report)
     decoding.opened(context(is_hwaccel=False, name="ffv1"))
     assert (decoding.where, decoding.hwaccel, decoding.bytes) == ("cpu", None, None)
-    assert report.warnings == ["is decoded on the CPU: this FFmpeg has no decoder of ffv1 on a GPU"]
+    assert report.warnings == ["is decoded on the CPU: this build of FFmpeg has no GPU decoder for ffv1"]
 
 
 def test_pictures_that_come_from_the_cpu_after_all_are_told_of_once(on_gpu: None, frame: av.VideoFrame) -> None:
@@ -180,7 +180,7 @@ def test_a_decoder_that_fails_at_once_is_not_tried_again_for_the_source(on_gpu: 
     decoding.opened(context())
     assert decoding.failed("Generic error in an external library")
     assert not decoding.failed("a second time")
-    assert report.warnings == ["is decoded on the CPU: the GPU's decoder failed: Generic error in an external library"]
+    assert report.warnings == ["is decoded on the CPU: the GPU decoder failed: Generic error in an external library"]
     again = ReadReport()
     assert Decoding(spec, again).hwaccel is None
     assert "failed before: Generic error" in again.warnings[0]
@@ -196,10 +196,10 @@ def test_a_decoder_that_has_worked_is_not_given_up(on_gpu: None, frame: av.Video
 
 
 def test_what_was_given_up_is_remembered_in_bounds(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvdec, "_MAX_GIVEN_UP", 3)
+    monkeypatch.setattr(nvdec, "_MAX_FAILED", 3)
     for number in range(5):
         Decoding(spec_of(Path(f"{number}.mp4"), gpu=0), ReadReport()).failed("x")
-    assert len(nvdec._given_up) == 3
+    assert len(nvdec._failed) == 3
 
 
 def test_a_file_begins_again_on_the_cpu_where_the_gpu_fails(on_gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_a_file_begins_again_on_the_cpu_where_the_gpu_fails(on_gpu: None, monkey
         monkeypatch.setattr(source, "_next_packet", next_packet)
         found = [frame.image.to_rgb() for frame in source.frames()]
         assert source.info.decoder == "cpu"
-        assert source.report.warnings == ["is decoded on the CPU: the GPU's decoder failed: Generic error in an external library"]
+        assert source.report.warnings == ["is decoded on the CPU: the GPU decoder failed: Generic error in an external library"]
     assert opened == ["cuda:0", "cpu"]
     assert len(found) == len(expected)
     assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))

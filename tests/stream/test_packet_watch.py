@@ -28,7 +28,7 @@ def test_rate_and_bits() -> None:
     watch = watched(list(range(101)))
     assert watch.rate == pytest.approx(25)
     assert watch.bit_rate == pytest.approx(25 * 8000)
-    assert (watch.pictures, watch.key_interval_frames, watch.b_frames) == (101, 25, False)
+    assert (watch.frames, watch.key_interval_frames, watch.b_frames) == (101, 25, False)
     assert watch.key_interval_s == pytest.approx(1)
     assert watch.watched_s == pytest.approx(4)
     assert watch.jitter_ms() == 0

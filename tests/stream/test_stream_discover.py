@@ -14,7 +14,7 @@ import pytest
 
 from vision_infer.core.errors import StreamError
 from vision_infer.stream.discovery import discover as module
-from vision_infer.stream.discovery.discover import GROUP, Device, discover, read_answer
+from vision_infer.stream.discovery.discover import GROUP, DiscoveredDevice, discover, read_answer
 
 OURS = "urn:uuid:11111111-2222-3333-4444-555555555555"
 SCOPES = (
@@ -83,7 +83,7 @@ def devices(answers: Callable[[str], list[bytes]], group: bool = False) -> Itera
 def test_a_device_tells_what_it_is() -> None:
     found = read_answer(answer(), "192.0.2.7", OURS)
     services = ("http://192.0.2.7/onvif/device_service", "http://[2001:db8::7]/onvif/device_service")
-    assert found == Device("192.0.2.7", "Front Door", "IPC-123", "city/Kiel", services, "urn:uuid:camera-7")
+    assert found == DiscoveredDevice("192.0.2.7", "Front Door", "IPC-123", "city/Kiel", services, "urn:uuid:camera-7")
 
 
 def test_devices_are_found_through_the_group_of_every_interface() -> None:
@@ -149,7 +149,7 @@ def test_without_a_network_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         return False
 
     monkeypatch.setattr(module, "_sent", unreachable)
-    with pytest.raises(StreamError, match="nothing can be sent to the local network: is this machine in one"):
+    with pytest.raises(StreamError, match="no message can be sent to the local network"):
         discover(0.1)
 
 

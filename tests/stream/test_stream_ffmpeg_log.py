@@ -16,7 +16,7 @@ import pytest
 from tests.stream.test_stream_damage import FAST_START
 from tests.support import media, odd_files
 from vision_infer.stream import ffmpeg_log
-from vision_infer.stream.ffmpeg_log import LINES_A_SECOND, LINES_A_SOURCE, SourceLog
+from vision_infer.stream.ffmpeg_log import MAX_LINES_PER_SECOND, MAX_LINES_PER_SOURCE, SourceLog
 from vision_infer.stream.find import open_source
 from vision_infer.stream.source import SourceSpec
 
@@ -72,25 +72,25 @@ def test_at_most_so_many_lines_a_second_and_a_source(caplog: pytest.LogCaptureFi
     log = SourceLog("camera", clock)
     for number in range(25):
         log.take(logging.ERROR, f"line {number}")
-    assert len(lines(caplog)) == LINES_A_SECOND
+    assert len(lines(caplog)) == MAX_LINES_PER_SECOND
     for _ in range(100):
         clock.now += 1
         for number in range(25):
             log.take(logging.ERROR, f"line {number}")
-    assert len(lines(caplog)) == LINES_A_SOURCE
+    assert len(lines(caplog)) == MAX_LINES_PER_SOURCE
     assert log.errors == 25 * 101
-    assert log.suppressed == 25 * 101 - LINES_A_SOURCE
+    assert log.suppressed == 25 * 101 - MAX_LINES_PER_SOURCE
     log.close()
-    assert lines(caplog)[-1] == f"camera: {25 * 101 - LINES_A_SOURCE} more lines of FFmpeg's are left out"
+    assert lines(caplog)[-1] == f"camera: {25 * 101 - MAX_LINES_PER_SOURCE} more FFmpeg log lines were suppressed"
 
 
 def test_no_password_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     log = SourceLog("camera")
-    log.here()
+    log.use_thread()
     av.logging.log(av.logging.ERROR, "http", "cannot open http://user:secret@host/x?token=hidden\n")
     log.close()
     assert lines(caplog) == ["camera: cannot open http://user:***@host/x?token=***"]
-    assert log.said("token=***")
+    assert log.contains("token=***")
 
 
 def test_a_line_from_a_thread_of_ffmpegs_belongs_to_the_only_source(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vision_infer.stream.find import Found, find_sources
+from vision_infer.stream.find import FoundSources, find_sources
 from vision_infer.stream.redact import printable
 from vision_infer.stream.source import ReadOptions
 
@@ -23,7 +23,7 @@ def make(root: Path, *names: str) -> None:
         path.touch()
 
 
-def named(found: Found) -> list[str]:
+def named(found: FoundSources) -> list[str]:
     return [spec.name for spec in found.specs]
 
 
@@ -41,7 +41,7 @@ def test_a_pattern_with_a_suffix_of_its_own_takes_files_of_any_kind(tmp_path: Pa
     make(tmp_path, "one.dav", "two.dav", "x.txt")
     assert named(find_sources([f"{tmp_path}/*.dav"])) == ["one", "two"]
     (error,) = find_sources([f"{tmp_path}/*"]).errors
-    assert "no video or picture matches" in error.message
+    assert "no video or image matches" in error.message
 
 
 def test_a_pattern_that_matches_folders_searches_them(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_list_that_is_not_there_or_empty_or_no_text(tmp_path: Path) -> None:
     assert found.specs == ()
     assert len(found.errors) == 4
     assert "No such file" in found.errors[0].message
-    assert "names no source" in found.errors[1].message
+    assert "the list is empty" in found.errors[1].message
 
 
 def test_a_file_that_begins_with_an_at_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

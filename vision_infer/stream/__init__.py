@@ -1,1 +1,14 @@
-"""Floor 2: a file or URL → frames."""
+"""Floor 2: a file or URL → frames.
+
+The way of a packet, from the outside in:
+
+- ``source``: the interface, and plain values that describe a source. ``find``: from command-line arguments to open sources.
+- ``live/``: ``open_live`` opens a connection (``allowed_networks`` and ``guarded_http`` check its hosts). ``live_packets`` reads
+  packets and times the reads; ``assembly`` joins RTP payloads. ``capture_clock`` and ``playout`` compute the age of a frame.
+  ``nal_units`` and ``backlog`` decide which packets are decoded, ``age_limit`` which frames are too old. ``live_source`` combines
+  all of these; ``backoff`` computes the wait before the next connection. ``pattern_source`` draws frames instead.
+- ``files/``: ``open_video`` opens a file, ``video_file`` reads and decodes it, ``gap_watch`` finds missing frames, and
+  ``ordered_times`` restores the times of AVI. ``images`` reads still images.
+- ``nvdec``, ``image``, ``colour``, ``orientation``, ``crop``: from a decoded frame to the pixels of a slot.
+- ``ffmpeg_log`` and ``redact``: what the user sees, without secrets. ``discovery/``: finds and probes cameras.
+"""

@@ -1,11 +1,10 @@
-"""Which matrix turns a frame's YUV into RGB.
+"""Chooses the matrix that converts a frame from YUV to RGB.
 
-A stream should say it, and many do not; then players go by the size, since standard television has always been BT.601 and high
-definition BT.709. FFmpeg's scaler takes BT.601 for all of them, which shifts the colours of every unmarked HD video. Range
-(limited or full) and bit depth are left to the scaler, which goes by the frame.
+A stream should declare it, but many do not. Players then infer it from the size: standard-definition television has always been
+BT.601, and high definition BT.709. FFmpeg's scaler assumes BT.601 for all of them, which shifts the colours of unmarked HD video
+(https://trac.ffmpeg.org/wiki/colorspace). The scaler takes range (limited or full) and bit depth from the frame.
 
-PQ and HLG (HDR) get the right matrix, and no tone mapping: their RGB is what the transfer curve of the stream makes of it, and
-looks flat and dim.
+PQ and HLG (HDR) get the correct matrix but no tone mapping, so their RGB looks flat and dim.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ BT601 = 6
 BT2020 = 9
 BT2020_CONSTANT_LUMINANCE = 10
 _KNOWN = frozenset({1, 4, 5, 6, 7, 9})
-"""the numbers of ISO/IEC 23001-8 that FFmpeg's scaler has a matrix for; it refuses a frame with another"""
+"""The matrix coefficients (ISO/IEC 23091-2) that FFmpeg's scaler supports; it rejects frames with others."""
 _HD_WIDTH, _HD_HEIGHT = 1280, 576
-"""from this width on, or above this height, a picture without a mark is high definition (as mpv has it)"""
+"""The width from which, and the height above which, an unmarked frame counts as high definition, as in mpv."""
 
 
 def set_matrix(frame: av.VideoFrame) -> None:
-    """Mark a YUV frame that says nothing, or nothing that can be, with the matrix that players take for it."""
+    """Set the matrix of a YUV frame that declares none, or an unsupported one, as players do."""
     colorspace = frame.colorspace
     if colorspace in _KNOWN or frame.format.is_rgb or frame.format.has_palette:
         return

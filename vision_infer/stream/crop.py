@@ -1,4 +1,4 @@
-"""A part of a picture, as a picture."""
+"""Crops of an image."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from vision_infer.stream.image import ArrayImage
 
 
 class Crops:
-    """Cuts parts out of a picture. It is converted to RGB once, when the first part is wanted, on whatever thread that is; it
-    goes when the last part does.
+    """Cuts crops out of an image. The image is converted to RGB once, when the first crop is used, on that thread; it is released
+    with the last crop.
 
     Args:
-        picture: the whole.
+        image: The whole image.
     """
 
     def __init__(self, image: Image) -> None:
         self._image: Image | None = image
         self._size = image.size
         self._rgb: NDArray[np.uint8] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # guards _image and _rgb: held by the thread that uses a crop, during the conversion
 
     def part(self, box: NDArray[np.float32]) -> CropImage:
-        """The part within a box; at least a pixel, and within the picture.
+        """Return the crop within a box; at least one pixel, and within the image.
 
         Args:
-            box: float32 [4] xyxy, pixels of the whole.
+            box: float32 [4] xyxy, pixels of the whole image.
         """
         x1, y1, x2, y2 = (float(edge) for edge in box)
         left = min(max(0, int(np.floor(x1))), self._size.width - 1)
@@ -40,17 +40,17 @@ class Crops:
         return CropImage(self, left, top, right, bottom)
 
     def rgb(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] of the whole; shared, not to be written."""
+        """Return the whole image, uint8 [H, W, 3]; shared and read-only."""
         with self._lock:
             if self._rgb is None:
                 assert self._image is not None
                 self._rgb = self._image.to_rgb()
-                self._image = None  # the decoder's frame goes
+                self._image = None  # release the decoder's frame
             return self._rgb
 
 
 class CropImage:
-    """A part of a picture; made by :meth:`Crops.part`."""
+    """A crop of an image, as returned by :meth:`Crops.part`."""
 
     __slots__ = ("_bottom", "_crops", "_left", "_right", "_top", "size")
 
@@ -60,11 +60,11 @@ class CropImage:
         self.size = Size(right - left, bottom - top)
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Resize straight into the slot."""
+        """Resize directly into the slot."""
         ArrayImage(self._view()).write_into(slot, letterbox)
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3], a copy."""
+        """Return a copy, uint8 [H, W, 3]."""
         return self._view().copy()
 
     def _view(self) -> NDArray[np.uint8]:

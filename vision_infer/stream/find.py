@@ -1,4 +1,4 @@
-"""What a user names on the command line → the sources to open."""
+"""Finds the sources that command-line arguments name, and opens them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp", ".ogv"}
     | {".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg"}
 )
-"""what is looked for in a folder; a file that is named itself may have any name"""
+"""The suffixes that are searched for in a folder; a file that is named explicitly may have any suffix."""
 
 STANDARD_INPUT = "-"
 
 _HEADER_BYTES = 1 << 16
-"""of a picture's file, where its size stands"""
+"""The part of an image file that is read for its size, bytes."""
 
 
 class NotFoundError(StreamError):
-    """Something that was named holds nothing to open.
+    """An argument names nothing that can be opened.
 
     Args:
-        source: what was named, without secrets.
-        message: what is wrong with it.
-        hint: what to do next.
+        source: The argument, without secrets.
+        message: What is wrong with it.
+        hint: What to do next.
     """
 
     def __init__(self, source: str, message: str, hint: str = "") -> None:
@@ -45,27 +45,30 @@ class NotFoundError(StreamError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The sources that were named."""
+class FoundSources:
+    """The sources that arguments name."""
 
     specs: tuple[SourceSpec, ...]
     errors: tuple[NotFoundError, ...]
-    """what was named and holds nothing to open"""
+    """The arguments that name nothing that can be opened."""
 
 
-def find_sources(arguments: Iterable[str], recursive: bool = False, read: ReadOptions = ReadOptions()) -> Found:  # noqa: B008
-    """Turn what was named into sources with unique names.
+def find_sources(
+    arguments: Iterable[str],
+    recursive: bool = False,
+    read: ReadOptions = ReadOptions(),  # noqa: B008
+) -> FoundSources:
+    """Find the sources that arguments name, and give them unique names.
 
-    ``-`` is standard input; ``@LIST`` is a text file with a source on each line; ``http://`` and ``https://`` name a file on a
-    server. A folder gives a stream for each video in it, and one stream for all its pictures; a pattern (``'cam*/*.mp4'``,
-    ``**`` for any folders) gives the same of what it matches, folders included. A file that does not exist is left to
-    :func:`open_source`, so that it is reported like any other source that fails, unless a list names it: then the error names
-    the line.
+    ``-`` is standard input; ``@LIST`` is a text file with one source per line; ``http://`` and ``https://`` name a file on a
+    server. A folder gives one stream per video file, and one stream for all its images. A pattern (``'cam*/*.mp4'``, ``**`` for
+    any folders) gives the same for the files and folders that it matches. A file that does not exist is reported by
+    :func:`open_source`, like any other source that fails; if a list names it, the error names the line here.
 
     Args:
-        arguments: what was named; as it was typed, names of any bytes included.
-        recursive: folders are searched with all that is below them, but for links.
-        read: which part of each source is read.
+        arguments: The arguments as typed; file names may contain any bytes.
+        recursive: Whether subfolders are searched; symbolic links are not followed.
+        read: The part of each source that is read.
     """
     specs: list[SourceSpec] = []
     errors: list[NotFoundError] = []
@@ -74,7 +77,7 @@ def find_sources(arguments: Iterable[str], recursive: bool = False, read: ReadOp
         try:
             found = _named(argument, recursive, line is not None, errors)
             if found[0].paths == (STANDARD_INPUT,) and any(spec.paths == (STANDARD_INPUT,) for spec in specs):
-                raise NotFoundError("standard input", "was named twice", "it can be read once")
+                raise NotFoundError("standard input", "it is named twice", "it can be read only once")
         except NotFoundError as error:
             errors.append(error if line is None else NotFoundError(line, error.message, error.hint))
             continue
@@ -82,19 +85,19 @@ def find_sources(arguments: Iterable[str], recursive: bool = False, read: ReadOp
             name = _unique(printable(spec.name), names)
             names.add(name)
             specs.append(replace(spec, name=name, read=read))
-    return Found(tuple(specs), tuple(errors))
+    return FoundSources(tuple(specs), tuple(errors))
 
 
 def open_source(spec: SourceSpec, decode_threads: int = 1, stopping: threading.Event | None = None) -> Source:
-    """Open a source; it is a context manager.
+    """Open a source, which is a context manager.
 
     Args:
-        spec: what to open.
-        decode_threads: threads of the decoder.
-        stopping: set it, and a live source that waits on its own clock waits no longer.
+        spec: The source.
+        decode_threads: The number of decoder threads.
+        stopping: Ends the waits of a live source when it is set.
 
     Raises:
-        StreamError: it cannot be opened; says why.
+        StreamError: It cannot be opened; the message gives the reason.
     """
     if spec.kind == "live":
         stopping = stopping or threading.Event()
@@ -114,11 +117,11 @@ def open_source(spec: SourceSpec, decode_threads: int = 1, stopping: threading.E
     return VideoFileSource(spec, decode_threads)
 
 
-def size_at_once(spec: SourceSpec) -> Size | None:
-    """The size of a source's pictures as coded, where a file says so before anything is decoded; a guess, for they may change.
+def size_in_header(spec: SourceSpec) -> Size | None:
+    """Return the coded size that a file's header declares, without decoding. Later frames may differ.
 
     Returns:
-        pixels; None where it is not known, or would take its time: a URL, standard input, a file that cannot be read.
+        The size in pixels; None if it is unknown or not quickly available: a URL, standard input, or an unreadable file.
     """
     path = spec.paths[0]
     try:
@@ -132,13 +135,13 @@ def size_at_once(spec: SourceSpec) -> Size | None:
         if spec.kind == "video":
             with open_source(replace(spec, decode="cpu")) as source:
                 return source.info.size
-    except (OSError, ValueError, StreamError):  # who reads it says why
+    except (OSError, ValueError, StreamError):  # reading it later reports the reason
         pass
     return None
 
 
 def _with_lists(arguments: Iterable[str], errors: list[NotFoundError]) -> Iterator[tuple[str, str | None]]:
-    """Every argument, those of lists with the place where they stand."""
+    """Yield every argument, and those of lists with the list's name and line number."""
     for argument in arguments:
         if not argument.startswith("@") or os.path.lexists(argument):
             yield argument, None
@@ -149,39 +152,39 @@ def _with_lists(arguments: Iterable[str], errors: list[NotFoundError]) -> Iterat
             errors.append(NotFoundError(redact(argument), error.message, error.hint))
             continue
         if not lines:
-            errors.append(NotFoundError(redact(argument), "names no source", "write one on each line"))
+            errors.append(NotFoundError(redact(argument), "the list is empty", "Write one source on each line."))
         for number, line in lines:
             place = f"{redact(argument[1:])}:{number}"
             if "\0" in line or line.startswith("@"):
-                errors.append(NotFoundError(place, "is no name of a source", "write a file, folder, pattern or URL on each line"))
+                errors.append(NotFoundError(place, "not a valid source", "Write a file, folder, pattern or URL on each line."))
             else:
                 yield line, place
 
 
 def _named(argument: str, recursive: bool, must_exist: bool, errors: list[NotFoundError]) -> list[SourceSpec]:
-    """The sources that one argument names, at least one; folders below it that cannot be read are errors beside them.
+    """Return the sources that one argument names, at least one. Unreadable subfolders are added to the errors.
 
     Raises:
-        NotFoundError: it names none.
+        NotFoundError: It names none.
     """
     shown = redact(argument)
     if argument == STANDARD_INPUT:
         return [SourceSpec("stdin", "video", (STANDARD_INPUT,))]
     if "://" in argument and not os.path.lexists(argument):
         return [SourceSpec(_name_of_url(argument), "video", (argument,))]
-    if os.path.isdir(argument):  # Path.is_dir raises where a name is too long
+    if os.path.isdir(argument):  # Path.is_dir raises an error if a name is too long
         try:
             found = _of_files(_files_in(argument, recursive, errors))
         except OSError as error:
             raise _unreadable(argument, error) from error
         if not found:
-            hint = "" if recursive else "its subfolders are not searched without --recursive"
-            raise NotFoundError(shown, "no video or picture in this folder", hint)
+            hint = "" if recursive else "Use --recursive to search its subfolders."
+            raise NotFoundError(shown, "the folder contains no video or image", hint)
         return found
     if glob.has_magic(argument) and not os.path.lexists(argument):
         return _matching(argument, recursive, errors)
     if must_exist and not os.path.lexists(argument):
-        raise NotFoundError(shown, "no such file", "check the path; it is taken from the current folder")
+        raise NotFoundError(shown, "no such file", "Check the path; it is relative to the current folder.")
     return [SourceSpec(_stem(argument), _kind(argument), (argument,))]
 
 
@@ -189,13 +192,13 @@ def _matching(pattern: str, recursive: bool, errors: list[NotFoundError]) -> lis
     shown = redact(pattern)
     matches = sorted(glob.glob(pattern, recursive=True))
     if not matches:
-        raise NotFoundError(shown, "no file matches this pattern", "check it, and the folder that it is taken from")
+        raise NotFoundError(shown, "no file matches the pattern", "Check the pattern and the current folder.")
     suffix = os.path.splitext(pattern)[1]
     any_suffix = not suffix or glob.has_magic(suffix)
     files: list[str] = []
     for match in matches:
         if os.path.isdir(match):
-            if "**" in pattern:  # it has the folders' files among its matches already
+            if "**" in pattern:  # the files of the folder are matches themselves
                 continue
             try:
                 files += _files_in(match, recursive, errors)
@@ -205,15 +208,15 @@ def _matching(pattern: str, recursive: bool, errors: list[NotFoundError]) -> lis
             files.append(match)
     found = _of_files(dict.fromkeys(files))
     if not found:
-        raise NotFoundError(shown, "no video or picture matches this pattern", "end it in a suffix, to take files of any kind")
+        raise NotFoundError(shown, "no video or image matches the pattern", "End it with a suffix to match files of any kind.")
     return found
 
 
 def _files_in(folder: str, recursive: bool, errors: list[NotFoundError]) -> list[str]:
-    """The videos and pictures of a folder, in order of their names, folder by folder.
+    """Return the videos and images of a folder, sorted by name, folder by folder.
 
     Raises:
-        OSError: it cannot be read; a folder below it that cannot is added to the errors.
+        OSError: It cannot be read. Unreadable subfolders are added to the errors.
     """
     files: list[str] = []
     below: list[str] = []
@@ -223,7 +226,7 @@ def _files_in(folder: str, recursive: bool, errors: list[NotFoundError]) -> list
         if entry.is_file():
             if _is_known(entry.path):
                 files.append(entry.path)
-        elif recursive and entry.is_dir(follow_symlinks=False):  # links may lead in circles
+        elif recursive and entry.is_dir(follow_symlinks=False):  # links may form loops
             below.append(entry.path)
     for path in below:
         try:
@@ -234,7 +237,7 @@ def _files_in(folder: str, recursive: bool, errors: list[NotFoundError]) -> list
 
 
 def _unreadable(folder: str, error: OSError) -> NotFoundError:
-    return NotFoundError(redact(folder), f"cannot be read: {error.strerror}", "check its permissions")
+    return NotFoundError(redact(folder), f"cannot be read: {error.strerror}", "Check its permissions.")
 
 
 def _of_files(files: Iterable[str]) -> list[SourceSpec]:

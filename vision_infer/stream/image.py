@@ -1,7 +1,7 @@
-"""Pictures: the YUV planes of a decoder, and RGB arrays.
+"""Images: the YUV planes of a decoder, and RGB arrays.
 
-A pixel of a decoded frame is touched twice on its way to the engine: swscale converts and resizes the planes into a small RGB
-picture in one pass, and that is copied into the slot. (FFmpeg's scaler allocates its own output: PyAV has no way to hand it the
+A pixel of a decoded frame is processed twice on its way to the engine: swscale converts and resizes the planes into a small RGB
+image in one pass, and this image is copied into the slot. (FFmpeg's scaler allocates its own output: PyAV cannot pass it the
 slot.) A frame that no batch takes is never converted.
 """
 
@@ -27,13 +27,13 @@ _LUMA_BITS = {
     **dict.fromkeys(("yuv420p12le", "yuv422p12le", "yuv444p12le", "gray12le"), 12),
     "p010le": 16,
 }
-"""bits of a sample of the first plane, which is Y alone, by the kind of picture"""
+"""The bits per sample of the first plane, which contains only Y, by pixel format."""
 _local = threading.local()
 
 
 def _reformatter(key: tuple[object, ...]) -> VideoReformatter:
-    # A reformatter whose parameters change is set up anew, at several times the cost of a picture: each thread keeps one for
-    # each kind of picture it has met lately.
+    # A reformatter is set up again when its parameters change, which costs several times as much as a conversion. So each thread
+    # keeps one per recently used combination of parameters.
     known: OrderedDict[tuple[object, ...], VideoReformatter] | None = getattr(_local, "reformatters", None)
     if known is None:
         known = _local.reformatters = OrderedDict()
@@ -48,7 +48,7 @@ def _reformatter(key: tuple[object, ...]) -> VideoReformatter:
 
 
 def _to_rgb24(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
-    """Convert and resize in one pass; a view of the result, uint8 [height, width, 3], its rows padded."""
+    """Convert and resize in one pass. Returns a view of the result, uint8 [height, width, 3], whose rows are padded."""
     key = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range, width, height)
     rgb = _reformatter(key).reformat(frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1)
     plane = rgb.planes[0]
@@ -57,7 +57,7 @@ def _to_rgb24(frame: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8
 
 
 def _fill_around(slot: Slot, letterbox: Letterbox) -> NDArray[np.uint8]:
-    """Paint what is around the content, unless it is painted already; returns the content's place in the slot."""
+    """Fill the area around the content, unless this is already done, and return the content's part of the slot."""
     top, left = letterbox.y, letterbox.x
     bottom, right = top + letterbox.content.height, left + letterbox.content.width
     pixels = slot.pixels
@@ -71,7 +71,7 @@ def _fill_around(slot: Slot, letterbox: Letterbox) -> NDArray[np.uint8]:
 
 
 def _luma_samples(frame: av.VideoFrame, step: int) -> NDArray[np.uint8] | None:
-    """Each ``step``-th sample of each ``step``-th row of the Y plane; None where it has none that can be read as it is."""
+    """Return every ``step``-th sample of every ``step``-th row of the Y plane; None if the pixel format has no such plane."""
     depth = _LUMA_BITS.get(frame.format.name)
     if depth is None:
         return None
@@ -84,11 +84,11 @@ def _luma_samples(frame: av.VideoFrame, step: int) -> NDArray[np.uint8] | None:
 
 
 class VideoImage:
-    """A frame as the decoder gave it, turned as its stream says.
+    """A decoded frame, rotated according to its stream.
 
     Args:
-        frame: the decoder's.
-        orientation: how it is shown.
+        frame: The decoder's frame.
+        orientation: How it is displayed.
     """
 
     __slots__ = ("_frame", "_orientation", "size")
@@ -101,19 +101,19 @@ class VideoImage:
 
     @property
     def upright(self) -> av.VideoFrame | None:
-        """The decoder's frame, where it is shown as it is; None where it is to be turned. Not to be changed."""
+        """The decoder's frame if it needs no rotation, else None. Read-only."""
         return None if self._orientation.turns or self._orientation.mirrored else self._frame
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Convert and resize, and turn on the way into the slot what has become small."""
+        """Convert and resize, and rotate the small result on its way into the slot."""
         _fill_around(slot, letterbox)[:] = self._rgb(letterbox.content)
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3]."""
+        """Return a copy, uint8 [H, W, 3]."""
         return self._rgb(self.size).copy()
 
     def luma(self, max_width: int) -> NDArray[np.uint8]:
-        """uint8 [H, W]: samples of the decoder's Y plane; of another kind of picture, of what is converted small."""
+        """Return samples of the Y plane, uint8 [H, W]; for other pixel formats, of a small converted image."""
         frame = self._frame
         step = -(-frame.width // max_width)
         samples = _luma_samples(frame, step)
@@ -134,7 +134,7 @@ class VideoImage:
 
 
 class ArrayImage:
-    """An RGB array: a still picture, or what a user passes in.
+    """An RGB array: a still image, or an image from a user's code.
 
     Args:
         rgb: uint8 [H, W, 3], contiguous or not; it is not copied.
@@ -144,12 +144,12 @@ class ArrayImage:
 
     def __init__(self, rgb: NDArray[np.uint8]) -> None:
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
-            raise ValueError(f"a picture must be uint8 [H, W, 3] RGB, got {rgb.dtype} {list(rgb.shape)}")
+            raise ValueError(f"an image must be uint8 [H, W, 3] RGB, got {rgb.dtype} {list(rgb.shape)}")
         self._rgb = rgb
         self.size = Size(rgb.shape[1], rgb.shape[0])
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Resize straight into the slot."""
+        """Resize directly into the slot."""
         import cv2  # video does not need it: 0.1 s and 20 MB
 
         content = letterbox.content
@@ -157,16 +157,16 @@ class ArrayImage:
         if content == self.size:
             place[:] = self._rgb
             return
-        # Averaging where a picture shrinks to less than half: bilinear would skip pixels there.
+        # Average if the image shrinks to less than half: bilinear interpolation would skip pixels.
         shrinks = self.size.width > 2 * content.width or self.size.height > 2 * content.height
         size = (content.width, content.height)
         cv2.resize(self._rgb, size, dst=place, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
     def luma(self, max_width: int) -> NDArray[np.uint8]:
-        """uint8 [H, W]: samples of green, which is most of the brightness."""
+        """Return samples of the green channel, uint8 [H, W]: most of the luminance."""
         step = -(-self.size.width // max_width)
         return self._rgb[::step, ::step, 1]
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3], a copy."""
+        """Return a copy, uint8 [H, W, 3]."""
         return self._rgb.copy()

@@ -1,4 +1,4 @@
-"""The size of a still picture, from its first bytes: a picture that is too large is refused before it is decoded."""
+"""Reads the size of a still image from its header, so that an image that is too large is rejected before it is decoded."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from vision_infer.core.geometry import Size
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset(range(0xD0, 0xD9)) | {0x01}
-"""markers without a length"""
+"""Markers without a length field."""
 
 
 def image_size(data: bytes | memoryview) -> Size | None:
-    """The size that a JPEG, PNG, BMP, WebP or TIFF says it has.
+    """Return the size that the header of a JPEG, PNG, BMP, WebP or TIFF declares.
 
     Args:
-        data: the whole file.
+        data: The file, or its beginning.
 
     Returns:
-        pixels; None where the format is another, or the header is damaged.
+        The size in pixels; None for another format or a damaged header.
     """
     try:
         found = _size(data)
@@ -36,7 +36,7 @@ def _size(data: bytes | memoryview) -> tuple[int, int] | None:
         if struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2
             return _two("<HH", data, 18)
         width, height = _two("<ii", data, 18)
-        return width, abs(height)  # below zero: the rows come from the top
+        return width, abs(height)  # negative: the rows are stored from top to bottom
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _webp(data)
     if data[:4] in (b"II*\x00", b"MM\x00*"):

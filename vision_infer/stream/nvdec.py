@@ -1,7 +1,7 @@
-"""Decoding on an NVIDIA GPU (NVDEC), and going on without it where it cannot be had.
+"""Decodes on an NVIDIA GPU (NVDEC), or on the CPU if the GPU cannot be used.
 
-The pictures stay on the GPU. An engine there reads them where they are; whoever wants them in host memory gets them copied.
-FFmpeg copies each picture out of the decoder's own few, so that they may be held as long as any other.
+The frames stay on the GPU, where an engine on the same GPU reads them; for other engines they are copied to host memory. FFmpeg
+copies each frame out of the decoder's limited number of surfaces, so they can be held for as long as any other frame.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from vision_infer.stream.source import ReadReport, SourceSpec
 _SAMPLE_BYTES = {"nv12": 1, "p010le": 2}
 _FULL_RANGE = 2
 _SURFACES = 20
-"""pictures that a decoder holds at most: 16 that others refer to, some on their way"""
+"""The maximum number of surfaces of a decoder: 16 reference frames, and some in progress."""
 _CONTEXT_BYTES = 40_000_000
-"""what a decoder takes besides its pictures, about"""
-_MAX_GIVEN_UP = 1000
-_given_up: OrderedDict[tuple[str, str], str] = OrderedDict()
-"""why streams are decoded on the CPU from now on, by name and source"""
+"""The approximate memory of a decoder besides its surfaces, bytes."""
+_MAX_FAILED = 1000
+_failed: OrderedDict[tuple[str, str], str] = OrderedDict()
+"""Why the GPU decoder failed, by stream name and source: these streams are decoded on the CPU from then on."""
 _log = logging.getLogger("vision_infer.stream")
 
 
 class NvdecImage(VideoImage):
-    """A picture in the memory of a GPU.
+    """A frame in GPU memory.
 
     Args:
-        frame: the decoder's, NV12 or P010.
-        orientation: how it is shown.
-        gpu: which.
+        frame: The decoder's frame, NV12 or P010.
+        orientation: How it is displayed.
+        gpu: The index of the GPU.
     """
 
     __slots__ = ("_gpu",)
@@ -50,17 +50,17 @@ class NvdecImage(VideoImage):
 
     @property
     def upright(self) -> None:
-        """Nobody else has a use for the decoder's frame as it is."""
+        """None: the decoder's frame is not in host memory."""
         return
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """On the GPU where the slot is there; else it is copied to the host, and goes the way of other pictures."""
+        """Resize on the GPU if the slot is there; otherwise copy the frame to the host and convert it there."""
         surface = self.surface() if isinstance(slot, SurfaceSlot) else None
         if surface is None or not slot.write_surface(surface, letterbox):  # type: ignore[attr-defined]
             super().write_into(slot, letterbox)
 
     def surface(self) -> Surface | None:
-        """Where it is; None where it has to be turned, or is of another kind."""
+        """Return its location in GPU memory; None if it must be rotated, or has another pixel format."""
         frame = self._frame
         size = _SAMPLE_BYTES.get((frame.sw_format or frame.format).name)
         if size is None or self._orientation != UPRIGHT:
@@ -74,8 +74,8 @@ class NvdecImage(VideoImage):
         )
 
 
-class _Heard(SourceLog):
-    """Keeps what FFmpeg says to itself: it is no error of the source."""
+class _CapturingLog(SourceLog):
+    """Keeps FFmpeg's log to itself: it is not an error of the source."""
 
     def take(self, level: int, text: str) -> None:  # noqa: ARG002
         """Keep a line."""
@@ -83,11 +83,11 @@ class _Heard(SourceLog):
 
 
 class Decoding:
-    """Where one connection's pictures are decoded.
+    """Decides where the frames of one connection are decoded.
 
     Args:
-        spec: of the source.
-        report: told where a GPU was wanted, and cannot be had.
+        spec: The source.
+        report: Receives a warning if a GPU was requested and cannot be used.
     """
 
     def __init__(self, spec: SourceSpec, report: ReadReport) -> None:
@@ -96,86 +96,87 @@ class Decoding:
         self._gpu = wanted_gpu(spec)
         self._decoded = False
         self.hwaccel: HWAccel | None = None
-        """what FFmpeg is told when the source is opened; None: decode on the CPU"""
+        """The hardware decoder with which FFmpeg opens the source; None to decode on the CPU."""
         self.bytes: int | None = None
-        """about what the decoder takes of the GPU's memory, without the pictures that are on their way; None: it is on the CPU"""
+        """The approximate GPU memory of the decoder, without frames in progress, bytes; None if it decodes on the CPU."""
         if self._gpu is not None:
             problem = _problem(spec, self._gpu)
             if problem:
-                self._without(problem)
+                self._use_cpu(problem)
             else:
                 self.hwaccel = _hwaccel(self._gpu)
 
     @property
     def where(self) -> str:
-        """``cpu``, or ``cuda:0``"""
+        """The decoding device: ``cpu``, or for example ``cuda:0``."""
         return "cpu" if self._gpu is None else f"cuda:{self._gpu}"
 
     def opened(self, context: VideoCodecContext) -> None:
-        """The source is open, and nothing decoded yet."""
+        """Check the decoder after the source was opened, before anything is decoded."""
         if self._gpu is None:
             return
         if not context.is_hwaccel:
-            self._without(f"this FFmpeg has no decoder of {context.name} on a GPU")
+            self._use_cpu(f"this build of FFmpeg has no GPU decoder for {context.name}")
             return
-        context.thread_count = 1  # threads would each want surfaces of their own, and have nothing to do
+        context.thread_count = 1  # each thread would need surfaces of its own, and have nothing to do
         self.bytes = decoder_bytes(context.width, context.height, "10" in f"{context.profile}")
         megabytes = round(self.bytes / 1e6)
-        _log.info("%s: is decoded by %s, and takes about %d MB of its memory", self._spec.name, self.where, megabytes)
+        _log.info("%s: decoded on %s, using about %d MB of its memory", self._spec.name, self.where, megabytes)
 
     def image(self, frame: av.VideoFrame, orientation: Orientation) -> VideoImage:
-        """A decoded frame as a picture."""
+        """Return a decoded frame as an image."""
         if frame.format.name == "cuda":
             self._decoded = True
             return NvdecImage(frame, orientation, wanted_gpu(self._spec) or 0)
         if self._gpu is not None:
-            self._without("this GPU does not decode its codec, profile or size, or has no memory for it")
+            self._use_cpu("the GPU does not support its codec, profile or size, or has no memory left")
         return VideoImage(frame, orientation)
 
     def failed(self, reason: str) -> bool:
-        """A packet could not be decoded: whether to open the source again, for it is decoded on the CPU from now on."""
+        """Handle a decoding failure. Returns whether the source must be opened again, because it is decoded on the CPU from now
+        on."""
         if self._gpu is None or self._decoded:
             return False
-        self._without(f"the GPU's decoder failed: {reason}")
-        _given_up[_key(self._spec)] = f"the GPU's decoder failed before: {reason}"
-        if len(_given_up) > _MAX_GIVEN_UP:
-            _given_up.popitem(last=False)
+        self._use_cpu(f"the GPU decoder failed: {reason}")
+        _failed[_key(self._spec)] = f"the GPU decoder failed before: {reason}"
+        if len(_failed) > _MAX_FAILED:
+            _failed.popitem(last=False)
         return True
 
-    def _without(self, problem: str) -> None:
+    def _use_cpu(self, problem: str) -> None:
         self._gpu = self.hwaccel = self.bytes = None
         self._report.warn(f"is decoded on the CPU: {problem}")
 
 
 def wanted_gpu(spec: SourceSpec) -> int | None:
-    """Which GPU is to decode a source; None: the CPU is."""
+    """Return the GPU that is to decode a source; None for the CPU."""
     if spec.decode == "cpu":
         return None
     return (spec.gpu or 0) if spec.decode == "nvdec" else spec.gpu
 
 
 def decoder_bytes(width: int, height: int, wide: bool) -> int:
-    """About what a decoder takes of the GPU's memory, bytes: its pictures (``wide``: 16 bits a sample), and the rest."""
+    """Return the approximate GPU memory of a decoder in bytes, including its surfaces (``wide``: 16 bits per sample)."""
     aligned = (width + 255) // 256 * 256 * ((height + 31) // 32 * 32)
     return _CONTEXT_BYTES + _SURFACES * aligned * 3 // 2 * (2 if wide else 1)
 
 
 def _problem(spec: SourceSpec, gpu: int) -> str:
-    """Why a source that is to be decoded on a GPU is not; empty where it is."""
-    known = _given_up.get(_key(spec))
+    """Return why a source cannot be decoded on the GPU; empty if it can."""
+    known = _failed.get(_key(spec))
     if known:
         return known
-    heard = _Heard(spec.name)
-    heard.here()
+    log = _CapturingLog(spec.name)
+    log.use_thread()
     try:
-        # Asked here, and not by opening the source: a camera is not called for nothing.
+        # Test the GPU before the source is opened, so that a camera is not connected to in vain.
         _hwaccel(gpu).create(av.codec.Codec("h264", "r"))
     except (av.error.FFmpegError, OSError, NotImplementedError, ValueError) as error:
-        said = heard.recent[-1] if heard.recent else getattr(error, "strerror", None) or str(error)
-        why = "there is no NVIDIA driver here" if heard.said("load CUDA", "libcuda") else said.rpartition("-> ")[2]
+        text = log.recent[-1] if log.recent else getattr(error, "strerror", None) or str(error)
+        why = "the NVIDIA driver is missing" if log.contains("load CUDA", "libcuda") else text.rpartition("-> ")[2]
         return f"FFmpeg cannot use cuda:{gpu}: {why}"
     finally:
-        heard.close()
+        log.close()
     return ""
 
 

@@ -1,4 +1,4 @@
-"""How a picture is turned and mirrored to be shown, from the matrix that phones write beside their video."""
+"""The orientation in which a frame is displayed, from the display matrix that phones write into their videos."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _NEAREST_DEGREES = 2
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """What is done to a coded picture: first mirrored, then turned."""
+    """The transformation of a coded frame: first mirrored, then rotated."""
 
     mirrored: bool = False
-    """left and right are exchanged"""
+    """Whether left and right are exchanged."""
     turns: int = 0
-    """quarter turns counterclockwise, 0–3"""
+    """The number of quarter turns counterclockwise, 0–3."""
 
 
 UPRIGHT = Orientation()
 
 
 class Orientations:
-    """The orientation of each frame of a stream. The matrix is read again only where FFmpeg's angle changes: it is rare."""
+    """The orientation of each frame of a stream. The matrix is parsed again only if FFmpeg's angle changes, which is rare."""
 
     def __init__(self) -> None:
         self._angle: int | None = None
         self._orientation = UPRIGHT
 
     def of(self, frame: av.VideoFrame) -> Orientation:
-        """How this frame is to be shown."""
+        """Return how a frame is displayed."""
         angle = frame.rotation
         if angle != self._angle:
             self._angle = angle
@@ -44,7 +44,7 @@ class Orientations:
 
 
 def _orientation(matrix: bytes) -> Orientation:
-    """The nearest quarter turn; a matrix that turns by another angle, or is none, turns nothing."""
+    """Return the nearest quarter turn; no rotation for any other angle, or an invalid matrix."""
     if len(matrix) != _FIXED_POINT.size:
         return UPRIGHT
     a, b, _, c, d, *_ = _FIXED_POINT.unpack(matrix)  # a point goes from (x, y) to (a·x + c·y, b·x + d·y), y downwards

@@ -1,6 +1,6 @@
-"""What is shown of a name or URL: every one that is shown, logged or put into an error goes through here.
+"""Hides secrets in names and URLs: every name that is shown, logged or part of an error passes through here.
 
-No password leaves this program. Where it is not clear what belongs to a password, more is hidden rather than less.
+No password leaves this program. If it is not clear what belongs to a password, more is hidden rather than less.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-# A user name may be an e-mail address, and a password may hold what a URL ought to escape: '@', '?' and even '/' (where what
-# follows the colon is no port). IPv6 addresses begin with '['.
+# A user name may be an e-mail address, and a password may contain characters that a URL must escape (RFC 3986, section 3.2.1):
+# '@', '?' and even '/', unless a port follows the colon. IPv6 addresses begin with '['.
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s\[][^/\s:]*:(?!\d*[/?#])\S*|:(?!\d*[/?#])\S*|[^/\s]*)@")
-# The same, encoded, as a parameter of another URL.
+# The same, percent-encoded, in a parameter of another URL.
 _ENCODED_CREDENTIALS = re.compile(r"(?i)(?<=%3A%2F%2F)[^&\s]*(?=%40)")
 _WORDS = (
     r"(?:login|user|admin)?(?:pass?(?:word|wd|code|phrase)?|pa?swd?|pwd?)|token|secret|(?:api|access|stream|licen[cs]e)?key|auth|code"
@@ -20,7 +20,7 @@ _WORDS = (
 _NAME = re.compile(
     rf"(?i)(?:.*[._-])?(?:{_WORDS})|.*[a-z0-9](?-i:Pass(?:word)?|Pwd|Token|Secret|Key|Auth|Signature|Credentials?)"
 )
-# Some cameras take them in the path: user=admin_password=secret_channel=1. An SRT stream id may hold a password anywhere.
+# Some cameras take the password in the path: user=admin_password=secret_channel=1. An SRT stream ID may contain one anywhere.
 _SECRET_PARAMETER = re.compile(
     rf"((?:(?i:[?&;#,/_\s\"'{{=.-]|^)(?i:{_WORDS})|[a-z0-9](?:Pass(?:word)?|Pwd|Token|Secret|Key|Auth|Signature|Credentials?))"
     r"(?i:=|%3D))[^&\s]*"
@@ -44,16 +44,16 @@ def redact(text: str) -> str:
 
 
 def printable(name: str) -> str:
-    r"""A name as text that can be shown and written as UTF-8.
+    r"""Return a name as text that can be displayed and encoded as UTF-8.
 
-    The name of a file is bytes. Those that are no UTF-8 (surrogates, in Python), line ends and other control characters are
-    written as ``\xNN``: ``caf\xe9.mp4``. The file itself is opened by its own name.
+    File names are bytes. Bytes that are not UTF-8 (surrogates in Python), line ends and other control characters are written as
+    ``\xNN``: ``caf\xe9.mp4``. The file itself is opened by its original name.
     """
     return _UNPRINTABLE.sub(_escaped, name)
 
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that is no UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogateescape for a byte that is not UTF-8
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

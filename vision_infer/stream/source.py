@@ -1,4 +1,4 @@
-"""What the pipeline asks of a source of video; decoders are behind this Protocol too."""
+"""The interface between the pipeline and a source of video, including its decoder."""
 
 from __future__ import annotations
 
@@ -19,69 +19,69 @@ WARNINGS_KEPT = 20
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """Which part of a source is read; a folder of pictures takes ``max_pixels`` only."""
+    """The part of a source that is read. A folder of images uses only ``max_pixels``."""
 
     track_index: int = 0
-    """which of a file's video tracks, from 0"""
+    """The index of a file's video track, from 0."""
     start_s: float = 0.0
-    """the first frame is the first at or after this time, seconds from the stream's beginning"""
+    """The start of the range, seconds from the stream's beginning; the first frame is the first at or after it."""
     end_s: float | None = None
-    """the last frame is the last before this time, seconds from the stream's beginning; None: the stream's end"""
+    """The end of the range, seconds from the stream's beginning; the last frame is the last before it. None: the stream's end."""
     keyframes_only: bool = False
-    """key frames only; the others are not decoded"""
+    """Whether only key frames are decoded."""
     max_pixels: int = 100_000_000
-    """pictures with more pixels are refused before they are decoded"""
+    """The maximum number of pixels; larger images are rejected before they are decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """How a live source is read."""
+    """The options of a live source."""
 
     transport: Literal["tcp", "udp"] = "tcp"
-    """of RTSP"""
+    """The transport of RTSP."""
     open_timeout_s: float = 10.0
-    """how long a server may take to answer when it is opened"""
+    """The maximum time until a server answers when it is opened, seconds."""
     stall_timeout_s: float = 5.0
-    """without a frame for so long, a connection counts as dead"""
+    """The time without a frame after which a connection counts as dead, seconds."""
     max_age_s: float = 0.5
-    """a frame that is older is not inferred"""
+    """The maximum age of a frame that is inferred, seconds."""
     clock: Literal["auto", "arrival", "camera"] = "auto"
-    """where ``captured`` comes from: the camera's own clock where it is plausible, arrival only, or the camera's in any case"""
+    """The clock of ``captured``: ``auto`` uses the camera's clock if it is plausible, ``arrival`` never, ``camera`` always."""
     keyframes_only: bool = False
-    """decode key frames only"""
+    """Whether only key frames are decoded."""
     skip_nonref: bool = False
-    """do not decode frames that no other frame needs"""
+    """Whether frames that no other frame references are skipped."""
     assemble: bool = False
-    """RTSP with H.264 or H.265: put pictures together ourselves, a frame interval earlier than libavformat's parser gives them"""
+    """Whether RTSP payloads of H.264 and H.265 are assembled here, a frame interval earlier than by libavformat's parser."""
     loop: bool = False
-    """a file begins again at its end"""
+    """Whether a file restarts at its end."""
     allow_networks: tuple[str, ...] = ()
-    """networks (CIDR) that a URL, its redirects and the entries of its playlists may lead to; empty: any"""
+    """The networks (CIDR) that a URL, its redirects and the entries of its playlists may lead to; empty for any."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """Which source to open; a plain value, so that it can go to another process."""
+    """A source to open; a plain value that can be sent to another process."""
 
     name: str
-    """name of the stream, unique in a run"""
+    """The name of the stream, unique in a run."""
     kind: Literal["video", "images", "live"]
-    """``live`` runs on its own clock: a camera, or a file that is played in real time"""
+    """The kind of source; ``live`` sources run in real time: cameras, and files that are played in real time."""
     paths: tuple[str, ...]
-    """the video (a file, a URL, or ``-`` for standard input), or the pictures in order"""
+    """The video (a file, a URL, or ``-`` for standard input), or the images in order."""
     folder: bool = False
-    """the pictures are a folder: each row names its file"""
+    """Whether the images are a folder, so that each row names its file."""
     read: ReadOptions = ReadOptions()
     live: LiveOptions = LiveOptions()
-    """of a live one"""
+    """The options of a live source."""
     decode: Decode = "auto"
-    """where it is decoded; ``auto``: on the GPU that ``gpu`` names, else on the CPU"""
+    """The decoding device; ``auto`` is the GPU that ``gpu`` names, or else the CPU."""
     gpu: int | None = None
-    """the GPU on which pictures are inferred; None: they are wanted in host memory"""
+    """The GPU that infers the frames; None if they are needed in host memory."""
 
 
 def ends_by_itself(spec: SourceSpec) -> bool:
-    """Whether the end of a live source is its end, not a lost connection: a file that does not begin again."""
+    """Return whether a live source is complete at its end, unlike a lost connection: a file that does not loop."""
     path = spec.paths[0]
     is_file = path.startswith("file:") or ("://" not in path and not path.startswith("/dev/"))
     return is_file and not spec.live.loop
@@ -89,29 +89,29 @@ def ends_by_itself(spec: SourceSpec) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What is known of a stream once it is open."""
+    """The properties of an open stream."""
 
     size: Size | None
-    """pixels as coded, before a rotation; None where pictures differ or are not known yet"""
+    """The coded size in pixels, before any rotation; None if it varies or is not known yet."""
     frames: int | None
-    """number of frames that are to be read, as the container says or estimated from its duration; None if unknown"""
+    """The number of frames that will be read, from the container or estimated from its duration; None if unknown."""
     duration_s: float | None
-    """of the whole stream, seconds"""
+    """The duration of the whole stream, seconds."""
     frame_rate: Fraction | None
-    """average frames per second"""
+    """The average frame rate, frames/s."""
     time_base: Fraction | None
-    """seconds per unit of PTS"""
+    """The unit of PTS, seconds."""
     codec: str
     has_audio: bool
-    """whether there is sound that belongs beside all that is read, in a file that can be opened again"""
+    """Whether there is an audio track that covers everything that is read, in a file that can be opened again."""
     interlaced: bool = False
-    """two fields, of different times, make a frame"""
+    """Whether a frame consists of two fields of different times."""
     decoder: str = "cpu"
-    """what decodes it: ``cpu``, or ``cuda:0``"""
+    """The decoding device: ``cpu``, or for example ``cuda:0``."""
     decoder_bytes: int | None = None
-    """about what its decoder takes of a GPU's memory; None: it is decoded on the CPU"""
+    """The approximate GPU memory of its decoder, bytes; None if it decodes on the CPU."""
     bytes_per_pixel: float | None = None
-    """of a decoded picture in memory: 1.5 for 8 bits with 4:2:0 chroma; None where it is not known"""
+    """The memory per pixel of a decoded frame, bytes: 1.5 for 8 bits with 4:2:0 chroma; None if unknown."""
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -120,26 +120,26 @@ def _rounded(seconds: float | None) -> float | None:
 
 @dataclass(slots=True)
 class ReadReport:
-    """What was lost while a source was read. Written by the thread that reads; others see a value that is a moment old."""
+    """The losses while a source is read. The reading thread writes it; other threads may see slightly outdated values."""
 
     gaps: int = 0
-    """places where something could not be decoded"""
+    """The number of places where something could not be decoded."""
     gap_times: list[tuple[float | None, float | None]] = field(default_factory=list)
-    """from and to, presentation time in seconds, of the first 100 gaps; None where it is not known"""
+    """The start and end of the first 100 gaps, presentation time in seconds; None if unknown."""
     damaged: int = 0
-    """frames that the decoder delivered and marked as damaged"""
+    """The number of frames that the decoder returned and marked as damaged."""
     warnings: list[str] = field(default_factory=list)
-    """at most 20, a line each, without the source's name"""
+    """The warnings, one line each, without the source's name; at most 20."""
     dropped: dict[DropReason, int] = field(default_factory=dict)
-    """frames of a live source that were not delivered, by reason: what of its packets was not decoded counts as a frame each"""
+    """The number of frames of a live source that were dropped, by reason; each packet that was not decoded counts as a frame."""
     clock_offset_ms: float | None = None
-    """how far a camera's own clock is behind ours, milliseconds, as seen at the arrival of its packets; None: it tells none"""
+    """How far the camera's clock is behind ours, milliseconds, measured at the arrival of its packets; None if unknown."""
 
     on_drop: Callable[[DropReason, int], None] | None = None
-    """called with each drop, so that it is known although no frame is delivered after it"""
+    """Called with each drop, so that it is counted even if no frame follows."""
 
     def drop(self, reason: DropReason, count: int = 1) -> None:
-        """Count frames that are not delivered."""
+        """Count dropped frames."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
         if self.on_drop is not None:
             self.on_drop(reason, count)
@@ -151,34 +151,34 @@ class ReadReport:
             self.gap_times.append((_rounded(from_s), _rounded(to_s)))
 
     def warn(self, text: str) -> None:
-        """Note something that the user should know, once."""
+        """Add a warning, unless it was added before."""
         if len(self.warnings) < WARNINGS_KEPT and text not in self.warnings:
             self.warnings.append(text)
 
 
 class Source(Protocol):
-    """An open source. It is a context manager and its frames are read once, by one thread."""
+    """An open source: a context manager whose frames are read once, by one thread."""
 
     @property
     def spec(self) -> SourceSpec:
-        """What was opened."""
+        """The source that was opened."""
         ...
 
     @property
     def info(self) -> StreamInfo:
-        """What is known of it."""
+        """The properties of the stream."""
         ...
 
     @property
     def report(self) -> ReadReport:
-        """What was lost so far."""
+        """The losses so far."""
         ...
 
     def frames(self) -> Iterator[Frame]:
-        """All frames in presentation order.
+        """Yield all frames in presentation order.
 
         Raises:
-            StreamError: it breaks, or holds nothing that can be decoded.
+            StreamError: The source breaks, or contains nothing that can be decoded.
         """
         ...
 

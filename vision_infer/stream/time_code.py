@@ -1,4 +1,4 @@
-"""The time code in an array of pixels; what it is stands in :mod:`vision_infer.core.time_code`."""
+"""Draws and reads time codes in pixel arrays; :mod:`vision_infer.core.time_code` defines them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from vision_infer.core.time_code import (
 
 
 def draw(image: NDArray[np.uint8], milliseconds: int) -> None:
-    """Paint a moment over the top of a picture.
+    """Draw a time over the top of an image.
 
     Args:
-        picture: uint8 [H, W, 3] RGB or [H, W] grey, at least 160×90; it is changed.
-        milliseconds: monotonic; taken modulo 2**24.
+        image: uint8 [H, W, 3] RGB or [H, W] grey, at least 160×90; it is changed.
+        milliseconds: The monotonic time; taken modulo 2**24.
 
     Raises:
-        ValueError: the picture is too small.
+        ValueError: The image is too small.
     """
     height, width = image.shape[:2]
     if width < MIN_WIDTH or height < MIN_HEIGHT:
-        raise ValueError(f"a picture must be at least {MIN_WIDTH}x{MIN_HEIGHT} for a time code, got {width}x{height}")
+        raise ValueError(f"an image must be at least {MIN_WIDTH}x{MIN_HEIGHT} for a time code, got {width}x{height}")
     cells = np.array(cells_of(milliseconds), np.uint8).reshape(ROWS, COLUMNS) * np.uint8(255)
     columns, rows = column_edges(width), row_edges(height)
     for row in range(ROWS):
@@ -43,13 +43,13 @@ def draw(image: NDArray[np.uint8], milliseconds: int) -> None:
 
 
 def read(image: NDArray[np.uint8]) -> int | None:
-    """The moment in a picture, which may have been compressed and stretched; of a letterboxed one, pass the content.
+    """Read the time in an image, which may have been compressed and scaled. Of a letterboxed image, pass the content.
 
     Args:
-        picture: uint8 [H, W, 3] RGB or [H, W] grey.
+        image: uint8 [H, W, 3] RGB or [H, W] grey.
 
     Returns:
-        Milliseconds, 0 to 2**24 - 1; None where guards, cells or checksum are not right.
+        The time in milliseconds, 0 to 2**24 - 1; None if guards, cells or checksum are wrong.
     """
     height, width = image.shape[:2]
     levels = np.empty((ROWS, COLUMNS), np.float64)
@@ -61,7 +61,7 @@ def read(image: NDArray[np.uint8]) -> int | None:
     white, black = flat[list(WHITE_GUARDS)].min(), flat[list(BLACK_GUARDS)].max()
     if white - black < GUARD_CONTRAST:
         return None
-    # Between the outer quarters of the contrast a cell is neither black nor white.
+    # A cell between the outer quarters of the contrast is neither black nor white.
     if (np.abs(4 * flat - 2 * (white + black)) < white - black).any():
         return None
     cells = (2 * flat > white + black).astype(int)

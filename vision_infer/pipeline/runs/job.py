@@ -13,7 +13,7 @@ from vision_infer.pipeline.runs.run_parts import output_options
 from vision_infer.pipeline.runs.wiring import RunModels, resolve_models
 from vision_infer.sink.formats import format_of
 from vision_infer.sink.sink import Sink
-from vision_infer.stream.find import Found
+from vision_infer.stream.find import FoundSources
 from vision_infer.stream.source import SourceSpec
 
 
@@ -21,7 +21,7 @@ from vision_infer.stream.source import SourceSpec
 class Job:
     """The work of a run."""
 
-    found: Found
+    found: FoundSources
     specs: tuple[SourceSpec, ...]
     """The sources to read, without those that an earlier run has finished."""
     outputs: OutputPlan
@@ -54,7 +54,7 @@ class Job:
             return sinks
 
 
-def plan_job(settings: RunSettings, found: Found) -> Job:
+def plan_job(settings: RunSettings, found: FoundSources) -> Job:
     """Plan a run. Outputs that cannot be written are refused here, before anything takes time.
 
     Raises:

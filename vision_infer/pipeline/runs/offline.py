@@ -23,7 +23,7 @@ from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.files.csv_rows import CsvSink
 from vision_infer.sink.files.jsonl import JsonlSink
 from vision_infer.sink.sink import Sink
-from vision_infer.stream.find import Found, find_sources
+from vision_infer.stream.find import FoundSources, find_sources
 from vision_infer.telemetry.process import cpu_ns, peak_rss_bytes, process_age_s
 
 Progress = Callable[[Sequence[StreamStatus]], None]
@@ -130,5 +130,5 @@ def _wait(
     return interrupted
 
 
-def _nothing_found(found: Found) -> StreamError:
+def _nothing_found(found: FoundSources) -> StreamError:
     return StreamError(f"nothing to read: {'; '.join(error.message for error in found.errors)}", "give video files or images")

@@ -28,7 +28,7 @@ from vision_infer.pipeline.runs.run_parts import (
 )
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.sink.sink import Sink
-from vision_infer.stream.find import size_at_once
+from vision_infer.stream.find import size_in_header
 from vision_infer.stream.source import SourceSpec
 
 
@@ -122,7 +122,7 @@ def _model_lanes(
 ) -> list[Lane]:
     sizes = list(graphs)
     likely = sizes[0]
-    if len(sizes) > 1 and specs and (image := size_at_once(specs[0])) is not None:
+    if len(sizes) > 1 and specs and (image := size_in_header(specs[0])) is not None:
         likely = best_input(image, sizes)
 
     def parts(size: Size) -> tuple[Path, EngineRequest, Callable[[Engine], Lane]]:

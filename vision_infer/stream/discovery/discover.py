@@ -1,10 +1,10 @@
-"""Cameras in the local network that answer to ONVIF's discovery: WS-Discovery 1.0 over UDP multicast.
+"""Finds cameras in the local network by ONVIF's discovery: WS-Discovery 1.0 over UDP multicast.
 
-A probe asks for network video transmitters; whoever is one answers with its addresses and scopes (name, hardware, location). What
-answers is not trusted: datagrams are bounded in number and size, a document type and with it every entity is refused, and only an
-answer to our own message counts.
+A probe message asks for network video transmitters. Each of them answers with its addresses and scopes (name, hardware,
+location). The answers are not trusted: the number and size of datagrams are limited, document types and therefore entities are
+rejected, and only answers to our own message are accepted.
 
-Web Services Dynamic Discovery (WS-Discovery), April 2005; ONVIF Core Specification, section 7 (device discovery).
+Specifications: Web Services Dynamic Discovery (WS-Discovery), April 2005; ONVIF Core Specification, section 7 (device discovery).
 """
 
 from __future__ import annotations
@@ -42,46 +42,46 @@ _PROBE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DiscoveredDevice:
     """A device that answered."""
 
     address: str
-    """that its answer came from"""
+    """The address that its answer came from."""
     name: str
     hardware: str
     location: str
-    """these three empty where it does not say"""
+    """Its name, hardware and location, each empty if it does not report it."""
     services: tuple[str, ...]
-    """addresses of its ONVIF service, without secrets"""
+    """The addresses of its ONVIF service, without secrets."""
     id: str
-    """its endpoint reference; stays the same"""
+    """Its endpoint reference, which does not change."""
 
 
 def discover(
     wait_s: float = WAIT_S, place: tuple[str, int] = (GROUP, PORT), clock: Clock = SYSTEM_CLOCK, interfaces: bool = True
-) -> list[Device]:
+) -> list[DiscoveredDevice]:
     """Ask the local network for cameras, and wait for their answers.
 
     Args:
-        wait_s: how long answers are waited for, seconds.
-        place: where the question goes.
-        clock: monotonic time.
-        interfaces: ask through every interface; False: only the way that the system chooses.
+        wait_s: The time for which answers are collected, seconds.
+        place: The address and port that the probe is sent to.
+        clock: The monotonic clock.
+        interfaces: Whether the probe is sent through every interface, or only through the system's default.
 
     Returns:
-        The devices, by address.
+        The devices, sorted by address.
 
     Raises:
-        StreamError: the question cannot be sent anywhere.
+        StreamError: The probe cannot be sent.
     """
     message = f"urn:uuid:{uuid.uuid4()}"
     question = _PROBE.replace("{message}", message).encode()
-    found: dict[str, Device] = {}
+    found: dict[str, DiscoveredDevice] = {}
     with ExitStack() as stack:
-        sockets = [stack.enter_context(one) for one in _sockets(interfaces)]
-        asked = [one for one in sockets if _sent(one, question, place)]
+        sockets = [stack.enter_context(opened) for opened in _sockets(interfaces)]
+        asked = [opened for opened in sockets if _sent(opened, question, place)]
         if not asked:
-            raise StreamError("no camera can be looked for: nothing can be sent to the local network", "is this machine in one?")
+            raise StreamError("discovery failed: no message can be sent to the local network", "Check the network connection.")
         for data, address in _answers(asked, clock, wait_s):
             device = read_answer(data, address, message)
             if device is not None and len(found) < MAX_DEVICES:
@@ -89,15 +89,15 @@ def discover(
     return sorted(found.values(), key=lambda device: (_sortable(device.address), device.id))
 
 
-def read_answer(data: bytes, address: str, message: str) -> Device | None:
-    """The device in an answer; None where it is none, or one to another's question.
+def read_answer(data: bytes, address: str, message: str) -> DiscoveredDevice | None:
+    """Return the device in an answer; None if it holds none, or answers another message.
 
     Args:
-        data: the datagram.
-        address: where it came from.
-        message: what we called our question.
+        data: The datagram.
+        address: The address that it came from.
+        message: The identifier of our message.
     """
-    reader = _Reader()
+    reader = _AnswerReader()
     try:
         reader.parse(data)
     except (expat.ExpatError, ValueError):
@@ -111,11 +111,12 @@ def read_answer(data: bytes, address: str, message: str) -> Device | None:
             scopes.setdefault(kind.lower(), printable(unquote(value))[:_MAX_TEXT])
     services = tuple(redact(url)[:_MAX_TEXT] for url in reader.text("XAddrs").split() if _is_web(url))
     endpoint = printable(reader.text("Address"))[:_MAX_TEXT]
-    return Device(address, scopes.get("name", ""), scopes.get("hardware", ""), scopes.get("location", ""), services[:8], endpoint)
+    name, hardware, location = (scopes.get(kind, "") for kind in ("name", "hardware", "location"))
+    return DiscoveredDevice(address, name, hardware, location, services[:8], endpoint)
 
 
-class _Reader:
-    """Takes the text of the elements that count out of an answer, whatever their namespaces are called."""
+class _AnswerReader:
+    """Extracts the text of the relevant elements from an answer, whatever their namespace prefixes are."""
 
     _WANTED = frozenset({"RelatesTo", "Scopes", "XAddrs", "Address"})
 
@@ -125,11 +126,11 @@ class _Reader:
         self._open: list[str] = []
 
     def parse(self, data: bytes) -> None:
-        """Read a whole document.
+        """Parse a whole document.
 
         Raises:
-            ValueError: it has a document type, or is nested too deep.
-            ExpatError: it is no XML.
+            ValueError: It has a document type, or is nested too deep.
+            ExpatError: It is not XML.
         """
         parser = expat.ParserCreate(namespace_separator=" ")
         parser.StartDoctypeDeclHandler = self._refuse
@@ -139,17 +140,17 @@ class _Reader:
         parser.Parse(data, True)
 
     def text(self, name: str) -> str:
-        """The text of the first element of this name."""
+        """Return the text of the first element of this name."""
         return "".join(self._texts.get(name, [])).strip()
 
     def _refuse(self, *_: object) -> None:
-        raise ValueError("a document type is refused")
+        raise ValueError("a document type is not allowed")
 
     def _start(self, name: str, _: object) -> None:
         local = name.rpartition(" ")[2]
         if len(self._open) > 32:
             raise ValueError("nested too deep")
-        # Another device in the same answer, or the sender's own address, does not count: the first of a match does.
+        # Only the first of each element is used: not another device in the same answer, nor the sender's own address.
         counts = local in self._WANTED and local not in self.seen and (local != "Address" or "ProbeMatch" in self._open)
         self._open.append(local if counts or local not in self._WANTED else "")
         if local != "Address" or counts:
@@ -161,7 +162,7 @@ class _Reader:
 
 
 def _sockets(interfaces: bool) -> Iterator[socket.socket]:
-    """A socket for each interface, or one for the way that the system chooses."""
+    """Yield a socket for the system's default interface, and one for each interface."""
     yield _socket(None)
     if not interfaces:
         return
@@ -172,22 +173,22 @@ def _sockets(interfaces: bool) -> Iterator[socket.socket]:
 
 
 def _socket(interface: int | None) -> socket.socket:
-    one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        one.setblocking(False)
-        one.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
+        opened.setblocking(False)
+        opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 1)
         if interface is not None:
             # struct ip_mreqn: group, address, index (ip(7))
-            one.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), interface))
+            opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), interface))
     except OSError:
-        one.close()
+        opened.close()
         raise
-    return one
+    return opened
 
 
-def _sent(one: socket.socket, question: bytes, place: tuple[str, int]) -> bool:
+def _sent(sender: socket.socket, question: bytes, place: tuple[str, int]) -> bool:
     try:
-        return one.sendto(question, place) == len(question)
+        return sender.sendto(question, place) == len(question)
     except OSError:
         return False
 
@@ -199,9 +200,9 @@ def _answers(sockets: list[socket.socket], clock: Clock, wait_s: float) -> Itera
         readable = select.select(sockets, [], [], max(0.0, left))[0] if left > 0 else []
         if not readable:
             return
-        for one in readable:
+        for ready in readable:
             with suppress(OSError):
-                data, (address, _) = one.recvfrom(DATAGRAM_BYTES)
+                data, (address, _) = ready.recvfrom(DATAGRAM_BYTES)
                 yield data, address
 
 

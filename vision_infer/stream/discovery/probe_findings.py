@@ -1,4 +1,4 @@
-"""What a camera's probe means for whoever wants its results soon and its picture in a browser, and what to set on the camera."""
+"""Converts the probe of a camera into findings for the doctor: what it sends, and which camera settings to change."""
 
 from __future__ import annotations
 
@@ -8,86 +8,81 @@ from typing import Any
 from vision_infer.core.finding import Finding, Severity
 from vision_infer.stream.discovery.probe import STEPS, Probe, ProbeError
 
-KEY_INTERVAL_MOST_S = 4.0
-JITTER_MOST_MS = 100.0
+MAX_KEY_INTERVAL_S = 4.0
+MAX_JITTER_MS = 100.0
 MIN_RATE = 0.8
-"""of what the camera says that it sends"""
+"""The minimum frame rate relative to the one that the camera announces."""
 MAX_DECODE = 0.5
-"""of a CPU"""
+"""The maximum CPU share of decoding, in CPUs."""
 _LARGE = 2_500_000
-"""pixels; more than 1080p"""
+"""More pixels than 1080p has."""
+_SECOND_STREAM = "Use the camera's second stream for detection (detect:)."
 
 
 def find_in_probe(found: Probe) -> list[Finding]:
-    """What was seen, and what is to be minded."""
-    return [Finding("camera", "ok", _seen(found), facts=_facts(found)), *_minded(found)]
+    """Return what the camera sends, and the settings that should change."""
+    return [Finding("camera", "ok", _summary(found), facts=_facts(found)), *_problems(found)]
 
 
 def find_in_failure(url: str, error: ProbeError) -> Finding:
-    """Why a camera gives no picture.
+    """Return why a camera delivers no frame.
 
     Args:
-        url: without secrets.
-        error: of :func:`vision_infer.stream.discovery.probe.probe`.
+        url: Its URL without secrets.
+        error: The error of :func:`vision_infer.stream.discovery.probe.probe`.
     """
     message = error.message.removeprefix(f"{url}: ")
     facts = {"url": url, "failed_at": error.step, "refused": error.refused}
-    return Finding("camera", "error", f"{url}: no picture: failed {STEPS[error.step]}: {message}", error.hint, facts)
+    return Finding("camera", "error", f"{url}: no frame: failed {STEPS[error.step]}: {message}", error.hint, facts)
 
 
-def _seen(found: Probe) -> str:
+def _summary(found: Probe) -> str:
     rate = f"{found.frame_rate:.3g} frames/s" if found.frame_rate else "rate unknown"
     bits = f", {found.bit_rate / 1e6:.2g} Mbit/s" if found.bit_rate else ""
-    key = "" if found.key_interval_s is None else f", a key frame each {found.key_interval_s:.2g} s"
+    key = "" if found.key_interval_s is None else f", a key frame every {found.key_interval_s:.2g} s"
     jitter = "" if found.jitter_ms is None else f", jitter {found.jitter_ms:.0f} ms"
-    decode = "" if found.decode_ms is None else f", {found.decode_ms:.2g} ms of CPU to decode each"
+    decode = "" if found.decode_ms is None else f", {found.decode_ms:.2g} ms of CPU time to decode a frame"
     codec = " ".join(filter(None, (found.codec, found.profile)))
-    browser = "a browser plays it as it comes" if found.untouched else "it is encoded again for a browser"
-    first = f"first picture after {found.first_frame_ms:.0f} ms"
+    browser = "browsers can play it unmodified" if found.passthrough else "it must be transcoded for browsers"
+    first = f"first frame after {found.first_frame_ms:.0f} ms"
     return f"{found.url}: {codec} {found.size}, {rate}{bits}; {first}{key}{jitter}{decode}; {browser}"
 
 
-def _minded(found: Probe) -> list[Finding]:
-    said: list[tuple[Severity, str, str]] = []
-    if not found.untouched and found.kind != "test":
-        said.append(("note", f"viewers cost encoding: {found.not_untouched}", "set it to H.264 without B-frames for a preview"))
+def _problems(found: Probe) -> list[Finding]:
+    problems: list[tuple[Severity, str, str]] = []
+    if not found.passthrough and found.kind != "test":
+        text = f"the preview must transcode it: {found.passthrough_problem}"
+        problems.append(("note", text, "Set the camera to H.264 without B-frames."))
     if found.b_frames:
-        said.append(
-            (
-                "warning",
-                "it sends B-frames: each picture waits for later ones",
-                "turn B-frames off, or set its profile to baseline",
-            )
-        )
+        text = "it sends B-frames, so each frame waits for later ones"
+        problems.append(("warning", text, "Turn B-frames off, or set the profile to baseline."))
     apart_s, known = _key_frames_apart_s(found)
-    if apart_s > KEY_INTERVAL_MOST_S:
+    if apart_s > MAX_KEY_INTERVAL_S:
         apart = f"{'' if known else 'at least '}{apart_s:.0f} s apart"
-        text = f"its key frames are {apart}: who connects waits up to so long for a picture"
-        said.append(("warning", text, "set its key-frame (I-frame, GOP) interval to 1 or 2 s"))
-    if found.jitter_ms is not None and found.jitter_ms > JITTER_MOST_MS:
-        said.append(
-            ("warning", f"its packets come up to {found.jitter_ms:.0f} ms late", "look at the network: Wi-Fi, a busy switch")
-        )
-    if found.frame_rate and found.said_rate and found.frame_rate < MIN_RATE * found.said_rate:
-        text = f"it says {found.said_rate:.3g} frames/s and sends {found.frame_rate:.3g}"
-        said.append(("note", text, "in the dark, many cameras send fewer; else its network or the camera is overloaded"))
+        text = f"its key frames are {apart}, so a new connection waits up to that long for its first frame"
+        problems.append(("warning", text, "Set the key-frame (I-frame, GOP) interval to 1–2 s."))
+    if found.jitter_ms is not None and found.jitter_ms > MAX_JITTER_MS:
+        text = f"its packets arrive up to {found.jitter_ms:.0f} ms late"
+        problems.append(("warning", text, "Check the network, for example Wi-Fi or a busy switch."))
+    if found.frame_rate and found.nominal_rate and found.frame_rate < MIN_RATE * found.nominal_rate:
+        text = f"it announces {found.nominal_rate:.3g} frames/s and sends {found.frame_rate:.3g}"
+        hint = "Many cameras send fewer frames in the dark; otherwise, check the load of the camera and the network."
+        problems.append(("note", text, hint))
     if found.damaged:
-        text = f"{found.damaged} of {found.pictures} packets were damaged"
-        said.append(("warning", text, "packets are lost: use transport: tcp, or look at the network"))
+        text = f"{found.damaged} of {found.frames} packets were damaged"
+        problems.append(("warning", text, "Packets are lost. Use transport: tcp, or check the network."))
     if found.decode_ms is not None and found.frame_rate and found.decode_ms * found.frame_rate / 1000 > MAX_DECODE:
         share = found.decode_ms * found.frame_rate / 1000
-        said.append(("warning", f"decoding it takes {share:.1f} CPUs", "use the camera's second stream for detection (detect:)"))
+        problems.append(("warning", f"decoding it uses {share:.1f} CPUs", _SECOND_STREAM))
     elif found.size.width * found.size.height > _LARGE:
-        said.append(
-            ("note", f"{found.size} is more than a network looks at", "use the camera's second stream for detection (detect:)")
-        )
+        problems.append(("note", f"{found.size} is larger than detection models use", _SECOND_STREAM))
     if found.interlaced:
-        said.append(("note", "it is interlaced: moving things have combs", "set it to progressive"))
-    return [Finding("camera", severity, f"{found.url}: {text}", hint, {"url": found.url}) for severity, text, hint in said]
+        problems.append(("note", "it is interlaced, so moving edges look combed", "Set the camera to progressive scan."))
+    return [Finding("camera", severity, f"{found.url}: {text}", hint, {"url": found.url}) for severity, text, hint in problems]
 
 
 def _key_frames_apart_s(found: Probe) -> tuple[float, bool]:
-    """How far apart, and whether that is known; where it is not, at least what was waited for the first one, or after it."""
+    """Return the distance of key frames, and whether it is known; if not, the longest wait for one."""
     if found.key_interval_s is not None:
         return found.key_interval_s, True
     if found.kind in ("test", "file"):

@@ -1,4 +1,4 @@
-"""Where on the way to a picture a source failed."""
+"""The steps on the way to a source's first frame, and the one at which a source failed."""
 
 from __future__ import annotations
 
@@ -11,67 +11,65 @@ import av
 
 from vision_infer.config.stream_url import PROTOCOLS
 from vision_infer.core.errors import RefusedError, StreamError
-from vision_infer.stream.live.allowed_networks import allowed_address
-from vision_infer.stream.redact import redact
+from vision_infer.stream.live.allowed_networks import allowed_address, unknown_host
+from vision_infer.stream.live.live_errors import TIMED_OUT
 from vision_infer.stream.source import SourceSpec
 
-Step = Literal["address", "name", "connect", "answer", "sign-in", "stream", "video", "picture"]
+Step = Literal["address", "name", "connect", "answer", "sign-in", "stream", "video", "frame"]
 
 STEPS: dict[Step, str] = {
-    "address": "reading its address",
-    "name": "finding its host",
-    "connect": "connecting to it",
-    "answer": "waiting for its answer",
-    "sign-in": "signing in",
-    "stream": "asking for the stream",
-    "video": "understanding its video",
-    "picture": "waiting for a picture",
+    "address": "while parsing the URL",
+    "name": "while resolving the host name",
+    "connect": "while connecting",
+    "answer": "while waiting for a response",
+    "sign-in": "while authenticating",
+    "stream": "while requesting the stream",
+    "video": "while probing the video",
+    "frame": "while waiting for a frame",
 }
-"""in their order, each as it is said"""
+"""The steps in their order, and how messages name them."""
 
 _CONNECT_S = 1.0
-_TIMED_OUT = 0.9
-"""an opening that failed after this part of its time has timed out, whatever FFmpeg calls it"""
 
 
 class ProbeError(StreamError):
     """A source could not be probed.
 
     Args:
-        step: where on the way to a picture it failed.
-        error: what failed there; its message and hint become this one's.
+        step: The step at which it failed.
+        error: The error; its message and hint are used.
     """
 
     def __init__(self, step: Step, error: StreamError) -> None:
         super().__init__(error.message, error.hint)
         self.step: Step = step
         self.refused = isinstance(error, RefusedError)
-        """asking again at once is no use"""
+        """Whether trying again at once is useless."""
 
 
 def find_host(spec: SourceSpec) -> None:
-    """Look its host up. The system, or its name server, keeps the answer for the opening that follows.
+    """Resolve the host name. The system or its name server caches the address for the connection that follows.
 
     Raises:
-        StreamError: it is not known.
+        StreamError: The host name cannot be resolved.
     """
     url = spec.paths[0]
-    place = _place(url)
-    if place is None or _has_proxy(url):
+    endpoint = _endpoint(url)
+    if endpoint is None or _has_proxy(url):
         return
     try:
-        socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+        socket.getaddrinfo(*endpoint, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise StreamError(f"{redact(url)}: its host is not known", "check the name, and the DNS of this machine") from None
+        raise unknown_host(url) from None
 
 
 def failed_while_opening(error: StreamError, spec: SourceSpec, took_s: float) -> Step:
-    """At which step opening it failed. Whether its port takes connections is asked where that decides it.
+    """Return the step at which a source could not be opened. If necessary, this tests whether its port accepts connections.
 
     Args:
-        error: as raised by :func:`vision_infer.stream.live.open_live.open_live`.
-        spec: what was opened.
-        took_s: so long it took, seconds.
+        error: The error of :func:`vision_infer.stream.live.open_live.open_live`.
+        spec: The source.
+        took_s: The time until it failed, seconds.
     """
     cause = error.__cause__ or error.__context__
     if isinstance(cause, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
@@ -80,29 +78,29 @@ def failed_while_opening(error: StreamError, spec: SourceSpec, took_s: float) ->
         return "stream"
     if isinstance(error, RefusedError) and cause is None:
         return "address"
-    if isinstance(cause, ConnectionRefusedError | FileNotFoundError | PermissionError) or _is_silent(spec):
+    if isinstance(cause, ConnectionRefusedError | FileNotFoundError | PermissionError) or _is_unreachable(spec):
         return "connect"
-    if took_s >= _TIMED_OUT * spec.live.open_timeout_s:
+    if took_s >= TIMED_OUT * spec.live.open_timeout_s:
         return "answer"
     return "video" if isinstance(cause, StreamError | av.error.InvalidDataError) else "answer"
 
 
-def _is_silent(spec: SourceSpec) -> bool:
-    """Whether its port takes no connection."""
+def _is_unreachable(spec: SourceSpec) -> bool:
+    """Return whether its port accepts no connection."""
     url, networks = spec.paths[0], spec.live.allow_networks
-    place = _place(url)
-    if place is None or _has_proxy(url):
+    endpoint = _endpoint(url)
+    if endpoint is None or _has_proxy(url):
         return False
     try:
-        address = allowed_address(url, networks) if networks else place[0]
-        socket.create_connection((address, place[1]), _CONNECT_S).close()
+        address = allowed_address(url, networks) if networks else endpoint[0]
+        socket.create_connection((address, endpoint[1]), _CONNECT_S).close()
     except (OSError, StreamError, UnicodeError):
         return True
     return False
 
 
-def _place(url: str) -> tuple[str, int] | None:
-    """Host and port of what is connected to by TCP; None where nothing is."""
+def _endpoint(url: str) -> tuple[str, int] | None:
+    """Return the host and port of a TCP connection; None if the source uses none."""
     if "://" not in url or os.path.lexists(url):
         return None
     try:
@@ -114,5 +112,5 @@ def _place(url: str) -> tuple[str, int] | None:
 
 
 def _has_proxy(url: str) -> bool:
-    """Whether another connects to it in our place: FFmpeg heeds the usual variable."""
+    """Return whether a proxy connects in our place: FFmpeg uses the environment variable http_proxy."""
     return url.lower().startswith("http") and bool(os.environ.get("http_proxy"))

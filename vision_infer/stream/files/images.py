@@ -63,7 +63,7 @@ def decode_image(data: NDArray[np.uint8], shown: str, max_pixels: int) -> NDArra
         except cv2.error:
             image = None
     if image is None:
-        raise StreamError(f"{shown}: it cannot be decoded as an image", "Check that it is an image file, and complete.")
+        raise StreamError(f"{shown}: cannot be decoded as an image", "Check that it is an image file, and complete.")
     return np.asarray(image, np.uint8)
 
 

@@ -57,7 +57,7 @@ def open_video(path: str, read: ReadOptions, log: SourceLog, hwaccel: HWAccel | 
         name, protocols, timeout = path, "http,https,tcp,tls,crypto", HTTP_TIMEOUT_S
     elif "://" in path and not os.path.lexists(path):
         raise StreamError(f"{shown}: no such file", "Only http:// and https:// URLs can be opened here.")
-    log.here()
+    log.use_thread()
     try:
         if timeout is None and os.path.isfile(path) and os.path.getsize(path) == 0:
             raise StreamError(f"{shown}: the file is empty", "Use a file that contains video.")
@@ -109,7 +109,7 @@ def video_stream(container: av.container.InputContainer, read: ReadOptions, show
         raise StreamError(f"{shown}: no decoder for its video", "Convert it with ffmpeg to H.264, H.265, VP9 or AV1.")
     context = stream.codec_context
     check_pixels(context.width, context.height, read, shown)
-    if not context.width and log.said("max pixel count"):
+    if not context.width and log.contains("max pixel count"):
         raise too_many_pixels("images", read, shown)
     return stream
 
@@ -149,9 +149,9 @@ def _explain(error: Exception, path: str, log: SourceLog) -> tuple[str, str]:
         return "it is a folder", "Name the folder without a trailing file name."
     if isinstance(error, PermissionError):
         return "permission denied", "Make the file readable."
-    if isinstance(error, av.error.ProtocolNotFoundError) or log.said("not on whitelist"):
+    if isinstance(error, av.error.ProtocolNotFoundError) or log.contains("not on whitelist"):
         return "it leads to a protocol or format that is not allowed", "Use the video itself."
-    if log.said("moov atom not found"):
+    if log.contains("moov atom not found"):
         return (
             "FFmpeg cannot read it as video: an MP4 without an index (moov)",
             "It is truncated, or its index is at the end and this source cannot seek. Remux it with -movflags +faststart.",

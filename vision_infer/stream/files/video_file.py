@@ -168,11 +168,11 @@ class VideoFileSource:
                 if times is not None:
                     times.sent(packet.pts)
             # 3. Decode. A packet that cannot be decoded is a gap, not the end.
-            self._log.here()
+            self._log.use_thread()
             try:
                 decoded = packet.decode()
             except av.error.InvalidDataError:
-                if self._log.said("max pixel count"):
+                if self._log.contains("max pixel count"):
                     raise too_many_pixels("later images", read, self._shown) from None
                 watch.lost(packet_s(packet))
                 if times is not None:
@@ -203,7 +203,7 @@ class VideoFileSource:
         return pts_s + (duration * self._base_s if duration else self._interval_s or 0.0)
 
     def _next_packet(self) -> Packet[VideoStream] | None:
-        self._log.here()
+        self._log.use_thread()
         try:
             return next(self._packets, None)
         except (av.error.FFmpegError, OSError) as error:
@@ -216,7 +216,7 @@ class VideoFileSource:
         """Return the error that explains why reading stopped."""
         if isinstance(error, av.error.ExitError):
             return StreamError(f"{self._shown}: the server stopped sending", "Try again, or download the file first.")
-        if not can_open_again(self._path) and not self._seen and self._log.said("partial file"):
+        if not can_open_again(self._path) and not self._seen and self._log.contains("partial file"):
             return StreamError(
                 f"{self._shown}: the index (moov) is at the end, and this source cannot seek",
                 "Remux it with -movflags +faststart, or read it as a file.",
@@ -274,7 +274,7 @@ class VideoFileSource:
         if position_s is None or self._origin_s is None:
             return
         at, duration = position_s - self._origin_s, self.info.duration_s
-        cut = damaged or self._last_is_partial or self._log.said("ended prematurely", "partial file")
+        cut = damaged or self._last_is_partial or self._log.contains("ended prematurely", "partial file")
         if duration is None or at >= duration:
             if cut:
                 self.report.warn(f"is truncated at {at:.2f} s")

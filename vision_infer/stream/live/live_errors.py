@@ -51,13 +51,13 @@ def _explain(error: Exception, log: SourceLog, options: LiveOptions, took_s: flo
         return True, f"the server rejected the request: {reason(error)}", "Check the URL and the transport."
     if isinstance(error, av.error.HTTPServerError):
         return False, f"the server failed: {reason(error)}", "Check the server's log."
-    if log.said("Failed to resolve hostname"):
+    if log.contains("Failed to resolve hostname"):
         return False, "the host name cannot be resolved", "Check the host name and the DNS settings of this machine."
     if isinstance(error, ConnectionRefusedError):
         return False, "connection refused", "Check that the camera is on and that the port is correct."
-    if isinstance(error, av.error.ProtocolNotFoundError) and not log.said("not on whitelist"):
+    if isinstance(error, av.error.ProtocolNotFoundError) and not log.contains("not on whitelist"):
         return True, "this build of FFmpeg does not support the protocol", "Install a PyAV build that supports it."
-    if log.said("not on whitelist", "not in allowed"):
+    if log.contains("not on whitelist", "not in allowed"):
         return True, "it leads to a protocol or format that is not allowed", "Use the URL of the stream itself."
     if timed_out:
         return False, f"no answer within {options.open_timeout_s:g} s", "Check that it is on and reachable from this machine."

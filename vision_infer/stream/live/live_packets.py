@@ -90,7 +90,7 @@ class LivePackets:
         packets = self.opened.container.demux()
         while not self._stopping.is_set():
             before = now()
-            self._log.here()
+            self._log.use_thread()
             if self.opened.web is not None:
                 self.opened.web.allow(self.spec.live.stall_timeout_s)
             try:
@@ -182,7 +182,7 @@ class LivePackets:
         return units * SECOND * base.numerator // base.denominator + self.shift_ns
 
     def _read_failed(self, error: Exception) -> None:
-        if self.opened.kind == "http" and self._log.said("ends prematurely"):
+        if self.opened.kind == "http" and self._log.contains("ends prematurely"):
             return  # a live stream has no length: when the server closes the connection, the stream has ended
         if isinstance(error, av.error.ExitError):
             raise self._no_data() from None

@@ -223,7 +223,7 @@ class LiveSource:
                 yield frame
 
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
-        self._log.here()
+        self._log.use_thread()
         try:
             decoded = packet.decode()
             if self.spec.live.keyframes_only and packet.size:
@@ -272,7 +272,7 @@ class LiveSource:
 
     def _packet_failed(self, error: Exception) -> None:
         """Handle a packet that could not be decoded. Reading continues unless later packets would fail as well."""
-        if self._log.said("max pixel count"):
+        if self._log.contains("max pixel count"):
             raise too_many_pixels("images", self.spec.read, self._shown) from None
         if not isinstance(error, av.error.InvalidDataError):
             if self._decoding.failed(reason(error)):

@@ -191,7 +191,7 @@ def _open(
         if kind == "rtmp":
             options["rtmp_tcurl"] = _tc_url(path)
     opening_log = _PayloadLog(log) if probing is _NO_PARSER else log
-    opening_log.here()
+    opening_log.use_thread()
     timeout = (live.open_timeout_s, live.stall_timeout_s)
     began = time.monotonic()
     if web is not None:

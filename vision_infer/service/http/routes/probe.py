@@ -108,7 +108,7 @@ def _checked(wanted: ProbeRequest, context: Shared) -> StreamSettings:
 
 
 def _answer(found: Probe, max_height: int) -> ProbeAnswer:
-    why = found.not_untouched
+    why = found.passthrough_problem
     if not why and found.size.height > max_height:
         why = f"the frame height {found.size.height} exceeds preview.max_height"
     return ProbeAnswer.model_validate(
