@@ -114,13 +114,13 @@ def red(score: float = 0.8, class_id: int = 1) -> Description:
 
 def test_the_label_has_the_class_of_a_secondary_model() -> None:
     found = one_box((200.0, 200.0, 400.0, 300.0))
-    alone, told, other, nothing, embedded = (
-        Drawer()(black(480, 640), replace(found, descriptions=said))
-        for said in (None, (red(),), (red(0.7),), (None,), (Description(embedding=np.ones(3, np.float32)),))
+    alone, labelled, other, nothing, embedded = (
+        Drawer()(black(480, 640), replace(found, descriptions=descriptions))
+        for descriptions in (None, (red(),), (red(0.7),), (None,), (Description(embedding=np.ones(3, np.float32)),))
     )
-    widths = [int(np.flatnonzero((one[:199] == PURPLE).all(axis=2).any(axis=0)).max()) for one in (alone, told)]
+    widths = [int(np.flatnonzero((one[:199] == PURPLE).all(axis=2).any(axis=0)).max()) for one in (alone, labelled)]
     assert widths[1] > 1.5 * (widths[0] - 200) + 200
-    assert (told != other).any()
+    assert (labelled != other).any()
     assert (nothing == alone).all()
     assert (embedded == alone).all()
 

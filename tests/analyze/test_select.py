@@ -34,9 +34,9 @@ Candidate = tuple[float, float, float, float, float, int]
 Batch = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]
 
 
-def batch_of(*pictures: list[Candidate]) -> Batch:
+def batch_of(*images: list[Candidate]) -> Batch:
     """Return the outputs of an engine for images with the same number of candidates."""
-    rows = np.array(pictures, dtype=np.float64).reshape(len(pictures), -1, 6)
+    rows = np.array(images, dtype=np.float64).reshape(len(images), -1, 6)
     return rows[..., :4].astype(np.float32), rows[..., 4].astype(np.float32), rows[..., 5].astype(np.int32)
 
 
@@ -84,9 +84,9 @@ def test_the_selection_equals_the_reference(candidates: list[Candidate], selecto
 
 
 @given(st.lists(st.lists(CANDIDATE, min_size=5, max_size=5), min_size=1, max_size=4), SELECTOR)
-def test_a_batch_equals_its_images_one_by_one(pictures: list[list[Candidate]], selector: Selector) -> None:
-    together = selector(*batch_of(*pictures))
-    for found, image in zip(together, pictures, strict=True):
+def test_a_batch_equals_its_images_one_by_one(images: list[list[Candidate]], selector: Selector) -> None:
+    together = selector(*batch_of(*images))
+    for found, image in zip(together, images, strict=True):
         (alone,) = selector(*batch_of(image))
         for one, other in zip(found, alone, strict=True):
             np.testing.assert_array_equal(one, other)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.analyze.walking import SIZE, VALIDATOR, line, room, standing, told, walk, watch
+from tests.analyze.walking import SIZE, VALIDATOR, facts, line, room, standing, walk, watch
 from tests.support.media import asset
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.zones import ZoneSettings
@@ -38,7 +38,7 @@ def test_a_track_that_vanishes_inside_leaves_after_the_grace_time() -> None:
     assert zones.update(standing((1, 65, 30)), SIZE, 101.5) == ()
     assert zones.update(standing((2, 1, 1)), SIZE, 103.4) == ()
     assert zones.occupancy() == {"door": 1}
-    assert told(zones.update(Detections.empty(), SIZE, 103.5)) == [("leave", "door", 1, 1.5, None, None)]
+    assert facts(zones.update(Detections.empty(), SIZE, 103.5)) == [("leave", "door", 1, 1.5, None, None)]
     assert zones.occupancy() == {"door": 0}
     # It returns as a new track.
     assert [event.kind for event in zones.update(standing((1, 64, 30)), SIZE, 103.6)] == ["enter"]
@@ -65,7 +65,7 @@ def test_only_tracks_of_its_classes_count() -> None:
         ("wheels", 2, "car"),
     ]
     second = zones.update(standing((1, 70, 30), (2, 70, 30), (0, 70, 30), classes=[0, 2, 2]), SIZE, 1)
-    assert told(second) == [("cross", "feet", 1, None, "in", (1, 0))]
+    assert facts(second) == [("cross", "feet", 1, None, "in", (1, 0))]
     untracked = Detections(*(getattr(standing((1, 1, 1)), name) for name in ("boxes", "scores", "class_ids")))
     assert zones.update(untracked, SIZE, 1.5) == ()
     with pytest.raises(ValueError, match="not in tuple"):
@@ -74,7 +74,7 @@ def test_only_tracks_of_its_classes_count() -> None:
 
 def test_in_is_from_left_to_right_along_the_line() -> None:
     up = {"gate": line((64, 64), (64, 0))}
-    assert told(walk(watch(lines=up), [(50, 30), (80, 30), (50, 30)])) == [
+    assert facts(walk(watch(lines=up), [(50, 30), (80, 30), (50, 30)])) == [
         ("cross", "gate", 1, None, "in", (1, 0)),
         ("cross", "gate", 1, None, "out", (1, 1)),
     ]
@@ -96,10 +96,10 @@ def test_a_track_around_the_end_of_a_line_does_not_cross_it() -> None:
 def test_jitter_on_a_line_counts_once_the_track_is_clear() -> None:
     side = 80  # clear from 4 pixels on
     gate = {"gate": line((64, 64), (64, 0))}
-    trembling = [(64 + (3 if step % 2 else -3), 30) for step in range(40)]
-    assert walk(watch(lines=gate), [(40, 30), *trembling, (40, 30)], side) == []
+    jitter = [(64 + (3 if step % 2 else -3), 30) for step in range(40)]
+    assert walk(watch(lines=gate), [(40, 30), *jitter, (40, 30)], side) == []
     crossing = watch(lines=gate)
-    assert told(walk(crossing, [(40, 30), *trembling, (70, 30), *trembling, (80, 30)], side)) == [
+    assert facts(walk(crossing, [(40, 30), *jitter, (70, 30), *jitter, (80, 30)], side)) == [
         ("cross", "gate", 1, None, "in", (1, 0))
     ]
 
@@ -129,7 +129,7 @@ def test_relative_zones_follow_the_size_of_each_image() -> None:
 def test_time_continues_after_it_went_back() -> None:
     zones = watch({"room": room(min_s=0, dwell_s=3)})
     times = [100.0, 101.0, 0.0, 1.0, math.nan, 2.0, 3.0]  # a second, none, a second, none, a second …
-    found = [told(zones.update(standing((1, 64, 30)), SIZE, now_s)) for now_s in times]
+    found = [facts(zones.update(standing((1, 64, 30)), SIZE, now_s)) for now_s in times]
     assert found[5] == [("dwell", "room", 1, 3.0, None, None)]
     assert [len(events) for events in found] == [1, 0, 0, 0, 0, 1, 0]
 
@@ -138,7 +138,7 @@ def test_present_tracks_do_not_keep_missing_ones() -> None:
     zones = watch({"room": room(min_s=0)})
     zones.update(standing((1, 64, 30), (2, 64, 30)), SIZE, 0)
     found = [zones.update(standing((1, 64, 30)), SIZE, second) for second in (1, 2, 3)]
-    assert [told(events) for events in found] == [[], [("leave", "room", 2, 0.0, None, None)], []]
+    assert [facts(events) for events in found] == [[], [("leave", "room", 2, 0.0, None, None)], []]
 
 
 def test_an_event_has_the_class_at_its_time() -> None:
@@ -173,7 +173,7 @@ def test_mappings_that_another_thread_holds_do_not_change() -> None:
 
 def test_a_duplicate_number_counts_once() -> None:
     zones = watch({"room": room(min_s=0)})
-    assert told(zones.update(standing((1, 64, 30), (1, 0, 0), (1, 64, 30)), SIZE, 0)) == [("enter", "room", 1, None, None, None)]
+    assert facts(zones.update(standing((1, 64, 30), (1, 0, 0), (1, 64, 30)), SIZE, 0)) == [("enter", "room", 1, None, None, None)]
 
 
 def test_the_schema_defines_the_fields_of_each_kind() -> None:
@@ -234,5 +234,5 @@ def test_a_person_on_a_line_and_an_edge_is_not_counted_repeatedly(bundled: Path)
     edge = {"polygon": [[300, 374], [650, 374], [650, 430], [300, 430]], **PEOPLE}
     zones = watch({"floor": ZoneSettings.model_validate(edge)}, {"feet": line((300, 374.3), (650, 374.3), **PEOPLE)})
     events = events_of("videos/person_h264_10s.mp4", zones, 99)
-    assert told(events) == [("enter", "floor", 1, None, None, None)]
+    assert facts(events) == [("enter", "floor", 1, None, None, None)]
     assert zones.counts() == {"feet": (0, 0)}

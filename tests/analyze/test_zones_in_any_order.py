@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.analyze.walking import SIZE, VALIDATOR, line, room, standing, told, walk, watch
+from tests.analyze.walking import SIZE, VALIDATOR, facts, line, room, standing, walk, watch
 from vision_infer.analyze.zones import Zones
 from vision_infer.config.zones import ZoneSettings
 from vision_infer.core.detections import Detections
@@ -151,7 +151,7 @@ def test_scale_and_position_do_not_change_the_events(path: list[tuple[float, flo
         for number, (x, y) in enumerate(path):
             spot = (1, (x / 256 + dx) * size.width, (y / 128 + dy) * size.height)
             found += zones.update(standing(spot, side=size.width / 8), size, number)
-        return told(found)
+        return facts(found)
 
     usual = events(SIZE, 0, 0)
     assert events(Size(SIZE.width * scale, SIZE.height * scale), 0, 0) == usual

@@ -53,5 +53,5 @@ def walk(zones: Zones, path: Iterable[tuple[float, float]], side: float = 0, ste
     return found
 
 
-def told(events: Iterable[SceneEvent]) -> list[tuple[object, ...]]:
+def facts(events: Iterable[SceneEvent]) -> list[tuple[object, ...]]:
     return [(event.kind, event.place, event.track_id, event.seconds, event.direction, event.counts) for event in events]

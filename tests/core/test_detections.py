@@ -29,7 +29,7 @@ def some(count: int, tracked: bool = False, names: tuple[str, ...] | None = NAME
 
 
 @pytest.mark.parametrize(
-    ("boxes", "scores", "class_ids", "track_ids", "said"),
+    ("boxes", "scores", "class_ids", "track_ids", "message"),
     [
         ((2, 4), (3,), (3,), None, r"boxes must be \[N, 4\] with N scores, got \(2, 4\) with scores \(3,\)"),
         ((2, 5), (2,), (2,), None, r"got \(2, 5\)"),
@@ -41,10 +41,10 @@ def some(count: int, tracked: bool = False, names: tuple[str, ...] | None = NAME
     ],
 )
 def test_shapes_are_checked_and_the_wrong_one_is_printed(
-    boxes: tuple[int, ...], scores: tuple[int, ...], class_ids: tuple[int, ...], track_ids: tuple[int, ...] | None, said: str
+    boxes: tuple[int, ...], scores: tuple[int, ...], class_ids: tuple[int, ...], track_ids: tuple[int, ...] | None, message: str
 ) -> None:
     tracks = None if track_ids is None else np.zeros(track_ids, np.int32)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         Detections(np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(class_ids, np.int32), None, tracks)
 
 
@@ -96,8 +96,8 @@ def test_results_of_a_secondary_model_go_to_supervision() -> None:
     assert list(theirs.data["secondary_label"]) == ["red", "", "blue"]
     assert "embedding" not in theirs.data
     vectors = [Description(embedding=np.full(2, value, np.float32)) for value in (1, 2)]
-    told = replace(some(3), descriptions=(vectors[0], None, vectors[1])).to_supervision()
-    embedding = np.asarray(told.data["embedding"])
+    converted = replace(some(3), descriptions=(vectors[0], None, vectors[1])).to_supervision()
+    embedding = np.asarray(converted.data["embedding"])
     assert np.isnan(embedding[1]).all()
     assert embedding[2].tolist() == [2, 2]
     assert set(replace(some(2), descriptions=(None, None)).to_supervision().data) == {"class_name"}

@@ -122,9 +122,9 @@ def test_mot(out: Path) -> None:
 
 
 def test_video(out: Path) -> None:
-    pictures = media.decoded(out / "set" / "bikes.mp4")
-    assert {(one.width, one.height) for one in pictures} == {(320, 136)}
-    assert [round(float(one.time or 0), 3) for one in pictures] == [round(number / 5, 3) for number in range(50)]
+    decoded = media.decoded(out / "set" / "bikes.mp4")
+    assert {(one.width, one.height) for one in decoded} == {(320, 136)}
+    assert [round(float(one.time or 0), 3) for one in decoded] == [round(number / 5, 3) for number in range(50)]
     with av.open(str(out / "set" / "bikes.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
 
@@ -172,8 +172,8 @@ def test_a_full_disk_stops_the_run_and_keeps_whole_files(tmp_path: Path) -> None
         assert "no space left" in line
         assert " free); this output needs about" in line
         assert "it can be played up to this point" in line
-        pictures = media.decoded(disk / "bikes.mp4")
-        assert 0 < len(pictures) < 250
+        decoded = media.decoded(disk / "bikes.mp4")
+        assert 0 < len(decoded) < 250
         assert f"wrote {disk / 'bikes.mp4'}" in done.stderr
     for row in (tmp_path / "rows.jsonl").read_text().splitlines():
         validate_row(json.loads(row))
@@ -202,7 +202,7 @@ def readable(folder: Path) -> dict[str, int]:
         "coco": len(json.loads((folder / "cut.json").read_text())),
         "images": len(json.loads((folder / "cut.images.json").read_text())["images"]),
         "mot": len((folder / "cut.txt").read_text().splitlines()),
-        "pictures": len(media.decoded(folder / "cut.mp4")),
+        "video": len(media.decoded(folder / "cut.mp4")),
     }
 
 
@@ -224,11 +224,11 @@ def test_a_run_that_ends_early_leaves_whole_files(tmp_path: Path, how: str) -> N
                 if row["frame"] >= 20 and row["detections"]:
                     break
             process.send_signal(signal.SIGINT)
-        _, told = process.communicate(timeout=120)
-    assert process.returncode in ((130,) if how == "stopped" else (0, 1)), told
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode in ((130,) if how == "stopped" else (0, 1)), errors
     held = readable(folder)
     assert 0 < held["frames"] < 250
-    assert held["frames"] == held["images"] == held["pictures"]
+    assert held["frames"] == held["images"] == held["video"]
     assert held["csv"] == held["parquet"] == held["coco"] == held["mot"] > 0
     assert not list(folder.glob(".*.partial"))
 
@@ -237,18 +237,18 @@ def test_coco_results_have_the_score_of_our_evaluation(tmp_path: Path) -> None:
     """Compare with COCO's annotations, by the numbers of images and categories."""
     from pycocotools.cocoeval import COCOeval
 
-    pictures = photographs().parent
+    photos = photographs().parent
     out = tmp_path / "found.json"
     square = str(media.ROOT / "models" / "nanodet-416" / "model.onnx")  # by name, wide images would use another input size
-    done = command(pictures / "images", "--model", square, "--confidence", "0.001", "--iou", "0.65", "--out", out)
+    done = command(photos / "images", "--model", square, "--confidence", "0.001", "--iou", "0.65", "--out", out)
     assert done.returncode == 0, done.stderr
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(pictures / "instances.json"))
+        truth = COCO(str(photos / "instances.json"))
         scored = COCOeval(truth, truth.loadRes(str(out)), "bbox")
         scored.evaluate()
         scored.accumulate()
         scored.summarize()
     settings = run_settings(sources=("-",), model=square, device="cpu")
-    report = evaluate(settings, pictures / "instances.json", pictures / "images")
+    report = evaluate(settings, photos / "instances.json", photos / "images")
     assert 100 * scored.stats[0] == pytest.approx(report.figures["AP"], abs=0.05)
     assert 100 * scored.stats[1] == pytest.approx(report.figures["AP50"], abs=0.05)

@@ -39,7 +39,7 @@ def embedded(first: float, size: int = 3) -> Description:
     return Description(embedding=np.array([first, *[0.5] * (size - 1)], np.float32))
 
 
-def told(*descriptions: Description | None) -> Detections:
+def secondary(*descriptions: Description | None) -> Detections:
     """Return detections, each with the description of a secondary model."""
     return replace(found(len(descriptions)), descriptions=descriptions)
 

@@ -69,7 +69,7 @@ def test_old_groups_are_dropped_and_a_too_large_group_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("codec", "units", "extradata", "told"),
+    ("codec", "units", "extradata", "parameters"),
     [
         ("h264", [SPS, PPS, IDR], AVCC, SPS),
         ("h264", [IDR], AVCC, b""),
@@ -78,7 +78,7 @@ def test_old_groups_are_dropped_and_a_too_large_group_is_not_kept() -> None:
     ],
 )
 def test_units_are_the_same_with_lengths_and_with_start_codes(
-    codec: str, units: list[bytes], extradata: bytes, told: bytes
+    codec: str, units: list[bytes], extradata: bytes, parameters: bytes
 ) -> None:
     coded = b"".join(b"\0\0\0\1" + unit for unit in units)
     lengths = b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
@@ -86,7 +86,7 @@ def test_units_are_the_same_with_lengths_and_with_start_codes(
     assert length_size(codec, coded) == 0
     assert with_start_codes(lengths, 4) == coded
     assert with_start_codes(coded, 0) == coded
-    assert parameter_sets(codec, coded, 0) == parameter_sets(codec, lengths, 4) == told
+    assert parameter_sets(codec, coded, 0) == parameter_sets(codec, lengths, 4) == parameters
     sets = [SPS, PPS] if codec == "h264" else [VPS5, SPS5]
     assert outside_sets(codec, extradata) == b"".join(b"\0\0\0\1" + one for one in sets)
     assert outside_sets(codec, coded) == coded

@@ -231,12 +231,12 @@ def test_a_killed_process_leaves_at_most_one_incomplete_row_at_the_end(tmp_path:
         words = [sys.executable, "-c", CHILD, str(path), str(start), "200000"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=ROOT) as child:
             assert child.stdout is not None
-            told = [int(child.stdout.readline()) for _ in range(40 + 37 * attempt)]
+            printed = [int(child.stdout.readline()) for _ in range(40 + 37 * attempt)]
             child.send_signal(signal.SIGKILL)
-            told += [int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith(b"\n")]
+            printed += [int(line) for line in child.stdout.read().splitlines(keepends=True) if line.endswith(b"\n")]
             assert child.wait(timeout=60) == -signal.SIGKILL
-        expected |= set(told)
-        start = told[-1] + 2  # one more may be in the file
+        expected |= set(printed)
+        start = printed[-1] + 2  # one more may be in the file
         files = [*rotated_files(path), path]
         text = "".join(one.read_text(encoding="utf-8") for one in files)
         *whole, _last = text.split("\n")

@@ -92,8 +92,8 @@ def test_a_certificate_problem_is_one_sentence_and_the_sink_keeps_retrying(
         assert "\n" not in error
         tried = site.tries
         wait_until(lambda: site.tries >= tried + 2, "the sink keeps retrying")
-        told = [record.getMessage() for record in caplog.records]
-        assert len([line for line in told if expected in line]) == 1, "it is logged once for all attempts"
+        logged = [record.getMessage() for record in caplog.records]
+        assert len([line for line in logged if expected in line]) == 1, "it is logged once for all attempts"
         if what in ("another authority", "no such file"):  # fixed while it runs
             ca.write_bytes(authority.ca.read_bytes())
             site.wait_sent()

@@ -82,8 +82,8 @@ def test_a_full_spool_and_its_losses_are_logged_once(broker: Broker, tmp_path: P
     status = site.delivery.status()
     lost = status.dropped["spool_full"]
     assert status.sent + lost == site.given
-    told = [record.getMessage() for record in caplog.records]
-    assert [line for line in told if "spool" in line] == [
+    logged = [record.getMessage() for record in caplog.records]
+    assert [line for line in logged if "spool" in line] == [
         "house: the spool is full, the oldest rows are dropped; increase spool_mb to keep more",
         f"house: {lost} records were dropped while the spool was full",
     ]

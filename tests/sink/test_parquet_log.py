@@ -239,9 +239,9 @@ def test_new_columns_begin_a_new_file(tmp_path: Path) -> None:
     clock.move(61)
     wait_until(lambda: log.written == 2, "a part")
     plain = result(index=1)
-    told = [Description(embedding=np.full(size, 0.5, np.float32)) for size in (4, 8)]
+    descriptions = [Description(embedding=np.full(size, 0.5, np.float32)) for size in (4, 8)]
     for index, size in ((1, 0), (2, 0), (3, 1)):
-        log.write(frame(index=index), replace(plain, frame=index, detections=Detections.empty(), description=told[size]))
+        log.write(frame(index=index), replace(plain, frame=index, detections=Detections.empty(), description=descriptions[size]))
         if index < 3:
             wait_until(lambda: not log._queue, "the queue is empty")
             clock.move(61)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, told, whole
+from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, secondary, whole
 from vision_infer.core.detections import Detections
 from vision_infer.sink.files.csv_rows import COLUMNS, SECONDARY_COLUMNS, CsvSink
 from vision_infer.sink.sink import OutputSpec, Written
@@ -107,7 +107,7 @@ def test_the_best_class_of_a_secondary_model_has_columns(tmp_path: Path) -> None
     path = tmp_path / "rows.csv"
     sink = CsvSink(OutputSpec("csv", str(path)))
     nothing_yet = replace(Detections.empty(), descriptions=())
-    for index, detections in enumerate((nothing_yet, told(classified("red", 0.8), None), told(embedded(1.0)))):
+    for index, detections in enumerate((nothing_yet, secondary(classified("red", 0.8), None), secondary(embedded(1.0)))):
         one = frame(index, index / 25)
         sink.write(one, result_of(one, detections))
     sink.close(True)
@@ -140,6 +140,6 @@ def test_a_continued_file_keeps_its_columns(tmp_path: Path, before: bool) -> Non
     (tmp_path / ".rows.csv.partial").write_text(header + "\n")
     sink = CsvSink(OutputSpec("csv", str(path), resume=True))
     one = frame(1, 0.04)
-    sink.write(one, result_of(one, found(1) if before else told(classified())))
+    sink.write(one, result_of(one, found(1) if before else secondary(classified())))
     sink.close(True)
     assert [len(line.split(",")) for line in path.read_text().splitlines()] == [len(header.split(","))] * 2

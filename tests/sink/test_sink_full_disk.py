@@ -125,9 +125,9 @@ def test_an_incomplete_video_can_be_played() -> None:
 
         written, error = until_full(sink, make, 0)
         sink.close(False)
-        pictures = media.decoded(path)
-        assert written - 80 < len(pictures) <= written  # frames inside the encoder are lost
-        assert [round(float(one.time or 0) * 25) for one in pictures] == list(range(len(pictures)))
+        frames = media.decoded(path)
+        assert written - 80 < len(frames) <= written  # frames inside the encoder are lost
+        assert [round(float(one.time or 0) * 25) for one in frames] == list(range(len(frames)))
         assert list(folder.iterdir()) == [path]
         assert "can be played up to this point" in error.hint
         assert error.written
@@ -158,11 +158,11 @@ def test_no_space_at_the_beginning() -> None:
 
 def test_the_missing_space_is_estimated() -> None:
     error = NoSpaceError("/nowhere/rows.jsonl", 2_000_000, kept="the rows of 7 frames are kept")
-    told = error.at(0.25)
-    assert "needs about 6.0 MB more" in told.message
-    assert "7 frames" in told.hint
-    assert told.exit_status == 5
-    assert isinstance(told, OutputError)
+    estimated = error.at(0.25)
+    assert "needs about 6.0 MB more" in estimated.message
+    assert "7 frames" in estimated.hint
+    assert estimated.exit_status == 5
+    assert isinstance(estimated, OutputError)
     for nothing in (None, 0.0, 1.5):
         assert error.at(nothing) is error
     assert [size_in_words(size) for size in (12, 3400, 5_600_000, 7e9)] == ["12 bytes", "3.4 kB", "5.6 MB", "7.0 GB"]  # type: ignore[arg-type]

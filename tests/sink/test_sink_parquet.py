@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, told, whole
+from tests.sink.results import LABELS, classified, embedded, found, frame, result_of, secondary, whole
 from vision_infer.core.detections import Detections
 from vision_infer.core.errors import OutputError
 from vision_infer.core.result import Result
@@ -152,7 +152,9 @@ def results(*given: Detections) -> list[Result]:
 @pytest.mark.parametrize("rows_per_group", [1, 2, 100])
 def test_the_best_class_of_a_secondary_model(tmp_path: Path, rows_per_group: int) -> None:
     given = results(
-        replace(Detections.empty(), descriptions=()), told(None, classified("red", 0.75)), told(classified("green", 0.5))
+        replace(Detections.empty(), descriptions=()),
+        secondary(None, classified("red", 0.75)),
+        secondary(classified("green", 0.5)),
     )
     table = written(tmp_path / "rows.parquet", given, rows_per_group)
     assert table.column_names == [*PARQUET_COLUMNS, *SECONDARY_COLUMNS]
@@ -163,7 +165,7 @@ def test_the_best_class_of_a_secondary_model(tmp_path: Path, rows_per_group: int
 
 @pytest.mark.parametrize("rows_per_group", [3, 100])
 def test_embeddings_are_lists_of_fixed_size(tmp_path: Path, rows_per_group: int) -> None:
-    given = results(told(embedded(1.0), None), told(embedded(2.0), embedded(3.0)))
+    given = results(secondary(embedded(1.0), None), secondary(embedded(2.0), embedded(3.0)))
     table = written(tmp_path / "rows.parquet", given, rows_per_group)
     assert table.column_names == [*PARQUET_COLUMNS, "embedding"]
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 3)
@@ -171,7 +173,10 @@ def test_embeddings_are_lists_of_fixed_size(tmp_path: Path, rows_per_group: int)
 
 
 def test_a_secondary_model_without_results_has_columns(tmp_path: Path) -> None:
-    for name, given in (("none", results(told(None, None))), ("empty", results(replace(Detections.empty(), descriptions=())))):
+    for name, given in (
+        ("none", results(secondary(None, None))),
+        ("empty", results(replace(Detections.empty(), descriptions=()))),
+    ):
         assert written(tmp_path / name, given).column_names == [*PARQUET_COLUMNS, *SECONDARY_COLUMNS]
 
 
@@ -195,7 +200,7 @@ def test_an_embedding_model(tmp_path: Path) -> None:
 def test_large_embeddings_make_smaller_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_rows, "EMBEDDING_BYTES", 5 * 12)  # five embeddings
     path = tmp_path / "rows.parquet"
-    given = results(*[told(*[embedded(float(index))] * 7) for index in range(3)])
+    given = results(*[secondary(*[embedded(float(index))] * 7) for index in range(3)])
     table = written(path, given)
     with pq.ParquetFile(path) as file:
         assert [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)] == [5, 5, 5, 5, 1]
@@ -205,7 +210,7 @@ def test_large_embeddings_make_smaller_groups(tmp_path: Path, monkeypatch: pytes
 def test_an_embedding_of_another_size_is_an_error_and_whole_groups_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     sink = ParquetSink(OutputSpec("parquet", str(path)), 1)
-    first, second = results(told(embedded(1.0)), told(embedded(1.0, 4)))
+    first, second = results(secondary(embedded(1.0)), secondary(embedded(1.0, 4)))
     sink.write(frame(0), first)
     with pytest.raises(OutputError, match="4 values"):
         sink.write(frame(1), second)

@@ -92,9 +92,9 @@ def test_boxes_are_drawn(tmp_path: Path) -> None:
         one = frame(index, index / 25, grey.copy())
         sink.write(one, result_of(one, found(1, (20, 40, 140, 110))))
     sink.close(True)
-    pictures = [one.to_ndarray(format="rgb24") for one in media.decoded(path)]
-    assert len(pictures) == 6
-    for image in pictures:
+    frames = [one.to_ndarray(format="rgb24") for one in media.decoded(path)]
+    assert len(frames) == 6
+    for image in frames:
         changed = np.abs(image.astype(int) - 90).max(axis=2) > 40
         for edge in (changed[110, 30:130], changed[50:100, 20], changed[50:100, 140]):
             assert edge.mean() > 0.8

@@ -207,8 +207,8 @@ def test_no_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, r
     assert errors[1] == f"{refused.host} answered with status 404: check url and token"
     for one in (down, refused):
         one.delivery.close(0.1)
-    told = "\n".join([*errors, *(record.getMessage() for record in caplog.records if record.name.startswith("vision_infer"))])
-    assert "secret" not in told
+    logged = "\n".join([*errors, *(record.getMessage() for record in caplog.records if record.name.startswith("vision_infer"))])
+    assert "secret" not in logged
 
 
 def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Selector:
             class_ids: int32 [B, K].
 
         Returns:
-            For each of the B pictures what is left, copied, in input pixels. Equal scores stay in the order of the
+            The remaining boxes of each of the B images, copied, in input pixels. Equal scores keep the order of the
             candidates. Candidates whose box or score is not finite are gone.
         """
         return [_arrays(chosen) for chosen in self.choose(boxes, scores, class_ids)]
@@ -142,7 +142,7 @@ def select(
         selector: The selector.
 
     Returns:
-        One for each letterbox, best score first, clipped to the picture; boxes that are empty then are gone.
+        One for each letterbox, best score first, clipped to the image; boxes that are then empty are dropped.
     """
     boxes, scores, class_ids = outputs
     count = len(letterboxes)

@@ -62,7 +62,7 @@ class SoundCopy:
         try:
             return next(self._packets, None)
         except (av.error.FFmpegError, ValueError):  # ValueError: its layout changes, which the resampler refuses
-            return None  # damaged sound ends here; the pictures go on
+            return None  # damaged sound ends here; the frames go on
 
     def _copied(self, audio: AudioStream) -> Iterator[av.Packet[AudioStream]]:
         if audio.codec_context.codec.canonical_name in MP4_AUDIO:  # the decoder of mp3 has a name of its own: mp3float
