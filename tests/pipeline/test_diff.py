@@ -18,7 +18,7 @@ from vision_infer.compare.runs import DiffReport, DiffSettings, diff
 from vision_infer.core.errors import OutputError, UsageError
 
 Found = tuple[str, float, list[float]]
-"""label, score, box"""
+"""A label, a score and a box."""
 
 
 def row(stream: str, frame: int, *found: Found, width: int = 640) -> str:

@@ -17,7 +17,7 @@ from vision_infer.pipeline.workers.memory import IMAGE_MEMORY_BYTES, bound_memor
 from vision_infer.stream.source import StreamInfo
 
 IMAGE_4K = 3840 * 2160 * 3 // 2
-"""bytes: 8 bits with 4:2:0 chroma"""
+"""The size of an image, bytes: 8 bits with 4:2:0 chroma."""
 SCRIPT = """
 import json, sys, threading
 from vision_infer.config.run import run_settings

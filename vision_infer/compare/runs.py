@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -102,13 +102,8 @@ class DiffReport:
     @property
     def frames(self) -> StreamCount:
         """The counts of all streams together."""
-        counts = self.streams.values()
-        return StreamCount(
-            sum(count.both for count in counts),
-            sum(count.only_a for count in counts),
-            sum(count.only_b for count in counts),
-            sum(count.different for count in counts),
-        )
+        counts = [astuple(count) for count in self.streams.values()]
+        return StreamCount(*map(sum, zip(*counts, strict=True)))
 
     @property
     def same(self) -> bool:
@@ -132,10 +127,10 @@ class DiffReport:
             "b": self.b,
             "iou": self.settings.iou,
             "score_tolerance": self.settings.score_tolerance,
-            "frames": _plain(self.frames),
+            "frames": asdict(self.frames),
             "resized": self.resized,
             "secondary_changed": self.secondary_changed,
-            "streams": {name: _plain(count) for name, count in self.streams.items()},
+            "streams": {name: asdict(count) for name, count in self.streams.items()},
             "classes": {label: class_figures(entry) for label, entry in self.by_label()},
             "most_different": [frame.to_dict() for frame in self.most_different],
         }
@@ -230,7 +225,3 @@ def _check_rows(index: RowIndex, stream: str, places: NDArray[np.intp]) -> int:
 def _numbers(places: NDArray[np.intp]) -> Iterator[int]:
     for start in range(0, len(places), _AT_ONCE):
         yield from places[start : start + _AT_ONCE].tolist()
-
-
-def _plain(count: StreamCount) -> dict[str, int]:
-    return {"both": count.both, "only_a": count.only_a, "only_b": count.only_b, "different": count.different}

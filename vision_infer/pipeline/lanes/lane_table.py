@@ -141,15 +141,6 @@ class LaneTable:
 
 
 def _status_of(lane: Lane, load: LaneLoad, waiting: int, flying: int, now_ns: int) -> LaneStatus:
-    """Return the status of a lane.
-
-    Args:
-        lane: The lane.
-        load: What it has done so far.
-        waiting: The number of frames that wait for it.
-        flying: The number of batches in its engine.
-        now_ns: The time now, monotonic.
-    """
     engine = lane.engine
     size = engine.input_size
     return LaneStatus(
