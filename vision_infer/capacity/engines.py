@@ -66,8 +66,6 @@ def measure_engines(
     added to the notes.
 
     Args:
-        plan: What to measure.
-        on_message: Receives a line about each step.
         stop: Checked before each measurement; the measurements so far are returned.
         late: Checked from the second batch size on: whether the time limit is reached.
 

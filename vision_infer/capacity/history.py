@@ -71,7 +71,7 @@ def like(history: Sequence[BenchReport], report: BenchReport) -> list[BenchRepor
 
 
 def changes(earlier: Sequence[BenchReport], now: BenchReport) -> list[str]:
-    """Return what is slower or faster than in all earlier benchmarks, one sentence each.
+    """Return what is slower or faster than in all earlier benchmarks (from :func:`like`), one sentence each.
 
     CPU time is compared, because other programs affect it least. Differences within any of the intervals, or smaller than
     :data:`FLOOR`, are noise: the rounds of one benchmark vary less than two benchmarks do.

@@ -50,10 +50,7 @@ def measure_decode(
     """Decode each clip on all cores at once, alternating between clips.
 
     Args:
-        clips: The specifications and files of the clips.
-        cores: The number of parallel decoders.
         rounds: The number of rounds; the order is reversed each time.
-        round_s: The duration of a measurement, in seconds.
         gpu: Decode on this GPU instead. Clips that it cannot decode are skipped.
         stop: Checked between measurements; the measurements so far are returned.
 

@@ -45,8 +45,6 @@ def compare(a: Detections, b: Detections, iou: float) -> FrameDifference:
 
     Args:
         a: Detections of a frame; class numbers have the same meaning in both.
-        b: Detections of the same frame.
-        iou: The minimum IoU of partners, above 0 and up to 1.
     """
     pairs, ious = _pairs(a, b, iou)
     scores = a.scores.astype(np.float64), b.scores.astype(np.float64)

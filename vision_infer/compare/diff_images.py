@@ -27,12 +27,7 @@ _WHITE = (255, 255, 255)
 
 
 class DiffImages:
-    """Draws frames of a report. The constructor checks the sources and the folder before any work is done.
-
-    Args:
-        folder: The folder for the images; created if it does not exist.
-        videos: The sources of the runs: files, images or folders.
-        overwrite: Whether existing images may be replaced.
+    """Draws frames of a report into a folder. The constructor checks the sources and the folder before any work is done.
 
     Raises:
         UsageError: There is nothing to read.
@@ -111,8 +106,6 @@ def side_by_side(rgb: NDArray[np.uint8], frame: FrameReport, label_names: tuple[
 
     Args:
         rgb: The image, uint8 [H, W, 3] RGB.
-        frame: The difference.
-        label_names: The labels by class number.
 
     Returns:
         uint8 [H + caption, 2 W + gap, 3] RGB.

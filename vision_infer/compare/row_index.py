@@ -94,9 +94,7 @@ class RowIndex:
         """Read a row.
 
         Args:
-            stream: A name in ``streams``.
             position: The index into the stream's arrays.
-            labels: The numbers of the labels.
 
         Raises:
             UsageError: The line is not a row of results.

@@ -152,17 +152,12 @@ def class_figures(entry: ClassAccount) -> dict[str, Any]:
 
 
 def diff(path_a: str, path_b: str, settings: DiffSettings) -> DiffReport:
-    """Compare two files of results.
+    """Compare two .jsonl files of results.
 
     For classifiers, the best class of the whole image and of each detection is compared. Embeddings are not compared.
 
     Both files are read twice: once to index their rows, with 20 bytes of memory for each, and once stream by stream, so that
     the rows of several streams can be in any order.
-
-    Args:
-        path_a: The .jsonl file of a run.
-        path_b: The .jsonl file of another run.
-        settings: The tolerances.
 
     Raises:
         UsageError: A file cannot be read, or a line is not a row of results; the message names the line.

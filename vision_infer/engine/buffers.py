@@ -30,14 +30,7 @@ class HostBuffer:
 
 
 class BufferPool:
-    """One buffer for each batch in flight, all allocated at the start.
-
-    Args:
-        size: The size of an image in a buffer.
-        batch_sizes: The batch sizes that can be lent, ascending.
-        count: The number of buffers.
-        outputs: For each output its shape without the batch, and its dtype.
-    """
+    """One buffer for each batch in flight, all allocated at the start; ``batch_sizes`` is ascending."""
 
     def __init__(self, size: Size, batch_sizes: tuple[int, ...], count: int, outputs: OutputShapes) -> None:
         self._batch_sizes = frozenset(batch_sizes)

@@ -61,15 +61,9 @@ def build_engine(
     The accuracy of an earlier passport is kept: it is valid for the same graph, runtime and instruction set.
 
     Args:
-        candidate: The engine to build.
         reference: FP32, with which it is timed in turns.
-        profile: The batch size, workers and threads.
-        cache: The engine cache.
-        on_message: Receives each step.
-        timing: How it is timed.
         budget: The accepted loss of accuracy, points.
         accept_loss: Whether an engine that loses more is built nevertheless.
-        clock: The clock that times it.
 
     Raises:
         EngineError: It cannot be built or cached, or is known to lose more accuracy than the budget.

@@ -13,15 +13,7 @@ from vision_infer.engine.engine import Loan, RawResults, Ticket
 
 
 class HostEngine:
-    """The base of engines on the CPU; a runtime adds ``submit``, and ``collect`` where it works asynchronously.
-
-    Args:
-        name: runtime-device-precision.
-        card: The card of the model.
-        batch_sizes: The batch sizes that it runs, ascending.
-        in_flight: The number of batches that may be in flight.
-        outputs: For each output its shape without the batch, and its dtype.
-    """
+    """The base of engines on the CPU; a runtime adds ``submit``, and ``collect`` where it works asynchronously."""
 
     def __init__(self, name: str, card: ModelCard, batch_sizes: tuple[int, ...], in_flight: int, outputs: OutputShapes) -> None:
         self.name = name

@@ -89,12 +89,9 @@ def measure_speed(
     Args:
         engines: The engines by any name; they are warmed up here. Nothing else may use them at the same time.
         frames: The images in their slots; without any, noise (the speed of a model hardly depends on it).
-        batch: The batch size.
         threads: The number of threads for each batch, as the engines were opened.
         rounds: The number of rounds of each engine; the order is reversed every time.
         round_s: The minimum duration of a round, seconds; the last batch runs to its end.
-        clock: The clock that times the batches.
-        cpu_ns: Returns the processor time of this process so far, ns.
         stop: Called before each round; if it returns True, the measurements so far are returned.
 
     Raises:

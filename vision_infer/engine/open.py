@@ -44,8 +44,6 @@ def open_engine(path: Path, request: EngineRequest, on_message: OnMessage = lamb
     """Load a deployment graph; the engine is a context manager.
 
     Args:
-        path: The deployment graph.
-        request: Which engine.
         on_message: Receives a line when something takes longer than usual or cannot be cached.
 
     Raises:

@@ -15,7 +15,6 @@ class PlaceholderEngine:
     """An engine that is not open.
 
     Args:
-        card: The card of its model.
         like: An engine for another input size of the same model; what is not known yet is copied from it.
         failure: Why the engine cannot be opened; every batch fails with it. None: it is still to be opened, and the scheduler
             does not use it before that.

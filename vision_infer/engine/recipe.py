@@ -119,11 +119,7 @@ def _misplaced(recipe: EngineRecipe) -> str:
 
 
 def candidate_of(recipe: EngineRecipe, possible: tuple[EngineCandidate, ...]) -> EngineCandidate:
-    """Return the engine that a recipe describes.
-
-    Args:
-        recipe: The recipe.
-        possible: The engines that its model can have on this machine.
+    """Return the engine that a recipe describes, among those that its model can have on this machine.
 
     Raises:
         EngineError: There is no graph of that precision, or the runtime is not installed.

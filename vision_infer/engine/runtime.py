@@ -104,14 +104,7 @@ class Runtime:
         return f"{self.name}-{device}-{compute if precision == 'fp32' and compute != 'f32' else precision}"
 
     def cpu_key(self, graph: Path, facts: GraphFacts, compute: Compute, batch: int) -> EngineKey:
-        """Return the key of an engine on this machine's processor; reads the graph from end to end.
-
-        Args:
-            graph: The deployment graph.
-            facts: Its card and precision.
-            compute: The type of the arithmetic.
-            batch: The largest batch size.
-        """
+        """Return the key of an engine on this machine's processor; reads the graph from end to end."""
         name, instructions = cpu_facts()
         return EngineKey(
             facts.card.name,

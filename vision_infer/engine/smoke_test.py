@@ -54,11 +54,7 @@ def run_smoke_test(
 
     Args:
         graph: A deployment graph of a detector.
-        runtime: The name of a runtime.
         image: uint8 [H, W, 3] RGB of the graph's input size.
-        device: The device, as for an engine.
-        limit_s: The time limit, seconds.
-        program: The command of the child process.
 
     Raises:
         EngineError: The runtime cannot be opened, fails, hangs or crashes.

@@ -27,7 +27,6 @@ class Datagrams:
 
     Args:
         transport: An asyncio datagram transport with a socket. Other objects with ``sendto`` get one packet at a time.
-        address: The viewer's host and port.
     """
 
     def __init__(self, transport: Any, address: tuple[str, int]) -> None:

@@ -67,15 +67,7 @@ class _Coded:
 
 
 class EncodedFeed(Feed):
-    """Encodes the frames of a stream on a separate thread while it has viewers. If it cannot keep up, the newest frame wins.
-
-    Args:
-        name: The name of the stream.
-        relay: The source of its frames.
-        wanted: Codec, size and rate.
-        by: The time that result rows are matched by.
-        clock: The monotonic clock.
-    """
+    """Encodes the frames of a stream on a separate thread while it has viewers. If it cannot keep up, the newest frame wins."""
 
     def __init__(self, name: str, relay: Relay, wanted: Wanted, by: By, clock: Clock) -> None:
         super().__init__(wanted.codec, by)

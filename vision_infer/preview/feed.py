@@ -32,12 +32,7 @@ class FeedViewer(Protocol):
 
 
 class Feed:
-    """One encoded video and its viewers. It is used on the event loop only.
-
-    Args:
-        codec: ``H264`` or ``VP8``.
-        by: The time that result rows are matched by.
-    """
+    """One encoded video (``H264`` or ``VP8``) and its viewers. It is used on the event loop only."""
 
     def __init__(self, codec: str, by: By) -> None:
         self.codec = codec
@@ -144,11 +139,8 @@ class PassthroughFeed(Feed):
     """A stream's own H.264, passed through unmodified.
 
     Args:
-        relay: The relay of the stream.
-        by: The time that result rows are matched by.
         check: Returns why browsers cannot play video with these facts; empty if they can.
         give_up: Called once with the reason when browsers can no longer play the video.
-        clock: The monotonic clock.
     """
 
     def __init__(

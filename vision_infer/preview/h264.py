@@ -40,7 +40,6 @@ def units(data: bytes, length_size: int = 0) -> Iterator[bytes]:
     """Yield the NAL units of an access unit, without delimiters and filler data.
 
     Args:
-        data: The access unit.
         length_size: The size of the length field before each unit in bytes (avcC); 0 for start codes (Annex B).
     """
     for unit in _lengths(data, length_size) if length_size else _starts(data):
@@ -93,9 +92,6 @@ def payloads(units: Sequence[bytes]) -> tuple[bytes, ...]:
 
     All fragments of a large unit except the last are full, so that the packets have one length and can be sent in one call.
     aiortc's fragments differ by one byte, which would need two calls.
-
-    Args:
-        units: The NAL units of the access unit.
     """
     found: list[bytes] = []
     small: list[bytes] = []

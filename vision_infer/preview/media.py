@@ -36,11 +36,7 @@ def ticks_of(pts_ns: int) -> int:
 
 
 class Timeline:
-    """Assigns RTP times that always increase to the frames of one viewer, whatever their presentation times do.
-
-    Args:
-        origin: The first RTP time, 32 bits.
-    """
+    """Assigns RTP times that always increase, from a 32-bit origin, to the frames of one viewer."""
 
     def __init__(self, origin: int) -> None:
         self._next = origin
@@ -55,7 +51,6 @@ class Timeline:
         """Return the RTP time of the next live frame.
 
         Args:
-            image: The frame.
             elapsed_ticks: The time since the previous frame, used if presentation times do not show it.
         """
         pts = image.pts_ns
@@ -73,7 +68,6 @@ class Timeline:
 
         Args:
             pictures: The number of frames in the group, without the newest.
-            interval_ticks: The frame interval of the stream.
         """
         step = max(1, min(CLOCK_RATE // 1000, interval_ticks * 3 // 4 // (pictures + 1)))
         times = [(self.last + step * (number + 1)) & MASK for number in range(pictures)]

@@ -201,9 +201,7 @@ def finish_answer(answer: str, profile_level_id: str, mid: str, playout_delay: i
     """Return the answer for the player: with the stream's profile, and with a request to show frames without delay.
 
     Args:
-        answer: The answer of aiortc.
         profile_level_id: The profile of the stream; empty if it is not H.264.
-        mid: The identifier of the video section.
         playout_delay: The offer's identifier of the playout-delay header extension; None without one.
     """
     lines: list[str] = []

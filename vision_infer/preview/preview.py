@@ -52,9 +52,7 @@ class Preview:
     must be called on the event loop of the web server.
 
     Args:
-        settings: Limits and sizes.
         view: Returns the source of a stream's main URL (``view``), or None if the stream has none.
-        clock: Monotonic and wall time.
     """
 
     def __init__(

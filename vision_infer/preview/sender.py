@@ -71,7 +71,6 @@ class Viewer:
         extensions: The negotiated header extensions of each packet: identifier and value.
         current: Returns the current group of pictures, for a viewer that has lost packets.
         on_anchor: Called when the mapping from presentation time to RTP time starts or restarts, and about once per second.
-        clock: The monotonic clock.
     """
 
     def __init__(

@@ -56,9 +56,7 @@ class Session:
     """The connection of one viewer. It is used on the event loop only.
 
     Args:
-        facts: The stream and mode that it shows.
         principal: The owner, who may change or end the session.
-        ice: The STUN and TURN servers.
         on_end: Called once when the session has ended for any reason.
     """
 

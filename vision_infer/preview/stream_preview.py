@@ -56,9 +56,6 @@ class StreamPreview:
     """The feeds of one stream. The relay is used by the stream's thread; everything else on the event loop only.
 
     Args:
-        name: The name of the stream.
-        settings: Limits and sizes.
-        clock: The monotonic clock.
         view: Returns the source of the stream's main URL, or None.
         may_encode: Returns whether one more encoder may start.
         gave_up: Called with a feed that can no longer be passed through, and the reason.

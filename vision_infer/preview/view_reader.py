@@ -24,13 +24,7 @@ _log = logging.getLogger("vision_infer.preview")
 
 
 class ViewReader:
-    """Keeps a connection to the URL until it is stopped, on a thread that it starts.
-
-    Args:
-        spec: The source.
-        relay: The relay that takes packets and frames.
-        clock: The monotonic clock.
-    """
+    """Keeps a connection to the URL until it is stopped, on a thread that it starts."""
 
     def __init__(self, spec: SourceSpec, relay: Relay, clock: Clock) -> None:
         self.spec = spec

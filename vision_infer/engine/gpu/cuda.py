@@ -30,10 +30,7 @@ _LEGACY_STREAM = runtime.cudaStream_t(runtime.cudaStreamLegacy)
 
 
 class CudaDevice:
-    """A GPU.
-
-    Args:
-        index: The number of the GPU, as CUDA counts them (after ``CUDA_VISIBLE_DEVICES``).
+    """A GPU, by its number as CUDA counts them (after ``CUDA_VISIBLE_DEVICES``).
 
     Raises:
         EngineError: There is no driver, or no GPU with this number.

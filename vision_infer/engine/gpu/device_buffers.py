@@ -94,14 +94,7 @@ class DeviceBuffer:
 
 
 class DeviceBuffers:
-    """One buffer for each batch in flight, all allocated at the start.
-
-    Args:
-        device: The device.
-        size: The size of an image.
-        batch_sizes: The batch sizes that run, ascending.
-        count: The number of buffers.
-        outputs: For each output its shape without the batch, and its dtype.
+    """One buffer for each batch in flight, all allocated at the start; ``batch_sizes`` is ascending.
 
     Raises:
         DeviceMemoryError: The device has not enough memory; nothing stays allocated.

@@ -38,12 +38,8 @@ class DeviceEngine:
     If the device has no memory for the largest batch size, the engine leaves that size out and reports it.
 
     Args:
-        name: runtime-device-precision.
-        card: The card of the model.
         model: The model, loaded on the device; the engine closes it.
-        device: The device.
         batch_sizes: The batch sizes that it runs, ascending.
-        in_flight: The number of batches in flight.
         on_message: Receives which batch sizes are left out.
         graphs: Whether batches are recorded and launched as CUDA graphs.
 

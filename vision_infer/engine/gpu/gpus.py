@@ -33,8 +33,6 @@ class NoGpuError(EngineError):
     """NVML reports no GPU.
 
     Args:
-        message: The reason.
-        hint: What to do.
         broken: Whether there is hardware or a driver that does not work.
     """
 

@@ -27,9 +27,6 @@ class NullEngine(HostEngine):
         boxes: float32 [N, 4] xyxy in input pixels, N ≤ 300.
         scores: float32 [N].
         class_ids: int32 [N].
-        batch_sizes: The batch sizes that it accepts, ascending.
-        in_flight: The number of batches in flight.
-        clock: The source of the times in its results.
     """
 
     def __init__(

@@ -35,8 +35,6 @@ class OnnxRuntimeEngine(HostEngine):
     """A deployment graph in ONNX Runtime.
 
     Args:
-        path: The deployment graph.
-        settings: The device, workers, threads and largest batch size.
         optimised: The result of :func:`optimise` for the same file, runtime and processor; it loads in a quarter of the time.
 
     Raises:

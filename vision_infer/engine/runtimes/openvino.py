@@ -43,8 +43,6 @@ class OpenVinoEngine(HostEngine):
     stays dynamic.
 
     Args:
-        path: The deployment graph.
-        settings: The workers, threads, largest batch size and type of the arithmetic.
         compiled: The result of :meth:`export` for the same file, settings, runtime and processor; it loads in half the time.
 
     Raises:

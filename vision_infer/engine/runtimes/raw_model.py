@@ -24,10 +24,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 
 
 class RawSession:
-    """An ONNX graph in ONNX Runtime, on one thread of the CPU.
-
-    Args:
-        path: The file; its external data has to be in its folder.
+    """An ONNX graph in ONNX Runtime, on one thread of the CPU; its external data has to be in its folder.
 
     Raises:
         EngineError: ONNX Runtime is not installed.
@@ -57,13 +54,7 @@ class RawSession:
         }
 
     def run(self, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run once.
-
-        Args:
-            feeds: The inputs, by the names in :attr:`inputs`.
-
-        Returns:
-            The outputs by name.
+        """Run once with the inputs by name; return the outputs by name.
 
         Raises:
             ModelError: The graph fails while it runs.

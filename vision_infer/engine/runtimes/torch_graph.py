@@ -41,11 +41,7 @@ class _GraphStep:
 
 
 class TorchGraph:
-    """Loads a deployment graph.
-
-    Args:
-        path: The file.
-        device: PyTorch's name of the device for the weights.
+    """Loads a deployment graph, with its weights on a device of PyTorch.
 
     Raises:
         ModelError: It cannot be read, or has an operator that is not supported here; the message names it.
@@ -69,14 +65,7 @@ class TorchGraph:
 
     @torch.inference_mode()
     def run(self, images: Tensor) -> dict[str, Tensor]:
-        """Run a batch.
-
-        Args:
-            images: uint8 [B, H, W, 3] on the device.
-
-        Returns:
-            The outputs by name, on the device.
-        """
+        """Run a batch, uint8 [B, H, W, 3] on the device; return the outputs by name, on the device as well."""
         values: dict[str, Any] = {"images": images}
         for step in self._steps:
             inputs: list[Any] = [values[source] if isinstance(source, str) else source for source in step.inputs]

@@ -39,7 +39,6 @@ class TorchEngine(HostEngine):
     """A deployment graph in PyTorch on the CPU. One batch runs at a time, with all threads.
 
     Args:
-        path: The deployment graph.
         settings: The workers, threads and largest batch size; PyTorch has one pool of threads for the whole process.
         compiled: Whether ``torch.compile`` makes it faster; that takes a minute and a C++ compiler.
 
@@ -85,9 +84,7 @@ class TorchModel:
     It switches TensorFloat-32, which PyTorch allows in convolutions, off for the whole process, so that FP32 means FP32.
 
     Args:
-        path: The deployment graph.
         device: PyTorch's name of the device, such as ``cuda:0``.
-        compiled: As for :class:`TorchEngine`.
 
     Raises:
         DeviceMemoryError: The weights do not fit.

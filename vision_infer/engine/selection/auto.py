@@ -83,10 +83,7 @@ def autotune_model(
     """Try the engines of a model on this machine, and save the choice if ``request.engine_dir`` is given.
 
     Args:
-        path: The model's deployment graph.
         request: How the engine will be used; workers, threads, batch and engine_dir count.
-        options: How the engines are tried.
-        on_message: Receives which engine is tried, and why one is left out.
 
     Raises:
         EngineError: No runtime is installed, or FP32 fails.

@@ -48,9 +48,6 @@ def with_passports(
     """Return the candidates for which a passport counts.
 
     Args:
-        candidates: The possible engines.
-        passports: All passports, from the cache and from next to the graphs.
-        device: This machine's device.
         here: Whether only measurements on this very device with this version of the runtime count; False: on any device that
             computes alike. There, accuracy counts as well, and speed is an estimate.
     """
@@ -82,7 +79,6 @@ def choose_by_passports(
 
     Args:
         reference: FP32, which is chosen if nothing is better.
-        measured: The result of :func:`with_passports`.
         budget: The accepted loss of accuracy, points; the upper end of the loss's interval has to be within it.
         latency_ms: The maximum duration of a batch (95th percentile), milliseconds.
     """

@@ -20,8 +20,6 @@ def find_choice(
     """Return what ``auto`` takes without trying an engine; None if neither a passport nor autotuning decided.
 
     Args:
-        path: The model's deployment graph.
-        engine_dir: The folder of the engine cache, which need not exist.
         budget: The accepted loss of accuracy, points.
         latency_ms: The maximum duration of a batch, milliseconds.
 

@@ -92,12 +92,7 @@ class TuningStore:
         self._write_failure(candidate, {"engine": candidate.engine, "unfinished": count})
 
     def end(self, candidate: EngineCandidate, reason: str = "") -> None:
-        """Replace the mark of an engine.
-
-        Args:
-            candidate: The engine.
-            reason: Why it cannot be used; empty if it can.
-        """
+        """Replace the mark of an engine by the reason why it cannot be used, or remove it if there is none."""
         if reason:
             self._write_failure(candidate, {"engine": candidate.engine, "reason": reason, "budget": self.budget})
             return

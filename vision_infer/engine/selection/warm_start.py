@@ -31,10 +31,6 @@ class WarmStart:
 def find_warm_start(path: Path, request: EngineRequest) -> WarmStart | None:
     """Return what to begin with if the best engine is not available at once.
 
-    Args:
-        path: The model's deployment graph.
-        request: Which engine is wanted.
-
     Returns:
         None if nothing is gained: the request names an engine or a GPU, the best engine is cached or opens at once, there is only
         one engine, or a compiled engine could not be cached.

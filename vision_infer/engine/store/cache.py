@@ -66,12 +66,7 @@ def engine_dir(explicit: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 class EngineCache:
-    """A folder of engines and passports.
-
-    Args:
-        folder: The folder; it is created if it does not exist.
-        limit_bytes: The maximum size of all entries together, bytes.
-        clock: The clock for the times of use.
+    """A folder of engines and passports, created if it does not exist, of at most ``limit_bytes``.
 
     Raises:
         EngineError: The folder cannot be created, or is not trusted: other users could have written an engine there.
@@ -236,7 +231,6 @@ class EngineCache:
         """Hold the lock of an entry: it excludes other processes that build, store or remove the same entry.
 
         Args:
-            digest: The digest of the key.
             on_wait: Called once before waiting for another process; None: raise BlockingIOError instead of waiting.
         """
         path = self.folder / f"{digest}.lock"

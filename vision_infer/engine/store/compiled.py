@@ -24,8 +24,6 @@ def open_cached(
     """Open a cached engine, or build it and cache the result.
 
     Args:
-        key: The key of the engine.
-        cache: The engine cache.
         on_message: Receives why an engine is built, that another process builds it, and that the result could not be cached.
         load: Opens an engine from its compiled form.
         build: Builds an engine; returns it with its compiled form.

@@ -78,9 +78,6 @@ class DeviceFacts(_PassportPart):
 
         Without instructions for INT8, sums of products saturate; without those for bfloat16 and float16 the runtime computes in
         float32 instead. Instructions for other precisions do not matter.
-
-        Args:
-            precision: The precision in which the engine computes: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         """
         has = set(self.instructions)
         return "arm" if "asimd" in has else self.kind, bool(has & ARITHMETIC.get(precision, frozenset()))
@@ -130,11 +127,7 @@ class MeasuredAccuracy(_PassportPart):
     drift: MeasuredDrift | None = Field(default=None, description="The visible differences, for a detector.")
 
     def shortfall(self, budget: float) -> str:
-        """Return why the loss is too large, verified or not; empty if it is within the budget.
-
-        Args:
-            budget: The accepted loss at the upper end of the interval, points.
-        """
+        """Return why the loss is too large, verified or not; empty if it is within the budget, points."""
         return why_short(self.value, self.low, self.high, self.frames, self.drift, budget)
 
 
@@ -210,16 +203,7 @@ class Passport(_PassportPart):
 
 
 def why_short(value: float, low: float, high: float, frames: int, drift: MeasuredDrift | None, budget: float) -> str:
-    """Return why an engine's accuracy is not good enough; empty if it is.
-
-    Args:
-        value: The loss, points.
-        low: The lower end of its interval.
-        high: The upper end of its interval, which has to be within the budget.
-        frames: The number of frames of the measurement.
-        drift: The visible differences of a detector, if they were measured.
-        budget: The accepted loss, points.
-    """
+    """Return why the upper end of a loss's interval exceeds the budget (points), or why it drifts too far; empty if neither."""
     loss = f"{value:.1f} points lost ({low:.1f} to {high:.1f}) on {frames} frames"
     if not high <= budget:  # also for NaN
         return f"{loss}, the budget is {budget:g}"
@@ -241,11 +225,7 @@ def summarise(card: ModelCard) -> CardSummary:
 
 
 def parse_passport(text: str, where: str) -> Passport:
-    """Check a passport.
-
-    Args:
-        text: The JSON text.
-        where: The name of the file in an error.
+    """Check the JSON text of a passport; ``where`` names the file in an error.
 
     Raises:
         EngineError: It is not a passport, or has an unknown format; the message names the first wrong field.

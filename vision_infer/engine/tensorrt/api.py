@@ -84,11 +84,7 @@ def load_api(runtime: PlanRuntime) -> Api:
 
 
 class Messages:
-    """Collects the last errors of a runtime; nothing is printed.
-
-    Args:
-        api: The runtime.
-    """
+    """Collects the last errors of a runtime; nothing is printed."""
 
     def __init__(self, api: Api) -> None:
         trt, errors = api.module, deque[str](maxlen=MAX_MESSAGES)

@@ -45,7 +45,6 @@ class Phases:
 
     Args:
         report: Receives every change, on the thread that reports the phase.
-        clock: The clock of the times.
         expected_s: The duration of an earlier, similar build, seconds; None: not known.
         estimates_by_steps: Whether the finished steps allow an estimate of the remaining time.
     """

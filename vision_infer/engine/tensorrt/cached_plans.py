@@ -32,12 +32,7 @@ class CachedPlan:
 
 
 def list_cached_plans(cache: EngineCache, path: Path) -> list[CachedPlan]:
-    """Return the plans of a model, the most recently used first.
-
-    Args:
-        cache: The engine cache.
-        path: The model's deployment graph.
-    """
+    """Return the plans of a model, the most recently used first."""
     model = read_graph_facts(path).card.name
     entries = [entry for entry in cache.entries() if entry.key.model == model and entry.key.engine.startswith(PLAN_RUNTIMES)]
     if not entries:
@@ -70,7 +65,6 @@ def why_not_here(key: EngineKey, version: str, gpu: LocalGpu | None) -> str:
     """Return why a cached plan does not run on this machine, as far as its key shows; empty if it does.
 
     Args:
-        key: The key of the plan.
         version: The installed version of the runtime; empty: it is not installed.
         gpu: The machine's GPU; None: there is none.
     """

@@ -93,14 +93,8 @@ def compile_plan(
     within half a second.
 
     Args:
-        graph: The deployment graph.
-        api: The runtime.
-        target: The GPUs that the plan is for.
-        options: How it is built.
-        timings: The timing cache of earlier builds.
         report: Receives the progress, on threads of the runtime.
         expected_s: The duration of an earlier build, seconds.
-        clock: The clock of the progress.
 
     Raises:
         EngineError: The runtime does not accept the graph, or cannot build it.

@@ -42,11 +42,6 @@ class ParsedNetwork:
 def parse_network(api: Api, graph: Path, card: ModelCard) -> ParsedNetwork:
     """Parse a deployment graph with a runtime.
 
-    Args:
-        api: The runtime.
-        graph: The file.
-        card: The card of the graph.
-
     Raises:
         EngineError: The runtime does not support one of its operators; the message names it.
         ModelError: Its inputs and outputs are not those of a deployment graph.

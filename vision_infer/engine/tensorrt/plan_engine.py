@@ -21,7 +21,6 @@ class TensorRtModel:
 
     Args:
         plan: The plan, built for this GPU and this version of the runtime: see :meth:`PlanFile.why_not`.
-        api: The runtime.
         device: The device, which the calling thread already uses.
 
     Raises:
@@ -81,12 +80,8 @@ def open_plan_engine(
     """Open an engine that runs a plan on one of this machine's GPUs.
 
     Args:
-        plan: The plan.
-        index: The number of the GPU, as CUDA counts them.
         batch: The largest batch size; the plan may allow only smaller ones.
-        in_flight: The number of batches in flight.
         on_message: Receives which batch sizes are left out because of the memory.
-        graphs: Whether batches are recorded as CUDA graphs.
 
     Raises:
         EngineError: The plan is for another GPU or version, the runtime or the GPU is missing, or there is not enough memory.

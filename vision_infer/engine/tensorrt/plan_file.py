@@ -69,14 +69,7 @@ class PlanFile:
         return f"{self.runtime}-cuda-{self.precision}"
 
     def why_not(self, runtime: PlanRuntime, runtime_version: str, compute_capability: str, gpu: str = "") -> str:
-        """Return why a runtime cannot load it on a GPU; empty if it can.
-
-        Args:
-            runtime: The runtime.
-            runtime_version: The version of the runtime.
-            compute_capability: The compute capability of the GPU, such as ``sm_89``.
-            gpu: The name of the GPU; empty: not known, and not compared.
-        """
+        """Return why a runtime cannot load it on a GPU, empty if it can; an empty name of the GPU is not compared."""
         if runtime != self.runtime:
             return f"it was built by {self.runtime}, not {runtime}"
         if runtime_version != self.runtime_version and not self._same_major(runtime_version):
@@ -133,11 +126,7 @@ _SHARED_FIELDS = _PlanHeader.model_fields.keys() - {"format", "outputs", "plan_b
 
 
 def parse_plan(content: bytes, where: str) -> PlanFile:
-    """Check and parse the content of a plan file.
-
-    Args:
-        content: The content of the file.
-        where: The name of the file in an error.
+    """Check and parse the content of a plan file; ``where`` names it in an error.
 
     Raises:
         EngineError: It is not a plan file, has an unknown format, or is truncated or damaged.

@@ -73,11 +73,8 @@ def build_plan(
     """Build a plan and store it with its passport, or return the cached one.
 
     Args:
-        job: The plan.
-        cache: The engine cache.
         on_message: Receives why it is built, that another process builds it already, or that it could not be stored.
         report: Receives the progress, on threads of the runtime.
-        clock: The clock of the progress and of the passport's date.
         must_store: Whether a plan that cannot be stored is an error.
 
     Raises:
@@ -109,7 +106,6 @@ def open_plan(job: PlanJob, gpu: LocalGpu, cache: EngineCache | None, on_message
 
     Args:
         job: The plan; one for several GPUs, or for a wider range of batches, is suitable as well.
-        gpu: The GPU that runs it.
         cache: The engine cache; None: plans are not cached.
         on_message: As for :func:`build_plan`, whose errors these are too.
     """
@@ -125,10 +121,7 @@ def plan_for_gpu(
     """Return a plan of a graph for one of this machine's GPUs: a cached one, else one that is built now.
 
     Args:
-        graph: The deployment graph.
-        runtime: The runtime.
         options: How it is built if none is cached; its batch sizes are required.
-        index: The number of the GPU, as CUDA counts them.
         cache: The engine cache; None: plans are not cached.
         on_message: Receives why one is built, and that it could not be stored.
 
@@ -229,11 +222,6 @@ def _passport(job: PlanJob, key: EngineKey, compiled: CompiledPlan | None, clock
 
 def graph_of(path: Path, model: str, precision: Precision) -> Path:
     """Return the graph of a model in a precision: itself, or one next to it.
-
-    Args:
-        path: The model's deployment graph.
-        model: The name of the model, for the hint.
-        precision: The precision.
 
     Raises:
         EngineError: There is none.

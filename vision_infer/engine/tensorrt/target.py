@@ -79,11 +79,8 @@ def choose_target(
     """Return the GPUs that a plan is built for.
 
     Args:
-        api: The runtime.
         wanted: The compute capabilities as the user typed them; empty: that of this machine's GPU.
         anywhere: TensorRT only: whether the plan runs on every GPU from Ampere on.
-        index: The number of this machine's GPU.
-        find: Finds it.
 
     Raises:
         UsageError: A compute capability has the wrong form, or the runtime does not build for it.

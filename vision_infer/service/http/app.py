@@ -43,12 +43,7 @@ ROUTES = (
 
 
 def make_app(backend: Backend, tokens: Tokens, clock: Clock = SYSTEM_CLOCK) -> FastAPI:
-    """Create the application.
-
-    Args:
-        backend: The service that the routes use.
-        tokens: The valid tokens, from :func:`vision_infer.service.http.auth.tokens_for`.
-    """
+    """Create the application."""
     app = FastAPI(
         title="vision-infer",
         version=__version__,

@@ -65,9 +65,6 @@ def tokens_for(settings: ServiceSettings, state_dir: Path, clock: Clock = SYSTEM
     No token is required if none is configured, the service listens on loopback only, and ``allow_hosts`` is empty: a host name
     means that clients reach the service through a proxy.
 
-    Args:
-        state_dir: The folder that stores the hash of a generated token.
-
     Raises:
         UsageError: Both tokens are the same, or the file with the hash is damaged.
         OutputError: The file cannot be read or written.

@@ -87,9 +87,5 @@ class LimitedProtocol(H11Protocol):
 
 
 def protocol_for(max_per_address: int) -> type[LimitedProtocol]:
-    """Return the protocol class of one server.
-
-    Args:
-        max_per_address: The maximum number of concurrent connections of one address.
-    """
+    """Return the protocol class of one server, with a maximum number of concurrent connections of one address."""
     return type("ServerProtocol", (LimitedProtocol,), {"max_per_address": max_per_address, "open_now": Counter()})

@@ -21,13 +21,7 @@ BODY_TIMEOUT_S = 30.0
 
 
 class TokenBuckets:
-    """A token bucket for each client address, in bounded memory. Not thread-safe: only the event loop may use it.
-
-    Args:
-        per_second: The refill rate, tokens per second.
-        burst: The capacity of a bucket, tokens.
-        max_addresses: The maximum number of tracked addresses.
-    """
+    """A bucket for each client address, of ``burst`` tokens, refilled with ``per_second``. Only the event loop may use it."""
 
     def __init__(self, per_second: float, burst: float, clock: Clock, max_addresses: int = MAX_ADDRESSES) -> None:
         self._per_second = per_second
@@ -107,12 +101,7 @@ def limited(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float = B
 
 
 class RequestLimiter:
-    """A limit of concurrent slow requests, so that they cannot use all threads or all memory.
-
-    Args:
-        slots: The maximum number of concurrent requests.
-        queue: The maximum number of further requests that wait for a slot; others are rejected.
-    """
+    """Runs ``slots`` slow requests at once and queues some more, so that they cannot use all threads or all memory."""
 
     def __init__(self, slots: int, queue: int) -> None:
         # Held while a request runs; only the event loop uses it.

@@ -86,8 +86,6 @@ class Problem(HTTPException):
     Args:
         kind: The problem type, one of :data:`KINDS`.
         detail: What failed and what to do next; passwords in URLs are hidden.
-        headers: Additional headers of the response.
-        members: Additional members of the document.
     """
 
     def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> None:

@@ -35,10 +35,6 @@ _SPARE_CONNECTIONS = 256
 class WebServer:
     """Serves an application until it is stopped. The constructor binds the socket: early clients wait until the start.
 
-    Args:
-        settings: The address to listen on and the certificate.
-        hub: The result hub, whose clients are disconnected at the end.
-
     Raises:
         UsageError: The address is not available, or the certificate is invalid.
     """

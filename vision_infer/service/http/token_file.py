@@ -21,10 +21,7 @@ def digest_of(token: str) -> bytes:
 
 
 def load_or_make(state_dir: Path, clock: Clock) -> tuple[bytes, str | None]:
-    """Return the hash of the token, and the token itself if it was just generated.
-
-    Args:
-        state_dir: The folder that stores the hash; created if it does not exist.
+    """Return the hash of the token in a folder, and the token itself if it was just generated.
 
     Raises:
         UsageError: The file is damaged.

@@ -17,8 +17,6 @@ class Changes:
     """Keeps the latest changes and passes each to the hub, the sinks and the log. Any thread may publish and read.
 
     Args:
-        hub: Receives every change.
-        sink_set: Receives every change; None if the service has no sinks.
         on_stream: Called with each change of a stream's state; it must return quickly.
     """
 

@@ -22,11 +22,6 @@ class FileWatch:
     folder, as Kubernetes does. A missing file counts as unchanged.
 
     Create the watch before reading the file, so that no change is missed in between.
-
-    Args:
-        path: The file; it need not exist.
-        clock: The monotonic clock.
-        quiet_ns: The time without changes before a change is reported, in nanoseconds.
     """
 
     def __init__(self, path: Path, clock: Clock, quiet_ns: int = QUIET_NS) -> None:

@@ -29,23 +29,13 @@ def system_function(name: str) -> Callable[..., Any] | None:
 
 
 def share_heaps(cores: int, mallopt: Callable[[int, int], object] | None) -> None:
-    """Limit the number of heaps to one for each core.
-
-    Args:
-        cores: The number of available cores.
-        mallopt: The C library's function ``mallopt``; None to do nothing.
-    """
+    """Limit the number of heaps to one for each core; do nothing without the C library's ``mallopt``."""
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, max(MIN_HEAPS, cores))
 
 
 class Heap:
-    """Returns free memory periodically. It has no thread: the caller polls :meth:`trim_if_due`.
-
-    Args:
-        trim: The C library's function ``malloc_trim``; None to do nothing.
-        clock: The monotonic clock.
-    """
+    """Returns free memory with the C library's ``malloc_trim``, if there is one. The caller polls :meth:`trim_if_due`."""
 
     def __init__(self, trim: Callable[[int], object] | None, clock: Clock = SYSTEM_CLOCK) -> None:
         self._trim = trim

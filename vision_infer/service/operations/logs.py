@@ -61,18 +61,10 @@ def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def configure(form: Literal["human", "json"], level: int = logging.INFO, stream: IO[str] | None = None) -> logging.Handler:
-    """Send the log of this program and errors of the HTTP server to standard error.
+    """Send the log and errors of the HTTP server to a stream, by default standard error; return the installed handler.
 
     FFmpeg's own messages are shown at level ``DEBUG`` only: an unstable camera causes many of them, and the stream's own log
     lines contain the relevant information.
-
-    Args:
-        form: The format of the lines.
-        level: The minimum level.
-        stream: The output; None means standard error.
-
-    Returns:
-        The installed handler.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.addFilter(_is_news)

@@ -25,12 +25,7 @@ class ServiceNotifier:
     __slots__ = ("_address", "watchdog_interval_s")
 
     def __init__(self, environ: Mapping[str, str], pid: int | None = None) -> None:
-        """Read the socket address from the environment, which is not changed, so that child processes could notify as well.
-
-        Args:
-            environ: The environment, usually ``os.environ``.
-            pid: The process that the watchdog must be configured for; None means this one.
-        """
+        """Read the socket address from the environment, which is not changed, so that child processes could notify as well."""
         self._address = _address(environ.get(SOCKET_VARIABLE, ""))
         self.watchdog_interval_s: float | None = None
         """The interval between calls of ``watchdog`` in seconds, half of systemd's timeout; None without a watchdog."""

@@ -80,13 +80,7 @@ class Verdict:
 
 
 def explain(flight: Flight, at_ns: int, now_ns: int) -> Verdict:
-    """Explain why a stream had results at a given time, or none.
-
-    Args:
-        flight: The recorded outcomes and states of the stream.
-        at_ns: The time in question, monotonic nanoseconds.
-        now_ns: The current time, monotonic nanoseconds.
-    """
+    """Explain why a stream had results at a given time, or none; the times are monotonic nanoseconds."""
     state, until = _state_at(flight.changes, at_ns)
     frames = tuple(flight.frames.frames(at_ns - AROUND_NS, at_ns + AROUND_NS, MAX_FRAMES))
     minute = next(iter(flight.frames.minutes(at_ns, at_ns)), None)
