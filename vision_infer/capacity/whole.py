@@ -140,14 +140,9 @@ def search_most(
     """Search the maximum number of streams that meet the target: one, then around the guess, then by bisection.
 
     Args:
-        engine: See :func:`run_streams`.
-        offered: See :func:`run_streams`.
-        guess: The estimated number of streams.
-        most: The upper limit of the search.
         confirm: Repeat the runs around the maximum; a number that misses the target once does not count.
         stop: Set it to stop; the runs so far are returned.
         late: Checked before each run; when true, no further run starts.
-        found: Receives each row.
 
     Raises:
         StreamError: The streams do not start.
