@@ -61,7 +61,7 @@ class JsonlLog:
         self._max_open = max_open
         # Guards all that follows; a thread of results holds it while it writes one row.
         self._lock = threading.Lock()
-        self._targets: dict[str, _Target] = {}
+        self._targets: dict[str, _RowTarget] = {}
         """The targets by file name, the least recently written first."""
         self._closed = False
         self.written = 0
@@ -100,10 +100,10 @@ class JsonlLog:
                 target.close()
             self._targets.clear()
 
-    def _target(self, stream: str) -> _Target:
+    def _target(self, stream: str) -> _RowTarget:
         """Return the file of a stream, and mark it as the most recently written."""
         name = self._path.replace("{stream}", safe_name(stream)) if "{stream}" in self._path else self._path
-        target = self._targets.pop(name, None) or _Target(Path(name))
+        target = self._targets.pop(name, None) or _RowTarget(Path(name))
         while len(self._targets) >= self._max_open:
             # A target that fails stays, or its failure would be logged again and again.
             names = iter(self._targets)
@@ -112,7 +112,7 @@ class JsonlLog:
         self._targets[name] = target
         return target
 
-    def _write(self, target: _Target, row: bytes) -> None:
+    def _write(self, target: _RowTarget, row: bytes) -> None:
         now_ns = self._clock.monotonic_ns()
         if target.file is None and now_ns < target.retry_ns:
             self.dropped += 1
@@ -128,7 +128,7 @@ class JsonlLog:
         if target.error is not None and not target.grows:
             self._works(target)
 
-    def _file(self, target: _Target, more: int, now_ns: int) -> AppendFile:
+    def _file(self, target: _RowTarget, more: int, now_ns: int) -> AppendFile:
         """Return the file for the next row.
 
         Raises:
@@ -154,7 +154,7 @@ class JsonlLog:
         target.file = AppendFile(target.path, self._clock)
         return target.file
 
-    def _failed(self, target: _Target, error: Exception, consequence: str, now_ns: int) -> None:
+    def _failed(self, target: _RowTarget, error: Exception, consequence: str, now_ns: int) -> None:
         cause = error.__cause__ if isinstance(error, OutputError) else error
         reason = getattr(cause, "strerror", None) or str(error)
         first = self.error is None
@@ -164,14 +164,14 @@ class JsonlLog:
             self._dropped_before = self.dropped
             _log.warning("%s; the next attempt is in a second", self.error)
 
-    def _works(self, target: _Target) -> None:
+    def _works(self, target: _RowTarget) -> None:
         target.error = None
         self.error = next((other.error for other in self._targets.values() if other.error is not None), None)
         if self.error is None:
             _log.warning("%s: works again; %d rows were dropped", target.path, self.dropped - self._dropped_before)
 
 
-class _Target:
+class _RowTarget:
     """A file for rows, open or not."""
 
     def __init__(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import OutputError
@@ -132,20 +132,6 @@ class ParquetLog:
                 self._events.add(json.loads(item()))
 
 
-class _WaitingRows(Protocol):
-    """Rows that wait to become a part."""
-
-    @property
-    def count(self) -> int: ...
-
-    @property
-    def full(self) -> bool: ...
-
-    def add(self, row: Any) -> None: ...
-
-    def take(self) -> Any: ...
-
-
 class _ArchiveRows:
     """Rows of detections whose set of columns only grows, so that the parts of a file have the same columns."""
 
@@ -186,7 +172,7 @@ class _ArchiveRows:
 class _FileSeries:
     """Files of one kind, one after the other."""
 
-    def __init__(self, path: Path, rows: _WaitingRows, rotation: Rotation, clock: Clock) -> None:
+    def __init__(self, path: Path, rows: _ArchiveRows | EventRows, rotation: Rotation, clock: Clock) -> None:
         self._path = path
         self._rows = rows
         self._rotation = rotation

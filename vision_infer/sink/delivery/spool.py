@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import secrets
 import sqlite3
 import threading
@@ -110,8 +111,12 @@ class Spool:
     def sync(self) -> None:
         """Flush to the disk, and write the records that it has not taken yet."""
         with self._lock:
-            if self._db is not None and not self._path.exists():
-                self._set_aside(FileNotFoundError("the file was deleted"))
+            try:
+                os.stat(self._path)
+            except FileNotFoundError:
+                self._set_aside(sqlite3.DatabaseError("the file was deleted"))
+            except OSError:
+                pass  # the next query reports it
             if self._unwritten or self._db is None:
                 self._write()
             if self._db is not None:
