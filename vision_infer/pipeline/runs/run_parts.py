@@ -9,6 +9,8 @@ from pathlib import Path
 
 from vision_infer.config.region import RegionFile
 from vision_infer.config.run import RunSettings
+from vision_infer.config.serve import ServeSettings
+from vision_infer.core.card import ModelCard
 from vision_infer.core.errors import ModelError
 from vision_infer.core.geometry import Size
 from vision_infer.engine.device import available_cpus, device_of
@@ -40,11 +42,11 @@ def read_options(settings: RunSettings) -> ReadOptions:
     return ReadOptions(settings.track_index, settings.start, settings.end, settings.keyframes_only, settings.max_pixels)
 
 
-def engine_request(settings: RunSettings, number: int = 0) -> EngineRequest:
+def engine_request(settings: RunSettings | ServeSettings, number: int = 0) -> EngineRequest:
     """Return the request for an engine of the model.
 
     Args:
-        settings: The settings of the run.
+        settings: The settings of the run or of the service.
         number: The number of engines before it, which selects the device.
 
     Raises:
@@ -92,10 +94,18 @@ def make_second_lane(engine: Engine, settings: RunSettings) -> Lane:
     Raises:
         ModelError: The model is a detector.
     """
-    card = engine.card
+    check_secondary(engine.card, "--secondary")
+    return Lane("secondary", engine, make_selector(engine.card, None, None, None), top=settings.top)
+
+
+def check_secondary(card: ModelCard, option: str) -> None:
+    """Refuse a detector as secondary model.
+
+    Raises:
+        ModelError: Names the option.
+    """
     if card.task == "detect":
-        raise ModelError(f"--secondary {card.name}: the model is a detector", "give a model for classification or embeddings")
-    return Lane("secondary", engine, make_selector(card, None, None, None), top=settings.top)
+        raise ModelError(f"{option} {card.name}: the model is a detector", "give a model for classification or embeddings")
 
 
 def stream_command(

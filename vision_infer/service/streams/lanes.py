@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from vision_infer.config.serve import ServeSettings
 from vision_infer.core.clock import SYSTEM_CLOCK, Clock
 from vision_infer.core.errors import EngineError, ModelError, VisionInferError
-from vision_infer.engine.device import available_cpus, device_of
+from vision_infer.engine.device import available_cpus
 from vision_infer.engine.engine import Engine
 from vision_infer.engine.graph_facts import read_graph_facts
 from vision_infer.engine.open import EngineRequest
 from vision_infer.engine.placeholder import PlaceholderEngine
 from vision_infer.engine.selection.warm_start import WarmStart
-from vision_infer.engine.store.cache import OnMessage, engine_dir
+from vision_infer.engine.store.cache import OnMessage
 from vision_infer.model.catalogue import model_inputs, resolve_model
 from vision_infer.pipeline.commands import AddStream
 from vision_infer.pipeline.lanes.lane import Lane, make_selector
 from vision_infer.pipeline.lanes.late import LateEngine
 from vision_infer.pipeline.lanes.opening import open_quickly
 from vision_infer.pipeline.lanes.upgrade import EngineUpgrade, Upgrade
-from vision_infer.pipeline.runs.run_parts import SECOND_BATCH
+from vision_infer.pipeline.runs.run_parts import SECOND_BATCH, check_secondary, engine_request
 from vision_infer.pipeline.supervisor import Supervisor
 from vision_infer.service.errors import UnavailableError
 from vision_infer.service.events import EngineEvent
@@ -163,8 +163,8 @@ class Lanes:
         engine, quick = self._load(path, request, _log.info)
         try:
             card = engine.card
-            if name != model and card.task == "detect":
-                raise ModelError(f"secondary: {model} is a model for 'detect'", "choose one for classification or embeddings")
+            if name != model:
+                check_secondary(card, "secondary:")
             lane = Lane(name, engine, make_selector(card, None, None, None))
             engine.warm_up()
             with self._lock:
@@ -285,10 +285,7 @@ class Lanes:
             del self._sources[requests.spec.name]
 
     def _request(self, batch: int | None) -> EngineRequest:
-        settings = self._settings
-        folder = engine_dir(settings.engine_dir, os.environ)
-        device = device_of(settings.device, len(self._lanes) + sum(map(len, self._others.values())))
-        return EngineRequest(settings.engine, device, settings.workers, settings.threads, batch, engine_dir=folder)
+        return replace(engine_request(self._settings, len(self._lanes) + sum(map(len, self._others.values()))), batch=batch)
 
     def _load(self, path: Path, request: EngineRequest, on_message: OnMessage) -> tuple[Engine, WarmStart | None]:
         try:
