@@ -137,7 +137,7 @@ def test_the_search_finds_the_maximum_and_confirms_it(monkeypatch: pytest.Monkey
         assert {row.streams: row.repeats for row in rows}[7] == 3
         tried.clear()
         late = search_most(engine, offered, guess=5, most=256, confirm=False, stop=threading.Event(), late=lambda: True)
-    assert [row.streams for row in late] == [1], "where the time is up, one number is tried all the same"
+    assert [row.streams for row in late] == [1], "at the time limit, one number is still measured"
 
 
 def test_the_verdict_mentions_untested_numbers() -> None:

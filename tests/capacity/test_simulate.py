@@ -86,7 +86,7 @@ def test_every_result_belongs_to_a_frame(count: int, source: float, fps: float, 
     costs = StepCosts(2, 1, {1: engine, 4: 3 * engine}, 0.5, in_flight=2)
     found = simulate(costs, SimulatedStreams(count, source, fps, batch), cores, seconds=2, seeds=1)
     wanted = count * min(source, fps)
-    assert found.results_per_s <= wanted * 1.3 + 2 * count, "at most what is wanted, but for a window's ends"
+    assert found.results_per_s <= wanted * 1.3 + 2 * count, "at most the wanted rate, within the ends of the window"
     assert 0 <= found.cpu <= 1.0001
     assert 0 <= found.mean_batch <= batch
     if found.results_per_s:

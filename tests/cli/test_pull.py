@@ -133,7 +133,7 @@ def test_a_manually_downloaded_file_works_offline(in_process: Command, tmp_path:
         "error: by hand.onnx: its checksum is wrong: "
     )
     done = in_process("model", "pull", "deimv2-n", "--file", "by hand.onnx")
-    assert done.returncode == 3, "it is no DEIMv2"
+    assert done.returncode == 3, "the file is not a DEIMv2 model"
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_json_contains_the_complete_answer(process: ServeProcess, capsys: pytest
     assert all(frame["age_ms"] >= 0 for frame in answer["frames"] if frame["outcome"] == "emitted")
 
 
-@pytest.mark.parametrize(("name", "expected"), [("nobody", "stream nobody does not exist"), ("off", "is not running")])
+@pytest.mark.parametrize(("name", "expected"), [("gone", "stream gone does not exist"), ("off", "is not running")])
 def test_an_unknown_stream_is_a_one_line_error(process: ServeProcess, name: str, expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         why_command(name, url=url(process))

@@ -139,7 +139,7 @@ def _at_batch(trying: Sequence[_EngineTrial], batch: int, plan: EnginePlan, stop
 
 
 def _measured(opened: dict[str, Engine], batch: int, plan: EnginePlan, stop: Stop) -> dict[str, SpeedRounds]:
-    """Measure all engines in alternation; if one fails, measure them one by one."""
+    """Measure all engines in alternation; if one fails, measure them separately."""
     try:
         return measure_speed(opened, batch=batch, rounds=plan.rounds, round_s=plan.round_s, stop=stop)
     except VisionInferError:

@@ -28,7 +28,7 @@ _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 
 def why_command(
     name: Annotated[str, Argument(metavar="STREAM", help="The name of the stream.")],
-    time: Annotated[str, Argument(metavar="[TIME]", help="03:12:05 (local time), 2026-11-24T03:12:05Z, or now.")] = "now",
+    time: Annotated[str, Argument(metavar="[TIME]", help="The time: 03:12:05 (local), 2026-11-24T03:12:05Z, or now.")] = "now",
     ago: Annotated[str | None, Option(metavar="SPAN", help="Instead of TIME, a duration before now: 90s, 5m, 2h.")] = None,
     url: Annotated[str, Option(metavar="URL", help="The URL of the service.")] = "http://127.0.0.1:8080",
     token_file: Annotated[Path | None, Option(metavar="FILE", help=f"A file with the token. Default: ${TOKEN}.")] = None,

@@ -30,8 +30,7 @@ class StreamPolicy(SettingsBase):
     )
     gate: Literal["motion"] | None = Field(
         default=None,
-        description="`motion` skips inference for frames without motion; their results repeat the last detections. By "
-        "default, all frames are inferred.",
+        description="The gate. `motion` skips frames without motion, and their results repeat the last detections.",
     )
     gate_heartbeat_s: float = Field(
         default=5.0, gt=0, le=3600, description="With `gate`, the maximum time between two inferred frames, in seconds."

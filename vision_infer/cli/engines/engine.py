@@ -116,7 +116,7 @@ def build(
     name: Annotated[str, Argument(metavar="RECIPE|MODEL", help="A recipe (its name or FILE.yaml), or a model.")],
     engine: Annotated[str | None, Option(metavar="NAME", help="Build this engine only. Default: all without loss.")] = None,
     runtime: Annotated[str | None, Option(metavar="NAME", help="Build for this runtime only, such as openvino.")] = None,
-    precision: Annotated[str | None, Option(metavar="P", help="fp32, fp16, bf16 or int8. Default: fp32.")] = None,
+    precision: Annotated[str | None, Option(metavar="P", help="The precision: fp32, fp16, bf16 or int8. Default: fp32.")] = None,
     gpus: Annotated[
         list[str] | None, Option("--for", metavar="sm_NN", help="GPUs for TensorRT-RTX. Default: this machine's. Repeatable.")
     ] = None,

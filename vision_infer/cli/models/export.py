@@ -114,7 +114,7 @@ def _find(family: str | None, name: str | None) -> tuple[str, Family, str]:
 
 
 def _origin(family: Family, what: str, weights: Path | None, random: bool, download: bool) -> Origin:
-    """Return the origin of the weights. It has no default, so that nobody takes an untrained model for a trained one."""
+    """Return the origin of the weights. It has no default, so that an untrained model is never mistaken for a trained one."""
 
     if (weights is not None) + random + download > 1:
         raise UsageError("--weights, --random and --download cannot be combined", "use one of them")
