@@ -28,6 +28,7 @@ from tests.support import raw_networks
 from tests.support.media import BUNDLED, MEDIA, bikes
 from vision_infer.core.geometry import Size
 from vision_infer.model.labels import read_labels
+from vision_infer.sink.files.coco import category_id
 
 SIZE = Size(416, 416)
 """The input size of all raw models."""
@@ -62,7 +63,7 @@ IMAGES, BOXES = len(_BOXES), sum(map(len, _BOXES.values()))
 
 def photographs() -> Path:
     """Return a folder of 24 JPEG files."""
-    return _made("photographs", _write_photographs) / "images"
+    return _made("coco-photographs", _write_photographs) / "images"
 
 
 def coco_annotations() -> Path:
@@ -96,16 +97,20 @@ def _write_photographs(folder: Path) -> None:
         for index, frame in enumerate(container.decode(video=0)):
             if index in _FRAMES:
                 images[f"bikes_{index:03}"] = np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
-    labels = list(read_labels("coco") or ())
+    labels = tuple(read_labels("coco") or ())
     truth: dict[str, list[dict[str, object]]] = {"images": [], "annotations": [], "categories": []}
-    truth["categories"] = [{"id": number, "name": label} for number, label in enumerate(labels, 1)]
+    truth["categories"] = [{"id": category_id(number, labels), "name": label} for number, label in enumerate(labels)]
     for number, (name, image) in enumerate(sorted(images.items()), 1):
         cv2.imwrite(str(folder / "images" / f"{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         if name in _BOXES:
             truth["images"].append({"id": number, "file_name": f"{name}.jpg", "width": image.shape[1], "height": image.shape[0]})
         for label, (x1, y1, x2, y2) in _BOXES.get(name, []):
             size = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
-            at = {"id": len(truth["annotations"]) + 1, "image_id": number, "category_id": labels.index(label) + 1}
+            at = {
+                "id": len(truth["annotations"]) + 1,
+                "image_id": number,
+                "category_id": category_id(labels.index(label), labels),
+            }
             truth["annotations"].append({**at, **size})
     (folder / "instances.json").write_text(json.dumps(truth), encoding="utf-8")
 
