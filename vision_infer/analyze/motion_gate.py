@@ -95,16 +95,19 @@ class MotionGate:
         far = np.abs(off)
         if self._seen == 1:  # until the noise of a block is known, it is that of the image
             self._noise[:] = min(max(_median(far), _MIN_NOISE), _MAX_NOISE)
+        # 1. Find the blocks that are farther from the background than their noise and than most other blocks.
         noise = self._noise
         explained = noise * np.float32(DEVIATIONS * _OF_MEDIAN)
         median = _median(far)
         changed = far > np.maximum(explained, np.float32(max(MIN_CHANGE, min(MAX_ABOVE * median, SMALL))))
         moved = int(np.count_nonzero(changed))
+        # 2. Begin again if most of the image is different.
         learning = time_ns - self._began_ns < LEARN_NS
         if not learning and median > NEW_SCENE and np.count_nonzero(far > explained) * 2 > far.size:
             self._begin(blocks, time_ns)
             return True
         self._seen += 1
+        # 3. Update the noise, faster while learning and hardly in changed blocks.
         follow, adapt = -math.expm1(-elapsed_s / BACKGROUND_S), -math.expm1(-elapsed_s / _NOISE_S)
         if learning:
             follow, adapt = max(follow, 1 / self._seen), max(adapt, 0.1)
@@ -115,6 +118,7 @@ class MotionGate:
         noise *= steps
         np.maximum(noise, np.float32(_MIN_NOISE), out=noise)
         np.minimum(noise, np.float32(_MAX_NOISE), out=noise)
+        # 4. Move the background towards the image.
         off *= np.float32(follow)
         if moved and not learning:
             off[changed] *= np.float32(_PASSING)

@@ -137,15 +137,18 @@ class Tracker:
         """
         self._advance(pts_s)
         tracks, scores = self._tracks, detections.scores
+        # 1. Match detections with tracks; those of high score without a track begin new ones below.
         shown, high, fresh_enough = self._by_score(detections)
         track_of = self._associate(detections, high)
         hit = np.flatnonzero(track_of >= 0)
         fresh = np.flatnonzero((track_of < 0) & fresh_enough)
+        # 2. Correct and confirm the matched tracks; merge a lost one with a live one that is the same object.
         self._note(track_of[hit], detections.boxes[hit])
         if tracks.lost.any():
             self._merge_duplicates()
         ids = np.zeros(len(scores), np.int32)
         ids[hit] = tracks.ids[track_of[hit]]
+        # 3. Drop and begin tracks.
         tracks.keep(tracks.ids > 0)  # tracks that this frame did not confirm were flicker
         self._forget_some()
         tracks.add(detections.boxes[fresh], detections.class_ids[fresh], self._now_s)

@@ -168,6 +168,7 @@ class Delivery:
             items = [(kind, stream, make()) for kind, stream, make in self._take_queue()]
             if items:
                 spool.append(items)
+            # Log each problem once, when it begins and when it ends.
             if not self._full and spool.dropped.get("spool_full", 0) > self._lost:
                 self._full = True
                 _log.warning("%s: %s; increase spool_mb to keep more", self.name, SPOOL_FULL)
