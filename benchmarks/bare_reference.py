@@ -1,8 +1,8 @@
-"""The best plain program that one would write for one machine: the yardstick for what the package adds.
+"""The best plain program for one machine: the reference for the cost that the package adds.
 
-One decoding thread for each file, one bounded queue, single-threaded ONNX Runtime sessions side by side (two by default),
-a scaler that each worker keeps, NMS in NumPy, rows in the order of each file. No options, no statistics, no live streams,
-no recovery. It knows the deployment graph's contract and nothing else of the package.
+It has one decoding thread for each file, one bounded queue, several single-threaded ONNX Runtime sessions (two by default), one
+scaler for each worker, NMS in NumPy, and writes rows in the order of each file. It has no options, statistics, live streams or
+recovery. It uses the contract of the deployment graph and nothing else of the package.
 
     python benchmarks/bare_reference.py --model FILE.onnx --out FILE.jsonl VIDEO...
 """
@@ -28,7 +28,7 @@ Item = tuple[str, int, av.VideoFrame]
 
 
 class Writer:
-    """Writes rows in the order of each file, whatever order they come in."""
+    """Writes rows in the order of each file; workers may deliver them in any order."""
 
     def __init__(self, out: TextIO) -> None:
         self.out, self.lock = out, threading.Lock()
@@ -64,17 +64,17 @@ def decode(name: str, path: str, frames: queue.Queue[Item | None]) -> None:
 
 
 def nms(boxes: NDArray[np.float32], class_ids: NDArray[np.int32], iou: float) -> list[int]:
-    """Class-aware greedy NMS over boxes that come best first."""
+    """Return the indices that class-aware greedy NMS keeps; boxes are sorted by descending score."""
     x1, y1, x2, y2 = (boxes.astype(np.float64) + class_ids[:, None] * 8192.0).T
     area = (x2 - x1) * (y2 - y1)
-    left, kept = np.arange(len(boxes)), []
-    while left.size:
-        best, left = left[0], left[1:]
+    remaining, kept = np.arange(len(boxes)), []
+    while remaining.size:
+        best, remaining = remaining[0], remaining[1:]
         kept.append(int(best))
-        width = np.minimum(x2[best], x2[left]) - np.maximum(x1[best], x1[left])
-        height = np.minimum(y2[best], y2[left]) - np.maximum(y1[best], y1[left])
+        width = np.minimum(x2[best], x2[remaining]) - np.maximum(x1[best], x1[remaining])
+        height = np.minimum(y2[best], y2[remaining]) - np.maximum(y1[best], y1[remaining])
         overlap = np.maximum(width, 0) * np.maximum(height, 0)
-        left = left[overlap <= iou * (area[best] + area[left] - overlap)]
+        remaining = remaining[overlap <= iou * (area[best] + area[remaining] - overlap)]
     return kept
 
 
@@ -132,8 +132,8 @@ class Worker:
             writer.put(item[0], item[1], row, detections)
 
 
-def die(error: threading.ExceptHookArgs) -> None:
-    """A thread that failed ends the program: nobody else would."""
+def exit_on_error(error: threading.ExceptHookArgs) -> None:
+    """End the program when a thread fails; otherwise the other threads would wait forever."""
     print(f"{error.exc_type.__name__}: {error.exc_value}", file=sys.stderr, flush=True)
     os._exit(1)
 
@@ -143,10 +143,10 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sessions", type=int, default=2, help="fewer sessions than workers: workers share them")
+    parser.add_argument("--sessions", type=int, default=2, help="Number of sessions; workers share them if there are fewer.")
     parser.add_argument("videos", nargs="+")
     args = parser.parse_args()
-    threading.excepthook = die
+    threading.excepthook = exit_on_error
     sessions = [make_session(args.model) for _ in range(args.sessions)]
     workers = [Worker(sessions[number % args.sessions]) for number in range(args.workers)]
     frames: queue.Queue[Item | None] = queue.Queue(maxsize=4)

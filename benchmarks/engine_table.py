@@ -1,10 +1,11 @@
-"""How long plans take to build and how large they are: writes the table of ``docs/reference/plan-builds.md``. No GPU is needed.
+"""Measure the build time and size of plans, and write the table of ``docs/reference/plan-builds.md``. No GPU is needed.
 
 make engine-table
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
@@ -24,8 +25,8 @@ ROUNDS = 3
 TARGET = GpuTarget(("sm_89",))
 TITLES = {
     "nanodet": "NanoDet",
-    "yolox": "YOLOX-nano",
-    "deimv2": "DEIMv2-femto",
+    "yolox": "a small YOLOX",
+    "detr": "a small DETR",
     "detector": "SSDLite, 5 classes",
     "classifier": "MobileNetV3-small, 20 classes",
     "embedder": "three convolutions",
@@ -36,7 +37,7 @@ TITLES = {
 
 
 def row(name: Name, precision: Precision) -> str:
-    """Build a plan a few times; a row of the table."""
+    """Build a plan several times; return a row of the table."""
     path = graph(name, precision)
     size = read_graph_facts(path).card.input_size
     seconds, cpu_seconds = [], []
@@ -52,7 +53,7 @@ def row(name: Name, precision: Precision) -> str:
 
 
 def command_seconds() -> float:
-    """How long ``vision-infer engine build`` takes from its start to its end, for the bundled network."""
+    """Return the wall time of ``vision-infer engine build`` for the bundled model."""
     with tempfile.TemporaryDirectory() as folder:
         words = ["engine", "build", "nanodet-416", "--runtime", "tensorrt-rtx", "--for", "sm_89", "--engine-dir", folder]
         before = time.monotonic()
@@ -62,9 +63,10 @@ def command_seconds() -> float:
 
 def main() -> None:
     """Measure, and write the table into the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     machine = describe_machine()
     lines = [
-        "| Model | Graph | s | CPU s | MB: graph → plan | Layers with weights compute in |",
+        "| Model | Graph | s | CPU s | MB: graph → plan | Precision of the layers with weights |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in TITLES:
@@ -72,13 +74,13 @@ def main() -> None:
             lines.append(row(name, precision))
             print(lines[-1], flush=True)
     table, shortest = "\n".join(lines), min(command_seconds() for _ in range(ROUNDS))
-    told = (
+    note = (
         f"`make engine-table`, {str(machine['date'])[:10]}: TensorRT-RTX {api().version}, {machine['cpu']}, "
-        f"{machine['cores']} processors, load {machine['load_before']} before, no GPU. Minimum of {ROUNDS}, batches 1, 2, 4, 8, "
-        f"for sm_89.\nThe whole command takes {shortest:.1f} s for NanoDet in fp32, the start of the program included."
+        f"{machine['cores']} processors, load {machine['load_before']} before the start, no GPU. Minimum of {ROUNDS} builds with "
+        f"batch sizes 1, 2, 4 and 8 for sm_89.\nThe whole command takes {shortest:.1f} s for NanoDet in fp32, including start-up."
     )
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{told}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
+    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{note}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

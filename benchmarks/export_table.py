@@ -1,10 +1,13 @@
-"""Export the smallest member of each family, compare it with PyTorch, write ``docs/reference/export-families.md``. No download.
+"""Export the smallest member of each family, compare it with PyTorch, and write ``docs/reference/export-families.md``.
+
+Nothing is downloaded: all weights are random.
 
 make export-table
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import tempfile
@@ -28,17 +31,17 @@ from vision_infer.precision.verification.import_check import verify_import
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "export-families.md"
 TABLE = re.compile(r"(<!-- export-table -->\n).*?(<!-- end -->)", re.DOTALL)
-PICTURES = ASSETS / "images" / "coco_val_ccby" / "images"
+PHOTOGRAPHS = ASSETS / "images" / "coco_val_ccby" / "images"
 
 
 def row(name: str, family: Family, folder: Path) -> str:
-    """Export the smallest member; a row of the table."""
+    """Export the smallest member of a family; return a row of the table."""
     variant = family.variants[0]
-    pictures = read_images(PICTURES) if PICTURES.is_dir() else None
+    images = read_images(PHOTOGRAPHS) if PHOTOGRAPHS.is_dir() else None
 
     def verify(proposal: Proposal, runs: Mapping[Size, Run]) -> list[dict[str, Any]]:
-        verify_import(proposal, pictures, untrained=True)
-        return [entry.to_dict() for entry in verify_export(proposal, runs, pictures)]
+        verify_import(proposal, images, untrained=True)
+        return [entry.to_dict() for entry in verify_export(proposal, runs, images)]
 
     shown, before = f"{family.title} | `{name}/{variant}`", time.process_time()
     try:
@@ -56,10 +59,11 @@ def row(name: str, family: Family, folder: Path) -> str:
 
 
 def main() -> None:
-    """Export, and write the table into the page."""
+    """Export all families, and write the table into the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     machine = describe_machine()
     lines = [
-        "| family | smallest member | million parameters | input | largest difference | agree | opset | seconds | CPU s |",
+        "| Family | Smallest member | Million parameters | Input | Largest difference | Agree | Opset | Seconds | CPU s |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     with tempfile.TemporaryDirectory() as folder:
@@ -70,13 +74,14 @@ def main() -> None:
             else:
                 lines.append(row(name, family, Path(folder)))
             print(lines[-1], flush=True)
-    versions = ", ".join(f"{one} {runtime_version(one)}" for one in ("torch", "onnxruntime") if runtime_version(one))
-    told = (
+    versions = ", ".join(f"{name} {runtime_version(name)}" for name in ("torch", "onnxruntime") if runtime_version(name))
+    images = "photographs" if PHOTOGRAPHS.is_dir() else "synthetic images"
+    note = (
         f"`make export-table`, {str(machine['date'])[:10]}: {machine['cpu']}, {machine['cores']} processors, load "
-        f"{machine['load_before']} before, {versions}. Random weights, batches of 1, 2 and 5 of photographs."
+        f"{machine['load_before']} before the start, {versions}.\nRandom weights, batches of 1, 2 and 5 {images}."
     )
     text, table = PAGE.read_text(encoding="utf-8"), "\n".join(lines)
-    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{told}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
+    PAGE.write_text(TABLE.sub(lambda match: f"{match[1]}\n{note}\n\n{table}\n\n{match[2]}", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

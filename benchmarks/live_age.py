@@ -1,10 +1,10 @@
-"""How old is a result when a client has it? One camera, 640×360 at 30 pictures a second, which paints the time into each picture.
+"""Measure the age of results at the client: one camera, 640×360 at 30 frames/s, that draws the time into each frame.
 
     python -m benchmarks.live_age [--rounds 5] [--seconds 10]
 
-The network reads that time, so that what arrives over the WebSocket tells its true age. Beside it, on the same camera, a plain
-PyAV loop reads the time itself, and only pictures that both have seen count. The age that the service tells is compared with the
-true one of the same row.
+The model reads that time, so each result received over the WebSocket contains its true age. A plain PyAV loop reads the time on
+the same camera at the same time; only frames that both have received count. The age that the service reports is compared with
+the true age of the same row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from benchmarks.live_bare import WARM_UP_S
-from benchmarks.live_inputs import arguments, bare, told
+from benchmarks.live_inputs import arguments, bare, output_of
 from benchmarks.live_reader import Reader
 from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
@@ -24,26 +24,26 @@ from benchmarks.verdict import Check, conclude, quantile
 from tests.support.cameras import ClockMount, RtspServer
 
 P50_MS, P95_MS = 10.0, 20.0
-"""by which the service may be behind the plain loop"""
+"""The maximum delay of the service relative to the plain loop."""
 AGREE_MS, AGREE_PART = 5.0, 0.1
 SETTLE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round; milliseconds."""
+    """The figures of one round; milliseconds."""
 
     results: int
     true: tuple[float, float, float]
-    """p50, p95, p99 over the WebSocket"""
+    """p50, p95 and p99 of the true age over the WebSocket."""
     bare: tuple[float, float, float]
-    """the same of the plain loop"""
+    """The same for the plain loop."""
     told: tuple[float, float, float]
-    """the same of the ages that the service tells"""
+    """The same for the ages that the service reports."""
     behind: float
-    """by which the same picture was later over the WebSocket than in the plain loop, the middle of all pictures"""
+    """The median delay of a frame over the WebSocket relative to the plain loop."""
     agree: float
-    """part of the rows where told and true agree"""
+    """The share of the rows in which reported and true age agree."""
     foreign_cores: float
 
     def __str__(self) -> str:
@@ -51,29 +51,29 @@ class Round:
             return " / ".join(f"{value:.1f}" for value in values)
 
         return (
-            f"true {three(self.true)} ms, plain loop {three(self.bare)}, told {three(self.told)}, same picture later by "
-            f"{self.behind:.1f}, agree {self.agree:.1%} of {self.results} rows, others used {self.foreign_cores:.2f} cores"
+            f"true {three(self.true)} ms, plain loop {three(self.bare)}, reported {three(self.told)}, same frame later by "
+            f"{self.behind:.1f}, agree {self.agree:.1%} of {self.results} rows, other programs {self.foreign_cores:.2f} cores"
         )
 
 
 def measure(url: str, seconds: float) -> Round:
-    """Both side by side."""
+    """Measure the service and the plain loop at the same time."""
     with LiveService({"model": "clock", "streams": {"clock": {"detect": url}}}) as service:
         service.wait_live(1)
         time.sleep(SETTLE_S)
         with ForeignLoad() as foreign, Reader(service.results_url) as reader:
             program = bare("age", url, seconds)
-            theirs = {int(moment): float(age) for moment, age in told(program).items()}
+            theirs = {int(moment): float(age) for moment, age in output_of(program).items()}
     both: list[tuple[float, float, float]] = []
     for row in reader.rows:
         true_ms = row.true_ms
         if true_ms is not None and row.moment in theirs:
-            both.append((float(true_ms), theirs[row.moment], row.told_ms))
+            both.append((float(true_ms), theirs[row.moment], row.reported_ms))
     if not both:
-        raise RuntimeError("the service and the plain loop have not seen the same pictures")
-    agree = [abs(claimed - true) <= max(AGREE_MS, AGREE_PART * true) for true, _, claimed in both]
+        raise RuntimeError("the service and the plain loop have no frame in common")
+    agree = [abs(reported - true) <= max(AGREE_MS, AGREE_PART * true) for true, _, reported in both]
     behind = statistics.median(true - plain for true, plain, _ in both)
-    ages = [_quantiles([one[place] for one in both]) for place in range(3)]
+    ages = [_quantiles(list(values)) for values in zip(*both, strict=True)]
     return Round(len(both), ages[0], ages[1], ages[2], behind, sum(agree) / len(agree), foreign.cores)
 
 
@@ -81,8 +81,8 @@ def _quantiles(values: list[float]) -> tuple[float, float, float]:
     return quantile(values, 0.5), quantile(values, 0.95), quantile(values, 0.99)
 
 
-def _middle(rounds: list[tuple[float, float, float]]) -> list[float]:
-    """The medians over all rounds, place by place."""
+def _medians(rounds: list[tuple[float, float, float]]) -> list[float]:
+    """Return the medians over all rounds, element by element."""
     return [statistics.median(values) for values in zip(*rounds, strict=True)]
 
 
@@ -93,20 +93,25 @@ def main() -> int:
     rounds: list[Round] = []
     with RtspServer(ClockMount("/clock", 640, 360, 30)) as server:
         for number in range(1, args.rounds + 1):
-            one = measure(server.url("/clock"), args.seconds)
-            rounds.append(one)
-            print(f"round {number}: {one}", flush=True)
-    true, plain = _middle([one.true for one in rounds]), _middle([one.bare for one in rounds])
-    differ = [statistics.median(abs(one.told[place] - one.true[place]) for one in rounds) for place in (0, 1)]
+            rounds.append(measure(server.url("/clock"), args.seconds))
+            print(f"round {number}: {rounds[-1]}", flush=True)
+    true, plain = _medians([each.true for each in rounds]), _medians([each.bare for each in rounds])
+    differ = [statistics.median(abs(each.told[place] - each.true[place]) for each in rounds) for place in (0, 1)]
     checks = [
         Check("true age p50 (plain loop + 10)", true[0], plain[0] + P50_MS, "ms"),
         Check("true age p95 (plain loop + 20)", true[1], plain[1] + P95_MS, "ms"),
-        Check("told and true p50 differ by", differ[0], max(AGREE_MS, AGREE_PART * true[0]), "ms"),
-        Check("told and true p95 differ by", differ[1], max(AGREE_MS, AGREE_PART * true[1]), "ms"),
-        Check("rows where told and true agree", statistics.median(one.agree for one in rounds), 0.95, "of 1", at_most=False),
+        Check("difference of reported and true p50", differ[0], max(AGREE_MS, AGREE_PART * true[0]), "ms"),
+        Check("difference of reported and true p95", differ[1], max(AGREE_MS, AGREE_PART * true[1]), "ms"),
+        Check(
+            "rows in which reported and true age agree",
+            statistics.median(each.agree for each in rounds),
+            0.95,
+            "of 1",
+            at_most=False,
+        ),
     ]
     return conclude(
-        "live_age", machine, checks, [asdict(one) for one in rounds], {"seconds": args.seconds, "warm_up_s": WARM_UP_S}
+        "live_age", machine, checks, [asdict(each) for each in rounds], {"seconds": args.seconds, "warm_up_s": WARM_UP_S}
     )
 
 

@@ -1,10 +1,10 @@
-"""The plain programs beside which the live service is measured; each is a process of its own and prints one line of JSON.
+"""The plain programs with which the live service is compared; each runs as a separate process and prints one line of JSON.
 
-    python -m benchmarks.live_bare age URL SECONDS          decode, read the time code, note how old it is
+    python -m benchmarks.live_bare age URL SECONDS          decode, read the time code, record the age
     python -m benchmarks.live_bare decode SECONDS URL…      decode in a thread for each camera, and nothing else
-    python -m benchmarks.live_bare queue SECONDS MODEL URL… a loop for each camera that infers every picture in its turn
+    python -m benchmarks.live_bare queue SECONDS MODEL URL… a loop for each camera that infers every frame in order
 
-All open a camera as the service does: TCP, no probing, no decoder threads, which would hold pictures back.
+All open a camera as the service does: TCP, no probing, and no decoder threads, because those delay frames.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WARM_UP_S = 2.0
 
 
 def frames(url: str, seconds: float) -> Iterator[av.VideoFrame]:
-    """What a camera sends, for so long after the first picture and the time to get warm."""
+    """Yield the frames of a camera for a time that starts with the first frame."""
     with av.open(url, options=OPTIONS, timeout=(TIMEOUT_S, TIMEOUT_S)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
@@ -44,13 +44,13 @@ def frames(url: str, seconds: float) -> Iterator[av.VideoFrame]:
 
 
 def luma(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The brightness of a picture, uint8 [H, W], where the decoder put it."""
+    """Return the luma plane of a frame, uint8 [H, W], without copying."""
     plane = frame.planes[0]
     return np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)[:, : frame.width]
 
 
 def ages(url: str, seconds: float) -> dict[int, float]:
-    """How old each picture was when it was read, milliseconds, by its moment."""
+    """Return the age of each frame when it was read, milliseconds, by its time code."""
     found: dict[int, float] = {}
     warm = time.monotonic() + WARM_UP_S
     for frame in frames(url, seconds + WARM_UP_S):
@@ -62,7 +62,7 @@ def ages(url: str, seconds: float) -> dict[int, float]:
 
 
 def decode_all(urls: list[str], seconds: float) -> dict[str, float]:
-    """What decoding costs: cores, and frames a second of all cameras together."""
+    """Return the cost of decoding: cores, and frames per second of all cameras together."""
     counts = [0] * len(urls)
     ready = threading.Barrier(len(urls) + 1)
 
@@ -89,9 +89,9 @@ def decode_all(urls: list[str], seconds: float) -> dict[str, float]:
 
 
 def in_order(urls: list[str], model: str, seconds: float) -> list[list[tuple[float, float]]]:
-    """For each camera: when a picture was inferred, and how far that is behind its presentation time, seconds.
+    """Return, for each camera, the time when a frame was inferred and its difference to the presentation time, seconds.
 
-    The offset of the latter means nothing; its growth is that of the age.
+    The offset of the difference has no meaning; its growth is that of the age.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
@@ -120,7 +120,7 @@ def in_order(urls: list[str], model: str, seconds: float) -> list[list[tuple[flo
 
 
 def main() -> None:
-    """Do one of them."""
+    """Run one of the programs."""
     match sys.argv[1:]:
         case ["age", url, seconds]:
             print(json.dumps(ages(url, float(seconds))))

@@ -1,4 +1,4 @@
-"""What the live benchmarks watch and run: cameras, a network of a chosen cost, and the plain programs as processes."""
+"""The inputs of the live benchmarks: cameras, a model with a chosen cost, and the plain programs as processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from benchmarks.inputs import RESULTS, ROOT
+from benchmarks.inputs import RESULTS, ROOT, InputMissingError, bikes
 from tests.support.cameras import Encoded, ReplayMount, missing
 from vision_infer.core.geometry import Size
 from vision_infer.model.clock_network import build_clock_network
@@ -23,60 +23,64 @@ STREET_1080 = Encoded("bikes", 1920, 1080, 30, kbit_s=4000, frames=150)
 STREET_360 = Encoded("bikes", 640, 360, 30, kbit_s=1000, frames=150)
 SMALL = Encoded("bikes", 320, 180, 5, kbit_s=150, frames=50, key_interval=10)
 INPUT = Size(640, 640)
-"""of the network that costs something: as large as that of a YOLO"""
+"""The input size of the costly model: that of a usual YOLO."""
 WANTED_MS = 40.0
 _RUNS = 12
 
 
-class Network(NamedTuple):
-    """A deployment graph, and what one picture costs it."""
+class CostlyModel(NamedTuple):
+    """A deployment graph and the cost of one image."""
 
     path: Path
     cpu_ms: float
-    """of one inference by itself, on one thread"""
+    """The CPU time of one inference on one thread, with nothing else running, milliseconds."""
     burn: int
-    """convolutions in it"""
+    """The number of convolutions that only cost time."""
 
 
-def network(wanted_ms: float = WANTED_MS) -> Network:
-    """The clock network, with so much to compute beside that one inference costs about that much CPU on this machine."""
+def costly_model(wanted_ms: float = WANTED_MS) -> CostlyModel:
+    """Return the clock model with additional convolutions, so that one inference costs about this CPU time on this machine."""
     empty, some = _cost_ms(_build(0)), _cost_ms(_build(20))
     burn = max(1, round(20 * (wanted_ms - empty) / (some - empty)))
     path = _build(burn)
-    return Network(path, _cost_ms(path), burn)
+    return CostlyModel(path, _cost_ms(path), burn)
 
 
 def bare(*arguments: object) -> subprocess.Popen[str]:
-    """Start one of the plain programs; :func:`told` waits for what it says."""
+    """Start one of the plain programs; :func:`output_of` returns its output."""
     command = [sys.executable, "-m", "benchmarks.live_bare", *map(str, arguments)]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def told(program: subprocess.Popen[str]) -> Any:
-    """What a plain program says at its end.
+def output_of(program: subprocess.Popen[str]) -> Any:
+    """Wait for the end of a plain program; return its JSON output.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: If the program fails.
     """
-    said, _ = program.communicate(timeout=300)
+    output, _ = program.communicate(timeout=300)
     if program.returncode:
         raise RuntimeError(f"a plain program failed: exit status {program.returncode}")
-    return json.loads(said)
+    return json.loads(output)
 
 
 def cameras(count: int, video: Encoded) -> list[ReplayMount]:
-    """Cameras that send the same video, each in its own time."""
+    """Return cameras that send the same video, each with its own start time."""
     return [ReplayMount(f"/camera-{number}", video) for number in range(count)]
 
 
 def arguments(about: str | None, seconds: float) -> argparse.Namespace:
-    """Read the command line that the live benchmarks share; ends the program where there are no cameras."""
+    """Read the command line of the live benchmarks; exit with a message if the RTSP server or its clip is not installed."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=seconds, help="how long is measured in each round")
+    parser.add_argument("--seconds", type=float, default=seconds, help="Duration of the measurement in each round.")
     args = parser.parse_args()
     if missing():
-        sys.exit(f"{missing()}: make cameras")
+        sys.exit(f"{missing()}; run: make cameras")
+    try:
+        bikes()  # the video of the cameras
+    except InputMissingError as error:
+        sys.exit(str(error))
     return args
 
 
@@ -88,7 +92,7 @@ def _build(burn: int) -> Path:
 
 
 def _cost_ms(path: Path) -> float:
-    """CPU of one inference, milliseconds; the least of some."""
+    """Return the CPU time of one inference, milliseconds: the lower quartile of several."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,9 +1,9 @@
-"""What does a stream more cost? 64 streams of 320×180 at 5 pictures a second against 4 of the same kind, without a network.
+"""Measure the cost of a stream: 64 streams of 320×180 at 5 frames/s compared with 4 of the same kind, without a model.
 
     python -m benchmarks.live_many [--rounds 5] [--seconds 8]
 
-The engine computes nothing, so that the CPU of the service is that of receiving, decoding, scheduling, slots, rows, and
-one reader over the WebSocket. The control, in each round, is the service with 4 streams.
+The engine computes nothing, so the CPU time of the service is that of receiving, decoding, scheduling, slots, rows, and one
+WebSocket client. The control in each round is the service with 4 streams.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from tests.support.cameras import RtspServer
 
 MANY, FEW = 64, 4
 CAMERAS = 16
-"""each of which several streams watch; they send at different moments"""
+"""The number of cameras; several streams read each, and they send at different times."""
 MAX_RATIO = 1.5
 MIN_RATE = 0.95
-"""of the pictures that are sent must give a result"""
+"""The minimum share of the sent frames that give a result."""
 SETTLE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One service, one time."""
+    """The figures of one run of the service."""
 
     streams: int
     cpu_ms_per_s: float
-    """of each stream: milliseconds of CPU in a second"""
+    """CPU milliseconds per second of each stream."""
     results_per_s: float
-    """of each stream"""
+    """Results per second of each stream."""
     rss_mb: float
     threads: int
     foreign_cores: float
 
 
 def measure(server: RtspServer, count: int, seconds: float) -> Run:
-    """CPU of the service over so many seconds, when all streams are live."""
+    """Measure the CPU time of the service after all streams are live."""
     streams = {f"stream-{n:02}": {"detect": server.url(f"/camera-{n % CAMERAS}")} for n in range(count)}
     with LiveService({"engine": "null", "streams": streams}) as service:
         service.wait_live(count)
@@ -59,7 +59,7 @@ def measure(server: RtspServer, count: int, seconds: float) -> Run:
 
 
 def main() -> int:
-    """Interleave both, print, and write ``live_many.json``."""
+    """Measure both in turn, print, and write ``live_many.json``."""
     args = arguments(__doc__, seconds=8)
     machine = describe_machine()
     runs: list[Run] = []
@@ -69,16 +69,17 @@ def main() -> int:
                 run = measure(server, count, args.seconds)
                 runs.append(run)
                 print(
-                    f"round {number}: {count:2} streams: {run.cpu_ms_per_s:.2f} ms of CPU a second each, {run.results_per_s:.2f} "
-                    f"results/s each, {run.rss_mb:.0f} MB, {run.threads} threads, others used {run.foreign_cores:.2f} cores",
+                    f"round {number}: {count:2} streams: {run.cpu_ms_per_s:.2f} ms of CPU per second each, "
+                    f"{run.results_per_s:.2f} results/s each, {run.rss_mb:.0f} MB, {run.threads} threads, "
+                    f"other programs used {run.foreign_cores:.2f} cores",
                     flush=True,
                 )
     few, many = ([run for run in runs if run.streams == count] for count in (FEW, MANY))
-    ratios = [one.cpu_ms_per_s / other.cpu_ms_per_s for one, other in zip(many, few, strict=True)]
+    ratios = [large.cpu_ms_per_s / small.cpu_ms_per_s for large, small in zip(many, few, strict=True)]
     rate = statistics.median(run.results_per_s for run in many) / SMALL.fps
     checks = [
-        Check("CPU of each of 64 streams / of each of 4", statistics.median(ratios), MAX_RATIO, ""),
-        Check("64 streams: results / pictures sent", rate, MIN_RATE, "", at_most=False),
+        Check("CPU per stream: 64 streams / 4 streams", statistics.median(ratios), MAX_RATIO, ""),
+        Check("64 streams: results / sent frames", rate, MIN_RATE, "", at_most=False),
     ]
     return conclude("live_many", machine, checks, [asdict(run) for run in runs])
 

@@ -1,4 +1,4 @@
-"""Reads results over the WebSocket and notes when each one came."""
+"""A client that reads results over the WebSocket and records the time of their arrival."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from vision_infer.core.time_code import since_ms
 
 
 class Row(NamedTuple):
-    """A result, and when it came."""
+    """A result and the time of its arrival."""
 
     stream: str
-    came_ns: int
-    """monotonic"""
-    told_ms: float
-    """its age, as the service says"""
+    received_ns: int
+    """The time of arrival, monotonic nanoseconds."""
+    reported_ms: float
+    """The age that the service reports, milliseconds."""
     pts_s: float | None
     inference_ms: float
     moment: int | None
-    """the time code that the clock network read; None: another network, or nothing to read"""
+    """The time code that the clock model read; None with another model, or if it read none."""
 
     @property
     def true_ms(self) -> int | None:
-        """Its age by the time code, when it came; None without one."""
-        return None if self.moment is None else since_ms(self.moment, self.came_ns)
+        """The age at arrival by the time code, milliseconds; None without one."""
+        return None if self.moment is None else since_ms(self.moment, self.received_ns)
 
 
 class Reader:
-    """A thread that reads until the context is left; then :attr:`rows` is whole.
+    """Reads on a thread until the context ends; then :attr:`rows` is complete.
 
     Args:
-        url: of the WebSocket.
-        keep: False: rows are only counted.
+        url: The URL of the WebSocket.
+        keep: Whether to store the rows; otherwise they are only counted.
     """
 
     def __init__(self, url: str, keep: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""``vision-infer serve`` as a process of its own, with settings of its own: started, asked, measured and stopped."""
+"""``vision-infer serve`` as a separate process, with requests to it and measurements of it."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _URL = re.compile(r"serves on (http://\S+)")
 
 
 class ServiceFailedError(RuntimeError):
-    """The service did not do what it must for anything to be measured."""
+    """The service did not reach the state that a measurement requires."""
 
 
 class LiveService:
-    """A running service; a context manager. It listens on any free port of the loopback.
+    """Runs the service on a free port of the loopback interface until the context ends.
 
     Args:
-        settings: as in its file; may be changed by :meth:`configure` while it runs.
+        settings: The content of the settings file; :meth:`configure` changes it while the service runs.
     """
 
     def __init__(self, settings: Mapping[str, object]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vision-infer-bench-")
         self.folder = Path(self._folder.name)
-        """of its settings, its log and what it keeps"""
+        """The folder of its settings, its log and its data."""
         self.log = self.folder / "service.log"
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +50,7 @@ class LiveService:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         try:
-            self.wait(lambda: self._find_url() and self._ready(), START_S, "the service did not get ready")
+            self.wait(lambda: self._find_url() and self._ready(), START_S, "the service did not become ready")
         except BaseException:
             self.stop()
             raise
@@ -62,33 +62,33 @@ class LiveService:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The id of the process."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def results_url(self) -> str:
-        """The WebSocket of results."""
+        """The URL of the WebSocket of results."""
         return f"ws{self.url.removeprefix('http')}/api/v1/results"
 
     def configure(self, settings: Mapping[str, object] | str) -> None:
-        """Write the file of settings, whole at once; a running service takes it over."""
-        # One that is named: a trial of others, which begins after ten seconds, would be measured too.
+        """Replace the settings file atomically; a running service reads it again."""
+        # The engine is named, because autotuning, which starts after ten seconds, would be measured as well.
         text = settings if isinstance(settings, str) else json.dumps({"engine": FP32[1], **settings}, indent=1)
         partial = self.folder / "settings.part"
         partial.write_text(text, encoding="utf-8")
         partial.replace(self.folder / "settings.yaml")
 
     def cpu_s(self) -> float:
-        """CPU time so far, seconds."""
+        """Return the CPU time so far, seconds."""
         return cpu_s(self.pid)
 
     def ask(self, path: str, method: str = "GET", body: object = None, timeout_s: float = 30.0) -> Any:
-        """What the API answers: JSON where it is such, else text; None where the answer is empty.
+        """Send a request to the API; return decoded JSON, the bytes of another type, or None for an empty response.
 
         Raises:
-            urllib.error.HTTPError: it says that it cannot.
-            OSError: it does not answer.
+            urllib.error.HTTPError: If the response has an error status.
+            OSError: If there is no response.
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"}, method=method)
@@ -100,26 +100,26 @@ class LiveService:
         return json.loads(content) if kind == "application/json" else content
 
     def states(self) -> dict[str, str]:
-        """The state of each stream that is enabled."""
+        """Return the state of each enabled stream."""
         return {row["name"]: row["status"]["state"] for row in self.ask("/api/v1/streams") if row["status"] is not None}
 
     def wait_live(self, count: int, timeout_s: float = START_S) -> None:
-        """Wait until that many streams are live.
+        """Wait until this number of streams is live.
 
         Raises:
-            ServiceFailedError: they are not in time.
+            ServiceFailedError: If the time limit is reached first.
         """
 
         def enough() -> bool:
             return sum(state == "live" for state in self.states().values()) >= count
 
-        self.wait(enough, timeout_s, f"{count} streams did not get live")
+        self.wait(enough, timeout_s, f"not all of {count} streams became live")
 
     def wait(self, condition: Callable[[], object], timeout_s: float, otherwise: str) -> None:
-        """Wait for something.
+        """Wait until a condition is met.
 
         Raises:
-            ServiceFailedError: it does not come true in time, or the service has ended.
+            ServiceFailedError: If the time limit is reached or the service ends first.
         """
         assert self._process is not None
         deadline = time.monotonic() + timeout_s
@@ -130,7 +130,7 @@ class LiveService:
             time.sleep(0.05)
 
     def stop(self) -> int:
-        """SIGTERM, and SIGKILL where that does not help; returns the exit status."""
+        """Send SIGTERM, and SIGKILL if the process does not end; return the exit status."""
         process = self._process
         if process is None:
             return 0

@@ -1,9 +1,9 @@
-"""Does the engine's time go by weight when there is too little of it? Four cameras, two of weight 2 and two of weight 1.
+"""Measure whether engine time follows the weights of streams under overload: two cameras of weight 2 and two of weight 1.
 
     python -m benchmarks.live_weights [--rounds 5] [--seconds 10]
 
-The cameras send far more than the network can infer. Between two moments, the engine time that the heavy streams used must
-be twice that of the light ones. The control, in each round, gives all four the same weight: there the ratio must be 1.
+The cameras send far more than the model can infer. The streams of weight 2 must use twice the engine time of the others. The
+control in each round gives all four the same weight; there the ratio must be 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
-from benchmarks.live_inputs import STREET_360, Network, arguments, cameras, network
+from benchmarks.live_inputs import STREET_360, CostlyModel, arguments, cameras, costly_model
 from benchmarks.live_service import LiveService
 from benchmarks.machine import describe_machine
 from benchmarks.processes import ForeignLoad
@@ -22,31 +22,31 @@ from tests.support.cameras import RtspServer
 
 WEIGHT = 2.0
 PART = 0.1
-"""by which the ratio may be off"""
+"""The maximum relative error of the ratio."""
 SETTLE_S = 3.0
 STREAMS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One service, one time."""
+    """The figures of one run of the service."""
 
     weight: float
-    """of the first two streams; that of the others is 1"""
+    """The weight of the first two streams; the others have 1."""
     ratio: float
-    """of the engine time of the first two to that of the others"""
+    """The ratio of the engine time of the first two streams to that of the others."""
     engine_s: list[float]
-    """of each stream"""
+    """The engine time of each stream, seconds."""
     results: list[int]
-    """of each stream"""
+    """The number of results of each stream."""
     foreign_cores: float
 
 
-def measure(server: RtspServer, graph: Network, weight: float, seconds: float) -> Run:
-    """Engine time and results of each stream over so many seconds."""
+def measure(server: RtspServer, model: CostlyModel, weight: float, seconds: float) -> Run:
+    """Measure the engine time and the results of each stream."""
     weights = [weight, weight, 1.0, 1.0]
     streams = {f"camera-{n}": {"detect": server.url(f"/camera-{n}"), "weight": weights[n]} for n in range(STREAMS)}
-    with LiveService({"model": str(graph.path), "streams": streams}) as service:
+    with LiveService({"model": str(model.path), "streams": streams}) as service:
 
         def used() -> list[tuple[float, int]]:
             rows = sorted(service.ask("/api/v1/streams"), key=lambda row: str(row["name"]))
@@ -64,20 +64,20 @@ def measure(server: RtspServer, graph: Network, weight: float, seconds: float) -
 
 
 def main() -> int:
-    """Interleave both, print, and write ``live_weights.json``."""
+    """Measure both in turn, print, and write ``live_weights.json``."""
     args = arguments(__doc__, seconds=10)
     machine = describe_machine()
-    graph = network()
-    print(f"one inference: {graph.cpu_ms:.1f} ms of CPU")
+    model = costly_model()
+    print(f"one inference: {model.cpu_ms:.1f} ms of CPU")
     runs: list[Run] = []
     with RtspServer(*cameras(STREAMS, STREET_360)) as server:
         for number in range(1, args.rounds + 1):
             for weight in (WEIGHT, 1.0) if number % 2 else (1.0, WEIGHT):
-                run = measure(server, graph, weight, args.seconds)
+                run = measure(server, model, weight, args.seconds)
                 runs.append(run)
                 print(
                     f"round {number}: weights {weight:g}:1, engine time {run.ratio:.3f}:1, results {run.results}, "
-                    f"others used {run.foreign_cores:.2f} cores",
+                    f"other programs used {run.foreign_cores:.2f} cores",
                     flush=True,
                 )
     off = {
@@ -87,10 +87,10 @@ def main() -> int:
     checks = [
         Check("weights 2:1, ratio of engine time", ratio, WEIGHT * (1 + PART), "", at_most=True),
         Check("weights 2:1, ratio of engine time", ratio, WEIGHT * (1 - PART), "", at_most=False),
-        Check("weights 2:1, off by (middle of the rounds)", off[WEIGHT], PART, "of 1"),
-        Check("control, weights 1:1, off by", off[1.0], PART, "of 1"),
+        Check("weights 2:1, error of the ratio (median of the rounds)", off[WEIGHT], PART, "of 1"),
+        Check("control, weights 1:1, error of the ratio", off[1.0], PART, "of 1"),
     ]
-    return conclude("live_weights", machine, checks, [asdict(run) for run in runs], {"cpu_ms": graph.cpu_ms, "burn": graph.burn})
+    return conclude("live_weights", machine, checks, [asdict(run) for run in runs], {"cpu_ms": model.cpu_ms, "burn": model.burn})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does memory grow with the length of a file? Peak memory of ``vision-infer run`` on a clip and on the same clip repeated.
+"""Measure whether memory grows with the length of a file: run ``vision-infer`` on a clip and on the same clip repeated.
 
 python -m benchmarks.long_file [--times 10] [--rounds 3] [--model FILE.onnx]
 """
@@ -17,11 +17,11 @@ from benchmarks.measure import measure
 
 
 def main() -> None:
-    """Interleave both lengths, print the peaks and their ratio, write ``long_file.json``."""
+    """Measure both in turn, print the peaks of memory and their ratio, and write ``long_file.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=10, help="how often the clip is repeated in the long file")
+    parser.add_argument("--times", type=int, default=10, help="Number of repetitions of the clip in the long file.")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", type=Path, help="deployment graph; default: the bundled one")
+    parser.add_argument("--model", type=Path, help="Deployment graph. Default: the bundled one.")
     args = parser.parse_args()
     model = str(args.model or graph("nanodet"))
     sources = {"once": clip("768x432"), "repeated": looped(clip("768x432"), args.times)}

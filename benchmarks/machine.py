@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The description of the machine for result files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import platform
 from pathlib import Path
 
 INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
-"""those that decide how fast a network is on a CPU"""
+"""The instruction sets that decide how fast a model is on a CPU."""
 PACKAGES = ("vision-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless")
 
 
 def describe_machine() -> dict[str, object]:
-    """Processor and its instruction set, cores that we may use, load, versions and date. No host name, no path."""
+    """Return the processor and its instruction sets, the usable cores, the load, versions and date; no host name and no path."""
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -38,7 +38,7 @@ def _cpu_model() -> str:
 
 
 def _instructions() -> list[str]:
-    """Which of :data:`INSTRUCTIONS` the processor has."""
+    """Return those of :data:`INSTRUCTIONS` that the processor has."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,8 +1,8 @@
-"""Runs one command and says what it cost, seen from outside, alike for every program.
+"""Run a command and measure its cost from outside, in the same way for every program.
 
-The command is started by a small process of its own (this file, with the standard library only). Linux counts the memory of the
-process that calls exec into the peak of the program it becomes: started from a harness that holds NumPy and Matplotlib,
-every contender would seem to need at least as much as the harness.
+A small separate process (this file, with the standard library only) starts the command. Linux includes the memory of the process
+that calls exec in the peak of the new program: if the benchmark with NumPy and Matplotlib started it, every contender would seem
+to need at least as much memory as the benchmark.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from typing import NamedTuple
 
 
 class Cost(NamedTuple):
-    """What a command cost."""
+    """The cost of a command."""
 
     wall_s: float
-    """from before its start until after its end, seconds"""
+    """Wall time from before the start until after the end, seconds."""
     cpu_s: float
-    """user and system time, seconds"""
+    """User and system time, seconds."""
     peak_rss_bytes: int
     status: int
-    """exit status; negative: the signal that ended it"""
+    """The exit status; a negative number is the signal that ended the command."""
     stdout: str
 
 
 class CommandFailedError(RuntimeError):
-    """A contender did not end well."""
+    """A contender failed."""
 
 
 def measure(command: list[str], timeout_s: int = 900) -> Cost:
-    """Run a command to its end, its errors on our own stderr.
+    """Run a command to its end; its standard error is passed through.
 
     Args:
-        command: program and arguments.
-        timeout_s: it is killed after that many seconds.
+        command: The program and its arguments.
+        timeout_s: The time after which the command is killed, seconds.
 
     Raises:
-        CommandFailedError: its exit status is not 0.
+        CommandFailedError: If the exit status is not 0.
     """
     starter = [sys.executable, "-I", "-S", __file__, str(timeout_s), *command]
-    told = subprocess.run(starter, stdout=subprocess.PIPE, text=True, check=True).stdout
-    cost = Cost(*json.loads(told))
+    output = subprocess.run(starter, stdout=subprocess.PIPE, text=True, check=True).stdout
+    cost = Cost(*json.loads(output))
     if cost.status != 0:
         raise CommandFailedError(f"{' '.join(command)}: exit status {cost.status}")
     return cost

@@ -1,8 +1,8 @@
-"""What our own code costs: ready pictures in, an engine that computes nothing, JSON rows out.
+"""Measure the CPU cost of the pipeline itself: prepared images, an engine that computes nothing, JSON rows.
 
-Neither decoding, conversion nor inference is in it: the figure is the CPU time of scheduling, batching, selection (NMS),
-ordering, the latency account and writing, for each frame. The control runs the same selection and the same rows in a plain loop
-without any of the pipeline, in the same process, interleaved.
+Decoding, conversion and inference are not included: the figure is the CPU time per frame of scheduling, batching, selection
+(NMS), ordering, latency records and writing. The control is a plain loop with the same selection and rows but without the
+pipeline; it runs in the same process, in turn with the pipeline.
 
     python -m benchmarks.own_cost [--frames 20000] [--rounds 5]
 """
@@ -44,20 +44,20 @@ CARD = ModelCard(name="null", input=InputSize(width=416, height=416), labels=("p
 
 
 class ReadyImage:
-    """A picture that costs nothing."""
+    """An image that costs nothing."""
 
     size = SIZE
 
     def write_into(self, slot: Slot, letterbox: Letterbox) -> None:
-        """Nothing to write."""
+        """Write nothing."""
 
     def to_rgb(self) -> NDArray[np.uint8]:
-        """Never asked for."""
-        raise AssertionError("nothing here draws")
+        """Fail: no sink needs the image."""
+        raise AssertionError("no sink needs the image")
 
 
 class ReadySource:
-    """A recorded stream of ready pictures, of the usual format: 8 bits with 4:2:0 chroma."""
+    """A file-like stream of prepared images in the usual format: 8 bits, 4:2:0 chroma."""
 
     live = False
     report = ReadReport()
@@ -68,7 +68,7 @@ class ReadySource:
         self._frames = frames
 
     def frames(self) -> Iterator[Frame]:
-        """As many frames as were asked for."""
+        """Yield the requested number of frames."""
         image = ReadyImage()
         for index in range(self._frames):
             yield Frame(self.spec.name, index, index / 25, image, Trace())
@@ -81,7 +81,7 @@ class ReadySource:
 
 
 def make_engine(in_flight: int, batch: int) -> NullEngine:
-    """Five boxes of two classes, one of which NMS takes away."""
+    """Return an engine with five boxes of two classes, one of which NMS removes."""
     corners = np.array([[10, 100], [12, 101], [100, 150], [200, 200], [300, 120]], np.float32)
     boxes = np.concatenate([corners, corners + 60], axis=1).astype(np.float32)
     scores = np.linspace(0.9, 0.5, DETECTIONS, dtype=np.float32)
@@ -90,7 +90,7 @@ def make_engine(in_flight: int, batch: int) -> NullEngine:
 
 
 def pipeline_us(frames: int, streams: int, in_flight: int, batch: int, out: Path) -> tuple[float, int]:
-    """CPU microseconds a frame of the whole pipeline, and how many results it gave."""
+    """Return the CPU microseconds per frame of the whole pipeline, and the number of results."""
     engine = make_engine(in_flight, batch)
     lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
     sink = JsonlSink(OutputSpec("jsonl", str(out), overwrite=True))
@@ -106,7 +106,7 @@ def pipeline_us(frames: int, streams: int, in_flight: int, batch: int, out: Path
 
 
 def plain_us(frames: int, out: Path) -> float:
-    """CPU microseconds a frame of selection and rows alone, in one loop."""
+    """Return the CPU microseconds per frame of a plain loop with selection and rows."""
     engine = make_engine(1, 1)
     lane = Lane("main", engine, Selector(0.35, 0.6, label_names=CARD.labels))
     begin = time.process_time()
@@ -144,7 +144,7 @@ def main() -> None:
             for name, case in cases.items():
                 seen[name].append(pipeline_us(args.frames, *case, out)[0])
     for name, values in seen.items():
-        print(f"{name:<22} {statistics.median(values):7.1f} µs of CPU a frame ({min(values):.1f}–{max(values):.1f})")
+        print(f"{name:<22} {statistics.median(values):7.1f} µs of CPU per frame ({min(values):.1f}–{max(values):.1f})")
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = {"machine": describe_machine(), "frames": args.frames, "detections": DETECTIONS - 1, "cpu_us_per_frame": seen}
     (RESULTS / "own_cost.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

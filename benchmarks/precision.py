@@ -1,11 +1,11 @@
-"""What FP16, bfloat16 and INT8 cost and gain: the table of docs/reference/measured-precision.md.
+"""Measure the accuracy and speed of FP16, bfloat16 and INT8: the table of docs/reference/measured-precision.md.
 
-    make precision-table                    the three networks of ASSETS, into benchmarks/results/precision.md
+    make precision-table                    the three models of ASSETS, into benchmarks/results/precision.md
     python -m benchmarks.precision MODEL… --data VIDEO… --labels instances.json --images DIR [--out FILE.md]
 
-A model that is no name of a catalogue's and no deployment graph is a raw network (NAME=FILE.onnx), which is imported first. INT8
-stands there twice where the budget is not held at once: with all layers, and as the search leaves it. Calibration and search have
-frames of their own; the annotated pictures take part in neither. Times are measured in turns with FP32 on ONNX Runtime.
+A model is a name in the catalogue, a deployment graph, or a raw model (NAME=FILE.onnx), which is imported first. If INT8 with all
+layers exceeds the budget, a second row shows the result of the search for layers to keep. Calibration and search use separate
+frames, and neither uses the annotated images. Times are measured in turn with FP32 on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -43,40 +43,40 @@ from vision_infer.precision.verification.proof import open_reference
 BUDGET = 1.0
 SEARCH_S = 300.0
 HEADINGS = (
-    "network, graph",
-    "runtime",
-    "found again, IoU: 40 pictures",
-    "AP lost there by annotations; by FP32 mirrored",
-    "found again, IoU: video",
-    "detections; scores",
-    "points lost",
-    "times FP32",
+    "Model, graph",
+    "Runtime",
+    "Photographs: found again, IoU",
+    "AP lost there: by annotations; by FP32 mirrored",
+    "Video: found again, IoU",
+    "Detections; scores",
+    "Points lost (95 %)",
+    "Times FP32",
 )
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Of one network."""
+    """The comparisons of one model with its FP32 graph."""
 
     video: Judge
-    pictures: Judge
+    images: Judge
     labels: LabelledJudge
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description="Accuracy and speed of precisions.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Measure the accuracy and speed of precisions.")
     parser.add_argument("models", nargs="+", metavar="MODEL|NAME=FILE.onnx")
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--model-dir", type=Path)
-    parser.add_argument("--out", type=Path, help="default: standard output")
+    parser.add_argument("--out", type=Path, help="Output file. Default: standard output.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for model in options.models for row in _measure(*_found(model, options.model_dir, Path(folder)), options)]
     name, instructions = cpu_facts()
-    versions = ", ".join(f"{one} {runtime_version(one)}" for one in ("onnxruntime", "openvino") if find_spec(one))
+    versions = ", ".join(f"{name} {runtime_version(name)}" for name in ("onnxruntime", "openvino") if find_spec(name))
     day = datetime.datetime.now(datetime.UTC).date()
     lines = [f"{day}, {name}, {available_cpus()} cores ({' '.join(instructions)}), {versions}", ""]
     lines += [f"| {' | '.join(HEADINGS)} |", f"|{' --- |' * len(HEADINGS)}", *(f"| {' | '.join(row)} |" for row in rows)]
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def _found(model: str, model_dir: Path | None, folder: Path) -> tuple[str, Path]:
-    """Name and deployment graph of a model."""
+    """Return the name and the deployment graph of a model."""
     name, _, raw = model.rpartition("=")
     if not name:
         return model, resolve_model(model, model_dir)
@@ -100,24 +100,24 @@ def _measure(model: str, source: Path, options: argparse.Namespace) -> Iterator[
         needs = FrameNeeds(calibration=64, search=100, evaluation=200)
         with (
             Frames(options.data, fp32.card, needs) as frames,
-            Frames([str(options.images)], fp32.card, FrameNeeds(100, 100, 100)) as all_pictures,
+            Frames([str(options.images)], fp32.card, FrameNeeds(100, 100, 100)) as all_images,
         ):
             judges = Judges(
                 Judge(fp32, frames.evaluation),
-                Judge(fp32, _joined(all_pictures)),
+                Judge(fp32, _joined(all_images)),
                 LabelledJudge(fp32, read_annotations(options.labels), options.images),
             )
-            _say(model, f"{judges.labels.compare(fp32).figures['map_fp32']:.2f} mAP in FP32")
+            _log(model, f"{judges.labels.compare(fp32).figures['map_fp32']:.2f} mAP in FP32")
             for what, graph in _graphs(model, source, frames, fp32, Path(folder)):
                 for runtime, compute in _runtimes(what):
                     yield _row(f"{model}, {what}", EngineRequest(runtime, "cpu", compute=compute), graph, source, judges)
 
 
 def _joined(frames: Frames) -> FrameSet:
-    """All three sets as one."""
+    """Return the three sets as one."""
     sets = (frames.calibration, frames.search, frames.evaluation)
-    pixels = [pixels for one in sets for pixels in one.pixels]
-    return FrameSet(pixels, sum((one.letterboxes for one in sets), ()), sum((one.names for one in sets), ()))
+    pixels = [pixels for part in sets for pixels in part.pixels]
+    return FrameSet(pixels, sum((part.letterboxes for part in sets), ()), sum((part.names for part in sets), ()))
 
 
 def _graphs(model: str, source: Path, frames: Frames, fp32: Engine, folder: Path) -> Iterator[tuple[str, Path]]:
@@ -128,7 +128,7 @@ def _graphs(model: str, source: Path, frames: Frames, fp32: Engine, folder: Path
     activations = collect_activations(simple, calibrated_tensors(simple), pixels, model)
     judge = Judge(fp32, frames.search)
     for form in FORMS:
-        search = Search(simple, activations, judge, open_reference, model, lambda line: _say(model, line))
+        search = Search(simple, activations, judge, open_reference, model, lambda line: _log(model, line))
         found = search.run(Int8Recipe(form), BUDGET, SEARCH_S)
         whole = quantize(simple, find_ranges(activations, found.method), replace(found.recipe, kept=frozenset()), model)
         yield f"INT8 {form}, all {found.count} layers ({found.method})", _save(whole, folder / f"{form}.onnx")
@@ -151,20 +151,20 @@ def _row(what: str, request: EngineRequest, graph: Path, source: Path, judges: J
     label = f"{request.engine} {request.compute}" if request.compute == "bf16" else request.engine
     try:
         with open_engine(graph, replace(request, workers=1, threads=available_cpus())) as engine:
-            pictures, video, labels = (judge.compare(engine) for judge in (judges.pictures, judges.video, judges.labels))
+            images, video, labels = (judge.compare(engine) for judge in (judges.images, judges.video, judges.labels))
     except VisionInferError as error:
-        _say(what, error.message)
+        _log(what, error.message)
         return [what, label, *["–"] * (len(HEADINGS) - 2)]
     with open_engine(graph, request) as engine, open_engine(source, EngineRequest("onnxruntime", "cpu")) as reference:
         rounds = measure_speed({"": reference, "it": engine}, rounds=5)
-    figures = [f"{one.figures['found_again']:.1f} %, {one.figures['mean_iou']:.3f}" for one in (pictures, video)]
-    # As shares: the networks' mAP on these pictures is another than the published one.
+    figures = [f"{found.figures['found_again']:.1f} %, {found.figures['mean_iou']:.3f}" for found in (images, video)]
+    # As percentages, because the mAP on these images differs from the published one.
     by_labels = 100 * labels.lost.value / labels.figures["map_fp32"]
-    by_mirror = 100 * pictures.lost.value / (published_map(judges.pictures.card) or TYPICAL_MAP)
+    by_mirror = 100 * images.lost.value / (published_map(judges.images.card) or TYPICAL_MAP)
     row = [what, label, figures[0], f"{by_labels:.1f} %; {by_mirror:.1f} %", figures[1]]
     drift = f"{video.figures['count_change']:+.1f} %; {video.figures['score_change']:+.3f}".replace("-", "−")
     row += [drift, str(video.lost), f"{faster(rounds['it'], rounds['']).times.median:.2f}"]
-    _say(*row)
+    _log(*row)
     return row
 
 
@@ -173,7 +173,7 @@ def _save(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
-def _say(*words: str) -> None:
+def _log(*words: str) -> None:
     print(time.strftime("%H:%M:%S"), *words, sep=" | ", file=sys.stderr, flush=True)
 
 

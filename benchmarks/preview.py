@@ -1,9 +1,9 @@
-"""The browser's preview: what it shows, how late, and what its viewers cost.
+"""Measure the preview in the browser: latency, boxes, packet loss, and the cost of viewers.
 
     python -m benchmarks.preview [--only ROW] [--quick]
 
-Real cameras, the service as a process of its own, chromium without a window. Each row is measured beside its own control where it
-has one, and told with what must be.
+It uses real cameras, the service as a separate process, and headless Chromium. A row with a control measures both at the same
+time. Each row prints its measurement and target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.cameras import missing
 
 
 class Row(NamedTuple):
-    """How a row is measured, and for how long."""
+    """The function that measures a row, and its duration."""
 
     measure: Callable[[Length], Rows]
     length: Length
@@ -42,11 +42,11 @@ QUICK_S = 4.0
 def main() -> int:
     """Measure, print, and write ``preview.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=ROWS, help="this row (again for more)")
-    parser.add_argument("--quick", action="store_true", help="does it all still run? its figures mean little")
+    parser.add_argument("--only", action="append", choices=ROWS, help="Run this row only; may be repeated.")
+    parser.add_argument("--quick", action="store_true", help="Check that everything runs; the figures mean little.")
     args = parser.parse_args()
     if missing():
-        sys.exit(f"{missing()}: make cameras")
+        sys.exit(f"{missing()}; run: make cameras")
     machine = describe_machine()
     checks: list[Check] = []
     measured: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ def main() -> int:
         found, times = row.measure(length)
         print(f"{name}:", *times, *found, sep="\n", flush=True)
         checks += found
-        measured += [{"row": name, **one} for one in times]
+        measured += [{"row": name, **values} for values in times]
     return conclude("preview", machine, checks, measured)
 
 

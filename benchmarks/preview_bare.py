@@ -1,8 +1,9 @@
-"""The plain way to send a camera's H.264 to a browser: PyAV's packets into aiortc as they come. One viewer, nothing else.
+"""The plain way to send a camera's H.264 to a browser: unmodified packets of PyAV in aiortc, for one viewer.
 
     python -m benchmarks.preview_bare URL
 
-Reads an SDP offer from one line of standard input, as a JSON string, and writes the answer likewise; sends until its input ends.
+Reads an SDP offer as a JSON string from one line of standard input, prints the answer in the same form, and sends until standard
+input ends.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.live_bare import OPTIONS
 
 
 class Packets(MediaStreamTrack):
-    """The packets of a camera, read on a thread."""
+    """A track with the packets of a camera, read on a thread."""
 
     kind = "video"
 
@@ -46,7 +47,7 @@ class Packets(MediaStreamTrack):
         loop.call_soon_threadsafe(self._queue.put_nowait, None)
 
     async def recv(self) -> Any:
-        """The next one."""
+        """Return the next packet."""
         packet = await self._queue.get()
         if packet is None:
             raise MediaStreamError

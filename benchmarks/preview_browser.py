@@ -1,4 +1,4 @@
-"""What a browser shows, and when: the rows of ``preview.py`` that are measured in the video element of the page."""
+"""The rows of ``preview.py`` that are measured in the video element of the page."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ LOST_PART = 0.02
 OUTAGE_S = 0.3
 RECOVER_S = 2.0
 SETTLE_S = 3.0
-_AT_ONCE = "localStorage.setItem('vision-infer', JSON.stringify({ inStep: false }))"
-"""the page does not let the picture wait for its results"""
+_WITHOUT_SYNC = "localStorage.setItem('vision-infer', JSON.stringify({ inStep: false }))"
+"""Makes the page show each frame immediately instead of waiting for its results."""
 _CODE = (ROWS, COLUMNS, WIDTH_UNITS, HEIGHT_UNITS, MARGIN_UNITS)
 
-# Reads the time code off each frame that a video element shows: [when, cells], by performance.now().
+# Reads the time code of each frame that a video element shows: [time by performance.now(), cells].
 _READER = """
 ([rows, columns, across, down, margin]) => {
   const size = 12;
@@ -115,7 +115,7 @@ _WAIT_FOR_CLICK = """
 
 @contextmanager
 def playing(mount: ClockMount, **stream: object) -> Iterator[tuple[LiveService, RtspServer, Browser]]:
-    """A camera, a service that reads its time code, and a browser."""
+    """Start a camera, a service that reads its time code, and a browser."""
     with ExitStack() as stack:
         cameras = stack.enter_context(RtspServer(mount))
         settings = {"model": "clock", "streams": {"clock": {"detect": cameras.url(mount.path), "fps": 5, **stream}}}
@@ -125,16 +125,16 @@ def playing(mount: ClockMount, **stream: object) -> Iterator[tuple[LiveService, 
 
 
 def glass(length: Length) -> Rows:
-    """Glass to glass, 640×360 at 30 pictures a second, beside a bare aiortc in the same page."""
+    """Measure the glass-to-glass latency, 640×360 at 30 frames/s, together with a bare aiortc in the same page."""
     found: list[dict[str, Any]] = []
     with playing(ClockMount("/clock", 640, 360, 30)) as (service, cameras, browser):
         for _ in range(length.rounds):
-            with checked_page(browser, service.url) as one:
-                one.page.add_init_script(_AT_ONCE)
-                page = one.open("stream/clock")
-                one.wait(_PLAYS)
+            with checked_page(browser, service.url) as checked:
+                checked.page.add_init_script(_WITHOUT_SYNC)
+                page = checked.open("stream/clock")
+                checked.wait(_PLAYS)
                 page.evaluate(_READER, list(_CODE))
-                with bare_beside(page, cameras.url("/clock")):
+                with bare_player(page, cameras.url("/clock")):
                     page.evaluate("() => { window.ourFrames = window.readFrames(document.querySelector('.stage video')); }")
                     page.wait_for_timeout(SETTLE_S * 1000)
                     first = page.evaluate("() => [window.ourFrames.length, window.bareFrames.length]")
@@ -144,41 +144,40 @@ def glass(length: Length) -> Rows:
                 ours, bare = (ages(seen[begin:], offset) for seen, begin in zip(frames, first, strict=True))
                 found.append(
                     {
-                        name: {"frames": len(of), "p50": quantile(of, 0.5), "p95": quantile(of, 0.95)}
-                        for name, of in (("ours", ours), ("bare", bare))
+                        name: {"frames": len(values), "p50": quantile(values, 0.5), "p95": quantile(values, 0.95)}
+                        for name, values in (("ours", ours), ("bare", bare))
                     }
                 )
     checks = []
     for part in ("p50", "p95"):
-        ours, bare = (sorted(one[name][part] for one in found)[len(found) // 2] for name in ("ours", "bare"))
+        ours, bare = (sorted(row[name][part] for row in found)[len(found) // 2] for name in ("ours", "bare"))
         checks.append(Check(f"glass to glass {part} (bare aiortc {bare:.1f} + 15)", ours, bare + BEHIND_BARE_MS, "ms"))
     return checks, found
 
 
 def first(length: Length) -> Rows:
-    """From the click on a tile of the wall to the first picture of the camera's own view."""
+    """Measure the time from the click on a tile of the wall to the first frame of the camera's page."""
     found: list[dict[str, Any]] = []
     for width, height in ((640, 360), (1920, 1080)):
         mount = ClockMount("/clock", width, height, 30, kbit_s=2000 if width == 640 else 4000)
-        with playing(mount) as (service, _, browser), checked_page(browser, service.url) as one:
+        with playing(mount) as (service, _, browser), checked_page(browser, service.url) as checked:
             took: list[float] = []
             for turn in range(max(3, round(length.seconds))):
-                page = one.open()
-                one.wait(_PLAYS)
-                page.wait_for_timeout(37 * (turn % 27))  # at another place of the camera's group of pictures each time
+                page = checked.open()
+                checked.wait(_PLAYS)
+                page.wait_for_timeout(37 * (turn % 27))  # at a different position in the group of pictures each time
                 page.evaluate(_WAIT_FOR_CLICK)
                 page.locator(".tile .cover").first.click()
-                one.wait("window.shownAfter !== null")
+                checked.wait("window.shownAfter !== null")
                 took.append(page.evaluate("window.shownAfter"))
             found.append({"lines": height, "took_ms": took})
     return [
-        Check(f"first picture after the click, {one['lines']} lines, the slowest", max(one["took_ms"]), FIRST_MS, "ms")
-        for one in found
+        Check(f"first frame after the click, {row['lines']} lines, maximum", max(row["took_ms"]), FIRST_MS, "ms") for row in found
     ], found
 
 
 def overlay(length: Length) -> Rows:
-    """How far a box is from its moving object in the picture that is displayed."""
+    """Measure the distance of a box from its moving object in the displayed frame."""
     found: list[dict[str, Any]] = []
     with ExitStack() as stack:
         cameras = stack.enter_context(RtspServer(ClockMount("/clock", 640, 360, 30)))
@@ -190,34 +189,34 @@ def overlay(length: Length) -> Rows:
                 write_square_model(model)
                 service.configure({"streams": {"yard": {**stream, "model": str(model)}}})
                 service.wait_live(1)
-                with checked_page(browser, service.url) as one:
-                    frames = measure_box_errors(one, "yard", round(length.seconds * 30))
+                with checked_page(browser, service.url) as checked:
+                    frames = measure_box_errors(checked, "yard", round(length.seconds * 30))
             errors = [abs(error) / STEP_PX for error, _ in frames if error is not None]
-            boxed, exact = len(errors) / len(frames), sum(own for _, own in frames) / len(frames)
+            boxed, exact = len(errors) / len(frames), sum(is_exact for _, is_exact in frames) / len(frames)
             found.append(
                 {"fps": fps, "p50": quantile(errors, 0.5), "p95": quantile(errors, 0.95), "boxed": boxed, "exact": exact}
             )
     checks = []
     for rate in found:
-        checks.append(Check(f"box off its object p95, {rate['fps']} results/s", rate["p95"], 1.0, "frames"))
+        checks.append(Check(f"distance of box and object p95, {rate['fps']} results/s", rate["p95"], 1.0, "frames"))
         checks.append(Check(f"frames with a box, {rate['fps']} results/s", rate["boxed"], 0.9, "of 1", at_most=False))
     return checks, found
 
 
 def loss(length: Length) -> Rows:
-    """A way on which 2 % of the packets are lost, and then one on which everything is, for a moment."""
+    """Measure playback with 2 % packet loss, and with short outages in which all packets are lost."""
     found: list[dict[str, Any]] = []
     random = Random(1)
-    far = ClockMount("/clock", 640, 360, 30, key_interval=300)  # the camera's next key frame comes too late to help
+    far = ClockMount("/clock", 640, 360, 30, key_interval=300)  # the next regular key frame is too late to help
     with playing(far) as (service, _, browser):
         for kind in ("2 % lost", "outages"):
             outage = Outage()
             loses = outage if kind == "outages" else lambda: random.random() < LOST_PART
-            with LossyRelay(loses) as relay, checked_page(browser, service.url) as one:
-                one.page.add_init_script(_AT_ONCE)
-                one.page.route("**/whep", partial(_through, relay))
-                page = one.open("stream/clock")
-                one.wait(_PLAYS)
+            with LossyRelay(loses) as relay, checked_page(browser, service.url) as checked:
+                checked.page.add_init_script(_WITHOUT_SYNC)
+                checked.page.route("**/whep", partial(_through, relay))
+                page = checked.open("stream/clock")
+                checked.wait(_PLAYS)
                 page.evaluate(_READER, list(_CODE))
                 page.evaluate("() => { window.ourFrames = window.readFrames(document.querySelector('.stage video')); }")
                 ends: list[float] = []
@@ -238,20 +237,20 @@ def loss(length: Length) -> Rows:
     lossy, cut = found
     lost = f"{lossy['lost']} of {lossy['carried']} packets lost"
     return [
-        Check(f"{lost}: longest without a new picture", lossy["longest_gap_s"], RECOVER_S, "s"),
-        Check(f"all lost for {OUTAGE_S} s: until the next picture, the longest", max(cut["back_s"]), RECOVER_S, "s"),
+        Check(f"{lost}: longest time without a frame", lossy["longest_gap_s"], RECOVER_S, "s"),
+        Check(f"all lost for {OUTAGE_S} s: maximum time until the next frame", max(cut["back_s"]), RECOVER_S, "s"),
     ], found
 
 
 def _through(relay: LossyRelay, route: Route) -> None:
-    """Send an offer on, and the player through the relay."""
+    """Forward an offer, and direct the player to the relay."""
     answer = route.fetch(post_data=without_candidates(route.request.post_data or ""))
     route.fulfill(response=answer, body=relay.answer(answer.text()))
 
 
 @contextmanager
-def bare_beside(page: Page, url: str) -> Iterator[None]:
-    """A bare aiortc that plays into the same page."""
+def bare_player(page: Page, url: str) -> Iterator[None]:
+    """Play a camera in the same page with a bare aiortc."""
     command = [sys.executable, "-m", "benchmarks.preview_bare", url]
     program = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert program.stdin is not None
@@ -274,7 +273,7 @@ def bare_beside(page: Page, url: str) -> Iterator[None]:
 
 
 def offset_ms(page: Page) -> float:
-    """What has to be added to the page's times to make them monotonic ones of this process, by the quickest of many answers."""
+    """Return the offset from the page's clock to the monotonic clock of this process, by the fastest of many requests."""
     best = (float("inf"), 0.0)
     for _ in range(100):
         before = time.monotonic_ns()
@@ -285,7 +284,7 @@ def offset_ms(page: Page) -> float:
 
 
 def moment_of(cells: str) -> int | None:
-    """The moment that a frame shows; None where it cannot be read."""
+    """Return the time code of a frame; None if it cannot be read."""
     values = tuple(map(int, cells))
     moment = 0
     for place in MOMENT_CELLS:
@@ -294,7 +293,7 @@ def moment_of(cells: str) -> int | None:
 
 
 def ages(frames: list[tuple[float, str]], offset: float) -> list[float]:
-    """How old each frame was when it was shown, milliseconds; those that cannot be read are left out."""
+    """Return the age of each frame when it was shown, milliseconds; frames without a readable time code are left out."""
     found: list[float] = []
     for shown, cells in frames:
         moment = moment_of(cells)

@@ -1,4 +1,4 @@
-"""What viewers cost the service: the rows of ``preview.py`` that need no browser."""
+"""The rows of ``preview.py`` that need no browser: the cost of viewers for the service."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from tests.support.cameras import Encoded, ReplayMount, RtspServer
 
 COUNTS = (1, 5, 20)
 MAX_OF_A_CORE = 0.05
-"""that a further viewer of 1080p may cost"""
+"""The maximum cost of a further viewer of 1080p, in cores."""
 VANISHING = 100
 MAX_GROWTH_MB = 3.0
-"""between the second and the last time, as in the soak"""
+"""The maximum growth between the second and the last round."""
 SPARE_FILES = 4
-"""open files that come and go by themselves"""
+"""The number of files and threads that may come and go by themselves."""
 GONE_S = 40.0
-BESIDE = 10
-LATER = 1.1
+VIEWERS_BESIDE = 10
+MAX_AGE_RATIO = 1.1
 SETTLE_S = 3.0
 _NULL = {"engine": "null"}
-"""an engine that computes nothing"""
+"""Settings with an engine that computes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long a row is measured."""
+    """The duration of the measurement of a row."""
 
     seconds: float
-    """each time"""
+    """The duration of each round, seconds."""
     rounds: int
 
 
 Rows = tuple[list[Check], list[dict[str, Any]]]
-"""what must be, and what was measured each time"""
+"""The checks, and the measurements of each round."""
 
 
 class Viewers:
-    """A process of viewers; a context manager. They are connected when it begins."""
+    """Runs viewers in a separate process until the context ends; they are connected when it begins."""
 
     def __init__(self, service: LiveService, streams: list[str], count: int) -> None:
         command = [sys.executable, "-m", "benchmarks.preview_viewers", service.url, *streams, "--count", str(count)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __enter__(self) -> Viewers:
-        said = self._line()
-        if not said.startswith("ready"):
+        line = self._line()
+        if not line.startswith("ready"):
             self.kill()
             raise RuntimeError("the viewers did not connect")
         return self
@@ -76,18 +76,18 @@ class Viewers:
                 pipe.close()
 
     def packets(self) -> int:
-        """That have come so far."""
+        """Return the number of packets received so far."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return int(self._line())
 
     def cpu_s(self) -> float:
-        """CPU time of the process so far."""
+        """Return the CPU time of the process so far, seconds."""
         return cpu_s(self._process.pid)
 
     def kill(self) -> None:
-        """They vanish, and say nothing."""
+        """Kill the viewers, so that they do not end their sessions."""
         self._process.kill()
         self._process.wait()
 
@@ -98,11 +98,11 @@ class Viewers:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A time in which so many watched."""
+    """The load during a time with a number of viewers."""
 
     viewers: int
     cores: float
-    """of the service"""
+    """The CPU use of the service."""
     packets_per_s: float
     client_cores: float
     foreign_cores: float
@@ -110,7 +110,7 @@ class Load:
 
 @contextmanager
 def serving(mount: ReplayMount, **stream: object) -> Iterator[LiveService]:
-    """A camera, and a service that watches it."""
+    """Start a camera and a service that reads it."""
     preview = {"max_viewers": 256, "max_viewers_per_stream": 256}
     with RtspServer(mount) as cameras:
         streams = {"street": {"detect": cameras.url(mount.path), **stream}}
@@ -121,9 +121,9 @@ def serving(mount: ReplayMount, **stream: object) -> Iterator[LiveService]:
 
 
 def viewers(length: Length) -> Rows:
-    """CPU of the service for each RTP packet and for each further viewer, 1080p at 30 pictures and 4 Mbit a second."""
+    """Measure the CPU time of the service per RTP packet and per viewer: 1080p at 30 frames/s and 4 Mbit/s."""
     loads: list[Load] = []
-    with serving(ReplayMount("/street", STREET_1080), keyframes_only=True) as service:  # decoding would hide what is looked for
+    with serving(ReplayMount("/street", STREET_1080), keyframes_only=True) as service:  # decoding would hide the cost of viewers
         for _ in range(length.rounds):
             loads.append(_load(service, length.seconds, None, 0))
             for count in COUNTS:
@@ -131,15 +131,15 @@ def viewers(length: Length) -> Rows:
                     time.sleep(1.0)
                     loads.append(_load(service, length.seconds, watching, count))
     checks = []
-    none = statistics.median(one.cores for one in loads if not one.viewers)
+    none = statistics.median(load.cores for load in loads if not load.viewers)
     for count in COUNTS:
-        some = [one for one in loads if one.viewers == count]
-        each = statistics.median((one.cores - none) / count for one in some)
-        cost_us = statistics.median((one.cores - none) / one.packets_per_s * 1e6 for one in some)
-        rate = statistics.median(one.packets_per_s / count for one in some)
-        what = f"core of a viewer, {count} of them ({cost_us:.0f} µs a packet, {rate:.0f}/s)"
+        watched = [load for load in loads if load.viewers == count]
+        each = statistics.median((load.cores - none) / count for load in watched)
+        cost_us = statistics.median((load.cores - none) / load.packets_per_s * 1e6 for load in watched)
+        rate = statistics.median(load.packets_per_s / count for load in watched)
+        what = f"cores per viewer, {count} viewers ({cost_us:.0f} µs per packet, {rate:.0f}/s)"
         checks.append(Check(what, each, MAX_OF_A_CORE, "cores"))
-    return checks, [asdict(one) for one in loads]
+    return checks, [asdict(load) for load in loads]
 
 
 def _load(service: LiveService, seconds: float, watching: Viewers | None, count: int) -> Load:
@@ -156,7 +156,7 @@ def _load(service: LiveService, seconds: float, watching: Viewers | None, count:
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """The service when nobody watches."""
+    """The service after all viewers have disconnected."""
 
     at_s: float
     files: int
@@ -164,11 +164,11 @@ class After:
     rss_mb: float
     encoders: int
     gone_after_s: float
-    """from the moment when all vanished until the service had noticed the last"""
+    """The time until the service has detected that all viewers are gone, seconds."""
 
 
 def vanish(length: Length) -> Rows:
-    """Viewers that are killed, a hundred at a time, of a stream that is passed on and of one that is encoded."""
+    """Kill a hundred viewers at a time, of a forwarded and of an encoded stream, and measure the remaining resources."""
     found: list[After] = []
     began = time.monotonic()
     small = Encoded("bikes", 320, 180, 15, kbit_s=200, frames=60)
@@ -184,10 +184,10 @@ def vanish(length: Length) -> Rows:
                 with Viewers(service, list(streams), VANISHING) as watching:
                     watched, encoders = _metric(service, "viewers"), _metric(service, "encoders")
                     if (watched, encoders) != (VANISHING, 1):
-                        raise RuntimeError(f"{watched:.0f} of {VANISHING} watch, {encoders:.0f} encoders run")
+                        raise RuntimeError(f"{watched:.0f} of {VANISHING} viewers are connected, {encoders:.0f} encoders run")
                     watching.kill()
                     vanished = time.monotonic()
-                    service.wait(lambda: _metric(service, "viewers") == 0, GONE_S, "vanished viewers are still there")
+                    service.wait(lambda: _metric(service, "viewers") == 0, GONE_S, "the service still counts killed viewers")
                     gone = time.monotonic() - vanished
                 time.sleep(1.0)
                 now = time.monotonic() - began
@@ -196,49 +196,50 @@ def vanish(length: Length) -> Rows:
             errors = [line for line in service.log.read_text().splitlines() if '"level": "error"' in line or "Traceback" in line]
     last, second = found[-1], found[1]
     grown = last.rss_mb - second.rss_mb
-    per_hundred = slope([float(number) for number in range(len(found) - 1)], [one.rss_mb for one in found[1:]])
+    per_hundred = slope([float(number) for number in range(len(found) - 1)], [row.rss_mb for row in found[1:]])
     return [
-        Check("open files more than before", last.files - before[0], SPARE_FILES, ""),
-        Check("threads more than before", last.threads - before[1], SPARE_FILES, ""),
-        Check("encoders that still run", last.encoders, 0, ""),
-        Check(f"memory: last time − second ({per_hundred:.2f} MB for each hundred)", grown, MAX_GROWTH_MB, "MB"),
+        Check("additional open files", last.files - before[0], SPARE_FILES, ""),
+        Check("additional threads", last.threads - before[1], SPARE_FILES, ""),
+        Check("running encoders", last.encoders, 0, ""),
+        Check(f"memory: last round − second ({per_hundred:.2f} MB per 100 viewers)", grown, MAX_GROWTH_MB, "MB"),
         Check("errors in the log", len(errors), 0, ""),
-    ], [asdict(one) for one in found]
+    ], [asdict(row) for row in found]
 
 
 def _metric(service: LiveService, name: str) -> float:
-    """The sum over all streams of a gauge of the preview."""
+    """Return the sum over all streams of a gauge of the preview."""
     text = service.ask("/metrics").decode()
     lines = [line for line in text.splitlines() if line.startswith(f"vision_infer_preview_{name}")]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 def beside(length: Length) -> Rows:
-    """The ages of results while ten watch, and while nobody does, in turns."""
+    """Measure the ages of results with ten viewers and without viewers, in turn."""
     found: list[dict[str, Any]] = []
     mount = ReplayMount("/street", STREET_1080)
-    with serving(mount, fps=10) as service:  # neither the network nor the machine is at its limit: viewers are what is left
+    with serving(mount, fps=10) as service:  # below the limits of the model and the machine, so that only the viewers matter
         for turn in range(2 * length.rounds):
-            count = 0 if turn % 2 == 0 else BESIDE
+            count = 0 if turn % 2 == 0 else VIEWERS_BESIDE
             if count:
                 with Viewers(service, ["street"], count) as watching:
                     time.sleep(1.0)
                     found.append({"viewers": count, **_ages(service, length.seconds), "packets": watching.packets()})
             else:
                 found.append({"viewers": 0, **_ages(service, length.seconds)})
-    none, some = ([one for one in found if bool(one["viewers"]) is watched] for watched in (False, True))
-    age_none, age_some = (statistics.median(one["p95"] for one in them) for them in (none, some))
-    rate_none, rate_some = (statistics.median(one["results_per_s"] for one in them) for them in (none, some))
+    groups = [[row for row in found if bool(row["viewers"]) is watched] for watched in (False, True)]
+    age_without, age_with = (statistics.median(row["p95"] for row in rows) for rows in groups)
+    rate_without, rate_with = (statistics.median(row["results_per_s"] for row in rows) for rows in groups)
+    what = f"age p95 with {VIEWERS_BESIDE} viewers ({age_without:.1f} without, + 10 %)"
     return [
-        Check(f"age p95 while {BESIDE} watch (nobody: {age_none:.1f} + 10 %)", age_some, age_none * LATER, "ms"),
-        Check("results a second / with nobody", rate_some / rate_none, 0.9, "of 1", at_most=False),
+        Check(what, age_with, age_without * MAX_AGE_RATIO, "ms"),
+        Check("results/s with viewers / without", rate_with / rate_without, 0.9, "of 1", at_most=False),
     ], found
 
 
 def _ages(service: LiveService, seconds: float) -> dict[str, float]:
     with ForeignLoad() as foreign, Reader(service.results_url) as reader:
         time.sleep(seconds)
-    ages = [row.told_ms for row in reader.rows]
+    ages = [row.reported_ms for row in reader.rows]
     return {
         "results_per_s": len(ages) / seconds,
         "p50": quantile(ages, 0.5),

@@ -1,10 +1,10 @@
-"""Many viewers of a stream, in a process of their own: they connect as browsers do, and count what comes.
+"""Many viewers of a stream in a separate process: they connect like browsers and count packets.
 
     python -m benchmarks.preview_viewers SERVICE STREAM… [--count N]
 
-SERVICE is the address of a service; viewers are spread over the streams. ``ready SECONDS`` is printed once all are connected.
-Each line of standard input is answered with the number of packets so far; its end ends all of them, with DELETE. Packets are
-counted as they come, neither decrypted nor decoded, so that the viewers leave the machine to what is measured.
+SERVICE is the address of a service; the viewers are distributed over the streams. The program prints ``ready SECONDS`` when all
+are connected. For each line of standard input it prints the number of packets so far; when standard input ends, all viewers
+disconnect with DELETE. Packets are neither decrypted nor decoded, so that the viewers use little CPU time.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from aioice import ice
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 AT_ONCE = 5
-"""viewers that connect at the same time"""
+"""The number of viewers that connect at the same time."""
 CONNECT_S = 30.0
 _HIGH = ("profile-level-id=42e01f", "profile-level-id=640034")
-"""aiortc does not know High profile, which cameras send and browsers play"""
+"""aiortc does not support High profile, which cameras send and browsers play."""
 _PROFILE = re.compile("profile-level-id=[0-9a-f]{6}")
 _counted = 0
 _received = ice.StunProtocol.datagram_received
@@ -43,7 +43,7 @@ ice.StunProtocol.datagram_received = _count  # type: ignore[method-assign]
 
 
 class Viewer:
-    """One of them."""
+    """One viewer of a stream."""
 
     def __init__(self, service: str, stream: str) -> None:
         self._service = service
@@ -52,11 +52,11 @@ class Viewer:
         self._session = ""
 
     async def connect(self) -> None:
-        """Returns when it is connected.
+        """Connect to the service.
 
         Raises:
-            OSError: the service refuses it.
-            TimeoutError: there was no way.
+            OSError: If the service rejects the viewer.
+            TimeoutError: If no connection could be established.
         """
         peer = self._peer
         peer.addTransceiver("video", direction="recvonly")
@@ -69,7 +69,7 @@ class Viewer:
                 await asyncio.sleep(0.02)
 
     async def end(self) -> None:
-        """Say goodbye."""
+        """End the session and disconnect."""
         await asyncio.to_thread(self._ask, "DELETE", self._session, None)
         await self._peer.close()
 
@@ -84,13 +84,13 @@ class Viewer:
 
 
 async def watch(service: str, streams: list[str], count: int) -> None:
-    """Connect them all, and let them watch until standard input ends."""
+    """Connect all viewers, and count packets until standard input ends."""
     loop = asyncio.get_running_loop()
     viewers = [Viewer(service, streams[number % len(streams)]) for number in range(count)]
-    room = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(AT_ONCE)
 
     async def connect(viewer: Viewer) -> None:
-        async with room:
+        async with slots:
             await viewer.connect()
 
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What processes use, read from ``/proc``: CPU time, memory, threads; and what the machine does beside them. Linux only."""
+"""CPU time, memory and threads of processes, and the load of other programs, read from ``/proc``. Linux only."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PROC = Path("/proc")
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process so far, seconds; without its children.
+    """Return the user and system time of a process so far, seconds, without its children.
 
     Raises:
-        ProcessLookupError: it has ended.
+        ProcessLookupError: If the process has ended.
     """
     fields = _stat(pid)
     if fields is None:
@@ -24,28 +24,28 @@ def cpu_s(pid: int) -> float:
 
 
 def rss_bytes(pid: int) -> int:
-    """Memory of a process that is in RAM now."""
+    """Return the resident memory of a process."""
     return int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def threads(pid: int) -> int:
-    """Threads of a process now."""
+    """Return the number of threads of a process."""
     return len(os.listdir(_PROC / str(pid) / "task"))
 
 
 def open_files(pid: int) -> int:
-    """File descriptors of a process now."""
+    """Return the number of open file descriptors of a process."""
     return len(os.listdir(_PROC / str(pid) / "fd"))
 
 
 class ForeignLoad:
-    """How many cores others used while the context was open: neither this process nor any that it started.
+    """Measures the cores that other programs used during the context: all but this process and its descendants.
 
-    What the host took away (steal) counts as others' too.
+    Time that the host took (steal) counts as well.
     """
 
     cores = 0.0
-    """known once the context is closed"""
+    """The number of cores; available after the context has ended."""
 
     def __enter__(self) -> ForeignLoad:
         self._began, self._machine, self._own = time.monotonic(), _machine_s(), _own_s()
@@ -57,7 +57,7 @@ class ForeignLoad:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """The fields behind the name; None where the process has ended."""
+    """Return the fields after the name; None if the process has ended."""
     try:
         return (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -65,13 +65,13 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _machine_s() -> float:
-    """CPU time of everything, over all cores: user, nice, system, interrupts, steal."""
+    """Return the CPU time of the machine, all cores: user, nice, system, interrupts, steal."""
     user, nice, system, _idle, _wait, irq, soft, steal = map(int, (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:9])
     return (user + nice + system + irq + soft + steal) / _TICKS
 
 
 def _own_s() -> float:
-    """CPU time of this process and of all that descend from it, those that have ended too."""
+    """Return the CPU time of this process and its descendants, including those that have ended."""
     fields = {int(name): found for name in os.listdir(_PROC) if name.isdigit() and (found := _stat(int(name))) is not None}
     ours, more = {os.getpid()}, True
     while more:

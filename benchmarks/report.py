@@ -1,4 +1,4 @@
-"""What the runs say: a table for the terminal, JSON to keep, a picture to look at."""
+"""The report of the runs: a table for the terminal, a JSON file, and a chart."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ class Run:
     """One run of one contender."""
 
     cell: str
-    """network, clip and number of files"""
+    """The model, the clip and the number of files."""
     contender: str
     round: int
     wall_s: float
-    """the whole process, seen from outside, seconds"""
+    """The wall time of the whole process, measured from outside, seconds."""
     own_s: float
-    """first open until the last result is written, as the program says, seconds"""
+    """The time from the first open until the last result is written, as the program reports, seconds."""
     cpu_s: float
     peak_rss_bytes: int
     frames: int
-    """rows that it wrote"""
+    """The number of written rows."""
     detections: int
 
     @property
     def frames_per_second(self) -> float:
-        """By the program's own seconds."""
+        """Frames per second by the time that the program reports."""
         return self.frames / self.own_s
 
     @property
     def whole_frames_per_second(self) -> float:
-        """By the wall time of the whole process."""
+        """Frames per second by the wall time of the whole process."""
         return self.frames / self.wall_s
 
     @property
     def cpu_ms(self) -> float:
-        """CPU of the whole process for each frame, milliseconds."""
+        """The CPU time of the whole process per frame, milliseconds."""
         return self.cpu_s * 1e3 / self.frames
 
 
@@ -50,7 +50,7 @@ MEASURES = (
     ("CPU per frame", "cpu_ms"),
     ("peak memory", "peak_rss_bytes"),
 )
-"""what ratios are made of: name, attribute of a run"""
+"""The figures of which ratios are shown: name, attribute of a run."""
 PAIRS = (("us", "bare"), ("us", "loop"), ("control", "bare"))
 
 
@@ -59,7 +59,7 @@ def _values(runs: list[Run], cell: str, contender: str, attribute: str) -> list[
 
 
 def cell_ratios(runs: list[Run], cell: str) -> dict[str, dict[str, Ratio]]:
-    """All ratios of a cell: pair → measure → ratio. Pairs that did not run are left out."""
+    """Return the ratios of a cell: pair → measure → ratio. Pairs that did not run are left out."""
     ratios: dict[str, dict[str, Ratio]] = {}
     for first, second in PAIRS:
         if not (_values(runs, cell, first, "own_s") and _values(runs, cell, second, "own_s")):
@@ -72,17 +72,17 @@ def cell_ratios(runs: list[Run], cell: str) -> dict[str, dict[str, Ratio]]:
 
 
 def cells(runs: list[Run]) -> list[str]:
-    """The cells in the order in which they ran."""
+    """Return the cells in the order in which they ran."""
     return list(dict.fromkeys(run.cell for run in runs))
 
 
 def contenders(runs: list[Run]) -> list[str]:
-    """The contenders, always in the same order."""
+    """Return the contenders in a fixed order."""
     return [name for name in ("us", "bare", "control", "loop") if any(run.contender == name for run in runs)]
 
 
 def table(runs: list[Run]) -> str:
-    """Medians of each contender and the ratios, cell by cell."""
+    """Return the medians of each contender and the ratios, cell by cell."""
     lines: list[str] = []
     for cell in cells(runs):
         here = [run for run in runs if run.cell == cell]
@@ -91,13 +91,13 @@ def table(runs: list[Run]) -> str:
             f"  {'':8}{'frames/s':>10}{'seconds':>9}{'process s':>11}{'CPU ms/frame':>14}{'peak MB':>9}{'detections':>12}"
         )
         for name in contenders(here):
-            middle = {
+            medians = {
                 key: statistics.median(_values(here, cell, name, key))
                 for key in ("frames_per_second", "own_s", "wall_s", "cpu_ms", "peak_rss_bytes", "detections")
             }
             lines.append(
-                f"  {name:8}{middle['frames_per_second']:10.1f}{middle['own_s']:9.2f}{middle['wall_s']:11.2f}"
-                f"{middle['cpu_ms']:14.2f}{middle['peak_rss_bytes'] / 1e6:9.1f}{middle['detections']:12.0f}"
+                f"  {name:8}{medians['frames_per_second']:10.1f}{medians['own_s']:9.2f}{medians['wall_s']:11.2f}"
+                f"{medians['cpu_ms']:14.2f}{medians['peak_rss_bytes'] / 1e6:9.1f}{medians['detections']:12.0f}"
             )
         for pair, measures in cell_ratios(here, cell).items():
             lines += [f"  {pair:14}{measure:15}{ratio}" for measure, ratio in measures.items()]
@@ -105,7 +105,7 @@ def table(runs: list[Run]) -> str:
 
 
 def disagreements(runs: list[Run]) -> list[str]:
-    """Where the work was not the same: numbers of frames, or detections that differ from the bare program's by over 1 %."""
+    """Return where contenders did different work: in frames, or in detections by more than 1 % of the bare program's."""
     found: list[str] = []
     for cell in cells(runs):
         frames = {run.contender: run.frames for run in runs if run.cell == cell}
@@ -113,12 +113,12 @@ def disagreements(runs: list[Run]) -> list[str]:
             found.append(f"{cell}: different numbers of frames: {frames}")
         ours, bare = (_values(runs, cell, name, "detections") for name in ("us", "bare"))
         if ours and bare and abs(ours[0] - bare[0]) > 0.01 * bare[0]:
-            found.append(f"{cell}: {ours[0]:.0f} detections, the bare program has {bare[0]:.0f}")
+            found.append(f"{cell}: {ours[0]:.0f} detections, but the bare program has {bare[0]:.0f}")
     return found
 
 
 def write_json(path: Path, machine: dict[str, object], inputs: dict[str, object], skipped: list[str], runs: list[Run]) -> None:
-    """Keep every run and every ratio."""
+    """Write all runs and ratios."""
     ratios = {
         cell: {
             pair: {name: asdict(ratio) | {"verdict": ratio.verdict} for name, ratio in measures.items()}
@@ -132,7 +132,7 @@ def write_json(path: Path, machine: dict[str, object], inputs: dict[str, object]
 
 
 def draw(path: Path, machine: dict[str, object], runs: list[Run]) -> None:
-    """Throughput and peak memory of every cell; bars are medians, whiskers the least and the most."""
+    """Draw throughput and peak memory of every cell; bars are medians, whiskers the minimum and maximum."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -146,13 +146,13 @@ def draw(path: Path, machine: dict[str, object], runs: list[Run]) -> None:
     ):
         for number, name in enumerate(names):
             values = [[value / unit for value in _values(runs, cell, name, attribute)] for cell in rows]
-            middle = [statistics.median(value) for value in values]
+            medians = [statistics.median(value) for value in values]
             whiskers = [
-                [m - min(v) for m, v in zip(middle, values, strict=True)],
-                [max(v) - m for m, v in zip(middle, values, strict=True)],
+                [m - min(v) for m, v in zip(medians, values, strict=True)],
+                [max(v) - m for m, v in zip(medians, values, strict=True)],
             ]
-            places = [place + (number - (len(names) - 1) / 2) * 0.8 / len(names) for place in range(len(rows))]
-            bars = axis.bar(places, middle, 0.8 / len(names), yerr=whiskers, capsize=2, label=name)
+            positions = [cell + (number - (len(names) - 1) / 2) * 0.8 / len(names) for cell in range(len(rows))]
+            bars = axis.bar(positions, medians, 0.8 / len(names), yerr=whiskers, capsize=2, label=name)
             axis.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
         axis.set_title(title)
         axis.set_xticks(range(len(rows)), [cell.replace(" · ", "\n") for cell in rows], fontsize=8)

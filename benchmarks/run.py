@@ -1,9 +1,10 @@
-"""The comparison behind ``make bench``: vision-infer, the best plain program, and the loop a user would write.
+"""The comparison of ``make bench``: vision-infer, the best plain program, and a simple loop as many users write it.
 
     python -m benchmarks.run [--rounds 7] [--quick] [--control] [--graph nanodet=FILE.onnx] [--contenders us,bare,loop]
 
-Networks × clips × one or four files. Each round runs every contender in every cell, one right after the other, and each
-round begins with another contender, so that whatever else the machine does falls on all alike. Ratios are taken round by round.
+It runs models × clips × one or four files. Each round runs every contender in every cell, directly one after the other, and
+starts with a different contender, so that other load on the machine affects all of them equally. Ratios are taken within a
+round.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.measure import measure
 from benchmarks.report import Run, disagreements, draw, table, write_json
 
-NETWORKS = ("nanodet", "yolox-nano")
+MODELS = ("nanodet", "yolox-nano")
 CLIPS = ("768x432", "1080p")
 FILES = (1, 4)
 
@@ -36,7 +37,7 @@ class Cell:
 
 
 def command_of(contender: str, cell: Cell, out: Path) -> list[str]:
-    """The command line of a contender: ``us``, ``bare``, ``loop``, or ``control`` (the bare program once more)."""
+    """Return the command line of a contender: ``us``, ``bare``, ``loop``, or ``control`` (the bare program again)."""
     videos, model = [str(video) for video in cell.videos], str(cell.model)
     if contender == "us":
         return [str(COMMAND), "run", *videos, "--model", model, *FP32, "--out", str(out), "--overwrite", "--json", "--quiet"]
@@ -45,49 +46,45 @@ def command_of(contender: str, cell: Cell, out: Path) -> list[str]:
 
 
 def run_once(contender: str, cell: Cell, number: int, out: Path) -> Run:
-    """Run a contender, count what it wrote."""
+    """Run a contender and count the rows and detections that it wrote."""
     cost = measure(command_of(contender, cell, out))
-    told = json.loads(cost.stdout.strip().splitlines()[-1] if contender != "us" else cost.stdout)
+    summary = json.loads(cost.stdout.strip().splitlines()[-1] if contender != "us" else cost.stdout)
     frames = detections = 0
     with out.open(encoding="utf-8") as rows:
         for row in rows:
             frames += 1
             detections += row.count('"class_id"')
     return Run(
-        cell.name, contender, number, cost.wall_s, float(told["seconds"]), cost.cpu_s, cost.peak_rss_bytes, frames, detections
+        cell.name, contender, number, cost.wall_s, float(summary["seconds"]), cost.cpu_s, cost.peak_rss_bytes, frames, detections
     )
 
 
 def make_cells(graphs: dict[str, Path], quick: bool) -> tuple[list[Cell], dict[str, object], list[str]]:
-    """The cells that can run here.
-
-    Returns:
-        cells, descriptions of the clips, and what was left out and why.
-    """
+    """Return the cells that can run here, the descriptions of the clips, and the reasons for the missing cells."""
     made: list[Cell] = []
     clips: dict[str, object] = {}
     skipped: list[str] = []
-    for network in NETWORKS:
+    for model_name in MODELS:
         try:
-            model = graphs.get(network) or graph(network)
+            model = graphs.get(model_name) or graph(model_name)
         except InputMissingError as error:
-            skipped.append(f"{network}: {error}")
+            skipped.append(f"{model_name}: {error}; name your own with --graph {model_name}=FILE.onnx")
             continue
         for clip_name in CLIPS[:1] if quick else CLIPS:
             try:
                 source = clip(clip_name)
             except InputMissingError as error:
-                skipped.append(f"{network}, {clip_name}: {error}")
+                skipped.append(f"{model_name}, {clip_name}: {error}")
                 continue
             clips[clip_name] = describe_clip(source)
             for count in FILES[:1] if quick else FILES:
-                name = f"{network} · {clip_name} · {count} file{'s' * (count > 1)}"
+                name = f"{model_name} · {clip_name} · {count} file{'s' * (count > 1)}"
                 made.append(Cell(name, model, [source] if count == 1 else copies(source, count)))
     return made, clips, skipped
 
 
 def all_runs(cells: list[Cell], names: list[str], rounds: int, warm_up: bool) -> Iterator[Run]:
-    """Every contender in every cell, round by round; the first one changes from round to round."""
+    """Run every contender in every cell, round by round; the first one changes from round to round."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "results.jsonl"
         if warm_up:
@@ -104,30 +101,32 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="one round of the smallest cells: does it all still run?")
-    parser.add_argument(
-        "--control", action="store_true", help="run the bare program twice: what a ratio of equals looks like here"
-    )
+    parser.add_argument("--quick", action="store_true", help="One round of the smallest cells, to check that everything runs.")
+    parser.add_argument("--control", action="store_true", help="Run the bare program twice, to show the ratio of equals.")
     parser.add_argument("--contenders", default="us,bare,loop")
     parser.add_argument(
-        "--graph", action="append", default=[], metavar="NAME=FILE", help="use this deployment graph for a network"
+        "--graph",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="Use this graph for a model; may be repeated.",
     )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run the comparison, print the table, write JSON and picture."""
+    """Run the comparison, print the table, and write the JSON file and the chart."""
     args = parse_arguments()
     names = args.contenders.split(",") + ["control"] * args.control
     graphs = {name: Path(file) for name, _, file in (text.partition("=") for text in args.graph)}
     if "us" in names and not COMMAND.is_file():
-        print("the command vision-infer is not installed beside this Python: pip install -e '.[cpu,demo,dev]'", file=sys.stderr)
+        print(f"{COMMAND} is not installed; run: pip install -e '.[cpu,demo,dev]'", file=sys.stderr)
         return 1
     cells, clips, skipped = make_cells(graphs, args.quick)
     for reason in skipped:
         print(f"skipped {reason}", file=sys.stderr)
     if not cells:
-        print("nothing to measure", file=sys.stderr)
+        print("nothing to measure: all models or clips are missing", file=sys.stderr)
         return 1
     stem = "bench-quick" if args.quick else "bench"
     machine = describe_machine()

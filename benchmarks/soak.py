@@ -1,10 +1,10 @@
-"""Hour after hour: does memory grow, does an error go unhandled, does a stream stay away, when cameras and clients misbehave?
+"""Run the service for a long time while cameras and clients misbehave; check memory, errors and the recovery of streams.
 
     python -m benchmarks.soak [--minutes 30] [--seed 1]
 
-Four streams of two RTSP servers and the built-in camera run through ``vision-infer serve`` with the clock network. Fault after
-fault befalls them, at random; streams are added, changed and removed over the API, snapshots taken, and readers come that never
-read. The median of memory in the last sixth of the time is compared with that in the second sixth.
+``vision-infer serve`` runs four streams of two RTSP servers and the built-in camera with the clock model. Random faults are
+injected one after the other; streams are added, changed and removed over the API, snapshots are taken, and clients connect that
+never read. The median memory in the last sixth of the time is compared with that in the second sixth.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from benchmarks.verdict import Check, conclude, quantile
 from tests.support.cameras import missing
 
 STREAMS = 5
-"""of the file of settings"""
+"""The number of streams in the settings file."""
 MAX_GROWTH_MB = 3.0
 RECOVERY_S = 60.0
 SAMPLE_S = 2.0
 CALM_S = 10.0
-"""at the end, with everything healed"""
+"""The time at the end without faults, seconds."""
 _EXPECTED = "the settings file has changed but is invalid"
 _FFMPEG = "vision_infer.ffmpeg"
-"""the logger of what FFmpeg says of sources; what became of it is told by the stream's state"""
+"""The logger of FFmpeg's messages about sources; the state of the stream shows their effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The service's process at a moment."""
+    """The resources of the service at a time."""
 
     at_s: float
-    """since the start"""
+    """The time since the start, seconds."""
     rss_mb: float
     threads: int
     files: int
 
 
 class Sampler:
-    """A thread that looks at the process every other second."""
+    """A thread that measures the process every two seconds."""
 
     def __init__(self, pid: int) -> None:
         self.samples: list[Sample] = []
@@ -62,7 +62,7 @@ class Sampler:
         self._thread.start()
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         self._ended.set()
         self._thread.join()
 
@@ -73,23 +73,23 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True)
-class Befallen:
+class FaultRun:
     """A fault that is over."""
 
     fault: str
     lasted_s: float
     recovered_s: float
-    """from its end until all streams were live; infinite where they were not in time"""
+    """The time from its end until all streams were live; infinite if the limit was exceeded."""
 
 
-def befall(rig: Rig, fault: str, until: float) -> Befallen:
-    """One fault, with clients that go on meddling; then wait until all is live again."""
+def inject(rig: Rig, fault: str, until: float) -> FaultRun:
+    """Run one fault while clients send requests; then wait until all streams are live again."""
     began = time.monotonic()
     rig.begin(fault)
-    lasts = rig.random.uniform(2, 10)
-    while time.monotonic() < min(began + lasts, until):
+    duration = rig.random.uniform(2, 10)
+    while time.monotonic() < min(began + duration, until):
         time.sleep(0.5)
-        rig.meddle()
+        rig.send_request()
     rig.heal(fault)
     healed = time.monotonic()
     recovered = float("inf")
@@ -99,18 +99,18 @@ def befall(rig: Rig, fault: str, until: float) -> Befallen:
             break
         time.sleep(0.25)
     if recovered == float("inf"):
-        print(f"NOT BACK after '{fault}': {rig.service.states()}", flush=True)
-    return Befallen(fault, round(healed - began, 1), round(recovered, 2))
+        print(f"NOT RECOVERED after '{fault}': {rig.service.states()}", flush=True)
+    return FaultRun(fault, round(healed - began, 1), round(recovered, 2))
 
 
 def all_live(rig: Rig) -> bool:
-    """Whether every stream of the file is live."""
+    """Return whether every stream of the settings file is live."""
     states = rig.service.states()
     return all(states.get(name) == "live" for name in rig.settings()["streams"])
 
 
 def unhandled(log: Path) -> list[str]:
-    """Lines of the log that must not be: errors of our own, tracebacks, and what is no line of the log at all."""
+    """Return the unexpected lines of the log: errors of the service, tracebacks, and lines that are not JSON."""
     found: list[str] = []
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -126,47 +126,47 @@ def unhandled(log: Path) -> list[str]:
 
 
 def windows(samples: list[Sample], whole_s: float) -> tuple[list[float], list[float]]:
-    """Memory in the second and in the last sixth of the time, MB."""
+    """Return the memory in the second and in the last sixth of the time, MB."""
     sixth = whole_s / 6
     early = [sample.rss_mb for sample in samples if sixth <= sample.at_s < 2 * sixth]
     return early, [sample.rss_mb for sample in samples if whole_s - sixth <= sample.at_s < whole_s]
 
 
-def soak(rig: Rig, minutes: float) -> tuple[list[Befallen], list[Sample], int]:
-    """The whole time of it; also how many results one reader got."""
+def soak(rig: Rig, minutes: float) -> tuple[list[FaultRun], list[Sample], int]:
+    """Inject faults for the whole time; return them, the samples, and the number of results that a client received."""
     began = time.monotonic()
-    end, told = began + minutes * 60, began
-    befallen: list[Befallen] = []
+    end, printed = began + minutes * 60, began
+    faults: list[FaultRun] = []
     sampler = Sampler(rig.service.pid)
     with Reader(rig.service.results_url, keep=False) as reader:
         while time.monotonic() < end:
-            befallen.append(befall(rig, rig.random.choice(FAULTS), end))
+            faults.append(inject(rig, rig.random.choice(FAULTS), end))
             time.sleep(rig.random.uniform(0, 4))
-            if time.monotonic() - told >= 60 and sampler.samples:
-                told = time.monotonic()
-                print(f"{(told - began) / 60:5.1f} min  {sampler.samples[-1]}  {len(befallen)} faults", flush=True)
+            if time.monotonic() - printed >= 60 and sampler.samples:
+                printed = time.monotonic()
+                print(f"{(printed - began) / 60:5.1f} min  {sampler.samples[-1]}  {len(faults)} faults", flush=True)
         sampler.end()
-    return befallen, sampler.samples, reader.count
+    return faults, sampler.samples, reader.count
 
 
 def main() -> int:
-    """Run it, print the verdict, write ``soak.json``."""
+    """Run the soak test, print the verdict, and write ``soak.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if missing():
-        print(f"{missing()}: make cameras", file=sys.stderr)
+        print(f"{missing()}; run: make cameras", file=sys.stderr)
         return 1
     machine = describe_machine()
     with ForeignLoad() as foreign, Rig(args.seed) as rig:
         rig.service.wait_live(STREAMS)
-        befallen, samples, results = soak(rig, args.minutes)
+        faults, samples, results = soak(rig, args.minutes)
         rig.remove_all()
         rig.close_readers()
         time.sleep(CALM_S)
         try:
-            rig.service.wait(lambda: all_live(rig), RECOVERY_S, "not all streams came back")
+            rig.service.wait(lambda: all_live(rig), RECOVERY_S, "not all streams recovered")
         except ServiceFailedError as error:
             print(error, file=sys.stderr)
         states = rig.service.states()
@@ -177,23 +177,23 @@ def main() -> int:
         errors = unhandled(log)
         unexpected = rig.unexpected
     early, late = windows(samples, args.minutes * 60)
-    recovered = [one.recovered_s for one in befallen]
+    recovered = [run.recovered_s for run in faults]
     for line in (errors + unexpected)[:10]:
         print(f"UNHANDLED {line}", file=sys.stderr)
-    print(f"{len(befallen)} faults: {dict(Counter(one.fault for one in befallen))}")
-    print(f"{results} results read; others used {foreign.cores:.2f} cores; back after p50 {quantile(recovered, 0.5):.1f} s")
+    print(f"{len(faults)} faults: {dict(Counter(run.fault for run in faults))}")
+    print(f"{results} results; other programs used {foreign.cores:.2f} cores; recovery p50 {quantile(recovered, 0.5):.1f} s")
     print(f"threads {samples[0].threads} to {samples[-1].threads}, files {samples[0].files} to {samples[-1].files}")
     growth = statistics.median(late) - statistics.median(early) if early and late else float("nan")
     checks = [
-        Check("memory: median of the last sixth − of the second", growth, MAX_GROWTH_MB, "MB"),
+        Check("memory: median of the last sixth − median of the second", growth, MAX_GROWTH_MB, "MB"),
         Check("unhandled errors in the log", len(errors), 0, ""),
-        Check("answers of the API that must not be", len(unexpected), 0, ""),
-        Check("longest time until all were live after a fault", max(recovered), RECOVERY_S, "s"),
-        Check("streams of the file that are live at the end", list(states.values()).count("live"), STREAMS, "", at_most=False),
+        Check("unexpected responses of the API", len(unexpected), 0, ""),
+        Check("maximum time until all streams were live after a fault", max(recovered), RECOVERY_S, "s"),
+        Check("live streams of the settings file at the end", list(states.values()).count("live"), STREAMS, "", at_most=False),
         Check("exit status after SIGTERM", abs(status), 0, ""),
     ]
     more = {"minutes": args.minutes, "seed": args.seed, "foreign_cores": foreign.cores, "samples": [asdict(s) for s in samples]}
-    return conclude("soak", machine, checks, [asdict(one) for one in befallen], more)
+    return conclude("soak", machine, checks, [asdict(run) for run in faults], more)
 
 
 if __name__ == "__main__":

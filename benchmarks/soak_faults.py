@@ -1,4 +1,4 @@
-"""What goes wrong during the soak: cameras, a bad network to them, changes of settings, readers that do not read."""
+"""The faults of the soak test: cameras, the network to them, changes of settings, and clients that do not read."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ STREET = Encoded("bikes", 640, 360, 15, kbit_s=800, frames=60, key_interval=15)
 BEACH = Encoded("bikes", 320, 180, 10, "h265", 300, frames=40, key_interval=10)
 BROKEN_SETTINGS = "streams: {door: {detect: 'rtsp://127.0.0.1/x', no_such_field: 1}}\n"
 API_STREAMS = 3
-"""made over the API and not taken away yet, at most"""
+"""The maximum number of streams that were created over the API and not deleted yet."""
 SILENT_READERS = 3
 _UNREAD_BYTES = 4096
-"""of a reader's receive buffer, so that the service notices soon that it does not read"""
+"""The receive buffer of a client, small so that the service soon detects that the client does not read."""
 
 
 class Rig:
-    """The cameras, the network to some of them, and the service that watches them; a context manager.
+    """Runs the cameras, the network to some of them, and the service until the context ends.
 
     Args:
-        seed: of everything that is random.
+        seed: The seed of all random choices.
     """
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.unexpected: list[str] = []
-        """answers of the API that must not be"""
+        """The unexpected responses of the API."""
         self._api: list[str] = []
         self._made = 0
         self._readers: list[socket.socket] = []
@@ -46,7 +46,7 @@ class Rig:
             self.first = RtspServer(ClockMount("/clock", 640, 360, 15), ReplayMount("/street", STREET))
             self.second = RtspServer(ReplayMount("/street", STREET), ReplayMount("/beach", BEACH))
             for server in (self.first, self.second):
-                server.port = _kept_port()
+                server.port = _fixed_port()
                 stack.enter_context(server)
             self.network = stack.enter_context(FaultProxy(self.first.port, seed=self.random.randrange(1 << 30)))
             self.service = stack.enter_context(LiveService(self.settings()))
@@ -58,7 +58,7 @@ class Rig:
         self._stack.close()
 
     def settings(self, changed: bool = False) -> dict[str, Any]:
-        """The file of settings; ``changed``: one stream more, one other, one less."""
+        """Return the content of the settings file; ``changed`` adds, changes and removes one stream."""
         streams: dict[str, Any] = {
             "door": {"detect": self.network.url("/clock"), "track": True},
             "yard": {"detect": self.network.url("/street")},
@@ -79,7 +79,7 @@ class Rig:
         }
 
     def begin(self, fault: str) -> None:
-        """Let something go wrong; :data:`FAULTS` are its names."""
+        """Start one of :data:`FAULTS`."""
         network = self.network
         match fault:
             case "server killed":
@@ -112,7 +112,7 @@ class Rig:
                 self.service.configure(BROKEN_SETTINGS)
 
     def heal(self, fault: str) -> None:
-        """Undo it."""
+        """End a fault."""
         match fault:
             case "server killed" | "both servers killed":
                 for server in (self.first, self.second):
@@ -124,39 +124,40 @@ class Rig:
             case _:
                 self.network.heal()
 
-    def meddle(self) -> None:
-        """Do one of the things that clients do, at random; what the API must not answer is noted."""
+    def send_request(self) -> None:
+        """Act as a client in a random way; record unexpected responses."""
         name = self.random.choice(("door", "yard", "street", "beach", *self._api))
-        doing = self.random.choice(("add", "add", "change", "remove", "remove", "look", "ask", "silent reader", "let readers go"))
+        actions = ("add", "add", "change", "remove", "remove", "snapshot", "query", "silent reader", "close readers")
+        action = self.random.choice(actions)
         try:
-            if doing == "add" and len(self._api) < API_STREAMS:
+            if action == "add" and len(self._api) < API_STREAMS:
                 self._add()
-            elif doing == "change" and self._api:
+            elif action == "change" and self._api:
                 body = {"detect": "test://?size=320x180&fps=5", "fps": self.random.randint(1, 5)}
                 self.service.ask(f"/api/v1/streams/{self.random.choice(self._api)}", "PUT", body)
-            elif doing == "remove" and self._api:
-                gone = self._api.pop(self.random.randrange(len(self._api)))
-                self.service.ask(f"/api/v1/streams/{gone}", "DELETE")
-            elif doing == "look":
+            elif action == "remove" and self._api:
+                removed = self._api.pop(self.random.randrange(len(self._api)))
+                self.service.ask(f"/api/v1/streams/{removed}", "DELETE")
+            elif action == "snapshot":
                 self.service.ask(f"/api/v1/streams/{name}/snapshot.jpg?annotated=true&timeout_s=2")
-            elif doing == "ask":
+            elif action == "query":
                 for path in ("/metrics", "/api/v1/streams", "/api/v1/engines", "/api/v1/events", "/readyz"):
                     self.service.ask(path)
-            elif doing == "silent reader" and len(self._readers) < SILENT_READERS:
+            elif action == "silent reader" and len(self._readers) < SILENT_READERS:
                 self._readers.append(_silent_reader(self.service.url))
-            elif doing == "let readers go":
+            elif action == "close readers":
                 self.close_readers()
         except urllib.error.HTTPError as error:
-            if not (doing == "look" and error.code == 503):  # a stream that is away has no picture
-                self.unexpected.append(f"{doing} {name}: {error.code} {error.read()[:200]!r}")
+            if not (action == "snapshot" and error.code == 503):  # a disconnected stream has no frame
+                self.unexpected.append(f"{action} {name}: {error.code} {error.read()[:200]!r}")
 
     def close_readers(self) -> None:
-        """Those that never read leave."""
+        """Close the clients that never read."""
         while self._readers:
             self._readers.pop().close()
 
     def remove_all(self) -> None:
-        """Take away the streams that were made over the API."""
+        """Delete the streams that were created over the API."""
         while self._api:
             self.service.ask(f"/api/v1/streams/{self._api.pop()}", "DELETE")
 
@@ -185,8 +186,8 @@ FAULTS = (
 )
 
 
-def _kept_port() -> int:
-    """A free port that nobody gets by chance while its server is away: below those that the system gives to clients."""
+def _fixed_port() -> int:
+    """Return a free port below the ephemeral range, so that the system does not assign it while its server is down."""
     while True:
         port = random.randrange(20_000, 30_000)
         with socket.socket() as probe, suppress(OSError):
@@ -195,7 +196,7 @@ def _kept_port() -> int:
 
 
 def _silent_reader(url: str) -> socket.socket:
-    """A client of the WebSocket that never reads what comes, its greeting neither."""
+    """Connect a WebSocket client that never reads, not even the handshake."""
     parts = urlsplit(url)
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _UNREAD_BYTES)

@@ -1,7 +1,7 @@
-"""How near a whole run comes to what its stages cost: the limit is cores / Σ CPU seconds a frame.
+"""Compare a whole run with the limit that its stages set: cores / Σ CPU seconds per frame.
 
-Each stage alone is run on all cores at once, so that the contention for caches and memory that a run meets is in its cost; the
-CPU time is that of the threads themselves. Then the whole command runs over the same files. Both are interleaved, round by round.
+Each stage runs alone on all cores, so that its cost includes the contention for caches and memory of a whole run; the CPU time is
+that of the threads. Then the whole command runs on the same files. Each round measures both.
 
     python -m benchmarks.stage_cost [--rounds 5] [--frames 300]
 """
@@ -36,16 +36,16 @@ from vision_infer.stream.image import VideoImage
 
 STAGES = ("decode", "preprocess", "inference", "postprocess", "write")
 Work = Callable[[int], None]
-"""does a stage for a thread's next frame; the argument is the number of the thread"""
+"""Runs a stage for the next frame of a thread; the argument is the number of the thread."""
 
 
 def cpu_ms(make: Callable[[], Work], threads: int, frames: int) -> float:
-    """CPU milliseconds a frame of a stage that all cores do at once.
+    """Return the CPU milliseconds per frame of a stage that runs on all cores.
 
     Args:
-        make: gives each thread work of its own, ready to begin.
-        threads: as many as there are cores.
-        frames: how often each thread does it.
+        make: Creates the work of a thread.
+        threads: The number of threads.
+        frames: The number of frames for each thread.
     """
     spent = [0.0] * threads
     ready = threading.Barrier(threads)
@@ -78,16 +78,16 @@ def _decoded(path: Path) -> Iterator[av.VideoFrame]:
 
 
 class Stages:
-    """The stages of a run over one clip with one engine, each on its own."""
+    """The separate stages of a run on one clip with one engine."""
 
     def __init__(self, engine: Engine, path: Path) -> None:
         self._engine = engine
         self._path = path
         self._lane = Lane("main", engine, make_selector(engine.card, None, None, None))
         frames = list(itertools.islice(_decoded(path), 32))
-        self._pictures = [VideoImage(frame) for frame in frames]
+        self._images = [VideoImage(frame) for frame in frames]
         self._size = Size(frames[0].width, frames[0].height)
-        self._raws = [self._infer(image) for image in self._pictures]
+        self._raws = [self._infer(image) for image in self._images]
         self._found = [self._select(raw) for raw in self._raws]
 
     def _letterbox(self) -> Letterbox:
@@ -103,23 +103,23 @@ class Stages:
         return select((outputs["boxes"], outputs["scores"], outputs["class_ids"]), [self._letterbox()], self._lane.selector)[0]
 
     def decode(self) -> Work:
-        """Take the next frame from a decoder of one's own."""
+        """Decode the next frame with a separate decoder."""
         frames = _decoded(self._path)
         return lambda _: (next(frames), None)[1]
 
     def preprocess(self) -> Work:
-        """Write a picture into a slot."""
-        pictures = itertools.cycle(self._pictures)
+        """Write an image into a slot."""
+        images = itertools.cycle(self._images)
 
         def work(_: int) -> None:
             loan = self._engine.lend(1)
-            next(pictures).write_into(loan.slots[0], self._letterbox())
+            next(images).write_into(loan.slots[0], self._letterbox())
             self._engine.release(loan)
 
         return work
 
     def inference(self) -> Work:
-        """Run the engine on what is in the slot."""
+        """Run the engine on the content of the slot."""
         return lambda _: (self._engine.collect(self._engine.submit(self._engine.lend(1))), None)[1]
 
     def postprocess(self) -> Work:
@@ -128,9 +128,9 @@ class Stages:
         return lambda _: (self._select(next(raws)), None)[1]
 
     def write(self) -> Work:
-        """Make a row and write it."""
+        """Create a row and write it."""
         found = itertools.cycle(self._found)
-        file = tempfile.TemporaryFile("w", encoding="utf-8")  # noqa: SIM115 - it lives as long as the work
+        file = tempfile.TemporaryFile("w", encoding="utf-8")  # noqa: SIM115 - must stay open as long as the work
 
         def work(_: int) -> None:
             result = Result("clip", 0, 0.0, self._size, "model", "engine", next(found), Trace().latency())
@@ -157,9 +157,9 @@ def whole_run(model: Path, videos: list[Path], out: Path) -> float:
     return float(json.loads(measure(words).stdout)["fps"])
 
 
-def measure_cell(network: str, clip_name: str, rounds: int, frames: int) -> list[dict[str, object]]:
-    """One network and clip: the limit and the runs of one and of four files, round by round."""
-    model, source = graph(network), clip(clip_name)
+def measure_cell(model_name: str, clip_name: str, rounds: int, frames: int) -> list[dict[str, object]]:
+    """Measure the limit and the runs with one and four files for a model and a clip."""
+    model, source = graph(model_name), clip(clip_name)
     cores = available_cpus()
     costs: list[dict[str, float]] = []
     speeds: dict[int, list[float]] = {1: [], 4: []}
@@ -175,7 +175,7 @@ def measure_cell(network: str, clip_name: str, rounds: int, frames: int) -> list
     typical = {name: statistics.median(cost[name] for cost in costs) for name in STAGES}
     return [
         {
-            "network": network,
+            "network": model_name,
             "clip": clip_name,
             "files": count,
             "stage_cpu_ms": typical,
@@ -189,19 +189,19 @@ def measure_cell(network: str, clip_name: str, rounds: int, frames: int) -> list
 
 
 def main() -> None:
-    """Measure all cells, print the table, write ``stage_cost.json``."""
+    """Measure all cells, print the table, and write ``stage_cost.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", type=int, default=100)
     args = parser.parse_args()
     rows: list[dict[str, object]] = []
     headings = "  ".join(f"{name:>11}" for name in STAGES)
-    print(f"{'network':<12}{'clip':<9}{'files':>5}  {headings}  {'limit':>7} {'run':>7} {'ratio':>6}")
-    for network, clip_name in itertools.product(("nanodet", "yolox-nano"), ("768x432", "1080p")):
+    print(f"{'model':<12}{'clip':<9}{'files':>5}  {headings}  {'limit':>7} {'run':>7} {'ratio':>6}")
+    for model_name, clip_name in itertools.product(("nanodet", "yolox-nano"), ("768x432", "1080p")):
         try:
-            cells = measure_cell(network, clip_name, args.rounds, args.frames)
+            cells = measure_cell(model_name, clip_name, args.rounds, args.frames)
         except InputMissingError as error:
-            print(f"{network}, {clip_name}: skipped: {error}")
+            print(f"{model_name}, {clip_name}: skipped: {error}")
             continue
         rows += cells
         for row in cells:
@@ -209,7 +209,7 @@ def main() -> None:
             assert isinstance(stage_cpu_ms, dict)
             shown = "  ".join(f"{stage_cpu_ms[name]:>8.3f} ms" for name in STAGES)
             figures = f"{row['limit_fps']:>7.1f} {row['run_fps']:>7.1f} {row['ratio']:>6.3f}"
-            print(f"{network:<12}{clip_name:<9}{row['files']:>5}  {shown}  {figures}")
+            print(f"{model_name:<12}{clip_name:<9}{row['files']:>5}  {shown}  {figures}")
     RESULTS.mkdir(parents=True, exist_ok=True)
     report = {"machine": describe_machine(), "rounds": args.rounds, "cells": rows}
     (RESULTS / "stage_cost.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

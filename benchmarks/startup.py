@@ -1,9 +1,9 @@
-"""From the start of the process to its first result: ``vision-infer run CLIP --out -`` until the first line on stdout.
+"""Measure the time from the start of the process to its first result: ``vision-infer run CLIP --out -`` until the first line.
 
-Ours three times: FP32, kept already (``us``); the bundled network for the first time, so that it begins with what loads at once
-and a better engine is made meanwhile (``first use``); and as if it waited for that engine (``waiting``).
+``us`` is FP32 with an engine in the cache. ``first use`` is the first run of the bundled model: it starts with the engine that
+loads fastest and builds a better one in the background. ``waiting`` is the same run if it waited for the better engine.
 
-The control does the least that any Python program must: import the same libraries, load the graph, decode and run one frame.
+The control does the minimum of any Python program: import the same libraries, load the graph, decode and run one frame.
 
     python -m benchmarks.startup [--runs 10] [--model FILE.onnx] [--clip FILE]
 """
@@ -41,14 +41,14 @@ print(session.run(None, {"images": pixels[None]})[1].max(), flush=True)
 
 
 def time_to_first_line(command: list[str], home: Path) -> float:
-    """Start a command and wait for its first line; then it is ended.
+    """Start a command, wait for its first line, and kill it.
 
     Args:
-        command: what is started.
-        home: where it keeps its engines.
+        command: The command.
+        home: The home folder with its engines.
 
     Returns:
-        seconds.
+        The time until the first line, seconds.
     """
     environment = {**os.environ, "VISION_INFER_HOME": str(home)}
     started = time.perf_counter()
@@ -58,16 +58,16 @@ def time_to_first_line(command: list[str], home: Path) -> float:
         seconds = time.perf_counter() - started
         process.kill()
     if not line:
-        raise RuntimeError(f"{command[0]}: no line on stdout")
+        raise RuntimeError(f"{command[0]} ended without a line on stdout")
     return seconds
 
 
 def main() -> None:
-    """Interleave both, print least and median, write ``startup.json``."""
+    """Measure all in turn, print minimum and median, and write ``startup.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--model", type=Path, help="deployment graph; default: the bundled one")
-    parser.add_argument("--clip", type=Path, help="default: the 768x432 clip")
+    parser.add_argument("--model", type=Path, help="Deployment graph. Default: the bundled one.")
+    parser.add_argument("--clip", type=Path, help="Clip. Default: the 768x432 clip.")
     args = parser.parse_args()
     model, source = str(args.model or graph("nanodet")), str(args.clip or clip("768x432"))
     us, quiet = [str(COMMAND), "run", source, "--model"], ["--out", "-", "--quiet"]
@@ -85,14 +85,14 @@ def main() -> None:
         for name, command in commands.items():
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as empty:
                 taken = time_to_first_line(command, kept if name == "us" else Path(empty))
-            if number >= 0:  # the one before fills the caches
+            if number >= 0:  # the first round fills the caches
                 seconds[name].append(taken)
     for name, taken_s in seconds.items():
-        least, median = min(taken_s) * 1e3, statistics.median(taken_s) * 1e3
-        print(f"{name:9} least {least:6.0f} ms   median {median:6.0f} ms   {len(taken_s)} runs")
+        minimum, median = min(taken_s) * 1e3, statistics.median(taken_s) * 1e3
+        print(f"{name:9} minimum {minimum:6.0f} ms   median {median:6.0f} ms   {len(taken_s)} runs")
     shutil.rmtree(kept, ignore_errors=True)
     ratio = statistics.median(seconds["waiting"]) / statistics.median(seconds["first use"])
-    print(f"the first row of a first use comes {ratio:.1f}× sooner than if it waited for the better engine")
+    print(f"the first row of a first use is {ratio:.1f}× faster than with waiting for the better engine")
     RESULTS.mkdir(parents=True, exist_ok=True)
     written = json.dumps({"machine": machine, "seconds": seconds}, indent=1)
     (RESULTS / "startup.json").write_text(written + "\n", encoding="utf-8")

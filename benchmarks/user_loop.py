@@ -1,4 +1,4 @@
-"""The loop that a user would write in an afternoon: OpenCV reads, ONNX Runtime runs as it comes, one file after the other.
+"""A simple loop as many users write it: OpenCV, ONNX Runtime with its defaults, one file after the other.
 
 python benchmarks/user_loop.py --model FILE.onnx --out FILE.jsonl VIDEO...
 """

@@ -1,4 +1,4 @@
-"""What was measured against what must be: a table for the terminal, JSON to keep, an exit status."""
+"""Compare measurements with targets: a table for the terminal, a JSON file, and an exit status."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from benchmarks.inputs import RESULTS
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that must be."""
+    """A measurement and its target."""
 
     what: str
     measured: float
     limit: float
     unit: str
     at_most: bool = True
-    """False: at least"""
+    """Whether the limit is a maximum; otherwise it is a minimum."""
 
     @property
     def good(self) -> bool:
-        """Whether it is so."""
+        """Whether the target is met."""
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
     def __str__(self) -> str:
         sign = "≤" if self.at_most else "≥"
-        told = f"{self.measured:10.3f} {sign} {self.limit:.3f} {self.unit}"
-        return f"  {'good' if self.good else 'MISSED':7}{self.what:58}{told}"
+        figures = f"{self.measured:10.3f} {sign} {self.limit:.3f} {self.unit}"
+        return f"  {'good' if self.good else 'MISSED':7}{self.what:58}{figures}"
 
 
 def quantile(values: Sequence[float], part: float) -> float:
-    """The smallest value that this part of all (0–1) does not exceed; nan where there is none."""
+    """Return a quantile of the values (0–1); NaN without values."""
     if not values:
         return float("nan")
     ordered = sorted(values)
@@ -41,7 +41,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 
 def slope(times_s: Sequence[float], values: Sequence[float]) -> float:
-    """By how much the values grow each second (least squares); nan where that cannot be told."""
+    """Return the growth of the values per second (least squares); NaN with fewer than two different times."""
     if len(set(times_s)) < 2:
         return float("nan")
     return statistics.linear_regression(times_s, values).slope
@@ -53,14 +53,14 @@ def conclude(
     """Print the verdict, and write ``NAME.json`` with every round.
 
     Args:
-        name: of the benchmark.
-        machine: what it ran on.
-        checks: what must be.
-        rounds: what was measured each time, as it goes into JSON.
-        more: what else is worth keeping.
+        name: The name of the benchmark.
+        machine: The description of the machine.
+        checks: The measurements with their targets.
+        rounds: The measurements of each round, as JSON values.
+        more: Additional JSON values to store.
 
     Returns:
-        The exit status: 0 where all is as it must be.
+        The exit status: 0 if all targets are met.
     """
     instructions = machine["instructions"]
     assert isinstance(instructions, list)
@@ -68,7 +68,7 @@ def conclude(
     for check in checks:
         print(check)
     good = all(check.good for check in checks)
-    print(f"  {'all is as it must be' if good else 'NOT ALL IS AS IT MUST BE'} ({len(rounds)} measured)")
+    print(f"  {'all targets are met' if good else 'NOT ALL TARGETS ARE MET'} ({len(rounds)} measurements)")
     content = {
         "machine": machine,
         "checks": [asdict(check) | {"good": check.good} for check in checks],

@@ -1,1 +1,1 @@
-"""What only a machine with an NVIDIA GPU can tell: ``make test-gpu`` and ``make bench-gpu``."""
+"""Tests and benchmarks that require an NVIDIA GPU: ``make test-gpu`` and ``make bench-gpu``."""

@@ -1,4 +1,4 @@
-"""Each engine against ONNX Runtime's FP32: what it finds again on the same pictures."""
+"""Compare each engine with FP32 on ONNX Runtime on the same images."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from vision_infer.engine.engine import Engine
 from vision_infer.precision.frames import FrameSet
 from vision_infer.precision.verification.agreement import Judge
 
-LEAST = {"fp32": (99.0, 0.99), "fp16": (97.0, 0.97), "int8": (80.0, 0.8)}
-"""by precision: per cent of FP32's detections that have to be found again, and their mean overlap"""
+MIN_AGREEMENT = {"fp32": (99.0, 0.99), "fp16": (97.0, 0.97), "int8": (80.0, 0.8)}
+"""By precision: the minimum percentage of FP32's detections that the engine finds again, and their minimum mean IoU."""
 
 
 def compare(reference: Engine, frames: FrameSet, contenders: Sequence[Contender]) -> list[dict[str, Any]]:
-    """A row for each engine."""
+    """Return a row for each engine."""
     judge = Judge(reference, frames)
     rows = []
-    for one in contenders:
-        with one.open(1, True) as engine:
+    for contender in contenders:
+        with contender.open(1, True) as engine:
             found = judge.compare(engine)
-        precision = one.name.rpartition("-")[2]
-        again, overlap = found.figures["found_again"], found.figures["mean_iou"]
-        least = LEAST[precision]
-        rows.append({"engine": one.name, **found.to_dict(), "as_it_should_be": bool(again >= least[0] and overlap >= least[1])})
+        min_percent, min_iou = MIN_AGREEMENT[contender.name.rpartition("-")[2]]
+        good = found.figures["found_again"] >= min_percent and found.figures["mean_iou"] >= min_iou
+        rows.append({"engine": contender.name, **found.to_dict(), "as_it_should_be": bool(good)})
     return rows

@@ -1,4 +1,4 @@
-"""NVDEC by number of streams, beside the processor: frames a second, processor time of a frame, memory of the GPU."""
+"""Measure decoding with NVDEC and on the CPU by number of streams: frames/s, CPU time per frame, GPU memory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def by_streams(
     free_bytes: Callable[[], int] = lambda: 0,
     decodes: Sequence[Decode] = ("nvdec", "cpu"),
 ) -> Iterator[dict[str, Any]]:
-    """A row for each way and number: all streams read the clip at the same time, and throw its pictures away.
+    """Yield a row for each decoder and number of streams; all streams decode the clip at the same time.
 
     Args:
-        clip: what is read.
-        streams: how many at the same time.
-        free_bytes: memory of the GPU that is free now.
-        decodes: the ways.
+        clip: The clip.
+        streams: The numbers of simultaneous streams.
+        free_bytes: Returns the free memory of the GPU.
+        decodes: The decoders.
     """
     for decode in decodes:
         for count in streams:
@@ -34,20 +34,20 @@ def by_streams(
 
 
 def _measured(clip: Path, decode: Decode, count: int, free_bytes: Callable[[], int]) -> dict[str, Any]:
-    frames, told, failed = [0] * count, [""] * count, []
+    frames, warnings, failed = [0] * count, [""] * count, []
     taken = 0
     ready = threading.Barrier(count + 1)
 
     def read(number: int) -> None:
         try:
             with open_source(SourceSpec(f"{decode}-{number}", "video", (str(clip),), decode=decode)) as source:
-                pictures = source.frames()
-                next(pictures)
+                decoded = source.frames()
+                next(decoded)
                 ready.wait()
-                for _ in pictures:
+                for _ in decoded:
                     frames[number] += 1
-                told[number] = "; ".join(source.report.warnings)
-        except Exception as error:  # noqa: BLE001 - a thread is a boundary: it is told by who waits for it
+                warnings[number] = "; ".join(source.report.warnings)
+        except Exception as error:  # noqa: BLE001 - reported in the row
             failed.append(str(error))
             ready.abort()
 
@@ -64,8 +64,9 @@ def _measured(clip: Path, decode: Decode, count: int, free_bytes: Callable[[], i
     for thread in threads:
         thread.join()
     seconds, cpu_seconds, whole = time.monotonic() - began, time.process_time() - cpu, sum(frames)
-    if failed or any(told) or not whole:
-        return {"decode": decode, "streams": count, "left_out": (failed + [one for one in told if one] + ["no frame came"])[0]}
+    if failed or any(warnings) or not whole:
+        reasons = [*failed, *filter(None, warnings), "no frame was decoded"]
+        return {"decode": decode, "streams": count, "left_out": reasons[0]}
     return {
         "decode": decode,
         "streams": count,

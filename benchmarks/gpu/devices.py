@@ -1,4 +1,4 @@
-"""The GPUs of this machine, asked of NVIDIA's driver itself. Standard library only."""
+"""The GPUs of this machine according to NVIDIA's driver. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import asdict, dataclass
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
-"""of CUdevice_attribute"""
+"""Values of CUdevice_attribute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,23 +15,23 @@ class Device:
 
     name: str
     capability: int
-    """compute capability, such as 89"""
+    """The compute capability, such as 89."""
     memory_bytes: int
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values, for JSON."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 class NoDeviceError(Exception):
-    """There is no GPU here; says why."""
+    """There is no GPU here; the message gives the reason."""
 
 
 def find_devices(library: str = "libcuda.so.1") -> tuple[list[Device], str]:
-    """The GPUs, and the version of CUDA that the driver knows, such as ``13.0``.
+    """Return the GPUs, and the CUDA version that the driver supports, such as ``13.0``.
 
     Raises:
-        NoDeviceError: there is none.
+        NoDeviceError: If there is no GPU.
     """
     try:
         cuda = ctypes.CDLL(library)

@@ -1,4 +1,4 @@
-"""Which engines this machine's GPU has, and why it has not the others."""
+"""The engines that run on this machine's GPU, and the reasons why the others do not."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from vision_infer.engine.tensorrt.names import PlanRuntime
 from vision_infer.engine.tensorrt.plan_file import PlanFile
 from vision_infer.engine.tensorrt.plans import plan_for_gpu
 
-MOST = 32
-"""largest batch"""
+MAX_BATCH = 32
 Open = Callable[[int, bool], Engine]
-"""opens it with so many batches in flight, with CUDA graphs or without"""
+"""Opens an engine with this number of batches in flight, with or without CUDA graphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +29,12 @@ class Contender:
     graph: Path
     open: Open
     has_graphs: bool = False
-    """whether it can be opened without CUDA graphs"""
+    """Whether it can also be opened without CUDA graphs."""
     plan: PlanFile | None = None
 
 
 def contenders(graphs: Mapping[str, Path], left_out: list[str]) -> Iterator[Contender]:
-    """The engines that can be opened here; why the others cannot goes into ``left_out``."""
+    """Yield the engines that can be opened here; add the reasons for the others to ``left_out``."""
     for make in (_onnxruntime, _torch, _compiled, *_plans(graphs)):
         try:
             contender = make(graphs)
@@ -49,7 +48,7 @@ def contenders(graphs: Mapping[str, Path], left_out: list[str]) -> Iterator[Cont
 
 @contextmanager
 def reference(graphs: Mapping[str, Path]) -> Iterator[Engine]:
-    """ONNX PlanRuntime in FP32 on the processor."""
+    """Open ONNX Runtime in FP32 on the CPU."""
     with open_engine(graphs["fp32"], EngineRequest("onnxruntime-cpu-fp32", "cpu", workers=1)) as engine:
         yield engine
 
@@ -59,7 +58,7 @@ def _onnxruntime(graphs: Mapping[str, Path]) -> Contender:
     path = graphs["fp32"]
 
     def opened(workers: int, _: bool) -> Engine:
-        return open_engine(path, EngineRequest("onnxruntime", "cuda:0", workers, batch=MOST), print)
+        return open_engine(path, EngineRequest("onnxruntime", "cuda:0", workers, batch=MAX_BATCH), print)
 
     return Contender("onnxruntime-cuda-fp32", path, opened)
 
@@ -79,7 +78,7 @@ def _in_torch(path: Path, compiled: bool) -> Contender:
     from vision_infer.engine.runtimes.torch_model import open_torch_on_cuda, torch_runtime
 
     def opened(workers: int, graphs: bool) -> Engine:
-        return open_torch_on_cuda(path, EngineSettings("cuda", 0, workers, 1, MOST), print, compiled, graphs)
+        return open_torch_on_cuda(path, EngineSettings("cuda", 0, workers, 1, MAX_BATCH), print, compiled, graphs)
 
     return Contender(f"{torch_runtime(compiled)}-cuda-fp32", path, opened, has_graphs=True)
 
@@ -90,7 +89,7 @@ def _plans(graphs: Mapping[str, Path]) -> Iterator[Callable[[Mapping[str, Path]]
         for precision, path in graphs.items():
 
             def make(_: Mapping[str, Path], runtime: PlanRuntime = runtime, path: Path = path) -> Contender:
-                plan = plan_for_gpu(path, runtime, PlanOptions(batch_sizes_up_to(MOST)), 0, None, print)
+                plan = plan_for_gpu(path, runtime, PlanOptions(batch_sizes_up_to(MAX_BATCH)), 0, None, print)
                 return Contender(plan.engine, path, lambda workers, graphs: _open_plan(plan, workers, graphs), True, plan)
 
             make.__doc__ = f"{runtime}-cuda-{precision}"
@@ -100,4 +99,4 @@ def _plans(graphs: Mapping[str, Path]) -> Iterator[Callable[[Mapping[str, Path]]
 def _open_plan(plan: PlanFile, workers: int, graphs: bool) -> Engine:
     from vision_infer.engine.tensorrt.plan_engine import open_plan_engine
 
-    return open_plan_engine(plan, 0, MOST, workers, print, graphs)
+    return open_plan_engine(plan, 0, MAX_BATCH, workers, print, graphs)

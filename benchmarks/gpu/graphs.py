@@ -1,4 +1,4 @@
-"""What the engines are given: the bundled network in three precisions, and pictures."""
+"""The inputs of the engines: the bundled model in three precisions, and images."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from vision_infer.precision.quantization.int8 import Int8Recipe, calibrated_tens
 from vision_infer.precision.quantization.ranges import collect_activations, find_ranges
 from vision_infer.stream.find import find_sources, open_source
 
-PICTURES = 40
+IMAGES = 40
 CALIBRATION = 16
 PHOTOGRAPHS = ASSETS / "images" / "coco_val_ccby" / "images"
 
 
-def pictures(card: ModelCard) -> tuple[FrameSet, str]:
-    """Pictures as they stand in a slot, and what they are: 40 photographs of COCO where they are here, else frames of a clip.
+def sample_images(card: ModelCard) -> tuple[FrameSet, str]:
+    """Return letterboxed images and their description: 40 photographs of COCO if they are here, otherwise frames of a clip.
 
     Raises:
-        InputMissingError: neither is here.
+        InputMissingError: If there is no clip either.
     """
     source = PHOTOGRAPHS if PHOTOGRAPHS.is_dir() else clip("768x432")
     pixels, layouts, names = [], [], []
     with open_source(find_sources([str(source)]).specs[0]) as opened:
-        for frame in islice(opened.frames(), PICTURES):
+        for frame in islice(opened.frames(), IMAGES):
             layout = letterbox(frame.image.size, card.input_size, card.fit, card.fill)
             slot = HostSlot(np.zeros((card.input.height, card.input.width, 3), np.uint8))
             frame.image.write_into(slot, layout)
             pixels.append(slot.pixels)
             layouts.append(layout)
             names.append(str(frame.index))
-    told = "photographs of COCO" if source == PHOTOGRAPHS else f"frames of {source.name}"
-    return FrameSet(pixels, tuple(layouts), tuple(names)), f"{len(names)} {told}"
+    kind = "photographs of COCO" if source == PHOTOGRAPHS else f"frames of {source.name}"
+    return FrameSet(pixels, tuple(layouts), tuple(names)), f"{len(names)} {kind}"
 
 
 def precisions(folder: Path, frames: FrameSet) -> dict[str, Path]:
-    """The bundled network by precision: as it is, in FP16, and in INT8 in TensorRT's form with all its layers.
+    """Return the bundled model by precision: unmodified, in FP16, and in INT8 in TensorRT's form with all layers.
 
-    INT8 is calibrated on some of the pictures on which it is looked at: good enough to see that the engine computes what it has
-    to, and no statement about the accuracy of INT8 (docs/reference/measured-precision.md has that).
+    INT8 is calibrated on some of the evaluated images. That is enough to verify the computation of the engine, but it does not
+    measure the accuracy of INT8; see docs/reference/measured-precision.md.
     """
     source = graph("nanodet")
     name = read_graph_facts(source).card.name

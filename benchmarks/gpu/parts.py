@@ -1,4 +1,4 @@
-"""What ``make test-gpu`` and ``make bench-gpu`` run, told without importing any of it. Standard library only."""
+"""The tests and benchmarks of ``make test-gpu`` and ``make bench-gpu``, found without importing them. Standard library only."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = {
-    "correctness": "each engine against ONNX Runtime's FP32 on the same pictures",
-    "speed": "latency and throughput by batch, with CUDA graphs and without, beside trtexec's figures",
-    "decoding": "NVDEC by number of streams, beside the processor: frames a second, processor time, memory",
-    "pipeline": "vision-infer run by number of streams, decoded by NVDEC and by the processor",
+    "correctness": "each engine compared with FP32 on ONNX Runtime, on the same images",
+    "speed": "latency and throughput by batch size, with and without CUDA graphs, compared with trtexec",
+    "decoding": "NVDEC compared with the CPU by number of streams: frames/s, CPU time, memory",
+    "pipeline": "vision-infer run by number of streams, decoded with NVDEC and on the CPU",
 }
-"""of the benchmark, in their order"""
+"""The parts of the benchmark, in order."""
 
 
 def gpu_tests(folder: Path = ROOT / "tests") -> list[str]:
-    """The tests that need a GPU, as pytest names them."""
+    """Return the tests that require a GPU, as pytest names them."""
     return [f"{path.relative_to(ROOT)}::{name}" for path in sorted(folder.rglob("test_*.py")) for name in _marked(path)]
 
 
 def _marked(path: Path) -> Iterator[str]:
-    """Tests with the mark, and those that take a fixture of which a parameter has it."""
+    """Yield the tests with the mark, and those that use a fixture with a marked parameter."""
     text = path.read_text(encoding="utf-8")
     if "mark.gpu" not in text:
         return
     body = ast.parse(text).body
-    values = {ast.unparse(one.targets[0]): ast.unparse(one.value) for one in body if isinstance(one, ast.Assign)}
-    functions = [one for one in body if isinstance(one, ast.FunctionDef)]
+    values = {ast.unparse(node.targets[0]): ast.unparse(node.value) for node in body if isinstance(node, ast.Assign)}
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
     words = ["mark.gpu", *(name for name, value in values.items() if "mark.gpu" in value)]
-    marked = {one.name for one in functions if any(_names(decorator, words) for decorator in one.decorator_list)}
-    for one in functions:
-        taken = marked & {argument.arg for argument in one.args.args}
-        if one.name.startswith("test_") and ("pytestmark" in words or one.name in marked or taken):
-            yield one.name
+    marked = {function.name for function in functions if any(_names(mark, words) for mark in function.decorator_list)}
+    for function in functions:
+        fixtures = marked & {argument.arg for argument in function.args.args}
+        if function.name.startswith("test_") and ("pytestmark" in words or function.name in marked or fixtures):
+            yield function.name
 
 
 def _names(node: ast.expr, words: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The whole pipeline by number of streams: ``vision-infer run`` on copies of a clip."""
+"""Measure the whole pipeline by number of streams: ``vision-infer run`` on copies of a clip."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def by_streams(
     decodes: Sequence[str] = ("nvdec", "cpu"),
     device: str = "cuda:0",
 ) -> Iterator[dict[str, Any]]:
-    """A row for each engine, way of decoding and number; PyTorch's compiler is left out, it begins too slowly.
+    """Yield a row for each engine, decoder and number of streams, without PyTorch's compiler, which starts too slowly.
 
     Args:
-        clip: of which each stream reads a copy.
-        contenders: the engines.
-        engine_dir: where plans are kept from run to run.
-        streams: how many.
-        decodes: the ways.
-        device: of the engines.
+        clip: The clip of which each stream reads a copy.
+        contenders: The engines.
+        engine_dir: The folder of plans, kept between runs.
+        streams: The numbers of streams.
+        decodes: The decoders.
+        device: The device of the engines.
     """
     files = copies(clip, max(streams))
-    for one in contenders:
-        runtime = one.name.rsplit("-", 2)[0]
+    for contender in contenders:
+        runtime = contender.name.rsplit("-", 2)[0]
         if runtime == "torchcompile":
             continue
-        words = ["--model", str(one.graph), "--engine", runtime, "--device", device, "--engine-dir", str(engine_dir)]
+        words = ["--model", str(contender.graph), "--engine", runtime, "--device", device, "--engine-dir", str(engine_dir)]
         for decode in decodes:
             for count in streams:
                 found = _run(files[:count], [*words, "--decode", decode])
-                yield {"engine": one.name, "decode": decode, "streams": count, **found}
+                yield {"engine": contender.name, "decode": decode, "streams": count, **found}
 
 
 def _run(files: Sequence[Path], words: Sequence[str]) -> dict[str, Any]:

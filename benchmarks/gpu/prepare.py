@@ -1,10 +1,10 @@
-"""``make test-gpu`` and ``make bench-gpu``: looks for a GPU, installs what can be installed, runs. Standard library only.
+"""``make test-gpu`` and ``make bench-gpu``: find a GPU, install the requirements, run. Standard library only.
 
     python3 -m benchmarks.gpu.prepare tests|bench
 
-Without a GPU nothing is installed: a line says so, what was not run is listed, and the exit status is 0. With one, an environment
-of its own (``.venv-gpu``, which sees what the system's Python has) gets one thing after the other. What cannot be had is said,
-with how to get it, and only what needs it is left out.
+Without a GPU nothing is installed: the program reports this, lists what it did not run, and exits with status 0. With a GPU it
+installs the requirements step by step into a separate environment (``.venv-gpu``, which also uses the system's packages). It
+reports what cannot be installed, with the command to install it, and leaves out only what depends on it.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ VENV = ROOT / ".venv-gpu"
 RESULTS = ROOT / "benchmarks" / "results"
 TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.112", "jsonschema>=4.23")
 MODULES = ("av", "cv2", "hypothesis", "numpy", "onnx", "onnxruntime", "pydantic", "pytest", "rich", "scipy", "typer", "yaml")
-"""without one of these nothing runs"""
+"""The modules that everything requires."""
 _HAS_CUDA = "import onnxruntime; assert 'CUDAExecutionProvider' in onnxruntime.get_available_providers()"
 RTX = (75, 80, 86, 89, 120, 121)
-"""compute capabilities that TensorRT-RTX runs on"""
+"""The compute capabilities that TensorRT-RTX supports."""
 Run = Callable[[Sequence[str]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that is installed."""
+    """A requirement to install."""
 
     title: str
     packages: tuple[str, ...]
     probe: str
-    """what Python runs without an error where it is there, and works"""
+    """Python code that runs without an error if the requirement is installed and works."""
     needed: bool = False
-    """without it nothing runs"""
+    """Whether everything requires it."""
 
 
 def steps(devices: Sequence[Device]) -> tuple[list[Step], list[str]]:
-    """What is to be installed for these GPUs, and what is left out since it does not run on them."""
+    """Return the steps for these GPUs, and the reasons for what does not run on them."""
     wanted = [
         Step("vision-infer", (*TOOLS, "--editable", ".[gpu,demo,evaluate]"), f"import {', '.join(MODULES)}", True),
         Step("ONNX Runtime with CUDA", ("onnxruntime-gpu>=1.20",), _HAS_CUDA),
@@ -55,16 +55,16 @@ def steps(devices: Sequence[Device]) -> tuple[list[Step], list[str]]:
         Step("PyTorch with CUDA", ("--editable", ".[export]"), "import torchvision, torch; assert torch.cuda.is_available()"),
         Step("TensorRT", ("--editable", ".[tensorrt]"), "import tensorrt"),
     ]
-    runs_rtx = any(one.capability in RTX for one in devices)
+    runs_rtx = any(device.capability in RTX for device in devices)
     if runs_rtx:
         wanted.append(Step("TensorRT-RTX", ("--editable", ".[tensorrt-rtx]"), "import tensorrt_rtx"))
         return wanted, []
-    kinds = ", ".join(sorted({f"sm_{one.capability}" for one in devices}))
+    kinds = ", ".join(sorted({f"sm_{device.capability}" for device in devices}))
     return wanted, [f"TensorRT-RTX: does not run on {kinds}"]
 
 
 def install(step: Step, run: Run) -> str:
-    """Install what is not there yet; why not, and how to get it, empty where it is there."""
+    """Install a requirement if it is missing; return the reason of a failure with the command, otherwise an empty text."""
     python = str(VENV / "bin" / "python")
     probe = [python, "-c", step.probe]
     if not run(probe):
@@ -73,55 +73,55 @@ def install(step: Step, run: Run) -> str:
     installed = run([*pip, *step.packages]) == 0
     if not run(probe):
         return ""
-    what = f"is installed, and does not work ({step.probe})" if installed else "could not be installed"
+    what = f"is installed but does not work ({step.probe})" if installed else "could not be installed"
     return f"{step.title}: {what}; by hand: {VENV.name}/bin/pip install {' '.join(map(_quoted, step.packages))}"
 
 
 def prepare(devices: Sequence[Device], run: Run) -> tuple[list[str], bool]:
-    """Make the environment.
+    """Create the environment.
 
     Returns:
-        What is missing, a line each; whether what is needed for anything at all is there.
+        What is missing, one line each; and whether everything that all parts require is installed.
     """
     wanted, missing = steps(devices)
-    there = (VENV / "bin" / "python").exists()
-    if not there and run([sys.executable, "-m", "venv", "--system-site-packages", str(VENV)]):
+    exists = (VENV / "bin" / "python").exists()
+    if not exists and run([sys.executable, "-m", "venv", "--system-site-packages", str(VENV)]):
         return [*missing, "Python's venv is missing: install the package python3-venv"], False
     complete = True
     for step in wanted:
-        told = install(step, run)
-        if told:
-            missing.append(told)
+        reason = install(step, run)
+        if reason:
+            missing.append(reason)
             complete = complete and not step.needed
     return missing, complete
 
 
 def main(what: str, find: Callable[[], tuple[list[Device], str]] = find_devices, run: Run | None = None) -> int:
-    """Run ``tests`` or ``bench``; the exit status."""
+    """Run ``tests`` or ``bench``; return the exit status."""
     target = {"tests": "test-gpu", "bench": "bench-gpu"}[what]
-    listed = gpu_tests() if what == "tests" else [f"{name}: {told}" for name, told in PARTS.items()]
+    listed = gpu_tests() if what == "tests" else [f"{name}: {about}" for name, about in PARTS.items()]
     result = RESULTS / f"{target}.json"
     try:
         devices, cuda = find()
     except NoDeviceError as error:
-        print(f"make {target}: there is no NVIDIA GPU here ({error}): nothing was installed or run, {len(listed)} are left:")
-        print("\n".join(f"  not run: {one}" for one in listed))
+        print(f"make {target}: there is no NVIDIA GPU here ({error}); nothing was installed or run:")
+        print("\n".join(f"  not run: {name}" for name in listed))
         _write(result, {"gpu": None, "why": str(error), "not_run": listed})
         return 0
-    print(f"make {target}: {', '.join(f'{one.name} (sm_{one.capability})' for one in devices)}, CUDA {cuda}", flush=True)
+    print(f"make {target}: {', '.join(f'{device.name} (sm_{device.capability})' for device in devices)}, CUDA {cuda}", flush=True)
     missing, complete = prepare(devices, run or _run)
     for line in missing:
         print(f"  left out: {line}", flush=True)
-    facts = {"gpu": [one.to_dict() for one in devices], "cuda": cuda, "left_out": missing}
+    facts = {"gpu": [device.to_dict() for device in devices], "cuda": cuda, "left_out": missing}
     if not complete:
         _write(result, {**facts, "not_run": listed})
         return 1
     python = str(VENV / "bin" / "python")
     if what == "bench":
-        _write(result, facts)  # the parts add themselves
+        _write(result, facts)  # the parts add their rows
         return (run or _run)([python, "-m", "benchmarks.gpu", str(result)])
     report = result.with_suffix(".xml")
-    files = sorted({one.partition("::")[0] for one in listed})
+    files = sorted({name.partition("::")[0] for name in listed})
     status = (run or _run)([python, "-m", "pytest", "-m", "gpu", "-q", f"--junitxml={report}", *files])
     _write(result, {**facts, **(outcomes(report.read_text(encoding="utf-8")) if report.exists() else {"not_run": listed})})
     print(f"written: {result.relative_to(ROOT)}")
@@ -129,15 +129,15 @@ def main(what: str, find: Callable[[], tuple[list[Device], str]] = find_devices,
 
 
 def outcomes(xml: str) -> dict[str, object]:
-    """What pytest's report says: passed, failed and skipped tests, the latter with their reasons."""
+    """Return the passed, failed and skipped tests of a pytest report, the last two with their reasons."""
     passed, failed, skipped = [], {}, {}
     for case in ElementTree.fromstring(xml).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
-        left, wrong = case.find("skipped"), [*case.findall("failure"), *case.findall("error")]
-        if wrong:
-            failed[name] = (wrong[0].get("message") or "").splitlines()[:1]
-        elif left is not None:
-            skipped[name] = left.get("message")
+        skip, failures = case.find("skipped"), [*case.findall("failure"), *case.findall("error")]
+        if failures:
+            failed[name] = (failures[0].get("message") or "").splitlines()[:1]
+        elif skip is not None:
+            skipped[name] = skip.get("message")
         else:
             passed.append(name)
     return {"passed": passed, "failed": failed, "not_run": skipped}

@@ -1,4 +1,4 @@
-"""How fast engines are by batch, with CUDA graphs and without, in turns; beside what trtexec says of the same plan."""
+"""Measure the speed of engines by batch size, with and without CUDA graphs, in turn; and that of trtexec with the same plan."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _COMPUTE = re.compile(r"GPU Compute Time: .*?median = ([\d.]+) ms")
 def by_batch(
     contenders: Sequence[Contender], frames: FrameSet, batches: Sequence[int] = BATCHES, rounds: int = 7, round_s: float = 0.5
 ) -> Iterator[dict[str, Any]]:
-    """A row for each batch and engine: its time with one batch at a time, pictures a second with two in flight."""
+    """Yield a row for each batch size and engine: the latency of one batch at a time, and images/s with two batches in flight."""
     for batch in batches:
         alone, together = (_measured(contenders, frames, batch, workers, rounds, round_s) for workers in (1, 2))
-        for name, one in alone.items():
+        for name, single in alone.items():
             fps = estimate(together[name].fps)
             engine, _, graphs = name.partition(" ")
             yield {
                 "engine": engine,
                 "cuda_graphs": graphs == "with graphs" if graphs else None,
                 "batch": batch,
-                "p50_ms": round(one.percentile_ms(0.5), 3),
-                "p95_ms": round(one.percentile_ms(0.95), 3),
+                "p50_ms": round(single.percentile_ms(0.5), 3),
+                "p95_ms": round(single.percentile_ms(0.95), 3),
                 "fps": round(fps.median, 1),
                 "fps_low": round(fps.low, 1),
                 "fps_high": round(fps.high, 1),
@@ -52,20 +52,21 @@ def _measured(
 ) -> dict[str, SpeedRounds]:
     with ExitStack() as stack:
         engines: dict[str, Engine] = {}
-        for one in contenders:
-            for graphs in (True, False) if one.has_graphs else (True,):
-                name = f"{one.name} {'with' if graphs else 'without'} graphs" if one.has_graphs else one.name
-                engine = stack.enter_context(one.open(workers, graphs))
+        for contender in contenders:
+            for graphs in (True, False) if contender.has_graphs else (True,):
+                suffix = f" {'with' if graphs else 'without'} graphs" if contender.has_graphs else ""
+                name = f"{contender.name}{suffix}"
+                engine = stack.enter_context(contender.open(workers, graphs))
                 if batch in engine.batch_sizes:
                     engines[name] = engine
         return measure_speed(engines, frames.pixels, batch=batch, rounds=rounds, round_s=round_s)
 
 
-def beside_trtexec(plan: PlanFile, batches: Sequence[int] = BATCHES) -> Iterator[dict[str, Any]]:
-    """What NVIDIA's own program measures with the same plan, or why there is nothing: a row for each batch."""
+def trtexec_rows(plan: PlanFile, batches: Sequence[int] = BATCHES) -> Iterator[dict[str, Any]]:
+    """Yield a row for each batch size: the figures of NVIDIA's program for the same plan, or the reason why there are none."""
     program = shutil.which(TRTEXEC[plan.runtime])
     if program is None:
-        yield {"engine": plan.engine, "left_out": f"{TRTEXEC[plan.runtime]} is not on the PATH: it comes with NVIDIA's archive"}
+        yield {"engine": plan.engine, "left_out": f"{TRTEXEC[plan.runtime]} is not on the PATH; it is part of NVIDIA's archive"}
         return
     height, width = plan.card.input.height, plan.card.input.width
     with tempfile.TemporaryDirectory() as folder:
@@ -75,13 +76,13 @@ def beside_trtexec(plan: PlanFile, batches: Sequence[int] = BATCHES) -> Iterator
             shapes = f"--shapes=images:{batch}x{height}x{width}x3"
             command = [program, f"--loadEngine={file}", shapes, "--useCudaGraph", "--duration=3", "--warmUp=500"]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
-            told = trtexec_figures(done.stdout, batch)
+            figures = trtexec_figures(done.stdout, batch)
             lines = (done.stderr or done.stdout).strip().splitlines()
-            yield {"engine": plan.engine, "batch": batch, **(told or {"left_out": (lines or ["it said nothing"])[-1]})}
+            yield {"engine": plan.engine, "batch": batch, **(figures or {"left_out": (lines or ["no output"])[-1]})}
 
 
 def trtexec_figures(text: str, batch: int) -> dict[str, float]:
-    """What trtexec prints, as numbers; empty where it did not come to its end."""
+    """Parse the output of trtexec; return nothing if it is incomplete."""
     throughput, latency, compute = (pattern.search(text) for pattern in (_THROUGHPUT, _LATENCY, _COMPUTE))
     if throughput is None or latency is None or compute is None:
         return {}

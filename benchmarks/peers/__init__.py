@@ -1,1 +1,1 @@
-"""Other programs for the same work, each in an environment of its own; nothing of theirs is imported by ours."""
+"""Comparison with other programs, each in a separate environment; this package imports nothing of them."""

@@ -1,4 +1,4 @@
-"""Files: who reads, infers and writes rows faster, and what it takes of memory and start-up."""
+"""The comparison on files: speed, memory and start-up time of reading, inferring and writing rows."""
 
 from __future__ import annotations
 
@@ -22,45 +22,45 @@ from vision_infer.engine.open import EngineRequest, open_engine
 
 QUICK_FRAMES = 12
 LIMIT_FRAMES = 40
-"""of each thread and stage, when the limit is measured"""
+"""The number of frames for each thread and stage in the measurement of the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A network, a clip, and who runs it."""
+    """A model, the clips, and the contenders that run it."""
 
     name: str
     graph: Path
-    """the deployment graph, of ours, the naive loop and the two sessions"""
+    """The deployment graph for vision-infer, the naive loop and the two sessions."""
     raw: Path | None
-    """the same network as Ultralytics exported it, or its PyTorch weights; None: it cannot run it"""
+    """The same model as Ultralytics exported it, or its PyTorch weights; None if Ultralytics cannot run it."""
     size: tuple[int, int]
-    """height and width"""
+    """The input height and width."""
     videos: tuple[Path, ...]
     contenders: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of one contender; ``limit`` is what the stages' cost would allow, and has no process."""
+    """One run of one contender; ``limit`` is calculated from the costs of the stages and has no process."""
 
     cell: str
     contender: str
     sitting: int
     round: int
     fps: float
-    """by the program's own clock: first open to last row"""
+    """Frames per second between the first open and the last row, as the program reports."""
     start_s: float = 0.0
-    """what the process took besides: start, imports, loading the network, end"""
+    """The remaining time of the process: start, imports, loading the model, end."""
     peak_rss_bytes: int = 0
     cpu_ms: float = 0.0
-    """of the whole process, for each frame"""
+    """CPU milliseconds of the whole process per frame."""
     frames: int = 0
     detections: int = 0
 
 
 def cells(peers: Peers, only: Sequence[str], quick: bool) -> list[Cell]:
-    """The cells that can be measured here, in order; quick ones have a clip of some pictures."""
+    """Return the cells that can be measured here; with ``quick`` the clip has only a few frames."""
     source = _beginning(clip("768x432")) if quick else clip("768x432")
     one, two = (source,), tuple(copies(source, 2))
     made: list[Cell] = []
@@ -92,29 +92,29 @@ def _beginning(source: Path) -> Path:
 
 
 def choose(peers: Peers) -> None:
-    """Let the engines be tried once on the clip, as a long first run does beside its work."""
+    """Autotune the engines on the clip, as a long first run does in the background."""
     words = [str(COMMAND), "engine", "choose", str(peers.graphs["384x640"]), "--data", str(clip("768x432"))]
     done = subprocess.run([*words, "--engine-dir", str(peers.engines)], capture_output=True, text=True, check=False)
     print("auto:", *(done.stdout or done.stderr).strip().splitlines()[:1], file=sys.stderr)
 
 
 def runs(cell: Cell, peers: Peers, folder: Path, sitting: int, rounds: int) -> Iterator[Run]:
-    """Every contender in each round, one right after the other; another one begins each round."""
-    there = [name for name in cell.contenders if name not in REQUIREMENTS or name in peers.pythons]
+    """Run every contender in each round, directly one after the other; the first one changes from round to round."""
+    present = [name for name in cell.contenders if name not in REQUIREMENTS or name in peers.pythons]
     for number in range(1, rounds + 1):
-        shift = number % len(there)
-        for name in there[shift:] + there[:shift]:
+        shift = number % len(present)
+        for name in present[shift:] + present[:shift]:
             yield _limit(cell, sitting, number) if name == "limit" else _run(cell, name, peers, folder, sitting, number)
 
 
 def _run(cell: Cell, name: str, peers: Peers, folder: Path, sitting: int, number: int) -> Run:
     out = folder / "rows.jsonl"
     cost = measure(_command(cell, name, peers, out))
-    told = json.loads(cost.stdout if name in ("us", "auto", "bf16") else cost.stdout.strip().splitlines()[-1])
-    frames, seconds = int(told["frames"]), float(told["seconds"])
+    summary = json.loads(cost.stdout if name in ("us", "auto", "bf16") else cost.stdout.strip().splitlines()[-1])
+    frames, seconds = int(summary["frames"]), float(summary["seconds"])
     start, cpu = cost.wall_s - seconds, cost.cpu_s * 1e3 / frames
     return Run(
-        cell.name, name, sitting, number, frames / seconds, start, cost.peak_rss_bytes, cpu, frames, int(told["detections"])
+        cell.name, name, sitting, number, frames / seconds, start, cost.peak_rss_bytes, cpu, frames, int(summary["detections"])
     )
 
 
@@ -143,20 +143,20 @@ def _limit(cell: Cell, sitting: int, number: int) -> Run:
 
 
 def fps(found: Sequence[Run], cell: str, contender: str) -> list[float]:
-    """Of each round, in order."""
+    """Return the frames/s of each round, in order."""
     return [run.fps for run in found if (run.cell, run.contender) == (cell, contender)]
 
 
 def table(found: Sequence[Run]) -> str:
-    """What was measured: the middle of all rounds, and the least and the most."""
-    lines = [f"{'cell':<10}{'contender':<14}{'frames/s':>9}{'least':>8}{'most':>8}{'CPU ms':>9}{'start s':>9}{'peak MB':>9}"]
+    """Return the table of medians, minima and maxima."""
+    lines = [f"{'cell':<10}{'contender':<14}{'frames/s':>9}{'min':>8}{'max':>8}{'CPU ms':>9}{'start s':>9}{'peak MB':>9}"]
     for cell, name in dict.fromkeys((run.cell, run.contender) for run in found):
-        of = [run for run in found if (run.cell, run.contender) == (cell, name)]
-        speeds = [run.fps for run in of]
+        same = [run for run in found if (run.cell, run.contender) == (cell, name)]
+        speeds = [run.fps for run in same]
         line = f"{cell:<10}{name:<14}{statistics.median(speeds):>9.1f}{min(speeds):>8.1f}{max(speeds):>8.1f}"
-        line += f"{statistics.median(run.cpu_ms for run in of):>9.1f}"
+        line += f"{statistics.median(run.cpu_ms for run in same):>9.1f}"
         if name != "limit":
-            line += f"{statistics.median(run.start_s for run in of):>9.2f}"
-            line += f"{statistics.median(run.peak_rss_bytes for run in of) / 1e6:>9.0f}"
+            line += f"{statistics.median(run.start_s for run in same):>9.2f}"
+            line += f"{statistics.median(run.peak_rss_bytes for run in same) / 1e6:>9.0f}"
         lines.append(line)
     return "\n".join(lines)

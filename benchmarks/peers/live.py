@@ -1,4 +1,4 @@
-"""Cameras: four of 1080p at 30 pictures a second; results of all together, and how old they are."""
+"""The comparison on cameras: four of 1080p at 30 frames/s; results per second of all together, and their ages."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ CAMERAS = 4
 FPS = 30
 LOOP_S = 10
 WARM_UP_S = 2.0
-"""of results that do not count"""
+"""The time at the start whose results do not count, seconds."""
 CONTENDERS = ("us", "auto", "bf16", "ultralytics", "ultralytics torch", "roboflow", "naive")
 
 
 class Coded(Encoded):
-    """Video whose pictures carry their place in it, milliseconds, as a time code."""
+    """Video whose frames carry their position in milliseconds as a time code."""
 
     def image(self, number: int, frame: av.VideoFrame) -> av.VideoFrame:
-        """The picture with its code."""
+        """Return the image with its time code."""
         planes = super().image(number, frame).to_ndarray().astype(np.uint8, copy=False)
         draw(planes[: self.height], round(number * 1000 / self.fps))
         return av.VideoFrame.from_ndarray(planes, format="yuv420p")
@@ -46,7 +46,7 @@ STREET = Coded("bikes", 1920, 1080, FPS, kbit_s=4000, frames=LOOP_S * FPS)
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One contender watching the cameras; ages in milliseconds."""
+    """One run of one contender on the cameras; ages in milliseconds."""
 
     contender: str
     sitting: int
@@ -55,14 +55,14 @@ class LiveRun:
     p50: float
     p95: float
     growth: float
-    """of the age, milliseconds each second, the largest of all cameras"""
+    """The growth of the age, milliseconds per second: the maximum of all cameras."""
     foreign_cores: float
 
 
 class Witness:
-    """Knows when the pictures of a camera were sent: it decodes key frames only, of which there is one each second.
+    """Measures when the frames of a camera were sent. It decodes only key frames, of which there is one per second.
 
-    libavformat hands a picture out when the next one begins, so that it is sent one interval before it is seen here.
+    libavformat returns a frame when the next one begins, so a frame was sent one interval before it is received here.
     """
 
     def __init__(self, url: str) -> None:
@@ -72,15 +72,15 @@ class Witness:
         self._thread.start()
 
     def began(self) -> float:
-        """The monotonic time, seconds, at which the first picture of a loop was sent; modulo the loop. It watches no longer.
+        """Stop, and return the monotonic time at which the first frame of a loop was sent, modulo the loop, seconds.
 
         Raises:
-            RuntimeError: it has seen no picture.
+            RuntimeError: If no frame was received.
         """
         self._stopping.set()
         self._thread.join()
         if not self._seen:
-            raise RuntimeError("no picture of a camera could be read")
+            raise RuntimeError("no frame of a camera could be read")
         first = self._seen[0]
         nearest = [(moment - first + LOOP_S / 2) % LOOP_S - LOOP_S / 2 for moment in self._seen]
         return first + min(nearest) - 1 / FPS
@@ -99,44 +99,45 @@ class Witness:
 
 
 def runs(peers: Peers, sitting: int, rounds: int, seconds: float) -> Iterator[LiveRun]:
-    """Every contender in each round, one after the other, with the same cameras; another one begins each round."""
-    there = [name for name in CONTENDERS if name.split()[0] not in REQUIREMENTS or name.split()[0] in peers.pythons]
+    """Run every contender in each round on the same cameras; the first one changes from round to round."""
+    present = [name for name in CONTENDERS if name.split()[0] not in REQUIREMENTS or name.split()[0] in peers.pythons]
     for number in range(1, rounds + 1):
-        shift = number % len(there)
-        for name in there[shift:] + there[:shift]:
+        shift = number % len(present)
+        for name in present[shift:] + present[:shift]:
             mounts = [ReplayMount(f"/camera-{place}", STREET) for place in range(CAMERAS)]
             with RtspServer(*mounts) as server:
                 yield _run(name, peers, [server.url(mount.path) for mount in mounts], sitting, number, seconds)
 
 
 def _run(name: str, peers: Peers, urls: list[str], sitting: int, number: int, seconds: float) -> LiveRun:
-    # They watch from before the first until after the last picture of the contender, so that no camera begins anew between.
+    # The witnesses stay connected longer than the contender, so that no camera restarts its video in between.
     witnesses = {url: Witness(url) for url in urls}
     with ForeignLoad() as foreign:
         command = _command(name, peers, urls, seconds + WARM_UP_S)
         program = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True, timeout=120)
     notes = json.loads(program.stdout.strip().splitlines()[-1])
     found = {url: _ages(url, notes, witnesses[url].began()) for url in urls}
-    ages = [age for of in found.values() for _, age in of]
-    grows = [slope([moment for moment, _ in of], [age * 1e3 for _, age in of]) for of in found.values() if len(of) > 2]
+    ages = [age for results in found.values() for _, age in results]
+    enough = [results for results in found.values() if len(results) > 2]
+    growth = [slope([moment for moment, _ in results], [age * 1e3 for _, age in results]) for results in enough]
     count = len(ages) / seconds
     p50, p95 = (1e3 * quantile(ages, part) for part in (0.5, 0.95))
-    return LiveRun(name, sitting, number, count, p50, p95, max(grows, default=float("nan")), foreign.cores)
+    return LiveRun(name, sitting, number, count, p50, p95, max(growth, default=float("nan")), foreign.cores)
 
 
 def _ages(url: str, notes: Sequence[tuple[str, int, float]], began: float) -> list[tuple[float, float]]:
-    """When each result of a camera was complete, and how old its picture was, seconds; without those of the warm-up.
+    """Return the time of completion and the age of each result of a camera after the warm-up, seconds.
 
-    The first is known to within a loop; from one to the next the pictures go forward by less than a loop.
+    The position of the first frame is known modulo the loop; each further frame is less than a loop later.
     """
-    of = sorted((now, moment / 1000) for camera, moment, now in notes if camera == url)
+    completed = sorted((now, moment / 1000) for camera, moment, now in notes if camera == url)
     ages: list[tuple[float, float]] = []
-    if not of:
+    if not completed:
         return ages
     start = min(now for _, _, now in notes) + WARM_UP_S
-    first_now, last = of[0]
+    first_now, last = completed[0]
     sent = first_now - (first_now - began - last) % LOOP_S
-    for now, moment in of:
+    for now, moment in completed:
         sent += (moment - last) % LOOP_S
         last = moment
         if now >= start:
@@ -145,32 +146,30 @@ def _ages(url: str, notes: Sequence[tuple[str, int, float]], began: float) -> li
 
 
 def _command(name: str, peers: Peers, urls: list[str], seconds: float) -> list[str]:
-    size, told = "384x640", ["--seconds", str(seconds)]
+    size, duration = "384x640", ["--seconds", str(seconds)]
     if name.startswith("ultralytics"):
-        network = peers.raw["weights" if name.endswith("torch") else "batches"]
-        program = [str(peers.pythons["ultralytics"]), str(HERE / "ultralytics_live.py"), "--model", str(network)]
-        return [*program, "--size", *size.split("x"), *told, *urls]
+        model_file = peers.raw["weights" if name.endswith("torch") else "batches"]
+        program = [str(peers.pythons["ultralytics"]), str(HERE / "ultralytics_live.py"), "--model", str(model_file)]
+        return [*program, "--size", *size.split("x"), *duration, *urls]
     model = ["--model", str(peers.graphs[size])]
     if name == "roboflow":
-        return [str(peers.pythons[name]), str(HERE / "roboflow_pipeline.py"), *model, *told, *urls]
+        return [str(peers.pythons[name]), str(HERE / "roboflow_pipeline.py"), *model, *duration, *urls]
     if name == "naive":
-        return [sys.executable, str(HERE / "naive_live.py"), *model, *told, *urls]
+        return [sys.executable, str(HERE / "naive_live.py"), *model, *duration, *urls]
     engine = {"us": FP32[1], "bf16": "openvino-cpu-bf16", "auto": "auto"}[name]
     ours = [sys.executable, "-m", "benchmarks.peers.ours_live", *model, "--engine", engine, "--engine-dir", str(peers.engines)]
-    return [*ours, *told, *urls]
+    return [*ours, *duration, *urls]
 
 
 def table(found: Sequence[LiveRun]) -> str:
-    """The middle of all rounds."""
-    lines = [
-        f"{'cameras':<10}{'contender':<18}{'results/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'growth ms/s':>13}{'others’ cores':>15}"
-    ]
+    """Return the table of medians."""
+    lines = [f"{'cameras':<10}{'contender':<18}{'results/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'growth ms/s':>13}{'other cores':>15}"]
     for name in dict.fromkeys(run.contender for run in found):
-        of = [run for run in found if run.contender == name]
-        middle = [
-            statistics.median(getattr(run, what) for run in of)
+        same = [run for run in found if run.contender == name]
+        medians = [
+            statistics.median(getattr(run, what) for run in same)
             for what in ("results_per_s", "p50", "p95", "growth", "foreign_cores")
         ]
-        told = "".join(f"{value:>{width}.1f}" for value, width in zip(middle, (9, 9, 9, 13, 15), strict=True))
-        lines.append(f"{'4×1080p30':<10}{name:<18}{told}")
+        figures = "".join(f"{value:>{width}.1f}" for value, width in zip(medians, (9, 9, 9, 13, 15), strict=True))
+        lines.append(f"{'4×1080p30':<10}{name:<18}{figures}")
     return "\n".join(lines)

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""How old is a picture when its result is complete? The same meter for every program; it needs NumPy and nothing else.
+"""Measure the age of a frame when its result is complete. Every program uses this meter, which requires only NumPy.
 
-The cameras repeat a video whose pictures carry their place in it as a time code. A program tells the meter each picture of which
-it has the result; the meter notes the camera, the code and the time. When which picture was sent is known beside it
-(``live_peers``), so that each note has an age.
+The cameras repeat a video whose frames carry their position as a time code. A program passes each frame to the meter when its
+result is complete; the meter records the camera, the code and the time. ``live.py`` knows when each frame was sent and calculates
+the ages.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ import numpy as np
 
 
 def _time_code():
-    """The module by its file: a peer's interpreter does not have the package."""
+    """Load the module from its file, because the interpreters of other programs do not have the package."""
     file = Path(__file__).resolve().parents[2] / "vision_infer" / "core" / "time_code.py"
     spec = importlib.util.spec_from_file_location("time_code", file)
     module = importlib.util.module_from_spec(spec)
@@ -28,7 +28,7 @@ code = _time_code()
 
 
 def read(grey: np.ndarray) -> int | None:
-    """The code of a picture, milliseconds; None where it cannot be read. ``grey`` is uint8 [H, W]."""
+    """Return the time code of an image, milliseconds; None if it cannot be read. ``grey`` is uint8 [H, W]."""
     columns = code.middles(code.column_edges(grey.shape[1]))
     rows = code.middles(code.row_edges(grey.shape[0]))
     means = [grey[row.start : row.stop : 4, column.start : column.stop : 4].mean() for row in rows for column in columns]
@@ -43,7 +43,7 @@ def read(grey: np.ndarray) -> int | None:
 
 
 class Meter:
-    """Notes results as they are complete, for so many seconds from the first one on; any thread."""
+    """Records completed results for a time that starts with the first one; thread-safe."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -53,11 +53,11 @@ class Meter:
 
     @property
     def over(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time is over."""
         return bool(self._ends) and time.monotonic() >= self._ends
 
     def done(self, camera: str, grey: np.ndarray) -> None:
-        """The result of a picture of a camera is complete."""
+        """Record that the result of a frame is complete."""
         now = time.monotonic()
         moment = read(grey)
         with self._lock:
@@ -65,6 +65,6 @@ class Meter:
             if moment is not None:
                 self.notes.append((camera, moment, now))
 
-    def tell(self) -> None:
-        """Say it all: one line of JSON on standard output."""
+    def report(self) -> None:
+        """Print all records as one line of JSON."""
         print(json.dumps(self.notes), flush=True)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The loop that a user would write for cameras: a thread for each, OpenCV reads, one session of ONNX Runtime, each in its turn.
+"""A simple program for cameras as many users write it: a thread for each, OpenCV, one session of ONNX Runtime, all frames.
 
 python benchmarks/peers/naive_live.py --model GRAPH.onnx --seconds S URL...
 """
@@ -31,7 +31,7 @@ meter = Meter(args.seconds)
 
 
 def watch(url: str, capture: cv2.VideoCapture) -> None:
-    """Infer each picture of a camera as it comes."""
+    """Infer every frame of a camera in order."""
     while not meter.over:
         ok, image = capture.read()
         if not ok:
@@ -53,4 +53,4 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-meter.tell()
+meter.report()

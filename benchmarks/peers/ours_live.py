@@ -1,4 +1,4 @@
-"""vision-infer over cameras, with a sink that tells the meter which pictures have a result.
+"""vision-infer on cameras, with a sink that passes the frames with results to the meter.
 
 python -m benchmarks.peers.ours_live --model GRAPH.onnx --engine NAME --seconds S URL...
 """
@@ -24,7 +24,7 @@ from vision_infer.stream.source import SourceSpec
 
 
 class MeterSink:
-    """Looks at the pictures that have a result."""
+    """A sink that passes the frames with results to the meter."""
 
     needs_images = True
     outputs: Sequence[Written] = ()
@@ -34,17 +34,17 @@ class MeterSink:
         self._urls = urls
 
     def write(self, frame: Frame, result: Result | None) -> None:
-        """Note the picture."""
+        """Pass the frame to the meter."""
         image = frame.image
         if result is not None and isinstance(image, LumaImage):
             self._meter.done(self._urls[int(frame.stream)], image.luma(frame.image.size.width))
 
     def close(self, complete: bool) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 def main() -> None:
-    """Watch the cameras for a while."""
+    """Run on the cameras for the given time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--engine", default="auto")
@@ -62,7 +62,7 @@ def main() -> None:
                 supervisor.add(AddStream(SourceSpec(str(number), "live", (url,)), "main"))
             while not meter.over:
                 time.sleep(0.05)
-        meter.tell()
+        meter.report()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 # mypy: ignore-errors
-# ruff: noqa: E402 - its settings are read when it is imported
-"""Roboflow's ``InferencePipeline`` over files or cameras, with the network run by hand; run by its own interpreter.
+# ruff: noqa: E402 - the package reads its settings when it is imported
+"""Roboflow's ``InferencePipeline`` on files or cameras with a custom inference function; runs in a separate environment.
 
     PYTHON roboflow_pipeline.py --model GRAPH.onnx (--out FILE.jsonl VIDEO... | --seconds S URL...)
 
-Its own networks come from its service, which wants a key and the internet. Its pipeline takes any function instead: here that is
-the naive loop's way to run the same graph, all pictures of a moment in one call. Files go through it one after the other.
+Its own models come from its service, which requires a key and internet access. Its pipeline also accepts a function: this one
+runs the same graph as the naive loop, with all frames of a moment in one call. Files run one after the other.
 """
 
 import argparse
@@ -44,18 +44,18 @@ counts = {"frames": 0, "detections": 0}
 
 
 def infer(frames):
-    """Detections of the newest picture of each source."""
+    """Return the detections of the newest frame of each source."""
     images = np.full((len(frames), input_h, input_w, 3), card["fill"], np.uint8)
     scales = []
-    for place, frame in enumerate(frames):
+    for index, frame in enumerate(frames):
         height, width = frame.image.shape[:2]
         scale = min(input_w / width, input_h / height)
         w, h = round(width * scale), round(height * scale)
         x, y = ((input_w - w) // 2, (input_h - h) // 2) if card["fit"] == "center" else (0, 0)
-        images[place, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(frame.image, (w, h)), cv2.COLOR_BGR2RGB)
+        images[index, y : y + h, x : x + w] = cv2.cvtColor(cv2.resize(frame.image, (w, h)), cv2.COLOR_BGR2RGB)
         scales.append((x, y, scale))
     outputs = session.run(["boxes", "scores", "class_ids"], {"images": images})
-    return [_select(*(output[place] for output in outputs), *scales[place]) for place in range(len(frames))]
+    return [_select(*(output[index] for output in outputs), *scales[index]) for index in range(len(frames))]
 
 
 def _select(boxes, scores, class_ids, x, y, scale):
@@ -74,7 +74,7 @@ def _select(boxes, scores, class_ids, x, y, scale):
 
 
 def pairs(found, frames):
-    """What was found and the picture, of each source; where there is one alone, they come without a list."""
+    """Return the detections and the frame of each source; a single source comes without a list."""
     together = zip(found, frames, strict=True) if isinstance(frames, list) else [(found, frames)]
     return [pair for pair in together if pair[1] is not None]
 
@@ -84,11 +84,11 @@ if args.seconds is None:
     with open(args.out, "w", encoding="utf-8") as out:
 
         def write(found, frame):
-            """A row for each picture."""
-            for one, image in pairs(found, frame):
-                out.write(json.dumps({"stream": source, "frame": image.frame_id, "detections": one}) + "\n")
+            """Write a row for each frame."""
+            for detections, image in pairs(found, frame):
+                out.write(json.dumps({"stream": source, "frame": image.frame_id, "detections": detections}) + "\n")
                 counts["frames"] += 1
-                counts["detections"] += len(one)
+                counts["detections"] += len(detections)
 
         for source in args.sources:
             pipeline = InferencePipeline.init_with_custom_logic(source, on_video_frame=infer, on_prediction=write)
@@ -101,7 +101,7 @@ else:
     meter, over = Meter(args.seconds), threading.Event()
 
     def note(found, frames):
-        """The results of a moment are complete."""
+        """Record completed results."""
         for _, frame in pairs(found, frames):
             meter.done(args.sources[frame.source_id or 0], frame.image[:, :, 1])
         if meter.over:
@@ -110,6 +110,6 @@ else:
     pipeline = InferencePipeline.init_with_custom_logic(args.sources, on_video_frame=infer, on_prediction=note)
     pipeline.start(use_main_thread=False)
     over.wait()
-    meter.tell()
+    meter.report()
 sys.stdout.flush()
-os._exit(0)  # it keeps threads of its own
+os._exit(0)  # its threads do not end by themselves

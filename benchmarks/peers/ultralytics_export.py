@@ -1,10 +1,10 @@
 # mypy: ignore-errors
-"""Makes the network that all are measured with: YOLO11n, as PyTorch weights and FP32 ONNX; run by Ultralytics' own interpreter.
+"""Export the model of the comparison: YOLO11n, as PyTorch weights and FP32 ONNX; runs in the environment of Ultralytics.
 
     PYTHON ultralytics_export.py FOLDER
 
-The weights are random, for trained ones are not part of any package: the arithmetic is the same, and nothing is found. Who has
-``yolo11n.pt`` puts it into FOLDER before.
+The weights are random, because trained weights are not part of any package: the arithmetic is the same, but there are no
+detections. To use trained weights, put ``yolo11n.pt`` into FOLDER first.
 """
 
 import shutil

@@ -1,10 +1,10 @@
 # mypy: ignore-errors
-"""Ultralytics over files: ``predict(stream=True)``, rows of JSON as the others write; run by its own interpreter.
+"""Ultralytics on files: ``predict(stream=True)``, JSON rows like the others; runs in the environment of Ultralytics.
 
     PYTHON ultralytics_files.py --model FILE.onnx|FILE.pt --size H W --out FILE.jsonl VIDEO...
 
-Its best settings: results as a generator, no drawing, no saving, nothing said for each picture. With ONNX every picture is
-brought to the network's own size, with PyTorch weights (what it does unless told otherwise) to the smallest that holds it.
+Its best settings: results as a generator, no drawing, no saving, no output per frame. With ONNX each frame is scaled to the input
+size of the model, with PyTorch weights (its default) to the smallest size that contains it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ options = {
     "device": "cpu",
 }
 model = YOLO(args.model, task="detect")
-model.predict(np.zeros((*args.size, 3), np.uint8), **options)  # the network is loaded before the clock runs, as the others' is
+model.predict(np.zeros((*args.size, 3), np.uint8), **options)  # loads the model before the measurement, as the other programs do
 frames = detections = 0
 started = time.perf_counter()
 with open(args.out, "w", encoding="utf-8") as out:

@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-"""Ultralytics over cameras: ``predict(stream=True)`` with a file of streams; run by its own interpreter.
+"""Ultralytics on cameras: ``predict(stream=True)`` with a file of streams; runs in the environment of Ultralytics.
 
     PYTHON ultralytics_live.py --model FILE --size H W --seconds S URL...
 
-Its best settings: the newest picture of each camera (``stream_buffer=False``), all cameras in one batch, nothing drawn or said.
+Its best settings: the newest frame of each camera (``stream_buffer=False``), all cameras in one batch, no drawing, no output.
 """
 
 import argparse
@@ -34,6 +34,6 @@ with tempfile.NamedTemporaryFile("w", suffix=".streams") as streams:
         meter.done(args.urls[count % len(args.urls)], result.orig_img[:, :, 1])
         if meter.over:
             break
-    meter.tell()
+    meter.report()
 sys.stdout.flush()
 os._exit(0)  # its reading threads do not end by themselves

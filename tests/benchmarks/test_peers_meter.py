@@ -1,4 +1,4 @@
-"""The meter of ages that all programs share in ``make bench-peers``: it reads what the cameras paint, and ages come out right."""
+"""The meter of ages that all programs of ``make bench-peers`` use."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ INTERVAL_S = 1 / 30
 
 
 @pytest.mark.parametrize("moment", [0, 33, 5000, 9967])
-def test_it_reads_what_is_painted(moment: int) -> None:
+def test_the_meter_reads_the_drawn_time_code(moment: int) -> None:
     image = np.full((1080, 1920), 90, np.uint8)
     draw(image, moment)
     assert read(image) == moment
     assert read(np.full((1080, 1920), 90, np.uint8)) is None
 
 
-def test_its_time_begins_with_the_first_result() -> None:
+def test_the_time_of_the_meter_starts_with_the_first_result() -> None:
     meter = Meter(0.0)
     before = meter.over
     image = np.full((360, 640), 90, np.uint8)
@@ -31,8 +31,8 @@ def test_its_time_begins_with_the_first_result() -> None:
 
 
 @pytest.mark.parametrize("began", [1000.0, 1003.7, 1000.0 - 7 * LOOP_S])
-def test_ages_that_grow_are_followed_beyond_a_loop(began: float) -> None:
-    # Every picture in its turn, at half the cameras' pace: after 40 s the age is 20 s, two loops.
+def test_growing_ages_are_measured_beyond_a_loop_of_the_video(began: float) -> None:
+    # Every frame in order at half the frame rate: after 40 s the age is 20 s, two loops.
     notes = [
         ("camera", round(number * INTERVAL_S % LOOP_S * 1000), began + 0.1 + 2 * number * INTERVAL_S) for number in range(600)
     ]
@@ -43,6 +43,6 @@ def test_ages_that_grow_are_followed_beyond_a_loop(began: float) -> None:
     assert _ages("another", notes, began) == []
 
 
-def test_pictures_that_are_left_out_make_nothing_older() -> None:
+def test_skipped_frames_do_not_increase_the_ages() -> None:
     notes = [("camera", round(number * INTERVAL_S % LOOP_S * 1000), number * INTERVAL_S + 0.25) for number in range(0, 900, 7)]
     assert all(age == pytest.approx(0.25, abs=0.002) for _, age in _ages("camera", notes, 0.0))
